@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -117,5 +118,8 @@ def serve(
             names = ", ".join(engine.catalogue.known.models())
             options.echo(f"{url_of(host, port)}v1 serves {names}   (process {os.getpid()}; Ctrl-C ends it)")
 
-        server.serve(made, engine, place, ready)
+        ended = server.serve(made, engine, place, ready)
     typer.echo("stopped.", err=True)
+    if not ended:  # a thread is in a long computation, which nothing can interrupt
+        sys.stdout.flush()
+        os._exit(0)

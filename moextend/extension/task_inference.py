@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -167,13 +167,16 @@ class TaskInference:
         model: MultimodalLM,
         statistics: Mapping[str, TaskStatistics],
         reaching: Callable[[Sequence[str]], AbstractContextManager[None]] | None = None,
+        *,
+        warned: Container[str] = (),
     ) -> None:
+        """Args: warned: extensions whose lack of held-out inputs was logged before."""
         self.model, self.statistics = model, dict(statistics)
         self._reaching = reaching or partial(attach.reaching, model.lm)
         self._made_of: dict[str, TaskStatistics] = {}
         self._rule = Rule({})
         for name, task in statistics.items():
-            if len(task.sample) < FEWEST:
+            if len(task.sample) < FEWEST and name not in warned:
                 log.warning(
                     "Extension '%s' kept %d held-out inputs, too few for a threshold (%d): it takes every input "
                     "that is nearest to it, however far.", name, len(task.sample), FEWEST,

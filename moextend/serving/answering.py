@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from threading import Lock
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -17,9 +17,10 @@ from moextend.model.generation import Prompt
 from moextend.serving import errors, prompts
 from moextend.serving.engine import Engine
 from moextend.serving.errors import ApiError
-from moextend.serving.exchange import Exchange, Gone
+from moextend.serving.exchange import Exchange, Gone, unless_gone
 from moextend.serving.jobs import Delta, Done, Event, Job, Settings
 from moextend.serving.protocol import MOST_PROMPTS, Asked, ChatCompletion, Completion
+from moextend.serving.reading import Bound
 from moextend.serving.replies import CHAT, TEXT, Choice, Reply, Tokens
 
 TOKENS = 16
@@ -36,7 +37,7 @@ class Answering:
         self.model = engine.catalogue.model
         self.vocabulary = int(self.model.lm.get_input_embeddings().weight.shape[0])
         self.names = Tokens(self.model.tokenizer)
-        self._reading = Lock()
+        self.bound = Bound(self.model.tokenizer, self.model.context)
 
     async def completion(self, body: Completion, request: Request) -> Response:
         """Answer to POST /v1/completions."""
@@ -48,7 +49,8 @@ class Answering:
         if body.echo and body.stream:
             raise ApiError(400, "echo does not go with stream.", param="echo")
         read = await self._read(
-            lambda: [prompts.of_completion(self.model, each, self.vocabulary) for each in asked],
+            request,
+            [partial(prompts.of_completion, self.model, each, self.vocabulary, self.bound) for each in asked],
             named=body.logprobs is not None,
         )
         tokens = TOKENS if body.max_tokens is None else body.max_tokens
@@ -59,8 +61,8 @@ class Answering:
             prompt_logprobs=bool(body.echo) and body.logprobs is not None,
         )
         echoes = [
-            (each if isinstance(each, str) else self.model.tokenizer.decode(each)) if body.echo else ""
-            for each in asked
+            (each if isinstance(each, str) else prompt.text) if body.echo else ""
+            for each, (prompt, _) in zip(asked, read, strict=True)
         ]
         reply = Reply(TEXT, body.model, self.names, body.logprobs)
         return await self._answer(body, request, reply, read, names, settings, echoes)
@@ -71,7 +73,9 @@ class Answering:
         if body.top_logprobs and not body.logprobs:
             raise ApiError(400, "top_logprobs needs logprobs: true.", param="top_logprobs")
         read = await self._read(
-            lambda: [prompts.of_chat(self.model, body.messages)], named=bool(body.logprobs)
+            request,
+            [partial(prompts.of_chat, self.model, body.messages, self.bound)],
+            named=bool(body.logprobs),
         )
         tokens = body.max_completion_tokens or body.max_tokens
         if tokens is None:
@@ -83,18 +87,21 @@ class Answering:
         reply = Reply(CHAT, body.model, self.names, most)
         return await self._answer(body, request, reply, read, names, settings, [""])
 
-    async def _read(self, read: Callable[[], list[Read]], *, named: bool) -> list[Read]:
+    async def _read(
+        self, request: Request, reads: Sequence[Callable[[], Read]], *, named: bool
+    ) -> list[Read]:
         """Prompts and ids, made in another thread: pictures have to be opened, and texts may be long.
 
-        `named`: names of tokens are needed, too.
+        Each prompt takes its turn among those of other requests. `named`: names of tokens are needed, too. Raises Gone.
         """
+        reader = self.engine.reader
 
-        def alone() -> list[Read]:
-            with self._reading:  # chat templates and tokenizers have state
-                assert not named or self.names.all
-                return read()
+        async def work() -> list[Read]:
+            if named:
+                await asyncio.wrap_future(reader.call(lambda: self.names.all))
+            return [await asyncio.wrap_future(reader.call(read)) for read in reads]
 
-        return await asyncio.to_thread(alone)
+        return await unless_gone(request, work())
 
     def _settings(self, body: Asked, tokens: int, **more: Any) -> Settings:
         if tokens > self.most:
@@ -124,23 +131,24 @@ class Answering:
         context, arrived = self.model.context, time.monotonic()
         for _, ids in read:
             if context is not None and len(ids) + settings.max_tokens > context:
-                raise errors.too_long(len(ids) + settings.max_tokens, len(ids), context)
+                param = "messages" if reply.kind == CHAT else "prompt"
+                raise errors.too_long(len(ids) + settings.max_tokens, len(ids), context, param)
 
         def job(place: int, deliver: Callable[[Event], None]) -> Job:
             prompt, ids = read[place]
             return Job(ids, names, settings, deliver, prompt.media, prompt, arrived + self.timeout, arrived)
 
         choices = [Choice(place, echo) for place, echo in enumerate(echoes)]
+        if reply.kind == TEXT and reply.logprobs is not None:
+            for choice, (_, ids) in zip(choices, read, strict=True):
+                choice.grown = self.names.grown(ids)
         exchange = Exchange(self.engine, request, len(read), job)
         with exchange:
             events = exchange.events()
             if body.stream:
                 return await _streamed(exchange, events, reply, choices, usage=body.with_usage)
-            try:
-                async for place, event in events:
-                    choices[place].add(event)
-            except Gone:
-                return Response(status_code=499)
+            async for place, event in events:
+                choices[place].add(event)
             return JSONResponse(reply.whole(exchange.jobs, choices))
 
 
@@ -153,10 +161,7 @@ async def _streamed(
     usage: bool,
 ) -> Response:
     """A stream of chunks. An error before the first one is an answer of its own."""
-    try:
-        first = await anext(events)
-    except Gone:
-        return Response(status_code=499)
+    first = await anext(events)
 
     async def chunks() -> AsyncIterator[str]:
         started: set[int] = set()
@@ -175,7 +180,7 @@ async def _streamed(
     def chunk(one: tuple[int, Delta | Done], started: set[int]) -> str:
         place, event = one
         choices[place].add(event)
-        found = reply.chunk(exchange.jobs[place], place, event, first=place not in started)
+        found = reply.chunk(exchange.jobs[place], choices[place], event, first=place not in started)
         started.add(place)
         return _event(found)
 

@@ -18,12 +18,13 @@ from moextend.serving import errors
 from moextend.serving.answering import Answering
 from moextend.serving.engine import Engine
 from moextend.serving.errors import ApiError
+from moextend.serving.exchange import Gone
 from moextend.serving.metrics import Metrics
 from moextend.serving.protocol import ChatCompletion, Completion, NewExtension
 from moextend.serving.replies import model_entry
 
 CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
-KIND = re.compile(r"str|int|float|bool|list\[.*|dict\[.*|constrained-.*|nullable\[.*")
+KIND = re.compile(r"str|function-after.*|int|float|bool|list\[.*|dict\[.*|constrained-.*|nullable\[.*")
 """Parts of pydantic's places that name an alternative of a type."""
 LOADING = 600
 """Seconds at most that attaching or detaching takes."""
@@ -134,6 +135,10 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def own(request: Request, error: ApiError) -> JSONResponse:
         return answer(error)
+
+    @app.exception_handler(Gone)
+    async def gone(request: Request, error: Gone) -> Response:
+        return Response(status_code=499)
 
     @app.exception_handler(MoextendError)
     async def known(request: Request, error: MoextendError) -> JSONResponse:

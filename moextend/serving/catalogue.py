@@ -68,6 +68,7 @@ class Catalogue:
     def __init__(self, model: MultimodalLM) -> None:
         self.model = model
         self._created: dict[str, int] = {}
+        self._inferred: frozenset[str] = frozenset()
         for name in attach.scope_of(model.lm).known:
             check_name(name)
         reach.check(model.lm)
@@ -136,7 +137,9 @@ class Catalogue:
             for name, folder in folders.items()
             if folder is not None and task_inference.find(folder) is not None
         }
-        return task_inference.TaskInference(self.model, known) if known else None
+        found = task_inference.TaskInference(self.model, known, warned=self._inferred) if known else None
+        self._inferred = frozenset(known)
+        return found
 
 
 def check_name(name: str) -> None:

@@ -21,6 +21,7 @@ from moextend.serving.catalogue import Catalogue
 from moextend.serving.errors import ApiError
 from moextend.serving.jobs import Delta, Done, Job, Token
 from moextend.serving.metrics import Metrics
+from moextend.serving.reading import Reader, raising, settle
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,6 +46,8 @@ class Engine:
         self.catalogue, self.limits, self.metrics = catalogue, limits, metrics
         self.failed = False
         """Whether the thread ended by an error."""
+        self.reader = Reader()
+        """Reads requests in a thread, which ends with this one."""
         self._model = catalogue.model
         self._stop = stop_ids(self._model)
         self._batch = Batch(self._model)
@@ -62,7 +65,8 @@ class Engine:
         return self._ends is None and not self.failed
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Starts the threads."""
+        self.reader.start()
         self._thread.start()
 
     def submit(self, jobs: Sequence[Job]) -> None:
@@ -95,7 +99,7 @@ class Engine:
                 self.catalogue.leave(name)
                 self._leaving[name] = found
             except Exception as error:
-                _settle(found, _raising(error))
+                settle(found, raising(error))
 
         self.call(leave)
         return found
@@ -111,12 +115,18 @@ class Engine:
         """Waits for the end of the thread."""
         self._thread.join(timeout)
 
+    @property
+    def is_computing(self) -> bool:
+        """Whether one of its threads runs."""
+        return self._thread.is_alive() or self.reader.is_alive
+
     def _run(self) -> None:
         try:
             while not self._is_over():
                 self._work()
         except BaseException:
             log.exception("The engine failed.")
+        self.reader.stop()
         with self._changed:
             self.failed = self._ends is None
             self._ends = self._ends or time.monotonic()
@@ -126,7 +136,7 @@ class Engine:
         for job in lost:
             self._fail(job, errors.stopping())
         for future in futures:
-            _settle(future, _raising(errors.stopping()))
+            settle(future, raising(errors.stopping()))
 
     def _is_over(self) -> bool:
         """Waits for work; true after `close`, when nothing is left or the time is over."""
@@ -140,7 +150,7 @@ class Engine:
     def _work(self) -> None:
         while self._calls:
             function, found = self._calls.popleft()
-            _settle(found, function)
+            settle(found, function)
         self._give_up()
         self._admit()
         if self._batch.rows:
@@ -197,11 +207,8 @@ class Engine:
                 if missing := [name for name in job.names if name not in known.sets]:
                     raise errors.no_model(missing[0], known.created)
                 job.fingerprint = known.fingerprint(job.names)
-                settings = job.settings
-                answer = Answer(
-                    self._model.tokenizer, settings.stop, stripped=settings.stripped, stream=settings.stream
-                )
-                rows.append(Row(job, answer, sampling.generator_of(settings), features))
+                answer = Answer.of(self._model.tokenizer, job)
+                rows.append(Row(job, answer, sampling.generator_of(job.settings), features))
             except Exception as error:
                 self._fail(job, _logged(error))
         return rows
@@ -291,30 +298,13 @@ class Engine:
             try:
                 self.catalogue.detach(name)
             except Exception as error:
-                _settle(found, _raising(error))
+                settle(found, raising(error))
             else:
-                _settle(found, lambda: None)
+                settle(found, lambda: None)
 
     def _fail(self, job: Job, error: ApiError) -> None:
         self.metrics.lost(job)
         job.deliver(error)
-
-
-def _settle(future: Future[Any], function: Callable[[], object]) -> None:
-    """Calls a function for a future, unless nobody waits for it any more."""
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        future.set_result(function())
-    except Exception as error:
-        future.set_exception(error)
-
-
-def _raising(error: Exception) -> Callable[[], object]:
-    def function() -> object:
-        raise error
-
-    return function
 
 
 def _logged(error: Exception) -> ApiError:

@@ -24,7 +24,8 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.code, self.param = status, visible(message), code, param
+        self.status, self.message, self.code = status, encodable(visible(message)), code
+        self.param = None if param is None else encodable(visible(param))
         self.headers = dict(headers or {})
 
     @property
@@ -34,6 +35,11 @@ class ApiError(Exception):
         if self.status in (401, 429):
             kind = {401: "authentication_error", 429: "rate_limit_error"}[self.status]
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+def encodable(text: str) -> str:
+    """The text with lone surrogates escaped ("\\ud800"): no encoding has them."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def of(error: Exception) -> ApiError:
@@ -75,12 +81,23 @@ def stopping() -> ApiError:
     return ApiError(503, "the server is stopping.", code="stopping", headers={"Retry-After": "5"})
 
 
-def too_long(asked: int, prompt: int, context: int) -> ApiError:
-    """400 for a prompt that exceeds the context together with its answer."""
+def too_long(asked: int, prompt: int, context: int, param: str) -> ApiError:
+    """400 for a prompt, the parameter `param`, that exceeds the context together with its answer."""
     return ApiError(
         400,
         f"this model's context holds {context} tokens, and the request takes {asked} ({prompt} of the prompt, "
         f"{asked - prompt} of the answer). Shorten the prompt, or lower max_tokens.",
         code="context_length_exceeded",
-        param="max_tokens" if prompt < context else "messages",
+        param="max_tokens" if prompt < context else param,
+    )
+
+
+def too_long_text(characters: int, context: int, why: str, param: str) -> ApiError:
+    """400 for a text that is too long to be read."""
+    return ApiError(
+        400,
+        f"this model's context holds {context} tokens, and the prompt has {characters:,} characters: {why}. "
+        "Shorten the prompt.",
+        code="context_length_exceeded",
+        param=param,
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
@@ -13,6 +14,7 @@ from moextend.serving.engine import Engine
 from moextend.serving.errors import ApiError
 from moextend.serving.jobs import Delta, Done, Event, Job
 
+T = TypeVar("T")
 Make = Callable[[int, Callable[[Event], None]], Job]
 """(index of a prompt, receiver of its events) -> its job."""
 
@@ -56,7 +58,7 @@ class Exchange:
             Gone: the client does not wait any longer.
         """
         left = len(self.jobs)
-        watcher = asyncio.create_task(self._disconnected())
+        watcher = asyncio.create_task(_disconnected(self._request))
         try:
             while left:
                 place, event = await self._next(watcher)
@@ -81,11 +83,26 @@ class Exchange:
         finally:
             getter.cancel()
 
-    async def _disconnected(self) -> None:
-        while (await self._request.receive())["type"] != "http.disconnect":
-            pass
-
     def _receive(self, place: int, event: Event) -> None:
         """Called by the engine's thread."""
         with suppress(RuntimeError):  # the loop is closed: the server has stopped
             self._loop.call_soon_threadsafe(self._events.put_nowait, (place, event))
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled when the client closes the connection. Raises Gone."""
+    working, watcher = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({working, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Gone
+        return working.result()
+    finally:
+        for task in (working, watcher):
+            task.cancel()
+        await asyncio.gather(working, watcher, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from moextend.serving import errors
 from moextend.serving.errors import ApiError
 from moextend.serving.metrics import Metrics
 
@@ -53,6 +55,9 @@ class Guard:
                 await _answer(error, scope, receive, counted)
                 return
             await self.app(scope, body.receive, counted)
+        except asyncio.CancelledError:  # uvicorn ends what takes longer than the grace
+            if status == 499:
+                await _answer(errors.stopping(), scope, receive, counted)
         finally:
             route = scope.get("route")  # not the path, of which clients can make any number
             self.metrics.request(getattr(route, "path", "other"), status)

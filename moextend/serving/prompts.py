@@ -6,6 +6,8 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from moextend.data.audio import AudioRef
 from moextend.data.images import ImageRef
@@ -16,8 +18,10 @@ from moextend.model.batches import piece_ids
 from moextend.model.generation import Prompt, prompt_ids
 from moextend.model.marks import check_marks, no_encoder
 from moextend.model.multimodal import MultimodalLM
+from moextend.serving import errors
 from moextend.serving.errors import ApiError
-from moextend.serving.protocol import ImagePart, Message, SoundPart
+from moextend.serving.protocol import ImagePart, Message, SoundPart, TextPart
+from moextend.serving.reading import Bound
 
 DATA_URL = re.compile(r"data:[\w.+/-]*(?:;[\w.+=-]+)*;base64,", re.IGNORECASE)
 PIXELS = 32_000_000
@@ -25,8 +29,9 @@ PIXELS = 32_000_000
 SYSTEM = ("system", "developer")
 
 
-def of_chat(model: MultimodalLM, messages: Sequence[Message]) -> tuple[Prompt, list[int]]:
+def of_chat(model: MultimodalLM, messages: Sequence[Message], bound: Bound) -> tuple[Prompt, list[int]]:
     """Prompt of a chat, and its ids. Raises ApiError or InputError if the model cannot take it."""
+    bound.check([text for message in messages for text in _texts(message)], "messages")
     texts: list[tuple[str, str]] = []
     media: list[MediaRef] = []
     for place, message in enumerate(messages):
@@ -45,13 +50,18 @@ def of_chat(model: MultimodalLM, messages: Sequence[Message]) -> tuple[Prompt, l
     return prompt, prompt_ids(model, prompt)
 
 
-def of_completion(model: MultimodalLM, asked: str | list[int], vocabulary: int) -> tuple[Prompt, list[int]]:
+def of_completion(
+    model: MultimodalLM, asked: str | list[int], vocabulary: int, bound: Bound
+) -> tuple[Prompt, list[int]]:
     """Prompt of a completion, for the inference of extensions, and its ids."""
     if isinstance(asked, str):
+        bound.check([asked], "prompt")
         if marks_in(asked):
             raise _refused("a prompt of /v1/completions has no media; use /v1/chat/completions.", "prompt")
         prompt, ids = Prompt(asked), list(piece_ids(model.tokenizer, asked, True))
     else:
+        if model.context is not None and len(asked) > model.context:
+            raise errors.too_long(len(asked), len(asked), model.context, "prompt")
         wrong = next((token for token in asked if not 0 <= token < vocabulary), None)
         if wrong is not None:
             raise _refused(f"{wrong} is no token; tokens are 0 to {vocabulary - 1}.", "prompt")
@@ -63,12 +73,8 @@ def of_completion(model: MultimodalLM, asked: str | list[int], vocabulary: int) 
 
 def _turns(texts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """(question, answer) of each turn, the last answer empty; texts of one role that follow each other are joined."""
-    joined: list[tuple[str, str]] = []
-    for role, text in texts:
-        if joined and joined[-1][0] == role:
-            joined[-1] = (role, f"{joined[-1][1]}\n{text}")
-        else:
-            joined.append((role, text))
+    roles = groupby(texts, itemgetter(0))
+    joined = [(role, "\n".join(text for _, text in own)) for role, own in roles]
     if joined[0][0] == "assistant":
         raise _refused("the first message is of the assistant.")
     if joined[-1][0] == "assistant":
@@ -81,31 +87,38 @@ def _read(message: Message, where: str) -> tuple[str, list[MediaRef]]:
     """Text of a message with a mark for each medium, and its media."""
     if isinstance(message.content, str):
         return message.content, []
-    text, media = "", list[MediaRef]()
+    pieces, media = list[str](), list[MediaRef]()
     for place, part in enumerate(message.content):
         here = f"{where}.content[{place}]"
         if isinstance(part, ImagePart):
             media.append(_image(part, here))
-            text = _spaced(text, "<image>")
+            pieces.append("<image>")
         elif isinstance(part, SoundPart):
             sound = AudioRef(data=_decoded(part.input_audio.data, here), where=here)
             assert sound.header  # raises InputError if it cannot be read
             media.append(sound)
-            text = _spaced(text, "<audio>")
+            pieces.append("<audio>")
         else:
             if marks_in(part.text):
                 raise _refused(f"{here} contains the mark of a medium as text.")
-            text = _spaced(text, part.text)
-    return text, media
+            pieces.append(part.text)
+    return _spaced(pieces), media
 
 
-def _spaced(text: str, more: str) -> str:
-    """`text` and `more`, with a space between them."""
-    return (
-        f"{text} {more}"
-        if text and more and not text[-1].isspace() and not more[0].isspace()
-        else text + more
-    )
+def _texts(message: Message) -> list[str]:
+    if isinstance(message.content, str):
+        return [message.content]
+    return [part.text for part in message.content if isinstance(part, TextPart)]
+
+
+def _spaced(pieces: Sequence[str]) -> str:
+    """The pieces, with a space between them where there is none."""
+    found: list[str] = []
+    for piece in filter(None, pieces):
+        if found and not found[-1][-1].isspace() and not piece[0].isspace():
+            found.append(" ")
+        found.append(piece)
+    return "".join(found)
 
 
 def _image(part: ImagePart, where: str) -> ImageRef:

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 MOST_PROMPTS = 2048
 """Prompts of one request."""
 MOST_TOP = 20
 """Most likely tokens that are named at a position."""
 MOST_STOPS = 16
-Name = Annotated[str, Field(min_length=1, max_length=1000)]
-Stop = str | list[str] | None
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("has a lone surrogate, which is no character") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+Name = Annotated[Text, Field(min_length=1, max_length=1000)]
+Stop = Text | list[Text] | None
+FAIL_FAST = Field(fail_fast=True)
+"""For long lists: one error is enough, and millions take memory."""
 
 
 class Body(BaseModel):
@@ -46,12 +59,12 @@ class Asked(Body):
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     logit_bias: dict[str, Any] | None = None
-    user: str | None = None
+    user: Text | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
-    service_tier: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
+    service_tier: Text | None = None
+    safety_identifier: Text | None = None
+    prompt_cache_key: Text | None = None
 
     @field_validator("frequency_penalty", "presence_penalty")
     @classmethod
@@ -89,7 +102,12 @@ class Asked(Body):
 class Completion(Asked):
     """Body of POST /v1/completions."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: (
+        Text
+        | Annotated[list[Text], FAIL_FAST]
+        | Annotated[list[int], FAIL_FAST]
+        | Annotated[list[Annotated[list[int], FAIL_FAST]], FAIL_FAST]
+    )
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     """Default: 16."""
     echo: bool | None = None
@@ -109,16 +127,16 @@ class Completion(Asked):
 class ImageUrl(Body):
     """Place of an image: a data URL."""
 
-    url: str
-    detail: str | None = None
+    url: Text
+    detail: Text | None = None
     """No effect."""
 
 
 class Sound(Body):
     """A sound in base64."""
 
-    data: str
-    format: str | None = None
+    data: Text
+    format: Text | None = None
     """No effect: the content decides."""
 
 
@@ -126,7 +144,7 @@ class TextPart(Body):
     """A text in a message."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class ImagePart(Body):
@@ -150,8 +168,8 @@ class Message(Body):
     """A message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
-    name: str | None = None
+    content: Text | list[Part]
+    name: Text | None = None
     """No effect."""
 
 

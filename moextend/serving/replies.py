@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from moextend.serving.answers import Grown
 from moextend.serving.jobs import Delta, Done, Job, Token
 
 CHAT, TEXT = "chat.completion", "text_completion"
@@ -19,6 +20,10 @@ class Tokens:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+
+    def grown(self, before: Sequence[int] = ()) -> Grown:
+        """Measures the text of tokens after those of `before`."""
+        return Grown(self._tokenizer, before)
 
     def name(self, token: int) -> str:
         """A name that no other token has."""
@@ -48,6 +53,10 @@ class Choice:
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
     done: Done | None = None
+    grown: Grown | None = None
+    """For the offsets of tokens; None: they are not asked for."""
+    offsets: list[int] = field(default_factory=list)
+    """Token -> number of characters of the answer before it."""
 
     def add(self, event: Delta | Done) -> None:
         """Adds an event."""
@@ -56,6 +65,8 @@ class Choice:
         else:
             self.text += event.text
             self.tokens += event.tokens
+            if self.grown is not None:
+                self.offsets += [self.grown.add(token.id) for token in event.tokens]
 
 
 @dataclass(frozen=True)
@@ -79,13 +90,14 @@ class Reply:
             "usage": usage(jobs, choices),
         }
 
-    def chunk(self, job: Job, index: int, event: Delta | Done, *, first: bool = False) -> dict[str, Any]:
-        """A piece of a streamed answer."""
+    def chunk(self, job: Job, choice: Choice, event: Delta | Done, *, first: bool = False) -> dict[str, Any]:
+        """A piece of a streamed answer, which `choice` has already."""
         done = event if isinstance(event, Done) else None
         tokens = () if isinstance(event, Done) else event.tokens
         text = "" if isinstance(event, Done) else event.text
-        found: dict[str, Any] = {"index": index, "finish_reason": done.reason if done else None}
-        found["logprobs"] = self._logprobs(tokens) if tokens else None
+        found: dict[str, Any] = {"index": choice.index, "finish_reason": done.reason if done else None}
+        offsets = choice.offsets[-len(tokens) :]
+        found["logprobs"] = self._logprobs(tokens, offsets) if tokens else None
         if self.kind == CHAT:
             role = {"role": "assistant"} if first else {}
             found["delta"] = {**role, **({} if done else {"content": text})}
@@ -116,15 +128,24 @@ class Reply:
         assert done is not None
         tokens = [*done.prompt, *choice.tokens]
         found: dict[str, Any] = {"index": choice.index, "finish_reason": done.reason}
-        found["logprobs"] = None if self.logprobs is None else self._logprobs(tokens)
+        text = choice.echo + choice.text
+        found["logprobs"] = None
+        if self.logprobs is not None:
+            found["logprobs"] = self._logprobs(tokens, self._offsets(choice, done, len(text)))
         if self.kind == CHAT:
             found["message"] = {"role": "assistant", "content": choice.text, "refusal": None}
         else:
-            found["text"] = choice.echo + choice.text
+            found["text"] = text
         return found
 
-    def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
-        return self._of_chat(tokens) if self.kind == CHAT else self._of_text(tokens)
+    def _offsets(self, choice: Choice, done: Done, length: int) -> list[int]:
+        """Places of all tokens in a text of `length` characters, which may end before the last tokens."""
+        grown, echoed = self.names.grown(), len(choice.echo)
+        prompt = [min(echoed, grown.add(token.id)) for token in done.prompt]
+        return [*prompt, *(min(length, echoed + offset) for offset in choice.offsets)]
+
+    def _logprobs(self, tokens: Sequence[Token], offsets: Sequence[int]) -> dict[str, Any]:
+        return self._of_chat(tokens) if self.kind == CHAT else self._of_text(tokens, offsets)
 
     def _of_chat(self, tokens: Sequence[Token]) -> dict[str, Any]:
         def named(token: int, value: float | None) -> dict[str, Any]:
@@ -142,11 +163,8 @@ class Reply:
             "refusal": None,
         }
 
-    def _of_text(self, tokens: Sequence[Token]) -> dict[str, Any]:
+    def _of_text(self, tokens: Sequence[Token], offsets: Sequence[int]) -> dict[str, Any]:
         names = [self.names.name(token.id) for token in tokens]
-        offsets = [0]
-        for name in names[:-1]:
-            offsets.append(offsets[-1] + len(name))
         tops = [
             None if token.logprob is None else {self.names.name(each): value for each, value in token.top}
             for token in tokens
@@ -155,7 +173,7 @@ class Reply:
             "tokens": names,
             "token_logprobs": [token.logprob for token in tokens],
             "top_logprobs": tops,
-            "text_offset": offsets[: len(names)],
+            "text_offset": list(offsets),
         }
 
 

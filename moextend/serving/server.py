@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ CONNECTIONS = 4096
 """Maximum number of connections."""
 MARGIN = 3
 """Seconds for sending errors to the requests that are not answered in time."""
+AT_ONCE = 1.0
+"""The same after a second signal."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to take requests."""
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self.ready()
 
@@ -70,8 +73,19 @@ class Server(uvicorn.Server):
 
     def stop(self) -> None:
         """Takes no more requests, and ends after the open ones; a second call ends these at once."""
-        self._engine.close(0 if self.should_exit else self._grace)
-        self.should_exit = True
+        if self.should_exit:
+            self._engine.close(0)
+            with suppress(RuntimeError):  # the loop is closed: the server has stopped
+                self._loop.call_soon_threadsafe(self._loop.call_later, AT_ONCE, self._force)
+        else:
+            self._engine.close(self._grace)
+            self.should_exit = True
+
+    def _force(self) -> None:
+        for connection in self.server_state.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        self.force_exit = True
 
 
 def server_of(
@@ -102,8 +116,11 @@ def server_of(
 
 def serve(
     server: Server, engine: Engine, opened: socket.socket, ready: Callable[[], Any] = lambda: None
-) -> None:
-    """Serves until SIGTERM or SIGINT; `ready` is called when requests are taken."""
+) -> bool:
+    """Serves until SIGTERM or SIGINT; `ready` is called when requests are taken.
+
+    Returns whether nothing is computed any more; if something is, the interpreter should not be shut down under it.
+    """
     engine.start()
     try:
         with opened:
@@ -111,4 +128,5 @@ def serve(
             server.run(sockets=[opened])
     finally:
         engine.close(0)
-        engine.join(60)
+        engine.join(AT_ONCE)
+    return not engine.is_computing

@@ -115,6 +115,33 @@ def test_a_completion_is_text_after_the_prompt_and_its_prompt_can_be_scored(
         ]
 
 
+@pytest.mark.parametrize("given", ["text", "ids"])
+def test_an_echo_is_the_text_of_all_tokens_and_offsets_are_places_in_it(
+    served: Living, alone: MultimodalLM, given: str
+) -> None:
+    tokenizer, text = alone.tokenizer, "anna lives in"
+    ids = tokenizer(text)["input_ids"]
+    body = {"model": "base", "prompt": text if given == "text" else ids, "max_tokens": 6, "logprobs": 0}
+    with served.client() as client:
+        plain, echoed = (
+            client.post("/v1/completions", json={**body, "echo": echo}).json()["choices"][0]
+            for echo in (False, True)
+        )
+        with client.stream("POST", "/v1/completions", json={**body, "stream": True}) as reply:
+            lines = [line.removeprefix("data: ") for line in reply.iter_lines() if line][:-1]
+    words = plain["logprobs"]["tokens"]
+    whole = f"{text} {' '.join(words)}"
+    assert echoed["text"] == whole and f"{text}{plain['text']}" == whole
+    places = [len("".join(f" {word}" for word in words[:place])) for place in range(len(words))]
+    assert plain["logprobs"]["text_offset"] == places
+    assert echoed["logprobs"]["tokens"] == ["<bos>", *text.split(), *words]
+    assert echoed["logprobs"]["text_offset"] == [0, 0, 4, 10, *(13 + place for place in places)]
+    chunks = [json.loads(line)["choices"][0] for line in lines]
+    assert "".join(chunk["text"] for chunk in chunks) == plain["text"]
+    offsets = [place for chunk in chunks if chunk["logprobs"] for place in chunk["logprobs"]["text_offset"]]
+    assert offsets == plain["logprobs"]["text_offset"]
+
+
 def test_a_stream_has_the_pieces_of_the_answer(served: Living) -> None:
     body = chat("carl works as", "base", max_tokens=12, logprobs=True, top_logprobs=1)
     with served.client() as client:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from moextend import MultimodalLM
@@ -20,8 +21,11 @@ pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
 
+from moextend.serving import prompts
+from moextend.serving import server as server_module
 from moextend.serving.app import Options
 from moextend.serving.batch import Batch
+from moextend.serving.catalogue import Catalogue
 from moextend.serving.engine import Limits
 from tests.serving.conftest import loaded
 from tests.serving.living import SKILLS, Living, in_process, living
@@ -176,6 +180,18 @@ def test_extensions_come_and_go_while_others_are_answered(skills: Path, alone: M
             assert client.post("/v1/extensions", json={"path": str(skills / path)}).status_code == 200
 
 
+def test_too_few_held_out_inputs_are_logged_once_for_a_load(
+    skills: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    catalogue = Catalogue(loaded(skills, "work"))
+    catalogue.attach(skills / "home")
+    catalogue.leave("home")
+    catalogue.detach("home")
+    catalogue.attach(skills / "home")
+    logged = [each.getMessage() for each in caplog.records if "held-out" in each.getMessage()]
+    assert [message.split("'")[1] for message in logged] == ["work", "home", "home"]
+
+
 def test_an_extension_leaves_after_its_answers(skills: Path, held: threading.Event) -> None:
     with living(loaded(skills, "work")) as server, server.client() as client:
         with ThreadPoolExecutor(2) as threads:
@@ -254,6 +270,60 @@ def test_after_the_grace_the_rest_gets_an_error(skills: Path, monkeypatch: pytes
         assert json.loads(rest[-1].removeprefix("data: "))["error"]["code"] == "stopping"
         server.thread.join(30)
         assert not server.thread.is_alive()
+
+
+@pytest.fixture
+def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, list[str]]]:
+    """While the event is not set, the first prompt is being read; the prompts that are or were."""
+    go, read, asked = threading.Event(), prompts.of_completion, list[str]()
+
+    def waiting(model: Any, prompt: str, *more: Any) -> Any:
+        asked.append(prompt)
+        go.wait(60)
+        return read(model, prompt, *more)
+
+    monkeypatch.setattr(prompts, "of_completion", waiting)
+    yield go, asked
+    go.set()
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_stop_does_not_wait_for_a_prompt_that_is_read(
+    skills: Path,
+    reading: tuple[threading.Event, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    twice: bool,
+) -> None:
+    monkeypatch.setattr(server_module, "MARGIN", 60 if twice else 1)
+    with living(loaded(skills), grace=0) as server, busy(server, 1) as futures:
+        until(lambda: len(reading[1]) == 1)
+        for _ in range(1 + twice):
+            server.server.stop()
+        server.thread.join(20)
+        assert not server.thread.is_alive() and server.engine.is_computing
+        if twice:
+            with pytest.raises(httpx.TransportError):
+                futures[0].result()
+        else:
+            assert futures[0].result().json()["error"]["code"] == "stopping"
+        reading[0].set()
+        until(lambda: not server.engine.is_computing)
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_closed_connection_is_not_read(skills: Path, reading: tuple[threading.Event, list[str]]) -> None:
+    go, asked = reading
+    with living(loaded(skills)) as server, busy(server, 1) as futures:
+        until(lambda: len(asked) == 1)
+        queued = server.engine.reader._calls
+        with server.client() as client, pytest.raises(httpx.ReadTimeout):
+            client.post(TEXT, json={**ask(), "prompt": ["late"] * 3}, timeout=0.3)
+        assert queued.qsize() == 1
+        until(lambda: server.metric("moextend_requests_total") >= 1)
+        go.set()
+        assert futures[0].result().status_code == 200
+        assert asked == [PROMPT], "what nobody waits for is left out"
 
 
 def test_a_failure_of_one_request_leaves_the_others(skills: Path, monkeypatch: pytest.MonkeyPatch) -> None:

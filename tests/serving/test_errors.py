@@ -17,6 +17,9 @@ pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
 
+from moextend.serving import prompts
+from moextend.serving.errors import ApiError
+from moextend.serving.reading import Bound
 from tests.serving.living import Living, living
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -91,7 +94,9 @@ WRONG: list[tuple[str, dict[str, Any], int, str | None, str]] = [
         "context_length_exceeded",
         "256 tokens",
     ),
-    (TEXT, {"prompt": "w " * 300}, 400, "context_length_exceeded", "256 tokens"),
+    (TEXT, {"prompt": "w " * 300}, 400, "context_length_exceeded", "prompt"),
+    (TEXT, {"prompt": [5] * 300}, 400, "context_length_exceeded", "prompt"),
+    (TEXT, {"prompt": ["x", "w " * 300]}, 400, "context_length_exceeded", "256 tokens"),
     (TEXT, {"prompt": [5] * 255, "max_tokens": 2}, 400, "context_length_exceeded", "256 tokens"),
     (TEXT, {"prompt": []}, 400, None, "0 prompts"),
     (TEXT, {"prompt": ["x"] * 300}, 400, None, "300 prompts"),
@@ -105,6 +110,88 @@ WRONG: list[tuple[str, dict[str, Any], int, str | None, str]] = [
     (TEXT, {"prompt": "x", "echo": True, "stream": True}, 400, None, "echo"),
     (TEXT, {"prompt": "x", "best_of": 3}, 400, "invalid_value", "best_of"),
 ]
+
+
+LONG: list[tuple[str, dict[str, Any]]] = [
+    (TEXT, {"prompt": "a " * 2_000_000}),
+    (TEXT, {"prompt": " " * 4_000_000}),
+    (TEXT, {"prompt": ["x", "a" * 4_000_000]}),
+    (TEXT, {"prompt": [5] * 2_000_000}),
+    (CHAT, {"messages": [{"role": "user", "content": "a " * 2_000_000}]}),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 100_000}]}),
+    (CHAT, {"messages": [{"role": "user", "content": "a " * 500}] * 4_000}),
+]
+
+
+@pytest.mark.parametrize("path, more", LONG, ids=range(len(LONG)))
+def test_what_cannot_fit_is_not_read(
+    served: Living, monkeypatch: pytest.MonkeyPatch, path: str, more: dict[str, Any]
+) -> None:
+    def refused(*_: object) -> None:
+        raise AssertionError("it was read")
+
+    for name in ("prompt_ids", "piece_ids"):
+        monkeypatch.setattr(prompts, name, refused if "x" not in more.get("prompt", "") else lambda *_: [1])
+    valid = {"model": "base", "messages": HELLO} if path == CHAT else {"model": "base"}
+    with served.client() as client:
+        error = shaped(client.post(path, json={**valid, **more}))
+    parameter = "prompt" if path == TEXT else "messages"
+    assert (error["status"], error["code"], error["param"]) == (400, "context_length_exceeded", parameter)
+
+
+class Counting:
+    """A tokenizer of one token per `width` characters, which notes the longest text it gets."""
+
+    def __init__(self, width: int, longest: int = 4) -> None:
+        self.width, self.most, self._longest = width, 0, longest
+
+    def get_vocab(self) -> dict[str, int]:
+        return {"a" * self._longest: 0}
+
+    def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
+        self.most = max(self.most, len(text))
+        return {"input_ids": [0] * -(-len(text) // self.width)}
+
+
+def test_bounds_follow_from_the_vocabulary_and_the_context() -> None:
+    assert Bound(Counting(4), 100).characters == 3_200
+    assert Bound(Counting(4, longest=128), 100).characters == 12_800
+    assert Bound(Counting(4), None).characters is None
+    wide, dense = Counting(40, longest=128), Counting(4, longest=128)
+    Bound(wide, 100).check(["a" * 4_000], "prompt")
+    with pytest.raises(ApiError, match="take 400 tokens"):
+        Bound(dense, 100).check(["a" * 4_000], "prompt")
+    assert (wide.most, dense.most) == (1_600, 1_600), "a sample is read"
+    with pytest.raises(ApiError, match="12,801 characters"):
+        Bound(wide, 100).check(["a" * 6_400, "a" * 6_400], "messages")
+    Bound(dense, None).check(["a" * 20_000], "prompt")
+
+
+SURROGATE = "\ud800"
+TORN: list[tuple[str, dict[str, Any], str | None]] = [
+    (TEXT, {"prompt": SURROGATE}, "prompt"),
+    (TEXT, {"prompt": ["x", SURROGATE]}, "prompt"),
+    (TEXT, {"prompt": "x", "stop": SURROGATE}, "stop"),
+    (TEXT, {"prompt": "x", "stop": ["y", SURROGATE]}, "stop"),
+    (TEXT, {"prompt": "x", "model": SURROGATE}, "model"),
+    (TEXT, {"prompt": "x", "user": SURROGATE}, "user"),
+    (TEXT, {"prompt": "x", SURROGATE: 1}, None),
+    (CHAT, {"messages": [{"role": "user", "content": SURROGATE}]}, "messages"),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": SURROGATE}]}]}, "messages"),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": SURROGATE}]}]}, "messages"),
+    (CHAT, {"messages": [{"role": SURROGATE, "content": "x"}]}, "messages"),
+]
+
+
+@pytest.mark.parametrize("path, more, parameter", TORN, ids=range(len(TORN)))
+def test_half_a_character_is_refused(
+    served: Living, path: str, more: dict[str, Any], parameter: str | None
+) -> None:
+    body = json.dumps({"model": "base", **({"messages": HELLO} if path == CHAT else {}), **more})
+    with served.client(headers={"Content-Type": "application/json"}) as client:
+        error = shaped(client.post(path, content=body))
+        assert (error["status"], error["param"]) == (400, parameter), error
+        assert client.get("/health").status_code == 200
 
 
 def test_wrong_requests(served: Living) -> None:

@@ -71,4 +71,9 @@ class ServedLM(SharedContext):
         ]
         stop = [word for word in until if word and word != end]
         texts = self.server.complete(rows, max_new_tokens=new, stop=stop, on_answer=bar.update)
-        return [postprocess_generated_text(text, until, None) for text in texts]
+        return [postprocess_generated_text(self._alone(text), until, None) for text in texts]
+
+    def _alone(self, text: str) -> str:
+        """A text that follows a prompt, as lm-eval decodes it without the prompt: some tokenizers drop the space."""
+        word = self.tokenizer.decode(self.tok_encode("b a", add_special_tokens=False)[-1:])
+        return text if word.startswith(" ") else text.removeprefix(" ")
