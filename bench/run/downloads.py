@@ -79,9 +79,15 @@ def _used(files: list[Any]) -> list[Any]:
 
 def has_config(name: str, revision: str | None) -> bool:
     """Whether the config of a model of the hub is in the cache, or could be downloaded into it now."""
+    if hub.snapshot(name, revision) is not None:
+        return True
+    from huggingface_hub import HfApi
+
     try:
-        return hub.snapshot(name, revision) is not None or hub.commit(name, revision) is not None
-    except MoextendError:  # offline, gated, misspelt: a run says which
+        with quiet_loggers("huggingface_hub"):
+            HfApi().model_info(name, revision=revision, timeout=5)  # once: the download tries for half a minute
+        return hub.commit(name, revision) is not None
+    except Exception:  # offline, gated, misspelt: a run says which
         return False
 
 

@@ -27,10 +27,15 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a text that the terminal cannot show is no error
         sys.stdout.reconfigure(errors="backslashreplace")
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    own = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if own:
         signal.signal(signal.SIGTERM, _terminated)
-    with _hooks(name):
-        sys.exit(_code(app, name))
+    try:
+        with _hooks(name):
+            sys.exit(_code(app, name))
+    finally:
+        if own:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _terminated(*_: object) -> NoReturn:

@@ -239,7 +239,8 @@ def restarted(
     port = int(server.url.rpartition(":")[2])
 
     async def killed() -> int:
-        task = asyncio.create_task(_load(server.url, jobs, tokens, len(jobs), stream=False))
+        many = [*jobs] * 10  # more than are answered before the kill
+        task = asyncio.create_task(_load(server.url, many, 64, len(many), stream=False))
         await asyncio.sleep(0.2)
         os.kill(server.pid, signal.SIGKILL)
         try:
