@@ -170,7 +170,7 @@ def weighed(values: Sequence[str] | None) -> tuple[list[Path], list[float]]:
 
     folders, given = list[Path](), list[float]()
     for value in values or ():
-        folder, number = _parted(value)
+        folder, number = _split_strength(value)
         strength: float | str = 1.0
         if number is not None:
             try:
@@ -183,7 +183,7 @@ def weighed(values: Sequence[str] | None) -> tuple[list[Path], list[float]]:
     return folders_of(folders), given
 
 
-def _parted(value: str) -> tuple[str, str | None]:
+def _split_strength(value: str) -> tuple[str, str | None]:
     """A folder and what stands after its last colon; None without a strength.
 
     A folder with a colon in its name, a colon before a further folder and that of a drive (C:skill) part nothing.

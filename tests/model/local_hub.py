@@ -55,7 +55,7 @@ def serving(cache: Path, patch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
 
         def answer(self, *, body: bool) -> None:
             path = self.path.partition("?")[0]
-            if path.startswith("/api/models/"):
+            if path.startswith("/api/models/") and "/tree/" not in path:  # of a folder that is not there: below
                 self.describe(path.removeprefix("/api/models/"))
                 return
             found = hub.file(path)
@@ -97,9 +97,12 @@ def serving(cache: Path, patch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
 
 
 def _connect(address: str, cache: Path, patch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
+    from huggingface_hub import constants, hf_api
+    from transformers.utils import hub as of_transformers
 
     patch.setattr(constants, "ENDPOINT", address)
+    for shared in (hf_api.api, of_transformers.hf_api()):  # made once for all
+        patch.setattr(shared, "endpoint", address)
     patch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
     )
