@@ -186,7 +186,7 @@ def weighed(values: Sequence[str] | None) -> tuple[list[Path], list[float]]:
 def _split_strength(value: str) -> tuple[str, str | None]:
     """A folder and what stands after its last colon; None without a strength.
 
-    A folder with a colon in its name, a colon before a further folder and that of a drive (C:skill) part nothing.
+    A folder with a colon in its name, a colon before a further folder and that of a drive (C:skill) separate nothing.
     """
     folder, colon, number = value.rpartition(":")
     if not colon or len(folder) < 2 or re.search(r"[/\\]", number) or files.exists(value):

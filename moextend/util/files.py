@@ -169,11 +169,11 @@ def write_lines(path: Path, records: list[Any], *, synced: bool = True) -> None:
 
 
 def read_json(path: Path, *, unique: bool = False) -> Any:
-    """JSON value of the file `path`; `unique`: a key that stands twice in a mapping is refused.
+    """JSON value of the file `path`; `unique`: a key that occurs twice in a mapping is refused.
 
     Raises:
         FileNotFoundError: there is no such file.
-        SpecError: it is not JSON, or a key stands twice.
+        SpecError: it is not JSON, or a key occurs twice.
         InputError: it cannot be read.
     """
     hook = _unique if unique else None
@@ -181,11 +181,11 @@ def read_json(path: Path, *, unique: bool = False) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A mapping of JSON; ValueError if a key stands twice, of which `json` takes the last one."""
+    """A mapping of JSON; ValueError if a key occurs twice, of which `json` takes the last one."""
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key '{next(key for key in keys if keys.count(key) > 1)}' stands twice")
+        raise ValueError(f"the key '{next(key for key in keys if keys.count(key) > 1)}' occurs twice")
     return found
 
 

@@ -82,7 +82,7 @@ def test_keys_that_a_certificate_does_not_have_are_refused(folder: Path) -> None
         with pytest.raises(InputError, match="note"):
             _rewritten(path, values)
     path.write_text(text.replace('"claims":', '"claims": [], "claims":', 1))
-    with pytest.raises(InputError, match="'claims' stands twice"):
+    with pytest.raises(InputError, match="'claims' occurs twice"):
         problems_of(path)
     values = json.loads(text)
     del values["claims"][0]["reason"]
