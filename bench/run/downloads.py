@@ -85,7 +85,9 @@ def has_config(name: str, revision: str | None) -> bool:
 
     try:
         with quiet_loggers("huggingface_hub"):
-            HfApi().model_info(name, revision=revision, timeout=5)  # once: the download tries for half a minute
+            HfApi().model_info(
+                name, revision=revision, timeout=5
+            )  # once: the download tries for half a minute
         return hub.commit(name, revision) is not None
     except Exception:  # offline, gated, misspelt: a run says which
         return False

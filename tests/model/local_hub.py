@@ -55,7 +55,9 @@ def serving(cache: Path, patch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
 
         def answer(self, *, body: bool) -> None:
             path = self.path.partition("?")[0]
-            if path.startswith("/api/models/") and "/tree/" not in path:  # of a folder that is not there: below
+            if (
+                path.startswith("/api/models/") and "/tree/" not in path
+            ):  # of a folder that is not there: below
                 self.describe(path.removeprefix("/api/models/"))
                 return
             found = hub.file(path)
