@@ -44,7 +44,7 @@ class Ewc(AdapterOrAll):
 
     def extra(self, model: Any) -> Extra:
         """The Fisher information; it, the earlier weights and the distance from them are held by a training."""
-        fisher = Pass("items", most=self.config.items, backward=True, batch=1)
+        fisher = Pass("items", most=self.config.items, backward=True)
         return Extra(passes=(fisher,), copies=3, stored_copies=2)
 
     def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:

@@ -16,9 +16,7 @@ class Pass:
     """At most so many of them; None: all."""
     times: int = 1
     backward: bool = False
-    """Whether gradients of what the stage trained are computed."""
-    batch: int | None = None
-    """Conversations at a time; None: those of a training step."""
+    """Whether gradients of what the stage trained are computed, of one conversation at a time."""
 
 
 @dataclass(frozen=True)

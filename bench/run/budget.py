@@ -256,14 +256,14 @@ def _stage(
         own = one.forward(step.rows, tokens / step.rows, 0, step.rows)
         base = shared.answers.forward(step.rows, tokens / step.rows, 0, step.rows)
         more += before * (3 if step.checkpointing else 2) * (own - base)
-    passes = sum(_pass(shared, each, size, names, a_token) for each in size.extra.passes)
+    passes = sum(_pass(shared, each, size, names) for each in size.extra.passes)
     if size.probe_steps:
         share = tokens / step.tokens
         passes += size.probe_steps * train.gradient_accumulation * shared.probe.operations * share
     return {"training": batches * (a_token * tokens + more) / TERA, "other passes": passes / TERA}
 
 
-def _pass(shared: _Shared, over: Pass, size: MethodSize, names: list[str], a_token: float) -> float:
+def _pass(shared: _Shared, over: Pass, size: MethodSize, names: list[str]) -> float:
     """Operations of a pass over data; of data that is not known, none."""
     plan, step = shared.plan, shared.sizes.step
     if over.over == "generic":
@@ -274,11 +274,9 @@ def _pass(shared: _Shared, over: Pass, size: MethodSize, names: list[str], a_tok
         count = sum(kept) if over.over == "held-out" else sum(found) - sum(kept)
         length = max(plan.length(name) for name in names)
     count = over.times * min(count, over.most or count)
-    if not over.backward:
-        return size.answering.forward(count, length, 0, over.batch or step.rows)
-    # What does not grow with the tokens of a call, such as adapters of stacked experts, weighs more in small batches.
-    fixed = 3 * size.answering.a_call
-    return count * (length * (a_token - fixed / step.tokens) + fixed / (over.batch or step.rows))
+    if size.single is not None and over.backward:
+        return count * size.single.operations * length / step.length
+    return size.answering.forward(count, length, 0, step.rows)
 
 
 def _scoring(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods import MethodSpec, Shapes
@@ -31,6 +31,8 @@ class MethodSize:
     """Bytes of a stage's files, without its records."""
     training: Training | None
     """A step; None: the method trains nothing."""
+    single: Training | None
+    """A step of one conversation; None: no pass of the method takes gradients of single ones."""
     answering: Answering
     """After one stage."""
     skipped: float
@@ -60,8 +62,8 @@ class Sizes:
     """Conversations that a stage holds out."""
     answered: dict[str, Answering] = field(default_factory=dict)
     """Trained parameters -> answers with them; of any step."""
-    _trained: dict[str, Training] = field(default_factory=dict, init=False)
-    """Trained parameters -> a step that trains them."""
+    _trained: dict[tuple[str, Step], Training] = field(default_factory=dict, init=False)
+    """Trained parameters and a step -> what it takes."""
 
     def base(self) -> Any:
         """A new base in its number type; nothing learns."""
@@ -90,11 +92,15 @@ class Sizes:
         learn_only(lm, learning.values())
         stacks = sum(p.numel() for p in learning.values() if p.dim() == 3)
         again = 8 if self.step.checkpointing else 6
+        singly = any(each.backward for each in extra.passes)
         return MethodSize(
             trained=sum(p.numel() for p in learning.values()),
             added=bytes_of(lm.parameters()) - before,
             stored=extra.stored_copies * stored_bytes(learning) + extra.stored,
-            training=self._step(lm, learning) if learning else None,
+            training=self._step(lm, learning, self.step) if learning else None,
+            single=self._step(lm, learning, replace(self.step, rows=1, checkpointing=False))
+            if singly
+            else None,
             answering=self._answers(lm, learning),
             skipped=(1 - extra.share) * again * stacks,
             probe_steps=method.probe_steps,
@@ -113,12 +119,12 @@ class Sizes:
             self.answered[key] = answering(lm, self.rows, self.length, self.new)
         return self.answered[key]
 
-    def _step(self, lm: Any, learning: Parameters) -> Training:
+    def _step(self, lm: Any, learning: Parameters, step: Step) -> Training:
         from moextend.training.estimate import training
 
-        key = _key(learning)
+        key = (_key(learning), step)
         if key not in self._trained:
-            self._trained[key] = training(lm, self.step)
+            self._trained[key] = training(lm, step)
         return self._trained[key]
 
     def probe(self) -> Training:

@@ -126,7 +126,10 @@ def allocated(work: Callable[[], Any]) -> float:
 
 
 def _learn(method: Method, model: MultimodalLM, stage: Stage, loop: Any, facts: dict[str, Any]) -> None:
+    """What a run does in a stage."""
     facts.update(method.learn(model, stage, loop))
+    facts.update(method.prepare_inference(model, stage))
+    method.save(model, stage)
 
 
 def measure(spec: str, base: Small, folder: Path) -> list[Measured]:
@@ -163,7 +166,6 @@ def measure(spec: str, base: Small, folder: Path) -> list[Measured]:
         with flops.Counter() as count:
             peak = allocated(partial(_learn, method, model, stage, loop, facts))
             operations = float(count.total)
-        method.save(model, stage)
         stored = sum(path.stat().st_size for path in stage.folder.glob("*.safetensors"))
         method.select(model, task, TASKS[:index])
         prompts = [Prompt(row.turns[0][0]) for row in data[task][:ASKED]]

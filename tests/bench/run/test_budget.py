@@ -41,7 +41,7 @@ def check(spec: str, base: str, folder: Path) -> None:
         assert guess.operations == pytest.approx(real.operations, rel=limit), where + "operations"
         if real.trained:
             assert guess.peak == pytest.approx(real.peak, rel=0.2), where + "memory of training"
-        assert guess.scoring == pytest.approx(real.scoring, rel=0.25 if spec == SPLIT else 0.2), (
+        assert guess.scoring == pytest.approx(real.scoring, rel=0.4 if spec == SPLIT else 0.2), (
             where + "answers"
         )
         assert guess.scoring_peak == pytest.approx(real.scoring_peak, rel=0.2), where + "memory of scoring"
@@ -206,9 +206,9 @@ def test_a_model_of_235_billion_parameters_takes_seconds_and_little_memory(tmp_p
     config = Path(__file__).parents[2] / "fixtures" / "scale" / "Qwen3-235B-A22B" / "config.json"
     (tmp_path / "big" / "config.json").write_text(config.read_text())
     script = (
-        "import resource, sys; from moextend.cli.main import main; sys.argv[1:] = "
+        "import resource, sys; from moextend.cli.main import run; sys.argv[1:] = "
         "['bench', 'run', 's', '--dry-run', '--json', '-m', 'moextend,lora,full-ft']\n"
-        "try: main()\nfinally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        "try: run()\nfinally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
     )
     ran = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True,
