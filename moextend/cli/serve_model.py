@@ -15,12 +15,13 @@ from moextend.cli.opening import (
     Audio,
     Base,
     Dtype,
-    Loaded,
     Projector,
     Vision,
+    Weighed,
     encoders_of,
     load_active,
     opened,
+    weighed,
 )
 from moextend.errors import InputError
 from moextend.util.limits import MOST_TOKENS
@@ -32,7 +33,7 @@ KEY = "MOEXTEND_API_KEY"
 
 def serve(
     base: Base,
-    extension: Loaded = None,
+    extension: Weighed = None,
     host: Annotated[
         str,
         typer.Option(
@@ -94,7 +95,8 @@ def serve(
             raise InputError(f"{seconds} is no number of seconds.", where=option, hint="Example: 60.")
     encoders = encoders_of(vision, audio)
     before.check_model(base, encoders, projector, dtype, attention, device)
-    before.check_extensions(extension or [])
+    folders, strengths = weighed(extension)
+    before.check_extensions(folders)
     place = listen(host, port)
     with place:
         address, port = place.getsockname()[:2]
@@ -105,18 +107,20 @@ def serve(
                 hint=f"Set {KEY} to a key that clients must send, or add --open.",
             )  # fmt: skip
         model = opened(base, encoders, projector, dtype, attention, device, None)
-        load_active(model, extension, projector)
+        names = load_active(model, folders, projector)
+        import moextend
         from moextend.serving import server
         from moextend.serving.app import Options
         from moextend.serving.engine import Limits
 
+        moextend.activate(model, dict(zip(names, strengths, strict=True)))
         access = server.Access(host, api_key or None, max_body << 20)
         own = Options(timeout, max_new_tokens, local if admin is None else admin)
         made, engine = server.server_of(model, place, access, Limits(max_batch, queue), own, grace=grace)
 
         def ready() -> None:
-            names = ", ".join(engine.catalogue.known.models())
-            options.echo(f"{url_of(host, port)}v1 serves {names}   (process {os.getpid()}; Ctrl-C ends it)")
+            models = ", ".join(engine.catalogue.known.models())
+            options.echo(f"{url_of(host, port)}v1 serves {models}   (process {os.getpid()}; Ctrl-C ends it)")
 
         ended = server.serve(made, engine, place, ready)
     typer.echo("stopped.", err=True)
