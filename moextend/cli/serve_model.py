@@ -10,17 +10,15 @@ from typing import Annotated
 import typer
 
 from moextend.cli import before, options
+from moextend.cli.base_asked import BaseAsked
 from moextend.cli.opening import (
     Attention,
     Audio,
-    Base,
-    Dtype,
     Projector,
     Vision,
     Weighed,
     encoders_of,
     load_active,
-    opened,
     weighed,
 )
 from moextend.errors import InputError
@@ -32,7 +30,13 @@ KEY = "MOEXTEND_API_KEY"
 
 
 def serve(
-    base: Base,
+    base: Annotated[
+        str,
+        typer.Argument(
+            metavar="BASE",
+            help="A folder, a .gguf file, a hub id, tiny or smollm2; or what 'export --as moextend' wrote.",
+        ),
+    ],
     extension: Weighed = None,
     host: Annotated[
         str,
@@ -79,7 +83,13 @@ def serve(
     vision: Vision = None,
     audio: Audio = None,
     projector: Projector = None,
-    dtype: Dtype = "float32",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Number type of the base: float32 (default), bfloat16, or auto (the checkpoint's). "
+            "Of an exported model: that of the training."
+        ),
+    ] = None,
     attention: Attention = None,
     device: options.Device = "auto",
 ) -> None:
@@ -93,9 +103,10 @@ def serve(
     for option, seconds in (("--timeout", timeout), ("--grace", grace)):
         if not math.isfinite(seconds):
             raise InputError(f"{seconds} is no number of seconds.", where=option, hint="Example: 60.")
-    encoders = encoders_of(vision, audio)
-    before.check_model(base, encoders, projector, dtype, attention, device)
+    asked = BaseAsked(base, encoders_of(vision, audio), projector, dtype, attention, device)
+    asked.check()
     folders, strengths = weighed(extension)
+    folders, strengths = [*asked.extensions, *folders], [*asked.extensions.values(), *strengths]
     before.check_extensions(folders)
     place = listen(host, port)
     with place:
@@ -106,8 +117,8 @@ def serve(
                 "everybody in the network could use it.", where=f"--host {host}",
                 hint=f"Set {KEY} to a key that clients must send, or add --open.",
             )  # fmt: skip
-        model = opened(base, encoders, projector, dtype, attention, device, None)
-        names = load_active(model, folders, projector)
+        model = asked.open()
+        names = load_active(model, folders, asked.projector_folders())
         import moextend
         from moextend.serving import server
         from moextend.serving.app import Options
