@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import select
 import sys
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -133,8 +135,18 @@ def serve(
             models = ", ".join(engine.catalogue.known.models())
             options.echo(f"{url_of(host, port)}v1 serves {models}   (process {os.getpid()}; Ctrl-C ends it)")
 
-        ended = server.serve(made, engine, place, ready)
-    typer.echo("stopped.", err=True)
-    if not ended:  # a thread is in a long computation, which nothing can interrupt
-        sys.stdout.flush()
-        os._exit(0)
+        with made.signals():
+            server.serve(made, engine, place, ready)
+            _leave()
+
+
+def _leave() -> NoReturn:
+    """Ends the process at once.
+
+    A thread may be in a long computation, which nothing can interrupt, and the interpreter takes seconds to remove what
+    was imported.
+    """
+    with suppress(OSError, ValueError):
+        if select.select([], [sys.stderr], [], 1)[1]:  # a full pipe that nobody reads would block
+            typer.echo("stopped.", err=True)
+    os._exit(0)
