@@ -72,6 +72,10 @@ class TableStyles(Spec):
     """Scores by kind of question, below the readings."""
     published: TableStyle = TableStyle()
     """`--references`"""
+    rewind: TableStyle = TableStyle()
+    """`--rewind`"""
+    subsets: TableStyle = TableStyle()
+    """`--subsets`"""
 
 
 class ReportStyle(Spec):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from moextend.bench import stats
@@ -135,6 +136,15 @@ def subsets_tables(experiment: Experiment) -> list[Table]:
     if not made:
         return _nothing(scored, "--subsets")
     return [*made[:-1], replace(made[-1], notes=[*made[-1].notes, *scored.notes()])]
+
+
+def variant_tables(experiment: Experiment) -> dict[str, list[Table]]:
+    """Kind -> tables of all variants that are scored, for a report of everything; none where they cannot be read."""
+    found: dict[str, list[Table]] = {"rewind": [], "subsets": []}
+    for kind, tables in (("rewind", rewind_tables), ("subsets", subsets_tables)):
+        with suppress(InputError):  # bench report --rewind names what is damaged
+            found[kind] = tables(experiment)
+    return found
 
 
 def _map(experiment: Experiment, group: Sequence[Result], scored: Scored, reader: ItemReader) -> Table | None:

@@ -1,4 +1,9 @@
-"""What a model does with inputs, one at a time: logits, log-likelihood, greedy answer, and use of new experts."""
+"""What a model does with inputs: logits, log-likelihood, greedy answer, and use of new experts.
+
+One forward pass of input and answer, alone in its batch, gives all but the greedy answers, which take most of the time
+and are computed in batches. A batch is the same before and after unless an input of it reaches the extension, which is
+counted for itself.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +20,15 @@ from moextend.certificate.record import Compared
 from moextend.extension.usage import used_experts
 from moextend.model.feature_cache import sources_of
 from moextend.model.generation import Prompt, each_by_its_own, generate, prompt_ids
-from moextend.model.likelihood import choice_likelihoods
+from moextend.model.likelihood import choice_rows
 from moextend.model.modality import gather
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.sites import Site, find_sites
 
 NEW_TOKENS = 12
 """Length of a greedy answer in tokens."""
+AT_ONCE = 16
+"""Greedy answers in a batch."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Seen:
     """What a model does with an input."""
 
     logits: str
-    """SHA-256 of the logits at all positions, in their own number type."""
+    """SHA-256 of the logits at all positions of input and answer, in their own number type."""
     likelihood: float
     """Log-likelihood of the answer, in nats."""
     answer: str
@@ -48,11 +55,13 @@ class Seen:
 
 
 def watch(model: MultimodalLM, items: Sequence[Item], name: str = "") -> list[Seen]:
-    """What `model` does with each of the items, alone in its batch, so that no padding makes a difference.
+    """What `model` does with each of the items.
 
     name: extension whose use is counted; "" or one that is not attached: none.
     """
-    return [_seen(model, item, name) for item in items]
+    prompts = [item.prompt for item in items]
+    answers = generate(model, prompts, max_new_tokens=NEW_TOKENS, batch_size=AT_ONCE)
+    return [_seen(model, item, answer, name) for item, answer in zip(items, answers, strict=True)]
 
 
 def fits(model: MultimodalLM, item: Item) -> bool:
@@ -78,23 +87,26 @@ def compared(name: str, before: Sequence[Seen], after: Sequence[Seen]) -> Compar
     )
 
 
-def _seen(model: MultimodalLM, item: Item, name: str) -> Seen:
+def _seen(model: MultimodalLM, item: Item, answer: str, name: str) -> Seen:
     with _counting(model, name) as reached:
-        ((logits, tokens),) = each_by_its_own(model, [item.prompt], lambda _: [_logits(model, item.prompt)])
+        ((logits, likelihood, tokens),) = each_by_its_own(
+            model, [item.prompt], lambda _: [_rated(model, item)]
+        )
     count = int(torch.stack(reached).any(0).sum()) if reached else 0
-    ((likelihood,),) = choice_likelihoods(model, [item.prompt], [[item.answer]], batch_size=1)
-    (answer,) = generate(model, [item.prompt], max_new_tokens=NEW_TOKENS, batch_size=1)
     return Seen(logits, likelihood, answer, tokens, count)
 
 
 @torch.no_grad()
-def _logits(model: MultimodalLM, prompt: Prompt) -> tuple[str, int]:
-    """SHA-256 of the logits, and the number of tokens."""
-    ids = torch.tensor([prompt_ids(model, prompt)], device=model.device)
-    features = gather(prompt.media, sources_of(model, None))
+def _rated(model: MultimodalLM, item: Item) -> tuple[str, float, int]:
+    """SHA-256 of the logits of input and answer, log-likelihood of the answer, and the number of tokens."""
+    (row,) = choice_rows(model, 0, item.prompt, [item.answer])
+    ids = torch.tensor([row.ids], device=model.device)
+    features = gather(row.media, sources_of(model, None))
     logits = model(ids, torch.ones_like(ids), features=features)["logits"]
     raw = logits.cpu().contiguous().flatten().view(torch.uint8)
-    return hashlib.sha256(memoryview(raw.numpy().data)).hexdigest(), ids.shape[1]
+    start = max(1, row.start)
+    steps = logits[0, start - 1 : -1].float().log_softmax(-1).gather(-1, ids[0, start:, None])
+    return hashlib.sha256(memoryview(raw.numpy().data)).hexdigest(), float(steps.sum()), ids.shape[1]
 
 
 @contextmanager

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from moextend.cli import before, options
+from moextend.cli.base_asked import BaseAsked
 from moextend.cli.opening import (
     Audio,
     Columns,
@@ -22,7 +23,6 @@ from moextend.cli.opening import (
     Vision,
     encoders_of,
     folders_of,
-    opened,
     projectors_of,
     rows_of,
 )  # fmt: skip
@@ -40,13 +40,10 @@ SCOPES = {"own": "the task is given", "auto": "it is inferred", "all": "always a
 class _Asked:
     """What is asked for: the options of the same names."""
 
-    base: str
-    encoders: dict[str, str]
-    projector: list[Path] | None
+    base: BaseAsked
     others: list[Path]
     scope: Literal["own", "auto", "all"] | None
     items: int
-    device: str
     workspace: Path
 
 
@@ -60,7 +57,8 @@ def certify(
     base: Annotated[
         str | None,
         typer.Option(
-            help="Base of the extension: a folder, a .gguf file, a hub id or tiny. A run has its own."
+            help="Base of the extension: a folder, a .gguf file, a hub id, tiny, or the base of an exported model. "
+            "A run has its own."
         ),
     ] = None,
     items: Annotated[
@@ -147,9 +145,8 @@ def certify(
             raise InputError(
                 "is missing.", where="--base", hint="Name the base that the extension was made on."
             )
-        asked = _Asked(
-            base, encoders_of(vision, audio), projector, others or [], cast(Any, scope), items, device, workspace
-        )  # fmt: skip
+        named = BaseAsked(base, encoders_of(vision, audio), projector, device=device)
+        asked = _Asked(named, others or [], cast(Any, scope), items, workspace)
         given = {"own": [data] if data else [], "near": near or [], "text": text or []}
         claim = None if run is None else (run, runs or workspace / "runs")
         found, folder = _of_folder(extension, asked, given, (columns, images, template), claim)
@@ -166,8 +163,6 @@ def _of_run(
     extension: str, runs: Path, scope: Any, items: int, text: list[str] | None, workspace: Path
 ) -> tuple[Certificate, Path]:
     """Certificate of a stage of a run, and the folder that it is written to."""
-    from dataclasses import replace
-
     from moextend.bench.exporting import evidence, stage
     from moextend.certificate.certify import certify as certified
     from moextend.util.quiet import quiet_process
@@ -200,19 +195,19 @@ def _of_folder(
     card = read_extension(folder)
     others = folders_of(asked.others)
     brought = before.check_extensions([folder, *others])
-    dtype = card.base_dtype or "float32"
-    before.check_model(asked.base, asked.encoders, asked.projector, dtype, None, asked.device)
+    base = replace(asked.base, dtype=card.base_dtype or "float32")
+    encoders = base.check()
     claim = None if run is None else _forgetting(*run, folder)
-    known, columns = {*asked.encoders, *brought}, how[0]
+    known, columns = encoders | brought, how[0]
     rows: dict[str, list[Conversation]] = {}
     for key, names in given.items():
         with at(f"--{'data' if key == 'own' else key}"):
             more = (columns, how[1], how[2]) if key == "own" else (None, None, None)
             rows[key] = [row for name in names for row in rows_of(name, *more, asked.workspace, known)]
-    model = opened(asked.base, asked.encoders, asked.projector, dtype, None, asked.device, None)
-    projectors_of(model, [folder, *others], asked.projector)
+    model = base.open()
+    projectors_of(model, [folder, *others], base.projector_folders())
     certificate = certified(
-        model, folder, base=asked.base, scope=asked.scope, items=asked.items, data=Data(**rows),
+        model, folder, base=base.name, scope=asked.scope, items=asked.items, data=Data(**rows),
         others=others, forgetting=claim, command=_command(),
     )  # fmt: skip
     return certificate, folder if Path(extension).is_dir() else Path(f"{card.name}-certificate")

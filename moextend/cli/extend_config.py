@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import typer
 from pydantic import Field
 
 from moextend.cli import options
@@ -21,6 +22,10 @@ SETTINGS = (
     "steps", "batch_size", "learning_rate", "seed", "report_to", "checkpoint_steps", "gradient_accumulation",
 )  # fmt: skip
 """Options that are settings of the training."""
+
+
+ELSEWHERE = ("base", "data", "name", "out", "config", "device", "workspace", "as_json", *RECIPE, *SETTINGS)
+"""Parameters that a card holds in other places, or that change nothing in the result."""
 
 
 class Config(Spec):
@@ -49,6 +54,17 @@ def asked(
     settings = {key: values[key] for key in SETTINGS} | _but(file_settings, named)
     fields = {key: values[key] for key in RECIPE} | _but(file_recipe, named)
     return _recipe(fields, name, config), settings
+
+
+def other_options(context: typer.Context, named: Collection[str]) -> dict[str, list[str]]:
+    """Option -> its values, for the options among `named` that are neither recipe nor settings: --template, -e, ..."""
+    found = dict[str, list[str]]()
+    for parameter in context.command.params:
+        if parameter.name in named and parameter.name not in ELSEWHERE:
+            value = context.params[parameter.name]
+            values = value if isinstance(value, list | tuple) else [value]
+            found[max(parameter.opts, key=len)] = [str(each) for each in values]
+    return found
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

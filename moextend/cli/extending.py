@@ -131,12 +131,13 @@ def extend(
 
     Prints the loss, the score of held-out conversations before and after, and what changed on generic text.
     """
-    from moextend.cli.extend_config import asked
+    from moextend.cli.extend_config import asked, other_options
     from moextend.moe.recipe import check_name
 
     with at("--name"):
         check_name(name)
-    recipe, values = asked(context.params, _named(context), config, name)
+    named = _named(context)
+    recipe, values = asked(context.params, named, config, name)
     before.check_settings(values)
     encoders = encoders_of(vision, audio)
     before.check_model(base, encoders, projector, dtype, attention, device)
@@ -148,7 +149,8 @@ def extend(
     load_active(model, extension, projector)
     from moextend.extension.origin import Origin
 
-    settings, origin = settings_of(model, len(rows), values), Origin(base, data, licence)
+    settings = settings_of(model, len(rows), values)
+    origin = Origin(base, data, licence, other_options(context, named))
     made, effect = _extended(model, name, rows, recipe, settings, out, origin, quiet=as_json)
     _say(made, effect, rows, out, recipe.scope, as_json=as_json)
 

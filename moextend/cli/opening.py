@@ -122,21 +122,17 @@ def opened(
 
     workspace: gets a cache of features; None: without one.
     """
-    import torch
-
     import moextend
     from moextend.model.feature_cache import store_features
     from moextend.util.quiet import quiet_process
 
     quiet_process()
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     model = moextend.load(
         base,
         vision=encoders.get("image"),
         audio=encoders.get("audio"),
         dtype=dtype,
-        device=device,
+        device=device_of(device),
         attn_implementation=attention,
     )
     for folder in projectors or ():
@@ -144,6 +140,15 @@ def opened(
     if workspace is not None:
         store_features(model, workspace / ".cache" / "features")
     return model
+
+
+def device_of(device: str) -> str:
+    """A device of torch; auto: a GPU if there is one."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _modality_of(projector: Path) -> str:

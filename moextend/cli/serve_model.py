@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 import os
+import select
 import sys
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, NoReturn
 
 import typer
 
 from moextend.cli import before, options
+from moextend.cli.base_asked import BaseAsked
 from moextend.cli.opening import (
     Attention,
     Audio,
-    Base,
-    Dtype,
-    Loaded,
     Projector,
     Vision,
+    Weighed,
     encoders_of,
     load_active,
-    opened,
+    weighed,
 )
 from moextend.errors import InputError
 from moextend.util.limits import MOST_TOKENS
@@ -31,8 +32,14 @@ KEY = "MOEXTEND_API_KEY"
 
 
 def serve(
-    base: Base,
-    extension: Loaded = None,
+    base: Annotated[
+        str,
+        typer.Argument(
+            metavar="BASE",
+            help="A folder, a .gguf file, a hub id, tiny or smollm2; or what 'export --as moextend' wrote.",
+        ),
+    ],
+    extension: Weighed = None,
     host: Annotated[
         str,
         typer.Option(
@@ -78,7 +85,13 @@ def serve(
     vision: Vision = None,
     audio: Audio = None,
     projector: Projector = None,
-    dtype: Dtype = "float32",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Number type of the base: float32 (default), bfloat16, or auto (the checkpoint's). "
+            "Of an exported model: that of the training."
+        ),
+    ] = None,
     attention: Attention = None,
     device: options.Device = "auto",
 ) -> None:
@@ -92,9 +105,11 @@ def serve(
     for option, seconds in (("--timeout", timeout), ("--grace", grace)):
         if not math.isfinite(seconds):
             raise InputError(f"{seconds} is no number of seconds.", where=option, hint="Example: 60.")
-    encoders = encoders_of(vision, audio)
-    before.check_model(base, encoders, projector, dtype, attention, device)
-    before.check_extensions(extension or [])
+    asked = BaseAsked(base, encoders_of(vision, audio), projector, dtype, attention, device)
+    asked.check()
+    folders, strengths = weighed(extension)
+    folders, strengths = [*asked.extensions, *folders], [*asked.extensions.values(), *strengths]
+    before.check_extensions(folders)
     place = listen(host, port)
     with place:
         address, port = place.getsockname()[:2]
@@ -104,22 +119,34 @@ def serve(
                 "everybody in the network could use it.", where=f"--host {host}",
                 hint=f"Set {KEY} to a key that clients must send, or add --open.",
             )  # fmt: skip
-        model = opened(base, encoders, projector, dtype, attention, device, None)
-        load_active(model, extension, projector)
+        model = asked.open()
+        names = load_active(model, folders, asked.projector_folders())
+        import moextend
         from moextend.serving import server
         from moextend.serving.app import Options
         from moextend.serving.engine import Limits
 
+        moextend.activate(model, dict(zip(names, strengths, strict=True)))
         access = server.Access(host, api_key or None, max_body << 20)
         own = Options(timeout, max_new_tokens, local if admin is None else admin)
         made, engine = server.server_of(model, place, access, Limits(max_batch, queue), own, grace=grace)
 
         def ready() -> None:
-            names = ", ".join(engine.catalogue.known.models())
-            options.echo(f"{url_of(host, port)}v1 serves {names}   (process {os.getpid()}; Ctrl-C ends it)")
+            models = ", ".join(engine.catalogue.known.models())
+            options.echo(f"{url_of(host, port)}v1 serves {models}   (process {os.getpid()}; Ctrl-C ends it)")
 
-        ended = server.serve(made, engine, place, ready)
-    typer.echo("stopped.", err=True)
-    if not ended:  # a thread is in a long computation, which nothing can interrupt
-        sys.stdout.flush()
-        os._exit(0)
+        with made.signals():
+            server.serve(made, engine, place, ready)
+            _leave()
+
+
+def _leave() -> NoReturn:
+    """Ends the process at once.
+
+    A thread may be in a long computation, which nothing can interrupt, and the interpreter takes seconds to remove what
+    was imported.
+    """
+    with suppress(OSError, ValueError):
+        if select.select([], [sys.stderr], [], 1)[1]:  # a full pipe that nobody reads would block
+            typer.echo("stopped.", err=True)
+    os._exit(0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from moextend.errors import InputError
-from moextend.export.auto_config import MODEL_TYPE as MODEL_TYPE
 from moextend.export.auto_config import MoextendConfig as MoextendConfig
+from moextend.export.kind import MODEL_TYPE as MODEL_TYPE
 
 
 class MoextendForCausalLM:

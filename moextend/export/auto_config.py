@@ -6,7 +6,8 @@ from typing import Any
 
 from transformers.configuration_utils import PreTrainedConfig
 
-MODEL_TYPE = "moextend"
+from moextend.export.kind import MODEL_TYPE
+
 FORMAT = 1
 """Version of the folder; one that is not in FORMATS is refused."""
 WITH_STRENGTHS = 2

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from moextend.errors import InputError
-from moextend.export.auto_config import FORMATS, MODEL_TYPE, MoextendConfig
+from moextend.export.auto_config import FORMATS, MoextendConfig
+from moextend.export.kind import MODEL_TYPE
 from moextend.export.saving import BASE, EXTENSIONS, PROJECTORS, bare
 from moextend.extension import align, store
 from moextend.extension.activate import activate
@@ -37,7 +38,7 @@ def open_lm(folder: str | Path, config: MoextendConfig | None, options: Mapping[
     wanted = str(asked[0] or asked[1] or "auto").removeprefix("torch.")
     dtype = config.base_dtype if wanted == "auto" else wanted
     lm = loading.load_lm(
-        _base(config, place), revision=config.revision, dtype=getattr(torch, dtype),
+        base_of(config, place), revision=config.revision, dtype=getattr(torch, dtype),
         **{key: value for key, value in given.items() if value is not None},
     )  # fmt: skip
     if lm.device.type == "cpu" and "experts_implementation" not in given:
@@ -75,8 +76,23 @@ def load_model(
     """
     place = _local(folder, revision, {})
     config = read_config(place)
+    model = load_base(place, config, dtype=dtype, device=device, attn_implementation=attn_implementation)
+    _extend(model, config, place, allow_dtype=dtype not in (None, config.base_dtype), lm_only=False)
+    activate(model, config.computing() if active is None else active)
+    return model
+
+
+def load_base(
+    place: Path,
+    config: MoextendConfig,
+    *,
+    dtype: str | None = None,
+    device: str = "cpu",
+    attn_implementation: str | None = None,
+) -> MultimodalLM:
+    """The base of a folder with its encoders and projectors, without the extensions; options as in `load_model`."""
     model = loading.load(
-        _base(config, place),
+        base_of(config, place),
         encoders=config.encoders,
         resize=config.resize,  # type: ignore[arg-type]
         revision=config.revision,
@@ -87,8 +103,6 @@ def load_model(
     )
     for name in config.encoders:
         align.load_projector(model, place / PROJECTORS / name, modality=name)
-    _extend(model, config, place, allow_dtype=dtype not in (None, config.base_dtype), lm_only=False)
-    activate(model, config.computing() if active is None else active)
     return model
 
 
@@ -126,12 +140,17 @@ def check(config: MoextendConfig, place: Path) -> None:
 def _extend(
     model: MultimodalLM, config: MoextendConfig, place: Path, *, allow_dtype: bool, lm_only: bool
 ) -> None:
-    for each in config.extensions:
-        folder = place / EXTENSIONS / each["folder"]
+    for folder in extension_folders(config, place).values():
         store.load_extension(model, folder, allow_dtype=allow_dtype, lm_only=lm_only)
 
 
-def _base(config: MoextendConfig, place: Path) -> str:
+def extension_folders(config: MoextendConfig, place: Path) -> dict[str, Path]:
+    """Extension of a folder -> its folder, oldest first."""
+    return {each["name"]: place / EXTENSIONS / each["folder"] for each in config.extensions}
+
+
+def base_of(config: MoextendConfig, place: Path) -> str:
+    """What the base of a folder is loaded by: a folder in it, or its name."""
     return str(place / BASE) if config.base_copied else config.base
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from moextend.errors import InputError
 from moextend.export import shards
-from moextend.export.auto_config import FORMAT, MODEL_TYPE, WITH_STRENGTHS, MoextendConfig
+from moextend.export.auto_config import FORMAT, WITH_STRENGTHS, MoextendConfig
+from moextend.export.kind import is_extended
 from moextend.export.stock import stock_model
 from moextend.extension import align, store, tensor_files
 from moextend.extension.card import read_extension
@@ -116,7 +117,7 @@ def save_lm(
     if not is_main_process:
         return
     folder, taken = Path(folder), Path(folder) / "config.json"
-    if taken.is_file() and not _is_own(folder):
+    if taken.is_file() and not is_extended(folder):
         raise InputError("holds another model.", where=str(folder), hint="Name another folder.")
     size = max_shard_size if isinstance(max_shard_size, str) else f"{max(1, max_shard_size // 1000)}KB"
     files.check_writable(folder, where="save_pretrained")
@@ -217,12 +218,3 @@ def _replace(path: Path, goal: Path) -> None:
     if goal.is_dir():
         shutil.rmtree(goal)
     path.replace(goal)
-
-
-def _is_own(folder: Path) -> bool:
-    """Whether a folder holds an extended model."""
-    try:
-        record = files.read_json(folder / "config.json")
-    except (OSError, InputError):
-        return False
-    return isinstance(record, dict) and record.get("model_type") == MODEL_TYPE

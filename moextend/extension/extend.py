@@ -79,7 +79,7 @@ def extend(
         generic: texts as a sample of the base's knowledge; experts of scope "all" learn not to act on them.
         seed: seed of the held-out part, of random layers and of the default settings.
         on_step: called with (steps done, steps in all), in the probe and then in the training.
-        origin: names of base and data, and the licence, for extension.json.
+        origin: names of base and data, the licence, and options of the command line, for extension.json.
         fields: fields of the recipe: `layers=[0, 3]` is short for `recipe=Recipe(layers=[0, 3])`.
 
     Raises:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from moextend.moe.recipe import Recipe
 from moextend.training.loop import Report
 from moextend.training.settings import Settings
+from moextend.util import spec
 from moextend.util.release import __version__
 from moextend.util.spec import Spec
 
@@ -20,6 +22,8 @@ class Origin:
     base: str = ""
     data: str = ""
     licence: str = ""
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Option of `moextend extend` -> its values, besides base, data, recipe and settings."""
 
 
 NOWHERE = Origin()
@@ -46,6 +50,8 @@ class Made(Spec):
     version: str
     """Version of moextend."""
     licence: str = ""
+    options: dict[str, list[str]] = spec.unset({})
+    """Option of `moextend extend` -> its values, for those given besides base, data, name, recipe and settings."""
 
 
 def made_of(
@@ -56,6 +62,7 @@ def made_of(
         base=origin.base,
         data=origin.data,
         licence=origin.licence,
+        options={option: list(values) for option, values in origin.options.items()},
         data_digest=content,
         conversations=conversations,
         recipe=recipe.model_dump(),

@@ -203,13 +203,14 @@ def activation(model: nn.Module) -> Callable[[], None]:
 def reaching_rows(model: nn.Module, rows: Sequence[tuple[str, ...]]) -> Iterator[None]:
     """Context for forward passes without gradients of a batch whose rows reach different extensions.
 
+    An extension has the strength that `activate` gave it.
+
     Args:
         rows: extensions of each row of the batch: those that `activate` would get for it alone.
 
     Raises:
         UnknownName: the model has no extension of a name.
-        InputError: a co-active extension of one of a row's extensions is not among them; rows differ, and one of their
-            extensions has a strength below 1.
+        InputError: a co-active extension of one of a row's extensions is not among them.
     """
     scope = scope_of(model)
     before = scope.active, scope.rows
@@ -218,13 +219,9 @@ def reaching_rows(model: nn.Module, rows: Sequence[tuple[str, ...]]) -> Iterator
         raise UnknownName("extension", unknown[0], scope.known)
     for names in set(rows):
         check_together(model, names)
-    if len(set(rows)) > 1 and (weak := sorted(wanted & scope.strengths.keys())):
-        raise InputError(
-            f"extension '{weak[0]}' has a strength below 1, and rows of a batch reach different extensions.",
-            where="extensions per row",
-            hint="Activate extensions with full strength, or compute these rows apart.",
-        )
-    scope.active = tuple(name for name in scope.known if name in wanted)
+    scope.active = tuple(
+        name for name in scope.known if name in wanted and scope.strengths.get(name, 1.0) > 0
+    )
     scope.rows = Rows.over(rows, next(model.parameters()).device) if len(set(rows)) > 1 else None
     try:
         yield

@@ -71,7 +71,7 @@ def application(engine: Engine, metrics: Metrics, options: Options) -> FastAPI:
         """One model."""
         known = engine.catalogue.known
         names = known.names_of(name)
-        return model_entry(name, known.created.get(name, 0), known.fingerprint(names), names)
+        return model_entry(known, name, names)
 
     @app.post("/v1/completions")
     async def completions(body: Completion, request: Request) -> Response:
@@ -89,10 +89,7 @@ def application(engine: Engine, metrics: Metrics, options: Options) -> FastAPI:
 
 def _models(engine: Engine) -> list[Any]:
     known = engine.catalogue.known
-    return [
-        model_entry(name, known.created[name], known.fingerprint(names), names)
-        for name, names in known.models().items()
-    ]
+    return [model_entry(known, name, names) for name, names in known.models().items()]
 
 
 def _add_extensions(app: FastAPI, engine: Engine, admin: bool) -> None:
@@ -114,7 +111,7 @@ def _add_extensions(app: FastAPI, engine: Engine, admin: bool) -> None:
     async def attach(body: NewExtension) -> Any:
         """Loads an extension from a folder of the server's machine."""
         check()
-        future = engine.call(lambda: engine.catalogue.attach(Path(body.path), body.name))
+        future = engine.call(lambda: engine.catalogue.attach(Path(body.path), body.name, body.strength))
         name = await asyncio.wait_for(asyncio.wrap_future(future), LOADING)
         return next(each for each in _models(engine) if each["id"] == name)
 

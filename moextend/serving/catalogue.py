@@ -13,10 +13,12 @@ from moextend.extension import store, task_inference
 from moextend.extension.card import read_extension
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach, reach
+from moextend.moe.strengths import below_one, checked, named
 from moextend.serving import errors
 
-BASE, AUTO, PLUS = "base", "auto", "+"
-"""Names with a meaning of their own, and what joins the names of extensions that compute together."""
+BASE, AUTO, PLUS, WEAK = "base", "auto", "+", ":"
+"""Names with a meaning of their own; what joins the names of extensions that compute together; what comes before a
+strength below 1."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Known:
     """Extension -> itself with its co-active extensions, oldest first."""
     digests: Mapping[str, str]
     """Extension -> digest of its weights."""
+    strengths: Mapping[str, float]
+    """Extension -> strength, for those below 1."""
     created: Mapping[str, int]
     """Model -> Unix time since which it is served."""
     inference: task_inference.TaskInference | None = None
@@ -44,8 +48,7 @@ class Known:
             return ()
         if model == AUTO and self.inference is not None:
             return None
-        parts = model.split(PLUS)
-        open_ = {name: own for name, own in self.sets.items() if not self.leaving.intersection(own)}
+        parts, open_ = model.split(PLUS), self._open()
         if any(part not in open_ for part in parts):
             raise errors.no_model(model, self.created)
         wanted = {name for part in parts for name in open_[part]}
@@ -53,33 +56,50 @@ class Known:
 
     def fingerprint(self, names: tuple[str, ...] | None) -> str:
         """Fingerprint of the weights that answer, as `moextend.active_fingerprint`; None: that of `auto`."""
-        return self.auto if names is None else "-".join([self.base, *(self.digests[name] for name in names)])
+        if names is None:
+            return self.auto
+        strengths = {name: self.strengths.get(name, 1.0) for name in names}
+        computing = [named(self.digests[name], strength) for name, strength in strengths.items() if strength]
+        return "-".join([self.base, *computing])
+
+    def shown(self, name: str) -> str:
+        """The model of extension `name`: its name, with its strength if that is below 1."""
+        return f"{name}{WEAK}{self.strengths[name]!r}" if name in self.strengths else name
 
     def models(self) -> dict[str, tuple[str, ...] | None]:
         """Model -> its extensions, for a list."""
-        found: dict[str, tuple[str, ...] | None] = {BASE: ()}
-        found |= {name: own for name, own in self.sets.items() if not self.leaving.intersection(own)}
-        return found | ({AUTO: None} if self.inference else {})
+        return {BASE: (), **self._open()} | ({AUTO: None} if self.inference else {})
+
+    def _open(self) -> dict[str, tuple[str, ...]]:
+        """Model of an extension that gets new requests -> its extensions."""
+        return {
+            self.shown(name): own for name, own in self.sets.items() if not self.leaving.intersection(own)
+        }
 
 
 class Catalogue:
-    """A model whose extensions change while it is served; only the engine's thread calls methods that change it."""
+    """A model whose extensions change while it is served; only the engine's thread calls methods that change it.
+
+    Extensions keep the strengths that they have in `model`.
+    """
 
     def __init__(self, model: MultimodalLM) -> None:
         self.model = model
         self._created: dict[str, int] = {}
         self._inferred: frozenset[str] = frozenset()
-        for name in attach.scope_of(model.lm).known:
+        scope = attach.scope_of(model.lm)
+        self._strengths = dict(scope.strengths)
+        for name in scope.known:
             check_name(name)
         reach.check(model.lm)
         self.known = self._read()
 
-    def attach(self, folder: Path, name: str | None = None) -> str:
-        """Loads the extension in `folder`, and returns its name.
+    def attach(self, folder: Path, name: str | None = None, strength: float = 1.0) -> str:
+        """Loads the extension in `folder` with a strength, and returns the name of its model.
 
         Raises:
             InputError: as `moextend.load_extension`; or the extension has another name than `name`, or one that a
-                server cannot use.
+                server cannot use; or it is stronger than one of its co-active extensions.
         """
         card = read_extension(folder)
         check_name(card.name)
@@ -87,15 +107,28 @@ class Catalogue:
             raise InputError(
                 f"its name is '{card.name}', not '{name}'.", where=str(folder), hint="Give its name, or none."
             )
+        given = checked({card.name: strength})
         moextend.load_extension(self.model, folder)
         reach.check(self.model.lm)
+        known = {each: self._strengths.get(each, 1.0) for each in self.known.sets}
+        try:
+            attach.check_together(self.model.lm, known | given)
+        except InputError:
+            self.detach(card.name)
+            raise
+        self._strengths |= below_one(given, [card.name])
         self.known = self._read(self.known.leaving)
-        return card.name
+        return self.known.shown(card.name)
 
-    def leave(self, name: str) -> None:
-        """Ends new requests for extension `name`. Raises an error if it cannot be unloaded."""
-        if name not in self.known.sets:
-            raise errors.no_model(name, self.known.sets)
+    def leave(self, model: str) -> str:
+        """Ends new requests for the extension with this model, and returns its name.
+
+        Raises an error if it cannot be unloaded.
+        """
+        shown = {self.known.shown(name): name for name in self.known.sets}
+        if model not in shown:
+            raise errors.no_model(model, shown)
+        name = shown[model]
         needed = [other for other, own in self.known.sets.items() if name in own and other != name]
         if needed:
             raise InputError(
@@ -104,23 +137,26 @@ class Catalogue:
                 hint=f"Detach first, in this order: {', '.join(reversed(needed))}.",
             )
         self.known = self._read(self.known.leaving | {name})
+        return name
 
     def detach(self, name: str) -> None:
         """Unloads extension `name`, which no row reaches any more."""
         moextend.unload(self.model, name)
-        self._created.pop(name, None)
+        self._created.pop(self.known.shown(name), None)
+        self._strengths.pop(name, None)
         self.known = self._read(self.known.leaving - {name})
 
     def _read(self, leaving: frozenset[str] = frozenset()) -> Known:
         scope = attach.scope_of(self.model.lm)
-        scope.active, self.model.choose = (), None
+        scope.active, scope.strengths, self.model.choose = (), dict(self._strengths), None
         sets = {
             name: tuple(other for other in scope.known if other == name or other in scope.coactive[name])
             for name in scope.known
         }
         old = self.known.digests if hasattr(self, "known") else {}
         digests = {name: old.get(name) or store.digest_of(self.model, name) for name in scope.known}
-        found = Known(self.model.base_fingerprint(), sets, digests, self._created, leaving=leaving)
+        base = self.model.base_fingerprint()
+        found = Known(base, sets, digests, scope.strengths, self._created, leaving=leaving)
         inference = self._inference([name for name in sets if name not in leaving and sets[name] == (name,)])
         if inference is not None:
             parts = [found.fingerprint(tuple(inference.statistics)), inference.fingerprint()]
@@ -144,9 +180,10 @@ class Catalogue:
 
 def check_name(name: str) -> None:
     """Raises InputError for an extension's name that means another model of a server."""
-    if name in (BASE, AUTO) or PLUS in name or "/" in name:
+    if name in (BASE, AUTO) or any(mark in name for mark in (PLUS, WEAK, "/")):
         raise InputError(
             f"a server cannot use the name '{name}' of an extension.",
             where="serve",
-            hint=f"'{BASE}' and '{AUTO}' are models of their own, and '{PLUS}' joins names. Make it with another name.",
+            hint=f"'{BASE}' and '{AUTO}' are models of their own, '{PLUS}' joins names, and '{WEAK}' comes before a "
+            "strength. Make it with another name.",
         )

@@ -90,14 +90,13 @@ class Engine:
             self._changed.notify()
         return found
 
-    def detach(self, name: str) -> Future[None]:
-        """Unloads an extension as soon as no row reaches it; new requests for it are refused at once."""
+    def detach(self, model: str) -> Future[None]:
+        """Unloads an extension, by its model's name, as soon as no row reaches it; new requests are refused at once."""
         found: Future[None] = Future()
 
         def leave() -> None:
             try:
-                self.catalogue.leave(name)
-                self._leaving[name] = found
+                self._leaving[self.catalogue.leave(model)] = found
             except Exception as error:
                 settle(found, raising(error))
 
@@ -207,6 +206,7 @@ class Engine:
                 if missing := [name for name in job.names if name not in known.sets]:
                     raise errors.no_model(missing[0], known.created)
                 job.fingerprint = known.fingerprint(job.names)
+                job.shown = tuple(known.shown(name) for name in job.names)
                 answer = Answer.of(self._model.tokenizer, job)
                 rows.append(Row(job, answer, sampling.generator_of(job.settings), features))
             except Exception as error:

@@ -85,6 +85,8 @@ class Job:
     """Nobody waits for the answer any more."""
     fingerprint: str = ""
     """Of the weights that answer."""
+    shown: tuple[str, ...] = ()
+    """Extensions that answer, with their strengths."""
 
     @property
     def reached(self) -> tuple[str, ...]:

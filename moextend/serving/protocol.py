@@ -201,3 +201,5 @@ class NewExtension(Body):
     """Folder of an extension on the server's machine."""
     name: Name | None = None
     """Its name, if it is to be checked."""
+    strength: float = Field(default=1, ge=0, le=1)
+    """0: the base; 1: the extension as it was made."""

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from moextend.serving.answers import Grown
+from moextend.serving.catalogue import Known
 from moextend.serving.jobs import Delta, Done, Job, Token
 
 CHAT, TEXT = "chat.completion", "text_completion"
@@ -120,7 +121,7 @@ class Reply:
             "created": self.created,
             "model": self.model,
             "system_fingerprint": job.fingerprint,
-            "extensions": list(job.reached),
+            "extensions": list(job.shown),
         }
 
     def _choice(self, choice: Choice) -> dict[str, Any]:
@@ -184,13 +185,13 @@ def usage(jobs: Sequence[Job], choices: Sequence[Choice]) -> dict[str, int]:
     return {"prompt_tokens": asked, "completion_tokens": made, "total_tokens": asked + made}
 
 
-def model_entry(name: str, created: int, fingerprint: str, names: Sequence[str] | None) -> Mapping[str, Any]:
-    """Entry of /v1/models."""
+def model_entry(known: Known, name: str, names: tuple[str, ...] | None) -> Mapping[str, Any]:
+    """Entry of /v1/models for a model with these extensions."""
     return {
         "id": name,
         "object": "model",
-        "created": created,
+        "created": known.created.get(name, 0),
         "owned_by": "moextend",
-        "system_fingerprint": fingerprint,
-        "extensions": None if names is None else list(names),
+        "system_fingerprint": known.fingerprint(names),
+        "extensions": None if names is None else [known.shown(each) for each in names],
     }

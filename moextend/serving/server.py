@@ -28,6 +28,8 @@ MARGIN = 3
 """Seconds for sending errors to the requests that are not answered in time."""
 AT_ONCE = 1.0
 """The same after a second signal."""
+LAST = 30
+"""Seconds after all others at which the system ends a process that still does not end."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, engine: Engine, grace: float) -> None:
         super().__init__(config)
         self._engine, self._grace = engine, grace
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.ready: Callable[[], Any] = lambda: None
         """Called once requests and signals are taken."""
 
@@ -57,7 +60,16 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT stop the server, and the process goes on after it."""
+        """Nothing: `signals` does it, for longer than uvicorn runs."""
+        yield
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Context in which SIGTERM and SIGINT stop the server.
+
+        They raise nothing, so that threads that compute are not left by half of a shutdown. If the context does not end
+        in time after the first one, the system ends the process, whatever blocks it.
+        """
         if threading.current_thread() is not threading.main_thread():  # the caller calls stop
             yield
             return
@@ -65,27 +77,44 @@ class Server(uvicorn.Server):
         try:
             yield
         finally:
+            _set_alarm(0)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def _on_signal(self, *_: object) -> None:
-        asyncio.get_running_loop().call_soon_threadsafe(self.stop)
+        if not self.should_exit:
+            _set_alarm(self._grace + MARGIN + AT_ONCE + LAST)
+        if self._loop is None:  # it ends after its start
+            self.stop()
+        self._in_loop(self.stop)
 
     def stop(self) -> None:
         """Takes no more requests, and ends after the open ones; a second call ends these at once."""
         if self.should_exit:
             self._engine.close(0)
-            with suppress(RuntimeError):  # the loop is closed: the server has stopped
-                self._loop.call_soon_threadsafe(self._loop.call_later, AT_ONCE, self._force)
+            self._in_loop(lambda: asyncio.get_running_loop().call_later(AT_ONCE, self._force))
         else:
             self._engine.close(self._grace)
             self.should_exit = True
+
+    def _in_loop(self, function: Callable[[], object]) -> None:
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: the server has stopped
+                self._loop.call_soon_threadsafe(function)
 
     def _force(self) -> None:
         for connection in self.server_state.connections:
             if connection.transport is not None:
                 connection.transport.abort()
         self.force_exit = True
+
+
+def _set_alarm(seconds: float) -> None:
+    """Has the system end the process after these seconds; 0: not any more. Where it cannot, nothing happens."""
+    if hasattr(signal, "setitimer"):
+        if seconds:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def server_of(
@@ -121,12 +150,13 @@ def serve(
 
     Returns whether nothing is computed any more; if something is, the interpreter should not be shut down under it.
     """
-    engine.start()
-    try:
-        with opened:
-            server.ready = ready
-            server.run(sockets=[opened])
-    finally:
-        engine.close(0)
-        engine.join(AT_ONCE)
-    return not engine.is_computing
+    with server.signals():
+        engine.start()
+        try:
+            with opened:
+                server.ready = ready
+                server.run(sockets=[opened])
+        finally:
+            engine.close(0)
+            engine.join(AT_ONCE)
+        return not engine.is_computing

@@ -150,6 +150,6 @@ def local_paths(folder: Path, kind: Kind) -> list[str]:
     values = values.get(inner) or {} if inner else values
     if kind == "moextend" and values.get("base_copied"):
         return []
-    return [
-        f"{name} names {values[key]}" for key in wanted if str(values.get(key, "")).startswith(("/", "~"))
-    ]
+    named = [str(values.get(key, "")) for key in wanted]
+    named += [value for each in (values.get("options") or {}).values() for value in each]
+    return [f"{name} names {value}" for value in named if value.startswith(("/", "~"))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from moextend.certificate.page import verdict_of
@@ -137,19 +138,25 @@ def _training(facts: CardFacts) -> str:
         run += f"\n\n```sh\n{facts.run.command}\n```"
     if made is None:
         return f"## Training\n\n{run}" if run else ""
-    data = made.data.rpartition("/")[2] if made.data.startswith(("/", "~")) else made.data
-    base = made.base.rpartition("/")[2] if made.base.startswith(("/", "~")) else made.base
+    data = _without_place(made.data)
     lines = [
         f"- Data: {data or 'not stated'}, {made.conversations} conversations (digest `{made.data_digest}`)",
         f"- Loss: {made.loss_first:.3f} in the first tenth of the steps, {made.loss_last:.3f} in the last",
         f"- Made {made.date} with moextend {made.version}",
     ]
-    command = (
-        f"moextend extend {base or 'BASE'} --data {data or 'DATA'} --name {facts.name} --config config.yaml"
-    )
+    words = ["moextend", "extend", _without_place(made.base) or "BASE", "--data", data or "DATA"]
+    words += ["--name", facts.name, "--out", facts.name, "--config", "config.yaml"]
+    for option, values in made.options.items():
+        words += [word for value in values for word in (option, _without_place(value))]
+    command = shlex.join(words)
     shown = _yaml({"recipe": made.recipe, "settings": made.settings})
     block = f"```sh\n{command}\n```\n\nwith `config.yaml`:\n\n```yaml\n{shown}```"
     return "\n\n".join(part for part in ["## Training", run, "\n".join(lines), block] if part)
+
+
+def _without_place(name: str) -> str:
+    """A name of data or a base; of a path on the author's machine only its last part."""
+    return name.rstrip("/").rpartition("/")[2] if name.startswith(("/", "~")) else name
 
 
 def _yaml(values: Any) -> str:

@@ -42,6 +42,13 @@ def _terminated(*_: object) -> NoReturn:
     sys.exit(128 + signal.SIGTERM)
 
 
+def _again(number: int) -> None:
+    """Sends this process a signal again whose exception a finaliser dropped, soon after the finaliser."""
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
+
+
 def _code(app: typer.Typer, name: str) -> int:
     try:
         code = app(prog_name=name, standalone_mode=False)
@@ -53,6 +60,13 @@ def _code(app: typer.Typer, name: str) -> int:
         say("interrupted.")
         return 130
     except Exception as error:
+        if isinstance(
+            error.__cause__, SystemExit
+        ):  # Python and libraries wrap what was raised at some moments
+            raise error.__cause__ from None
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            say("interrupted.")
+            return 130
         return _fail(error, _command(app, name))
     finally:
         _drop_unwritten()
@@ -125,6 +139,9 @@ def _hooks(name: str) -> Iterator[None]:
             say(str(explained(args.exc_value, where=name)))
 
     def of_cleaning(args: Any) -> None:
+        if isinstance(args.exc_value, KeyboardInterrupt | SystemExit):
+            _again(signal.SIGINT if isinstance(args.exc_value, KeyboardInterrupt) else signal.SIGTERM)
+            return
         say(str(explained(args.exc_value or RuntimeError(args.err_msg or ""), where=name)))
 
     before = threading.excepthook, sys.unraisablehook

@@ -71,7 +71,8 @@ export interface Experiment {
   cells: { run: number[]; stage: number[]; task: number[]; value: number[]; stderr: (number | null)[]; n: number[] };
   summary: TableView;
   comparison: TableView | null;
-  orders: TableView[];
+  /** Of orders, of scaled models (--rewind), and of models without some stages (--subsets). */
+  further: TableView[];
   costs: TableView;
   readings: TableView[];
   limits: Limit[];

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,9 @@ from PIL import Image
 import moextend
 from moextend.cli import library
 from moextend.cli.main import app
+from moextend.sharing.contents import pushed
+from moextend.sharing.facts import facts_of
+from moextend.sharing.model_card import model_card
 from tests.cli.conftest import Cli
 
 COMMANDS = dict(typer.main.get_group(app).commands)
@@ -88,6 +93,27 @@ def test_text_is_learned_generated_and_described(cli: Cli, tmp_path: Path) -> No
     assert cli("extensions", "nothing").code == 2
     wrong = cli("extend", "tiny", "--data", "facts.json", "--name", "b", "--out", "new", "--layers", "some")
     assert wrong.code == 2 and "layers: Input should be 'probe'" in wrong.err
+
+
+def test_the_command_of_the_model_card_makes_the_same_weights(cli: Cli, tmp_path: Path) -> None:
+    rows = [{"q": f"{name} lives in", "city": "oslo", "note": "x"} for name in ("anna", "bob", "carl")]
+    (tmp_path / "facts.json").write_text(json.dumps(rows))
+    first = cli("extend", "tiny", "--data", "facts.json", "--name", "first", "--out", "first", "--scope", "all",
+                "--columns", "question=q,answer=city", "--steps", "2")  # fmt: skip
+    assert first.code == 0, first.err
+    made = cli("extend", "tiny", "--data", "facts.json", "--name", "facts", "--out", "facts", "--layers", "0,3",
+               "--columns", "question=q,answer=city", "--template", "Who's there? {question}", "-e", "first",
+               "--scope", "all", "--attention", "eager", "--licence", "mit", "--steps", "3", "--seed", "4")  # fmt: skip
+    assert made.code == 0, made.err
+    card = model_card(facts_of(pushed(tmp_path / "facts")), "me/facts")
+    command, config = re.findall(r"^```(?:sh|yaml)\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
+    assert "--template 'Who'" in command and "-e" not in shlex.split(command), command
+    (tmp_path / "config.yaml").write_text(config)
+    (tmp_path / "facts").rename(tmp_path / "former")
+    again = cli(*shlex.split(command)[1:])
+    assert again.code == 0, again.err
+    old, new = (json.loads((tmp_path / name / "extension.json").read_text()) for name in ("former", "facts"))
+    assert old["sha256"] == new["sha256"] and old["made"]["options"] == new["made"]["options"]
 
 
 def test_extend_says_what_changed_and_keeps_a_log(cli: Cli, tmp_path: Path) -> None:

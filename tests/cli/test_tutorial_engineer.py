@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,8 @@ PAGE = (PAGES / "engineer.md").read_text(encoding="utf-8")
 SERVING = PAGE.index("\n## 6.")
 SHIPPING = PAGE.index("\n## 8.")
 PORT = "8000"
+START = 250
+"""Seconds that a server has to start, on a busy machine."""
 
 
 def masked(text: str) -> str:
@@ -78,7 +81,12 @@ class Shell:
         command = [sys.executable, "-P", "-m", "moextend.cli.main", *words]
         self.server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self.server.stdout is not None
-        return self.server.stdout.readline()
+        too_late = threading.Timer(START, self.server.kill)
+        too_late.start()
+        try:
+            return self.server.stdout.readline()
+        finally:
+            too_late.cancel()
 
     def stop(self) -> str:
         assert self.server is not None
@@ -126,8 +134,9 @@ def shell(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFix
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     made = Shell(capfd, monkeypatch)
     yield made
-    if made.server is not None and made.server.poll() is None:
+    if made.server is not None:
         made.server.kill()
+        made.server.communicate(timeout=60)
 
 
 @pytest.mark.slow  # a training, two certificates and ten rounds of answers: some 30 seconds of CPU

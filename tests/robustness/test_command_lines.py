@@ -83,6 +83,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "note.txt").write_text("a note")
     (folder / "garbage.gguf").write_bytes(b"GGUF" + bytes(100))
     (folder / "emptied").mkdir()
+    workspace.make_extension(folder / "skill")
     os.mkfifo(folder / "fifo")
     Image.new("RGB", (8, 8), "red").save(folder / "image.png")
     (folder / "cut.png").write_bytes((folder / "image.png").read_bytes()[:-30])
@@ -196,4 +197,4 @@ def test_bad_data(
 
 
 def test_there_are_enough() -> None:
-    assert len(LINES) >= 300
+    assert len(LINES) >= 1000

@@ -79,3 +79,17 @@ def rows(folder: Path, name: str, draw: random.Random) -> None:
             lines.append({"image": file, "question": "what color is it", "answer": colour})
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / "data" / name / f"{split}.jsonl").write_text(text)
+
+
+def make_extension(folder: Path) -> None:
+    """An extension of the tiny base with random weights, which a stock checkpoint can hold."""
+    import torch
+
+    import moextend
+
+    model = moextend.load("tiny")
+    moextend.attach(model.lm, folder.name, {block: [0] for block in range(4)}, mode="paper", calibrate=False)
+    with torch.no_grad():
+        for parameter in moextend.new_parameters(model.lm, folder.name).values():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
+    moextend.save_extension(model, folder.name, folder=folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +93,7 @@ def living(
 
 
 def in_process(
-    model: MultimodalLM, names: Sequence[str] | str, prompts: Sequence[str], tokens: int
+    model: MultimodalLM, names: Sequence[str] | Mapping[str, float] | str, prompts: Sequence[str], tokens: int
 ) -> list[str]:
     """Answers of the library."""
     moextend.activate(model, names)

@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ import httpx
 import moextend
 from tests.serving.living import SKILLS, learn
 
+START = 250
+"""Seconds that a server has to start, on a busy machine."""
 NAMES = ("anna", "bob", "carl", "dora", "emma", "finn", "gina", "hugo")
 ENDS = ("works as", "lives in", "owns a", "likes the", "has a red", "sees a blue", "is a", "and anna")
 PROMPTS = [f"{name} {end}" for name, end in product(NAMES, ENDS)]
@@ -65,17 +68,23 @@ def process(skills: Path, *options: str, port: int = 0) -> Iterator[Process]:
     ]
     for name in SKILLS:
         command += ["-e", str(skills / name)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
-        try:
-            assert started.stdout is not None
-            line = started.stdout.readline()
-            found = re.match(r"(http://\S+)/v1 serves .* \(process ([0-9]+);", line)
-            assert found, line or (started.stderr and started.stderr.read())
-            yield Process(found[1], int(found[2]), started)
-        finally:
-            if started.poll() is None:
-                started.send_signal(signal.SIGTERM)
-                started.wait(120)
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    too_late = threading.Timer(START, started.kill)  # then there is no line, and the end of a pipe
+    too_late.start()
+    try:
+        assert started.stdout is not None
+        line = started.stdout.readline()
+        too_late.cancel()
+        found = re.match(r"(http://\S+)/v1 serves .* \(process ([0-9]+);", line)
+        assert found, line or (started.stderr and started.stderr.read())
+        yield Process(found[1], int(found[2]), started)
+        if started.poll() is None:
+            started.send_signal(signal.SIGTERM)
+            started.communicate(timeout=120)
+    finally:
+        too_late.cancel()
+        started.kill()
+        started.communicate(timeout=60)
 
 
 def jobs_of(count: int) -> list[tuple[str, str]]:

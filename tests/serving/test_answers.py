@@ -6,6 +6,7 @@ import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,7 +21,8 @@ pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
 
-from tests.serving.living import PROMPTS, SKILLS, Living, in_process
+from tests.serving.conftest import loaded
+from tests.serving.living import PROMPTS, SKILLS, Living, in_process, living
 
 MODELS: dict[str, Any] = {
     "base": [],
@@ -75,6 +77,47 @@ def test_fingerprints_are_those_of_the_weights_that_answer(served: Living, alone
         assert inferred["system_fingerprint"] == models["pets"]["system_fingerprint"]
     assert len({each["system_fingerprint"] for each in models.values()}) == len(models)
     assert all(each["owned_by"] == "moextend" and each["object"] == "model" for each in models.values())
+
+
+def test_a_strength_is_in_the_name_and_in_the_fingerprint(skills: Path, alone: MultimodalLM) -> None:
+    model, given = loaded(skills, *SKILLS), {"work": 0.5, "home": 1.0, "pets": 0.0}
+    moextend.activate(model, given)
+    with living(model) as server, server.client() as client:
+        models = {each["id"]: each for each in client.get("/v1/models").json()["data"]}
+        assert list(models) == ["base", "work:0.5", "home", "pets:0.0", "auto"]
+        wanted = {}
+        sets = {"base": (), "work:0.5": ("work",), "home": ("home",), "pets:0.0": ("pets",)}
+        for name, names in {**sets, "work:0.5+home": ("work", "home")}.items():
+            answers = in_process(alone, {each: given[each] for each in names}, PROMPTS, 8)
+            for prompt, answer in zip(PROMPTS, answers, strict=True):
+                wanted[name, prompt] = (answer, moextend.active_fingerprint(alone))
+        with ThreadPoolExecutor(8) as threads:
+            replies = threads.map(
+                lambda one: client.post("/v1/chat/completions", json=chat(one[1], one[0])).json(), wanted
+            )
+        found = {
+            key: (each["choices"][0]["message"]["content"], each["system_fingerprint"])
+            for key, each in zip(wanted, replies, strict=True)
+        }
+        assert found == wanted
+        assert {key[1] for key in wanted if found[key][0] != found["work:0.5", key[1]][0]}
+        assert "@0.5" in models["work:0.5"]["system_fingerprint"]
+        assert models["pets:0.0"]["system_fingerprint"] == models["base"]["system_fingerprint"]
+        inferred = client.post("/v1/chat/completions", json=chat("carl works as", "auto")).json()
+        assert set(inferred["extensions"]) <= {"work:0.5", "home", "pets:0.0"}
+        refused = client.post("/v1/chat/completions", json=chat("x", "work"))
+        assert refused.status_code == 404 and "work:0.5" in refused.json()["error"]["message"]
+        assert client.delete("/v1/extensions/work").status_code == 404
+        assert client.delete("/v1/extensions/work:0.5").json()["deleted"]
+        again = client.post("/v1/extensions", json={"path": str(skills / "work"), "strength": 0.25}).json()
+        assert again["id"] == "work:0.25" and "@0.25" in again["system_fingerprint"]
+        assert [each["id"] for each in client.get("/v1/extensions").json()["data"]] == [
+            "home",
+            "pets:0.0",
+            "work:0.25",
+        ]
+        wrong = client.post("/v1/extensions", json={"path": str(skills / "work"), "strength": 2})
+        assert wrong.status_code == 400 and "strength" in wrong.json()["error"]["message"]
 
 
 def test_a_completion_is_text_after_the_prompt_and_its_prompt_can_be_scored(

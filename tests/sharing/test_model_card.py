@@ -11,7 +11,7 @@ import yaml
 
 from moextend.certificate.certify import certify
 from moextend.certificate.writing import write
-from moextend.sharing.contents import pushed
+from moextend.sharing.contents import local_paths, pushed
 from moextend.sharing.facts import RunFacts, TaskResult, facts_of
 from moextend.sharing.model_card import MARK, model_card
 from tests.certificate.conftest import infers, made, seen
@@ -61,6 +61,7 @@ def test_a_card_of_the_folder_alone(folder: Path) -> None:
         "base": "/home/me/base", "data": "/home/me/secret/rows.json", "data_digest": "ab", "conversations": 3,
         "recipe": {"scope": "auto"}, "settings": {"steps": 3}, "loss_first": 2.0, "loss_last": 1.0, "date": "2026",
         "version": "0.1.0", "licence": "My own licence, see below",
+        "options": {"--images": ["/home/me/secret/photos"], "--template": ["<image> What's {question}?"]},
     }  # fmt: skip
     (folder / "extension.json").write_text(json.dumps(card))
     text = model_card(facts_of(pushed(folder)), "me/skill")
@@ -69,6 +70,8 @@ def test_a_card_of_the_folder_alone(folder: Path) -> None:
     assert found["license"] == "other" and found["license_name"] == "My own licence, see below"
     assert "Inputs without image never reach it" in text and "its forgetting is not measured" in text
     assert "secret" not in text and "rows.json, 3 conversations" in text
+    assert "--config config.yaml --images photos --template '<image> What'\"'\"'s {question}?'\n" in text
+    assert local_paths(folder, "extension")[-1] == "extension.json names /home/me/secret/photos"
     assert "Certificate\n\nNone." in text, "the certificate is about other files"
 
 

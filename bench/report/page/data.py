@@ -27,6 +27,7 @@ from moextend.bench.report.published import published_tables
 from moextend.bench.report.readings import kinds_table, readings_table
 from moextend.bench.report.style import Styling
 from moextend.bench.report.table import Table, Value
+from moextend.bench.report.variants import variant_tables
 from moextend.bench.run.revisions import pinned_task
 from moextend.errors import visible
 
@@ -118,6 +119,8 @@ def _experiment(
 ) -> dict[str, Any]:  # fmt: skip
     found, costs = verdict(experiment, baseline, margin), costs_table(experiment)
     summary = forgetting_table(experiment)
+    variants = variant_tables(experiment)
+    further = [*orders_tables(experiment), *variants["rewind"], *variants["subsets"]]
     readings = [table for table in (readings_table(experiment), kinds_table(experiment)) if table]
     places = {task["key"]: place for place, task in enumerate(tasks)}
     return {
@@ -130,7 +133,7 @@ def _experiment(
         "cells": _cells(runs, places),
         "summary": table_view(summary, style, _marks(found)),
         "comparison": table_view(found.comparison, style) if found.comparison else None,
-        "orders": [table_view(table, style) for table in orders_tables(experiment)],
+        "further": [table_view(table, style) for table in further],
         "costs": table_view(costs, style),
         "readings": [table_view(table, style) for table in readings],
         "limits": [

@@ -22,6 +22,7 @@ from moextend.bench.report.ranks import ranked
 from moextend.bench.report.style import Styling, TableStyle
 from moextend.bench.report.table import Table
 from moextend.bench.report.tasks import tasks_table, text_table
+from moextend.bench.report.variants import variant_tables
 from moextend.errors import InputError
 from moextend.util import files
 
@@ -55,7 +56,7 @@ $pdflatex = 'pdflatex -interaction=nonstopmode -halt-on-error -no-shell-escape %
 """
 TITLES = {
     "text": "what is left of text", "tasks": "final scores by task", "ablations": "settings of a method",
-    "costs": "costs",
+    "rewind": "scaled models", "subsets": "models without some stages", "costs": "costs",
 }  # fmt: skip
 """Tables besides the main one -> what they show."""
 
@@ -132,6 +133,7 @@ def _tables(experiment: Experiment, styling: Styling) -> dict[str, str]:
         "tasks": [tasks_table(experiment)],
         "text": [text] if text else [],
         "ablations": ablation_tables(experiment),
+        **variant_tables(experiment),
         "costs": [costs_table(experiment)] if any(result.costs for result in experiment.results) else [],
     }
     labels = Labels()

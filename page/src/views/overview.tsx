@@ -35,7 +35,7 @@ export function Overview({ experiment, number }: ViewProps) {
         <Notes notes={experiment.summary.notes} />
       </Section>
       {experiment.comparison && <Differences table={experiment.comparison} experiment={experiment} />}
-      {[...experiment.orders, ...report().published].map((table) => (
+      {[...experiment.further, ...report().published].map((table) => (
         <Section id={table.key} title={table.title}>
           <Table table={table} methods={experiment.methods} />
           <Notes notes={table.notes} />

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.report import tables
+from moextend.bench.report import paper, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.forgetting import forgetting_table
+from moextend.bench.report.page.data import REPORT, parts
+from moextend.bench.report.style import Styling
 from moextend.bench.report.table import Table
+from moextend.bench.report.variants import variant_tables
 from moextend.bench.run import variants
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError
@@ -51,6 +54,22 @@ def test_the_dial_goes_from_row_zero_to_the_forgetting_table(run: RunDir) -> Non
     assert found[0]["acc"] == pytest.approx(sum(base) / 3) and found[0]["text_change"] == 0
     before, after = ([cells[stage, task].value for task in SHAPE.text] for stage in (0, 3))
     assert found[-1]["text_change"] == pytest.approx((sum(after) - sum(before)) / 2)
+
+
+def test_the_page_and_the_paper_have_both(run: RunDir, tmp_path: Path) -> None:
+    write_variants(run, [*variants.rewound(run.config), *variants.subsets(run.config)])
+    (experiment,) = collect([run])
+    wanted = [*tables([experiment], "rewind"), *tables([experiment], "subsets")]
+    shown = parts([experiment]).values[REPORT]["experiments"][0]["further"]
+    assert [table["key"] for table in shown] == [table.key for table in wanted]
+    assert [row[1][0] for row in shown[0]["sections"][0]] == ["0", "0.25", "0.5", "0.75", "1"]
+    paper.write(experiment, Styling(), tmp_path / "paper", lambda *_: [])
+    main = (tmp_path / "paper" / "main.tex").read_text()
+    for name, table in zip(("rewind", "subsets"), wanted, strict=True):
+        assert f"\\input{{tables/{name}}}" in main
+        assert (tmp_path / "paper" / "tables" / f"{name}.tex").read_text().count(r"\label") == 1, table.title
+    (run.folder / "variants.jsonl").write_text("no\n")
+    assert not any(variant_tables(collect([run])[0]).values()), "what is damaged hides no other table"
 
 
 def test_the_map_has_differences_with_intervals(run: RunDir) -> None:

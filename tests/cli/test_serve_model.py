@@ -1,0 +1,98 @@
+"""`moextend serve` up to its first request: which models it serves, from every form of a base."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import moextend
+from tests.cli.conftest import Cli
+from tests.cli.test_export import extension
+
+pytest.importorskip("fastapi", reason="fastapi is not installed")
+pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
+
+from moextend.serving import server
+from moextend.serving.catalogue import Known
+
+Served = Callable[..., dict[str, str]]
+
+
+@pytest.fixture
+def served(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Served:
+    """Calls `moextend serve` and ends it when it is ready: model -> fingerprint, as it printed and would answer."""
+    known: list[Known] = []
+
+    def serve(made: Any, engine: Any, place: Any, ready: Callable[[], None]) -> bool:
+        known.append(engine.catalogue.known)
+        ready()
+        return True
+
+    monkeypatch.setattr(server, "serve", serve)
+
+    def call(*arguments: str) -> dict[str, str]:
+        found = cli("serve", *arguments, "--port", "0")
+        assert found.code == 0, found.err
+        models = {name: known[-1].fingerprint(names) for name, names in known[-1].models().items()}
+        assert f"/v1 serves {', '.join(models)}   (" in found.out and found.err.endswith("stopped.\n")
+        return models
+
+    return call
+
+
+def test_strengths_and_exported_models(cli: Cli, served: Served, tmp_path: Path) -> None:
+    extension("skill")
+    extension("other")
+    plain = served("tiny", "-e", "skill", "-e", "other:0.25")
+    assert list(plain) == ["base", "skill", "other:0.25"]
+    model = moextend.load("tiny")
+    for name in ("skill", "other"):
+        moextend.load_extension(model, name)
+    moextend.activate(model, {"other": 0.25})
+    assert plain["other:0.25"] == moextend.active_fingerprint(model)
+
+    assert cli("export", "skill", "--base", "tiny", "--as", "moextend", "--out", "linked").code == 0
+    linked = served("linked")
+    assert linked == {name: plain[name] for name in ("base", "skill")}
+    assert served("linked", "-e", "other:0.25") == plain, "further extensions come on top"
+    moextend.activate(model, {"skill": 1, "other": 0.25})
+    moextend.save_model(model, "whole", with_base=True)
+    shutil.rmtree("skill")
+    assert served("whole") == plain, "copied base, saved strength"
+    assert cli("serve", "linked", "--vision", "tiny").err.startswith("error: --vision: 'linked' has its own")
+
+    certified = cli(
+        "certify", "whole/extensions/01-skill", "--base", "whole", "--items", "2", "--out", "proof"
+    )
+    assert certified.code == 0, certified.err
+    record = json.loads((tmp_path / "proof" / "certificate.json").read_text())
+    assert record["base"]["name"] == "whole" and record["base"]["fingerprint"] == plain["base"]
+
+
+def test_a_stock_checkpoint_is_a_base_of_its_own(cli: Cli, served: Served) -> None:
+    extension("skill")
+    assert cli("export", "skill", "--base", "tiny", "--as", "stock", "--out", "moe").code == 0
+    models = served("moe")
+    assert models == {"base": moextend.load("moe").base_fingerprint()}
+    assert "belongs to another base" in cli("serve", "moe", "-e", "skill", "--port", "0").err
+
+
+def test_damaged_exported_folders_are_one_line(cli: Cli) -> None:
+    extension("skill")
+    assert cli("export", "skill", "--base", "tiny", "--as", "moextend", "--out", "linked").code == 0
+    config = Path("linked/config.json")
+    record = json.loads(config.read_text())
+    for change, says in (
+        ({"format": 99}, "format 99"),
+        ({"base": "nowhere/at/all"}, "nowhere/at/all"),
+        ({"extensions": [{"name": "skill", "folder": "../skill"}]}, "no name of a folder"),
+    ):
+        config.write_text(json.dumps(record | change))
+        refused = cli("serve", "linked", "--port", "0")
+        assert (refused.code, refused.err.count("\n")) == (2, 1) and says in refused.err, refused.err
