@@ -9,13 +9,12 @@ import signal
 from collections.abc import Generator, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from pytest_timeout import Settings
     from torch import Tensor
 
     from moextend.model.multimodal import MultimodalLM
@@ -84,7 +83,7 @@ def _has_gpu() -> bool:
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
-def pytest_timeout_set_timer(settings: Settings) -> Generator[None, object, object]:
+def pytest_timeout_set_timer(settings: Any) -> Generator[None, object, object]:
     """Repeats the alarm of pytest-timeout: after the first one, the end of a `with` block may wait as well."""
     done = yield
     if settings.method == "signal":

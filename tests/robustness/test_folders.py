@@ -33,11 +33,16 @@ def flipped(folder: Path) -> None:
     weights(folder).write_bytes(raw)
 
 
+def folder_for_weights(folder: Path) -> None:
+    weights(folder).unlink()
+    weights(folder).mkdir()
+
+
 DAMAGES: dict[str, Damage] = {
     "weights cut": lambda at: weights(at).write_bytes(weights(at).read_bytes()[:-100]),
     "a bit of the weights": flipped,
     "no weights": lambda at: weights(at).unlink(),
-    "a folder for weights": lambda at: (weights(at).unlink(), weights(at).mkdir()),
+    "a folder for weights": folder_for_weights,
     "no card": lambda at: (at / "extension.json").unlink(),
     "a card that is no JSON": lambda at: (at / "extension.json").write_text("{"),
     "a card of another base": lambda at: card(at, base="0" * 16),
