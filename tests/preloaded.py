@@ -50,7 +50,7 @@ def status_of(client: socket.socket) -> int:
 
 
 def order(kind: str, *arguments: str, **environment: str) -> dict[str, object]:
-    """What to fork: "worker", "cli" with its arguments, or "script" with its path and arguments."""
+    """What to fork: "worker", "cli" with its arguments ("armed": one that kills itself), or "script" with its path."""
     return {
         "kind": kind,
         "arguments": arguments,
@@ -172,6 +172,8 @@ def _become(order: dict[str, Any], path: str) -> None:
             from moextend.cli.main import run
 
             launch.WORKER, launch.TICK = client_command(path), 0.02
+            if order["kind"] == "armed":
+                _arm()
             sys.argv = ["moextend", *order["arguments"]]
             run()
         code = 0

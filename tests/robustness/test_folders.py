@@ -1,9 +1,10 @@
-"""A damaged folder of an extension is refused in one line by every command that reads it, and stays as it is."""
+"""Folders of extensions: a command that is killed leaves no half of a result, and a damaged folder is refused."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +12,20 @@ from typing import Any
 
 import pytest
 
+from tests import preloaded
+
 from . import workspace
 from .clear import tree
 from .test_damages import Cli, answered, caller
 
+EXPORT = ("export", "skill", "--base", "tiny", "--out", "out", "--as")
+KILLED = {
+    "export as moextend": (*EXPORT, "moextend", "--with-base"),
+    "export as stock": (*EXPORT, "stock", "--max-shard-size", "1MB"),
+    "certify": ("certify", "skill", "--base", "tiny", "--items", "2", "--scope", "own", "--out", "out"),
+}
+MOMENTS = (1, 2, 4, 7, 11)
+"""File operations at which a command is killed; at those that it does not reach it ends."""
 Damage = Callable[[Path], object]
 
 
@@ -53,7 +64,7 @@ DAMAGES: dict[str, Damage] = {
 }
 USES = {
     "serve": ("serve", "tiny", "-e", "skill", "--port", "0"),
-    "export": ("export", "skill", "--base", "tiny", "--as", "moextend", "--out", "out"),
+    "export": (*EXPORT, "moextend"),
     "certify": ("certify", "skill", "--base", "tiny", "--items", "2", "--out", "out"),
     "push": ("push", "skill", "me/skill", "--dry-run"),
 }
@@ -64,6 +75,51 @@ def skill(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("skill") / "skill"
     workspace.make_extension(folder)
     return folder
+
+
+def run(server: str, folder: Path, *arguments: str, kill_at: int = 0) -> int:
+    """Exit status of a command in a forked process."""
+    order = preloaded.order("armed", *arguments, KILL_AT=str(kill_at))
+    with (folder / "output").open("wb") as output:
+        streams = (0, output.fileno(), output.fileno())
+        client = preloaded.connect(server, {**order, "folder": str(folder)}, streams)
+    client.settimeout(250)
+    preloaded.pid_of(client)
+    return preloaded.status_of(client)
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Files of a result; of a certificate its claims, because it has a date."""
+    if (folder / "certificate.json").exists():
+        assert (folder / "certificate.md").exists()
+        return {"claims": json.loads((folder / "certificate.json").read_text())["claims"]}
+    return dict(tree(folder))
+
+
+@pytest.mark.slow  # some six commands in forked processes, each of which loads a model
+@pytest.mark.parametrize("what", KILLED)
+def test_a_killed_command_leaves_nothing_or_all(
+    what: str, fork_server: str, skill: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(skill, tmp_path / "skill")
+    own, killed = tree(skill), 0
+    assert run(fork_server, tmp_path, *KILLED[what]) == 0, (tmp_path / "output").read_text()
+    wanted = content(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    for moment in MOMENTS:
+        code = run(fork_server, tmp_path, *KILLED[what], kill_at=moment)
+        killed += code == -signal.SIGKILL
+        assert code in (0, -signal.SIGKILL), (tmp_path / "output").read_text()
+        if what == "certify":  # the page may be missing, and is written again
+            found = tmp_path / "out" / "certificate.json"
+            assert not found.exists() or json.loads(found.read_text())["claims"] == wanted["claims"]
+        elif (tmp_path / "out").exists():
+            assert content(tmp_path / "out") == wanted
+            shutil.rmtree(tmp_path / "out")
+        assert tree(tmp_path / "skill") == own
+    assert killed, "no moment was within the command"
+    assert run(fork_server, tmp_path, *KILLED[what]) == 0, (tmp_path / "output").read_text()
+    assert content(tmp_path / "out") == wanted
 
 
 @pytest.fixture
