@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from moextend.errors import InputError, short, visible
+from moextend.errors import InputError, listed, short, visible
 from moextend.util.limits import MOST_SEED, MOST_STEPS
 
 if TYPE_CHECKING:
@@ -239,9 +239,9 @@ def view(**asked: bool) -> View:
     """The view of the results whose option is given; InputError if there are several."""
     given = [view for view, wanted in asked.items() if wanted]
     if len(given) > 1:
-        *others, last = (f"--{'baseline' if view == 'comparison' else view}" for view in given)
+        named = listed([f"--{'baseline' if view == 'comparison' else view}" for view in given])
         raise InputError(
-            f"{', '.join(others)} and {last} are views of their own.",
+            f"{named} are views of their own.",
             where="report",
             hint="Choose one a call.",
         )

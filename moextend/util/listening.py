@@ -8,7 +8,7 @@ import socket
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from moextend.errors import InputError
+from moextend.errors import InputError, listed
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 """Names of this machine in a Host header."""
@@ -51,7 +51,7 @@ def check_packages(packages: Sequence[str], *, where: str) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise InputError(
-            f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not installed.",
+            f"{listed(missing)} {'are' if len(missing) > 1 else 'is'} not installed.",
             where=where,
             hint="Run: pip install 'moextend[serve]'",
         )
