@@ -11,21 +11,10 @@ from moextend.bench.report import collect
 from moextend.bench.report.collect import Result
 from moextend.bench.report.forgetting import summary
 from moextend.bench.run.context import RunContext
-from moextend.bench.run.rundir import RunDir, find_runs, run_name
+from moextend.bench.run.rundir import RunDir, run_name
 from moextend.errors import InputError
 from moextend.extension import tensor_files
 from moextend.sharing.facts import RunFacts, TaskResult
-
-
-def run_named(name: str, runs: Path) -> RunDir:
-    """The run of this name; InputError if there is none, or several."""
-    found = find_runs(runs, [name])
-    if len(found) > 1:
-        listed = ", ".join(run_name(run.folder) for run in found)
-        raise InputError(
-            f"'{name}' names {len(found)} runs: {listed}.", where="--run", hint="Name one of them."
-        )
-    return found[0]
 
 
 def stage_folder(named: StageName) -> Path:

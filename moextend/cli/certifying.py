@@ -221,12 +221,9 @@ def _of_folder(
 def _forgetting(run: str, runs: Path, folder: Path) -> Claim:
     """The claim about the run of an extension."""
     from moextend.bench.exporting.evidence import forgetting_claim
-    from moextend.bench.run.rundir import find_runs
+    from moextend.bench.run.rundir import find_run
 
-    found = find_runs(runs, [run])
-    if len(found) > 1:
-        raise InputError(f"'{run}' names {len(found)} runs.", where="--run", hint="Name one of them.")
-    return forgetting_claim(found[0], folder)
+    return forgetting_claim(find_run(runs, run, where="--run"), folder)
 
 
 def _write(found: Certificate, out: Path, as_json: bool) -> None:
