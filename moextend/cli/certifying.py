@@ -140,7 +140,7 @@ def certify(
         "-e": others,
     }
     if _is_stage(extension, base):
-        _refuse("an extension with --base", {**own, "--run": run})
+        options.refuse_except_with("an extension with --base", {**own, "--run": run})
         found, folder = _of_run(extension, runs or workspace / "runs", scope, items, text, workspace)
     else:
         if base is None:
@@ -269,12 +269,6 @@ def _check(path: Path, extension: str | None, as_json: bool) -> None:
             options.echo(f"right: SHA-256 {found.sha256}, {len(found.files)} files, no claim failed")
     if problems:
         raise typer.Exit(1)
-
-
-def _refuse(only: str, given: dict[str, object]) -> None:
-    for option, value in given.items():
-        if value:
-            raise InputError(f"is for {only}.", where=option, hint="Leave it out.")
 
 
 def _command() -> str:

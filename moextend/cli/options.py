@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -253,6 +253,13 @@ def refuse_with(option: str, others: Iterable[str]) -> None:
     named = ", ".join(others)
     if named:
         raise InputError(f"does not go with {named}.", where=option, hint="Choose one a call.")
+
+
+def refuse_except_with(only: str, given: Mapping[str, object]) -> None:
+    """InputError if one of these options (name -> value) is given, which are for `only`."""
+    for option, value in given.items():
+        if value:
+            raise InputError(f"is for {only}.", where=option, hint="Leave it out.")
 
 
 def margin(points: float | None, baseline: str | None) -> float:
