@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import re
 import socket
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from moextend.errors import InputError, listed
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 """Names of this machine in a Host header."""
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]{1,5})?", re.IGNORECASE)
 
 
 def listen(host: str, port: int, backlog: int = 128) -> socket.socket:
@@ -33,6 +35,19 @@ def listen(host: str, port: int, backlog: int = 128) -> socket.socket:
         opened.close()
         raise _refused(error, host, port) from error
     return opened
+
+
+def hosts_of(host: str, opened: socket.socket) -> tuple[str, ...] | None:
+    """Names that a server at `host` answers, against DNS rebinding; None: any, of an address that others reach."""
+    if not is_loopback(str(opened.getsockname()[0])):
+        return None
+    return (*LOCAL, (f"[{host}]" if ":" in host else host).lower())
+
+
+def is_answered(header: str, hosts: Sequence[str] | None) -> bool:
+    """Whether a request with this Host header is answered; `hosts`: of `hosts_of`."""
+    found = _HOST.fullmatch(header)
+    return hosts is None or (found is not None and found[1].lower() in hosts)
 
 
 def is_loopback(address: str) -> bool:
