@@ -82,7 +82,7 @@ class Reply:
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, jobs: Sequence[Job], choices: Sequence[Choice]) -> dict[str, Any]:
+    def complete(self, jobs: Sequence[Job], choices: Sequence[Choice]) -> dict[str, Any]:
         """The answer without streaming."""
         return {
             **self._head(self.kind, jobs[0]),
