@@ -14,8 +14,6 @@ from moextend.bench.report.backends import backend_notes
 from moextend.bench.report.collect import collect, some
 from moextend.bench.run import runner, server_process
 from moextend.bench.run.complete import lacks, unproved
-from moextend.bench.run.opening import open_run
-from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import PARITY, RunDir
 from moextend.bench.run.server_process import started
@@ -24,17 +22,8 @@ from moextend.bench.score.served.proof import ParityRefused
 from moextend.bench.store.node import OFF
 from moextend.errors import InputError
 from tests.bench.score.served.conftest import COMMAND, ROOT
+from tests.bench.small import opened, small_workspace
 
-SEQUENCE = """
-sequence: small
-version: 1
-base: {model: tiny, vision: tiny}
-align: {task: tiny-captions, steps: 2, batch_size: 4, learning_rate: 3.0e-3}
-stages: [{task: tiny-counting}]
-retention: [tiny-facts]
-train: {steps: 3, batch_size: 4, learning_rate: 3.0e-3}
-scoring: {batch_size: 10, limit: 12}
-"""
 pytestmark = pytest.mark.timeout(1200)  # several servers are started
 
 SERVED = {"backend": "openai", "serve": f"{COMMAND} {{folder}} {{port}}", "tasks": "text", "parity": 4}
@@ -53,15 +42,11 @@ def alone() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
-    (folder / "registry").mkdir()
-    (folder / "registry" / "small.yaml").write_text(SEQUENCE)
-    return folder
+    return small_workspace(folder, ["tiny-counting"], ["tiny-facts"], limit=12, steps=3)
 
 
 def prepared(workspace: Path, runs: str, backend: dict[str, Any] | None = None) -> RunDir:
-    request = Request(workspace=workspace, sequence="small", methods=("full-ft",), backend=backend)
-    (config,) = resolve(request)
-    return open_run(config, workspace / runs)
+    return opened(workspace, "full-ft", runs, backend=backend)
 
 
 @pytest.fixture(scope="module")
