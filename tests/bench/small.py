@@ -19,7 +19,7 @@ align: {{task: tiny-captions, steps: 2, batch_size: 4, learning_rate: 3.0e-3}}
 stages: [{stages}]
 retention: [{retention}]
 train: {{steps: {steps}, batch_size: {batch_size}, learning_rate: 5.0e-3}}
-scoring: {{batch_size: 10, limit: {limit}}}
+scoring: {{batch_size: {together}, limit: {limit}}}
 """
 
 
@@ -31,11 +31,16 @@ def small_workspace(
     limit: int,
     steps: int = 4,
     batch_size: int = 4,
+    together: int = 10,
 ) -> Path:
-    """Writes the sequence `small` into a folder; `limit`: scored items of a task."""
+    """Writes the sequence `small` into a folder.
+
+    Args:
+        limit: scored items of a task, of which `together` are answered at a time.
+    """
     text = SEQUENCE.format(
         stages=", ".join(f"{{task: {name}}}" for name in stages), retention=", ".join(retention), limit=limit,
-        steps=steps, batch_size=batch_size,
+        steps=steps, batch_size=batch_size, together=together,
     )  # fmt: skip
     (folder / "registry").mkdir()
     (folder / "registry" / "small.yaml").write_text(text)

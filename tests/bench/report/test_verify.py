@@ -21,9 +21,11 @@ from tests.bench.small import finished, small_workspace
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> Path:
     """Workspace with one done run."""
-    folder = small_workspace(tmp_path_factory.mktemp("verify"), ["tiny-reading"], ["tiny-textqa"], limit=20)
+    folder = small_workspace(
+        tmp_path_factory.mktemp("verify"), ["tiny-reading"], ["tiny-textqa"], limit=20, together=8
+    )
     finished(folder, "lora")
     return folder
 
