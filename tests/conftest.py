@@ -116,6 +116,15 @@ def no_power_cuts() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what several processes of the tests use."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def _drawn_rows() -> Callable[[str, Any], list[dict[str, Any]]]:
     """`data.rows`, which each workspace would draw again, with its results kept."""
     from moextend.bench.world import data
