@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from moextend.serving.answers import Grown
+from moextend.serving.answers import OPEN, Grown
 from moextend.serving.jobs import Delta, Done, Job, Token
 
 CHAT, TEXT = "chat.completion", "text_completion"
@@ -39,7 +39,7 @@ class Tokens:
             seen[text] = seen.get(text, 0) + 1
         words = self._tokenizer.convert_ids_to_tokens(list(range(size)))
         return [
-            text if seen[text] == 1 and "�" not in text else f"token:{number}:{word}"
+            text if seen[text] == 1 and OPEN not in text else f"token:{number}:{word}"
             for number, (text, word) in enumerate(zip(texts, words, strict=True))
         ]
 
