@@ -112,7 +112,7 @@ def serve(path: str) -> None:
     """Forks for every client until the standard input ends."""
     for name in IMPORTS:
         importlib.import_module(name)
-    os.fsync = unsynced
+    vars(os)["fsync"] = unsynced
     if "HUB_PAUSES" in os.environ:
         _shorten_pauses(float(os.environ["HUB_PAUSES"]))
     server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
