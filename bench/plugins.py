@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from moextend.errors import InputError, UnknownName
+from moextend.errors import InputError, UnknownName, listed
 from moextend.util import files, lookup
 
 T = TypeVar("T")
@@ -170,9 +170,8 @@ class Plugins(Generic[T]):
     def _twice(self, same: list[Candidate]) -> InputError | None:
         if len(same) < 2:
             return None
-        places = " and ".join(each.where for each in same)
         return InputError(
-            f"{len(same)} plug-ins have this name: {places}.",
+            f"{len(same)} plug-ins have this name: {listed([each.where for each in same])}.",
             where=f"{self.noun} '{same[0].name}'",
             hint="Rename or remove all but one.",
         )

@@ -6,13 +6,15 @@ import gc
 import os
 import re
 import signal
-from collections.abc import Generator, Iterator
-from functools import cache
+from collections.abc import Callable, Generator, Iterator
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+from tests import preloaded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,8 +40,8 @@ REPEAT = 60
 """Seconds from one alarm of a test that takes too long to the next one."""
 
 FIRST = (
-    "test_real_slurm", "test_runner", "test_kills", "test_methods", "test_docs_training", "test_damages",
-    "test_tutorials",
+    "test_real_slurm", "test_hosts", "test_tutorial_engineer", "test_runner", "test_servers", "test_methods",
+    "test_kills", "test_path", "test_docs_training", "test_damages", "test_scale", "test_tutorials",
     "test_upcycle_real", "test_command_lines", "test_style", "test_runs", "test_perf", "test_site", "test_bridges",
     "test_loop", "test_secrets", "test_catalogue", "test_plugins", "test_families", "test_prefix_cache", "test_views",
     "test_base", "test_preflight", "test_access", "test_training_together", "test_packaging",
@@ -116,23 +118,57 @@ def commands_made_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_power_cuts() -> Iterator[None]:
+    """Waits for no disk: a file is whole for other processes without it, and each wait takes some milliseconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", preloaded.unsynced)
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what several processes of the tests use."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _drawn_rows() -> Callable[[str, Any], list[dict[str, Any]]]:
+    """`data.rows`, which each workspace would draw again, with its results kept."""
+    from moextend.bench.world import data
+
+    rows = data.rows
+
+    @lru_cache(maxsize=16)
+    def kept(name: str, split: Any, sizes: object) -> list[dict[str, Any]]:
+        return rows(name, split)
+
+    def drawn(name: str, split: Any) -> list[dict[str, Any]]:
+        sizes = [data.IMAGES, data.CAPTIONED, data.SOUNDS, data.MATCHED]
+        return list(kept(name, split, tuple(each[split] for each in sizes)))
+
+    return drawn
+
+
 @pytest.fixture(scope="module")
-def small_world() -> Iterator[None]:
-    """Makes data sets of the generated world a tenth as large: runs read all their rows several times."""
+def small_world(_drawn_rows: Callable[[str, Any], list[dict[str, Any]]]) -> Iterator[None]:
+    """Makes data sets of the generated world a tenth as large, and once: runs read all their rows several times."""
     from moextend.bench.world import data
 
     with pytest.MonkeyPatch.context() as patch:
         for sizes in (data.IMAGES, data.CAPTIONED, data.SOUNDS, data.MATCHED):
             for split, count in sizes.items():
                 patch.setitem(sizes, split, count // 10)
+        patch.setattr(data, "rows", _drawn_rows)
         yield
 
 
 @pytest.fixture(scope="session")
 def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The socket of a process that has imported what workers import, and forks workers and command lines."""
-    from tests import preloaded
-
     with preloaded.serving(str(tmp_path_factory.mktemp("server") / "socket")) as path:
         yield path
 
@@ -141,7 +177,6 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def forked_workers(fork_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Has the runs of this process done by workers that are forked; the server's socket."""
     from moextend.bench.run import launch
-    from tests import preloaded
 
     monkeypatch.setattr(launch, "WORKER", preloaded.client_command(fork_server))
     return fork_server

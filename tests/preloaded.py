@@ -1,7 +1,8 @@
 """A process with all imports of a worker that forks one for each client: a worker in 0.1 s instead of 5.
 
-Run as `preloaded.py serve SOCKET`, it waits for clients. Run as `preloaded.py worker SOCKET`, it is a client: it hands
-its standard streams, folder and environment over, lives as long as the forked process, and ends as that one ends.
+Run as `preloaded.py serve SOCKET`, it waits for clients. Run as `preloaded.py worker SOCKET`, or `script SOCKET FILE`
+with arguments, it is a client: it hands its standard streams, folder and environment over, lives as long as the forked
+process, and ends as that one ends.
 What is forked runs the true worker, the true command line with such clients as its workers, or a script.
 """
 
@@ -18,6 +19,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,6 +31,10 @@ IMPORTS = (
     "moextend.extension.learning", "open_clip", "transformers.models.mixtral.modeling_mixtral",
 )  # fmt: skip
 """What a worker and a command line import at some time. Imported by name: a linter removes imports that nobody uses."""
+
+
+def unsynced(file: object) -> None:
+    """Stands for os.fsync in tests, whose machine loses no power."""
 
 
 def connect(path: str, order: dict[str, Any], streams: tuple[int, ...]) -> socket.socket:
@@ -59,6 +66,18 @@ def order(kind: str, *arguments: str, **environment: str) -> dict[str, object]:
     }
 
 
+def run(path: str, folder: str, output: str, *arguments: str, **environment: str) -> int:
+    """Runs `moextend ARGUMENTS` in a folder to its end; the exit status. What it prints is added to a file."""
+    with open(output, "ab") as stream:  # noqa: PTH123
+        client = connect(
+            path,
+            {**order("cli", *arguments, **environment), "folder": folder},
+            (0, stream.fileno(), stream.fileno()),
+        )
+    pid_of(client)
+    return status_of(client)
+
+
 @contextlib.contextmanager
 def serving(path: str, **environment: str) -> Iterator[str]:
     """A server at the socket `path`, which imports with this environment; yields the path."""
@@ -75,9 +94,9 @@ def serving(path: str, **environment: str) -> Iterator[str]:
     os.unlink(path)  # noqa: PTH108
 
 
-def be_client(path: str) -> None:
-    """Stands for the forked worker: passes interrupts on, and ends as it ends."""
-    client = connect(path, order("worker"), (0, 1, 2))
+def be_client(kind: str, path: str, *arguments: str) -> None:
+    """Stands for the forked worker or script: passes interrupts on, and ends as it ends."""
+    client = connect(path, order(kind, *arguments), (0, 1, 2))
     pid = pid_of(client)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: os.kill(pid, received))
@@ -93,6 +112,9 @@ def serve(path: str) -> None:
     """Forks for every client until the standard input ends."""
     for name in IMPORTS:
         importlib.import_module(name)
+    vars(os)["fsync"] = unsynced
+    if "HUB_PAUSES" in os.environ:
+        _shorten_pauses(float(os.environ["HUB_PAUSES"]))
     server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     server.bind(path)
     server.listen(16)
@@ -114,6 +136,14 @@ def serve(path: str) -> None:
         _reap(children)
     for pid in children:
         _kill(pid)
+
+
+def _shorten_pauses(share: float) -> None:
+    """Has huggingface_hub wait for a share of its time before it asks again: up to half a minute."""
+    from huggingface_hub.utils import _http
+
+    impatient = {**vars(time), "sleep": lambda seconds: time.sleep(share * seconds)}
+    vars(_http)["time"] = types.SimpleNamespace(**impatient)
 
 
 def _kill(pid: int) -> None:
@@ -214,10 +244,13 @@ def _arm() -> None:
         setattr(os, name, counted(getattr(os, name)))
 
 
-def client_command(path: str) -> tuple[str, ...]:
-    """The command of a client, as a worker's."""
-    return (sys.executable, "-I", "-S", __file__, "worker", path)
+def client_command(path: str, *script: str) -> tuple[str, ...]:
+    """The command of a client, as a worker's, or as that of a script with its arguments."""
+    return (sys.executable, "-I", "-S", __file__, "script" if script else "worker", path, *script)
 
 
 if __name__ == "__main__":
-    {"serve": serve, "worker": be_client}[sys.argv[1]](sys.argv[2])
+    if sys.argv[1] == "serve":
+        serve(sys.argv[2])
+    else:
+        be_client(*sys.argv[1:])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from moextend.errors import UnknownName, counted
+from moextend.errors import UnknownName, counted, listed
 
 
 @pytest.mark.parametrize(
@@ -10,6 +10,10 @@ from moextend.errors import UnknownName, counted
 )
 def test_a_number_with_its_noun(number: int, words: str) -> None:
     assert counted(number, "run") == words
+
+
+def test_names_in_a_sentence() -> None:
+    assert [listed(list(names)) for names in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
 
 
 def test_of_few_names_all_are_listed() -> None:

@@ -5,40 +5,12 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from moextend.bench.exporting.evidence import ROW, folder_of, forgetting_claim
-from moextend.bench.exporting.stage import StageName
-from moextend.bench.report import collect
+from moextend.bench.exporting import evidence
 from moextend.bench.report.collect import Result
-from moextend.bench.report.forgetting import summary
 from moextend.bench.run.context import RunContext
-from moextend.bench.run.rundir import RunDir, find_runs, run_name
+from moextend.bench.run.rundir import RunDir, run_name
 from moextend.errors import InputError
-from moextend.extension import tensor_files
 from moextend.sharing.facts import RunFacts, TaskResult
-
-
-def run_named(name: str, runs: Path) -> RunDir:
-    """The run of this name; InputError if there is none, or several."""
-    found = find_runs(runs, [name])
-    if len(found) > 1:
-        listed = ", ".join(run_name(run.folder) for run in found)
-        raise InputError(
-            f"'{name}' names {len(found)} runs: {listed}.", where="--run", hint="Name one of them."
-        )
-    return found[0]
-
-
-def stage_folder(named: StageName) -> Path:
-    """Folder of the extension of a stage; InputError if there is none."""
-    context = RunContext(named.run)
-    number = named.stage or len(context.stages)
-    folder = folder_of(named.run, number, "")
-    if not tensor_files.is_complete(folder):
-        raise InputError(
-            f"stage {number} of the run holds no extension.", where=str(named.run.folder),
-            hint="Name a stage of the method moextend that is learned: RUN:STAGE.",
-        )  # fmt: skip
-    return folder
 
 
 def run_facts(run: RunDir, extension: Path) -> RunFacts:
@@ -47,16 +19,13 @@ def run_facts(run: RunDir, extension: Path) -> RunFacts:
     Raises:
         InputError: the extension is no stage of the run, or the run has no scores.
     """
-    claim = forgetting_claim(run, extension)
-    results = [one for found in collect.collect([run], unfinished=True) for one in found.results]
-    if claim.status == "failed" or not results:
-        raise InputError(
-            claim.reason or "the run has no scores.", where="--run", hint="Name the run that made the extension."
-        )  # fmt: skip
-    result, context, stage = results[0], RunContext(run), str(claim.evidence["stage"])
+    stage, result = evidence.stage_with(run, extension), evidence.result_of(run)
+    if stage is None or result is None:
+        reason = evidence.no_stage(run) if stage is None else evidence.NO_SCORES
+        raise InputError(reason, where="--run", hint="Name the run that made the extension.")
+    context = RunContext(run)
     number = int(stage.partition("-")[0])
     names = context.stages[number - 1]
-    row = {ROW[key]: value for key, value in summary(result).items() if key in ROW and value is not None}
     learned = [_result(context, result, task, i) for i, task in enumerate(result.tasks, 1)]
     text = [_result(context, result, task, None) for task in result.text]
     spec = context.sequence.base
@@ -64,7 +33,7 @@ def run_facts(run: RunDir, extension: Path) -> RunFacts:
     scope = str(getattr(context.method.config, "scope", ""))
     return RunFacts(
         name=run_name(run.folder), stage=stage, task=", ".join(names), method=str(result.config.method),
-        task_identity=result.facts.task_identity or "?", row=row, tasks=[*learned, *text],
+        task_identity=result.facts.task_identity or "?", row=evidence.row_of(result), tasks=[*learned, *text],
         base="" if spec.upcycle is not None else str(spec.model), scope=scope,
         command=shlex.join([*made, "--seed", str(result.config.seed)]),
     )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from moextend.bench.exporting.stage import StageName
 from moextend.bench.report import collect
+from moextend.bench.report.collect import Result
 from moextend.bench.report.forgetting import summary
 from moextend.bench.run import models
 from moextend.bench.run.context import RunContext
@@ -31,6 +32,7 @@ ROW = {
     "text_change": "change of text",
 }  # fmt: skip
 """Metric of a run -> its name in the evidence; all in points."""
+NO_SCORES = "the run has no scores."
 
 
 @dataclass(frozen=True)
@@ -58,52 +60,80 @@ def of_stage(named: StageName) -> StageEvidence:
         InputError: the run has no such stage, or its method makes no extensions.
     """
     context = RunContext(named.run)
-    number = named.stage or len(context.stages)
-    if not 1 <= number <= len(context.stages):
-        raise InputError(
-            f"the run has stages 1 to {len(context.stages)}, not {number}.", where=str(named.run.folder),
-            hint="Name one of them: RUN:STAGE.",
-        )  # fmt: skip
+    number, folder = _extension(context, named)
     scope: Scope | None = getattr(context.method.config, "scope", None)
-    task = models.stage_name(context.stages[number - 1])
-    folder = folder_of(named.run, number, task)
-    if scope is None or not tensor_files.is_complete(folder):
-        raise InputError(
-            f"stage {number} holds no extension.", where=str(folder),
-            hint="Run it to its end, with a method that makes extensions (moextend).",
-        )  # fmt: skip
+    if scope is None:
+        raise _no_extension(number, folder)
     earlier = [
         folder_of(named.run, i, models.stage_name(names))
         for i, names in enumerate(context.stages[: number - 1], 1)
     ]
     spec = context.sequence.base
     return StageEvidence(
-        folder, task, str(spec.found(context.workspace)), models.base(context), scope,
-        earlier if scope == "all" else [], _data(context, number), forgetting_claim(named.run, folder),
+        folder, models.stage_name(context.stages[number - 1]), str(spec.found(context.workspace)),
+        models.base(context), scope, earlier if scope == "all" else [], _data(context, number),
+        forgetting_claim(named.run, folder),
+    )  # fmt: skip
+
+
+def extension_of(named: StageName) -> Path:
+    """Folder of the extension of a stage; InputError if there is none."""
+    return _extension(RunContext(named.run), named)[1]
+
+
+def _extension(context: RunContext, named: StageName) -> tuple[int, Path]:
+    """Number of a stage, and the folder of its extension."""
+    number = named.stage or len(context.stages)
+    if not 1 <= number <= len(context.stages):
+        raise InputError(
+            f"the run has stages 1 to {len(context.stages)}, not {number}.", where=str(named.run.folder),
+            hint="Name one of them: RUN:STAGE.",
+        )  # fmt: skip
+    folder = folder_of(named.run, number, models.stage_name(context.stages[number - 1]))
+    if not tensor_files.is_complete(folder):
+        raise _no_extension(number, folder)
+    return number, folder
+
+
+def _no_extension(number: int, folder: Path) -> InputError:
+    return InputError(
+        f"stage {number} holds no extension.", where=str(folder),
+        hint="Run it to its end, with a method that makes extensions (moextend).",
     )  # fmt: skip
 
 
 def forgetting_claim(run: RunDir, extension: Path) -> Claim:
     """The claim that an extension is a stage of a run, with the run's row of forgetting."""
-    digest = tensor_files.read_card(extension).get("sha256")
     evidence: dict[str, Fact] = {"run": run_name(run.folder)}
-    stage = _stage_with(run, digest)
+    stage = stage_with(run, extension)
     if stage is None:
-        reason = f"no stage of the run '{run_name(run.folder)}' has these weights."
-        return claims.claim("forgetting", "failed", reason=reason, evidence=evidence)
-    results = [one for found in collect.collect([run], unfinished=True) for one in found.results]
-    if not results:
-        return claims.claim("forgetting", "not checked", reason="the run has no scores.", evidence=evidence)
-    result = results[0]
+        return claims.claim("forgetting", "failed", reason=no_stage(run), evidence=evidence)
+    result = result_of(run)
+    if result is None:
+        return claims.claim("forgetting", "not checked", reason=NO_SCORES, evidence=evidence)
     evidence["stage"], evidence["method"] = stage, result.config.method
     evidence["task id"] = result.facts.task_identity or "?"
     evidence["tasks"], evidence["text tasks"] = list(result.tasks), list(result.text)
-    for key, value in summary(result).items():
-        if key in ROW and value is not None:
-            evidence[ROW[key]] = value
+    evidence |= row_of(result)
     if result.state != "done" or result.lacks:
         return claims.claim("forgetting", "not checked", reason="the run is not done.", evidence=evidence)
     return claims.claim("forgetting", "proved", items=len(result.cells), evidence=evidence)
+
+
+def result_of(run: RunDir) -> Result | None:
+    """What a run scored; None if it has no scores."""
+    found = collect.collect([run], unfinished=True)
+    return next((one for experiment in found for one in experiment.results), None)
+
+
+def row_of(result: Result) -> dict[str, float]:
+    """The row of forgetting, by the names of `ROW`; in points."""
+    return {ROW[key]: value for key, value in summary(result).items() if key in ROW and value is not None}
+
+
+def no_stage(run: RunDir) -> str:
+    """Why an extension does not belong to a run."""
+    return f"no stage of the run '{run_name(run.folder)}' has these weights."
 
 
 def folder_of(run: RunDir, number: int, task: str) -> Path:
@@ -112,8 +142,9 @@ def folder_of(run: RunDir, number: int, task: str) -> Path:
     return found or run.folder / "stages" / f"{number}-{task}"
 
 
-def _stage_with(run: RunDir, digest: object) -> str | None:
-    """Name of the folder of the stage with these weights."""
+def stage_with(run: RunDir, extension: Path) -> str | None:
+    """Name of the folder of the stage that has the weights of an extension; None if none has."""
+    digest = tensor_files.read_card(extension).get("sha256")
     for folder in sorted(run.folder.glob("stages/*")):
         if tensor_files.is_complete(folder) and tensor_files.read_card(folder).get("sha256") == digest:
             return folder.name

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moextend.bench.run.rundir import RunDir, find_runs, run_name
+from moextend.bench.run.rundir import RunDir, find_run, run_name
 from moextend.errors import InputError, UnknownName
 
 if TYPE_CHECKING:
@@ -58,16 +58,10 @@ def find(source: str, runs: Path) -> StageName:
     if not name or not stage.isdecimal():
         name, stage = source, "0"
     try:
-        found = find_runs(runs, [name])
+        return StageName(find_run(runs, name, where="EXTENSION"), int(stage))
     except UnknownName as error:
         error.what = f"'{name}' is no folder of an extension, and there is {error.what}"
         raise
-    if len(found) > 1:
-        listed = ", ".join(run_name(run.folder) for run in found)
-        raise InputError(
-            f"'{name}' names {len(found)} runs: {listed}.", where="EXTENSION", hint="Name one of them."
-        )
-    return StageName(found[0], int(stage))
 
 
 def opened(named: StageName, task: str | None = None) -> StageModel:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from moextend.bench.data import open_items
 from moextend.bench.data.source import is_generated, parse_split, place
 from moextend.bench.run.preflight import readable
 from moextend.bench.task import HAND, TaskSpec
 from moextend.errors import InputError
+from moextend.util import downloads
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
-PATIENCE = 5.0
-"""Seconds to wait for the hub."""
 
 
 def items_of(task: TaskSpec, split: Split, workspace: Path) -> int | None:
@@ -70,10 +69,8 @@ def _rows(task: TaskSpec, split: str, share: float, workspace: Path) -> int | No
 @cache
 def _stated(name: str, config: str | None, revision: str | None) -> dict[str, int]:
     """Split -> rows, as the card of a hub data set states them; empty if it does not, or offline."""
-    from huggingface_hub import HfApi
-
     try:
-        info: Any = HfApi().dataset_info(name, revision=revision, timeout=PATIENCE)
+        info = downloads.ask(name, "dataset", revision=revision)
         card = info.card_data.to_dict() if info.card_data else {}
     except Exception:  # offline, gated, misspelt: the run says which
         return {}

@@ -11,9 +11,8 @@ from moextend.bench.sequence import Base
 from moextend.data.hub import is_prepared
 from moextend.errors import MoextendError
 from moextend.model import hub, sources
-from moextend.util import content
+from moextend.util import content, downloads
 from moextend.util.hub_errors import Kind, of_hub
-from moextend.util.quiet import quiet_loggers
 
 MB = 1e6
 OTHERS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*")
@@ -46,16 +45,11 @@ def download(name: str, kind: Kind, revision: str | None) -> list[dict[str, Any]
 
     `mb` is null if the hub does not tell, and `problem` is what it refuses, or why it cannot be asked.
     """
-    from huggingface_hub import HfApi
-
     record: dict[str, Any] = {"what": f"{kind} {name} from the hub", "mb": None, "problem": None}
     if kind == "dataset" and is_prepared(name):
         return []
     try:
-        with quiet_loggers("huggingface_hub"):
-            info: Any = HfApi().repo_info(
-                name, repo_type=kind, revision=revision, timeout=5, files_metadata=True
-            )
+        info = downloads.ask(name, kind, revision=revision, sizes=True)
     except Exception as error:  # offline, gated, misspelt
         if kind == "model" and _is_cached(name, revision):
             return []
@@ -81,13 +75,8 @@ def has_config(name: str, revision: str | None) -> bool:
     """Whether the config of a model of the hub is in the cache, or could be downloaded into it now."""
     if hub.snapshot(name, revision) is not None:
         return True
-    from huggingface_hub import HfApi
-
     try:
-        with quiet_loggers("huggingface_hub"):
-            HfApi().model_info(
-                name, revision=revision, timeout=5
-            )  # once: the download tries for half a minute
+        downloads.ask(name, "model", revision=revision)  # once: the download tries for half a minute
         return hub.commit(name, revision) is not None
     except Exception:  # offline, gated, misspelt: a run says which
         return False

@@ -145,7 +145,9 @@ def _check_hub(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace:
     found = sources.find(base.found(workspace))
     if isinstance(found, str) and hub.snapshot(found, base.revision) is None:
         key = "base.revision" if base.revision else "base.model"
-        hub.commit(found, base.revision, where=f"{sequence.path or sequence.sequence}: {key}")
+        where = f"{sequence.path or sequence.sequence}: {key}"
+        sources.check_hub(found, revision=base.revision, where=where)
+        hub.commit(found, base.revision, where=where)
     for task in tasks.values():
         if task.data is None or is_generated(task):
             continue

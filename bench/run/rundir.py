@@ -35,7 +35,7 @@ from moextend.util.environment import environment
 from moextend.util.holder import Holder
 from moextend.util.local_lock import LocalLock
 
-__all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_runs", "locked", "run_name", "slug"]
+__all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_run", "find_runs", "locked", "run_name", "slug"]
 
 RESTORE = "Put the file back as it was, or remove the folder of this run and run again."
 RECORDS = ("config.json", "scores.jsonl", "status.json")
@@ -263,6 +263,15 @@ def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
             raise UnknownName("run", name, known, where=str(runs))
         chosen += same
     return [RunDir(folder) for folder in dict.fromkeys(chosen)]
+
+
+def find_run(runs: Path, name: str, *, where: str) -> RunDir:
+    """The one run of this name, see `find_runs`; InputError if there are several."""
+    found = find_runs(runs, [name])
+    if len(found) > 1:
+        some = ", ".join(run_name(run.folder) for run in found[:10])
+        raise InputError(f"'{name}' names {len(found)} runs.", where=where, hint=f"Choose one: {some}.")
+    return found[0]
 
 
 def run_name(folder: Path) -> str:

@@ -21,7 +21,18 @@ def write(certificate: Certificate, out: Path) -> Certificate:
 
 
 def problems_of(path: Path, folder: Path | None = None) -> tuple[Certificate, list[str]]:
-    """A written certificate, and what is wrong with it: its SHA-256, files of the extension, missing and failed claims.
+    """A written certificate, and what is wrong with it: what `check_record` finds, and failed claims.
+
+    Raises:
+        InputError: there is no certificate, or it has keys that a certificate does not have, or has once.
+    """
+    found, problems = check_record(path, folder)
+    problems += [f"claim '{one.name}' failed: {one.reason}" for one in found.claims if one.status == "failed"]
+    return found, problems
+
+
+def check_record(path: Path, folder: Path | None = None) -> tuple[Certificate, list[str]]:
+    """A written certificate, and why it is not that of the extension: SHA-256, files, missing claims.
 
     Args:
         path: the file, or its folder. folder: of the extension; None: the one that the certificate names.
@@ -48,5 +59,4 @@ def problems_of(path: Path, folder: Path | None = None) -> tuple[Certificate, li
             problems.append(f"{folder / name} is not the file that was certified.")
     problems += [f"{folder / name} was added." for name in sorted(here - set(found.files))]
     problems += [f"{folder / name} was added, and can hold code." for name in present.code(folder)]
-    problems += [f"claim '{one.name}' failed: {one.reason}" for one in found.claims if one.status == "failed"]
     return found, problems

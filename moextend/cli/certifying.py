@@ -138,7 +138,7 @@ def certify(
         "-e": others,
     }
     if _is_stage(extension, base):
-        _refuse("an extension with --base", {**own, "--run": run})
+        options.refuse_except_with("an extension with --base", {**own, "--run": run})
         found, folder = _of_run(extension, runs or workspace / "runs", scope, items, text, workspace)
     else:
         if base is None:
@@ -216,12 +216,9 @@ def _of_folder(
 def _forgetting(run: str, runs: Path, folder: Path) -> Claim:
     """The claim about the run of an extension."""
     from moextend.bench.exporting.evidence import forgetting_claim
-    from moextend.bench.run.rundir import find_runs
+    from moextend.bench.run.rundir import find_run
 
-    found = find_runs(runs, [run])
-    if len(found) > 1:
-        raise InputError(f"'{run}' names {len(found)} runs.", where="--run", hint="Name one of them.")
-    return forgetting_claim(found[0], folder)
+    return forgetting_claim(find_run(runs, run, where="--run"), folder)
 
 
 def _write(found: Certificate, out: Path, as_json: bool) -> None:
@@ -267,12 +264,6 @@ def _check(path: Path, extension: str | None, as_json: bool) -> None:
             options.echo(f"right: SHA-256 {found.sha256}, {len(found.files)} files, no claim failed")
     if problems:
         raise typer.Exit(1)
-
-
-def _refuse(only: str, given: dict[str, object]) -> None:
-    for option, value in given.items():
-        if value:
-            raise InputError(f"is for {only}.", where=option, hint="Leave it out.")
 
 
 def _command() -> str:

@@ -207,15 +207,9 @@ def remove_run(
 ) -> None:
     """Remove a run with its weights and scores; refused while a process works on it."""
     from moextend.bench.run import removal
-    from moextend.bench.run.rundir import find_runs, run_name
+    from moextend.bench.run.rundir import find_run
 
-    found = find_runs(runs or workspace / "runs", [name])
-    if len(found) > 1:
-        listed = ", ".join(run_name(run.folder) for run in found)
-        raise InputError(
-            f"'{name}' names {len(found)} runs: {listed}.", where="RUN", hint="Name one of them."
-        )
-    (run,) = found
+    run = find_run(runs or workspace / "runs", name, where="RUN")
     if not yes and not typer.confirm(f"Remove {run.folder} with all that it learned and scored?"):
         raise typer.Exit(1)
     removal.remove(run)

@@ -155,11 +155,12 @@ def _peft(found: StageModel, out: Path, base: str | None) -> dict[str, Any]:
             where=found.name,
             hint="Save it with moextend upcycle, and name the folder with --base.",
         )
-    named = str(sources.find(named, where="--base"))  # as plain transformers finds it
+    source = sources.find(named, where="--base")  # as plain transformers finds it
+    sources.check_hub(source, where="--base")
     with files.new_folder(out) as made:
-        rank = adapters.save_adapter(found, made, named)
+        rank = adapters.save_adapter(found, made, str(source))
     size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
     return {
         "form": PEFT, "folder": str(out), "source": found.name, "task": found.task, "rank": rank, "bytes": size,
-        "base": named,
+        "base": str(source),
     }  # fmt: skip

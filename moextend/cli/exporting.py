@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,7 +80,7 @@ def export(
     folders = _extensions(sources, base)
     if folders is None:
         own = {"--vision": vision, "--audio": audio, "--projector": projector}
-        _refuse("extensions", {"--dry-run": dry_run, **own})
+        options.refuse_except_with("extensions", {"--dry-run": dry_run, **own})
         record = of_run(sources[0], how, task, runs or workspace / "runs")
     elif form == PEFT:
         raise InputError(
@@ -88,7 +88,7 @@ def export(
             hint="Use --as stock; peft is for the LoRA methods of a run: moextend export RUN:STAGE --as peft.",
         )  # fmt: skip
     else:
-        _refuse("a run", {"--task": task})
+        options.refuse_except_with("a run", {"--task": task})
         assert base is not None
         encoders = encoders_of(vision, audio)
         before.check_model(base, encoders, projector, dtype or "float32", None, "cpu")
@@ -107,7 +107,7 @@ def _check(how: How, dry_run: bool) -> None:
     out, size = how.out, how.size
     lookup.choose("form", how.form, FORMS, where="--as")
     if how.form != FOLDER:
-        _refuse("--as moextend", {"--with-base": how.with_base, "--active": how.active})
+        options.refuse_except_with("--as moextend", {"--with-base": how.with_base, "--active": how.active})
     if dry_run and how.form != STOCK:
         raise InputError(
             "plans stock checkpoints.", where="--dry-run", hint="Use --as stock, or leave it out."
@@ -119,13 +119,6 @@ def _check(how: How, dry_run: bool) -> None:
     before.check_out(out)
     with at("--out"):
         files.check_new(out)
-
-
-def _refuse(only: str, given: Mapping[str, object]) -> None:
-    """Raises InputError if one of these options (name -> value) is given, which are for `only`."""
-    for option, value in given.items():
-        if value:
-            raise InputError(f"is for {only}.", where=option, hint="Leave it out.")
 
 
 def _extensions(sources: Sequence[str], base: str | None) -> list[Path] | None:

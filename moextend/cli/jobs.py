@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moextend.cli import options
-from moextend.errors import InputError, counted
 
 if TYPE_CHECKING:
     from moextend.bench.run.rundir import RunDir
@@ -33,15 +32,9 @@ def logs(
 ) -> None:
     """Print the log of a run: what its worker and the script of its scheduler wrote."""
     from moextend.bench.executors.submitting import views
-    from moextend.bench.run.rundir import find_runs, run_name
+    from moextend.bench.run.rundir import find_run
 
-    found = find_runs(runs or workspace / "runs", [name])
-    if len(found) > 1:
-        names = ", ".join(run_name(run.folder) for run in found[:10])
-        raise InputError(
-            f"'{name}' are {counted(len(found), 'run')}.", where="RUN", hint=f"Choose one: {names}."
-        )
-    run = found[0]
+    run = find_run(runs or workspace / "runs", name, where="RUN")
     view = views([run.folder], workspace)[run.folder]
     paths = [run.log, *([Path(view.job.log)] if view.job and view.job.log else [])]
     ends = {path: _print_tail(path, lines, several=len(paths) > 1) for path in paths}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from moextend.errors import InputError, short, visible
+from moextend.errors import InputError, listed, short, visible
 from moextend.util.limits import MOST_SEED, MOST_STEPS
 
 if TYPE_CHECKING:
@@ -239,9 +239,9 @@ def view(**asked: bool) -> View:
     """The view of the results whose option is given; InputError if there are several."""
     given = [view for view, wanted in asked.items() if wanted]
     if len(given) > 1:
-        *others, last = (f"--{'baseline' if view == 'comparison' else view}" for view in given)
+        named = listed([f"--{'baseline' if view == 'comparison' else view}" for view in given])
         raise InputError(
-            f"{', '.join(others)} and {last} are views of their own.",
+            f"{named} are views of their own.",
             where="report",
             hint="Choose one a call.",
         )
@@ -253,6 +253,13 @@ def refuse_with(option: str, others: Iterable[str]) -> None:
     named = ", ".join(others)
     if named:
         raise InputError(f"does not go with {named}.", where=option, hint="Choose one a call.")
+
+
+def refuse_except_with(only: str, given: Mapping[str, object]) -> None:
+    """InputError if one of these options (name -> value) is given, which are for `only`."""
+    for option, value in given.items():
+        if value:
+            raise InputError(f"is for {only}.", where=option, hint="Leave it out.")
 
 
 def margin(points: float | None, baseline: str | None) -> float:

@@ -136,17 +136,18 @@ def _source(source: str, run: str | None, runs: Path) -> tuple[Path, RunFacts | 
     stage = folder.parent.name == "stages" and (folder / "extension.json").is_file()
     if folder.is_dir() and run is None and not stage:
         return folder, None
-    from moextend.bench.exporting import card
+    from moextend.bench.exporting import card, evidence
     from moextend.bench.exporting import stage as stages
+    from moextend.bench.run.rundir import find_run
     from moextend.util.quiet import quiet_process
 
     quiet_process()
     if folder.is_dir() and run is not None:
-        return folder, card.run_facts(card.run_named(run, runs), folder)
+        return folder, card.run_facts(find_run(runs, run, where="--run"), folder)
     if run is not None:
         raise InputError("is for a folder.", where="--run", hint="Leave it out: SOURCE names a run.")
     named = stages.find(source, runs)
-    found = card.stage_folder(named)
+    found = evidence.extension_of(named)
     return found, card.run_facts(named.run, found)
 
 

@@ -249,16 +249,10 @@ def explain(
 ) -> None:
     """Show what one number of a table was made of, and check its files."""
     from moextend.bench.report import explain as explaining
-    from moextend.bench.run.rundir import find_runs
+    from moextend.bench.run.rundir import find_run
 
-    found = find_runs(runs or workspace / "runs", [run])
-    if len(found) != 1:
-        raise InputError(
-            f"'{run}' names {len(found)} runs.",
-            where="RUN",
-            hint="Name one: sequence/run, or its folder.",
-        )
-    explanation = explaining.explain(found[0], stage, task)
+    found = find_run(runs or workspace / "runs", run, where="RUN")
+    explanation = explaining.explain(found, stage, task)
     if as_json:
         typer.echo(json.dumps(explanation.record(), indent=2))
     else:

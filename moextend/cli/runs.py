@@ -119,10 +119,7 @@ def run(
     if as_json:
         typer.echo(json.dumps(_records(opened, workspace), indent=2))
     elif outcomes is not None:
-        _print_report(opened, workspace)
-        for view in varying.views(rewind=rewind, subsets=subsets):
-            typer.echo("")
-            _print_report(opened, workspace, view)
+        _print_reports(opened, workspace, varying.views(rewind=rewind, subsets=subsets))
     executing.end(outcomes or [])
 
 
@@ -281,10 +278,15 @@ def _print_details(run: RunDir, view: RunView, workspace: Path) -> None:
     _print_styled([experiment for experiment in experiments if experiment.results], workspace, "matrix")
 
 
-def _print_report(opened: list[RunDir], workspace: Path, view: View = "forgetting") -> None:
+def _print_reports(opened: list[RunDir], workspace: Path, more: Sequence[View]) -> None:
+    """Prints the forgetting table, and further views."""
     from moextend.bench.report.collect import collect
 
-    _print_styled([experiment for experiment in collect(opened) if experiment.results], workspace, view)
+    experiments = [experiment for experiment in collect(opened) if experiment.results]
+    _print_styled(experiments, workspace)
+    for view in more:
+        typer.echo("")
+        _print_styled(experiments, workspace, view)
 
 
 def _print_styled(experiments: list[Experiment], workspace: Path, view: View = "forgetting") -> None:

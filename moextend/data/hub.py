@@ -123,8 +123,8 @@ def _refusal(name: str, revision: str | None, where: str) -> MoextendError | Non
     from huggingface_hub import HfApi
 
     try:
+        downloads.ask(name, "dataset", revision=revision)
         with quiet_loggers("huggingface_hub"):
-            HfApi().dataset_info(name, revision=revision, timeout=10)
             HfApi().auth_check(name, repo_type="dataset")
     except Exception as error:
         return hub_errors.of_hub(error, name, "dataset", revision=revision, where=where)

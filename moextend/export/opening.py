@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from moextend.errors import InputError
+from moextend.errors import InputError, listed
 from moextend.export.auto_config import FORMATS, MoextendConfig
 from moextend.export.kind import MODEL_TYPE
 from moextend.export.saving import BASE, EXTENSIONS, PROJECTORS, bare
@@ -122,7 +122,7 @@ def read_config(place: Path) -> MoextendConfig:
 def check(config: MoextendConfig, place: Path) -> None:
     """Raises InputError for a format of a later version, or names that are no folders."""
     if config.format not in FORMATS:
-        known = " and ".join(map(str, FORMATS))
+        known = listed([str(known) for known in FORMATS])
         raise InputError(
             f"is of format {config.format}, and this version of moextend reads format {known}.",
             where=str(place / "config.json"),

@@ -27,6 +27,8 @@ STEM = "projector"
 """Stem of the files of a projector: projector.safetensors and projector.json."""
 SAMPLE = 500
 """Number of conversations for measuring the scale of features."""
+AT_ONCE = 64
+"""Media that are encoded at a time for it."""
 VALUES = 1 << 27
 """Maximum number of feature values for measuring the scale (0.5 GiB); further media are left out."""
 
@@ -111,7 +113,7 @@ def train_projector(
         )
     own.projector.reset(settings.seed)
     with kept_features(model, folder), attach.reaching(model.lm, ()):
-        set_scale(own.projector, _sample(own, seen, settings.batch_size))
+        set_scale(own.projector, _sample(own, seen))
         learned = {id(parameter) for parameter in own.projector.parameters()}
         model.learn_only([name for name, p in model.named_parameters() if id(p) in learned])
         try:
@@ -120,17 +122,18 @@ def train_projector(
             model.learn_only([])
 
 
-def _sample(own: Modality, media: Sequence[MediaRef], batch_size: int) -> Tensor:
-    """Features of the first media, up to `VALUES` numbers, encoded in batches and collected in host memory."""
+def _sample(own: Modality, media: Sequence[MediaRef]) -> Tensor:
+    """Features of the first media, up to `VALUES` numbers, encoded in batches and collected in host memory.
+
+    A store of features computes full batches: fewer media at a time would cost as much.
+    """
     total = 0
     for place, medium in enumerate(media):
         total += own.tokens_of(medium) * own.encoder.width
         if total > VALUES:
             media = media[: max(1, place)]
             break
-    return torch.cat(
-        [packed(own.see(media[i : i + batch_size])).cpu() for i in range(0, len(media), batch_size)]
-    )
+    return torch.cat([packed(own.see(media[i : i + AT_ONCE])).cpu() for i in range(0, len(media), AT_ONCE)])
 
 
 def save_projector(model: MultimodalLM, folder: str | Path, *, modality: str = ImageRef.modality) -> None:

@@ -82,7 +82,7 @@ def load(
     dtype = str(dtype).removeprefix("torch.")  # also the object of torch
     check_options(dtype, device, attn_implementation)
     source, packed = _find(model)
-    sources.check_hub(source)
+    sources.check_hub(source, revision=revision)
     unpacked = _dequantised() if packed else {}
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code, **packed}
     with _explained(_NO_LM, model, source, revision):
@@ -184,7 +184,7 @@ def skeleton(model: str, *, revision: str | None = None) -> Any:
     from transformers import AutoConfig
 
     source, packed = _find(model)
-    sources.check_hub(source)
+    sources.check_hub(source, revision=revision)
     with _explained("its config cannot be read", model, source, revision):
         config = lm_head.talking_config(AutoConfig.from_pretrained(source, revision=revision, **packed))
         with torch.device("meta"):

@@ -27,8 +27,6 @@ _DATA = (
     ".safetensors",
 )
 """Suffixes of files that are no repositories."""
-WAIT = 5.0
-"""Seconds that the hub has to answer whether it has a model."""
 _HUB = re.compile(r"(?=.{1,96}$)[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -58,33 +56,36 @@ def find(model: str | Path, *, where: str | None = None) -> Path | str:
     return path
 
 
-def check_hub(source: Path | str, *, where: str | None = None) -> None:
-    """Refuses a name without an owner, such as a misspelt one, that the hub does not know or cannot be asked about.
+def check_hub(source: Path | str, *, revision: str | None = None, where: str | None = None) -> None:
+    """Refuses a base that the hub does not know, does not give to this user, or cannot be asked for.
 
-    Models of former times are named so on the hub (gpt2). Libraries ask it for more than a minute; this asks once.
+    Libraries try for more than a minute; this asks once. A name without an owner, as models of former times have it
+    (gpt2), may be misspelt, so the error is about both.
 
     Args:
-        source: what `find` returned; a path, an id with an owner and a model in the user's cache are not looked up.
+        source: what `find` returned; a path and a model in the user's cache are not looked up.
         where: the option or key with the name.
 
     Raises:
-        InputError: the hub has no such model, or cannot be reached.
+        InputError: the hub has no such model or revision, or not for this user; or a name without an owner cannot be
+            looked up.
+        RunFailed: the hub cannot be reached.
     """
-    if isinstance(source, Path) or "/" in source or downloads.folder_of(source, "model").is_dir():
+    if isinstance(source, Path) or downloads.folder_of(source, "model").is_dir():
         return
     where = where or f"model '{source}'"
-    from huggingface_hub import HfApi, constants
-
     try:
-        HfApi(endpoint=constants.ENDPOINT).model_info(source, timeout=WAIT)
+        downloads.ask(source, "model", revision=revision)
     except Exception as error:
-        if hub_errors.is_unreachable(error):
+        unreachable = hub_errors.is_unreachable(error)
+        if unreachable and "/" not in source:
             raise InputError(
                 f"there is no model or folder '{source}', and the hub cannot be reached to look for it.",
                 where=where,
                 hint=FORMS,
             ) from error
-        if isinstance(found := hub_errors.of_hub(error, source, where=where), InputError):
+        found = hub_errors.of_hub(error, source, revision=revision, where=where)
+        if found is not None and (unreachable or isinstance(found, InputError)):
             raise found from error
         # else the download reports what is wrong
 

@@ -38,8 +38,10 @@ class VisionEncoder(nn.Module):
     @torch.no_grad()
     def forward(self, images: Sequence[ImageRef]) -> Tensor:
         """Visual tokens [images, tokens, width], float32."""
-        pixels = torch.stack([self.preprocess(image.open()) for image in images])
-        return self._patches(pixels.to(next(self.tower.parameters()).device))
+        distinct = {id(image): image for image in images}  # a FeatureStore fills batches up with one image
+        pixels = {key: self.preprocess(image.open()) for key, image in distinct.items()}
+        batch = torch.stack([pixels[id(image)] for image in images])
+        return self._patches(batch.to(next(self.tower.parameters()).device))
 
     def tokens_of(self, image: ImageRef) -> int:
         """Number of tokens of an image: that of all images."""

@@ -1,4 +1,4 @@
-"""Requests for completions: from a body to an answer, whole or as a stream of server-sent events."""
+"""Requests for completions: from a body to an answer, complete or as a stream of server-sent events."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class Answering:
                 return await _streamed(exchange, events, reply, choices, usage=body.with_usage)
             async for place, event in events:
                 choices[place].add(event)
-            return JSONResponse(reply.whole(exchange.jobs, choices))
+            return JSONResponse(reply.complete(exchange.jobs, choices))
 
 
 async def _streamed(

@@ -73,7 +73,7 @@ class Answer:
         return self._next(text) if self.stream and not self.stopped else ""
 
     def end(self) -> str:
-        """The last piece; without `stream` the whole text."""
+        """The last piece; without `stream` the complete text."""
         text = self._text()
         text = text.strip() if self.stripped else text
         piece, self._given = text[self._given :], len(text)
@@ -121,7 +121,7 @@ def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 def _after(base: str, text: str) -> str:
-    """What `text` has after `base`, which may end within a character that `text` has whole."""
+    """What `text` has after `base`, which may end within a character that is complete in `text`."""
     if text.startswith(base):
         return text[len(base) :]
     pairs = enumerate(zip(base, text, strict=False))

@@ -72,7 +72,7 @@ class Engine:
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queues the jobs of a request, all or none. Raises ApiError 429 for a full queue, 503 while it stops."""
         with self._changed:
-            if self._ends is not None or self.failed:
+            if not self.is_open:
                 raise errors.stopping()
             if len(self._waiting) + len(jobs) > self.limits.queue:
                 raise errors.too_many(1)
@@ -84,7 +84,7 @@ class Engine:
         """Calls a function in the thread, between two tokens."""
         found: Future[T] = Future()
         with self._changed:
-            if self._ends is not None or self.failed:
+            if not self.is_open:
                 raise errors.stopping()
             self._calls.append((function, found))  # type: ignore[arg-type]
             self._changed.notify()
@@ -129,7 +129,7 @@ class Engine:
         with self._changed:
             self.failed = self._ends is None
             self._ends = self._ends or time.monotonic()
-            lost = [*(row.job for row in self._batch.rows if not row.finished), *self._waiting]
+            lost = self._unanswered()
             futures: list[Future[Any]] = [*self._leaving.values(), *(future for _, future in self._calls)]
             self._waiting.clear()
         for job in lost:
@@ -291,7 +291,7 @@ class Engine:
         """Unloads extensions that leave and that no job reaches any more."""
         for name, found in list(self._leaving.items()):
             with self._changed:
-                jobs = [*(row.job for row in self._batch.rows if not row.finished), *self._waiting]
+                jobs = self._unanswered()
             if any(name in (job.names or ()) for job in jobs):
                 continue
             del self._leaving[name]
@@ -301,6 +301,10 @@ class Engine:
                 settle(found, raising(error))
             else:
                 settle(found, lambda: None)
+
+    def _unanswered(self) -> list[Job]:
+        """Jobs in the batch, and those that wait."""
+        return [*(row.job for row in self._batch.rows if not row.finished), *self._waiting]
 
     def _fail(self, job: Job, error: ApiError) -> None:
         self.metrics.lost(job)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from moextend.serving import errors
 from moextend.serving.errors import ApiError
 from moextend.serving.metrics import Metrics
+from moextend.util.listening import is_answered
 
-HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]{1,5})?", re.IGNORECASE)
 OPEN = ("/health", "/metrics")
 """Paths without a key."""
 
@@ -63,8 +62,7 @@ class Guard:
             self.metrics.request(getattr(route, "path", "other"), status)
 
     def _error(self, request: Request) -> ApiError | None:
-        host = HOST.fullmatch(request.headers.get("host", ""))
-        if self.hosts is not None and (host is None or host[1].lower() not in self.hosts):
+        if not is_answered(request.headers.get("host", ""), self.hosts):
             return ApiError(403, "this server does not answer under this name.", code="host")
         if self.key is not None and request.scope["path"] not in OPEN:
             scheme, _, given = request.headers.get("authorization", "").partition(" ")

@@ -50,7 +50,7 @@ class Metrics:
         self._first = Histogram(
             "moextend_time_to_first_token_seconds", "From arrival.", buckets=SECONDS, registry=registry
         )
-        self._whole = Histogram(
+        self._duration = Histogram(
             "moextend_answer_seconds", "From arrival to the last token.", buckets=SECONDS, registry=registry
         )
 
@@ -81,7 +81,7 @@ class Metrics:
         """Counts an answered job with its tokens."""
         names = job.reached  # clients can make any number of sets
         self._answers.labels("several" if len(names) > 1 else names[0] if names else "base").inc()
-        self._whole.observe(time.monotonic() - job.arrived)
+        self._duration.observe(time.monotonic() - job.arrived)
         self._prompt.inc(prompt)
         self._generated.inc(generated)
 

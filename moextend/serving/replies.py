@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from moextend.serving.answers import Grown
+from moextend.serving.answers import OPEN, Grown
 from moextend.serving.catalogue import Known
 from moextend.serving.jobs import Delta, Done, Job, Token
 
@@ -40,7 +40,7 @@ class Tokens:
             seen[text] = seen.get(text, 0) + 1
         words = self._tokenizer.convert_ids_to_tokens(list(range(size)))
         return [
-            text if seen[text] == 1 and "�" not in text else f"token:{number}:{word}"
+            text if seen[text] == 1 and OPEN not in text else f"token:{number}:{word}"
             for number, (text, word) in enumerate(zip(texts, words, strict=True))
         ]
 
@@ -83,7 +83,7 @@ class Reply:
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, jobs: Sequence[Job], choices: Sequence[Choice]) -> dict[str, Any]:
+    def complete(self, jobs: Sequence[Job], choices: Sequence[Choice]) -> dict[str, Any]:
         """The answer without streaming."""
         return {
             **self._head(self.kind, jobs[0]),

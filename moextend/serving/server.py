@@ -19,7 +19,7 @@ from moextend.serving.catalogue import Catalogue
 from moextend.serving.engine import Engine, Limits
 from moextend.serving.guard import Guard
 from moextend.serving.metrics import Metrics
-from moextend.util.listening import LOCAL, is_loopback
+from moextend.util.listening import hosts_of
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 CONNECTIONS = 4096
@@ -132,9 +132,7 @@ def server_of(
     """
     metrics = Metrics()
     engine = Engine(Catalogue(model), limits, metrics)
-    local = is_loopback(str(opened.getsockname()[0]))
-    own = f"[{access.host}]" if ":" in access.host else access.host
-    hosts = (*LOCAL, own.lower()) if local and access.key is None else None
+    hosts = hosts_of(access.host, opened) if access.key is None else None
     guard = Guard(application(engine, metrics, options), metrics, access.key, hosts, access.most)
     config = uvicorn.Config(
         guard, access_log=False, log_level="error", lifespan="off", ws="none", server_header=False,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moextend.certificate.record import FILE, Certificate, read
+from moextend.certificate.record import FILE, Certificate
 from moextend.extension import task_inference
 from moextend.extension.card import Card, read_extension
 from moextend.model.sources import is_hub_name
@@ -125,10 +125,9 @@ def _modalities(folder: Path, card: Card | None) -> tuple[str, ...]:
 
 def _certificate(folder: Path) -> Certificate | None:
     """The certificate in the folder, if it is about these files."""
-    from moextend.certificate.writing import problems_of
+    from moextend.certificate.writing import check_record
 
     if not (folder / FILE).is_file():
         return None
-    found, problems = problems_of(folder, folder)
-    stale = [one for one in problems if not one.startswith("claim ")]
-    return read(folder) if not stale and found.kind else None
+    found, problems = check_record(folder, folder)
+    return None if problems else found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,9 +140,7 @@ def _explained(named: HubId, *, pushing: bool = False) -> Iterator[None]:
 
 def _refused(error: BaseException, named: HubId) -> MoextendError | None:
     """The hub's answer that this user may not write."""
-    statuses: Sequence[int | None] = [
-        getattr(getattr(cause, "response", None), "status_code", None) for cause in foreign.causes(error)
-    ]
+    statuses = [hub_errors.status_of(cause) for cause in foreign.causes(error)]
     if 401 in statuses:
         return InputError(
             "the hub refuses the token.", where=str(named), hint="Log in again with hf auth login, or correct HF_TOKEN."

@@ -1,4 +1,4 @@
-"""Checks files that were downloaded from the hub against the hashes that it states, and removes what is damaged.
+"""Asks the hub what it has, checks downloaded files against the hashes that it states, and removes damaged ones.
 
 huggingface_hub compares sizes only. Files in LFS are kept under the name of their SHA-256 (`blobs/<sha256>`), so their
 content can be checked without the network. Each file is read once: its size and time are kept afterwards.
@@ -13,13 +13,31 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from moextend.errors import MoextendError, RunFailed
 from moextend.util import files, hub_errors
+from moextend.util.quiet import quiet_loggers
 
 STALE = 3600.0
 """Seconds without a new byte after which an incomplete file belongs to no running download (its time-outs are 10 s)."""
+WAIT = 5.0
+"""Seconds that the hub has to state what it has."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def ask(name: str, kind: hub_errors.Kind, *, revision: str | None = None, sizes: bool = False) -> Any:
+    """What the hub states of a repository: ModelInfo or DatasetInfo of huggingface_hub, whose errors it raises.
+
+    The hub is asked once and has `WAIT` seconds to answer; downloads try for more than a minute.
+
+    Args:
+        sizes: also those of the files.
+    """
+    from huggingface_hub import HfApi
+
+    with quiet_loggers("huggingface_hub"):
+        return HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=WAIT, files_metadata=sizes)
 
 
 def folder_of(name: str, kind: hub_errors.Kind) -> Path:

@@ -57,7 +57,7 @@ def _refused(error: Any, name: str, kind: Kind, revision: str | None, where: str
     from huggingface_hub import errors
 
     what, page = _NOUN[kind], page_of(name, kind)
-    status = _status(error)
+    status = status_of(error)
     if isinstance(error, errors.GatedRepoError):
         if status == 403:
             return InputError(
@@ -93,7 +93,7 @@ def _refused(error: Any, name: str, kind: Kind, revision: str | None, where: str
 
 def _failed(error: Any, name: str, kind: Kind, where: str) -> MoextendError | None:
     """A download that could not be made or was cut short."""
-    what, status = _NOUN[kind], _status(error)
+    what, status = _NOUN[kind], status_of(error)
     if type(error).__name__ == _OFFLINE:
         return InputError(
             f"the {what} '{name}' is not, or not completely, in the cache, and offline mode forbids to download it.",
@@ -156,7 +156,7 @@ def _endpoint() -> str:
     return str(constants.ENDPOINT)
 
 
-def _status(error: Any) -> int | None:
+def status_of(error: Any) -> int | None:
     """Status of the answer of an HTTP error."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import re
 import socket
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from moextend.errors import InputError
+from moextend.errors import InputError, listed
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 """Names of this machine in a Host header."""
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]{1,5})?", re.IGNORECASE)
 
 
 def listen(host: str, port: int, backlog: int = 128) -> socket.socket:
@@ -35,6 +37,19 @@ def listen(host: str, port: int, backlog: int = 128) -> socket.socket:
     return opened
 
 
+def hosts_of(host: str, opened: socket.socket) -> tuple[str, ...] | None:
+    """Names that a server at `host` answers, against DNS rebinding; None: any, of an address that others reach."""
+    if not is_loopback(str(opened.getsockname()[0])):
+        return None
+    return (*LOCAL, (f"[{host}]" if ":" in host else host).lower())
+
+
+def is_answered(header: str, hosts: Sequence[str] | None) -> bool:
+    """Whether a request with this Host header is answered; `hosts`: of `hosts_of`."""
+    found = _HOST.fullmatch(header)
+    return hosts is None or (found is not None and found[1].lower() in hosts)
+
+
 def is_loopback(address: str) -> bool:
     """Whether an IP address is reached from this machine only."""
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
@@ -51,7 +66,7 @@ def check_packages(packages: Sequence[str], *, where: str) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise InputError(
-            f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not installed.",
+            f"{listed(missing)} {'are' if len(missing) > 1 else 'is'} not installed.",
             where=where,
             hint="Run: pip install 'moextend[serve]'",
         )

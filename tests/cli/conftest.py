@@ -1,8 +1,9 @@
 """The command line, called like by a user."""
 
 import json
+import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ FAKE = [sys.executable, str(Path(__file__).parent.parent / "bench" / "run" / "fa
 class Result:
     """How a command ended, and what it printed."""
 
-    code: int | str | None
+    code: int | str
     out: str
     err: str
 
@@ -28,6 +29,24 @@ class Result:
 
 
 Cli = Callable[..., Result]
+
+
+def typed(words: Sequence[str], capfd: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> Result:
+    """How a command ends; `moextend` and `python` are run in this process, which saves their imports."""
+    program, *others = words
+    assert program in ("moextend", "python"), words
+    patch.setattr(sys, "argv", others if program == "python" else list(words))
+    capfd.readouterr()
+    code: int | str = 0
+    try:
+        if program == "python":
+            runpy.run_path(others[0], run_name="__main__")
+        else:
+            main.run()
+    except SystemExit as end:
+        code = end.code or 0
+    out, err = capfd.readouterr()
+    return Result(code, out, err)
 
 
 @pytest.fixture(scope="session")
@@ -51,14 +70,6 @@ def cli(
     monkeypatch.setenv("COLUMNS", "100")
 
     def call(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["moextend", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            main.run()
-            code: int | str | None = 0
-        except SystemExit as end:
-            code = end.code
-        out, err = capfd.readouterr()
-        return Result(code, out, err)
+        return typed(["moextend", *map(str, arguments)], capfd, monkeypatch)
 
     return call

@@ -15,8 +15,13 @@ from moextend.model import loading
 from moextend.training import trackers
 from tests.cli.conftest import Cli, Result
 
-from . import bad_inputs
+from . import bad_inputs, bad_inputs_bench, bad_inputs_library
 
+QUICK = [
+    *bad_inputs_bench.RUN, *bad_inputs_bench.SEQUENCES, *bad_inputs_bench.TASKS, *bad_inputs_bench.OTHERS,
+    *bad_inputs_library.LIBRARY,
+]  # fmt: skip
+SLOW = [*bad_inputs_bench.SLOW, *bad_inputs_library.SLOW]
 HINT = re.compile(r"hint: \S|[.?)\]] [A-Z]")
 """What to do stands in a sentence of its own, after what is wrong."""
 
@@ -55,7 +60,7 @@ def refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refuse
     return call
 
 
-@pytest.mark.parametrize("case", bad_inputs.QUICK, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.id)
 def test_a_bad_input_is_answered_by_one_line(refused: Refused, case: bad_inputs.Case) -> None:
     found = refused(case)
     answer = found.err.strip()
@@ -71,13 +76,13 @@ def test_a_bad_input_is_answered_by_one_line(refused: Refused, case: bad_inputs.
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("case", bad_inputs.SLOW, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", SLOW, ids=lambda case: case.id)
 def test_what_needs_the_index_of_lm_eval_is_answered_too(refused: Refused, case: bad_inputs.Case) -> None:
     test_a_bad_input_is_answered_by_one_line(refused, case)
 
 
 def test_no_case_stands_twice() -> None:
-    typed = [(case.arguments, tuple(case.files.items())) for case in bad_inputs.ALL]
+    typed = [(case.arguments, tuple(case.files.items())) for case in [*QUICK, *SLOW]]
     assert len(set(typed)) == len(typed) > 300
 
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-import runpy
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from moextend.cli import main
 from moextend.util.listening import listen
-from tests.cli.test_tutorials import BLOCK, PAGES
+from tests.cli.conftest import typed
+from tests.cli.pages import TUTORIALS, Shell
 
-PAGE = (PAGES / "engineer.md").read_text(encoding="utf-8")
+PAGE = (TUTORIALS / "engineer.md").read_text(encoding="utf-8")
 SERVING = PAGE.index("\n## 6.")
 SHIPPING = PAGE.index("\n## 8.")
 PORT = "8000"
@@ -35,48 +34,48 @@ def masked(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip()
 
 
-class Shell:
-    """Runs lines of the page; `moextend` and `python` in this process, which saves their imports."""
+class ServingShell(Shell):
+    """Does what the page says with a free port; a server runs in a process of its own."""
 
-    def __init__(self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.capfd, self.monkeypatch = capfd, monkeypatch
-        self.code = 0
+    def __init__(self, capfd: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:
+        super().__init__(capfd, patch)
+        self.code: int | str = 0
         with listen("127.0.0.1", 0) as free:
             self.port = str(free.getsockname()[1])
         self.server: subprocess.Popen[str] | None = None
 
+    def filled(self, text: str) -> str:
+        return text.replace(f":{PORT}/", f":{self.port}/")
+
+    def commands(self, lines: Sequence[str]) -> list[tuple[str, str]]:
+        """Runs lines; one may fail if the next one prints its exit code."""
+        done = []
+        for line, after in zip(lines, [*lines[1:], ""], strict=True):
+            printed = self.command(line)
+            done.append((line, printed if printed.endswith("\n") or not printed else printed + "\n"))
+            assert self.code == 0 or after.startswith("echo"), f"{line}\n{printed}"
+        return done
+
     def command(self, line: str) -> str:
-        """What a line prints. A line may fail if the next one prints its exit code."""
-        line = line.replace(f":{PORT}/", f":{self.port}/").strip()
-        program, *words = shlex.split(line)
+        line = self.filled(line).strip()
+        words = shlex.split(line)
         if line == 'echo "exit code $?"':
             code, self.code = self.code, 0
             return f"exit code {code}\n"
         if line.endswith("&"):
-            return self.start(words[:-1])
+            return self.start(words[1:-1])
         if line == "kill %1":
             return self.stop()
-        if program in ("curl", "head"):
+        if words[0] in ("curl", "head"):
             return subprocess.run(
-                ["bash", "-c", line.replace("python -m", f"{sys.executable} -m")],
-                capture_output=True, text=True, check=True, timeout=120,
-            ).stdout  # fmt: skip
-        self.capfd.readouterr()
-        self.monkeypatch.setattr(sys, "argv", [program, *words] if program == "moextend" else words)
-        try:
-            if program == "python":
-                runpy.run_path(words[0], run_name="__main__")
-            else:
-                assert program == "moextend", line
-                main.run()
-            self.code = 0
-        except SystemExit as end:
-            self.code = int(end.code or 0)
-        out, err = self.capfd.readouterr()
-        assert self.code in (0, 1), f"{line}\n{err}"
-        return out
+                ["bash", "-c", line], capture_output=True, text=True, check=True, timeout=120
+            ).stdout
+        found = typed(words, self.capfd, self.patch)
+        self.code = found.code
+        assert self.code in (0, 1), f"{line}\n{found.err}"
+        return found.out
 
-    def start(self, words: list[str]) -> str:
+    def start(self, words: Sequence[str]) -> str:
         words = [self.port if word == PORT else word for word in words]
         command = [sys.executable, "-P", "-m", "moextend.cli.main", *words]
         self.server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -95,31 +94,15 @@ class Shell:
         assert self.server.returncode == 0, err
         return err.splitlines()[-1]
 
-    def follow(self, part: str) -> list[str]:
-        """Does what a part of the page says, and compares what it prints: the output of each block of commands."""
-        done: list[str] = []
-        for language, title, text in BLOCK.findall(part):
-            if title:
-                Path(title).write_text(text.replace(f":{PORT}/", f":{self.port}/"), encoding="utf-8")
-            elif language == "sh":
-                lines = text.replace("\\\n", "")
-                lines = re.sub(r"'[^']*'", lambda quoted: quoted[0].replace("\n", " "), lines).splitlines()
-                done.append("")
-                for line, after in zip(lines, [*lines[1:], ""], strict=True):
-                    printed = self.command(line)
-                    done[-1] += printed if printed.endswith("\n") or not printed else printed + "\n"
-                    assert self.code == 0 or after.startswith("echo"), f"{line}\n{done[-1]}"
-            else:
-                assert language == "text" and done, "a block is a file with a title, commands (sh), or output"
-                assert max(map(len, text.splitlines())) <= 80, text
-                self.compare(text, done[-1])
-        return done
-
-    @staticmethod
-    def compare(shown: str, printed: str) -> None:
+    def compare(self, shown: str, printed: str) -> None:
         """A line `...` of the page stands for any lines."""
+        assert max(map(len, shown.splitlines())) <= 80, shown
         parts = [re.escape(masked(part)) for part in re.split(r"^\.\.\.$", shown, flags=re.MULTILINE)]
         assert re.fullmatch(".*".join(parts), masked(printed)), f"{printed}\nThe page has:\n{shown}"
+
+    def outputs(self, part: str) -> list[str]:
+        """Does what a part of the page says; the output of each block of commands."""
+        return ["".join(printed for _, printed in block) for block in self.follow(part)]
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +111,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def shell(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Shell]:
+def shell(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[ServingShell]:
     monkeypatch.chdir(place)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-    made = Shell(capfd, monkeypatch)
+    made = ServingShell(capfd, monkeypatch)
     yield made
     if made.server is not None:
         made.server.kill()
@@ -140,8 +125,8 @@ def shell(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFix
 
 
 @pytest.mark.slow  # a training, two certificates and ten rounds of answers: some 30 seconds of CPU
-def test_from_conversations_to_a_certificate(shell: Shell) -> None:
-    done = shell.follow(PAGE[:SERVING])
+def test_from_conversations_to_a_certificate(shell: ServingShell) -> None:
+    done = shell.outputs(PAGE[:SERVING])
     rows = [[float(word) for word in line.split()] for line in done[-1].splitlines()[1:]]
     assert [row[0] for row in rows] == [0, 0.25, 0.5, 0.75, 1]
     assert rows[0][1] <= 5 and rows[-1][1] >= 90, "the skill is learned"
@@ -151,14 +136,14 @@ def test_from_conversations_to_a_certificate(shell: Shell) -> None:
 
 
 @pytest.mark.slow  # a server in a process of its own, and a second training: some 15 seconds of CPU
-def test_the_served_skill(shell: Shell) -> None:
+def test_the_served_skill(shell: ServingShell) -> None:
     for package in ("fastapi", "uvicorn", "prometheus_client", "openai"):
         pytest.importorskip(package, reason=f"{package} is not installed")
     if not shutil.which("curl"):
         pytest.skip("curl is not installed")
     if not Path("catalogue/certificate.json").exists():
         pytest.fail("the first part of the page, which this part goes on from, was not done")
-    done = shell.follow(PAGE[SERVING:SHIPPING])
+    done = shell.outputs(PAGE[SERVING:SHIPPING])
     base, skill = (line.split() for line in done[0].splitlines()[-2:])
     assert skill[1] == "'bottom-center'" != base[1]
     assert skill[2] != base[2], "other weights, another fingerprint"
@@ -167,7 +152,7 @@ def test_the_served_skill(shell: Shell) -> None:
     )
 
 
-def test_shipping(shell: Shell) -> None:
+def test_shipping(shell: ServingShell) -> None:
     if not Path("catalogue/certificate.json").exists():
         pytest.fail("the first part of the page, which this part goes on from, was not done")
     shell.follow(PAGE[SHIPPING:])

@@ -2,74 +2,34 @@
 
 from __future__ import annotations
 
-import re
-import runpy
-import shlex
-import sys
-from collections.abc import Callable
 from csv import DictReader
 from io import StringIO
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from moextend.cli import main
-
-PAGES = Path(__file__).parents[2] / "docs" / "tutorials"
-BLOCK = re.compile(r'^```(\w+)(?: title="(\S+)")?\n(.*?)^```$', flags=re.DOTALL | re.MULTILINE)
-
-Follow = Callable[[str], list[tuple[str, str]]]
-"""Does what a page says: name of the page -> [(line, what it printed)]."""
-
-
-def run_line(line: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """What a line of a shell prints; `moextend` and `python` are run in this process, which saves their imports."""
-    program, *words = shlex.split(line)
-    capfd.readouterr()
-    if program == "python":
-        runpy.run_path(words[0], run_name="__main__")
-    else:
-        assert program == "moextend", line
-        monkeypatch.setattr(sys, "argv", [program, *words])
-        with pytest.raises(SystemExit) as end:
-            main.run()
-            sys.exit(0)
-        assert end.value.code in (0, None), f"{line}\n{capfd.readouterr().err}"
-    return capfd.readouterr().out
+from tests.cli.pages import TUTORIALS, Shell
 
 
 @pytest.fixture
-def follow(
+def shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], forked_workers: str
-) -> Follow:
-    """Does what a page says in an empty folder: name of the page -> [(line, what it printed)]."""
+) -> Shell:
+    """Does what a page says in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
+    return Shell(capfd, monkeypatch)
 
-    def followed(page: str) -> list[tuple[str, str]]:
-        done = []
-        for language, title, text in BLOCK.findall((PAGES / page).read_text(encoding="utf-8")):
-            if title:
-                Path(title).parent.mkdir(parents=True, exist_ok=True)
-                Path(title).write_text(text, encoding="utf-8")
-            elif language == "sh":
-                done += [
-                    (line, run_line(line, capfd, monkeypatch))
-                    for line in text.replace("\\\n", "").splitlines()
-                ]
-            else:
-                assert language == "text", "a block is a file with a title, commands (sh), or output (text)"
-        return done
 
-    return followed
+def read(page: str) -> str:
+    return (TUTORIALS / page).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow  # two runs of two stages: some 10 seconds of CPU
-def test_the_forgetting_table(
-    follow: Follow, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    follow("forgetting-table.md")
-    cells = run_line("moextend bench report --matrix --format csv", capfd, monkeypatch)
+def test_the_forgetting_table(shell: Shell) -> None:
+    shell.follow(read("forgetting-table.md"))
+    cells = shell.command("moextend bench report --matrix --format csv")
     score = {
         (row["method"], int(row["stage"]), row["task"]): float(row["value"])
         for row in DictReader(StringIO(cells))
@@ -82,8 +42,8 @@ def test_the_forgetting_table(
 
 
 @pytest.mark.slow  # a training and four loaded models: some 10 seconds of CPU
-def test_the_skill(follow: Follow) -> None:
-    done = follow("skill.md")
+def test_the_skill(shell: Shell) -> None:
+    done = list(chain(*shell.follow(read("skill.md"))))
     before, after = (out.strip() for line, out in done if line.startswith("moextend generate"))
     assert before != "E" and after == "E"
     output = dict(line.split(": ") for line in done[-1][1].splitlines())

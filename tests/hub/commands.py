@@ -15,7 +15,7 @@ from tests.hub.server import Hub
 SETTINGS = {
     **dict.fromkeys(("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_UPDATE_CHECK"), "1"),
     **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), ""),
-    "HF_TOKEN": "", "HUGGING_FACE_HUB_TOKEN": "", "COLUMNS": "100",
+    "HF_TOKEN": "", "HUGGING_FACE_HUB_TOKEN": "", "COLUMNS": "100", "HUB_PAUSES": "0.05",
 }  # fmt: skip
 
 

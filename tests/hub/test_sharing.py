@@ -174,7 +174,7 @@ def test_an_upload_that_fails_leaves_nothing(writer: User, hub: Hub, match: str,
     hub.fail(match, **how)
     failed = push(writer)
     assert failed.code in (1, 2) and "Traceback" not in failed.text, failed.text
-    assert set(files_of(hub)) == {".gitattributes"}, "a commit is whole or not there"
+    assert set(files_of(hub)) == {".gitattributes"}, "a commit is complete or absent"
     hub.recover()
     assert push(writer).code == 0 and WEIGHTS in files_of(hub)
 

@@ -74,6 +74,7 @@ def serving(cache: Path, patch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
                 self.wfile.write(content)
 
         def describe(self, repository: str) -> None:
+            repository, _, _ = repository.partition("/revision/")
             known = repository in hub.commits
             content = json.dumps({"id": repository} if known else {"error": "none"}).encode()
             self.send_response(200 if known else 404)

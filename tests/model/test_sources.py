@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
-from moextend.errors import InputError
+from moextend.errors import InputError, RunFailed
 from moextend.model import loading, sources
 from tests.model.local_hub import serving
 
@@ -32,7 +33,7 @@ def test_what_can_be_no_base(name: str) -> None:
     assert error.value.where == "base.model" and error.value.hint
 
 
-def test_a_name_without_an_owner_is_looked_up_once(
+def test_a_name_is_looked_up_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from huggingface_hub import constants
@@ -45,20 +46,26 @@ def test_a_name_without_an_owner_is_looked_up_once(
     assert error.value.where == "BASE" and error.value.hint == sources.FORMS and not caplog.records
     with pytest.raises(InputError, match="cannot be reached"):
         loading.load("nope")
-    sources.check_hub("owner/name")
+    began = time.monotonic()
+    for load in (loading.load, loading.skeleton):
+        with pytest.raises(RunFailed, match="model 'owner/name': the hub cannot be reached"):
+            load("owner/name")
+    assert time.monotonic() - began < 5, "libraries would try again for a minute"
     sources.check_hub(tmp_path)
-    (tmp_path / "models--nope").mkdir()
+    for name in ("nope", "owner--name"):
+        (tmp_path / f"models--{name}").mkdir()
     sources.check_hub("nope")
+    sources.check_hub("owner/name")
 
 
-def test_what_the_hub_says_of_a_name_without_an_owner(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("name", ["gpt2", "owner/name"])
+def test_what_the_hub_says_of_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     with serving(tmp_path / "cache", monkeypatch) as hub:
-        hub.push("gpt2", tmp_path)
-        sources.check_hub("gpt2")
+        hub.push(name, tmp_path)
+        sources.check_hub(name)
+        sources.check_hub(name, revision="main")
         with pytest.raises(InputError, match="the hub has no such model"):
-            sources.check_hub("nope")
+            sources.check_hub(f"{name}-nope")
 
 
 def test_a_near_name_that_was_fetched_before_is_a_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,12 +73,8 @@ def pristine(fork_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     done, half = live.with_name("done"), live.with_name("half")
 
     def command(method: str, **environment: str) -> None:
-        with (live.parent / "output").open("ab") as output:
-            order = preloaded.order("cli", "bench", "run", "small", "-m", method, "-q", **environment)
-            client = preloaded.connect(
-                fork_server, {**order, "folder": str(live)}, (0, output.fileno(), output.fileno())
-            )
-            preloaded.pid_of(client), preloaded.status_of(client)
+        words = ("bench", "run", "small", "-m", method, "-q")
+        preloaded.run(fork_server, str(live), str(live.parent / "output"), *words, **environment)
 
     workspace.make(live)
     command("moextend:scope=auto")

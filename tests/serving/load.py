@@ -138,7 +138,7 @@ async def _load(
                     "messages": [{"role": "user", "content": prompt}],
                     "max_tokens": tokens,
                 }
-                await (_streamed if stream else _whole)(client, body, found, place)
+                await (_streamed if stream else _unstreamed)(client, body, found, place)
 
         began = time.perf_counter()
         await asyncio.gather(*(work() for _ in range(min(at_once, len(jobs)))))
@@ -146,7 +146,7 @@ async def _load(
     return found
 
 
-async def _whole(client: httpx.AsyncClient, body: dict[str, Any], found: Outcome, place: int) -> None:
+async def _unstreamed(client: httpx.AsyncClient, body: dict[str, Any], found: Outcome, place: int) -> None:
     reply = await client.post("/v1/chat/completions", json=body)
     if reply.status_code == 200:
         value = reply.json()
@@ -196,13 +196,13 @@ def measured(skills: Path, requests: int, tokens: int, batch: int, soak: int) ->
     with process(skills, "--max-batch", str(batch), "--queue", str(max(256, requests))) as server:
         load(server.url, jobs[: 3 * batch], tokens, 3 * batch)
         before = server.metric("process_cpu_seconds_total")
-        whole = load(server.url, jobs, tokens, requests)
+        served = load(server.url, jobs, tokens, requests)
         used = server.metric("process_cpu_seconds_total") - before
-        found["wrong or lost"] = wrong(whole, jobs, wanted)
+        found["wrong or lost"] = wrong(served, jobs, wanted)
         found |= {
-            "offline": {"wall s": wall, "cpu s": cpu, "tokens/s": whole.tokens / wall},
-            "server": {"wall s": whole.wall, "cpu s": used, "tokens/s": whole.tokens / whole.wall},
-            "throughput by wall": wall / whole.wall,
+            "offline": {"wall s": wall, "cpu s": cpu, "tokens/s": served.tokens / wall},
+            "server": {"wall s": served.wall, "cpu s": used, "tokens/s": served.tokens / served.wall},
+            "throughput by wall": wall / served.wall,
             "throughput by cpu": cpu / used,
         }
         streamed = load(server.url, jobs, tokens, requests, stream=True)

@@ -173,8 +173,8 @@ def test_an_echo_is_the_text_of_all_tokens_and_offsets_are_places_in_it(
         with client.stream("POST", "/v1/completions", json={**body, "stream": True}) as reply:
             lines = [line.removeprefix("data: ") for line in reply.iter_lines() if line][:-1]
     words = plain["logprobs"]["tokens"]
-    whole = f"{text} {' '.join(words)}"
-    assert echoed["text"] == whole and f"{text}{plain['text']}" == whole
+    complete = f"{text} {' '.join(words)}"
+    assert echoed["text"] == complete and f"{text}{plain['text']}" == complete
     places = [len("".join(f" {word}" for word in words[:place])) for place in range(len(words))]
     assert plain["logprobs"]["text_offset"] == places
     assert echoed["logprobs"]["tokens"] == ["<bos>", *text.split(), *words]
@@ -188,7 +188,7 @@ def test_an_echo_is_the_text_of_all_tokens_and_offsets_are_places_in_it(
 def test_a_stream_has_the_pieces_of_the_answer(served: Living) -> None:
     body = chat("carl works as", "base", max_tokens=12, logprobs=True, top_logprobs=1)
     with served.client() as client:
-        whole = client.post("/v1/chat/completions", json=body).json()
+        unstreamed = client.post("/v1/chat/completions", json=body).json()
         more = {"stream": True, "stream_options": {"include_usage": True}}
         with client.stream("POST", "/v1/chat/completions", json={**body, **more}) as reply:
             assert reply.headers["content-type"].startswith("text/event-stream")
@@ -198,17 +198,17 @@ def test_a_stream_has_the_pieces_of_the_answer(served: Living) -> None:
     deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
     assert deltas[0]["role"] == "assistant" and "content" not in deltas[-1]
     text = "".join(delta.get("content", "") for delta in deltas)
-    assert text == whole["choices"][0]["message"]["content"] and len(text) > 5
-    assert chunks[-1]["usage"] == whole["usage"] and not chunks[-1]["choices"]
-    assert chunks[-2]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
-    assert {chunk["system_fingerprint"] for chunk in chunks} == {whole["system_fingerprint"]}
+    assert text == unstreamed["choices"][0]["message"]["content"] and len(text) > 5
+    assert chunks[-1]["usage"] == unstreamed["usage"] and not chunks[-1]["choices"]
+    assert chunks[-2]["choices"][0]["finish_reason"] == unstreamed["choices"][0]["finish_reason"]
+    assert {chunk["system_fingerprint"] for chunk in chunks} == {unstreamed["system_fingerprint"]}
     logs = [
         token
         for chunk in chunks
         for choice in chunk["choices"]
         for token in (choice["logprobs"] or {"content": []})["content"]
     ]
-    wanted = whole["choices"][0]["logprobs"]["content"]
+    wanted = unstreamed["choices"][0]["logprobs"]["content"]
     assert [each["token"] for each in logs] == [each["token"] for each in wanted]
     values = [[each["logprob"] for each in part] for part in (logs, wanted)]
     assert values[0] == pytest.approx(values[1], abs=1e-4)

@@ -156,5 +156,5 @@ def pieces(answer: Answer, ids: list[int]) -> Iterator[str]:
 def test_pieces_do_not_change_later(ids: list[int], stripped: bool, wanted: list[str]) -> None:
     found = list(pieces(Answer(Letters(), ["END"], stripped=stripped, stream=True), ids))
     assert found == wanted
-    whole = list(pieces(Answer(Letters(), ["END"], stripped=stripped), ids))
-    assert whole[-1] == "".join(wanted) and not any(whole[:-1])
+    complete = list(pieces(Answer(Letters(), ["END"], stripped=stripped), ids))
+    assert complete[-1] == "".join(wanted) and not any(complete[:-1])

@@ -258,15 +258,15 @@ def test_after_the_grace_the_rest_gets_an_error(skills: Path, monkeypatch: pytes
     with living(loaded(skills), grace=0.2) as server, server.client() as client:
         server.engine._stop.clear()
         with ThreadPoolExecutor(2) as threads:
-            whole = threads.submit(client.post, TEXT, json=ask(tokens=60))
+            unstreamed = threads.submit(client.post, TEXT, json=ask(tokens=60))
             until(lambda: rows(server) == 1)
             with client.stream("POST", TEXT, json=ask(tokens=60, stream=True)) as reply:
                 lines = reply.iter_lines()
                 next(lines)
                 server.server.stop()
                 rest = [line for line in lines if line]
-            assert whole.result().status_code == 503
-            assert whole.result().json()["error"]["code"] == "stopping"
+            assert unstreamed.result().status_code == 503
+            assert unstreamed.result().json()["error"]["code"] == "stopping"
         assert json.loads(rest[-1].removeprefix("data: "))["error"]["code"] == "stopping"
         server.thread.join(30)
         assert not server.thread.is_alive()

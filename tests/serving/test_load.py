@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -14,6 +12,7 @@ pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
 
+from tests.cli.conftest import typed
 from tests.serving import load
 
 
@@ -48,14 +47,13 @@ def test_the_stated_load(skills: Path) -> None:
     assert found["killed and started again"] == {"connections broke": True, "wrong": 0}
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.slow  # processes of their own
-def test_what_keeps_a_server_from_starting(skills: Path) -> None:
+def test_what_keeps_a_server_from_starting(
+    skills: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(*arguments: str) -> str:
-        command = [sys.executable, "-P", "-m", "moextend.cli.main", "serve", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
-        assert done.returncode == 2 and "Traceback" not in done.stderr, done
-        return done.stderr
+        done = typed(["moextend", "serve", *arguments], capfd, monkeypatch)
+        assert done.code == 2 and "Traceback" not in done.err, done
+        return done.err
 
     assert "everybody in the network" in refused("tiny", "--host", "0.0.0.0", "--port", "0")
     assert "--extension" in refused("tiny", "-e", str(skills))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from dataclasses import dataclass
 
@@ -10,6 +9,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from moextend.util.listening import is_answered
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self' data:; "
@@ -25,7 +26,6 @@ HEADERS = {
 }
 """Headers of every answer. No Access-Control-Allow-Origin: no other site reads an answer."""
 READS = ("GET", "HEAD")
-HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]{1,5})?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,7 @@ class Guard:
         """A refusal, or the end of a login; None: the application answers."""
         if request.method not in READS:
             return _text("This server only reads.", 405, Allow=", ".join(READS))
-        host = HOST.fullmatch(request.headers.get("host", ""))
-        if self.hosts is not None and (host is None or host[1].lower() not in self.hosts):
+        if not is_answered(request.headers.get("host", ""), self.hosts):
             return _text(
                 "This server does not answer under this name. Open the address that it printed.", 403
             )

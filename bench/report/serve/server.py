@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moextend.util.listening import LOCAL, check_packages, is_loopback, listen, url_of
+from moextend.util.listening import check_packages, hosts_of, is_loopback, listen, url_of
 
 if TYPE_CHECKING:
     import uvicorn
@@ -51,9 +51,7 @@ class Address:
     @property
     def hosts(self) -> tuple[str, ...] | None:
         """Names that are answered; None: any, of an address that is not this machine alone."""
-        local = is_loopback(str(self.socket.getsockname()[0]))
-        own = f"[{self.host}]" if ":" in self.host else self.host
-        return (*LOCAL, own.lower()) if local else None
+        return hosts_of(self.host, self.socket)
 
 
 def server_of(address: Address, runs: Path, names: Sequence[str], workspace: Path) -> uvicorn.Server:

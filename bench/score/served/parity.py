@@ -69,8 +69,9 @@ def compare_task(
         ParityRefused: an answer is another one, or a log-likelihood differs by more than the tolerance.
     """
     where = f"{server.client.url}, model {server.name}, task {task.task}"
-    sampled = _sampled_text if task.kind == "text" else _sampled_items
-    mine, theirs = sampled(model, server, task, scoring, workspace, items, f"{seed} {task.task}")
+    sample = _Sample(task, scoring, workspace, items, f"{seed} {task.task}")
+    answered = _text_answers if task.kind == "text" else _answers
+    mine, theirs = answered(model, server, sample)
     return compared(mine, theirs, tolerance, where=where)
 
 
@@ -103,22 +104,28 @@ def compared(mine: Sequence[Value], theirs: Sequence[Value], tolerance: float, *
     return Compared(items, answers, len(mine) - answers, largest)
 
 
-def _sampled_items(
-    model: MultimodalLM,
-    server: ServedModel,
-    task: TaskSpec,
-    scoring: Scoring,
-    workspace: Path,
-    count: int,
-    seed: str,
-) -> tuple[list[Value], list[Value]]:
+@dataclass(frozen=True)
+class _Sample:
+    """Some items of a task."""
+
+    task: TaskSpec
+    scoring: Scoring
+    workspace: Path
+    items: int
+    """Their number at most."""
+    seed: str
+
+
+def _answers(model: MultimodalLM, server: ServedModel, sample: _Sample) -> tuple[list[Value], list[Value]]:
+    """What the model and the server give for a sample of items with media."""
     from moextend.bench.score.vqa import predict_batch
 
-    items = open_items(task, "test", workspace, scoring.limit)
-    places = sorted(random.Random(seed).sample(range(len(items)), min(count, len(items))))
+    task = sample.task
+    items = open_items(task, "test", sample.workspace, sample.scoring.limit)
+    places = sorted(random.Random(sample.seed).sample(range(len(items)), min(sample.items, len(items))))
     batch = [items[place] for place in places]
     found = []
-    for backend in (InProcess(model, scoring.batch_size), Served(model, lambda: server)):
+    for backend in (InProcess(model, sample.scoring.batch_size), Served(model, lambda: server)):
         found.append(predict_batch(task, batch, _generates(backend, task.max_new_tokens), backend.rate))
     mine: list[Value] = []
     theirs: list[Value] = []
@@ -137,21 +144,17 @@ def _generates(backend: Backend, most: int) -> Any:
     return lambda prompts: backend.generate(prompts, most)
 
 
-def _sampled_text(
-    model: MultimodalLM,
-    server: ServedModel,
-    task: TaskSpec,
-    scoring: Scoring,
-    workspace: Path,
-    count: int,
-    seed: str,
+def _text_answers(
+    model: MultimodalLM, server: ServedModel, sample: _Sample
 ) -> tuple[list[Value], list[Value]]:
+    """The same for a sample of a text task."""
     from moextend.bench.score.text import sampled_answers
 
+    scoring = sample.scoring
     found = [
         sampled_answers(
-            model, task, batch_size=scoring.batch_size, limit=scoring.limit, items=count, seed=seed,
-            workspace=workspace, served=served,
+            model, sample.task, batch_size=scoring.batch_size, limit=scoring.limit, items=sample.items,
+            seed=sample.seed, workspace=sample.workspace, served=served,
         )
         for served in (None, server)
     ]  # fmt: skip

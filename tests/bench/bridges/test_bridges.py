@@ -14,40 +14,25 @@ from typer.testing import CliRunner
 import moextend
 from moextend.bench.bridges.opened import opened
 from moextend.bench.data import open_items
-from moextend.bench.run import runner
 from moextend.bench.run.models import restored
-from moextend.bench.run.opening import open_run
-from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError
+from tests.bench.small import finished, small_workspace
 
-SEQUENCE = """
-sequence: small
-version: 1
-base: {model: tiny, vision: tiny}
-align: {task: tiny-captions, steps: 4, batch_size: 8, learning_rate: 3.0e-3}
-stages: [{task: tiny-attributes}, {task: tiny-counting}]
-retention: [tiny-textqa]
-train: {steps: 8, batch_size: 8, learning_rate: 5.0e-3}
-scoring: {batch_size: 10, limit: 40}
-"""
 LIMIT = 40
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> Path:
-    folder = tmp_path_factory.mktemp("bridges")
-    (folder / "registry").mkdir()
-    (folder / "registry" / "small.yaml").write_text(SEQUENCE)
-    return folder
+    stages = ["tiny-attributes", "tiny-counting"]
+    return small_workspace(
+        tmp_path_factory.mktemp("bridges"), stages, ["tiny-textqa"], limit=LIMIT, steps=8, batch_size=8
+    )
 
 
 @pytest.fixture(scope="module")
 def run(workspace: Path) -> RunDir:
-    (config,) = resolve(Request(workspace, sequence="small", methods=("lora",)))
-    found = open_run(config, workspace / "runs")
-    runner.run(found.folder)
-    return found
+    return finished(workspace, "lora")
 
 
 @pytest.mark.slow

@@ -11,34 +11,17 @@ import yaml
 from typer.testing import CliRunner
 
 from moextend.bench.exporting.evidence import forgetting_claim
-from moextend.bench.run import runner
-from moextend.bench.run.opening import open_run
-from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import RunDir
 from moextend.cli.main import app
+from tests.bench.small import finished, small_workspace
 from tests.certificate.conftest import made
-
-SEQUENCE = """
-sequence: small
-version: 1
-base: {model: tiny, vision: tiny}
-align: {task: tiny-captions, steps: 3, batch_size: 4, learning_rate: 3.0e-3}
-stages: [{task: tiny-attributes}, {task: tiny-counting}]
-retention: [tiny-facts]
-train: {steps: 4, batch_size: 4, learning_rate: 5.0e-3}
-scoring: {batch_size: 10, limit: 10}
-"""
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> RunDir:
     folder = tmp_path_factory.mktemp("evidence")
-    (folder / "registry").mkdir()
-    (folder / "registry" / "small.yaml").write_text(SEQUENCE)
-    (config,) = resolve(Request(folder, sequence="small", methods=("moextend:scope=auto,layers=first",)))
-    made = open_run(config, folder / "runs")
-    runner.run(made.folder)
-    return made
+    small_workspace(folder, ["tiny-attributes", "tiny-counting"], ["tiny-facts"], limit=10)
+    return finished(folder, "moextend:scope=auto,layers=first")
 
 
 def call(*words: str) -> Any:

@@ -12,23 +12,11 @@ from typer.testing import CliRunner
 
 import moextend
 from moextend.bench.exporting import stage
-from moextend.bench.run import runner
-from moextend.bench.run.opening import open_run
-from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError, UnknownName
+from tests.bench.small import finished, small_workspace
 
 LIMIT = 40
-SEQUENCE = f"""
-sequence: small
-version: 1
-base: {{model: tiny, vision: tiny}}
-align: {{task: tiny-captions, steps: 4, batch_size: 8, learning_rate: 3.0e-3}}
-stages: [{{task: tiny-attributes}}, {{task: tiny-counting}}]
-retention: [tiny-textqa, tiny-facts]
-train: {{steps: 8, batch_size: 8, learning_rate: 5.0e-3}}
-scoring: {{batch_size: 10, limit: {LIMIT}}}
-"""
 PAPER = "moextend:routing=paper,calibration=false,layers=all,scope=all"
 SCORE = """
 import json, sys
@@ -44,15 +32,11 @@ print("RESULT", json.dumps({{name: 100 * each["acc,none"] for name, each in foun
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> dict[str, RunDir]:
-    folder = tmp_path_factory.mktemp("exports")
-    (folder / "registry").mkdir()
-    (folder / "registry" / "small.yaml").write_text(SEQUENCE)
-    made = {}
-    for config in resolve(Request(folder, sequence="small", methods=("lora", PAPER))):
-        run = open_run(config, folder / "runs")
-        runner.run(run.folder)
-        made["lora" if run.folder.name.startswith("lora") else "paper"] = run
-    return made
+    stages, text = ["tiny-attributes", "tiny-counting"], ["tiny-textqa", "tiny-facts"]
+    folder = small_workspace(
+        tmp_path_factory.mktemp("exports"), stages, text, limit=LIMIT, steps=8, batch_size=8
+    )
+    return {"lora": finished(folder, "lora"), "paper": finished(folder, PAPER)}
 
 
 def exported(source: Path, form: str, out: Path) -> None:

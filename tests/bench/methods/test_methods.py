@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,106 +12,14 @@ from typing import Any, cast
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 import moextend
 from moextend.bench import methods
 from moextend.bench.methods import ewc
-from moextend.bench.methods.method import Stage
-from moextend.bench.run.stage_data import stage_data
-from moextend.bench.task import find_task
 from moextend.data.conversations import Conversation
 from moextend.extension import tensor_files
-from moextend.model.batches import Collator
-from moextend.training.loop import Report, train
 from moextend.training.settings import Settings
-
-TASKS = ("tiny-attributes", "tiny-counting")
-SPECS = ["zero-shot", "full-ft", "lora", "lora-per-task", "lora-per-task:task=inferred", "replay",
-         "replay:over=full-ft", "ewc", "ewc:over=full-ft", "lwf", "lwf:over=full-ft", "o-lora", "moe-lora",
-         "moextend", "moextend:scope=auto", "moextend:scope=all", "moextend:routing=paper,scope=all",
-         "moextend:routing=slot,scope=all"]  # fmt: skip
-
-
-@dataclass
-class World:
-    """Two tasks with a few items each, and the folders of their stages."""
-
-    data: dict[str, Any]
-    folder: Path
-
-    def stage(self, index: int) -> Stage:
-        task = TASKS[index - 1]
-        earlier = [(name, self.folder / name) for name in TASKS[: index - 1]]
-        return Stage(
-            index, task, self.data[task].learn[:48], self.data[task].held_out[:24], [], index,
-            self.folder / task, earlier, lambda name: self.data[name].learn[:48], batch_size=8,
-        )  # fmt: skip
-
-
-@dataclass
-class ShortLoop:
-    """The training loop with few steps; keeps its arguments."""
-
-    model: moextend.MultimodalLM
-    stage: Stage
-    steps: int = 3
-    seen: dict[str, Any] = field(default_factory=dict)
-
-    def __call__(
-        self, *, learning_rate: float | None = None, data: Sequence[Conversation] | None = None,
-        extra_loss: Any = None, rates: Any = None, steps: int | None = None, phase: str = "train",
-    ) -> Report:  # fmt: skip
-        self.seen = {"data": data, "extra_loss": extra_loss, "rates": rates}
-        settings = Settings(
-            steps=self.steps, batch_size=8, learning_rate=learning_rate or 5e-3, seed=self.stage.seed
-        )
-        folder = self.stage.folder / f"{phase}-in-flight"
-        return train(
-            self.model, self.stage.data if data is None else data, settings,
-            folder=folder, extra_loss=extra_loss, rates=rates,
-        )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> dict[str, Any]:
-    workspace = tmp_path_factory.mktemp("world")
-    return {name: stage_data([find_task(name, workspace)], workspace, 0) for name in TASKS}
-
-
-@pytest.fixture
-def world(data: dict[str, Any], tmp_path: Path) -> World:
-    return World(data, tmp_path)
-
-
-def loaded() -> moextend.MultimodalLM:
-    return moextend.load("tiny", vision="tiny")
-
-
-@torch.no_grad()
-def logits(model: moextend.MultimodalLM, conversations: Sequence[Conversation]) -> Tensor:
-    collate = Collator(model.tokenizer, model.modalities)
-    batch = collate(list(conversations))
-    found: Tensor = model(**batch)["logits"]
-    return found
-
-
-def learn(
-    world: World, spec: str, stages: int = 2, steps: int = 3, workspace: Path | None = None
-) -> tuple[moextend.MultimodalLM, list[Any]]:
-    """The model after these stages, and what each stage's loop was given last."""
-    method = methods.parse(spec, workspace=workspace).make()
-    model, seen = loaded(), []
-    method.start(model, 0)
-    for index in range(1, stages + 1):
-        stage = world.stage(index)
-        loop = ShortLoop(model, stage, steps)
-        facts = method.learn(model, stage, loop)
-        assert facts["trained_parameters"] > 0 or spec == "zero-shot"
-        assert not (facts.keys() & method.prepare_inference(model, stage).keys())
-        method.save(model, stage)
-        seen.append(loop.seen)
-    return model, seen
+from tests.bench.methods.short import SPECS, TASKS, World, learn, loaded, logits, restored
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -144,11 +51,11 @@ def test_a_method_starts_as_the_base_and_is_restored_bit_for_bit(world: World, s
 def test_methods_that_are_given_the_task_keep_it_bit_for_bit(world: World, spec: str) -> None:
     method = methods.parse(spec).make()
     sees = world.data[TASKS[0]].held_out[:4]
+    model, _ = learn(world, spec)
     found = []
-    for stages in (1, 2):
-        model, _ = learn(World(world.data, world.folder / str(stages)), spec, stages)
-        method.select(model, TASKS[0], TASKS[:stages])
-        found.append(logits(model, sees))
+    for stages, each in ((1, restored(world, method, 1)), (2, model)):
+        method.select(each, TASKS[0], TASKS[:stages])
+        found.append(logits(each, sees))
     assert torch.equal(*found)
 
 
@@ -206,7 +113,7 @@ def drift(world: World, spec: str) -> float:
 
 def test_ewc_protects_important_weights(world: World) -> None:
     free, held = (
-        drift(World(world.data, world.folder / name), f"ewc:strength={strength}")
+        drift(replace(world, folder=world.folder / name), f"ewc:strength={strength}")
         for name, strength in (("free", 1e-9), ("held", 1e9))
     )
     assert held < 0.7 * free
@@ -220,9 +127,9 @@ def test_lwf_distils_the_previous_model(world: World) -> None:
     row = world.data[TASKS[1]].held_out[:16]
     moved = []
     for name, weight in (("free", 1e-9), ("held", 1e3)):
-        part = World(world.data, world.folder / name)
-        before, _ = learn(part, f"lwf:weight={weight}", stages=1, steps=12)
-        after, _ = learn(part, f"lwf:weight={weight}", stages=2, steps=12)
+        part, spec = replace(world, folder=world.folder / name), f"lwf:weight={weight}"
+        after, _ = learn(part, spec, steps=12)
+        before = restored(part, methods.parse(spec).make(), 1)
         old, new = (logits(model, row).log_softmax(-1) for model in (before, after))
         moved.append(float((old.exp() * (old - new)).sum(-1).mean()))
     assert moved[1] < 0.3 * moved[0]
@@ -233,7 +140,8 @@ def test_o_lora_keeps_adapters_orthogonal(world: World) -> None:
 
     overlap = []
     for name, weight in (("free", 0.0), ("held", 0.5)):
-        model, _ = learn(World(world.data, world.folder / name), f"o-lora:orthogonality={weight}", steps=12)
+        part = replace(world, folder=world.folder / name)
+        model, _ = learn(part, f"o-lora:orthogonality={weight}", steps=12)
         total = 0.0
         for layer in adapters.layers(model):
             blocks = getattr(layer, "num_experts", 1)

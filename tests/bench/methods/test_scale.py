@@ -14,15 +14,13 @@ from moextend.bench.methods.method import Method
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
 from moextend.moe import attach
-from tests.bench.methods.test_methods import SPECS, TASKS, World, data, learn, loaded, logits, world
-
-__all__ = ["data", "world"]
+from tests.bench.methods.short import SPECS, TASKS, World, learn, learned, loaded, logits
 
 TEXT = [Conversation((("anna lives in", " oslo ."),))]
 SCALED = [spec for spec in SPECS if spec != "zero-shot"]
 
 
-def restored(world: World, method: Method) -> moextend.MultimodalLM:
+def scaling(world: World, method: Method) -> moextend.MultimodalLM:
     """A model that scales what the two stages learned."""
     model = loaded()
     method.start(model, 0)
@@ -34,9 +32,8 @@ def restored(world: World, method: Method) -> moextend.MultimodalLM:
 
 @pytest.mark.parametrize("spec", SCALED)
 def test_a_method_goes_from_the_base_to_its_last_model(world: World, spec: str) -> None:
-    learn(world, spec)
-    method = methods.parse(spec).make()
-    model = restored(world, method)
+    world, method = learned(world, spec), methods.parse(spec).make()
+    model = scaling(world, method)
     sees = world.data[TASKS[1]].held_out[:4]
     plain = loaded()
     base, base_text = logits(plain, sees), logits(plain, TEXT)
@@ -73,9 +70,8 @@ def test_a_method_goes_from_the_base_to_its_last_model(world: World, spec: str) 
 
 @pytest.mark.parametrize("spec", [s for s in SCALED if methods.parse(s).kind.scales == "each"])
 def test_a_stage_can_be_left_out(world: World, spec: str) -> None:
-    learn(world, spec)
-    method = methods.parse(spec).make()
-    model = restored(world, method)
+    world, method = learned(world, spec), methods.parse(spec).make()
+    model = scaling(world, method)
     sees = world.data[TASKS[0]].held_out[:4]
     whole = method.select(model, TASKS[0], TASKS)
     if spec == "moextend:routing=paper,scope=all":
@@ -99,7 +95,7 @@ def test_weights_are_interpolated_linearly(world: World) -> None:
     model, _ = learn(world, "full-ft")
     tuned = {name: p.detach().clone() for name, p in model.lm.named_parameters()}
     method = methods.parse("full-ft").make()
-    model = restored(world, method)
+    model = scaling(world, method)
     base = dict(loaded().lm.named_parameters())
     method.scale(model, TASKS[0], dict.fromkeys(TASKS, 0.25))
     for name, p in model.lm.named_parameters():

@@ -14,33 +14,19 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from moextend.bench.report.verify import verify
-from moextend.bench.run import runner
-from moextend.bench.run.opening import open_run
-from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import RunDir
 from moextend.cli.main import app
 from moextend.util import files
-
-SEQUENCE = """
-sequence: small
-version: 1
-base: {model: tiny, vision: tiny}
-align: {task: tiny-captions, steps: 2, batch_size: 4, learning_rate: 3.0e-3}
-stages: [{task: tiny-reading}]
-retention: [tiny-textqa]
-train: {steps: 4, batch_size: 4, learning_rate: 5.0e-3}
-scoring: {batch_size: 8, limit: 20}
-"""
+from tests.bench.small import finished, small_workspace
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> Path:
     """Workspace with one done run."""
-    folder = tmp_path_factory.mktemp("verify")
-    (folder / "registry").mkdir()
-    (folder / "registry" / "small.yaml").write_text(SEQUENCE)
-    (config,) = resolve(Request(folder, sequence="small", methods=("lora",)))
-    runner.run(open_run(config, folder / "runs").folder)
+    folder = small_workspace(
+        tmp_path_factory.mktemp("verify"), ["tiny-reading"], ["tiny-textqa"], limit=20, together=8
+    )
+    finished(folder, "lora")
     return folder
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from moextend.bench.data import open_items
 from moextend.bench.run.launch import launch
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
@@ -41,7 +42,9 @@ class Silent:
 
 
 @pytest.fixture
-def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
+def written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forked_workers: str, small_world: None
+) -> dict[Path, bytes]:
     """A run by a true worker with secrets all around it: what it wrote, by path."""
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
@@ -60,6 +63,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes
     text = text.replace("licence: Apache-2.0", f"licence: {LOGIN}")
     task.write_text(text.replace("test: test}", f"test: test, prepare: 'Fetch {LOGIN}'}}"))
     (config,) = resolve(Request(workspace=workspace, sequence="small"))
+    open_items(config.task_spec("secret-counting"), "train", workspace)  # small, also for the worker
     run = open_run(config, workspace / "runs")
     launch([run.folder], jobs=1, view=Silent())
     assert read_status(run.folder).state == "done", read_status(run.folder).error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,6 @@ from moextend.bench.report.backends import backend_notes
 from moextend.bench.report.collect import collect, some
 from moextend.bench.run import runner, server_process
 from moextend.bench.run.complete import lacks, unproved
-from moextend.bench.run.opening import open_run
-from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import PARITY, RunDir
 from moextend.bench.run.server_process import started
@@ -23,21 +22,24 @@ from moextend.bench.score.served.client import Client, ServerFailed
 from moextend.bench.score.served.proof import ParityRefused
 from moextend.bench.store.node import OFF
 from moextend.errors import InputError
-from tests.bench.score.served.conftest import COMMAND, ROOT
+from tests.bench.score.served.conftest import ROOT, stock_command
+from tests.bench.small import opened, small_workspace
 
-SEQUENCE = """
-sequence: small
-version: 1
-base: {model: tiny, vision: tiny}
-align: {task: tiny-captions, steps: 2, batch_size: 4, learning_rate: 3.0e-3}
-stages: [{task: tiny-counting}]
-retention: [tiny-facts]
-train: {steps: 3, batch_size: 4, learning_rate: 3.0e-3}
-scoring: {batch_size: 10, limit: 12}
-"""
+__all__ = ["stock_command"]
+
+Backend = Callable[[str], dict[str, Any]]
 pytestmark = pytest.mark.timeout(1200)  # several servers are started
 
-SERVED = {"backend": "openai", "serve": f"{COMMAND} {{folder}} {{port}}", "tasks": "text", "parity": 4}
+
+@pytest.fixture(scope="module")
+def backend(stock_command: tuple[str, ...]) -> Backend:
+    """Settings of a backend that starts servers of a folder."""
+
+    def of(words: str) -> dict[str, Any]:
+        command = f"{shlex.join(stock_command)} {words}"
+        return {"backend": "openai", "serve": command, "tasks": "text", "parity": 4}
+
+    return of
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,15 +55,11 @@ def alone() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
-    (folder / "registry").mkdir()
-    (folder / "registry" / "small.yaml").write_text(SEQUENCE)
-    return folder
+    return small_workspace(folder, ["tiny-counting"], ["tiny-facts"], limit=12, steps=3)
 
 
 def prepared(workspace: Path, runs: str, backend: dict[str, Any] | None = None) -> RunDir:
-    request = Request(workspace=workspace, sequence="small", methods=("full-ft",), backend=backend)
-    (config,) = resolve(request)
-    return open_run(config, workspace / runs)
+    return opened(workspace, "full-ft", runs, backend=backend)
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +70,8 @@ def in_process(workspace: Path) -> RunDir:
 
 
 @pytest.fixture(scope="module")
-def served(workspace: Path) -> RunDir:
-    run = prepared(workspace, "served", SERVED)
+def served(workspace: Path, backend: Backend) -> RunDir:
+    run = prepared(workspace, "served", backend("{folder} {port}"))
     runner.run(run.folder)
     return run
 
@@ -123,9 +121,10 @@ def test_without_a_parity_check_no_table_shows_the_run_until_it_is_checked(serve
 
 
 @pytest.mark.slow
-def test_a_server_with_other_answers_stops_the_run_before_it_trains(workspace: Path) -> None:
-    wrong = {**SERVED, "serve": f"{COMMAND} {ROOT}/registry/models/tiny/lm {{port}} bos"}
-    run = prepared(workspace, "wrong", wrong)
+def test_a_server_with_other_answers_stops_the_run_before_it_trains(
+    workspace: Path, backend: Backend
+) -> None:
+    run = prepared(workspace, "wrong", backend(f"{ROOT}/registry/models/tiny/lm {{port}} bos"))
     with pytest.raises(ServerFailed, match="log-probabilities for a prompt of 32 tokens"):
         runner.run(run.folder)
     assert read_status(run.folder).state == "failed"
@@ -133,10 +132,9 @@ def test_a_server_with_other_answers_stops_the_run_before_it_trains(workspace: P
 
 
 @pytest.mark.slow
-def test_a_run_refuses_a_server_of_the_base_for_a_stage(workspace: Path) -> None:
+def test_a_run_refuses_a_server_of_the_base_for_a_stage(workspace: Path, backend: Backend) -> None:
     """The command forgets {folder}: every stage would be scored as the base."""
-    base = {**SERVED, "serve": f"{COMMAND} {ROOT}/registry/models/tiny/lm {{port}}"}
-    run = prepared(workspace, "base", base)
+    run = prepared(workspace, "base", backend(f"{ROOT}/registry/models/tiny/lm {{port}}"))
     with pytest.raises(ParityRefused, match=r"does not have the weights of stage 1.*It serves the base"):
         runner.run(run.folder)
     assert set(run.cells()) == {(0, "tiny-counting"), (0, "tiny-facts"), (1, "tiny-counting")}

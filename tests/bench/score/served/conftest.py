@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -19,17 +19,24 @@ from moextend.bench.run.server_process import free_port, stop
 from moextend.bench.score.served.client import Client
 from moextend.bench.score.served.proof import BASE, Known
 from moextend.export.writing import save_stock
+from tests import preloaded
 
 ROOT = Path(__file__).parents[4]
 SKILL = "skill"
-COMMAND = f"{sys.executable} -m tests.bench.score.served.stock_server"
+SERVER = Path(__file__).with_name("stock_server.py")
+
+
+@pytest.fixture(scope="session")
+def stock_command(fork_server: str) -> tuple[str, ...]:
+    """Starts a server of FOLDER PORT [FAULT], in a forked process: a new one would import for seconds."""
+    return preloaded.client_command(fork_server, str(SERVER))
 
 
 @contextmanager
-def stock_server(folder: Path | str, *fault: str) -> Iterator[Client]:
+def serving(command: Sequence[str], folder: Path | str, *fault: str) -> Iterator[Client]:
     port = free_port()
     process = subprocess.Popen(
-        [*COMMAND.split(), str(folder), str(port), *fault], cwd=ROOT, start_new_session=True,
+        [*command, str(folder), str(port), *fault], cwd=ROOT, start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     try:
@@ -69,15 +76,17 @@ def stock_folder(skilled: MultimodalLM, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
-def serve() -> Iterator[Callable[..., Client]]:
-    """Starts a server of (folder, fault), once for all tests."""
+def serve(stock_command: tuple[str, ...], stock_folder: Path) -> Iterator[Callable[..., Client]]:
+    """Starts a server of (folder, fault), once for all tests; of the extension in a process without this package."""
+    plain = (sys.executable, str(SERVER))
     with ExitStack() as stack:
         known: dict[tuple[str, ...], Client] = {}
 
         def get(folder: Path, *fault: str) -> Client:
             key = (str(folder), *fault)
             if key not in known:
-                known[key] = stack.enter_context(stock_server(folder, *fault))
+                command = plain if key == (str(stock_folder),) else stock_command
+                known[key] = stack.enter_context(serving(command, folder, *fault))
             return known[key]
 
         yield get

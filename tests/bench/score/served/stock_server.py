@@ -1,6 +1,6 @@
 """A small server of the OpenAI protocol over plain transformers, written from the public API reference.
 
-``python -m tests.bench.score.served.stock_server FOLDER PORT [FAULT]``. It knows nothing of this package, and computes
+``python stock_server.py FOLDER PORT [FAULT]``. It knows nothing of this package, and computes
 one prompt at a time without padding. FAULT: `no-echo` gives no log-probabilities of the prompt, as many servers do;
 `bos` adds a token to each prompt; `text` answers every prompt by a word of its own.
 """

@@ -24,23 +24,11 @@ from moextend.bench.score.text.harness import load, run
 from moextend.bench.scoring import Scoring
 from moextend.bench.task import TaskSpec, read_task
 from moextend.util import content
+from tests.bench.score.lm_tasks import generation
 
 Serve = Callable[..., Client]
 TOLERANCE = 1e-3
-GENERATE = """
-task: names
-dataset_path: json
-dataset_kwargs:
-  data_files: {test: "{folder}/names.jsonl"}
-test_split: test
-output_type: generate_until
-doc_to_text: "{{question}}"
-doc_to_target: "{{answer}}"
-generation_kwargs: {until: ["."], max_gen_toks: 4, do_sample: false}
-metric_list:
-  - {metric: exact_match, aggregation: mean, higher_is_better: true}
-metadata: {version: 1}
-"""
+GENERATE = generation("names", "names.jsonl", "{{question}}", "{{answer}}", 4)
 QUESTIONS = ["anna lives in", "2 plus 3 equals", "the dog of anna is", "a red circle is", "7 plus 1 equals"]
 
 

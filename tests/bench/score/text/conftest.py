@@ -13,6 +13,7 @@ from moextend.bench.score.evaluate import score_cell
 from moextend.bench.score.records import Cell
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import TaskSpec, TextTask
+from tests.bench.score.lm_tasks import generation
 
 WORDS = ["red", "blue", "green", "one", "two", "three", "is", "the", "sky", "car", "Q", "A:", "what", "."]
 
@@ -32,20 +33,7 @@ metric_list:
 metadata: {{version: 1}}
 """
 FEWSHOT = "fewshot_split: train\nnum_fewshot: 2\n"
-GENERATE = """
-task: says
-dataset_path: json
-dataset_kwargs:
-  data_files: {test: "{folder}/data/one.jsonl"}
-test_split: test
-output_type: generate_until
-doc_to_text: "{{context}}"
-doc_to_target: "{{choices[gold]}}"
-generation_kwargs: {until: ["."], max_gen_toks: 3, do_sample: false}
-metric_list:
-  - {metric: exact_match, aggregation: mean, higher_is_better: true}
-metadata: {version: 1}
-"""
+GENERATE = generation("says", "data/one.jsonl", "{{context}}", "{{choices[gold]}}", 3)
 GROUP = """
 group: both
 task: [first, second]
