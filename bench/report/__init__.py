@@ -8,12 +8,15 @@ from typing import Literal
 
 from moextend.bench.references import Reference
 from moextend.bench.report.ablations import ablation_tables
+from moextend.bench.report.audit import audit_tables
 from moextend.bench.report.collect import Experiment, left_out_notes
 from moextend.bench.report.comparison import MARGIN, comparison_table
 from moextend.bench.report.costs import costs_table
 from moextend.bench.report.forgetting import forgetting_table
+from moextend.bench.report.items import ItemReader
 from moextend.bench.report.matrix import matrix_tables
 from moextend.bench.report.orders import difference_tables, orders_tables
+from moextend.bench.report.over_orders import over_orders_tables
 from moextend.bench.report.published import published_tables
 from moextend.bench.report.ranks import ranked
 from moextend.bench.report.readings import kinds_table, readings_table
@@ -49,6 +52,7 @@ View = Literal[
     "readings",
     "rewind",
     "subsets",
+    "audit",
 ]
 """What is shown of the results; `bench report` has an option for each."""
 EMPTY: dict[View, tuple[str, str]] = {
@@ -125,13 +129,18 @@ def _with_left_out(experiment: Experiment, tables: list[Table]) -> list[Table]:
 def _measured(experiment: Experiment, view: View, baseline: str | None, margin: float) -> list[Table]:
     several: dict[View, Callable[[Experiment], list[Table]]] = {
         "matrix": matrix_tables, "routing": routing_tables, "ablations": ablation_tables,
-        "rewind": rewind_tables, "subsets": subsets_tables,
+        "rewind": rewind_tables, "subsets": subsets_tables, "audit": audit_tables,
     }  # fmt: skip
     if view in several:
         return several[view](experiment)
     if view == "comparison":
         assert baseline is not None, "the view's own argument"
-        return [comparison_table(experiment, baseline, margin), *difference_tables(experiment, baseline)]
+        reader = ItemReader()
+        return [
+            comparison_table(experiment, baseline, margin, reader),
+            *over_orders_tables(experiment, baseline, margin, reader),
+            *difference_tables(experiment, baseline),
+        ]
     found: dict[View, list[Callable[[Experiment], Table | None]]] = {
         "tasks": [tasks_table], "text": [text_table], "costs": [costs_table],
         "readings": [readings_table, kinds_table], "forgetting": [forgetting_table],

@@ -74,7 +74,7 @@ def comparison_table(
         metric: list(_tests(Measured(reader, partial(metric_weights, metric)), groups, baseline))
         for metric in [*METRICS.values(), CHANGE]
     }
-    sections = [_section(rows, metric, margin) for metric, rows in tests.items()]
+    sections = [section(rows, metric, margin) for metric, rows in tests.items()]
     return Table(
         f"{experiment.name}-comparison",
         f"{experiment.name}: differences from {baseline}",
@@ -171,14 +171,21 @@ def _tests(measured: Measured, groups: Groups, baseline: str) -> Iterator[Test]:
     for (method, order), group in groups.items():
         if method == baseline:
             continue
-        if is_row_zero(baseline):
-            pairs = [(measured(mine), measured(mine, at=0)) for mine in group]
-        else:
-            met = same_seeds(group, groups.get((baseline, order), []))
-            pairs = [(measured(mine), measured(other)) for mine, other in met]
+        pairs = list(pairs_of(measured, groups, method, order, baseline).values())
         found = differences(pairs)
         if found is not None:
             yield Test(row_name(group), *found, untouched=bool(pairs) and all(map(text_untouched, group)))
+
+
+def pairs_of(
+    measured: Measured, groups: Groups, method: str, order: str, baseline: str
+) -> dict[int, tuple[Measure | None, Measure | None]]:
+    """Seed -> the metric of the method and of the baseline in one order; only seeds that both have."""
+    group = groups[method, order]
+    if is_row_zero(baseline):
+        return {mine.config.seed: (measured(mine), measured(mine, at=0)) for mine in group}
+    met = same_seeds(group, groups.get((baseline, order), []))
+    return {mine.config.seed: (measured(mine), measured(other)) for mine, other in met}
 
 
 def is_row_zero(baseline: str) -> bool:
@@ -198,7 +205,7 @@ def metric_weights(metric: str, result: Result, at: int | None) -> Weights | Non
     return None if found is None else {(t, result.tasks[i]): weight for (t, i), weight in found.items()}
 
 
-def _section(tests: Sequence[Test], metric: str, margin: float) -> list[list[Value]]:
+def section(tests: Sequence[Test], metric: str, margin: float) -> list[list[Value]]:
     """The rows of one metric, which are one family of tests; only ACC has rows where nothing can be compared."""
     if metric != METRICS["acc"] and not any(test.values for test in tests):
         return []

@@ -23,6 +23,7 @@ from moextend.bench.report.comparison import differences, is_row_zero
 from moextend.bench.report.forgetting import text_untouched
 from moextend.bench.report.items import ItemReader
 from moextend.bench.report.media import media_of
+from moextend.bench.stats import planning
 from moextend.errors import InputError, UnknownName
 
 Verdict = Literal["kept", "lost", "cannot tell"]
@@ -243,27 +244,12 @@ def _judged(check: Check, margin: float, p_kept: float, p_lost: float, tests: in
 def _items_needed(check: Check, margin: float, level: float) -> int | None:
     """Items with which a true difference of 0 is found to be kept with 80% power, by these variances.
 
-    The part of the items' variance that was seen falls as 1/n, the part that stands for unseen pairs as 1/n^2. None:
-    no number of items suffices, since the seeds vary too much.
+    None: no number of items suffices, since the seeds vary too much.
     """
     found = check.found
     assert found is not None
-    seen = max(found.item_variance - stats.unseen(100.0, found.clusters), 0.0)
-
-    def enough(times: float) -> bool:
-        clusters = int(found.clusters * times)
-        variance = seen / times + stats.unseen(100.0, clusters)
-        return replace(found, item_variance=variance, clusters=clusters).resolves(2 * level) <= margin
-
-    low, high = 0.0, 40.0  # log2 of how many times the items
-    if enough(2**low):
-        return check.items
-    if not enough(2**high):
-        return None
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (low, middle) if enough(2**middle) else (middle, high)
-    return math.ceil(check.items * 2**high)
+    times = planning.items_needed(planning.pilot_of(found), planning.Design(found.seeds), margin, 2 * level)
+    return None if times is None else max(check.items, math.ceil(check.items * times))
 
 
 def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margin: float) -> list[str]:

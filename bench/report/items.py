@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -73,6 +73,23 @@ class Parts:
     """[G], whether the cluster has items in this metric."""
     floor: float
     """See stats.unseen."""
+
+
+def mean_parts(found: Sequence[Parts]) -> Parts:
+    """The mean of a metric over several runs, as a sum over the clusters of all."""
+    import numpy as np
+
+    size = max(len(parts.sums) for parts in found)
+
+    def padded(name: str) -> Array:
+        return np.array([np.pad(getattr(one, name), (0, size - len(one.sums))) for one in found])
+
+    return Parts(
+        padded("sums").mean(0),
+        padded("deviations").mean(0),
+        padded("present").max(0),
+        max(parts.floor for parts in found),
+    )
 
 
 class ItemReader:

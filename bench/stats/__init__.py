@@ -36,6 +36,12 @@ class Contrast:
     """Number of clusters over all tasks: images, or single items."""
     changed: int
     """Number of clusters in which the two methods differ."""
+    unseen: float = 0.0
+    """Part of `item_variance` that stands for unseen clusters; see `unseen`."""
+    own_items: float = 0.0
+    """Variance of one seed's difference from items that affect this seed alone; part of the variance over seeds."""
+    item_error: float = 0.0
+    """Standard error of `item_variance`."""
 
     @property
     def error(self) -> float:
@@ -120,7 +126,15 @@ def contrast(values: Sequence[float], deviations: Array, *, changed: int, floor:
 
     seed, item = variances(np.asarray(values, float), deviations)
     return Contrast(
-        fmean(values), float(seed), float(item) + floor, len(values), deviations.shape[-1], changed
+        fmean(values),
+        float(seed),
+        float(item) + floor,
+        len(values),
+        deviations.shape[-1],
+        changed,
+        unseen=floor,
+        own_items=own_items(deviations),
+        item_error=item_error(deviations),
     )
 
 
@@ -148,6 +162,29 @@ def variances(values: Array, deviations: Array) -> tuple[Array, Array]:
     both = (deviations.sum(-2) ** 2).sum(-1)
     shared = small * (both - own) / (seeds * (seeds - 1))
     return values.var(-1, ddof=1) / seeds, np.maximum(shared, 0.0)
+
+
+def own_items(deviations: Array) -> float:
+    """Variance of one seed's difference from what items add in that seed alone; deviations [S, G], 0 for one seed.
+
+    The mean variance of a seed's item errors less the mean covariance of two seeds, at least 0.
+    """
+    import numpy as np
+
+    seeds, groups = deviations.shape
+    if seeds == 1:
+        return 0.0
+    single = groups / max(groups - 1, 1) * (deviations**2).sum() / seeds
+    shared = variances(np.zeros(seeds), deviations)[1]
+    return max(float(single - shared), 0.0)
+
+
+def item_error(deviations: Array) -> float:
+    """Standard error of the items' variance of `variances`, with clusters as sampling units; deviations [S, G]."""
+    seeds, groups = deviations.shape
+    own = (deviations**2).sum(0)
+    each = own if seeds == 1 else (deviations.sum(0) ** 2 - own) / (seeds * (seeds - 1))
+    return float((groups * each.var(ddof=1)) ** 0.5)
 
 
 def half_width(level: Any, seed_variance: Any, item_variance: Any, *, seeds: int, clusters: int) -> Any:
@@ -184,22 +221,45 @@ def detectable(
     power: float = POWER,
 ) -> float:
     """Least true difference that a test at `level` detects with `power`, given these variances."""
-    import numpy as np
-    from scipy.special import chdtri, ndtr
-
+    bars = _bars(level, seed_variance, item_variance, seeds, clusters)
     error = (seed_variance + item_variance) ** 0.5
     if error == 0:
         return 0.0
+    low, high = 0.0, float(bars.max()) + 10 * float(error)
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _found(middle, bars, error) < power else (low, middle)
+    return high
+
+
+def power_of(
+    difference: float, level: float, seed_variance: Any, item_variance: Any, *, seeds: int, clusters: int
+) -> Any:
+    """Probability, 0..1, that a two-sided test at `level` finds a true `difference`; variances broadcast."""
+    import numpy as np
+
+    bars = _bars(level, seed_variance, item_variance, seeds, clusters)
+    error = np.sqrt(np.asarray(seed_variance) + item_variance)
+    return np.where(error > 0, _found(difference, bars, np.where(error > 0, error, 1.0)), difference != 0)
+
+
+def _bars(level: float, seed_variance: Any, item_variance: Any, seeds: int, clusters: int) -> Array:
+    """Half-widths [..., D] of the test in equally likely repetitions, which estimate the variance over seeds again."""
+    import numpy as np
+    from scipy.special import chdtri
+
     drawn = np.array([1.0])  # the seeds' variance that a repetition would see, as a multiple of the true one
     if seeds > 1:
         drawn = chdtri(seeds - 1, (np.arange(200) + 0.5) / 200) / (seeds - 1)
-    bar = half_width(level, seed_variance * drawn, item_variance, seeds=seeds, clusters=clusters)
-    low, high = 0.0, float(np.max(bar)) + 10 * float(error)
-    for _ in range(40):
-        middle = (low + high) / 2
-        found = ndtr((middle - bar) / error).mean() + ndtr((-middle - bar) / error).mean()
-        low, high = (middle, high) if found < power else (low, middle)
-    return high
+    over_seeds, items = np.asarray(seed_variance)[..., None] * drawn, np.asarray(item_variance)[..., None]
+    return np.asarray(half_width(level, over_seeds, items, seeds=seeds, clusters=clusters))
+
+
+def _found(difference: float, bars: Array, error: Any) -> Any:
+    from scipy.special import ndtr
+
+    spread = error[..., None] if getattr(error, "ndim", 0) else error
+    return ndtr((difference - bars) / spread).mean(-1) + ndtr((-difference - bars) / spread).mean(-1)
 
 
 def clustered_error(values: Sequence[float], clusters: Sequence[Hashable]) -> float | None:

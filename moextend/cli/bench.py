@@ -6,7 +6,19 @@ from collections.abc import Callable
 
 import typer
 
-from moextend.cli import contents, figures, jobs, papers, reports, runs, serving, sharing, storing, verifying
+from moextend.cli import (
+    contents,
+    figures,
+    jobs,
+    papers,
+    planning,
+    reports,
+    runs,
+    serving,
+    sharing,
+    storing,
+    verifying,
+)
 from moextend.cli.command import Command
 
 app = typer.Typer(
@@ -24,6 +36,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "move-task": (contents.move_task, "moextend bench move-task tiny-counting --to 1"),
     "remove-task": (contents.remove_task, "moextend bench remove-task tiny-counting"),
     "remove-run": (contents.remove_run, "moextend bench remove-run tiny/lora-s0"),
+    "audit": (planning.audit, "moextend bench audit tiny --strict"),
     "run": (runs.run, "moextend bench run --method lora --method moextend --seed 0,1,2"),
     "status": (runs.status, "moextend bench status"),
     "logs": (jobs.logs, "moextend bench logs tiny/lora-s0 --follow"),
@@ -33,6 +46,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "figures": (figures.figures, "moextend bench figures tiny --out figures/"),
     "paper": (papers.paper, "moextend bench paper tiny --out paper/"),
     "gate": (reports.gate, "moextend bench gate tiny --margin 1 --junit gate.xml"),
+    "power": (planning.power, "moextend bench power tiny --method lora --effect 3"),
     "explain": (reports.explain, "moextend bench explain tiny/lora-s0 3 tiny-attributes"),
     "verify": (verifying.verify, "moextend bench verify tiny/lora-s0"),
     "gc": (storing.gc, "moextend bench gc --dry-run"),

@@ -69,6 +69,10 @@ def report(
             "--subsets", help="Who helps and who hurts whom: stages left out (bench run --subsets)."
         ),
     ] = False,
+    audit: Annotated[
+        bool,
+        typer.Option("--audit", help="What the tasks can measure: headroom, duplicates, skew (bench audit)."),
+    ] = False,
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -124,7 +128,7 @@ def report(
     compared = baseline is not None
     more: dict[View, bool] = {
         "tasks": tasks, "text": text, "ablations": ablations, "routing": routing, "readings": readings,
-        "rewind": rewind, "subsets": subsets,
+        "rewind": rewind, "subsets": subsets, "audit": audit,
     }  # fmt: skip
     views = [f"--{name}" for name, given in {**more, "matrix": matrix, "costs": costs}.items() if given]
     if items:

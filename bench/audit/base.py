@@ -1,0 +1,93 @@
+"""What the base answers: row 0 of a kept run of the sequence, or answers that are made now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moextend.bench import methods
+from moextend.bench.run.launch import launch
+from moextend.bench.run.live import view
+from moextend.bench.run.opening import open_run
+from moextend.bench.run.plan import Request, resolve
+from moextend.bench.run.rundir import Cell, RunDir, find_runs
+from moextend.bench.score.kept import read_predictions
+from moextend.bench.score.vqa import ItemScore, score_items
+from moextend.bench.scorers import search
+from moextend.bench.sequence import SequenceSpec
+from moextend.errors import MoextendError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SMALL = "tiny"
+"""Base of the package that answers within a minute."""
+
+
+@dataclass(frozen=True)
+class BaseRow:
+    """Row 0 of a run."""
+
+    run: RunDir | None = None
+    cells: Mapping[str, Cell] | None = None
+    reason: str = ""
+    """Why there is none."""
+
+    def cell(self, task: str) -> Cell | None:
+        """Score of a task; None if it is not known."""
+        return (self.cells or {}).get(task)
+
+    def items(self, task: str) -> list[ItemScore]:
+        """Scores of the items of a task about media; empty if they are not known."""
+        cell = self.cell(task)
+        if cell is None or cell.predictions is None or self.run is None or cell.by_lm_eval:
+            return []
+        search(self.run.config.workspace)
+        return score_items(read_predictions(self.run.folder / cell.predictions), cell.scorer)[1]
+
+
+def base_row(
+    sequence: SequenceSpec, workspace: Path, runs: Path, *, answer: bool | None, console: Console
+) -> BaseRow:
+    """Row 0 of a kept run with the same settings; else of a run of the base alone, in the cache of the workspace.
+
+    Args:
+        console: where the progress of these answers is shown.
+        answer: whether the base answers now if no run is kept; None: if it is the tiny base of the package.
+    """
+    request = Request(workspace, sequence.sequence, methods=(methods.named("base"),))
+    try:
+        (config,) = resolve(request)
+    except MoextendError as error:
+        return BaseRow(reason=f"not answered by the base: {error}")
+    for run in _kept(runs, sequence.sequence):
+        if run.config.experiment() == config.experiment() and (found := row_of(run)).cells:
+            return found
+    if not (sequence.base.model == SMALL if answer is None else answer):
+        return BaseRow(reason=f"not answered by the base '{sequence.base.model}' (--base answers now)")
+    run = open_run(config, workspace / ".cache" / "audit")
+    if not row_of(run).cells:
+        with view([run.folder], 1, console) as shown:
+            outcome = launch([run.folder], jobs=1, view=shown)[run.folder]
+        if outcome.state != "done":
+            return BaseRow(reason=f"the base could not answer: {outcome.error or outcome.state}")
+    return row_of(run)
+
+
+def _kept(runs: Path, sequence: str) -> Iterator[RunDir]:
+    """Runs of the sequence; damaged ones, which `bench status` names, are left out."""
+    for run in find_runs(runs):
+        with suppress(MoextendError):
+            if run.config.sequence.get("sequence") == sequence:
+                yield run
+
+
+def row_of(run: RunDir) -> BaseRow:
+    """Row 0, if it is complete."""
+    config = run.config
+    scored = {*config.stages, *config.retention, *config.transfer}
+    cells = {task: cell for (stage, task), cell in run.cells().items() if stage == 0 and task in scored}
+    return BaseRow(run, cells) if cells.keys() == scored else BaseRow()

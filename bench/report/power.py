@@ -1,0 +1,258 @@
+"""How many seeds, orders and items a comparison or the gate needs, from the variances that kept runs have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from statistics import fmean
+
+from moextend.bench import stats
+from moextend.bench.report.collect import Experiment, Groups, Result, grouped
+from moextend.bench.report.comparison import (
+    Measured,
+    check_baseline,
+    default_baseline,
+    differences,
+    metric_weights,
+)
+from moextend.bench.report.gate import gate
+from moextend.bench.report.items import ItemReader
+from moextend.bench.report.over_orders import Pair, mean_difference, shared_orders
+from moextend.bench.stats import planning
+from moextend.bench.stats.planning import Design, Pilot
+from moextend.errors import InputError, UnknownName
+
+SEEDS = (2, 3, 5, 10, 20)
+"""Numbers of seeds that are planned by default, besides that of the pilot."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a comparison should find."""
+
+    effect: float = 2.0
+    """True difference in points; for the gate the true change."""
+    power: float = stats.POWER
+    alpha: float = stats.LEVEL
+    """Level of all tests of a family together."""
+    tests: int | None = None
+    """Tests in the family; None: as many as the pilot has."""
+    seeds: Sequence[int] = ()
+    """Empty: those of the pilot and SEEDS."""
+    orders: Sequence[int] = ()
+    """Empty: 1, and those of the pilot."""
+    items: int | None = None
+    """Items of a task; None: those of the pilot."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One design of an experiment."""
+
+    seeds: int
+    orders: int
+    items: int
+    """Of a task, mean over tasks."""
+    mdd: float
+    """Least difference that is found with the wanted power, in points; for the gate the least margin."""
+    power: float
+    """Probability, 0..1, that the effect is found."""
+    low: float
+    """Lower limit of its 95% interval: what the pilot leaves possible. With one seed the power itself."""
+    high: float
+    items_needed: int | None
+    """Items of a task with the wanted power; None: no number suffices."""
+    seeds_needed: int | None
+    """Seeds with the wanted power, at `items`; None: 100 do not suffice, or one seed says nothing of others."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one comparison needs."""
+
+    method: str
+    baseline: str
+    what: str
+    """The metric, or the task of a cell of the gate."""
+    difference: float
+    """What the pilot found, in points."""
+    pilot: Pilot
+    items: int
+    """Items of a task in the pilot, mean over tasks."""
+    tests: int
+    rows: list[Row] = field(default_factory=list)
+    """Empty for a comparison with one seed."""
+    items_only: float | None = None
+    """Of a comparison with one seed: least difference that its items alone can show. Seeds add to it."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The plans over one experiment."""
+
+    experiment: Experiment
+    wanted: Wanted
+    margin: float | None
+    """Of the gate; None for comparisons."""
+    plans: list[Plan]
+    unknown: list[str]
+    """Comparisons that cannot be planned, and why."""
+
+
+def plan(
+    experiment: Experiment,
+    wanted: Wanted,
+    *,
+    methods: Sequence[str] = (),
+    baseline: str | None = None,
+    names: Sequence[str] = ("ACC", "BWT"),
+) -> Planned:
+    """What the tests of `bench report --baseline` need to find a difference.
+
+    Args:
+        methods: those that are compared with the baseline; empty: all others.
+        baseline: a method that has run, or the base; None: the package's own method.
+        names: metrics, as columns of the forgetting table.
+
+    Raises:
+        UnknownName: no such method.  InputError: no comparison has runs of both methods with the answers of items.
+    """
+    groups = grouped(experiment.of("sequence"))
+    known = list(dict.fromkeys(method for method, _ in groups))
+    against = baseline or default_baseline(known)
+    check_baseline(against, known)
+    for method in methods:
+        if method not in known:
+            raise UnknownName("method", method, known, where="--method")
+    compared = [method for method in methods or known if method != against]
+    reader = ItemReader()
+    plans, unknown = list[Plan](), list[str]()
+    for metric in names:
+        measured = Measured(reader, partial(metric_weights, metric))
+        for method in compared:
+            orders = shared_orders(measured, groups, method, against)
+            found = _difference(orders) if orders else "no shared seed"
+            if isinstance(found, str):
+                unknown.append(f"{metric} of {method}: {found}")
+                continue
+            value, pilot = found
+            tests = wanted.tests or len(compared)
+            items = _items(groups, method)
+            first = Plan(method, against, metric, value, pilot, items, tests)
+            plans.append(_with_rows(first, wanted, wanted.alpha / tests))
+    if not plans:
+        raise InputError(
+            f"nothing can be planned: {'; '.join(unknown) or f'no method besides {against}'}.",
+            where=experiment.label,
+            hint=f"Run two methods with the same seeds: moextend bench run {experiment.name} -m lora -m moextend "
+            "--seed 0,1,2.",
+        )
+    return Planned(experiment, wanted, None, plans, unknown)
+
+
+def plan_gate(
+    experiment: Experiment, wanted: Wanted, margin: float, *, methods: Sequence[str] = ()
+) -> Planned:
+    """What `bench gate` needs to show after the last stage that less than `margin` points are lost.
+
+    The true change is `wanted.effect`: 0, or a loss smaller than the margin.
+
+    Raises:
+        UnknownName: no such method.  InputError: see `gate`; or no cell can be tested.
+    """
+    runs = experiment.of("sequence")
+    known = list(dict.fromkeys(result.config.method for result in runs))
+    for method in methods:
+        if method not in known:
+            raise UnknownName("method", method, known, where="--method")
+    checks = [check for check in gate(experiment, margin=margin).checks if check.found]
+    tests = wanted.tests or len(checks)
+    last = max((check.stage for check in checks), default=0)
+    plans = []
+    for check in checks:
+        assert check.found is not None
+        if check.stage == last and (not methods or check.method.partition(" (")[0] in methods):
+            pilot = planning.pilot_of(check.found)
+            first = Plan(check.method, "before", check.task, check.difference, pilot, check.items, tests)
+            plans.append(_with_rows(first, wanted, 2 * wanted.alpha / tests, margin))
+    if not plans:
+        raise InputError(
+            "no cell after the last stage needs a test: all are kept by construction, or have no answers.",
+            where=experiment.label,
+            hint="Name other methods, or see moextend bench gate.",
+        )
+    return Planned(experiment, wanted, margin, plans, [])
+
+
+def _difference(orders: Mapping[str, Mapping[int, Pair]]) -> tuple[float, Pilot] | str:
+    """The difference and its components; else why they are not known."""
+    if not next(iter(orders.values())):
+        return "no seed ran in all orders"
+    single = []
+    values: dict[tuple[int, str], float] = {}
+    for order, pairs in orders.items():
+        found = differences(list(pairs.values()))
+        if found is None:
+            return "a score is missing"
+        if found[1] is None:
+            return "the answers of items are not kept, or there are too few"
+        single.append(found[1])
+        values |= {(seed, order): value for seed, value in zip(pairs, found[0], strict=True)}
+    seeds = single[0].seeds
+    if len(orders) == 1 or seeds == 1:
+        return single[0].value, planning.pilot_of(single[0])
+    mean = mean_difference(orders)
+    assert mean is not None and mean[1] is not None
+    return mean[1].value, planning.pilot_of_orders(values, single, mean[1])
+
+
+def _items(groups: Groups, method: str) -> int:
+    """Items of a learned task, mean over tasks."""
+    result: Result = next(group[0] for (name, _), group in groups.items() if name == method)
+    sizes = [
+        cell.n
+        for (stage, task), cell in result.cells.items()
+        if stage == result.last and task in result.tasks
+    ]
+    return max(1, round(fmean(sizes)))
+
+
+def _with_rows(first: Plan, wanted: Wanted, level: float, margin: float | None = None) -> Plan:
+    """The plan with a row a design; of a comparison with one seed only what its items can show."""
+    pilot = first.pilot
+    times = (wanted.items or first.items) / first.items
+    if pilot.seeds == 1 and margin is None:
+        least = planning.detectable(pilot, Design(1, times=times), level, wanted.power)
+        return replace(first, items_only=least)
+    designs = [Design(1, times=times)] if pilot.seeds == 1 else _designs(pilot, wanted, times)
+    return replace(first, rows=[_row(first, design, wanted, level, margin) for design in designs])
+
+
+def _row(first: Plan, design: Design, wanted: Wanted, level: float, margin: float | None) -> Row:
+    pilot, distance = first.pilot, wanted.effect + (margin or 0.0)
+    expected = planning.power(pilot, design, distance, level)
+    low, high = expected, expected
+    if pilot.seeds > 1:
+        low, high = planning.power_interval(pilot, design, distance, level)
+    items = planning.items_needed(pilot, design, distance, level, wanted.power)
+    return Row(
+        seeds=design.seeds,
+        orders=design.orders,
+        items=wanted.items or first.items,
+        mdd=planning.detectable(pilot, design, level, wanted.power) - (wanted.effect if margin else 0.0),
+        power=expected,
+        low=low,
+        high=high,
+        items_needed=None if items is None else math.ceil(items * first.items),
+        seeds_needed=None
+        if pilot.seeds == 1
+        else planning.seeds_needed(pilot, design, distance, level, wanted.power),
+    )
+
+
+def _designs(pilot: Pilot, wanted: Wanted, times: float) -> Iterator[Design]:
+    for orders in wanted.orders or sorted({1, pilot.orders}):
+        for seeds in wanted.seeds or sorted({pilot.seeds, *SEEDS}):
+            yield Design(seeds, orders, times)

@@ -1,0 +1,215 @@
+"""Power of the report's tests with other numbers of seeds, orders and items, from the variances of a pilot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from moextend.bench import stats
+from moextend.bench.stats import Contrast
+
+MOST_SEEDS = 100
+"""Seeds that are tried."""
+POSSIBLE = 20
+"""Quantiles of each variance, for intervals."""
+MOST_TIMES = 20.0
+"""Binary logarithm of the most times a pilot's items that are tried."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """The size of an experiment."""
+
+    seeds: int
+    orders: int = 1
+    times: float = 1.0
+    """Items, as a multiple of those of the pilot."""
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """Variance components of the difference of one seed in one order, in squared points.
+
+    value[seed, order] = difference + seed + order + seed x order + items + items x order + items x (seed, order).
+    The order itself has no part in a test, which is about the orders that were run.
+    """
+
+    seed: float
+    """Between seeds, alike in all orders; with one order it includes seed x order."""
+    rest: float
+    """Seed x order, without the part of the items; 0 with one order."""
+    order: float | None
+    """Between orders; None with one order or one seed."""
+    own_items: float
+    """Items that affect one run alone. It falls with the number of items, as those below do."""
+    item: float
+    """Items, alike in all runs: what more seeds do not average out."""
+    item_by_order: float
+    """Items, alike in all seeds of one order; 0 with one order."""
+    unseen: float
+    """See stats.unseen."""
+    item_error: float
+    """Standard error of the items' variance."""
+    clusters: int
+    seeds: int
+    orders: int
+
+    @property
+    def run(self) -> float:
+        """Variance of the differences of one order over seeds."""
+        return self.seed + self.rest + self.own_items
+
+    def sources(self, design: Design) -> tuple[float, float, int]:
+        """What the test of a design sees on average: variances of the mean from seeds and from items, and clusters.
+
+        A pilot of one order does not tell which part of the variance differs between orders: none is averaged out.
+        """
+        orders = design.orders if self.orders > 1 else 1
+        over_seeds = (self.seed + (self.rest + self.own_items / design.times) / orders) / design.seeds
+        items = (self.item + self.item_by_order / orders) / design.times
+        fewer = (self.clusters + 2) / (self.clusters * design.times + 2)
+        clusters = max(2, int(self.clusters * design.times))
+        return over_seeds if design.seeds > 1 else 0.0, items + self.unseen * fewer**2, clusters
+
+    def possible(self) -> list[Pilot]:
+        """Pilots with the variances that are compatible with the estimates, all equally likely.
+
+        The variance over seeds is (S - 1) V / chi2 with S - 1 degrees of freedom, that of the items normal around its
+        estimate and at least 0: the generalised confidence interval of Tsui and Weerahandi (1989). With three seeds the
+        variance over seeds may be 0.3 to 40 times its estimate, with ten 0.5 to 3.3 times.
+        """
+        from scipy.special import chdtri, ndtri
+
+        free, shares = self.seeds - 1, [(i + 0.5) / POSSIBLE for i in range(POSSIBLE)]
+        spreads = [self._spread(float(free / chdtri(free, share))) for share in shares]
+        known = self.item + self.item_by_order
+        found = []
+        for share in shares:
+            items = max(known + float(ndtri(share)) * self.item_error, 0.0)
+            by_order = items * self.item_by_order / known if known else 0.0
+            found += [replace(one, item=items - by_order, item_by_order=by_order) for one in spreads]
+        return found
+
+    def _spread(self, times: float) -> Pilot:
+        """With so many times the variance over seeds; the part of the items is known better, and stays."""
+        wanted = max(times * self.run - self.own_items, 0.0)
+        known = self.seed + self.rest
+        seed = wanted * self.seed / known if known else wanted
+        return replace(self, seed=seed, rest=wanted - seed)
+
+
+def pilot_of(found: Contrast) -> Pilot:
+    """The components of a comparison in one order."""
+    own = min(found.own_items, found.seed_variance * found.seeds)
+    return Pilot(
+        seed=found.seed_variance * found.seeds - own,
+        rest=0.0,
+        order=None,
+        own_items=own,
+        item=max(found.item_variance - found.unseen, 0.0),
+        item_by_order=0.0,
+        unseen=found.unseen,
+        item_error=found.item_error,
+        clusters=found.clusters,
+        seeds=found.seeds,
+        orders=1,
+    )
+
+
+def pilot_of_orders(
+    values: Mapping[tuple[int, str], float], single: Sequence[Contrast], mean: Contrast
+) -> Pilot:
+    """The components of a comparison in several orders.
+
+    Args:
+        values: (seed, order) -> difference; every seed in every order, at least two of both.
+        single: the comparison in each order alone.
+        mean: that of the mean over orders.
+    """
+    orders, seeds = len(single), mean.seeds
+    parts = stats.components(values)
+    assert parts.order is not None and parts.rest is not None
+    rest, over_seeds = parts.rest**2, orders * seeds * mean.seed_variance
+    if over_seeds < rest:  # no sign of a seed effect: both mean squares estimate the same variance
+        rest = over_seeds = (over_seeds + (orders - 1) * rest) / orders
+    own = min(fmean(each.own_items for each in single), rest)
+    within = fmean(max(each.item_variance - each.unseen, 0.0) for each in single)
+    over = max(mean.item_variance - mean.unseen, 0.0)
+    item = min(max((orders * over - within) / (orders - 1), 0.0), within)
+    return Pilot(
+        seed=(over_seeds - rest) / orders,
+        rest=rest - own,
+        order=max(parts.order**2 - (within - item), 0.0),
+        own_items=own,
+        item=item,
+        item_by_order=within - item,
+        unseen=mean.unseen,
+        item_error=mean.item_error,
+        clusters=mean.clusters,
+        seeds=seeds,
+        orders=orders,
+    )
+
+
+def power(pilot: Pilot, design: Design, distance: float, level: float) -> float:
+    """Probability, 0..1, that the test of a design at two-sided `level` finds a difference of `distance` points.
+
+    A one-sided test of a margin: `distance` from the true difference to the margin, at twice its level.
+    """
+    over_seeds, items, clusters = pilot.sources(design)
+    found = stats.power_of(distance, level, over_seeds, items, seeds=design.seeds, clusters=clusters)
+    return float(found)
+
+
+def power_interval(
+    pilot: Pilot, design: Design, distance: float, level: float, *, outside: float = stats.LEVEL
+) -> tuple[float, float]:
+    """Confidence interval of `power` at 1 - `outside`: what the pilot, of two seeds or more, leaves possible."""
+    import numpy as np
+
+    over_seeds, items, clusters = zip(*(one.sources(design) for one in pilot.possible()), strict=True)
+    found = stats.power_of(
+        distance, level, np.array(over_seeds), np.array(items), seeds=design.seeds, clusters=clusters[0]
+    )
+    low, high = np.quantile(found, [outside / 2, 1 - outside / 2])
+    return float(low), float(high)
+
+
+def detectable(pilot: Pilot, design: Design, level: float, wanted: float = stats.POWER) -> float:
+    """Least difference in points that the test of a design finds with the wanted power."""
+    over_seeds, items, clusters = pilot.sources(design)
+    return stats.detectable(level, over_seeds, items, seeds=design.seeds, clusters=clusters, power=wanted)
+
+
+def seeds_needed(
+    pilot: Pilot, design: Design, distance: float, level: float, wanted: float = stats.POWER
+) -> int | None:
+    """Least number of seeds, from 2, with the wanted power; None: 100 are not enough."""
+    for seeds in range(2, MOST_SEEDS + 1):
+        if power(pilot, replace(design, seeds=seeds), distance, level) >= wanted:
+            return seeds
+    return None
+
+
+def items_needed(
+    pilot: Pilot, design: Design, distance: float, level: float, wanted: float = stats.POWER
+) -> float | None:
+    """Items, as a multiple of the pilot's, with the wanted power; None: a million times as many are not enough.
+
+    The part of the items' variance that was seen falls as 1/n, the part that stands for unseen pairs as 1/n^2.
+    """
+
+    def enough(log: float) -> bool:
+        return power(pilot, replace(design, times=2**log), distance, level) >= wanted
+
+    low, high = math.log2(2 / pilot.clusters), MOST_TIMES
+    if enough(low):
+        return float(2**low)
+    if not enough(high):
+        return None
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return float(2**high)

@@ -1,0 +1,225 @@
+"""Commands that look ahead, before runs are made: power and audit."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moextend.cli import options
+from moextend.cli.output import output
+from moextend.errors import InputError
+
+MOST_ITEMS = 10**9
+MOST_RUNS = 1000
+"""Seeds, orders or tests that can be planned."""
+
+
+def power(
+    names: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="The pilot: sequences or runs, names or folders.")
+    ],
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", "-m", metavar="METHOD", help="Method to compare; repeatable. Default: all."),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            metavar="METHOD",
+            help="What methods are compared with. Default: moextend, else zero-shot.",
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            "--margin",
+            metavar="POINTS",
+            help="Plan the gate instead: each method against this loss, task by task.",
+        ),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="la, acc, bwt, fm or fwt; repeatable. Default: acc and bwt."),
+    ] = None,
+    effect: Annotated[
+        float | None,
+        typer.Option(
+            "--effect",
+            metavar="POINTS",
+            help="True difference to find. Default: 2; with --margin 0 (no change).",
+        ),
+    ] = None,
+    wanted: Annotated[
+        float, typer.Option("--power", help="Probability with which it should be found.")
+    ] = 0.8,
+    alpha: Annotated[
+        float, typer.Option("--alpha", help="Level of all tests together; the report's is 0.05.")
+    ] = 0.05,
+    tests: Annotated[
+        int | None,
+        typer.Option(
+            "--tests", min=1, max=MOST_RUNS, help="Tests in the family. Default: those of the pilot."
+        ),
+    ] = None,
+    seeds: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--seeds", metavar="N,N", help="Numbers of seeds. Default: the pilot's, 2, 3, 5, 10 and 20."
+        ),
+    ] = None,
+    orders: Annotated[
+        list[str] | None,
+        typer.Option("--orders", metavar="N,N", help="Numbers of orders. Default: 1 and the pilot's."),
+    ] = None,
+    items: Annotated[
+        int | None,
+        typer.Option("--items", min=2, max=MOST_ITEMS, help="Items of a task. Default: those of the pilot."),
+    ] = None,
+    as_json: options.Json = False,
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+) -> None:
+    """Plan seeds, orders and items for a difference to be found, from the variances of kept runs."""
+    from moextend.bench.report import power as planning
+    from moextend.bench.report import power_forms
+    from moextend.bench.report.collect import collect, some
+    from moextend.bench.report.terminal import print_tables
+    from moextend.bench.run.rundir import find_runs
+
+    _check(effect, wanted, alpha, margin, baseline, metric)
+    asked = planning.Wanted(
+        effect if effect is not None else 2.0 if margin is None else 0.0,
+        wanted,
+        alpha,
+        tests,
+        _sizes(seeds, "--seeds", 2),
+        _sizes(orders, "--orders", 1),
+        items,
+    )
+    chosen = options.methods(methods or [])
+    metrics = _metrics(metric)
+    experiments = some(collect(find_runs(runs or workspace / "runs", names)))
+    found = [
+        planning.plan(each, asked, methods=chosen, baseline=baseline, names=metrics)
+        if margin is None
+        else planning.plan_gate(each, asked, margin, methods=chosen)
+        for each in experiments
+    ]
+    if as_json:
+        typer.echo(json.dumps(power_forms.as_json(found), indent=2))
+    else:
+        print_tables([table for each in found for table in power_forms.power_tables(each)], *output())
+
+
+def audit(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="SEQUENCE", help="Its name. Default: the workspace's own, else tiny."),
+    ] = None,
+    base: Annotated[
+        bool | None,
+        typer.Option(
+            "--base/--no-base",
+            help="Let the base answer if no kept run has its answers. Default: only the tiny base of the package.",
+        ),
+    ] = None,
+    effect: Annotated[
+        float, typer.Option("--effect", metavar="POINTS", help="Difference that one task should show.")
+    ] = 5.0,
+    limit: Annotated[
+        int,
+        typer.Option(
+            "--limit", min=2, max=MOST_ITEMS, metavar="N", help="Most items of a split that are read."
+        ),
+    ] = 50_000,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 if a task passes a limit.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the audit only.")] = False,
+    as_json: options.Json = False,
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+) -> None:
+    """Check before training what the tasks can measure: headroom, duplicates, leaked answers, too few items."""
+    from rich.console import Console
+
+    from moextend.bench.audit.base import base_row
+    from moextend.bench.audit.sequence import audit as audited
+    from moextend.bench.report import audit as forms
+    from moextend.bench.report.terminal import print_tables
+    from moextend.bench.run.plan import Request, chosen_sequence
+    from moextend.bench.sequence import scored_tasks, stage_tasks
+
+    if not (0 < effect <= 100):
+        raise InputError(
+            f"{effect:g} is no difference.", where="--effect", hint="Give points, above 0 and at most 100."
+        )
+    sequence = chosen_sequence(Request(workspace, name))
+    tasks = [*stage_tasks(sequence, workspace), *scored_tasks(sequence, workspace)]
+    console = Console(stderr=True, quiet=quiet or as_json, highlight=False, soft_wrap=True)
+    row = base_row(sequence, workspace, runs or workspace / "runs", answer=base, console=console)
+    found = audited(
+        sequence.sequence, tasks, workspace, row, effect=effect, limit=limit,
+        on_task=lambda task: console.print(f"auditing {task}", markup=False),
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(forms.as_json(found), indent=2))
+    else:
+        print_tables([forms.audit_table(found)], *output())
+    if strict and not found.sound:
+        raise typer.Exit(1)
+
+
+def _check(
+    effect: float | None,
+    power: float,
+    alpha: float,
+    margin: float | None,
+    baseline: str | None,
+    metric: list[str] | None,
+) -> None:
+    """Raises InputError for a number outside its range, or an option that the test has no use for."""
+    for name, value, example in (("--power", power, "0.8"), ("--alpha", alpha, "0.05")):
+        if not 0 < value < 1:
+            raise InputError(
+                f"{value:g} is not between 0 and 1.", where=name, hint=f"Example: {name} {example}."
+            )
+    if power <= alpha:
+        raise InputError("is not above --alpha.", where="--power", hint="Example: --power 0.8 --alpha 0.05.")
+    if margin is None:
+        if effect is not None and not (0 < effect <= 100):
+            raise InputError(
+                f"{effect:g} is no difference to find.",
+                where="--effect",
+                hint="Give points, above 0 and at most 100.",
+            )
+        return
+    options.refuse_with(
+        "--margin", [name for name, given in (("--baseline", baseline), ("--metric", metric)) if given]
+    )
+    if effect is not None and not (math.isfinite(effect) and -margin < effect <= 100):
+        raise InputError(
+            f"{effect:g} is a loss of the margin or more, which is never shown to be kept.",
+            where="--effect",
+            hint=f"Give the true change in points, above -{margin:g}.",
+        )
+
+
+def _metrics(names: list[str] | None) -> list[str]:
+    from moextend.bench.report.comparison import METRICS
+    from moextend.util import lookup
+
+    found = options.words(names or ["acc", "bwt"], "--metric")
+    return [lookup.choose("metric", name.lower(), METRICS, where="--metric") for name in found]
+
+
+def _sizes(values: list[str] | None, option: str, least: int) -> Sequence[int]:
+    found = options.numbers(values or [], option)
+    for number in found:
+        if not least <= number <= MOST_RUNS:
+            raise InputError(f"{number} is out of range.", where=option, hint=f"From {least} to {MOST_RUNS}.")
+    return sorted(found)
