@@ -6,7 +6,19 @@ from collections.abc import Callable
 
 import typer
 
-from moextend.cli import contents, figures, jobs, papers, reports, runs, serving, sharing, storing, verifying
+from moextend.cli import (
+    contents,
+    figures,
+    jobs,
+    papers,
+    reports,
+    runs,
+    serving,
+    sharing,
+    storing,
+    tuning,
+    verifying,
+)
 from moextend.cli.command import Command
 
 app = typer.Typer(
@@ -25,6 +37,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "remove-task": (contents.remove_task, "moextend bench remove-task tiny-counting"),
     "remove-run": (contents.remove_run, "moextend bench remove-run tiny/lora-s0"),
     "run": (runs.run, "moextend bench run --method lora --method moextend --seed 0,1,2"),
+    "tune": (tuning.tune, "moextend bench tune tiny --method lora --method moextend --budget 8"),
     "status": (runs.status, "moextend bench status"),
     "logs": (jobs.logs, "moextend bench logs tiny/lora-s0 --follow"),
     "cancel": (jobs.cancel, "moextend bench cancel tiny/lora-s0"),

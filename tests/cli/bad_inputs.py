@@ -83,6 +83,34 @@ def task(old: str, new: str, *names: str, long: bool = False) -> Case:
     return Case(("bench", "run", "mine"), names, files, long)
 
 
+TUNE = [
+    option("bench tune nothing", "sequence 'nothing'", "tiny"),
+    option("bench tune mine --method lroa", "--method", "'lroa'", "'lora'"),
+    option("bench tune mine --method joint", "--method", "joint", "full-ft"),
+    option("bench tune mine --method zero-shot", "--method", "no setting"),
+    option("bench tune mine --method lora:rank=4,learning_rate=0.1", "--method", "no setting"),
+    option("bench tune mine --budget 0", "--budget", "0"),
+    option("bench tune mine --budget 1001", "--budget", "1001", "1000"),
+    option("bench tune mine --budget x", "--budget"),
+    option("bench tune mine --tasks 0", "--tasks", "0"),
+    option("bench tune mine --validation 0", "--validation", "0"),
+    option("bench tune mine --validation 51", "--validation", "51", "50"),
+    option("bench tune mine --seed 0", "--seed", "at least two", "--seed 0,1"),
+    option("bench tune mine --seed 0,0", "--seed", "twice"),
+    option("bench tune mine --seed -1", "--seed"),
+    option("bench tune mine --search-seed -1", "--search-seed"),
+    option("bench tune mine --to ''", "--to", "empty"),
+    option("bench tune mine --to a/b", "--to", "a/b"),
+    option("bench tune mine --to fair.yaml", "--to", "fair.yaml"),
+    option("bench tune mine --to tiny", "--to", "tiny", "already"),
+    option("bench tune mine --limit 0", "--limit"),
+    option("bench tune mine --steps 0", "--steps"),
+    option("bench tune mine --device tpu", "--device", "tpu"),
+    option("bench tune mine --jobs 0", "--jobs"),
+    option("bench tune mine --executor pbs", "--executor", "pbs"),
+]
+"""Searches."""
+
 RUN = [
     # What is to be run
     option("bench run ''", "NAME", "empty"),
@@ -492,7 +520,7 @@ SLOW = [  # lm-eval makes an index of its 14,683 tasks
     option("lm-eval --tasks arc_esay --model_args pretrained=tiny", "--tasks", "arc_easy"),
 ]  # fmt: skip
 
-QUICK = [*RUN, *SEQUENCES, *TASKS, *OTHERS, *LIBRARY]
+QUICK = [*RUN, *TUNE, *SEQUENCES, *TASKS, *OTHERS, *LIBRARY]
 ALL = [*QUICK, *SLOW]
 
 

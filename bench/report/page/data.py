@@ -25,6 +25,7 @@ from moextend.bench.report.page.thumbnails import Budget, Thumbnails, thumbnails
 from moextend.bench.report.page.verdict import Verdict, verdict
 from moextend.bench.report.published import published_tables
 from moextend.bench.report.readings import kinds_table, readings_table
+from moextend.bench.report.sources import noted
 from moextend.bench.report.style import Styling
 from moextend.bench.report.table import Table, Value
 from moextend.bench.run.revisions import pinned_task
@@ -120,6 +121,10 @@ def _experiment(
     summary = forgetting_table(experiment)
     readings = [table for table in (readings_table(experiment), kinds_table(experiment)) if table]
     places = {task["key"]: place for place, task in enumerate(tasks)}
+
+    def view(table: Table, *how: Any) -> dict[str, Any]:
+        return table_view(noted([experiment], table), *how)
+
     return {
         "name": visible(experiment.name),
         "title": visible(summary.title),
@@ -128,11 +133,11 @@ def _experiment(
         "methods": _methods(experiment, runs, style, places),
         "runs": [_run(result, places) for result in runs],
         "cells": _cells(runs, places),
-        "summary": table_view(summary, style, _marks(found)),
-        "comparison": table_view(found.comparison, style) if found.comparison else None,
-        "orders": [table_view(table, style) for table in orders_tables(experiment)],
-        "costs": table_view(costs, style),
-        "readings": [table_view(table, style) for table in readings],
+        "summary": view(summary, style, _marks(found)),
+        "comparison": view(found.comparison, style) if found.comparison else None,
+        "orders": [view(table, style) for table in orders_tables(experiment)],
+        "costs": view(costs, style),
+        "readings": [view(table, style) for table in readings],
         "limits": [
             {
                 "title": limit.title,
