@@ -226,7 +226,8 @@ class SequenceSpec(Spec):
 
     def source_of(self, method: str) -> str | None:
         """Source of the settings of `method`, as in `methods`; None if it is not stated."""
-        return source_of(method, self.settings, self.tuned, self.tuned_on)
+        listed = method in self.methods
+        return source_of(method, self.settings, self.tuned, self.tuned_on, listed=listed)
 
     @property
     def alignments(self) -> tuple[Align, ...]:

@@ -85,16 +85,18 @@ def with_tuned(
 
 
 def source_of(
-    text: str, settings: Mapping[str, Any], tuned: Mapping[str, Tuned], stated: Source | None
+    text: str, settings: Mapping[str, Any], tuned: Mapping[str, Tuned], stated: Source | None, *, listed: bool
 ) -> str | None:
     """Source of the settings of a method; None if it is not stated.
 
-    `stated` is what the sequence says of everything that is not in its `tuned`.
+    Args:
+        stated: what the sequence states of everything that is not in its `tuned`.
+        listed: whether the sequence has the method with these settings in its `methods`.
     """
     name, own = base_spec(text)
     entry, exact = chosen_for(text, tuned)
     if entry is not None:
         return "validation items" if exact else None
-    if stated is not None:
+    if stated == "test items" or (stated and (listed or not own)):
         return stated
-    return None if own or name in settings else "default"
+    return None if own or name in settings or stated else "default"

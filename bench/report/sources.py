@@ -15,12 +15,12 @@ ON_TEST = "‡"
 NOT_STATED = "not stated"
 WORDS = {
     "test items": f"{ON_TEST} tuned on test items",
-    "validation items": "tuned on validation items",
-    "published": "published",
-    "default": "default",
     NOT_STATED: NOT_STATED,
+    "default": "default",
+    "published": "published",
+    "validation items": "tuned on validation items",
 }
-"""Source -> how a note names it, in this order."""
+"""Source -> how a note names it, the least favourable first."""
 
 
 def source(result: Result) -> str:

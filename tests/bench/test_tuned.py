@@ -52,6 +52,8 @@ def test_a_run_is_the_same_wherever_its_settings_are_written(tmp_path: Path) -> 
         ("lora:rank=4", "test items", None),
         ("ewc", "test items", "test items"),
         ("ewc", "published", "published"),
+        ("ewc:strength=3", "published", None),
+        ("moextend:scope=all", "published", "published"),
         ("ewc", None, "default"),
         ("ewc:strength=3", None, None),
         ("moextend", None, None),

@@ -10,6 +10,9 @@ import pytest
 from moextend.bench.report import View, render, tables
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.gate import gate
+from moextend.bench.report.paper.bibliography import Bibliography, find_entries
+from moextend.bench.report.paper.setup import setup_text
+from moextend.bench.report.sources import source_note, sources
 from moextend.bench.report.table import Table
 from moextend.bench.run.rundir import RunDir
 from tests.bench.conftest import MakeRun
@@ -22,7 +25,7 @@ SOURCES = {
     "zero-shot": "test items",
 }
 NOTE = (
-    "Settings: ‡ tuned on test items: lora; tuned on validation items: ewc; default: lwf; not stated: replay."
+    "Settings: ‡ tuned on test items: lora; not stated: replay; default: lwf; tuned on validation items: ewc."
 )
 
 
@@ -63,6 +66,19 @@ def test_other_formats(experiment: Experiment) -> None:
         method: source or "not stated" for method, source in SOURCES.items() if method != "zero-shot"
     } | {"zero-shot": "no settings"}
     assert r"lora$\ddagger$" in render(found, "latex") and "lora‡" in render(found, "markdown")
+
+
+def test_of_runs_with_several_sources_the_least_favourable_counts(done: MakeRun) -> None:
+    (experiment,) = collect(
+        [done("lora"), done("lora", 1, tuned_on="validation items"), done("ewc", tuned_on="default")]
+    )
+    assert source_note(sources([experiment])) == "Settings: not stated: lora; default: ewc."
+
+
+def test_the_set_up_of_a_paper_names_the_sources(experiment: Experiment) -> None:
+    text = setup_text(experiment, {}, Bibliography(find_entries(Path())))
+    (found,) = [part for part in text.split("\\paragraph") if part.startswith("{Choice of settings.}")]
+    assert r"$\ddagger$ tuned on test items: \texttt{lora}. Not stated: \texttt{replay}." in found
 
 
 def test_runs_of_which_nothing_is_stated_have_no_note(done: MakeRun) -> None:
