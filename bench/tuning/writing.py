@@ -11,30 +11,35 @@ from moextend.bench.tuned import Tuned
 from moextend.bench.workspace import new_sequence
 from moextend.bench.workspace.edit import Draft
 from moextend.bench.workspace.yaml_edit import edit_mapping, quoted
-from moextend.util import files
+from moextend.util import content, files
 
 KEY = "tuned"
 
 
 def draft_of(sequence: SequenceSpec, workspace: Path, to: str | None = None) -> Draft:
-    """The sequence to write to: the tuned one, or with `to` a copy of this name; one of the package is copied.
+    """The sequence to write to: its own file, or with `to` a copy of this name in the workspace.
+
+    A sequence of the package is copied to the workspace, where it takes precedence. An existing copy is edited.
 
     Raises:
-        InputError: `to` is no name.
+        InputError: `to` is no name, or that of a sequence of the package.
     """
     assert sequence.path is not None, "it is read from a file"
-    own = workspace / "registry" / f"{to or sequence.path.stem}.yaml"
+    path = sequence.path
+    if to is None:
+        packaged = path.parent == content.package_folder("registry").resolve()
+        return Draft(workspace / "registry" / path.name if packaged else path, _text(path))
+    own = workspace / "registry" / f"{to}.yaml"
     if files.exists(own):
         read_sequence(own)
-        return Draft(own, own.read_text(encoding="utf-8"))
-    text = sequence.path.read_text(encoding="utf-8")
-    if to is None:
-        inside = sequence.path.parent == own.parent.resolve()
-        return Draft(sequence.path if inside else own, text)
-    path = new_sequence.new_path(to, workspace, where="--to")
-    return Draft(
-        path, re.sub(r"^sequence:.*$", lambda _: f"sequence: {quoted(to)}", text, flags=re.MULTILINE)
-    )
+        return Draft(own, _text(own))
+    own = new_sequence.new_path(to, workspace, where="--to")
+    renamed = re.sub(r"^sequence:.*$", lambda _: f"sequence: {quoted(to)}", _text(path), flags=re.MULTILINE)
+    return Draft(own, renamed)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def with_settings(draft: Draft, found: Mapping[str, Tuned]) -> Draft:

@@ -72,7 +72,7 @@ def tune(
     )  # fmt: skip
     search = Search(request, budget, tasks, validation, search_seed)
     planned = plan(search, lambda problem: options.echo(f"left out: {problem}", err=True))
-    draft = draft_of(planned.sequence, workspace, to)
+    draft_of(planned.sequence, workspace, to)  # refuses a wrong name before anything runs
     if not show:
         _run(planned, executor, executor_option or [], jobs, device, quiet=quiet or as_json)
     found = results.tried(planned)
@@ -87,7 +87,7 @@ def tune(
         return
     entries = {method: results.record(planned, found[method], one) for method, one in best.items()}
     if entries:
-        path = with_settings(draft, entries).write()
+        path = with_settings(draft_of(planned.sequence, workspace, to), entries).write()
         for text, entry in entries.items() if not as_json else ():
             options.echo(line(text, entry))
         options.echo(f"Written to {path} (tuned).", err=as_json)

@@ -8,6 +8,7 @@ import yaml
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.sequence import read_sequence
+from moextend.util import content
 from tests.cli.conftest import Cli
 
 TUNE = ("bench", "tune", "tiny", "-m", "lora", "--budget", "1")
@@ -59,6 +60,20 @@ def test_a_method_with_a_failed_trial_is_not_chosen(cli: Cli, tmp_path: Path) ->
     assert "the loss is not finite" in found.err
     assert "Not chosen yet, as trials are not done: full-ft." in found.err
     assert [*read_sequence(tmp_path / "registry" / "tiny.yaml").tuned] == ["lora"]
+
+
+def test_a_file_of_ones_own_is_written_where_it_is(cli: Cli, tmp_path: Path) -> None:
+    text = (
+        (content.package_folder("registry") / "tiny.yaml")
+        .read_text()
+        .replace("sequence: tiny", "sequence: own")
+    )
+    (tmp_path / "own.yaml").write_text(text)
+    assert cli("bench", "tune", "own.yaml", *TUNE[3:]).code == 0
+    assert (
+        (tmp_path / "own.yaml").read_text().startswith(f"{text.rstrip()}\ntuned:\n  lora:\n    settings: {{")
+    )
+    assert not (tmp_path / "registry").exists()
 
 
 def test_show_changes_nothing(cli: Cli, tmp_path: Path) -> None:
