@@ -61,9 +61,8 @@ def tune(
     """
     from moextend.bench.run.plan import Request
     from moextend.bench.tuning import results
-    from moextend.bench.tuning.show import line
     from moextend.bench.tuning.trials import Search, plan
-    from moextend.bench.tuning.writing import draft_of, with_settings
+    from moextend.bench.tuning.writing import draft_of
 
     request = Request(
         workspace=workspace, sequence=name, methods=tuple(options.methods(method or [])),
@@ -73,8 +72,7 @@ def tune(
     search = Search(request, budget, tasks, validation, search_seed)
     planned = plan(search, lambda problem: options.echo(f"left out: {problem}", err=True))
     draft_of(planned.sequence, workspace, to)  # refuses a wrong name before anything runs
-    if not show:
-        _run(planned, executor, executor_option or [], jobs, device, quiet=quiet or as_json)
+    ended = show or _run(planned, executor, executor_option or [], jobs, device, quiet=quiet or as_json)
     found = results.tried(planned)
     best = {
         method: one
@@ -85,22 +83,39 @@ def tune(
         _print(planned, found, best, as_json=as_json)
     if show:
         return
-    entries = {method: results.record(planned, found[method], one) for method, one in best.items()}
-    if entries:
-        path = with_settings(draft_of(planned.sequence, workspace, to), entries).write()
-        for text, entry in entries.items() if not as_json else ():
-            options.echo(line(text, entry))
-        options.echo(f"Written to {path} (tuned).", err=as_json)
+    _write(planned, found, best, to, quiet=as_json)
     if len(best) < len(found):
         missing = ", ".join(method for method in found if method not in best)
         options.echo(f"Not chosen yet, as trials are not done: {missing}.", err=True)
-        raise typer.Exit(1)
+        raise typer.Exit(1 if ended else 0)
+
+
+def _write(
+    planned: Planned,
+    found: Mapping[str, Sequence[Tried]],
+    best: Mapping[str, Tried],
+    to: str | None,
+    *,
+    quiet: bool,
+) -> None:
+    """Writes the settings of the best trials into the sequence as its file is now."""
+    from moextend.bench.tuning import results
+    from moextend.bench.tuning.show import line
+    from moextend.bench.tuning.writing import draft_of, with_settings
+
+    entries = {method: results.record(planned, found[method], one) for method, one in best.items()}
+    if not entries:
+        return
+    path = with_settings(draft_of(planned.sequence, planned.search.request.workspace, to), entries).write()
+    for method, entry in entries.items() if not quiet else ():
+        options.echo(line(method, entry))
+    options.echo(f"Written to {path} (tuned).", err=quiet)
 
 
 def _run(
     planned: Planned, executor: str, given: Sequence[str], jobs: int | None, device: str, *, quiet: bool
-) -> None:
-    """Executes the runs of all trials that are not done."""
+) -> bool:
+    """Executes the runs of all trials that are not done; returns whether they ended, or go on elsewhere."""
     from moextend.bench.executors import submitting
     from moextend.bench.run import preflight
     from moextend.bench.run.opening import folder_of
@@ -121,9 +136,11 @@ def _run(
     executing.check(how)
     busy = submitting.busy(paths, workspace)
     opened, to_do = runs.open_all(configs, planned.folder, set(busy), quiet=quiet)
-    for outcome in executing.execute(how, opened, to_do, busy, quiet=quiet) or ():
+    outcomes = executing.execute(how, opened, to_do, busy, quiet=quiet)
+    for outcome in outcomes or ():
         if outcome.error:
             options.echo(f"{outcome.run.name} {outcome.state}: {outcome.error}", err=True)
+    return outcomes is not None
 
 
 def _print(
