@@ -7,10 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from moextend.bench.scoring import Scoring as Scoring
 from moextend.bench.task import NAME, TaskSpec, find_task, put_by_hand
+from moextend.bench.tuned import FORMER, Source, Tuned, source_of, with_tuned
 from moextend.errors import InputError, SpecError
 from moextend.training.settings import Seed, Steps, Training
 from moextend.util import content, files, spec
@@ -194,9 +203,10 @@ class SequenceSpec(Spec):
     """Default methods: `name` or `name:key=value,...`."""
     settings: dict[str, dict[str, str | int | float | bool | list[str]]] = {}
     """Settings of a method in this sequence, e.g. its learning rate."""
-    tuned_on: Literal["scored items", "other items", "published"] | None = None
-    """Source of these settings: scored items, which favours methods with more choices; items that are not scored; or
-    published values. Null: not stated."""
+    tuned_on: Annotated[Source | None, BeforeValidator(lambda word: FORMER.get(str(word), word))] = None
+    """Source of the settings of this sequence, except those under `tuned`. Null: not stated."""
+    tuned: dict[str, Tuned] = unset({})
+    """Method, as in `methods` -> the settings that `bench tune` chose for it; they override `settings`."""
     path: Path | None = Field(None, exclude=True)
     """File of the spec."""
 
@@ -209,6 +219,15 @@ class SequenceSpec(Spec):
             )
         _no_name_twice([align.task for align in self.alignments])
         return self
+
+    def settings_for(self, method: str) -> dict[str, dict[str, Any]]:
+        """Name of a method -> its settings, with what was tuned for `method`, as in `methods`."""
+        return with_tuned(method, self.settings, self.tuned)
+
+    def source_of(self, method: str) -> str | None:
+        """Source of the settings of `method`, as in `methods`; None if it is not stated."""
+        listed = method in self.methods
+        return source_of(method, self.settings, self.tuned, self.tuned_on, listed=listed)
 
     @property
     def alignments(self) -> tuple[Align, ...]:

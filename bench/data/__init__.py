@@ -1,6 +1,6 @@
 """Opens the items of a task lazily from files, folders, the hub or the generated world."""
 
-from moextend.bench.data.check import Checked, check_task, unknown_notes
+from moextend.bench.data.check import Checked, check_task, overlaps, unknown_notes
 from moextend.bench.data.digests import data_digest, hub_revision
 from moextend.bench.data.guess import guess_task
 from moextend.bench.data.items import Item, prompt_text, target_text
@@ -17,6 +17,7 @@ __all__ = [
     "guess_task",
     "hub_revision",
     "open_items",
+    "overlaps",
     "pinned",
     "prompt_text",
     "target_text",

@@ -62,7 +62,7 @@ def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Chec
         sizes = {"train": len(train), **sizes}
         samples.append(train)
         read.append("train")
-        same = _same_rows(task, workspace)
+        same = overlaps(task, workspace)
     for items in samples:
         _open_media(items[0])
         prompt_text(task, items[0])
@@ -78,7 +78,7 @@ def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Chec
     return Checked(sizes, shown, answer, test.columns, (*_of_splits(same), *_warnings(task, seen, base)))
 
 
-def _same_rows(task: TaskSpec, workspace: Path) -> bool:
+def overlaps(task: TaskSpec, workspace: Path) -> bool:
     """Whether training and test items overlap: the same split, overlapping parts, or files with equal content."""
     train, test = (open_table(task, split, workspace) for split in ("train", "test"))
     apart = train.part.high <= test.part.low or test.part.high <= train.part.low

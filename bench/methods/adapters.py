@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods import trained
 from moextend.bench.methods.extra import Extra
-from moextend.bench.methods.method import Knob, Parameters, Rank, Rate, Stage
+from moextend.bench.methods.method import Knob, LoraRank, Parameters, Rate, Stage
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -25,7 +25,7 @@ ONE = "default"
 class Adapter(trained.Trained.Config):
     """Settings of a LoRA adapter (arXiv 2106.09685)."""
 
-    rank: Rank = 8
+    rank: LoraRank = 8
     alpha: Rate | None = None
     """None: twice the rank."""
     experts: bool = True

@@ -8,7 +8,7 @@ its items. With an adapter (`over: lora`) theta are the adapter's weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from moextend.bench.methods.method import Parameters, Stage
 from moextend.bench.methods.weights import AdapterOrAll
 from moextend.util import files
 from moextend.util.limits import MOST_STEPS
+from moextend.util.search_space import LogRange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,7 @@ class Ewc(AdapterOrAll):
     class Config(AdapterOrAll.Config):
         """What can be set."""
 
-        strength: float = Field(1000.0, gt=0)
+        strength: Annotated[float, LogRange(1, 1e5)] = Field(1000.0, gt=0)
         """lambda."""
         items: int = Field(128, ge=1, le=MOST_STEPS)
         """Number of training items for the Fisher information."""

@@ -7,13 +7,14 @@ A distillation loss keeps the next-token distributions on the new data close to 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from moextend.bench.methods.extra import Extra
 from moextend.bench.methods.method import Stage
 from moextend.bench.methods.weights import AdapterOrAll
+from moextend.util.search_space import LogRange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,7 @@ class Lwf(AdapterOrAll):
     class Config(AdapterOrAll.Config):
         """What can be set."""
 
-        weight: float = Field(1.0, gt=0)
+        weight: Annotated[float, LogRange(0.1, 10)] = Field(1.0, gt=0)
         temperature: float = Field(2.0, gt=0)
 
     config: Config

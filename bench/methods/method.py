@@ -13,6 +13,7 @@ from pydantic import Field
 from moextend.bench.methods.extra import Extra
 from moextend.bench.task import TaskIdentity
 from moextend.training.settings import Rate as Rate
+from moextend.util.search_space import Choices, LogRange, SearchSpace, declared
 from moextend.util.spec import Spec
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from moextend.training.trainer import ExtraLoss
 
 Rank = Annotated[int, Field(ge=1, le=65_536)]
+
+LearningRate = Annotated[Rate | None, LogRange(0.1, 10, relative=True)]
+"""A learning rate, None: that of the sequence; tuning searches a decade below and above it."""
+LoraRank = Annotated[Rank, Choices((4, 8, 16, 32))]
+"""The rank of an adapter."""
 
 Parameters = Mapping[str, "nn.Parameter"]
 """Name in the model -> parameter."""
@@ -199,6 +205,14 @@ class Method(ABC):
     def knobs(self) -> tuple[Knob, ...]:
         """Settings that control how much the method trains, for `--match`; an integer setting first."""
         return ()
+
+    @property
+    def search_space(self) -> SearchSpace:
+        """Settings that `bench tune` searches: those whose field in `Config` declares a range.
+
+        A method leaves out those that this config does not use.
+        """
+        return declared(type(self.config))
 
     @property
     def competing(self) -> int:

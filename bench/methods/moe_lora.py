@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from moextend.bench.methods import trained
-from moextend.bench.methods.method import Knob, Rank, Rate
+from moextend.bench.methods.method import Knob, LoraRank, Rate
 from moextend.bench.methods.weights import TrainedWeights, one_strength
 from moextend.moe.recipe import MOST_EXPERTS
 
@@ -33,7 +33,7 @@ class MoeLora(TrainedWeights):
         """What can be set."""
 
         experts: int = Field(4, ge=1, le=MOST_EXPERTS)
-        rank: Rank = 8
+        rank: LoraRank = 8
         """Rank of each expert."""
         alpha: Rate | None = None
         """None: twice the rank."""

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, Self
 import moextend
 from moextend.bench.methods import inferred, trained
 from moextend.bench.methods.extra import Extra, Pass
-from moextend.bench.methods.method import Knob, Loop, Method, Parameters, Rate, Stage
+from moextend.bench.methods.method import Knob, LearningRate, Loop, Method, Parameters, Stage
 from moextend.bench.task import TaskIdentity
 from moextend.moe.recipe import Recipe, Scope
+from moextend.util.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
 
+RETENTION = ("gate_rate", "memory_weight")
+"""Searched settings of the retention loss."""
 IDENTITY: dict[str, TaskIdentity] = {"own": "given", "auto": "inferred", "all": "none"}
 """scope -> task identity at inference."""
 
@@ -31,7 +34,7 @@ class MoExtend(inferred.Narrowed, Method):
 
         scope: Scope = "own"
         """own: the benchmark gives the task by default."""
-        learning_rate: Rate | None = None
+        learning_rate: LearningRate = None
         """None: that of the sequence."""
 
     config: Config
@@ -147,6 +150,12 @@ class MoExtend(inferred.Narrowed, Method):
     def knobs(self) -> tuple[Knob, ...]:
         """The number of new experts, and in exact routing their width."""
         return (Knob("experts"), *([Knob("width", fraction=True)] if self.config.routing == "exact" else []))
+
+    @property
+    def search_space(self) -> SearchSpace:
+        """The settings of the retention loss only where there is one."""
+        unused = () if self.config.keeps_router_inputs else RETENTION
+        return {name: found for name, found in super().search_space.items() if name not in unused}
 
     @property
     def competing(self) -> int:

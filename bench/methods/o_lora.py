@@ -7,13 +7,14 @@ adapters of earlier stages (as in the authors' code). All adapters are active fo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from moextend.bench.methods import adapters
 from moextend.bench.methods.extra import Extra
 from moextend.bench.methods.method import Stage
+from moextend.util.search_space import LogRange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,7 @@ class OLora(adapters.AdapterPerTask):
     class Config(adapters.AdapterPerTask.Config):
         """What can be set."""
 
-        orthogonality: float = Field(0.5, ge=0)
+        orthogonality: Annotated[float, LogRange(0.01, 10)] = Field(0.5, ge=0)
         """lambda_1 of the paper."""
 
     config: Config

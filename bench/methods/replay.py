@@ -6,12 +6,13 @@ Only this method keeps raw data of earlier stages. The seed of each stage's shar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from moextend.bench.methods.method import Stage
 from moextend.bench.methods.weights import AdapterOrAll
+from moextend.util.search_space import LogRange
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
@@ -25,7 +26,7 @@ class Replay(AdapterOrAll):
     class Config(AdapterOrAll.Config):
         """What can be set."""
 
-        share: float = Field(0.01, gt=0, le=1)
+        share: Annotated[float, LogRange(0.01, 0.1)] = Field(0.01, gt=0, le=1)
         """Share of the training items of each earlier stage; at least one item."""
 
     config: Config

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from moextend.bench.methods.method import Loop, Method, Parameters, Rate, Stage
+from moextend.bench.methods.method import LearningRate, Loop, Method, Parameters, Stage
 from moextend.util.spec import Spec
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class Trained(Method):
     class Config(Spec):
         """What can be set."""
 
-        learning_rate: Rate | None = None
+        learning_rate: LearningRate = None
         """None: that of the sequence."""
 
     config: Config

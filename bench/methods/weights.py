@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from moextend.bench.methods import adapters, trained
 from moextend.bench.methods.method import Knob, Parameters, Stage
+from moextend.util.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,6 +143,13 @@ class AdapterOrAll(OneAdapter):
     def knobs(self) -> tuple[Knob, ...]:
         """The rank, with an adapter."""
         return super().knobs if self._adapted else ()
+
+    @property
+    def search_space(self) -> SearchSpace:
+        """The rank only with an adapter."""
+        return {
+            name: found for name, found in super().search_space.items() if self._adapted or name != "rank"
+        }
 
     def start(self, model: MultimodalLM, seed: int) -> None:
         """Adds the adapter to the LM, if it is used."""

@@ -21,6 +21,7 @@ from moextend.bench.report.published import published_tables
 from moextend.bench.report.ranks import ranked
 from moextend.bench.report.readings import kinds_table, readings_table
 from moextend.bench.report.routing import routing_tables
+from moextend.bench.report.sources import with_sources
 from moextend.bench.report.style import Styling
 from moextend.bench.report.table import Table
 from moextend.bench.report.tasks import tasks_table, text_table
@@ -105,9 +106,12 @@ def tables(
     """
     if style:
         experiments = style.arranged(experiments)
-    published = published_tables(experiments, references) if references else []
+    published = [
+        with_sources(experiments, table)
+        for table in (published_tables(experiments, references) if references else [])
+    ]
     measured = [
-        ranked(experiment, table) if rank else table
+        with_sources([experiment], ranked(experiment, table) if rank else table)
         for experiment in experiments
         for table in _with_left_out(experiment, _measured(experiment, view, baseline, margin))
     ]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from moextend.bench.report.collect import Experiment
+from moextend.bench.report.sources import ON_TEST
 from moextend.bench.report.table import Column, Table, Value
 from moextend.errors import visible
 
@@ -76,7 +77,7 @@ def _parts(column: Column, value: Value) -> list[str | float | None]:
         return []
     if _has_spread(column):
         return [value.number, value.spread]
-    return [value.number if column.numeric else words(value.text)]
+    return [value.number if column.numeric else words(value.text.removesuffix(ON_TEST))]
 
 
 def _has_spread(column: Column) -> bool:

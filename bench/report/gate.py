@@ -23,6 +23,7 @@ from moextend.bench.report.comparison import differences, is_row_zero
 from moextend.bench.report.forgetting import text_untouched
 from moextend.bench.report.items import ItemReader
 from moextend.bench.report.media import media_of
+from moextend.bench.report.sources import source_note, sources
 from moextend.bench.stats import planning
 from moextend.errors import InputError, UnknownName
 
@@ -279,6 +280,7 @@ def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margi
     if any(check.seeds == 1 and check.found for check in checks):
         notes.append("One seed: the verdict is about these weights, not about training again.")
     notes += [f"{experiment.label}: {experiment.differs}."] if experiment.differs else []
+    notes += [note] if (note := source_note(sources([experiment]))) else []
     notes += backend_notes(experiment.results)
     notes += lacking_notes(experiment.results)
     notes += left_out_notes(experiment)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from moextend.bench.scoring import Backend
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import Mode, TaskSpec
+from moextend.bench.tuned import FORMER
 from moextend.errors import SpecError
 from moextend.util import content, files, spec
 from moextend.util.record import Record, problem_of
@@ -53,7 +54,7 @@ class RunConfig(Identity):
     protocol: str | None = None
     """Published protocol of the sequence."""
     tuned_on: str | None = None
-    """Items on which the settings of the methods were chosen."""
+    """Source of the method's settings (moextend.bench.tuned)."""
     oracle: bool = False
     """Whether learned tasks are also scored at the end with only their own extension active; changes no other score."""
     deterministic: bool = False
@@ -155,7 +156,8 @@ class ConfigFile(Record):
     protocol: str | None = None
     """Published protocol of the sequence. null: none."""
     tuned_on: str | None = None
-    """Items on which the settings of the methods were chosen. null: not stated."""
+    """Source of the method's settings: validation items, published, default, test items, or no settings. null: not
+    stated."""
     oracle: bool = False
     """Whether learned tasks are also scored at the end with only their own extension active."""
     deterministic: bool = False
@@ -173,7 +175,7 @@ class ConfigFile(Record):
                 places=self.places,
                 device=self.device,
                 protocol=self.protocol,
-                tuned_on=self.tuned_on,
+                tuned_on=FORMER.get(self.tuned_on or "", self.tuned_on),
                 oracle=self.oracle,
                 deterministic=self.deterministic,
                 backend=self.backend,

@@ -21,6 +21,7 @@ from moextend.bench.sequence import (
     stage_tasks,
 )
 from moextend.bench.task import Mode, TaskSpec, code_allowed, find_task
+from moextend.bench.tuned import NO_SETTINGS
 from moextend.errors import InputError, masked, short
 from moextend.training.settings import clash
 from moextend.util import content, lookup, spec
@@ -104,7 +105,8 @@ def resolve(
     bounds = [mode for name, mode in methods.BOUNDS.items() if {name, methods.ALL} & set(request.methods)]
     # A bound is one number to compare all methods with: of the strongest learner, unless methods are named.
     named = bool(set(request.methods) - set(methods.BOUNDS))
-    bound = methods.parse(methods.named("bound"), sequence.settings)
+    strongest = methods.named("bound")
+    bound = methods.parse(strongest, sequence.settings_for(strongest))
     by_mode = {
         mode: specs if mode == "sequence" or named else [bound]
         for mode in request.modes
@@ -112,7 +114,7 @@ def resolve(
     }
     by_mode |= {mode: [*by_mode.get(mode, []), bound] for mode in bounds}
     configs = [
-        _config(request, sequence, tasks, mode, *part)
+        config_of(request, sequence, tasks, mode, *part)
         for mode, chosen in by_mode.items()
         for part in product(chosen, request.orders, request.seeds)
     ]
@@ -189,13 +191,16 @@ def chosen_methods(
     for name in sequence.settings:  # a misspelt one would have no effect without a message
         lookup.choose("method", name, known, where=f"{file}: settings")
         parse(name, sequence.settings, workspace, where=f"{file}: settings")
+    for text in sequence.tuned:
+        lookup.choose("method", text.partition(":")[0], known, where=f"{file}: tuned")
+        parse(text, sequence.settings_for(text), workspace, where=f"{file}: tuned")
     nameable = {**known, **dict.fromkeys([*BOUNDS, ALL])}
     asked = [name for name in request.methods if name not in BOUNDS]
     for text in sequence.methods if asked else ():  # else they are looked at below
         name = text.partition(":")[0]
         lookup.choose("method", name, nameable, where=f"{file}: methods")
         if name in KNOWN.own():  # a plug-in is imported only where it runs
-            parse(text, sequence.settings, workspace, where=f"{file}: methods")
+            parse(text, sequence.settings_for(text), workspace, where=f"{file}: methods")
     where = "--method" if asked else f"{file}: methods"
     if not request.methods and not sequence.methods:
         raise InputError("names no method.", where=where, hint="Name one there, or by --method.")
@@ -211,7 +216,7 @@ def chosen_methods(
     for name, problem in problems.items():
         if on_problem and (name in named or ALL in request.methods):
             on_problem(str(problem))
-    return [parse(name, sequence.settings, workspace, where=where) for name in dict.fromkeys(names)]
+    return [parse(name, sequence.settings_for(name), workspace, where=where) for name in dict.fromkeys(names)]
 
 
 def _matched(
@@ -224,7 +229,7 @@ def _matched(
         specs,
         request.match,
         matching.skeletons(sequence.base, request.workspace),
-        lambda text: methods.parse(text, sequence.settings, request.workspace, where="--match"),
+        lambda text: methods.parse(text, sequence.settings_for(text), request.workspace, where="--match"),
     )
     for matched in found:
         if on_match:
@@ -291,7 +296,11 @@ _ASKED = ("prompt", "open_prompt")
 """Keys with input of the model, which is kept unchanged."""
 
 
-def _config(
+def _source(sequence: SequenceSpec, method: MethodSpec) -> str | None:
+    return sequence.source_of(method.text) if type(method.config).model_fields else NO_SETTINGS
+
+
+def config_of(
     request: Request,
     sequence: SequenceSpec,
     tasks: dict[str, TaskSpec],
@@ -300,22 +309,24 @@ def _config(
     order: str,
     seed: int,
 ) -> RunConfig:
+    """The config of one run; the sequence and its tasks may be changed ones."""
     record = sequence.model_dump(mode="json")
     # What does not change this run's result is no part of what it is.
     record |= {"description": "", "methods": [], "train": sequence.train.record()}
     record["align"] = sequence.with_alignments(lambda align: align.record())
-    record.pop("protocol"), record.pop("tuned_on")
+    record.pop("protocol"), record.pop("tuned_on"), record.pop("tuned", None)
     record["scoring"] = {key: record["scoring"][key] for key in ("batch_size", "limit")}
     if record["base"]["attn_implementation"] is None:  # runs from before there was a choice go on
         record["base"].pop("attn_implementation")
-    record["settings"] = {k: v for k, v in record["settings"].items() if k == method.name}
+    settings = sequence.settings_for(method.text)
+    record["settings"] = {method.name: settings[method.name]} if method.name in settings else {}
     record["stages"] = ordered(record["stages"], order)
     about = {"description": "", "source": ""}
     return RunConfig(
         sequence=_without_logins(record),
         tasks={name: _without_logins({**task.model_dump(mode="json"), **about}) for name, task in tasks.items()},
         method=method.text, seed=seed, order=order, mode=mode, device=request.device,
-        protocol=sequence.protocol, tuned_on=sequence.tuned_on, oracle=request.oracle,
+        protocol=sequence.protocol, tuned_on=_source(sequence, method), oracle=request.oracle,
         deterministic=request.deterministic, backend=sequence.scoring.record(),
         places={
             "workspace": str(request.workspace.resolve()),

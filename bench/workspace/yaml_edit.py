@@ -1,4 +1,4 @@
-"""Edits one list of a person's YAML; the rest of the file, including comments, does not change.
+"""Edits one list or mapping of a person's YAML; the rest of the file, including comments, does not change.
 
 The file is edited as text, at positions from the YAML parser. Then it is parsed again; the edit is refused if anything
 except the list has changed. ruamel.yaml attaches a comment to the item before it, so that removing an item also removes
@@ -36,17 +36,43 @@ def edit_list(text: str, key: str, change: Callable[[Items], Items], wanted: lis
     return edited
 
 
+def edit_mapping(text: str, key: str, wanted: dict[str, Any], *, where: str) -> str:
+    """`text` with the mapping `wanted` under `key`, in place of an earlier one with its comments.
+
+    Raises SpecError if the result is not `wanted`.
+    """
+    written = yaml.safe_dump(
+        {key: wanted}, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True
+    )
+    found = next((pair for pair in _pairs(text) if pair[0].value == key), None)
+    if found is None:
+        edited = f"{text.rstrip()}\n{written}"
+    else:
+        lines = text.splitlines(keepends=True)
+        start, end = found[0].start_mark.line, found[1].end_mark.line
+        end = max(end + (found[1].end_mark.column > 0), start + 1)
+        while end > start + 1 and _blank(lines[end - 1]):
+            end -= 1
+        edited = "".join([*lines[:start], written, *lines[end:]])
+    _verify(text, edited, key, wanted, where)
+    return edited
+
+
 def quoted(name: str) -> str:
     """A name as YAML, in quotes if YAML would read it as a number, a date or a truth value."""
     return str(yaml.safe_dump(name, default_flow_style=True, width=10**6)).splitlines()[0]
 
 
 def _node(text: str, key: str) -> yaml.SequenceNode | None:
-    root = yaml.compose(text)
-    for name, value in getattr(root, "value", []):
+    for name, value in _pairs(text):
         if name.value == key and isinstance(value, yaml.SequenceNode):
             return value
     return None
+
+
+def _pairs(text: str) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Keys and values at the top of a file."""
+    return getattr(yaml.compose(text), "value", [])
 
 
 def _edit_flow(text: str, node: yaml.SequenceNode, change: Callable[[Items], Items]) -> str:
@@ -96,7 +122,7 @@ def _indented(item: str, indent: str) -> str:
     return "".join(f"{indent}{line}" if line.strip() else line for line in item.splitlines(keepends=True))
 
 
-def _verify(before: str, after: str, key: str, wanted: list[Any], where: str) -> None:
+def _verify(before: str, after: str, key: str, wanted: list[Any] | dict[str, Any], where: str) -> None:
     try:
         found = yaml.safe_load(after)
     except yaml.YAMLError:

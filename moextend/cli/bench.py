@@ -17,6 +17,7 @@ from moextend.cli import (
     serving,
     sharing,
     storing,
+    tuning,
     verifying,
 )
 from moextend.cli.command import Command
@@ -38,6 +39,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "remove-run": (contents.remove_run, "moextend bench remove-run tiny/lora-s0"),
     "audit": (planning.audit, "moextend bench audit tiny --strict"),
     "run": (runs.run, "moextend bench run --method lora --method moextend --seed 0,1,2"),
+    "tune": (tuning.tune, "moextend bench tune tiny --method lora --method moextend --budget 8"),
     "status": (runs.status, "moextend bench status"),
     "logs": (jobs.logs, "moextend bench logs tiny/lora-s0 --follow"),
     "cancel": (jobs.cancel, "moextend bench cancel tiny/lora-s0"),

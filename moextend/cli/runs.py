@@ -96,7 +96,7 @@ def run(
     folder = runs or workspace / "runs"
     paths = [folder_of(config, folder) for config in configs]
     how = executing.chosen(
-        executor, executor_option or [], jobs=jobs or _jobs(configs, executor), device=device, wait=wait,
+        executor, executor_option or [], jobs=jobs or default_jobs(configs, executor), device=device, wait=wait,
         runs=folder, workspace=workspace,
     )  # fmt: skip
     if dry_run:
@@ -110,7 +110,7 @@ def run(
         executing.check(how)
         executing.check_server(how, planned.scoring if work else None)
     busy = submitting.busy(paths, workspace)
-    opened, to_do = _open(configs, folder, set(busy), quiet=quiet or as_json)
+    opened, to_do = open_all(configs, folder, set(busy), quiet=quiet or as_json)
     if prepare:
         _print_folders(to_do, as_json)
         return
@@ -172,7 +172,7 @@ def _config_problem(run: RunDir) -> MoextendError | None:
     return None
 
 
-def _open(
+def open_all(
     configs: list[RunConfig], runs: Path, busy: Collection[Path], *, quiet: bool
 ) -> tuple[list[RunDir], list[RunDir]]:
     """Folders of all runs, and those with work to do that no job has; if one is refused, nothing changes."""
@@ -216,7 +216,7 @@ def _print_folders(runs: Sequence[RunDir], as_json: bool) -> None:
     typer.echo(json.dumps(ready, indent=2) if as_json else "".join(f"{path}\n" for path in ready), nl=as_json)
 
 
-def _jobs(configs: list[RunConfig], executor: str) -> int | None:
+def default_jobs(configs: list[RunConfig], executor: str) -> int | None:
     """Default number of runs at a time: several only for models that are certainly small enough.
 
     None: the executor's own default.

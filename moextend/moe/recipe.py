@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 from moextend.errors import InputError
 from moextend.util import spec
 from moextend.util.limits import MOST_STEPS
+from moextend.util.search_space import LogRange
 from moextend.util.spec import Spec
 
 Mode = Literal["exact", "paper", "slot"]
@@ -53,12 +54,12 @@ class Recipe(Spec):
     """Number of router inputs kept per layer and extension."""
     memory_sample: int = Field(1024, ge=1, le=MOST_KEPT)
     """Number of them that every step samples."""
-    gate_rate: float = Field(10.0, gt=0)
+    gate_rate: Annotated[float, LogRange(1, 100)] = Field(10.0, gt=0)
     """Factor on the learning rate of router rows and biases if there is a router-input memory: gates start open and
     must close."""
     margin: float = Field(0.2, ge=0)
     """Margin of the retention loss, in logits."""
-    memory_weight: float = Field(10.0, ge=0)
+    memory_weight: Annotated[float, LogRange(1, 100)] = Field(10.0, ge=0)
     """Weight of the retention loss."""
 
     @model_validator(mode="before")

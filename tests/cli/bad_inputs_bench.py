@@ -114,6 +114,34 @@ RUN = [
     option("bench run mine --runs /proc/moextend", "/proc/moextend"),
 ]  # fmt: skip
 
+TUNE = [
+    option("bench tune nothing", "sequence 'nothing'", "tiny"),
+    option("bench tune mine --method lroa", "--method", "'lroa'", "'lora'"),
+    option("bench tune mine --method joint", "--method", "joint", "full-ft"),
+    option("bench tune mine --method zero-shot", "--method", "no setting"),
+    option("bench tune mine --method lora:rank=4,learning_rate=0.1", "--method", "no setting"),
+    option("bench tune mine --budget 0", "--budget", "0"),
+    option("bench tune mine --budget 1001", "--budget", "1001", "1000"),
+    option("bench tune mine --budget x", "--budget"),
+    option("bench tune mine --tasks 0", "--tasks", "0"),
+    option("bench tune mine --validation 0", "--validation", "0"),
+    option("bench tune mine --validation 51", "--validation", "51", "50"),
+    option("bench tune mine --seed 0", "--seed", "at least two", "--seed 0,1"),
+    option("bench tune mine --seed 0,0", "--seed", "twice"),
+    option("bench tune mine --seed -1", "--seed"),
+    option("bench tune mine --search-seed -1", "--search-seed"),
+    option("bench tune mine --to ''", "--to", "empty"),
+    option("bench tune mine --to a/b", "--to", "a/b"),
+    option("bench tune mine --to fair.yaml", "--to", "fair.yaml"),
+    option("bench tune mine --to tiny", "--to", "tiny", "already"),
+    option("bench tune mine --limit 0", "--limit"),
+    option("bench tune mine --steps 0", "--steps"),
+    option("bench tune mine --device tpu", "--device", "tpu"),
+    option("bench tune mine --jobs 0", "--jobs"),
+    option("bench tune mine --executor pbs", "--executor", "pbs"),
+]
+"""Searches."""
+
 SEQUENCES = [
     sequence("model: tiny", "model: tinny", "base.model", "'tinny'", "tiny"),
     sequence("model: tiny", "model: no such model", "base.model", "'no such model'"),

@@ -18,8 +18,8 @@ from tests.cli.conftest import Cli, Result
 from . import bad_inputs, bad_inputs_bench, bad_inputs_library
 
 QUICK = [
-    *bad_inputs_bench.RUN, *bad_inputs_bench.SEQUENCES, *bad_inputs_bench.TASKS, *bad_inputs_bench.OTHERS,
-    *bad_inputs_library.LIBRARY,
+    *bad_inputs_bench.RUN, *bad_inputs_bench.TUNE, *bad_inputs_bench.SEQUENCES, *bad_inputs_bench.TASKS,
+    *bad_inputs_bench.OTHERS, *bad_inputs_library.LIBRARY,
 ]  # fmt: skip
 SLOW = [*bad_inputs_bench.SLOW, *bad_inputs_library.SLOW]
 HINT = re.compile(r"hint: \S|[.?)\]] [A-Z]")

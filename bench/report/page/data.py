@@ -25,6 +25,7 @@ from moextend.bench.report.page.thumbnails import Budget, Thumbnails, thumbnails
 from moextend.bench.report.page.verdict import Verdict, verdict
 from moextend.bench.report.published import published_tables
 from moextend.bench.report.readings import kinds_table, readings_table
+from moextend.bench.report.sources import noted
 from moextend.bench.report.style import Styling
 from moextend.bench.report.table import Table, Value
 from moextend.bench.report.variants import variant_tables
@@ -123,6 +124,10 @@ def _experiment(
     further = [*orders_tables(experiment), *variants["rewind"], *variants["subsets"]]
     readings = [table for table in (readings_table(experiment), kinds_table(experiment)) if table]
     places = {task["key"]: place for place, task in enumerate(tasks)}
+
+    def view(table: Table, *how: Any) -> dict[str, Any]:
+        return table_view(noted([experiment], table), *how)
+
     return {
         "name": visible(experiment.name),
         "title": visible(summary.title),
@@ -131,11 +136,11 @@ def _experiment(
         "methods": _methods(experiment, runs, style, places),
         "runs": [_run(result, places) for result in runs],
         "cells": _cells(runs, places),
-        "summary": table_view(summary, style, _marks(found)),
-        "comparison": table_view(found.comparison, style) if found.comparison else None,
-        "further": [table_view(table, style) for table in further],
-        "costs": table_view(costs, style),
-        "readings": [table_view(table, style) for table in readings],
+        "summary": view(summary, style, _marks(found)),
+        "comparison": view(found.comparison, style) if found.comparison else None,
+        "further": [view(table, style) for table in further],
+        "costs": view(costs, style),
+        "readings": [view(table, style) for table in readings],
         "limits": [
             {
                 "title": limit.title,

@@ -11,6 +11,7 @@ from moextend.bench.report.forgetting import text_untouched
 from moextend.bench.report.gate import gate
 from moextend.bench.report.media import media_of
 from moextend.bench.report.page.verdict import ACC, Verdict, rows_of
+from moextend.bench.report.sources import sources
 from moextend.bench.report.table import Table
 from moextend.errors import InputError
 
@@ -130,11 +131,13 @@ def _unmatched(costs: Table) -> Iterator[Limit]:
 
 
 def _tuned(experiment: Experiment) -> Iterator[Limit]:
-    if any(result.config.tuned_on == "scored items" for result in experiment.results):
+    found = sources([experiment])
+    if "test items" in found.values():
         yield Limit(
-            "Settings chosen on scored items",
-            "Learning rates and other settings of this sequence were chosen on items that are scored here, so all "
-            "scores are somewhat too high, and more so for methods with more settings.",
+            "Settings tuned on test items",
+            "The settings of these methods were chosen on items that are scored here, so their scores are too high, "
+            "and more so for methods with more settings (moextend bench tune).",
+            [["method", "settings"], *([method, own] for method, own in found.items())],
         )
 
 

@@ -19,6 +19,7 @@ from moextend.bench.report.orders import orders_tables
 from moextend.bench.report.paper.bibliography import Bibliography, find_entries
 from moextend.bench.report.paper.setup import setup_text
 from moextend.bench.report.ranks import ranked
+from moextend.bench.report.sources import with_sources
 from moextend.bench.report.style import Styling, TableStyle
 from moextend.bench.report.table import Table
 from moextend.bench.report.tasks import tasks_table, text_table
@@ -140,7 +141,9 @@ def _tables(experiment: Experiment, styling: Styling) -> dict[str, str]:
     return {
         name: "\n".join(
             environment(part, labels.of(part, f"tab:{name}"), place="tp" if name == "main" else "htp")
-            for table in styling.styled([ranked(experiment, table) for table in found])
+            for table in styling.styled(
+                [with_sources([experiment], ranked(experiment, table)) for table in found]
+            )
             for part in pages(table)
         )
         for name, found in made.items()

@@ -12,6 +12,7 @@ from moextend.bench.report.costs import NEAR, reference_of, trained_parameters, 
 from moextend.bench.report.footnotes import COSTS
 from moextend.bench.report.latex import escape
 from moextend.bench.report.paper.bibliography import Bibliography
+from moextend.bench.report.sources import WORDS, sources
 from moextend.bench.run.records import encoder_of
 from moextend.bench.scorers import shows
 from moextend.errors import counted
@@ -32,6 +33,7 @@ def setup_text(experiment: Experiment, names: dict[str, str], bibliography: Bibl
         "Base and tasks": [writer.base(), writer.alignment(), writer.sequence(), writer.licences()],
         "Training": [writer.training(), writer.seeds()],
         "Methods": [writer.methods()],
+        "Choice of settings": [writer.sources()],
         "What is not matched": [writer.unmatched()],
         "Scoring": [writer.scoring(), writer.text_tasks(), writer.metrics()],
         "Software and hardware": [writer.software(), writer.hardware()],
@@ -185,6 +187,17 @@ class _Writer:
             for method in dict.fromkeys(method for method, _ in grouped(self.experiment.of(mode)))
         ]
         return f"Upper bounds: {listed(found)}." if found else ""
+
+    def sources(self) -> str:
+        """Where the settings of the methods come from, as in the notes of the tables."""
+        known = sources([self.experiment])
+        found = {
+            words: [self.name(method) for method, own in known.items() if own == source]
+            for source, words in WORDS.items()
+        }
+        return " ".join(
+            f"{escape(words.capitalize())}: {listed(own)}." for words, own in found.items() if own
+        )
 
     def unmatched(self) -> str:
         reference, found = reference_of(self.experiment), unmatched(self.experiment)

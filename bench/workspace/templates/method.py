@@ -9,11 +9,12 @@ The name of this file is the name of the method:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from moextend.bench.methods import OneAdapter, Stage
+from moextend.util.search_space import LogRange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ class NewMethod(OneAdapter):
     class Config(OneAdapter.Config):
         """What can be set."""
 
-        strength: float = Field(0.01, ge=0)
+        strength: Annotated[float, LogRange(0.001, 1)] = Field(0.01, ge=0)  # the range is for `bench tune`
         """Weight of the penalty."""
 
     config: Config

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import yaml
 
-from moextend.bench.workspace.yaml_edit import edit_list, quoted
+from moextend.bench.workspace.yaml_edit import edit_list, edit_mapping, quoted
 from moextend.errors import SpecError
 
 BLOCK = """# my sequence
@@ -100,3 +100,18 @@ def test_what_cannot_be_edited_is_refused_with_the_outcome() -> None:
 @pytest.mark.parametrize("name", ["plain", "123", "no", "1e5", "2024-01-01", "a.b-c"])
 def test_names_are_quoted_where_yaml_would_read_something_else(name: str) -> None:
     assert yaml.safe_load(f"- task: {quoted(name)}") == [{"task": name}]
+
+
+TUNED = {"lora": {"settings": {"rank": 8}, "seeds": [0, 1]}}
+
+
+@pytest.mark.parametrize(
+    "before", ["", "tuned:\n  ewc:\n    a: 1\n\n", "tuned: {ewc: {a: 1}}\n", "tuned: {}\n"]
+)
+@pytest.mark.parametrize("after", ["", "# how it is trained\ntrain: {steps: 3}   # few\n"])
+def test_a_mapping_is_written_or_replaced(before: str, after: str) -> None:
+    head = "# mine\nsequence: mine   # a name\n"
+    text = edit_mapping(head + before + after, "tuned", TUNED, where="x.yaml")
+    written = "tuned:\n  lora:\n    settings: {rank: 8}\n    seeds: [0, 1]\n"
+    blank = "\n" if before.endswith("\n\n") else ""
+    assert text == head + (written + blank + after if before else after + written)

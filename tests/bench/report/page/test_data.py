@@ -186,10 +186,10 @@ def test_settings_that_were_chosen_on_scored_items_are_a_limit(experiments: list
         return {one["title"] for one in parts(experiments).values["report"]["experiments"][0]["limits"]}
 
     config = experiments[0].results[0].config
-    assert "Settings chosen on scored items" not in titles()
-    object.__setattr__(config, "tuned_on", "scored items")
+    assert "Settings tuned on test items" not in titles()
+    object.__setattr__(config, "tuned_on", "test items")
     try:
-        assert "Settings chosen on scored items" in titles()
+        assert "Settings tuned on test items" in titles()
     finally:
         object.__setattr__(config, "tuned_on", None)
 

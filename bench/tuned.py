@@ -1,0 +1,102 @@
+"""Where the settings of a method come from, and the settings that `bench tune` found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field
+
+from moextend.util.spec import Spec
+
+Source = Literal["validation items", "published", "default", "test items"]
+"""validation items: chosen on training items that were held out. published: values of a paper. default: nothing was
+chosen for this sequence. test items: chosen on items that are scored, which favours methods with more choices."""
+FORMER = {"scored items": "test items", "other items": "validation items"}
+"""Words of early versions -> source."""
+NO_SETTINGS = "no settings"
+"""Source of a method that has nothing to set, such as the base."""
+
+Value = str | int | float | bool | list[str]
+T = TypeVar("T")
+
+
+class Tuned(Spec):
+    """What `bench tune` chose for a method, and how (docs/tuning.md)."""
+
+    settings: dict[str, Value]
+    """The chosen settings; they override those under `settings`."""
+    score: float
+    """Mean final accuracy on the validation items of the tuned tasks, over the seeds, in percent."""
+    trials: int
+    """Number of settings that were tried: the budget."""
+    failed: int = 0
+    """Number of these that could not be trained or scored, and were left out."""
+    seeds: list[int]
+    """Seeds of every trial."""
+    tasks: list[str]
+    """The tuned tasks, in learning order."""
+    validation: int
+    """Percent of their training data that was held out to score the trials."""
+    limit: int | None = None
+    """Maximum number of validation items per task; null: all."""
+    steps: int | None = None
+    """Training steps per stage, if other than the sequence's."""
+    search_seed: int = 0
+    """Seed of the search."""
+    versions: dict[str, str] = Field({})
+    """Package -> its version."""
+    date: str
+    """Day on which it was chosen, as 2026-01-31."""
+
+
+def base_spec(text: str) -> tuple[str, frozenset[str]]:
+    """Name and settings of `name:key=value,...`; the order of the settings does not matter."""
+    name, _, tail = text.partition(":")
+    return name.strip(), frozenset(part.strip() for part in tail.split(",") if part.strip())
+
+
+def chosen_for(text: str, tuned: Mapping[str, T]) -> tuple[T | None, bool]:
+    """The entry of a method, and whether it is of exactly these settings.
+
+    An entry also holds for the method with more settings: the entry with the most settings in common is used.
+    """
+    name, settings = base_spec(text)
+    fitting = [
+        (entry, own)
+        for known, entry in tuned.items()
+        for other, own in [base_spec(known)]
+        if other == name and own <= settings
+    ]
+    if not fitting:
+        return None, False
+    entry, own = max(fitting, key=lambda pair: len(pair[1]))
+    return entry, own == settings
+
+
+def with_tuned(
+    text: str, settings: Mapping[str, Mapping[str, Any]], tuned: Mapping[str, Tuned]
+) -> dict[str, dict[str, Any]]:
+    """The settings of a sequence for a method: those under `settings`, overridden by what was tuned."""
+    name, _ = base_spec(text)
+    entry, _ = chosen_for(text, tuned)
+    found = {other: dict(own) for other, own in settings.items()}
+    return {**found, name: {**found.get(name, {}), **entry.settings}} if entry else found
+
+
+def source_of(
+    text: str, settings: Mapping[str, Any], tuned: Mapping[str, Tuned], stated: Source | None, *, listed: bool
+) -> str | None:
+    """Source of the settings of a method; None if it is not stated.
+
+    Args:
+        stated: what the sequence states of everything that is not in its `tuned`.
+        listed: whether the sequence has the method with these settings in its `methods`.
+    """
+    name, own = base_spec(text)
+    entry, exact = chosen_for(text, tuned)
+    if entry is not None:
+        return "validation items" if exact else None
+    if stated == "test items" or (stated and (listed or not own)):
+        return stated
+    return None if own or name in settings or stated else "default"

@@ -1,0 +1,104 @@
+"""The scores of trials, and the best one of each method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from moextend.bench import metrics
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.records import State
+from moextend.bench.run.rundir import RunDir
+from moextend.bench.tuned import Tuned
+from moextend.bench.tuning.trials import Planned, Trial
+from moextend.util.environment import environment
+
+VERSIONS = ("moextend", "torch", "transformers", "peft")
+"""Packages whose versions are recorded."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial with what is known of its runs."""
+
+    trial: Trial
+    states: tuple[State, ...]
+    """State of the run of each seed."""
+    scores: tuple[float | None, ...]
+    """Score of each seed; None for a run that is not done."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it has a score of every seed."""
+        return None not in self.scores
+
+    @property
+    def failed(self) -> bool:
+        """Whether one of its runs failed."""
+        return "failed" in self.states
+
+    @property
+    def score(self) -> float | None:
+        """Mean over the seeds; None if one is missing."""
+        known = [score for score in self.scores if score is not None]
+        return fmean(known) if known and self.done else None
+
+
+def tried(planned: Planned) -> dict[str, list[Tried]]:
+    """Method -> its trials with their scores as they are now."""
+    return {
+        method: [_tried(trial, planned.runs(trial)) for trial in trials]
+        for method, trials in planned.trials.items()
+    }
+
+
+def _tried(trial: Trial, runs: Sequence[Path]) -> Tried:
+    states = tuple(read_status(run).state for run in runs)
+    scores = tuple(
+        score_of(RunDir(run)) if state == "done" else None for run, state in zip(runs, states, strict=True)
+    )
+    return Tried(trial, states, scores)
+
+
+def score_of(run: RunDir) -> float | None:
+    """The objective: mean accuracy on the validation items of all tuned tasks after the last one, in percent.
+
+    It is ACC of the sequence of the tuned tasks, as in the tuning phases of Chaudhry et al., 2019 (arXiv 1812.00420)
+    and Cha and Cho, 2024 (arXiv 2403.09066).
+    """
+    cells, tasks = run.cells(), run.config.stages
+    final = [cells.get((len(tasks), task)) for task in tasks]
+    return metrics.average([cell.value if cell else None for cell in final])
+
+
+def best(trials: Sequence[Tried], *, skip_failed: bool = False) -> Tried | None:
+    """The trial with the highest score, of equal ones the first; None while one is missing.
+
+    `skip_failed`: failed trials count as tried.
+    """
+    if not all(one.done or (skip_failed and one.failed) for one in trials):
+        return None
+    return max((one for one in trials if one.done), key=lambda one: one.score or 0.0, default=None)
+
+
+def record(planned: Planned, trials: Sequence[Tried], chosen: Tried) -> Tuned:
+    """What was chosen, with how it was chosen."""
+    search, packages = planned.search, environment()["packages"]
+    assert chosen.score is not None, "the best trial is done"
+    return Tuned(
+        settings=chosen.trial.settings,
+        score=round(chosen.score, 2),
+        trials=len(trials),
+        failed=sum(not one.done for one in trials),
+        seeds=list(search.request.seeds),
+        tasks=[stage.task for stage in planned.sequence.stages],
+        validation=search.percent,
+        limit=planned.sequence.scoring.limit,
+        steps=search.request.steps,
+        search_seed=search.search_seed,
+        versions={name: version for name, version in packages.items() if name in VERSIONS and version},
+        date=time.strftime("%Y-%m-%d"),
+    )

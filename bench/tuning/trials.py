@@ -1,0 +1,175 @@
+"""The trials of a tuning: runs of the first tasks of a sequence, with validation items in place of test items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moextend.bench.methods import BOUNDS, MethodSpec
+from moextend.bench.run.opening import folder_of
+from moextend.bench.run.plan import Request, all_tasks, chosen_methods, chosen_sequence, config_of
+from moextend.bench.run.rundir import RunConfig
+from moextend.bench.sequence import SequenceSpec
+from moextend.bench.task import TaskSpec
+from moextend.bench.tuning.search import MOST, draw, space_of
+from moextend.bench.tuning.validation import PERCENT, held_out_task
+from moextend.errors import InputError
+from moextend.util import files
+
+FOLDER = "tuning"
+"""Folder of the trials in a workspace: `tuning/<digest of what they share>/<sequence>/<run>`."""
+TASKS = 2
+"""First tasks of a sequence that are learned by default."""
+SEEDS = (0, 1)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is tuned, and how."""
+
+    request: Request
+    """Sequence, methods, seeds, limit of the validation items and steps of the trials."""
+    budget: int
+    """Trials of each method; a trial is one choice of settings, run with every seed."""
+    tasks: int = TASKS
+    """First tasks of the sequence that are learned."""
+    percent: int = PERCENT
+    """Percent of the training data that is held out."""
+    search_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One choice of settings of a method, and its runs."""
+
+    number: int
+    """From 1."""
+    settings: dict[str, Any]
+    configs: tuple[RunConfig, ...]
+    """One per seed."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The trials of a search."""
+
+    search: Search
+    sequence: SequenceSpec
+    """The sequence of the trials: the first tasks only, and no tasks that are only scored."""
+    tasks: dict[str, TaskSpec]
+    trials: dict[str, list[Trial]]
+    """Method, as in `--method` -> its trials."""
+    folder: Path
+    """Folder of the runs."""
+
+    @property
+    def configs(self) -> list[RunConfig]:
+        """The configs of all runs, trial by trial, so that an interrupted search has tried all methods alike."""
+        most = max(map(len, self.trials.values()), default=0)
+        return [
+            config
+            for number in range(most)
+            for trials in self.trials.values()
+            for trial in trials[number : number + 1]
+            for config in trial.configs
+        ]
+
+    def runs(self, trial: Trial) -> list[Path]:
+        """Folders of the runs of a trial, one per seed."""
+        return [folder_of(config, self.folder) for config in trial.configs]
+
+
+def plan(search: Search, on_problem: Callable[[str], None] | None = None) -> Planned:
+    """The trials of all methods, before anything is run.
+
+    `on_problem` is called with each method that is left out, and why.
+
+    Raises:
+        InputError: a number is out of range, nothing can be tuned, or a task has no validation items.
+    """
+    _check(search)
+    request = search.request
+    sequence = chosen_sequence(request)
+    if not sequence.stages:
+        raise InputError(
+            "has no stages.",
+            where=str(sequence.path or sequence.sequence),
+            hint="Add one: moextend bench add-task vqa.",
+        )
+    sequence = sequence.model_copy(
+        update={"stages": sequence.stages[: search.tasks], "retention": [], "transfer": [], "tuned": {}}
+    )
+    tasks = all_tasks(sequence, request.workspace)
+    for stage in sequence.stages:
+        tasks[stage.task].refuse_needs()
+        tasks[stage.task] = held_out_task(tasks[stage.task], search.percent, request.workspace)
+    methods = _tunable(chosen_methods(request, sequence, on_problem), on_problem)
+    trials = {method.text: _trials(search, sequence, tasks, method) for method in methods}
+    shared = next(iter(trials.values()))[0].configs[0].experiment()
+    folder = request.workspace / FOLDER / files.digest(shared)[:8]
+    return Planned(search, sequence, tasks, trials, folder)
+
+
+def _check(search: Search) -> None:
+    """Raises InputError if a number is out of range."""
+    for option, number, most in (
+        ("--budget", search.budget, MOST),
+        ("--tasks", search.tasks, None),
+        ("--validation", search.percent, 50),
+    ):
+        if number < 1 or (most is not None and number > most):
+            hint = f"From 1{'' if most is None else f' to {most}'}."
+            raise InputError(f"{number} is out of range.", where=option, hint=hint)
+    if len(search.request.seeds) < 2:
+        raise InputError(
+            "one seed cannot tell settings from luck.", where="--seed", hint="Name at least two: --seed 0,1."
+        )
+    for name in search.request.methods:
+        if name in BOUNDS:
+            raise InputError(
+                f"'{name}' is a bound: it has the settings of its method.",
+                where="--method",
+                hint="Tune the method: full-ft.",
+            )
+
+
+def _tunable(methods: Sequence[MethodSpec], on_problem: Callable[[str], None] | None) -> list[MethodSpec]:
+    """The methods with a search space; InputError if there is none."""
+    found = [method for method in methods if space_of(method)]
+    if not found:
+        raise InputError(
+            "no setting of these methods can be searched.",
+            where="--method",
+            hint="Leave the settings to search out of NAME:KEY=VALUE, or declare ranges in the method's Config.",
+        )
+    for method in methods:
+        if on_problem and method not in found:
+            on_problem(f"{method.text}: no setting to search.")
+    return found
+
+
+def _trials(
+    search: Search, sequence: SequenceSpec, tasks: dict[str, TaskSpec], method: MethodSpec
+) -> list[Trial]:
+    drawn = draw(space_of(method), search.budget, search.search_seed, _numbers(sequence))
+    found = []
+    for number, settings in enumerate(drawn, 1):
+        spec = method
+        for key, value in settings.items():
+            spec = spec.having(key, value)
+        configs = tuple(
+            config_of(search.request, sequence, tasks, "sequence", spec, "given", seed)
+            for seed in search.request.seeds
+        )
+        found.append(Trial(number, settings, configs))
+    return found
+
+
+def _numbers(sequence: SequenceSpec) -> dict[str, float]:
+    return {
+        key: float(value)
+        for key, value in sequence.train
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }

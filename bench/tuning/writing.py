@@ -1,0 +1,51 @@
+"""Writes chosen settings into a sequence of the workspace."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from moextend.bench.sequence import SequenceSpec, read_sequence
+from moextend.bench.tuned import Tuned
+from moextend.bench.workspace import new_sequence
+from moextend.bench.workspace.edit import Draft
+from moextend.bench.workspace.yaml_edit import edit_mapping, quoted
+from moextend.util import content, files
+
+KEY = "tuned"
+
+
+def draft_of(sequence: SequenceSpec, workspace: Path, to: str | None = None) -> Draft:
+    """The sequence to write to: its own file, or with `to` a copy of this name in the workspace.
+
+    A sequence of the package is copied to the workspace, where it takes precedence. An existing copy is edited.
+
+    Raises:
+        InputError: `to` is no name, or that of a sequence of the package.
+    """
+    assert sequence.path is not None, "it is read from a file"
+    path = sequence.path
+    if to is None:
+        packaged = path.parent == content.package_folder("registry").resolve()
+        return Draft(workspace / "registry" / path.name if packaged else path, _text(path))
+    own = workspace / "registry" / f"{to}.yaml"
+    if files.exists(own):
+        read_sequence(own)
+        return Draft(own, _text(own))
+    own = new_sequence.new_path(to, workspace, where="--to")
+    renamed = re.sub(r"^sequence:.*$", lambda _: f"sequence: {quoted(to)}", _text(path), flags=re.MULTILINE)
+    return Draft(own, renamed)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def with_settings(draft: Draft, found: Mapping[str, Tuned]) -> Draft:
+    """The draft with these methods' settings under `tuned`; those of other methods stay."""
+    entries = {**draft.sequence.tuned, **found}
+    records = {
+        method: entry.model_dump(mode="json", exclude_defaults=True) for method, entry in entries.items()
+    }
+    return Draft(draft.path, edit_mapping(draft.text, KEY, records, where=str(draft.path)))

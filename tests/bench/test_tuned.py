@@ -1,0 +1,91 @@
+"""Settings that were tuned: which method has them, and the source that its runs record."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from moextend.bench.run.plan import Request, resolve
+from moextend.bench.tuned import chosen_for
+from moextend.errors import InputError, SpecError
+from moextend.util import content
+
+ENTRY = {"score": 70.0, "trials": 4, "seeds": [0, 1], "tasks": ["a"], "validation": 10, "date": "2026-01-31"}
+
+
+def write(workspace: Path, **changes: Any) -> None:
+    found = yaml.safe_load((content.package_folder("registry") / "tiny.yaml").read_text())
+    path = workspace / "registry" / "mine.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump({**found, "sequence": "mine", **changes}))
+
+
+def config_of(workspace: Path, method: str) -> Any:
+    return resolve(Request(workspace, "mine", (method,)))[0]
+
+
+def rate_of(workspace: Path, method: str) -> float | None:
+    rate: float | None = config_of(workspace, method).parsed_method().config.learning_rate
+    return rate
+
+
+def test_tuned_settings_override_those_of_the_sequence_and_the_text_overrides_both(tmp_path: Path) -> None:
+    write(tmp_path, tuned={"moextend:scope=all": {**ENTRY, "settings": {"learning_rate": 0.02}}})
+    assert rate_of(tmp_path, "moextend:scope=all") == 0.02
+    assert rate_of(tmp_path, "moextend:scope=own") == 0.005
+    assert rate_of(tmp_path, "moextend:scope=all,learning_rate=0.3") == 0.3
+    assert config_of(tmp_path, "moextend:scope=all").parsed_method().config.width == 1
+
+
+def test_a_run_is_the_same_wherever_its_settings_are_written(tmp_path: Path) -> None:
+    write(tmp_path, settings={}, tuned={"lora": {**ENTRY, "settings": {"rank": 4}}})
+    tuned = config_of(tmp_path, "lora")
+    write(tmp_path, settings={"lora": {"rank": 4}})
+    assert config_of(tmp_path, "lora").digest == tuned.digest
+
+
+@pytest.mark.parametrize(
+    ("method", "stated", "source"),
+    [
+        ("lora", "test items", "validation items"),
+        ("lora:rank=4", "test items", None),
+        ("ewc", "test items", "test items"),
+        ("ewc", "published", "published"),
+        ("ewc:strength=3", "published", None),
+        ("moextend:scope=all", "published", "published"),
+        ("ewc", None, "default"),
+        ("ewc:strength=3", None, None),
+        ("moextend", None, None),
+        ("zero-shot", "test items", "no settings"),
+        ("ewc", "scored items", "test items"),
+        ("ewc", "other items", "validation items"),
+    ],
+)
+def test_a_run_records_the_source_of_its_settings(
+    method: str, stated: str | None, source: str | None, tmp_path: Path
+) -> None:
+    write(tmp_path, tuned_on=stated, tuned={"lora": {**ENTRY, "settings": {"learning_rate": 0.02}}})
+    assert config_of(tmp_path, method).tuned_on == source
+
+
+def test_the_entry_with_the_most_settings_in_common_is_used() -> None:
+    tuned = {"a": 1, "a:x=1": 2, "a:x=1,y=2": 3, "b:x=1": 4}
+    assert chosen_for("a:y=2,x=1", tuned) == (3, True)
+    assert chosen_for("a:x=1,z=3", tuned) == (2, False)
+    assert chosen_for("a:x=5", tuned) == (1, False)
+    assert chosen_for("c", tuned) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("tuned", "says"),
+    [
+        ({"lorra": {**ENTRY, "settings": {}}}, "lora"),
+        ({"lora": {**ENTRY, "settings": {"rnk": 4}}}, "rank"),
+        ({"lora": {"settings": {}}}, "is missing"),
+    ],
+)
+def test_a_wrong_entry_is_refused(tuned: Any, says: str, tmp_path: Path) -> None:
+    write(tmp_path, tuned=tuned)
+    with pytest.raises((InputError, SpecError), match=says):
+        config_of(tmp_path, "lora")

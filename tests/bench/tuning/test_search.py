@@ -1,0 +1,153 @@
+"""The trials of a search: which settings are tried, and how many."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from moextend.bench.methods import OWN, parse
+from moextend.bench.plugins import load_later
+from moextend.bench.run.plan import Request
+from moextend.bench.tuning.results import Tried, best
+from moextend.bench.tuning.search import draw, space_of
+from moextend.bench.tuning.trials import Planned, Search, Trial, plan
+from moextend.errors import InputError
+from moextend.util.search_space import Choices, LogRange, SearchSpace, declared
+
+PLUGIN = '''
+from typing import Annotated
+
+from pydantic import Field
+
+from moextend.bench.methods import OneAdapter
+from moextend.util.search_space import LogRange
+
+
+class Mine(OneAdapter):
+    """LoRA with a penalty."""
+
+    class Config(OneAdapter.Config):
+        """What can be set."""
+
+        decay: Annotated[float, LogRange(0.1, 10)] = Field(1.0, gt=0)
+'''
+
+
+def planned(workspace: Path, *methods: str, budget: int = 4, **changes: object) -> Planned:
+    request = Request(workspace, "tiny", methods, seeds=(0, 1))
+    return plan(Search(request, budget, **changes))  # type: ignore[arg-type]
+
+
+def test_a_range_has_three_digits_and_its_ends() -> None:
+    found = LogRange(0.1, 10, relative=True)
+    assert [found.at(place, 3e-3) for place in (0.0, 0.5, 1.0)] == [3e-4, 3e-3, 3e-2]
+    assert LogRange(1, 1000).at(1 / 7) == 2.68
+    assert [Choices((4, 8)).at(place) for place in (0.0, 0.49, 0.5, 1.0)] == [4, 4, 8, 8]
+    for low, high in ((0, 1), (2, 1)):
+        with pytest.raises(ValueError, match="logarithmic"):
+            LogRange(low, high)
+
+
+def test_the_same_seed_gives_the_same_trials_and_a_larger_budget_adds_some() -> None:
+    space: SearchSpace = {"learning_rate": LogRange(0.1, 10, relative=True), "rank": Choices((4, 8, 16, 32))}
+    own = {"learning_rate": 1.0}
+    four = draw(space, 4, 0, own)
+    assert draw(space, 4, 0, own) == four == draw(space, 9, 0, own)[:4] != draw(space, 4, 1, own)
+    # Evenly: each quarter of the range has one of four rates.
+    quarters = [int(2 * (math.log10(one["learning_rate"]) + 1)) for one in four]
+    assert sorted(quarters) == [0, 1, 2, 3]
+    assert len(draw({"rank": Choices((4, 8))}, 5, 0, {})) == 2
+
+
+def test_every_method_searches_the_same_learning_rates_and_as_often(tmp_path: Path) -> None:
+    found = planned(tmp_path, "full-ft", "lora", "ewc", "moextend:scope=all", "moextend:scope=own").trials
+    rates = {tuple(trial.settings["learning_rate"] for trial in trials) for trials in found.values()}
+    assert len(rates) == 1 and {len(trials) for trials in found.values()} == {4}
+    assert [*found["ewc"][0].settings] == ["learning_rate", "rank", "strength"]
+    assert [*found["moextend:scope=own"][0].settings] == ["learning_rate"]
+    assert [*found["moextend:scope=all"][0].settings] == ["learning_rate", "gate_rate", "memory_weight"]
+
+
+def test_methods_of_the_package_declare_ranges_around_their_defaults() -> None:
+    for name, target in OWN.items():
+        kind = load_later(target)()
+        for key, range_ in declared(kind.Config).items():
+            default = kind.Config.model_fields[key].default
+            if isinstance(range_, Choices):
+                assert default in range_.values, name
+            elif not range_.relative:
+                assert range_.low <= default <= range_.high, name
+
+
+def test_what_the_text_sets_is_not_searched(tmp_path: Path) -> None:
+    method = parse("lora:rank=8")
+    assert [*space_of(method)] == ["learning_rate"]
+    trial = planned(tmp_path, "lora:rank=8").trials["lora:rank=8"][0]
+    assert trial.configs[0].method == f"lora:rank=8,learning_rate={trial.settings['learning_rate']}"
+
+
+def test_a_plugin_declares_its_own_range(tmp_path: Path) -> None:
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "mine.py").write_text(PLUGIN)
+    trials = planned(tmp_path, "mine").trials["mine"]
+    assert [*trials[0].settings] == ["learning_rate", "rank", "decay"]
+
+
+def test_trials_learn_the_first_tasks_and_score_no_other(tmp_path: Path) -> None:
+    found = planned(tmp_path, "lora")
+    configs = [config for trial in found.trials["lora"] for config in trial.configs]
+    for config in configs:
+        assert config.stages == ["tiny-attributes", "tiny-counting"]
+        assert config.retention == config.transfer == []
+        assert {config.tasks[name]["data"]["test"] for name in config.stages} == {"train[90%:100%]"}
+        assert config.tasks["tiny-captions"]["data"]["test"] == "test"
+    assert [config.seed for config in configs] == [0, 1] * 4
+    assert (
+        planned(tmp_path, "lora", tasks=1).folder != found.folder == planned(tmp_path, "ewc", budget=9).folder
+    )
+
+
+def test_interrupted_searches_have_tried_all_methods_alike(tmp_path: Path) -> None:
+    configs = planned(tmp_path, "lora", "full-ft", budget=2).configs
+    assert [config.method.partition(":")[0] for config in configs] == ["lora"] * 2 + ["full-ft"] * 2 + [
+        "lora"
+    ] * 2 + ["full-ft"] * 2
+
+
+def tried(number: int, *scores: float | None, failed: bool = False) -> Tried:
+    states = tuple("done" if score is not None else "failed" if failed else "waiting" for score in scores)
+    return Tried(Trial(number, {"rank": number}, ()), states, scores)  # type: ignore[arg-type]
+
+
+def test_the_best_trial_has_the_highest_mean_and_is_the_first_of_equal_ones() -> None:
+    trials = [tried(1, 50.0, 60.0), tried(2, 70.0, 60.0), tried(3, 60.0, 70.0), tried(4, 90.0, 10.0)]
+    found = best(trials)
+    assert found and found.trial.number == 2 and found.score == 65.0
+
+
+def test_nothing_is_chosen_before_all_trials_are_done() -> None:
+    waiting, failed = tried(2, 80.0, None), tried(2, 80.0, None, failed=True)
+    assert best([tried(1, 50.0, 60.0), waiting]) is None
+    assert best([tried(1, 50.0, 60.0), waiting], skip_failed=True) is None
+    assert best([tried(1, 50.0, 60.0), failed]) is None
+    found = best([tried(1, 50.0, 60.0), failed], skip_failed=True)
+    assert found and found.trial.number == 1
+    assert best([failed], skip_failed=True) is None
+
+
+@pytest.mark.parametrize(
+    ("methods", "changes", "says"),
+    [
+        (("joint",), {}, "bound"),
+        (("zero-shot",), {}, "no setting"),
+        (("lora:rank=8,learning_rate=0.1",), {}, "no setting"),
+        (("lora",), {"budget": 0}, "--budget"),
+        (("lora",), {"tasks": 0}, "--tasks"),
+        (("lora",), {"percent": 51}, "--validation"),
+    ],
+)
+def test_a_wrong_search_is_refused(
+    methods: tuple[str, ...], changes: dict[str, int], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=says):
+        planned(tmp_path, *methods, **changes)
