@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -169,6 +169,9 @@ class Stage(Spec):
     """Name of the task."""
     steps: Steps | None = None
     """Overrides the sequence's number of steps."""
+    visit_of: str | None = unset(None)
+    """Not written by hand: the task of an earlier stage that this one learns again, under a name with the number of
+    the visit (`task-visit2`)."""
 
 
 class SequenceSpec(Spec):
@@ -187,7 +190,7 @@ class SequenceSpec(Spec):
     align: Alignments | None = None
     """One, or a list with one per modality; null for a base without encoders."""
     stages: list[Stage]
-    """Tasks in training order."""
+    """Tasks in training order. A task that occurs again is visited again: the second visit is named `task-visit2`."""
     retention: Names = []
     """Text tasks that are only scored: abilities of the base that should not be forgotten."""
     transfer: Names = []
@@ -269,6 +272,7 @@ def read_sequence(path: Path) -> SequenceSpec:
             where=f"{path}: sequence",
             hint="Give both the same name.",
         )
+    sequence = sequence.model_copy(update={"stages": _numbered(sequence.stages, path)})
     seen = [stage.task for stage in sequence.stages]
     for key, name in [
         *(("stages", name) for name in seen),
@@ -276,9 +280,27 @@ def read_sequence(path: Path) -> SequenceSpec:
     ]:
         if seen.count(name) > (key == "stages"):
             raise SpecError(
-                f"task '{name}' occurs twice.", where=f"{path}: {key}", hint="Name a task once a sequence."
+                f"task '{name}' occurs twice.",
+                where=f"{path}: {key}",
+                hint="Name it under stages or under transfer, and no task like the second visit of another.",
             )
     return sequence
+
+
+def _numbered(stages: Sequence[Stage], path: Path) -> list[Stage]:
+    """The stages, with names of their own for visits after the first."""
+    found: list[Stage] = []
+    for place, stage in enumerate(stages):
+        if stage.visit_of is not None:
+            raise SpecError(
+                "is not written by hand.",
+                where=f"{path}: stages[{place}].visit_of",
+                hint=f"Write `task: {stage.visit_of}` again: visits are counted.",
+            )
+        visit = 1 + sum(before.task == stage.task for before in stages[:place])
+        again = {"task": f"{stage.task}-visit{visit}", "visit_of": stage.task}
+        found.append(stage if visit == 1 else stage.model_copy(update=again))
+    return found
 
 
 def find_sequence(name: str, workspace: Path) -> SequenceSpec:
@@ -287,12 +309,13 @@ def find_sequence(name: str, workspace: Path) -> SequenceSpec:
 
 
 def stage_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
-    """Tasks of the stages, in training order."""
+    """Tasks of the stages, in training order, each named as its stage."""
     where = str(sequence.path or sequence.sequence)
-    return [
-        find_learned(stage.task, workspace, where=f"{where}: stages[{i}].task")
-        for i, stage in enumerate(sequence.stages)
-    ]
+    found = []
+    for i, stage in enumerate(sequence.stages):
+        task = find_learned(stage.visit_of or stage.task, workspace, where=f"{where}: stages[{i}].task")
+        found.append(task.model_copy(update={"task": stage.task}))
+    return found
 
 
 def find_learned(name: str, workspace: Path, *, where: str) -> TaskSpec:

@@ -87,6 +87,12 @@ class RunConfig(Identity):
         """Tasks in training order."""
         return [stage["task"] for stage in self.sequence["stages"]]
 
+    def visited(self, stage: str) -> str:
+        """Task of a stage: another name than that of the stage for visits after the first."""
+        return next(
+            (s["visit_of"] for s in self.sequence["stages"] if s["task"] == stage and "visit_of" in s), stage
+        )
+
     @property
     def retention(self) -> list[str]:
         """Text tasks that are only scored."""
@@ -116,7 +122,7 @@ class RunConfig(Identity):
         found = spec.parse(TaskSpec, self.tasks[name], where=f"config.json: tasks.{name}")
         path = _path(self.places.get("tasks", {}).get(name))
         if path is None or not path.is_file():  # an unpacked run, or another checkout
-            path = content.names("tasks", self.workspace).get(name, path)
+            path = content.names("tasks", self.workspace).get(self.visited(name), path)
         return found.model_copy(update={"path": path})
 
     @property

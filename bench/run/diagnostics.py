@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from moextend.bench.methods import Method
 from moextend.bench.run.context import RunContext
-from moextend.bench.run.models import learning_data
+from moextend.bench.run.models import asked_for, learning_data
 from moextend.bench.run.records import Inferred, InferredTask, RoutingReport, StageCost, TaskRouting
 from moextend.bench.run.rundir import ROUTING
 from moextend.bench.run.stage_data import stage_seed
@@ -64,7 +64,7 @@ class Diagnostics:
             if not self._sample(name):
                 continue
             # A task without an extension is answered by the base if the task is given, and so is text.
-            self.context.method.select(model, name, learned)
+            self.context.method.select(model, asked_for(self.context, name, learned), learned)
             use = _count(model, self.sites, self._sample(name))
             first = None if name == TEXT else before.get(learned.index(name) + 1)
             tasks[name] = _routing(use, first.tasks.get(name) if first else None)
@@ -121,7 +121,7 @@ class Diagnostics:
     def _score(self, model: MultimodalLM, given: Method, name: str, learned: Sequence[str]) -> float | None:
         context = self.context
         try:
-            weights = given.select(model, name, learned)
+            weights = given.select(model, asked_for(context, name, learned), learned)
         except InputError:  # its calibrations read earlier extensions, so that it cannot stand alone
             return None
         return evaluate.score_cell(

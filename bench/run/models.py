@@ -25,6 +25,7 @@ from moextend.util import processes
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
+    from moextend.bench.task import TaskSpec
 
 NOTHING = StageData((), ())
 """Data of a stage that is only restored."""
@@ -110,7 +111,7 @@ def restored(run: RunDir, *, stage: int | None = None, task: str = "") -> Multim
         raise InputError(f"the run has stages 0 to {len(context.stages)}, not {last}.", where=str(run.folder))
     _, model, learned = deque(restored_stages(context, last), maxlen=1).pop()
     if learned:
-        context.method.select(model, task, learned)
+        context.method.select(model, _last_visit(context, task, learned), learned)
     return model
 
 
@@ -168,9 +169,16 @@ def stage_of(
     )  # fmt: skip
 
 
-def asked_for(context: RunContext, task: str) -> str:
-    """Stage whose inputs those of a task are, for `Method.select`."""
-    return JOINT if context.config.mode == "joint" and context.tasks[task].kind != "text" else task
+def asked_for(context: RunContext, task: str, learned: Sequence[str]) -> str:
+    """Stage whose inputs those of a task are, for `Method.select`: of several visits of a task the last one so far."""
+    if context.config.mode == "joint" and context.tasks[task].kind != "text":
+        return JOINT
+    return _last_visit(context, task, learned)
+
+
+def _last_visit(context: RunContext, task: str, learned: Sequence[str]) -> str:
+    visited = context.config.visited
+    return next((stage for stage in reversed(learned) if visited(stage) == visited(task)), task)
 
 
 def stage_name(names: Sequence[str]) -> str:
@@ -179,5 +187,8 @@ def stage_name(names: Sequence[str]) -> str:
 
 
 def learning_data(context: RunContext, names: Sequence[str], seed: int) -> StageData:
-    """Training data of these tasks."""
-    return stage_data([context.tasks[task] for task in names], context.workspace, seed)
+    """Training data of these tasks; a task that is visited several times is taken once."""
+    once: dict[str, TaskSpec] = {}
+    for name in names:
+        once.setdefault(context.config.visited(name), context.tasks[name])
+    return stage_data(list(once.values()), context.workspace, seed)

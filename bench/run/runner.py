@@ -249,7 +249,7 @@ def selected(context: RunContext, model: MultimodalLM, name: str, learned: Seque
     """Prepares the model for inputs of a task; returns the fingerprint of all weights that compute."""
     if not learned:
         return model.base_fingerprint()
-    return context.method.select(model, asked_for(context, name), learned)
+    return context.method.select(model, asked_for(context, name, learned), learned)
 
 
 def score_cell(

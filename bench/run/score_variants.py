@@ -69,12 +69,12 @@ def _score(
     run, last = context.run, len(context.stages)
     refuse_changed_data(context)
     refuse_changed_plugins(run)
-    _, model, _ = deque(restored_stages(context, last, scaled=True), maxlen=1).pop()
+    _, model, learned = deque(restored_stages(context, last, scaled=True), maxlen=1).pop()
     row, failed = variants.row_of(run.config, run.cells()), list[str]()
     for place, (variant, task) in enumerate(missing):
         on_cell(Step(cells - len(missing) + place, cells, variant, task))
         try:
-            weights = context.method.scale(model, asked_for(context, task), dict(variant))
+            weights = context.method.scale(model, asked_for(context, task, learned), dict(variant))
             cell = evaluate.score_cell(
                 model, context.tasks[task], weights=weights, folder=run.predictions,
                 scoring=context.sequence.scoring, workspace=context.workspace, stage=last,

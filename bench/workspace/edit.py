@@ -111,7 +111,7 @@ def add(to: Draft, task: TaskSpec, *, at: int | None = None) -> Draft:
         raise InputError(
             f"task '{task.task}' is already in the sequence.",
             where=str(to.path),
-            hint="Move it with move-task, or add another one.",
+            hint="Move it with move-task, or add another one. To learn it again, name it again in the file.",
         )
     if task.kind == "text":
         return _edit(to, "retention", lambda items: [*items, f"- {quoted(task.task)}\n"])

@@ -1,4 +1,4 @@
-"""Commands of the generated world: `python -m moextend.bench.world build|audio|items|generic|picture|sounds|near`."""
+"""Commands of the generated world, which ``python -m moextend.bench.world --help`` lists."""
 
 from __future__ import annotations
 
@@ -97,6 +97,18 @@ def picture(
 
 
 @app.command()
+def domains(
+    out: Annotated[Path, typer.Argument(help="PNG file.")],
+    seed: Annotated[int, typer.Option(help="Seed of the scene.")] = 0,
+) -> None:
+    """Draw a scene in every domain. Example: domains docs/images/world-domains.png."""
+    from moextend.bench.world.picture import draw_domains
+
+    draw_domains(out, seed)
+    typer.echo(out)
+
+
+@app.command()
 def sounds(
     out: Annotated[Path, typer.Argument(help="PNG file.")],
     seed: Annotated[int, typer.Option(help="Seed of the scene and the performer.")] = 0,
@@ -122,6 +134,47 @@ def near(
         none = max(0.0, 1 - row.accepted - row.elsewhere)
         shares = " | ".join(f"{100 * share:.1f}" for share in (row.accepted, max(0.0, row.elsewhere), none))
         typer.echo(f"| {row.extension} | {row.candidates - 1} | {row.inputs} | {shares} |")
+
+
+@app.command()
+def apart(
+    sequence: Annotated[str, typer.Argument(help="Sequence of image tasks of the generated world.")],
+    count: Annotated[int, typer.Option(help="Inputs of each stage.")] = 500,
+) -> None:
+    """Measure which stage of a sequence scope auto assigns the inputs of each stage to. Example: apart tiny-alike."""
+    import moextend
+    from moextend.bench.sequence import find_sequence, stage_tasks
+    from moextend.bench.world.near import separated
+
+    workspace = Path()
+    tasks = stage_tasks(find_sequence(sequence, workspace), workspace)
+    data = [task.data.path.removeprefix("world:") for task in tasks if task.data is not None]
+    shares = separated(moextend.load("tiny", vision="tiny"), list(dict.fromkeys(data)), count)
+    typer.echo(f"| inputs of | none | {' | '.join(shares)} |")
+    typer.echo(f"| :--- |{' ---: |' * (1 + len(shares))}")
+    for name, own in shares.items():
+        typer.echo(f"| {name} | {' | '.join(f'{100 * own[key]:.1f}' for key in ('', *shares))} |")
+
+
+@app.command()
+def probes(
+    learned: Annotated[int, typer.Option(help="Scenes that the probes are trained on.")] = 1000,
+    scored: Annotated[int, typer.Option(help="Scenes that they are scored on.")] = 200,
+) -> None:
+    """Measure what linear probes read from the encoder's tokens in every domain. Example: probes --scored 200."""
+    import open_clip
+
+    from moextend.bench.world.domains import DOMAINS
+    from moextend.bench.world.measure import VALUES, probe_accuracies
+    from moextend.util import content
+
+    folder = content.package_folder("registry") / "models" / "tiny" / "vision"
+    encoder = open_clip.create_model_and_transforms(f"local-dir:{folder}")[0].eval()
+    typer.echo(f"| domain | {' | '.join(VALUES)} |")
+    typer.echo(f"| :--- |{' ---: |' * len(VALUES)}")
+    for name, domain in DOMAINS.items():
+        found = probe_accuracies(encoder, 0, learned, scored, domain)
+        typer.echo(f"| {name} | {' | '.join(f'{found[attribute]:.0f}' for attribute in VALUES)} |")
 
 
 if __name__ == "__main__":

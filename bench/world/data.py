@@ -7,17 +7,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from moextend.bench.world.domains import PLAIN
 from moextend.bench.world.hearing import HEARINGS, MATCH, SCENES, Heard, asked_sounds
 from moextend.bench.world.questions import ASKERS, Balance, Question
 from moextend.bench.world.recital import perform
 from moextend.bench.world.render import png
 from moextend.bench.world.scenes import WORLD_VERSION, Scene, Split, caption, draw_scene, hashed
 from moextend.bench.world.sound import wav
+from moextend.bench.world.views import VIEWS, view_of
 from moextend.errors import UnknownName
 from moextend.util.files import atomic
 
 CAPTIONS = "captions"
-DATASETS = (*ASKERS, CAPTIONS, *HEARINGS)
+DATASETS = (*ASKERS, CAPTIONS, *HEARINGS, *VIEWS)
 SPLITS: tuple[Split, ...] = ("train", "test")
 IMAGES = {"train": 8000, "test": 500}
 """Number of images per split of an image task."""
@@ -69,19 +71,20 @@ def asked_scenes(name: str, split: Split) -> Iterator[tuple[Scene, list[Question
             scene = draw_scene(rng, split)
             yield scene, [Question("caption", "", caption(scene))]
         return
-    balance, made = Balance(rng), 0
+    balance, view, made = Balance(rng), view_of(name), 0
     while made < IMAGES[split]:
         scene = draw_scene(rng, split)
-        questions = balance.choose(ASKERS[name](scene), ASKED[split])
+        questions = balance.choose(view.questions(scene), ASKED[split])
         if len(questions) == ASKED[split]:
             made += 1
             yield scene, questions
 
 
 def _rows(name: str, split: Split, scenes: Iterable[tuple[Scene, list[Question]]]) -> Iterator[Row]:
+    domain = PLAIN if name == CAPTIONS else view_of(name).domain
     for i, (scene, questions) in enumerate(scenes):
         image_id = f"{name}-{split}-{i:05}"
-        image = {"bytes": png(scene), "path": f"{image_id}.png"}
+        image = {"bytes": png(scene, domain), "path": f"{image_id}.png"}
         for j, q in enumerate(questions):
             yield {
                 "question_id": f"{image_id}-{j}",

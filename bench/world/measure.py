@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from moextend.bench.world.domains import PLAIN, Domain
 from moextend.bench.world.scenes import Scene
 from moextend.bench.world.vision import caption_ids, patch_features, pixels, probe_scenes
 from moextend.bench.world.words import COLORS, LETTERS, SHAPES, SIZES
@@ -15,10 +16,15 @@ from moextend.bench.world.words import COLORS, LETTERS, SHAPES, SIZES
 VALUES = {"color": COLORS, "shape": SHAPES, "size": SIZES, "letter": LETTERS}
 
 
-def probe_accuracies(model: Any, seed: int, learned: int = 3000, scored: int = 500) -> dict[str, float]:
-    """Percent of things in test scenes whose attribute a linear probe predicts from the token of their cell."""
+def probe_accuracies(
+    model: Any, seed: int, learned: int = 3000, scored: int = 500, domain: Domain = PLAIN
+) -> dict[str, float]:
+    """Percent of things in test scenes whose attribute a linear probe predicts from the token of their cell.
+
+    The probe is trained and scored on pictures of the domain.
+    """
     train, test = probe_scenes(seed, learned, "train"), probe_scenes(seed + 1, scored, "test")
-    train_x, test_x = _thing_tokens(model, train), _thing_tokens(model, test)
+    train_x, test_x = _thing_tokens(model, train, domain), _thing_tokens(model, test, domain)
     mean, std = train_x.mean(0), train_x.std(0)
     train_x, test_x = (train_x - mean) / std, (test_x - mean) / std
     accuracies = {}
@@ -29,8 +35,8 @@ def probe_accuracies(model: Any, seed: int, learned: int = 3000, scored: int = 5
     return accuracies
 
 
-def _thing_tokens(model: Any, scenes: list[Scene]) -> Tensor:
-    features = patch_features(model, pixels(scenes))
+def _thing_tokens(model: Any, scenes: list[Scene], domain: Domain) -> Tensor:
+    features = patch_features(model, pixels(scenes, domain))
     return torch.stack([features[i, t.cell] for i, scene in enumerate(scenes) for t in scene.things])
 
 

@@ -15,6 +15,7 @@ from moextend import ImageRef, MultimodalLM, Prompt
 from moextend.bench.world.data import asked_scenes
 from moextend.bench.world.render import png
 from moextend.bench.world.scenes import Split
+from moextend.bench.world.views import view_of
 from moextend.extension import task_inference
 
 TASKS = ("attributes", "counting", "reading", "position", "comparison")
@@ -43,8 +44,17 @@ class Row:
 
 def prompts(task: str, split: Split, count: int) -> list[Prompt]:
     """First questions about the first scenes of a task."""
-    asked = islice(asked_scenes(task, split), count)
-    return [Prompt(TEMPLATE.format(some[0].words), (ImageRef(data=png(scene)),)) for scene, some in asked]
+    asked, domain = islice(asked_scenes(task, split), count), view_of(task).domain
+    return [
+        Prompt(TEMPLATE.format(some[0].words), (ImageRef(data=png(scene, domain)),)) for scene, some in asked
+    ]
+
+
+def separated(model: MultimodalLM, stages: Sequence[str], count: int = 500) -> dict[str, dict[str, float]]:
+    """Data set of each stage -> stage ("": none) -> share of its test inputs assigned to it, after the last stage."""
+    known = {name: task_inference.collect(model, prompts(name, "train", HELD_OUT)) for name in stages}
+    choose = task_inference.TaskInference(model, known)
+    return {name: choose.shares(prompts(name, "test", count)) for name in stages}
 
 
 def measure(model: MultimodalLM, count: int = 500) -> list[Row]:

@@ -1,18 +1,25 @@
-"""Draws scenes with their captions and one question of every image task."""
+"""Draws scenes with their captions and one question of every image task, and a scene in every domain."""
 
 from __future__ import annotations
 
+import math
 import random
 import textwrap
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from moextend.bench.world.domains import DOMAINS
 from moextend.bench.world.questions import ASKERS, Balance
 from moextend.bench.world.render import render
 from moextend.bench.world.scenes import Scene, caption, draw_scene
 from moextend.util.files import atomic
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 ROWS, COLUMNS = 2, 4
+DOMAINS_A_ROW = 7
 LINE = 38
 """Maximum number of characters in a line under an image."""
 
@@ -38,6 +45,26 @@ def draw_sheet(out: Path, seed: int) -> None:
             image.set_axis_off()
             below.set_axis_off()
             below.text(0, 1, _words(scene, balance), va="top", family="monospace", fontsize=10.5)
+    _write(figure, out)
+
+
+def draw_domains(out: Path, seed: int) -> None:
+    """Writes a PNG of one test scene of four things in every domain."""
+    from matplotlib.figure import Figure
+
+    scene = draw_scene(random.Random(seed), "test", least=4)
+    rows = math.ceil(len(DOMAINS) / DOMAINS_A_ROW)
+    figure = Figure(figsize=(2 * DOMAINS_A_ROW, 2.25 * rows), layout="constrained")
+    places = figure.subplots(rows, DOMAINS_A_ROW).ravel()
+    for place in places:
+        place.set_axis_off()
+    for place, (name, domain) in zip(places, DOMAINS.items(), strict=False):
+        place.imshow(render(scene, domain), interpolation="nearest")
+        place.set_title(name, fontsize=11)
+    _write(figure, out)
+
+
+def _write(figure: Figure, out: Path) -> None:
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=75)
     with atomic(out) as temporary:

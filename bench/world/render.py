@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from moextend.bench.world.domains import PLAIN, Domain
 from moextend.bench.world.scenes import GRID, Scene, Thing
 
 Pixels = NDArray[np.uint8]
@@ -16,14 +17,8 @@ Mask = NDArray[np.bool_]
 CELL = 16
 SIDE = CELL * GRID
 RADIUS = {"small": 5, "big": 7}
-RGB = {
-    "red": (220, 40, 40),
-    "green": (40, 170, 60),
-    "blue": (70, 110, 240),
-    "yellow": (235, 215, 50),
-    "purple": (170, 80, 205),
-    "cyan": (60, 205, 215),
-}
+LINE = 2
+"""Width of an outline in pixels."""
 GLYPHS = {
     "A": ".###. #...# #...# ##### #...# #...# #...#",
     "C": ".#### #.... #.... #.... #.... #.... .####",
@@ -58,23 +53,27 @@ def glyph_mask(letter: str) -> Mask:
     return np.array([[dot == "#" for dot in row] for row in GLYPHS[letter].split()])
 
 
-def _draw(pixels: Pixels, thing: Thing) -> None:
+def _draw(pixels: Pixels, thing: Thing, domain: Domain) -> None:
     x, y = CELL * thing.column + CELL // 2, CELL * thing.row + CELL // 2
     center = (x + thing.shift[0], y + thing.shift[1])
-    pixels[shape_mask(thing.shape, RADIUS[thing.size], center)] = RGB[thing.color]
-    pixels[y - 3 : y + 4, x - 2 : x + 3][glyph_mask(thing.letter)] = 0
+    mask = shape_mask(thing.shape, RADIUS[thing.size], center)
+    if domain.outlined:
+        mask &= ~shape_mask(thing.shape, RADIUS[thing.size] - LINE, center)
+    pixels[mask] = domain.palette[thing.color]
+    pixels[y - 3 : y + 4, x - 2 : x + 3][glyph_mask(thing.letter)] = domain.ink
 
 
-def render(scene: Scene) -> Pixels:
-    """The image of a scene, (48, 48, 3)."""
-    pixels = np.full((SIDE, SIDE, 3), scene.background, dtype=np.uint8)
+def render(scene: Scene, domain: Domain = PLAIN) -> Pixels:
+    """The image of a scene in a domain, (48, 48, 3)."""
+    ground = np.clip(scene.background + np.array(domain.ground), 0, 255)
+    pixels = np.full((SIDE, SIDE, 3), ground, dtype=np.uint8)
     for thing in scene.things:
-        _draw(pixels, thing)
+        _draw(pixels, thing, domain)
     return pixels
 
 
-def png(scene: Scene) -> bytes:
+def png(scene: Scene, domain: Domain = PLAIN) -> bytes:
     """The image of a scene as an encoded PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(render(scene)).save(buffer, format="PNG", compress_level=1)
+    Image.fromarray(render(scene, domain)).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()

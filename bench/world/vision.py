@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from moextend.bench.world import words
+from moextend.bench.world.domains import PLAIN, Domain
 from moextend.bench.world.language import IDS, Progress
 from moextend.bench.world.optim import Optimizers
 from moextend.bench.world.render import CELL, SIDE, render
@@ -73,9 +74,9 @@ def build_vision_model(seed: int) -> Any:
     )
 
 
-def pixels(scenes: list[Scene]) -> Tensor:
+def pixels(scenes: list[Scene], domain: Domain = PLAIN) -> Tensor:
     """Images as input of the encoder, (B, 3, 48, 48)."""
-    stacked = torch.stack([torch.from_numpy(render(scene)) for scene in scenes])
+    stacked = torch.stack([torch.from_numpy(render(scene, domain)) for scene in scenes])
     return (stacked.permute(0, 3, 1, 2).float() / 255 - MEAN[0]) / STD[0]
 
 

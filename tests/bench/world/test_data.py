@@ -11,10 +11,11 @@ from moextend.bench.world.hearing import HEARINGS
 from moextend.bench.world.questions import ASKERS
 from moextend.bench.world.scenes import WORLD_VERSION, Split
 from moextend.bench.world.sound import RATE
+from moextend.bench.world.views import VIEWS
 from moextend.bench.world.words import vocabulary
 from moextend.errors import UnknownName
 
-IMAGES = (*ASKERS, data.CAPTIONS)
+IMAGES = (*ASKERS, data.CAPTIONS, *VIEWS)
 COLUMNS = ["question_id", "image_id", "image", "question", "answer", "kind"]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+import moextend
 from moextend.bench.world import near
 
 
@@ -23,3 +26,13 @@ def test_every_kind_of_input_changes_what_it_says_and_nothing_else() -> None:
     assert [sorted(p.text.split()) for p in shuffled] == [sorted(p.text.split()) for p in own]
     assert [p.text for p in shuffled] != [p.text for p in own]
     assert not any(p.media or "<image>" in p.text for p in kinds["own questions, no image"])
+
+
+def test_inputs_of_far_domains_are_separated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near, "HELD_OUT", 200)
+    stages = ("night-looking", "pastel-looking")
+    shares = near.separated(moextend.load("tiny", vision="tiny"), stages, 40)
+    assert list(shares) == list(stages)
+    for name, own in shares.items():
+        assert list(own) == ["", *stages] and sum(own.values()) == pytest.approx(1)
+        assert own[name] > 0.8

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moextend.bench.world import words
-from moextend.bench.world.render import CELL, RGB, glyph_mask, png, render
+from moextend.bench.world.domains import RGB
+from moextend.bench.world.render import CELL, glyph_mask, png, render
 from moextend.bench.world.scenes import Scene, Split, Thing, any_scene, caption, draw_scene, twin
 
 
