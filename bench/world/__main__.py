@@ -138,17 +138,13 @@ def near(
 
 @app.command()
 def apart(
-    sequence: Annotated[str, typer.Argument(help="Sequence of image tasks of the generated world.")],
+    data: Annotated[list[str], typer.Argument(help="Data sets of the generated world, one a stage.")],
     count: Annotated[int, typer.Option(help="Inputs of each stage.")] = 500,
 ) -> None:
-    """Measure which stage of a sequence scope auto assigns the inputs of each stage to. Example: apart tiny-alike."""
+    """Measure which stage scope auto assigns the inputs of each stage to. Example: apart night-looking dim-looking."""
     import moextend
-    from moextend.bench.sequence import find_sequence, stage_tasks
     from moextend.bench.world.near import separated
 
-    workspace = Path()
-    tasks = stage_tasks(find_sequence(sequence, workspace), workspace)
-    data = [task.data.path.removeprefix("world:") for task in tasks if task.data is not None]
     shares = separated(moextend.load("tiny", vision="tiny"), list(dict.fromkeys(data)), count)
     typer.echo(f"| inputs of | none | {' | '.join(shares)} |")
     typer.echo(f"| :--- |{' ---: |' * (1 + len(shares))}")

@@ -101,7 +101,7 @@ def test_a_frozen_worker_ends_with_its_parent(start: Start) -> None:
     process, run = start("frozen")
     process.kill()
     ends(run)
-    assert read_status(run.folder).state == "interrupted"
+    until(lambda: read_status(run.folder).state == "interrupted")
 
 
 @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
