@@ -9,7 +9,7 @@ from typing import Any
 from moextend.bench.report.explain import check_cell, command
 from moextend.bench.run import complete
 from moextend.bench.run.rundir import RunDir, run_name
-from moextend.errors import InputError
+from moextend.errors import InputError, counted
 from moextend.util.environment import environment
 from moextend.util.quiet import quiet_loggers
 
@@ -107,9 +107,8 @@ def _answers(run: RunDir, batches: int, on_cell: Callable[[str], None]) -> Check
                 problems.append(f"{where}: {len(again.other)} of {again.items} answers differ ({named})")
     except InputError as error:
         problems.append(str(error))
-    return Check(
-        "answers", f"{items:,} of {cells} cells", tuple(problems), _answers_hint(run) if problems else ""
-    )
+    done = f"{counted(items, 'answer')} of {counted(cells, 'cell')}"
+    return Check("answers", done, tuple(problems), _answers_hint(run) if problems else "")
 
 
 def _answers_hint(run: RunDir) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from moextend.cli import options
+from moextend.cli.executing import GO_ON
 from moextend.errors import InputError, RunFailed, counted
 
 if TYPE_CHECKING:
@@ -82,7 +83,11 @@ def score(runs: Sequence[RunDir], asked: Wanted, *, quiet: bool) -> None:
         own = asked.get(run.config.digest)
         if own and read_status(run.folder).state == "done":
             name = run_name(run.folder)
-            failed += [f"{name}, {what}" for what in score_variants(run, own, _shown(name, quiet=quiet))]
+            try:
+                failed += [f"{name}, {what}" for what in score_variants(run, own, _shown(name, quiet=quiet))]
+            except KeyboardInterrupt:
+                typer.echo(GO_ON, err=True)
+                raise typer.Exit(130) from None
     if failed:
         raise RunFailed(
             f"{counted(len(failed), 'cell')} of variants could not be scored; the first: {failed[0]}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,7 @@ class _Space:
     def __init__(self, known: Mapping[str, TaskStatistics], parts: Sequence[slice]) -> None:
         self.names = list(known)
         means = torch.stack([task.mean for task in known.values()]).double()
+        self.width = means.shape[1]
         within = torch.zeros(means.shape[1], means.shape[1], dtype=torch.double)
         for task in known.values():
             within += task.scatter
@@ -123,6 +124,9 @@ class Rule:
         self._spaces: dict[Kind, _Space] = {}
         for kind in sorted({task.kind for task in known.values()}):
             fitting = {name: task for name, task in known.items() if task.kind == kind}
+            if not kind:
+                limit = [] if words is None else [words + (widths or {}).get("image", 0)]
+                fitting = _shortened(fitting, limit)
             parts = [] if words is None else _parts(kind, words, widths or {})
             self._spaces[kind] = _Space(fitting, parts)
 
@@ -138,16 +142,27 @@ class Rule:
         None if there is no such extension.
         """
         space = self._spaces.get(kind)
-        return [space.names[i] for i in space.nearest(x)] if space else [None] * len(x)
+        return [space.names[i] for i in space.nearest(x[:, : space.width])] if space else [None] * len(x)
 
     def choose(self, x: Tensor, kind: Kind) -> list[str | None]:
         """Nearest extension for features [n, D], or None if the input exceeds its threshold."""
         space = self._spaces.get(kind)
         if space is None:
             return [None] * len(x)
+        x = x[:, : space.width]
         places = space.nearest(x)
         near = space.near_enough(x, places)
         return [space.names[i] if ok else None for i, ok in zip(places, near, strict=True)]
+
+
+def _shortened(known: Mapping[str, TaskStatistics], widths: Sequence[int]) -> dict[str, TaskStatistics]:
+    """Statistics of text alone without the image part, which is 0, if the model or one of the models had no images."""
+    width = min([*widths, *(len(task.mean) for task in known.values())])
+    return {
+        name: task if len(task.mean) == width
+        else replace(task, mean=task.mean[:width], scatter=task.scatter[:width, :width], sample=task.sample[:, :width])
+        for name, task in known.items()
+    }  # fmt: skip
 
 
 def _parts(kind: Kind, words: int, widths: Mapping[str, int]) -> list[slice]:

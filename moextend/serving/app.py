@@ -147,6 +147,8 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:  # of FastAPI, for a body that is no text or too deep
+            return answer(ApiError(400, "the body is no JSON.", code="invalid_json"))
         code = CODES.get(error.status_code, "invalid_input")
         return answer(ApiError(error.status_code, str(error.detail), code=code))
 

@@ -334,3 +334,16 @@ def test_statistics_of_before_a_modality_stay_valid() -> None:
     heard = [Prompt(f"<series> w{i % 5 + 3}", (curve(i, 2),)) for i in range(40)]
     more = task_inference.TaskInference(model, {**statistics, "heard": task_inference.collect(model, heard)})
     assert more([*asked, heard[4]]) == [*before, ("heard",)]
+
+
+def test_statistics_of_text_fit_models_with_and_without_images(model: MultimodalLM) -> None:
+    bare = MultimodalLM(model.lm, model.tokenizer)
+    tasks = {"text": TEXT, "more": [Prompt(f"w30 w31 w{i % 5 + 3}") for i in range(40)]}
+    by_bare = {name: task_inference.collect(bare, prompts) for name, prompts in tasks.items()}
+    by_seeing = {name: task_inference.collect(model, prompts) for name, prompts in tasks.items()}
+    assert len(by_bare["text"].mean) < len(by_seeing["text"].mean)
+    asked = [TEXT[3], tasks["more"][4]]
+    for statistics in (by_bare, by_seeing, {"text": by_bare["text"], "more": by_seeing["more"]}):
+        for own in (bare, model):
+            assert task_inference.TaskInference(own, statistics)(asked) == [("text",), ("more",)]
+        assert task_inference.accuracy(statistics) == {"text": 1.0, "more": 1.0}

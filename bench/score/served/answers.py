@@ -114,9 +114,9 @@ class ServedModel:
         found = self.client.post(path, bodies, on_answer)
         others = [one for answer in found if (one := answer.get("system_fingerprint")) != self.fingerprint]
         if self.fingerprint is not None and self.one and others:
+            named = f"its fingerprint is {others[0]}" if others[0] else "an answer has no fingerprint"
             raise OtherWeights(
-                f"the server answers by other weights: its fingerprint is {others[0]}, and that of the run "
-                f"{self.fingerprint}.",
+                f"the server answers by other weights: {named}, and that of the run is {self.fingerprint}.",
                 where=f"{self.client.url}, model {self.name}",
                 hint="Serve the base of this run with the extensions of this stage.",
             )
@@ -161,9 +161,12 @@ class ServedModel:
                 where=where,
                 hint="It adds or removes tokens of the prompt; turn that off.",
             )
-        numbers = all(_is_number(value) for value in values[1:length])
-        if not numbers or not all(map(_is_top, tops[1:length])):
-            raise self.client.error("gives log-probabilities that are no numbers", given, where=where)
+        wrong = [value for value in values[1:length] if not _is_number(value)]
+        wrong += [top for top in tops[1:length] if not _is_top(top)]
+        if wrong:
+            raise self.client.error(
+                "gives a log-probability that is no number up to 0", wrong[0], where=where
+            )
 
 
 def _is_top(value: Any) -> bool:

@@ -175,7 +175,7 @@ def _message(answer: httpx.Response) -> str:
         message = error.get("message", error) if isinstance(error, dict) else error
     except (ValueError, AttributeError):
         message = answer.text
-    return short(" ".join(str(message).split()), 200) or "no message"
+    return short(" ".join(str(message).split()), 600) or "no message"
 
 
 def _asked_pause(answer: httpx.Response) -> float:
