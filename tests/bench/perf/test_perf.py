@@ -135,7 +135,7 @@ def test_peak_memory_is_measured() -> None:
 
 
 def test_the_time_is_split_by_kinds_of_operators() -> None:
-    left = torch.randn(500, 500)
+    left = torch.randn(1000, 1000)
     shares: dict[str, float] = {}
     with measure.operators("cpu", shares):
         left @ left
