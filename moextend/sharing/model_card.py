@@ -199,8 +199,8 @@ def _limits(facts: CardFacts) -> str:
     lines = []
     if facts.card:
         lines.append(
-            "- It loads only on exactly this base (weights, number type, and the encoders and projectors of its media); "
-            "others are refused."
+            "- It loads only on exactly this base (weights, number type, and the encoders and projectors of its "
+            "media); others are refused."
         )
     if facts.scope == "all":
         lines.append("- It is active for every input, so answers to text may differ from those of the base.")
