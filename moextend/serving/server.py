@@ -134,8 +134,10 @@ def server_of(
     engine = Engine(Catalogue(model), limits, metrics)
     hosts = hosts_of(access.host, opened) if access.key is None else None
     guard = Guard(application(engine, metrics, options), metrics, access.key, hosts, access.most)
+    # Without a logging configuration: setting one closes the handlers of all other libraries.
     config = uvicorn.Config(
-        guard, access_log=False, log_level="error", lifespan="off", ws="none", server_header=False,
+        guard, access_log=False, log_config=None, log_level="error", lifespan="off", ws="none",
+        server_header=False,
         proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=int(grace) + MARGIN,
     )  # fmt: skip
     return Server(config, engine, grace), engine

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -75,6 +77,13 @@ def test_strengths_and_exported_models(cli: Cli, served: Served, tmp_path: Path)
     assert certified.code == 0, certified.err
     record = json.loads((tmp_path / "proof" / "certificate.json").read_text())
     assert record["base"]["name"] == "whole" and record["base"]["fingerprint"] == plain["base"]
+
+
+def test_handlers_of_other_loggers_stay_open(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    handler, closed = logging.NullHandler(), Mock()
+    monkeypatch.setattr(handler, "close", closed)
+    served("tiny")
+    closed.assert_not_called()
 
 
 def test_a_stock_checkpoint_is_a_base_of_its_own(cli: Cli, served: Served) -> None:

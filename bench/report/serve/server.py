@@ -66,7 +66,7 @@ def server_of(address: Address, runs: Path, names: Sequence[str], workspace: Pat
     watcher = Watcher(Runs(runs, names), workspace)
     guard = Guard(application(watcher), address.token, address.hosts, f"moextend-{address.port}")
     config = uvicorn.Config(
-        guard, access_log=False, log_level="error", lifespan="on", ws="none", server_header=False,
+        guard, access_log=False, log_config=None, log_level="error", lifespan="on", ws="none", server_header=False,
         proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=GRACE,
     )  # fmt: skip
     server = uvicorn.Server(config)
