@@ -28,7 +28,7 @@ def outcome(tmp_path: Path, **environment: Any) -> str:
     (tmp_path / "test_x.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
     # Without plug-ins the program starts in a second.
-    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     known = {name: value for name, value in os.environ.items() if name != "MOEXTEND_ALL_PACKAGES"}
     done = subprocess.run(command, cwd=tmp_path, env=known | environment, capture_output=True, text=True)
     return done.stdout.strip().splitlines()[-1]
