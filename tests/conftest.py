@@ -120,7 +120,7 @@ def commands_made_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_power_cuts() -> Iterator[None]:
-    """Waits for no disk: a file is whole for other processes without it, and each wait takes some milliseconds."""
+    """Waits for no disk: a file is complete for other processes without it, and each wait takes some milliseconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", preloaded.unsynced)
         yield
