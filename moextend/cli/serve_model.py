@@ -51,6 +51,14 @@ def serve(
     queue: Annotated[
         int, typer.Option(min=1, max=100_000, help="Prompts that wait; one more is refused (429).")
     ] = 256,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Threads of an operation on the CPU. Default: those of PyTorch but one, which is for requests.",
+        ),
+    ] = None,
     timeout: Annotated[
         float, typer.Option(min=0.1, metavar="SECONDS", help="Longest time from a request to its last token.")
     ] = 600,
@@ -121,11 +129,15 @@ def serve(
             )  # fmt: skip
         model = asked.open()
         names = load_active(model, folders, asked.projector_folders())
+        import torch
+
         import moextend
         from moextend.serving import server
         from moextend.serving.app import Options
         from moextend.serving.engine import Limits
 
+        # Threads that wait for each other and for the one that reads requests would compute little.
+        torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
         moextend.activate(model, dict(zip(names, strengths, strict=True)))
         access = server.Access(host, api_key or None, max_body << 20)
         own = Options(timeout, max_new_tokens, local if admin is None else admin)
