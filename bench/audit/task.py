@@ -76,8 +76,8 @@ class TaskAudit:
 
     @property
     def verdict(self) -> str:
-        """ "sound", what was found, or why it could not be audited."""
-        return self.reason or "; ".join(finding.text for finding in self.findings) or "sound"
+        """"no finding", what was found, or why it could not be audited."""
+        return self.reason or "; ".join(finding.text for finding in self.findings) or "no finding"
 
 
 def audit_task(task: TaskSpec, workspace: Path, base: BaseRow, *, effect: float, limit: int) -> TaskAudit:

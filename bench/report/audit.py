@@ -21,7 +21,7 @@ COLUMNS = [
     Column("majority", "common", spread=""),
     Column("named", "named", spread=""),
     Column("options", "options", spread=""),
-    Column("duplicates", "twins %", spread=""),
+    Column("duplicates", "dup. %", spread=""),
     Column("shared", "media %", spread=""),
     Column("mdd", "MDD", spread=""),
     Column("items_needed", "items needed", spread="", wide=True),
@@ -31,7 +31,7 @@ NOTE = (
     "base: score of the base. format: points by which its normalised answers exceed the strict ones. common: score of "
     "the most common training answer to questions of the same form, without an image or sound. named, options: points "
     "above that, or above guessing, by the only answer that the question names, and by the place or the length of the "
-    "right option. twins: test items that are nearly in training. media: test items whose image or sound has a near "
+    "right option. dup.: test items with a near duplicate in training. media: test items whose image or sound has a near "
     "duplicate in training. MDD: the least difference of two methods that the items can show with 80% power in one run."
 )
 

@@ -138,7 +138,7 @@ def limits(found: TaskAudit) -> list[str]:
 
 def test_a_task_without_defects_is_sound(audited: Audit) -> None:
     found = audited(_plain(400, 1), _plain(2000, 2))
-    assert found.verdict == "sound" and (found.train, found.test) == (400, 2000)
+    assert found.verdict == "no finding" and (found.train, found.test) == (400, 2000)
     assert found.mdd is not None and found.mdd < 5
 
 
