@@ -1,8 +1,9 @@
 """Plug-ins for methods and scorers: files of a workspace, and entry points of installed packages.
 
 A file `FOLDER/my_name.py` of the workspace, or an entry point `my-name`, adds the plug-in `my-name`. The name is known
-without an import, so a plug-in is imported only when it is used or listed. The code of a workspace belongs to its user
-and runs like any other Python file.
+without an import, so a plug-in is imported only when it is used or listed. Files of the same folder whose names begin
+with `_` hold what plug-ins share (`from ._shared import helper`). The code of a workspace belongs to its user and runs
+like any other Python file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import FileFinder, SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -36,7 +38,7 @@ class Source:
     place: str = ""
     """The file, relative to the workspace, or the object of the entry point."""
     sha256: str = ""
-    """Digest of the file; "" for the package's own."""
+    """Digest of the file, and of the files beside it that plug-ins share; "" for the package's own."""
 
     def record(self) -> dict[str, str]:
         """Record for a run."""
@@ -194,8 +196,9 @@ class _FileLoader:
     path: Path
 
     def __call__(self) -> tuple[ModuleType, str]:
-        source = self.path.read_bytes()
-        return _module(self.path.resolve(), source), hashlib.sha256(source).hexdigest()
+        path, source = self.path.resolve(), self.path.read_bytes()
+        shared = tuple(each.read_bytes() for each in sorted(path.parent.glob("_*.py")))
+        return _module(path, source, shared), hashlib.sha256(b"".join([source, *shared])).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -210,17 +213,38 @@ class _PointLoader:
 
 
 @cache
-def _module(path: Path, source: bytes) -> ModuleType:
-    """Module from the bytes of a file, so that no stale compiled file is used."""
-    name = f"moextend_workspace_{hashlib.sha256(bytes(path) + source).hexdigest()[:16]}_{path.stem}"
+def _module(path: Path, source: bytes, shared: tuple[bytes, ...]) -> ModuleType:
+    """Module from the bytes of a file, so that no stale compiled file is used; `shared`: of the folder's shared files.
+
+    It belongs to a package of the folder, for relative imports of the shared files.
+    """
+    package = f"moextend_workspace_{_short(bytes(path.parent), *shared)}"
+    if package not in sys.modules:
+        folder, place = ModuleType(package), str(path.parent)
+        folder.__path__ = [place]
+        sys.path_importer_cache[place] = FileFinder(place, (_Uncached, [".py"]))
+        sys.modules[package] = folder
+    name = f"{package}.{path.stem}_{_short(source)}"
     module = sys.modules[name] = ModuleType(name)
-    module.__file__ = str(path)
+    module.__file__, module.__package__ = str(path), package
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+class _Uncached(SourceFileLoader):
+    """Loader that neither reads nor writes compiled files."""
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        """Fails, which stands for a source that cannot be compared with a compiled file."""
+        raise OSError
+
+
+def _short(*content: bytes) -> str:
+    return hashlib.sha256(b"".join(content)).hexdigest()[:16]
 
 
 def _name(stem: str) -> str:

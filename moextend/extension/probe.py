@@ -69,12 +69,18 @@ def selection_shares(
 
 @torch.no_grad()
 def watched(
-    model: MultimodalLM, data: Sequence[Conversation], sites: Sequence[Site], look: Look, *, batch_size: int
+    model: MultimodalLM,
+    data: Sequence[Conversation],
+    sites: Sequence[Site],
+    look: Look,
+    *,
+    batch_size: int,
+    media: bool = True,
 ) -> Iterator[Tensor]:
     """Computes `data` batch by batch and calls `look` for every router of `sites`.
 
     Yields the attention mask [B, T] of a batch, on the model's device, before the batch is computed: inputs and outputs
-    of a router are in the order of these tokens.
+    of a router are in the order of these tokens. `media` False: without tokens of images and other media.
     """
     collate = Collator.of(model)
     hooks = [
@@ -86,7 +92,8 @@ def watched(
             batch = collate(data[start : start + batch_size])
             batch.pop("labels")
             batch = on_device(batch, model.device)
-            yield batch["attention_mask"].bool()
+            mask = batch["attention_mask"].bool()
+            yield mask if media else mask & (batch["input_ids"] >= 0)
             model.hidden(**batch)
     finally:
         for hook in hooks:

@@ -34,27 +34,42 @@ GROUP = 64
 
 
 def collect(
-    model: MultimodalLM, data: Sequence[Conversation], tokens: int, seed: int, *, batch_size: int = GROUP
+    model: MultimodalLM,
+    data: Sequence[Conversation],
+    tokens: int,
+    seed: int,
+    *,
+    batch_size: int = GROUP,
+    media: bool = True,
 ) -> RouterInputs:
     """Router inputs of about `tokens` tokens per block, sampled uniformly from the tokens of `data` without padding.
 
     The tokens are sampled before the forward pass, and no other row is kept. The model and its active extensions
-    compute the inputs. `batch_size`: conversations in a forward pass, at most `GROUP`.
+    compute the inputs.
+
+    Args:
+        batch_size: conversations in a forward pass, at most `GROUP`.
+        media: whether tokens of images and other media are sampled, too.
     """
     sites, collate = find_sites(model.lm), Collator.of(model)
     groups = [data[start : start + GROUP] for start in range(0, len(data), GROUP)]
     generator = torch.Generator().manual_seed(seed)
     pieces: dict[int, list[Tensor]] = {site.layer: [] for site in sites}
     for group in groups:
-        count = sum(collate.lengths(group))
+        count = sum(collate.lengths(group, media=media))
         drawn = torch.randperm(count, generator=generator)[: -(-tokens // len(groups))]
-        for layer, rows in _rows(model, group, sites, drawn, batch_size).items():
+        for layer, rows in _rows(model, group, sites, drawn, batch_size, media).items():
             pieces[layer].append(rows)
     return {layer: torch.cat(rows)[:tokens].contiguous() for layer, rows in pieces.items()}
 
 
 def _rows(
-    model: MultimodalLM, data: Sequence[Conversation], sites: Sequence[Site], drawn: Tensor, batch_size: int
+    model: MultimodalLM,
+    data: Sequence[Conversation],
+    sites: Sequence[Site],
+    drawn: Tensor,
+    batch_size: int,
+    media: bool,
 ) -> RouterInputs:
     """Router inputs of the tokens `drawn`, in that order; the numbers count the tokens of `data` without padding."""
     kept: RouterInputs = {}
@@ -68,7 +83,7 @@ def _rows(
         kept[site.layer][mine] = rows
 
     before = 0
-    for mask in watched(model, data, sites, look, batch_size=batch_size):
+    for mask in watched(model, data, sites, look, batch_size=batch_size, media=media):
         real = mask.flatten().nonzero().squeeze(1).cpu()
         mine = ((drawn >= before) & (drawn < before + len(real))).nonzero().squeeze(1)
         places = real[drawn[mine] - before]

@@ -148,9 +148,13 @@ class Collator:
             batch["features"] = {name: features.cpu() for name, features in found.items()}
         return batch
 
-    def lengths(self, conversations: Sequence[Conversation]) -> list[int]:
-        """Tokens of each conversation in a batch, without padding; no medium is encoded."""
-        return [len(self._fitted(conversation)[0][0]) for conversation in conversations]
+    def lengths(self, conversations: Sequence[Conversation], *, media: bool = True) -> list[int]:
+        """Tokens of each conversation in a batch, without padding; no medium is encoded.
+
+        `media` False: without tokens of media.
+        """
+        rows = [self._fitted(conversation)[0][0] for conversation in conversations]
+        return [sum(media or token >= 0 for token in row) for row in rows]
 
     def _fitted(self, conversation: Conversation) -> tuple[tuple[list[int], list[int]], tuple[MediaRef, ...]]:
         """Ids and labels of the turns that fit the context, and the media of these turns."""

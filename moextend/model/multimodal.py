@@ -62,6 +62,11 @@ class MultimodalLM(nn.Module):
         """Chat template for prompts; None: prompts are used as they are."""
         self.choose: Chooser | None = None
         """Chooses the extensions of each prompt; None: the active ones compute (see `activate`)."""
+        self.media_tokens: Tensor | None = None
+        """[B, T], whether a token is one of a medium, in `given`: for hooks on parts of the LM. None elsewhere.
+
+        While an answer is generated it stays that of the prompt, and the LM computes one token of each row at a time.
+        """
         self._by_id = lm_head.needs_ids(lm)
         self.requires_grad_(False).eval()
         self._base = self._rounded = ""
@@ -144,6 +149,15 @@ class MultimodalLM(nn.Module):
         A decoder that needs ids (`lm_head.needs_ids`) gets the ids, and its first embedding look-up returns
         `embedded`. A token of a medium has id 0 there.
         """
+        before, self.media_tokens = self.media_tokens, input_ids < 0
+        try:
+            with self._given(input_ids, embedded) as inputs:
+                yield inputs
+        finally:
+            self.media_tokens = before
+
+    @contextmanager
+    def _given(self, input_ids: Tensor, embedded: Tensor) -> Iterator[dict[str, Tensor]]:
         if not self._by_id:
             yield {"inputs_embeds": embedded}
             return

@@ -13,6 +13,8 @@ from torch import Tensor
 from moextend import Conversation, MultimodalLM, Settings, attach, new_parameters, retention_loss, train
 from moextend.extension import router_memory
 from moextend.extension.probe import watched
+from moextend.model.batches import Collator
+from moextend.model.generation import Prompt, generate
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
 from tests.toys import picture
@@ -97,3 +99,23 @@ def test_the_rows_are_drawn_evenly_from_every_64_conversations(model: Multimodal
         expected.append(x[torch.randperm(len(x), generator=generator)[:67]])
     kept = router_memory.collect(model, rows, tokens=200, seed=3)
     assert torch.equal(kept[1], torch.cat(expected)[:200])
+
+
+def test_a_memory_of_text_has_no_token_of_an_image(model: MultimodalLM) -> None:
+    site, seen = find_sites(model.lm)[1], list[Tensor]()
+    (mask,) = watched(model, NEW, [site], partial(keep, seen), batch_size=20, media=False)
+    batch = Collator.of(model)(NEW)
+    assert torch.equal(mask, (batch["input_ids"] >= 0) & batch["attention_mask"].bool())
+    text = seen[0].reshape(-1, 32)[mask.flatten()]
+    kept = router_memory.collect(model, NEW, tokens=50, seed=0, media=False)[1]
+    assert torch.equal(kept, text[torch.randperm(len(text), generator=torch.Generator().manual_seed(0))[:50]])
+
+
+def test_tokens_of_media_are_known_in_a_forward_pass_alone(model: MultimodalLM) -> None:
+    seen = list[Tensor | None]()
+    hook = model.lm.register_forward_hook(lambda *unused: seen.append(model.media_tokens))
+    decoder = model.lm.model.register_forward_hook(lambda *unused: seen.append(model.media_tokens))
+    generate(model, [Prompt("<image> w3", (picture(5),))], max_new_tokens=2, batch_size=1)
+    hook.remove(), decoder.remove()
+    assert model.media_tokens is None and len(seen) >= 2
+    assert all(each is not None and each.tolist() == [[False, *[True] * 4, False]] for each in seen)

@@ -98,6 +98,26 @@ def test_only_the_file_that_could_hold_the_method_is_imported(
     assert (tmp_path / "ran").exists()
 
 
+def test_plug_ins_share_files_of_their_folder(add: Callable[..., Path], tmp_path: Path) -> None:
+    source = "from ._shared import RANK\nfrom moextend.bench.methods import OneAdapter as B\nclass A(B):\n r = RANK\n"
+    add("mine.py", source)
+    add("other.py", source)
+    with pytest.raises(InputError, match=r"methods/mine.py:1: cannot be imported \(ModuleNotFoundError"):
+        methods.parse("mine", workspace=tmp_path)
+    found = []
+    for rank in ("3", "4"):
+        add("_shared.py", f"class RANK:\n  value = {rank}\n")
+        mine, other = (methods.parse(name, workspace=tmp_path) for name in ("mine", "other"))
+        assert mine.kind is not other.kind and vars(mine.kind)["r"] is vars(other.kind)["r"]
+        found.append((vars(mine.kind)["r"].value, mine.source.sha256))
+    (first, digest), (second, changed) = found
+    assert (first, second) == (3, 4) and digest != changed
+    assert [each.name for each in methods.KNOWN.listed(tmp_path) if each.origin == "workspace"] == [
+        "mine",
+        "other",
+    ]
+
+
 @pytest.mark.parametrize("source", BROKEN)
 def test_a_broken_plug_in_is_named_in_one_line_and_the_rest_works(
     add: Callable[..., Path], tmp_path: Path, source: str

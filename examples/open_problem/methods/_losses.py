@@ -1,0 +1,93 @@
+"""Losses on kept router inputs of earlier data: on the gates of new experts, or on what they add."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from moextend.extension.router_memory import RouterInputs, SampledLoss
+from moextend.moe.routing import add_gated, hard_gate
+from moextend.moe.sites import Site
+
+from ._gates import parts_of
+
+
+class Beside:
+    """A loss of its own beside another one, or none; its state is that of the other one."""
+
+    def __init__(self, other: SampledLoss | None) -> None:
+        self.other = other
+
+    def own(self, batch: Any, out: Any) -> torch.Tensor:
+        """Its own loss of a step."""
+        raise NotImplementedError
+
+    def __call__(self, batch: Any, out: Any) -> torch.Tensor:
+        """Sum of both losses; called once a step."""
+        own = self.own(batch, out)
+        return own + self.other(batch, out) if self.other else own
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """State for a checkpoint."""
+        return self.other.state_dict() if self.other else {}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Restores a state."""
+        if self.other:
+            self.other.load_state_dict(state)
+
+
+Term = Callable[[Site, Any, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(block, router part, kept router inputs [S, H], their places in the memory [S]) -> a mean over them."""
+
+
+def sampled(
+    model: Any, name: str, kept: RouterInputs, term: Term, *, weight: float, sample: int, seed: int
+) -> SampledLoss:
+    """``weight`` times the mean of `term` over the blocks of extension `name`; a step draws `sample` inputs a block."""
+    blocks = list(parts_of(model, name))
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss(batch: Any, out: Any) -> torch.Tensor:
+        terms = []
+        for site, part in blocks:
+            x = kept[site.layer]
+            places = torch.randint(len(x), (min(sample, len(x)),), generator=generator)
+            terms.append(term(site, part, x[places].to(part.rows.device), places))
+        return weight * torch.stack(terms).mean()
+
+    return SampledLoss(loss, generator)
+
+
+def excess(margin: float) -> Term:
+    """Hinge on the logits of all kept inputs, whatever the base chooses: ``mean(relu(r x + b + margin))``."""
+    return lambda site, part, x, places: (part(x) + margin).clamp_min(0).mean()
+
+
+def added(site: Site, part: Any, x: torch.Tensor) -> torch.Tensor:
+    """What the new experts of a part add to the output of their block at router inputs x [S, H], in exact routing."""
+    group = site.experts.ext_groups[part.name]
+    return add_gated(torch.zeros_like(x), [group], x, hard_gate(part(x)))
+
+
+def relative_output(model: Any, name: str, kept: RouterInputs) -> Term:
+    """What the new experts add, relative to the output of their block: ``mean(|g E(x)|^2 / |y(x)|^2)``.
+
+    y is the output of the block without extension `name`. For blocks whose experts read the router's input.
+    """
+    sizes = {site.layer: squared_outputs(site, name, kept[site.layer]) for site, _ in parts_of(model, name)}
+    return lambda site, part, x, places: (
+        added(site, part, x).square().sum(-1) / sizes[site.layer][places].to(x.device)
+    ).mean()
+
+
+@torch.no_grad()
+def squared_outputs(site: Site, name: str, x: torch.Tensor) -> torch.Tensor:
+    """Squared norms [tokens] of the outputs of a block, without extension `name`, at router inputs x [tokens, H]."""
+    scope = site.router.ext_scope
+    active, scope.active = scope.active, tuple(other for other in scope.active if other != name)
+    try:
+        _, weights, index = site.router(x)[:3]
+        return site.experts(x, index, weights).square().sum(-1)
+    finally:
+        scope.active = active

@@ -1,0 +1,206 @@
+"""The methods of examples/open_problem: their mathematics, on a toy model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from moextend import Conversation, MultimodalLM
+from moextend.bench import methods
+from moextend.bench.methods.method import Method, Stage
+from moextend.extension import router_memory
+from moextend.extension.probe import watched
+from moextend.model.batches import Collator
+from moextend.moe.sites import find_sites
+from tests.bench.methods.short import ShortLoop
+from tests.toys import picture, toy_model
+
+FOLDER = Path(__file__).parents[3] / "examples" / "open_problem"
+METHODS = ["text-gates", "text-gates:scope=own", "text-gates:shut_after=2", "text-gates:routing=slot", "output-penalty",
+           "null-space", "gaussian-memory:rank=2", "slot-apart:hard=true,beside_parent=true,start=0.2",
+           "slot-apart:routing=slot,everywhere=true", "distilled", "newest-first"]  # fmt: skip
+TEXT = [Conversation(((f"w{i} w{i + 1} w{i + 2}", ""),)) for i in range(20, 40)]
+
+
+def shown(first: int) -> list[Conversation]:
+    return [
+        Conversation(((f"<image> w{first} w{i}", f"w{i % 5}"),), (picture(i * 9, first * 5),))
+        for i in range(20)
+    ]
+
+
+def stages(folder: Path) -> list[Stage]:
+    one = Stage(1, "a", shown(30), shown(30)[:10], TEXT, 0, folder / "a", batch_size=8)
+    two = replace(one, index=2, task="b", data=shown(40), held_out=shown(40)[:10], folder=folder / "b",
+                  earlier=[("a", folder / "a")])  # fmt: skip
+    for stage in (one, two):
+        stage.folder.mkdir()
+    return [one, two]
+
+
+def learned(spec: str, folder: Path) -> tuple[Method, MultimodalLM, list[Stage]]:
+    method, model = methods.parse(spec, workspace=FOLDER).make(), toy_model()
+    made = stages(folder)
+    for stage in made:
+        method.learn(model, stage, ShortLoop(model, stage))
+        method.save(model, stage)
+    return method, model, made
+
+
+def shared(name: str) -> ModuleType:
+    """A shared module of the folder, or the module of a method."""
+    kind = methods.parse("text-gates", workspace=FOLDER).kind
+    package = kind.__module__.rpartition(".")[0]
+    if name.startswith("_"):
+        return sys.modules[f"{package}.{name}"]
+    return sys.modules[methods.parse(name, workspace=FOLDER).kind.__module__]
+
+
+@torch.no_grad()
+def hidden(model: MultimodalLM) -> tuple[Tensor, Tensor]:
+    """Last hidden states of the start token and the images [B, 1 + 4, H], and those of the text after them."""
+    batch = Collator.of(model)(shown(30))
+    assert bool((batch["input_ids"][:, 1:5] < 0).all()) and bool((batch["input_ids"][:, 5:] >= 0).all())
+    states = model.hidden(batch["input_ids"], batch["attention_mask"], batch["features"])
+    return states[:, :5], states[:, 5:]
+
+
+@pytest.mark.parametrize("spec", METHODS)
+def test_a_restored_model_is_the_learned_one(spec: str, tmp_path: Path) -> None:
+    method, model, made = learned(spec, tmp_path)
+    fresh, other = methods.parse(spec, workspace=FOLDER).make(), toy_model()
+    for stage in made:
+        fresh.restore(other, stage)
+    assert method.select(model, "b", ["a", "b"]) == fresh.select(other, "b", ["a", "b"])
+    for part, again in zip(hidden(model), hidden(other), strict=True):
+        assert torch.equal(part, again)
+
+
+def test_shut_gates_leave_tokens_of_images_to_the_base(tmp_path: Path) -> None:
+    method, model, _ = learned("text-gates:scope=own", tmp_path)
+    method.select(model, "a", ["a", "b"])
+    (images, text), (base_images, base_text) = hidden(model), hidden(toy_model())
+    assert torch.equal(images, base_images) and not torch.isclose(text, base_text).all(-1).any()
+    assert model.media_tokens is None
+
+
+def test_gates_shut_after_some_steps_and_after_a_checkpoint(model: MultimodalLM) -> None:
+    module: Any = shared("text-gates")
+    gates = shared("_gates").Gates(model, "none", shut=True)
+    loss = module.Counted(None, gates, 2)
+    seen = [gates.shut]
+    for _ in range(3):
+        loss({}, {})
+        seen.append(gates.shut)
+    assert seen == [False, False, True, True]
+    other = module.Counted(None, gates, 2)
+    other.load_state_dict(loss.state_dict())
+    assert other.done == 3 and gates.shut
+
+
+def test_the_penalty_is_zero_if_and_only_if_nothing_is_added(tmp_path: Path) -> None:
+    _, model, _ = learned("output-penalty", tmp_path)
+    losses, gates = shared("_losses"), shared("_gates")
+    kept = router_memory.collect(model, TEXT, 40, 0)
+    term = losses.relative_output(model, "b", kept)
+    for site, part in gates.parts_of(model, "b"):
+        x, places = kept[site.layer], torch.arange(40)
+        with torch.no_grad():
+            part.bias.fill_(10.0)
+            expected = _added(site, x, 1.0)
+            assert float(term(site, part, x, places)) == pytest.approx(expected, rel=1e-4) and expected > 0
+            part.bias.fill_(-1000.0)
+            assert float(term(site, part, x, places)) == 0
+            part.bias.fill_(10.0)
+            site.experts.ext_groups["b"].down_proj.zero_()
+            assert float(term(site, part, x, places)) == 0
+
+
+def _added(site: Any, x: Tensor, gate: float) -> float:
+    """Mean of the squared difference that extension b makes in a block, relative to the block without it."""
+    scope, outputs = site.router.ext_scope, []
+    for names in (("a",), ("a", "b")):
+        scope.active = names
+        _, weights, index = site.router(x)[:3]
+        outputs.append(site.experts(x, index, weights))
+    without, with_it = outputs
+    return float(((with_it - without).square().sum(-1) / without.square().sum(-1)).mean()) * gate
+
+
+def test_rows_stay_outside_the_kept_directions(tmp_path: Path) -> None:
+    module: Any = shared("null-space")
+    method, model, made = learned("null-space", tmp_path)
+    generic = method.collected(model, made[1], TEXT)  # type: ignore[attr-defined]
+    for _, part in shared("_gates").parts_of(model, "b"):
+        assert float(part.bias.max()) <= 0 and float(part.rows.abs().max()) > 0
+        assert not part._forward_pre_hooks
+    x = generic[0]
+    directions = module.principal(x, 0.9)
+    assert torch.allclose(directions @ directions.T, torch.eye(len(directions)), atol=1e-5)
+    share = (x @ directions.T).square().sum() / x.square().sum()
+    fewer = (x @ directions[:-1].T).square().sum() / x.square().sum()
+    assert fewer < 0.9 <= share
+    assert torch.allclose(module.outside(x, directions) @ directions.T, torch.zeros(()), atol=1e-4)
+    part = next(part for _, part in shared("_gates").parts_of(model, "b"))
+    module.hold(part, directions, x)
+    with torch.no_grad():
+        part.rows.add_(torch.randn(part.rows.shape))
+        part.bias.add_(3)
+        part(x)
+    assert torch.allclose(part.rows @ directions.T, torch.zeros(()), atol=1e-4) and float(part.bias) == 0
+    module.release(part)
+
+
+def test_a_gaussian_has_the_mean_and_the_covariance(draw: Callable[..., Tensor] = torch.randn) -> None:
+    module: Any = shared("gaussian-memory")
+    x = draw(300, 6, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.arange(1.0, 7.0)) + 2
+    rows = module.fitted(x, 6)
+    assert torch.allclose(rows[0], x.mean(0)) and torch.allclose(rows[1:].T @ rows[1:], x.T.cov(), atol=1e-3)
+    samples = module.drawn(module.fitted(x, 2), 20_000)
+    assert torch.linalg.matrix_rank(samples - rows[0]) == 2
+    assert torch.allclose(samples.T.cov(), rows[1:3].T @ rows[1:3], atol=1.5)
+
+
+def test_a_hard_gate_is_zero_or_one_and_beside_its_parent(tmp_path: Path) -> None:
+    spec = "slot-apart:hard=true,beside_parent=true,start=0.2"
+    method, model, _ = learned(spec, tmp_path)
+    method.select(model, "b", ["a", "b"])
+    seen: list[tuple[Any, Tensor, Any]] = []
+    sites = find_sites(model.lm)
+    for _ in watched(model, shown(40), sites, lambda *each: seen.append(each), batch_size=20):
+        pass
+    for site, x, out in seen:
+        gates = out[1][:, -2:]
+        chosen = shared("_gates").chosen_parents(site, site.router.ext_parts["b"])(x.reshape(-1, x.shape[-1]))
+        assert set(gates.unique().tolist()) <= {0.0, 1.0}
+        assert not bool((gates[:, 1:][~chosen] > 0).any())
+
+
+def test_the_divergence_of_a_model_from_itself_is_zero() -> None:
+    module: Any = shared("distilled")
+    logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    same = module.Matched(None, lambda batch: logits.log_softmax(-1), 2.0)
+    assert float(same({}, {"logits": logits})) == pytest.approx(0, abs=1e-6)
+    other = torch.zeros(5, 7)
+    expected = (logits.softmax(-1) * (logits.log_softmax(-1) - other.log_softmax(-1))).sum(-1).mean()
+    assert float(same({}, {"logits": other})) == pytest.approx(2 * float(expected), rel=1e-5)
+
+
+def test_newer_gates_close_older_ones(tmp_path: Path) -> None:
+    module: Any = shared("newest-first")
+    gates = torch.tensor([[1.0, 0.5, 0.25, 0.5], [0.5, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0]])
+    expected = torch.tensor([[0.375, 0.1875, 0.125, 0.5], [0.5, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]])
+    assert torch.equal(module.newest_first(gates, [2, 1, 1]), expected)
+    _, model, _ = learned("newest-first:media=open,kept=none", tmp_path)
+    for site, part in shared("_gates").parts_of(model, "b"):
+        torch.nn.init.constant_(part.rows, 0), torch.nn.init.constant_(part.bias, 1)
+        _, weights, _ = site.router(torch.randn(5, 32))[:3]
+        assert torch.equal(weights[:, -2:], torch.tensor([[0.0, 1.0]]).expand(5, 2))
