@@ -77,7 +77,8 @@ class Base(Spec):
     """The pretrained model that is extended."""
 
     model: str = Field(min_length=1)
-    """A model of the package ("tiny"), a folder (of the workspace, else of the current one), "smollm2", or a hub id."""
+    """A model of the package ("tiny"), a folder (of the workspace, else of the current one), `data:<folder>` in the
+    workspace's data/, "smollm2", or a hub id."""
     upcycle: Upcycle | None = None
     """Settings to upcycle a dense model."""
     vision: str | None = Field(None, min_length=1)
@@ -139,6 +140,8 @@ class Base(Spec):
 
     def found(self, workspace: Path) -> str:
         """The model for `moextend.load`: a folder of the workspace takes precedence."""
+        if place := put_by_hand(self.model, workspace):
+            return str(place)
         folder = workspace / self.model
         return str(folder) if files.exists(folder) and folder.is_dir() else self.model
 

@@ -1,67 +1,18 @@
-"""What can be answered without the image or the sound: common answers, words of the question, places of options."""
+"""What can be answered without the image or the sound: words of the question, places of options."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from moextend.bench.audit.texts import normalised
 from moextend.bench.data import Item
-from moextend.bench.scorers import is_lettered, own_answer
+from moextend.bench.score.majority import normalised
 from moextend.bench.scorers.rules import gold_position
-from moextend.bench.task import TaskSpec
 
-SUPPORT = 10
-"""Training questions that make a question form."""
-LONGEST = 8
-"""First words of a question that are tried as its form."""
 MOST_ANSWERS = 1000
 """Different training answers; with more, answers are free text, which a question may well contain."""
-
-
-class Majority:
-    """Answers a question by the most common training answer to questions of its form.
-
-    The form is the longest beginning of the question that 10 training questions share, else the kind of the item, else
-    nothing: the prior per question type of Antol et al. (2015).
-    """
-
-    def __init__(self, task: TaskSpec, train: Iterable[Item]) -> None:
-        self._lettered = is_lettered(task.scorer)
-        self._counts: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
-        for item in train:
-            answer = own_answer(task.scorer, item)
-            for form in _forms(item):
-                self._counts[form][answer] += 1
-
-    def __call__(self, item: Item) -> str:
-        """The answer; of a question with choices that are texts, the most common one of them."""
-        options = None if self._lettered or not item.choices else set(item.choices)
-        for form in _forms(item):
-            counts = self._counts.get(form, Counter())
-            if form and counts.total() < SUPPORT:
-                continue
-            known = [answer for answer, _ in counts.most_common() if options is None or answer in options]
-            if known:
-                return known[0]
-        return item.choices[0] if item.choices else ""
-
-    @property
-    def answers(self) -> list[str]:
-        """All training answers, most common first."""
-        return [answer for answer, _ in self._counts[()].most_common()]
-
-
-def _forms(item: Item) -> Iterator[tuple[str, ...]]:
-    """Forms of a question, the most special one first."""
-    words = tuple(normalised(item.question).split()[:LONGEST])
-    for length in range(len(words), 0, -1):
-        yield ("question", *words[:length])
-    if item.kind is not None:
-        yield ("kind", item.kind)
-    yield ()
 
 
 def named_in_question(item: Item, answers: Collection[str]) -> str | None:

@@ -60,6 +60,13 @@ OPTIONS = Limit(
     "options are skewed (+{:.0f} points)",
     "points above guessing, where p < 0.001 (chi-square); models prefer places (Zheng et al., 2024)",
 )
+PROBE = Limit(
+    "probe",
+    5.0,
+    "a linear probe reads {:+.0f} points",
+    "points of a linear probe on the encoders' features above the majority answer; a model may read what a linear "
+    "probe does not, and is not likely to learn much where it reads nothing",
+)
 BROKEN = Limit("broken", 1.0, "{:.0f} media cannot be read", "training or scoring stops at them")
 SMALL = Limit(
     "small",
@@ -67,7 +74,7 @@ SMALL = Limit(
     "too few items: {:.1f} points and more can be shown",
     "the claimed difference (--effect) against the least one that the test of bench report finds with 80% power",
 )
-LIMITS = (SOLVED, MAJORITY, FORMAT, DUPLICATES, SHARED, NAMED, OPTIONS, BROKEN, SMALL)
+LIMITS = (SOLVED, MAJORITY, FORMAT, DUPLICATES, SHARED, NAMED, OPTIONS, PROBE, BROKEN, SMALL)
 SURE = 0.001
 """p below which options are skewed."""
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moextend.bench.audit.base import BaseRow
 from moextend.bench.audit.task import NOT_AUDITED, TaskAudit, audit_task
 from moextend.bench.task import TaskSpec
+
+if TYPE_CHECKING:
+    from moextend.model.modality import Sources
 
 EFFECT = 5.0
 """Points that one task should be able to show."""
@@ -40,6 +44,7 @@ def audit(
     *,
     effect: float = EFFECT,
     limit: int = LIMIT,
+    features: Sources | None = None,
     on_task: Callable[[str], None] = lambda name: None,
 ) -> Audit:
     """The audit of these tasks, each once. Those of lm-eval, which are only scored, have the score of the base alone.
@@ -47,6 +52,7 @@ def audit(
     Args:
         effect: difference in points that a task should be able to show.
         limit: most items of a split that are read.
+        features: modality -> features of its media, for linear probes; None: no probes.
         on_task: called with the name of a task before it is audited.
     """
     found = []
@@ -55,7 +61,7 @@ def audit(
         if task.kind == "text":
             found.append(_of_text(task, base))
         else:
-            found.append(audit_task(task, workspace, base, effect=effect, limit=limit))
+            found.append(audit_task(task, workspace, base, effect=effect, limit=limit, features=features))
     return Audit(sequence, effect, found, base.reason)
 
 

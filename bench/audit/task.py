@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moextend.bench import stats
 from moextend.bench.audit import prints, texts
-from moextend.bench.audit.answers import MOST_ANSWERS, Majority, Options, named_in_question, options_of
+from moextend.bench.audit.answers import MOST_ANSWERS, Options, named_in_question, options_of
 from moextend.bench.audit.base import BaseRow
 from moextend.bench.audit.limits import (
     BROKEN,
@@ -21,19 +21,25 @@ from moextend.bench.audit.limits import (
     MAJORITY,
     NAMED,
     OPTIONS,
+    PROBE,
     SHARED,
     SMALL,
     SOLVED,
     SURE,
     Finding,
 )
+from moextend.bench.audit.probe import probe_level
 from moextend.bench.data import Item, open_items
 from moextend.bench.data.source import find_source
+from moextend.bench.score.majority import Majority, normalised
 from moextend.bench.scorers import Answered, is_lettered, score_set
 from moextend.bench.stats import planning
 from moextend.bench.task import TaskSpec
 from moextend.data.hub import is_prepared
 from moextend.errors import InputError, MoextendError
+
+if TYPE_CHECKING:
+    from moextend.model.modality import Sources
 
 NOT_AUDITED = "not audited"
 DISAGREE = 0.5
@@ -67,6 +73,8 @@ class TaskAudit:
     named: float | None = None
     """Points that answering with the only answer named in the question adds to the majority answer."""
     options: Options | None = None
+    probe: float | None = None
+    """Score of linear probes on the features of the sequence's encoders; None if it was not asked for."""
     mdd: float | None = None
     """Least difference of two methods that the items can show, in points: one run, this task alone."""
     items_needed: int | None = None
@@ -80,10 +88,22 @@ class TaskAudit:
         return self.reason or "; ".join(finding.text for finding in self.findings) or "no finding"
 
 
-def audit_task(task: TaskSpec, workspace: Path, base: BaseRow, *, effect: float, limit: int) -> TaskAudit:
-    """The audit of a task about media or of questions; `limit`: most items of a split that are read.
+def audit_task(
+    task: TaskSpec,
+    workspace: Path,
+    base: BaseRow,
+    *,
+    effect: float,
+    limit: int,
+    features: Sources | None = None,
+) -> TaskAudit:
+    """The audit of a task about media or of questions.
 
     A task whose data are not on this machine, or are damaged, has only a reason.
+
+    Args:
+        limit: most items of a split that are read.
+        features: modality -> features of its media, for linear probes; None: no probes.
     """
     notes: list[str] = []
     try:
@@ -91,11 +111,14 @@ def audit_task(task: TaskSpec, workspace: Path, base: BaseRow, *, effect: float,
         test = _sample(task, "test", workspace, limit, notes)
         train = _sample(task, "train", workspace, limit, notes) if task.data and task.data.train else []
         found = _measured(task, train, test, base, effect)
+        asked = features if features and not found["broken"] else {}
+        probe = probe_level(task, train, test, asked)
     except MoextendError as error:
         return TaskAudit(task.task, reason=f"{NOT_AUDITED}: {error}")
     return TaskAudit(
-        task.task, train=len(train), test=len(test), notes=notes, findings=_findings(found, effect), **found
-    )
+        task.task, train=len(train), test=len(test), probe=probe, notes=notes,
+        findings=_findings({**found, "probe": probe}, effect), **found,
+    )  # fmt: skip
 
 
 def _refuse_download(task: TaskSpec, workspace: Path) -> None:
@@ -198,11 +221,11 @@ def _in_training(
             for medium in item.media
         ]
         places = sorted(set.intersection(*about)) if about else []
-        question, answers = texts.normalised(_asked(item)), set(item.answers)
+        question, answers = normalised(_asked(item)), set(item.answers)
         equal = [
             place
             for place in places
-            if answers & set(train[place].answers) and texts.normalised(_asked(train[place])) == question
+            if answers & set(train[place].answers) and normalised(_asked(train[place])) == question
         ]
         shared += [(item.row, train[places[0]].row)] if places else []
         same += [(item.row, train[equal[0]].row)] if equal else []
@@ -280,6 +303,8 @@ def _findings(found: Mapping[str, Any], effect: float) -> list[Finding]:
         sure = options.p < SURE or options.longest > options.place
         if options.gain >= OPTIONS.value and sure:
             passed.append(Finding.of(OPTIONS, options.gain))
+    if found["probe"] is not None and found["probe"] - found["majority"] < PROBE.value:
+        passed.append(Finding.of(PROBE, found["probe"] - found["majority"]))
     if found["broken"]:
         passed.append(Finding.of(BROKEN, len(found["broken"])))
     if found["mdd"] > effect:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+
+from moextend.bench.score.majority import normalised
 
 WORDS = 5
 """Words of an n-gram."""
 ALIKE = 0.8
 """Jaccard similarity of the n-grams of near duplicates (Lee et al., 2022)."""
-_BETWEEN = re.compile(r"[\W_]+")
-
-
-def normalised(text: str) -> str:
-    """Lower-case words, one space between them."""
-    return _BETWEEN.sub(" ", text.casefold()).strip()
 
 
 def near(test: Sequence[str], train: Sequence[str]) -> list[int | None]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from moextend.bench.audit.base import row_of
-from moextend.bench.audit.limits import LIMITS, SMALL
+from moextend.bench.audit.limits import LIMITS, PROBE, SMALL
 from moextend.bench.audit.sequence import Audit, audit
 from moextend.bench.audit.task import NOT_AUDITED, TaskAudit
 from moextend.bench.report.collect import Experiment
@@ -19,6 +20,7 @@ COLUMNS = [
     Column("base", "base", spread=""),
     Column("format", "format", spread=""),
     Column("majority", "common", spread=""),
+    Column("probe", "probe", spread=""),
     Column("named", "named", spread=""),
     Column("options", "options", spread=""),
     Column("duplicates", "dup. %", spread=""),
@@ -27,6 +29,10 @@ COLUMNS = [
     Column("items_needed", "items needed", spread="", wide=True),
     Column("verdict", "verdict", numeric=False),
 ]
+PROBED = (
+    "probe: score of linear probes on the features of the encoders, one for each form of question with 50 training "
+    "questions."
+)
 NOTE = (
     "base: score of the base. format: points by which its normalised answers exceed the strict ones. common: score of "
     "the most common training answer to questions of the same form, without an image or sound. named, options: points "
@@ -48,7 +54,8 @@ def audit_tables(experiment: Experiment) -> list[Table]:
 def audit_table(found: Audit) -> Table:
     """One row a task, and below the table what the limits are."""
     passed = {finding.limit for task in found.tasks for finding in task.findings}
-    notes = [NOTE]
+    probed = any(task.probe is not None for task in found.tasks)
+    notes = [NOTE, PROBED] if probed else [NOTE]
     notes += [
         _limit_note(limit.name, limit.value, limit.why, found.effect)
         for limit in LIMITS
@@ -63,11 +70,12 @@ def audit_table(found: Audit) -> Table:
     notes += [f"{note}." for task in found.tasks for note in task.notes]
     notes += [f"{task.task}: {task.reason}" for task in found.tasks if task.reason]
     notes += [f"{found.base}."] if found.base else []
-    rows = [_row(task) for task in found.tasks]
+    columns = [column for column in COLUMNS if probed or column.key != PROBE.name]
+    rows = [_row(task, columns) for task in found.tasks]
     return Table(
         f"{found.sequence}-audit",
         f"{found.sequence}: audit of the tasks",
-        COLUMNS,
+        columns,
         [rows],
         notes,
         kind="audit",
@@ -79,7 +87,7 @@ def _limit_note(name: str, value: float, why: str, effect: float) -> str:
     return f"limit of {name}: {limit:g}; {why}."
 
 
-def _row(task: TaskAudit) -> list[Value]:
+def _row(task: TaskAudit, columns: Sequence[Column]) -> list[Value]:
     form = None if task.strict is None or task.normalised is None else task.normalised - task.strict
     options = task.options.gain if task.options else None
     cells = {
@@ -89,6 +97,7 @@ def _row(task: TaskAudit) -> list[Value]:
         "base": number(task.base),
         "format": number(form),
         "majority": number(task.majority),
+        "probe": number(task.probe),
         "named": number(task.named, signed=True),
         "options": number(options, signed=True),
         "duplicates": number(task.duplicates),
@@ -97,7 +106,7 @@ def _row(task: TaskAudit) -> list[Value]:
         "items_needed": count(task.items_needed),
         "verdict": text(NOT_AUDITED if task.reason else task.verdict, "bold" if task.findings else ""),
     }
-    return [cells[column.key] for column in COLUMNS]
+    return [cells[column.key] for column in columns]
 
 
 def as_json(found: Audit) -> dict[str, Any]:

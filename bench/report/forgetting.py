@@ -241,7 +241,9 @@ def _bound_notes(experiment: Experiment) -> list[str]:
     notes = [f"{methods.named('base')}: the base before the first stage."]
     if _majority(experiment.results):
         seen = media_of(experiment.results).the
-        notes.append(f"{MAJORITY}: the most common answer to each kind of question, without {seen}.")
+        notes.append(
+            f"{MAJORITY}: the most common training answer to questions of the same form, without {seen}."
+        )
     if experiment.of("joint"):
         notes.append("joint: all tasks learned at once (upper bound).")
     if experiment.of("independent"):

@@ -32,7 +32,8 @@ from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.servers import Servers
 from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.run.stage_loop import StageLoop
-from moextend.bench.score import evaluate, vqa
+from moextend.bench.score import evaluate
+from moextend.bench.score.majority import majority_level
 from moextend.bench.score.records import Cell
 from moextend.bench.score.served.client import ServerFailed
 from moextend.bench.score.shared import SharedPredictions
@@ -317,7 +318,7 @@ def write_facts(context: RunContext, model: MultimodalLM) -> None:
     if not lacking_facts(context.run):  # else stages were added
         return
     limit = context.sequence.scoring.limit
-    majority = {task.task: vqa.majority_level(task, context.workspace, limit) for task in asked}
+    majority = {task.task: majority_level(task, context.workspace, limit) for task in asked}
     answering = {}
     for names in context.stages:
         name = stage_name(names)

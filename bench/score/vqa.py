@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import string
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from moextend.bench.data import Item, data_digest, open_items, prompt_text
+from moextend.bench.data import Item, data_digest, prompt_text
 from moextend.bench.score.parts import Parts
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Scores
-from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, score_set
+from moextend.bench.scorers import find_scorer, readings, score_set
 from moextend.bench.scoring import Scoring
 from moextend.bench.task import TaskSpec
 from moextend.errors import RunFailed
@@ -231,27 +231,3 @@ def scores_path(predictions: Path, scorer: str) -> Path:
 def write_scores(predictions: Path, scorer: str, items: Sequence[ItemScore]) -> None:
     """Writes the items' scores next to their predictions; not synced, as damaged ones are computed again."""
     write_lines(scores_path(predictions, scorer), [item.line() for item in items], synced=False)
-
-
-def majority_level(task: TaskSpec, workspace: Path, limit: int | None = None) -> float | None:
-    """Percent that the majority answer reaches: the most common training answer to the same kind of question.
-
-    None for a task without training items.
-    """
-    if task.data is None or task.data.train is None:
-        return None
-    train = open_items(task, "train", workspace, media=False)
-    answers = _majorities((item.kind, own_answer(task.scorer, item)) for item in train)
-    test = open_items(task, "test", workspace, limit, media=find_scorer(task.scorer).by_image)
-    answered = [Answered.by(answers.get(item.kind, answers[None]), item) for item in test]
-    return 100 * score_set(task.scorer, answered).value
-
-
-def _majorities(pairs: Iterable[tuple[str | None, str]]) -> dict[str | None, str]:
-    """Kind -> its most common answer; None -> the most common answer of all."""
-    counts: dict[str | None, Counter[str]] = defaultdict(Counter)
-    for kind, answer in pairs:
-        counts[None][answer] += 1
-        if kind is not None:
-            counts[kind][answer] += 1
-    return {kind: counter.most_common(1)[0][0] for kind, counter in counts.items()}

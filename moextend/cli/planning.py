@@ -138,6 +138,10 @@ def audit(
             "--limit", min=2, max=MOST_ITEMS, metavar="N", help="Most items of a split that are read."
         ),
     ] = 50_000,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Also linear probes: what the encoders' features show of each task."),
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 if a task passes a limit.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the audit only.")] = False,
     as_json: options.Json = False,
@@ -148,6 +152,7 @@ def audit(
     from rich.console import Console
 
     from moextend.bench.audit.base import base_row
+    from moextend.bench.audit.probe import feature_sources
     from moextend.bench.audit.sequence import audit as audited
     from moextend.bench.report import audit as forms
     from moextend.bench.report.terminal import print_tables
@@ -164,6 +169,7 @@ def audit(
     row = base_row(sequence, workspace, runs or workspace / "runs", answer=base, console=console)
     found = audited(
         sequence.sequence, tasks, workspace, row, effect=effect, limit=limit,
+        features=feature_sources(sequence.base, workspace) if probe else None,
         on_task=lambda task: console.print(f"auditing {task}", markup=False),
     )  # fmt: skip
     if as_json:

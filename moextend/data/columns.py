@@ -35,7 +35,7 @@ class Columns(Spec):
     group: str | None = None
     """Same value for all items of a medium, which are learned as one conversation with several turns."""
     kind: str | None = None
-    """Kind of question, for scores by kind and for the majority answer."""
+    """Kind of question, for scores by kind, and for the majority answer where questions have no common form."""
     choices: str | None = None
     """A list, several columns ("A,B,C,D"), or an object by letter or position."""
 

@@ -95,7 +95,7 @@ def load(
         # The grouped kernels of CPU builds busy-wait for each other, which slows other processes down.
         lm.set_experts_implementation("eager")
     named = {"image": vision, "audio": audio, **(encoders or {})}
-    made = {name: _encoder(name, each, resize) for name, each in named.items() if each}
+    made = {name: make_encoder(name, each, resize) for name, each in named.items() if each}
     loaded = MultimodalLM(lm, tokenizer, encoders=made).to(device)
     loaded.chat = chat_of(tokenizer, chat)
     return loaded
@@ -159,7 +159,8 @@ def load_encoder(modality: str, name: str, **settings: Any) -> Encoder:
     return found
 
 
-def _encoder(modality: str, encoder: str | Encoder, resize: Resize | None) -> Encoder:
+def make_encoder(modality: str, encoder: str | Encoder, resize: Resize | None) -> Encoder:
+    """Encoder of a modality, given as it is or by its name; `resize`: of images. Raises what `load_encoder` does."""
     if not isinstance(encoder, str):
         return encoder
     return load_encoder(modality, encoder, **({"resize": resize} if modality == "image" else {}))

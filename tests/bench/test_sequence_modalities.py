@@ -138,6 +138,7 @@ def test_an_encoder_to_be_put_in_place(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"base\.audio: no folder '.*/data/ears'\. .*Put the encoder there"):
         preflight.check_here(sequence, all_tasks(sequence, tmp_path), tmp_path, device="cpu", runs=None)
     assert sequence.base.encoders_in(tmp_path) == {"image": "tiny", "audio": str(tmp_path / "data" / "ears")}
+    assert Base(model="data:lm").found(tmp_path) == str(tmp_path / "data" / "lm")
 
 
 def test_a_dry_run_says_that_an_alignment_task_is_scored_too(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from moextend.bench.audit import prints, texts
@@ -20,10 +21,12 @@ from moextend.bench.audit.task import TaskAudit, audit_task
 from moextend.bench.report import tables
 from moextend.bench.report.collect import collect
 from moextend.bench.run.rundir import find_runs
+from moextend.bench.score.majority import normalised
 from moextend.bench.task import Data, TaskSpec
 from moextend.data.audio import AudioRef
 from moextend.data.columns import Columns
 from moextend.data.images import ImageRef
+from moextend.model.modality import Sources
 from tests.bench.ledger import Kind, Shape, write_run
 from tests.robustness import workspace as small
 
@@ -90,7 +93,7 @@ def test_texts_are_near_as_a_direct_comparison_of_their_n_grams_says() -> None:
         test.append(" ".join(parts).upper() + "!")
 
     def grams(text: str) -> set[tuple[str, ...]]:
-        parts = texts.normalised(text).split()
+        parts = normalised(text).split()
         return {tuple(parts[at : at + 5]) for at in range(len(parts) - 4)}
 
     alike = [[len(grams(a) & grams(b)) / len(grams(a) | grams(b)) for b in train] for a in test]
@@ -108,7 +111,12 @@ def audited(tmp_path: Path) -> Audit:
     """Audits a task of these rows."""
 
     def run(
-        train: Sequence[Row], test: Sequence[Row], *, scorer: str = "exact@1", **columns: str | None
+        train: Sequence[Row],
+        test: Sequence[Row],
+        *,
+        scorer: str = "exact@1",
+        features: Sources | None = None,
+        **columns: str | None,
     ) -> TaskAudit:
         folder = tmp_path / "data"
         folder.mkdir(exist_ok=True)
@@ -121,7 +129,7 @@ def audited(tmp_path: Path) -> Audit:
             columns=Columns(**{**named, **columns}), prompt=mark + "{question}", scorer=scorer,
             path=tmp_path / "mine.yaml",
         )  # fmt: skip
-        return audit_task(task, tmp_path, BaseRow(), effect=5.0, limit=20_000)
+        return audit_task(task, tmp_path, BaseRow(), effect=5.0, limit=20_000, features=features)
 
     return run
 
@@ -230,6 +238,35 @@ def test_images_that_training_shares_and_that_cannot_be_read_are_found(
     assert len(found.broken) == 1 and "test.jsonl:12" in found.broken[0]
 
 
+def test_probes_read_what_the_features_show_and_nothing_else(audited: Audit, tmp_path: Path) -> None:
+    """Each question form has its own probe: the shade answers one question, and its opposite the other."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    shades = {seed: random.Random(seed).choice([40, 200]) for seed in range(120)}
+    for seed, shade in shades.items():
+        noise = np.random.default_rng(seed).integers(-20, 20, (16, 16, 3))
+        Image.fromarray((noise + shade).astype(np.uint8)).save(folder / f"{seed}.png")
+
+    def rows(seeds: range) -> list[Row]:
+        bright = {seed: "yes" if shades[seed] == 200 else "no" for seed in seeds}
+        other = {"yes": "no", "no": "yes"}
+        asked = [{"q": "is it bright", "a": bright[seed], "i": f"{seed}.png"} for seed in seeds]
+        return asked + [{"q": "is it dark", "a": other[bright[seed]], "i": f"{seed}.png"} for seed in seeds]
+
+    def pixels(media: Sequence[Any]) -> list[torch.Tensor]:
+        return [torch.from_numpy(np.array(one.open(), np.float32)).flatten(0, 1) for one in media]
+
+    def nothing(media: Sequence[Any]) -> list[torch.Tensor]:
+        return [torch.zeros(4, 3) for _ in media]
+
+    split = rows(range(80)), rows(range(80, 120))
+    seen = audited(*split, image="i", features={"image": pixels})
+    assert seen.probe == 100 and seen.majority is not None and seen.majority < 70
+    unseen = audited(*split, image="i", features={"image": nothing})
+    assert unseen.probe == unseen.majority and "probe" in limits(unseen) and "probe" not in limits(seen)
+    assert audited(*split, image="i", features={"audio": nothing}).probe is None
+
+
 def test_a_task_without_data_has_a_reason_and_no_numbers(tmp_path: Path) -> None:
     task = TaskSpec(task="mine", version=1, kind="vqa", data=Data(path="none"), path=tmp_path / "mine.yaml")
     found = audit_task(task, tmp_path, BaseRow(), effect=5.0, limit=100)
@@ -267,5 +304,5 @@ def test_the_command_lets_the_base_answer_once_and_strict_sets_the_exit_code(
     by_task = {task["task"]: task for task in found["tasks"]}
     assert by_task["colour"]["base"] is not None and by_task["words"]["base"] is not None
     assert not (folder / "runs").exists() and found["sound"] is False
-    code, out, err = command("--strict")
-    assert code == 1 and "zero-shot" not in err and "too few items" in out
+    code, out, err = command("--strict", "--probe")
+    assert code == 1 and "zero-shot" not in err and "too few items" in out and "probe: score of linear" in out

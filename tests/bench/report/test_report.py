@@ -213,7 +213,7 @@ def test_notes_name_the_media_of_the_learned_tasks(done: MakeRun, make_config: M
     tasks["count"]["columns"] = {"image": None, "audio": "clip"}
     facts = {"text_untouched": True, "majority": {"colour": 20.0, "count": 30.0}}
     notes = forgetting_table(collect([done(facts=facts, tasks=tasks)])[0]).notes
-    assert any("each kind of question, without the image or the sound" in note for note in notes)
+    assert any("of the same form, without the image or the sound" in note for note in notes)
     assert any(
         "have no images or sounds, and what is learned from images or sounds takes" in note for note in notes
     )

@@ -13,6 +13,7 @@ from moextend.bench.data import Item, open_items
 from moextend.bench.score import parts, vqa
 from moextend.bench.score.kept import ScoreReader
 from moextend.bench.score.lines import Words
+from moextend.bench.score.majority import majority_level
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Cell, Scores
 from moextend.bench.sequence import Scoring
@@ -173,26 +174,6 @@ def test_scorer_changes_the_scores_and_not_the_predictions(tmp_path: Path) -> No
     assert scored(records, "anls@1").value > 40.0
 
 
-def test_majority_level_by_hand(tmp_path: Path) -> None:
-    def rows(*pairs: tuple[str, str]) -> list[dict[str, Any]]:
-        return [{"q": "?", "answer": answer, "kind": kind, "image": "none"} for kind, answer in pairs]
-
-    data = {
-        "train": rows(("x", "a"), ("x", "a"), ("x", "b"), ("y", "c"), ("y", "c"), ("y", "a")),
-        "test": rows(("x", "a"), ("x", "b"), ("y", "c"), ("z", "a")),
-    }
-    for split, values in data.items():
-        (tmp_path / f"{split}.json").write_text(json.dumps(values))
-    columns = Columns(question="q", kind="kind")
-    task = TaskSpec(task="t", version=1, kind="vqa", data=Data(path=str(tmp_path)), columns=columns)
-    # x: a is right once of two; y: c is right; z was never seen: the most common of all, a, is right.
-    assert vqa.majority_level(task, tmp_path) == 75.0
-    without = task.model_copy(update={"columns": Columns(question="q")})
-    assert vqa.majority_level(without, tmp_path) == 50.0
-    scored = task.model_copy(update={"data": Data(path=str(tmp_path), train=None)})
-    assert vqa.majority_level(scored, tmp_path) is None
-
-
 def test_the_name_of_the_image_reaches_a_scorer_that_depends_on_it(tmp_path: Path) -> None:
     rows = [
         {"image": "AI2D_1.png", "question": "Which states are there?", "answer": "ohio,utah"},
@@ -207,7 +188,7 @@ def test_the_name_of_the_image_reaches_a_scorer_that_depends_on_it(tmp_path: Pat
     kept = [PredictionLine.read(json.loads(json.dumps(record.line()))) for record in made]
     assert kept == made and [record.image for record in kept] == ["AI2D_1.png", "MapQA_2.png"]
     assert [item.score for item in vqa.score_items(kept, task.scorer)[1]] == [0.0, 0.5]
-    assert vqa.majority_level(task, tmp_path) == 100.0
+    assert majority_level(task, tmp_path) == 100.0
     assert "image" not in PredictionLine.of(items(1)[0], "x").line(), (
         "no name, no key: older lines stay as they are"
     )

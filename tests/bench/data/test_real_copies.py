@@ -1,0 +1,82 @@
+"""The tasks of real data on small copies with the same columns."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from moextend.bench.data import check_task, digits, open_items
+from moextend.bench.task import find_task
+from tests.data.small import png, wav
+
+QUESTIONS = {
+    "what color is the shape?": "red",
+    "what is the color of the circle?": "red",
+    "what shape is present?": "circle",
+    "what shape does the image contain?": "circle",
+    "what is the red shape?": "circle",
+    "is there a red shape?": "yes",
+    "is no circle present?": "no",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "questions"), [("real-shapes", "circle", 3), ("real-colors", "red", 2)]
+)
+def test_the_open_questions_of_easy_vqa_are_two_tasks(
+    name: str, answer: str, questions: int, workspace: Path
+) -> None:
+    folder = workspace / "data" / "real" / "vqa" / "easy_vqa"
+    folder.mkdir(parents=True)
+    for split, images in (("train", range(6)), ("test", range(6, 10))):
+        rows = [
+            {"image": {"bytes": png(i), "path": f"{i}.png"}, "question": asked, "answer": said, "image_id": i}
+            for i in images
+            for asked, said in QUESTIONS.items()
+        ]
+        pd.DataFrame(rows).to_parquet(folder / f"{split}.parquet")
+    task = find_task(name, workspace)
+    assert check_task(task, workspace).items == {"train": 6 * questions, "test": 4 * questions}
+    assert {item.answers for item in open_items(task, "test", workspace)} == {(answer,)}
+
+
+def test_tasks_of_speech_leave_out_what_is_empty_or_recorded_twice(workspace: Path) -> None:
+    folder = workspace / "data" / "real" / "speech"
+    lines = []
+    for i in range(40):
+        for language in ("en", "ru"):
+            key = {0: "is", 1: "auth-thankyou", 2: "privacy-thankyou"}.get(i, f"prompt-{i}")
+            path = folder / language / f"{key}.flac"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"" if (language, key) == ("ru", "is") else wav(i))
+            row = {
+                "audio": f"{language}/{key}.flac",
+                "language": language,
+                "key": key,
+                "text": f"Prompt {i}.",
+            }
+            lines.append(json.dumps(row))
+    (folder / "clips.jsonl").write_text("\n".join(lines))
+
+    def paths(name: str) -> set[str]:
+        task = find_task(name, workspace)
+        items = [item for split in ("train", "test") for item in open_items(task, split, workspace)]  # type: ignore[arg-type]
+        return {f"{item.media[0].path}" for item in items}
+
+    assert len(paths("real-language")) == 79 and "ru/is.flac" not in paths("real-language")
+    assert len(paths("real-transcript")) == 39 and "en/privacy-thankyou.flac" not in paths("real-transcript")
+
+
+def test_the_digits_of_scikit_learn_become_a_table_once(workspace: Path) -> None:
+    folder = workspace / "data" / "real" / "digits"
+    done = CliRunner().invoke(digits.app, [str(folder)])
+    assert done.exit_code == 0 and done.stdout.strip() == str(folder / "digits.parquet")
+    task = find_task("real-written", workspace)
+    assert check_task(task, workspace).items == {"train": 678, "test": 1119}
+    items = open_items(task, "test", workspace)
+    assert {item.answers[0] for item in items} == set("0123456789")
+    assert items[0].media[0].open().size == (8, 8)
+    again = CliRunner().invoke(digits.app, [str(folder)])
+    assert again.exit_code != 0 and "exists" in str(again.exception)
