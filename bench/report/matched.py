@@ -26,7 +26,7 @@ def short(number: float) -> str:
     unit, letter = next((pair for pair in UNITS if rounded >= pair[0]), (1.0, ""))
     shown = rounded / unit
     decimals = 0 if shown >= 100 or not shown else 1 if shown >= 10 else 2
-    return f"{shown:.{decimals}f}{letter}" if shown >= 1 or not shown else f"{shown:.2g}"
+    return f"{shown:.{decimals}f}{letter}" if shown >= 1 or not shown else f"{shown:#.2g}"
 
 
 def costs(group: Sequence[Result], reference: float | None = None) -> list[Value]:
