@@ -137,6 +137,9 @@ class Method(ABC):
         """Steps of a probe before each stage, for the progress plan; 0 without a probe."""
         return 0
 
+    needs_earlier: ClassVar[bool] = True
+    """Whether inference or a later stage needs the files of all stages so far; False: those of the last stage."""
+
     inference_files: ClassVar[tuple[str, ...]] = ()
     """Files that `prepare_inference` writes to the folder of a stage."""
 

@@ -38,17 +38,25 @@ class Replay(AdapterOrAll):
         return [*stage.data, *kept]
 
     def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
-        """Number of replayed items."""
-        return {"replayed": self.replayed}
+        """Number of replayed items, and the size of those of this stage that are kept for later ones."""
+        kept = _drawn(stage.data, self.config.share)
+        return {"replayed": self.replayed, "raw_mb": sum(map(_bytes, kept)) / 1e6}
 
 
 def _kept(stage: Stage, share: float) -> list[Conversation]:
+    """The kept items of all earlier stages."""
+    return [item for task, _ in stage.earlier for item in _drawn(stage.earlier_data(task), share)]
+
+
+def _bytes(item: Conversation) -> int:
+    """Size of an item: its text in UTF-8, and its media as they are encoded."""
+    words = sum(len(part.encode()) for turn in item.turns for part in turn)
+    return words + sum(len(ref.read()) for ref in item.media)
+
+
+def _drawn(data: Sequence[Conversation], share: float) -> list[Conversation]:
+    """The kept items of a stage: they depend on its data alone, so that every stage keeps the same ones."""
     import torch
 
-    kept: list[Conversation] = []
-    for task, _ in stage.earlier:
-        data = stage.earlier_data(task)
-        # a function of the task only, so that every stage keeps the same items
-        drawn = torch.randperm(len(data), generator=torch.Generator().manual_seed(len(data)))
-        kept += [data[int(i)] for i in drawn[: max(1, round(share * len(data)))]]
-    return kept
+    drawn = torch.randperm(len(data), generator=torch.Generator().manual_seed(len(data)))
+    return [data[int(i)] for i in drawn[: max(1, round(share * len(data)))]]

@@ -28,6 +28,7 @@ class TrainedWeights(trained.Trained):
     """Trains weights of the LM: all of them, or those with `mark` in their names."""
 
     scales = "together"
+    needs_earlier = False
     _ends: tuple[Copies, Copies | None] = ({}, None)
     """Trained weights of the base and of the last stage, on the CPU."""
 

@@ -9,6 +9,7 @@ from typing import Literal
 from moextend.bench.references import Reference
 from moextend.bench.report.ablations import ablation_tables
 from moextend.bench.report.audit import audit_tables
+from moextend.bench.report.budgets import budget_tables
 from moextend.bench.report.collect import Experiment, left_out_notes
 from moextend.bench.report.comparison import MARGIN, comparison_table
 from moextend.bench.report.costs import costs_table
@@ -54,6 +55,7 @@ View = Literal[
     "rewind",
     "subsets",
     "audit",
+    "budgets",
 ]
 """What is shown of the results; `bench report` has an option for each."""
 EMPTY: dict[View, tuple[str, str]] = {
@@ -78,6 +80,10 @@ EMPTY: dict[View, tuple[str, str]] = {
         "no run is scored without some of its stages.",
         "Score the last models: moextend bench run --subsets, with the options of the runs.",
     ),
+    "budgets": (
+        "no sequence ran with several numbers of steps and the same alignment.",
+        "Run it several times: moextend bench run --steps 50 --align-steps 300 --runs budgets/50.",
+    ),
 }
 """View -> what is reported where no experiment has a table of it, and the hint."""
 
@@ -91,14 +97,16 @@ def tables(
     references: Sequence[Reference] = (),
     rank: bool = False,
     style: Styling | None = None,
+    accuracy: float | None = None,
 ) -> list[Table]:
     """The tables of one view of each experiment, and below them the published ones.
 
     Args:
-        baseline: the method that all are compared with; `comparison` needs it.
+        baseline: the method that all are compared with; `comparison` needs it, `budgets` takes it.
         margin: what counts as no difference, in points.
         rank: whether the best and second best values are marked that tests can tell from the rest (ranks.ranked).
         style: how the tables look, and which methods they have.
+        accuracy: of `budgets`, in percent; None: the highest that every method reaches.
 
     Raises:
         InputError: there is no such table, or the references do not belong to these experiments.
@@ -110,11 +118,14 @@ def tables(
         with_sources(experiments, table)
         for table in (published_tables(experiments, references) if references else [])
     ]
-    measured = [
-        with_sources([experiment], ranked(experiment, table) if rank else table)
-        for experiment in experiments
-        for table in _with_left_out(experiment, _measured(experiment, view, baseline, margin))
-    ]
+    if view == "budgets":
+        measured = [with_sources(experiments, one) for one in budget_tables(experiments, accuracy, baseline)]
+    else:
+        measured = [
+            with_sources([experiment], ranked(experiment, table) if rank else table)
+            for experiment in experiments
+            for table in _with_left_out(experiment, _measured(experiment, view, baseline, margin))
+        ]
     if experiments and not measured:
         what, hint = EMPTY[view]
         raise InputError(what, where=f"--{view}", hint=hint)

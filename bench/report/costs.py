@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 from moextend.bench import methods, metrics
 from moextend.bench.report.collect import Experiment, Result, grouped, row_name
 from moextend.bench.report.table import Column, Table, Value
-from moextend.bench.run.records import AlignmentCost
+from moextend.bench.run.records import AlignmentCost, StageCost
 from moextend.errors import counted
 
 COLUMNS = [
@@ -28,7 +29,8 @@ UNMATCHED = "≠"
 
 NOTE = (
     "A stage, mean over stages and runs. trained: parameters (the most of any stage). stored: what later stages "
-    "and use need of it. tokens: seen in training, without padding. TFLOPs: of the training. forward: operations "
+    "and use need of it. tokens: seen in training, without padding. TFLOPs: of the training, that of the probe "
+    "included. forward: operations "
     "a token of answering the stage's task after it, as a multiple of the base's. seconds: of learning, on "
     "whatever else the machine did. peak: of the run's own process so far, the base included; GPU: of learning the "
     "stage."
@@ -114,13 +116,13 @@ def unmatched(experiment: Experiment) -> dict[str, list[str]]:
 def _row(group: Sequence[Result], first: Sequence[Value] | None) -> list[Value]:
     values = [
         trained_parameters(group),
-        _value(_mean(group, "stored_mb"), "{:.2f}"),
-        _value(_mean(group, "tokens"), "{:,.0f}"),
-        _value(_mean(group, "flops", 1e-12), "{:.2f}"),
+        _value(metrics.average(_known(group, attrgetter("stored_mb"))), "{:.2f}"),
+        _value(metrics.average(_known(group, attrgetter("tokens"))), "{:,.0f}"),
+        _value(metrics.average(_known(group, training_flops, 1e-12)), "{:.2f}"),
         _value(metrics.average(_forward(result) for result in group), "{:.2f}x"),
-        _value(_mean(group, "seconds"), "{:.0f}"),
-        _value(_mean(group, "peak_rss_mb"), "{:.0f}"),
-        _value(_mean(group, "peak_gpu_mb"), "{:.0f}"),
+        _value(metrics.average(_known(group, attrgetter("seconds"))), "{:.0f}"),
+        _value(metrics.average(_known(group, attrgetter("peak_rss_mb"))), "{:.0f}"),
+        _value(metrics.average(_known(group, attrgetter("peak_gpu_mb"))), "{:.0f}"),
     ]
     matched = {"trained_parameters", "tokens", "flops"}
     return [
@@ -139,19 +141,24 @@ def _value(number: float | None, form: str) -> Value:
     return Value("-") if number is None else Value(form.format(number), number)
 
 
-def _known(result: Result, what: str) -> list[float]:
-    return [float(known) for cost in result.costs.values() if (known := getattr(cost, what)) is not None]
+def _known(
+    group: Sequence[Result], what: Callable[[StageCost], float | None], unit: float = 1.0
+) -> list[float]:
+    """Of all stages of all runs that know it."""
+    found = (what(cost) for result in group for cost in result.costs.values())
+    return [unit * number for number in found if number is not None]
+
+
+def training_flops(cost: StageCost) -> float | None:
+    """Operations of a stage's training and of its probe; None if they are not known."""
+    if cost.flops is None or (cost.change and cost.probe_flops is None):
+        return None
+    return cost.flops + (cost.probe_flops or 0.0)
 
 
 def trained_parameters(group: Sequence[Result]) -> Value:
     """Of a stage, the most of any."""
-    known = [number for result in group for number in _known(result, "trained_parameters")]
-    return _value(max(known, default=None), "{:,.0f}")
-
-
-def _mean(group: Sequence[Result], what: str, unit: float = 1.0) -> float | None:
-    known = [unit * number for result in group for number in _known(result, what)]
-    return metrics.average(known)
+    return _value(max(_known(group, attrgetter("trained_parameters")), default=None), "{:,.0f}")
 
 
 def _forward(result: Result) -> float | None:

@@ -1,4 +1,4 @@
-"""What stands below a paper's main table besides its own notes: the seeds, and what is not matched."""
+"""Notes of tables: the seeds of the runs, and the costs that are not matched."""
 
 from __future__ import annotations
 
@@ -13,11 +13,6 @@ COSTS = {
     "flops": "training operations",
 }
 """Columns of costs that are compared -> how they are called."""
-
-
-def footnotes(experiment: Experiment) -> list[str]:
-    """The seeds of every method, and the costs in which methods differ from the one that they are matched with."""
-    return [note for note in (seeds_note(experiment), _unmatched_note(experiment)) if note]
 
 
 def seeds_note(experiment: Experiment) -> str:
@@ -37,7 +32,8 @@ def _numbers(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def _unmatched_note(experiment: Experiment) -> str:
+def unmatched_note(experiment: Experiment) -> str:
+    """The costs in which methods differ from the one that they are matched with; "" if there are none."""
     reference, found = reference_of(experiment), unmatched(experiment)
     if reference is None or not found:
         return ""

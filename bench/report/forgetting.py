@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from moextend.bench import methods, metrics
+from moextend.bench.report import matched
 from moextend.bench.report.backends import backend_notes
 from moextend.bench.report.collect import (
     Experiment,
@@ -20,6 +22,7 @@ from moextend.bench.report.collect import (
     scale_notes,
     unfinished_mark,
 )
+from moextend.bench.report.footnotes import seeds_note
 from moextend.bench.report.media import UNTOUCHED, media_of
 from moextend.bench.report.table import Column, Table, Value, named, number, over_runs, text
 
@@ -31,9 +34,10 @@ COLUMNS = [
     Column("bwt", "BWT"),
     Column("fm", "FM"),
     Column("fwt", "FWT"),
-    Column("text_after", "text"),
     Column("text_change", "Δ text"),
-    Column("runs", "runs"),
+    *matched.COLUMNS,
+    Column("text_after", "text", wide=True),
+    Column("runs", "runs", wide=True),
     Column("maa", "MAA", wide=True),
     Column("bwt_t", "BWT/T", wide=True),
     Column("fm_max_all", "FM (max. incl. last)", wide=True),
@@ -52,7 +56,6 @@ NOTES = [
     "final one (divisor T-1; positive where something was forgotten).",
     "FWT: forward transfer, the mean change of a task's score before it is learned, from the base to the stage before "
     "its own; negative where learning other tasks costs what the base could do.",
-    "text: mean score on the text tasks after the last stage; Δ text: its change from the base's; negative is a loss.",
 ]
 MAJORITY = "majority answer"
 
@@ -61,14 +64,24 @@ def forgetting_table(experiment: Experiment) -> Table:
     """One row a method, below the bounds that are known."""
     groups = grouped(experiment.of("sequence"))
     joint = grouped(experiment.of("joint"))
-    rows = [_row(group, joint.get(key) or joint.get((key[0], "given"))) for key, group in groups.items()]
+    wanted = matched.reference_count(experiment)
+    rows = [
+        _row(group, joint.get(key) or joint.get((key[0], "given")), wanted) for key, group in groups.items()
+    ]
     bounds = _bounds(experiment, joint)
     title = f"{experiment.name}: {_count(experiment)}"
     if experiment.differs:
         title += f" ({experiment.differs})"
-    return Table(
-        experiment.name, title, COLUMNS, [part for part in (bounds, rows) if part], _notes(experiment, groups)
-    )
+    sections = [part for part in (bounds, rows) if part]
+    return Table(experiment.name, title, _columns(sections), sections, _notes(experiment, groups))
+
+
+def _columns(sections: Sequence[Sequence[Sequence[Value]]]) -> list[Column]:
+    """The columns; those of costs are wide where no run knows any."""
+    costs = [place for place, column in enumerate(COLUMNS) if column in matched.COLUMNS]
+    if any(row[place].number is not None for rows in sections for row in rows for place in costs):
+        return COLUMNS
+    return [replace(column, wide=column.wide or place in costs) for place, column in enumerate(COLUMNS)]
 
 
 def summary(result: Result) -> dict[str, float | None]:
@@ -101,10 +114,11 @@ def run_metrics(
     }
 
 
-def _row(group: list[Result], joint: list[Result] | None) -> list[Value]:
+def _row(group: list[Result], joint: list[Result] | None, reference: float | None) -> list[Value]:
     def over(metric: Callable[[metrics.Matrix], float | None], *, signed: bool = False) -> Value:
         return over_runs([metric(result.matrix) for result in group], signed=signed)
 
+    after, change = _text(group)
     return [
         row_name(group, mark=unfinished_mark(group)),
         text(group[0].facts.task_identity or "?"),
@@ -113,7 +127,9 @@ def _row(group: list[Result], joint: list[Result] | None) -> list[Value]:
         over(metrics.bwt, signed=True),
         over(metrics.forgetting, signed=True),
         over(metrics.fwt, signed=True),
-        *_text(group),
+        change,
+        *matched.costs(group, reference),
+        after,
         Value(str(len(group)), len(group)),
         over(metrics.maa),
         over(lambda a: metrics.bwt(a, divisor="T"), signed=True),
@@ -173,8 +189,11 @@ def _bounds(experiment: Experiment, joint: Groups) -> list[list[Value]]:
     for group in joint.values():
         finals = [metrics.average(result.row(result.last, result.tasks)) for result in group]
         rows.append(
-            _bound(row_name(group, before="joint, "), len(group), acc=over_runs(finals), words=_text(group))
-        )
+            _bound(
+                row_name(group, before="joint, "), len(group), acc=over_runs(finals), words=_text(group),
+                costs=matched.costs(group),
+            )
+        )  # fmt: skip
     for group in grouped(experiment.of("independent")).values():
         learned = over_runs([metrics.mft(result.matrix) for result in group])
         rows.append(_bound(row_name(group, before="each alone, "), len(group), la=learned))
@@ -183,13 +202,14 @@ def _bounds(experiment: Experiment, joint: Groups) -> list[list[Value]]:
 
 def _bound(
     name: Value, runs: int, *, la: Value | None = None, acc: Value | None = None,
-    words: list[Value] | None = None,
+    words: list[Value] | None = None, costs: list[Value] | None = None,
 ) -> list[Value]:  # fmt: skip
     after, change = words or (Value(), Value())
     known = {
         "method": name, "la": la, "acc": acc, "text_after": after, "text_change": change,
         "runs": Value(str(runs), runs) if runs else None,
     }  # fmt: skip
+    known |= {column.key: cost for column, cost in zip(matched.COLUMNS, costs or [], strict=False)}
     return [known.get(column.key) or Value() for column in COLUMNS]
 
 
@@ -219,12 +239,13 @@ def _count(experiment: Experiment) -> str:
 
 
 def _notes(experiment: Experiment, groups: Groups) -> list[str]:
-    notes = list(NOTES)
+    notes = [*NOTES, *_text_note(experiment)]
     if any(len(group) > 1 for group in groups.values()):
         notes.append("±: standard deviation over runs.")
     if experiment.results:
         notes.append(" ".join(_bound_notes(experiment)))
-        notes += [note for note in (_items(experiment.results), _trained(groups)) if note]
+        notes += [note for note in (seeds_note(experiment), _items(experiment.results)) if note]
+    notes += matched.matched_notes(experiment)
     if any(text_untouched(result) for result in experiment.results):
         notes.append(media_of(experiment.results).by_construction)
     marked = [r.name for r in experiment.results if r.state != "done"]
@@ -235,6 +256,16 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
     notes += lacking_notes(experiment.results)
     notes += left_out_notes(experiment)
     return notes
+
+
+def _text_note(experiment: Experiment) -> list[str]:
+    before = metrics.average(metrics.average(_before_after(run)[0]) for run in base_runs(experiment))
+    if before is None:
+        return []
+    return [
+        "Δ text: change of the mean score on the text tasks from the base "
+        f"({before:.1f}) to the end; negative is a loss."
+    ]
 
 
 def _bound_notes(experiment: Experiment) -> list[str]:
@@ -259,15 +290,3 @@ def _items(results: Sequence[Result]) -> str | None:
     items = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     error = f", standard error over items {min(errors):.1f} to {max(errors):.1f} points" if errors else ""
     return f"One cell of the matrix: {items} items{error}."
-
-
-def _trained(groups: Groups) -> str | None:
-    costs = {key[0]: group[0].costs.values() for key, group in groups.items()}
-    most = {
-        method: max(
-            (cost.trained_parameters for cost in known if cost.trained_parameters is not None), default=None
-        )
-        for method, known in costs.items()
-    }
-    words = [f"{method} {count:,}" for method, count in most.items() if count is not None]
-    return f"Trained parameters a stage: {', '.join(words)}." if words else None

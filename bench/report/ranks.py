@@ -19,7 +19,7 @@ from moextend.bench.report.comparison import (
     metric_weights,
     same_seeds,
 )
-from moextend.bench.report.footnotes import footnotes
+from moextend.bench.report.footnotes import unmatched_note
 from moextend.bench.report.items import ItemReader, Weights
 from moextend.bench.report.table import Style, Table, Value
 
@@ -42,7 +42,7 @@ def ranked(experiment: Experiment, table: Table) -> Table:
     number of other methods at 5%, with differences within MARGIN points called equivalent. The second best mean is
     underlined only if there is a bold one, and if with the second best as the baseline all methods but the best are
     called worse. Where two methods cannot be distinguished, neither is marked. A method that learns nothing is not
-    ranked: it forgets nothing. Notes give the rule and, below the summary, the seeds and what is not matched.
+    ranked: it forgets nothing. Notes give the rule and, below the summary, what is not matched.
     """
     if table.kind not in KINDS:
         return table
@@ -64,8 +64,9 @@ def ranked(experiment: Experiment, table: Table) -> Table:
         found = _column(Measured(reader, weigh), {name: rows[name] for name in good}, good, sign)
         marks |= {(name, place): style for name, style in found.items()}
     shown = [[_styled(value, marks.get((row[0].text, i))) for i, value in enumerate(row)] for row in last]
-    more = footnotes(experiment) if table.kind == "forgetting" else []
-    return replace(table, sections=[*above, shown], notes=[RULE, *more, *table.notes])
+    costs = unmatched_note(experiment) if table.kind == "forgetting" else ""
+    more = [RULE, costs] if costs else [RULE]
+    return replace(table, sections=[*above, shown], notes=[*more, *table.notes])
 
 
 def _column(

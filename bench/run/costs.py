@@ -7,7 +7,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +17,7 @@ from moextend.util import files
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
+    from moextend.bench.run.records import StageCost
 
 TESTED = 32
 """Number of conversations for counting the cost of inference."""
@@ -25,6 +26,19 @@ TESTED = 32
 def stored_mb(folder: Path) -> float:
     """Size of a stage's files for later stages and for inference, in MB (10^6 bytes)."""
     return sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6
+
+
+def kept_mb(cost: StageCost, earlier: Iterable[StageCost], *, needs_earlier: bool) -> float | None:
+    """Size of everything that is needed after a stage (`StageCost.kept_mb`); None if a size is not known.
+
+    Args:
+        earlier: costs of the stages before.
+        needs_earlier: whether the files of earlier stages are needed, too (`Method.needs_earlier`).
+    """
+    every = [*earlier, cost]
+    stored = [each.stored_mb for each in (every if needs_earlier else [cost])]
+    known = [size for size in stored if size is not None]
+    return sum(known) + sum(each.raw_mb for each in every) if len(known) == len(stored) else None
 
 
 def peak_memory(model: MultimodalLM) -> dict[str, float]:

@@ -55,7 +55,9 @@ class Request:
     limit: int | None = None
     """Maximum items per task, instead of the sequence's limit."""
     steps: int | None = None
-    """Steps per stage, instead of the sequence's."""
+    """Steps per stage, instead of the sequence's; alignments are at most as long."""
+    align_steps: int | None = None
+    """Steps of each alignment."""
     oracle: bool = False
     """Score learned tasks also with only their own extension active."""
     deterministic: bool = False
@@ -129,6 +131,7 @@ def _check_numbers(request: Request) -> None:
     for option, most, numbers in (
         ("--seed", MOST_SEED, request.seeds),
         ("--steps", MOST_STEPS, (request.steps,)),
+        ("--align-steps", MOST_STEPS, (request.align_steps,)),
         ("--limit", None, (request.limit,)),
     ):
         least = 0 if option == "--seed" else 1
@@ -155,6 +158,10 @@ def chosen_sequence(request: Request) -> SequenceSpec:
         sequence = _with_steps(sequence, request.steps)
         if problem := clash(sequence.train):
             raise InputError(f"{problem}.", where="--steps", hint="Take fewer steps.")
+    if request.align_steps is not None:
+        longer = {"steps": request.align_steps}
+        align = sequence.with_alignments(lambda align: align.model_copy(update=longer))
+        sequence = sequence.model_copy(update={"align": align})
     left = left_out(request)
     kept = [name for name in sequence.retention if name not in left]
     return sequence.model_copy(update={"retention": kept})

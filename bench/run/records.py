@@ -56,8 +56,15 @@ class StageCost(Record):
     """Floating-point operations of the training. null: not known."""
     forward_flops: float | None = None
     """Floating-point operations per token of a forward pass on the stage's task after the stage. null: not known."""
+    probe_flops: float | None = None
+    """Floating-point operations of the probe's training. null: no probe, or not known."""
     stored_mb: float | None = None
     """Size of the stage's files for later stages and for inference, in 10^6 bytes. null: not known."""
+    raw_mb: float = 0.0
+    """Size of the raw data of the stage's task that the method keeps, in 10^6 bytes."""
+    kept_mb: float | None = None
+    """Size of everything that inference or a later stage needs after this stage, in 10^6 bytes: files of this stage, or
+    of all stages so far, and the raw data that is kept of them; not the base. null: not known."""
     seconds: float | None = None
     """Wall-clock time of the training, in seconds. null: not known."""
     peak_rss_mb: float | None = None

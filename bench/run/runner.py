@@ -156,7 +156,8 @@ def _train_stage(
     """
     with together.own_folder(stage) as mine, costs.Stopwatch(mine.folder, model) as watch:
         loop = StageLoop(context, progress, model, stage, units, watch)
-        facts = {**context.method.learn(model, mine, loop), "micro_batch": loop.smaller}
+        facts = context.method.learn(model, mine, loop)
+        facts |= {"micro_batch": loop.smaller, "probe_flops": loop.flops.get("probe")}
         noted = mine.folder / LEARNED
         learned = StageCost.of({**facts, **watch.spent()}, where=str(noted))
         more = context.method.prepare_inference(model, mine)
@@ -182,7 +183,10 @@ def _write_cost(
             "files": complete.kept_files(stage.folder),
         }
     )
-    context.run.write_cost(stage.index, stage.task, cost)
+    alone = context.config.mode == "independent"
+    earlier = [] if alone else [own for at, own in context.run.costs().items() if at < stage.index]
+    kept = costs.kept_mb(cost, earlier, needs_earlier=context.method.needs_earlier)
+    context.run.write_cost(stage.index, stage.task, cost.model_copy(update={"kept_mb": kept}))
     if processes.is_first():
         costs.forget_spent(stage.folder)
 

@@ -34,6 +34,8 @@ class StageLoop:
     watch: costs.Stopwatch
     smaller: dict[str, int] = field(default_factory=dict)
     """Phase -> its micro-batch if memory was short."""
+    flops: dict[str, float | None] = field(default_factory=dict)
+    """Phase -> operations of its training."""
 
     def __call__(
         self,
@@ -67,6 +69,7 @@ class StageLoop:
             micro_batch=known,
         )  # fmt: skip
         self.progress.finish(unit)
+        self.flops[phase] = report.flops
         if report.micro_batch is not None:
             self.smaller[phase] = self.context.micro_batch = report.micro_batch
         return report

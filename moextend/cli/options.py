@@ -100,6 +100,12 @@ Subsets = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Maximum number of scored items per task.")]
 Steps = Annotated[int | None, typer.Option(min=1, max=MOST_STEPS, help="Training steps per stage.")]
+AlignSteps = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=MOST_STEPS, help="Steps of each alignment. Default: the sequence's, and at most --steps."
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Jobs = Annotated[
     int | None,
@@ -273,6 +279,18 @@ def margin(points: float | None, baseline: str | None) -> float:
     if baseline is None:
         raise InputError("says nothing without --baseline.", where="--margin", hint="Add --baseline METHOD.")
     return points
+
+
+def accuracy(percent: float | None, *, budgets: bool) -> float | None:
+    """The accuracy of --budgets; InputError if it is no percentage, or counts for nothing."""
+    if percent is None:
+        return None
+    if not 0 <= percent <= 100:
+        raise InputError(
+            f"{percent} is no percentage.", where="--accuracy", hint="Give a number from 0 to 100."
+        )
+    refuse_except_with("--budgets", {} if budgets else {"--accuracy": True})
+    return percent
 
 
 def device(name: str) -> str:

@@ -29,6 +29,8 @@ class How:
     baseline: str | None = None
     margin: float = 1.0
     references: Sequence[Reference] = field(default_factory=list)
+    accuracy: float | None = None
+    """Of `budgets`."""
 
     def tables(self, *, references: bool = True) -> dict[str, Any]:
         """Arguments of `report.tables`."""
@@ -61,6 +63,7 @@ def write_page(
     from moextend.util import files
 
     asked = vars(how) | {"workspace": workspace}
+    del asked["accuracy"]  # the page has no such view
     if folder is not None:
         typer.echo(f"wrote {bundle(experiments, folder, **asked)}")
     elif to is not None:

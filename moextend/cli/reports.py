@@ -73,6 +73,21 @@ def report(
         bool,
         typer.Option("--audit", help="What the tasks can measure: headroom, duplicates, skew (bench audit)."),
     ] = False,
+    budgets: Annotated[
+        bool,
+        typer.Option(
+            "--budgets",
+            help="What each method costs until it reaches the same accuracy, from runs with several --steps.",
+        ),
+    ] = False,
+    accuracy: Annotated[
+        float | None,
+        typer.Option(
+            "--accuracy",
+            metavar="PERCENT",
+            help="With --budgets: this accuracy. Default: the highest that every method reaches.",
+        ),
+    ] = None,
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -125,10 +140,10 @@ def report(
     from moextend.bench.run.rundir import find_runs
     from moextend.util import files
 
-    compared = baseline is not None
+    compared = baseline is not None and not budgets
     more: dict[View, bool] = {
         "tasks": tasks, "text": text, "ablations": ablations, "routing": routing, "readings": readings,
-        "rewind": rewind, "subsets": subsets, "audit": audit,
+        "rewind": rewind, "subsets": subsets, "audit": audit, "budgets": budgets,
     }  # fmt: skip
     views = [f"--{name}" for name, given in {**more, "matrix": matrix, "costs": costs}.items() if given]
     if items:
@@ -140,14 +155,15 @@ def report(
         return
     _check_form(form, bundle, views, to)
     view = options.view(matrix=matrix, costs=costs, **more, comparison=compared)
-    styling, points = find_style(style, workspace), options.margin(margin, baseline)
+    styling, points = find_style(style, workspace), options.margin(margin, baseline if compared else None)
+    wanted = options.accuracy(accuracy, budgets=budgets)
     if to is not None:
         files.check_writable(to.parent if to.suffix else to, where="--out")
     published = read_references(options.words(references or [], "--references"), workspace)
     found = find_runs(runs or workspace / "runs", names or [])
     # Published numbers can be looked at before anything has run.
     experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
-    how = report_output.How(styling, baseline, points, published)
+    how = report_output.How(styling, baseline, points, published, wanted)
     is_page = bundle is not None or (form == "html" and not views and (to is None or bool(to.suffix)))
     if experiments and is_page:
         report_output.write_page(experiments, to, bundle, how, workspace)

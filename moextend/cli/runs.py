@@ -40,6 +40,7 @@ def run(
     allow_code: options.AllowCode = False,
     limit: options.Limit = None,
     steps: options.Steps = None,
+    align_steps: options.AlignSteps = None,
     device: options.Device = "auto",
     deterministic: options.Deterministic = False,
     jobs: options.Jobs = None,
@@ -78,8 +79,9 @@ def run(
         seeds=tuple(options.numbers(seed or ["0"], "--seed")),
         orders=tuple(options.words(order or ["given"], "--order")),
         modes=modes(sequence=sequence, joint=joint, independent=independent),
-        device=options.device(device), limit=limit, steps=steps, match=match, oracle=oracle,
-        deterministic=deterministic, backend=executing.backend(backend, server, serve, backend_option or []),
+        device=options.device(device), limit=limit, steps=steps, align_steps=align_steps, match=match,
+        oracle=oracle, deterministic=deterministic,
+        backend=executing.backend(backend, server, serve, backend_option or []),
     )  # fmt: skip
     configs = resolve(
         request,

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 import moextend
 from moextend.bench import methods
 from moextend.bench.methods import ewc
+from moextend.bench.methods.replay import Replay
 from moextend.data.conversations import Conversation
 from moextend.extension import tensor_files
 from moextend.training.settings import Settings
@@ -32,7 +33,7 @@ def test_a_method_starts_as_the_base_and_is_restored_bit_for_bit(world: World, s
     method.start(fresh, 0)
     assert torch.equal(logits(fresh, sees), base)
     model, _ = learn(world, spec)
-    for index in (1, 2):
+    for index in (1, 2) if method.needs_earlier else (2,):
         method.restore(fresh, world.stage(index))
     for asked in (*TASKS, "tiny-facts"):
         named = [method.select(each, asked, TASKS) for each in (model, fresh)]
@@ -45,6 +46,21 @@ def test_a_method_starts_as_the_base_and_is_restored_bit_for_bit(world: World, s
     method.select(model, TASKS[0], TASKS)
     if model.choose is None and spec != "zero-shot":
         assert not torch.equal(logits(model, sees), base), "what was learned has an effect"
+
+
+def test_replay_counts_the_raw_data_that_it_keeps(world: World) -> None:
+    method, stage = methods.parse("replay:share=0.5").make(), world.stage(1)
+    assert isinstance(method, Replay)
+    method.data(stage)
+    kept = method.after_stage(loaded(), stage)["raw_mb"]
+    every = [
+        len(ref.read()) + sum(len(part.encode()) for turn in item.turns for part in turn)
+        for item in stage.data
+        for ref in item.media
+    ]
+    assert sum(sorted(every)[:24]) <= 1e6 * kept <= sum(sorted(every)[24:]), (
+        "half of 48 items, one image each"
+    )
 
 
 @pytest.mark.parametrize("spec", ["lora-per-task", "moextend:scope=own"])

@@ -44,7 +44,7 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> Views:
     style = find_style(None, folder)
     made: Views = {}
     for view in get_args(View):
-        if view != "routing":
+        if view not in ("routing", "budgets"):  # these runs have none
             found = partial(tables, collect(runs), view, baseline="lora", rank=True)
             made[view], made[f"{view}, 3 decimals"] = found(), found(style=style)
     return made
@@ -122,7 +122,7 @@ def test_csv_is_the_same_before_rounding(views: Views) -> None:
             lines = list(csv.DictReader(io.StringIO(render([table], "csv"))))
             for line, row in zip(lines, (row for section in table.sections for row in section), strict=True):
                 for column, value in zip(table.columns, row, strict=True):
-                    number = re.match(r"[-+]?\d+\.(\d+)", value.text)
+                    number = re.match(r"[-+]?\d+\.(\d+)(?![\dkMBT])", value.text)
                     if column.numeric and column.machines and number:
                         assert f"{float(line[column.key]):.{len(number[1])}f}".replace("-0.0", "0.0").lstrip(
                             "-"

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 import moextend
 import moextend.training.loop
 from moextend import MultimodalLM
+from moextend.bench import methods
 from moextend.bench.run import costs, runner, stage_loop
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.opening import open_run
@@ -109,6 +110,11 @@ def test_every_method_fills_the_matrix(finished: Callable[[str], RunDir], method
     first = {t: v for (s, t), v in values(finished("full-ft")).items() if s == 0}
     assert row == first, "the base is the same whatever the method"
     assert run.cells()[1, "tiny-attributes"].weights != run.cells()[0, "tiny-attributes"].weights
+    one, two = run.costs()[1], run.costs()[2]
+    earlier = one.stored_mb if methods.parse(method).make().needs_earlier else 0
+    assert one.kept_mb == one.stored_mb and two.stored_mb is not None
+    assert two.kept_mb == two.stored_mb + (earlier or 0)
+    assert all(bool(cost.probe_flops) == bool(cost.change) for cost in (one, two))
 
 
 @pytest.mark.slow

@@ -1,0 +1,254 @@
+"""Cost to equal quality: what each method costs until it reaches the same accuracy, from runs with several steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import Any
+
+from moextend.bench import methods, metrics
+from moextend.bench.report.collect import Experiment, Result, left_out_notes
+from moextend.bench.report.costs import training_flops
+from moextend.bench.report.footnotes import seeds_note
+from moextend.bench.report.matched import short
+from moextend.bench.report.table import Column, Table, Value, named, number
+from moextend.bench.stats.reaching import Place, Ratio, at, common_score, over_seeds, reached
+from moextend.errors import UnknownName, counted
+from moextend.util import files
+
+COSTS = {"flops": "TFLOP", "seconds": "seconds"}
+"""Costs of a run -> their columns."""
+NOTE = (
+    "Least cost at which a method reaches the accuracy (LA, the mean accuracy on each task right after it was "
+    "learned), by straight lines between its numbers of steps; each number of steps is a training of its own with its "
+    "own schedule. steps: of a stage. TFLOP, seconds: of the whole run, the alignment of projectors and the probe of "
+    "layers included, scoring not; seconds are those of the machine. best: highest accuracy over the numbers of steps."
+)
+Curve = list[Result]
+"""Runs of one method, order and seed, from the fewest steps on."""
+Curves = dict[tuple[str, str], dict[int, Curve]]
+"""(method, order) -> seed -> curve."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where a curve reaches the accuracy, and what it costs there."""
+
+    steps: float
+    costs: Mapping[str, float | None]
+    place: Place
+
+
+@dataclass(frozen=True)
+class Family:
+    """Experiments that differ in their numbers of steps only."""
+
+    experiments: Sequence[Experiment]
+    curves: Curves
+
+    @cached_property
+    def target(self) -> float:
+        """Highest accuracy that every curve reaches."""
+        return common_score([_scores(curve) for seeds in self.curves.values() for curve in seeds.values()])
+
+
+def budget_tables(
+    experiments: Sequence[Experiment], accuracy: float | None = None, baseline: str | None = None
+) -> list[Table]:
+    """One table a sequence that ran with several numbers of steps; others have none.
+
+    Args:
+        accuracy: of the comparison, in percent; None: the highest that every method reaches with every seed.
+        baseline: the method that costs are compared with; None: full fine-tuning, or the first method.
+
+    Raises:
+        UnknownName: the baseline has no runs.
+    """
+    return [_table(family, accuracy, baseline) for family in families(experiments)]
+
+
+def families(experiments: Sequence[Experiment]) -> list[Family]:
+    """Experiments by everything but their numbers of steps; those with one number are left out."""
+    found: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        found.setdefault(files.digest(_without_steps(experiment.shared)), []).append(experiment)
+    return [Family(group, _curves(group)) for group in found.values() if len(group) > 1]
+
+
+def _without_steps(shared: Mapping[str, Any]) -> dict[str, Any]:
+    sequence = dict(shared["sequence"])
+    sequence["train"] = {**sequence["train"], "steps": None}
+    sequence["stages"] = [{**stage, "steps": None} for stage in sequence["stages"]]
+    return {**shared, "sequence": sequence}
+
+
+def _curves(experiments: Sequence[Experiment]) -> Curves:
+    found: Curves = {}
+    results = [result for experiment in experiments for result in experiment.of("sequence")]
+    for result in sorted(results, key=_steps):
+        config = result.config
+        if methods.role_of(config.method) != "base" and _score(result) is not None:
+            own = found.setdefault((config.method, config.order), {})
+            own.setdefault(config.seed, []).append(result)
+    return found
+
+
+def _steps(result: Result) -> float:
+    """Mean steps of a stage."""
+    sequence = result.config.sequence
+    return fmean(stage.get("steps") or sequence["train"]["steps"] for stage in sequence["stages"])
+
+
+def _score(result: Result) -> float | None:
+    return metrics.mft(result.matrix)
+
+
+def _scores(curve: Curve) -> list[float]:
+    return [score for result in curve if (score := _score(result)) is not None]
+
+
+def run_costs(result: Result) -> dict[str, float | None]:
+    """Costs of a whole run, alignments included; None where one is not known."""
+    costs = list(result.costs.values())
+    aligned = [one for cost in costs for one in cost.alignments.values()]
+    flops = [*map(training_flops, costs), *(one.flops for one in aligned)]
+    seconds = [cost.seconds for cost in costs] + [one.seconds for one in aligned]
+    whole = len(costs) == result.last
+    return {"flops": _sum(flops) if whole else None, "seconds": _sum(seconds) if whole else None}
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def reaching(curve: Curve, accuracy: float) -> Reached | None:
+    """Where a curve first reaches the accuracy; None: nowhere."""
+    place = reached(_scores(curve), accuracy)
+    if place is None:
+        return None
+    costs = {}
+    for name in COSTS:
+        values = [run_costs(result)[name] for result in curve]
+        known = [value for value in values if value is not None]
+        costs[name] = at(known, place) if len(known) == len(values) else None
+    return Reached(at([_steps(result) for result in curve], place), costs, place)
+
+
+def _table(family: Family, accuracy: float | None, baseline: str | None) -> Table:
+    target = family.target if accuracy is None else accuracy
+    found = {
+        key: {seed: reaching(curve, target) for seed, curve in seeds.items()}
+        for key, seeds in family.curves.items()
+    }
+    against = _baseline(family.curves, baseline)
+    rows = [_row(family.curves[key], key, found, against) for key in family.curves]
+    several = any(len(seeds) > 1 for seeds in family.curves.values())
+    columns = [column for column in _columns(against) if several or not column.key.endswith("_interval")]
+    kept = [place for place, column in enumerate(_columns(against)) if column in columns]
+    name = family.experiments[0].name
+    return Table(
+        f"{name}-budgets",
+        f"{name}: cost to an accuracy of {target:.1f}",
+        columns,
+        [[[row[place] for place in kept] for row in rows]],
+        [NOTE, *_notes(family, found, several=several)],
+        kind="budgets",
+    )
+
+
+def _columns(against: str) -> list[Column]:
+    columns = [Column("method", "method", numeric=False), Column("steps", "steps", spread="")]
+    for key, title in COSTS.items():
+        columns += [
+            Column(key, title, spread=""),
+            Column(f"{key}_ratio", f"of {against}", spread=""),
+            Column(f"{key}_interval", "interval", numeric=False, machines=False),
+        ]
+    return [*columns, Column("best", "best"), Column("seeds", "seeds", spread="", wide=True)]
+
+
+def _baseline(curves: Curves, baseline: str | None) -> str:
+    known = list(dict.fromkeys(method for method, _ in curves))
+    if baseline is not None and baseline not in known:
+        raise UnknownName("method", baseline, known, where="--baseline")
+    bounds = (method for method in known if methods.role_of(method) == "bound")
+    return baseline or next(bounds, known[0])
+
+
+Found = Mapping[tuple[str, str], Mapping[int, Reached | None]]
+
+
+def _row(seeds: Mapping[int, Curve], key: tuple[str, str], found: Found, against: str) -> list[Value]:
+    method, order = key
+    best = number(*metrics.mean_and_sd(max(_scores(curve)) for curve in seeds.values()))
+    end = [best, Value(str(len(seeds)), len(seeds))]
+    name = named(method, after="" if order == "given" else f" ({order})")
+    own = {seed: one for seed, one in found[key].items() if one is not None}
+    if len(own) < len(seeds):
+        how = "not reached" if not own else f"{len(own)} of {counted(len(seeds), 'seed')}"
+        return [name, Value(how), *[Value("-")] * (3 * len(COSTS)), *end]
+    steps = fmean(one.steps for one in own.values())
+    cells = [Value(f"{_at_most(own)}{steps:.0f}", steps)]
+    others = found.get((against, order), {})
+    base = {seed: one for seed in own if (one := others.get(seed)) is not None}
+    for cost in COSTS:
+        cells += _cost_cells(cost, own, base)
+    return [name, *cells, *end]
+
+
+def _at_most(found: Mapping[int, Reached]) -> str:
+    """Mark of costs that are an upper bound: the fewest steps reach the accuracy already."""
+    return "≤ " if any(one.place.is_first for one in found.values()) else ""
+
+
+def _cost_cells(cost: str, own: Mapping[int, Reached], base: Mapping[int, Reached]) -> list[Value]:
+    """The cost, as a multiple of the baseline's of the same seeds, and the interval of that."""
+    spent, unit = _known(cost, own), 1e-12 if cost == "flops" else 1.0
+    if spent is None:
+        return [Value("-")] * 3
+    mean = unit * over_seeds(list(spent.values())).mean
+    shown = Value(f"{_at_most(own)}{short(mean)}", mean)
+    others = _known(cost, base)
+    if others is None or others.keys() != spent.keys():
+        return [shown, Value("-"), Value("-")]
+    ratio = over_seeds([spent[seed] / others[seed] for seed in spent])
+    if own == base:
+        return [shown, _multiple("", ratio), Value("-")]
+    bounds = _at_most(own), _at_most(base).replace("≤", "≥")
+    if any(bounds):
+        return [shown, Value("-") if all(bounds) else _multiple("".join(bounds), ratio), Value("-")]
+    return [shown, _multiple("", ratio), Value(_interval(ratio))]
+
+
+def _known(cost: str, found: Mapping[int, Reached]) -> dict[int, float] | None:
+    """Seed -> cost; None if one is not known."""
+    known = {seed: value for seed, one in found.items() if (value := one.costs[cost]) is not None}
+    return known if known and len(known) == len(found) else None
+
+
+def _multiple(bound: str, ratio: Ratio) -> Value:
+    return Value(f"{bound}{ratio.mean:.2f}x", ratio.mean)
+
+
+def _interval(ratio: Ratio) -> str:
+    return "-" if ratio.low is None else f"{ratio.low:.2f} to {ratio.high:.2f}"
+
+
+def _notes(family: Family, found: Found, *, several: bool) -> list[str]:
+    steps = sorted(
+        {_steps(run) for seeds in family.curves.values() for curve in seeds.values() for run in curve}
+    )
+    notes = [f"Steps: {', '.join(f'{count:g}' for count in steps)}. {seeds_note(family.experiments[0])}"]
+    if any(one and one.place.is_first for seeds in found.values() for one in seeds.values()):
+        notes.append("≤, ≥: bounds: the accuracy is reached with the fewest steps; fewer might do.")
+    if any(one is None for seeds in found.values() for one in seeds.values()):
+        notes.append("not reached: not with the most steps; N of M seeds: with these seeds only.")
+    if several:
+        notes.append(
+            "Over seeds: geometric means; interval: 95%, of the multiple, each seed against the same seed of the "
+            "baseline (t on logarithms). With few seeds it is wide."
+        )
+    return [*notes, *(note for one in family.experiments for note in left_out_notes(one))]

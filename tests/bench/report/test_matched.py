@@ -1,0 +1,85 @@
+"""What the forgetting table says of costs that are matched, and of those that are not."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from moextend.bench.methods import parse
+from moextend.bench.report import render, tables
+from moextend.bench.report.collect import collect
+from moextend.bench.report.matched import MEANING, matched_notes, short
+from moextend.bench.report.terminal import print_tables
+from moextend.bench.run import matching
+from moextend.bench.run.records import StageCost
+from moextend.bench.run.rundir import RunDir
+from moextend.bench.sequence import find_sequence
+from tests.bench.conftest import MakeRun
+
+TRAINED = {
+    "zero-shot": 0, "full-ft": 757_440, "lora": 98_304, "lora:rank=12": 147_456,
+    "lora-per-task:task=inferred,rank=12": 147_456, "moextend:scope=own": 147_844,
+}  # fmt: skip
+
+
+def trained(done: MakeRun, *methods: str, seeds: int = 1) -> list[RunDir]:
+    """Runs with the costs of their stages."""
+    runs = [done(method, seed) for method in methods for seed in range(seeds)]
+    for run in runs:
+        count = TRAINED[run.config.method]
+        for stage, task in enumerate(run.config.stages, 1):
+            run.write_cost(stage, task, StageCost(trained_parameters=count, kept_mb=4e-6 * count, flops=1e12))
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(0, "0"), (0.0123, "0.012"), (0.594, "0.59"), (3.03, "3.03"), (28.14, "28.1"), (147_844, "148k"),
+     (98_304, "98.3k"), (999_900, "1.00M"), (6.9e9, "6.90B")],
+)  # fmt: skip
+def test_numbers_are_short(number: float, shown: str) -> None:
+    assert short(number) == shown
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"),
+    [
+        (["lora:rank=12", "moextend:scope=own", "zero-shot"],
+         "Trained parameters are matched: all are within 10% of moextend:scope=own's 147,844."),
+        (["full-ft", "lora:rank=12", "moextend:scope=own"],
+         "≠: trained parameters are not within 10% of moextend:scope=own's 147,844. full-ft: cannot be matched."),
+        (["full-ft", "lora", "moextend:scope=own"],
+         "≠: trained parameters are not within 10% of moextend:scope=own's 147,844. full-ft: cannot be matched. "
+         "NOT MATCHED: lora (moextend bench run --match params)."),
+    ],
+)  # fmt: skip
+def test_the_table_says_what_is_matched(done: MakeRun, methods: list[str], said: str) -> None:
+    (experiment,) = collect(trained(done, *methods))
+    assert matched_notes(experiment) == [MEANING, said]
+    page = render(tables([experiment]), "markdown")
+    assert said in page and ("| 98.3k ≠" in page.replace("98.3k≠", "98.3k ≠")) == ("lora" in methods)
+    assert ("757k≠" in page) == ("full-ft" in methods) and "148k≠" not in page
+
+
+def test_runs_without_known_costs_have_no_columns_of_them(done: MakeRun) -> None:
+    (experiment,) = collect([done()])
+    (table,) = tables([experiment])
+    assert matched_notes(experiment) == [] and "TFLOP" not in [one.title for one in table.narrow().columns]
+
+
+def test_the_table_with_costs_fits_a_terminal_of_80_columns(done: MakeRun) -> None:
+    experiments = collect(trained(done, *TRAINED, seeds=2))
+    out = io.StringIO()
+    print_tables(tables(experiments), Console(file=out, color_system=None), 80)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80 and sum(line.startswith(" method") for line in lines) == 1, "one block"
+
+
+def test_the_default_methods_of_tiny_are_those_that_matching_gives(tmp_path: Path) -> None:
+    sequence = find_sequence("tiny", tmp_path)
+    plain = [text.replace(",rank=12", "").replace(":rank=12", "") for text in sequence.methods]
+    specs = [parse(text, sequence.settings_for(text)) for text in plain]
+    found = matching.match(specs, "params", matching.skeletons(sequence.base, tmp_path))
+    assert [each.method.text for each in found] == sequence.methods
+    assert [each.method.name for each in found if "NOT matched" in each.note] == ["full-ft"]
