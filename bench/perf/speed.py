@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,11 @@ class Training:
     """Results of a variant of training; seconds per step, by `clock`."""
 
     name: str
+    spec: str
+    """The method as `bench run` names it."""
+    key: str
+    """Equal for methods with equal training steps (`specs.key`)."""
+    trained_parameters: int
     seconds: float
     tokens_a_second: float
     of_full: float
@@ -88,9 +93,10 @@ class Speed:
 
 
 def speed(
-    name: str, *, device: str, dtype: str, repeats: int, clock: Clock, say: Say = lambda text: None
-) -> Speed:
-    """Measures a size.
+    name: str, *, device: str, dtype: str, repeats: int, clock: Clock, more: Sequence[str] = (),
+    say: Say = lambda text: None,
+) -> Speed:  # fmt: skip
+    """Measures a size; `more`: methods besides those of `measured_specs`.
 
     Raises:
         InputError: the size does not exist, or its packages are not installed.
@@ -99,7 +105,7 @@ def speed(
 
     size = SIZES[name]
     base = make(name, device, dtype)
-    rate, training = _training(base, name, device, dtype, repeats, clock, say)
+    rate, training = _training(base, name, device, dtype, repeats, clock, say, more)
     answering = _answering(base, name, device, repeats, clock, say)
     return Speed(
         size=name,
@@ -137,14 +143,14 @@ def _seen(variant: Variant, device: str) -> _Seen:
 
 
 def _training(
-    base: MultimodalLM, name: str, device: str, dtype: str, repeats: int, clock: Clock, say: Say
-) -> tuple[float, list[Training]]:
+    base: MultimodalLM, name: str, device: str, dtype: str, repeats: int, clock: Clock, say: Say, more: Sequence[str]
+) -> tuple[float, list[Training]]:  # fmt: skip
     size, config = SIZES[name], base.lm.config
     pairs = max(1, size.tokens * config.num_experts_per_tok // config.num_local_experts)
     with tempfile.TemporaryDirectory() as folder, measure.quick_collections():
         variants: list[Variant] = []
         seen: list[_Seen] = []
-        for prepare in all_variants(base, size, Path(folder)):
+        for prepare in all_variants(base, size, Path(folder), more):
             variants.append(prepare())
             say(f"memory and operations: {variants[-1].name}")
             seen.append(_seen(variants[-1], device))
@@ -167,6 +173,9 @@ def _training(
         rows.append(
             Training(
                 name=variant.name,
+                spec=variant.spec,
+                key=variant.key,
+                trained_parameters=sum(p.numel() for p in variant.model.trainable().values()),
                 seconds=seconds,
                 tokens_a_second=size.tokens / seconds,
                 of_full=seconds / full,

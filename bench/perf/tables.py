@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from moextend.bench.perf.quality import quality_tables
 from moextend.bench.perf.speed import Speed
 from moextend.bench.report import markdown
+from moextend.bench.report.matched import short
 from moextend.bench.report.table import Column, Table, Value, text
 from moextend.errors import InputError
 from moextend.util import files
@@ -14,7 +16,8 @@ from moextend.util import files
 OPEN, CLOSE = "<!-- perf -->", "<!-- /perf -->"
 
 TRAINING = [
-    Column("variant", "variant", numeric=False),
+    Column("variant", "method", numeric=False),
+    Column("params", "params"),
     Column("seconds", "step ms"),
     Column("tokens_a_second", "tokens/s"),
     Column("of_full", "of full-ft"),
@@ -25,7 +28,7 @@ TRAINING = [
     Column("new_share", "new"),
 ]
 ANSWERING = [
-    Column("variant", "variant", numeric=False),
+    Column("variant", "method", numeric=False),
     Column("prefill", "prefill µs"),
     Column("prefill_of_base", "of base"),
     Column("lower_bound_of_base", "FLOPs of base"),
@@ -35,16 +38,18 @@ ANSWERING = [
 ]
 
 
-def tables(measured: Speed) -> list[Table]:
-    """Tables of training, its time by operators (on a CPU), and answering."""
+def tables(measured: Speed, runs: Path | None = None) -> list[Table]:
+    """Tables of training, its time by operators (on a CPU), and answering; with `runs` also of the quality."""
     spent = [_spent(measured)] if measured.training[0].shares else []
-    return [_training(measured), *spent, _answering(measured)]
+    quality = quality_tables(measured, runs) if runs else []
+    return [_training(measured), *quality, *spent, _answering(measured)]
 
 
 def _training(m: Speed) -> Table:
     rows = [
         [
             text(row.name),
+            Value(short(row.trained_parameters), row.trained_parameters),
             _value(1e3 * row.seconds, "{:,.0f}" if row.seconds > 0.1 else "{:.1f}"),
             _value(row.tokens_a_second, "{:,.0f}"),
             _value(row.of_full, "{:.2f}x"),
@@ -62,8 +67,10 @@ def _training(m: Speed) -> Table:
         "of lower bound: step time divided by the time of the necessary products at "
         f"{m.operations_a_second / 1e9:.0f} GFLOP/s, the rate of plain matrix products of an expert's shape in the "
         "same repeats.",
-        "GFLOPs: counted in a step. extra MB: peak memory without the base's weights. new: share of the tokens that "
-        "use a new expert, over the extended layers (the top half).",
+        "method: as `moextend bench run --method` takes it; cached prefix: the step of a later epoch (cache_prefix); "
+        "1/4 labelled: labels on the last quarter of each row only. params: trained. GFLOPs: counted in a step. extra "
+        "MB: peak memory without the base's weights. new: share of the tokens that use a new expert, over the extended "
+        "layers.",
     ]
     return Table(f"{m.size}-training", f"{m.size}: training", TRAINING, [rows], notes)
 
@@ -103,8 +110,8 @@ def _value(number: float, form: str) -> Value:
     return Value(form.format(number), number)
 
 
-def write_into(page: Path, measured: Sequence[Speed], command: str) -> None:
-    """Writes the tables, with their command, between the marks of a Markdown page.
+def write_into(page: Path, measured: Sequence[Speed], command: str, runs: Path | None = None) -> None:
+    """Writes the tables, with their command, between the marks of a Markdown page; `runs`: see `tables`.
 
     Raises:
         InputError: the page lacks a mark.
@@ -120,5 +127,5 @@ def write_into(page: Path, measured: Sequence[Speed], command: str) -> None:
     machine = measured[0].environment
     packages = ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "transformers", "peft"))
     made = f"`{command}`, with {packages}, Python {machine['python']}:"
-    shown = "\n".join(markdown.render(tables(one)) for one in measured)
+    shown = "\n".join(markdown.render(tables(one, runs)) for one in measured)
     files.write_text(page, f"{before}{OPEN}\n\n{made}\n\n{shown}\n{CLOSE}{after}")

@@ -7,21 +7,20 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
-from moextend.bench import methods
-from moextend.bench.methods import adapters
+from moextend.bench.methods import MethodSpec, adapters
 from moextend.bench.perf import lower_bound
 from moextend.bench.perf.measure import Times
 from moextend.bench.perf.sizes import Size, batch, conversations, twin
+from moextend.bench.perf.specs import MODES, key, measured_specs
+from moextend.moe.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from moextend import Conversation, MultimodalLM
-    from moextend.moe.recipe import Mode
 
-RANK = 8
 NAME = "new"
 QUARTER = 0.25
 STEPS = 1000
@@ -38,6 +37,11 @@ class Variant:
     """A variant of training, ready to run."""
 
     name: str
+    """The method, and how its step differs from the plain one."""
+    spec: str
+    """The method as `bench run` names it."""
+    key: str
+    """See `specs.key`."""
     model: MultimodalLM
     data: Sequence[Conversation]
     """One batch."""
@@ -85,96 +89,96 @@ class Variant:
         self.step(self.times.taken(self.model.device.type))
 
 
-def modes() -> tuple[Mode, ...]:
-    """All routing modes."""
-    from moextend.moe.recipe import Mode
+def all_variants(
+    base: MultimodalLM, size: Size, folder: Path, more: Sequence[str] = ()
+) -> Iterator[Callable[[], Variant]]:
+    """Functions that create the variants on the weights of `base`; full fine-tuning first.
 
-    return get_args(Mode)
-
-
-def all_variants(base: MultimodalLM, size: Size, folder: Path) -> Iterator[Callable[[], Variant]]:
-    """Functions that create the variants on the weights of `base`; full fine-tuning first. `folder`: for trainings."""
-    yield partial(_full, base, size, folder)
-    yield partial(_lora, base, size, folder, experts=False)
-    yield partial(_lora, base, size, folder, experts=True)
-    for mode in modes():
-        yield partial(_extension, base, size, folder, mode)
-        yield partial(_extension, base, size, folder, mode, cached=True)
-        yield partial(_extension, base, size, folder, mode, cached=True, labelled=QUARTER)
-    yield partial(_extension, base, size, folder, "exact", width=1.0)
+    Args:
+        folder: for trainings.
+        more: methods that are measured besides those of `measured_specs`.
+    """
+    for spec in measured_specs(size.sequence, more):
+        make = partial(_variant, base, size, folder, spec)
+        yield make
+        if spec.text in MODES:
+            yield partial(make, cached=True)
+            yield partial(make, cached=True, labelled=QUARTER)
 
 
-def _full(base: MultimodalLM, size: Size, folder: Path) -> Variant:
+def _variant(
+    base: MultimodalLM, size: Size, folder: Path, spec: MethodSpec, *, cached: bool = False, labelled: float = 1.0
+) -> Variant:  # fmt: skip
+    if isinstance(spec.config, Recipe):
+        return _extension(base, size, folder, spec, spec.config, cached=cached, labelled=labelled)
+    if isinstance(spec.config, adapters.Adapter):
+        return _lora(base, size, folder, spec, spec.config)
+    return _full(base, size, folder, spec)
+
+
+def _full(base: MultimodalLM, size: Size, folder: Path, spec: MethodSpec) -> Variant:
     model = twin(base)
     _implementation(model, stacks_learn=True)
     model.learn_only([name for name, _ in model.named_parameters() if name.startswith("lm.")])
-    return _ready(methods.named("bound"), base, model, size, folder, lower_bound.full)
+    return _ready(spec, base, model, size, folder, lower_bound.full)
 
 
-def _lora(base: MultimodalLM, size: Size, folder: Path, *, experts: bool) -> Variant:
+def _lora(
+    base: MultimodalLM, size: Size, folder: Path, spec: MethodSpec, config: adapters.Adapter
+) -> Variant:
     model = twin(base)
-    adapters.inject(model, adapters.Adapter(rank=RANK, experts=experts), 0)
-    _implementation(model, stacks_learn=experts)
+    adapters.inject(model, config, 0)
+    _implementation(model, stacks_learn=config.experts)
     model.learn_only([name for name, _ in model.named_parameters() if adapters.LORA in name])
-    name = f"lora r{RANK}, attention" + (" and experts" if experts else "")
     # An adapter on experts hides them. It has no effect yet, so the usage equals that of the base.
     return _ready(
-        name,
-        base,
-        model,
-        size,
-        folder,
-        lambda shape: lower_bound.lora(shape, RANK, experts=experts),
-        seen=base,
-    )
+        spec, base, model, size, folder,
+        lambda shape: lower_bound.lora(shape, config.rank, experts=config.experts), seen=base,
+    )  # fmt: skip
 
 
 def _extension(
-    base: MultimodalLM,
-    size: Size,
-    folder: Path,
-    mode: Mode,
-    *,
-    cached: bool = False,
-    labelled: float = 1.0,
-    width: float | None = None,
-) -> Variant:
+    base: MultimodalLM, size: Size, folder: Path, spec: MethodSpec, recipe: Recipe, *, cached: bool, labelled: float
+) -> Variant:  # fmt: skip
     import moextend
 
-    model = extended(base, mode, width)
+    model = extended(base, recipe)
     (own,) = (each for each in moextend.extensions(model) if each.name == NAME)
     first = min(own.plan)
     model.learn_only([f"lm.{name}" for name in moextend.new_parameters(model.lm, NAME)])
-    name = f"moextend {mode}" + (", whole experts" if width else "") + (", cached prefix" if cached else "")
-    name += ", 1/4 labelled" if labelled < 1 else ""
     return _ready(
-        name, base, model, size, folder, lambda shape: lower_bound.extension(shape, first, cached=cached),
+        spec, base, model, size, folder, lambda shape: lower_bound.extension(shape, first, cached=cached),
         labelled=labelled, cached=cached,
     )  # fmt: skip
 
 
-def extended(
-    base: MultimodalLM, mode: Mode, width: float | None = None, *, closed: bool = False
-) -> MultimodalLM:
-    """A twin with one new expert in each layer of the top half.
+def extended(base: MultimodalLM, recipe: Recipe, *, closed: bool = False) -> MultimodalLM:
+    """A twin with new experts as a recipe says; their parents are the first experts of a layer.
 
     Args:
-        width: width of new experts as a share of base experts'; None: the default of the mode.
-        closed: no token uses them (exact routing).
+        recipe: with layers that need no probe.
+        closed: no token uses the new experts (exact routing).
     """
     import torch
 
     import moextend
-    from moextend.moe.recipe import Recipe
+    from moextend.extension.probe import Probe, choose_layers
+    from moextend.moe.sites import find_sites
 
-    width = width or Recipe(routing=mode).width
     model = twin(base)
-    layers = range(model.lm.config.num_hidden_layers // 2, model.lm.config.num_hidden_layers)
-    moextend.attach(model.lm, NAME, {layer: [0] for layer in layers}, mode=mode, width=width)
+    if isinstance(recipe.layers, str):
+        sites = len(find_sites(model.lm))
+        layers = choose_layers(recipe.layers, recipe.share, Probe([[]] * sites, []))
+    else:
+        layers = recipe.layers
+    plan = {layer: list(range(recipe.experts)) for layer in layers}
+    moextend.attach(
+        model.lm, NAME, plan, mode=recipe.routing, calibrate=recipe.calibration, width=recipe.width
+    )
     generator = torch.Generator().manual_seed(0)
     for name, parameter in moextend.new_parameters(model.lm, NAME).items():
         if (
-            name.endswith(".rows") and mode != "exact"
+            name.endswith(".rows") and recipe.routing != "exact"
         ):  # scores of copied rows would equal those of their parents
             parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator).to(parameter.device)
         if name.endswith(".bias") and closed:
@@ -190,7 +194,7 @@ def _implementation(model: MultimodalLM, *, stacks_learn: bool) -> None:
 
 
 def _ready(
-    name: str,
+    spec: MethodSpec,
     base: MultimodalLM,
     model: MultimodalLM,
     size: Size,
@@ -214,9 +218,11 @@ def _ready(
     )
     known = {p.data_ptr() for p in base.parameters()}
     added = sum(p.nbytes for p in model.parameters() if p.data_ptr() not in known)
+    name = spec.text + (", cached prefix" if cached else "") + (", 1/4 labelled" if labelled < 1 else "")
     return Variant(
-        name, model, data, least(shape), new_share(layers, size), added, folder / "in-flight", cached
-    )
+        name, spec.text, key(spec), model, data, least(shape), new_share(layers, size), added, folder / "in-flight",
+        cached,
+    )  # fmt: skip
 
 
 def used(model: MultimodalLM, inputs: dict[str, Tensor], *, learning: bool) -> list[lower_bound.Layer]:

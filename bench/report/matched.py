@@ -7,7 +7,14 @@ from contextlib import suppress
 
 from moextend.bench import metrics
 from moextend.bench.report.collect import Experiment, Result, grouped
-from moextend.bench.report.costs import NEAR, UNMATCHED, reference_of, trained_parameters, training_flops
+from moextend.bench.report.costs import (
+    NEAR,
+    UNMATCHED,
+    near,
+    reference_of,
+    trained_parameters,
+    training_flops,
+)
 from moextend.bench.report.table import Column, Value
 from moextend.errors import InputError
 
@@ -26,7 +33,7 @@ def short(number: float) -> str:
     unit, letter = next((pair for pair in UNITS if rounded >= pair[0]), (1.0, ""))
     shown = rounded / unit
     decimals = 0 if shown >= 100 or not shown else 1 if shown >= 10 else 2
-    return f"{shown:.{decimals}f}{letter}" if shown >= 1 or not shown else f"{shown:.2g}"
+    return f"{shown:.{decimals}f}{letter}" if shown >= 1 or not shown else f"{shown:#.2g}"
 
 
 def costs(group: Sequence[Result], reference: float | None = None) -> list[Value]:
@@ -77,7 +84,7 @@ def _is_fixed(groups: dict[tuple[str, str], list[Result]], method: str) -> bool:
 
 
 def _differs(count: float | None, reference: float | None) -> bool:
-    return bool(count) and reference is not None and abs((count or 0) - reference) > NEAR * abs(reference)
+    return bool(count) and reference is not None and not near(count, reference)
 
 
 def _kept(result: Result) -> float | None:

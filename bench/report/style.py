@@ -76,6 +76,8 @@ class TableStyles(Spec):
     """`--rewind`"""
     subsets: TableStyle = TableStyle()
     """`--subsets`"""
+    budgets: TableStyle = TableStyle()
+    """`--budgets`"""
 
 
 class ReportStyle(Spec):

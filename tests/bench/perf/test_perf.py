@@ -14,14 +14,32 @@ import torch
 from typer.testing import CliRunner
 
 import moextend
+from moextend.bench.methods import parse
 from moextend.bench.perf import lower_bound, measure, tables
 from moextend.bench.perf.__main__ import _command, app
+from moextend.bench.perf.quality import quality_tables, read
 from moextend.bench.perf.sizes import SIZES, Size, batch, conversations, make, missing
-from moextend.bench.perf.variants import Variant, all_variants, modes
+from moextend.bench.perf.specs import (
+    EXACT,
+    MODES,
+    PAPER,
+    WHOLE,
+    key,
+    measured_specs,
+    parsed,
+    refuse_without_step,
+)
+from moextend.bench.perf.variants import Variant, all_variants
+from moextend.bench.run import matching
+from moextend.bench.run.matching import skeleton
+from moextend.bench.sequence import find_sequence
 from moextend.errors import InputError, UnknownName
 from moextend.training import flops
 from moextend.training.trainer import TokenTrainer
+from moextend.util.files import write_json
+from tests.bench import ledger
 
+TINY = find_sequence("tiny", Path())
 PAGE = "# Speed\n\n<!-- perf -->\nold\n<!-- /perf -->\nmore\n"
 
 
@@ -30,7 +48,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     """The JSON, what was printed, and the page, of one repeat on a very small model."""
     folder = tmp_path_factory.mktemp("perf")
     (folder / "page.md").write_text(PAGE)
-    small = Size("small", lambda: moextend.load("tiny"), rows=2, length=32, new_tokens=2, repeats=1)
+    small = Size(
+        "small", lambda: moextend.load("tiny"), rows=2, length=32, new_tokens=2, repeats=1, sequence="tiny"
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "tiny", small)
         patch.setattr("moextend.util.quiet.quiet_process", lambda: None)  # it is for good
@@ -45,38 +65,38 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
 def test_every_variant_is_measured(measured: tuple[dict[str, Any], str, str]) -> None:
     record, _, _ = measured
     names = [row["name"] for row in record["training"]]
-    assert names[:3] == ["full-ft", "lora r8, attention", "lora r8, attention and experts"]
-    for mode in modes():
-        own = [f"moextend {mode}{more}" for more in ("", ", cached prefix", ", cached prefix, 1/4 labelled")]
-        own += ["moextend exact, whole experts"] if mode == "exact" else []
-        assert [name for name in names if name.startswith(f"moextend {mode}")] == own
+    suffixes = ("", ", cached prefix", ", cached prefix, 1/4 labelled")
+    first = ["full-ft", "lora:rank=8,experts=false", "lora:rank=8"]
+    matched = ["lora:rank=12", "lora-per-task:task=inferred,rank=12", "moextend:scope=own"]
+    assert names == [*first, *(f"{mode}{more}" for mode in MODES for more in suffixes), WHOLE, *matched]
+    plain = {
+        row["spec"]: row["trained_parameters"] for row in record["training"] if row["spec"] == row["name"]
+    }
+    for text, count in plain.items():
+        assert count == matching.size(parse(text, TINY.settings), skeleton(TINY.base, Path())).params, text
     readers = [row["name"] for row in record["answering"]]
-    assert readers == [
-        "base",
-        *(f"extended, {mode}" for mode in modes()),
-        "extended, exact, whole experts",
-        "extended, exact, all gates closed",
-    ]
+    assert readers == ["base", *MODES, WHOLE, f"{EXACT}, all gates closed"]
     for row in record["training"]:
-        others = ("name", "times", "new_share", "shares")
+        others = ("name", "spec", "key", "times", "new_share", "shares")
         numbers = {key: value for key, value in row.items() if key not in others}
         assert all(value > 0 for value in numbers.values()), row
         assert len(row["times"]["wall"]) == 1
     for row in record["answering"]:
         assert min(row["prefill"], row["decode"]) > 0
     shares = {row["name"]: row["new_share"] for row in record["answering"]}
-    assert shares["extended, exact"] == 1 and shares["extended, exact, all gates closed"] == 0
-    assert 0.05 < shares["extended, paper"] < 1
+    assert shares[EXACT] == 1 and shares[f"{EXACT}, all gates closed"] == 0
+    assert 0.05 < shares[PAPER] < 1
 
 
 def test_lower_bounds_lie_a_little_below_what_is_counted(measured: tuple[dict[str, Any], str, str]) -> None:
     rows = {row["name"]: row for row in measured[0]["training"]}
     for name, row in rows.items():
-        least = 0.3 if "experts" in name else 0.9  # peft makes whole matrices of an adapter on experts
+        stacks = name.startswith("lora") and "experts=false" not in name  # peft makes whole matrices of them
+        least = 0.3 if stacks else 0.9
         assert least < row["lower_bound_operations"] / row["operations"] <= 1, name
-    for mode in modes():
+    for mode in MODES:
         plain, cached, quarter = (
-            rows[f"moextend {mode}{more}"]["operations"]
+            rows[f"{mode}{more}"]["operations"]
             for more in ("", ", cached prefix", ", cached prefix, 1/4 labelled")
         )
         assert plain > cached > quarter
@@ -87,7 +107,7 @@ def test_fewer_trained_parameters_need_less_memory(measured: tuple[dict[str, Any
     model = moextend.load("tiny").lm
     weights = sum(p.nbytes for p in model.parameters()) / 1e6
     assert 3 * weights < peaks["full-ft"] < 6 * weights, "gradients, two moments, activations"
-    assert all(peaks[f"moextend {mode}"] < 0.5 * peaks["full-ft"] for mode in modes())
+    assert all(peaks[mode] < 0.5 * peaks["full-ft"] for mode in MODES)
 
 
 def test_the_tables_are_printed_and_put_into_a_page(measured: tuple[dict[str, Any], str, str]) -> None:
@@ -95,6 +115,40 @@ def test_the_tables_are_printed_and_put_into_a_page(measured: tuple[dict[str, An
     assert "tiny: training" in output and "tiny: answering" in output
     assert page.startswith("# Speed\n\n<!-- perf -->\n") and page.endswith("<!-- /perf -->\nmore\n")
     assert "| full-ft |" in page and "old" not in page and "python -m moextend.bench.perf" in page
+
+
+def test_speed_and_quality_are_of_the_same_settings(
+    measured: tuple[dict[str, Any], str, str], tmp_path: Path
+) -> None:
+    same = "moextend:scope=auto,width=0.25,layers=last"
+    kinds = dict.fromkeys((same, "moextend:layers=first,width=0.25", "ewc"), ledger.Kind())
+    ledger.write_runs(tmp_path / "runs", ledger.Shape(stages=2, texts=0, items=20), kinds, [0])
+    write_json(tmp_path / "out.json", [measured[0]])
+    (table,) = quality_tables(read(tmp_path / "out.json")[0], tmp_path / "runs")
+    rows = {row[0].text: [value.text for value in row[1:]] for row in table.sections[0]}
+    plain = [row for row in measured[0]["training"] if row["name"] == row["spec"]]
+    steps = {row["spec"]: f"{row['of_full']:.2f}x" for row in plain}
+    assert rows["lora:rank=8"] == ["98.3k", steps["lora:rank=8"], rows["lora:rank=8"][2], "-", "-", "-"]
+    assert rows["ewc"][1:3] == ["-", "-"] and rows["ewc"][4] != "-", "its step is not measured"
+    assert rows["moextend:layers=first,width=0.25"][1] == "-", "other layers are another setting"
+    assert rows[same][1] == steps[EXACT] and rows[same][4] != "-" and EXACT not in rows
+    assert set(rows) == ({*steps} - {EXACT}) | {*kinds}, "each setting once"
+    (tmp_path / "out.json").write_text("{}")
+    with pytest.raises(InputError, match="holds no measurements"):
+        read(tmp_path / "out.json")
+
+
+def test_only_the_same_step_has_the_same_key() -> None:
+    def of(text: str) -> str:
+        return key(parsed(text, TINY))
+
+    assert of("moextend:scope=auto") == of("moextend:scope=own") == of("moextend:layers=all,width=1")
+    assert of("moextend:learning_rate=1") == of("moextend") != of("moextend:scope=all")
+    assert of("lora") == of("lora:rank=8") != of("lora:rank=12")
+    texts = [spec.text for spec in measured_specs("tiny", ["lora:rank=8", "lora:rank=2"])]
+    assert texts.count("lora:rank=8") == 1 and "lora:rank=2" in texts and "moextend:scope=all" not in texts
+    with pytest.raises(InputError, match="the step of 'ewc' is not measured"):
+        refuse_without_step(["lora", "ewc"])
 
 
 def test_a_page_names_the_command_without_its_json(monkeypatch: pytest.MonkeyPatch) -> None:
