@@ -15,6 +15,7 @@ from moextend.bench.report.forgetting import summary
 from moextend.bench.report.matched import short
 from moextend.bench.report.table import Column, Table, Value, over_runs, text
 from moextend.bench.run.rundir import find_runs
+from moextend.bench.sequence import Base, find_sequence
 from moextend.errors import InputError
 from moextend.util import files
 
@@ -48,10 +49,20 @@ def read(path: Path) -> list[Speed]:
 
 
 def quality_tables(measured: Speed, runs: Path) -> list[Table]:
-    """The table of a size and the finished runs of its sequence; none without a sequence or without runs."""
+    """A table for each sequence with the same base that has finished runs; none for a size without a sequence."""
     sequence = SIZES[measured.size].sequence
-    found = [one for one in collect(find_runs(runs)) if one.name == sequence and one.of("sequence")]
+    if sequence is None:
+        return []
+    base = find_sequence(sequence, Path()).base
+    found = [one for one in collect(find_runs(runs)) if one.of("sequence") and _is_on(one, base)]
     return [_table(measured, experiment) for experiment in found]
+
+
+def _is_on(experiment: Experiment, base: Base) -> bool:
+    """Whether the experiment has this language model."""
+    own = experiment.shared["sequence"]["base"]
+    upcycle = base.upcycle.model_dump(mode="json") if base.upcycle else None
+    return bool(own["model"] == base.model and own.get("upcycle") == upcycle)
 
 
 def _table(measured: Speed, experiment: Experiment) -> Table:

@@ -237,11 +237,24 @@ def _interval(ratio: Ratio) -> str:
     return "-" if ratio.low is None else f"{ratio.low:.2f} to {ratio.high:.2f}"
 
 
+def _first_runs(family: Family) -> list[Result]:
+    return [curve[0] for seeds in family.curves.values() for curve in seeds.values()]
+
+
+def _aligned_flops(result: Result) -> float | None:
+    return _sum([one.flops for cost in result.costs.values() for one in cost.alignments.values()])
+
+
 def _notes(family: Family, found: Found, *, several: bool) -> list[str]:
     steps = sorted(
         {_steps(run) for seeds in family.curves.values() for curve in seeds.values() for run in curve}
     )
     notes = [f"Steps: {', '.join(f'{count:g}' for count in steps)}. {seeds_note(family.experiments[0])}"]
+    aligned = [flops for run in _first_runs(family) if (flops := _aligned_flops(run))]
+    if aligned:
+        notes.append(
+            f"The alignment, the same for all methods, is {short(1e-12 * fmean(aligned))} TFLOP of each cost."
+        )
     if any(one and one.place.is_first for seeds in found.values() for one in seeds.values()):
         notes.append("≤, ≥: bounds: the accuracy is reached with the fewest steps; fewer might do.")
     if any(one is None for seeds in found.values() for one in seeds.values()):

@@ -95,10 +95,21 @@ def _spent(one: AlignmentCost) -> str:
 
 
 def reference_of(experiment: Experiment) -> tuple[str, str] | None:
-    """The (method, order) that others are matched with: of role `reference`, without one the first."""
+    """The (method, order) that others are matched with: of role `reference`, without one the first.
+
+    Of several references it is the one that trains as many parameters as most methods; of equal ones the first.
+    """
     groups = grouped(experiment.of("sequence"))
-    references = (key for key in groups if methods.role_of(key[0]) == "reference")
-    return next(references, next(iter(groups), None))
+    references = [key for key in groups if methods.role_of(key[0]) == "reference"]
+    if not references:
+        return next(iter(groups), None)
+    counts = {key: trained_parameters(group).number for key, group in groups.items()}
+    return max(references, key=lambda key: sum(near(count, counts[key]) for count in counts.values()))
+
+
+def near(number: float | None, other: float | None) -> bool:
+    """Whether a number counts as matched with another one."""
+    return number is not None and other is not None and abs(number - other) <= NEAR * abs(other)
 
 
 def unmatched(experiment: Experiment) -> dict[str, list[str]]:
@@ -132,7 +143,7 @@ def _row(group: Sequence[Result], first: Sequence[Value] | None) -> list[Value]:
 
 
 def _marked(value: Value, other: float | None) -> Value:
-    if value.number is None or other is None or abs(value.number - other) <= NEAR * abs(other):
+    if value.number is None or other is None or near(value.number, other):
         return value
     return value.marked(f" {UNMATCHED}")
 

@@ -7,7 +7,14 @@ from contextlib import suppress
 
 from moextend.bench import metrics
 from moextend.bench.report.collect import Experiment, Result, grouped
-from moextend.bench.report.costs import NEAR, UNMATCHED, reference_of, trained_parameters, training_flops
+from moextend.bench.report.costs import (
+    NEAR,
+    UNMATCHED,
+    near,
+    reference_of,
+    trained_parameters,
+    training_flops,
+)
 from moextend.bench.report.table import Column, Value
 from moextend.errors import InputError
 
@@ -77,7 +84,7 @@ def _is_fixed(groups: dict[tuple[str, str], list[Result]], method: str) -> bool:
 
 
 def _differs(count: float | None, reference: float | None) -> bool:
-    return bool(count) and reference is not None and abs((count or 0) - reference) > NEAR * abs(reference)
+    return bool(count) and reference is not None and not near(count, reference)
 
 
 def _kept(result: Result) -> float | None:

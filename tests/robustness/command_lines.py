@@ -33,6 +33,7 @@ BENCH: list[Row] = [
     ("bench run", ["small", "-m", "lora"], "--match", [*WORDS, "step", "params=", "params=nope", "flops=lor", "steps=lora"]),
     ("bench run", ["small", "-m", "lora"], "--limit", list(COUNTS)),
     ("bench run", ["small", "-m", "lora"], "--steps", [*COUNTS, "10000000000", "9" * 40]),
+    ("bench run", ["small", "-m", "lora"], "--align-steps", [*COUNTS, "10000000000"]),
     ("bench run", ["small", "-m", "lora"], "--jobs", list(COUNTS)),
     ("bench run", ["small", "-m", "lora"], "--device", list(DEVICES)),
     ("bench run", ["small", "-m", "lora"], "--workspace", list(FOLDERS)),
@@ -48,6 +49,8 @@ BENCH: list[Row] = [
         ["--margin", "nan", "--baseline", "lora"], ["--references", "none"], ["--references", ""], ["--out", "note.txt/below"],
         ["--out", ""], ["--fromat", "csv"], ["--style", "none.yaml"], ["--style", "note.txt"], ["--style", NUL], ["--style", LONG],
         ["--style", "."], ["--tasks", "--text"], ["--audit", "--matrix"], ["--ablations", "--matrix"],
+        ["--budgets", "--matrix"], ["--budgets"], ["--accuracy", "50"], ["--budgets", "--accuracy", "101"],
+        ["--budgets", "--accuracy", "nan"], ["--budgets", "--accuracy", "x"],
     ]),
     ("bench power", ["small"], "", [
         *WORDS, "none", "small/none", [], ["small", "--runs", "note.txt"], ["small", "--baseline", "none"], ["small", "--method", "none"],

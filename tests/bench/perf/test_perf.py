@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -119,9 +118,8 @@ def test_the_tables_are_printed_and_put_into_a_page(measured: tuple[dict[str, An
 
 
 def test_speed_and_quality_are_of_the_same_settings(
-    measured: tuple[dict[str, Any], str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measured: tuple[dict[str, Any], str, str], tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(SIZES, "tiny", replace(SIZES["tiny"], sequence="ledger"))
     same = "moextend:scope=auto,width=0.25,layers=last"
     kinds = dict.fromkeys((same, "moextend:layers=first,width=0.25", "ewc"), ledger.Kind())
     ledger.write_runs(tmp_path / "runs", ledger.Shape(stages=2, texts=0, items=20), kinds, [0])

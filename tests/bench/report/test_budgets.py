@@ -68,6 +68,8 @@ def test_the_cost_of_a_run_counts_alignment_probe_and_all_stages(curves: Any) ->
         "0.88x",
         "50.0",
     ]
+    (table,) = tables(collect(runs), "budgets")
+    assert "The alignment, the same for all methods, is 1.00 TFLOP of each cost." in table.notes
     assert found["moextend"]["best"] == "50.0" and "flops_interval" not in found["moextend"]
 
 

@@ -19,7 +19,7 @@ from tests.bench.conftest import MakeRun
 
 TRAINED = {
     "zero-shot": 0, "full-ft": 757_440, "lora": 98_304, "lora:rank=12": 147_456,
-    "lora-per-task:task=inferred,rank=12": 147_456, "moextend:scope=own": 147_844,
+    "lora-per-task:task=inferred,rank=12": 147_456, "moextend:scope=own": 147_844, "moextend:width=0.25": 18_626,
 }  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def test_numbers_are_short(number: float, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("methods", "said"),
+    ("methods", "note"),
     [
         (["lora:rank=12", "moextend:scope=own", "zero-shot"],
          "Trained parameters are matched: all are within 10% of moextend:scope=own's 147,844."),
@@ -54,12 +54,18 @@ def test_numbers_are_short(number: float, shown: str) -> None:
          "NOT MATCHED: lora (moextend bench run --match params)."),
     ],
 )  # fmt: skip
-def test_the_table_says_what_is_matched(done: MakeRun, methods: list[str], said: str) -> None:
+def test_the_table_says_what_is_matched(done: MakeRun, methods: list[str], note: str) -> None:
     (experiment,) = collect(trained(done, *methods))
-    assert matched_notes(experiment) == [MEANING, said]
+    assert matched_notes(experiment) == [MEANING, note]
     page = render(tables([experiment]), "markdown")
-    assert said in page and ("| 98.3k ≠" in page.replace("98.3k≠", "98.3k ≠")) == ("lora" in methods)
+    assert note in page and ("| 98.3k ≠" in page.replace("98.3k≠", "98.3k ≠")) == ("lora" in methods)
     assert ("757k≠" in page) == ("full-ft" in methods) and "148k≠" not in page
+
+
+def test_of_several_settings_that_of_most_methods_is_the_reference(done: MakeRun) -> None:
+    runs = trained(done, "moextend:width=0.25", "lora:rank=12", "moextend:scope=own")
+    assert "moextend:scope=own's 147,844" in matched_notes(collect(runs)[0])[1]
+    assert "moextend:width=0.25's 18,626" in matched_notes(collect(runs[:2])[0])[1], "the first of equal ones"
 
 
 def test_runs_without_known_costs_have_no_columns_of_them(done: MakeRun) -> None:
