@@ -75,9 +75,12 @@ def relative_output(model: Any, name: str, kept: RouterInputs) -> Term:
 
     y is the output of the block without extension `name`. For blocks whose experts read the router's input.
     """
-    sizes = {site.layer: squared_outputs(site, name, kept[site.layer]) for site, _ in parts_of(model, name)}
+    sizes = {
+        site.layer: squared_outputs(site, name, kept[site.layer].to(part.rows.device))
+        for site, part in parts_of(model, name)
+    }
     return lambda site, part, x, places: (
-        added(site, part, x).square().sum(-1) / sizes[site.layer][places].to(x.device)
+        added(site, part, x).square().sum(-1) / sizes[site.layer][places]
     ).mean()
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from moextend.moe.routing import reachable
+from moextend.moe.routing import ExtendedRouter, reachable
 
 from ._base import OpenProblem
 from ._gates import Gates, parts_of
@@ -31,7 +31,7 @@ class NewestFirst(OpenProblem):
 
 def close_older(router: Any, args: Any, out: Any) -> Any:
     """Output of a router with the gates of older extensions closed; the gates are its last columns."""
-    counts = [part.count for part in reachable(router)]
+    counts = [part.count for part in reachable(router)] if isinstance(router, ExtendedRouter) else []
     if len(counts) < 2:
         return None
     first = out[1].shape[1] - sum(counts)

@@ -32,7 +32,9 @@ class NullSpace(OpenProblem):
             return {}
         new = self.collected(model, stage, stage.held_out)
         for site, part in parts_of(model, stage.task):
-            hold(part, principal(kept[site.layer], self.config.energy), new[site.layer])
+            device = part.rows.device
+            directions = principal(kept[site.layer].to(device), self.config.energy)
+            hold(part, directions, new[site.layer].to(device))
         loss = self.retention(model, stage, kept) if self.config.memory_weight else None
         return {"rates": self.rates, "extra_loss": loss}
 
