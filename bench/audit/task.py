@@ -84,7 +84,7 @@ class TaskAudit:
 
     @property
     def verdict(self) -> str:
-        """"no finding", what was found, or why it could not be audited."""
+        """ "no finding", what was found, or why it could not be audited."""
         return self.reason or "; ".join(finding.text for finding in self.findings) or "no finding"
 
 

@@ -37,8 +37,9 @@ NOTE = (
     "base: score of the base. format: points by which its normalised answers exceed the strict ones. common: score of "
     "the most common training answer to questions of the same form, without an image or sound. named, options: points "
     "above that, or above guessing, by the only answer that the question names, and by the place or the length of the "
-    "right option. dup.: test items with a near duplicate in training. media: test items whose image or sound has a near "
-    "duplicate in training. MDD: the least difference of two methods that the items can show with 80% power in one run."
+    "right option. dup.: test items with a near duplicate in training. media: test items whose image or sound has a "
+    "near duplicate in training. MDD: the least difference of two methods that the items can show with 80% power in "
+    "one run."
 )
 
 
