@@ -46,7 +46,7 @@ def test_the_row_of_one_run(done: MakeRun) -> None:
     assert row["fwt"].number == 2
     assert row["intransigence"].text == "-"
     assert row_of(table, "zero-shot")["acc"].text == "25.0"
-    assert [row[key].text for key in ("params", "kept_mb", "tflop")] == ["12.0k", "0.1", "0.51"]
+    assert [row[key].text for key in ("params", "kept_mb", "tflop")] == ["12.0k", "0.10", "0.51"]
     assert any("the base (90.0) to the end" in note for note in table.notes)
     items = "One cell of the matrix: 50 to 100 items, standard error over items 1.0 to 2.0 points."
     assert items in table.notes
