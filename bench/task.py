@@ -99,6 +99,8 @@ class Data(Spec):
     """Columns with lists of one entry per item: a row has several items."""
     absent: tuple[str, ...] | None = unset(None)
     """Texts of empty cells, such as "nan"."""
+    shuffle: bool = unset(False)
+    """Order of the items by the hash of their medium (or group): the first ones are a sample also of sorted data."""
     prepare: str = ""
     """How to get data that the user has to provide."""
 
@@ -217,7 +219,7 @@ class TaskSpec(Spec):
 
     def reading(self) -> dict[str, Any]:
         """Settings besides columns and prompt that determine how rows become items; unset ones are left out."""
-        data = self.data.model_dump(include={"where", "each", "absent"}) if self.data else {}
+        data = self.data.model_dump(include={"where", "each", "absent", "shuffle"}) if self.data else {}
         return {**data, **self.model_dump(include={"open_prompt", "answer_as"})}
 
 

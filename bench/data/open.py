@@ -30,7 +30,7 @@ def open_items(
     task: TaskSpec, split: SplitName, workspace: Path, limit: int | None = None, *, media: bool = True,
     strict: bool = True,
 ) -> Items:  # fmt: skip
-    """Items of a split, in the order of the data (the first `limit`). Media are read on use.
+    """Items of a split, in the order of the data or shuffled (the first `limit`). Media are read on use.
 
     Args:
         media: False: the columns of images and other media are not read.
@@ -43,7 +43,7 @@ def open_items(
     opened = open_table(task, split, workspace)
     table, part = opened.table, opened.part
     reader = Reader(table, task.layout, opened.folder, media=media)
-    rows: Sequence[int] = range(len(table)) if part.is_full_split else _part_rows(table, part, task)
+    rows = _rows(table, part, task)
     if not rows:
         raise _empty_part(task, split, table)
     items = Items(task, reader, rows[:limit], strict=strict)
@@ -245,16 +245,22 @@ def check_gold(task: TaskSpec, item: Item) -> None:
     check_choice(item, task.columns.answer, why=f"'{task.scorer}' needs one", more=more)
 
 
-def _part_rows(table: Table, part: Part, task: TaskSpec) -> list[int]:
-    """Rows whose medium (or group) belongs to the part; a medium belongs to one part only."""
+def _rows(table: Table, part: Part, task: TaskSpec) -> Sequence[int]:
+    """Rows whose medium (or group) belongs to the part, in the order of the task; a medium belongs to one part only."""
+    shuffle = data_of(task).shuffle
+    if part.is_full_split and not shuffle:
+        return range(len(table))
     shown = next(iter(task.columns.by_modality.values()), None)
     column = task.columns.group or (shown and several(shown, table.columns)[0])
     values: Iterator[Any] = iter(range(len(table))) if column is None else table.column(column)
-    return [i for i, value in enumerate(values) if part.low <= _percent(value) < part.high]
+    hashes = [_hash(value) for value in values]
+    rows = [i for i, value in enumerate(hashes) if part.low <= value % 100 < part.high]
+    return sorted(rows, key=lambda i: hashes[i]) if shuffle else rows
 
 
-def _percent(value: Any) -> int:
+def _hash(value: Any) -> int:
+    """A number of 64 bits."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     raw = value if isinstance(value, bytes) else cells.text(value).encode()
-    return int.from_bytes(hashlib.sha256(raw).digest()[:8], "big") % 100
+    return int.from_bytes(hashlib.sha256(raw).digest()[:8], "big")

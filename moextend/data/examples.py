@@ -168,7 +168,7 @@ class Reader:
 
     def column(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
         """Cells of a column in some rows, or in all."""
-        if len(rows) == len(self.table):
+        if rows == range(len(self.table)):
             return self.table.column(name)
         return (self.table.row(i, (name,)).get(name) for i in rows)
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.data import check_task, guess_task, open_items, prompt_text
+from moextend.bench.score.majority import majority_level
+from moextend.bench.task import find_task
 from moextend.data.conversations import joined
 
 SETS = {
@@ -32,3 +34,20 @@ def test_guessed_checked_and_read(name: str, real_data: Path, workspace: Path) -
         pieces = joined(items.groups())
         assert sum(map(len, pieces)) == len(items)
         assert all(len({items[place].group for place in piece}) == 1 for piece in pieces[:100])
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "sizes", "answers"), [("real-shapes", (5002, 1257), 3), ("real-colors", (5166, 1280), 8)]
+)
+def test_questions_of_easy_vqa_alone_do_not_answer_it(
+    name: str, sizes: tuple[int, int], answers: int, real_data: Path, workspace: Path
+) -> None:
+    (workspace / "data").mkdir()
+    (workspace / "data" / "real").symlink_to(real_data)
+    task = find_task(name, workspace)
+    assert check_task(task, workspace).items == dict(zip(("train", "test"), sizes, strict=True))
+    items = open_items(task, "test", workspace, media=False)
+    assert len({item.answers for item in items}) == answers
+    level = majority_level(task, workspace)
+    assert level is not None and level < 36

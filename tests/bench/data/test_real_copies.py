@@ -50,8 +50,8 @@ def test_the_open_questions_of_easy_vqa_are_two_tasks(
 def test_tasks_of_speech_leave_out_what_is_empty_or_recorded_twice(workspace: Path) -> None:
     folder = workspace / "data" / "real" / "speech"
     lines = []
-    for i in range(40):
-        for language in ("en", "ru"):
+    for language in ("en", "ru"):
+        for i in range(40):
             key = {0: "is", 1: "auth-thankyou", 2: "privacy-thankyou"}.get(i, f"prompt-{i}")
             path = folder / language / f"{key}.flac"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +71,8 @@ def test_tasks_of_speech_leave_out_what_is_empty_or_recorded_twice(workspace: Pa
         return {f"{item.media[0].path}" for item in items}
 
     assert len(paths("real-language")) == 79 and "ru/is.flac" not in paths("real-language")
+    first = open_items(find_task("real-language", workspace), "test", workspace, limit=20)
+    assert {item.answers[0] for item in first} == {"en", "ru"}, "the recordings are sorted by language"
     assert len(paths("real-transcript")) == 39 and "en/privacy-thankyou.flac" not in paths("real-transcript")
 
 

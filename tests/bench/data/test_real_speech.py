@@ -10,10 +10,10 @@ from moextend.bench.task import TaskSpec, find_task
 from moextend.data.audio import AudioRef
 
 SIZES = {
-    "real-language": (1597, 651),
+    "real-language": (704, 1543),
     "real-digits": (95, 49),
     "real-letters": (180, 80),
-    "real-transcript": (329, 121),
+    "real-transcript": (328, 121),
 }
 ANSWERS = {"real-language": 5, "real-digits": 28, "real-letters": 26}
 
