@@ -251,13 +251,20 @@ def _name(stem: str) -> str:
     return stem.replace("_", "-")
 
 
+def _beside(where: str, file: str, line: int | None) -> str | None:
+    """File and line, if the file is the plug-in's own or one that its folder shares."""
+    own, found = Path(where), Path(file)
+    shared = found.name.startswith("_") and found.parent.name == own.parent.name
+    return f"{own.with_name(found.name)}:{line}" if found.name == own.name or shared else None
+
+
 def _broken(error: BaseException, where: str) -> InputError:
-    """Error for a plug-in that cannot be imported, with the line of its own file."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename).name == Path(where).name]
+    """Error for a plug-in that cannot be imported, with the line of its own file or of one that it shares."""
+    place = where
+    for frame in traceback.extract_tb(error.__traceback__):
+        place = _beside(where, frame.filename, frame.lineno) or place
     if isinstance(error, SyntaxError):
-        lines.append(error.lineno)
-    place = f"{where}:{lines[-1]}" if lines else where
+        place = _beside(where, error.filename or "", error.lineno) or place
     message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
     return InputError(
         f"cannot be imported ({type(error).__name__}: {message}).", where=place, hint="Correct the file."

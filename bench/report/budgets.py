@@ -245,6 +245,18 @@ def _aligned_flops(result: Result) -> float | None:
     return _sum([one.flops for cost in result.costs.values() for one in cost.alignments.values()])
 
 
+def _gaps(family: Family) -> list[str]:
+    """Note of the methods whose seeds have different numbers of steps; [] where all have the same."""
+    uneven = [
+        method
+        for (method, _), seeds in family.curves.items()
+        if len({tuple(map(_steps, curve)) for curve in seeds.values()}) > 1
+    ]
+    if not uneven:
+        return []
+    return [f"NOT COMPARABLE: not every seed has every number of steps: {', '.join(uneven)}."]
+
+
 def _notes(family: Family, found: Found, *, several: bool) -> list[str]:
     steps = sorted(
         {_steps(run) for seeds in family.curves.values() for curve in seeds.values() for run in curve}
@@ -259,6 +271,7 @@ def _notes(family: Family, found: Found, *, several: bool) -> list[str]:
         notes.append("≤, ≥: bounds: the accuracy is reached with the fewest steps; fewer might do.")
     if any(one is None for seeds in found.values() for one in seeds.values()):
         notes.append("not reached: not with the most steps; N of M seeds: with these seeds only.")
+    notes += _gaps(family)
     if several:
         notes.append(
             "Over seeds: geometric means; interval: 95%, of the multiple, each seed against the same seed of the "

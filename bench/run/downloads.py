@@ -35,9 +35,9 @@ def local_bytes(base: Base, workspace: Path) -> int | None:
 
 
 def _place(base: Base, workspace: Path) -> Path | str | None:
-    """Folder, file or name on the hub of a base; None for one that a package carries, installed or not."""
+    """Folder, file or name on the hub of a base; None for one that a package carries, or that is still missing in data/."""
     name = base.found(workspace)
-    return None if name in content.CARRIED else sources.find(name)
+    return None if name in content.CARRIED or name in base.by_hand(workspace) else sources.find(name)
 
 
 def download(name: str, kind: Kind, revision: str | None) -> list[dict[str, Any]]:

@@ -162,7 +162,7 @@ def _model_downloads(sequence: SequenceSpec, workspace: Path) -> list[dict[str, 
 def _to_prepare(sequence: SequenceSpec, tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str, Any]]:
     """Folders that the user has to fill, for which tasks and how."""
     needs: dict[str, dict[str, Any]] = {
-        name: {"where": name, "how": "Copy the encoder's folder there.", "tasks": ["the base"]}
+        name: {"where": name, "how": "Copy the folder of the model or encoder there.", "tasks": ["the base"]}
         for name in sorted(sequence.base.by_hand(workspace))
     }
     for task in tasks:

@@ -15,7 +15,7 @@ from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import TaskSpec
 from moextend.bench.tuning.search import MOST, draw, space_of
 from moextend.bench.tuning.validation import PERCENT, held_out_task
-from moextend.errors import InputError
+from moextend.errors import InputError, counted
 from moextend.util import files
 
 FOLDER = "tuning"
@@ -97,6 +97,12 @@ def plan(search: Search, on_problem: Callable[[str], None] | None = None) -> Pla
             "has no stages.",
             where=str(sequence.path or sequence.sequence),
             hint="Add one: moextend bench add-task vqa.",
+        )
+    if search.tasks > len(sequence.stages):
+        raise InputError(
+            f"{sequence.sequence} has {counted(len(sequence.stages), 'stage')}, not {search.tasks}.",
+            where="--tasks",
+            hint="Name at most as many.",
         )
     sequence = sequence.model_copy(
         update={"stages": sequence.stages[: search.tasks], "retention": [], "transfer": [], "tuned": {}}

@@ -93,4 +93,5 @@ def _emptied(path: Path, to: Path) -> str:
     text = re.sub(r"^(#.*\n)+", "", text)
     text = re.sub(r"^sequence:.*$", f"sequence: {quoted(to.stem)}", text, flags=re.MULTILINE)
     text = re.sub(r"^description:.*$", "description: The tasks of this workspace.", text, flags=re.MULTILINE)
+    text = re.sub(r"^tuned_on:.*\n", "", text, flags=re.MULTILINE)  # not for the tasks of this workspace
     return HEAD.format(name=path.stem) + text

@@ -116,6 +116,10 @@ def test_plug_ins_share_files_of_their_folder(add: Callable[..., Path], tmp_path
         "mine",
         "other",
     ]
+    for broken in ("\n= 3\n", "\nraise OSError\n"):
+        add("_shared.py", broken)
+        with pytest.raises(InputError, match=r"methods/_shared.py:2: cannot be imported \("):
+            methods.parse("mine", workspace=tmp_path)
 
 
 @pytest.mark.parametrize("source", BROKEN)

@@ -96,6 +96,9 @@ def test_several_seeds_give_an_interval_of_paired_multiples(curves: Any) -> None
     assert found["seeds"] == "3" and found["best"] == "55.0 ±5.0"
     low, high = map(float, found["flops_interval"].split(" to "))
     assert low < float(found["flops_ratio"][:-1]) < high
+    assert not any("NOT COMPARABLE" in note for note in tables(collect(runs), "budgets")[0].notes)
+    some = tables(collect(runs[:-1]), "budgets")[0].notes
+    assert "NOT COMPARABLE: not every seed has every number of steps: lora." in some
     missed = rows(collect(runs), accuracy=58.0)["lora"]
     assert missed["steps"] == "1 of 3 seeds" and missed["flops"] == "-"
 

@@ -142,6 +142,7 @@ def test_nothing_is_chosen_before_all_trials_are_done() -> None:
         (("zero-shot",), {}, "no setting"),
         (("lora:rank=8,learning_rate=0.1",), {}, "no setting"),
         (("lora",), {"budget": 0}, "--budget"),
+        (("lora",), {"tasks": 9}, "--tasks"),
         (("lora",), {"tasks": 0}, "--tasks"),
         (("lora",), {"percent": 51}, "--validation"),
     ],
