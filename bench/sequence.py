@@ -128,7 +128,7 @@ class Base(Spec):
         }
 
     def by_hand(self, workspace: Path) -> set[str]:
-        """Model (as in `found`) and encoders (as in `encoders_in`) that are still to be put below the workspace's data/."""
+        """Model (as in `found`) and encoders (as in `encoders_in`) that are not yet below data/ of the workspace."""
         named = filter(None, (self.model, self.vision, self.audio, *self.encoders.values()))
         places = filter(None, (put_by_hand(name, workspace) for name in named))
         return {str(place) for place in places if not files.exists(_without_pace(place))}

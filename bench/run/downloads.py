@@ -35,7 +35,7 @@ def local_bytes(base: Base, workspace: Path) -> int | None:
 
 
 def _place(base: Base, workspace: Path) -> Path | str | None:
-    """Folder, file or name on the hub of a base; None for one that a package carries, or that is still missing in data/."""
+    """Folder, file or name on the hub of a base; None for one of a package, or one that is still missing in data/."""
     name = base.found(workspace)
     return None if name in content.CARRIED or name in base.by_hand(workspace) else sources.find(name)
 
