@@ -98,7 +98,7 @@ def plan(search: Search, on_problem: Callable[[str], None] | None = None) -> Pla
             where=str(sequence.path or sequence.sequence),
             hint="Add one: moextend bench add-task vqa.",
         )
-    if search.tasks > len(sequence.stages):
+    if search.tasks > max(len(sequence.stages), TASKS):  # the default may exceed a sequence of one stage
         raise InputError(
             f"{sequence.sequence} has {counted(len(sequence.stages), 'stage')}, not {search.tasks}.",
             where="--tasks",

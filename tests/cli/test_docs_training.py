@@ -57,10 +57,10 @@ def test_a_command_of_one_process_runs(
 
 
 def launched() -> Iterator[ParameterSet]:
-    """The commands of a launcher; of two that start DDP, one for make test-all."""
+    """The commands of a launcher: torchrun; accelerate, whose processes do the same, for make test-all."""
     for command in COMMANDS:
         if not command.startswith("python"):
-            yield pytest.param(command, marks=[pytest.mark.long] if "--multi_gpu" in command else [])
+            yield pytest.param(command, marks=[pytest.mark.long] if command.startswith("accelerate") else [])
 
 
 @pytest.mark.slow

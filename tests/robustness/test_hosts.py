@@ -115,9 +115,7 @@ def test_a_killed_host_is_replaced(
         assert time.monotonic() - began > SECONDS
 
 
-@pytest.mark.parametrize(
-    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 20))]
-)
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 20))])
 def test_a_host_that_comes_back_writes_nothing(
     pair: tuple[Host, Host], tmp_path: Path, undisturbed: dict[str, Any], seed: int
 ) -> None:

@@ -98,7 +98,7 @@ def until(true: Callable[[], object], seconds: float = 60) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["lora", pytest.param("moextend:scope=auto", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "seed", [0, pytest.param(1, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.long)]
 )

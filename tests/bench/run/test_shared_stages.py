@@ -134,7 +134,7 @@ def test_a_longer_sequence_takes_the_stages_of_a_shorter_one(do: Do, method: str
     same(run, do(method, "longer", "alone"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_settings_of_inference_share_the_training(do: Do) -> None:
     own, auto = do("moextend:scope=own"), do("moextend:scope=auto")
     assert trained_by(own) == [None, None] and trained_by(auto) == ["small/moextend+scope-own-s0"] * 2
@@ -154,7 +154,7 @@ def test_what_was_trained_with_more_gives_no_more(do: Do) -> None:
     same(given, do("lora-per-task:task=given", place="alone"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_orders_and_modes_share_the_same_first_stages(do: Do) -> None:
     first = do("lora")
     other = do("lora", "other")

@@ -30,7 +30,7 @@ def test_a_training_over_all_data_finds_its_features(
 
     def training(model: Any, data: Sequence[Any], settings: Any, **more: Any) -> Any:
         found.append(sum(len(path.read_bytes().splitlines()) for path in tmp_path.rglob("names.txt")))
-        return SimpleNamespace(micro_batch=None)
+        return SimpleNamespace(micro_batch=None, flops=None)
 
     monkeypatch.setattr(stage_loop, "train", training)
     settings = Training(steps=steps, batch_size=2, learning_rate=1e-3)
