@@ -38,7 +38,7 @@ class Source:
     place: str = ""
     """The file, relative to the workspace, or the object of the entry point."""
     sha256: str = ""
-    """Digest of the file, and of the files beside it that plug-ins share; "" for the package's own."""
+    """Digest of the file, and of the files of its folder that plug-ins share; "" for the package's own."""
 
     def record(self) -> dict[str, str]:
         """Record for a run."""

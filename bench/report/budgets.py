@@ -115,8 +115,8 @@ def run_costs(result: Result) -> dict[str, float | None]:
     aligned = [one for cost in costs for one in cost.alignments.values()]
     flops = [*map(training_flops, costs), *(one.flops for one in aligned)]
     seconds = [cost.seconds for cost in costs] + [one.seconds for one in aligned]
-    whole = len(costs) == result.last
-    return {"flops": _sum(flops) if whole else None, "seconds": _sum(seconds) if whole else None}
+    complete = len(costs) == result.last
+    return {"flops": _sum(flops) if complete else None, "seconds": _sum(seconds) if complete else None}
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

@@ -154,7 +154,7 @@ class Collator:
         `media` False: without tokens of media.
         """
         rows = [self._fitted(conversation)[0][0] for conversation in conversations]
-        return [sum(media or token >= 0 for token in row) for row in rows]
+        return [len(row) if media else sum(token >= 0 for token in row) for row in rows]
 
     def _fitted(self, conversation: Conversation) -> tuple[tuple[list[int], list[int]], tuple[MediaRef, ...]]:
         """Ids and labels of the turns that fit the context, and the media of these turns."""

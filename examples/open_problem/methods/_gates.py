@@ -22,18 +22,18 @@ class Gates:
     """Hooks on the router parts of one extension; they act inside the LM only, not where a loss calls a part."""
 
     def __init__(
-        self, model: Any, name: str, *, shut: bool, beside_parent: bool = False, hard: bool = False
+        self, model: Any, name: str, *, shut: bool, with_parent: bool = False, hard: bool = False
     ) -> None:
         """Adds the hooks.
 
         Args:
             shut: new experts do not compute tokens of media, nor those before (see `up_to_media`).
-            beside_parent: they compute only tokens for which the base chooses their parent, as in slot routing.
+            with_parent: they compute only tokens for which the base chooses their parent, as in slot routing.
             hard: a gate of exact routing is 0 or 1, with a straight-through gradient, as a slot's.
         """
         self.model, self.shut, self.hard = model, shut, hard
         for site, part in parts_of(model, name):
-            chooses = chosen_parents(site, part) if beside_parent else None
+            chooses = chosen_parents(site, part) if with_parent else None
             part.register_forward_hook(self._hook(chooses))
 
     def _hook(

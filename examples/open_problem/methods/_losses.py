@@ -12,7 +12,7 @@ from moextend.moe.sites import Site
 from ._gates import parts_of
 
 
-class Beside:
+class AddedLoss:
     """A loss of its own beside another one, or none; its state is that of the other one."""
 
     def __init__(self, other: SampledLoss | None) -> None:

@@ -13,7 +13,7 @@ from moextend.moe.routing import only
 
 from ._base import OpenProblem
 from ._gates import Gates
-from ._losses import Beside
+from ._losses import AddedLoss
 
 TEACHER = "teacher"
 
@@ -63,7 +63,7 @@ def teacher(model: Any) -> Any:
     return answer
 
 
-class Matched(Beside):
+class Matched(AddedLoss):
     """Divergence of the model's answers from a teacher's: KL(teacher, model), nats a labelled token, times `weight`."""
 
     def __init__(self, other: Any, answer: Any, weight: float) -> None:

@@ -1,6 +1,6 @@
 """What makes slot routing retain more than exact routing, one property at a time.
 
-Exact routing with `start` below 1 starts near the decision, with `hard` has a gate of 0 or 1, and with `beside_parent`
+Exact routing with `start` below 1 starts near the decision, with `hard` has a gate of 0 or 1, and with `with_parent`
 acts and is retained only where the base chooses the parent. Slot routing with `start` above 0 starts away from the tie,
 and with `everywhere` is retained on all kept inputs.
 """
@@ -24,7 +24,7 @@ class SlotApart(OpenProblem):
         start: float | None = Field(None)
         """Bias of new rows before the training; None: 1 in exact routing, 0 in slot routing."""
         hard: bool = False
-        beside_parent: bool = False
+        with_parent: bool = False
         everywhere: bool = False
 
     config: Config
@@ -33,7 +33,7 @@ class SlotApart(OpenProblem):
         """Hooks for the gate's range and its tokens."""
         config = self.config
         return Gates(
-            model, name, shut=config.media == "shut", hard=config.hard, beside_parent=config.beside_parent
+            model, name, shut=config.media == "shut", hard=config.hard, with_parent=config.with_parent
         )
 
     def around(self, model: Any, stage: Any, gates: Gates) -> dict[str, Any]:
@@ -46,14 +46,14 @@ class SlotApart(OpenProblem):
     def retention(self, model: Any, stage: Any, kept: Any) -> Any:
         """The package's loss, on other inputs."""
         config, hinge = self.config, excess(self.config.margin)
-        if not (config.everywhere or config.beside_parent):
+        if not (config.everywhere or config.with_parent):
             return super().retention(model, stage, kept)
 
-        def beside(site: Any, part: Any, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        def at_parent(site: Any, part: Any, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
             logits = part(x).masked_fill(~chosen_parents(site, part)(x), -torch.inf)
             return (logits + config.margin).clamp_min(0).mean()
 
         return sampled(
-            model, stage.task, kept, hinge if config.everywhere else beside,
+            model, stage.task, kept, hinge if config.everywhere else at_parent,
             weight=config.memory_weight, sample=config.memory_sample, seed=stage.seed,
         )  # fmt: skip

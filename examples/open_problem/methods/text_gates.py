@@ -7,7 +7,7 @@ from pydantic import Field
 
 from ._base import OpenProblem
 from ._gates import Gates
-from ._losses import Beside
+from ._losses import AddedLoss
 
 
 class TextGates(OpenProblem):
@@ -31,7 +31,7 @@ class TextGates(OpenProblem):
         return given
 
 
-class Counted(Beside):
+class Counted(AddedLoss):
     """Counts the steps: the gates are open at tokens of images until the last of the first `steps`."""
 
     def __init__(self, other: Any, gates: Gates, steps: int) -> None:

@@ -25,7 +25,7 @@ from tests.toys import picture, toy_model
 
 FOLDER = Path(__file__).parents[3] / "examples" / "open_problem"
 METHODS = ["text-gates", "text-gates:scope=own", "text-gates:shut_after=2", "text-gates:routing=slot", "output-penalty",
-           "null-space", "gaussian-memory:rank=2", "slot-apart:hard=true,beside_parent=true,start=0.2",
+           "null-space", "gaussian-memory:rank=2", "slot-apart:hard=true,with_parent=true,start=0.2",
            "slot-apart:routing=slot,everywhere=true", "distilled", "newest-first"]  # fmt: skip
 TEXT = [Conversation(((f"w{i} w{i + 1} w{i + 2}", ""),)) for i in range(20, 40)]
 
@@ -170,7 +170,7 @@ def test_a_gaussian_has_the_mean_and_the_covariance(draw: Callable[..., Tensor] 
 
 
 def test_a_hard_gate_is_zero_or_one_and_beside_its_parent(tmp_path: Path) -> None:
-    spec = "slot-apart:hard=true,beside_parent=true,start=0.2"
+    spec = "slot-apart:hard=true,with_parent=true,start=0.2"
     method, model, _ = learned(spec, tmp_path)
     method.select(model, "b", ["a", "b"])
     seen: list[tuple[Any, Tensor, Any]] = []
