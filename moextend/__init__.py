@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from moextend.extension.probe import parents as parents
     from moextend.extension.probe import probe_layers as probe_layers
     from moextend.extension.probe import selection_shares as selection_shares
-    from moextend.extension.router_memory import retention_loss as retention_loss
+    from moextend.extension.retention import retention_loss as retention_loss
     from moextend.extension.specialise import specialise as specialise
     from moextend.extension.store import Extension as Extension
     from moextend.extension.store import active_fingerprint as active_fingerprint
@@ -85,7 +85,7 @@ _HOME = {  # name -> module
     "extend": "extension.extend",
     "extensions": "extension.store",
     "generate": "model.generation",
-    "retention_loss": "extension.router_memory",
+    "retention_loss": "extension.retention",
     "load": "model.loading",
     "load_extension": "extension.store",
     "load_model": "export.opening",

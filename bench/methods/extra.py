@@ -32,6 +32,8 @@ class Extra:
     """Whether each stage adds parameters, and those of earlier ones stay in memory."""
     together: bool = False
     """Whether parameters of earlier stages compute too, in training and in scoring."""
+    sampled: int = 0
+    """Tokens of a memory that the new experts of every layer compute in each step, where there is a memory."""
     stored_copies: int = 1
     """Tensors of the size of the trained parameters that a stage writes."""
     stored: int = 0

@@ -23,17 +23,17 @@ Reaching = Callable[[Sequence[str]], AbstractContextManager[None]]
 
 def stored(model: Any) -> int:
     """Bytes of the task statistics of a stage: mean and scatter of features, and those of held-out inputs."""
-    from moextend.extension.task_inference import TESTED
+    from moextend.extension.task_inference import INPUTS, TESTED
 
-    width = int(model.width_of_features)
-    return int(4 * width * (1 + width + min(TESTED, model.held_out // 2)))
+    width, inputs = int(model.width_of_features), min(INPUTS, model.items)
+    return int(4 * width * (1 + width + min(TESTED, inputs // 2)))
 
 
 def facts(model: MultimodalLM, stage: Stage) -> dict[str, Any]:
     """Writes the task statistics of the stage; returns facts to record: how well they separate the tasks so far."""
     from moextend.extension import task_inference
 
-    prompts = task_inference.prompts_of(stage.held_out)
+    prompts = task_inference.inputs_of(stage.held_out, stage.data)
     task_inference.write(task_inference.collect(model, prompts), stage.folder)
     folders = [*stage.earlier, (stage.task, stage.folder)]
     return {

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 RETENTION = ("gate_rate", "memory_weight")
 """Searched settings of the retention loss."""
+SIZE = 4
+"""Bytes of the size of an output in a router-input memory."""
 IDENTITY: dict[str, TaskIdentity] = {"own": "given", "auto": "inferred", "all": "none"}
 """scope -> task identity at inference."""
 
@@ -179,15 +181,18 @@ class MoExtend(inferred.Narrowed, Method):
 
         config, lm = self.config, model.lm
         passes = [Pass("held-out", times=2 if self.probe_steps else 1)]  # chooses layers and parents
-        stored = 0
+        stored = sampled = 0
         if config.keeps_router_inputs:
             passes += [Pass("held-out"), Pass("generic")]
-            width = text_config(lm.config).hidden_size * lm.dtype.itemsize
-            stored += len(find_sites(lm)) * min(config.memory_tokens, model.held_out_tokens) * width
+            kept = min(config.memory_tokens, model.held_out_tokens)
+            width = text_config(lm.config).hidden_size * lm.dtype.itemsize + SIZE
+            stored += len(find_sites(lm)) * kept * width
+            sampled = min(config.memory_sample, kept) if config.retention == "output" else 0
         if config.scope == "auto":
             stored += inferred.stored(model)
         return Extra(
             passes=tuple(passes), adds=True, together=config.scope == "all", stored=stored,
+            sampled=sampled,
             share=1.0 if config.routing == "exact" else self._average(lm),
         )  # fmt: skip
 

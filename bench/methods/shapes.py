@@ -12,16 +12,10 @@ class Shapes:
     The other fields are for methods that estimate what they store.
     """
 
-    def __init__(
-        self, lm: Any, width_of_features: int = 0, held_out: int = 0, held_out_tokens: int = 0
-    ) -> None:
-        """Args: width_of_features: numbers of a feature of task inference. held_out: conversations of a stage."""
+    def __init__(self, lm: Any, width_of_features: int = 0, items: int = 0, held_out_tokens: int = 0) -> None:
+        """Args: width_of_features: numbers of a feature of task inference. items: training items of a stage."""
         self.lm, self.device = lm, lm.device
-        self.width_of_features, self.held_out, self.held_out_tokens = (
-            width_of_features,
-            held_out,
-            held_out_tokens,
-        )
+        self.width_of_features, self.items, self.held_out_tokens = width_of_features, items, held_out_tokens
 
     def named_parameters(self) -> Iterator[tuple[str, Any]]:
         """As of the MultimodalLM, without encoder and projector."""

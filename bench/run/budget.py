@@ -176,8 +176,8 @@ def _sizes(plan: Plan, make: Callable[[], Any], lm: Any, dtype: Any) -> Sizes:
         rows=sequence.scoring.batch_size,
         length=min(context, max(plan.length(name) for name in scored)),
         new=new,
-        features=config.hidden_size + (plan.encoder.width if plan.encoder else 0),
-        held_out=min(held_out(plan.items(stage.task, "train") or 10**9) for stage in sequence.stages),
+        features=config.hidden_size + 2 * (plan.encoder.width if plan.encoder else 0),
+        items=min(plan.items(stage.task, "train") or 10**9 for stage in sequence.stages),
     )
 
 
@@ -248,7 +248,7 @@ def _stage(
     if size.training is None:
         return {"training": 0.0, "other passes": 0.0}
     a_token = size.training.operations / step.tokens - size.skipped
-    more = 0.0
+    more = size.sampled if before or plan.generic else 0.0
     if before and size.extra.teacher:
         more += answers.forward(step.rows, tokens / step.rows, step.labelled, step.rows)
     if before and size.extra.together:  # frozen parts of earlier stages: forward, and back to their inputs

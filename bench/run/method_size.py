@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from moextend.bench.methods import MethodSpec, Shapes
 from moextend.bench.methods.extra import Extra
 from moextend.bench.methods.method import Parameters
+from moextend.training.splits import held_out
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,8 @@ class MethodSize:
     """After one stage."""
     skipped: float
     """Operations a token of a step that are counted, and that tokens skip which do not choose the new experts."""
+    sampled: float
+    """Operations of a step on the tokens of a memory (`Extra.sampled`)."""
     probe_steps: int
     """Steps of a probe before a stage."""
     extra: Extra
@@ -58,8 +61,8 @@ class Sizes:
     """Tokens of an answer."""
     features: int
     """Numbers of a feature of task inference."""
-    held_out: int
-    """Conversations that a stage holds out."""
+    items: int
+    """Training items of a stage, held-out ones included."""
     answered: dict[str, Answering] = field(default_factory=dict)
     """Trained parameters -> answers with them; of any step."""
     _trained: dict[tuple[str, Step], Training] = field(default_factory=dict, init=False)
@@ -84,13 +87,14 @@ class Sizes:
         from moextend.training.estimate import bytes_of, learn_only
 
         lm, method = self.base(), spec.make()
-        shapes = Shapes(lm, self.features, self.held_out, self.held_out * self.step.length)
+        shapes = Shapes(lm, self.features, self.items, held_out(self.items) * self.step.length)
         before = bytes_of(lm.parameters())
         extra = method.extra(shapes)
         with torch.device("meta"):
             learning = method.trainable(shapes)
         learn_only(lm, learning.values())
         stacks = sum(p.numel() for p in learning.values() if p.dim() == 3)
+        last = sum(p.numel() for name, p in learning.items() if p.dim() == 3 and name.endswith("down_proj"))
         again = 8 if self.step.checkpointing else 6
         singly = any(each.backward for each in extra.passes)
         return MethodSize(
@@ -103,6 +107,8 @@ class Sizes:
             else None,
             answering=self._answers(lm, learning),
             skipped=(1 - extra.share) * again * stacks,
+            # Forward, gradients of the weights, and those of the inner neurons: kept inputs have no gradient.
+            sampled=extra.sampled * (4 * stacks + 2 * last),
             probe_steps=method.probe_steps,
             extra=extra,
         )

@@ -23,7 +23,7 @@ LEARNED = TASKS[:3]
 """Tasks of the sequence `tiny`. The other tasks are similar, but belong to no extension."""
 TEMPLATE = "<image> Q {} A:"
 """Prompt of the tasks."""
-HELD_OUT = 512
+INPUTS = task_inference.INPUTS
 """Number of training prompts for the statistics of an extension, as in `extend`."""
 
 
@@ -52,14 +52,14 @@ def prompts(task: str, split: Split, count: int) -> list[Prompt]:
 
 def separated(model: MultimodalLM, stages: Sequence[str], count: int = 500) -> dict[str, dict[str, float]]:
     """Data set of each stage -> stage ("": none) -> share of its test inputs assigned to it, after the last stage."""
-    known = {name: task_inference.collect(model, prompts(name, "train", HELD_OUT)) for name in stages}
+    known = {name: task_inference.collect(model, prompts(name, "train", INPUTS)) for name in stages}
     choose = task_inference.TaskInference(model, known)
     return {name: choose.shares(prompts(name, "test", count)) for name in stages}
 
 
 def measure(model: MultimodalLM, count: int = 500) -> list[Row]:
     """Shares for every kind of input and every extension of `LEARNED`, alone and with the others."""
-    statistics = {task: task_inference.collect(model, prompts(task, "train", HELD_OUT)) for task in LEARNED}
+    statistics = {task: task_inference.collect(model, prompts(task, "train", INPUTS)) for task in LEARNED}
     tests = {task: prompts(task, "test", count) for task in TASKS}
     found = []
     for known in [*({task: statistics[task]} for task in LEARNED), statistics]:

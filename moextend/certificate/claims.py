@@ -84,7 +84,7 @@ def files_claim(folder: Path, card: Card) -> Claim:
         if task_inference.find(folder) is not None:
             tensors += _check_statistics(folder)
         if (folder / router_memory.FILE).is_file():
-            tensors += len(router_memory.read(folder))
+            tensors += len(router_memory.read(folder).tensors())
     except InputError as error:
         return claim("files", "failed", reason=str(error), items=len(found.own), evidence=evidence)
     evidence["files"], evidence["tensors"] = list(found.own), tensors

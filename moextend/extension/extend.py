@@ -35,7 +35,7 @@ from moextend.moe.sites import find_sites
 from moextend.training import resuming
 from moextend.training.loop import Report, train
 from moextend.training.settings import Settings, default_settings
-from moextend.training.splits import HELD_OUT, complete, hold_out
+from moextend.training.splits import complete, hold_out
 from moextend.training.trackers import check_tracker
 from moextend.training.trainer import ExtraLoss
 from moextend.util import files
@@ -186,8 +186,8 @@ class _Call:
         """Saves the extension with the files of its scope, and removes the state of the call."""
         learned, held = self.learned, self.held_out
         if self.recipe.scope == "auto":
-            rows = [*held[:HELD_OUT], *learned[: max(0, HELD_OUT - len(held))]]
-            task_inference.write(task_inference.collect(model, task_inference.prompts_of(rows)), self.folder)
+            prompts = task_inference.inputs_of(held, learned)
+            task_inference.write(task_inference.collect(model, prompts), self.folder)
         made = made_of(origin, self.recipe, self.settings, new.report, self.content, len(learned) + len(held))
         keep(
             model, self.name, self.recipe, self.folder, held_out=held, seed=self.seed,

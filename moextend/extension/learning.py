@@ -17,6 +17,8 @@ from moextend.errors import InputError, SpecError
 from moextend.extension import router_memory, store
 from moextend.extension.origin import Made
 from moextend.extension.probe import Probe, choose_layers, parents, probe_layers, selection_shares
+from moextend.extension.retention import output_loss, retention_loss
+from moextend.extension.router_memory import Memory
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.moe.extensible import check_extensible
@@ -186,10 +188,10 @@ def _memory(
     generic: Sequence[Conversation],
     seed: int,
     batch_size: int,
-) -> router_memory.RouterInputs:
-    """Router inputs of the generic text and of all earlier extensions; empty if the recipe keeps none."""
+) -> Memory:
+    """Memory of the generic text and of all earlier extensions; empty if the recipe keeps none."""
     if not recipe.keeps_router_inputs:
-        return {}
+        return Memory()
     memories = [router_memory.read(folder) for folder in earlier]
     if generic:
         known = router_memory.collect(model, generic, recipe.memory_tokens, seed, batch_size=batch_size)
@@ -197,21 +199,17 @@ def _memory(
     return router_memory.join(memories)
 
 
-def _retention(
-    model: MultimodalLM, name: str, recipe: Recipe, kept: router_memory.RouterInputs, seed: int
-) -> dict[str, Any]:
-    """Retention loss on the router inputs `kept`, and its factors on learning rates; empty without router inputs."""
+def _retention(model: MultimodalLM, name: str, recipe: Recipe, kept: Memory, seed: int) -> dict[str, Any]:
+    """Retention loss on what is kept, and its factors on learning rates; empty without a memory."""
     if not kept:
         return {}
-    loss = router_memory.retention_loss(
-        model,
-        name,
-        kept,
-        margin=recipe.margin,
-        weight=recipe.memory_weight,
-        sample=recipe.memory_sample,
-        seed=seed,
-    )
+    weight, sample = recipe.memory_weight, recipe.memory_sample
+    if recipe.retention == "output":
+        loss = output_loss(model, name, kept, weight=weight, sample=sample, seed=seed)
+    else:
+        loss = retention_loss(
+            model, name, kept.router_inputs, margin=recipe.margin, weight=weight, sample=sample, seed=seed
+        )
     return {"rates": {".rows": recipe.gate_rate, ".bias": recipe.gate_rate}, "extra_loss": loss}
 
 

@@ -1,28 +1,24 @@
-"""Router-input memory: retention without raw data. A loss keeps new experts from acting on inputs of earlier data."""
+"""Router-input memory: retention without raw data. It keeps inputs of the MoE blocks at tokens of earlier data.
+
+Losses on them keep new experts from acting on earlier data (moextend/extension/retention.py).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from moextend.data.conversations import Conversation
-from moextend.errors import InputError
 from moextend.extension.probe import watched
 from moextend.model.batches import Collator
 from moextend.model.multimodal import MultimodalLM
-from moextend.moe.families import chooses_by_logits, family_of, features
-from moextend.moe.router_parts import RouterPart
-from moextend.moe.routing import Scope
 from moextend.moe.sites import Site, find_sites
 from moextend.training.checkpoint import read_tensors, write_tensors
-
-if TYPE_CHECKING:
-    from moextend.training.trainer import ExtraLoss
 
 FILE = "memory.safetensors"
 
@@ -33,6 +29,38 @@ GROUP = 64
 """Conversations per draw of tokens; a constant, so that the draw does not depend on the batch size."""
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What is kept of earlier data: for each MoE block the values at some tokens."""
+
+    router_inputs: RouterInputs = field(default_factory=dict)
+    sizes: dict[int, Tensor] = field(default_factory=dict)
+    """MoE block -> squared norm [tokens] of the output of its experts, shared ones not included. Memories of version
+    0.1.0 have none."""
+    expert_inputs: dict[int, Tensor] = field(default_factory=dict)
+    """MoE block -> inputs of its experts [tokens, width], of blocks whose experts read other values than the router."""
+
+    def __bool__(self) -> bool:
+        """Whether anything is kept."""
+        return bool(self.router_inputs)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As in the file: block, `block.size` and `block.experts` -> tensor."""
+        found = {str(layer): x for layer, x in self.router_inputs.items()}
+        found |= {f"{layer}.size": x for layer, x in self.sizes.items()}
+        return found | {f"{layer}.experts": x for layer, x in self.expert_inputs.items()}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Memory:
+        """The inverse of `tensors`."""
+        found = cls()
+        fields = {"": found.router_inputs, "size": found.sizes, "experts": found.expert_inputs}
+        for name, x in tensors.items():
+            layer, _, kind = name.partition(".")
+            fields[kind][int(layer)] = x
+        return found
+
+
 def collect(
     model: MultimodalLM,
     data: Sequence[Conversation],
@@ -41,8 +69,8 @@ def collect(
     *,
     batch_size: int = GROUP,
     media: bool = True,
-) -> RouterInputs:
-    """Router inputs of about `tokens` tokens per block, sampled uniformly from the tokens of `data` without padding.
+) -> Memory:
+    """Memory of about `tokens` tokens per block, sampled uniformly from the tokens of `data` without padding.
 
     The tokens are sampled before the forward pass, and no other row is kept. The model and its active extensions
     compute the inputs.
@@ -51,144 +79,94 @@ def collect(
         batch_size: conversations in a forward pass, at most `GROUP`.
         media: whether tokens of images and other media are sampled, too.
     """
-    sites, collate = find_sites(model.lm), Collator.of(model)
+    collate, generator = Collator.of(model), torch.Generator().manual_seed(seed)
     groups = [data[start : start + GROUP] for start in range(0, len(data), GROUP)]
-    generator = torch.Generator().manual_seed(seed)
-    pieces: dict[int, list[Tensor]] = {site.layer: [] for site in sites}
+    pieces = []
     for group in groups:
         count = sum(collate.lengths(group, media=media))
         drawn = torch.randperm(count, generator=generator)[: -(-tokens // len(groups))]
-        for layer, rows in _rows(model, group, sites, drawn, batch_size, media).items():
-            pieces[layer].append(rows)
-    return {layer: torch.cat(rows)[:tokens].contiguous() for layer, rows in pieces.items()}
+        pieces.append(_drawn(model, group, drawn, batch_size, media))
+    every = _joined(pieces).tensors()
+    return _slim(Memory.of({name: x[:tokens].contiguous() for name, x in every.items()}))
 
 
-def _rows(
-    model: MultimodalLM,
-    data: Sequence[Conversation],
-    sites: Sequence[Site],
-    drawn: Tensor,
-    batch_size: int,
-    media: bool,
-) -> RouterInputs:
-    """Router inputs of the tokens `drawn`, in that order; the numbers count the tokens of `data` without padding."""
-    kept: RouterInputs = {}
+def _drawn(
+    model: MultimodalLM, data: Sequence[Conversation], drawn: Tensor, batch_size: int, media: bool
+) -> Memory:
+    """Values at the tokens `drawn`, in that order; the numbers count the tokens of `data` without padding."""
+    kept: dict[str, Tensor] = {}
     places = mine = torch.empty(0)
+    sites = find_sites(model.lm)
+
+    def keep(name: str, x: Tensor) -> None:
+        rows = x[places.to(x.device)].cpu()
+        if name not in kept:
+            kept[name] = rows.new_empty(len(drawn), *rows.shape[1:])
+        kept[name][mine] = rows
 
     def look(site: Site, x: Tensor, out: object) -> None:
         x = x.flatten(0, -2)
-        rows = x[places.to(x.device)].cpu()
-        if site.layer not in kept:
-            kept[site.layer] = rows.new_empty(len(drawn), rows.shape[1])
-        kept[site.layer][mine] = rows
+        keep(str(site.layer), x)
+        if (
+            site.dense
+        ):  # its experts read weighted copies of these inputs; new experts read the inputs themselves
+            keep(f"{site.layer}.experts", x)
 
-    before = 0
-    for mask in watched(model, data, sites, look, batch_size=batch_size, media=media):
-        real = mask.flatten().nonzero().squeeze(1).cpu()
-        mine = ((drawn >= before) & (drawn < before + len(real))).nonzero().squeeze(1)
-        places = real[drawn[mine] - before]
-        before += len(real)
-    return kept
+    def computed(site: Site, x: Tensor, out: Any) -> None:
+        out = out[0] if isinstance(out, tuple) else out
+        if not site.dense:
+            keep(f"{site.layer}.experts", x.flatten(0, -2))
+        keep(f"{site.layer}.size", out.flatten(0, -2).float().square().sum(-1))
 
-
-def write(memory: RouterInputs, folder: Path) -> None:
-    """Writes the router inputs to the folder of an extension."""
-    write_tensors(folder / FILE, {str(layer): x for layer, x in memory.items()})
-
-
-def read(folder: Path) -> RouterInputs:
-    """Router inputs from the folder of an extension; InputError if the file is missing or damaged."""
-    return {int(layer): x for layer, x in read_tensors(folder / FILE).items()}
-
-
-def join(memories: Sequence[RouterInputs]) -> RouterInputs:
-    """Concatenates the router inputs of all memories, block by block."""
-    if not memories:
-        return {}
-    return {layer: torch.cat([memory[layer] for memory in memories]) for layer in memories[0]}
-
-
-@dataclass(frozen=True)
-class SampledLoss:
-    """An extra loss with random samples; its state is saved, so that an interrupted training resumes exactly."""
-
-    compute: ExtraLoss
-    generator: torch.Generator
-
-    def __call__(self, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
-        """Loss for a batch and the model output."""
-        return self.compute(batch, out)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The generator's state."""
-        return {"generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restores the generator's state."""
-        self.generator.set_state(state["generator"])
-
-
-def retention_loss(
-    model: MultimodalLM,
-    name: str,
-    memory: RouterInputs,
-    *,
-    margin: float,
-    weight: float,
-    sample: int,
-    seed: int,
-) -> SampledLoss:
-    """Loss that keeps the new experts of extension `name` from acting on the router inputs in `memory`.
-
-    For inputs x of a block it is ``weight * mean(relu(r x + b - threshold + margin))``. The threshold is the value that
-    the logit of a new expert must exceed for the expert to be used: 0 in `exact` routing, the k-th logit of the base in
-    `paper` routing. In `slot` routing it is 0 where the base chooses the parent, else infinity.
-    Every step samples `sample` inputs per block.
-
-    Raises:
-        InputError: `paper` routing with a router that does not choose by its logits alone.
-    """
-    sites = [site for site in find_sites(model.lm) if name in getattr(site.router, "ext_parts", {})]
-    generator = torch.Generator().manual_seed(seed)
-    device = model.device
-    kept = {site.layer: memory[site.layer].to(device) for site in sites}
-    thresholds = {site.layer: _thresholds(site, name, kept[site.layer]) for site in sites}
-
-    def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
-        total = torch.zeros((), device=device)
-        for site in sites:
-            x = kept[site.layer]
-            rows = torch.randint(len(x), (min(sample, len(x)),), generator=generator).to(device)
-            part = cast(RouterPart, cast(Any, site.router).ext_parts[name])
-            home = part.rows.device  # training may have moved the model
-            seen = features(site.router, x[rows]).to(home)
-            excess = part(seen) - thresholds[site.layer][rows].to(home) + margin
-            total = total.to(home) + excess.clamp_min(0).mean()
-        return weight * total / len(sites)
-
-    return SampledLoss(loss, generator)
-
-
-@torch.no_grad()
-def _thresholds(site: Site, name: str, x: Tensor) -> Tensor:
-    """Value that a new logit must exceed to be used: [tokens, 1], or [tokens, n] with a column per new expert."""
-    scope = cast(Scope, site.router.ext_scope)
-    known = chooses_by_logits(site.router)
-    if scope.mode == "exact" or (scope.mode == "slot" and not known):
-        return torch.zeros(len(x), 1, device=x.device)
-    if not known:
-        raise InputError(
-            f"{family_of(site.router).router} does not choose by its logits alone: "
-            "the retention loss has no threshold for new experts.",
-            hint="Use routing 'exact', or scope 'own' or 'auto'.",
+    hooks = [
+        (site.block if site.dense else site.experts).register_forward_hook(
+            lambda module, args, out, site=site: computed(site, args[0], out)
         )
-    parents = cast(RouterPart, cast(Any, site.router).ext_parts[name]).parents
-    active, scope.active = scope.active, ()
+        for site in sites
+    ]
+    before = 0
     try:
-        logits, weights, index = cast(Any, site.router)(x)[:3]
+        for mask in watched(model, data, sites, look, batch_size=batch_size, media=media):
+            real = mask.flatten().nonzero().squeeze(1).cpu()
+            mine = ((drawn >= before) & (drawn < before + len(real))).nonzero().squeeze(1)
+            places = real[drawn[mine] - before]
+            before += len(real)
     finally:
-        scope.active = active
-    if scope.mode == "slot":
-        chosen = (index.unsqueeze(-1) == torch.tensor(parents, device=index.device)).any(1)
-        return torch.zeros_like(chosen, dtype=x.dtype).masked_fill(~chosen, torch.inf)
-    return cast(Tensor, logits.topk(weights.shape[-1], dim=-1)[0][:, -1:])
+        for hook in hooks:
+            hook.remove()
+    return Memory.of(kept)
+
+
+def write(memory: Memory, folder: Path) -> None:
+    """Writes a memory to the folder of an extension."""
+    write_tensors(folder / FILE, memory.tensors())
+
+
+def read(folder: Path) -> Memory:
+    """Memory from the folder of an extension; InputError if the file is missing or damaged."""
+    return Memory.of(read_tensors(folder / FILE))
+
+
+def join(memories: Sequence[Memory]) -> Memory:
+    """All memories, one after the other; without sizes if one of them has none."""
+    return _slim(_joined([_complete(memory) for memory in memories]))
+
+
+def _complete(memory: Memory) -> Memory:
+    """With inputs of the experts of every block."""
+    return Memory(memory.router_inputs, memory.sizes, memory.router_inputs | memory.expert_inputs)
+
+
+def _slim(memory: Memory) -> Memory:
+    """Without inputs of experts that are those of the router."""
+    x = memory.router_inputs
+    other = {layer: own for layer, own in memory.expert_inputs.items() if not torch.equal(own, x[layer])}
+    return Memory(x, memory.sizes, other)
+
+
+def _joined(memories: Sequence[Memory]) -> Memory:
+    if not memories:
+        return Memory()
+    every = [memory.tensors() for memory in memories]
+    names = [name for name in every[0] if all(name in own for own in every)]
+    return Memory.of({name: torch.cat([own[name] for own in every]) for name in names})

@@ -1,10 +1,12 @@
 """Task inference: which extension an input belongs to (`scope: auto`).
 
-Each extension keeps task statistics: the mean and the scatter of frozen features of its own inputs (the mean embedding
-of the text tokens and the mean feature of each modality). An input goes to the extension with the nearest mean under
-the shared covariance (linear discriminant analysis), among those whose inputs have the same modalities. It goes to none
-if its text, or its media of one modality, are farther from that mean than those of the extension's own held-out inputs.
-A later extension never changes the mean of an earlier one, and no raw data is kept.
+Each extension keeps task statistics: the mean and the scatter of frozen features of its own inputs. The features are
+the mean embedding of the text tokens, and mean and standard deviation of the encoder's features over the tokens of each
+modality (statistics that carry the style of an image: Huang and Belongie 2017, arXiv 1703.06868). An input goes to the
+extension with the nearest mean under the shared covariance (linear discriminant analysis), among those whose inputs
+have the same modalities. It goes to none if its text, or its media of one modality, are farther from that mean than
+those of the extension's own held-out inputs. A later extension never changes the mean of an earlier one, and no raw
+data is kept.
 """
 
 from __future__ import annotations
@@ -40,9 +42,11 @@ log = logging.getLogger(__name__)
 FILE = "task_statistics.safetensors"
 TESTED = 256
 """Prompts at most that only set the thresholds."""
+INPUTS = 1792
+"""Prompts of an extension at most; the others than `TESTED` determine mean and scatter."""
 FORMER_FILE = "recogniser.safetensors"
 """Name of the file in folders of early versions."""
-RULE = "lda3"
+RULE = "lda4"
 """Version of the decision rule; part of every fingerprint."""
 CHUNK = 64
 """Prompts in a batch of the encoders."""
@@ -80,20 +84,21 @@ def kind_of(prompt: Prompt) -> Kind:
 def features(
     model: MultimodalLM, prompts: Sequence[Prompt], kind: Kind, sources: Sources | None = None
 ) -> Tensor:
-    """Features [prompts, D] of prompts of one kind: mean embedding of the text tokens, mean feature of each modality.
+    """Features [prompts, D] of prompts of one kind: mean embedding of the text tokens, statistics of each modality.
 
-    `sources`: sources of features; None: the model's. Text alone has an image part of zeros if the model has images,
-    as in files of earlier versions.
+    First the means of all modalities, then their standard deviations, so that a leading part of them is a feature of
+    earlier versions, which kept the means alone. Text alone has an image part of zeros if the model has images, as in
+    files of earlier versions. `sources`: sources of features; None: the model's.
     """
     sources = sources or model.modalities.sources()
     chunks = [prompts[i : i + CHUNK] for i in range(0, len(prompts), CHUNK)]
-    parts = [name for name in kind or IMAGES if name in model.modalities]
-    return torch.cat(
-        [
-            torch.cat([_words(model, chunk), *(_seen(model, name, chunk, sources) for name in parts)], 1)
-            for chunk in chunks
-        ]
-    )
+    names = [name for name in kind or IMAGES if name in model.modalities]
+    found = []
+    for chunk in chunks:
+        seen = [_seen(model, name, chunk, sources) for name in names]
+        deviations = [deviation for _, deviation in seen] if kind else []
+        found.append(torch.cat([_words(model, chunk), *(mean for mean, _ in seen), *deviations], 1))
+    return torch.cat(found)
 
 
 def _words(model: MultimodalLM, prompts: Sequence[Prompt]) -> Tensor:
@@ -105,17 +110,21 @@ def _words(model: MultimodalLM, prompts: Sequence[Prompt]) -> Tensor:
     return torch.stack([row.mean(0) for row in words]).cpu()
 
 
-def _seen(model: MultimodalLM, name: str, prompts: Sequence[Prompt], sources: Sources) -> Tensor:
-    """Mean feature [prompts, width] of the media of a modality; 0 without media."""
-    found = torch.zeros(len(prompts), model.modalities[name].encoder.width)
+def _seen(
+    model: MultimodalLM, name: str, prompts: Sequence[Prompt], sources: Sources
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [prompts, width] of the features of a modality over its tokens; 0 without media."""
+    mean = torch.zeros(len(prompts), model.modalities[name].encoder.width)
+    deviation = torch.zeros_like(mean)
     media = [[medium for medium in prompt.media if medium.modality == name] for prompt in prompts]
     unique: dict[str, MediaRef] = {medium.digest: medium for own in media for medium in own}
     if unique:
         known = dict(zip(unique, sources[name](list(unique.values())), strict=True))
-        for row, own in zip(found, media, strict=True):
+        for i, own in enumerate(media):
             if own:
-                row.copy_(torch.cat([known[medium.digest] for medium in own]).mean(0))
-    return found
+                tokens = torch.cat([known[medium.digest] for medium in own]).float()
+                mean[i], deviation[i] = tokens.mean(0), tokens.std(0, correction=0)
+    return mean, deviation
 
 
 def collect(model: MultimodalLM, prompts: Sequence[Prompt], *, tested: int = TESTED) -> TaskStatistics:
@@ -144,6 +153,13 @@ def prompts_of(conversations: Sequence[Conversation]) -> list[Prompt]:
         for text, answer in row.turns[:1]
     ]
     return [prompt for prompt in prompts if prompt.media] or prompts
+
+
+def inputs_of(held_out: Sequence[Conversation], data: Sequence[Conversation]) -> list[Prompt]:
+    """At most `INPUTS` prompts for `collect`: of held-out conversations, then of training data at even distances."""
+    first = list(held_out[:INPUTS])
+    count = min(INPUTS - len(first), len(data))
+    return prompts_of([*first, *(data[i * len(data) // count] for i in range(count))])
 
 
 def accuracy(known: Mapping[str, TaskStatistics]) -> dict[str, float]:

@@ -58,7 +58,7 @@ class _Space:
     modalities are compared with their thresholds separately: otherwise a typical text would compensate for any image.
     """
 
-    def __init__(self, known: Mapping[str, TaskStatistics], parts: Sequence[slice]) -> None:
+    def __init__(self, known: Mapping[str, TaskStatistics], parts: Sequence[Tensor]) -> None:
         self.names = list(known)
         means = torch.stack([task.mean for task in known.values()]).double()
         self.width = means.shape[1]
@@ -73,16 +73,17 @@ class _Space:
         within.diagonal().add_(0.01)
         self._means = means / self._scale
         factor = torch.linalg.cholesky(within)
-        self._full = (slice(None), factor)
-        # A leading block of the factor is the factor of the leading block.
+        self._full = (torch.arange(self.width), factor)
+        # The text comes first: a leading block of the factor is the factor of the leading block.
+        blocks = [torch.linalg.cholesky(within[part][:, part]) for part in parts[1:]]
         self._parts = [
-            (part, factor[part, part] if not part.start else torch.linalg.cholesky(within[part, part]))
-            for part in parts
+            (part, block)
+            for part, block in zip(parts, [factor[part][:, part] for part in parts[:1]] + blocks, strict=True)
         ]
         samples = [self._by_part(task.sample) for task in known.values()]
         self.thresholds = [threshold([d[:, i] for d in ds]) if ds else None for i, ds in enumerate(samples)]
 
-    def _distances(self, x: Tensor, part: slice, factor: Tensor) -> Tensor:
+    def _distances(self, x: Tensor, part: Tensor, factor: Tensor) -> Tensor:
         """Squared Mahalanobis distances [n, extensions] of scaled features [n, D], computed from one part of them."""
         z, means = (
             torch.linalg.solve_triangular(factor, y[:, part].T, upper=False).T for y in (x, self._means)
@@ -124,10 +125,10 @@ class Rule:
         self._spaces: dict[Kind, _Space] = {}
         for kind in sorted({task.kind for task in known.values()}):
             fitting = {name: task for name, task in known.items() if task.kind == kind}
-            if not kind:
-                limit = [] if words is None else [words + (widths or {}).get("image", 0)]
-                fitting = _shortened(fitting, limit)
-            parts = [] if words is None else _parts(kind, words, widths or {})
+            limit = [words + (widths or {}).get("image", 0)] if words is not None and not kind else []
+            fitting = _shortened(fitting, limit)
+            width = len(next(iter(fitting.values())).mean)
+            parts = [] if words is None else _parts(kind, words, widths or {}, width)
             self._spaces[kind] = _Space(fitting, parts)
 
     @property
@@ -156,7 +157,11 @@ class Rule:
 
 
 def _shortened(known: Mapping[str, TaskStatistics], widths: Sequence[int]) -> dict[str, TaskStatistics]:
-    """Statistics of text alone without the image part, which is 0, if the model or one of the models had no images."""
+    """Statistics that all have the fewest numbers, and no more than `widths`.
+
+    Of text alone they are then without the image part, which is 0, if the model or one of the models had no images. Of
+    other kinds they are without standard deviations if one extension is of a version that kept none.
+    """
     width = min([*widths, *(len(task.mean) for task in known.values())])
     return {
         name: task if len(task.mean) == width
@@ -165,10 +170,14 @@ def _shortened(known: Mapping[str, TaskStatistics], widths: Sequence[int]) -> di
     }  # fmt: skip
 
 
-def _parts(kind: Kind, words: int, widths: Mapping[str, int]) -> list[slice]:
-    """Parts of the features of a kind: the text, and each modality."""
-    found = [slice(0, words)]
+def _parts(kind: Kind, words: int, widths: Mapping[str, int], width: int) -> list[Tensor]:
+    """Places of the parts of `width` features of a kind: of the text, and of each modality (means, deviations)."""
+    found, start = [torch.arange(words)], words
+    if len(kind) == 1:
+        return [*found, torch.arange(words, width)]
+    means = sum(widths[name] for name in kind)
     for name in kind:
-        start = found[-1].stop
-        found.append(slice(start, start + widths[name] if len(kind) > 1 else None))
+        own = torch.arange(start, start + widths[name])
+        found.append(torch.cat([own, own + means]) if width > words + means else own)
+        start += widths[name]
     return found

@@ -48,8 +48,9 @@ class Recipe(Spec):
     """Calibrations of the chosen weights; paper routing only."""
     probe_steps: int = Field(30, ge=1, le=MOST_STEPS)
     """Steps of router tuning for layers=probe."""
-    retention: Literal["none", "memory"] = "memory"
-    """With scope all: memory keeps router inputs of the training data, on which later experts learn not to act."""
+    retention: Literal["none", "memory", "output"] = "output"
+    """With scope all: memory and output keep router inputs of the training data. memory: the gates of later experts
+    learn to close on them. output: what later experts add there is penalised; exact routing only."""
     memory_tokens: int = Field(4000, ge=1, le=MOST_KEPT)
     """Number of router inputs kept per layer and extension."""
     memory_sample: int = Field(1024, ge=1, le=MOST_KEPT)
@@ -58,7 +59,7 @@ class Recipe(Spec):
     """Factor on the learning rate of router rows and biases if there is a router-input memory: gates start open and
     must close."""
     margin: float = Field(0.2, ge=0)
-    """Margin of the retention loss, in logits."""
+    """Margin of the loss on gates (retention=memory), in logits."""
     memory_weight: Annotated[float, LogRange(1, 100)] = Field(10.0, ge=0)
     """Weight of the retention loss."""
 
@@ -67,21 +68,23 @@ class Recipe(Spec):
     def _by_routing(cls, given: Any) -> Any:
         """Defaults of the other routing modes."""
         routing = given.get("routing") if isinstance(given, dict) else None
-        own: dict[str, Any] = {"width": 1.0} if routing in ("paper", "slot") else {}
-        if routing == "paper":
-            own["retention"] = "none"
+        own: dict[str, Any] = {}
+        if routing in ("paper", "slot"):
+            own = {"width": 1.0, "retention": "none" if routing == "paper" else "memory"}
         return own | given if own else given
 
     @model_validator(mode="after")
-    def _full_copies(self) -> Self:
+    def _check_routing(self) -> Self:
         if self.routing != "exact" and self.width < 1:
             raise ValueError(f"routing={self.routing} starts from full copies: width must be 1")
+        if self.routing != "exact" and self.retention == "output":
+            raise ValueError(f"routing={self.routing} cannot use retention=output: use retention=memory")
         return self
 
     @property
     def keeps_router_inputs(self) -> bool:
         """Whether new router inputs are kept, and a retention loss uses the earlier ones."""
-        return self.scope == "all" and self.retention == "memory"
+        return self.scope == "all" and self.retention != "none"
 
 
 def recipe(

@@ -10,37 +10,65 @@ import pytest
 import torch
 from torch import Tensor
 
-from moextend import Conversation, MultimodalLM, Settings, attach, new_parameters, retention_loss, train
+from moextend import (
+    Conversation,
+    MultimodalLM,
+    Settings,
+    activate,
+    attach,
+    new_parameters,
+    retention_loss,
+    train,
+)
+from moextend.errors import InputError
 from moextend.extension import router_memory
 from moextend.extension.probe import watched
+from moextend.extension.retention import output_loss
+from moextend.extension.router_memory import Memory, RouterInputs
 from moextend.model.batches import Collator
 from moextend.model.generation import Prompt, generate
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
+from tests.moe.test_routing import shake
 from tests.toys import picture
 
 OLD = [Conversation(((f"w{i} w{i + 1} w{i + 2}", ""),)) for i in range(20, 40)]
 NEW = [Conversation(((f"<image> w{i}", f"w{i % 5}"),), (picture(i * 9),)) for i in range(20)]
 
 
+def inputs(model: MultimodalLM, data: list[Conversation], **settings: Any) -> RouterInputs:
+    return router_memory.collect(model, data, **settings).router_inputs
+
+
 def test_kept_inputs_are_tokens_without_padding(model: MultimodalLM) -> None:
-    kept = router_memory.collect(model, OLD, tokens=30, seed=0)
+    kept = inputs(model, OLD, tokens=30, seed=0)
     assert {layer: x.shape for layer, x in kept.items()} == dict.fromkeys(range(3), (30, 32))
-    again = router_memory.collect(model, OLD, tokens=30, seed=0)
+    again = inputs(model, OLD, tokens=30, seed=0)
     assert all(torch.equal(kept[layer], again[layer]) for layer in kept)
 
 
 def test_a_memory_survives_the_disk(model: MultimodalLM, tmp_path: Path) -> None:
     kept = router_memory.collect(model, OLD, tokens=30, seed=0)
+    assert set(kept.tensors()) == {*"012", "0.size", "1.size", "2.size"}
     router_memory.write(kept, tmp_path)
     both = router_memory.join([router_memory.read(tmp_path), kept])
-    assert torch.equal(both[1], torch.cat([kept[1], kept[1]]))
-    assert router_memory.join([]) == {}
+    for name, x in kept.tensors().items():
+        assert torch.equal(both.tensors()[name], torch.cat([x, x]))
+    assert not router_memory.join([]) and not Memory() and kept
+
+
+def test_a_memory_without_sizes_joins_others(model: MultimodalLM) -> None:
+    kept = router_memory.collect(model, OLD, tokens=30, seed=0)
+    joined = router_memory.join([kept, Memory(kept.router_inputs)])
+    assert set(joined.tensors()) == {*"012"} and len(joined.router_inputs[1]) == 60
+    attach(model.lm, "a", {0: [1]})
+    with pytest.raises(InputError, match=r"no sizes of outputs.*Use retention 'memory'"):
+        output_loss(model, "a", joined, weight=1.0, sample=5, seed=0)
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
 def test_on_kept_tokens_the_model_stays_the_base(model: MultimodalLM, mode: Mode, tmp_path: Path) -> None:
-    old = router_memory.collect(model, OLD, tokens=40, seed=0)
+    old = inputs(model, OLD, tokens=40, seed=0)
     attach(model.lm, "a", {0: [1], 1: [1]}, mode=mode)
     loss = retention_loss(model, "a", old, margin=0.1, weight=10.0, sample=40, seed=0)
     before = float(loss({}, {}).detach())
@@ -57,7 +85,7 @@ def test_on_kept_tokens_the_model_stays_the_base(model: MultimodalLM, mode: Mode
 
 
 def test_the_loss_is_the_mean_excess_over_the_threshold(model: MultimodalLM) -> None:
-    old = router_memory.collect(model, OLD, tokens=40, seed=0)
+    old = inputs(model, OLD, tokens=40, seed=0)
     attach(model.lm, "a", {1: [1]})
     with torch.no_grad():
         for parameter in new_parameters(model.lm, "a").values():
@@ -76,9 +104,9 @@ def test_the_loss_is_the_mean_excess_over_the_threshold(model: MultimodalLM) -> 
 
 def test_the_rows_do_not_depend_on_the_batch_size(model: MultimodalLM) -> None:
     rows = [Conversation(((" ".join(f"w{j}" for j in range(i % 9 + 1)), ""),)) for i in range(150)]
-    kept = router_memory.collect(model, rows, tokens=200, seed=3)
+    kept = inputs(model, rows, tokens=200, seed=3)
     for batch_size in (5, 32, 1000):
-        again = router_memory.collect(model, rows, tokens=200, seed=3, batch_size=batch_size)
+        again = inputs(model, rows, tokens=200, seed=3, batch_size=batch_size)
         assert all(torch.allclose(kept[layer], again[layer], atol=1e-5) for layer in kept), batch_size
 
 
@@ -97,7 +125,7 @@ def test_the_rows_are_drawn_evenly_from_every_64_conversations(model: Multimodal
             real = mask.flatten()
         x = seen[0].reshape(len(real), -1)[real]
         expected.append(x[torch.randperm(len(x), generator=generator)[:67]])
-    kept = router_memory.collect(model, rows, tokens=200, seed=3)
+    kept = inputs(model, rows, tokens=200, seed=3)
     assert torch.equal(kept[1], torch.cat(expected)[:200])
 
 
@@ -107,7 +135,7 @@ def test_a_memory_of_text_has_no_token_of_an_image(model: MultimodalLM) -> None:
     batch = Collator.of(model)(NEW)
     assert torch.equal(mask, (batch["input_ids"] >= 0) & batch["attention_mask"].bool())
     text = seen[0].reshape(-1, 32)[mask.flatten()]
-    kept = router_memory.collect(model, NEW, tokens=50, seed=0, media=False)[1]
+    kept = inputs(model, NEW, tokens=50, seed=0, media=False)[1]
     assert torch.equal(kept, text[torch.randperm(len(text), generator=torch.Generator().manual_seed(0))[:50]])
 
 
@@ -119,3 +147,56 @@ def test_tokens_of_media_are_known_in_a_forward_pass_alone(model: MultimodalLM) 
     hook.remove(), decoder.remove()
     assert model.media_tokens is None and len(seen) >= 2
     assert all(each is not None and each.tolist() == [[False, *[True] * 4, False]] for each in seen)
+
+
+def test_the_output_loss_is_the_relative_change_of_the_blocks(model: MultimodalLM) -> None:
+    attach(model.lm, "a", {0: [1], 1: [0]})
+    shake(model.lm, "a")
+    old = router_memory.collect(model, OLD, tokens=40, seed=0)
+    attach(model.lm, "b", {0: [1], 1: [1]})
+    loss = output_loss(model, "b", old, weight=2.0, sample=40, seed=1)
+    assert float(loss({}, {})) == 0, "new experts start at zero"
+    shake(model.lm, "b")
+    loss = output_loss(model, "b", old, weight=2.0, sample=40, seed=1)
+    drawn, expected = torch.Generator().manual_seed(1), 0.0
+    for site in find_sites(model.lm)[:2]:
+        x, outputs = old.router_inputs[site.layer], []
+        for names in (["a"], ["a", "b"]):
+            activate(model.lm, names)
+            with torch.no_grad():
+                _, weights, index = site.router(x)[:3]
+                outputs.append(site.experts(x, index, weights))
+        size = outputs[0].square().sum(-1)
+        assert torch.allclose(size, old.sizes[site.layer], rtol=1e-4)
+        change = (outputs[1] - outputs[0]).square().sum(-1) / size.clamp_min(0.01 * float(size.mean()))
+        expected += 2.0 * float(change[torch.randint(40, (40,), generator=drawn)].mean()) / 2
+    found = loss({}, {})
+    assert expected > 0 and float(found.detach()) == pytest.approx(expected, rel=1e-4)
+    model.learn_only([f"lm.{name}" for name in new_parameters(model.lm, "b")])
+    loss({}, {}).backward()
+    gradients = {name: p.grad for name, p in new_parameters(model.lm, "b").items()}
+    assert all(grad is not None and bool(grad.any()) for grad in gradients.values()), gradients
+    assert all(p.grad is None for p in new_parameters(model.lm, "a").values())
+
+
+def test_a_trained_output_loss_leaves_kept_tokens_as_they_are(model: MultimodalLM, tmp_path: Path) -> None:
+    old = router_memory.collect(model, OLD, tokens=40, seed=0)
+    changes = []
+    for weight in (0.0, 30.0):
+        name = f"w{int(weight)}"
+        attach(model.lm, name, {0: [1], 1: [1]})
+        model.learn_only([f"lm.{key}" for key in new_parameters(model.lm, name)])
+        loss = output_loss(model, name, old, weight=weight, sample=40, seed=0)
+        train(model, NEW, Settings(steps=60, batch_size=20, learning_rate=1e-2), folder=tmp_path / name,
+              extra_loss=loss, rates={".rows": 3.0, ".bias": 3.0})  # fmt: skip
+        measured = output_loss(model, name, old, weight=1.0, sample=40, seed=0)
+        changes.append(float(measured({}, {}).detach()))
+        activate(model.lm, [])
+    assert changes[1] < 0.05 * changes[0], changes
+
+
+@pytest.mark.parametrize("mode", ["slot", "paper"])
+def test_the_output_loss_needs_exact_routing(model: MultimodalLM, mode: Mode) -> None:
+    attach(model.lm, "a", {0: [1]}, mode=mode)
+    with pytest.raises(InputError, match="retention 'output' needs routing 'exact'"):
+        output_loss(model, "a", Memory(), weight=1.0, sample=5, seed=0)

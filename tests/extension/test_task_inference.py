@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from moextend import ImageRef, MultimodalLM, Prompt, activate, attach, generate, new_parameters
+from moextend import Conversation, ImageRef, MultimodalLM, Prompt, activate, attach, generate, new_parameters
 from moextend.errors import InputError
 from moextend.extension import task_inference, task_rule
 from moextend.extension.task_inference import IMAGES
@@ -252,7 +252,7 @@ def test_a_covariance_is_factorised_once_and_an_image_encoded_once(
         choice_likelihoods(model, [COLOUR[1], COUNT[2]], [["w3", "w4"]] * 2, batch_size=4)
     assert see.calls == [3, 2, 2, 2]
     sizes = [len(call.args[0]) for call in factorise.call_args_list]
-    assert sizes == [32 + 8, 8], "all features, and the images'; the text's is a part of the first"
+    assert sizes == [32 + 8 + 8, 8 + 8], "all features, and the images'; the text's is a part of the first"
     del choose.statistics["count"]
     assert choose([COLOUR[1], COUNT[2]]) == [("colour",)] * 2 and factorise.call_count == 4
     given = Counting(model)
@@ -295,7 +295,7 @@ def test_each_modality_has_a_part_and_a_threshold(tmp_path: Path) -> None:
     ]
     task_inference.write(task_inference.collect(model, both), tmp_path)
     kept = task_inference.read(tmp_path)
-    assert kept.kind == ("image", "series") and kept.mean.shape == (32 + 8 + 8,)
+    assert kept.kind == ("image", "series") and kept.mean.shape == (32 + 2 * (8 + 8),)
     choose = task_inference.TaskInference(
         model, {"both": kept, "colour": task_inference.collect(model, COLOUR)}
     )
@@ -347,3 +347,68 @@ def test_statistics_of_text_fit_models_with_and_without_images(model: Multimodal
         for own in (bare, model):
             assert task_inference.TaskInference(own, statistics)(asked) == [("text",), ("more",)]
         assert task_inference.accuracy(statistics) == {"text": 1.0, "more": 1.0}
+
+
+class Noisy:
+    """Image features [tokens, 8] whose mean is the same for all images, and whose deviation is that of the image."""
+
+    def __init__(self, model: MultimodalLM) -> None:
+        self.model = model
+
+    def __call__(self, images: Sequence[ImageRef]) -> list[torch.Tensor]:
+        drawn = torch.Generator().manual_seed(0)
+        x = torch.randn(16, 8, generator=drawn)
+        x = (x - x.mean(0)) / x.std(0)
+        return [x * (0.5 + features.mean(0)) for features in features_of(self.model, images)]
+
+
+def test_images_of_the_same_mean_are_told_apart_by_their_deviation(model: MultimodalLM) -> None:
+    model.modalities["image"].features = Noisy(model)
+    dark = [Prompt("<image> w1", (picture(i, i, i),)) for i in range(40)]
+    light = [Prompt("<image> w1", (picture(200 + i, 200 + i, 200 + i),)) for i in range(40)]
+    statistics = {"dark": task_inference.collect(model, dark), "light": task_inference.collect(model, light)}
+    assert task_inference.accuracy(statistics) == {"dark": 1.0, "light": 1.0}
+    x = task_inference.features(model, dark[:3], IMAGES)
+    tokens = Noisy(model)([picture(2, 2, 2)])[0]
+    assert torch.allclose(x[2, 32:40], tokens.mean(0), atol=1e-6)
+    assert torch.allclose(x[2, 40:], tokens.var(0, correction=0).sqrt())
+
+
+def without_deviations(task: task_inference.TaskStatistics, width: int) -> task_inference.TaskStatistics:
+    """As a version wrote it that kept the means alone."""
+    return replace(
+        task, mean=task.mean[:width], scatter=task.scatter[:width, :width], sample=task.sample[:, :width]
+    )
+
+
+@pytest.mark.parametrize("modalities", [1, 2])
+def test_statistics_of_means_alone_are_compared_by_the_means(modalities: int) -> None:
+    model = mixed_model()
+    tasks, width = {"colour": COLOUR, "count": COUNT}, 32 + 8
+    if modalities == 2:
+        more = [(f"<series> {p.text}", (curve(1 + i / 200, 2), *p.media)) for i, p in enumerate(COLOUR)]
+        other = [(f"<series> {p.text}", (curve(1 + i / 200, 2), *p.media)) for i, p in enumerate(COUNT)]
+        tasks = {"colour": [Prompt(*row) for row in more], "count": [Prompt(*row) for row in other]}
+        width = 32 + 8 + 8
+    new = {name: task_inference.collect(model, prompts) for name, prompts in tasks.items()}
+    former = {name: without_deviations(task, width) for name, task in new.items()}
+    asked = [tasks["colour"][1], tasks["count"][2], TEXT[0]]
+    expected = task_inference.TaskInference(model, former)
+    assert expected(asked) == [("colour",), ("count",), ()]
+    mixed = task_inference.TaskInference(model, {**former, "count": new["count"]})
+    assert mixed(asked) == expected(asked) and mixed.rule.thresholds == expected.rule.thresholds
+    assert task_inference.accuracy(mixed.statistics) == task_inference.accuracy(former)
+
+
+def test_statistics_are_of_held_out_inputs_and_of_training_data_at_even_distances(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def rows(count: int, first: int) -> list[Conversation]:
+        return [Conversation(turns=((f"w{first + i}", "w1"),)) for i in range(count)]
+
+    monkeypatch.setattr(task_inference, "INPUTS", 5)
+    found = [prompt.text for prompt in task_inference.inputs_of(rows(2, 0), rows(9, 10))]
+    assert found == ["w0", "w1", "w10", "w13", "w16"]
+    assert len(task_inference.inputs_of(rows(2, 0), rows(1, 10))) == 3
+    assert len(task_inference.inputs_of(rows(7, 0), rows(1, 10))) == 5
+    assert [prompt.text for prompt in task_inference.inputs_of(rows(2, 0), [])] == ["w0", "w1"]

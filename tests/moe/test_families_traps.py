@@ -13,12 +13,16 @@ from torch import Tensor, nn
 from moextend import (
     Conversation,
     MultimodalLM,
+    activate,
     attach,
     new_parameters,
     retention_loss,
     selection_shares,
 )
 from moextend.errors import InputError
+from moextend.extension import router_memory
+from moextend.extension.probe import watched
+from moextend.extension.retention import output_loss
 from moextend.moe.paper_routing import paper_choice
 from moextend.moe.recipe import Mode
 from moextend.moe.router_parts import Calibration, RouterPart
@@ -242,6 +246,44 @@ def test_memory_reads_what_the_rows_read() -> None:
         assert float(loss({}, {})) == 0
         gates = site.router(x)[1][:, -1]
     assert not gates.any()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mixtral", "gemma4_text", "llama4_text", "nemotron_h", "muse_spark_text", "afmoe", "zaya", "lfm2_moe"],
+)
+def test_a_memory_has_what_a_change_of_the_output_is_computed_from(name: str) -> None:
+    """Experts that read other values than the router, and routers that need more than their inputs."""
+    model = MultimodalLM(build(name), toy_tokenizer())
+    data = [Conversation((("w5 w9 w33 w12", ""),))]
+    kept = router_memory.collect(model, data, tokens=1, seed=0)
+    site = find_sites(model.lm)[0]
+    attach(model.lm, "a", {0: [1]})
+    shake(model.lm, "a")
+    with torch.no_grad():
+        site.router.get_parameter("ext_parts.a.bias").fill_(9.0)
+    place, outputs = -1, []
+    for names in ([], ["a"]):
+        activate(model.lm, names)
+        inputs: list[torch.Tensor] = []
+
+        def look(site: object, x: torch.Tensor, out: object, inputs: list[torch.Tensor] = inputs) -> None:
+            inputs.append(x.flatten(0, -2))
+
+        def computed(module: object, args: object, out: Any) -> None:
+            outputs.append((out[0] if isinstance(out, tuple) else out).flatten(0, -2))
+
+        hook = (site.block if site.dense else site.experts).register_forward_hook(computed)
+        for _ in watched(model, data, [site], look, batch_size=1):
+            pass
+        hook.remove()
+        (place,) = (inputs[0] == kept.router_inputs[0]).all(1).nonzero().flatten().tolist()
+    before, after = (out[place].detach() for out in outputs)
+    expected = float((after - before).square().sum() / before.square().sum())
+    found = float(output_loss(model, "a", kept, weight=1.0, sample=1, seed=0)({}, {}).detach())
+    assert found == pytest.approx(expected, rel=1e-3) and found > 0
+    other = name in ("gemma4_text", "nemotron_h", "muse_spark_text")
+    assert bool(kept.expert_inputs) == other
 
 
 # Gradients, against differences.

@@ -33,19 +33,19 @@ def flip(path: Path, place: int) -> None:
 
 def test_no_flipped_bit_and_no_cut_is_read(tmp_path: Path) -> None:
     path = tmp_path / router_memory.FILE
-    router_memory.write({0: TENSORS["0"], 2: TENSORS["2"]}, tmp_path)
+    router_memory.write(router_memory.Memory.of(TENSORS), tmp_path)
     size = path.stat().st_size
     whole = path.read_bytes()
     seen = 0
     for place in range(size):
         flip(path, place)
         try:
-            read = router_memory.read(tmp_path)
+            read = router_memory.read(tmp_path).tensors()
         except InputError as error:
             assert "is damaged" in str(error)
             seen += 1
         else:  # the name of the digest was hit, and no tensor
-            assert all(torch.equal(read[int(name)], tensor) for name, tensor in TENSORS.items())
+            assert all(torch.equal(read[name], tensor) for name, tensor in TENSORS.items())
         path.write_bytes(whole)
     assert seen > 0.9 * size
     for length in (0, 7, size // 2, size - 1):

@@ -121,7 +121,7 @@ def test_resume_is_exact_with_accumulation_and_a_random_loss(tmp_path: Path) -> 
 
     def run(name: str, stop: int | None) -> MultimodalLM:
         model = toy_model()
-        old = router_memory.collect(model, UNEVEN, tokens=40, seed=0)
+        old = router_memory.collect(model, UNEVEN, tokens=40, seed=0).router_inputs
         attach(model.lm, "a", {0: [1, 1], 2: [0]})
         loss = retention_loss(model, "a", old, margin=0.1, weight=1.0, sample=5, seed=0)
         on_step = stop_at(stop) if stop else None

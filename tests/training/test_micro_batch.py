@@ -34,7 +34,7 @@ def trained(
     """A model, its report, and the loss of every step."""
     model, losses = extended(), list[float]()
     if more.pop("memory", False):
-        kept = router_memory.collect(model, UNEVEN[:6], tokens=30, seed=0)
+        kept = router_memory.collect(model, UNEVEN[:6], tokens=30, seed=0).router_inputs
         more["extra_loss"] = retention_loss(model, "a", kept, margin=0.1, weight=1.0, sample=10, seed=0)
     report = train(
         model, UNEVEN, settings, folder=folder, on_log=lambda entry: losses.append(entry["loss"]), **more

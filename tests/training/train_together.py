@@ -62,7 +62,9 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
     model = learner(job.get("mode", "exact"), job.get("dtype", "float32"))
     frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
     before, seen, passes, kinds = tensors_digest(frozen), [], [], set()
-    memory = router_memory.collect(model, DATA[:6], tokens=30, seed=0) if job.get("memory") else {}
+    memory = (
+        router_memory.collect(model, DATA[:6], tokens=30, seed=0).router_inputs if job.get("memory") else {}
+    )
     closed = memory and moextend.retention_loss(model, "a", memory, margin=0.1, weight=1.0, sample=10, seed=0)
 
     class Spy(TokenTrainer):

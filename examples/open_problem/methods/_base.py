@@ -7,6 +7,7 @@ from pydantic import Field
 
 from moextend.bench.methods.moextend import MoExtend
 from moextend.extension import router_memory
+from moextend.extension.retention import retention_loss
 from moextend.moe.recipe import Scope
 
 from ._gates import Gates
@@ -22,12 +23,15 @@ class OpenProblem(MoExtend):
         layers: Any = "all"
         width: float = Field(1.0, gt=0, le=1)
         learning_rate: float | None = 5e-3
-        retention: Literal["none"] = "none"
-        """The package keeps no memory; `memory` does."""
         media: Literal["open", "shut"] = "open"
         """shut: new experts do not compute tokens of images, nor those before them."""
         kept: Literal["all", "text", "none"] = "all"
         """Which tokens the memory keeps: all, those of text only, or none (no retention)."""
+
+        @property
+        def keeps_router_inputs(self) -> bool:
+            """The package keeps no memory; `OpenProblem.memory` does."""
+            return False
 
     config: Config
 
@@ -69,32 +73,32 @@ class OpenProblem(MoExtend):
         """Adds hooks to the router parts of an extension."""
         return Gates(model, name, shut=self.config.media == "shut")
 
-    def memory(self, model: Any, stage: Any) -> router_memory.RouterInputs:
-        """Router inputs of generic text and of all earlier stages; empty without a memory."""
+    def memory(self, model: Any, stage: Any) -> router_memory.Memory:
+        """Memory of generic text and of all earlier stages; empty without a memory."""
         if not self.keeps:
-            return {}
+            return router_memory.Memory()
         generic = [self.collected(model, stage, stage.generic)] if stage.generic else []
         return router_memory.join([*generic, *(self.read(folder) for _, folder in stage.earlier)])
 
-    def collected(self, model: Any, stage: Any, data: Any) -> router_memory.RouterInputs:
-        """Router inputs of `data`."""
+    def collected(self, model: Any, stage: Any, data: Any) -> router_memory.Memory:
+        """Memory of `data`."""
         return router_memory.collect(
             model, data, self.config.memory_tokens, stage.seed, batch_size=stage.batch_size,
             media=self.config.kept == "all",
         )  # fmt: skip
 
-    def write(self, kept: router_memory.RouterInputs, folder: Any) -> None:
+    def write(self, kept: router_memory.Memory, folder: Any) -> None:
         """Writes the memory of a stage."""
         router_memory.write(kept, folder)
 
-    def read(self, folder: Any) -> router_memory.RouterInputs:
+    def read(self, folder: Any) -> router_memory.Memory:
         """Memory of an earlier stage."""
         return router_memory.read(folder)
 
-    def retention(self, model: Any, stage: Any, kept: router_memory.RouterInputs) -> Any:
-        """Loss on the memory: that of the package."""
-        return router_memory.retention_loss(
-            model, stage.task, kept, margin=self.config.margin, weight=self.config.memory_weight,
+    def retention(self, model: Any, stage: Any, kept: router_memory.Memory) -> Any:
+        """Loss on the memory: that of the package on gates."""
+        return retention_loss(
+            model, stage.task, kept.router_inputs, margin=self.config.margin, weight=self.config.memory_weight,
             sample=self.config.memory_sample, seed=stage.seed,
         )  # fmt: skip
 

@@ -1,12 +1,12 @@
-"""Losses on kept router inputs of earlier data: on the gates of new experts, or on what they add."""
+"""Losses on kept router inputs of earlier data, and losses beside them."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from moextend.extension.router_memory import RouterInputs, SampledLoss
-from moextend.moe.routing import add_gated, hard_gate
+from moextend.extension.retention import SampledLoss
+from moextend.extension.router_memory import RouterInputs
 from moextend.moe.sites import Site
 
 from ._gates import parts_of
@@ -62,35 +62,3 @@ def sampled(
 def excess(margin: float) -> Term:
     """Hinge on the logits of all kept inputs, whatever the base chooses: ``mean(relu(r x + b + margin))``."""
     return lambda site, part, x, places: (part(x) + margin).clamp_min(0).mean()
-
-
-def added(site: Site, part: Any, x: torch.Tensor) -> torch.Tensor:
-    """What the new experts of a part add to the output of their block at router inputs x [S, H], in exact routing."""
-    group = site.experts.ext_groups[part.name]
-    return add_gated(torch.zeros_like(x), [group], x, hard_gate(part(x)))
-
-
-def relative_output(model: Any, name: str, kept: RouterInputs) -> Term:
-    """What the new experts add, relative to the output of their block: ``mean(|g E(x)|^2 / |y(x)|^2)``.
-
-    y is the output of the block without extension `name`. For blocks whose experts read the router's input.
-    """
-    sizes = {
-        site.layer: squared_outputs(site, name, kept[site.layer].to(part.rows.device))
-        for site, part in parts_of(model, name)
-    }
-    return lambda site, part, x, places: (
-        added(site, part, x).square().sum(-1) / sizes[site.layer][places]
-    ).mean()
-
-
-@torch.no_grad()
-def squared_outputs(site: Site, name: str, x: torch.Tensor) -> torch.Tensor:
-    """Squared norms [tokens] of the outputs of a block, without extension `name`, at router inputs x [tokens, H]."""
-    scope = site.router.ext_scope
-    active, scope.active = scope.active, tuple(other for other in scope.active if other != name)
-    try:
-        _, weights, index = site.router(x)[:3]
-        return site.experts(x, index, weights).square().sum(-1)
-    finally:
-        scope.active = active

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
+from moextend.extension.router_memory import Memory
 from moextend.training.checkpoint import read_tensors, write_tensors
 
 from ._base import OpenProblem
@@ -25,12 +26,15 @@ class GaussianMemory(OpenProblem):
 
     def write(self, kept: Any, folder: Any) -> None:
         """Writes mean and components of each block."""
-        write_tensors(folder / FILE, {str(layer): fitted(x, self.config.rank) for layer, x in kept.items()})
+        write_tensors(
+            folder / FILE,
+            {str(layer): fitted(x, self.config.rank) for layer, x in kept.router_inputs.items()},
+        )
 
     def read(self, folder: Any) -> Any:
         """Samples of the Gaussians."""
         found = read_tensors(folder / FILE)
-        return {int(layer): drawn(rows, self.config.memory_tokens) for layer, rows in found.items()}
+        return Memory({int(layer): drawn(rows, self.config.memory_tokens) for layer, rows in found.items()})
 
 
 def fitted(x: torch.Tensor, rank: int) -> torch.Tensor:

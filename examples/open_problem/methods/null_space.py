@@ -30,10 +30,10 @@ class NullSpace(OpenProblem):
         kept = self.memory(model, stage)
         if not kept:
             return {}
-        new = self.collected(model, stage, stage.held_out)
+        new = self.collected(model, stage, stage.held_out).router_inputs
         for site, part in parts_of(model, stage.task):
             device = part.rows.device
-            directions = principal(kept[site.layer].to(device), self.config.energy)
+            directions = principal(kept.router_inputs[site.layer].to(device), self.config.energy)
             hold(part, directions, new[site.layer].to(device))
         loss = self.retention(model, stage, kept) if self.config.memory_weight else None
         return {"rates": self.rates, "extra_loss": loss}

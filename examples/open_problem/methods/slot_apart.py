@@ -54,6 +54,6 @@ class SlotApart(OpenProblem):
             return (logits + config.margin).clamp_min(0).mean()
 
         return sampled(
-            model, stage.task, kept, hinge if config.everywhere else at_parent,
+            model, stage.task, kept.router_inputs, hinge if config.everywhere else at_parent,
             weight=config.memory_weight, sample=config.memory_sample, seed=stage.seed,
         )  # fmt: skip

@@ -229,7 +229,7 @@ def estimate(spec: str, base: Small) -> list[Measured]:
     dtype = torch.bfloat16 if base.bf16 else torch.float32
     step = Step(ROWS, tokens, labelled, bf16=base.bf16, checkpointing=base.checkpointing)
     lm = cast(base.skeleton(), dtype)
-    sizes = Sizes(base.skeleton, dtype, step, ROWS, prompt, NEW, lm.config.hidden_size, HELD)
+    sizes = Sizes(base.skeleton, dtype, step, ROWS, prompt, NEW, lm.config.hidden_size, ITEMS + HELD)
     train = Training(steps=STEPS, batch_size=ROWS, learning_rate=1e-4, bf16=base.bf16)
     sequence = SequenceSpec(
         sequence="s", version=1, base=Base(model="tiny"), stages=[Stage_(task=task) for task in TASKS], train=train

@@ -118,7 +118,7 @@ def sizes_of(model: str, rows: int, answered: dict[str, Any]) -> Sizes:
     name = str(CONFIGS / model.partition("/")[2])
     lm = loading.skeleton(name)
     step = Step(rows, LENGTH, ANSWER_TOKENS, bf16=True, checkpointing=True, accumulated=True)
-    features = lm.config.hidden_size + ASSUMED_WIDTH
+    features = lm.config.hidden_size + 2 * ASSUMED_WIDTH
     return Sizes(
         lambda: loading.skeleton(name), torch.bfloat16, step, PROMPTS, LENGTH, NEW, features, 512, answered
     )

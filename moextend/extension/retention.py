@@ -1,0 +1,173 @@
+"""Retention losses: they keep new experts from acting on earlier data, of which a router-input memory is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from moextend.errors import InputError
+from moextend.extension.router_memory import Memory, RouterInputs
+from moextend.model.multimodal import MultimodalLM
+from moextend.moe.families import chooses_by_logits, family_of, features
+from moextend.moe.router_parts import RouterPart
+from moextend.moe.routing import Scope, add_gated, hard_gate
+from moextend.moe.sites import Site, find_sites
+
+if TYPE_CHECKING:
+    from moextend.training.trainer import ExtraLoss
+
+SMALLEST = 0.01
+"""Smallest size of an output that a change is compared with, as a share of the mean size in its block."""
+
+
+@dataclass(frozen=True)
+class SampledLoss:
+    """An extra loss with random samples; its state is saved, so that an interrupted training resumes exactly."""
+
+    compute: ExtraLoss
+    generator: torch.Generator
+
+    def __call__(self, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+        """Loss for a batch and the model output."""
+        return self.compute(batch, out)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The generator's state."""
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restores the generator's state."""
+        self.generator.set_state(state["generator"])
+
+
+def sites_of(model: MultimodalLM, name: str) -> list[Site]:
+    """MoE blocks with new experts of extension `name`."""
+    return [site for site in find_sites(model.lm) if name in getattr(site.router, "ext_parts", {})]
+
+
+def retention_loss(
+    model: MultimodalLM,
+    name: str,
+    memory: RouterInputs,
+    *,
+    margin: float,
+    weight: float,
+    sample: int,
+    seed: int,
+) -> SampledLoss:
+    """Loss that keeps the new experts of extension `name` from acting on the router inputs in `memory`.
+
+    For inputs x of a block it is ``weight * mean(relu(r x + b - threshold + margin))``. The threshold is the value that
+    the logit of a new expert must exceed for the expert to be used: 0 in `exact` routing, the k-th logit of the base in
+    `paper` routing. In `slot` routing it is 0 where the base chooses the parent, else infinity.
+    Every step samples `sample` inputs per block.
+
+    Raises:
+        InputError: `paper` routing with a router that does not choose by its logits alone.
+    """
+    sites = sites_of(model, name)
+    generator = torch.Generator().manual_seed(seed)
+    device = model.device
+    kept = {site.layer: memory[site.layer].to(device) for site in sites}
+    thresholds = {site.layer: _thresholds(site, name, kept[site.layer]) for site in sites}
+
+    def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+        total = torch.zeros((), device=device)
+        for site in sites:
+            x = kept[site.layer]
+            rows = torch.randint(len(x), (min(sample, len(x)),), generator=generator).to(device)
+            part = cast(RouterPart, cast(Any, site.router).ext_parts[name])
+            home = part.rows.device  # training may have moved the model
+            seen = features(site.router, x[rows]).to(home)
+            excess = part(seen) - thresholds[site.layer][rows].to(home) + margin
+            total = total.to(home) + excess.clamp_min(0).mean()
+        return weight * total / len(sites)
+
+    return SampledLoss(loss, generator)
+
+
+@torch.no_grad()
+def _thresholds(site: Site, name: str, x: Tensor) -> Tensor:
+    """Value that a new logit must exceed to be used: [tokens, 1], or [tokens, n] with a column per new expert."""
+    scope = cast(Scope, site.router.ext_scope)
+    known = chooses_by_logits(site.router)
+    if scope.mode == "exact" or (scope.mode == "slot" and not known):
+        return torch.zeros(len(x), 1, device=x.device)
+    if not known:
+        raise InputError(
+            f"{family_of(site.router).router} does not choose by its logits alone: "
+            "the retention loss has no threshold for new experts.",
+            hint="Use routing 'exact', or scope 'own' or 'auto'.",
+        )
+    parents = cast(RouterPart, cast(Any, site.router).ext_parts[name]).parents
+    active, scope.active = scope.active, ()
+    try:
+        logits, weights, index = cast(Any, site.router)(x)[:3]
+    finally:
+        scope.active = active
+    if scope.mode == "slot":
+        chosen = (index.unsqueeze(-1) == torch.tensor(parents, device=index.device)).any(1)
+        return torch.zeros_like(chosen, dtype=x.dtype).masked_fill(~chosen, torch.inf)
+    return cast(Tensor, logits.topk(weights.shape[-1], dim=-1)[0][:, -1:])
+
+
+def output_loss(
+    model: MultimodalLM, name: str, memory: Memory, *, weight: float, sample: int, seed: int
+) -> SampledLoss:
+    """Loss on what the new experts of extension `name` add to the output of their block at the inputs in `memory`.
+
+    For router inputs x it is ``weight * mean(|g(x) E(x)|^2 / |y(x)|^2)``: g are the gates of the new experts E, and y
+    is the output of the block's experts when the memory was kept. The gates may stay open, as the new experts can tell
+    earlier inputs apart themselves. Every step samples `sample` inputs per block. `exact` routing only.
+
+    Raises:
+        InputError: another routing mode, or a memory without sizes of outputs.
+    """
+    sites, device = sites_of(model, name), model.device
+    if any(cast(Scope, site.router.ext_scope).mode != "exact" for site in sites):
+        raise InputError("retention 'output' needs routing 'exact'.", hint="Use retention 'memory'.")
+    if any(site.layer not in memory.sizes for site in sites):
+        raise InputError(
+            "a router-input memory of an earlier version has no sizes of outputs.",
+            where=f"extension '{name}'",
+            hint="Use retention 'memory', or make the earlier extensions again.",
+        )
+    generator = torch.Generator().manual_seed(seed)
+    kept = {
+        site.layer: (
+            memory.router_inputs[site.layer].to(device),
+            memory.expert_inputs.get(site.layer, memory.router_inputs[site.layer]).to(device),
+            _sizes(memory.sizes[site.layer]).to(device),
+        )
+        for site in sites
+    }
+
+    def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+        total = torch.zeros((), device=device)
+        for site in sites:
+            x, read, sizes = kept[site.layer]
+            rows = torch.randint(len(x), (min(sample, len(x)),), generator=generator).to(device)
+            change = _added(site, name, x[rows], read[rows]).float().square().sum(-1)
+            total = total.to(change.device) + (change / sizes[rows].to(change.device)).mean()
+        return weight * total / len(sites)
+
+    return SampledLoss(loss, generator)
+
+
+def _sizes(sizes: Tensor) -> Tensor:
+    """Sizes [tokens] of outputs, where tokens without an output have a share of the mean."""
+    return sizes.clamp_min(SMALLEST * float(sizes.mean()))
+
+
+def _added(site: Site, name: str, x: Tensor, read: Tensor) -> Tensor:
+    """What the new experts add [S, H] for router inputs x [S, H] and their own inputs `read` [S, width]."""
+    part = cast(RouterPart, cast(Any, site.router).ext_parts[name])
+    group = cast(Any, site.experts).ext_groups[name]
+    home = part.rows.device  # training may have moved the model
+    gates = hard_gate(part(features(site.router, x).to(home)))
+    read = read.to(home)
+    return add_gated(torch.zeros_like(read), [group], read, gates.to(read.dtype))
