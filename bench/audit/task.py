@@ -39,6 +39,7 @@ from moextend.data.hub import is_prepared
 from moextend.errors import InputError, MoextendError
 
 if TYPE_CHECKING:
+    from moextend.data.media import MediaRef
     from moextend.model.modality import Sources
 
 NOT_AUDITED = "not audited"
@@ -217,7 +218,7 @@ def _in_training(
     shared, same = list[tuple[str, str]](), list[tuple[str, str]]()
     for item in test:
         about = [
-            {place for twin in twins.get(medium.digest, []) for place in owners[twin]}
+            {place for twin in twins.get(_digest(medium), []) for place in owners[twin]}
             for medium in item.media
         ]
         places = sorted(set.intersection(*about)) if about else []
@@ -255,6 +256,14 @@ def _prints(
     return found, owners
 
 
+def _digest(medium: MediaRef) -> str:
+    """Digest of a medium; "" if it cannot be read."""
+    try:
+        return medium.digest
+    except InputError:
+        return ""
+
+
 def _resolution(
     test: Sequence[Item], base: Mapping[str, Any], majority: Sequence[float | None] | None, effect: float
 ) -> tuple[float, int | None]:
@@ -265,7 +274,7 @@ def _resolution(
     """
     import numpy as np
 
-    clusters = [item.group or "+".join(medium.digest for medium in item.media) or item.id for item in test]
+    clusters = [item.group or "+".join(map(_digest, item.media)) or item.id for item in test]
     place = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
     size = max(len(place), 2)
     pairs = [

@@ -193,6 +193,13 @@ def _memory(
     if not recipe.keeps_router_inputs:
         return Memory()
     memories = [router_memory.read(folder) for folder in earlier]
+    for folder, memory in zip(earlier, memories, strict=True):
+        if recipe.retention == "output" and not memory.sizes:
+            raise InputError(
+                "has no sizes of outputs: it was kept by version 0.1.0.",
+                where=str(folder / router_memory.FILE),
+                hint="Set retention='memory', or make that extension again.",
+            )
     if generic:
         known = router_memory.collect(model, generic, recipe.memory_tokens, seed, batch_size=batch_size)
         memories.insert(0, known)

@@ -131,11 +131,7 @@ def output_loss(
     if any(cast(Scope, site.router.ext_scope).mode != "exact" for site in sites):
         raise InputError("retention 'output' needs routing 'exact'.", hint="Use retention 'memory'.")
     if any(site.layer not in memory.sizes for site in sites):
-        raise InputError(
-            "a router-input memory of an earlier version has no sizes of outputs.",
-            where=f"extension '{name}'",
-            hint="Use retention 'memory', or make the earlier extensions again.",
-        )
+        raise InputError("the router-input memory has no sizes of outputs.", hint="Use retention 'memory'.")
     generator = torch.Generator().manual_seed(seed)
     kept = {
         site.layer: (

@@ -14,6 +14,8 @@ from torch import Tensor
 import moextend
 from moextend import Conversation, MultimodalLM, Recipe, Settings, extend, load_extension
 from moextend.errors import InputError
+from moextend.extension import router_memory
+from moextend.extension.router_memory import Memory
 from moextend.moe.recipe import Mode
 from moextend.util import spec
 from tests.toys import picture, toy_lm, toy_model, toy_tokenizer
@@ -165,10 +167,16 @@ def test_scope_all_is_made_with_the_active_ones(model: MultimodalLM, tmp_path: P
     load_extension(fresh, tmp_path / "a")
     assert load_extension(fresh, tmp_path / "b") == made
     assert torch.equal(logits(fresh, ids), logits(model, ids))
+    kept = router_memory.read(tmp_path / "b")
+    router_memory.write(Memory(kept.router_inputs), tmp_path / "b")
+    with pytest.raises(InputError, match=r"b/memory.*kept by version 0\.1\.0\. Set retention='memory'"):
+        extend(model, "d", DATA, folder=tmp_path / "d", **how)
+    extend(model, "d", DATA, folder=tmp_path / "other", retention="memory", **how)
+    moextend.detach(model.lm, "d")
     own = extend(model, "c", DATA, folder=tmp_path / "c", scope="own", layers="first", settings=SHORT)
     assert own.coactive == ()
     with pytest.raises(InputError, match="'c' is active and has no router-input memory"):
-        extend(model, "d", DATA, folder=tmp_path / "d", **how)
+        extend(model, "e", DATA, folder=tmp_path / "e", **how)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +213,13 @@ def test_only_exact_routing_has_narrow_experts() -> None:
     assert Recipe(routing="slot", width=1).width == 1
     with pytest.raises(InputError, match=r"routing=paper starts from full copies: width must be 1"):
         spec.parse(Recipe, {"routing": "paper", "width": 0.5}, where="here")
+
+
+def test_the_loss_on_outputs_is_for_exact_routing() -> None:
+    found = {mode: Recipe(routing=mode).retention for mode in get_args(Mode)}
+    assert found == {"exact": "output", "paper": "none", "slot": "memory"}
+    with pytest.raises(InputError, match=r"routing=slot cannot use retention=output: use retention=memory"):
+        spec.parse(Recipe, {"routing": "slot", "retention": "output"}, where="here")
 
 
 def test_a_projector_is_aligned_once(tmp_path: Path) -> None:

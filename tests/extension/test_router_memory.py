@@ -62,7 +62,7 @@ def test_a_memory_without_sizes_joins_others(model: MultimodalLM) -> None:
     joined = router_memory.join([kept, Memory(kept.router_inputs)])
     assert set(joined.tensors()) == {*"012"} and len(joined.router_inputs[1]) == 60
     attach(model.lm, "a", {0: [1]})
-    with pytest.raises(InputError, match=r"no sizes of outputs.*Use retention 'memory'"):
+    with pytest.raises(InputError, match=r"no sizes of outputs\. Use retention 'memory'"):
         output_loss(model, "a", joined, weight=1.0, sample=5, seed=0)
 
 

@@ -232,10 +232,14 @@ def test_images_that_training_shares_and_that_cannot_be_read_are_found(
         *rows([f"{seed}.png" for seed in range(10, 20)], "what color"),
         *rows(["again.jpg", "broken.png"], "what color"),
     ]
-    found = audited(train, test + rows(["again.jpg"], "what shape"), image="i")
+    found = audited(train + rows(["missing.png"], "what color"), test + rows(["again.jpg"], "what shape"), image="i")
     assert {"shared", "duplicates", "broken"} <= set(limits(found)), found.verdict
     assert found.shared == pytest.approx(100 * 2 / 13) and found.duplicates == pytest.approx(100 / 13)
-    assert len(found.broken) == 1 and "test.jsonl:12" in found.broken[0]
+    missing, damaged = found.broken
+    assert "train.jsonl:11" in missing and "cannot be read (No such file" in missing
+    assert "test.jsonl:12" in damaged
+    gone = audited(train, test + rows(["gone.png"] * 2, "what size"), image="i")
+    assert "broken" in limits(gone) and len(gone.broken) == 2 + 1, gone.broken
 
 
 def test_probes_read_what_the_features_show_and_nothing_else(audited: Audit, tmp_path: Path) -> None:
