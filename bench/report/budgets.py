@@ -26,6 +26,8 @@ NOTE = (
     "own schedule. steps: of a stage. TFLOP, seconds: of the whole run, the alignment of projectors and the probe of "
     "layers included, scoring not; seconds are those of the machine. best: highest accuracy over the numbers of steps."
 )
+INTERVAL = ("_interval", "_low", "_high")
+"""Ends of the keys of columns of intervals, which need several seeds."""
 Curve = list[Result]
 """Runs of one method, order and seed, from the fewest steps on."""
 Curves = dict[tuple[str, str], dict[int, Curve]]
@@ -144,9 +146,9 @@ def _table(family: Family, accuracy: float | None, baseline: str | None) -> Tabl
         for key, seeds in family.curves.items()
     }
     against = _baseline(family.curves, baseline)
-    rows = [_row(family.curves[key], key, found, against) for key in family.curves]
+    rows = [_row(family.curves[key], key, found, against, target) for key in family.curves]
     several = any(len(seeds) > 1 for seeds in family.curves.values())
-    columns = [column for column in _columns(against) if several or not column.key.endswith("_interval")]
+    columns = [column for column in _columns(against) if several or not column.key.endswith(INTERVAL)]
     kept = [place for place, column in enumerate(_columns(against)) if column in columns]
     name = family.experiments[0].name
     return Table(
@@ -166,8 +168,17 @@ def _columns(against: str) -> list[Column]:
             Column(key, title, spread=""),
             Column(f"{key}_ratio", f"of {against}", spread=""),
             Column(f"{key}_interval", "interval", numeric=False, machines=False),
+            Column(f"{key}_ratio_low", "from", spread="", wide=True),
+            Column(f"{key}_ratio_high", "to", spread="", wide=True),
         ]
-    return [*columns, Column("best", "best"), Column("seeds", "seeds", spread="", wide=True)]
+    return [
+        *columns,
+        Column("best", "best"),
+        Column("seeds", "seeds", spread="", wide=True),
+        Column("accuracy", "accuracy", spread="", wide=True),
+        Column("reached", "reached by", spread="", wide=True),
+        Column("bound", "cost is", numeric=False, wide=True),
+    ]
 
 
 def _baseline(curves: Curves, baseline: str | None) -> str:
@@ -181,15 +192,23 @@ def _baseline(curves: Curves, baseline: str | None) -> str:
 Found = Mapping[tuple[str, str], Mapping[int, Reached | None]]
 
 
-def _row(seeds: Mapping[int, Curve], key: tuple[str, str], found: Found, against: str) -> list[Value]:
+def _row(
+    seeds: Mapping[int, Curve], key: tuple[str, str], found: Found, against: str, accuracy: float
+) -> list[Value]:
     method, order = key
     best = number(*metrics.mean_and_sd(max(_scores(curve)) for curve in seeds.values()))
-    end = [best, Value(str(len(seeds)), len(seeds))]
     name = named(method, after="" if order == "given" else f" ({order})")
     own = {seed: one for seed, one in found[key].items() if one is not None}
+    end = [
+        best,
+        Value(str(len(seeds)), len(seeds)),
+        Value(f"{accuracy:.1f}", accuracy),
+        Value(str(len(own)), len(own)),
+        Value("at most" if _at_most(own) else ""),
+    ]
     if len(own) < len(seeds):
         how = "not reached" if not own else f"{len(own)} of {counted(len(seeds), 'seed')}"
-        return [name, Value(how), *[Value("-")] * (3 * len(COSTS)), *end]
+        return [name, Value(how), *[Value("-")] * (5 * len(COSTS)), *end]
     steps = fmean(one.steps for one in own.values())
     cells = [Value(f"{_at_most(own)}{steps:.0f}", steps)]
     others = found.get((against, order), {})
@@ -208,19 +227,21 @@ def _cost_cells(cost: str, own: Mapping[int, Reached], base: Mapping[int, Reache
     """The cost, as a multiple of the baseline's of the same seeds, and the interval of that."""
     spent, unit = _known(cost, own), 1e-12 if cost == "flops" else 1.0
     if spent is None:
-        return [Value("-")] * 3
+        return [Value("-")] * 5
     mean = unit * over_seeds(list(spent.values())).mean
     shown = Value(f"{_at_most(own)}{short(mean)}", mean)
     others = _known(cost, base)
     if others is None or others.keys() != spent.keys():
-        return [shown, Value("-"), Value("-")]
+        return [shown, *[Value("-")] * 4]
     ratio = over_seeds([spent[seed] / others[seed] for seed in spent])
     if own == base:
-        return [shown, _multiple("", ratio), Value("-")]
+        return [shown, _multiple("", ratio), *[Value("-")] * 3]
     bounds = _at_most(own), _at_most(base).replace("≤", "≥")
     if any(bounds):
-        return [shown, Value("-") if all(bounds) else _multiple("".join(bounds), ratio), Value("-")]
-    return [shown, _multiple("", ratio), Value(_interval(ratio))]
+        multiple = Value("-") if all(bounds) else _multiple("".join(bounds), ratio)
+        return [shown, multiple, *[Value("-")] * 3]
+    ends = [Value("-") if end is None else Value(f"{end:.2f}", end) for end in (ratio.low, ratio.high)]
+    return [shown, _multiple("", ratio), Value(_interval(ratio)), *ends]
 
 
 def _known(cost: str, found: Mapping[int, Reached]) -> dict[int, float] | None:

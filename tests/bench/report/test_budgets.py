@@ -1,5 +1,6 @@
 """Cost to equal quality, of runs whose curves are known."""
 
+import csv
 import io
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,21 @@ def test_the_cost_of_a_run_counts_alignment_probe_and_all_stages(curves: Any) ->
     (table,) = tables(collect(runs), "budgets")
     assert "The alignment, the same for all methods, is 1.00 TFLOP of each cost." in table.notes
     assert found["moextend"]["best"] == "50.0" and "flops_interval" not in found["moextend"]
+
+
+def test_csv_has_the_accuracy_and_which_costs_are_bounds(curves: Any) -> None:
+    runs = [run for seed in (0, 1) for run in curves("full-ft", {10: 40.0, 20: 60.0 + seed}, 1e11, seed)]
+    runs += [run for seed in (0, 1) for run in curves("lora", {10: 50.0, 20: 55.0 + seed}, 2e11, seed)]
+    runs += [run for seed in (0, 1) for run in curves("ewc", {10: 30.0, 20: 47.0 + 4 * seed}, 1e11, seed)]
+    text = render(tables(collect(runs), "budgets", accuracy=50.0), "csv")
+    found = {row["method"]: row for row in csv.DictReader(io.StringIO(text))}
+    assert {row["accuracy"] for row in found.values()} == {"50.0"}
+    assert [found[name]["reached"] for name in ("full-ft", "lora", "ewc")] == ["2", "2", "1"]
+    assert [found[name]["bound"] for name in ("full-ft", "lora", "ewc")] == ["", "at most", ""]
+    runs += [run for seed in (0, 1) for run in curves("lwf", {10: 40.0, 20: 55.0 + seed}, 2e11, seed)]
+    text = render(tables(collect(runs), "budgets", accuracy=50.0), "csv")
+    row = {row["method"]: row for row in csv.DictReader(io.StringIO(text))}["lwf"]
+    assert float(row["flops_ratio_low"]) < float(row["flops_ratio"]) < float(row["flops_ratio_high"])
 
 
 def test_what_is_not_reached_has_no_cost(curves: Any) -> None:
