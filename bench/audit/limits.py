@@ -63,7 +63,7 @@ OPTIONS = Limit(
 PROBE = Limit(
     "probe",
     5.0,
-    "a linear probe reads {:+.0f} points",
+    "a linear probe reads little ({:+.0f} points)",
     "points of a linear probe on the encoders' features above the majority answer; a model may read what a linear "
     "probe does not, and is not likely to learn much where it reads nothing",
 )

@@ -44,6 +44,7 @@ def audit(
     *,
     effect: float = EFFECT,
     limit: int = LIMIT,
+    scored: int | None = None,
     features: Sources | None = None,
     on_task: Callable[[str], None] = lambda name: None,
 ) -> Audit:
@@ -52,6 +53,7 @@ def audit(
     Args:
         effect: difference in points that a task should be able to show.
         limit: most items of a split that are read.
+        scored: number of the first test items of a task that are scored (`scoring.limit`); None: all.
         features: modality -> features of its media, for linear probes; None: no probes.
         on_task: called with the name of a task before it is audited.
     """
@@ -61,7 +63,11 @@ def audit(
         if task.kind == "text":
             found.append(_of_text(task, base))
         else:
-            found.append(audit_task(task, workspace, base, effect=effect, limit=limit, features=features))
+            found.append(
+                audit_task(
+                    task, workspace, base, effect=effect, limit=limit, scored=scored, features=features
+                )
+            )
     return Audit(sequence, effect, found, base.reason)
 
 

@@ -96,6 +96,7 @@ def audit_task(
     *,
     effect: float,
     limit: int,
+    scored: int | None = None,
     features: Sources | None = None,
 ) -> TaskAudit:
     """The audit of a task about media or of questions.
@@ -104,13 +105,18 @@ def audit_task(
 
     Args:
         limit: most items of a split that are read.
+        scored: number of the first test items that are scored (`scoring.limit`); None: all.
         features: modality -> features of its media, for linear probes; None: no probes.
     """
     notes: list[str] = []
     try:
         _refuse_download(task, workspace)
-        test = _sample(task, "test", workspace, limit, notes)
-        train = _sample(task, "train", workspace, limit, notes) if task.data and task.data.train else []
+        test = _sample(open_items(task, "test", workspace, scored, strict=False), task, "test", limit, notes)
+        train = list[Item]()
+        if task.data and task.data.train:
+            train = _sample(
+                open_items(task, "train", workspace, strict=False), task, "training", limit, notes
+            )
         found = _measured(task, train, test, base, effect)
         asked = features if features and not found["broken"] else {}
         probe = probe_level(task, train, test, asked)
@@ -136,9 +142,8 @@ def _refuse_download(task: TaskSpec, workspace: Path) -> None:
         )
 
 
-def _sample(task: TaskSpec, split: Any, workspace: Path, limit: int, notes: list[str]) -> list[Item]:
+def _sample(items: Sequence[Item], task: TaskSpec, split: str, limit: int, notes: list[str]) -> list[Item]:
     """Items of a split, evenly taken if there are more than `limit`."""
-    items = open_items(task, split, workspace, strict=False)
     step = -(-len(items) // limit)
     if step > 1:
         notes.append(f"{task.task}: 1 of {step} of the {len(items):,} {split} items was read (--limit)")

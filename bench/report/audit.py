@@ -29,6 +29,8 @@ COLUMNS = [
     Column("items_needed", "items needed", spread="", wide=True),
     Column("verdict", "verdict", numeric=False),
 ]
+TITLES = {column.key: column.title.removesuffix(" %") for column in COLUMNS} | {SMALL.name: "MDD"}
+"""Limit -> the title of its column."""
 PROBED = (
     "probe: score of linear probes on the features of the encoders, one for each form of question with 50 training "
     "questions."
@@ -49,7 +51,8 @@ def audit_tables(experiment: Experiment) -> list[Table]:
     config = first.config
     names = [*config.stages, *config.transfer, *config.retention]
     tasks = [config.task_spec(name) for name in names]
-    return [audit_table(audit(experiment.label, tasks, config.workspace, row_of(first.run)))]
+    scored = config.sequence["scoring"].get("limit")
+    return [audit_table(audit(experiment.label, tasks, config.workspace, row_of(first.run), scored=scored))]
 
 
 def audit_table(found: Audit) -> Table:
@@ -85,7 +88,7 @@ def audit_table(found: Audit) -> Table:
 
 def _limit_note(name: str, value: float, why: str, effect: float) -> str:
     limit = effect if name == SMALL.name else value
-    return f"limit of {name}: {limit:g}; {why}."
+    return f"limit of {TITLES.get(name, name)}: {limit:g}; {why}."
 
 
 def _row(task: TaskAudit, columns: Sequence[Column]) -> list[Value]:

@@ -168,7 +168,7 @@ def audit(
     console = Console(stderr=True, quiet=quiet or as_json, highlight=False, soft_wrap=True)
     row = base_row(sequence, workspace, runs or workspace / "runs", answer=base, console=console)
     found = audited(
-        sequence.sequence, tasks, workspace, row, effect=effect, limit=limit,
+        sequence.sequence, tasks, workspace, row, effect=effect, limit=limit, scored=sequence.scoring.limit,
         features=feature_sources(sequence.base, workspace) if probe else None,
         on_task=lambda task: console.print(f"auditing {task}", markup=False),
     )  # fmt: skip

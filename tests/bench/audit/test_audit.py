@@ -116,6 +116,7 @@ def audited(tmp_path: Path) -> Audit:
         *,
         scorer: str = "exact@1",
         features: Sources | None = None,
+        scored: int | None = None,
         **columns: str | None,
     ) -> TaskAudit:
         folder = tmp_path / "data"
@@ -129,7 +130,9 @@ def audited(tmp_path: Path) -> Audit:
             columns=Columns(**{**named, **columns}), prompt=mark + "{question}", scorer=scorer,
             path=tmp_path / "mine.yaml",
         )  # fmt: skip
-        return audit_task(task, tmp_path, BaseRow(), effect=5.0, limit=20_000, features=features)
+        return audit_task(
+            task, tmp_path, BaseRow(), effect=5.0, limit=20_000, scored=scored, features=features
+        )
 
     return run
 
@@ -148,6 +151,13 @@ def test_a_task_without_defects_is_sound(audited: Audit) -> None:
     found = audited(_plain(400, 1), _plain(2000, 2))
     assert found.verdict == "no finding" and (found.train, found.test) == (400, 2000)
     assert found.mdd is not None and found.mdd < 5
+
+
+def test_only_scored_test_items_are_audited(audited: Audit) -> None:
+    train, copied = _plain(400, 1), _plain(400, 1)
+    assert "duplicates" in limits(audited(train, [*_plain(2000, 2), *copied]))
+    found = audited(train, [*_plain(2000, 2), *copied], scored=2000)
+    assert (found.test, found.duplicates, found.verdict) == (2000, 0, "no finding")
 
 
 def test_common_answers_to_forms_of_questions_are_found(audited: Audit) -> None:
@@ -232,7 +242,9 @@ def test_images_that_training_shares_and_that_cannot_be_read_are_found(
         *rows([f"{seed}.png" for seed in range(10, 20)], "what color"),
         *rows(["again.jpg", "broken.png"], "what color"),
     ]
-    found = audited(train + rows(["missing.png"], "what color"), test + rows(["again.jpg"], "what shape"), image="i")
+    found = audited(
+        train + rows(["missing.png"], "what color"), test + rows(["again.jpg"], "what shape"), image="i"
+    )
     assert {"shared", "duplicates", "broken"} <= set(limits(found)), found.verdict
     assert found.shared == pytest.approx(100 * 2 / 13) and found.duplicates == pytest.approx(100 / 13)
     missing, damaged = found.broken
