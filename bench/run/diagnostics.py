@@ -77,7 +77,7 @@ class Diagnostics:
 
         The inputs are from learned tasks (not part of the task statistics), from later tasks, and from generic text.
         """
-        from moextend.extension.task_inference import TaskInference, prompts_of
+        from moextend.extension.task_inference import TaskInference, places, prompts_of
 
         self.context.method.select(model, learned[-1], learned)
         if not isinstance(model.choose, TaskInference):
@@ -85,7 +85,11 @@ class Diagnostics:
         shares = {}
         for name in [*self.context.config.stages, *([TEXT] if self.context.generic else [])]:
             rows = self._rows(name, "learn")
-            asked = prompts_of([rows[i] for i in range(0, len(rows), max(1, len(rows) // ASKED))][:ASKED])
+            used = (
+                set(places(len(self._rows(name, "held_out")), len(rows))) if name in learned else set[int]()
+            )
+            others = [i for i in range(len(rows)) if i not in used]
+            asked = prompts_of([rows[i] for i in others[:: max(1, len(others) // ASKED)]][:ASKED])
             if asked:
                 shares[name] = InferredTask(inputs=len(asked), reached=dict(model.choose.shares(asked)))
         promised = {name: known.rejected for name, known in model.choose.rule.thresholds.items()}

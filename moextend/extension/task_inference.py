@@ -157,9 +157,13 @@ def prompts_of(conversations: Sequence[Conversation]) -> list[Prompt]:
 
 def inputs_of(held_out: Sequence[Conversation], data: Sequence[Conversation]) -> list[Prompt]:
     """At most `INPUTS` prompts for `collect`: of held-out conversations, then of training data at even distances."""
-    first = list(held_out[:INPUTS])
-    count = min(INPUTS - len(first), len(data))
-    return prompts_of([*first, *(data[i * len(data) // count] for i in range(count))])
+    return prompts_of([*held_out[:INPUTS], *(data[place] for place in places(len(held_out), len(data)))])
+
+
+def places(held_out: int, data: int) -> list[int]:
+    """Places of the conversations that `inputs_of` takes from training data, of this many conversations."""
+    count = min(INPUTS - min(held_out, INPUTS), data)
+    return [i * data // count for i in range(count)]
 
 
 def accuracy(known: Mapping[str, TaskStatistics]) -> dict[str, float]:

@@ -412,3 +412,4 @@ def test_statistics_are_of_held_out_inputs_and_of_training_data_at_even_distance
     assert len(task_inference.inputs_of(rows(2, 0), rows(1, 10))) == 3
     assert len(task_inference.inputs_of(rows(7, 0), rows(1, 10))) == 5
     assert [prompt.text for prompt in task_inference.inputs_of(rows(2, 0), [])] == ["w0", "w1"]
+    assert task_inference.places(2, 9) == [0, 3, 6] and task_inference.places(7, 9) == []
