@@ -184,7 +184,7 @@ def _link(folder: Path) -> None:
 
 def _statistics(folder: Path) -> None:
     path = folder / task_inference.FILE
-    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1")
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\1\0\1")
 
 
 def _infinite(folder: Path) -> None:

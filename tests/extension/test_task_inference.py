@@ -362,7 +362,7 @@ class Noisy:
         return [x * (0.5 + features.mean(0)) for features in features_of(self.model, images)]
 
 
-def test_images_of_the_same_mean_are_told_apart_by_their_deviation(model: MultimodalLM) -> None:
+def test_images_of_the_same_mean_are_separated_by_their_deviation(model: MultimodalLM) -> None:
     model.modalities["image"].features = Noisy(model)
     dark = [Prompt("<image> w1", (picture(i, i, i),)) for i in range(40)]
     light = [Prompt("<image> w1", (picture(200 + i, 200 + i, 200 + i),)) for i in range(40)]
