@@ -23,6 +23,7 @@ import moextend
 from moextend import Conversation, MultimodalLM, Settings
 from moextend.errors import InputError
 from moextend.extension import router_memory
+from moextend.extension.retention import SampledLoss, output_loss, retention_loss
 from moextend.model.fingerprint import tensors_digest
 from moextend.moe.recipe import Mode
 from moextend.training import loop
@@ -36,9 +37,16 @@ DATA = [
 BASE: dict[str, Any] = {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "seed": 3, "checkpoint_steps": 2}
 JOBS: dict[str, dict[str, Any]] = {
     "accumulated": {"settings": BASE | {"gradient_accumulation": 3}, "stop": 7},
-    "paper": {"settings": BASE | {"gradient_checkpointing": True}, "mode": "paper", "memory": True},
-    "cached": {"settings": BASE | {"steps": 7, "cache_prefix": True}},  # two epochs and a third
-    "narrow": {"settings": BASE | {"bf16": True, "max_grad_norm": 0.1}, "dtype": "bfloat16"},
+    "paper": {"settings": BASE | {"gradient_checkpointing": True}, "mode": "paper", "memory": "memory"},
+    "cached": {
+        "settings": BASE | {"steps": 7, "cache_prefix": True},
+        "memory": "output",
+    },  # two epochs and a third
+    "narrow": {
+        "settings": BASE | {"bf16": True, "max_grad_norm": 0.1},
+        "dtype": "bfloat16",
+        "memory": "output",
+    },
 }
 """What is trained; `stop`: interrupted at that forward pass, then resumed."""
 
@@ -57,15 +65,22 @@ def learner(mode: Mode, dtype: str) -> MultimodalLM:
     return model
 
 
+def retention(model: MultimodalLM, kind: str | None) -> SampledLoss | None:
+    """A retention loss on router inputs of some data, or none."""
+    if kind is None:
+        return None
+    memory = router_memory.collect(model, DATA[:6], tokens=30, seed=0)
+    if kind == "output":
+        return output_loss(model, "a", memory, weight=1.0, sample=10, seed=0)
+    return retention_loss(model, "a", memory.router_inputs, margin=0.1, weight=1.0, sample=10, seed=0)
+
+
 def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str, Any]:
     """Trains once; the losses, the steps that were seen, and what the model is made of in and after training."""
     model = learner(job.get("mode", "exact"), job.get("dtype", "float32"))
     frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
     before, seen, passes, kinds = tensors_digest(frozen), [], [], set()
-    memory = (
-        router_memory.collect(model, DATA[:6], tokens=30, seed=0).router_inputs if job.get("memory") else {}
-    )
-    closed = memory and moextend.retention_loss(model, "a", memory, margin=0.1, weight=1.0, sample=10, seed=0)
+    loss = retention(model, job.get("memory"))
 
     class Spy(TokenTrainer):
         """Notes how the model was wrapped, and what is sharded."""
@@ -79,7 +94,7 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
         passes.append(1)
         if len(passes) == job.get("stop"):
             raise KeyboardInterrupt
-        return closed(batch, out) if closed else torch.zeros(())
+        return loss(batch, out) if loss else torch.zeros(())
 
     def attempt(model: MultimodalLM) -> Any:
         return moextend.train(
