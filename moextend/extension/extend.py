@@ -219,6 +219,8 @@ def _checked(
     check_tracker(chosen.report_to)
     coactive = coactive_of(model, recipe)
     earlier = [_folder_of(model, other) for other in coactive] if recipe.keeps_router_inputs else []
+    if recipe.retention == "output":
+        router_memory.check_sizes(earlier)
     steps = recipe.probe_steps if recipe.layers == "probe" else 0
     content = resuming.learned_name(learned, chosen, at_least=steps)
     return _Call(name, folder, recipe, chosen, learned, held, generic, seed, coactive, earlier, content)

@@ -89,6 +89,8 @@ def learn(
     activate_again = attach.activation(model.lm)
     known = name in attach.scope_of(model.lm).known
     check_extensible(model.lm)
+    if recipe.retention == "output":
+        router_memory.check_sizes(earlier)
     try:
         attach.activate(model.lm, coactive)
         probe = _kept_probe(folder) or probed(model, recipe, held_out, loop, batch_size)
@@ -193,13 +195,6 @@ def _memory(
     if not recipe.keeps_router_inputs:
         return Memory()
     memories = [router_memory.read(folder) for folder in earlier]
-    for folder, memory in zip(earlier, memories, strict=True):
-        if recipe.retention == "output" and not memory.sizes:
-            raise InputError(
-                "has no sizes of outputs: it was kept by version 0.1.0.",
-                where=str(folder / router_memory.FILE),
-                hint="Set retention='memory', or make that extension again.",
-            )
     if generic:
         known = router_memory.collect(model, generic, recipe.memory_tokens, seed, batch_size=batch_size)
         memories.insert(0, known)

@@ -130,8 +130,12 @@ def output_loss(
     sites, device = sites_of(model, name), model.device
     if any(cast(Scope, site.router.ext_scope).mode != "exact" for site in sites):
         raise InputError("retention 'output' needs routing 'exact'.", hint="Use retention 'memory'.")
-    if any(site.layer not in memory.sizes for site in sites):
-        raise InputError("the router-input memory has no sizes of outputs.", hint="Use retention 'memory'.")
+    lacking = [site.layer for site in sites if site.layer not in memory.sizes]
+    if lacking:
+        raise InputError(
+            f"the router-input memory has no sizes of outputs of MoE layers {', '.join(map(str, lacking))}.",
+            hint="Use retention 'memory'.",
+        )
     generator = torch.Generator().manual_seed(seed)
     kept = {
         site.layer: (

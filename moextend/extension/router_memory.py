@@ -5,6 +5,7 @@ Losses on them keep new experts from acting on earlier data (moextend/extension/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from moextend.data.conversations import Conversation
+from moextend.errors import InputError
 from moextend.extension.probe import watched
 from moextend.model.batches import Collator
 from moextend.model.multimodal import MultimodalLM
@@ -144,7 +146,29 @@ def write(memory: Memory, folder: Path) -> None:
 
 def read(folder: Path) -> Memory:
     """Memory from the folder of an extension; InputError if the file is missing or damaged."""
-    return Memory.of(read_tensors(folder / FILE))
+    tensors = read_tensors(folder / FILE)
+    known = all(re.fullmatch(r"\d+(\.size|\.experts)?", name) for name in tensors)
+    found = Memory.of(tensors) if known else Memory()
+    rows = {layer: len(x) for layer, x in found.router_inputs.items() if x.dim() == 2 and len(x)}
+    layers = [*found.router_inputs.items(), *found.sizes.items(), *found.expert_inputs.items()]
+    if not known or not all(rows.get(layer) == len(x) for layer, x in layers):
+        raise InputError(
+            "is not a router-input memory of this version.",
+            where=str(folder / FILE),
+            hint="Copy the folder again, or make the extension again.",
+        )
+    return found
+
+
+def check_sizes(folders: Sequence[Path]) -> None:
+    """Raises InputError if the memory in one of the folders has no sizes of outputs."""
+    for folder in folders:
+        if not read(folder).sizes:
+            raise InputError(
+                "has no sizes of outputs: it was kept by version 0.1.0.",
+                where=str(folder / FILE),
+                hint="Set retention='memory', or make that extension again.",
+            )
 
 
 def join(memories: Sequence[Memory]) -> Memory:

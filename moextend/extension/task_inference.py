@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 FILE = "task_statistics.safetensors"
 TESTED = 256
-"""Prompts at most that only set the thresholds."""
+"""Prompts of an extension at most that only set the thresholds."""
 INPUTS = 1792
 """Prompts of an extension at most; the others than `TESTED` determine mean and scatter."""
 FORMER_FILE = "recogniser.safetensors"
@@ -130,12 +130,14 @@ def _seen(
 def collect(model: MultimodalLM, prompts: Sequence[Prompt], *, tested: int = TESTED) -> TaskStatistics:
     """Statistics of an extension's training prompts, of those with the most common modalities.
 
-    The first `tested` prompts (half of all at most) only set the thresholds.
+    `tested` of them (half of all at most) only set the thresholds. They are drawn at random, with the same draw every
+    time: a threshold holds only for inputs that are distributed as these, and data may be sorted.
     """
     kinds = [kind_of(prompt) for prompt in prompts]
     kind = Counter(kinds).most_common(1)[0][0]
     x = features(model, [prompt for prompt, own in zip(prompts, kinds, strict=True) if own == kind], kind)
     tested = min(tested, len(x) // 2)
+    x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
     sample, x = x[:tested], x[tested:].double()
     deviation = x - x.mean(0)
     scatter = (deviation.T @ deviation).float()
@@ -156,14 +158,19 @@ def prompts_of(conversations: Sequence[Conversation]) -> list[Prompt]:
 
 
 def inputs_of(held_out: Sequence[Conversation], data: Sequence[Conversation]) -> list[Prompt]:
-    """At most `INPUTS` prompts for `collect`: of held-out conversations, then of training data at even distances."""
-    return prompts_of([*held_out[:INPUTS], *(data[place] for place in places(len(held_out), len(data)))])
+    """At most `INPUTS` prompts for `collect`: of held-out conversations, then of training data, at even distances."""
+    first = (held_out[place] for place in evenly(min(INPUTS, len(held_out)), len(held_out)))
+    return prompts_of([*first, *(data[place] for place in places(len(held_out), len(data)))])
 
 
 def places(held_out: int, data: int) -> list[int]:
     """Places of the conversations that `inputs_of` takes from training data, of this many conversations."""
-    count = min(INPUTS - min(held_out, INPUTS), data)
-    return [i * data // count for i in range(count)]
+    return evenly(min(INPUTS - min(held_out, INPUTS), data), data)
+
+
+def evenly(count: int, total: int) -> list[int]:
+    """`count` of `total` places, at even distances."""
+    return [i * total // count for i in range(count)]
 
 
 def accuracy(known: Mapping[str, TaskStatistics]) -> dict[str, float]:

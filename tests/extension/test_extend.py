@@ -171,7 +171,7 @@ def test_scope_all_is_made_with_the_active_ones(model: MultimodalLM, tmp_path: P
     router_memory.write(Memory(kept.router_inputs), tmp_path / "b")
     with pytest.raises(InputError, match=r"b/memory.*kept by version 0\.1\.0\. Set retention='memory'"):
         extend(model, "d", DATA, folder=tmp_path / "d", **how)
-    extend(model, "d", DATA, folder=tmp_path / "other", retention="memory", **how)
+    extend(model, "d", DATA, folder=tmp_path / "d", retention="memory", **how)
     moextend.detach(model.lm, "d")
     own = extend(model, "c", DATA, folder=tmp_path / "c", scope="own", layers="first", settings=SHORT)
     assert own.coactive == ()

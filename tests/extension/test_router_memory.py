@@ -29,6 +29,7 @@ from moextend.model.batches import Collator
 from moextend.model.generation import Prompt, generate
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
+from moextend.training.checkpoint import write_tensors
 from tests.moe.test_routing import shake
 from tests.toys import picture
 
@@ -62,7 +63,7 @@ def test_a_memory_without_sizes_joins_others(model: MultimodalLM) -> None:
     joined = router_memory.join([kept, Memory(kept.router_inputs)])
     assert set(joined.tensors()) == {*"012"} and len(joined.router_inputs[1]) == 60
     attach(model.lm, "a", {0: [1]})
-    with pytest.raises(InputError, match=r"no sizes of outputs\. Use retention 'memory'"):
+    with pytest.raises(InputError, match=r"no sizes of outputs of MoE layers 0\. Use retention"):
         output_loss(model, "a", joined, weight=1.0, sample=5, seed=0)
 
 
@@ -200,3 +201,23 @@ def test_the_output_loss_needs_exact_routing(model: MultimodalLM, mode: Mode) ->
     attach(model.lm, "a", {0: [1]}, mode=mode)
     with pytest.raises(InputError, match="retention 'output' needs routing 'exact'"):
         output_loss(model, "a", Memory(), weight=1.0, sample=5, seed=0)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"0": torch.ones(3, 2), "0.other": torch.ones(3)},
+        {"layer": torch.ones(3, 2)},
+        {"0": torch.ones(3, 2), "0.size": torch.ones(2)},
+        {"0": torch.ones(3, 2), "1.size": torch.ones(3)},
+        {"0": torch.ones(3, 2), "0.experts": torch.ones(4, 2)},
+        {"0": torch.ones(0, 2)},
+        {"0": torch.ones(3)},
+    ],
+)
+def test_another_file_is_refused(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    write_tensors(tmp_path / router_memory.FILE, tensors)
+    with pytest.raises(
+        InputError, match=r"memory\.safetensors: is not a router-input memory of this version"
+    ):
+        router_memory.read(tmp_path)

@@ -410,6 +410,19 @@ def test_statistics_are_of_held_out_inputs_and_of_training_data_at_even_distance
     found = [prompt.text for prompt in task_inference.inputs_of(rows(2, 0), rows(9, 10))]
     assert found == ["w0", "w1", "w10", "w13", "w16"]
     assert len(task_inference.inputs_of(rows(2, 0), rows(1, 10))) == 3
-    assert len(task_inference.inputs_of(rows(7, 0), rows(1, 10))) == 5
+    assert [prompt.text for prompt in task_inference.inputs_of(rows(7, 0), rows(1, 10))] == [
+        "w0", "w1", "w2", "w4", "w5"
+    ]  # fmt: skip
     assert [prompt.text for prompt in task_inference.inputs_of(rows(2, 0), [])] == ["w0", "w1"]
     assert task_inference.places(2, 9) == [0, 3, 6] and task_inference.places(7, 9) == []
+
+
+def test_thresholds_hold_for_data_that_are_sorted(model: MultimodalLM) -> None:
+    shades = [Prompt(f"<image> w1 w{i % 5 + 3}", (picture(i // 2, i // 3, i // 4),)) for i in range(500)]
+    task = task_inference.collect(model, shades, tested=120)
+    again = task_inference.collect(model, shades, tested=120)
+    assert torch.equal(task.sample, again.sample)
+    every = task_inference.features(model, shades, IMAGES)[:, 32]
+    drawn = task.sample[:, 32].sort().values
+    assert float((drawn.quantile(0.25) - every.quantile(0.25)).abs()) < 0.2 * float(every.max() - every.min())
+    assert float((drawn.quantile(0.75) - every.quantile(0.75)).abs()) < 0.2 * float(every.max() - every.min())
