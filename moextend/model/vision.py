@@ -41,7 +41,8 @@ class VisionEncoder(nn.Module):
         distinct = {id(image): image for image in images}  # a FeatureStore fills batches up with one image
         pixels = {key: self.preprocess(image.open()) for key, image in distinct.items()}
         batch = torch.stack([pixels[id(image)] for image in images])
-        return self._patches(batch.to(next(self.tower.parameters()).device))
+        weight = next(self.tower.parameters())
+        return self._patches(batch.to(weight.device, weight.dtype))
 
     def tokens_of(self, image: ImageRef) -> int:
         """Number of tokens of an image: that of all images."""

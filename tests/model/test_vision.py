@@ -33,6 +33,14 @@ def test_the_shipped_encoder_sees_nine_patches() -> None:
     assert encoder.fingerprint() == load_encoder("tiny").fingerprint()
 
 
+def test_an_encoder_of_bfloat16_sees_nearly_the_same() -> None:
+    encoder = load_encoder("tiny")
+    wanted = encoder([picture(9)])
+    found = encoder.to(torch.bfloat16)([picture(9)])
+    assert found.dtype == torch.float32 and not torch.equal(found, wanted)
+    assert torch.cosine_similarity(found, wanted, dim=-1).min() > 0.999
+
+
 def test_an_unknown_encoder_is_refused() -> None:
     with pytest.raises(InputError, match="no vision encoder 'ViT-Q/openai'"):
         load_encoder("ViT-Q/openai")
