@@ -18,7 +18,10 @@ def write(workspace: Path, **changes: Any) -> None:
     found = yaml.safe_load((content.package_folder("registry") / "tiny.yaml").read_text())
     path = workspace / "registry" / "mine.yaml"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(yaml.safe_dump({**found, "sequence": "mine", **changes}))
+    settings = {"moextend": {"layers": "all", "width": 1, "learning_rate": 0.005}}
+    path.write_text(
+        yaml.safe_dump({**found, "sequence": "mine", "settings": settings, "tuned": {}, **changes})
+    )
 
 
 def config_of(workspace: Path, method: str) -> Any:
