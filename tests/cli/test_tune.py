@@ -11,6 +11,7 @@ from moextend.bench.sequence import read_sequence
 from moextend.util import content
 from tests.cli.conftest import Cli
 
+PACKAGED = content.package_folder("registry") / "tiny.yaml"
 TUNE = ("bench", "tune", "tiny", "-m", "lora", "--budget", "1")
 
 
@@ -59,15 +60,13 @@ def test_a_method_with_a_failed_trial_is_not_chosen(cli: Cli, tmp_path: Path) ->
     assert found.code == 1
     assert "the loss is not finite" in found.err
     assert "Not chosen yet, as trials are not done: full-ft." in found.err
-    assert [*read_sequence(tmp_path / "registry" / "tiny.yaml").tuned] == ["lora"]
+    tuned = read_sequence(tmp_path / "registry" / "tiny.yaml").tuned
+    assert tuned["lora"].trials == 1 and tuned["full-ft"] == read_sequence(PACKAGED).tuned["full-ft"]
 
 
 def test_a_file_of_ones_own_is_written_where_it_is(cli: Cli, tmp_path: Path) -> None:
-    text = (
-        (content.package_folder("registry") / "tiny.yaml")
-        .read_text()
-        .replace("sequence: tiny", "sequence: own")
-    )
+    text = PACKAGED.read_text().replace("sequence: tiny", "sequence: own")
+    text = text[: text.index("tuned:\n")]
     (tmp_path / "own.yaml").write_text(text)
     assert cli("bench", "tune", "own.yaml", *TUNE[3:]).code == 0
     assert (
@@ -88,5 +87,6 @@ def test_a_copy_keeps_the_sequence_and_what_was_tuned_before(cli: Cli, tmp_path:
     path = tmp_path / "registry" / "fair.yaml"
     assert not (tmp_path / "registry" / "tiny.yaml").exists()
     found = yaml.safe_load(path.read_text())
-    assert found["sequence"] == "fair" and [*found["tuned"]] == ["lora", "ewc"]
+    assert found["sequence"] == "fair"
+    assert [*found["tuned"]] == [*read_sequence(PACKAGED).tuned, "lora", "ewc"]
     assert path.read_text().startswith("# The embedded default")

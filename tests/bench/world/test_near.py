@@ -29,7 +29,7 @@ def test_every_kind_of_input_changes_what_it_says_and_nothing_else() -> None:
 
 
 def test_inputs_of_far_domains_are_separated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near, "HELD_OUT", 200)
+    monkeypatch.setattr(near, "INPUTS", 200)
     stages = ("night-looking", "pastel-looking")
     shares = near.separated(moextend.load("tiny", vision="tiny"), stages, 40)
     assert list(shares) == list(stages)
