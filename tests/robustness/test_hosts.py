@@ -63,9 +63,10 @@ def works(folder: Path, host: Host) -> bool:
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """All files of the run, with their times."""
+    """All files of the run, with their times; no temporary file that a process opened and left empty when it ended."""
     paths = [path for path in sorted((folder / RUN).rglob("*")) if path.is_file()]
-    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+    found = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+    return {str(path): kept for path, kept in found.items() if kept[1] or not path.name.startswith(".")}
 
 
 def test_two_hosts_that_start_one_run_at_once(pair: tuple[Host, Host], tmp_path: Path) -> None:
