@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from moextend.bench.methods import Method
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.models import asked_for, learning_data
 from moextend.bench.run.records import Inferred, InferredTask, RoutingReport, StageCost, TaskRouting
 from moextend.bench.run.rundir import ROUTING
-from moextend.bench.run.stage_data import stage_seed
+from moextend.bench.run.stage_data import StageData, stage_seed
 from moextend.bench.score import evaluate
 from moextend.errors import InputError
 from moextend.util import processes
@@ -84,29 +84,23 @@ class Diagnostics:
             return None
         shares = {}
         for name in [*self.context.config.stages, *([TEXT] if self.context.generic else [])]:
-            rows = self._rows(name, "learn")
-            used = (
-                set(places(len(self._rows(name, "held_out")), len(rows))) if name in learned else set[int]()
-            )
-            others = [i for i in range(len(rows)) if i not in used]
-            asked = prompts_of([rows[i] for i in others[:: max(1, len(others) // ASKED)]][:ASKED])
+            data = self._data(name)
+            used = set(places(len(data.held_out), len(data.learn))) if name in learned else set[int]()
+            others = [i for i in range(len(data.learn)) if i not in used]
+            asked = prompts_of([data.learn[i] for i in others[:: max(1, len(others) // ASKED)]][:ASKED])
             if asked:
                 shares[name] = InferredTask(inputs=len(asked), reached=dict(model.choose.shares(asked)))
         promised = {name: known.rejected for name, known in model.choose.rule.thresholds.items()}
         return Inferred(rejected=promised, tasks=shares)
 
-    def _rows(self, name: str, part: Literal["learn", "held_out"]) -> Sequence[Conversation]:
+    def _data(self, name: str) -> StageData:
         if name == TEXT:
-            generic: Sequence[Conversation] = self.context.generic
-            return generic
-        found: Sequence[Conversation] = getattr(
-            learning_data(self.context, [name], stage_seed(self.context.config.seed, name)), part
-        )
-        return found
+            return StageData(self.context.generic, self.context.generic)
+        return learning_data(self.context, [name], stage_seed(self.context.config.seed, name))
 
     def _sample(self, name: str) -> list[Conversation]:
         if name not in self._samples:
-            rows = self._rows(name, "held_out")
+            rows = self._data(name).held_out
             step = max(1, len(rows) // SAMPLE)
             self._samples[name] = [rows[place] for place in range(0, len(rows), step)][:SAMPLE]
         return self._samples[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -49,6 +49,36 @@ def sites_of(model: MultimodalLM, name: str) -> list[Site]:
     return [site for site in find_sites(model.lm) if name in getattr(site.router, "ext_parts", {})]
 
 
+def sampled_loss(
+    model: MultimodalLM,
+    name: str,
+    memory: RouterInputs,
+    term: Callable[[Site, Tensor], Tensor],
+    *,
+    weight: float,
+    sample: int,
+    seed: int,
+) -> SampledLoss:
+    """``weight`` times the mean of a term over the MoE blocks with new experts of extension `name`.
+
+    Args:
+        term: (block, places [S] of kept inputs in its memory) -> a mean over them. Every step draws `sample` places, or
+            as many as there are.
+    """
+    sites, device = sites_of(model, name), model.device
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+        total = torch.zeros((), device=device)
+        for site in sites:
+            count = len(memory[site.layer])
+            own = term(site, torch.randint(count, (min(sample, count),), generator=generator).to(device))
+            total = total.to(own.device) + own
+        return weight * total / len(sites)
+
+    return SampledLoss(loss, generator)
+
+
 def retention_loss(
     model: MultimodalLM,
     name: str,
@@ -69,25 +99,18 @@ def retention_loss(
     Raises:
         InputError: `paper` routing with a router that does not choose by its logits alone.
     """
-    sites = sites_of(model, name)
-    generator = torch.Generator().manual_seed(seed)
-    device = model.device
+    sites, device = sites_of(model, name), model.device
     kept = {site.layer: memory[site.layer].to(device) for site in sites}
     thresholds = {site.layer: _thresholds(site, name, kept[site.layer]) for site in sites}
 
-    def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
-        total = torch.zeros((), device=device)
-        for site in sites:
-            x = kept[site.layer]
-            rows = torch.randint(len(x), (min(sample, len(x)),), generator=generator).to(device)
-            part = cast(RouterPart, cast(Any, site.router).ext_parts[name])
-            home = part.rows.device  # training may have moved the model
-            seen = features(site.router, x[rows]).to(home)
-            excess = part(seen) - thresholds[site.layer][rows].to(home) + margin
-            total = total.to(home) + excess.clamp_min(0).mean()
-        return weight * total / len(sites)
+    def excess(site: Site, rows: Tensor) -> Tensor:
+        part = cast(RouterPart, cast(Any, site.router).ext_parts[name])
+        home = part.rows.device  # training may have moved the model
+        seen = features(site.router, kept[site.layer][rows]).to(home)
+        logits: Tensor = part(seen)
+        return (logits - thresholds[site.layer][rows].to(home) + margin).clamp_min(0).mean()
 
-    return SampledLoss(loss, generator)
+    return sampled_loss(model, name, memory, excess, weight=weight, sample=sample, seed=seed)
 
 
 @torch.no_grad()
@@ -136,7 +159,6 @@ def output_loss(
             f"the router-input memory has no sizes of outputs of MoE layers {', '.join(map(str, lacking))}.",
             hint="Use retention 'memory'.",
         )
-    generator = torch.Generator().manual_seed(seed)
     kept = {
         site.layer: (
             memory.router_inputs[site.layer].to(device),
@@ -146,16 +168,12 @@ def output_loss(
         for site in sites
     }
 
-    def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
-        total = torch.zeros((), device=device)
-        for site in sites:
-            x, read, sizes = kept[site.layer]
-            rows = torch.randint(len(x), (min(sample, len(x)),), generator=generator).to(device)
-            change = _added(site, name, x[rows], read[rows]).float().square().sum(-1)
-            total = total.to(change.device) + (change / sizes[rows].to(change.device)).mean()
-        return weight * total / len(sites)
+    def change(site: Site, rows: Tensor) -> Tensor:
+        x, read, sizes = kept[site.layer]
+        added = _added(site, name, x[rows], read[rows]).float().square().sum(-1)
+        return (added / sizes[rows].to(added.device)).mean()
 
-    return SampledLoss(loss, generator)
+    return sampled_loss(model, name, memory.router_inputs, change, weight=weight, sample=sample, seed=seed)
 
 
 def _sizes(sizes: Tensor) -> Tensor:

@@ -178,6 +178,11 @@ def test_the_output_loss_is_the_relative_change_of_the_blocks(model: MultimodalL
     gradients = {name: p.grad for name, p in new_parameters(model.lm, "b").items()}
     assert all(grad is not None and bool(grad.any()) for grad in gradients.values()), gradients
     assert all(p.grad is None for p in new_parameters(model.lm, "a").values())
+    with torch.no_grad():
+        for name, parameter in new_parameters(model.lm, "b").items():
+            if name.endswith("bias"):
+                parameter.fill_(-1000.0)
+    assert float(loss({}, {})) == 0, "closed gates add nothing"
 
 
 def test_a_trained_output_loss_leaves_kept_tokens_as_they_are(model: MultimodalLM, tmp_path: Path) -> None:

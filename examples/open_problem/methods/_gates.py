@@ -6,16 +6,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from moextend.extension.retention import sites_of
 from moextend.moe.families import rows_of
-from moextend.moe.sites import Site, find_sites
+from moextend.moe.sites import Site
 from moextend.moe.slot_routing import Switch
 
 
 def parts_of(model: Any, name: str) -> Iterator[tuple[Site, Any]]:
     """Each MoE block with a part of extension `name`, and its router part."""
-    for site in find_sites(model.lm):
-        if name in getattr(site.router, "ext_parts", {}):
-            yield site, site.router.ext_parts[name]
+    return ((site, site.router.ext_parts[name]) for site in sites_of(model, name))
 
 
 class Gates:

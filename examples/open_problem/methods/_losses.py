@@ -1,15 +1,13 @@
-"""Losses on kept router inputs of earlier data, and losses beside them."""
+"""Losses on kept router inputs of earlier data, and losses that are added to them."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from moextend.extension.retention import SampledLoss
+from moextend.extension.retention import SampledLoss, sampled_loss
 from moextend.extension.router_memory import RouterInputs
 from moextend.moe.sites import Site
-
-from ._gates import parts_of
 
 
 class AddedLoss:
@@ -45,18 +43,12 @@ def sampled(
     model: Any, name: str, kept: RouterInputs, term: Term, *, weight: float, sample: int, seed: int
 ) -> SampledLoss:
     """``weight`` times the mean of `term` over the blocks of extension `name`; a step draws `sample` inputs a block."""
-    blocks = list(parts_of(model, name))
-    generator = torch.Generator().manual_seed(seed)
 
-    def loss(batch: Any, out: Any) -> torch.Tensor:
-        terms = []
-        for site, part in blocks:
-            x = kept[site.layer]
-            places = torch.randint(len(x), (min(sample, len(x)),), generator=generator)
-            terms.append(term(site, part, x[places].to(part.rows.device), places))
-        return weight * torch.stack(terms).mean()
+    def own(site: Site, places: torch.Tensor) -> torch.Tensor:
+        part: Any = site.router.ext_parts[name]
+        return term(site, part, kept[site.layer].to(places.device)[places], places)
 
-    return SampledLoss(loss, generator)
+    return sampled_loss(model, name, kept, own, weight=weight, sample=sample, seed=seed)
 
 
 def excess(margin: float) -> Term:
