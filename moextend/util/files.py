@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import os
+import secrets
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -97,10 +99,9 @@ def atomic(path: Path, *, synced: bool = True) -> Iterator[Path]:
     may_change(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _hidden(path)
         try:
+            temporary.touch(0o600, exist_ok=False)
             yield temporary
             if synced:
                 with temporary.open("rb+") as file:
@@ -109,7 +110,16 @@ def atomic(path: Path, *, synced: bool = True) -> Iterator[Path]:
             may_change(path)
             temporary.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            try:
+                temporary.unlink(missing_ok=True)
+            except KeyboardInterrupt:
+                temporary.unlink(missing_ok=True)
+                raise
+
+
+def _hidden(path: Path) -> Path:
+    """A new name next to `path`. It is known before the file is made: an interrupt in between leaves nothing."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
 def check_new(folder: Path) -> None:
@@ -130,12 +140,20 @@ def new_folder(folder: Path) -> Iterator[Path]:
     may_change(folder)
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            made = Path(temporary) / folder.name
+        temporary = _hidden(folder)
+        try:
+            temporary.mkdir(0o700)
+            made = temporary / folder.name
             made.mkdir()
             yield made
             may_change(folder)
             made.replace(folder)
+        finally:
+            try:
+                shutil.rmtree(temporary, ignore_errors=True)
+            except BaseException:  # after an interrupt it may fail by its own, as it closes a folder twice
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
 
 
 def _umask() -> int:
