@@ -19,7 +19,7 @@ from pydantic import (
 
 from moextend.bench.scoring import Scoring as Scoring
 from moextend.bench.task import NAME, TaskSpec, find_task, put_by_hand
-from moextend.bench.tuned import FORMER, Source, Tuned, source_of, with_tuned
+from moextend.bench.tuned import FORMER, VALIDATION, Source, Tuned, chosen_for, stated_source, with_tuned
 from moextend.errors import InputError, SpecError
 from moextend.training.settings import Seed, Steps, Training
 from moextend.util import content, files, spec
@@ -210,9 +210,13 @@ class SequenceSpec(Spec):
     settings: dict[str, dict[str, str | int | float | bool | list[str]]] = {}
     """Settings of a method in this sequence, e.g. its learning rate."""
     tuned_on: Annotated[Source | None, BeforeValidator(lambda word: FORMER.get(str(word), word))] = None
-    """Source of the settings of this sequence, except those under `tuned`. Null: not stated."""
+    """Source of the settings of this sequence, except tuned ones. Null: not stated."""
     tuned: dict[str, Tuned] = unset({})
     """Method, as in `methods` -> the settings that `bench tune` chose for it; they override `settings`."""
+    tuned_from: str | None = unset(None)
+    """Another sequence. What is under its `tuned` holds for methods that this one does not tune itself."""
+    inherited: dict[str, Tuned] = Field({}, exclude=True)
+    """Not written by hand: `tuned` of that sequence."""
     path: Path | None = Field(None, exclude=True)
     """File of the spec."""
 
@@ -228,12 +232,22 @@ class SequenceSpec(Spec):
 
     def settings_for(self, method: str) -> dict[str, dict[str, Any]]:
         """Name of a method -> its settings, with what was tuned for `method`, as in `methods`."""
-        return with_tuned(method, self.settings, self.tuned)
+        return with_tuned(method, self.settings, self._tuned(method)[0])
 
     def source_of(self, method: str) -> str | None:
         """Source of the settings of `method`, as in `methods`; None if it is not stated."""
+        entry, source = self._tuned(method)
         listed = method in self.methods
-        return source_of(method, self.settings, self.tuned, self.tuned_on, listed=listed)
+        return source if entry else stated_source(method, self.settings, self.tuned_on, listed=listed)
+
+    def _tuned(self, method: str) -> tuple[Tuned | None, str | None]:
+        """What was tuned for a method, here or else elsewhere, and its source if nothing else is set."""
+        entry, exact = chosen_for(method, self.tuned)
+        source = VALIDATION
+        if entry is None:
+            entry, exact = chosen_for(method, self.inherited)
+            source = f"{VALIDATION} of {self.tuned_from}"
+        return entry, source if exact else None
 
     @property
     def alignments(self) -> tuple[Align, ...]:
@@ -275,6 +289,10 @@ def read_sequence(path: Path) -> SequenceSpec:
             where=f"{path}: sequence",
             hint="Give both the same name.",
         )
+    if sequence.inherited:
+        raise SpecError(
+            "is not written by hand.", where=f"{path}: inherited", hint="Name a sequence: tuned_from: NAME."
+        )
     sequence = sequence.model_copy(update={"stages": _numbered(sequence.stages, path)})
     seen = [stage.task for stage in sequence.stages]
     for key, name in [
@@ -307,8 +325,15 @@ def _numbered(stages: Sequence[Stage], path: Path) -> list[Stage]:
 
 
 def find_sequence(name: str, workspace: Path) -> SequenceSpec:
-    """Sequence `name` of the workspace or the package."""
-    return read_sequence(content.find("registry", name, workspace))
+    """Sequence `name` of the workspace or the package, with what was tuned on the one that `tuned_from` names."""
+    sequence = read_sequence(content.find("registry", name, workspace))
+    if sequence.tuned_from is None:
+        return sequence
+    where = f"{sequence.path}: tuned_from"
+    if sequence.tuned_from == sequence.sequence:
+        raise SpecError("names this sequence.", where=where, hint="Name another one, or leave it out.")
+    other = read_sequence(content.find("registry", sequence.tuned_from, workspace, where=where))
+    return sequence.model_copy(update={"inherited": other.tuned})
 
 
 def stage_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:

@@ -14,6 +14,8 @@ Source = Literal["validation items", "published", "default", "test items"]
 chosen for this sequence. test items: chosen on items that are scored, which favours methods with more choices."""
 FORMER = {"scored items": "test items", "other items": "validation items"}
 """Words of early versions -> source."""
+VALIDATION: Source = "validation items"
+"""Source of what `bench tune` chose; with " of NAME" where it was chosen on another sequence."""
 NO_SETTINGS = "no settings"
 """Source of a method that has nothing to set, such as the base."""
 
@@ -75,28 +77,24 @@ def chosen_for(text: str, tuned: Mapping[str, T]) -> tuple[T | None, bool]:
 
 
 def with_tuned(
-    text: str, settings: Mapping[str, Mapping[str, Any]], tuned: Mapping[str, Tuned]
+    text: str, settings: Mapping[str, Mapping[str, Any]], entry: Tuned | None
 ) -> dict[str, dict[str, Any]]:
-    """The settings of a sequence for a method: those under `settings`, overridden by what was tuned."""
+    """The settings of a sequence for a method: those under `settings`, overridden by the tuned `entry`."""
     name, _ = base_spec(text)
-    entry, _ = chosen_for(text, tuned)
     found = {other: dict(own) for other, own in settings.items()}
     return {**found, name: {**found.get(name, {}), **entry.settings}} if entry else found
 
 
-def source_of(
-    text: str, settings: Mapping[str, Any], tuned: Mapping[str, Tuned], stated: Source | None, *, listed: bool
+def stated_source(
+    text: str, settings: Mapping[str, Any], stated: Source | None, *, listed: bool
 ) -> str | None:
-    """Source of the settings of a method; None if it is not stated.
+    """Source of the settings of a method that is not tuned; None if it is not stated.
 
     Args:
-        stated: what the sequence states of everything that is not in its `tuned`.
+        stated: what the sequence states of everything that is not tuned.
         listed: whether the sequence has the method with these settings in its `methods`.
     """
     name, own = base_spec(text)
-    entry, exact = chosen_for(text, tuned)
-    if entry is not None:
-        return "validation items" if exact else None
     if stated == "test items" or (stated and (listed or not own)):
         return stated
     return None if own or name in settings or stated else "default"

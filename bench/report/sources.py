@@ -8,19 +8,13 @@ from dataclasses import replace
 from moextend.bench import methods
 from moextend.bench.report.collect import Experiment, Result
 from moextend.bench.report.table import Column, Table, Value, text
-from moextend.bench.tuned import NO_SETTINGS
+from moextend.bench.tuned import NO_SETTINGS, VALIDATION
 
 ON_TEST = "‡"
 """Stands behind a method whose settings were chosen on test items."""
 NOT_STATED = "not stated"
-WORDS = {
-    "test items": f"{ON_TEST} tuned on test items",
-    NOT_STATED: NOT_STATED,
-    "default": "default",
-    "published": "published",
-    "validation items": "tuned on validation items",
-}
-"""Source -> how a note names it, the least favourable first."""
+RANK = ["test items", NOT_STATED, "default", "published", VALIDATION, NO_SETTINGS]
+"""Sources, the least favourable first."""
 
 
 def source(result: Result) -> str:
@@ -32,11 +26,10 @@ def source(result: Result) -> str:
 
 def sources(experiments: Sequence[Experiment]) -> dict[str, str]:
     """Method -> source of its settings, of its runs the least favourable; empty if no run states one."""
-    rank = [*WORDS, NO_SETTINGS]
     found: dict[str, str] = {}
     for result in (result for experiment in experiments for result in experiment.results):
         own, method = source(result), result.config.method
-        found[method] = min(own, found.get(method, own), key=rank.index)
+        found[method] = min(own, found.get(method, own), key=_rank)
     stated = {*found.values()} - {NOT_STATED, NO_SETTINGS}
     return found if stated else {}
 
@@ -69,12 +62,25 @@ def _named(table: Table, known: Mapping[str, str]) -> set[str]:
 
 def source_note(known: Mapping[str, str]) -> str:
     """ "Settings: ‡ tuned on test items: full-ft; default: lora."; "" if no method has settings."""
-    parts = [
-        f"{words}: {', '.join(method for method, own in known.items() if own == name)}"
-        for name, words in WORDS.items()
-        if name in known.values()
-    ]
+    parts = [f"{words}: {', '.join(methods)}" for words, methods in by_source(known).items()]
     return f"Settings: {'; '.join(parts)}." if parts else ""
+
+
+def by_source(known: Mapping[str, str]) -> dict[str, list[str]]:
+    """Source in words -> the methods whose settings it is of, the least favourable first."""
+    stated = sorted({*known.values()} - {NO_SETTINGS}, key=lambda source: (_rank(source), source))
+    return {worded(source): [method for method, own in known.items() if own == source] for source in stated}
+
+
+def worded(source: str) -> str:
+    """A source as a note names it."""
+    if source == "test items":
+        return f"{ON_TEST} tuned on {source}"
+    return f"tuned on {source}" if source.startswith(VALIDATION) else source
+
+
+def _rank(source: str) -> int:
+    return RANK.index(VALIDATION if source.startswith(VALIDATION) else source)
 
 
 def _marked(value: Value, known: Mapping[str, str]) -> Value:

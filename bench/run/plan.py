@@ -321,7 +321,8 @@ def config_of(
     # What does not change this run's result is no part of what it is.
     record |= {"description": "", "methods": [], "train": sequence.train.record()}
     record["align"] = sequence.with_alignments(lambda align: align.record())
-    record.pop("protocol"), record.pop("tuned_on"), record.pop("tuned", None)
+    for key in ("protocol", "tuned_on", "tuned", "tuned_from"):
+        record.pop(key, None)
     record["scoring"] = {key: record["scoring"][key] for key in ("batch_size", "limit")}
     if record["base"]["attn_implementation"] is None:  # runs from before there was a choice go on
         record["base"].pop("attn_implementation")

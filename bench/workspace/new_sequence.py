@@ -93,5 +93,8 @@ def _emptied(path: Path, to: Path) -> str:
     text = re.sub(r"^(#.*\n)+", "", text)
     text = re.sub(r"^sequence:.*$", f"sequence: {quoted(to.stem)}", text, flags=re.MULTILINE)
     text = re.sub(r"^description:.*$", "description: The tasks of this workspace.", text, flags=re.MULTILINE)
-    text = re.sub(r"^tuned_on:.*\n", "", text, flags=re.MULTILINE)  # not for the tasks of this workspace
+    text = re.sub(r"^version:.*$", "version: 1", text, flags=re.MULTILINE)
+    # Tuned on the package's tasks, not on those of this workspace.
+    tuned = r"^#.*bench tune.*\ntuned:\n(?: .*\n)+"
+    text = re.sub(tuned, f"tuned_from: {path.stem}\n", text, flags=re.MULTILINE)
     return HEAD.format(name=path.stem) + text

@@ -80,6 +80,44 @@ def test_the_entry_with_the_most_settings_in_common_is_used() -> None:
     assert chosen_for("c", tuned) == (None, False)
 
 
+def test_settings_of_another_sequence_hold_where_a_sequence_has_none_of_its_own(tmp_path: Path) -> None:
+    settings = {"lora:rank=4": 0.01, "ewc": 0.02, "moextend": 0.03}
+    others = {name: {**ENTRY, "settings": {"learning_rate": rate}} for name, rate in settings.items()}
+    write(tmp_path, tuned=others)
+    (tmp_path / "registry" / "mine.yaml").rename(tmp_path / "registry" / "other.yaml")
+    text = (tmp_path / "registry" / "other.yaml").read_text()
+    (tmp_path / "registry" / "other.yaml").write_text(text.replace("mine", "other"))
+    write(
+        tmp_path,
+        tuned={"lora": {**ENTRY, "settings": {"learning_rate": 0.5}}},
+        tuned_from="other",
+        tuned_on="test items",
+    )
+    found = {name: config_of(tmp_path, name) for name in ("lora:rank=4", "ewc", "moextend:scope=own", "lwf")}
+    rates = {name: config.parsed_method().config.learning_rate for name, config in found.items()}
+    assert rates == {"lora:rank=4": 0.5, "ewc": 0.02, "moextend:scope=own": 0.03, "lwf": None}
+    assert {name: config.tuned_on for name, config in found.items()} == {
+        "lora:rank=4": None,
+        "ewc": "validation items of other",
+        "moextend:scope=own": None,
+        "lwf": "test items",
+    }
+    write(tmp_path, settings={"ewc": {"learning_rate": 0.02}})
+    assert config_of(tmp_path, "ewc").digest == found["ewc"].digest, (
+        "a run is the same wherever its settings are"
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "says"), [("mine", "names this sequence"), ("tinny", "Did you mean 'tiny'")]
+)
+def test_a_wrong_name_of_another_sequence_is_refused(other: str, says: str, tmp_path: Path) -> None:
+    write(tmp_path, tuned_from=other)
+    with pytest.raises((InputError, SpecError), match=says) as error:
+        config_of(tmp_path, "lora")
+    assert "tuned_from" in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("tuned", "says"),
     [

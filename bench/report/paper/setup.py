@@ -12,7 +12,7 @@ from moextend.bench.report.costs import NEAR, reference_of, trained_parameters, 
 from moextend.bench.report.footnotes import COSTS
 from moextend.bench.report.latex import escape
 from moextend.bench.report.paper.bibliography import Bibliography
-from moextend.bench.report.sources import WORDS, sources
+from moextend.bench.report.sources import by_source, sources
 from moextend.bench.run.records import encoder_of
 from moextend.bench.scorers import shows
 from moextend.errors import counted
@@ -190,13 +190,10 @@ class _Writer:
 
     def sources(self) -> str:
         """Where the settings of the methods come from, as in the notes of the tables."""
-        known = sources([self.experiment])
-        found = {
-            words: [self.name(method) for method, own in known.items() if own == source]
-            for source, words in WORDS.items()
-        }
+        found = by_source(sources([self.experiment]))
         return " ".join(
-            f"{escape(words.capitalize())}: {listed(own)}." for words, own in found.items() if own
+            f"{escape(words.capitalize())}: {listed(self.name(method) for method in methods)}."
+            for words, methods in found.items()
         )
 
     def unmatched(self) -> str:

@@ -22,10 +22,12 @@ SOURCES = {
     "ewc": "validation items",
     "lwf": "default",
     "replay": None,
+    "full-ft": "validation items of tiny",
     "zero-shot": "test items",
 }
 NOTE = (
-    "Settings: ‡ tuned on test items: lora; not stated: replay; default: lwf; tuned on validation items: ewc."
+    "Settings: ‡ tuned on test items: lora; not stated: replay; default: lwf; tuned on validation items: ewc; "
+    "tuned on validation items of tiny: full-ft."
 )
 
 
