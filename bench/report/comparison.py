@@ -267,7 +267,7 @@ def _notes(groups: Groups, tests: Sequence[Test], baseline: str, margin: float) 
         f"diff.: the method less {baseline}, mean (± standard deviation) over seeds, each seed against the same seed "
         "of the baseline. metric: a column of the forgetting table; of FM less is better.",
         "interval: 95% for all tests of a metric together (Bonferroni). p: no difference, corrected for them (Holm). "
-        "Both count two sources of variance: seeds (t, seeds - 1 degrees of freedom) and items, images drawn whole "
+        "Both count two sources of variance: seeds (t, seeds - 1 degrees of freedom) and items, clustered by image "
         "over all tasks (docs/statistics.md).",
         f"better, worse: p < 0.05. equivalent: two one-sided tests, also corrected, place the difference within "
         f"±{margin:g} (--margin), whatever its sign. undecided: neither. MDD: the least true difference found with 80% "
