@@ -62,8 +62,14 @@ def decoder(lm: Any) -> Any:
 
 
 def logits(lm: Any, hidden: Tensor) -> Tensor:
-    """Logits [..., vocabulary] for last hidden states [..., H] of `decoder(lm)`."""
+    """Logits [..., vocabulary] for last hidden states [..., H] of `decoder(lm)`; InputError if there is no head."""
     config, head = text_config(lm.config), _decoder_and_head(lm)[1]
+    if head is None:
+        raise InputError(
+            "has no head that predicts tokens.",
+            where=f"model '{type(lm).__name__}'",
+            hint="Load it with AutoModelForCausalLM; a text model without a class for that, with its composite.",
+        )
     width = getattr(config, "logits_mup_width_multiplier", None)  # Inkling
     out: Tensor = head(hidden if width is None else hidden / width)
     if (scale := getattr(config, "logits_scaling", None)) is not None:  # Granite
