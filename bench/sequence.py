@@ -243,7 +243,7 @@ class SequenceSpec(Spec):
     def _tuned(self, method: str) -> tuple[Tuned | None, str | None]:
         """What was tuned for a method, here or else elsewhere, and its source if nothing else is set."""
         entry, exact = chosen_for(method, self.tuned)
-        source = VALIDATION
+        source: str = VALIDATION
         if entry is None:
             entry, exact = chosen_for(method, self.inherited)
             source = f"{VALIDATION} of {self.tuned_from}"

@@ -78,6 +78,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def kept_out_of_collections() -> Iterator[None]:
+    """Does the same with what a file of tests leaves: late in a session, a training would collect for a second."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 def _has_gpu() -> bool:
     import torch
 

@@ -115,8 +115,9 @@ class ScoreReader:
                 "scores of its items are computed again from the predictions.",
                 kept, cell.task, cell.stage,
             )  # fmt: skip
-        with suppress(MoextendError, OSError):  # read-only, or a full disk: computed again next time
-            write_scores(path, cell.scorer, items)
+        if path.is_file():  # else the run is being removed, and what is written now would stay
+            with suppress(MoextendError, OSError):  # read-only, or a full disk: computed again next time
+                write_scores(path, cell.scorer, items)
         return found
 
     def _columns(self, lines: list[Any]) -> list[Array]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.score import vqa
-from moextend.bench.score.kept import ItemScores, ScoreReader
+from moextend.bench.score.kept import ItemScores, ScoreReader, read_predictions
 from moextend.bench.score.lines import Words
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Cell
@@ -97,6 +98,16 @@ def test_predictions_that_do_not_give_the_score_of_the_cell_are_an_error(
     with pytest.raises(SpecError, match="do not give the recorded score") as caught:
         read(run, cell)
     assert caught.value.where == str(path) and not kept.exists()
+
+
+def test_scores_of_a_run_that_is_being_removed_are_not_written_again(
+    run: RunDir, cell: Cell, kept: Path
+) -> None:
+    path = run.folder / str(cell.predictions)
+    answers = read_predictions(path)
+    shutil.rmtree(run.folder)
+    found = ScoreReader(Words()).again(run.folder, cell, run.folder, answers)
+    assert len(found.score) == cell.n and not run.folder.exists()
 
 
 def test_the_cell_of_an_early_version_does_not_know_its_items(run: RunDir, cell: Cell) -> None:
