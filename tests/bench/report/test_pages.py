@@ -101,7 +101,7 @@ def test_every_block_of_the_pages_has_a_mark_with_arguments_that_parse(path: Pat
         assert parsed.params["names"], "a block names its runs"
 
 
-@pytest.mark.parametrize(("name", "count"), [("tiny", 3), ("tiny-untuned", 8)])
+@pytest.mark.parametrize(("name", "count"), [("tiny", 7)])
 def test_no_table_of_the_embedded_default_is_outside_a_block(name: str, count: int) -> None:
     page = (ROOT / "docs" / "results" / f"{name}.md").read_text(encoding="utf-8")
     assert len(pages.blocks(page)) == count
