@@ -13,7 +13,7 @@ from moextend.bench.tuned import NO_SETTINGS, VALIDATION
 ON_TEST = "‡"
 """Stands behind a method whose settings were chosen on test items."""
 NOT_STATED = "not stated"
-RANK = ["test items", NOT_STATED, "default", "published", VALIDATION, NO_SETTINGS]
+_RANK = ["test items", NOT_STATED, "default", "published", VALIDATION, NO_SETTINGS]
 """Sources, the least favourable first."""
 
 
@@ -69,10 +69,10 @@ def source_note(known: Mapping[str, str]) -> str:
 def by_source(known: Mapping[str, str]) -> dict[str, list[str]]:
     """Source in words -> the methods whose settings it is of, the least favourable first."""
     stated = sorted({*known.values()} - {NO_SETTINGS}, key=lambda source: (_rank(source), source))
-    return {worded(source): [method for method, own in known.items() if own == source] for source in stated}
+    return {_worded(source): [method for method, own in known.items() if own == source] for source in stated}
 
 
-def worded(source: str) -> str:
+def _worded(source: str) -> str:
     """A source as a note names it."""
     if source == "test items":
         return f"{ON_TEST} tuned on {source}"
@@ -80,7 +80,7 @@ def worded(source: str) -> str:
 
 
 def _rank(source: str) -> int:
-    return RANK.index(VALIDATION if source.startswith(VALIDATION) else source)
+    return _RANK.index(VALIDATION if source.startswith(VALIDATION) else source)
 
 
 def _marked(value: Value, known: Mapping[str, str]) -> Value:

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, whenever an interrupt comes."""
+"""A file is written completely or not at all, whenever an interrupt comes."""
 
 from __future__ import annotations
 
