@@ -215,10 +215,17 @@ class SequenceSpec(Spec):
     """Method, as in `methods` -> the settings that `bench tune` chose for it; they override `settings`."""
     tuned_from: str | None = unset(None)
     """Another sequence. What is under its `tuned` holds for methods that this one does not tune itself."""
-    inherited: dict[str, Tuned] = Field({}, exclude=True)
-    """Not written by hand: `tuned` of that sequence."""
+    tuning_source: SequenceSpec | None = Field(None, exclude=True)
+    """Not written by hand: that sequence."""
     path: Path | None = Field(None, exclude=True)
     """File of the spec."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_by_hand(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "tuning_source" in values:
+            raise ValueError("tuning_source is not written by hand; name a sequence: tuned_from: NAME")
+        return values
 
     @model_validator(mode="after")
     def _aligns_an_encoder(self) -> Self:
@@ -244,8 +251,8 @@ class SequenceSpec(Spec):
         """What was tuned for a method, here or else elsewhere, and its source if nothing else is set."""
         entry, exact = chosen_for(method, self.tuned)
         source: str = VALIDATION
-        if entry is None:
-            entry, exact = chosen_for(method, self.inherited)
+        if entry is None and self.tuning_source:
+            entry, exact = chosen_for(method, self.tuning_source.tuned)
             source = f"{VALIDATION} of {self.tuned_from}"
         return entry, source if exact else None
 
@@ -289,10 +296,6 @@ def read_sequence(path: Path) -> SequenceSpec:
             where=f"{path}: sequence",
             hint="Give both the same name.",
         )
-    if sequence.inherited:
-        raise SpecError(
-            "is not written by hand.", where=f"{path}: inherited", hint="Name a sequence: tuned_from: NAME."
-        )
     sequence = sequence.model_copy(update={"stages": _numbered(sequence.stages, path)})
     seen = [stage.task for stage in sequence.stages]
     for key, name in [
@@ -329,11 +332,28 @@ def find_sequence(name: str, workspace: Path) -> SequenceSpec:
     sequence = read_sequence(content.find("registry", name, workspace))
     if sequence.tuned_from is None:
         return sequence
-    where = f"{sequence.path}: tuned_from"
-    if sequence.tuned_from == sequence.sequence:
+    return sequence.model_copy(update={"tuning_source": _tuning_source(sequence, workspace)})
+
+
+def _tuning_source(sequence: SequenceSpec, workspace: Path) -> SequenceSpec:
+    """The sequence that `tuned_from` names, of the workspace or the package.
+
+    Raises:
+        SpecError: it is this one, a path, or has no settings that were tuned.
+        UnknownName: there is none of that name.
+    """
+    name, where = str(sequence.tuned_from), f"{sequence.path}: tuned_from"
+    if name.endswith((".yaml", ".yml")):
+        raise SpecError(
+            "is a path.", where=where, hint="Name a sequence: its file in registry/ without .yaml."
+        )
+    if name == sequence.sequence:
         raise SpecError("names this sequence.", where=where, hint="Name another one, or leave it out.")
-    other = read_sequence(content.find("registry", sequence.tuned_from, workspace, where=where))
-    return sequence.model_copy(update={"inherited": other.tuned})
+    source = read_sequence(content.find("registry", name, workspace, where=where))
+    if not source.tuned:
+        further = f"Name {source.tuned_from}" if source.tuned_from else f"Tune it: moextend bench tune {name}"
+        raise SpecError(f"nothing was tuned on '{name}'.", where=where, hint=f"{further}.")
+    return source
 
 
 def stage_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:

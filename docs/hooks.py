@@ -87,7 +87,7 @@ def yaml_keys() -> str:
 def _held(model: type[BaseModel], place: str = "") -> Iterator[tuple[type[BaseModel], str]]:
     """The models that the keys of a model hold, with the place of each in the YAML."""
     for name, field in model.model_fields.items():
-        for part in _models(field.annotation):
+        for part in () if field.exclude else _models(field.annotation):
             yield part, f"{place}{name}"
             yield from _held(part, f"{place}{name}.")
 

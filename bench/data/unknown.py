@@ -63,8 +63,12 @@ def _tokenizer(base: str) -> Path | None:
     if base.count("/") != 1:
         return None
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    found = try_to_load_from_cache(base, _FILE)
+    try:
+        found = try_to_load_from_cache(base, _FILE)
+    except HFValidationError:  # no name of a hub model, as /folder
+        return None
     return Path(found) if isinstance(found, str) else None
 
 

@@ -79,8 +79,9 @@ def _worded(source: str) -> str:
     return f"tuned on {source}" if source.startswith(VALIDATION) else source
 
 
-def _rank(source: str) -> int:
-    return _RANK.index(VALIDATION if source.startswith(VALIDATION) else source)
+def _rank(source: str) -> tuple[int, bool]:
+    """Its place; what was tuned on another sequence stands before what was tuned on this one."""
+    return _RANK.index(VALIDATION if source.startswith(VALIDATION) else source), source == VALIDATION
 
 
 def _marked(value: Value, known: Mapping[str, str]) -> Value:

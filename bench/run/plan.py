@@ -198,9 +198,11 @@ def chosen_methods(
     for name in sequence.settings:  # a misspelt one would have no effect without a message
         lookup.choose("method", name, known, where=f"{file}: settings")
         parse(name, sequence.settings, workspace, where=f"{file}: settings")
-    for text in sequence.tuned:
-        lookup.choose("method", text.partition(":")[0], known, where=f"{file}: tuned")
-        parse(text, sequence.settings_for(text), workspace, where=f"{file}: tuned")
+    for tuned in filter(None, (sequence, sequence.tuning_source)):
+        for text in tuned.tuned:
+            where = f"{tuned.path or tuned.sequence}: tuned"
+            lookup.choose("method", text.partition(":")[0], known, where=where)
+            parse(text, tuned.settings_for(text), workspace, where=where)
     nameable = {**known, **dict.fromkeys([*BOUNDS, ALL])}
     asked = [name for name in request.methods if name not in BOUNDS]
     for text in sequence.methods if asked else ():  # else they are looked at below

@@ -104,7 +104,7 @@ def plan(search: Search, on_problem: Callable[[str], None] | None = None) -> Pla
             where="--tasks",
             hint="Name at most as many.",
         )
-    unset: dict[str, object] = {"retention": [], "transfer": [], "tuned": {}, "inherited": {}}
+    unset: dict[str, object] = {"retention": [], "transfer": [], "tuned": {}, "tuning_source": None}
     sequence = sequence.model_copy(update={"stages": sequence.stages[: search.tasks], **unset})
     tasks = all_tasks(sequence, request.workspace)
     for stage in sequence.stages:

@@ -109,13 +109,38 @@ def test_settings_of_another_sequence_hold_where_a_sequence_has_none_of_its_own(
 
 
 @pytest.mark.parametrize(
-    ("other", "says"), [("mine", "names this sequence"), ("tinny", "Did you mean 'tiny'")]
+    ("other", "says"),
+    [
+        ("mine", "names this sequence"),
+        ("tinny", "Did you mean 'tiny'"),
+        ("tiny.yaml", "is a path"),
+        ("coin", "nothing was tuned on 'coin'.*moextend bench tune coin"),
+        ("tiny-alike", "nothing was tuned on 'tiny-alike'.*Name tiny"),
+    ],
 )
 def test_a_wrong_name_of_another_sequence_is_refused(other: str, says: str, tmp_path: Path) -> None:
     write(tmp_path, tuned_from=other)
     with pytest.raises((InputError, SpecError), match=says) as error:
         config_of(tmp_path, "lora")
-    assert "tuned_from" in str(error.value)
+    assert "mine.yaml: tuned_from" in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "settings"), [("lorra", {}), ("lora", {"rnk": 4})])
+def test_an_error_in_what_was_tuned_names_the_file_that_has_it(
+    name: str, settings: dict[str, int], tmp_path: Path
+) -> None:
+    write(tmp_path, tuned={name: {**ENTRY, "settings": settings}})
+    mine = tmp_path / "registry" / "mine.yaml"
+    mine.with_name("other.yaml").write_text(mine.read_text().replace("mine", "other"))
+    write(tmp_path, tuned_from="other")
+    with pytest.raises((InputError, SpecError), match=r"other\.yaml: tuned"):
+        config_of(tmp_path, "full-ft")
+
+
+def test_the_source_is_not_written_by_hand(tmp_path: Path) -> None:
+    write(tmp_path, tuning_source={})
+    with pytest.raises(SpecError, match="tuning_source is not written by hand"):
+        config_of(tmp_path, "lora")
 
 
 @pytest.mark.parametrize(

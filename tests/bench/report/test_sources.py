@@ -26,8 +26,8 @@ SOURCES = {
     "zero-shot": "test items",
 }
 NOTE = (
-    "Settings: ‡ tuned on test items: lora; not stated: replay; default: lwf; tuned on validation items: ewc; "
-    "tuned on validation items of tiny: full-ft."
+    "Settings: ‡ tuned on test items: lora; not stated: replay; default: lwf; "
+    "tuned on validation items of tiny: full-ft; tuned on validation items: ewc."
 )
 
 
@@ -75,6 +75,14 @@ def test_of_runs_with_several_sources_the_least_favourable_counts(done: MakeRun)
         [done("lora"), done("lora", 1, tuned_on="validation items"), done("ewc", tuned_on="default")]
     )
     assert source_note(sources([experiment])) == "Settings: not stated: lora; default: ewc."
+
+
+def test_what_was_tuned_on_another_sequence_counts_before_what_was_tuned_on_this_one(done: MakeRun) -> None:
+    own, other = "validation items", "validation items of tiny"
+    (experiment,) = collect(
+        [done("lora", tuned_on=own), done("lora", 1, tuned_on=other), done("ewc", tuned_on=own)]
+    )
+    assert sources([experiment]) == {"lora": other, "ewc": own}
 
 
 def test_the_set_up_of_a_paper_names_the_sources(experiment: Experiment) -> None:
