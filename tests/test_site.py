@@ -55,7 +55,9 @@ def test_the_reference_is_generated_and_complete(site: Path) -> None:
         for words in [name, *(f"{name} {below}" for below in getattr(command, "commands", {}))]:
             assert f"$ moextend {words}" in cli
 
-    keys = set(re.findall(r"<code>(\w+)</code>", (site / "reference" / "yaml.html").read_text(encoding="utf-8")))
+    keys = set(
+        re.findall(r"<code>(\w+)</code>", (site / "reference" / "yaml.html").read_text(encoding="utf-8"))
+    )
     fields = TaskSpec.model_fields | SequenceSpec.model_fields
     assert {name for name, field in fields.items() if not field.exclude} <= keys
     assert "tuning_source" not in keys, "nobody writes it"

@@ -9,7 +9,7 @@ from typing import Any
 
 from moextend.bench import methods
 from moextend.bench.report.table import Value, named
-from moextend.bench.run.complete import lacking_scores, names_of, unproved
+from moextend.bench.run.complete import ANSWERS, lacking_scores, names_of, unproved
 from moextend.bench.run.config import JOINT, differences
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RunFacts, StageCost, State
@@ -214,9 +214,18 @@ def scale_notes(results: Sequence[Result], tasks: Collection[str] | None = None)
 
 
 def lacking_notes(results: Sequence[Result]) -> list[str]:
-    """What runs that say they are done do not have, one note for all."""
-    known = [f"{result.name} lacks {names_of(result.lacks)}" for result in results if result.lacks]
-    return [f"Not complete: {'. '.join(known)}. The same bench run makes it again."] if known else []
+    """What runs that say they are done do not have: one note for those without predictions, one for the others."""
+    bare = [result.name for result in results if result.lacks == [ANSWERS]]
+    known = [
+        f"{result.name} lacks {names_of(result.lacks)}"
+        for result in results
+        if result.lacks not in ([], [ANSWERS])
+    ]
+    which = "all runs" if len(bare) == len(results) else ", ".join(bare)
+    notes = [f"Without predictions, so scores are not checked against answers: {which}."] if bare else []
+    return notes + (
+        [f"Not complete: {'. '.join(known)}. The same bench run makes it again."] if known else []
+    )
 
 
 def left_out_notes(experiment: Experiment) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from moextend.bench.run.config import JOINT, RunConfig
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost
-from moextend.bench.run.rundir import COST, FACTS, PARITY, ROUTING, Cell, Key, RunDir, slug
+from moextend.bench.run.rundir import COST, FACTS, PARITY, PREDICTIONS, ROUTING, Cell, Key, RunDir, slug
 from moextend.bench.store import KeptFile
 from moextend.errors import InputError, MoextendError, SpecError
 from moextend.util import files
@@ -38,6 +38,8 @@ KINDS: dict[str, type[Record]] = {
 """Name of a file of notes -> its content in words."""
 STEM = "extension"
 """The files of a stage's weights (see moextend.extension.tensor_files)."""
+ANSWERS = "all predictions"
+"""What a run lacks that was packed without them."""
 
 
 def lacks(run: RunDir, *, every_byte: bool = False) -> list[str]:
@@ -93,6 +95,8 @@ def lacking_scores(
     found = [f"the score of {_listed(missing)}"] if missing else []
     alone = [f"{cell.task} after stage {cell.stage}" for cell in unproved(run, cells.values())]
     found += [f"a parity check of the server that scored {_listed(alone)}"] if alone else []
+    if changed and not (run.folder / PREDICTIONS).is_dir():
+        return [*found, ANSWERS]
     return found + ([f"the predictions of {_listed(changed)}"] if changed else [])
 
 

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from moextend.bench.run.config import ConfigFile
 from moextend.bench.run.progress import read_status
-from moextend.bench.run.rundir import RunDir, locked, run_name
+from moextend.bench.run.rundir import PREDICTIONS, RunDir, locked, run_name
 from moextend.bench.store import KeptFile
 from moextend.errors import InputError, RunConflict, SpecError
 from moextend.util import files
@@ -43,6 +43,8 @@ class Manifest(Record):
     """`<sequence>/<run>` of every run."""
     weights: bool = False
     """Whether what the stages learned is there, too."""
+    predictions: bool = True
+    """Whether the single answers are there."""
     files: dict[str, KeptFile] = Field(default_factory=dict)
     """Path in the pack, `<sequence>/<run>/...` -> size and digest."""
 
@@ -56,12 +58,20 @@ class Unpacked:
     known: list[Path]
     """Folders of runs that were here before, left as they are."""
     bare: list[Path]
-    """Those of `known` that lack weights which the pack has."""
+    """Those of `known` that lack weights or predictions which the pack has."""
 
 
-def pack(runs: Sequence[RunDir], out: Path, *, weights: bool = False, unfinished: bool = False) -> Manifest:
+def pack(
+    runs: Sequence[RunDir],
+    out: Path,
+    *,
+    weights: bool = False,
+    predictions: bool = True,
+    unfinished: bool = False,
+) -> Manifest:
     """Writes the records and predictions of runs into one file, with `weights` also what their stages learned.
 
+    Without predictions, tables of scores stay the same; tests over items and checks of the scores need the answers.
     Places of this machine are left out of config.json; the host name and the error out of status.json. Equal runs make
     equal bytes.
 
@@ -87,12 +97,15 @@ def pack(runs: Sequence[RunDir], out: Path, *, weights: bool = False, unfinished
     content = {
         f"{name}/{path.relative_to(run.folder).as_posix()}": path
         for name, run in zip(names, runs, strict=True)
-        for path in _files(run.folder, weights)
+        for path in _files(run.folder, weights=weights, predictions=predictions)
     }
     # A run that is done may lie in a read-only folder.
     with locked([run for run in runs if read_status(run.folder).state != "done"]):
         manifest = Manifest(
-            runs=names, weights=weights, files={name: _kept(path) for name, path in content.items()}
+            runs=names,
+            weights=weights,
+            predictions=predictions,
+            files={name: _kept(path) for name, path in content.items()},
         )
         with files.atomic(out) as temporary, _writing(temporary, form) as archive:
             _add(archive, MANIFEST, manifest.model_dump_json(indent=1).encode())
@@ -128,7 +141,7 @@ def unpack(source: Path, runs: Path, workspace: Path) -> Unpacked:
         for made, place in places:
             if place.exists():
                 known.append(place)
-                bare += [place] if _lacks_weights(made, place) else []
+                bare += [place] if _lacks_some(made, place) else []
                 continue
             _settle(made, workspace)
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -148,14 +161,14 @@ def _form(path: Path, where: str) -> str:
     )
 
 
-def _files(folder: Path, weights: bool) -> Iterator[Path]:
+def _files(folder: Path, *, weights: bool, predictions: bool) -> Iterator[Path]:
     """The files of a run that are packed, in order."""
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         hidden = any(part.startswith(".") or part.endswith("-in-flight") for part in inside.parts)
         if path.is_symlink() or not path.is_file() or hidden or path.name in LEFT_OUT:
             continue
-        if weights or path.suffix not in WEIGHTS:
+        if (weights or path.suffix not in WEIGHTS) and (predictions or inside.parts[0] != PREDICTIONS):
             yield path
 
 
@@ -305,11 +318,11 @@ def _check_config(folder: Path, run: str, source: Path) -> None:
         raise _damaged(source, f"'{run}/config.json': {error.what.rstrip('.')}") from error
 
 
-def _lacks_weights(made: Path, place: Path) -> bool:
-    """Whether the run that is here lacks weights of the unpacked one."""
-    return any(
-        path.suffix in WEIGHTS and not (place / path.relative_to(made)).exists() for path in made.rglob("*")
-    )
+def _lacks_some(made: Path, place: Path) -> bool:
+    """Whether the run that is here lacks weights or predictions of the unpacked one."""
+    inside = [path.relative_to(made) for path in made.rglob("*")]
+    wanted = (path for path in inside if path.suffix in WEIGHTS or path.parts[0] == PREDICTIONS)
+    return any(not (place / path).exists() for path in wanted)
 
 
 def _same(made: Path, place: Path) -> bool:

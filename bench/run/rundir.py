@@ -44,6 +44,7 @@ COST = "cost.json"
 FACTS = "facts.json"
 ROUTING = "routing.json"
 PARITY = "parity.jsonl"
+PREDICTIONS = "predictions"
 OWNER = "owner.json"
 """File with the process that works on the run, of releases without leases."""
 
@@ -159,7 +160,7 @@ class RunDir:
     @property
     def predictions(self) -> Path:
         """Folder of the predictions; created if missing."""
-        return self._made(self.folder / "predictions")
+        return self._made(self.folder / PREDICTIONS)
 
     @property
     def log(self) -> Path:

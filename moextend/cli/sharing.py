@@ -22,6 +22,13 @@ def pack(
         bool,
         typer.Option("--weights", help="What the stages learned, too: for using it, not for the report."),
     ] = False,
+    predictions: Annotated[
+        bool,
+        typer.Option(
+            "--predictions/--no-predictions",
+            help="The single answers. Without them a pack is small; tables stay, tests over items do not.",
+        ),
+    ] = True,
     unfinished: Annotated[bool, typer.Option("--unfinished", help="Take in runs that are not done.")] = False,
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
@@ -33,7 +40,11 @@ def pack(
 
     files.check_writable(out.parent, where="--out")
     manifest = pack(
-        find_runs(runs or workspace / "runs", names or []), out, weights=weights, unfinished=unfinished
+        find_runs(runs or workspace / "runs", names or []),
+        out,
+        weights=weights,
+        predictions=predictions,
+        unfinished=unfinished,
     )
     size = out.stat().st_size / 1e6
     packed = f"{counted(len(manifest.runs), 'run')}, {counted(len(manifest.files), 'file')}"
@@ -41,21 +52,22 @@ def pack(
 
 
 def unpack(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What bench pack wrote.")],
+    packs: Annotated[list[Path], typer.Argument(metavar="FILE...", help="What bench pack wrote.")],
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Write the runs of a pack into the workspace, after all checksums were verified."""
+    """Write the runs of packs into the workspace, after all checksums of a pack were verified."""
     from moextend.bench.run.pack import unpack
     from moextend.bench.run.rundir import run_name
 
-    found = unpack(file, runs or workspace / "runs", workspace)
-    for folder in found.written:
-        typer.echo(f"wrote {run_name(folder)}")
-    for folder in found.known:
-        name = run_name(folder)
-        lacking = f", without weights; to get them, first: moextend bench remove-run {name}"
-        typer.echo(f"{name} is here already{lacking if folder in found.bare else ''}")
+    for path in packs:
+        found = unpack(path, runs or workspace / "runs", workspace)
+        for folder in found.written:
+            typer.echo(f"wrote {run_name(folder)}")
+        for folder in found.known:
+            name = run_name(folder)
+            lacking = f", without all that the pack has; to get it, first: moextend bench remove-run {name}"
+            typer.echo(f"{name} is here already{lacking if folder in found.bare else ''}")
     typer.echo("Next: moextend bench report")
 
 

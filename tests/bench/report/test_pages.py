@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
+from moextend.bench.run.pack import unpack
 from moextend.bench.run.rundir import find_runs
 from moextend.cli.main import app
 from tests.bench.ledger import Kind, Shape, write_runs
@@ -19,6 +20,7 @@ from tests.bench.report import pages
 ROOT = Path(__file__).parents[3]
 RESULTS = sorted((ROOT / "docs" / "results").glob("*.md"))
 PAGES = [ROOT / "README.md", *RESULTS]
+PACKS = ROOT / "docs" / "results" / "packs"
 PAGE = """# Results
 
 <!-- summary: moextend bench report ledger/{moextend,lora}-s{0,1} --format markdown -->
@@ -99,6 +101,23 @@ def test_every_block_of_the_pages_has_a_mark_with_arguments_that_parse(path: Pat
     for block in found:
         parsed = command.make_context("report", list(block.arguments))
         assert parsed.params["names"], "a block names its runs"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of docs/results/packs."""
+    folder = tmp_path_factory.mktemp("published")
+    for path in sorted(PACKS.glob("*.tar.zst")):
+        unpack(path, folder / "runs", folder)
+    return folder / "runs"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in PAGES if any(PACKS.glob(f"{path.stem}-s*"))], ids=lambda path: path.name
+)
+def test_the_tables_are_those_of_the_published_runs(path: Path, published: Path) -> None:
+    page = path.read_text(encoding="utf-8")
+    assert pages.filled(page, published) == page
 
 
 @pytest.mark.parametrize(("name", "count"), [("tiny", 7)])

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
-from moextend.bench.run.complete import lacks
+from moextend.bench.run.complete import ANSWERS, lacks
 from moextend.bench.run.pack import MANIFEST, pack, unpack
 from moextend.bench.run.rundir import RunDir, find_runs
 from moextend.cli.main import app
@@ -52,6 +52,23 @@ def test_a_pack_with_weights_is_complete(runs: list[RunDir], tmp_path: Path) -> 
     pack(runs, tmp_path / "r.tar", weights=True)
     found = unpack(tmp_path / "r.tar", tmp_path / "b", tmp_path)
     assert [lacks(RunDir(folder)) for folder in found.written] == [[]] * 4
+
+
+def test_a_pack_without_predictions_gives_the_same_tables(runs: list[RunDir], tmp_path: Path) -> None:
+    manifest = pack(runs, tmp_path / "r.tar", predictions=False)
+    assert not manifest.predictions and not any("predictions/" in path for path in manifest.files)
+    there = tmp_path / "b/runs"
+    folders = unpack(tmp_path / "r.tar", there, tmp_path / "b").written
+    assert all(ANSWERS in lacks(RunDir(folder)) for folder in folders)
+    whole = render(tables(collect(find_runs(tmp_path / "a/runs"))), "markdown")
+    without = render(tables(collect(find_runs(there))), "markdown")
+    note = "- Without predictions, so scores are not checked against answers: all runs.\n"
+    assert note in without and without.replace(note, "") == whole
+
+    mixed = [*find_runs(tmp_path / "a/runs", ["full-ft-s0"]), *find_runs(there, ["full-ft-s1"])]
+    assert "answers: full-ft-s1." in render(tables(collect(mixed)), "markdown")
+    pack(runs, tmp_path / "whole.tar")
+    assert unpack(tmp_path / "whole.tar", there, tmp_path / "b").bare == folders
 
 
 def test_equal_runs_make_equal_bytes_without_this_machine(runs: list[RunDir], tmp_path: Path) -> None:
@@ -257,8 +274,9 @@ def test_the_commands(runs: list[RunDir], tmp_path: Path) -> None:
     whole = str(tmp_path / "whole.tar")
     CliRunner().invoke(app, ["bench", "pack", "ledger/lora-s0", "--weights", "--runs", place, "--out", whole])
     found = CliRunner().invoke(app, ["bench", "unpack", whole, "--runs", str(tmp_path / "r")])
-    assert "without weights; to get them, first: moextend bench remove-run ledger/lora-s0" in found.stdout
+    assert "to get it, first: moextend bench remove-run ledger/lora-s0" in found.stdout
     (tmp_path / "w").mkdir()
     for answer in ("wrote ledger/lora-s0", "ledger/lora-s0 is here already"):
-        found = CliRunner().invoke(app, ["bench", "unpack", str(out), "--workspace", str(tmp_path / "w")])
+        more = ["--workspace", str(tmp_path / "w")]
+        found = CliRunner().invoke(app, ["bench", "unpack", str(out), whole, *more])
         assert found.exit_code == 0 and answer in found.stdout
