@@ -14,6 +14,7 @@ from moextend.util.environment import environment
 from moextend.util.quiet import quiet_loggers
 
 AGAIN = "Run the same command again, which makes what is missing or damaged: {}"
+PACKED = "A pack can leave them out: unpack one that has them. Or run the same command again: {}"
 MACHINE = ("python", "packages", "platform")
 """Parts of an environment that change the last bits of an answer."""
 
@@ -58,8 +59,12 @@ def verify(run: RunDir, batches: int = 1, on_cell: Callable[[str], None] | None 
     Raises:
         InputError: the config of the run is missing or damaged.
     """
-    checks = [_files(run), _scores(run)]
-    if batches:
+    files = _files(run)
+    bare = complete.ANSWERS in files.problems
+    checks = [files, _not_here(run, "scores", "predictions") if bare else _scores(run)]
+    if batches and not any(run.folder.glob(f"stages/*/{complete.STEM}.safetensors")):
+        checks.append(_not_here(run, "answers", "weights of stages"))
+    elif batches:
         with quiet_loggers("moextend.extension"):  # a run has shown its warnings already
             checks.append(_answers(run, batches, on_cell or (lambda words: None)))
     return Verification(run_name(run.folder), tuple(checks))
@@ -70,6 +75,11 @@ def _files(run: RunDir) -> Check:
     problems = complete.lacks(run, every_byte=True)
     words = f"{len(complete.stage_names(run.config))} stages and their cells, every byte"
     return Check("files", words, tuple(problems), AGAIN.format(command(run.config)) if problems else "")
+
+
+def _not_here(run: RunDir, name: str, what: str) -> Check:
+    """A check that is not made, since a pack of the run has left out what it needs."""
+    return Check(name, "not checked", (f"no {what} are here",), PACKED.format(command(run.config)))
 
 
 def _scores(run: RunDir) -> Check:

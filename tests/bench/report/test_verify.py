@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from moextend.bench.report.verify import verify
+from moextend.bench.run.pack import pack, unpack
 from moextend.bench.run.rundir import RunDir
 from moextend.cli.main import app
 from moextend.util import files
@@ -110,12 +111,21 @@ def test_damage_is_found_without_a_model(
     assert words in str(found.checks) and all(check.hint for check in found.checks if check.problems)
 
 
+def test_what_a_pack_leaves_out_is_said_once(run: RunDir, tmp_path: Path) -> None:
+    pack([run], tmp_path / "r.tar", predictions=False)
+    (folder,) = unpack(tmp_path / "r.tar", tmp_path / "there", tmp_path).written
+    files, scores, answers = verify(RunDir(folder)).checks
+    assert "all predictions" in files.problems
+    assert scores.problems == ("no predictions are here",) and "unpack one that has them" in scores.hint
+    assert answers.problems == ("no weights of stages are here",)
+
+
 @pytest.mark.slow  # loads a model: 2 s each
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (change_the_weights, "tiny-reading after stage 1: the restored model has the fingerprint"),
-        (remove_weights, "stage 1 (tiny-reading) is not learned yet"),
+        (remove_weights, "no weights of stages are here"),
     ],
 )
 def test_other_weights_are_found_by_their_fingerprint(
