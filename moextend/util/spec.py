@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -18,6 +19,14 @@ PLAIN = dict.fromkeys(["tuple_type", "list_type"], "Input should be a list") | d
     ["dict_type", "model_type"], "Input should be a mapping of keys"
 )
 """Type of an error of pydantic -> a message in the words of YAML."""
+KINDS = {
+    "str": "a text",
+    "int": "a number",
+    "float": "a number",
+    "bool": "true or false",
+    "list[str]": "a list of texts",
+}
+"""Part of a location that names one of several types, each of which a value may have -> words for it."""
 
 
 def unset(default: Any) -> Any:
@@ -80,8 +89,20 @@ def _refused(kind: type[BaseModel], error: ValidationError, where: str) -> SpecE
     """The first thing that is wrong, with its place and the way out; an unknown key goes before a missing one."""
     errors = error.errors()
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    if choices := _choices(errors, first["loc"]):
+        first = {**first, "loc": first["loc"][:-1], "type": "choice", "msg": f"Input should be {choices}"}
     place = f"{where}: {_place(first['loc'])}" if first["loc"] else where
     return SpecError(_problem(first), where=place, hint=_hint(kind, first))
+
+
+def _choices(errors: Sequence[Any], location: tuple[int | str, ...]) -> str:
+    """The types that a value may have, none of which it has; "" if it may have one only."""
+    if not location or location[-1] not in KINDS:
+        return ""
+    *place, _ = location
+    same = [str(one["loc"][-1]) for one in errors if [*one["loc"][:-1]] == place]
+    *others, last = dict.fromkeys(KINDS.get(name, name) for name in same)
+    return f"{', '.join(others)}, or {last}" if others else ""
 
 
 def read(kind: type[S], path: Path) -> S:

@@ -149,6 +149,10 @@ def test_the_source_is_not_written_by_hand(tmp_path: Path) -> None:
         ({"lorra": {**ENTRY, "settings": {}}}, "lora"),
         ({"lora": {**ENTRY, "settings": {"rnk": 4}}}, "rank"),
         ({"lora": {"settings": {}}}, "is missing"),
+        (
+            {"lora": {**ENTRY, "settings": {"rank": None}}},
+            r"settings\.rank: Input should be a text, a number, true or false, or a list of texts \(found None\)",
+        ),
     ],
 )
 def test_a_wrong_entry_is_refused(tuned: Any, says: str, tmp_path: Path) -> None:
