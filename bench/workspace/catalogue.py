@@ -11,7 +11,7 @@ from moextend.bench import methods, scorers
 from moextend.bench.plugins import Listed
 from moextend.bench.references import KIND, read_reference
 from moextend.bench.run.plan import DEFAULT
-from moextend.bench.sequence import OWN, read_sequence
+from moextend.bench.sequence import OWN, find_sequence, read_sequence
 from moextend.bench.task import read_task
 from moextend.errors import SpecError, UnknownName, visible
 from moextend.util import content
@@ -91,23 +91,36 @@ def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
             record["example"] = check(task, workspace)
         return record
     if name in sequences or name.endswith((".yaml", ".yml")):
-        sequence = read_sequence(content.find("registry", name, workspace))
-        return {"file": str(sequence.path), **sequence.model_dump(mode="json", exclude_none=True)}
+        sequence = find_sequence(name, workspace)
+        record = {"file": str(sequence.path), **sequence.model_dump(mode="json", exclude_none=True)}
+        if sequence.tuning_source:
+            found = sequence.tuning_source.tuned.items()
+            record["taken_over"] = {
+                method: tuned.settings for method, tuned in found if method not in sequence.tuned
+            }
+        return record
     raise UnknownName("task or sequence", name, [*tasks, *sequences])
 
 
 def describe(record: dict[str, Any]) -> str:
     """Details as text: the name of the file and its YAML."""
-    rest = {key: value for key, value in record.items() if key not in ("file", "example", "comparable_with")}
+    apart = ("file", "example", "comparable_with", "taken_over")
+    rest = {key: value for key, value in record.items() if key not in apart}
     text = f"# {record['file']}\n"
     if "comparable_with" in record:
         text += f"# its scorer is comparable with: {record['comparable_with']}\n"
-    text += f"{yaml.safe_dump(rest, sort_keys=False, allow_unicode=True, width=100)}"
+    text += _yaml(rest)
+    if "taken_over" in record:
+        text += f"# tuned on {record['tuned_from']}, and taken over:\n"
+        for method, settings in record["taken_over"].items():
+            text += f"#   {method}: {', '.join(f'{key}={value}' for key, value in settings.items())}\n"
     if "example" in record:
-        text += (
-            f"# example\n{yaml.safe_dump(record['example'], sort_keys=False, allow_unicode=True, width=100)}"
-        )
+        text += f"# example\n{_yaml(record['example'])}"
     return text.rstrip()
+
+
+def _yaml(record: dict[str, Any]) -> str:
+    return yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _sequence(name: str, path: Path, workspace: Path) -> dict[str, Any]:

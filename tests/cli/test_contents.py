@@ -190,6 +190,9 @@ def test_list_names_everything_and_broken_files_with_their_error(cli: Cli, tmp_p
 def test_show_a_task_a_sequence_and_neither(cli: Cli) -> None:
     assert "scorer: exact@1" in cli("bench", "show", "tiny-counting").out
     assert cli("bench", "show", "tiny", "--json").json()["stages"][0]["task"] == "tiny-attributes"
+    taken = cli("bench", "show", "tiny-alike").out
+    assert "# tuned on tiny, and taken over:" in taken and "#   full-ft: learning_rate=" in taken
+    assert "taken over" not in cli("bench", "show", "tiny").out
     found = cli("bench", "show", "tiny-counting", "--example")
     assert "# example" in found.out
     wrong = cli("bench", "show", "tiny-countin")
