@@ -46,7 +46,8 @@ class BaseRow:
         if cell is None or cell.predictions is None or self.run is None or cell.by_lm_eval:
             return []
         search(self.run.config.workspace)
-        return score_items(read_predictions(self.run.folder / cell.predictions), cell.scorer)[1]
+        records = read_predictions(self.run.folder / cell.predictions)
+        return score_items(records, cell.scorer)[1] if records else []
 
 
 def base_row(

@@ -115,6 +115,9 @@ def forgetting_claim(run: RunDir, extension: Path) -> Claim:
     evidence["task id"] = result.facts.task_identity or "?"
     evidence["tasks"], evidence["text tasks"] = list(result.tasks), list(result.text)
     evidence |= row_of(result)
+    if result.bare:
+        reason = "the run is from a pack without predictions."
+        return claims.claim("forgetting", "not checked", reason=reason, evidence=evidence)
     if result.state != "done" or result.lacks:
         return claims.claim("forgetting", "not checked", reason="the run is not done.", evidence=evidence)
     return claims.claim("forgetting", "proved", items=len(result.cells), evidence=evidence)

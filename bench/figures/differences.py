@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from moextend.bench.figures import style
 from moextend.bench.figures.source import NothingToDraw, Source, label_looks
 from moextend.bench.report.collect import Experiment, grouped
-from moextend.bench.report.comparison import CHANGE, MARGIN, comparison_table
+from moextend.bench.report.comparison import CHANGE, MARGIN, NOT_KEPT, comparison_table
 from moextend.bench.report.looks import BLACK
 from moextend.bench.report.media import UNTOUCHED
 from moextend.bench.report.table import Value
@@ -81,6 +81,8 @@ def figures(source: Source) -> list[Figure]:
     drawn.set_figheight(0.85 + 0.15 * lines)
     drawn.suptitle(style.name(f"difference from {baseline}", 60))
     notes = "lines: 95% intervals of all tests together;\nfilled: better or worse; grey band: no difference"
+    if any(row["verdict"].text == NOT_KEPT for row in found):
+        notes += f";\nno line: {NOT_KEPT}"
     if any(UNTOUCHED in row["difference"].text for row in found):
         notes += f";\n{UNTOUCHED}: by construction"
     drawn.supxlabel(notes, fontsize=style.SMALL)

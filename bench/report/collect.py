@@ -9,7 +9,7 @@ from typing import Any
 
 from moextend.bench import methods
 from moextend.bench.report.table import Value, named
-from moextend.bench.run.complete import ANSWERS, lacking_scores, names_of, unproved
+from moextend.bench.run.complete import lacking_scores, names_of, unproved
 from moextend.bench.run.config import JOINT, differences
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RunFacts, StageCost, State
@@ -36,6 +36,8 @@ class Result:
     """Stage -> what it took."""
     lacks: list[str] = field(default_factory=list)
     """Cells and predictions that a run which says it is done does not have."""
+    bare: bool = False
+    """Whether the run is from a pack without predictions."""
     parities: dict[str, Parity] = field(default_factory=dict)
     """Digest -> parity check of a server that scored cells."""
 
@@ -182,7 +184,9 @@ def _result(run: RunDir, config: RunConfig, state: State) -> Result:
     lacks = lacking_scores(run, cells) if state == "done" else []
     served = any(cell.backend for cell in cells.values())
     parities = run.parities() if served else {}
-    return Result(run, config, state, cells, run.facts(), run.costs(), lacks, parities)
+    return Result(
+        run, config, state, cells, run.facts(), run.costs(), lacks, "predictions" in run.left_out, parities
+    )
 
 
 def refuse_unproved(experiments: Sequence[Experiment]) -> None:
@@ -215,17 +219,12 @@ def scale_notes(results: Sequence[Result], tasks: Collection[str] | None = None)
 
 def lacking_notes(results: Sequence[Result]) -> list[str]:
     """What runs that say they are done do not have: one note for those without predictions, one for the others."""
-    bare = [result.name for result in results if result.lacks == [ANSWERS]]
-    known = [
-        f"{result.name} lacks {names_of(result.lacks)}"
-        for result in results
-        if result.lacks not in ([], [ANSWERS])
-    ]
+    bare = [result.name for result in results if result.bare]
+    known = [f"{result.name} lacks {names_of(result.lacks)}" for result in results if result.lacks]
     which = "all runs" if len(bare) == len(results) else ", ".join(bare)
     notes = [f"Without predictions, so scores are not checked against answers: {which}."] if bare else []
-    return notes + (
-        [f"Not complete: {'. '.join(known)}. The same bench run makes it again."] if known else []
-    )
+    notes += [f"Not complete: {'. '.join(known)}. The same bench run makes it again."] if known else []
+    return notes
 
 
 def left_out_notes(experiment: Experiment) -> list[str]:

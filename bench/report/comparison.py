@@ -46,6 +46,8 @@ COLUMNS = [
 ]
 MARGIN = 1.0
 """Points: differences below this do not count."""
+NOT_KEPT = "items not kept"
+"""Verdict without a test: the answers of the items are not there."""
 
 METRICS = {"la": "LA", "acc": "ACC", "bwt": "BWT", "fm": "FM", "fwt": "FWT"}
 """Metrics of the learned tasks, as `metrics.weights` names them -> their column in the forgetting table."""
@@ -219,7 +221,7 @@ def section(tests: Sequence[Test], metric: str, margin: float) -> list[list[Valu
             "method": test.name,
             "metric": text(metric),
             "difference": difference.marked(UNTOUCHED if test.untouched and metric == CHANGE else ""),
-            "verdict": text("items not kept" if test.values else "no shared seed"),
+            "verdict": text(NOT_KEPT if test.values else "no shared seed"),
             "seeds": count(len(test.values)),
         }
         if test.found:

@@ -162,7 +162,7 @@ def _is(path: Path, cell: Cell) -> bool:
 def _sources(run: RunDir, cell: Cell, names: Sequence[str]) -> dict[str, str]:
     """What the score depends on."""
     found = {"scorer": cell.scorer, "score is": shows(cell.scorer), "readings": _readings(cell)}
-    found |= {"predictions": str(cell.predictions), "weights": cell.weights}
+    found |= {"predictions": cell.predictions or "", "weights": cell.weights}
     found |= method_sources(run) | stage_sources(run, names[: cell.stage + 1])
     found |= data_sources(run, cell.task) | versions(run)
     return {name: value for name, value in found.items() if value}

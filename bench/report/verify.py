@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from moextend.bench.report.explain import check_cell, command
 from moextend.bench.run import complete
 from moextend.bench.run.rundir import RunDir, run_name
-from moextend.errors import InputError, counted
+from moextend.errors import InputError, counted, listed
 from moextend.util.environment import environment
 from moextend.util.quiet import quiet_loggers
 
 AGAIN = "Run the same command again, which makes what is missing or damaged: {}"
-PACKED = "A pack can leave them out: unpack one that has them. Or run the same command again: {}"
+FULL = "Remove it, and unpack a pack that has them or run it again: moextend bench remove-run {}"
 MACHINE = ("python", "packages", "platform")
 """Parts of an environment that change the last bits of an answer."""
 
@@ -60,10 +60,10 @@ def verify(run: RunDir, batches: int = 1, on_cell: Callable[[str], None] | None 
         InputError: the config of the run is missing or damaged.
     """
     files = _files(run)
-    bare = complete.ANSWERS in files.problems
-    checks = [files, _not_here(run, "scores", "predictions") if bare else _scores(run)]
-    if batches and not any(run.folder.glob(f"stages/*/{complete.STEM}.safetensors")):
-        checks.append(_not_here(run, "answers", "weights of stages"))
+    left_out = run.left_out
+    checks = [files, _left_out(run, "scores", ["predictions"]) if "predictions" in left_out else _scores(run)]
+    if batches and left_out:
+        checks.append(_left_out(run, "answers", left_out))
     elif batches:
         with quiet_loggers("moextend.extension"):  # a run has shown its warnings already
             checks.append(_answers(run, batches, on_cell or (lambda words: None)))
@@ -77,9 +77,14 @@ def _files(run: RunDir) -> Check:
     return Check("files", words, tuple(problems), AGAIN.format(command(run.config)) if problems else "")
 
 
-def _not_here(run: RunDir, name: str, what: str) -> Check:
-    """A check that is not made, since a pack of the run has left out what it needs."""
-    return Check(name, "not checked", (f"no {what} are here",), PACKED.format(command(run.config)))
+def _left_out(run: RunDir, name: str, what: Sequence[str]) -> Check:
+    """A check that cannot be made, since the pack that the run is from has left out what it needs."""
+    return Check(
+        name,
+        "not checked",
+        (f"the pack of this run left out {listed(what)}",),
+        FULL.format(run_name(run.folder)),
+    )
 
 
 def _scores(run: RunDir) -> Check:

@@ -13,7 +13,7 @@ from typing import Any
 from moextend.bench.run.config import JOINT, RunConfig
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost
-from moextend.bench.run.rundir import COST, FACTS, PARITY, PREDICTIONS, ROUTING, Cell, Key, RunDir, slug
+from moextend.bench.run.rundir import COST, FACTS, PARITY, ROUTING, Cell, Key, RunDir, slug
 from moextend.bench.store import KeptFile
 from moextend.errors import InputError, MoextendError, SpecError
 from moextend.util import files
@@ -36,15 +36,16 @@ KINDS: dict[str, type[Record]] = {
     ROUTING: RoutingReport,
 }
 """Name of a file of notes -> its content in words."""
+TENSORS = ".safetensors"
+"""Suffix of files that a pack leaves out unless weights are wanted."""
 STEM = "extension"
 """The files of a stage's weights (see moextend.extension.tensor_files)."""
-ANSWERS = "all predictions"
-"""What a run lacks that was packed without them."""
 
 
 def lacks(run: RunDir, *, every_byte: bool = False) -> list[str]:
     """Missing or damaged cells, predictions, weights and facts of a done run; InputError if its config is damaged.
 
+    What a pack left out is not missing (`RunDir.left_out`).
     Large files are compared by size, small ones by content; with `every_byte` all by content.
     """
     config, status = run.config, read_status(run.folder)
@@ -58,7 +59,7 @@ def lacks(run: RunDir, *, every_byte: bool = False) -> list[str]:
         found.append(f"readable scores ({error.what})")
     for index, name in enumerate(stage_names(config), 1):
         folder = run.folder / "stages" / f"{index}-{slug(name)}"
-        problem = stage_problem(folder, every_byte=every_byte)
+        problem = stage_problem(folder, every_byte=every_byte, weights="weights" not in status.left_out)
         found += [f"what stage {index} ({name}) learned: {problem}"] if problem else []
     return found + _lacking_routing(run)
 
@@ -95,8 +96,6 @@ def lacking_scores(
     found = [f"the score of {_listed(missing)}"] if missing else []
     alone = [f"{cell.task} after stage {cell.stage}" for cell in unproved(run, cells.values())]
     found += [f"a parity check of the server that scored {_listed(alone)}"] if alone else []
-    if changed and not (run.folder / PREDICTIONS).is_dir():
-        return [*found, ANSWERS]
     return found + ([f"the predictions of {_listed(changed)}"] if changed else [])
 
 
@@ -157,22 +156,27 @@ def kept_files(folder: Path) -> dict[str, KeptFile]:
     return {path.name: KeptFile.of(path) for path in kept_paths(folder) if path.name not in weights}
 
 
-def stage_problem(folder: Path, *, costs: bool = True, every_byte: bool = False) -> str | None:
+def stage_problem(
+    folder: Path, *, costs: bool = True, every_byte: bool = False, weights: bool = True
+) -> str | None:
     """Problem of a stage's folder; None if it is complete.
 
     Args:
         costs: whether cost.json must exist.
         every_byte: hash large files as well.
+        weights: whether files of tensors must exist.
     """
     most = EVERY if every_byte else SMALL
     try:
-        problem = _weights_problem(folder, most)
+        problem = _weights_problem(folder, most, weights)
         if problem:
             return problem
         cost = StageCost.read(folder / COST)
         if cost is None:
             return f"{COST} missing" if costs else None
         for name, known in cost.files.items():
+            if not weights and name.endswith(TENSORS) and not (folder / name).exists():
+                continue
             problem = file_problem(folder / name, known.bytes, known.sha256, hashed=True, most=most)
             if problem:
                 return f"{name} {problem}"
@@ -183,12 +187,12 @@ def stage_problem(folder: Path, *, costs: bool = True, every_byte: bool = False)
     return None
 
 
-def _weights_problem(folder: Path, most: int) -> str | None:
+def _weights_problem(folder: Path, most: int, needed: bool) -> str | None:
     card, path = _record(folder / f"{STEM}.json"), folder / f"{STEM}.safetensors"
     if card is None:
         return f"{STEM}.json missing"
     if not path.is_file():
-        return f"{path.name} missing"
+        return f"{path.name} missing" if needed else None
     named = card.get("task", card.get("name"))
     if isinstance(named, str) and slug(named) != folder.name.partition("-")[2]:
         return f"{path.name} of another stage ({named})"

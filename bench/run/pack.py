@@ -13,15 +13,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
+from moextend.bench.run.complete import TENSORS
 from moextend.bench.run.config import ConfigFile
 from moextend.bench.run.progress import read_status
+from moextend.bench.run.records import Kept
 from moextend.bench.run.rundir import PREDICTIONS, RunDir, locked, run_name
 from moextend.bench.store import KeptFile
-from moextend.errors import InputError, RunConflict, SpecError
+from moextend.errors import InputError, RunConflict, SpecError, listed
 from moextend.util import files
 from moextend.util.record import LaterVersion, Record
 
@@ -29,11 +31,12 @@ MANIFEST = "manifest.json"
 SUFFIXES = {".tar.zst": "zst", ".tar.gz": "gz", ".tar": ""}
 LEFT_OUT = (".lock", "owner.json", "worker.log", "job.json", "cancel.json")
 """Files that belong to a process or a machine."""
+WITHOUT: dict[Kept, str] = {"predictions": "Add --no-predictions", "weights": "Leave --weights out"}
+"""What a pack may leave out -> how to leave it out."""
 LARGEST_MANIFEST = 64 << 20
 """Bytes."""
 LARGEST_WINDOW = 1 << 27
 """Bytes of memory that a pack may ask for to be read."""
-WEIGHTS = (".safetensors",)
 
 
 class Manifest(Record):
@@ -77,7 +80,7 @@ def pack(
 
     Raises:
         InputError: `out` has another suffix than .tar.zst, .tar.gz or .tar; there is no run; a run is not done and
-            `unfinished` is not set; two runs have the same name.
+            `unfinished` is not set; two runs have the same name; a run itself is from a pack without what is wanted.
     """
     form = _form(out, "--out")
     if not runs:
@@ -89,6 +92,15 @@ def pack(
             where="RUN",
             hint="Finish or leave them out, or add --unfinished.",
         )
+    wanted = {"weights": weights, "predictions": predictions}
+    left_out: list[Kept] = [kind for kind in get_args(Kept) if not wanted[kind]]
+    for run in runs:
+        if lacking := [kind for kind in run.left_out if wanted[kind]]:
+            raise InputError(
+                f"is from a pack without {listed(lacking)}.",
+                where=run_name(run.folder),
+                hint=f"{'. '.join(WITHOUT[kind] for kind in lacking)}. Or leave the run out.",
+            )
     names = [run_name(run.folder) for run in runs]
     if len(set(names)) < len(names):
         raise InputError(
@@ -105,12 +117,12 @@ def pack(
             runs=names,
             weights=weights,
             predictions=predictions,
-            files={name: _kept(path) for name, path in content.items()},
+            files={name: _kept(path, left_out) for name, path in content.items()},
         )
         with files.atomic(out) as temporary, _writing(temporary, form) as archive:
             _add(archive, MANIFEST, manifest.model_dump_json(indent=1).encode())
             for name, path in content.items():
-                _add(archive, name, _portable(path) or path)
+                _add(archive, name, _portable(path, left_out) or path)
     return manifest
 
 
@@ -124,7 +136,7 @@ def unpack(source: Path, runs: Path, workspace: Path) -> Unpacked:
             without a valid config.
         RunConflict: another run has the folder of one of these.
     """
-    form = _form(source, "FILE")
+    form = _form(source, str(source))
     runs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=runs, prefix=".unpack-") as name:
         folder = Path(name)
@@ -155,7 +167,7 @@ def _form(path: Path, where: str) -> str:
         if path.name.endswith(suffix):
             return form
     raise InputError(
-        f"'{path.name}' has none of the suffixes of a pack.",
+        "is a folder, not a pack." if path.is_dir() else f"'{path.name}' has none of the suffixes of a pack.",
         where=where,
         hint=f"Use one of {', '.join(SUFFIXES)}.",
     )
@@ -168,18 +180,21 @@ def _files(folder: Path, *, weights: bool, predictions: bool) -> Iterator[Path]:
         hidden = any(part.startswith(".") or part.endswith("-in-flight") for part in inside.parts)
         if path.is_symlink() or not path.is_file() or hidden or path.name in LEFT_OUT:
             continue
-        if (weights or path.suffix not in WEIGHTS) and (predictions or inside.parts[0] != PREDICTIONS):
+        if (weights or path.suffix != TENSORS) and (predictions or inside.parts[0] != PREDICTIONS):
             yield path
 
 
-def _portable(path: Path) -> bytes | None:
-    """The content of a file without paths and names of this machine; None where it has none."""
+def _portable(path: Path, left_out: list[Kept]) -> bytes | None:
+    """The content of a file without paths and names of this machine, with what is left out; None if unchanged."""
     if path.name == "config.json" and path.parent.parent.name != "stages":
         record = ConfigFile.parse(files.read_json(path), where=str(path), hint="Make the run again.")
         return _text(record.model_copy(update={"places": {}}))
     if path.name == "status.json":
         status = read_status(path.parent)
-        return _text(status.model_copy(update={"host": "", "pid": None, "born": None, "error": None}))
+        here = {"host": "", "pid": None, "born": None, "error": None}
+        return _text(
+            status.model_copy(update=here | ({"left_out": left_out} if status.state == "done" else {}))
+        )
     return None
 
 
@@ -187,8 +202,8 @@ def _text(record: Record) -> bytes:
     return (json.dumps(record.model_dump(), indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _kept(path: Path) -> KeptFile:
-    content = _portable(path)
+def _kept(path: Path, left_out: list[Kept]) -> KeptFile:
+    content = _portable(path, left_out)
     if content is None:
         return KeptFile.of(path)
     return KeptFile(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
@@ -321,7 +336,7 @@ def _check_config(folder: Path, run: str, source: Path) -> None:
 def _lacks_some(made: Path, place: Path) -> bool:
     """Whether the run that is here lacks weights or predictions of the unpacked one."""
     inside = [path.relative_to(made) for path in made.rglob("*")]
-    wanted = (path for path in inside if path.suffix in WEIGHTS or path.parts[0] == PREDICTIONS)
+    wanted = (path for path in inside if path.suffix == TENSORS or path.parts[0] == PREDICTIONS)
     return any(not (place / path).exists() for path in wanted)
 
 

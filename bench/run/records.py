@@ -23,6 +23,8 @@ def encoder_of(modality: str) -> str:
     return f"{modality} encoder"
 
 
+Kept = Literal["predictions", "weights"]
+"""What a pack may leave out of a run."""
 State = Literal["waiting", "running", "done", "failed", "interrupted", "lost"]
 
 
@@ -256,6 +258,8 @@ class Status(Record):
     """Id of the run; "" in files of former runs."""
     config: str = ""
     """Digest of the config of this status: "done" holds for that config only; "" in files of former runs."""
+    left_out: list[Kept] = Field(default_factory=list)
+    """What the pack that the run is from left out of what its stages learned (weights) and answered (predictions)."""
 
     @classmethod
     def former(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from typing import Any
 from moextend.bench.run.cell import DIGEST, Key, line_of, parity_line, parse_cell, parse_parity
 from moextend.bench.run.config import ConfigFile, RunConfig, slug
 from moextend.bench.run.liveness import LEASE, LOCK
-from moextend.bench.run.records import RoutingReport, RunFacts, StageCost
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.records import Kept, RoutingReport, RunFacts, StageCost
 from moextend.bench.score.records import Cell
 from moextend.bench.score.served.records import Parity
 from moextend.errors import InputError, RunConflict, SpecError, UnknownName
@@ -102,6 +103,11 @@ class RunDir:
         """What the run was made with: versions, commit and machine, one entry each time that they changed."""
         return self.read_config_file().environments
 
+    @property
+    def left_out(self) -> list[Kept]:
+        """What the pack that the run is from left out; empty for other runs."""
+        return read_status(self.folder).left_out
+
     def record_environment(self, **more: Any) -> None:
         """Records the environment of the run if it differs from the last one."""
         if not processes.is_first():
@@ -119,12 +125,12 @@ class RunDir:
             files.append_lines(self.folder / "scores.jsonl", [line_of(cell, self.id)])
 
     def cells(self) -> dict[Key, Cell]:
-        """(stage, task) -> its last cell; InputError if a line is not a cell."""
-        path = self.folder / "scores.jsonl"
+        """(stage, task) -> its last cell, without predictions that a pack left out; InputError if a line is no cell."""
+        path, bare = self.folder / "scores.jsonl", "predictions" in self.left_out
         found: dict[Key, Cell] = {}
         for number, record in enumerate(files.read_lines(path), 1):
             cell = parse_cell(record, f"{path}:{number}", self.id, Cell)
-            found[cell.stage, cell.task] = cell
+            found[cell.stage, cell.task] = cell.model_copy(update={"predictions": None}) if bare else cell
         return found
 
     def drop_cells(self, stale: Collection[Key]) -> None:

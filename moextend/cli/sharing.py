@@ -52,7 +52,10 @@ def pack(
 
 
 def unpack(
-    packs: Annotated[list[Path], typer.Argument(metavar="FILE...", help="What bench pack wrote.")],
+    packs: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="What bench pack wrote."),
+    ],
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:

@@ -115,9 +115,12 @@ def test_what_a_pack_leaves_out_is_said_once(run: RunDir, tmp_path: Path) -> Non
     pack([run], tmp_path / "r.tar", predictions=False)
     (folder,) = unpack(tmp_path / "r.tar", tmp_path / "there", tmp_path).written
     files, scores, answers = verify(RunDir(folder)).checks
-    assert "all predictions" in files.problems
-    assert scores.problems == ("no predictions are here",) and "unpack one that has them" in scores.hint
-    assert answers.problems == ("no weights of stages are here",)
+    assert files.problems == ()
+    assert (
+        scores.problems == ("the pack of this run left out predictions",)
+        and "remove-run small/lora-s0" in scores.hint
+    )
+    assert answers.problems == ("the pack of this run left out predictions and weights",)
 
 
 @pytest.mark.slow  # loads a model: 2 s each
@@ -125,7 +128,7 @@ def test_what_a_pack_leaves_out_is_said_once(run: RunDir, tmp_path: Path) -> Non
     ("damage", "words"),
     [
         (change_the_weights, "tiny-reading after stage 1: the restored model has the fingerprint"),
-        (remove_weights, "no weights of stages are here"),
+        (remove_weights, "stage 1 (tiny-reading) is not learned yet"),
     ],
 )
 def test_other_weights_are_found_by_their_fingerprint(

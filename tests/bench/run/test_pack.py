@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
-from moextend.bench.run.complete import ANSWERS, lacks
+from moextend.bench.run.complete import lacks
 from moextend.bench.run.pack import MANIFEST, pack, unpack
 from moextend.bench.run.rundir import RunDir, find_runs
 from moextend.cli.main import app
@@ -42,7 +42,7 @@ def test_an_unpacked_run_reports_the_same(runs: list[RunDir], name: str, tmp_pat
     found = unpack(out, there, tmp_path / "b")
     assert len(found.written) == 4 and found.known == []
     assert report(there) == report(tmp_path / "a/runs")
-    assert "predictions" not in " ".join(lacks(RunDir(found.written[0])))
+    assert lacks(RunDir(found.written[0])) == [] and RunDir(found.written[0]).left_out == ["weights"]
     again = unpack(out, there, tmp_path / "b")
     assert (len(again.written), len(again.known)) == (0, 4)
     assert sorted(path.name for path in there.iterdir()) == ["ledger"]
@@ -52,6 +52,9 @@ def test_a_pack_with_weights_is_complete(runs: list[RunDir], tmp_path: Path) -> 
     pack(runs, tmp_path / "r.tar", weights=True)
     found = unpack(tmp_path / "r.tar", tmp_path / "b", tmp_path)
     assert [lacks(RunDir(folder)) for folder in found.written] == [[]] * 4
+    assert RunDir(found.written[0]).left_out == []
+    next(found.written[0].glob("stages/*/extension.safetensors")).unlink()
+    assert "extension.safetensors missing" in " ".join(lacks(RunDir(found.written[0])))
 
 
 def test_a_pack_without_predictions_gives_the_same_tables(runs: list[RunDir], tmp_path: Path) -> None:
@@ -59,7 +62,13 @@ def test_a_pack_without_predictions_gives_the_same_tables(runs: list[RunDir], tm
     assert not manifest.predictions and not any("predictions/" in path for path in manifest.files)
     there = tmp_path / "b/runs"
     folders = unpack(tmp_path / "r.tar", there, tmp_path / "b").written
-    assert all(ANSWERS in lacks(RunDir(folder)) for folder in folders)
+    assert all(RunDir(folder).left_out == ["predictions", "weights"] for folder in folders)
+    assert not any(lacks(RunDir(folder)) for folder in folders), "bench run leaves them as they are"
+    with pytest.raises(InputError, match=r"is from a pack without predictions\. Add --no-predictions"):
+        pack(find_runs(there), tmp_path / "again.tar")
+    order = [RunDir(folder) for folder in folders]
+    pack(order, tmp_path / "again.tar", predictions=False)
+    assert (tmp_path / "again.tar").read_bytes() == (tmp_path / "r.tar").read_bytes()
     whole = render(tables(collect(find_runs(tmp_path / "a/runs"))), "markdown")
     without = render(tables(collect(find_runs(there))), "markdown")
     note = "- Without predictions, so scores are not checked against answers: all runs.\n"
