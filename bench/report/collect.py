@@ -12,7 +12,7 @@ from moextend.bench.report.table import Value, named
 from moextend.bench.run.complete import lacking_scores, names_of, unproved
 from moextend.bench.run.config import JOINT, differences
 from moextend.bench.run.progress import read_status
-from moextend.bench.run.records import RunFacts, StageCost, State
+from moextend.bench.run.records import RunFacts, StageCost, State, Status
 from moextend.bench.run.rundir import PARITY, Cell, Key, RunConfig, RunDir
 from moextend.bench.score.served.records import Parity
 from moextend.bench.scorers import shows
@@ -143,7 +143,7 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
             experiment.left_out.append(f"{run.folder} ({what} {first.folder})")
         elif status.state == "done" or unfinished:
             try:
-                experiment.results.append(_result(run, config, status.state))
+                experiment.results.append(_result(run, config, status))
             except Exception as error:
                 experiment.left_out.append(damaged_run(run, error))
         else:
@@ -179,14 +179,12 @@ def _in_order(found: dict[str, Experiment], runs: Sequence[RunDir]) -> list[Expe
     return list(found.values())
 
 
-def _result(run: RunDir, config: RunConfig, state: State) -> Result:
-    cells = run.cells()
-    lacks = lacking_scores(run, cells) if state == "done" else []
+def _result(run: RunDir, config: RunConfig, status: Status) -> Result:
+    cells, bare = run.cells(left_out=status.left_out), "predictions" in status.left_out
+    lacks = lacking_scores(run, cells) if status.state == "done" else []
     served = any(cell.backend for cell in cells.values())
     parities = run.parities() if served else {}
-    return Result(
-        run, config, state, cells, run.facts(), run.costs(), lacks, "predictions" in run.left_out, parities
-    )
+    return Result(run, config, status.state, cells, run.facts(), run.costs(), lacks, bare, parities)
 
 
 def refuse_unproved(experiments: Sequence[Experiment]) -> None:

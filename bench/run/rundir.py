@@ -124,9 +124,17 @@ class RunDir:
         if processes.is_first():
             files.append_lines(self.folder / "scores.jsonl", [line_of(cell, self.id)])
 
-    def cells(self) -> dict[Key, Cell]:
-        """(stage, task) -> its last cell, without predictions that a pack left out; InputError if a line is no cell."""
-        path, bare = self.folder / "scores.jsonl", "predictions" in self.left_out
+    def cells(self, *, left_out: Collection[Kept] | None = None) -> dict[Key, Cell]:
+        """(stage, task) -> its last cell, without predictions that a pack left out.
+
+        Args:
+            left_out: what the run's status says of it, if it was read already.
+
+        Raises:
+            InputError: a line is not a cell.
+        """
+        path = self.folder / "scores.jsonl"
+        bare = "predictions" in (self.left_out if left_out is None else left_out)
         found: dict[Key, Cell] = {}
         for number, record in enumerate(files.read_lines(path), 1):
             cell = parse_cell(record, f"{path}:{number}", self.id, Cell)
