@@ -5,7 +5,8 @@ A table stands between two marks. The first one names the block and the command 
     <!-- NAME: moextend bench report tiny/{lora,moextend}-s{0,1,2} --format markdown -->
     <!-- /NAME -->
 
-The block is what the command prints for the runs in the folder RUNS, nothing more and nothing less. Braces stand for
+The block is what the command prints for the runs in the folder RUNS, but for the note that runs from a pack have no
+predictions. Braces stand for
 several words, as in a shell. A table of the terminal is 100 columns wide and stands in a code block. With names, only
 these blocks are filled; without --write the page is only compared, and the exit code is 1 if it differs.
 """
@@ -27,6 +28,8 @@ from moextend.cli.main import app
 
 COMMAND = ("moextend", "bench", "report")
 WIDTH = "100"
+BARE = "Without predictions, so scores are not checked against answers"
+"""Begins the note on runs from published packs, which is left out: a page says in words where its runs are."""
 BLOCK = re.compile(
     r"^<!-- (?P<name>[\w-]+): (?P<command>[^>]*?)\s*-->\n(?P<body>.*?)^<!-- /(?P=name) -->$",
     re.MULTILINE | re.DOTALL,
@@ -76,7 +79,8 @@ def printed(asked: Sequence[str], runs: Path) -> str:
     found = CliRunner().invoke(app, ["bench", "report", *asked, "--runs", str(runs)], env=environment)
     if found.exit_code or found.exception:
         raise ValueError(f"{shlex.join([*COMMAND, *asked])}: {found.output.strip() or found.exception}")
-    lines = "".join(f"{line.rstrip()}\n" for line in found.stdout.strip("\n").splitlines())
+    kept = [line.rstrip() for line in found.stdout.strip("\n").splitlines() if BARE not in line]
+    lines = "".join(f"{line}\n" for line in kept)
     return f"\n{lines}\n" if "markdown" in asked else f"```text\n{lines}```\n"
 
 
