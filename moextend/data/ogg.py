@@ -27,12 +27,13 @@ def defect(data: bytes) -> str | None:
     """
     place, expected = 0, dict[int, int]()
     while expected or data[place : place + 4] == b"OggS":
+        starts = b"OggS".startswith(data[place : place + 4])
         page = _page(data, place)
-        if page is None:
+        if page is None and starts:
             return "truncated: its last Ogg page is missing or incomplete"
-        pattern, _, flags, _, stream, number, *_ = _HEADER.unpack_from(page)
-        if pattern != b"OggS" or not _has_checksum(page):
+        if page is None or not starts or not _has_checksum(page):
             return f"damaged: byte {place:,} begins no Ogg page with its checksum"
+        _, _, flags, _, stream, number, *_ = _HEADER.unpack_from(page)
         if not flags & _FIRST and expected.get(stream) != number:
             return f"damaged: Ogg pages before byte {place:,} are missing"
         expected[stream] = number + 1 & _ONES

@@ -243,6 +243,9 @@ def test_an_ogg_with_lost_bytes_is_refused(encoding: str) -> None:
             data[:half] + bytes(2_000) + data[half + 2_000 :],
             data[: pages[2]] + data[pages[3] :],
             data[: pages[2]] + b"x" + data[pages[2] :],
+            data[: pages[2]]
+            + b"\xff" * 400
+            + data[pages[2] :],  # no page, and longer than the file if it were one
         ],
     }
     for what, sounds_of in lost.items():

@@ -111,7 +111,7 @@ def test_damage_is_found_without_a_model(
     assert words in str(found.checks) and all(check.hint for check in found.checks if check.problems)
 
 
-def test_what_a_pack_leaves_out_is_said_once(run: RunDir, tmp_path: Path) -> None:
+def test_what_a_pack_leaves_out_is_one_problem_a_check(run: RunDir, tmp_path: Path) -> None:
     pack([run], tmp_path / "r.tar", predictions=False)
     (folder,) = unpack(tmp_path / "r.tar", tmp_path / "there", tmp_path).written
     files, scores, answers = verify(RunDir(folder)).checks
