@@ -8,13 +8,12 @@ from typing import Any
 
 from moextend.bench.report.explain import check_cell, command
 from moextend.bench.run import complete
-from moextend.bench.run.rundir import RunDir, run_name
+from moextend.bench.run.rundir import TO_GET, RunDir, run_name
 from moextend.errors import InputError, counted, listed
 from moextend.util.environment import environment
 from moextend.util.quiet import quiet_loggers
 
 AGAIN = "Run the same command again, which makes what is missing or damaged: {}"
-FULL = "Remove it, and unpack a pack that has them or run it again: moextend bench remove-run {}"
 MACHINE = ("python", "packages", "platform")
 """Parts of an environment that change the last bits of an answer."""
 
@@ -83,7 +82,7 @@ def _left_out(run: RunDir, name: str, what: Sequence[str]) -> Check:
         name,
         "not checked",
         (f"the pack of this run left out {listed(what)}",),
-        FULL.format(run_name(run.folder)),
+        TO_GET.format(run_name(run.folder)),
     )
 
 

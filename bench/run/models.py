@@ -140,12 +140,7 @@ def restored_stages(
             context.method.start(model, context.config.seed)
         found = stage_of(context, index, context.stages[index - 1], learned, NOTHING)
         if not tensor_files.is_complete(found.folder):
-            if "weights" in run.left_out:
-                raise InputError(
-                    "is from a pack without weights.",
-                    where=str(run.folder),
-                    hint="Unpack one that has them (bench pack --weights), or run it again.",
-                )
+            run.check_has("weights")
             raise InputError(
                 f"stage {index} ({name}) is not learned yet.",
                 where=str(run.folder),

@@ -30,7 +30,7 @@ from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import Kept, RoutingReport, RunFacts, StageCost
 from moextend.bench.score.records import Cell
 from moextend.bench.score.served.records import Parity
-from moextend.errors import InputError, RunConflict, SpecError, UnknownName
+from moextend.errors import InputError, RunConflict, SpecError, UnknownName, listed
 from moextend.util import files, lease, processes
 from moextend.util.environment import environment
 from moextend.util.holder import Holder
@@ -39,6 +39,8 @@ from moextend.util.local_lock import LocalLock
 __all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_run", "find_runs", "locked", "run_name", "slug"]
 
 RESTORE = "Put the file back as it was, or remove the folder of this run and run again."
+TO_GET = "Remove it, and unpack a pack that has them or run it again: moextend bench remove-run {}"
+"""Hint for a run from a pack that left out what is needed."""
 RECORDS = ("config.json", "scores.jsonl", "status.json")
 """Files that mark a folder as a run."""
 COST = "cost.json"
@@ -107,6 +109,15 @@ class RunDir:
     def left_out(self) -> list[Kept]:
         """What the pack that the run is from left out; empty for other runs."""
         return read_status(self.folder).left_out
+
+    def check_has(self, *wanted: Kept) -> None:
+        """Raises InputError if the run is from a pack that left out some of `wanted`."""
+        if lacking := [kind for kind in self.left_out if kind in wanted]:
+            raise InputError(
+                f"is from a pack without {listed(lacking)}.",
+                where=str(self.folder),
+                hint=TO_GET.format(run_name(self.folder)),
+            )
 
     def record_environment(self, **more: Any) -> None:
         """Records the environment of the run if it differs from the last one."""

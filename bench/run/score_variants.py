@@ -11,11 +11,11 @@ from moextend.bench.run.context import RunContext, refuse_changed_data
 from moextend.bench.run.models import asked_for, restored_stages
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.provenance import refuse_changed_plugins
-from moextend.bench.run.rundir import RunDir, run_name
+from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.runner import stands
 from moextend.bench.run.variants import Variant, VariantCell
 from moextend.bench.score import evaluate
-from moextend.errors import InputError, LeaseLost, MoextendError, RunConflict, listed
+from moextend.errors import InputError, LeaseLost, MoextendError, RunConflict
 from moextend.util.determinism import deterministic
 
 
@@ -41,17 +41,12 @@ def score_variants(
 
     Raises:
         RunConflict: another process works on the run, or its data or plug-ins changed.
-        InputError: the run is not done.
+        InputError: the run is not done, or is from a pack that left something out.
     """
     if read_status(run.folder).state != "done":
         raise InputError("is not done.", where=str(run.folder), hint="Finish it first: moextend bench run.")
     with run.lock():
-        if run.left_out:
-            raise RunConflict(
-                f"is from a pack without {listed(run.left_out)}.",
-                where=str(run.folder),
-                hint=f"Remove it and run again: moextend bench remove-run {run_name(run.folder)}",
-            )
+        run.check_has("predictions", "weights")
         lacking = complete.lacks(run)
         if lacking:
             raise RunConflict(

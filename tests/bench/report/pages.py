@@ -6,9 +6,9 @@ A table stands between two marks. The first one names the block and the command 
     <!-- /NAME -->
 
 The block is what the command prints for the runs in the folder RUNS, but for the note that runs from a pack have no
-predictions. Braces stand for
-several words, as in a shell. A table of the terminal is 100 columns wide and stands in a code block. With names, only
-these blocks are filled; without --write the page is only compared, and the exit code is 1 if it differs.
+predictions. Braces stand for several words, as in a shell. A table of the terminal is 100 columns wide and stands in a
+code block. With names, only these blocks are filled; without --write the page is only compared, and the exit code is 1
+if it differs.
 """
 
 from __future__ import annotations

@@ -69,15 +69,15 @@ def test_a_pack_without_predictions_gives_the_same_tables(runs: list[RunDir], tm
     order = [RunDir(folder) for folder in folders]
     pack(order, tmp_path / "again.tar", predictions=False)
     assert (tmp_path / "again.tar").read_bytes() == (tmp_path / "r.tar").read_bytes()
-    whole = render(tables(collect(find_runs(tmp_path / "a/runs"))), "markdown")
+    full = render(tables(collect(find_runs(tmp_path / "a/runs"))), "markdown")
     without = render(tables(collect(find_runs(there))), "markdown")
     note = "- Without predictions, so scores are not checked against answers: all runs.\n"
-    assert note in without and without.replace(note, "") == whole
+    assert note in without and without.replace(note, "") == full
 
     mixed = [*find_runs(tmp_path / "a/runs", ["full-ft-s0"]), *find_runs(there, ["full-ft-s1"])]
     assert "answers: full-ft-s1." in render(tables(collect(mixed)), "markdown")
-    pack(runs, tmp_path / "whole.tar")
-    assert unpack(tmp_path / "whole.tar", there, tmp_path / "b").bare == folders
+    pack(runs, tmp_path / "full.tar")
+    assert unpack(tmp_path / "full.tar", there, tmp_path / "b").bare == folders
 
 
 def test_equal_runs_make_equal_bytes_without_this_machine(runs: list[RunDir], tmp_path: Path) -> None:
