@@ -143,6 +143,7 @@ def plan(
             first = Plan(method, against, metric, value, pilot, items, tests)
             plans.append(_with_rows(first, wanted, wanted.alpha / tests))
     if not plans:
+        _check_answers(experiment.of("sequence"))
         raise InputError(
             f"nothing can be planned: {'; '.join(unknown) or f'no method besides {against}'}.",
             where=experiment.label,
@@ -178,12 +179,19 @@ def plan_gate(
             first = Plan(check.method, "before", check.task, check.difference, pilot, check.items, tests)
             plans.append(_with_rows(first, wanted, 2 * wanted.alpha / tests, margin))
     if not plans:
+        _check_answers(runs)
         raise InputError(
             "no cell after the last stage needs a test: all are kept by construction, or have no answers.",
             where=experiment.label,
             hint="Name other methods, or see moextend bench gate.",
         )
     return Planned(experiment, wanted, margin, plans, [])
+
+
+def _check_answers(results: Sequence[Result]) -> None:
+    """Raises InputError if a run is from a pack without the answers of items, from which variances are computed."""
+    for result in results:
+        result.run.check_has("predictions")
 
 
 def _difference(orders: Mapping[str, Mapping[int, Pair]]) -> tuple[float, Pilot] | str:

@@ -106,6 +106,19 @@ def test_what_cannot_be_planned_is_refused_in_one_line(runs: Path, tmp_path: Pat
         planned(tmp_path)
 
 
+def test_runs_of_a_pack_without_answers_are_named_as_the_reason(runs: Path, tmp_path: Path) -> None:
+    packed, other = tmp_path / "runs.tar.zst", tmp_path / "other"
+    names = [f"{run.folder.parent.name}/{run.folder.name}" for run in find_runs(runs, [])]
+    invoke = CliRunner().invoke
+    invoke(app, ["bench", "pack", *names, "--no-predictions", "--runs", str(runs), "--out", str(packed)])
+    invoke(app, ["bench", "unpack", str(packed), "--runs", str(other)])
+    (found,) = collect(find_runs(other, []))
+    with pytest.raises(InputError, match="is from a pack without predictions"):
+        plan(found, Wanted())
+    with pytest.raises(InputError, match="is from a pack without predictions"):
+        plan_gate(found, Wanted(), 2.0)
+
+
 def command(runs: Path, *words: str) -> tuple[int, str]:
     found = CliRunner().invoke(app, ["bench", "power", "ledger", "--runs", str(runs), *words])
     return found.exit_code, found.stdout
