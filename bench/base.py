@@ -1,0 +1,129 @@
+"""The spec of a base: the pretrained model that a sequence extends, and its encoders."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from moextend.bench.task import put_by_hand
+from moextend.training.settings import Seed
+from moextend.util import files
+from moextend.util.spec import Spec, unset
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
+Attention = Literal["eager", "sdpa", "flash_attention_2"]
+
+
+class Upcycle(Spec):
+    """Settings for upcycling a dense model to a Mixture of Experts (docs/upcycling.md)."""
+
+    experts: int = Field(ge=2)
+    """Experts per layer."""
+    top_k: int = Field(2, ge=1)
+    """Experts per token."""
+    rows: Literal["random", "paired"] = "random"
+    """Router rows; paired: groups of top_k experts are always chosen together."""
+    seed: Seed = 0
+    """Seed of the router's rows."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.top_k > self.experts:
+            raise ValueError(f"top_k is {self.top_k}, more than the {self.experts} experts")
+        if self.rows == "paired" and self.experts % self.top_k:
+            raise ValueError(f"{self.experts} experts cannot be split into groups of {self.top_k}")
+        return self
+
+
+_SPREAD = (
+    "cannot be set: a run attaches, trains and fingerprints extensions between stages, which needs all weights on one "
+    "device; in bfloat16 (base.dtype: auto) they take half (docs/gpu.md)"
+)
+_PACKED = "cannot be set: bitsandbytes packs the layers around the experts and not the experts (docs/gpu.md)"
+_REFUSED = {
+    **dict.fromkeys(("device_map", "max_memory", "offload_folder"), _SPREAD),
+    **dict.fromkeys(("load_in_4bit", "load_in_8bit", "quantization_config"), _PACKED),
+}
+"""Options of transformers that a base cannot have -> why."""
+
+
+class Base(Spec):
+    """The pretrained model that is extended."""
+
+    model: str = Field(min_length=1)
+    """A model of the package ("tiny"), a folder (of the workspace, else of the current one), `data:<folder>` in the
+    workspace's data/, "smollm2", or a hub id."""
+    upcycle: Upcycle | None = None
+    """Settings to upcycle a dense model."""
+    vision: str | None = Field(None, min_length=1)
+    """An image encoder: "tiny", a local folder, `data:<folder>` in the workspace's data/, or one of open_clip or timm
+    (docs/vision.md)."""
+    audio: str | None = unset(None)
+    """An audio encoder: "tiny", a local folder, `data:<folder>` in the workspace's data/, or a hub id
+    (docs/modalities.md)."""
+    encoders: dict[str, str] = unset({})
+    """Other modalities (of plug-ins) -> encoder."""
+    resize: Literal["shortest", "longest", "squash"] | None = None
+    """How images become square: cropped, padded or squeezed; null: as in the encoder's config."""
+    revision: str | None = None
+    """Pinned revision of a hub model."""
+    dtype: Dtype = "float32"
+    """Number type of its weights; auto: the checkpoint's own."""
+    attn_implementation: Attention | None = None
+    """eager, sdpa or flash_attention_2; null: transformers' choice."""
+    chat: bool | None = None
+    """Whether prompts use the tokenizer's chat template; null: if it has one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_why(cls, values: Any) -> Any:
+        """Refuses options of transformers with the reason, where another unknown key may be a misspelt one."""
+        for name in _REFUSED:
+            if isinstance(values, dict) and name in values:
+                raise ValueError(f"{name} {_REFUSED[name]}")
+        return values
+
+    @field_validator("encoders")
+    @classmethod
+    def _own_keys(cls, encoders: dict[str, str]) -> dict[str, str]:
+        """Refuses modalities that have a key of their own."""
+        own = {"image": "vision", "audio": "audio"}
+        for name in encoders:
+            if name in own:
+                raise ValueError(f"write base.{own[name]} instead of base.encoders.{name}")
+        return encoders
+
+    def encoders_in(self, workspace: Path) -> dict[str, str]:
+        """Modality -> its encoder for `moextend.load`; `data:` is resolved."""
+        named = {"image": self.vision, "audio": self.audio, **self.encoders}
+        return {
+            modality: str(put_by_hand(name, workspace) or name)
+            for modality, name in named.items()
+            if name is not None
+        }
+
+    def by_hand(self, workspace: Path) -> set[str]:
+        """Model (as in `found`) and encoders (as in `encoders_in`) that are not yet below data/ of the workspace."""
+        named = filter(None, (self.model, self.vision, self.audio, *self.encoders.values()))
+        places = filter(None, (put_by_hand(name, workspace) for name in named))
+        return {str(place) for place in places if not files.exists(_without_tokens(place))}
+
+    @staticmethod
+    def encoder_key(modality: str) -> str:
+        """Key of a modality's encoder in a sequence."""
+        return {"image": "base.vision", "audio": "base.audio"}.get(modality, f"base.encoders.{modality}")
+
+    def found(self, workspace: Path) -> str:
+        """The model for `moextend.load`: a folder of the workspace takes precedence."""
+        if place := put_by_hand(self.model, workspace):
+            return str(place)
+        folder = workspace / self.model
+        return str(folder) if files.exists(folder) and folder.is_dir() else self.model
+
+
+def _without_tokens(encoder: Path) -> Path:
+    """Path of an encoder without its number of tokens (":4x4" of an image, ":10/s" of a sound)."""
+    return Path(re.sub(r":(?:[0-9]+x[0-9]+|[0-9.]+/s)$", "", str(encoder)))
