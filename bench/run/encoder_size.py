@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -55,9 +56,8 @@ def _measured(name: str) -> EncoderSize:
     read = vision._reader(tower, pixels)
     with torch.no_grad(), flops.Counter() as count:
         found = read(tower, pixels)
-    return EncoderSize(
-        found.shape[1], found.shape[2], sum(p.numel() for p in tower.parameters()), float(count.total)
-    )
+    tokens = found.shape[1] if source.grid is None else math.prod(source.grid)
+    return EncoderSize(tokens, found.shape[2], sum(p.numel() for p in tower.parameters()), float(count.total))
 
 
 def _empty(source: Any) -> tuple[Any, tuple[int, int]]:

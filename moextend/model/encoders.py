@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,8 +21,10 @@ HUB, TIMM, PACKAGE = "hf-hub:", "timm:", "package:"
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 FORMS = (
     "Name one of the package (tiny), a folder, <model>/<pretrained> of open_clip (ViT-L-14-336/openai), "
-    "hf-hub:<owner>/<name>, or timm:<model>; a file of weights may stand for <pretrained>."
+    "hf-hub:<owner>/<name>, or timm:<model>; a file of weights may stand for <pretrained>. "
+    ":<rows>x<columns> at the end pools the tokens."
 )
+_GRID = re.compile(r"(?P<name>.+):(?P<rows>[0-9]{1,4})x(?P<columns>[0-9]{1,4})")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Source:
     """Name for the library's own factory."""
     weights: Path | str | None = None
     """A file, or a tag of open_clip; None if the model's name includes it."""
+    grid: tuple[int, int] | None = None
+    """Rows and columns of tokens that the tower's own are pooled to; None: its own."""
 
     @property
     def remote(self) -> bool:
@@ -59,6 +64,13 @@ def locate(name: str) -> Source:
     Raises:
         InputError: no such model, pretrained tag, folder, file or package.
     """
+    if pooled := _GRID.fullmatch(name):
+        grid = int(pooled["rows"]), int(pooled["columns"])
+        return replace(_located(pooled["name"]), name=name, grid=grid)
+    return _located(name)
+
+
+def _located(name: str) -> Source:
     own = content.package_folder("registry") / "models" / name / "vision"
     folder = own if files.exists(own) else Path(name)
     if files.exists(folder) and folder.is_dir():

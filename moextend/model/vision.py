@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -31,9 +32,23 @@ class VisionEncoder(nn.Module):
         self.requires_grad_(False).eval()
         blank = torch.zeros(1, 3, *tower.size)
         self._read = _reader(self.tower, blank)
+        self._size = tower.size
+        self._cells: tuple[int, int] | None = None
+        self._grid: tuple[int, int] | None = None
         self.tokens: int
         self.width: int
         self.tokens, self.width = self._patches(blank).shape[1:]
+
+    def pool(self, rows: int, columns: int, *, where: str | None = None) -> None:
+        """From now on the tower's tokens are averaged to this grid.
+
+        This is adaptive average pooling in two dimensions (Yao et al. 2024, arXiv 2405.20985).
+
+        Raises:
+            InputError: the tower's tokens are not in a grid, or in one with fewer rows or columns.
+        """
+        self._cells = _cells(self.tokens, self._size, (rows, columns), where)
+        self._grid, self.tokens = (rows, columns), rows * columns
 
     @torch.no_grad()
     def forward(self, images: Sequence[ImageRef]) -> Tensor:
@@ -54,11 +69,16 @@ class VisionEncoder(nn.Module):
 
     @torch.no_grad()
     def _patches(self, pixels: Tensor) -> Tensor:
-        return self._read(self.tower, pixels).float()
+        found = self._read(self.tower, pixels).float()
+        if self._cells is None:
+            return found
+        cells = found.mT.unflatten(2, self._cells)
+        return nn.functional.adaptive_avg_pool2d(cells, self._grid).flatten(2).mT
 
     def fingerprint(self) -> str:
-        """Sixteen hex digits over weights, architecture and pre-processing."""
-        facts = json.dumps(self.facts, sort_keys=True, default=str)
+        """Sixteen hex digits over weights, architecture, pre-processing and pooling."""
+        pooling = {"grid": self._grid} if self._grid else {}
+        facts = json.dumps({**self.facts, **pooling}, sort_keys=True, default=str)
         return files.digest(tensors_digest(self.tower.state_dict()), facts, self._read.__name__)
 
 
@@ -66,17 +86,42 @@ def load_encoder(name: str, resize: Resize | None = None) -> VisionEncoder:
     """Encoder `name`: of the package ("tiny"), a local folder, or of open_clip or timm (see docs/vision.md).
 
     `resize`: how images become square; None: as in the encoder's own config. Only names of the forms
-    `<model>/<pretrained>`, `hf-hub:...` and `timm:<model>` may download.
+    `<model>/<pretrained>`, `hf-hub:...` and `timm:<model>` may download. ":<rows>x<columns>" at the end of a name pools
+    the tokens to such a grid.
     """
-    tower = encoders.make(encoders.locate(name), resize)
+    source, where = encoders.locate(name), f"vision encoder '{name}'"
+    tower = encoders.make(source, resize)
     try:
-        return VisionEncoder(tower)
+        encoder = VisionEncoder(tower)
     except (AssertionError, AttributeError, NotImplementedError) as error:
         raise InputError(
             f"gives no visual tokens ({type(error).__name__}: {error}).",
-            where=f"vision encoder '{name}'",
+            where=where,
             hint="Choose a transformer of at least two blocks, or a convolutional network.",
         ) from error
+    if source.grid:
+        encoder.pool(*source.grid, where=where)
+    return encoder
+
+
+def _cells(tokens: int, size: tuple[int, int], grid: tuple[int, int], where: str | None) -> tuple[int, int]:
+    """Rows and columns of a tower's tokens for an input of `size` pixels; InputError if `grid` is none of them."""
+    rows = round(math.sqrt(tokens * size[0] / size[1]))
+    columns = tokens // max(1, rows)
+    asked = f"{grid[0]}x{grid[1]} were asked for."
+    if rows * columns != tokens:
+        raise InputError(
+            f"gives {tokens} tokens in no grid, and {asked}",
+            where=where,
+            hint=f"Leave out :{grid[0]}x{grid[1]}.",
+        )
+    if not (1 <= grid[0] <= rows and 1 <= grid[1] <= columns):
+        raise InputError(
+            f"gives {rows}x{columns} tokens, and {asked}",
+            where=where,
+            hint=f"Ask for 1x1 to {rows}x{columns}.",
+        )
+    return rows, columns
 
 
 def _reader(tower: Any, blank: Tensor) -> Callable[[Any, Tensor], Tensor]:

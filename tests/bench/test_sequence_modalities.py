@@ -230,3 +230,13 @@ def test_options_of_transformers_that_a_base_cannot_have_are_refused_with_the_re
 ) -> None:
     with pytest.raises(SpecError, match=why):
         parse(Base, {"model": "tiny", **option}, where="small.yaml: base")
+
+
+@pytest.mark.parametrize(("key", "name"), [("vision", "data:eyes:4x4"), ("audio", "data:ears:10/s")])
+def test_an_encoder_put_by_hand_is_found_without_its_number_of_tokens(
+    key: str, name: str, tmp_path: Path
+) -> None:
+    base = Base.model_validate({"model": "tiny", key: name})
+    assert base.by_hand(tmp_path) == {str(tmp_path / "data" / name.removeprefix("data:"))}
+    (tmp_path / "data" / name.split(":")[1]).mkdir(parents=True)
+    assert base.by_hand(tmp_path) == set()

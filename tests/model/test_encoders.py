@@ -146,6 +146,27 @@ def test_a_transformer_in_stages_gives_its_last_one() -> None:
     assert torch.equal(tokens, last.out.flatten(1, -2)) and tokens.shape == (1, 49, 128)
 
 
+def test_tokens_are_pooled_to_the_grid_of_the_name(tmp_path: Path) -> None:
+    name = str(clip_folder(tmp_path, CLIP))
+    own, pooled = load_encoder(name), load_encoder(f"{name}:2x2")
+    assert (own.tokens, pooled.tokens) == (16, 4) and own.fingerprint() != pooled.fingerprint()
+    tokens = own([noise()])[0].unflatten(0, (4, 4))
+    quarters = [
+        tokens[rows, columns].mean((0, 1))
+        for rows in (slice(2), slice(2, 4))
+        for columns in (slice(2), slice(2, 4))
+    ]
+    torch.testing.assert_close(pooled([noise()])[0], torch.stack(quarters))
+    assert load_encoder(f"{name}:1x4")([noise()]).shape == (1, 4, 32)
+    assert torch.equal(load_encoder(f"{name}:4x4")([noise()]), own([noise()]))
+
+
+@pytest.mark.parametrize("grid", ["5x4", "4x5", "0x2"])
+def test_a_grid_that_the_tower_does_not_have_is_refused(grid: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"gives 4x4 tokens, and {grid} were asked for. Ask for 1x1 to 4x4"):
+        load_encoder(f"{clip_folder(tmp_path, CLIP)}:{grid}")
+
+
 def test_preprocessing_is_the_encoders_own(tmp_path: Path) -> None:
     own = {"size": [32, 32], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.25, 0.125], "interpolation": "bilinear",
            "resize_mode": "squash"}  # fmt: skip

@@ -164,6 +164,7 @@ def test_items_are_counted_without_data(tmp_path: Path, monkeypatch: pytest.Monk
 def test_encoders_are_known_by_name() -> None:
     large = image_encoder("ViT-L-14-336/openai")
     assert (large.tokens, large.width) == (576, 1024)
+    assert image_encoder("ViT-L-14-336/openai:12x12").tokens == 144, "as its tokens are pooled"
     assert large.parameters and 300e6 < large.parameters < 310e6
     assert large.operations and 300e9 < large.operations < 400e9, "361 GFLOP without the last block"
     assert image_encoder("hf-hub:no/such") == EncoderSize(576, 1024), (
