@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from moextend.bench.task import put_by_hand
+from moextend.model.encoder_name import without_tokens
 from moextend.training.settings import Seed
 from moextend.util import files
 from moextend.util.spec import Spec, unset
@@ -109,7 +109,7 @@ class Base(Spec):
         """Model (as in `found`) and encoders (as in `encoders_in`) that are not yet below data/ of the workspace."""
         named = filter(None, (self.model, self.vision, self.audio, *self.encoders.values()))
         places = filter(None, (put_by_hand(name, workspace) for name in named))
-        return {str(place) for place in places if not files.exists(_without_tokens(place))}
+        return {str(place) for place in places if not files.exists(Path(without_tokens(str(place))))}
 
     @staticmethod
     def encoder_key(modality: str) -> str:
@@ -122,8 +122,3 @@ class Base(Spec):
             return str(place)
         folder = workspace / self.model
         return str(folder) if files.exists(folder) and folder.is_dir() else self.model
-
-
-def _without_tokens(encoder: Path) -> Path:
-    """Path of an encoder without its number of tokens (":4x4" of an image, ":10/s" of a sound)."""
-    return Path(re.sub(r":(?:[0-9]+x[0-9]+|[0-9.]+/s)$", "", str(encoder)))

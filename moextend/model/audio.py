@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +19,7 @@ from moextend.data.media import MediaRef
 from moextend.errors import InputError, UnknownName, short
 from moextend.model import audio_loading, tiny_audio
 from moextend.model.audio_towers import Tower
+from moextend.model.encoder_name import PACE
 from moextend.model.fingerprint import tensors_digest
 from moextend.util import content, files, hub_errors
 
@@ -29,7 +29,6 @@ FORMS = (
     "Name an encoder of the package, a folder or a hub id (openai/whisper-tiny.en), "
     "and ':<n>/s' after it for n tokens a second (openai/whisper-tiny.en:10/s)."
 )
-_PACE = re.compile(r"(?P<name>.+):(?P<pace>\d+(?:\.\d+)?)/s")
 
 
 class AudioEncoder(nn.Module):
@@ -106,7 +105,7 @@ def load_encoder(
         InputError: there is no such encoder, its files are missing or damaged, or it has fewer frames a second.
     """
     where = f"audio encoder '{short(str(name), 100)}'"
-    if paced := _PACE.fullmatch(name):
+    if paced := PACE.fullmatch(name):
         name, tokens_per_second = paced["name"], float(paced["pace"])
     source = locate(name, where=where)
     path = source / "config.json" if isinstance(source, Path) else _downloaded(source, revision, where)
@@ -143,7 +142,7 @@ def locate(name: str, *, where: str | None = None) -> Path | str:
     from huggingface_hub.utils._validators import validate_repo_id
 
     where = where or f"audio encoder '{short(str(name), 100)}'"
-    if paced := _PACE.fullmatch(name):
+    if paced := PACE.fullmatch(name):
         name = paced["name"]
     models = content.package_folder("registry") / "models"
     for folder in (models / name / "audio", Path(name).expanduser()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from moextend.errors import InputError
+from moextend.model.encoder_name import GRID
 from moextend.util import content, files, hub_errors
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ FORMS = (
     "hf-hub:<owner>/<name>, or timm:<model>; a file of weights may stand for <pretrained>. "
     ":<rows>x<columns> at the end pools the tokens."
 )
-_GRID = re.compile(r"(?P<name>.+):(?P<rows>[0-9]{1,4})x(?P<columns>[0-9]{1,4})")
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def locate(name: str) -> Source:
     Raises:
         InputError: no such model, pretrained tag, folder, file or package.
     """
-    if pooled := _GRID.fullmatch(name):
+    if pooled := GRID.fullmatch(name):
         grid = int(pooled["rows"]), int(pooled["columns"])
         return replace(_located(pooled["name"]), name=name, grid=grid)
     return _located(name)
