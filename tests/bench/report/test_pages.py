@@ -123,6 +123,7 @@ def test_the_tables_of_published_runs_can_be_made_again(published: Path) -> None
         "README": ["demo", "results"],
         "tiny": ["default", "tasks"],
         "tiny-alike": ["methods", "matrix"],
+        "real-small": ["stories", "stories-tasks"],
     }
     assert {f"{page}: {name}" for page, names in wanted.items() for name in names} <= checked
 
