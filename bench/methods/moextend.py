@@ -167,7 +167,7 @@ class MoExtend(inferred.Narrowed, Method):
     def trainable(self, model: Any) -> Parameters:
         """Parameters of a first extension: in the lowest layers, as their number does not depend on the layers."""
         config, lm = self.config, model.lm
-        layers = config.layers if isinstance(config.layers, list) else range(self._layers(lm))
+        layers = config.layers if isinstance(config.layers, list) else range(self._extended(lm))
         plan = {layer: [0] * config.experts for layer in layers}
         moextend.attach(
             lm, "first", plan, mode=config.routing, calibrate=config.calibration, width=config.width
@@ -186,7 +186,7 @@ class MoExtend(inferred.Narrowed, Method):
             passes += [Pass("held-out"), Pass("generic")]
             kept = min(config.memory_tokens, model.held_out_tokens)
             width = text_config(lm.config).hidden_size * lm.dtype.itemsize + SIZE
-            stored += len(find_sites(lm)) * kept * width
+            stored += (self._extended(lm) if config.same_layers else len(find_sites(lm))) * kept * width
             sampled = min(config.memory_sample, kept) if config.retention == "output" else 0
         if config.scope == "auto":
             stored += inferred.stored(model)
@@ -204,9 +204,11 @@ class MoExtend(inferred.Narrowed, Method):
         site = find_sites(lm)[0]
         return count_chosen(site) / count_experts(site)
 
-    def _layers(self, lm: Any) -> int:
+    def _extended(self, lm: Any) -> int:
         """Number of layers that get new experts."""
         from moextend.moe import sites
 
+        if isinstance(self.config.layers, list):
+            return len(self.config.layers)
         layers = len(sites.find_sites(lm))
         return layers if self.config.layers == "all" else max(1, int(self.config.share * layers))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from moextend.errors import InputError, SpecError
 from moextend.extension import router_memory, store
 from moextend.extension.origin import Made
 from moextend.extension.probe import Probe, choose_layers, parents, probe_layers, selection_shares
-from moextend.extension.retention import output_loss, retention_loss
+from moextend.extension.retention import output_loss, retention_loss, sites_of
 from moextend.extension.router_memory import Memory
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
@@ -97,7 +97,7 @@ def learn(
         if folder is not None:
             _keep_probe(probe, folder)
         plan = plan_of(probe, recipe, seed)
-        kept = _memory(model, recipe, earlier, generic, seed, batch_size)
+        kept = _memory(model, recipe, plan, earlier, generic, seed, batch_size)
         attach.attach(
             model.lm,
             name,
@@ -132,7 +132,10 @@ def keep(
 ) -> None:
     """Writes the router-input memory for later extensions, then the extension; `batch_size`: of forward passes."""
     if recipe.keeps_router_inputs:
-        kept = router_memory.collect(model, held_out, recipe.memory_tokens, seed, batch_size=batch_size)
+        layers = [site.layer for site in sites_of(model, name)] if recipe.same_layers else None
+        kept = router_memory.collect(
+            model, held_out, recipe.memory_tokens, seed, batch_size=batch_size, layers=layers
+        )
         router_memory.write(kept, folder)
     store.save_extension(model, name, folder=folder, made=made)
 
@@ -186,17 +189,24 @@ def plan_of(probe: Probe, recipe: Recipe, seed: int) -> dict[int, list[int]]:
 def _memory(
     model: MultimodalLM,
     recipe: Recipe,
+    layers: Collection[int],
     earlier: Sequence[Path],
     generic: Sequence[Conversation],
     seed: int,
     batch_size: int,
 ) -> Memory:
-    """Memory of the generic text and of all earlier extensions; empty if the recipe keeps none."""
+    """Memory of the generic text and of all earlier extensions, for new experts in `layers`.
+
+    Empty if the recipe keeps none.
+    """
     if not recipe.keeps_router_inputs:
         return Memory()
+    router_memory.check_layers(earlier, layers)
     memories = [router_memory.read(folder) for folder in earlier]
     if generic:
-        known = router_memory.collect(model, generic, recipe.memory_tokens, seed, batch_size=batch_size)
+        known = router_memory.collect(
+            model, generic, recipe.memory_tokens, seed, batch_size=batch_size, layers=layers
+        )
         memories.insert(0, known)
     return router_memory.join(memories)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError, UnknownName
 from moextend.model.batches import Collator, on_device
-from moextend.model.multimodal import MultimodalLM
+from moextend.model.multimodal import IGNORE, MultimodalLM
 from moextend.moe.families import chosen_experts, rows_of
 from moextend.moe.sites import Site, count_experts, find_sites
 
@@ -31,6 +32,19 @@ class Probe:
 
 Look = Callable[[Site, Tensor, Any], None]
 """Callback for a router call: (block, inputs [..., H], output)."""
+
+Which = Literal["all", "text", "answers"]
+"""Tokens of conversations without padding: all; those of text; those after which a token with a label comes."""
+
+
+def tokens_of(batch: Mapping[str, Tensor], which: Which) -> Tensor:
+    """Mask [B, T] of these tokens of a batch with `input_ids`, `attention_mask` and `labels`."""
+    real = batch["attention_mask"].bool()
+    if which == "text":
+        return real & (batch["input_ids"] >= 0)
+    if which == "answers":
+        return real & F.pad(batch["labels"][:, 1:] != IGNORE, (0, 1))
+    return real
 
 
 def selection_shares(
@@ -75,12 +89,12 @@ def watched(
     look: Look,
     *,
     batch_size: int,
-    media: bool = True,
+    which: Which = "all",
 ) -> Iterator[Tensor]:
     """Computes `data` batch by batch and calls `look` for every router of `sites`.
 
-    Yields the attention mask [B, T] of a batch, on the model's device, before the batch is computed: inputs and outputs
-    of a router are in the order of these tokens. `media` False: without tokens of images and other media.
+    Yields the mask [B, T] of the tokens `which` of a batch, on the model's device, before the batch is computed: inputs
+    and outputs of a router are in the order of these tokens.
     """
     collate = Collator.of(model)
     hooks = [
@@ -90,11 +104,9 @@ def watched(
     try:
         for start in range(0, len(data), batch_size):
             batch = collate(data[start : start + batch_size])
+            yield tokens_of(batch, which).to(model.device)
             batch.pop("labels")
-            batch = on_device(batch, model.device)
-            mask = batch["attention_mask"].bool()
-            yield mask if media else mask & (batch["input_ids"] >= 0)
-            model.hidden(**batch)
+            model.hidden(**on_device(batch, model.device))
     finally:
         for hook in hooks:
             hook.remove()

@@ -6,7 +6,7 @@ Losses on them keep new experts from acting on earlier data (moextend/extension/
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
-from moextend.extension.probe import watched
+from moextend.extension.probe import Which, tokens_of, watched
 from moextend.model.batches import Collator
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.sites import Site, find_sites
@@ -70,35 +70,38 @@ def collect(
     seed: int,
     *,
     batch_size: int = GROUP,
-    media: bool = True,
+    which: Which = "all",
+    layers: Collection[int] | None = None,
 ) -> Memory:
-    """Memory of about `tokens` tokens per block, sampled uniformly from the tokens of `data` without padding.
+    """Memory of about `tokens` tokens per block, sampled uniformly from the tokens `which` of `data`.
 
     The tokens are sampled before the forward pass, and no other row is kept. The model and its active extensions
     compute the inputs.
 
     Args:
         batch_size: conversations in a forward pass, at most `GROUP`.
-        media: whether tokens of images and other media are sampled, too.
+        which: the tokens that are sampled.
+        layers: the MoE blocks whose inputs are kept; None: all.
     """
     collate, generator = Collator.of(model), torch.Generator().manual_seed(seed)
     groups = [data[start : start + GROUP] for start in range(0, len(data), GROUP)]
     pieces = []
     for group in groups:
-        count = sum(collate.lengths(group, media=media))
+        count = int(tokens_of(collate.ids(group), which).sum())
         drawn = torch.randperm(count, generator=generator)[: -(-tokens // len(groups))]
-        pieces.append(_drawn(model, group, drawn, batch_size, media))
+        pieces.append(_drawn(model, group, drawn, batch_size, which, layers))
     every = _joined(pieces).tensors()
     return _slim(Memory.of({name: x[:tokens].contiguous() for name, x in every.items()}))
 
 
 def _drawn(
-    model: MultimodalLM, data: Sequence[Conversation], drawn: Tensor, batch_size: int, media: bool
-) -> Memory:
-    """Values at the tokens `drawn`, in that order; the numbers count the tokens of `data` without padding."""
+    model: MultimodalLM, data: Sequence[Conversation], drawn: Tensor, batch_size: int, which: Which,
+    layers: Collection[int] | None,
+) -> Memory:  # fmt: skip
+    """Values at the tokens `drawn`, in that order; the numbers count the tokens `which` of `data`."""
     kept: dict[str, Tensor] = {}
     places = mine = torch.empty(0)
-    sites = find_sites(model.lm)
+    sites = [site for site in find_sites(model.lm) if layers is None or site.layer in layers]
 
     def keep(name: str, x: Tensor) -> None:
         rows = x[places.to(x.device)].cpu()
@@ -128,7 +131,7 @@ def _drawn(
     ]
     before = 0
     try:
-        for mask in watched(model, data, sites, look, batch_size=batch_size, media=media):
+        for mask in watched(model, data, sites, look, batch_size=batch_size, which=which):
             real = mask.flatten().nonzero().squeeze(1).cpu()
             mine = ((drawn >= before) & (drawn < before + len(real))).nonzero().squeeze(1)
             places = real[drawn[mine] - before]
@@ -168,6 +171,19 @@ def check_sizes(folders: Sequence[Path]) -> None:
                 "has no sizes of outputs: it was kept by version 0.1.0.",
                 where=str(folder / FILE),
                 hint="Set retention='memory', or make that extension again.",
+            )
+
+
+def check_layers(folders: Sequence[Path], layers: Collection[int]) -> None:
+    """Raises InputError if the memory in one of the folders lacks router inputs of these MoE blocks."""
+    for folder in folders:
+        known = read(folder).router_inputs
+        lacking = sorted(set(layers) - known.keys())
+        if lacking:
+            raise InputError(
+                f"has no router inputs of MoE layers {', '.join(map(str, lacking))}, which are to get new experts.",
+                where=str(folder / FILE),
+                hint=f"Extend layers {', '.join(map(str, sorted(known)))}, or make that extension again with others.",
             )
 
 

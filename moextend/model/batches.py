@@ -133,14 +133,7 @@ class Collator:
             InputError: marks and media do not agree, a medium without an encoder, or a first turn that is too long.
         """
         fitted = [self._fitted(conversation) for conversation in conversations]
-        rows = [row for row, _ in fitted]
-        ids = pad([row[0] for row in rows], self.tokenizer.pad_token_id)
-        mask = pad([[1] * len(row[0]) for row in rows], 0)
-        batch: dict[str, Any] = {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "labels": pad([row[1] for row in rows], IGNORE),
-        }
+        batch: dict[str, Any] = self._padded([row for row, _ in fitted])
         media = [medium for _, shown in fitted for medium in shown]
         if media:
             found = gather(media, self.modalities.sources())
@@ -148,13 +141,16 @@ class Collator:
             batch["features"] = {name: features.cpu() for name, features in found.items()}
         return batch
 
-    def lengths(self, conversations: Sequence[Conversation], *, media: bool = True) -> list[int]:
-        """Tokens of each conversation in a batch, without padding; no medium is encoded.
+    def ids(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
+        """`input_ids`, `attention_mask` and `labels` of a batch; no medium is encoded."""
+        return self._padded([self._fitted(conversation)[0] for conversation in conversations])
 
-        `media` False: without tokens of media.
-        """
-        rows = [self._fitted(conversation)[0][0] for conversation in conversations]
-        return [len(row) if media else sum(token >= 0 for token in row) for row in rows]
+    def _padded(self, rows: Sequence[tuple[list[int], list[int]]]) -> dict[str, Tensor]:
+        return {
+            "input_ids": pad([ids for ids, _ in rows], self.tokenizer.pad_token_id),
+            "attention_mask": pad([[1] * len(ids) for ids, _ in rows], 0),
+            "labels": pad([labels for _, labels in rows], IGNORE),
+        }
 
     def _fitted(self, conversation: Conversation) -> tuple[tuple[list[int], list[int]], tuple[MediaRef, ...]]:
         """Ids and labels of the turns that fit the context, and the media of these turns."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from moextend.errors import InputError
 from moextend.util import spec
@@ -24,6 +24,18 @@ MOST_EXPERTS = 1024
 MOST_KEPT = 10**7
 
 
+def _places(layers: Any) -> Any:
+    """Indices of a text such as 0 or 0+3; anything else as it is."""
+    written = isinstance(layers, str) and re.fullmatch(r"\d+(\+\d+)*", layers)
+    return [int(layer) for layer in layers.split("+")] if written else layers
+
+
+Layers = Annotated[
+    Literal["probe", "all", "first", "last", "random"] | list[Annotated[int, Field(ge=0)]],
+    BeforeValidator(_places),
+]
+
+
 class Recipe(Spec):
     """Settings of the method (docs/method.md), without data and training settings."""
 
@@ -34,8 +46,8 @@ class Recipe(Spec):
     """own: made alone on the base, for inputs that are known to be its own. auto: the same, and task
     statistics of the inputs are kept, so that the task can be inferred. all: made with the active extensions, for
     every input."""
-    layers: Literal["probe", "all", "first", "last", "random"] | list[Annotated[int, Field(ge=0)]] = "probe"
-    """How to choose the MoE layers that get new experts, or their indices, lowest 0."""
+    layers: Layers = "probe"
+    """How to choose the MoE layers that get new experts, or their indices, lowest 0 (as text: 0+3)."""
     share: float = Field(0.5, gt=0, le=1)
     """Share of the MoE layers that get new experts (the paper's p)."""
     experts: int = Field(1, ge=1, le=MOST_EXPERTS)
@@ -52,7 +64,8 @@ class Recipe(Spec):
     """With scope all: memory and output keep router inputs of the training data. memory: the gates of later experts
     learn to close on them. output: what later experts add there is penalised; exact routing only."""
     memory_tokens: int = Field(4000, ge=1, le=MOST_KEPT)
-    """Number of router inputs kept per layer and extension."""
+    """Number of router inputs kept per layer and extension. The layers are those with new experts; with layers=probe and
+    random, which differ from extension to extension, they are all."""
     memory_sample: int = Field(1024, ge=1, le=MOST_KEPT)
     """Number of them that every step samples."""
     gate_rate: Annotated[float, LogRange(1, 100)] = Field(10.0, gt=0)
@@ -80,6 +93,11 @@ class Recipe(Spec):
         if self.routing != "exact" and self.retention == "output":
             raise ValueError(f"routing={self.routing} cannot use retention=output: use retention=memory")
         return self
+
+    @property
+    def same_layers(self) -> bool:
+        """Whether every extension by this recipe has its new experts in the same layers."""
+        return self.layers not in ("probe", "random")
 
     @property
     def keeps_router_inputs(self) -> bool:

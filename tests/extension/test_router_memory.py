@@ -16,6 +16,7 @@ from moextend import (
     Settings,
     activate,
     attach,
+    extend,
     new_parameters,
     retention_loss,
     train,
@@ -27,7 +28,7 @@ from moextend.extension.retention import output_loss
 from moextend.extension.router_memory import Memory, RouterInputs
 from moextend.model.batches import Collator
 from moextend.model.generation import Prompt, generate
-from moextend.moe.recipe import Mode
+from moextend.moe.recipe import Mode, Recipe
 from moextend.moe.sites import find_sites
 from moextend.training.checkpoint import write_tensors
 from tests.moe.test_routing import shake
@@ -132,12 +133,23 @@ def test_the_rows_are_drawn_evenly_from_every_64_conversations(model: Multimodal
 
 def test_a_memory_of_text_has_no_token_of_an_image(model: MultimodalLM) -> None:
     site, seen = find_sites(model.lm)[1], list[Tensor]()
-    (mask,) = watched(model, NEW, [site], partial(keep, seen), batch_size=20, media=False)
+    (mask,) = watched(model, NEW, [site], partial(keep, seen), batch_size=20, which="text")
     batch = Collator.of(model)(NEW)
     assert torch.equal(mask, (batch["input_ids"] >= 0) & batch["attention_mask"].bool())
     text = seen[0].reshape(-1, 32)[mask.flatten()]
-    kept = inputs(model, NEW, tokens=50, seed=0, media=False)[1]
+    kept = inputs(model, NEW, tokens=50, seed=0, which="text")[1]
     assert torch.equal(kept, text[torch.randperm(len(text), generator=torch.Generator().manual_seed(0))[:50]])
+
+
+def test_a_memory_of_answers_has_tokens_that_predict_one(model: MultimodalLM) -> None:
+    site, seen = find_sites(model.lm)[1], list[Tensor]()
+    (mask,) = watched(model, NEW, [site], partial(keep, seen), batch_size=20, which="answers")
+    labels = Collator.of(model)(NEW)["labels"]
+    assert [(row.nonzero() + 1).tolist() for row in mask] == [(row >= 0).nonzero().tolist() for row in labels]
+    assert mask.sum() == 40  # an answer is a word and the end token
+    kept = inputs(model, NEW, tokens=40, seed=0, which="answers")[1]
+    rows = seen[0].reshape(-1, 32)[mask.flatten()]
+    assert torch.equal(kept, rows[torch.randperm(40, generator=torch.Generator().manual_seed(0))])
 
 
 def test_tokens_of_media_are_known_in_a_forward_pass_alone(model: MultimodalLM) -> None:
@@ -226,3 +238,43 @@ def test_another_file_is_refused(tensors: dict[str, Tensor], tmp_path: Path) -> 
         InputError, match=r"memory\.safetensors: is not a router-input memory of this version"
     ):
         router_memory.read(tmp_path)
+
+
+def test_a_memory_has_the_layers_that_every_extension_of_its_recipe_extends(
+    model: MultimodalLM, tmp_path: Path
+) -> None:
+    settings = Settings(steps=1, batch_size=4, learning_rate=1e-3)
+
+    def layers_of(name: str, **fields: Any) -> list[int]:
+        extend(
+            model,
+            name,
+            OLD,
+            folder=tmp_path / name,
+            settings=settings,
+            scope="all",
+            memory_tokens=20,
+            **fields,
+        )
+        return sorted(router_memory.read(tmp_path / name).router_inputs)
+
+    assert layers_of("one", layers=[1]) == [1]
+    assert layers_of("two", layers=[1]) == [1], "those of one and of two are joined"
+    with pytest.raises(InputError, match=r"no router inputs of MoE layers 0.*Extend layers 1, or make"):
+        layers_of("three", layers=[0, 1])
+    activate(model.lm, [])
+    assert layers_of("half", layers="first") == [0] and layers_of("wide", layers="first", share=0.1) == [0]
+    activate(model.lm, [])
+    assert layers_of("free", layers="random") == [0, 1, 2], "the next one may have other layers"
+    assert layers_of("other", layers=[2]) == [2]
+
+
+@pytest.mark.parametrize(("text", "layers"), [("0", [0]), ("0+3", [0, 3]), ("first", "first"), ([2], [2])])
+def test_layers_of_a_recipe_can_be_written_as_text(text: Any, layers: Any) -> None:
+    assert Recipe(layers=text).layers == layers
+
+
+@pytest.mark.parametrize("text", ["+", "0+", "-1", "1.5", "0,3", ""])
+def test_other_text_is_no_layer(text: str) -> None:
+    with pytest.raises(InputError, match="layers"):
+        Recipe(layers=text)  # type: ignore[arg-type]

@@ -68,7 +68,7 @@ def test_every_medium_stands_in_its_place(model: MultimodalLM) -> None:
     talks = [Conversation((*prompt.before, (prompt.text, "w8")), prompt.media) for prompt in mixed()]
     collate = Collator.of(model)
     batch = collate(talks)
-    assert collate.lengths(talks) == batch["attention_mask"].sum(1).tolist()
+    assert torch.equal(collate.ids(talks)["attention_mask"], batch["attention_mask"])
     embedded = model.embed(batch["input_ids"], batch["features"])
     for row, ids, talk in zip(embedded, batch["input_ids"], talks, strict=True):
         places = (ids < 0).nonzero().squeeze(1).tolist()
@@ -81,7 +81,8 @@ def test_every_medium_stands_in_its_place(model: MultimodalLM) -> None:
     text = Collator(
         model.tokenizer, moextend.MultimodalLM(toy_lm(), toy_tokenizer()).modalities, chat=model.chat
     )
-    assert torch.equal(text(talks[2:3])["input_ids"][0], batch["input_ids"][2][: text.lengths(talks[2:3])[0]])
+    alone = text.ids(talks[2:3])["input_ids"][0]
+    assert torch.equal(alone, batch["input_ids"][2][: len(alone)])
 
 
 def test_a_batch_equals_its_prompts_one_at_a_time(model: MultimodalLM) -> None:
@@ -98,7 +99,7 @@ def test_a_batch_equals_its_prompts_one_at_a_time(model: MultimodalLM) -> None:
 def test_turns_that_the_context_cannot_hold_go_with_their_media(model: MultimodalLM) -> None:
     long = mixed()[3]
     talk = Conversation((*long.before, (long.text, "w8")), long.media)
-    first = Collator.of(model).lengths([Conversation(talk.turns[:2], talk.media[:2])])[0]
+    first = Collator.of(model).ids([Conversation(talk.turns[:2], talk.media[:2])])["input_ids"].shape[1]
     collate = Collator(model.tokenizer, model.modalities, chat=model.chat, context=first)
     with pytest.warns(UserWarning, match="lose their last turns"):
         batch = collate([talk])

@@ -223,7 +223,8 @@ def estimate(spec: str, base: Small) -> list[Measured]:
     model = base.make()
     rows = conversations(model, 1, 0)
     collate = Collator.of(model)
-    tokens, prompt = collate.lengths(rows)[0], len(prompt_ids(model, Prompt(rows[0].turns[0][0])))
+    tokens = collate.ids(rows[:1])["input_ids"].shape[1]
+    prompt = len(prompt_ids(model, Prompt(rows[0].turns[0][0])))
     labelled = int((collate(rows)["labels"] != IGNORE).sum())
     del model
     dtype = torch.bfloat16 if base.bf16 else torch.float32
