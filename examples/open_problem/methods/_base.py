@@ -7,6 +7,7 @@ from pydantic import Field
 
 from moextend.bench.methods.moextend import MoExtend
 from moextend.extension import router_memory
+from moextend.extension.probe import Which
 from moextend.extension.retention import retention_loss
 from moextend.moe.recipe import Scope
 
@@ -27,6 +28,8 @@ class OpenProblem(MoExtend):
         """shut: new experts do not compute tokens of images, nor those before them."""
         kept: Literal["all", "text", "none"] = "all"
         """Which tokens the memory keeps: all, those of text only, or none (no retention)."""
+        answers: float = Field(0, ge=0, le=1)
+        """Share of the memory's tokens that are sampled from those that predict the answer."""
 
         @property
         def keeps_router_inputs(self) -> bool:
@@ -77,15 +80,23 @@ class OpenProblem(MoExtend):
         """Memory of generic text and of all earlier stages; empty without a memory."""
         if not self.keeps:
             return router_memory.Memory()
-        generic = [self.collected(model, stage, stage.generic)] if stage.generic else []
+        generic = [self.collected(model, stage, stage.generic, answers=0)] if stage.generic else []
         return router_memory.join([*generic, *(self.read(folder) for _, folder in stage.earlier)])
 
-    def collected(self, model: Any, stage: Any, data: Any) -> router_memory.Memory:
-        """Memory of `data`."""
-        return router_memory.collect(
-            model, data, self.config.memory_tokens, stage.seed, batch_size=stage.batch_size,
-            media=self.config.kept == "all",
-        )  # fmt: skip
+    def collected(
+        self, model: Any, stage: Any, data: Any, *, answers: float | None = None
+    ) -> router_memory.Memory:
+        """Memory of `data`; `answers`: share of tokens that predict an answer, by default the configured one."""
+        tokens = self.config.memory_tokens
+        predicting = round((self.config.answers if answers is None else answers) * tokens)
+        other: Which = "all" if self.config.kept == "all" else "text"
+        shares: dict[Which, int] = {other: tokens - predicting, "answers": predicting}
+        pieces = [
+            router_memory.collect(model, data, count, stage.seed, batch_size=stage.batch_size, which=which)
+            for which, count in shares.items()
+            if count
+        ]
+        return router_memory.join(pieces)
 
     def write(self, kept: router_memory.Memory, folder: Any) -> None:
         """Writes the memory of a stage."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,12 +13,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
+import moextend
 from moextend import Conversation, MultimodalLM
 from moextend.bench import methods
 from moextend.bench.methods.method import Method, Stage
 from moextend.extension.probe import watched
+from moextend.extension.router_memory import collect
 from moextend.model.batches import Collator
+from moextend.model.generation import Prompt, generate
+from moextend.model.lm_head import decoder
 from moextend.moe.sites import find_sites
 from tests.bench.methods.short import ShortLoop
 from tests.toys import picture, toy_model
@@ -25,7 +31,8 @@ from tests.toys import picture, toy_model
 FOLDER = Path(__file__).parents[3] / "examples" / "open_problem"
 METHODS = ["text-gates", "text-gates:scope=own", "text-gates:shut_after=2", "text-gates:routing=slot", "output-penalty",
            "null-space", "gaussian-memory:rank=2", "slot-apart:hard=true,with_parent=true,start=0.2",
-           "slot-apart:routing=slot,everywhere=true", "distilled", "newest-first"]  # fmt: skip
+           "slot-apart:routing=slot,everywhere=true", "distilled", "newest-first",
+           "output-penalty:answers=0.5", "chained-penalty", "base-stream"]  # fmt: skip
 TEXT = [Conversation(((f"w{i} w{i + 1} w{i + 2}", ""),)) for i in range(20, 40)]
 
 
@@ -174,3 +181,90 @@ def test_newer_gates_close_older_ones(tmp_path: Path) -> None:
         torch.nn.init.constant_(part.rows, 0), torch.nn.init.constant_(part.bias, 1)
         _, weights, _ = site.router(torch.randn(5, 32))[:3]
         assert torch.equal(weights[:, -2:], torch.tensor([[0.0, 1.0]]).expand(5, 2))
+
+
+def test_a_memory_of_answers_has_that_share_of_tokens(tmp_path: Path) -> None:
+    method, model, made = learned("output-penalty:answers=0.5,memory_tokens=16", tmp_path)
+    kept = method.read(made[0].folder).router_inputs[0]  # type: ignore[attr-defined]
+    with moextend.moe.routing.only(find_sites(model.lm)[0].router.ext_scope, ()):  # type: ignore[arg-type]
+        rows = collect(model, made[0].held_out, 8, made[0].seed, batch_size=8, which="answers")
+    assert len(kept) == 16 and torch.allclose(kept[8:], rows.router_inputs[0], atol=1e-6)
+
+
+def test_new_experts_on_the_base_stream_read_what_the_base_computes(tmp_path: Path) -> None:
+    method, model, _ = learned("base-stream", tmp_path)
+    method.select(model, "b", ["a", "b"])
+    stream, read = shared("base-stream").Stream.of(model), list[Tensor]()
+    site = find_sites(model.lm)[2]
+    part: Any = site.router.ext_parts["b"]  # type: ignore[index]
+    part.register_forward_pre_hook(lambda module, args: read.append(args[0]))
+    changed, alone = hidden(model)[1], hidden(toy_model())[1]
+    assert not torch.allclose(changed, alone) and not stream.read
+    kept = collect(toy_model(), shown(30), 10**6, 0, batch_size=20).router_inputs[2]
+    every = {tuple(row.tolist()) for row in read[0]}
+    assert len(read) == 1 and all(tuple(row.tolist()) in every for row in kept)
+
+
+def test_the_base_stream_has_a_cache_of_its_own(tmp_path: Path) -> None:
+    method, model, _ = learned("base-stream", tmp_path)
+    method.select(model, "b", ["a", "b"])
+    prompts = [Prompt(f"<image> w{i} w{i + 3}", (picture(i * 7),)) for i in range(6)]
+    found = generate(model, prompts, max_new_tokens=3, batch_size=6)
+    for prompt, answer in zip(prompts, found, strict=True):
+        words = answer.split()
+        for place, word in enumerate(words):  # every word once more, without a cache
+            text = " ".join([prompt.text, *words[:place]])
+            again = generate(model, [Prompt(text, prompt.media)], max_new_tokens=1, batch_size=1)
+            assert again == [word]
+    assert len({*found}) > 1
+    method.select(model, "b", [])
+    assert generate(model, prompts, max_new_tokens=3, batch_size=6) != found
+
+
+def test_the_cache_of_the_base_stream_keeps_the_same_rows(tmp_path: Path) -> None:
+    method, model, _ = learned("base-stream", tmp_path)
+    method.select(model, "b", ["a", "b"])
+    ids, rows, module = torch.arange(10, 34).reshape(3, 8), torch.tensor([2, 0, 0]), decoder(model.lm)
+    cache = DynamicCache(config=model.lm.config)
+    name = "cache" if "cache" in signature(module.forward).parameters else "past_key_values"
+    kept = {name: cache, "use_cache": True}
+    with torch.no_grad():
+        whole = module(input_ids=ids).last_hidden_state
+        module(input_ids=ids[:, :5], **kept)
+        cache.batch_select_indices(rows)
+        rest = module(input_ids=ids[rows, 5:], position_ids=torch.arange(5, 8)[None], **kept)
+    assert torch.allclose(rest.last_hidden_state, whole[rows, 5:], atol=1e-5)
+
+
+def test_a_chained_penalty_adds_what_lower_blocks_change(tmp_path: Path) -> None:
+    """With one block it is the penalty of that block; a change below reaches the input of the block above."""
+    module: Any = shared("chained-penalty")
+    method, model, made = learned("chained-penalty", tmp_path)
+    kept = method.read(made[0].folder)  # type: ignore[attr-defined]
+    loss = module.chained(model, "b", kept, weight=1.0, sample=10**6, seed=0)
+    sites = find_sites(model.lm)
+    seen: dict[int, Tensor] = {}
+    hooks = [
+        module.norm_of(model, site).register_forward_pre_hook(
+            lambda norm, args, site=site: seen.update({site.layer: args[0]})
+        )
+        for site in sites
+    ]
+    method.select(model, "b", ["a", "b"])
+    total = float(loss({}, {}))
+    for hook in hooks:
+        hook.remove()
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(len(kept.router_inputs[0]), (len(kept.router_inputs[0]),), generator=generator)
+    shift, expected = torch.zeros(()), 0.0
+    for site in sites:
+        residual, y = kept.router_inputs[site.layer][rows], kept.expert_inputs[site.layer][rows]
+        assert torch.allclose(seen[site.layer], residual + shift, atol=1e-5)
+        with torch.no_grad():
+            out = module.output(site.block(module.norm_of(model, site)(residual + shift)[None]))
+        least = module.SMALLEST * float(kept.expert_inputs[site.layer].square().sum(-1).mean())
+        expected += float(((out - y).square().sum(-1) / y.square().sum(-1).clamp_min(least)).mean()) / len(
+            sites
+        )
+        shift = shift + out - y
+    assert total == pytest.approx(expected, rel=1e-4) and total > 0
