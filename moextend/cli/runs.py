@@ -103,7 +103,7 @@ def run(
     )  # fmt: skip
     if dry_run:
         script = None if as_json else executing.scripts(how, paths)
-        options.echo(_preview(request, configs, throughput, as_json) if script is None else script)
+        options.echo(_preview(request, configs, folder, throughput, as_json) if script is None else script)
         return
     if not prepare:
         work = any(read_status(path).state != "done" for path in paths)
@@ -306,8 +306,10 @@ def _print_styled(experiments: list[Experiment], workspace: Path, view: View = "
         print_tables(experiments, How(Styling()), view=view)
 
 
-def _preview(request: Request, configs: list[RunConfig], throughput: float | None, as_json: bool) -> str:
+def _preview(
+    request: Request, configs: list[RunConfig], runs: Path, throughput: float | None, as_json: bool
+) -> str:
     from moextend.bench.run.preview import describe, preview
 
-    found = preview(request, configs, throughput=throughput)
+    found = preview(request, configs, runs=runs, throughput=throughput)
     return json.dumps(found, indent=2) if as_json else describe(found)

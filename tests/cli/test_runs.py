@@ -69,6 +69,13 @@ def test_a_second_run_computes_nothing_again(cli: Cli, tmp_path: Path) -> None:
     assert second.out == first.out
     assert second.err == "1 of 1 run was done before.\n"
     assert scores.stat().st_mtime_ns == before
+    command = ("bench", "run", "-m", "lora,ewc", "--dry-run")
+    done, other = cli(*command).out.splitlines()[1:3]
+    assert re.search(r"lora-s0: .*; done: all \d+ cells are scored$", done), done
+    assert re.search(r"ewc-s0: .*; \d+ cells to score$", other), other
+    scores.write_text("".join(scores.read_text().splitlines(keepends=True)[:-2]))
+    total = cli(*command, "--json").json()["runs"][0]["cells"]
+    assert f"; 2 of {total} cells to score" in cli(*command).out
 
 
 def test_a_done_run_that_lacks_something_is_repaired(cli: Cli, tmp_path: Path) -> None:
