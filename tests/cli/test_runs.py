@@ -107,6 +107,20 @@ def test_all_failed_prints_no_table(cli: Cli) -> None:
     assert (found.code, found.out) == (1, "")
 
 
+def test_wrong_input_that_a_worker_finds_is_to_be_corrected(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", "wrong")
+    found = cli("bench", "run", "-m", "lora")
+    assert found.code == 2
+    assert "lora-s0 failed: data/train.jsonl:7: no such image. Put it there.\n" in found.err
+    assert "Correct this, and repeat the command" in found.err and "the same command" not in found.err
+    monkeypatch.delenv("FAKE")
+    assert cli("bench", "run", "-m", "lora").code == 0
+    monkeypatch.setenv("FAKE", "wrong")
+    assert cli("bench", "run", "-m", "full-ft,ewc").code == 2
+
+
 def test_a_killed_worker_loses_nothing(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE", "killed")
     found = cli("bench", "run", "-m", "lora")
