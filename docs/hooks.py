@@ -25,6 +25,8 @@ from moextend.bench.task import TaskSpec
 from moextend.cli.main import app
 
 ROOT = Path(__file__).parents[1]
+_KEYS = ("bench/sequence.py", "bench/task.py", "bench/tuned.py", "bench/report/style.py")
+"""Sources of `reference/yaml.md`: what links to them in a clone leads to that page on the site."""
 _LINK = re.compile(r"\[([^\[\]]+)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 _KINDS = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null"}
 _CODE = re.compile(r"(```.*?```|`[^`\n]*`)", flags=re.DOTALL)
@@ -44,12 +46,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Keeps the text of links to files outside docs/, which are no part of the site."""
+    """Keeps the text of links to files outside docs/, which are no part of the site; keys of YAML have a page."""
     folder = posixpath.dirname(page.file.src_uri)
 
     def inside(link: re.Match[str]) -> str:
-        leads_out = posixpath.normpath(posixpath.join(folder, link[2])).startswith("..")
-        return link[1] if leads_out else link[0]
+        target = posixpath.normpath(posixpath.join(folder, link[2]))
+        if target.removeprefix("../") in _KEYS:
+            return f"[{link[1]}]({posixpath.relpath('reference/yaml.md', folder)})"
+        return link[1] if target.startswith("..") else link[0]
 
     return _LINK.sub(inside, markdown)
 

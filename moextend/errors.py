@@ -104,7 +104,7 @@ class UnknownName(InputError):
     """An unknown name; the hint has the nearest known ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> None:
-        known, name = sorted(known), short(str(name), 100)
+        known, name = sorted(set(known)), short(str(name), 100)
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
         meant = [f"Did you mean '{near[0]}'?"] if near else []
         lists = _LISTS.get(kind)

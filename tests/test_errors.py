@@ -34,3 +34,7 @@ def test_of_many_names_that_no_command_lists_all_are_listed() -> None:
     hint = str(UnknownName("column", "b", [f"a{n}" for n in range(89)]).hint)
     assert hint.startswith("Available: a0, a1, ") and hint.count(",") == 88
     assert UnknownName("column", "zz", [f"a{n}" for n in range(300)]).hint == "Check the spelling."
+
+
+def test_a_known_name_is_listed_once() -> None:
+    assert UnknownName("column", "x", ["b", "a", "b"]).hint == "Available: a, b."

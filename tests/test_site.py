@@ -61,6 +61,10 @@ def test_the_reference_is_generated_and_complete(site: Path) -> None:
     fields = TaskSpec.model_fields | SequenceSpec.model_fields
     assert {name for name, field in fields.items() if not field.exclude} <= keys
     assert "tuning_source" not in keys, "nobody writes it"
+    for page, link in (("tuning", "reference/yaml.html"), ("howto/task", "../reference/yaml.html")):
+        assert (
+            f'href="{link}"' in (site / f"{page}.html").read_text(encoding="utf-8").partition("<article")[2]
+        )
     assert 'loading="lazy"' not in api and "fonts.googleapis" not in api, "no page needs a network"
 
 

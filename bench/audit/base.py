@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moextend.bench import methods
+from moextend.bench.run import removal
 from moextend.bench.run.launch import launch
 from moextend.bench.run.live import view
 from moextend.bench.run.opening import open_run
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 SMALL = "tiny"
 """Base of the package that answers within a minute."""
+KEPT = 4
+"""Configs whose answers stay in the cache of a workspace."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,26 @@ def base_row(
             return found
     if not (sequence.base.model == SMALL if answer is None else answer):
         return BaseRow(reason=f"not answered by the base '{sequence.base.model}' (--base answers now)")
-    run = open_run(config, workspace / ".cache" / "audit")
+    cache = workspace / ".cache" / "audit"
+    run = open_run(config, cache / config.digest)  # another config has its own folder
+    _forget(cache, run)
     if not row_of(run).cells:
         with view([run.folder], 1, console) as shown:
             outcome = launch([run.folder], jobs=1, view=shown)[run.folder]
         if outcome.state != "done":
             return BaseRow(reason=f"the base could not answer: {outcome.error or outcome.state}")
     return row_of(run)
+
+
+def _forget(cache: Path, used: RunDir) -> None:
+    """Removes the oldest runs of the cache beyond `KEPT`, but not `used`, nor runs that a process is working on."""
+    folders = [cache, *(path for path in cache.iterdir() if path.is_dir())]  # `cache`: of earlier versions
+    others = [run for folder in folders for run in find_runs(folder) if run.folder != used.folder]
+    with suppress(FileNotFoundError):  # another audit removes them, too
+        others.sort(key=lambda run: run.folder.stat().st_mtime)
+        for run in others[: max(0, len(others) + 1 - KEPT)]:
+            with suppress(MoextendError):
+                removal.remove(run)
 
 
 def _kept(runs: Path, sequence: str) -> Iterator[RunDir]:

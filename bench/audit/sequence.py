@@ -35,6 +35,11 @@ class Audit:
         """Whether no task passes a limit."""
         return not any(task.findings for task in self.tasks)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every task was audited."""
+        return not any(task.reason for task in self.tasks)
+
 
 def audit(
     sequence: str,

@@ -145,9 +145,10 @@ def _refuse_download(task: TaskSpec, workspace: Path) -> None:
 def _sample(items: Sequence[Item], task: TaskSpec, split: str, limit: int, notes: list[str]) -> list[Item]:
     """Items of a split, evenly taken if there are more than `limit`."""
     step = -(-len(items) // limit)
+    taken = list(items[::step])
     if step > 1:
-        notes.append(f"{task.task}: 1 of {step} of the {len(items):,} {split} items was read (--limit)")
-    return list(items[::step])
+        notes.append(f"{task.task}: {len(taken):,} of the {len(items):,} {split} items were read (--limit)")
+    return taken
 
 
 def _measured(

@@ -11,7 +11,7 @@ from moextend.bench.report.ablations import ablation_tables
 from moextend.bench.report.audit import audit_tables
 from moextend.bench.report.budgets import budget_tables
 from moextend.bench.report.collect import Experiment, left_out_notes
-from moextend.bench.report.comparison import MARGIN, comparison_table
+from moextend.bench.report.comparison import MARGIN, comparison_table, with_baseline
 from moextend.bench.report.costs import costs_table
 from moextend.bench.report.forgetting import forgetting_table
 from moextend.bench.report.items import ItemReader
@@ -102,7 +102,8 @@ def tables(
     """The tables of one view of each experiment, and below them the published ones.
 
     Args:
-        baseline: the method that all are compared with; `comparison` needs it, `budgets` takes it.
+        baseline: the method that all are compared with; `comparison` needs it and leaves out experiments without runs
+            of it, `budgets` takes it.
         margin: what counts as no difference, in points.
         rank: whether the best and second best values are marked that tests can tell from the rest (ranks.ranked).
         style: how the tables look, and which methods they have.
@@ -114,6 +115,9 @@ def tables(
     """
     if style:
         experiments = style.arranged(experiments)
+    if view == "comparison":
+        assert baseline is not None, "the view's own argument"
+        experiments = with_baseline(experiments, baseline) if experiments else experiments
     published = [
         with_sources(experiments, table)
         for table in (published_tables(experiments, references) if references else [])

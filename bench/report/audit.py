@@ -119,6 +119,7 @@ def as_json(found: Audit) -> dict[str, Any]:
         "sequence": found.sequence,
         "effect": found.effect,
         "sound": found.sound,
+        "complete": found.complete,
         "base": found.base,
         "limits": {limit.name: found.effect if limit is SMALL else limit.value for limit in LIMITS},
         "tasks": [{**asdict(task), "verdict": task.verdict} for task in found.tasks],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -92,9 +92,31 @@ def comparison_table(
 
 def check_baseline(baseline: str, methods_run: Iterable[str]) -> None:
     """UnknownName if the baseline is neither one of these methods nor the base (row 0)."""
-    known = [*dict.fromkeys(methods_run), methods.named("base")]
+    known = [*methods_run, methods.named("base")]
     if baseline not in known:
         raise UnknownName("method", baseline, known, where="--baseline")
+
+
+def has_baseline(experiment: Experiment, baseline: str) -> bool:
+    """Whether methods can be compared with the baseline: it has run, or is the base (row 0)."""
+    return baseline in _run_in([experiment]) or baseline == methods.named("base")
+
+
+def with_baseline(experiments: Sequence[Experiment], baseline: str) -> list[Experiment]:
+    """Those that have the baseline, of which the first names the others as left out; UnknownName if none has it."""
+    check_baseline(baseline, _run_in(experiments))
+    kept = [experiment for experiment in experiments if has_baseline(experiment, baseline)]
+    others = [
+        f"{experiment.label} (no run of {baseline})"
+        for experiment in experiments
+        if not has_baseline(experiment, baseline)
+    ]
+    return [replace(kept[0], left_out=[*kept[0].left_out, *others]), *kept[1:]] if others else kept
+
+
+def _run_in(experiments: Sequence[Experiment]) -> dict[str, None]:
+    """The methods that learned the sequences, in order."""
+    return {result.config.method: None for experiment in experiments for result in experiment.of("sequence")}
 
 
 def default_baseline(known: Sequence[str]) -> str:

@@ -19,20 +19,17 @@ _NUMBER = re.compile(r"-|[-+]?\d+(\.\d*)?(e[-+]?\d+)?", re.IGNORECASE)
 
 
 def render(tables: Sequence[Table]) -> str:
-    """The rows of all tables, each with its table's key; a blank line and a new head where columns change."""
+    """The rows of all tables under one head, each with its table's key; a column that a table lacks is empty."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    before: list[Column] | None = None
+    names = [name for table in tables for column in table.columns for name in _names(column)]
+    writer = csv.DictWriter(out, dict.fromkeys(["table", *names]), lineterminator="\n")
+    writer.writeheader()
     for table in tables:
-        if table.columns != before:
-            if before is not None:
-                out.write("\n")
-            writer.writerow(["table", *(name for column in table.columns for name in _names(column))])
-            before = table.columns
-        for section in table.sections:
-            for row in section:
-                parts = [_parts(column, value) for column, value in zip(table.columns, row, strict=True)]
-                writer.writerow([words(table.key), *chain.from_iterable(parts)])
+        own = [name for column in table.columns for name in _names(column)]
+        for row in chain.from_iterable(table.sections):
+            parts = [_parts(column, value) for column, value in zip(table.columns, row, strict=True)]
+            cells = zip(own, chain.from_iterable(parts), strict=True)
+            writer.writerow({"table": words(table.key), **dict(cells)})
     return out.getvalue()
 
 

@@ -143,7 +143,7 @@ def plan(
             first = Plan(method, against, metric, value, pilot, items, tests)
             plans.append(_with_rows(first, wanted, wanted.alpha / tests))
     if not plans:
-        _check_answers(experiment.of("sequence"))
+        _check_answers(experiment.of("sequence"), [against, *compared])
         raise InputError(
             f"nothing can be planned: {'; '.join(unknown) or f'no method besides {against}'}.",
             where=experiment.label,
@@ -179,7 +179,7 @@ def plan_gate(
             first = Plan(check.method, "before", check.task, check.difference, pilot, check.items, tests)
             plans.append(_with_rows(first, wanted, 2 * wanted.alpha / tests, margin))
     if not plans:
-        _check_answers(runs)
+        _check_answers(runs, methods or known)
         raise InputError(
             "no cell after the last stage needs a test: all are kept by construction, or have no answers.",
             where=experiment.label,
@@ -188,10 +188,11 @@ def plan_gate(
     return Planned(experiment, wanted, margin, plans, [])
 
 
-def _check_answers(results: Sequence[Result]) -> None:
-    """Raises InputError if a run is from a pack without the answers of items, from which variances are computed."""
+def _check_answers(results: Sequence[Result], methods: Sequence[str]) -> None:
+    """Raises InputError if a run of `methods` is from a pack without answers, from which variances are computed."""
     for result in results:
-        result.run.check_has("predictions")
+        if result.config.method in methods:
+            result.run.check_has("predictions")
 
 
 def _difference(orders: Mapping[str, Mapping[int, Pair]]) -> tuple[float, Pilot] | str:

@@ -46,6 +46,8 @@ class Outcome:
     run: Path
     state: State
     error: str | None = None
+    wrong_input: bool = False
+    """Whether it failed because of the user's input: a repetition alone does not help."""
 
 
 class View(Protocol):
@@ -243,7 +245,7 @@ def _answer(line: bytes, run: Path) -> Outcome | None:
         found = json.loads(line)
         if Path(found["run"]) != run:
             return None
-        return Outcome(run, found["state"], _text(found.get("error")))
+        return Outcome(run, found["state"], _text(found.get("error")), bool(found.get("wrong_input")))
     except (ValueError, TypeError, KeyError):
         return None
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,9 @@ from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.revisions import base_revision, encoder_revisions
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage_data import StageData, stage_data, stage_seed
-from moextend.bench.sequence import Align
+from moextend.bench.sequence import Align, SequenceSpec
 from moextend.bench.store import Store
-from moextend.errors import InputError
+from moextend.errors import InputError, at
 from moextend.extension import tensor_files
 from moextend.util import processes
 
@@ -43,7 +44,7 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     revision = base_revision(context.run, spec, context.workspace)
     encoders = spec.encoders_in(context.workspace)
-    with encoder_revisions(context.run, encoders):
+    with encoder_revisions(context.run, encoders), _keys_of_encoders(context.sequence, dict(encoders)):
         model = moextend.load(
             spec.found(context.workspace),
             vision=encoders.pop("image", None),
@@ -73,6 +74,19 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     for settings in context.sequence.alignments:
         _align(context, model, settings, progress)
     return model
+
+
+@contextmanager
+def _keys_of_encoders(sequence: SequenceSpec, encoders: Mapping[str, str]) -> Iterator[None]:
+    """Context in which errors about an encoder (modality -> its name) have the place of its key in the sequence."""
+    try:
+        yield
+    except InputError as error:
+        for modality, name in encoders.items():
+            if f"encoder '{name}'" in (error.where or ""):
+                with at(f"{sequence.path or sequence.sequence}: {sequence.base.encoder_key(modality)}"):
+                    raise
+        raise
 
 
 def _align(context: RunContext, model: MultimodalLM, settings: Align, progress: Progress | None) -> None:

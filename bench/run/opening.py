@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench.run import removal
+from moextend.bench.run.complete import planned
 from moextend.bench.run.config import ConfigFile, RunConfig, differences, grows, slug
-from moextend.bench.run.rundir import RunDir, locked, run_name
-from moextend.errors import RunConflict
+from moextend.bench.run.rundir import Key, RunDir, locked, run_name
+from moextend.errors import InputError, RunConflict
 from moextend.util import files
 
 
@@ -60,6 +61,15 @@ def open_runs(
                 removal.clear(run)
             _write_config(run, record, _wanted_record(record, config))
     return [run for run, _ in opened]
+
+
+def scored(config: RunConfig, runs: Path) -> set[Key]:
+    """The planned cells that the folder of `config` below `runs` has; empty if `open_runs` would not take it over."""
+    run = RunDir(folder_of(config, runs))
+    try:
+        return set(run.cells()) & set(planned(config)) if _fitting_record(run, config) else set()
+    except InputError:
+        return set()
 
 
 def _fitting_record(run: RunDir, config: RunConfig) -> ConfigFile | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import io
 import json
@@ -21,14 +22,13 @@ from moextend.bench.run.complete import TENSORS
 from moextend.bench.run.config import ConfigFile
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import Kept
-from moextend.bench.run.rundir import PREDICTIONS, RunDir, locked, run_name
+from moextend.bench.run.rundir import PACKS, PREDICTIONS, RunDir, locked, run_name
 from moextend.bench.store import KeptFile
 from moextend.errors import InputError, RunConflict, SpecError, listed
 from moextend.util import files
 from moextend.util.record import LaterVersion, Record
 
 MANIFEST = "manifest.json"
-SUFFIXES = {".tar.zst": "zst", ".tar.gz": "gz", ".tar": ""}
 LEFT_OUT = (".lock", "owner.json", "worker.log", "job.json", "cancel.json")
 """Files that belong to a process or a machine."""
 WITHOUT: dict[Kept, str] = {"predictions": "Add --no-predictions", "weights": "Leave --weights out"}
@@ -76,15 +76,17 @@ def pack(
 
     Without predictions, tables of scores stay the same; tests over items and checks of the scores need the answers.
     Places of this machine are left out of config.json; the host name and the error out of status.json. Equal runs make
-    equal bytes.
+    equal bytes, in whatever order they are named.
 
     Raises:
-        InputError: `out` has another suffix than .tar.zst, .tar.gz or .tar; there is no run; a run is not done and
-            `unfinished` is not set; two runs have the same name; a run itself is from a pack without what is wanted.
+        InputError: `out` has another suffix than .tar.zst, .tar.gz or .tar, or exists with other bytes; there is no
+            run; a run is not done and `unfinished` is not set; two runs have the same name; a run itself is from a pack
+            without what is wanted.
     """
     form = _form(out, "--out")
     if not runs:
         raise InputError("no run to pack.", where="RUN", hint="Run first: moextend bench run.")
+    runs = sorted(runs, key=lambda run: run_name(run.folder))
     waiting = [run_name(run.folder) for run in runs if read_status(run.folder).state != "done"]
     if waiting and not unfinished:
         raise InputError(
@@ -119,10 +121,17 @@ def pack(
             predictions=predictions,
             files={name: _kept(path, left_out) for name, path in content.items()},
         )
-        with files.atomic(out) as temporary, _writing(temporary, form) as archive:
-            _add(archive, MANIFEST, manifest.model_dump_json(indent=1).encode())
-            for name, path in content.items():
-                _add(archive, name, _portable(path, left_out) or path)
+        with files.atomic(out) as temporary:
+            with _writing(temporary, form) as archive:
+                _add(archive, MANIFEST, manifest.model_dump_json(indent=1).encode())
+                for name, path in content.items():
+                    _add(archive, name, _portable(path, left_out) or path)
+            if out.exists() and not filecmp.cmp(out, temporary, shallow=False):
+                raise InputError(
+                    "exists already, with other content.",
+                    where=f"--out {out}",
+                    hint="Name a new file, or remove this one.",
+                )
     return manifest
 
 
@@ -163,13 +172,13 @@ def unpack(source: Path, runs: Path, workspace: Path) -> Unpacked:
 
 
 def _form(path: Path, where: str) -> str:
-    for suffix, form in SUFFIXES.items():
+    for suffix, form in PACKS.items():
         if path.name.endswith(suffix):
             return form
     raise InputError(
         "is a folder, not a pack." if path.is_dir() else f"'{path.name}' has none of the suffixes of a pack.",
         where=where,
-        hint=f"Use one of {', '.join(SUFFIXES)}.",
+        hint=f"Use one of {', '.join(PACKS)}.",
     )
 
 

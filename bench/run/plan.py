@@ -184,6 +184,21 @@ def _named_sequence(request: Request) -> SequenceSpec:
     return find_sequence(request.sequence or (OWN if OWN in own else DEFAULT), request.workspace)
 
 
+def check_settings(sequence: SequenceSpec, workspace: Path) -> None:
+    """Raises InputError if `settings` or `tuned` of a sequence name a method or setting that does not exist."""
+    from moextend.bench.methods import KNOWN, parse
+
+    file, known = sequence.path or sequence.sequence, dict.fromkeys(KNOWN.names(workspace))
+    for name in sequence.settings:  # a misspelt one would have no effect without a message
+        lookup.choose("method", name, known, where=f"{file}: settings")
+        parse(name, sequence.settings, workspace, where=f"{file}: settings")
+    for tuned in filter(None, (sequence, sequence.tuning_source)):
+        for text in tuned.tuned:
+            where = f"{tuned.path or tuned.sequence}: tuned"
+            lookup.choose("method", text.partition(":")[0], known, where=where)
+            parse(text, tuned.settings_for(text), workspace, where=where)
+
+
 def chosen_methods(
     request: Request, sequence: SequenceSpec, on_problem: Callable[[str], None] | None = None
 ) -> list[MethodSpec]:
@@ -194,16 +209,8 @@ def chosen_methods(
     from moextend.bench.methods import ALL, BOUNDS, KNOWN, parse
 
     file, workspace = sequence.path or sequence.sequence, request.workspace
-    known = dict.fromkeys(KNOWN.names(workspace))
-    for name in sequence.settings:  # a misspelt one would have no effect without a message
-        lookup.choose("method", name, known, where=f"{file}: settings")
-        parse(name, sequence.settings, workspace, where=f"{file}: settings")
-    for tuned in filter(None, (sequence, sequence.tuning_source)):
-        for text in tuned.tuned:
-            where = f"{tuned.path or tuned.sequence}: tuned"
-            lookup.choose("method", text.partition(":")[0], known, where=where)
-            parse(text, tuned.settings_for(text), workspace, where=where)
-    nameable = {**known, **dict.fromkeys([*BOUNDS, ALL])}
+    check_settings(sequence, workspace)
+    nameable = dict.fromkeys([*KNOWN.names(workspace), *BOUNDS, ALL])
     asked = [name for name in request.methods if name not in BOUNDS]
     for text in sequence.methods if asked else ():  # else they are looked at below
         name = text.partition(":")[0]

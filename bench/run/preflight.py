@@ -32,7 +32,7 @@ def check(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path
     search(workspace)
     file = str(sequence.path or sequence.sequence)
     base = sequence.base
-    if base.model not in content.CARRIED:
+    if base.model not in content.CARRIED and base.found(workspace) not in base.by_hand(workspace):
         _find_base(sequence, workspace)
     for modality, name in base.encoders_in(workspace).items():
         with at(f"{file}: {base.encoder_key(modality)}"):
@@ -103,14 +103,8 @@ def check_here(
     `device` is None if the runs are for other machines, and `runs` if all of them are done: the hub is not asked then.
     """
     file = str(sequence.path or sequence.sequence)
+    _check_by_hand(sequence, workspace)
     _find_base(sequence, workspace)
-    for modality, name in sequence.base.encoders_in(workspace).items():
-        if name in sequence.base.by_hand(workspace):
-            raise InputError(
-                f"no folder '{name}'.",
-                where=f"{file}: {sequence.base.encoder_key(modality)}",
-                hint="Put the encoder there: config.json, its weights and the config of its feature extractor.",
-            )
     if device is not None:
         check_device(
             device,
@@ -133,6 +127,21 @@ def check_here(
         files.check_writable(runs, where="--runs")
         files.check_writable(workspace / ".cache", where="--workspace")
         _check_hub(sequence, tasks, workspace)  # last: it may take the network
+
+
+def _check_by_hand(sequence: SequenceSpec, workspace: Path) -> None:
+    """Raises InputError if the model or an encoder is not yet where it is put by hand."""
+    base, file = sequence.base, sequence.path or sequence.sequence
+    places = [("base.model", base.found(workspace), "model", "its tokenizer")]
+    for modality, name in base.encoders_in(workspace).items():
+        places.append((base.encoder_key(modality), name, "encoder", "the config of its feature extractor"))
+    for key, name, what, more in places:
+        if name in base.by_hand(workspace):
+            raise InputError(
+                f"no folder '{name}'.",
+                where=f"{file}: {key}",
+                hint=f"Put the {what} there: config.json, its weights and {more}.",
+            )
 
 
 def _check_hub(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path) -> None:

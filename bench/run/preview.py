@@ -14,7 +14,9 @@ from moextend.bench.data import unknown_notes
 from moextend.bench.data.source import place
 from moextend.bench.run import budget_text, matching
 from moextend.bench.run.budget import Plan, budget
+from moextend.bench.run.complete import planned
 from moextend.bench.run.downloads import MB, download, has_config, local_bytes, name_on_hub
+from moextend.bench.run.opening import scored
 from moextend.bench.run.plan import LEFT_OUT, Request, all_tasks, chosen_sequence, left_out, stage_steps
 from moextend.bench.run.preflight import readable
 from moextend.bench.run.records import encoder_of
@@ -29,16 +31,25 @@ SMALL = 200
 
 
 def preview(
-    request: Request, configs: Sequence[RunConfig], *, throughput: float | None = None
+    request: Request,
+    configs: Sequence[RunConfig],
+    *,
+    runs: Path | None = None,
+    throughput: float | None = None,
 ) -> dict[str, Any]:
-    """What the command would do, as a JSON record. `throughput`: see `budget`."""
+    """What the command would do, as a JSON record.
+
+    Args:
+        runs: folder of the runs, in which some cells may be scored already; None: none are.
+        throughput: see `budget`.
+    """
     sequence = chosen_sequence(request)
     tasks = all_tasks(sequence, request.workspace)
     return {
         "sequence": sequence.sequence,
         "version": sequence.version,
         "base": sequence.base.model_dump(exclude_none=True),
-        "runs": [_run(config) for config in configs],
+        "runs": [_run(config, len(scored(config, runs)) if runs else 0) for config in configs],
         "tasks": [_task(name, task, sequence) for name, task in tasks.items()],
         "downloads": [
             *_model_downloads(sequence, request.workspace),
@@ -59,7 +70,7 @@ def describe(found: dict[str, Any]) -> str:
     for run in found["runs"]:
         stages = ", ".join(f"{task} ({steps} steps)" for task, steps in run["stages"].items())
         how = {"sequence": "", "joint": "all at once: ", "independent": "each alone: "}[run["mode"]]
-        lines.append(f"  {run['run']}: {how}{stages}; {run['cells']} cells to score")
+        lines.append(f"  {run['run']}: {how}{stages}; {_cells(run)}")
     lines.append("Tasks:")
     lines += [f"  {task['task']}: {task['use']}; {_licence(task)}" for task in found["tasks"]]
     lines += [f"  note on {name}: {note}" for name, notes in found["unknown"].items() for note in notes]
@@ -88,6 +99,8 @@ def _estimate(
     size, base = _megabytes(sequence, request.workspace), sequence.base
     if size and size < SMALL and throughput is None:
         return {"not": f"a base of {size:,.1f} MB fits any GPU; --throughput estimates its runs."}
+    if base.found(request.workspace) in base.by_hand(request.workspace):
+        return {"not": "not estimated before the base is there."}
     name = name_on_hub(base, request.workspace)
     if name and not has_config(name, base.revision):
         return {"not": "not estimated before the base's config is there."}
@@ -114,16 +127,24 @@ def _unknown(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: P
     return {name: notes for name, notes in found.items() if notes}
 
 
-def _run(config: RunConfig) -> dict[str, Any]:
+def _cells(run: dict[str, Any]) -> str:
+    """How many cells of a run are to be scored."""
+    if run["scored"] == run["cells"]:
+        return f"done: all {run['cells']} cells are scored"
+    left = run["cells"] - run["scored"]
+    return f"{left} of {run['cells']} cells to score" if run["scored"] else f"{left} cells to score"
+
+
+def _run(config: RunConfig, known: int) -> dict[str, Any]:
     about = config.parsed_method().record()
-    rows = 2 if config.mode == "joint" else len(config.stages) + 1
     return {
         "run": config.slug,
         **{key: getattr(config, key) for key in ("method", "seed", "order", "mode")},
         "task_identity": about["task_identity"],
         "settings": about["settings"],
         "stages": dict(stage_steps(config)),
-        "cells": rows * (len(config.stages) + len(config.retention) + len(config.transfer)),
+        "cells": len(planned(config)),
+        "scored": known,
     }
 
 

@@ -48,6 +48,8 @@ FACTS = "facts.json"
 ROUTING = "routing.json"
 PARITY = "parity.jsonl"
 PREDICTIONS = "predictions"
+PACKS = {".tar.zst": "zst", ".tar.gz": "gz", ".tar": ""}
+"""Suffix of a pack of runs (see pack.py) -> its compression."""
 OWNER = "owner.json"
 """File with the process that works on the run, of releases without leases."""
 
@@ -284,6 +286,9 @@ def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
             same = [
                 file.parent for file in sorted([*path.glob("*/config.json"), *path.glob("*/*/config.json")])
             ]
+        if not same and path.name.endswith(tuple(PACKS)) and path.is_file():
+            hint = f"Unpack it first: moextend bench unpack {name}"
+            raise InputError("is a pack of runs, and no run.", where=name, hint=hint)
         if not same:
             known = {run_name(f) for f in found}
             raise UnknownName("run", name, known, where=str(runs))

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 COLOUR: dict[str, str] = {
     "waiting": "dim", "queued": "dim", "running": "cyan", "done": "green", "failed": "red", "interrupted": "yellow",
-    "cancelled": "yellow", "lost": "yellow",
+    "cancelled": "yellow", "lost": "yellow", "damaged": "red",
 }  # fmt: skip
-"""State -> colour; those of a job (queued, cancelled, lost) besides those of a status."""
+"""State -> colour; besides those of a status those of a job (queued, cancelled, lost), and of unreadable scores."""
 DOING = {"align": "aligning", "probe": "probing", "train": "learning", "score": "scoring"}
 COLUMNS = ("method", "seed", "state", "where", "stage", "now", "bar", "left")
 GOING = ("bar", "where", "now", "stage", "seed")

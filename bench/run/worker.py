@@ -28,7 +28,7 @@ from moextend.bench.run.progress import described, mark_failed, read_status
 from moextend.bench.run.records import RunError
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.together import joined
-from moextend.errors import InputError, MoextendError
+from moextend.errors import InputError, MoextendError, RunConflict
 from moextend.util.foreign import explained
 
 STOPPED = 75
@@ -111,7 +111,7 @@ def serve(run: Callable[[Path], None], grace: float = GRACE) -> None:
         folder = order.take()
         if folder is None:
             sys.exit(_usage())
-        state, error = "done", None
+        state, error, wrong_input = "done", None, False
         try:
             with heeding(folder, lambda: _signal_main(signal.SIGINT)):
                 run(folder)
@@ -121,8 +121,9 @@ def serve(run: Callable[[Path], None], grace: float = GRACE) -> None:
             if not isinstance(problem, MoextendError):
                 traceback.print_exc()
             state, error = "failed", _recorded(folder, problem)
+            wrong_input = isinstance(problem, InputError) and not isinstance(problem, RunConflict)
         order.done()
-        _say(folder, state, error)
+        _say(folder, state, error, wrong_input=wrong_input)
 
 
 def _recorded(folder: Path, problem: Exception) -> RunError:
@@ -202,12 +203,12 @@ def _heeded() -> set[signal.Signals]:
     return {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} - kept
 
 
-def _say(folder: Path, state: str, error: RunError | None) -> None:
+def _say(folder: Path, state: str, error: RunError | None, *, wrong_input: bool) -> None:
+    answer = {
+        "run": str(folder), "state": state, "error": error and error.model_dump(), "wrong_input": wrong_input,
+    }  # fmt: skip
     with suppress(BrokenPipeError):
-        print(
-            json.dumps({"run": str(folder), "state": state, "error": error and error.model_dump()}),
-            flush=True,
-        )
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

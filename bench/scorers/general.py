@@ -79,7 +79,7 @@ GENERAL = (
     Scorer(
         "option@1",
         'the letter in any usual dress ("(a)", "a:", "Answer: A"), or the text of the right choice alone',
-        "ours",
+        "this project",
         "multiple choice without a protocol",
         comparable_with="none",
         item=rules.option,
@@ -143,7 +143,7 @@ GENERAL = (
     Scorer(
         "number@1",
         "within 5% of the target; reads thousands separators, currencies, scales and units, which must agree",
-        "ours",
+        "this project",
         "measurements",
         comparable_with="none",
         item=numbers.number,

@@ -20,7 +20,7 @@ class Scorer:
     """name@version"""
     rule: str
     """Description in one line."""
-    source: str = "ours"
+    source: str = "this project"
     used_by: str = ""
     comparable_with: str = "none"
     """Published numbers that are comparable; "none" for rules of this project."""

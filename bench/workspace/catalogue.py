@@ -10,10 +10,10 @@ import yaml
 from moextend.bench import methods, scorers
 from moextend.bench.plugins import Listed
 from moextend.bench.references import KIND, read_reference
-from moextend.bench.run.plan import DEFAULT
-from moextend.bench.sequence import OWN, find_sequence, read_sequence
+from moextend.bench.run.plan import DEFAULT, all_tasks, check_settings
+from moextend.bench.sequence import OWN, SequenceSpec, find_sequence, read_sequence
 from moextend.bench.task import read_task
-from moextend.errors import SpecError, UnknownName, visible
+from moextend.errors import InputError, SpecError, UnknownName, visible
 from moextend.util import content
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def tables(found: dict[str, list[dict[str, Any]]], width: int = 80) -> list[Tabl
 
 
 def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
-    """Details of a task or sequence, and references that are comparable with a task's scores.
+    """Details of a task or sequence, references comparable with a task's scores, and problems of a sequence.
 
     Args: example: add one item of a task as the model reads it.
     """
@@ -98,13 +98,26 @@ def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
             record["taken_over"] = {
                 method: tuned.settings for method, tuned in found if method not in sequence.tuned
             }
+        if problems := _problems(sequence, workspace):
+            record["problems"] = problems
         return record
     raise UnknownName("task or sequence", name, [*tasks, *sequences])
 
 
+def _problems(sequence: SequenceSpec, workspace: Path) -> list[str]:
+    """The first problem of a sequence's tasks, and that of its methods' settings."""
+    found = []
+    for check in (all_tasks, check_settings):
+        try:
+            check(sequence, workspace)
+        except InputError as error:
+            found.append(str(error))
+    return found
+
+
 def describe(record: dict[str, Any]) -> str:
     """Details as text: the name of the file and its YAML."""
-    apart = ("file", "example", "comparable_with", "taken_over")
+    apart = ("file", "example", "comparable_with", "taken_over", "problems")
     rest = {key: value for key, value in record.items() if key not in apart}
     text = f"# {record['file']}\n"
     if "comparable_with" in record:

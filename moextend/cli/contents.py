@@ -167,11 +167,18 @@ def show(
     workspace: options.Workspace = Path(),
     as_json: options.Json = False,
 ) -> None:
-    """Show a task or a sequence: content, origin and licence."""
+    """Show a task or a sequence: content, origin and licence.
+
+    Unknown tasks, methods and settings of a sequence are named below it; the exit code is then 2.
+    """
     from moextend.bench.workspace import catalogue
 
     found = catalogue.details(name, workspace, example=example)
     options.echo(json.dumps(found, indent=2) if as_json else catalogue.describe(found))
+    for problem in found.get("problems", []):
+        options.echo(f"error: {problem}", err=True)
+    if "problems" in found:
+        raise typer.Exit(2)
 
 
 def new(

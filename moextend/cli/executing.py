@@ -230,7 +230,7 @@ def _execute(how: Chosen, runs: Sequence[Path], console: Console, *, quiet: bool
 
 
 def end(outcomes: Sequence[Outcome]) -> None:
-    """Prints the runs that are not done, and exits with code 1 if there is one."""
+    """Prints the runs that are not done, and exits with code 1 if there is one; with 2 if only inputs are wrong."""
     from moextend.bench.run.cancelling import CANCELLED, cancelled
     from moextend.bench.run.rundir import RunDir
 
@@ -241,6 +241,9 @@ def end(outcomes: Sequence[Outcome]) -> None:
         options.echo(f"{outcome.run.name} {state}{why}", err=True)
         if (log := RunDir(outcome.run).log).exists():
             typer.echo(f"  log: {log}", err=True)
+    if failed and all(outcome.wrong_input for outcome in failed):
+        typer.echo("Correct this, and repeat the command: what was computed is kept.", err=True)
+        raise typer.Exit(2)
     if failed:
         typer.echo("What was computed is kept: the same command does only what is missing.", err=True)
         raise typer.Exit(1)

@@ -135,6 +135,7 @@ def report(
 ) -> None:
     """Print what was learned and what was forgotten: one row a method."""
     from moextend.bench.report.collect import collect, some
+    from moextend.bench.report.comparison import with_baseline
     from moextend.bench.report.published import read_references
     from moextend.bench.report.style import find_style
     from moextend.bench.run.rundir import find_runs
@@ -163,13 +164,16 @@ def report(
     found = find_runs(runs or workspace / "runs", names or [])
     # Published numbers can be looked at before anything has run.
     experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
+    arranged = styling.arranged(experiments)
+    if compared and baseline is not None and arranged:
+        arranged = with_baseline(arranged, baseline)
     how = report_output.How(styling, baseline, points, published, wanted)
     is_page = bundle is not None or (form == "html" and not views and (to is None or bool(to.suffix)))
     if experiments and is_page:
         report_output.write_page(experiments, to, bundle, how, workspace)
         return
     if form == "csv":
-        report_output.name_left_out(styling.arranged(experiments))
+        report_output.name_left_out(arranged)
     if to is None:
         report_output.print_tables(experiments, how, form, view)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -103,7 +103,7 @@ def run(
     )  # fmt: skip
     if dry_run:
         script = None if as_json else executing.scripts(how, paths)
-        options.echo(_preview(request, configs, throughput, as_json) if script is None else script)
+        options.echo(_preview(request, configs, folder, throughput, as_json) if script is None else script)
         return
     if not prepare:
         work = any(read_status(path).state != "done" for path in paths)
@@ -144,31 +144,45 @@ def status(
         typer.echo(f"No runs in {folder}. Start one: moextend bench run")
     damaged = {run.folder: problem for run in found if (problem := _config_problem(run))}
     readable = [run for run in found if run.folder not in damaged]
+    damaged |= {run.folder: problem for run in readable if (problem := _scores_problem(run))}
     seen = views([run.folder for run in readable], workspace)
     for parent in dict.fromkeys(run.folder.parent for run in readable):
-        _print_states([(run, seen[run.folder]) for run in readable if run.folder.parent == parent])
+        own = [run for run in readable if run.folder.parent == parent]
+        _print_states([(run, seen[run.folder], run.folder in damaged) for run in own])
     for path, problem in damaged.items():
         typer.echo(f"{path.name} is damaged: {problem}")
     if name and len(readable) == 1:
         _print_details(readable[0], seen[readable[0].folder], workspace)
 
 
-def _print_states(runs: Sequence[tuple[RunDir, RunView]]) -> None:
-    """Prints the table of the runs of one sequence."""
+def _print_states(runs: Sequence[tuple[RunDir, RunView, bool]]) -> None:
+    """Prints the table of the runs of one sequence; each with its view, and whether it is damaged."""
     from rich.text import Text
 
     from moextend.bench.run.statuses import layout, row_of
 
     console, width = output()
     console.print(Text(visible(runs[0][0].folder.parent.name), style="italic"))
-    rows = [row_of(run, view.status, view.state, view.note) for run, view in runs]
+    rows = [
+        row_of(run, view.status, "damaged" if damaged else view.state, view.note)
+        for run, view, damaged in runs
+    ]
     console.print(layout(rows, width).table())
 
 
 def _config_problem(run: RunDir) -> MoextendError | None:
     """Problem of a run's config; None if it can be read."""
+    return _problem(run, lambda: run.config)
+
+
+def _scores_problem(run: RunDir) -> MoextendError | None:
+    """Problem of a run's scores, such as a changed value; None if they can be read."""
+    return _problem(run, run.cells)
+
+
+def _problem(run: RunDir, read: Callable[[], object]) -> MoextendError | None:
     try:
-        _ = run.config
+        read()
     except Exception as error:
         return explained(error, where=str(run.folder))
     return None
@@ -306,8 +320,10 @@ def _print_styled(experiments: list[Experiment], workspace: Path, view: View = "
         print_tables(experiments, How(Styling()), view=view)
 
 
-def _preview(request: Request, configs: list[RunConfig], throughput: float | None, as_json: bool) -> str:
+def _preview(
+    request: Request, configs: list[RunConfig], runs: Path, throughput: float | None, as_json: bool
+) -> str:
     from moextend.bench.run.preview import describe, preview
 
-    found = preview(request, configs, throughput=throughput)
+    found = preview(request, configs, runs=runs, throughput=throughput)
     return json.dumps(found, indent=2) if as_json else describe(found)

@@ -34,6 +34,7 @@ def pack(
     runs: options.Runs = None,
 ) -> None:
     """Write runs into one file: configs, scores, predictions, environments, without paths of this machine."""
+    from moextend.bench.run.gc import size
     from moextend.bench.run.pack import pack
     from moextend.bench.run.rundir import find_runs
     from moextend.util import files
@@ -46,9 +47,8 @@ def pack(
         predictions=predictions,
         unfinished=unfinished,
     )
-    size = out.stat().st_size / 1e6
     packed = f"{counted(len(manifest.runs), 'run')}, {counted(len(manifest.files), 'file')}"
-    typer.echo(f"wrote {out}: {packed}, {size:.1f} MB")
+    typer.echo(f"wrote {out}: {packed}, {size(out.stat().st_size)}")
 
 
 def unpack(

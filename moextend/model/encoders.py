@@ -17,7 +17,7 @@ from moextend.util import content, files, hub_errors
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-HUB, TIMM, PACKAGE = "hf-hub:", "timm:", "package:"
+HUB, TIMM, PACKAGE, LOCAL = "hf-hub:", "timm:", "package:", "local-dir:"
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 FORMS = (
     "Name one of the package (tiny), a folder, <model>/<pretrained> of open_clip (ViT-L-14-336/openai), "
@@ -42,7 +42,7 @@ class Source:
     @property
     def remote(self) -> bool:
         """Whether loading may download."""
-        return not isinstance(self.weights, Path) and not self.model.startswith("local-dir:")
+        return not isinstance(self.weights, Path) and not self.model.startswith(LOCAL)
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,42 @@ def locate(name: str) -> Source:
     """
     if pooled := GRID.fullmatch(name):
         grid = int(pooled["rows"]), int(pooled["columns"])
-        return replace(_located(pooled["name"]), name=name, grid=grid)
+        source = replace(_located(pooled["name"]), name=name, grid=grid)
+        check_grid(grid, _own_grid(source), where=f"vision encoder '{name}'")
+        return source
     return _located(name)
+
+
+def check_grid(grid: tuple[int, int], own: tuple[int, int] | None, *, where: str | None) -> None:
+    """Raises InputError for a grid that the tokens of a tower cannot be pooled to; `own` None: theirs is not known."""
+    if own is None and 0 in grid:
+        raise InputError(
+            f"{grid[0]}x{grid[1]} tokens were asked for.", where=where, hint="Rows and columns are 1 or more."
+        )
+    if own is not None and not (1 <= grid[0] <= own[0] and 1 <= grid[1] <= own[1]):
+        raise InputError(
+            f"gives {own[0]}x{own[1]} tokens, and {grid[0]}x{grid[1]} were asked for.",
+            where=where,
+            hint=f"Ask for 1x1 to {own[0]}x{own[1]}.",
+        )
+
+
+def _own_grid(source: Source) -> tuple[int, int] | None:
+    """Rows and columns of the tokens of an open_clip transformer, from its config; None for other towers."""
+    if source.library != "open_clip" or source.model.startswith(HUB):
+        return None
+    try:
+        if source.model.startswith(LOCAL):
+            folder = Path(source.model.removeprefix(LOCAL))
+            config = json.loads((folder / "open_clip_config.json").read_bytes())["model_cfg"]
+        else:
+            import open_clip
+
+            config = open_clip.get_model_config(source.model)
+        size, patch = config["vision_cfg"]["image_size"], config["vision_cfg"]["patch_size"]
+        return (size // patch, size // patch)
+    except (OSError, ValueError, KeyError, TypeError):  # another kind of tower, or loading says what is wrong
+        return None
 
 
 def _located(name: str) -> Source:
@@ -86,11 +120,11 @@ def _located(name: str) -> Source:
 
 def _in_folder(name: str, folder: Path) -> Source:
     if (folder / "open_clip_config.json").is_file():
-        return Source(name, "open_clip", f"local-dir:{folder}")
+        return Source(name, "open_clip", f"{LOCAL}{folder}")
     config = folder / "config.json"
     try:
         if config.is_file() and "architecture" in json.loads(config.read_bytes()):
-            return Source(name, "timm", f"local-dir:{folder}")
+            return Source(name, "timm", f"{LOCAL}{folder}")
     except ValueError:
         pass
     raise InputError(
@@ -147,6 +181,8 @@ def _file(name: str, rest: str) -> Path:
             )
         return path
     module = rest.removeprefix(PACKAGE)
+    if ":" in module:
+        raise _unknown(name, [])
     spec = find_spec(module) if module.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise InputError(

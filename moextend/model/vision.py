@@ -108,19 +108,13 @@ def _cells(tokens: int, size: tuple[int, int], grid: tuple[int, int], where: str
     """Rows and columns of a tower's tokens for an input of `size` pixels; InputError if `grid` is none of them."""
     rows = round(math.sqrt(tokens * size[0] / size[1]))
     columns = tokens // max(1, rows)
-    asked = f"{grid[0]}x{grid[1]} were asked for."
     if rows * columns != tokens:
         raise InputError(
-            f"gives {tokens} tokens in no grid, and {asked}",
+            f"gives {tokens} tokens in no grid, and {grid[0]}x{grid[1]} were asked for.",
             where=where,
             hint=f"Leave out :{grid[0]}x{grid[1]}.",
         )
-    if not (1 <= grid[0] <= rows and 1 <= grid[1] <= columns):
-        raise InputError(
-            f"gives {rows}x{columns} tokens, and {asked}",
-            where=where,
-            hint=f"Ask for 1x1 to {rows}x{columns}.",
-        )
+    encoders.check_grid(grid, (rows, columns), where=where)
     return rows, columns
 
 

@@ -64,8 +64,8 @@ class Recipe(Spec):
     """With scope all: memory and output keep router inputs of the training data. memory: the gates of later experts
     learn to close on them. output: what later experts add there is penalised; exact routing only."""
     memory_tokens: int = Field(4000, ge=1, le=MOST_KEPT)
-    """Number of router inputs kept per layer and extension. The layers are those with new experts; with layers=probe and
-    random, which differ from extension to extension, they are all."""
+    """Number of router inputs kept per layer and extension. The layers are those with new experts, or all with
+    layers=probe and random, which differ from extension to extension."""
     memory_sample: int = Field(1024, ge=1, le=MOST_KEPT)
     """Number of them that every step samples."""
     gate_rate: Annotated[float, LogRange(1, 100)] = Field(10.0, gt=0)

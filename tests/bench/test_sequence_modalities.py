@@ -126,6 +126,18 @@ def test_modalities_are_checked_before_anything_is_loaded(
     assert isinstance(caught.value, SpecError) or "encoders.smell: no" in message or "nothing" in str(changes)
 
 
+def test_a_base_to_be_put_in_place(tmp_path: Path) -> None:
+    written(tmp_path, ["see"], base={"model": "data:lm", "vision": "tiny"}, align=align("look"))
+    check(tmp_path)
+    request = Request(tmp_path, sequence="mine", methods=("lora",))
+    words = describe(preview(request, resolve(request)))
+    assert f"    {tmp_path}/data/lm (for the base)" in words
+    assert "Memory and hours: not estimated before the base is there." in words
+    sequence = chosen_sequence(request)
+    with pytest.raises(InputError, match=r"base\.model: no folder '.*/data/lm'\. .*Put the model there"):
+        preflight.check_here(sequence, all_tasks(sequence, tmp_path), tmp_path, device="cpu", runs=None)
+
+
 def test_an_encoder_to_be_put_in_place(tmp_path: Path) -> None:
     written(tmp_path, ["see", "hear"])
     check(tmp_path)

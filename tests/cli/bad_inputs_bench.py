@@ -160,6 +160,8 @@ SEQUENCES = [
     sequence("vision: tiny", "vision: tinny", "base.vision", "'tinny'", long=True),
     sequence("vision: tiny", "vision: ViT-B-32/nothing", "base.vision", "ViT-B-32/nothing", long=True),
     sequence("vision: tiny", "vision: tasks", "base.vision", "tasks"),
+    sequence("vision: tiny", "vision: 'tiny:0x0'", "base.vision", "gives 3x3 tokens, and 0x0"),
+    sequence("vision: tiny", "vision: 'tiny:4x3'", "base.vision", "gives 3x3 tokens, and 4x3"),
     sequence("vision: tiny", "vision: null", "base.vision", "align"),
     sequence(f"vision: tiny}}\n{ALIGN}", "vision: null}\n", "base.vision", "'tiny-counting'", "image encoder"),
     sequence("vision: tiny", "vision: tiny, dtype: float61", "base.dtype", "float61", "float16"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from moextend.util import content
 from tests.cli.conftest import Cli
 
 
@@ -197,6 +198,26 @@ def test_show_a_task_a_sequence_and_neither(cli: Cli) -> None:
     assert "# example" in found.out
     wrong = cli("bench", "show", "tiny-countin")
     assert (wrong.code, "Did you mean 'tiny-counting'" in wrong.err) == (2, True)
+
+
+def test_show_names_what_does_not_exist_below_a_sequence(cli: Cli, tmp_path: Path) -> None:
+    file = content.names("registry", tmp_path)["tiny"]
+    text = file.read_text().replace("sequence: tiny", "sequence: mine")
+    (tmp_path / "registry").mkdir()
+    mine = tmp_path / "registry/mine.yaml"
+    mine.write_text(text)
+    assert cli("bench", "show", "mine").code == 0
+    mine.write_text(
+        text.replace("task: tiny-counting", "task: tiny-countin").replace(
+            "settings: {learning_rate: 0.000779}", "settings: {learning_rat: 0.000779}", 1
+        )
+    )
+    for more in ([], ["--json"]):
+        found = cli("bench", "show", "mine", *more)
+        tasks, methods = found.err.splitlines()
+        assert found.code == 2 and "tiny-reading" in found.out
+        assert "mine.yaml: stages[1].task: no task 'tiny-countin'. Did you mean 'tiny-counting'?" in tasks
+        assert "mine.yaml: tuned: " in methods and "learning_rat: no such key" in methods
 
 
 def test_questions_without_images_become_a_task_with_a_note(cli: Cli, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def test_a_damaged_run_does_not_hide_the_others(cli: Cli, tmp_path: Path) -> Non
     found = cli("bench", "status")
     assert found.code == 0, found.err
     assert " done " in found.out and "ewc-s0 is damaged: " in found.out
+    assert "replay-s0 is damaged: " in found.out and found.out.count("  damaged ") == 1
     states = {run["run"]: run["state"] for run in cli("bench", "status", "--json").json()}
     assert states == {"ewc-s0": "damaged", "lora-s0": "done", "replay-s0": "damaged"}
     for options in ((), ("--baseline", "zero-shot"), ("--matrix",), ("--costs",)):
@@ -41,6 +42,16 @@ def test_a_damaged_run_does_not_hide_the_others(cli: Cli, tmp_path: Path) -> Non
             assert "ewc-s0 (damaged: " in words and "replay-s0 (damaged: " in words
     one = cli("bench", "status", "replay-s0")
     assert one.code == 0 and "scores.jsonl:1: not valid JSON" in " ".join(one.out.split())
+
+
+def test_a_run_with_a_changed_score_is_shown_as_damaged(cli: Cli, tmp_path: Path) -> None:
+    cli("bench", "run", "-m", "lora,ewc")
+    path = tmp_path / "runs/tiny/lora-s0/scores.jsonl"
+    path.write_text(path.read_text().replace('"value": 10.0', '"value": 11.0', 1))
+    found = cli("bench", "status")
+    states = [line.split()[2] for line in found.out.splitlines() if " 0 " in line]
+    assert states == ["done", "damaged"]
+    assert "lora-s0 is damaged: runs/tiny/lora-s0/scores.jsonl:1: " in found.out
 
 
 def test_runs_that_may_only_be_read_are_reported(cli: Cli, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The commands in the docs exist and have the options that are used."""
+"""The commands in the docs exist and have the options that are used, and links lead to files of the repository."""
 
 from __future__ import annotations
 
@@ -46,3 +46,10 @@ def test_a_command_of_the_documents_exists(line: str) -> None:
     assert not getattr(command, "commands", None) or not words or words[0].startswith("-"), (
         f"no command {words[:1]}"
     )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_of_a_clone(page: Path) -> None:
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = re.findall(r"\]\((?!\w+:|#)([^)\s#]+)", text)
+    assert not [target for target in targets if not (page.parent / target).exists()]

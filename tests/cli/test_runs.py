@@ -69,6 +69,13 @@ def test_a_second_run_computes_nothing_again(cli: Cli, tmp_path: Path) -> None:
     assert second.out == first.out
     assert second.err == "1 of 1 run was done before.\n"
     assert scores.stat().st_mtime_ns == before
+    command = ("bench", "run", "-m", "lora,ewc", "--dry-run")
+    done, other = cli(*command).out.splitlines()[1:3]
+    assert re.search(r"lora-s0: .*; done: all \d+ cells are scored$", done), done
+    assert re.search(r"ewc-s0: .*; \d+ cells to score$", other), other
+    scores.write_text("".join(scores.read_text().splitlines(keepends=True)[:-2]))
+    total = cli(*command, "--json").json()["runs"][0]["cells"]
+    assert f"; 2 of {total} cells to score" in cli(*command).out
 
 
 def test_a_done_run_that_lacks_something_is_repaired(cli: Cli, tmp_path: Path) -> None:
@@ -98,6 +105,20 @@ def test_a_failed_run_is_named_and_the_others_are_reported(cli: Cli, tmp_path: P
 def test_all_failed_prints_no_table(cli: Cli) -> None:
     found = cli("bench", "run", "-m", "full-ft")
     assert (found.code, found.out) == (1, "")
+
+
+def test_wrong_input_that_a_worker_finds_is_to_be_corrected(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", "wrong")
+    found = cli("bench", "run", "-m", "lora")
+    assert found.code == 2
+    assert "lora-s0 failed: data/train.jsonl:7: no such image. Put it there.\n" in found.err
+    assert "Correct this, and repeat the command" in found.err and "the same command" not in found.err
+    monkeypatch.delenv("FAKE")
+    assert cli("bench", "run", "-m", "lora").code == 0
+    monkeypatch.setenv("FAKE", "wrong")
+    assert cli("bench", "run", "-m", "full-ft,ewc").code == 2
 
 
 def test_a_killed_worker_loses_nothing(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

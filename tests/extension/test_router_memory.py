@@ -277,4 +277,4 @@ def test_layers_of_a_recipe_can_be_written_as_text(text: Any, layers: Any) -> No
 @pytest.mark.parametrize("text", ["+", "0+", "-1", "1.5", "0,3", ""])
 def test_other_text_is_no_layer(text: str) -> None:
     with pytest.raises(InputError, match="layers"):
-        Recipe(layers=text)  # type: ignore[arg-type]
+        Recipe(layers=text)

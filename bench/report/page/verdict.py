@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 
 from moextend.bench import methods, metrics, stats
 from moextend.bench.report.collect import Experiment, Result, grouped
-from moextend.bench.report.comparison import CHANGE, LESS_IS_BETTER, MARGIN, METRICS, comparison_table
+from moextend.bench.report.comparison import (
+    CHANGE,
+    LESS_IS_BETTER,
+    MARGIN,
+    METRICS,
+    comparison_table,
+    has_baseline,
+)
 from moextend.bench.report.forgetting import summary
 from moextend.bench.report.items import ItemReader
 from moextend.bench.report.table import Table, Value
@@ -41,7 +48,7 @@ class Verdict:
 
 
 def verdict(experiment: Experiment, baseline: str | None = None, margin: float = MARGIN) -> Verdict:
-    """The verdict over the sequence runs of an experiment; `baseline` is what the comparison shows instead."""
+    """The verdict over the sequence runs of an experiment; `baseline`, if it has run, is what the comparison shows."""
     found, reader = Verdict(), ItemReader()
     groups = {
         method: group
@@ -65,7 +72,7 @@ def verdict(experiment: Experiment, baseline: str | None = None, margin: float =
                 row["method"].text: "apart" if _apart(row) else "tie"
                 for row in rows_of(against(leader), metric)
             }
-    shown = baseline or found.leaders.get("acc")
+    shown = baseline if baseline and has_baseline(experiment, baseline) else found.leaders.get("acc")
     found.comparison = against(shown) if shown else None
     found.sentences = _sentences(groups, against)
     return found

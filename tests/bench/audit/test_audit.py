@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from rich.console import Console
 
 from moextend.bench.audit import prints, texts
-from moextend.bench.audit.base import BaseRow
+from moextend.bench.audit.base import KEPT, BaseRow, base_row
 from moextend.bench.audit.task import TaskAudit, audit_task
 from moextend.bench.report import tables
 from moextend.bench.report.collect import collect
-from moextend.bench.run.rundir import find_runs
+from moextend.bench.run.launch import Outcome
+from moextend.bench.run.rundir import Cell, RunDir, find_runs
 from moextend.bench.score.majority import normalised
+from moextend.bench.sequence import find_sequence
 from moextend.bench.task import Data, TaskSpec
 from moextend.data.audio import AudioRef
 from moextend.data.columns import Columns
@@ -117,6 +121,7 @@ def audited(tmp_path: Path) -> Audit:
         scorer: str = "exact@1",
         features: Sources | None = None,
         scored: int | None = None,
+        limit: int = 20_000,
         **columns: str | None,
     ) -> TaskAudit:
         folder = tmp_path / "data"
@@ -131,7 +136,7 @@ def audited(tmp_path: Path) -> Audit:
             path=tmp_path / "mine.yaml",
         )  # fmt: skip
         return audit_task(
-            task, tmp_path, BaseRow(), effect=5.0, limit=20_000, scored=scored, features=features
+            task, tmp_path, BaseRow(), effect=5.0, limit=limit, scored=scored, features=features
         )
 
     return run
@@ -300,6 +305,58 @@ def test_the_report_audits_the_tasks_of_runs_with_their_own_row_0(tmp_path: Path
     assert any(note.startswith("task1: not audited: ") for note in table.notes)
 
 
+def test_the_cache_has_the_answers_for_a_few_configs_and_the_oldest_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, answered = small.make(tmp_path / "w"), list[Path]()
+    file, cache = folder / "registry/small.yaml", folder / ".cache/audit"
+    written = file.read_text()
+    write_run(cache, Shape(stages=1, texts=0, items=4), "zero-shot", 0, Kind())  # of an earlier version
+
+    def launch(runs: Sequence[Path], **options: Any) -> dict[Path, Outcome]:
+        for run in map(RunDir, runs):
+            answered.append(run.folder)
+            for task in ("colour", "shade", "words"):
+                run.append_cell(Cell(stage=0, task=task, value=50.0, n=4, scorer="exact@1"))
+        return {run: Outcome(run, "done") for run in runs}
+
+    def row(batch_size: int) -> BaseRow:
+        file.write_text(written.replace("batch_size: 4,", f"batch_size: {batch_size},"))
+        return base_row(
+            find_sequence("small", folder), folder, folder / "runs", answer=True, console=Console(quiet=True)
+        )
+
+    monkeypatch.setattr("moextend.bench.audit.base.launch", launch)
+    for batch_size in (1, 2, 2, 1, 3, 4, 5, 6):
+        assert row(batch_size).cell("colour") is not None, row(batch_size).reason
+    assert len(answered) == len(set(answered)) == 6
+    left = {path.parent for path in cache.rglob("config.json")}
+    assert left == set(answered[-KEPT:]) and len(left) == 4
+
+
+def test_strict_fails_if_a_task_is_not_audited(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from moextend.cli.main import app
+
+    folder = small.make(tmp_path / "w")
+    shutil.rmtree(folder / "data")
+    command = ["bench", "audit", "small", "--no-base", "--json", "--workspace", str(folder)]
+    done = CliRunner().invoke(app, command)
+    found = json.loads(done.stdout)
+    assert done.exit_code == 0 and found["sound"] and not found["complete"]
+    assert all(task["verdict"].startswith("not audited: ") for task in found["tasks"])
+    assert CliRunner().invoke(app, [*command, "--strict"]).exit_code == 1
+
+
+def test_a_limit_is_named_with_the_number_of_items_that_were_read(audited: Audit) -> None:
+    found = audited(_plain(100, 1), _plain(45, 2), limit=10)
+    assert found.notes == [
+        "mine: 9 of the 45 test items were read (--limit)",
+        "mine: 10 of the 100 training items were read (--limit)",
+    ]
+
+
 @pytest.mark.slow  # a process that answers with the tiny base
 def test_the_command_lets_the_base_answer_once_and_strict_sets_the_exit_code(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -322,3 +379,7 @@ def test_the_command_lets_the_base_answer_once_and_strict_sets_the_exit_code(
     assert not (folder / "runs").exists() and found["sound"] is False
     code, out, err = command("--strict", "--probe")
     assert code == 1 and "zero-shot" not in err and "too few items" in out and "probe: score of linear" in out
+    file = folder / "registry/small.yaml"
+    file.write_text(file.read_text().replace("batch_size: 4,", "batch_size: 3,"))
+    code, out, err = command()
+    assert code == 0 and "zero-shot-s0: done" in err and "could not answer" not in out, err

@@ -44,7 +44,8 @@ def printed(source: Source) -> Printed:
 
     def of(view: View = "forgetting", **more: Any) -> list[dict[str, str]]:
         text = render(tables([source.experiment], view, **more), "csv")
-        return list(csv.DictReader(io.StringIO(text.split("\n\n")[0])))
+        rows = list(csv.DictReader(io.StringIO(text)))
+        return [row for row in rows if row["table"] == rows[0]["table"]]
 
     return of
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 from pathlib import Path
 from xml.sax.saxutils import unescape
 
@@ -12,6 +15,7 @@ from typer.testing import CliRunner
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.rundir import RunDir
 from moextend.cli.main import app
+from moextend.errors import UnknownName
 from tests.bench.ledger import Kind, Shape, config, write_runs, write_variants
 
 SHAPE = Shape(stages=2, texts=1, items=20)
@@ -72,3 +76,33 @@ def test_items_and_a_file_name_it_on_standard_error(runs: Path, tmp_path: Path) 
     for more in (["--items", "-f", "json"], ["-f", "csv", "--out", str(tmp_path / "table.csv")]):
         found = CliRunner().invoke(app, ["bench", "report", "--runs", str(runs), *more])
         assert found.exit_code == 0 and names_all(found.stderr), found.output
+
+
+@pytest.fixture(scope="module")
+def two_sequences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two_sequences")
+    write_runs(folder, SHAPE, {"lora": Kind(), "ewc": Kind()}, [0])
+    write_runs(folder, Shape(stages=1, texts=1, items=20), {"lwf": Kind(), "replay": Kind()}, [0])
+    return folder
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "html"])
+def test_a_comparison_names_the_sequence_that_lacks_the_baseline(two_sequences: Path, form: str) -> None:
+    command = ["bench", "report", "--runs", str(two_sequences), "-f", form, "--baseline"]
+    found = CliRunner().invoke(app, [*command, "ewc"])
+    assert found.exit_code == 0, found.output
+    if form != "html":  # the page shows that sequence, with the comparison of its best method
+        notes = " ".join((found.stderr if form == "csv" else found.stdout).split())
+        assert re.search(r"ledger \[\w+\] \(no run of ewc\)", notes) and "lwf" not in found.stdout
+    found = CliRunner().invoke(app, [*command, "lore"])
+    assert isinstance(found.exception, UnknownName)
+    assert "Did you mean 'lora'? Available: ewc, lora, lwf, replay, zero-shot." in str(found.exception)
+
+
+def test_the_csv_of_several_sequences_has_one_head(two_sequences: Path) -> None:
+    found = CliRunner().invoke(app, ["bench", "report", "--runs", str(two_sequences), "--tasks", "-f", "csv"])
+    rows = list(csv.DictReader(io.StringIO(found.stdout), restkey="more"))
+    assert all(None not in row.values() and "more" not in row for row in rows)
+    by_method = {row["method"]: row for row in rows}
+    assert {"lora", "ewc", "lwf", "replay"} <= set(by_method)
+    assert by_method["lora"]["task2"] and by_method["lwf"]["task1"] and by_method["lwf"]["task2"] == ""

@@ -115,8 +115,10 @@ def test_runs_of_a_pack_without_answers_are_named_as_the_reason(runs: Path, tmp_
     (found,) = collect(find_runs(other, []))
     with pytest.raises(InputError, match="is from a pack without predictions"):
         plan(found, Wanted())
-    with pytest.raises(InputError, match="is from a pack without predictions"):
-        plan_gate(found, Wanted(), 2.0)
+    with pytest.raises(InputError, match=r"lora-s\d.*is from a pack without predictions"):
+        plan(found, Wanted(), methods=["lora"])
+    with pytest.raises(InputError, match=r"lora-s\d.*is from a pack without predictions"):
+        plan_gate(found, Wanted(), 2.0, methods=["lora"])
 
 
 def command(runs: Path, *words: str) -> tuple[int, str]:

@@ -15,7 +15,7 @@ from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import Cell, RunDir
 from moextend.bench.run.worker import alone, serve
-from moextend.errors import RunFailed
+from moextend.errors import InputError, RunFailed
 from moextend.util import files
 
 ON_CPU: Any = SimpleNamespace(device=SimpleNamespace(type="cpu"))
@@ -79,6 +79,8 @@ def misbehave(method: str, stage: int) -> None:
     method = os.environ.get("FAKE", method)
     if method.startswith("full-ft") and stage == 2:
         raise RunFailed("the loss is not finite.", where="stage 2", hint="Lower the learning rate.")
+    if method.startswith("wrong") and stage == 2:
+        raise InputError("no such image.", where="data/train.jsonl:7", hint="Put it there.")
     if method.startswith("killed") and stage == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     if method == "big":

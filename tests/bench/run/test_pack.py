@@ -87,7 +87,7 @@ def test_equal_runs_make_equal_bytes_without_this_machine(runs: list[RunDir], tm
     pack(runs, tmp_path / "1.tar", weights=True)
     for path in run.folder.rglob("*"):
         path.touch()
-    pack(runs, tmp_path / "2.tar", weights=True)
+    pack(runs[::-1], tmp_path / "2.tar", weights=True)
     packed = (tmp_path / "1.tar").read_bytes()
     assert packed == (tmp_path / "2.tar").read_bytes()
     assert str(tmp_path).encode() not in packed and b"worker.log" not in packed
@@ -257,6 +257,22 @@ def test_damaged_bytes_are_one_clear_error(suffix: str, runs: list[RunDir], tmp_
     assert refused > 40
 
 
+def test_an_existing_file_is_replaced_by_equal_bytes_only(runs: list[RunDir], tmp_path: Path) -> None:
+    out = tmp_path / "r.tar"
+    pack(runs[:1], out)
+    before = out.read_bytes()
+    pack(runs[:1], out)
+    with pytest.raises(InputError, match=r"--out .*r\.tar: exists already, with other content"):
+        pack(runs, out)
+    assert out.read_bytes() == before and [path.name for path in tmp_path.glob("*r.tar*")] == ["r.tar"]
+
+
+def test_a_pack_is_no_run(runs: list[RunDir], tmp_path: Path) -> None:
+    pack(runs, tmp_path / "r.tar.zst")
+    with pytest.raises(InputError, match=r"is a pack of runs.*moextend bench unpack .*r\.tar\.zst"):
+        find_runs(tmp_path, [str(tmp_path / "r.tar.zst")])
+
+
 def test_other_files_are_no_packs(tmp_path: Path) -> None:
     for name, content in {
         "a.tar": b"",
@@ -276,7 +292,7 @@ def test_the_commands(runs: list[RunDir], tmp_path: Path) -> None:
     place = str(runs[0].folder.parents[1])
     out = tmp_path / "r.tar.zst"
     packed = CliRunner().invoke(app, ["bench", "pack", "ledger/lora-s0", "--runs", place, "--out", str(out)])
-    assert packed.exit_code == 0 and "1 run," in packed.stdout
+    assert packed.exit_code == 0 and "1 run," in packed.stdout and packed.stdout.endswith(" kB\n")
     assert (
         CliRunner().invoke(app, ["bench", "unpack", str(out), "--runs", str(tmp_path / "r")]).exit_code == 0
     )
