@@ -19,7 +19,7 @@ from tests.bench.report import pages
 
 ROOT = Path(__file__).parents[3]
 RESULTS = sorted((ROOT / "docs" / "results").glob("*.md"))
-PAGES = [ROOT / "README.md", *RESULTS]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "open-problem.md", *RESULTS]
 PACKS = ROOT / "docs" / "results" / "packs"
 PAGE = """# Results
 
@@ -123,6 +123,9 @@ def test_the_tables_of_published_runs_can_be_made_again(published: Path) -> None
         "README": ["demo", "results"],
         "tiny": ["default", "tasks"],
         "tiny-alike": ["methods", "matrix"],
+        "tiny-conflict": ["one-layer", "one-layer-tasks"],
+        "tiny-long": ["one-layer", "one-layer-tasks"],
+        "open-problem": ["ideas"],
         "real-small": ["stories", "stories-tasks"],
     }
     assert {f"{page}: {name}" for page, names in wanted.items() for name in names} <= checked
