@@ -198,6 +198,12 @@ def _say(
     options.echo(first_of(rows))
     typer.echo(f"{describe(record)}; {made.parameters:,} parameters, {made.bytes / 1e6:.1f} MB")
     typer.echo("\n".join(_effect_lines(out, record["effect"], scope, texts=rows[0].is_text)))
+    if scope == "all" and len(made.plan) > 1:
+        options.echo(
+            "note: with new experts in several layers, later extensions with scope all can change what this one does. "
+            "New experts of all of them in the same single layer, for example --layers 0 --experts "
+            f"{len(made.plan)}, prevent most of it (docs/open-problem.md)."
+        )
     typer.echo(f"wrote {out}; log: {out / LOG}")
 
 

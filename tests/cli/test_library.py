@@ -95,6 +95,22 @@ def test_text_is_learned_generated_and_described(cli: Cli, tmp_path: Path) -> No
     assert wrong.code == 2 and "layers: Input should be 'probe'" in wrong.err
 
 
+def test_extend_says_that_several_layers_forget_more_with_scope_all(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "facts.json").write_text(json.dumps([{"text": "anna lives in oslo"}] * 3))
+
+    def said(name: str, *more: str) -> bool:
+        made = cli(
+            "extend", "tiny", "--data", "facts.json", "--name", name, "--out", name, "--steps", "1", *more
+        )
+        assert made.code == 0, made.err
+        return "new experts in several layers" in made.out and "--layers 0 --experts 2" in made.out
+
+    assert said("two", "--scope", "all", "--layers", "1,2")
+    assert not said("one", "--scope", "all", "--layers", "1") and not said(
+        "own", "--scope", "own", "--layers", "1,2"
+    )
+
+
 def test_the_command_of_the_model_card_makes_the_same_weights(cli: Cli, tmp_path: Path) -> None:
     rows = [{"q": f"{name} lives in", "city": "oslo", "note": "x"} for name in ("anna", "bob", "carl")]
     (tmp_path / "facts.json").write_text(json.dumps(rows))
