@@ -94,7 +94,7 @@ class SequenceSpec(Spec):
     """Settings of inference and scoring."""
     methods: list[str] = ["full-ft", "lora", "moextend"]
     """Default methods: `name` or `name:key=value,...`."""
-    settings: dict[str, dict[str, str | int | float | bool | list[str]]] = {}
+    settings: dict[str, dict[str, str | int | float | bool | list[str] | list[int]]] = {}
     """Settings of a method in this sequence, e.g. its learning rate."""
     tuned_on: Annotated[Source | None, BeforeValidator(lambda word: FORMER.get(str(word), word))] = None
     """Source of the settings of this sequence, except tuned ones. Null: not stated."""

@@ -16,6 +16,7 @@ from moextend.extension import modalities, router_memory, store, task_inference,
 from moextend.extension.learning import (
     Learned,
     check_layers,
+    check_memories,
     coactive_of,
     forget_probe,
     keep,
@@ -219,8 +220,7 @@ def _checked(
     check_tracker(chosen.report_to)
     coactive = coactive_of(model, recipe)
     earlier = [_folder_of(model, other) for other in coactive] if recipe.keeps_router_inputs else []
-    if recipe.retention == "output":
-        router_memory.check_sizes(earlier)
+    check_memories(recipe, earlier, len(find_sites(model.lm)))
     steps = recipe.probe_steps if recipe.layers == "probe" else 0
     content = resuming.learned_name(learned, chosen, at_least=steps)
     return _Call(name, folder, recipe, chosen, learned, held, generic, seed, coactive, earlier, content)

@@ -23,6 +23,7 @@ from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.moe.extensible import check_extensible
 from moextend.moe.recipe import Recipe
+from moextend.moe.sites import find_sites
 from moextend.moe.strengths import check_full
 from moextend.training import resuming
 from moextend.training.loop import Report
@@ -89,8 +90,7 @@ def learn(
     activate_again = attach.activation(model.lm)
     known = name in attach.scope_of(model.lm).known
     check_extensible(model.lm)
-    if recipe.retention == "output":
-        router_memory.check_sizes(earlier)
+    check_memories(recipe, earlier, len(find_sites(model.lm)))
     try:
         attach.activate(model.lm, coactive)
         probe = _kept_probe(folder) or probed(model, recipe, held_out, loop, batch_size)
@@ -117,6 +117,22 @@ def learn(
     finally:
         model.learn_only([])
     return Learned(report, plan, probe)
+
+
+def check_memories(recipe: Recipe, earlier: Sequence[Path], total: int) -> None:
+    """Raises InputError if a router-input memory in one of the folders lacks what an extension by this recipe needs.
+
+    Args: total: number of MoE layers.
+    """
+    if recipe.retention == "output":
+        router_memory.check_sizes(earlier)
+    if isinstance(recipe.layers, list):
+        router_memory.check_layers(earlier, recipe.layers)
+    elif recipe.same_layers:
+        nothing = Probe([[]] * total, [])
+        router_memory.check_layers(earlier, choose_layers(recipe.layers, recipe.share, nothing))
+    else:
+        router_memory.check_layers(earlier, range(total))
 
 
 def keep(
@@ -201,7 +217,6 @@ def _memory(
     """
     if not recipe.keeps_router_inputs:
         return Memory()
-    router_memory.check_layers(earlier, layers)
     memories = [router_memory.read(folder) for folder in earlier]
     if generic:
         known = router_memory.collect(

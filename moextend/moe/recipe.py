@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from moextend.errors import InputError
 from moextend.util import spec
@@ -25,15 +25,26 @@ MOST_KEPT = 10**7
 
 
 def _places(layers: Any) -> Any:
-    """Indices of a text such as 0 or 0+3; anything else as it is."""
+    """Indices of one number, or of a text such as 0 or 0+3; anything else as it is."""
+    if type(layers) is int:
+        return [layers]
     written = isinstance(layers, str) and re.fullmatch(r"\d+(\+\d+)*", layers)
     return [int(layer) for layer in layers.split("+")] if written else layers
+
+
+def _each_once(layers: Any) -> Any:
+    """Raises ValueError for indices of which one occurs twice, or for none."""
+    if isinstance(layers, list) and (not layers or len({*layers}) < len(layers)):
+        raise ValueError("name one layer or more, each once")
+    return layers
 
 
 Layers = Annotated[
     Literal["probe", "all", "first", "last", "random"] | list[Annotated[int, Field(ge=0)]],
     BeforeValidator(_places),
+    AfterValidator(_each_once),
 ]
+"""probe, all, first, last or random; or indices of MoE layers, as text 0 or 0+3."""
 
 
 class Recipe(Spec):
@@ -106,10 +117,10 @@ class Recipe(Spec):
 
 
 def recipe(
-    where: str, *, layers: str | Sequence[int] = "probe", width: float | None = None, **given: Any
+    where: str, *, layers: str | int | Sequence[int] = "probe", width: float | None = None, **given: Any
 ) -> Recipe:
     """Recipe from the arguments of a call; width None: the default of the routing mode."""
-    layers = layers if isinstance(layers, str) else [int(layer) for layer in layers]
+    layers = layers if isinstance(layers, str | int) else [int(layer) for layer in layers]
     own = {} if width is None else {"width": width}
     return spec.parse(Recipe, {"layers": layers, **own, **given}, where=where)
 

@@ -260,8 +260,12 @@ def test_a_memory_has_the_layers_that_every_extension_of_its_recipe_extends(
 
     assert layers_of("one", layers=[1]) == [1]
     assert layers_of("two", layers=[1]) == [1], "those of one and of two are joined"
-    with pytest.raises(InputError, match=r"no router inputs of MoE layers 0.*Extend layers 1, or make"):
-        layers_of("three", layers=[0, 1])
+    for layers, lacking in (([0, 1], "0"), ("all", "0, 2"), ("first", "0"), ("probe", "0, 2")):
+        with pytest.raises(
+            InputError, match=rf"no router inputs of MoE layers {lacking},.*Extend layers 1, or make"
+        ):
+            layers_of("three", layers=layers)
+        assert not (tmp_path / "three").exists()
     activate(model.lm, [])
     assert layers_of("half", layers="first") == [0] and layers_of("wide", layers="first", share=0.1) == [0]
     activate(model.lm, [])
@@ -269,12 +273,14 @@ def test_a_memory_has_the_layers_that_every_extension_of_its_recipe_extends(
     assert layers_of("other", layers=[2]) == [2]
 
 
-@pytest.mark.parametrize(("text", "layers"), [("0", [0]), ("0+3", [0, 3]), ("first", "first"), ([2], [2])])
+@pytest.mark.parametrize(
+    ("text", "layers"), [("0", [0]), ("0+3", [0, 3]), (1, [1]), ("first", "first"), ([2], [2])]
+)
 def test_layers_of_a_recipe_can_be_written_as_text(text: Any, layers: Any) -> None:
     assert Recipe(layers=text).layers == layers
 
 
-@pytest.mark.parametrize("text", ["+", "0+", "-1", "1.5", "0,3", ""])
-def test_other_text_is_no_layer(text: str) -> None:
+@pytest.mark.parametrize("text", ["+", "0+", "-1", "1.5", "0,3", "", "0+0", []])
+def test_other_text_is_no_layer(text: Any) -> None:
     with pytest.raises(InputError, match="layers"):
         Recipe(layers=text)
