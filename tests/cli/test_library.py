@@ -98,15 +98,15 @@ def test_text_is_learned_generated_and_described(cli: Cli, tmp_path: Path) -> No
 def test_extend_says_that_several_layers_forget_more_with_scope_all(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "facts.json").write_text(json.dumps([{"text": "anna lives in oslo"}] * 3))
 
-    def said(name: str, *more: str) -> bool:
+    def noted(name: str, *more: str) -> bool:
         made = cli(
             "extend", "tiny", "--data", "facts.json", "--name", name, "--out", name, "--steps", "1", *more
         )
         assert made.code == 0, made.err
         return "new experts in several layers" in made.out and "--layers 0 --experts 2" in made.out
 
-    assert said("two", "--scope", "all", "--layers", "1,2")
-    assert not said("one", "--scope", "all", "--layers", "1") and not said(
+    assert noted("two", "--scope", "all", "--layers", "1,2")
+    assert not noted("one", "--scope", "all", "--layers", "1") and not noted(
         "own", "--scope", "own", "--layers", "1,2"
     )
 
