@@ -124,15 +124,12 @@ def check_memories(recipe: Recipe, earlier: Sequence[Path], total: int) -> None:
 
     Args: total: number of MoE layers.
     """
-    if recipe.retention == "output":
-        router_memory.check_sizes(earlier)
+    layers: Collection[int] = range(total)
     if isinstance(recipe.layers, list):
-        router_memory.check_layers(earlier, recipe.layers)
+        layers = recipe.layers
     elif recipe.same_layers:
-        nothing = Probe([[]] * total, [])
-        router_memory.check_layers(earlier, choose_layers(recipe.layers, recipe.share, nothing))
-    else:
-        router_memory.check_layers(earlier, range(total))
+        layers = choose_layers(recipe.layers, recipe.share, Probe([[]] * total, []))
+    router_memory.check(earlier, layers, sizes=recipe.retention == "output")
 
 
 def keep(

@@ -163,27 +163,26 @@ def read(folder: Path) -> Memory:
     return found
 
 
-def check_sizes(folders: Sequence[Path]) -> None:
-    """Raises InputError if the memory in one of the folders has no sizes of outputs."""
+def check(folders: Sequence[Path], layers: Collection[int], *, sizes: bool) -> None:
+    """Raises InputError if the memory in one of the folders lacks what new experts in these MoE blocks need.
+
+    Args: sizes: whether sizes of outputs are needed, besides router inputs.
+    """
     for folder in folders:
-        if not read(folder).sizes:
+        memory, where = read(folder), str(folder / FILE)
+        if sizes and not memory.sizes:
             raise InputError(
                 "has no sizes of outputs: it was kept by version 0.1.0.",
-                where=str(folder / FILE),
+                where=where,
                 hint="Set retention='memory', or make that extension again.",
             )
-
-
-def check_layers(folders: Sequence[Path], layers: Collection[int]) -> None:
-    """Raises InputError if the memory in one of the folders lacks router inputs of these MoE blocks."""
-    for folder in folders:
-        known = read(folder).router_inputs
-        lacking = sorted(set(layers) - known.keys())
+        lacking = sorted(set(layers) - memory.router_inputs.keys())
         if lacking:
+            known = ", ".join(map(str, sorted(memory.router_inputs)))
             raise InputError(
                 f"has no router inputs of MoE layers {', '.join(map(str, lacking))}, which are to get new experts.",
-                where=str(folder / FILE),
-                hint=f"Extend layers {', '.join(map(str, sorted(known)))}, or make that extension again with others.",
+                where=where,
+                hint=f"Extend layers {known}, or make that extension again with others.",
             )
 
 
