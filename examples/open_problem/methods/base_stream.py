@@ -50,7 +50,7 @@ def without_extensions(model: Any) -> Iterator[None]:
 
 
 class Stream:
-    """The base's pass beside that of an extended decoder: what its MoE blocks read, and its own cache."""
+    """The base's pass before that of an extended decoder: what its MoE blocks read, and its own cache."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -99,7 +99,7 @@ class Stream:
             self.first = False
 
     def _own_cache(self, cache: Any) -> Any:
-        """The base's cache beside that of the extended decoder; it keeps the same rows."""
+        """The base's cache for that of the extended decoder; it keeps the same rows."""
         if cache not in self.caches:
             own = self.caches[cache] = type(cache)(config=self.model.lm.config)
             select = cache.batch_select_indices

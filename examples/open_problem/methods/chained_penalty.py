@@ -1,4 +1,4 @@
-"""Kept inputs *and outputs* of whole columns of MoE blocks: what lower new experts change reaches the higher ones."""
+"""Kept inputs *and outputs* of all MoE blocks at a token: what lower new experts change reaches the higher ones."""
 
 from typing import Any
 
