@@ -10,7 +10,7 @@ from moextend.bench.methods import inferred, trained
 from moextend.bench.methods.extra import Extra, Pass
 from moextend.bench.methods.method import Knob, LearningRate, Loop, Method, Parameters, Stage
 from moextend.bench.task import TaskIdentity
-from moextend.moe.recipe import Recipe, Scope
+from moextend.moe.recipe import Recipe, Scope, count_layers
 from moextend.util.search_space import SearchSpace
 
 if TYPE_CHECKING:
@@ -208,7 +208,4 @@ class MoExtend(inferred.Narrowed, Method):
         """Number of layers that get new experts."""
         from moextend.moe import sites
 
-        if isinstance(self.config.layers, list):
-            return len(self.config.layers)
-        layers = len(sites.find_sites(lm))
-        return layers if self.config.layers == "all" else max(1, int(self.config.share * layers))
+        return count_layers(self.config.layers, self.config.share, len(sites.find_sites(lm)))

@@ -14,7 +14,7 @@ from moextend.bench.perf import lower_bound
 from moextend.bench.perf.measure import Times
 from moextend.bench.perf.sizes import Size, batch, conversations, twin
 from moextend.bench.perf.specs import MODES, key, measured_specs
-from moextend.moe.recipe import Recipe
+from moextend.moe.recipe import Recipe, fixed_layers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -162,15 +162,11 @@ def extended(base: MultimodalLM, recipe: Recipe, *, closed: bool = False) -> Mul
     import torch
 
     import moextend
-    from moextend.extension.probe import Probe, choose_layers
     from moextend.moe.sites import find_sites
 
     model = twin(base)
-    if isinstance(recipe.layers, str):
-        sites = len(find_sites(model.lm))
-        layers = choose_layers(recipe.layers, recipe.share, Probe([[]] * sites, []))
-    else:
-        layers = recipe.layers
+    layers = fixed_layers(recipe.layers, recipe.share, len(find_sites(model.lm)))
+    assert layers is not None, "the recipe names them"
     plan = {layer: list(range(recipe.experts)) for layer in layers}
     moextend.attach(
         model.lm, NAME, plan, mode=recipe.routing, calibrate=recipe.calibration, width=recipe.width

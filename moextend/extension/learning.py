@@ -22,7 +22,7 @@ from moextend.extension.router_memory import Memory
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.moe.extensible import check_extensible
-from moextend.moe.recipe import Recipe
+from moextend.moe.recipe import Recipe, fixed_layers
 from moextend.moe.sites import find_sites
 from moextend.moe.strengths import check_full
 from moextend.training import resuming
@@ -124,12 +124,8 @@ def check_memories(recipe: Recipe, earlier: Sequence[Path], total: int) -> None:
 
     Args: total: number of MoE layers.
     """
-    layers: Collection[int] = range(total)
-    if isinstance(recipe.layers, list):
-        layers = recipe.layers
-    elif recipe.same_layers:
-        layers = choose_layers(recipe.layers, recipe.share, Probe([[]] * total, []))
-    router_memory.check(earlier, layers, sizes=recipe.retention == "output")
+    layers = fixed_layers(recipe.layers, recipe.share, total)
+    router_memory.check(earlier, layers or range(total), sizes=recipe.retention == "output")
 
 
 def keep(

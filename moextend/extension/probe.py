@@ -15,9 +15,8 @@ from moextend.errors import InputError, UnknownName
 from moextend.model.batches import Collator, on_device
 from moextend.model.multimodal import IGNORE, MultimodalLM
 from moextend.moe.families import chosen_experts, rows_of
+from moextend.moe.recipe import LayerChoice, count_layers, fixed_layers
 from moextend.moe.sites import Site, count_experts, find_sites
-
-LayerChoice = Literal["probe", "all", "first", "last", "random"]
 
 
 @dataclass(frozen=True)
@@ -159,13 +158,10 @@ def choose_layers(how: LayerChoice, share: float, probe: Probe, seed: int = 0) -
             where="choose_layers",
             hint="Give a share above 0, up to 1.",
         )
-    wanted = max(1, int(share * total))
-    if how == "all":
-        return list(range(total))
-    if how == "first":
-        return list(range(wanted))
-    if how == "last":
-        return list(range(total - wanted, total))
+    known = fixed_layers(how, share, total)
+    if known is not None:
+        return known
+    wanted = count_layers(how, share, total)
     if how == "random":
         drawn = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
         return sorted(drawn[:wanted].tolist())

@@ -17,6 +17,7 @@ from moextend.util.spec import Spec
 Mode = Literal["exact", "paper", "slot"]
 """Routing mode (moextend/moe/routing.py)."""
 Scope = Literal["own", "auto", "all"]
+LayerChoice = Literal["probe", "all", "first", "last", "random"]
 WORDS = ("all", "none", "auto")
 """Keywords of `moextend.activate`, which cannot be names of extensions."""
 MOST_EXPERTS = 1024
@@ -40,7 +41,7 @@ def _each_once(layers: Any) -> Any:
 
 
 Layers = Annotated[
-    Literal["probe", "all", "first", "last", "random"] | list[Annotated[int, Field(ge=0)]],
+    LayerChoice | list[Annotated[int, Field(ge=0)]],
     BeforeValidator(_places),
     AfterValidator(_each_once),
 ]
@@ -114,6 +115,22 @@ class Recipe(Spec):
     def keeps_router_inputs(self) -> bool:
         """Whether new router inputs are kept, and a retention loss uses the earlier ones."""
         return self.scope == "all" and self.retention != "none"
+
+
+def count_layers(layers: LayerChoice | list[int], share: float, total: int) -> int:
+    """Number of layers that get new experts in a model with `total` MoE layers."""
+    if isinstance(layers, list):
+        return len(layers)
+    return total if layers == "all" else max(1, int(share * total))
+
+
+def fixed_layers(layers: LayerChoice | list[int], share: float, total: int) -> list[int] | None:
+    """The layers that get new experts in a model with `total` MoE layers; None if a probe or a draw chooses them."""
+    if isinstance(layers, list):
+        return sorted(layers)
+    count = count_layers(layers, share, total)
+    known = {"all": range(total), "first": range(count), "last": range(total - count, total)}
+    return list(known[layers]) if layers in known else None
 
 
 def recipe(

@@ -20,7 +20,8 @@ from moextend import (
     probe_layers,
     selection_shares,
 )
-from moextend.extension.probe import LayerChoice, watched
+from moextend.extension.probe import watched
+from moextend.moe.recipe import LayerChoice
 from moextend.moe.sites import find_sites
 from tests.toys import picture
 
