@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -26,11 +26,16 @@ MOST_KEPT = 10**7
 
 
 def _places(layers: Any) -> Any:
-    """Indices of one number, or of a text such as 0 or 0+3; anything else as it is."""
+    """Indices of one number, or of a text such as 0 or 0+3; a keyword, or anything but a text, as it is."""
     if type(layers) is int:
         return [layers]
-    written = isinstance(layers, str) and re.fullmatch(r"\d+(\+\d+)*", layers)
-    return [int(layer) for layer in layers.split("+")] if written else layers
+    if not isinstance(layers, str) or layers in get_args(LayerChoice):
+        return layers
+    if not re.fullmatch(r"\d+(\+\d+)*", layers):
+        raise ValueError(
+            f"name {', '.join(get_args(LayerChoice))}, or indices of MoE layers such as 0 or 0+3"
+        )
+    return [int(layer) for layer in layers.split("+")]
 
 
 def _each_once(layers: Any) -> Any:

@@ -92,7 +92,7 @@ def test_text_is_learned_generated_and_described(cli: Cli, tmp_path: Path) -> No
     assert again.code == 2 and "already holds an extension" in again.err
     assert cli("extensions", "nothing").code == 2
     wrong = cli("extend", "tiny", "--data", "facts.json", "--name", "b", "--out", "new", "--layers", "some")
-    assert wrong.code == 2 and "layers: Input should be 'probe'" in wrong.err
+    assert wrong.code == 2 and "layers: name probe, all" in wrong.err
 
 
 def test_extend_says_that_several_layers_forget_more_with_scope_all(cli: Cli, tmp_path: Path) -> None:

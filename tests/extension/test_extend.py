@@ -189,7 +189,7 @@ def test_scope_all_is_made_with_the_active_ones(model: MultimodalLM, tmp_path: P
         ("new", {"data": DATA[:1]}, "1 conversations"),
         ("new", {"held_out": []}, "and 0 for choosing layers"),
         ("new", {"share": 0.0}, "'new': share"),
-        ("new", {"layers": "some"}, "'new': layers: .*'probe'"),
+        ("new", {"layers": "some"}, "'new': layers: name probe, all, first, last, random, or indices"),
         ("new", {"layers": [1, 3]}, "MoE layers 0 to 2"),
         ("new", {"routing": "paper"}, "share one mode"),
         ("new", {"prob_steps": 3}, "Did you mean 'probe_steps'"),
