@@ -16,6 +16,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 import moextend
@@ -36,8 +40,6 @@ HELD = 250
 STATISTICS = {"mean": 1, "mean, std": 2, "mean, std, max, min": 4}
 SHRINKAGE = 0.01
 TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-Assign = Callable[[Tensor], Tensor]
-"""Features [n, D] -> scores [n, tasks]; the highest wins."""
 
 
 @torch.no_grad()
@@ -53,41 +55,22 @@ def features(model: moextend.MultimodalLM, prompts: Sequence[Prompt]) -> Tensor:
     return torch.cat(parts, 1).double()
 
 
-def lda(x: Tensor, y: Tensor) -> Assign:
-    """Linear discriminant analysis as in moextend/extension/task_rule.py: minus half the squared distances."""
-    groups = [x[y == k] for k in y.unique()]
-    means = torch.stack([group.mean(0) for group in groups])
-    within = sum(((g - m).T @ (g - m) for g, m in zip(groups, means, strict=True)), torch.zeros(())) / len(x)
-    scale = (within.diagonal() + means.var(0, correction=0)).sqrt()
-    scale[scale == 0] = 1
-    within = within / scale / scale[:, None]
-    within.diagonal().add_(SHRINKAGE)
-    factor = torch.linalg.cholesky(within)
-
-    def scores(inputs: Tensor) -> Tensor:
-        apart = [
-            torch.linalg.solve_triangular(factor, ((inputs - mean) / scale).T, upper=False) for mean in means
-        ]
-        return torch.stack([-each.square().sum(0) / 2 for each in apart], 1)
-
-    return scores
+def lda() -> Pipeline:
+    """Linear discriminant analysis, shrunk as in scope auto's rule (moextend/extension/task_rule.py)."""
+    return make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE))
 
 
-def logistic(x: Tensor, y: Tensor) -> Assign:
-    """Multinomial logistic regression on standardised features, with weight decay."""
-    mean, std = x.mean(0), x.std(0) + 1e-6
-    torch.manual_seed(0)
-    linear = torch.nn.Linear(x.shape[1], int(y.max()) + 1).double()
-    optimizer = torch.optim.AdamW(linear.parameters(), lr=0.02, weight_decay=0.01)
-    for _ in range(300):
-        loss = F.cross_entropy(linear((x - mean) / std), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return lambda inputs: linear((inputs - mean) / std).detach()
+def logistic() -> Pipeline:
+    """Multinomial logistic regression."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
 
 
-RULES: dict[str, Callable[[Tensor, Tensor], Assign]] = {"LDA": lda, "logistic": logistic}
+def log_posterior(rule: Pipeline, x: Tensor) -> Tensor:
+    """[n, tasks] for features [n, D]."""
+    return torch.as_tensor(rule.predict_log_proba(x))
+
+
+RULES: dict[str, Callable[[], Pipeline]] = {"LDA": lda, "logistic": logistic}
 
 
 class Run:
@@ -143,9 +126,9 @@ def hard(run: Run) -> Iterator[str]:
         for size in SIZES:
             width, x, y = data(run, statistics, size)
             for name, rule in RULES.items():
-                scores, own, accuracy = rule(x, y), 0.0, 0.0
+                fitted, own, accuracy = rule().fit(x, y), 0.0, 0.0
                 for k, task in enumerate(run.names):
-                    chosen = scores(run.test[task][:, :width]).argmax(1)
+                    chosen = torch.as_tensor(fitted.predict(run.test[task][:, :width]))
                     own += float((chosen == k).double().mean()) / len(run.names)
                     hits = alone[task][chosen, torch.arange(len(chosen))]
                     accuracy += float(hits.double().mean()) / len(run.names)
@@ -156,13 +139,13 @@ def soft(run: Run) -> Iterator[str]:
     """Rows of mixtures: strengths are the posterior of LDA, rounded to quarters."""
     for statistics, size in (("mean", SIZES[0]), ("mean, std", SIZES[1])):
         width, x, y = data(run, statistics, size)
-        scores = lda(x, y)
-        held = scores(torch.cat([run.train[name][-HELD:, :width] for name in run.names]))
+        fitted = lda().fit(x, y)
+        held = log_posterior(fitted, torch.cat([run.train[name][-HELD:, :width] for name in run.names]))
         truth = torch.arange(len(run.names)).repeat_interleave(HELD)
         best = min(TEMPERATURES, key=lambda t: float(F.cross_entropy(held / t, truth)))
         accuracy = 0.0
         for task in run.names:
-            shares = ((scores(run.test[task][:, :width]) / best).softmax(1) * 4).round()
+            shares = ((log_posterior(fitted, run.test[task][:, :width]) / best).softmax(1) * 4).round()
             mixed, hits = dict[tuple[float, ...], list[int]](), 0
             for at, row in enumerate((shares / shares.sum(1, keepdim=True)).tolist()):
                 mixed.setdefault(tuple(round(share, 2) for share in row), []).append(at)
