@@ -5,24 +5,18 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from moextend import Conversation, ImageRef, MultimodalLM, Prompt, activate, attach, generate, new_parameters
-from moextend.errors import InputError
+from moextend import ImageRef, MultimodalLM, Prompt, activate, attach, generate, new_parameters
 from moextend.extension import task_inference, task_rule
 from moextend.extension.task_inference import IMAGES
 from moextend.model.likelihood import choice_likelihoods
-from tests.toys import ToyEncoder, curve, features_of, picture, series, toy_lm, toy_tokenizer
-
-COLOUR = [Prompt(f"<image> w1 w2 w{i % 5 + 3}", (picture(i * 5),)) for i in range(40)]
-COUNT = [Prompt(f"<image> w30 w31 w{i % 5 + 3}", (picture(i * 5),)) for i in range(40)]
-TEXT = [Prompt(f"w1 w2 w{i % 5 + 3}") for i in range(40)]
+from tests.extension.prompts import COLOUR, COUNT, TEXT
+from tests.toys import features_of, picture
 
 
 def test_image_tasks_are_distinguished_by_their_questions(model: MultimodalLM) -> None:
@@ -54,53 +48,6 @@ def test_images_of_large_numbers_do_not_drown_the_question(model: MultimodalLM) 
         mixed = [Prompt(prompt.text, images) for prompt, images in zip(prompts, seen, strict=True)]
         statistics[name] = task_inference.collect(model, mixed)
     assert task_inference.accuracy(statistics) == {"colour": 1.0, "count": 1.0}
-
-
-def test_a_later_extension_leaves_earlier_statistics_alone(model: MultimodalLM, tmp_path: Path) -> None:
-    statistics = task_inference.collect(model, COLOUR)
-    task_inference.write(statistics, tmp_path)
-    attach(model.lm, "count", {0: [1]})
-    again = task_inference.collect(model, COLOUR)
-    kept = task_inference.read(tmp_path)
-    for one in (again, kept):
-        assert torch.equal(one.mean, statistics.mean) and torch.equal(one.scatter, statistics.scatter)
-        assert (one.count, one.kind) == (statistics.count, statistics.kind)
-
-
-def test_the_former_file_name_is_read(model: MultimodalLM, tmp_path: Path) -> None:
-    statistics = task_inference.collect(model, COLOUR)
-    task_inference.write(statistics, tmp_path)
-    (tmp_path / "task_statistics.safetensors").rename(tmp_path / "recogniser.safetensors")
-    kept = task_inference.read(tmp_path)
-    assert torch.equal(kept.sample, statistics.sample) and kept.count == statistics.count
-    task_inference.write(statistics, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["task_statistics.safetensors"]
-
-
-def test_damaged_statistics_are_refused(model: MultimodalLM, tmp_path: Path) -> None:
-    task_inference.write(task_inference.collect(model, COLOUR), tmp_path)
-    path = tmp_path / "task_statistics.safetensors"
-    whole = path.read_bytes()
-    for damaged in (
-        whole[:-1] + bytes([whole[-1] ^ 1]),
-        whole[:-200] + bytes([whole[-200] ^ 64]) + whole[-199:],
-        whole.replace(b'"mean"', b'"meal"', 1),
-        whole[: len(whole) // 2],
-        b"",
-    ):
-        path.write_bytes(damaged)
-        with pytest.raises(
-            InputError, match=r"task_statistics.safetensors: is damaged .*Copy the folder again"
-        ):
-            task_inference.read(tmp_path)
-
-
-def test_statistics_without_a_digest_are_read(model: MultimodalLM, tmp_path: Path) -> None:
-    statistics = task_inference.collect(model, COLOUR)
-    task_inference.write(statistics, tmp_path)
-    path = tmp_path / "task_statistics.safetensors"
-    save_file(load_file(path), path)
-    assert torch.equal(task_inference.read(tmp_path).mean, statistics.mean)
 
 
 def test_generation_reaches_the_chosen_extension_only(model: MultimodalLM) -> None:
@@ -283,72 +230,6 @@ def test_inputs_that_share_a_question_are_accepted_alone_as_in_a_batch() -> None
     assert rule.choose(own["one"] - 2, IMAGES) == [None] * 128
 
 
-def mixed_model() -> MultimodalLM:
-    torch.manual_seed(1)
-    return MultimodalLM(toy_lm(), toy_tokenizer(), ToyEncoder(), {"series": series().Fourier()})
-
-
-def test_each_modality_has_a_part_and_a_threshold(tmp_path: Path) -> None:
-    model = mixed_model()
-    both = [
-        Prompt(f"<series> w1 <image> w{i % 5 + 3}", (curve(1 + i / 200, 2), picture(i))) for i in range(120)
-    ]
-    task_inference.write(task_inference.collect(model, both), tmp_path)
-    kept = task_inference.read(tmp_path)
-    assert kept.kind == ("image", "series") and kept.mean.shape == (32 + 2 * (8 + 8),)
-    choose = task_inference.TaskInference(
-        model, {"both": kept, "colour": task_inference.collect(model, COLOUR)}
-    )
-    assert len(choose.rule.thresholds["both"].distances) == 3
-    own = Prompt("w1 <image> <series> w4", (picture(55), curve(1.2, 2)))
-    other_series = Prompt("w1 <image> <series> w4", (picture(55), curve(40, 2, 7)))
-    other_image = Prompt("w1 <image> <series> w4", (picture(0, 250, 250), curve(1.2, 2)))
-    assert choose([own, other_series, other_image, COLOUR[3], TEXT[1]]) == [
-        ("both",), (), (), ("colour",), (),
-    ]  # fmt: skip
-    assert choose([Prompt("<series> w1", (curve(1.2, 2),))]) == [()]
-    other = task_inference.TaskInference(
-        model, {"both": replace(kept, kind=("image", "touch")), "colour": choose.statistics["colour"]}
-    )
-    assert other.fingerprint() != choose.fingerprint()
-
-
-def test_statistics_of_before_a_modality_stay_valid() -> None:
-    model = mixed_model()
-    series_part = model.modalities["series"]
-    del model.modalities["series"]
-    text = [Prompt(f"w30 w31 w{i % 5 + 3}") for i in range(40)]
-    statistics = {
-        name: task_inference.collect(model, prompts)
-        for name, prompts in (("colour", COLOUR), ("count", COUNT), ("text", text))
-    }
-    asked = [COLOUR[3], COUNT[5], text[1], Prompt("<image> w59", (picture(0, 255),))]
-    choose = task_inference.TaskInference(model, statistics)
-    before, named, thresholds = choose(asked), choose.fingerprint(), choose.rule.thresholds
-    assert before == [("colour",), ("count",), ("text",), before[3]]
-    model.modalities["series"] = series_part
-    again = task_inference.TaskInference(model, statistics)
-    assert again(asked) == before and again.fingerprint() == named and again.rule.thresholds == thresholds
-    later = task_inference.collect(model, COLOUR)
-    assert torch.equal(later.mean, statistics["colour"].mean) and later.kind == IMAGES
-    heard = [Prompt(f"<series> w{i % 5 + 3}", (curve(i, 2),)) for i in range(40)]
-    more = task_inference.TaskInference(model, {**statistics, "heard": task_inference.collect(model, heard)})
-    assert more([*asked, heard[4]]) == [*before, ("heard",)]
-
-
-def test_statistics_of_text_fit_models_with_and_without_images(model: MultimodalLM) -> None:
-    bare = MultimodalLM(model.lm, model.tokenizer)
-    tasks = {"text": TEXT, "more": [Prompt(f"w30 w31 w{i % 5 + 3}") for i in range(40)]}
-    by_bare = {name: task_inference.collect(bare, prompts) for name, prompts in tasks.items()}
-    by_seeing = {name: task_inference.collect(model, prompts) for name, prompts in tasks.items()}
-    assert len(by_bare["text"].mean) < len(by_seeing["text"].mean)
-    asked = [TEXT[3], tasks["more"][4]]
-    for statistics in (by_bare, by_seeing, {"text": by_bare["text"], "more": by_seeing["more"]}):
-        for own in (bare, model):
-            assert task_inference.TaskInference(own, statistics)(asked) == [("text",), ("more",)]
-        assert task_inference.accuracy(statistics) == {"text": 1.0, "more": 1.0}
-
-
 class Noisy:
     """Image features [tokens, 8] whose mean is the same for all images, and whose deviation is that of the image."""
 
@@ -372,49 +253,6 @@ def test_images_of_the_same_mean_are_separated_by_their_deviation(model: Multimo
     tokens = Noisy(model)([picture(2, 2, 2)])[0]
     assert torch.allclose(x[2, 32:40], tokens.mean(0), atol=1e-6)
     assert torch.allclose(x[2, 40:], tokens.var(0, correction=0).sqrt())
-
-
-def without_deviations(task: task_inference.TaskStatistics, width: int) -> task_inference.TaskStatistics:
-    """As a version wrote it that kept the means alone."""
-    return replace(
-        task, mean=task.mean[:width], scatter=task.scatter[:width, :width], sample=task.sample[:, :width]
-    )
-
-
-@pytest.mark.parametrize("modalities", [1, 2])
-def test_statistics_of_means_alone_are_compared_by_the_means(modalities: int) -> None:
-    model = mixed_model()
-    tasks, width = {"colour": COLOUR, "count": COUNT}, 32 + 8
-    if modalities == 2:
-        more = [(f"<series> {p.text}", (curve(1 + i / 200, 2), *p.media)) for i, p in enumerate(COLOUR)]
-        other = [(f"<series> {p.text}", (curve(1 + i / 200, 2), *p.media)) for i, p in enumerate(COUNT)]
-        tasks = {"colour": [Prompt(*row) for row in more], "count": [Prompt(*row) for row in other]}
-        width = 32 + 8 + 8
-    new = {name: task_inference.collect(model, prompts) for name, prompts in tasks.items()}
-    former = {name: without_deviations(task, width) for name, task in new.items()}
-    asked = [tasks["colour"][1], tasks["count"][2], TEXT[0]]
-    expected = task_inference.TaskInference(model, former)
-    assert expected(asked) == [("colour",), ("count",), ()]
-    mixed = task_inference.TaskInference(model, {**former, "count": new["count"]})
-    assert mixed(asked) == expected(asked) and mixed.rule.thresholds == expected.rule.thresholds
-    assert task_inference.accuracy(mixed.statistics) == task_inference.accuracy(former)
-
-
-def test_statistics_are_of_held_out_inputs_and_of_training_data_at_even_distances(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def rows(count: int, first: int) -> list[Conversation]:
-        return [Conversation(turns=((f"w{first + i}", "w1"),)) for i in range(count)]
-
-    monkeypatch.setattr(task_inference, "INPUTS", 5)
-    found = [prompt.text for prompt in task_inference.inputs_of(rows(2, 0), rows(9, 10))]
-    assert found == ["w0", "w1", "w10", "w13", "w16"]
-    assert len(task_inference.inputs_of(rows(2, 0), rows(1, 10))) == 3
-    assert [prompt.text for prompt in task_inference.inputs_of(rows(7, 0), rows(1, 10))] == [
-        "w0", "w1", "w2", "w4", "w5"
-    ]  # fmt: skip
-    assert [prompt.text for prompt in task_inference.inputs_of(rows(2, 0), [])] == ["w0", "w1"]
-    assert task_inference.places(2, 9) == [0, 3, 6] and task_inference.places(7, 9) == []
 
 
 def test_thresholds_hold_for_data_that_are_sorted(model: MultimodalLM) -> None:
