@@ -34,6 +34,8 @@ class Extra:
     """Whether parameters of earlier stages compute too, in training and in scoring."""
     sampled: int = 0
     """Tokens of a memory that the new experts of every layer compute in each step, where there is a memory."""
+    replayed: int = 0
+    """Tokens of a memory that every step computes a whole pass of, with gradients, where there is a memory."""
     stored_copies: int = 1
     """Tensors of the size of the trained parameters that a stage writes."""
     stored: int = 0

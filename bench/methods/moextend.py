@@ -65,7 +65,7 @@ class MoExtend(inferred.Narrowed, Method):
             model, stage.task, config, loop, held_out=stage.held_out, seed=stage.seed,
             learning_rate=config.learning_rate,
             coactive=[task for task, _ in earlier] if config.scope == "all" else [],
-            earlier=[folder for _, folder in earlier] if config.keeps_router_inputs else [], generic=stage.generic,
+            earlier=[folder for _, folder in earlier] if config.keeps_memory else [], generic=stage.generic,
             batch_size=stage.batch_size, folder=stage.folder,
         )  # fmt: skip
         return {
@@ -156,7 +156,7 @@ class MoExtend(inferred.Narrowed, Method):
     @property
     def search_space(self) -> SearchSpace:
         """The settings of the retention loss only where there is one."""
-        unused = () if self.config.keeps_router_inputs else RETENTION
+        unused = () if self.config.keeps_memory else RETENTION
         return {name: found for name, found in super().search_space.items() if name not in unused}
 
     @property
@@ -175,24 +175,28 @@ class MoExtend(inferred.Narrowed, Method):
         return {f"lm.{name}": parameter for name, parameter in moextend.new_parameters(lm, "first").items()}
 
     def extra(self, model: Any) -> Extra:
-        """Passes of the probe and of the router-input memory, and what is kept of a stage."""
+        """Passes of the probe and of what is kept for retention, and what is kept of a stage."""
         from moextend.model.lm_head import text_config
         from moextend.moe.sites import find_sites
 
         config, lm = self.config, model.lm
         passes = [Pass("held-out", times=2 if self.probe_steps else 1)]  # chooses layers and parents
-        stored = sampled = 0
-        if config.keeps_router_inputs:
+        stored = sampled = replayed = 0
+        kept = min(config.memory_tokens, model.held_out_tokens)
+        width = text_config(lm.config).hidden_size * lm.dtype.itemsize
+        if config.keeps_memory and config.retention == "latent":
+            stored, replayed = kept * width, min(config.memory_sample, kept)
+        elif config.keeps_memory:
             passes += [Pass("held-out"), Pass("generic")]
-            kept = min(config.memory_tokens, model.held_out_tokens)
-            width = text_config(lm.config).hidden_size * lm.dtype.itemsize + SIZE
-            stored += (self._extended(lm) if config.same_layers else len(find_sites(lm))) * kept * width
+            stored = (
+                (self._extended(lm) if config.same_layers else len(find_sites(lm))) * kept * (width + SIZE)
+            )
             sampled = min(config.memory_sample, kept) if config.retention == "output" else 0
         if config.scope == "auto":
             stored += inferred.stored(model)
         return Extra(
             passes=tuple(passes), adds=True, together=config.scope == "all", stored=stored,
-            sampled=sampled,
+            sampled=sampled, replayed=replayed,
             share=1.0 if config.routing == "exact" else self._average(lm),
         )  # fmt: skip
 

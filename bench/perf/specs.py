@@ -53,7 +53,7 @@ def has_step(spec: MethodSpec) -> bool:
         return True
     if not isinstance(spec.config, MoExtend.Config):
         return False
-    return not spec.config.keeps_router_inputs and spec.config.layers not in ("probe", "random")
+    return not spec.config.keeps_memory and spec.config.layers not in ("probe", "random")
 
 
 def refuse_without_step(texts: Iterable[str]) -> None:

@@ -248,7 +248,7 @@ def _stage(
     if size.training is None:
         return {"training": 0.0, "other passes": 0.0}
     a_token = size.training.operations / step.tokens - size.skipped
-    more = size.sampled if before or plan.generic else 0.0
+    more = size.sampled + size.extra.replayed * a_token if before or plan.generic else 0.0
     if before and size.extra.teacher:
         more += answers.forward(step.rows, tokens / step.rows, step.labelled, step.rows)
     if before and size.extra.together:  # frozen parts of earlier stages: forward, and back to their inputs

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from moextend.certificate.record import Claim, Compared, Fact, Status
 from moextend.errors import InputError, counted
-from moextend.extension import modalities, router_memory, task_inference, tensor_files
+from moextend.extension import latents, modalities, router_memory, task_inference, tensor_files
 from moextend.extension.card import Card
 from moextend.extension.folder import contents
 from moextend.model.fingerprint import base_parts, cached_digest
@@ -85,6 +85,8 @@ def files_claim(folder: Path, card: Card) -> Claim:
             tensors += _check_statistics(folder)
         if (folder / router_memory.FILE).is_file():
             tensors += len(router_memory.read(folder).tensors())
+        if (folder / latents.FILE).is_file():
+            tensors += len(latents.read(folder).states)
     except InputError as error:
         return claim("files", "failed", reason=str(error), items=len(found.own), evidence=evidence)
     evidence["files"], evidence["tensors"] = list(found.own), tensors

@@ -12,11 +12,10 @@ from typing import Any
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
-from moextend.extension import modalities, router_memory, store, task_inference, tensor_files
+from moextend.extension import latents, memories, modalities, store, task_inference, tensor_files
 from moextend.extension.learning import (
     Learned,
     check_layers,
-    check_memories,
     coactive_of,
     forget_probe,
     keep,
@@ -170,7 +169,7 @@ class _Call:
             "seed": self.seed,
             "data": self.content,
             "held_out": resuming.name_data(self.held_out),
-            "generic": resuming.name_data(self.generic) if self.recipe.keeps_router_inputs else "",
+            "generic": resuming.name_data(self.generic) if self.recipe.keeps_memory else "",
             "model": model.base_fingerprint(),
             "beside": list(self.coactive),
         }
@@ -219,8 +218,12 @@ def _checked(
     chosen = _settings(settings, len(learned), seed)
     check_tracker(chosen.report_to)
     coactive = coactive_of(model, recipe)
-    earlier = [_folder_of(model, other) for other in coactive] if recipe.keeps_router_inputs else []
-    check_memories(recipe, earlier, len(find_sites(model.lm)))
+    earlier = (
+        [_folder_of(model, other, memories.file_of(recipe)) for other in coactive]
+        if recipe.keeps_memory
+        else []
+    )
+    memories.check(model, recipe, earlier)
     steps = recipe.probe_steps if recipe.layers == "probe" else 0
     content = resuming.learned_name(learned, chosen, at_least=steps)
     return _Call(name, folder, recipe, chosen, learned, held, generic, seed, coactive, earlier, content)
@@ -335,13 +338,14 @@ def _check_data(data: Sequence[Conversation], held_out: Sequence[Conversation] |
         )
 
 
-def _folder_of(model: MultimodalLM, name: str) -> Path:
-    """Folder of an extension with a router-input memory. Raises InputError if it has none."""
+def _folder_of(model: MultimodalLM, name: str, file: str) -> Path:
+    """Folder of an extension with this file, which keeps its inputs. Raises InputError if it has none."""
     folder = store.handle(model, name).folder
-    if folder is None or not (folder / router_memory.FILE).is_file():
+    if folder is None or not (folder / file).is_file():
+        what = "latents" if file == latents.FILE else "router-input memory"
         raise InputError(
-            f"extension '{name}' is active and has no router-input memory.",
+            f"extension '{name}' is active and has no {what}.",
             where="scope 'all'",
-            hint="Create all of them with scope='all', activate others, or set retention='none'.",
+            hint="Create all with scope='all' and the same retention, activate others, or set retention='none'.",
         )
     return folder

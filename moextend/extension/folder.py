@@ -8,7 +8,7 @@ from pathlib import Path
 
 NAMES = (
     "extension.json", "extension.safetensors", "task_statistics.safetensors", "recogniser.safetensors",
-    "memory.safetensors", "log.jsonl",
+    "memory.safetensors", "latents.safetensors", "log.jsonl",
 )  # fmt: skip
 """Files that `extend` and `save_extension` write."""
 _MODALITY = re.compile(r"modality-[a-z][a-z0-9]*\.(json|safetensors)")

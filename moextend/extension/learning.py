@@ -6,24 +6,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError, SpecError
-from moextend.extension import router_memory, store
+from moextend.extension import memories, store
 from moextend.extension.origin import Made
 from moextend.extension.probe import Probe, choose_layers, parents, probe_layers, selection_shares
-from moextend.extension.retention import output_loss, retention_loss, sites_of
-from moextend.extension.router_memory import Memory
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.moe.extensible import check_extensible
-from moextend.moe.recipe import Recipe, fixed_layers
-from moextend.moe.sites import find_sites
+from moextend.moe.recipe import Recipe
 from moextend.moe.strengths import check_full
 from moextend.training import resuming
 from moextend.training.loop import Report
@@ -80,7 +77,7 @@ def learn(
         held_out: data for choosing layers and parents (S_e of the paper), which the loop must not train on.
         learning_rate: of the training; None: the loop's own.
         coactive: extensions that are active during the training.
-        earlier, generic: folders of earlier router-input memories, and generic texts, if the recipe uses a memory.
+        earlier, generic: folders of earlier extensions, and generic texts, if the recipe keeps a memory.
         batch_size: conversations per forward pass outside of the training.
         folder: for the results of the probe, which an interrupted call reads again; `forget_probe` removes them.
 
@@ -90,14 +87,15 @@ def learn(
     activate_again = attach.activation(model.lm)
     known = name in attach.scope_of(model.lm).known
     check_extensible(model.lm)
-    check_memories(recipe, earlier, len(find_sites(model.lm)))
+    memories.check(model, recipe, earlier)
+    memories.check_model(model, recipe, held_out)
     try:
         attach.activate(model.lm, coactive)
         probe = _kept_probe(folder) or probed(model, recipe, held_out, loop, batch_size)
         if folder is not None:
             _keep_probe(probe, folder)
         plan = plan_of(probe, recipe, seed)
-        kept = _memory(model, recipe, plan, earlier, generic, seed, batch_size)
+        kept = memories.kept(model, recipe, plan, earlier, generic, seed, batch_size)
         attach.attach(
             model.lm,
             name,
@@ -108,7 +106,7 @@ def learn(
             seed=seed,
         )
         model.learn_only([f"lm.{key}" for key in attach.new_parameters(model.lm, name)])
-        report = loop(learning_rate=learning_rate, **_retention(model, name, recipe, kept, seed))
+        report = loop(learning_rate=learning_rate, **memories.retention(model, name, recipe, kept, seed))
     except BaseException:
         if not known and name in attach.scope_of(model.lm).known:
             attach.detach(model.lm, name)
@@ -117,15 +115,6 @@ def learn(
     finally:
         model.learn_only([])
     return Learned(report, plan, probe)
-
-
-def check_memories(recipe: Recipe, earlier: Sequence[Path], total: int) -> None:
-    """Raises InputError if a router-input memory in one of the folders lacks what an extension by this recipe needs.
-
-    Args: total: number of MoE layers.
-    """
-    layers = fixed_layers(recipe.layers, recipe.share, total)
-    router_memory.check(earlier, layers or range(total), sizes=recipe.retention == "output")
 
 
 def keep(
@@ -139,13 +128,8 @@ def keep(
     batch_size: int = 64,
     made: Made | None = None,
 ) -> None:
-    """Writes the router-input memory for later extensions, then the extension; `batch_size`: of forward passes."""
-    if recipe.keeps_router_inputs:
-        layers = [site.layer for site in sites_of(model, name)] if recipe.same_layers else None
-        kept = router_memory.collect(
-            model, held_out, recipe.memory_tokens, seed, batch_size=batch_size, layers=layers
-        )
-        router_memory.write(kept, folder)
+    """Writes what later extensions need for retention, then the extension; `batch_size`: of forward passes."""
+    memories.keep(model, name, recipe, folder, held_out, seed, batch_size)
     store.save_extension(model, name, folder=folder, made=made)
 
 
@@ -193,44 +177,6 @@ def plan_of(probe: Probe, recipe: Recipe, seed: int) -> dict[int, list[int]]:
         drawn = random.Random(seed)
         return {layer: drawn.sample(range(len(probe.before[layer])), recipe.experts) for layer in layers}
     return parents(probe, layers, recipe.experts)
-
-
-def _memory(
-    model: MultimodalLM,
-    recipe: Recipe,
-    layers: Collection[int],
-    earlier: Sequence[Path],
-    generic: Sequence[Conversation],
-    seed: int,
-    batch_size: int,
-) -> Memory:
-    """Memory of the generic text and of all earlier extensions, for new experts in `layers`.
-
-    Empty if the recipe keeps none.
-    """
-    if not recipe.keeps_router_inputs:
-        return Memory()
-    memories = [router_memory.read(folder) for folder in earlier]
-    if generic:
-        known = router_memory.collect(
-            model, generic, recipe.memory_tokens, seed, batch_size=batch_size, layers=layers
-        )
-        memories.insert(0, known)
-    return router_memory.join(memories)
-
-
-def _retention(model: MultimodalLM, name: str, recipe: Recipe, kept: Memory, seed: int) -> dict[str, Any]:
-    """Retention loss on what is kept, and its factors on learning rates; empty without a memory."""
-    if not kept:
-        return {}
-    weight, sample = recipe.memory_weight, recipe.memory_sample
-    if recipe.retention == "output":
-        loss = output_loss(model, name, kept, weight=weight, sample=sample, seed=seed)
-    else:
-        loss = retention_loss(
-            model, name, kept.router_inputs, margin=recipe.margin, weight=weight, sample=sample, seed=seed
-        )
-    return {"rates": {".rows": recipe.gate_rate, ".bias": recipe.gate_rate}, "extra_loss": loss}
 
 
 def coactive_of(model: MultimodalLM, recipe: Recipe) -> tuple[str, ...]:

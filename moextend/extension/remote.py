@@ -17,6 +17,7 @@ _ID = re.compile(
 NEEDED = (
     "extension.json", "extension.safetensors", "modality-*.json", "modality-*.safetensors",
     "task_statistics.safetensors", "recogniser.safetensors", "memory.safetensors",
+    "latents.safetensors",
 )  # fmt: skip
 """Files of a repository that loading an extension needs."""
 

@@ -1,8 +1,9 @@
-"""Retention losses: they keep new experts from acting on earlier data, of which a router-input memory is kept."""
+"""Retention losses: they keep new experts from acting on earlier data, of which router inputs or latents are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from moextend.errors import InputError
+from moextend.extension import latents
+from moextend.extension.latents import Latents
 from moextend.extension.router_memory import Memory, RouterInputs
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.families import chooses_by_logits, family_of, features
@@ -151,8 +154,7 @@ def output_loss(
         InputError: another routing mode, or a memory without sizes of outputs.
     """
     sites, device = sites_of(model, name), model.device
-    if any(cast(Scope, site.router.ext_scope).mode != "exact" for site in sites):
-        raise InputError("retention 'output' needs routing 'exact'.", hint="Use retention 'memory'.")
+    _check_exact(sites, "output")
     lacking = [site.layer for site in sites if site.layer not in memory.sizes]
     if lacking:
         raise InputError(
@@ -174,6 +176,77 @@ def output_loss(
         return (added / sizes[rows].to(added.device)).mean()
 
     return sampled_loss(model, name, memory.router_inputs, change, weight=weight, sample=sample, seed=seed)
+
+
+def latent_loss(
+    model: MultimodalLM, name: str, kept: Latents, *, weight: float, sample: int, seed: int
+) -> SampledLoss:
+    """Loss on what the new experts of extension `name` add to the outputs of their blocks in passes of kept inputs.
+
+    It is ``weight * sum_l mean(|g(x_l) E_l(x_l)|^2 / |y_l(x_l)|^2)`` over the blocks l with new experts E_l, gates g:
+    x_l are the router inputs of a pass with the new experts, and y_l is what the block's other experts put out there.
+    So new experts of lower layers cannot change what those of higher layers read, as they can in `output_loss`. Every
+    step samples inputs of about `sample` tokens, at least one. `exact` routing only.
+
+    Raises:
+        InputError: another routing mode.
+    """
+    sites = sites_of(model, name)
+    _check_exact(sites, "latent")
+    generator = torch.Generator().manual_seed(seed)
+    rows = max(1, round(sample * len(kept.states) / sum(map(len, kept.states))))
+
+    def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+        drawn = torch.randint(len(kept.states), (min(rows, len(kept.states)),), generator=generator)
+        states, mask = latents.padded([kept.states[i] for i in drawn.tolist()])
+        device = model.device
+        with _watched(sites) as seen:
+            latents.through(model, states.to(device), mask.to(device), kept.layer)
+        total = torch.zeros((), device=device)
+        for site in sites:
+            x, read, y = seen[site.layer]
+            real = mask.flatten().to(x.device) > 0
+            added = _added(site, name, x[real], read[real]).float()
+            before = (y[real].to(added.device).float() - added).detach().square().sum(-1)
+            own = (added.square().sum(-1) / _sizes(before)).mean()
+            total = total.to(own.device) + own
+        return weight * total
+
+    return SampledLoss(loss, generator)
+
+
+@contextmanager
+def _watched(sites: Sequence[Site]) -> Iterator[dict[int, list[Tensor]]]:
+    """Context that yields, after a forward pass, for each MoE block: [tokens, ...] inputs of its router, inputs of its
+    experts, and what its experts put out."""
+    seen: dict[int, list[Tensor]] = {site.layer: [] for site in sites}
+
+    def router(site: Site, x: Tensor) -> None:
+        seen[site.layer].append(x.flatten(0, -2))
+
+    def experts(site: Site, x: Tensor, out: Any) -> None:
+        out = out[0] if isinstance(out, tuple) else out
+        read = seen[site.layer][0] if site.dense else x.flatten(0, -2)
+        seen[site.layer] += [read, out.flatten(0, -2)]
+
+    hooks = []
+    for site in sites:
+        module = site.block if site.dense else site.experts
+        hooks += [
+            site.router.register_forward_hook(lambda module, args, out, site=site: router(site, args[0])),
+            module.register_forward_hook(lambda module, args, out, site=site: experts(site, args[0], out)),
+        ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _check_exact(sites: Sequence[Site], retention: str) -> None:
+    """Raises InputError unless new experts are routed in exact mode."""
+    if any(cast(Scope, site.router.ext_scope).mode != "exact" for site in sites):
+        raise InputError(f"retention '{retention}' needs routing 'exact'.", hint="Use retention 'memory'.")
 
 
 def _sizes(sizes: Tensor) -> Tensor:

@@ -77,21 +77,23 @@ class Recipe(Spec):
     """Calibrations of the chosen weights; paper routing only."""
     probe_steps: int = Field(30, ge=1, le=MOST_STEPS)
     """Steps of router tuning for layers=probe."""
-    retention: Literal["none", "memory", "output"] = "output"
+    retention: Literal["none", "memory", "output", "latent"] = "output"
     """With scope all: memory and output keep router inputs of the training data. memory: the gates of later experts
-    learn to close on them. output: what later experts add there is penalised; exact routing only."""
+    learn to close on them. output: what later experts add there is penalised; exact routing only. latent: keeps hidden
+    states of whole inputs, and penalises what later experts add in passes from them; exact routing only."""
     memory_tokens: int = Field(4000, ge=1, le=MOST_KEPT)
     """Number of router inputs kept per layer and extension. The layers are those with new experts, or all with
-    layers=probe and random, which differ from extension to extension."""
+    layers=probe and random, which differ from extension to extension. With retention=latent: tokens of the inputs
+    that are kept, in all."""
     memory_sample: int = Field(1024, ge=1, le=MOST_KEPT)
-    """Number of them that every step samples."""
+    """Number of them that every step samples; with retention=latent whole inputs with about so many tokens."""
     gate_rate: Annotated[float, LogRange(1, 100)] = Field(10.0, gt=0)
     """Factor on the learning rate of router rows and biases if there is a router-input memory: gates start open and
     must close."""
     margin: float = Field(0.2, ge=0)
     """Margin of the loss on gates (retention=memory), in logits."""
     memory_weight: Annotated[float, LogRange(1, 100)] = Field(10.0, ge=0)
-    """Weight of the retention loss."""
+    """Weight of the retention loss, a mean over layers; with retention=latent a sum."""
 
     @model_validator(mode="before")
     @classmethod
@@ -107,8 +109,10 @@ class Recipe(Spec):
     def _check_routing(self) -> Self:
         if self.routing != "exact" and self.width < 1:
             raise ValueError(f"routing={self.routing} starts from full copies: width must be 1")
-        if self.routing != "exact" and self.retention == "output":
-            raise ValueError(f"routing={self.routing} cannot use retention=output: use retention=memory")
+        if self.routing != "exact" and self.retention in ("output", "latent"):
+            raise ValueError(
+                f"routing={self.routing} cannot use retention={self.retention}: use retention=memory"
+            )
         return self
 
     @property
@@ -117,8 +121,8 @@ class Recipe(Spec):
         return self.layers not in ("probe", "random")
 
     @property
-    def keeps_router_inputs(self) -> bool:
-        """Whether new router inputs are kept, and a retention loss uses the earlier ones."""
+    def keeps_memory(self) -> bool:
+        """Whether router inputs or latents are kept, and a retention loss uses the earlier ones."""
         return self.scope == "all" and self.retention != "none"
 
 

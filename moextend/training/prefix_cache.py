@@ -17,15 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from moextend.errors import InputError
-from moextend.model import lm_head
+from moextend.model.above import NotAbove, caught, close, decoder_layers, handing_in
 from moextend.model.multimodal import MultimodalLM
 from moextend.training.prepare import lowest
 from moextend.util import files
 
 log = logging.getLogger(__name__)
-
-States = list[Tensor]
-"""Hidden states [T, ...] of items, without padding."""
 
 
 class PrefixCache:
@@ -41,11 +38,10 @@ class PrefixCache:
         Raises:
             InputError: the model has no list of decoder layers.
         """
-        found = getattr(lm_head.decoder(model.lm), "layers", None)
-        if not isinstance(found, nn.ModuleList):
-            raise _unfit(model, "it has no list of decoder layers")
+        with _fitting(model):
+            layers = decoder_layers(model.lm)
         self.model = model
-        self.skipped: list[nn.Module] = list(found)[: lowest(model, list(found))]
+        self.skipped: list[nn.Module] = layers[: lowest(model, layers)]
         """Layers below the lowest trained one, which are skipped for cached items."""
         if not self.skipped:
             log.info("cache_prefix: nothing is frozen below what learns, so nothing is kept.")
@@ -70,13 +66,13 @@ class PrefixCache:
             states = kept[0].new_zeros(*attention_mask.shape, *kept[0].shape[1:])
             for row, own in zip(states, kept, strict=True):
                 row[: len(own)] = own
-            with self._handing_in(states.to(attention_mask.device)):
+            with handing_in(self.skipped, states.to(attention_mask.device)):
                 yield
         else:
-            with self._caught() as caught:
+            with _fitting(self.model), caught(self.skipped[-1]) as found:
                 yield
             lengths = attention_mask.sum(1).tolist()
-            for item, row, length in zip(items, caught[0], lengths, strict=True):
+            for item, row, length in zip(items, found[0], lengths, strict=True):
                 if item not in self._store:
                     self._store[item] = row[:length]
 
@@ -92,62 +88,28 @@ class PrefixCache:
         learning = self.model.training
         self.model.train()
         try:
-            with torch.random.fork_rng(), self._caught() as first:
+            with torch.random.fork_rng(), _fitting(self.model), caught(self.skipped[-1]) as first:
                 full = self.model(**inputs)["logits"]
-            with torch.random.fork_rng(), self._handing_in(first[0]):
+            with torch.random.fork_rng(), handing_in(self.skipped, first[0]):
                 short = self.model(**inputs)["logits"]
-            with torch.random.fork_rng(), self._caught() as again:
+            with torch.random.fork_rng(), caught(self.skipped[-1]) as again:
                 torch.manual_seed(torch.initial_seed() + 1)
                 self.model(**inputs)
         finally:
             self.model.train(learning)
-        if not _close(first[0], again[0]):
+        if not close(first[0], again[0]):
             raise _unfit(self.model, "something below what learns is random, such as dropout")
-        if not _close(full, short):
+        if not close(full, short):
             raise _unfit(self.model, "what learns sees more than what the layer below it hands on")
 
-    @contextmanager
-    def _caught(self) -> Iterator[States]:
-        """Context that yields the output [B, T, ...] of the last skipped layer after a forward pass."""
-        caught: States = []
 
-        def catch(layer: nn.Module, args: Any, out: Any) -> None:
-            if not isinstance(out, Tensor):
-                raise _unfit(self.model, "its layers hand on more than one tensor")
-            caught.append(out.detach())
-
-        hook = self.skipped[-1].register_forward_hook(catch)
-        try:
-            yield caught
-        finally:
-            hook.remove()
-
-    @contextmanager
-    def _handing_in(self, states: Tensor) -> Iterator[None]:
-        """Context in which the skipped layers compute nothing, and the last of them returns `states`."""
-
-        def through(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            return hidden_states
-
-        def given(*args: Any, **kwargs: Any) -> Tensor:
-            return states
-
-        before = [layer.__dict__.get("forward") for layer in self.skipped]
-        for layer in self.skipped:
-            layer.forward = given if layer is self.skipped[-1] else through
-        try:
-            yield
-        finally:
-            for layer, own in zip(self.skipped, before, strict=True):
-                del layer.forward
-                if own is not None:
-                    layer.forward = own
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    """Whether two results are equal up to rounding of sums in another order."""
-    most = float(one.abs().max()) if one.numel() else 0.0
-    return torch.allclose(one, other, rtol=0, atol=1e-3 * most)
+@contextmanager
+def _fitting(model: MultimodalLM) -> Iterator[None]:
+    """Context that raises InputError where a pass cannot start above the frozen layers."""
+    try:
+        yield
+    except NotAbove as error:
+        raise _unfit(model, str(error)) from None
 
 
 def _unfit(model: MultimodalLM, why: str) -> InputError:

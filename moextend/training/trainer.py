@@ -162,7 +162,7 @@ class TokenTrainer(Trainer):
         items = inputs[ITEMS].tolist()
         inputs = {name: tensor for name, tensor in inputs.items() if name != ITEMS}
         begun = self.prefix.around(items, inputs["attention_mask"]) if self.prefix else nullcontext()
-        with begun, torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.settings.bf16):
+        with begun, self._autocast():
             out = model(**inputs)
         tokens = out["logits"].shape[0]
         if tokens:
@@ -173,8 +173,13 @@ class TokenTrainer(Trainer):
         if self.balance:
             loss = loss + self.settings.balance * self.balance(inputs["attention_mask"]) * self._share / parts
         if self.extra_loss:
-            loss = loss + self.extra_loss(inputs, out) * self._share / parts
+            with self._autocast():  # it may compute passes of the model
+                loss = loss + self.extra_loss(inputs, out) * self._share / parts
         return (loss, out) if return_outputs else loss
+
+    def _autocast(self) -> torch.autocast:
+        """Context in which the model computes."""
+        return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.settings.bf16)
 
     def _wrap_model(self, model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
         return Unsharded(model) if self.sharded else super()._wrap_model(model, *args, **kwargs)

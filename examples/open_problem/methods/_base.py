@@ -32,7 +32,7 @@ class OpenProblem(MoExtend):
         """Share of the memory's tokens that are sampled from those that predict the answer."""
 
         @property
-        def keeps_router_inputs(self) -> bool:
+        def keeps_memory(self) -> bool:
             """The package keeps no memory; `OpenProblem.memory` does."""
             return False
 

@@ -32,7 +32,7 @@ FOLDER = Path(__file__).parents[3] / "examples" / "open_problem"
 METHODS = ["text-gates", "text-gates:scope=own", "text-gates:shut_after=2", "text-gates:routing=slot", "output-penalty",
            "null-space", "gaussian-memory:rank=2", "slot-apart:hard=true,with_parent=true,start=0.2",
            "slot-apart:routing=slot,everywhere=true", "distilled", "newest-first",
-           "output-penalty:answers=0.5", "chained-penalty", "base-stream", "latent-memory"]  # fmt: skip
+           "output-penalty:answers=0.5", "chained-penalty", "base-stream"]  # fmt: skip
 TEXT = [Conversation(((f"w{i} w{i + 1} w{i + 2}", ""),)) for i in range(20, 40)]
 
 
@@ -268,67 +268,3 @@ def test_a_chained_penalty_adds_what_lower_blocks_change(tmp_path: Path) -> None
         )
         shift = shift + out - y
     assert total == pytest.approx(expected, rel=1e-4) and total > 0
-
-
-def test_kept_latents_give_the_passes_that_they_were_kept_from(tmp_path: Path) -> None:
-    method, model, made = learned("latent-memory", tmp_path)
-    module: Any = shared("latent-memory")
-    method.select(model, "a", ["a"])
-    data = shown(30)[:6]
-    kept = module.collect(model, data, 10**6, 0, batch_size=4)
-    assert len(kept.stream) == 6 and module.collect(model, data, 1, 0, batch_size=4).stream.shape[0] == 0
-    order = torch.randperm(6, generator=torch.Generator().manual_seed(0)).tolist()
-    batch = Collator.of(model)([data[i] for i in order])
-    assert torch.equal(kept.mask, batch["attention_mask"].float())
-    with torch.no_grad(), module.behind_attention(model):
-        again = decoder(model.lm)(inputs_embeds=kept.stream, attention_mask=kept.mask).last_hidden_state
-    with torch.no_grad():
-        whole = model.hidden(batch["input_ids"], batch["attention_mask"], batch["features"])
-    real = kept.mask > 0
-    assert torch.allclose(again[real], whole[real], atol=1e-5)
-    assert method.read(made[0].folder).mask.sum() <= method.config.memory_tokens  # type: ignore[attr-defined]
-
-
-def test_a_penalty_on_latents_counts_what_lower_blocks_change(tmp_path: Path) -> None:
-    """It is the share that new experts add to the outputs of all blocks, at inputs that the new experts changed."""
-    method, model, made = learned("latent-memory", tmp_path)
-    module: Any = shared("latent-memory")
-    kept = method.read(made[0].folder)  # type: ignore[attr-defined]
-    method.select(model, "b", ["a", "b"])
-    model.learn_only([f"lm.{name}" for name in moextend.new_parameters(model.lm, "b")])
-    loss = module.penalty(model, "b", kept, weight=1.0, sample=10**6, seed=0)
-    read: dict[int, Tensor] = {}
-    sites = find_sites(model.lm)
-    hooks = [
-        site.experts.register_forward_hook(
-            lambda experts, args, out, layer=site.layer: read.update({layer: args[0].detach()})
-        )
-        for site in sites
-    ]
-    found = loss({}, {})
-    for hook in hooks:
-        hook.remove()
-    found.backward()
-    for parameter in moextend.new_parameters(model.lm, "b").values():
-        assert parameter.grad is not None and bool(parameter.grad.any())
-    drawn = torch.randint(len(kept.stream), (len(kept.stream),), generator=torch.Generator().manual_seed(0))
-    real = kept.mask[drawn].flatten() > 0
-    expected = 0.0
-    for site in sites:
-        x = read[site.layer].flatten(0, -2)
-        with torch.no_grad():
-            outputs = {}
-            for names in (["a"], ["a", "b"]):
-                method.select(model, "b", names)
-                outputs[len(names)] = output_of(site, x)[real]
-        added, before = outputs[2] - outputs[1], outputs[1].square().sum(-1)
-        least = module.SMALLEST * before.mean()
-        expected += float((added.square().sum(-1) / before.clamp_min(least)).mean()) / len(sites)
-    assert float(found.detach()) == pytest.approx(expected, rel=1e-3)
-
-
-def output_of(site: Any, x: Tensor) -> Tensor:
-    """What the experts of a block put out [tokens, H] for inputs [tokens, H]."""
-    weights, index = site.router(x)[1:3]
-    out: Tensor = site.experts(x, index, weights)
-    return out
