@@ -16,7 +16,7 @@ from moextend.training.settings import Settings, default_settings
 from moextend.util import spec
 from moextend.util.spec import Spec
 
-RECIPE = ("layers", "share", "experts", "width", "routing", "scope")
+RECIPE = ("layers", "share", "experts", "width", "routing", "scope", "retention")
 """Options that are fields of the recipe."""
 SETTINGS = (
     "steps", "batch_size", "learning_rate", "seed", "report_to", "checkpoint_steps", "gradient_accumulation",
@@ -52,7 +52,7 @@ def asked(
     """
     file_settings, file_recipe = ({}, {}) if config is None else read_config(config)
     settings = {key: values[key] for key in SETTINGS} | _but(file_settings, named)
-    fields = {key: values[key] for key in RECIPE} | _but(file_recipe, named)
+    fields = {key: values[key] for key in RECIPE if values[key] is not None} | _but(file_recipe, named)
     return _recipe(fields, name, config), settings
 
 

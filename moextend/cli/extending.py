@@ -98,6 +98,14 @@ def extend(
             " input. all: for every input, co-active with earlier extensions; it learns not to act on their inputs."
         ),
     ] = "auto",
+    retention: Annotated[
+        str | None,
+        typer.Option(
+            help="With scope all, what is kept so that later extensions do not change what this one does. latent:"
+            " hidden states of whole inputs. output, memory: router inputs. none. Default: by the routing.",
+            show_default=False,
+        ),
+    ] = None,
     extension: Loaded = None,
     steps: Steps = None,
     batch_size: Batch = BATCH,
@@ -152,7 +160,7 @@ def extend(
     settings = settings_of(model, len(rows), values)
     origin = Origin(base, data, licence, other_options(context, named))
     made, effect = _extended(model, name, rows, recipe, settings, out, origin, quiet=as_json)
-    _say(made, effect, rows, out, recipe.scope, as_json=as_json)
+    _say(made, effect, rows, out, recipe, as_json=as_json)
 
 
 def _named(context: typer.Context) -> set[str]:
@@ -187,7 +195,7 @@ def _extended(
 
 
 def _say(
-    made: Extension, effect: Effect, rows: Sequence[Conversation], out: Path, scope: str, *, as_json: bool
+    made: Extension, effect: Effect, rows: Sequence[Conversation], out: Path, recipe: Recipe, *, as_json: bool
 ) -> None:
     """Prints what was made, and what that changed."""
     record = {**asdict(made), "folder": str(out), "conversations": len(rows), "prompt": rows[0].turns[0][0]}
@@ -197,12 +205,11 @@ def _say(
         return
     options.echo(first_of(rows))
     typer.echo(f"{describe(record)}; {made.parameters:,} parameters, {made.bytes / 1e6:.1f} MB")
-    typer.echo("\n".join(_effect_lines(out, record["effect"], scope, texts=rows[0].is_text)))
-    if scope == "all" and len(made.plan) > 1:
+    typer.echo("\n".join(_effect_lines(out, record["effect"], recipe.scope, texts=rows[0].is_text)))
+    if recipe.scope == "all" and recipe.retention != "latent" and len(made.plan) > 1:
         options.echo(
             "note: with new experts in several layers, later extensions with scope all can change what this one does. "
-            "New experts of all of them in the same single layer, for example --layers 0 --experts "
-            f"{len(made.plan)}, prevent most of it (docs/open-problem.md)."
+            "--retention latent prevents most of it (docs/open-problem.md)."
         )
     typer.echo(f"wrote {out}; log: {out / LOG}")
 

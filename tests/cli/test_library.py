@@ -103,12 +103,34 @@ def test_extend_says_that_several_layers_forget_more_with_scope_all(cli: Cli, tm
             "extend", "tiny", "--data", "facts.json", "--name", name, "--out", name, "--steps", "1", *more
         )
         assert made.code == 0, made.err
-        return "new experts in several layers" in made.out and "--layers 0 --experts 2" in made.out
+        return "new experts in several layers" in made.out and "--retention latent" in made.out
 
     assert noted("two", "--scope", "all", "--layers", "1,2")
-    assert not noted("one", "--scope", "all", "--layers", "1") and not noted(
-        "own", "--scope", "own", "--layers", "1,2"
+    assert not noted("one", "--scope", "all", "--layers", "1")
+    assert not noted("own", "--scope", "own", "--layers", "1,2")
+    assert not noted("latent", "--scope", "all", "--layers", "1,2", "--retention", "latent")
+    assert (tmp_path / "latent" / "latents.safetensors").is_file()
+    then = (
+        "extend",
+        "tiny",
+        "--data",
+        "facts.json",
+        "--steps",
+        "1",
+        "-e",
+        "latent",
+        "--scope",
+        "all",
+        "--layers",
+        "1,2",
     )
+    assert cli(*then, "--name", "b", "--out", "b", "--retention", "latent").code == 0
+    for retention, error in (
+        ("output", "'latent' is active and has no router-input memory"),
+        ("all", "retention: Input should be 'none', 'memory', 'output' or 'latent'"),
+    ):
+        wrong = cli(*then, "--name", "c", "--out", "c", "--retention", retention)
+        assert wrong.code == 2 and error in wrong.err and not (tmp_path / "c").exists()
 
 
 def test_the_command_of_the_model_card_makes_the_same_weights(cli: Cli, tmp_path: Path) -> None:
