@@ -21,7 +21,7 @@ from moextend import (
     train,
 )
 from moextend.errors import InputError
-from moextend.extension import latents
+from moextend.extension import latents, memories
 from moextend.extension.latents import Latents
 from moextend.extension.retention import SMALLEST, latent_loss
 from moextend.model.batches import Collator
@@ -30,7 +30,7 @@ from moextend.moe.sites import find_sites
 from moextend.training.checkpoint import write_tensors
 from tests.moe.test_routing import shake
 from tests.moe.toy_families import CONFIGS, build
-from tests.toys import picture, toy_tokenizer
+from tests.toys import picture, toy_model, toy_tokenizer
 
 OLD = [
     Conversation(((f"<image> w{i} w{i + 1}", f"w{i % 3}" * (i % 2)),), (picture(i * 5),))
@@ -185,6 +185,27 @@ def test_an_extension_keeps_latents_for_the_next_one(model: MultimodalLM, tmp_pa
     with pytest.raises(InputError, match="extension 'a' is active and has no router-input memory"):
         extend(model, "c", NEW, folder=tmp_path / "c", **{**how, "retention": "output"})
     assert not (tmp_path / "c").exists()
+
+
+def test_a_sharded_model_is_refused_before_anything_begins(
+    model: MultimodalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memories, "asks_to_shard", lambda: True)
+    recipe = Recipe(scope="all", retention="latent", layers=[0])
+    with pytest.raises(InputError, match=r"retention 'latent': cannot be used with a sharded model \(FSDP\)"):
+        memories.check_model(model, recipe, OLD)
+    memories.check_model(model, Recipe(scope="own", retention="latent"), OLD)
+
+
+def test_latents_of_a_bfloat16_base(tmp_path: Path) -> None:
+    model = toy_model()
+    model.lm.to(torch.bfloat16)
+    how: dict[str, Any] = {
+        "settings": SHORT.model_copy(update={"bf16": True}), "layers": "all", "scope": "all", "retention": "latent"
+    }  # fmt: skip
+    for name, data in (("a", OLD), ("b", NEW)):
+        extend(model, name, data, folder=tmp_path / name, **how)
+    assert latents.read(tmp_path / "a").states[0].dtype == torch.bfloat16
 
 
 def test_another_routing_mode_is_refused(model: MultimodalLM) -> None:
