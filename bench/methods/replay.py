@@ -28,14 +28,16 @@ class Replay(AdapterOrAll):
 
         share: Annotated[float, LogRange(0.01, 0.1)] = Field(0.01, gt=0, le=1)
         """Share of the training items of each earlier stage; at least one item."""
+        repeat: int = Field(1, ge=1, le=1000)
+        """How many times as often as a new item a kept one is sampled."""
 
     config: Config
 
     def data(self, stage: Stage) -> Sequence[Conversation]:
-        """The new and the kept items, with equal probabilities."""
+        """The new and the kept items, a kept one `repeat` times."""
         kept = _kept(stage, self.config.share)
         self.replayed = len(kept)
-        return [*stage.data, *kept]
+        return [*stage.data, *kept * self.config.repeat]
 
     def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
         """Number of replayed items, and the size of those of this stage that are kept for later ones."""

@@ -118,6 +118,10 @@ def test_replay_learns_a_share_of_earlier_items_again(world: World) -> None:
     assert len(seen[1]["data"]) == len(second.data) + 5, "a tenth of 48"
     earlier = {row.turns for row in first.data}
     assert all(row.turns in earlier for row in seen[1]["data"][-5:])
+    _, often = learn(world, "replay:share=0.1,repeat=4", steps=1)
+    assert [row.turns for row in often[1]["data"]] == [
+        *(row.turns for row in second.data), *([row.turns for row in seen[1]["data"][-5:]] * 4)
+    ]  # fmt: skip
 
 
 def drift(world: World, spec: str) -> float:
