@@ -53,6 +53,12 @@ def asked(
     file_settings, file_recipe = ({}, {}) if config is None else read_config(config)
     settings = {key: values[key] for key in SETTINGS} | _but(file_settings, named)
     fields = {key: values[key] for key in RECIPE if values[key] is not None} | _but(file_recipe, named)
+    if "retention" in named and fields["scope"] != "all":
+        raise InputError(
+            f"is for --scope all, and the scope is {fields['scope']}.",
+            where="--retention",
+            hint="Leave it out, or set --scope all.",
+        )
     return _recipe(fields, name, config), settings
 
 

@@ -19,7 +19,7 @@ from moextend.errors import InputError
 from moextend.extension.probe import tokens_of
 from moextend.model.above import NotAbove, caught, close, decoder_layers, handing_in
 from moextend.model.batches import Collator, on_device
-from moextend.model.lm_head import decoder, needs_ids
+from moextend.model.lm_head import decoder, layers_need_ids
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.sites import find_sites
 from moextend.training.checkpoint import read_tensors, write_tensors
@@ -98,8 +98,9 @@ def _computed(model: MultimodalLM, data: Sequence[Conversation], layer: int) -> 
 def through(model: MultimodalLM, states: Tensor, mask: Tensor, layer: int) -> Tensor:
     """Last hidden states [B, T, H] of a pass from inputs [B, T, H] of a decoder layer; the layers below do nothing."""
     skipped = _layers(model)[:layer]
+    states = states.to(model.device, model.lm.dtype)
     with handing_in(skipped, states):
-        out = decoder(model.lm)(inputs_embeds=states, attention_mask=mask, use_cache=False)
+        out = decoder(model.lm)(inputs_embeds=states, attention_mask=mask.to(model.device), use_cache=False)
     found: Tensor = out.last_hidden_state
     return found
 
@@ -116,7 +117,7 @@ def check_model(model: MultimodalLM, data: Sequence[Conversation], layer: int) -
     Raises:
         InputError: the results differ from those of the inputs: the LM cannot compute from hidden states alone.
     """
-    if needs_ids(model.lm):
+    if layers_need_ids(model.lm):
         raise _unfit(model, "its layers read token ids")
     above = f"above its layer {layer - 1}" if layer else ""
     try:
@@ -142,7 +143,8 @@ def read(folder: Path) -> Latents:
     states, lengths, layer = (found.get(name) for name in ("states", "lengths", "layer"))
     if (
         states is None or lengths is None or layer is None or states.dim() != 2 or lengths.dim() != 1
-        or layer.numel() != 1 or not bool((lengths > 0).all()) or int(lengths.sum()) != len(states)
+        or layer.numel() != 1 or not len(lengths) or not bool((lengths > 0).all())
+        or int(lengths.sum()) != len(states) or not states.is_floating_point()
     ):  # fmt: skip
         raise InputError(
             "has no latents of this version.",
@@ -152,14 +154,21 @@ def read(folder: Path) -> Latents:
     return Latents(int(layer), states.split(lengths.tolist()))
 
 
-def check(folders: Sequence[Path], layer: int) -> None:
-    """Raises InputError if the latents in one of the folders are not inputs of this decoder layer."""
+def check(folders: Sequence[Path], layer: int, width: int) -> None:
+    """Raises InputError if the latents in one of the folders are not inputs [T, width] of this decoder layer."""
     for folder in folders:
-        if (own := read(folder).layer) != layer:
+        found = read(folder)
+        if found.layer != layer:
             raise InputError(
-                f"has inputs of decoder layer {own}, and new experts need those of layer {layer}.",
+                f"has inputs of decoder layer {found.layer}, and this extension needs those of layer {layer}.",
                 where=str(folder / FILE),
-                hint="Extend the same layers, or make that extension again with others.",
+                hint="Give both the same lowest layer: this one, or that one when you make it again.",
+            )
+        if found.states[0].shape[1] != width:
+            raise InputError(
+                f"has states of width {found.states[0].shape[1]}, and the model has {width}.",
+                where=str(folder / FILE),
+                hint="It belongs to another model: copy the folder again, or make the extension again.",
             )
 
 

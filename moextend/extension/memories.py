@@ -28,7 +28,7 @@ def check(model: MultimodalLM, recipe: Recipe, earlier: Sequence[Path]) -> None:
     if not earlier:
         return
     if recipe.retention == "latent":
-        latents.check(earlier, _start(model, recipe))
+        latents.check(earlier, _start(model, recipe), model.width)
     else:
         router_memory.check(earlier, _layers(model, recipe), sizes=recipe.retention == "output")
 

@@ -186,7 +186,7 @@ def latent_loss(
     It is ``weight * sum_l mean(|g(x_l) E_l(x_l)|^2 / |y_l(x_l)|^2)`` over the blocks l with new experts E_l, gates g:
     x_l are the router inputs of a pass with the new experts, and y_l is what the block's other experts put out there.
     So new experts of lower layers cannot change what those of higher layers read, as they can in `output_loss`. Every
-    step samples inputs of about `sample` tokens, at least one. `exact` routing only.
+    step samples inputs of about `sample` tokens, at least one, or takes all. `exact` routing only.
 
     Raises:
         InputError: another routing mode.
@@ -197,12 +197,12 @@ def latent_loss(
     rows = max(1, round(sample * len(kept.states) / sum(map(len, kept.states))))
 
     def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
-        drawn = torch.randint(len(kept.states), (min(rows, len(kept.states)),), generator=generator)
+        count = len(kept.states)
+        drawn = torch.randint(count, (rows,), generator=generator) if rows < count else torch.arange(count)
         states, mask = latents.padded([kept.states[i] for i in drawn.tolist()])
-        device = model.device
         with _watched(sites) as seen:
-            latents.through(model, states.to(device), mask.to(device), kept.layer)
-        total = torch.zeros((), device=device)
+            latents.through(model, states, mask, kept.layer)
+        total = torch.zeros((), device=model.device)
         for site in sites:
             x, read, y = seen[site.layer]
             real = mask.flatten().to(x.device) > 0

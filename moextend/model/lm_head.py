@@ -90,12 +90,16 @@ def needs_ids(lm: Any) -> bool:
     DeepSeek-V4 assigns experts by id, Gemma has more embeddings in each layer, and the composite of Gemma 4 cannot
     generate from embeddings.
     """
-    by_token = any(isinstance(getattr(module, "tid2eid", None), Tensor) for module in lm.modules())
-    by_layer = bool(getattr(text_config(lm.config), "hidden_size_per_layer_input", 0))
     prepare = getattr(lm, "prepare_inputs_for_generation", None)  # a model without a head has none
-    return (
-        by_token or by_layer or (prepare is not None and "inputs_embeds" not in signature(prepare).parameters)
+    return layers_need_ids(lm) or (
+        prepare is not None and "inputs_embeds" not in signature(prepare).parameters
     )
+
+
+def layers_need_ids(lm: Any) -> bool:
+    """Whether a layer reads token ids (DeepSeek-V4), or an embedding of its own of them (Gemma)."""
+    by_token = any(isinstance(getattr(module, "tid2eid", None), Tensor) for module in lm.modules())
+    return by_token or bool(getattr(text_config(lm.config), "hidden_size_per_layer_input", 0))
 
 
 def _decoder_and_head(lm: Any) -> tuple[Any, Any]:

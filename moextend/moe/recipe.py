@@ -80,7 +80,8 @@ class Recipe(Spec):
     retention: Literal["none", "memory", "output", "latent"] = "output"
     """With scope all: memory and output keep router inputs of the training data. memory: the gates of later experts
     learn to close on them. output: what later experts add there is penalised; exact routing only. latent: keeps hidden
-    states of whole inputs, and penalises what later experts add in passes from them; exact routing only."""
+    states of whole inputs, and penalises what later experts add in passes from them; exact routing only. All are of
+    held-out data, which the training does not use."""
     memory_tokens: int = Field(4000, ge=1, le=MOST_KEPT)
     """Number of router inputs kept per layer and extension. The layers are those with new experts, or all with
     layers=probe and random, which differ from extension to extension. With retention=latent: tokens of the inputs

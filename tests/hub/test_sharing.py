@@ -94,6 +94,18 @@ def test_a_dry_run_asks_nothing(writer: User, hub: Hub) -> None:
     assert found["card"].startswith("---\n") and hub.asked == []
 
 
+def test_a_note_names_files_that_words_can_be_read_from(writer: User, hub: Hub) -> None:
+    import torch
+
+    from moextend.extension import latents
+
+    assert "words can be read" not in push(writer, "--dry-run").err
+    latents.write(latents.Latents(0, [torch.zeros(3, 96)]), writer.workspace / "skill")
+    ended = push(writer, "--dry-run")
+    assert ended.code == 0 and "note: latents.safetensors is made of inputs of the training data" in ended.err
+    assert "latents.safetensors" in ended.out
+
+
 def test_branches_and_revisions(writer: User, hub: Hub) -> None:
     assert push(writer, "--branch", "v1").code == 0
     assert WEIGHTS in files_of(hub, branch="v1") and WEIGHTS not in files_of(hub)
