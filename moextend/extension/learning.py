@@ -21,6 +21,7 @@ from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.moe.extensible import check_extensible
 from moextend.moe.recipe import Recipe
+from moextend.moe.sites import find_sites
 from moextend.moe.strengths import check_full
 from moextend.training import resuming
 from moextend.training.loop import Report
@@ -87,6 +88,8 @@ def learn(
     activate_again = attach.activation(model.lm)
     known = name in attach.scope_of(model.lm).known
     check_extensible(model.lm)
+    if isinstance(recipe.layers, list):
+        check_layers(recipe.layers, len(find_sites(model.lm)))
     memories.check(model, recipe, earlier)
     memories.check_model(model, recipe, held_out)
     try:
@@ -95,7 +98,7 @@ def learn(
         if folder is not None:
             _keep_probe(probe, folder)
         plan = plan_of(probe, recipe, seed)
-        kept = memories.kept(model, recipe, plan, earlier, generic, seed, batch_size)
+        kept = memories.gather(model, recipe, plan, earlier, generic, seed, batch_size)
         attach.attach(
             model.lm,
             name,

@@ -68,7 +68,7 @@ def keep(
         router_memory.write(known, folder)
 
 
-def kept(
+def gather(
     model: MultimodalLM,
     recipe: Recipe,
     layers: Collection[int],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from moextend import (
     train,
 )
 from moextend.errors import InputError
-from moextend.extension import latents, memories
+from moextend.extension import latents, learning, memories
 from moextend.extension.latents import Latents
 from moextend.extension.retention import SMALLEST, latent_loss
 from moextend.model.batches import Collator
@@ -214,6 +215,12 @@ def test_latents_of_a_bfloat16_base(tmp_path: Path) -> None:
         [each.float() for each in kept]
     )  # as an extension of a float32 base keeps them
     assert latents.through(model, states, mask, 0).dtype == torch.bfloat16
+
+
+def test_a_layer_that_the_model_lacks_is_refused(model: MultimodalLM) -> None:
+    recipe = Recipe(scope="all", retention="latent", layers=[9])
+    with pytest.raises(InputError, match="the model has MoE layers 0 to 2"):
+        learning.learn(model, "a", recipe, Mock(), held_out=OLD, seed=0)
 
 
 def test_another_routing_mode_is_refused(model: MultimodalLM) -> None:
