@@ -332,12 +332,14 @@ def _memory(shared: _Shared, size: MethodSize, stages: int) -> dict[str, Any]:
     if size.training is not None:
         later = stages > 1
         teacher = size.answering.working if later and size.extra.teacher else 0.0
+        known = size.extra.replayed if later or shared.plan.generic else 0
+        replayed = size.training.working * known / shared.sizes.step.tokens
         training = {
             "frozen": size.training.frozen + earlier,
             "encoder": encoding,
             "learning": size.training.states,
             "copies": 4.0 * size.extra.copies * size.trained * later,
-            "working": size.training.working + teacher,
+            "working": size.training.working + teacher + replayed,
         }
     return {
         name: {

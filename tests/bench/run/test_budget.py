@@ -52,6 +52,16 @@ def test_the_estimate_is_near_what_stages_take(spec: str, tmp_path: Path) -> Non
     check(spec, "tiny", tmp_path)
 
 
+def test_passes_from_latents_are_estimated(tmp_path: Path) -> None:
+    """Roughly, as whole inputs are kept and sampled."""
+    spec = "moextend:scope=all,retention=latent,layers=first,memory_tokens=96,memory_sample=48"
+    found = zip(estimate(spec, BASES["tiny"]), measure(spec, BASES["tiny"], tmp_path), strict=True)
+    for guess, real in found:
+        assert guess.trained == real.trained and 0.7 * guess.stored <= real.stored <= guess.stored
+        assert guess.operations == pytest.approx(real.operations, rel=0.2)
+        assert guess.peak == pytest.approx(real.peak, rel=0.2)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("base", ["tiny", "mid"])
 @pytest.mark.parametrize("spec", SPECS)
