@@ -185,11 +185,7 @@ class MoExtend(inferred.Narrowed, Method):
         kept = min(config.memory_tokens, model.held_out_tokens)
         width = text_config(lm.config).hidden_size * lm.dtype.itemsize
         if config.keeps_memory and config.retention == "latent":
-            passes += [
-                Pass("held-out"),
-                Pass("generic"),
-                Pass("held-out", most=2, times=2),
-            ]  # the last: a check
+            passes.append(Pass("held-out", most=2, times=2))  # the check; few inputs are kept
             stored, replayed = kept * width, min(config.memory_sample, kept)
         elif config.keeps_memory:
             passes += [Pass("held-out"), Pass("generic")]
