@@ -206,7 +206,7 @@ def _say(
     options.echo(first_of(rows))
     typer.echo(f"{describe(record)}; {made.parameters:,} parameters, {made.bytes / 1e6:.1f} MB")
     typer.echo("\n".join(_effect_lines(out, record["effect"], recipe.scope, texts=rows[0].is_text)))
-    if recipe.scope == "all" and recipe.retention != "latent" and len(made.plan) > 1:
+    if recipe.scope == "all" and recipe.retention == "output" and len(made.plan) > 1:
         options.echo(
             "note: with new experts in several layers, later extensions with scope all can change what this one does. "
             "--retention latent prevents most of it (docs/open-problem.md)."
