@@ -56,7 +56,7 @@ def push(
     as_json: options.Json = False,
 ) -> None:
     """Push an extension, or an exported model, to the hub: its files and a model card, in one commit."""
-    from moextend.extension import latents, router_memory
+    from moextend.extension.folder import INPUTS
     from moextend.sharing.contents import local_paths, pushed
     from moextend.sharing.facts import facts_of
 
@@ -66,10 +66,10 @@ def push(
     card = _card(what, facts_of(what, base=base or "", licence=licence or "", run=facts), named.name)
     for note in local_paths(folder, what.kind):
         options.echo(f"note: {note}, a path of this machine, which others see and cannot use.", err=True)
-    for file in (latents, router_memory):
-        if file.FILE in what.names:
+    for file in INPUTS:
+        if file in what.names:
             options.echo(
-                f"note: {file.FILE} is made of inputs of the training data, and words can be read from it. Only later "
+                f"note: {file} is made of inputs of the training data, and words can be read from it. Only later "
                 "extensions with scope all need it.",
                 err=True,
             )

@@ -6,9 +6,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+INPUTS = ("memory.safetensors", "latents.safetensors")
+"""Files of `extend` that are made of inputs of the training data."""
 NAMES = (
     "extension.json", "extension.safetensors", "task_statistics.safetensors", "recogniser.safetensors",
-    "memory.safetensors", "latents.safetensors", "log.jsonl",
+    *INPUTS, "log.jsonl",
 )  # fmt: skip
 """Files that `extend` and `save_extension` write."""
 _MODALITY = re.compile(r"modality-[a-z][a-z0-9]*\.(json|safetensors)")

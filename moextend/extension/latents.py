@@ -6,9 +6,10 @@ A pass from them computes what new experts of lower layers change for those of h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,23 +77,27 @@ def collect(
         drawn.append(data[place])
     states: list[Tensor] = []
     for start in range(0, len(drawn), batch_size):
-        found, mask, _ = _computed(model, drawn[start : start + batch_size], layer)
-        states += [row[own].cpu() for row, own in zip(found, mask > 0, strict=True)]
+        batch = _batch(model, drawn[start : start + batch_size])
+        found, real = _inputs(model, batch, layer), batch["attention_mask"] > 0
+        states += [row[own].cpu() for row, own in zip(found, real, strict=True)]
     return Latents(layer, states)
 
 
-@torch.no_grad()
-def _computed(model: MultimodalLM, data: Sequence[Conversation], layer: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs [B, T, H] of a decoder layer, the attention mask [B, T], and the last hidden states [B, T, H]."""
+def _batch(model: MultimodalLM, data: Sequence[Conversation]) -> dict[str, Any]:
+    """Inputs of `model.hidden`."""
     batch = Collator.of(model)(list(data))
     batch.pop("labels")
-    batch = on_device(batch, model.device)
-    mask = batch["attention_mask"]
+    return on_device(batch, model.device)
+
+
+@torch.no_grad()
+def _inputs(model: MultimodalLM, batch: Mapping[str, Any], layer: int) -> Tensor:
+    """Inputs [B, T, H] of a decoder layer; those of the lowest are the embeddings."""
     if not layer:
-        return model.embed(batch["input_ids"], batch.get("features")), mask, model.hidden(**batch)
+        return model.embed(batch["input_ids"], batch.get("features"))
     with caught(_layers(model)[layer - 1]) as found:
-        last = model.hidden(**batch)
-    return found[0], mask, last
+        model.hidden(**batch)
+    return found[0]
 
 
 def through(model: MultimodalLM, states: Tensor, mask: Tensor, layer: int) -> Tensor:
@@ -121,12 +126,14 @@ def check_model(model: MultimodalLM, data: Sequence[Conversation], layer: int) -
         raise _unfit(model, "its layers read token ids")
     above = f"above its layer {layer - 1}" if layer else ""
     try:
-        states, mask, whole = _computed(model, data[:2], layer)
+        batch = _batch(model, data[:2])
+        mask = batch["attention_mask"]
         with torch.no_grad():
-            again = through(model, states, mask, layer)
+            full = model.hidden(**batch)
+            again = through(model, _inputs(model, batch, layer), mask, layer)
     except NotAbove as error:
         raise _unfit(model, str(error), above) from None
-    if not close(whole[mask > 0], again[mask > 0]):
+    if not close(full[mask > 0], again[mask > 0]):
         raise _unfit(model, "its layers read more than the hidden states", above)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
@@ -20,7 +20,7 @@ from moextend.training.prepare import asks_to_shard
 
 def file_of(recipe: Recipe) -> str:
     """Name of the file in the folder of an extension."""
-    return latents.FILE if recipe.retention == "latent" else router_memory.FILE
+    return cast(str, _module(recipe).FILE)
 
 
 def check(model: MultimodalLM, recipe: Recipe, earlier: Sequence[Path]) -> None:
@@ -57,15 +57,8 @@ def keep(
     """Writes what is kept of `data`, if the recipe keeps anything; `batch_size`: of forward passes."""
     if not recipe.keeps_memory:
         return
-    count = recipe.memory_tokens
-    if recipe.retention == "latent":
-        start = _start(model, recipe)
-        kept = latents.collect(model, data, count, seed, layer=start, batch_size=batch_size)
-        latents.write(kept, folder)
-    else:
-        layers = [site.layer for site in sites_of(model, name)] if recipe.same_layers else None
-        known = router_memory.collect(model, data, count, seed, batch_size=batch_size, layers=layers)
-        router_memory.write(known, folder)
+    layers = [site.layer for site in sites_of(model, name)] if recipe.same_layers else None
+    _module(recipe).write(_collect(model, recipe, data, layers, seed, batch_size), folder)
 
 
 def gather(
@@ -83,19 +76,11 @@ def gather(
     """
     if not recipe.keeps_memory:
         return Memory()
-    count = recipe.memory_tokens
-    if recipe.retention == "latent":
-        found = [latents.read(folder) for folder in earlier]
-        if generic:
-            start = _start(model, recipe)
-            own = latents.collect(model, generic, count, seed, layer=start, batch_size=batch_size)
-            found.insert(0, own)
-        return latents.join(found)
-    memories = [router_memory.read(folder) for folder in earlier]
+    module = _module(recipe)
+    found = [module.read(folder) for folder in earlier]
     if generic:
-        known = router_memory.collect(model, generic, count, seed, batch_size=batch_size, layers=layers)
-        memories.insert(0, known)
-    return router_memory.join(memories)
+        found.insert(0, _collect(model, recipe, generic, layers, seed, batch_size))
+    return cast(Memory | Latents, module.join(found))
 
 
 def retention(
@@ -112,6 +97,27 @@ def retention(
     else:
         loss = retention_loss(model, name, kept.router_inputs, margin=recipe.margin, **how)
     return {"rates": {".rows": recipe.gate_rate, ".bias": recipe.gate_rate}, "extra_loss": loss}
+
+
+def _module(recipe: Recipe) -> Any:
+    """The module of what is kept; both have FILE, read, write and join."""
+    return latents if recipe.retention == "latent" else router_memory
+
+
+def _collect(
+    model: MultimodalLM,
+    recipe: Recipe,
+    data: Sequence[Conversation],
+    layers: Collection[int] | None,
+    seed: int,
+    batch_size: int,
+) -> Memory | Latents:
+    """What is kept of `data`; `layers`: MoE blocks whose router inputs are kept, None: all."""
+    count = recipe.memory_tokens
+    if recipe.retention == "latent":
+        start = _start(model, recipe)
+        return latents.collect(model, data, count, seed, layer=start, batch_size=batch_size)
+    return router_memory.collect(model, data, count, seed, batch_size=batch_size, layers=layers)
 
 
 def _layers(model: MultimodalLM, recipe: Recipe) -> Collection[int]:

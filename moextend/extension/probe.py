@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError, UnknownName
@@ -109,6 +110,20 @@ def watched(
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def watch_experts(site: Site, look: Callable[[Tensor, Tensor], object]) -> RemovableHandle:
+    """Calls `look` in each pass with the inputs [tokens, ...] and outputs [tokens, H] of the experts of a block.
+
+    Experts of a dense block read weighted copies of the block's inputs; new experts read the inputs themselves, and so
+    does `look`.
+    """
+
+    def hook(module: torch.nn.Module, args: Any, out: Any) -> None:
+        out = out[0] if isinstance(out, tuple) else out
+        look(args[0].flatten(0, -2), out.flatten(0, -2))
+
+    return (site.block if site.dense else site.experts).register_forward_hook(hook)
 
 
 def probe_layers(

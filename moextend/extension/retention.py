@@ -13,6 +13,7 @@ from torch import Tensor
 from moextend.errors import InputError
 from moextend.extension import latents
 from moextend.extension.latents import Latents
+from moextend.extension.probe import watch_experts
 from moextend.extension.router_memory import Memory, RouterInputs
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.families import chooses_by_logits, family_of, features
@@ -221,20 +222,14 @@ def _watched(sites: Sequence[Site]) -> Iterator[dict[int, list[Tensor]]]:
     experts, and what its experts put out."""
     seen: dict[int, list[Tensor]] = {site.layer: [] for site in sites}
 
-    def router(site: Site, x: Tensor) -> None:
-        seen[site.layer].append(x.flatten(0, -2))
-
-    def experts(site: Site, x: Tensor, out: Any) -> None:
-        out = out[0] if isinstance(out, tuple) else out
-        read = seen[site.layer][0] if site.dense else x.flatten(0, -2)
-        seen[site.layer] += [read, out.flatten(0, -2)]
-
     hooks = []
     for site in sites:
-        module = site.block if site.dense else site.experts
+        own = seen[site.layer]
         hooks += [
-            site.router.register_forward_hook(lambda module, args, out, site=site: router(site, args[0])),
-            module.register_forward_hook(lambda module, args, out, site=site: experts(site, args[0], out)),
+            site.router.register_forward_hook(
+                lambda module, args, out, own=own: own.append(args[0].flatten(0, -2))
+            ),
+            watch_experts(site, lambda read, out, own=own: own.extend((read, out))),  # type: ignore[misc]
         ]
     try:
         yield seen

@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
-from moextend.extension.probe import Which, tokens_of, watched
+from moextend.extension.probe import Which, tokens_of, watch_experts, watched
 from moextend.model.batches import Collator
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.sites import Site, find_sites
@@ -110,25 +110,13 @@ def _drawn(
         kept[name][mine] = rows
 
     def look(site: Site, x: Tensor, out: object) -> None:
-        x = x.flatten(0, -2)
-        keep(str(site.layer), x)
-        if (
-            site.dense
-        ):  # its experts read weighted copies of these inputs; new experts read the inputs themselves
-            keep(f"{site.layer}.experts", x)
+        keep(str(site.layer), x.flatten(0, -2))
 
-    def computed(site: Site, x: Tensor, out: Any) -> None:
-        out = out[0] if isinstance(out, tuple) else out
-        if not site.dense:
-            keep(f"{site.layer}.experts", x.flatten(0, -2))
-        keep(f"{site.layer}.size", out.flatten(0, -2).float().square().sum(-1))
+    def computed(site: Site, read: Tensor, out: Tensor) -> None:
+        keep(f"{site.layer}.experts", read)
+        keep(f"{site.layer}.size", out.float().square().sum(-1))
 
-    hooks = [
-        (site.block if site.dense else site.experts).register_forward_hook(
-            lambda module, args, out, site=site: computed(site, args[0], out)
-        )
-        for site in sites
-    ]
+    hooks = [watch_experts(site, partial(computed, site)) for site in sites]
     before = 0
     try:
         for mask in watched(model, data, sites, look, batch_size=batch_size, which=which):
