@@ -110,20 +110,8 @@ def test_extend_says_that_several_layers_forget_more_with_scope_all(cli: Cli, tm
     assert not noted("own", "--scope", "own", "--layers", "1,2")
     assert not noted("latent", "--scope", "all", "--layers", "1,2", "--retention", "latent")
     assert (tmp_path / "latent" / "latents.safetensors").is_file()
-    then = (
-        "extend",
-        "tiny",
-        "--data",
-        "facts.json",
-        "--steps",
-        "1",
-        "-e",
-        "latent",
-        "--scope",
-        "all",
-        "--layers",
-        "1,2",
-    )
+    then = ("extend", "tiny", "--data", "facts.json", "--steps", "1", "-e", "latent", "--scope", "all",
+            "--layers", "1,2")  # fmt: skip
     assert cli(*then, "--name", "b", "--out", "b", "--retention", "latent").code == 0
     own = cli("extend", "tiny", "--data", "facts.json", "--name", "c", "--out", "c", "--retention", "latent")
     assert own.code == 2 and "--retention: is for --scope all, and the scope is auto" in own.err
