@@ -12,7 +12,7 @@ from pydantic import Field
 
 from moextend.bench.methods.method import Stage
 from moextend.bench.methods.weights import AdapterOrAll
-from moextend.util.search_space import LogRange
+from moextend.util.search_space import Choices, LogRange
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
@@ -28,7 +28,7 @@ class Replay(AdapterOrAll):
 
         share: Annotated[float, LogRange(0.01, 0.1)] = Field(0.01, gt=0, le=1)
         """Share of the training items of each earlier stage; at least one item."""
-        repeat: int = Field(1, ge=1, le=1000)
+        repeat: Annotated[int, Choices((1, 3, 10, 30))] = Field(1, ge=1, le=1000)
         """How many times as often as a new item a kept one is sampled."""
 
     config: Config
