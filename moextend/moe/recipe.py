@@ -26,16 +26,21 @@ MOST_KEPT = 10**7
 
 
 def _places(layers: Any) -> Any:
-    """Indices of one number, or of a text such as 0 or 0+3; a keyword, or anything but a text, as it is."""
+    """Indices of one number, or of a text such as 0 or 0+3; a keyword, or anything but a text, as it is.
+
+    A text has one form, because the name of a run holds it.
+    """
     if type(layers) is int:
         return [layers]
     if not isinstance(layers, str) or layers in get_args(LayerChoice):
         return layers
-    if not re.fullmatch(r"\d+(\+\d+)*", layers):
+    number = r"(0|[1-9]\d*)"
+    found = [int(each) for each in layers.split("+")] if re.fullmatch(rf"{number}(\+{number})*", layers) else []
+    if not found or found != sorted(found):
         raise ValueError(
-            f"name {', '.join(get_args(LayerChoice))}, or indices of MoE layers such as 0 or 0+3"
+            f"name {', '.join(get_args(LayerChoice))}, or indices of MoE layers, lowest first, such as 0 or 0+3"
         )
-    return [int(layer) for layer in layers.split("+")]
+    return found
 
 
 def _each_once(layers: Any) -> Any:

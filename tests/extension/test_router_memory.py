@@ -280,7 +280,7 @@ def test_layers_of_a_recipe_can_be_written_as_text(text: Any, layers: Any) -> No
     assert Recipe(layers=text).layers == layers
 
 
-@pytest.mark.parametrize("text", ["+", "0+", "-1", "1.5", "0,3", "", "0+0", []])
+@pytest.mark.parametrize("text", ["+", "0+", "-1", "1.5", "0,3", "", "0+0", "00", "3+0", []])
 def test_other_text_is_no_layer(text: Any) -> None:
     with pytest.raises(InputError, match="layers"):
         Recipe(layers=text)
