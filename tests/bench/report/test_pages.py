@@ -124,6 +124,8 @@ def test_the_tables_of_published_runs_can_be_made_again(published: Path) -> None
         "tiny": ["default", "tasks"],
         "tiny-alike": ["methods", "matrix"],
         "tiny-conflict": ["methods", "matrix"],
+        "tiny-drift": ["methods", "matrix"],
+        "tiny-repeat": ["methods", "matrix"],
         "tiny-long": ["one-layer", "one-layer-tasks"],
         "open-problem": ["ideas"],
         "real-small": ["stories", "stories-tasks"],
