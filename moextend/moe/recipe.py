@@ -34,8 +34,9 @@ def _places(layers: Any) -> Any:
         return [layers]
     if not isinstance(layers, str) or layers in get_args(LayerChoice):
         return layers
-    number = r"(0|[1-9]\d*)"
-    found = [int(each) for each in layers.split("+")] if re.fullmatch(rf"{number}(\+{number})*", layers) else []
+    number = r"(?:0|[1-9]\d*)"
+    known = re.fullmatch(rf"{number}(?:\+{number})*", layers)
+    found = [int(layer) for layer in layers.split("+")] if known else []
     if not found or found != sorted(found):
         raise ValueError(
             f"name {', '.join(get_args(LayerChoice))}, or indices of MoE layers, lowest first, such as 0 or 0+3"
