@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-INPUTS = ("memory.safetensors", "latents.safetensors")
+MEMORY = "memory.safetensors"
+LATENTS = "latents.safetensors"
+INPUTS = (MEMORY, LATENTS)
 """Files of `extend` that are made of inputs of the training data."""
 NAMES = (
     "extension.json", "extension.safetensors", "task_statistics.safetensors", "recogniser.safetensors",

@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
+from moextend.extension.folder import LATENTS
 from moextend.extension.probe import tokens_of
 from moextend.model.above import NotAbove, caught, close, decoder_layers, handing_in
 from moextend.model.batches import Collator, on_device
@@ -25,7 +26,7 @@ from moextend.model.multimodal import MultimodalLM
 from moextend.moe.sites import find_sites
 from moextend.training.checkpoint import read_tensors, write_tensors
 
-FILE = "latents.safetensors"
+FILE = LATENTS
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moextend.errors import InputError
+from moextend.extension.folder import INPUTS
 from moextend.util import downloads, files, hub_errors
 from moextend.util.quiet import quiet_loggers
 
@@ -16,8 +17,7 @@ _ID = re.compile(
 )
 NEEDED = (
     "extension.json", "extension.safetensors", "modality-*.json", "modality-*.safetensors",
-    "task_statistics.safetensors", "recogniser.safetensors", "memory.safetensors",
-    "latents.safetensors",
+    "task_statistics.safetensors", "recogniser.safetensors", *INPUTS,
 )  # fmt: skip
 """Files of a repository that loading an extension needs."""
 

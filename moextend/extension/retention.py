@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from moextend.errors import InputError
 from moextend.extension import latents
@@ -222,15 +223,14 @@ def _watched(sites: Sequence[Site]) -> Iterator[dict[int, list[Tensor]]]:
     experts, and what its experts put out."""
     seen: dict[int, list[Tensor]] = {site.layer: [] for site in sites}
 
-    hooks = []
-    for site in sites:
+    def watch(site: Site) -> tuple[RemovableHandle, RemovableHandle]:
         own = seen[site.layer]
-        hooks += [
-            site.router.register_forward_hook(
-                lambda module, args, out, own=own: own.append(args[0].flatten(0, -2))
-            ),
-            watch_experts(site, lambda read, out, own=own: own.extend((read, out))),  # type: ignore[misc]
-        ]
+        return (
+            site.router.register_forward_hook(lambda module, args, out: own.append(args[0].flatten(0, -2))),
+            watch_experts(site, lambda read, out: own.extend((read, out))),
+        )
+
+    hooks = [hook for site in sites for hook in watch(site)]
     try:
         yield seen
     finally:

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
+from moextend.extension.folder import MEMORY
 from moextend.extension.probe import Which, tokens_of, watch_experts, watched
 from moextend.model.batches import Collator
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.sites import Site, find_sites
 from moextend.training.checkpoint import read_tensors, write_tensors
 
-FILE = "memory.safetensors"
+FILE = MEMORY
 
 RouterInputs = dict[int, Tensor]
 """MoE block -> router inputs [tokens, H] of earlier data."""
