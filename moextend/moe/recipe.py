@@ -37,7 +37,7 @@ def _places(layers: Any) -> Any:
     number = r"(?:0|[1-9]\d*)"
     known = re.fullmatch(rf"{number}(?:\+{number})*", layers)
     found = [int(layer) for layer in layers.split("+")] if known else []
-    if not found or found != sorted(found):
+    if not found or found != sorted(set(found)):
         raise ValueError(
             f"name {', '.join(get_args(LayerChoice))}, or indices of MoE layers, lowest first, such as 0 or 0+3"
         )
