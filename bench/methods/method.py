@@ -165,6 +165,13 @@ class Method(ABC):
         """
         return {}
 
+    def check(self, model: Any) -> None:
+        """Raises InputError if the method cannot learn with this base, which may be on device meta (`Shapes`).
+
+        Called before the base is scored, which can take hours.
+        """
+        return
+
     def start(self, model: MultimodalLM, seed: int) -> None:
         """Prepares the model before the first stage; its outputs must not change."""
         return

@@ -56,6 +56,14 @@ class MoExtend(inferred.Narrowed, Method):
         """Steps of router tuning before each stage."""
         return self.config.probe_steps if self.config.layers == "probe" else 0
 
+    def check(self, model: Any) -> None:
+        """Raises InputError if the model lacks one of the layers that are named."""
+        from moextend.extension.learning import check_layers
+        from moextend.moe.sites import find_sites
+
+        if isinstance(self.config.layers, list):
+            check_layers(self.config.layers, len(find_sites(model.lm)))
+
     def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
         """Probes which layers change most, adds experts there, and trains only these."""
         from moextend.extension import learning

@@ -6,12 +6,13 @@ items, and of a base on the hub its config.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from moextend.bench.data import unknown_notes
 from moextend.bench.data.source import place
+from moextend.bench.methods import Shapes
 from moextend.bench.run import budget_text, matching
 from moextend.bench.run.budget import Plan, budget
 from moextend.bench.run.complete import planned
@@ -42,6 +43,9 @@ def preview(
     Args:
         runs: folder of the runs, in which some cells may be scored already; None: none are.
         throughput: see `budget`.
+
+    Raises:
+        InputError: the request is not possible.
     """
     sequence = chosen_sequence(request)
     tasks = all_tasks(sequence, request.workspace)
@@ -106,10 +110,21 @@ def _estimate(
         return {"not": "not estimated before the base's config is there."}
     plan = Plan(sequence, tasks, request.workspace)
     make = matching.skeletons(base, request.workspace)
+    _check(configs, make)
     try:
         return budget(configs, plan, make, device=request.device, throughput=throughput)
     except InputError as error:
         return {"not": f"not estimated ({error})"}
+
+
+def _check(configs: Sequence[RunConfig], make: Callable[[], Any]) -> None:
+    """Raises InputError if a method cannot learn with the base."""
+    try:
+        shapes = Shapes(make())
+    except InputError:  # `budget` says why
+        return
+    for config in configs:
+        config.parsed_method().make().check(shapes)
 
 
 def _unknown(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path) -> dict[str, list[str]]:

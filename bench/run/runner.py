@@ -88,6 +88,7 @@ def _run(context: RunContext, progress: Progress) -> None:
     if plugins := refuse_changed_plugins(context.run):
         context.run.write_facts(plugins=plugins)
     model = base(context, progress)
+    context.method.check(model)
     if context.servers:
         context.servers.note_base(model)
     score_row(context, progress, model, 0, [])

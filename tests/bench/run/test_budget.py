@@ -22,6 +22,7 @@ from moextend.bench.run.method_size import stored_bytes
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.preview import describe, preview
 from moextend.bench.task import find_task
+from moextend.errors import InputError
 from tests.bench.run.measured import BASES, SPECS, estimate, measure
 
 QUICK = ("full-ft", "lwf", "moextend:layers=first")
@@ -132,6 +133,13 @@ def test_a_dry_run_estimates_whole_runs_and_says_what_it_assumes(tmp_path: Path)
     words = describe(found)
     assert "not measured" in words and "100 TFLOP/s, as --throughput says" in words
     assert "Scoring of arc is not included: the number of items is not known." in words
+
+
+def test_a_dry_run_refuses_a_layer_that_the_base_lacks(tmp_path: Path) -> None:
+    sequence(tmp_path)
+    request = Request(tmp_path, sequence="s", methods=("lora", "moextend:layers=5+6"))
+    with pytest.raises(InputError, match="the model has MoE layers 0 to 5"):
+        preview(request, resolve(request), throughput=100.0)
 
 
 def test_one_stage_of_all_tasks_and_stages_from_the_base(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from moextend.bench.run.rundir import RunDir
 from moextend.bench.score import evaluate, vqa
 from moextend.bench.store.node import OFF
 from moextend.bench.task import TaskSpec
-from moextend.errors import RunConflict, RunFailed
+from moextend.errors import InputError, RunConflict, RunFailed
 from moextend.extension import learning, tensor_files
 from tests import preloaded
 from tests.robustness.test_kills import until
@@ -361,6 +361,14 @@ def test_a_run_whose_data_changed_is_refused(workspace: Path) -> None:
     run = prepared(workspace, "full-ft", "changed")
     run.write_facts(data={"tiny-counting": {"train": "other", "test": "other"}})
     with pytest.raises(RunConflict, match="the data of task 'tiny-counting' changed since this run began"):
+        runner.run(run.folder)
+    assert not run.cells()
+
+
+@pytest.mark.slow
+def test_a_layer_that_the_base_lacks_is_refused_before_the_base_is_scored(workspace: Path) -> None:
+    run = prepared(workspace, "moextend:layers=0+9", "layers")
+    with pytest.raises(InputError, match="the model has MoE layers 0 to 3"):
         runner.run(run.folder)
     assert not run.cells()
 
