@@ -94,17 +94,19 @@ def _fisher(model: MultimodalLM, weights: Parameters, items: int, stage: Stage) 
     import torch
 
     from moextend.model.batches import Collator, on_device
+    from moextend.model.feature_cache import expecting
 
     model.learn_only(list(weights))
     collate = Collator.of(model)
     drawn = torch.randperm(len(stage.data), generator=torch.Generator().manual_seed(stage.seed))
     rows = drawn[:items].tolist()
     total = {name: torch.zeros_like(p) for name, p in weights.items()}
-    for row in rows:
-        batch = on_device(collate([stage.data[row]]), model.device)
-        gradients = torch.autograd.grad(model(**batch)["loss"], list(weights.values()), allow_unused=True)
-        for sums, gradient in zip(total.values(), gradients, strict=True):
-            if gradient is not None:
-                sums += gradient.square() / len(rows)
+    with expecting(model, stage.data, rows):
+        for row in rows:
+            batch = on_device(collate([stage.data[row]]), model.device)
+            gradients = torch.autograd.grad(model(**batch)["loss"], list(weights.values()), allow_unused=True)
+            for sums, gradient in zip(total.values(), gradients, strict=True):
+                if gradient is not None:
+                    sums += gradient.square() / len(rows)
     model.learn_only([])
     return {name: sums.cpu() for name, sums in total.items()}

@@ -10,16 +10,12 @@ from moextend.bench.methods.method import Stage
 from moextend.bench.run import costs
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.progress import Progress, Unit
-from moextend.model.feature_store import FeatureStore
 from moextend.training.loop import Report, train
 from moextend.training.trainer import ExtraLoss
 from moextend.util import processes
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
-
-CHUNK = 1024
-"""Conversations whose media are encoded at once, in the memory of the references."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +56,8 @@ class StageLoop:
             follow(done, total)
             self.watch.tick()
 
-        data = self.stage.data if data is None else data
-        if settings.steps * settings.batch_size * settings.gradient_accumulation >= len(data):
-            self._encode(data)
         report = train(
-            self.model, data, settings,
+            self.model, self.stage.data if data is None else data, settings,
             folder=self.stage.folder / f"{phase}-in-flight", extra_loss=extra_loss, rates=rates, on_step=on_step,
             micro_batch=known,
         )  # fmt: skip
@@ -73,21 +66,3 @@ class StageLoop:
         if report.micro_batch is not None:
             self.smaller[phase] = self.context.micro_batch = report.micro_batch
         return report
-
-    def _encode(self, data: Sequence[Conversation]) -> None:
-        """Fills the stores of features with the media of a training that uses all of them.
-
-        A store computes in full batches: filled up in advance it computes each medium once, and in a training a whole
-        batch for the few media of a step that are missing.
-        """
-        stores = {
-            name: modality.features
-            for name, modality in self.model.modalities.items()
-            if isinstance(modality.features, FeatureStore)
-        }
-        for start in range(0, len(data), CHUNK):
-            rows = range(start, min(start + CHUNK, len(data)))
-            media = [one for row in rows for one in data[row].media]
-            for name, store in stores.items():
-                own = [one for one in media if one.modality == name]
-                store.prepare(own, lambda done, total: self.progress.advance(0))

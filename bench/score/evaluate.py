@@ -81,6 +81,8 @@ def _vqa_cell(
     backend: Backend,
 ) -> tuple[Scores, Path, bool]:
     """Scores of an image task, the file of the predictions, and whether they existed before."""
+    from moextend.model.feature_cache import expecting
+
     key = vqa.test_key(
         task,
         workspace,
@@ -90,19 +92,20 @@ def _vqa_cell(
         backend=backend.name,
     )
     path = task.predictions(folder / weights, key)
-    with processes.first_enters(lambda: share(path)):
+    items = open_items(task, "test", workspace, scoring.limit)
+    with processes.first_enters(lambda: share(path)), expecting(model, items, vqa.answer_order(items)):
         records, made = vqa.predict(
             task,
-            open_items(task, "test", workspace, scoring.limit),
+            items,
             lambda prompts: backend.generate(prompts, task.max_new_tokens),
             path,
             batch_size=scoring.batch_size,
             rate=backend.rate,
             on_items=on_items,
         )
-    scores, items = vqa.score_items(records, task.scorer)
+    scores, lines = vqa.score_items(records, task.scorer)
     if processes.is_first():
-        vqa.write_scores(path, task.scorer, items)
+        vqa.write_scores(path, task.scorer, lines)
     return scores, path, made == 0
 
 

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError, UnknownName
 from moextend.model.batches import Collator, on_device
+from moextend.model.feature_cache import expecting
 from moextend.model.multimodal import IGNORE, MultimodalLM
 from moextend.moe.families import chosen_experts, rows_of
 from moextend.moe.recipe import LayerChoice, count_layers, fixed_layers
@@ -102,11 +103,12 @@ def watched(
         for site in sites
     ]
     try:
-        for start in range(0, len(data), batch_size):
-            batch = collate(data[start : start + batch_size])
-            yield tokens_of(batch, which).to(model.device)
-            batch.pop("labels")
-            model.hidden(**on_device(batch, model.device))
+        with expecting(model, data, range(len(data))):
+            for start in range(0, len(data), batch_size):
+                batch = collate(data[start : start + batch_size])
+                yield tokens_of(batch, which).to(model.device)
+                batch.pop("labels")
+                model.hidden(**on_device(batch, model.device))
     finally:
         for hook in hooks:
             hook.remove()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from torch import Tensor
 
@@ -32,6 +33,29 @@ def store_features(model: MultimodalLM, folder: Path) -> None:
     """Gives each modality of `model` a FeatureStore in `folder`."""
     for modality in model.modalities.values():
         modality.features = FeatureStore(modality.encoder, folder)
+
+
+class WithMedia(Protocol):
+    """A conversation or an example."""
+
+    @property
+    def media(self) -> tuple[MediaRef, ...]:
+        """Its media, in the order of their marks."""
+        ...
+
+
+@contextmanager
+def expecting(model: MultimodalLM, rows: Sequence[WithMedia], order: Collection[int]) -> Iterator[None]:
+    """Context in which the model will see the media of `rows` in an order of their indices (FeatureStore.expecting)."""
+    with ExitStack() as stack:
+        for name, modality in model.modalities.items():
+            if isinstance(modality.features, FeatureStore | _Store):
+                stack.enter_context(modality.features.expecting(_media(name, rows, order)))
+        yield
+
+
+def _media(modality: str, rows: Sequence[WithMedia], order: Collection[int]) -> Iterator[MediaRef]:
+    return (medium for place in order for medium in rows[place].media if medium.modality == modality)
 
 
 @contextmanager
@@ -63,6 +87,7 @@ class _Store:
 
     def __init__(self, encoder: Encoder, folder: Path) -> None:
         self.encoder, self.folder = encoder, folder
+        self._expected: Iterator[MediaRef] = iter(())
 
     @cached_property
     def store(self) -> FeatureStore:
@@ -71,7 +96,17 @@ class _Store:
         return FeatureStore(self.encoder, self.folder, batch_size=BATCH, limit=limit)
 
     def __call__(self, media: Sequence[MediaRef]) -> Features:
-        return self.store(media)
+        with self.store.expecting(self._expected):
+            return self.store(media)
+
+    @contextmanager
+    def expecting(self, media: Iterable[MediaRef]) -> Iterator[None]:
+        """As of FeatureStore."""
+        before, self._expected = self._expected, iter(media)
+        try:
+            yield
+        finally:
+            self._expected = before
 
 
 class Recent:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ PLACED = re.compile(rb"([0-9a-f]{16}) ([0-9a-f]{16}) ([0-9a-f]{16}) ([0-9a-f]{8}
 """The same for records of different sizes: also their start and size in bytes."""
 LINE, PLACED_LINE = 34, 60
 """Lengths of these lines in bytes."""
+AHEAD = 8
+"""Batches of expected media that a call looks through at most."""
 Array = np.ndarray[Any, np.dtype[np.float32]]
 """[tokens, width]; of media with equal numbers of tokens also [media, tokens, width]."""
 
@@ -54,6 +57,7 @@ class FeatureStore:
         self._end = 0
         """End in bytes of the records of these lines."""
         self._inode = 0
+        self._expected: Iterator[MediaRef] = iter(())
         self._refresh()
 
     def __call__(self, media: Sequence[MediaRef]) -> Features:
@@ -71,17 +75,17 @@ class FeatureStore:
             return torch.from_numpy(out)
         return [torch.from_numpy(row) for row in out]
 
-    def prepare(self, media: Sequence[MediaRef], on_media: Callable[[int, int], None] | None = None) -> None:
-        """Encodes and saves missing media up to the limit; calls `on_media(done, total)`."""
-        self._refresh()
-        missing = list({i.digest: i for i in media if i.digest not in self._rows}.values())
-        if self.limit is not None:
-            missing = missing[: self._fitting([self._size(medium) for medium in missing])]
-        done = 0
-        for chunk, _ in self._make(missing):
-            done += len(chunk)
-            if on_media:
-                on_media(done, len(missing))
+    @contextmanager
+    def expecting(self, media: Iterable[MediaRef]) -> Iterator[None]:
+        """Context in which media will be asked for in this order; `media` is read as far as needed.
+
+        A batch of the encoder that the missing media of a call do not fill has the next of them.
+        """
+        before, self._expected = self._expected, iter(media)
+        try:
+            yield
+        finally:
+            self._expected = before
 
     def _size(self, medium: MediaRef) -> int:
         """Size of a record in bytes."""
@@ -103,10 +107,28 @@ class FeatureStore:
                 out = self._empty(chunk)
                 gaps = self._load(chunk, out)
                 if gaps:
-                    for place, row in zip(gaps, self._encode([chunk[i] for i in gaps]), strict=True):
+                    missing = [chunk[i] for i in gaps]
+                    more = self._next(missing)
+                    rows = self._encode([*missing, *more])
+                    for place, row in zip(gaps, rows, strict=False):
                         out[place][...] = row
-                    self._append([chunk[i].digest for i in gaps], [out[i] for i in gaps])
+                    self._append([medium.digest for medium in (*missing, *more)], rows)
             yield chunk, out
+
+    def _next(self, missing: Sequence[MediaRef]) -> list[MediaRef]:
+        """Expected media that are not saved, as many as fill a batch and as there is room for."""
+        if self.encoder.tokens is None:  # each is encoded alone
+            return []
+        sizes = [self._size(missing[0])] * self.batch_size
+        known = {medium.digest for medium in missing}
+        more: list[MediaRef] = []
+        for _ in range(AHEAD * self.batch_size):
+            if len(known) >= self._fitting(sizes) or (medium := next(self._expected, None)) is None:
+                break
+            if medium.digest not in self._rows and medium.digest not in known:
+                known.add(medium.digest)
+                more.append(medium)
+        return more
 
     def _encode(self, media: Sequence[MediaRef]) -> list[Array]:
         """Features of up to a batch of media; with a fixed number of tokens always computed in a full batch.

@@ -19,7 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
 from moextend.model.batches import Collator, on_device
-from moextend.model.feature_cache import kept_features
+from moextend.model.feature_cache import expecting, kept_features
 from moextend.model.multimodal import MultimodalLM
 from moextend.model.short_memory import first_line, is_out_of_memory
 from moextend.moe import reach
@@ -148,7 +148,7 @@ def train(
         noted = processes.first_says(lambda: smaller.read(folder))
         trainer.rows = min(rows for rows in (args.per_device_train_batch_size, noted, micro_batch) if rows)
         trainer.add_callback(_Follow(on_step, on_log))
-        with _memory_errors(model):
+        with expecting(model, data, dict.fromkeys(order)), _memory_errors(model):
             trainer.train(resume_from_checkpoint=processes.first_says(lambda: _last_checkpoint(folder)))
         trainer.check_finite()
         trainer.accelerator.wait_for_everyone()

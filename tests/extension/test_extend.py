@@ -16,6 +16,8 @@ from moextend import Conversation, MultimodalLM, Recipe, Settings, extend, load_
 from moextend.errors import InputError
 from moextend.extension import router_memory
 from moextend.extension.router_memory import Memory
+from moextend.model.feature_cache import BATCH
+from moextend.model.feature_store import AHEAD
 from moextend.moe.recipe import Mode
 from moextend.util import spec
 from tests.toys import picture, toy_lm, toy_model, toy_tokenizer
@@ -131,8 +133,8 @@ class Reader(Sequence[Conversation]):
 def test_data_are_read_when_they_are_needed(model: MultimodalLM, tmp_path: Path) -> None:
     data, held = Reader(), Reader()
     extend(model, "mine", data, folder=tmp_path, layers=[1], scope="own", settings=SHORT)
-    assert len(data.read) == 2 * (100 + 6 * 4), (
-        "a tenth is held out; what is learned is read for its name, and then"
+    assert len(data.read) == 3 * 100 + 2 * 6 * 4, (
+        "a tenth is held out, and read again to fill batches of the encoder; what is learned is read for its name, too"
     )
     assert not set(data.read[24:124]) & {*data.read[:24], *data.read[-24:]}
     moextend.unload(model, "mine")
@@ -146,7 +148,10 @@ def test_data_are_read_when_they_are_needed(model: MultimodalLM, tmp_path: Path)
         scope="own",
         settings=SHORT,
     )
-    assert held.read == 2 * list(range(1000)) and moextend.extensions(model)[0].plan.keys() == {0}
+    assert held.read[:1000] == list(range(1000)), "for its name"
+    ahead = AHEAD * BATCH
+    assert len(held.read) <= 2000 + 2 * ahead, "to fill the two batches of the encoder"
+    assert held.read[-500:] == list(range(500, 1000)) and moextend.extensions(model)[0].plan.keys() == {0}
 
 
 def test_the_default_settings_are_three_passes(model: MultimodalLM, tmp_path: Path) -> None:

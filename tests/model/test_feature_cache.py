@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from moextend import Conversation, ImageRef, MultimodalLM, Settings, align, extend, train
+from moextend.extension.probe import watched
 from moextend.model import feature_cache
 from moextend.model.batches import Collator
-from moextend.model.feature_cache import FOLDER, Recent, kept_features
+from moextend.model.feature_cache import BATCH, FOLDER, Recent, kept_features
 from tests.toys import ToyEncoder, picture, toy_model
 
 DATA = [Conversation(((f"<image> w{i % 7}", f"w{i % 5 + 40}"),), (picture(i * 9),)) for i in range(24)]
@@ -72,6 +73,34 @@ def test_a_training_encodes_an_image_once(counted: tuple[MultimodalLM, Counted],
     train(model, DATA, SHORT, folder=tmp_path / "t")
     assert len(encoder.seen) == len(set(encoder.seen)) == 24, "two epochs"
     assert model.modalities["image"].features is None and not (tmp_path / "t").exists()
+
+
+def test_the_encoder_computes_full_batches_for_small_steps(model: MultimodalLM, tmp_path: Path) -> None:
+    class Sizes(ToyEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.batches: list[int] = []
+
+        def forward(self, images: Sequence[ImageRef]) -> Tensor:
+            self.batches.append(len(set(images)))
+            return super().forward(images)
+
+    def batches(use: Callable[[], object]) -> list[int]:
+        model.modalities["image"].encoder = encoder = Sizes()
+        use()
+        return encoder.batches
+
+    def watch() -> None:
+        with kept_features(model, tmp_path / "w"):
+            for _ in watched(model, DATA, [], lambda *_: None, batch_size=3):
+                pass
+
+    model.learn_only(["modalities.image.projector.outer.bias"])
+    assert BATCH == 16 and len(DATA) == 24
+    assert batches(lambda: train(model, DATA, SHORT, folder=tmp_path / "t")) == [16, 8]
+    few = SHORT.model_copy(update={"steps": 2})
+    assert batches(lambda: train(model, DATA, few, folder=tmp_path / "f")) == [8], "only what is drawn"
+    assert batches(watch) == [16, 8]
 
 
 @pytest.mark.parametrize("how", ["extend", "align"])

@@ -6,7 +6,7 @@ import errno
 import multiprocessing
 import random
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,15 +43,47 @@ def test_an_image_is_encoded_once(tmp_path: Path) -> None:
     store = FeatureStore(encoder, tmp_path, batch_size=4)
     first = store([IMAGES[3], IMAGES[1], IMAGES[3]])
     assert equal(first, ToyEncoder()([IMAGES[3], IMAGES[1], IMAGES[3]])) and encoder.seen == 4
-    store.prepare(IMAGES)
+    store(IMAGES)
     again = FeatureStore(encoder, tmp_path)
     assert equal(again(IMAGES), ToyEncoder()(IMAGES)) and encoder.seen == 4 + 7 * 4
+
+
+def test_expected_media_fill_the_batches_of_few_missing_ones(tmp_path: Path) -> None:
+    encoder = Counting()
+    store = FeatureStore(encoder, tmp_path, batch_size=8)
+    store(IMAGES[4:5])
+    encoder.seen = 0
+    with store.expecting(IMAGES):
+        for start in range(0, 30, 3):
+            assert equal(store(IMAGES[start : start + 3]), ToyEncoder()(IMAGES[start : start + 3]))
+    assert encoder.seen == 32, "29 images in four batches, not ten"
+    with store.expecting(IMAGES):
+        other = [picture(9, 9, 5)]
+        assert equal(store(other), ToyEncoder()(other))
+    assert encoder.seen == 40
+
+
+def test_expected_media_are_read_as_far_as_needed_and_as_there_is_room(tmp_path: Path) -> None:
+    read: list[ImageRef] = []
+
+    def expected() -> Iterator[ImageRef]:
+        for image in IMAGES:
+            read.append(image)
+            yield image
+
+    with FeatureStore(Counting(), tmp_path / "a", batch_size=4).expecting(expected()):
+        assert not read
+    store = FeatureStore(Counting(), tmp_path / "b", batch_size=4, limit=2 * (TOKENS * WIDTH * 4 + 34))
+    with store.expecting(expected()):
+        store(IMAGES[:1])
+        store(IMAGES[10:13])
+    assert read == IMAGES[:2]
 
 
 @pytest.mark.parametrize("torn", [b"0123", b"x" * 40])
 def test_a_torn_append_costs_only_itself(tmp_path: Path, torn: bytes) -> None:
     store = FeatureStore(ToyEncoder(), tmp_path)
-    store.prepare(IMAGES[:5])
+    store(IMAGES[:5])
     folder = tmp_path / "toy"
     with (folder / "features.bin").open(
         "ab"
@@ -69,7 +101,7 @@ def test_a_torn_append_costs_only_itself(tmp_path: Path, torn: bytes) -> None:
     "damage", ["cut data", "flipped byte", "zeroed", "cut names", "torn name", "no data"]
 )
 def test_a_damaged_file_costs_only_its_records(tmp_path: Path, damage: str) -> None:
-    FeatureStore(ToyEncoder(), tmp_path, batch_size=4).prepare(IMAGES)
+    FeatureStore(ToyEncoder(), tmp_path, batch_size=4)(IMAGES)
     data, names = tmp_path / "toy" / "features.bin", tmp_path / "toy" / "names.txt"
     size = TOKENS * WIDTH * 4
     content, index = bytearray(data.read_bytes()), bytearray(names.read_bytes())
@@ -106,7 +138,7 @@ class Other(ToyEncoder):
 
 
 def test_another_encoder_never_reads_the_same_records(tmp_path: Path) -> None:
-    FeatureStore(ToyEncoder(), tmp_path).prepare(IMAGES)
+    FeatureStore(ToyEncoder(), tmp_path)(IMAGES)
     other = Other()
     other.map.mul_(2)
     assert equal(FeatureStore(other, tmp_path)(IMAGES), other(IMAGES))
@@ -115,9 +147,6 @@ def test_another_encoder_never_reads_the_same_records(tmp_path: Path) -> None:
 def test_a_store_grows_up_to_its_limit(tmp_path: Path) -> None:
     encoder, each = Counting(), TOKENS * WIDTH * 4 + 34
     store = FeatureStore(encoder, tmp_path, batch_size=4, limit=10 * each + 5)
-    reported: list[tuple[int, int]] = []
-    store.prepare(IMAGES, lambda done, total: reported.append((done, total)))
-    assert reported == [(4, 10), (8, 10), (10, 10)]
     assert equal(store(IMAGES), ToyEncoder()(IMAGES))
     assert sum(file.stat().st_size for file in (tmp_path / "toy").iterdir()) == 10 * each
     encoder.seen = 0
@@ -135,9 +164,9 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     store = FeatureStore(Wide(), tmp_path, batch_size=8)
     images = [ImageRef(data=str(i).encode()) for i in range(400)]
     tracemalloc.start()
-    store.prepare(images)
-    for start in range(0, 400, 8):
-        store(images[start : start + 8])
+    with store.expecting(iter(images)):
+        for start in range(0, 400, 5):
+            store(images[start : start + 5])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (tmp_path / "toy" / "features.bin").stat().st_size == 400 * 64 * 256 * 4  # 26 MB
@@ -153,14 +182,14 @@ def test_features_do_not_depend_on_what_else_was_missing(tmp_path: Path) -> None
         store = FeatureStore(encoder, tmp_path / name)
         order = drawn.sample(range(150), 150)
         for start in range(0, 150, size):
-            store.prepare([images[i] for i in order[start : start + size]])
+            store([images[i] for i in order[start : start + size]])
             if start > 30 * size:
                 break
         assert equal(store(images), whole)
 
 
 def _prepare(folder: str, start: int) -> None:
-    FeatureStore(ToyEncoder(), Path(folder), batch_size=3).prepare(IMAGES[start : start + 20])
+    FeatureStore(ToyEncoder(), Path(folder), batch_size=3)(IMAGES[start : start + 20])
 
 
 def test_processes_share_a_store(tmp_path: Path) -> None:
@@ -197,7 +226,7 @@ def test_records_of_different_sizes_are_kept(tmp_path: Path) -> None:
     store, media = FeatureStore(series().Fourier(), tmp_path, batch_size=4), curves()
     first = store([media[3], media[1], media[3]])
     assert [len(each) for each in first] == [3, 1, 3]
-    store.prepare(media)
+    store(media)
     again = FeatureStore(series().Fourier(), tmp_path)
     again.encoder = SimpleNamespace(tokens=None, width=8, tokens_of=series().Fourier().tokens_of)
     assert all(torch.equal(a, b) for a, b in zip(again(media), of_curves(), strict=True))
@@ -208,7 +237,7 @@ def test_records_of_different_sizes_are_kept(tmp_path: Path) -> None:
     "damage", ["cut data", "flipped byte", "cut names", "torn name", "torn append", "no data"]
 )
 def test_a_damaged_file_costs_only_its_records_of_different_sizes(tmp_path: Path, damage: str) -> None:
-    FeatureStore(series().Fourier(), tmp_path, batch_size=4).prepare(curves())
+    FeatureStore(series().Fourier(), tmp_path, batch_size=4)(curves())
     data, names = tmp_path / "fourier1" / "features.bin", tmp_path / "fourier1" / "names.txt"
     content, index = bytearray(data.read_bytes()), bytearray(names.read_bytes())
     if damage == "cut data":
@@ -231,13 +260,13 @@ def test_a_damaged_file_costs_only_its_records_of_different_sizes(tmp_path: Path
 def test_a_store_of_different_sizes_grows_up_to_its_limit(tmp_path: Path) -> None:
     sizes = [each.nbytes + 60 for each in of_curves()]
     store = FeatureStore(series().Fourier(), tmp_path, batch_size=4, limit=sum(sizes[:7]) + 5)
-    store.prepare(curves())
+    store(curves())
     assert all(torch.equal(a, b) for a, b in zip(store(curves()), of_curves(), strict=True))
     assert sum(file.stat().st_size for file in (tmp_path / "fourier1").iterdir()) == sum(sizes[:7])
 
 
 def _prepare_curves(folder: str, start: int) -> None:
-    FeatureStore(series().Fourier(), Path(folder), batch_size=3).prepare(curves()[start : start + 20])
+    FeatureStore(series().Fourier(), Path(folder), batch_size=3)(curves()[start : start + 20])
 
 
 def test_processes_share_a_store_of_different_sizes(tmp_path: Path) -> None:

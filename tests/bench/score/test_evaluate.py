@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from moextend import ImageRef
 from moextend.bench.score.evaluate import prompt_digest, score_cell, tokenizer_digest
 from moextend.bench.score.records import Cell
 from moextend.bench.sequence import Scoring
@@ -18,7 +20,9 @@ from moextend.bench.task import Data, TaskSpec, read_task
 from moextend.data.columns import Columns
 from moextend.errors import InputError, SpecError
 from moextend.model import generation
+from moextend.model.feature_store import FeatureStore
 from moextend.model.generation import Prompt
+from tests.toys import ToyEncoder
 
 
 class Tokenizer:
@@ -47,7 +51,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 @pytest.fixture
 def model() -> Any:
     return SimpleNamespace(
-        lm=SimpleNamespace(dtype="float32"), tokenizer=Tokenizer(), device="cpu", says="Red."
+        lm=SimpleNamespace(dtype="float32"), tokenizer=Tokenizer(), device="cpu", says="Red.", modalities={}
     )
 
 
@@ -84,6 +88,27 @@ def test_cell(model: Any, task: TaskSpec, tmp_path: Path, answers: list[list[str
     assert (tmp_path / "predictions" / cell.predictions).is_file()
     assert [len(batch) for batch in answers] == [4, 4, 2]
     assert answers[0][0] == "<image> colour 0?"
+
+
+def test_the_encoder_computes_full_batches(
+    model: Any, task: TaskSpec, tmp_path: Path, answers: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+
+    class Encoder(ToyEncoder):
+        def forward(self, images: Sequence[ImageRef]) -> Tensor:
+            batches.append(len(set(images)))
+            return super().forward(images)
+
+    def generate(model: Any, prompts: Sequence[Prompt], **_: object) -> list[str]:
+        model.modalities["image"].features([medium for prompt in prompts for medium in prompt.media])
+        return [model.says for _ in prompts]
+
+    store = FeatureStore(Encoder(), tmp_path / "features", batch_size=6)
+    model.modalities["image"] = SimpleNamespace(features=store)
+    monkeypatch.setattr(generation, "generate", generate)
+    score(model, task, tmp_path)
+    assert batches == [6, 4], "three batches of questions"
 
 
 def test_reuse_and_other_scorer(model: Any, task: TaskSpec, tmp_path: Path, answers: list[list[str]]) -> None:

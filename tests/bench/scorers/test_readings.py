@@ -214,6 +214,7 @@ def test_a_cell_with_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
     model: Any = SimpleNamespace(
         lm=SimpleNamespace(dtype="float32"),
+        modalities={},
         tokenizer=type("T", (), {"special_tokens_map": {}, "get_vocab": lambda self: {}})(),
     )
     cell = score_cell(
