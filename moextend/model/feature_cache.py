@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from moextend.data.media import MediaRef
-from moextend.model.feature_store import FeatureStore
+from moextend.model.feature_store import Expecting, FeatureStore
 from moextend.model.modality import Encoder, Features, See, Sources
 from moextend.model.multimodal import MultimodalLM
 from moextend.util import files
@@ -46,10 +46,10 @@ class WithMedia(Protocol):
 
 @contextmanager
 def expecting(model: MultimodalLM, rows: Sequence[WithMedia], order: Collection[int]) -> Iterator[None]:
-    """Context in which the model will see the media of `rows` in an order of their indices (FeatureStore.expecting)."""
+    """Context in which the model will see the media of `rows` in an order of their indices (Expecting.expecting)."""
     with ExitStack() as stack:
         for name, modality in model.modalities.items():
-            if isinstance(modality.features, FeatureStore | _Store):
+            if isinstance(modality.features, Expecting):
                 stack.enter_context(modality.features.expecting(_media(name, rows, order)))
         yield
 
@@ -82,12 +82,11 @@ def kept_features(model: MultimodalLM, folder: Path) -> Iterator[None]:
             shutil.rmtree(place, ignore_errors=True)
 
 
-class _Store:
+class _Store(Expecting):
     """A FeatureStore that is created with the first medium."""
 
     def __init__(self, encoder: Encoder, folder: Path) -> None:
         self.encoder, self.folder = encoder, folder
-        self._expected: Iterator[MediaRef] = iter(())
 
     @cached_property
     def store(self) -> FeatureStore:
@@ -98,15 +97,6 @@ class _Store:
     def __call__(self, media: Sequence[MediaRef]) -> Features:
         with self.store.expecting(self._expected):
             return self.store(media)
-
-    @contextmanager
-    def expecting(self, media: Iterable[MediaRef]) -> Iterator[None]:
-        """As of FeatureStore."""
-        before, self._expected = self._expected, iter(media)
-        try:
-            yield
-        finally:
-            self._expected = before
 
 
 class Recent:

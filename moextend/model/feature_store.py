@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,29 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 """[tokens, width]; of media with equal numbers of tokens also [media, tokens, width]."""
 
 
-class FeatureStore:
+class Expecting(ABC):
+    """A source of features that may be told which media it will be asked for."""
+
+    _expected: Iterator[MediaRef] = iter(())
+
+    @abstractmethod
+    def __call__(self, media: Sequence[MediaRef]) -> Features:
+        """Features of media, float32."""
+
+    @contextmanager
+    def expecting(self, media: Iterable[MediaRef]) -> Iterator[None]:
+        """Context in which media will be asked for in this order; `media` is read as far as needed.
+
+        A batch of the encoder that the missing media of a call do not fill has the next of them.
+        """
+        before, self._expected = self._expected, iter(media)
+        try:
+            yield
+        finally:
+            self._expected = before
+
+
+class FeatureStore(Expecting):
     """Features of media by content: read from disk, or encoded and saved.
 
     Each encoder has a folder (its fingerprint) with one append-only file of float32 records, and an index of digests
@@ -57,7 +80,6 @@ class FeatureStore:
         self._end = 0
         """End in bytes of the records of these lines."""
         self._inode = 0
-        self._expected: Iterator[MediaRef] = iter(())
         self._refresh()
 
     def __call__(self, media: Sequence[MediaRef]) -> Features:
@@ -74,18 +96,6 @@ class FeatureStore:
         if isinstance(out, np.ndarray):
             return torch.from_numpy(out)
         return [torch.from_numpy(row) for row in out]
-
-    @contextmanager
-    def expecting(self, media: Iterable[MediaRef]) -> Iterator[None]:
-        """Context in which media will be asked for in this order; `media` is read as far as needed.
-
-        A batch of the encoder that the missing media of a call do not fill has the next of them.
-        """
-        before, self._expected = self._expected, iter(media)
-        try:
-            yield
-        finally:
-            self._expected = before
 
     def _size(self, medium: MediaRef) -> int:
         """Size of a record in bytes."""
