@@ -32,7 +32,7 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class Expecting(ABC):
-    """A source of features that may be told which media it will be asked for."""
+    """A source of features that may know which media it will be asked for."""
 
     _expected: Iterator[MediaRef] = iter(())
 
