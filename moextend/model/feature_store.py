@@ -15,6 +15,7 @@ import torch
 from xxhash import xxh3_64_hexdigest
 
 from moextend.data.media import MediaRef
+from moextend.errors import InputError
 from moextend.model.modality import Encoder, Features, encoded, tokens_of
 from moextend.util import files
 from moextend.util.local_lock import LocalLock
@@ -118,11 +119,17 @@ class FeatureStore(Expecting):
                 gaps = self._load(chunk, out)
                 if gaps:
                     missing = [chunk[i] for i in gaps]
-                    more = self._next(missing)
-                    rows = self._encode([*missing, *more])
+                    try:
+                        batch = [*missing, *self._next(missing)]
+                        rows = self._encode(batch)
+                    except (
+                        InputError
+                    ):  # a broken medium that only a later call asks for is no error of this one
+                        batch = missing
+                        rows = self._encode(batch)
                     for place, row in zip(gaps, rows, strict=False):
                         out[place][...] = row
-                    self._append([medium.digest for medium in (*missing, *more)], rows)
+                    self._append([medium.digest for medium in batch], rows)
             yield chunk, out
 
     def _next(self, missing: Sequence[MediaRef]) -> list[MediaRef]:

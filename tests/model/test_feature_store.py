@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from moextend.data.images import ImageRef
+from moextend.errors import InputError
 from moextend.model.feature_store import FeatureStore
 from moextend.model.modality import Features
 from moextend.model.vision import load_encoder
@@ -61,6 +62,19 @@ def test_expected_media_fill_the_batches_of_few_missing_ones(tmp_path: Path) -> 
         other = [picture(9, 9, 5)]
         assert equal(store(other), ToyEncoder()(other))
     assert encoder.seen == 40
+
+
+def test_a_broken_medium_fails_only_the_call_that_asks_for_it(tmp_path: Path) -> None:
+    store = FeatureStore(load_encoder("tiny"), tmp_path / "f", batch_size=4)
+    broken = ImageRef(data=b"junk", where="row 7")
+    missing = ImageRef(path=tmp_path / "no.png", where="row 8")
+    for bad, place in ((broken, "row 7"), (missing, "row 8")):
+        image = noise(random.Random(place))
+        with store.expecting([image, bad, IMAGES[0]]):
+            store([image])
+            with pytest.raises(InputError, match=place):
+                store([bad])
+    assert len((store.folder / "names.txt").read_bytes().splitlines()) == 2, "good ones are saved"
 
 
 def test_expected_media_are_read_as_far_as_needed_and_as_there_is_room(tmp_path: Path) -> None:
