@@ -58,11 +58,9 @@ class MoExtend(inferred.Narrowed, Method):
 
     def check(self, model: Any) -> None:
         """Raises InputError if the model lacks one of the layers that are named."""
-        from moextend.extension.learning import check_layers
-        from moextend.moe.sites import find_sites
+        from moextend.extension.learning import check_named
 
-        if isinstance(self.config.layers, list):
-            check_layers(self.config.layers, len(find_sites(model.lm)))
+        check_named(model.lm, self.config)
 
     def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
         """Probes which layers change most, adds experts there, and trains only these."""

@@ -15,7 +15,7 @@ from moextend.errors import InputError
 from moextend.extension import latents, memories, modalities, store, task_inference, tensor_files
 from moextend.extension.learning import (
     Learned,
-    check_layers,
+    check_named,
     coactive_of,
     forget_probe,
     keep,
@@ -31,7 +31,6 @@ from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.moe.recipe import Recipe, check_name
 from moextend.moe.recipe import recipe as read_recipe
-from moextend.moe.sites import find_sites
 from moextend.training import resuming
 from moextend.training.loop import Report, train
 from moextend.training.settings import Settings, default_settings
@@ -212,8 +211,7 @@ def _checked(
     if seed < 0:
         raise InputError(f"seed is {seed}.", where=f"extension '{name}'", hint="Give 0 or more.")
     _check_new(model, name, data, held_out, folder)
-    if not isinstance(recipe.layers, str):
-        check_layers(recipe.layers, len(find_sites(model.lm)))
+    check_named(model.lm, recipe)
     learned, held = _split(data, held_out, seed)
     chosen = _settings(settings, len(learned), seed)
     check_tracker(chosen.report_to)

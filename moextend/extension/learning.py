@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError, SpecError
@@ -88,8 +88,7 @@ def learn(
     activate_again = attach.activation(model.lm)
     known = name in attach.scope_of(model.lm).known
     check_extensible(model.lm)
-    if isinstance(recipe.layers, list):
-        check_layers(recipe.layers, len(find_sites(model.lm)))
+    check_named(model.lm, recipe)
     memories.check(model, recipe, earlier)
     memories.check_model(model, recipe, held_out)
     try:
@@ -189,6 +188,12 @@ def coactive_of(model: MultimodalLM, recipe: Recipe) -> tuple[str, ...]:
     scope = attach.scope_of(model.lm)
     check_full(scope.strengths, scope.active)
     return scope.active
+
+
+def check_named(lm: Any, recipe: Recipe) -> None:
+    """Raises InputError if the recipe names MoE layers that the model lacks."""
+    if isinstance(recipe.layers, list):
+        check_layers(recipe.layers, len(find_sites(lm)))
 
 
 def check_layers(layers: Sequence[int], total: int) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,33 +119,32 @@ class FeatureStore(Expecting):
                 gaps = self._load(chunk, out)
                 if gaps:
                     missing = [chunk[i] for i in gaps]
-                    try:
-                        batch = [*missing, *self._next(missing)]
-                        rows = self._encode(batch)
-                    except (
-                        InputError
-                    ):  # a broken medium that only a later call asks for is no error of this one
-                        batch = missing
-                        rows = self._encode(batch)
+                    batch, rows = self._computed(missing)
                     for place, row in zip(gaps, rows, strict=False):
                         out[place][...] = row
                     self._append([medium.digest for medium in batch], rows)
             yield chunk, out
 
-    def _next(self, missing: Sequence[MediaRef]) -> list[MediaRef]:
-        """Expected media that are not saved, as many as fill a batch and as there is room for."""
+    def _computed(self, missing: list[MediaRef]) -> tuple[list[MediaRef], list[Array]]:
+        """Missing media, and expected ones that fill their batch, with the features of all."""
+        with suppress(InputError):  # a broken medium that only a later call asks for is no error of this one
+            batch = self._filled(missing)
+            if len(batch) > len(missing):
+                return batch, self._encode(batch)
+        return missing, self._encode(missing)
+
+    def _filled(self, missing: list[MediaRef]) -> list[MediaRef]:
+        """Missing media, then expected ones that are not saved: as many as fill a batch and as there is room for."""
         if self.encoder.tokens is None:  # each is encoded alone
-            return []
-        sizes = [self._size(missing[0])] * self.batch_size
-        known = {medium.digest for medium in missing}
-        more: list[MediaRef] = []
+            return missing
+        room = self._fitting([self._size(missing[0])] * self.batch_size)
+        found = {medium.digest: medium for medium in missing}
         for _ in range(AHEAD * self.batch_size):
-            if len(known) >= self._fitting(sizes) or (medium := next(self._expected, None)) is None:
+            if len(found) >= room or (medium := next(self._expected, None)) is None:
                 break
-            if medium.digest not in self._rows and medium.digest not in known:
-                known.add(medium.digest)
-                more.append(medium)
-        return more
+            if medium.digest not in self._rows:
+                found.setdefault(medium.digest, medium)
+        return list(found.values())
 
     def _encode(self, media: Sequence[MediaRef]) -> list[Array]:
         """Features of up to a batch of media; with a fixed number of tokens always computed in a full batch.
