@@ -168,7 +168,7 @@ class Method(ABC):
     def check(self, model: Any) -> None:
         """Raises InputError if the method cannot learn with this base, which may be on device meta (`Shapes`).
 
-        Called before the base is scored, which can take hours.
+        Called before the base is aligned and scored, which can take hours.
         """
         return
 

@@ -7,15 +7,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench import scorers
-from moextend.bench.data import data_digest
 from moextend.bench.run.progress import Unit
 from moextend.bench.run.records import AlignmentCost
-from moextend.bench.run.revisions import pin_data, pinned_task, recorded
+from moextend.bench.run.revisions import pinned_task, recorded
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage_data import generic_text
 from moextend.bench.store import Store
 from moextend.bench.task import TaskSpec
-from moextend.errors import RunConflict
 
 if TYPE_CHECKING:
     from moextend.bench.run.servers import Servers
@@ -101,31 +99,3 @@ def plan(context: RunContext) -> list[Unit]:
             units.append(Unit("train", index, names[0], context.steps(names)))
         units += [Unit("score", index, name, PERCENT) for name in context.scored]
     return units
-
-
-def refuse_changed_data(context: RunContext) -> None:
-    """Raises RunConflict if the data of a task changed since the run began; records the data of new tasks."""
-    pin_data(context.run, context.tasks, context.workspace)
-    known = context.run.facts().data
-    now = {
-        name: data_names(context, name) for name in context.config.tasks if context.tasks[name].kind != "text"
-    }
-    changed = [name for name in now if known.get(name, now[name]) != now[name]]
-    if changed:
-        raise RunConflict(
-            f"the data of task '{changed[0]}' changed since this run began.",
-            where=str(context.run.folder),
-            hint="Restore the data, use another --runs folder, or remove this one.",
-        )
-    context.run.write_facts(data={**known, **now})
-
-
-def data_names(context: RunContext, name: str) -> dict[str, str]:
-    """Split -> digest of a task's data, for the splits that the run uses."""
-    aligned = [align.task for align in context.sequence.alignments]
-    task, found = context.tasks[name], {}
-    if name in context.config.stages or name in aligned:
-        found["train"] = data_digest(task, "train", context.workspace)
-    if name in context.scored:
-        found["test"] = data_digest(task, "test", context.workspace)
-    return found

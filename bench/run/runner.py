@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.method import Stage
 from moextend.bench.run import complete, costs, shared_stages, together
+from moextend.bench.run.changed_data import refuse_changed_data
 from moextend.bench.run.complete import (
     LEARNED,
     lacking_facts,
@@ -21,7 +22,7 @@ from moextend.bench.run.complete import (
     stage_problem,
     unproved,
 )
-from moextend.bench.run.context import PERCENT, RunContext, alignments_of, plan, refuse_changed_data
+from moextend.bench.run.context import PERCENT, RunContext, alignments_of, plan
 from moextend.bench.run.diagnostics import Diagnostics
 from moextend.bench.run.models import asked_for, base, learning_data, stage_name, stage_of
 from moextend.bench.run.progress import Progress, Unit
@@ -88,7 +89,6 @@ def _run(context: RunContext, progress: Progress) -> None:
     if plugins := refuse_changed_plugins(context.run):
         context.run.write_facts(plugins=plugins)
     model = base(context, progress)
-    context.method.check(model)
     if context.servers:
         context.servers.note_base(model)
     score_row(context, progress, model, 0, [])

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from moextend.bench.run import complete, variants
-from moextend.bench.run.context import RunContext, refuse_changed_data
+from moextend.bench.run.changed_data import refuse_changed_data
+from moextend.bench.run.context import RunContext
 from moextend.bench.run.models import asked_for, restored_stages
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.provenance import refuse_changed_plugins

@@ -85,8 +85,8 @@ class MediaRef(ABC):
 
     @property
     def place(self) -> str:
-        """Its source for error messages: the row or file, else its modality."""
-        return self.where or str(self.path or self.modality)
+        """Its source for error messages: the row and the file, else its modality."""
+        return ": ".join(str(part) for part in (self.where, self.path) if part) or self.modality
 
     def _check(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):
@@ -103,4 +103,4 @@ class MediaRef(ABC):
         )
 
     def _error(self, what: str, hint: str) -> InputError:
-        return InputError(what, where=f"{self.where}: {self.path}".removeprefix(": "), hint=hint)
+        return InputError(what, where=self.place, hint=hint)

@@ -13,7 +13,8 @@ import yaml
 
 from moextend.bench.report.explain import data_sources, method_sources
 from moextend.bench.run import models, revisions
-from moextend.bench.run.context import RunContext, refuse_changed_data
+from moextend.bench.run.changed_data import refuse_changed_data
+from moextend.bench.run.context import RunContext
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import RunDir

@@ -1,0 +1,121 @@
+"""Data with a broken image: the run goes on when it is corrected, and is refused when data that it used change."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from moextend.bench.run import runner
+from moextend.bench.run.changed_data import refuse_changed_data
+from moextend.bench.run.context import RunContext
+from moextend.bench.run.opening import open_run
+from moextend.bench.run.plan import Request, resolve
+from moextend.bench.run.rundir import RunDir
+from moextend.errors import InputError, RunConflict, RunFailed
+
+SEQUENCE = """
+sequence: pets
+version: 1
+base: {model: tiny, vision: tiny}
+stages: [{task: tiny-attributes}, {task: pets}]
+train: {steps: 4, batch_size: 4, learning_rate: 1.0e-3, checkpoint_steps: 1}
+scoring: {limit: 4}
+methods: [lora]
+"""
+TASK = {
+    "task": "pets", "version": 1, "kind": "vqa",
+    "data": {"path": "pets", "train": "train", "test": "test"},
+    "columns": {"image": "image", "question": "question", "answer": "answer"},
+    "prompt": "<image> Q {question} A:", "scorer": "exact@1",
+}  # fmt: skip
+
+
+@pytest.fixture
+def pets(tmp_path: Path, small_world: None) -> Path:
+    """A workspace with a task of twelve images: eight to learn from, four to score."""
+    folder = tmp_path / "tasks/pets"
+    folder.mkdir(parents=True)
+    for split, count in (("train", 8), ("test", 4)):
+        rows = []
+        for i in range(count):
+            picture(folder / f"{split}{i}.png", i)
+            rows.append(
+                {"image": f"{split}{i}.png", "question": "what color", "answer": ("red", "blue")[i % 2]}
+            )
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "tasks/pets.yaml").write_text(yaml.safe_dump(TASK))
+    (tmp_path / "registry").mkdir()
+    (tmp_path / "registry/pets.yaml").write_text(SEQUENCE)
+    return folder
+
+
+def picture(path: Path, shade: int) -> None:
+    Image.new("RGB", (32, 32), (20 * shade, 0, 0)).save(path)
+
+
+@pytest.fixture
+def run(pets: Path) -> RunDir:
+    return opened(pets.parents[1])
+
+
+def opened(workspace: Path) -> RunDir:
+    (config,) = resolve(Request(workspace=workspace, sequence="pets", methods=("lora",)))
+    return open_run(config, workspace / "runs")
+
+
+@pytest.mark.slow
+def test_a_broken_image_is_corrected_and_the_run_goes_on(run: RunDir, pets: Path) -> None:
+    for name in ("train5", "test2"):
+        (pets / f"{name}.png").write_bytes(b"no image")
+    with pytest.raises(
+        InputError, match=rf"train.jsonl:6: column .image.: {pets}/train5.png: the image is broken"
+    ):
+        runner.run(run.folder)
+    known = [(0, "tiny-attributes"), (1, "tiny-attributes")]
+    assert list(run.cells()) == known
+
+    picture(pets / "train5.png", 5)
+    with pytest.raises(RunFailed, match="3 cells could not be scored"):
+        runner.run(run.folder)
+    known.append((2, "tiny-attributes"))
+    assert list(run.cells()) == known
+
+    picture(pets / "train1.png", 9)
+    with pytest.raises(RunConflict, match="the train data of task 'pets' changed since this run began"):
+        runner.run(run.folder)
+    picture(pets / "train1.png", 1)
+
+    picture(pets / "test2.png", 2)
+    runner.run(run.folder)
+    assert list(run.cells()) == [*known, (0, "pets"), (1, "pets"), (2, "pets")]
+
+    picture(pets / "test2.png", 9)
+    with pytest.raises(RunConflict, match="the test data of task 'pets' changed since this run began"):
+        runner.run(run.folder)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_training_data_are_used_by_an_alignment_and_by_a_learned_stage(
+    pets: Path, monkeypatch: pytest.MonkeyPatch, aligned: bool
+) -> None:
+    path = pets.parents[1] / "registry/pets.yaml"
+    path.write_text(
+        SEQUENCE + "align: {task: pets, steps: 1, batch_size: 2, learning_rate: 1.0e-3}\n" * aligned
+    )
+    run = opened(pets.parents[1])
+    context = RunContext(run)
+    run.write_facts(data={"pets": {"train": "other", "test": "other"}})
+    part = run.stage_folder(2, "pets") / "train-in-flight"
+    part.mkdir()
+    refuse_changed_data(context)
+    assert not part.exists()
+    for cells, used in (((0, "tiny-attributes"), aligned), ((2, "tiny-attributes"), True)):
+        run.write_facts(data={"pets": {"train": "other"}})
+        monkeypatch.setattr(RunDir, "cells", lambda self, cells=cells: {cells: None})
+        with pytest.raises(RunConflict, match="the train data") if used else nullcontext():
+            refuse_changed_data(context)
