@@ -22,7 +22,7 @@ from moextend.bench.run.cancelling import cancelled
 from moextend.bench.run.progress import mark_failed, read_status
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.worker import STOPPED
-from moextend.errors import MoextendError, RunConflict, RunFailed, short
+from moextend.errors import MoextendError, RunConflict, RunFailed, last_line, short
 from moextend.util.environment import code
 
 RETRIES = 3
@@ -154,8 +154,8 @@ class Grid:
             self._lose(task, f"its worker on {host} {_ending(number)}")
         else:
             log = RunDir(task.job.run).log
-            last = _last_line(log.read_text(errors="replace")[-2000:]) if log.exists() else ""
-            what = f"the worker on {host} ended with code {number}{f' ({last[:200]})' if last else ''}."
+            last = last_line(log.read_bytes()[-2000:]) if log.exists() else ""
+            what = f"the worker on {host} ended with code {number}{f' ({last})' if last else ''}."
             _fail(task, RunFailed(what, where=str(log), hint=READ), (host, answer["pid"]))
 
     def _lose(self, task: Task, why: str) -> None:

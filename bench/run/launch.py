@@ -25,7 +25,7 @@ from moextend.bench.run import cancelling
 from moextend.bench.run.progress import STATUS, mark_failed, read_status
 from moextend.bench.run.records import State
 from moextend.bench.run.rundir import RunDir
-from moextend.errors import MoextendError, RunFailed
+from moextend.errors import MoextendError, RunFailed, last_line
 from moextend.util.foreign import explained
 
 WORKER: tuple[str, ...] = (sys.executable, "-P", "-m", "moextend.bench.run.worker")
@@ -220,9 +220,9 @@ class _Worker:
         self.pump.join(timeout=5)
         if self.stopped or code == -signal.SIGINT:
             return Outcome(self.run, "interrupted")
-        last = self.output.decode(errors="replace").strip().rpartition("\n")[2]
+        last = last_line(self.output)
         error = RunFailed(
-            f"the worker {_ending(code)}{f' ({last[:200]})' if last else ''}.",
+            f"the worker {_ending(code)}{f' ({last})' if last else ''}.",
             where=str(self.log),
             hint="Read the log; the same command goes on where the run stopped.",
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from moextend.bench.score.served.client import Client, ServerFailed
 from moextend.bench.scoring import filled
-from moextend.errors import RunFailed, short
+from moextend.errors import RunFailed, last_line, short
 from moextend.util import tether
 
 POLL = 0.5
@@ -91,8 +91,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _failed(what: str, arguments: list[str], log: Path) -> RunFailed:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
-    last = f" Its last line: {short(lines[-1], 200)}" if lines else ""
+    line = last_line(log.read_bytes()) if log.exists() else ""
+    last = f" Its last line: {line}" if line else ""
     return ServerFailed(
         f"{what}.{last}", where=short(shlex.join(arguments), 200), hint=f"Its output is in {log}."
     )

@@ -88,6 +88,7 @@ def misbehave(method: str, stage: int) -> None:
     if method.startswith("crash"):
         print("some library printed this", flush=True)
         print("cannot open the weights", file=sys.stderr, flush=True)
+        print("Loading: 0%|  | 0/9\rLoading: 11%|# | 1/9", end="", file=sys.stderr, flush=True)
         os._exit(3)
     if method == "assert" and stage == 2:
         raise AssertionError

@@ -94,6 +94,8 @@ def test_a_crash_reports_the_last_line_and_keeps_the_log(make_run: MakeRun) -> N
     error = launch([run.folder], jobs=1, view=Silent(), command=FAKE)[run.folder].error
     assert error and "ended with code 3 (cannot open the weights)" in error
     assert sorted(run.log.read_text().splitlines()) == [
+        "Loading: 0%|  | 0/9",
+        "Loading: 11%|# | 1/9",
         "cannot open the weights",
         "some library printed this",
     ]
