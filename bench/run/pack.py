@@ -6,12 +6,14 @@ import filecmp
 import hashlib
 import io
 import json
+import logging
 import shutil
 import tarfile
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
@@ -28,7 +30,13 @@ from moextend.errors import InputError, RunConflict, SpecError, listed
 from moextend.util import files
 from moextend.util.record import LaterVersion, Record
 
+log = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
+PARTIAL = ".unpack-"
+"""Prefix of the folder of a pack that is being unpacked."""
+STALE = 86_400.0
+"""Seconds after which such a folder is taken for one of a killed process."""
 LEFT_OUT = (".lock", "owner.json", "worker.log", "job.json", "cancel.json")
 """Files that belong to a process or a machine."""
 WITHOUT: dict[Kept, str] = {"predictions": "Add --no-predictions", "weights": "Leave --weights out"}
@@ -147,7 +155,8 @@ def unpack(source: Path, runs: Path, workspace: Path) -> Unpacked:
     """
     form = _form(source, str(source))
     runs.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=runs, prefix=".unpack-") as name:
+    _remove_stale(runs)
+    with tempfile.TemporaryDirectory(dir=runs, prefix=PARTIAL) as name:
         folder = Path(name)
         manifest = _extract(source, form, folder)
         for run in manifest.runs:
@@ -169,6 +178,15 @@ def unpack(source: Path, runs: Path, workspace: Path) -> Unpacked:
             made.rename(place)
             written.append(place)
     return Unpacked(written, known, bare)
+
+
+def _remove_stale(runs: Path) -> None:
+    """Removes what killed processes unpacked in part."""
+    for folder in runs.glob(f"{PARTIAL}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > STALE:
+                log.warning("%s: a killed process left it; removed.", folder)
+                shutil.rmtree(folder)
 
 
 def _form(path: Path, where: str) -> str:

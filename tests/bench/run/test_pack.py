@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import tarfile
+import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -46,6 +48,17 @@ def test_an_unpacked_run_reports_the_same(runs: list[RunDir], name: str, tmp_pat
     again = unpack(out, there, tmp_path / "b")
     assert (len(again.written), len(again.known)) == (0, 4)
     assert sorted(path.name for path in there.iterdir()) == ["ledger"]
+
+
+def test_what_a_killed_unpacking_left_is_removed_after_a_day(runs: list[RunDir], tmp_path: Path) -> None:
+    there = tmp_path / "b/runs"
+    old, new = there / ".unpack-old", there / ".unpack-new"
+    for folder in (old, new):
+        (folder / "ledger").mkdir(parents=True)
+    os.utime(old, (time.time() - 90_000,) * 2)
+    pack(runs[:1], tmp_path / "r.tar")
+    unpack(tmp_path / "r.tar", there, tmp_path / "b")
+    assert new.exists() and not old.exists()
 
 
 def test_a_pack_with_weights_is_complete(runs: list[RunDir], tmp_path: Path) -> None:
