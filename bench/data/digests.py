@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -29,14 +30,22 @@ PATIENCE = 10.0
 """Seconds that the cache is waited for while another process writes to it, which takes far less."""
 
 
-def data_digest(task: TaskSpec, split: SplitName, workspace: Path) -> str:
-    """Digest of a split (sixteen hex digits): its files, and the files of media that they name."""
+def data_digest(
+    task: TaskSpec, split: SplitName, workspace: Path, *, instead: Mapping[int, str] | None = None
+) -> str:
+    """Digest of a split (sixteen hex digits): its files, and the files of media that they name.
+
+    `instead`: index of a file of media -> digest to take instead of its own.
+    """
     opened = open_table(task, split, workspace)
     items = open_items(task, split, workspace)
     with FileDigests(workspace / ".cache") as known:
         files = [known.of(path) for path in opened.files]
         # Parquet contains its media; other formats name files, which may be replaced.
         media = [] if _holds_media(opened, task) else [known.of_medium(ref) for ref in items.media_refs()]
+    for index, other in (instead or {}).items():
+        if index < len(media):
+            media[index] = other
     where = task.data.model_dump(include={"where"}) if task.data else {}  # left out while unset
     return digest({"files": files, "images": media, "part": [opened.part.low, opened.part.high], **where})
 

@@ -10,7 +10,7 @@ from moextend.bench.references import Reference
 from moextend.bench.report.ablations import ablation_tables
 from moextend.bench.report.audit import audit_tables
 from moextend.bench.report.budgets import budget_tables
-from moextend.bench.report.collect import Experiment, left_out_notes
+from moextend.bench.report.collect import Experiment, run_notes
 from moextend.bench.report.comparison import MARGIN, comparison_table, with_baseline
 from moextend.bench.report.costs import costs_table
 from moextend.bench.report.forgetting import forgetting_table
@@ -139,7 +139,7 @@ def tables(
 
 def _with_left_out(experiment: Experiment, tables: list[Table]) -> list[Table]:
     """The tables of an experiment, one of which names the runs that are left out."""
-    notes = left_out_notes(experiment)
+    notes = run_notes(experiment)
     if not tables or any(set(notes) <= set(table.notes) for table in tables):
         return tables
     return [*tables[:-1], replace(tables[-1], notes=[*tables[-1].notes, *notes])]

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from moextend.bench import methods, metrics
-from moextend.bench.report.collect import Experiment, Result, left_out_notes
+from moextend.bench.report.collect import Experiment, Result, run_notes
 from moextend.bench.report.costs import training_flops
 from moextend.bench.report.footnotes import seeds_note
 from moextend.bench.report.matched import short
@@ -298,4 +298,4 @@ def _notes(family: Family, found: Found, *, several: bool) -> list[str]:
             "Over seeds: geometric means; interval: 95%, of the multiple, each seed against the same seed of the "
             "baseline (t on logarithms). With few seeds it is wide."
         )
-    return [*notes, *(note for one in family.experiments for note in left_out_notes(one))]
+    return [*notes, *(note for one in family.experiments for note in run_notes(one))]

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from moextend.bench import methods
+from moextend.bench.data.source import WORLD
 from moextend.bench.report.table import Value, named
 from moextend.bench.run.complete import lacking_scores, names_of, unproved
 from moextend.bench.run.config import JOINT, differences
@@ -225,9 +226,27 @@ def lacking_notes(results: Sequence[Result]) -> list[str]:
     return notes
 
 
-def left_out_notes(experiment: Experiment) -> list[str]:
-    """The runs that are left out and why, one note for all."""
-    return [f"Left out: {'; '.join(experiment.left_out)}."] if experiment.left_out else []
+def data_notes(results: Sequence[Result]) -> list[str]:
+    """One note of the runs whose data are not those of most runs. Generated data have versions and are not compared."""
+    found: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for result in results:
+        for task, splits in result.facts.data.items():
+            if str((result.config.tasks[task].get("data") or {}).get("path", "")).startswith(WORLD):
+                continue
+            for split, digest in splits.items():
+                found.setdefault((task, split), {}).setdefault(digest, []).append(result.name)
+    differ: dict[str, list[str]] = {}
+    for (task, split), runs in found.items():
+        for names in sorted(runs.values(), key=len, reverse=True)[1:]:
+            differ.setdefault(", ".join(names), []).append(f"{task} ({split})")
+    named = [f"{', '.join(tasks)} of {names}" for names, tasks in differ.items()]
+    return [f"Other data than those of the other runs: {'; '.join(named)}."] if named else []
+
+
+def run_notes(experiment: Experiment) -> list[str]:
+    """The runs that are left out and why, and those with other data; at most one note of each."""
+    left_out = [f"Left out: {'; '.join(experiment.left_out)}."] if experiment.left_out else []
+    return [*data_notes(experiment.results), *left_out]
 
 
 def some(experiments: Sequence[Experiment]) -> list[Experiment]:

@@ -15,8 +15,8 @@ from moextend.bench.report.collect import (
     Result,
     grouped,
     lacking_notes,
-    left_out_notes,
     row_name,
+    run_notes,
 )
 from moextend.bench.report.forgetting import text_untouched
 from moextend.bench.report.items import ItemReader, Parts, Weights, contrast
@@ -281,7 +281,7 @@ def _missing_notes(experiment: Experiment) -> list[str]:
     notes = [*backend_notes(experiment.results), *lacking_notes(experiment.results)]
     if notes:
         notes[0] = f"{notes[0]} Rows that need it are left out."
-    notes += left_out_notes(experiment)
+    notes += run_notes(experiment)
     return notes
 
 

@@ -17,8 +17,8 @@ from moextend.bench.report.collect import (
     grouped,
     has_base_row,
     lacking_notes,
-    left_out_notes,
     row_name,
+    run_notes,
     scale_notes,
     unfinished_mark,
 )
@@ -254,7 +254,7 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
     notes += scale_notes(experiment.results)
     notes += backend_notes(experiment.results)
     notes += lacking_notes(experiment.results)
-    notes += left_out_notes(experiment)
+    notes += run_notes(experiment)
     return notes
 
 

@@ -16,8 +16,8 @@ from moextend.bench.report.collect import (
     Result,
     grouped,
     lacking_notes,
-    left_out_notes,
     row_name,
+    run_notes,
 )
 from moextend.bench.report.comparison import differences, is_row_zero
 from moextend.bench.report.forgetting import text_untouched
@@ -283,5 +283,5 @@ def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margi
     notes += [note] if (note := source_note(sources([experiment]))) else []
     notes += backend_notes(experiment.results)
     notes += lacking_notes(experiment.results)
-    notes += left_out_notes(experiment)
+    notes += run_notes(experiment)
     return notes

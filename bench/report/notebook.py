@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moextend.bench.report import frame as frames
-from moextend.bench.report.collect import Experiment, collect, lacking_notes, some
+from moextend.bench.report.collect import Experiment, collect, data_notes, lacking_notes, some
 from moextend.bench.run.rundir import find_runs
 
 if TYPE_CHECKING:
@@ -53,7 +53,12 @@ def frame(
     found = _experiments(runs, workspace, unfinished)
     made = frames.frame(found, items=items)
     left_out = [f"left out: {name}" for experiment in found for name in experiment.left_out]
-    _warn([*left_out, *(note for experiment in found for note in lacking_notes(experiment.results))])
+    notes = [
+        note
+        for experiment in found
+        for note in (*data_notes(experiment.results), *lacking_notes(experiment.results))
+    ]
+    _warn([*left_out, *notes])
     return made
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from moextend.bench import stats
-from moextend.bench.report.collect import left_out_notes
+from moextend.bench.report.collect import run_notes
 from moextend.bench.report.power import Plan, Planned, Row
 from moextend.bench.report.table import Column, Table, Value, count, named, number, text
 
@@ -136,7 +136,7 @@ def _component_notes(planned: Planned) -> list[str]:
             "better five: moextend bench run --seed 0,1,2,3,4."
         )
     notes += [f"Not planned: {name}." for name in planned.unknown]
-    return [*notes, *left_out_notes(planned.experiment)]
+    return [*notes, *run_notes(planned.experiment)]
 
 
 def _design_notes(planned: Planned) -> list[str]:

@@ -10,8 +10,8 @@ from moextend.bench.report.collect import (
     Result,
     base_runs,
     grouped,
-    left_out_notes,
     row_name,
+    run_notes,
     scale_notes,
     unfinished_mark,
 )
@@ -84,7 +84,7 @@ def _table(
     numbered = [f"Columns: {', '.join(f'{place} {task}' for place, task in enumerate(tasks, 1))}."]
     several = any(value.spread is not None for section in sections for row in section for value in row)
     notes = [*([] if with_names else numbered), *notes, *([SPREAD] if several else [])]
-    notes += left_out_notes(experiment)
+    notes += run_notes(experiment)
     name, differs = experiment.name, f" ({experiment.differs})" if experiment.differs else ""
     title = f"{name}: {'final scores by task' if kind == 'tasks' else 'what is left of text'}{differs}"
     shown = [section for section in sections if section]

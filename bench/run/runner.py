@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.method import Stage
 from moextend.bench.run import complete, costs, shared_stages, together
-from moextend.bench.run.changed_data import refuse_changed_data
+from moextend.bench.run.changed_data import note_broken, refuse_changed_data
 from moextend.bench.run.complete import (
     LEARNED,
     lacking_facts,
@@ -39,7 +39,7 @@ from moextend.bench.score.records import Cell
 from moextend.bench.score.served.client import ServerFailed
 from moextend.bench.score.shared import SharedPredictions
 from moextend.bench.scoring import TRANSFORMERS
-from moextend.errors import LeaseLost, MoextendError, RunFailed, counted
+from moextend.errors import InputError, LeaseLost, MoextendError, RunFailed, counted
 from moextend.util import files, processes
 from moextend.util.determinism import deterministic
 
@@ -65,7 +65,11 @@ def _do(context: RunContext) -> None:
     known = {"run": context.run.id, "config": context.config.digest}
     with Progress(context.run.folder, plan(context), **known) as progress:
         with together.explained(), _servers(context, progress):
-            _run(context, progress)
+            try:
+                _run(context, progress)
+            except InputError as error:
+                note_broken(context, error)
+                raise
         if context.failures:
             raise RunFailed(
                 f"{counted(len(context.failures), 'cell')} could not be scored; the first: {context.failures[0]}",
@@ -228,6 +232,7 @@ def score_row(
             except (LeaseLost, ServerFailed):  # the next cells could not be scored, either
                 raise
             except MoextendError as error:
+                note_broken(context, error)
                 context.failures.append(f"stage {index}, {name}: {error}")
         progress.finish(unit)
     if index == 0 and processes.is_first():

@@ -192,6 +192,7 @@ def open_all(
     configs: list[RunConfig], runs: Path, busy: Collection[Path], *, quiet: bool
 ) -> tuple[list[RunDir], list[RunDir]]:
     """Folders of all runs, and those with work to do that no job has; if one is refused, nothing changes."""
+    from moextend.bench.run.changed_data import Digests, refuse_other_data
     from moextend.bench.run.complete import lacks, names_of
     from moextend.bench.run.opening import open_runs
     from moextend.bench.run.progress import read_status
@@ -199,6 +200,7 @@ def open_all(
     from moextend.bench.run.rundir import run_name
 
     incomplete: dict[Path, str] = {}
+    digests: Digests = {}
 
     def has_work(run: RunDir) -> bool:
         refuse_changed_plugins(run)
@@ -206,6 +208,7 @@ def open_all(
             return False
         if read_status(run.folder).state != "done":
             return True
+        refuse_other_data(run, digests)
         lacking = lacks(run)
         if lacking:
             incomplete[run.folder] = names_of(lacking)

@@ -51,6 +51,8 @@ class Shape:
     """Questions of one task about one image."""
     shared_images: bool = True
     """Whether all tasks ask about the same images; else each has its own."""
+    data: str = "world:x"
+    """Path of the data in the task files."""
 
     @property
     def tasks(self) -> list[str]:
@@ -88,7 +90,7 @@ def config(shape: Shape, method: str, seed: int, order: str = "given", name: str
         }
     ).model_dump(mode="json")  # fmt: skip
     sequence.pop("protocol")
-    image = {"version": 1, "kind": "vqa", "data": {"path": "world:x"}}
+    image = {"version": 1, "kind": "vqa", "data": {"path": shape.data}}
     text = {"version": 1, "kind": "text", "lm_eval": {"task": "facts"}}
     tasks = {t: {"task": t, **image} for t in shape.tasks} | {t: {"task": t, **text} for t in shape.text}
     resolved = {t: TaskSpec.model_validate(task).model_dump(mode="json") for t, task in tasks.items()}

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.sax.saxutils import unescape
 
@@ -106,3 +107,16 @@ def test_the_csv_of_several_sequences_has_one_head(two_sequences: Path) -> None:
     by_method = {row["method"]: row for row in rows}
     assert {"lora", "ewc", "lwf", "replay"} <= set(by_method)
     assert by_method["lora"]["task2"] and by_method["lwf"]["task1"] and by_method["lwf"]["task2"] == ""
+
+
+def test_runs_with_other_data_are_named_in_every_view(tmp_path: Path) -> None:
+    made = write_runs(
+        tmp_path / "runs", replace(SHAPE, data="photos"), {"lora": Kind(), "moextend": Kind()}, [0, 1]
+    )
+    for run in made:
+        digest = "other" if run.folder.name == "lora-s1" else "same"
+        run.write_facts(data={"task1": {"train": digest, "test": "same"}, "task2": {"train": "same"}})
+    for view in ("forgetting", "tasks", "comparison"):
+        shown = CliRunner().invoke(app, ["bench", "report", "--runs", str(tmp_path / "runs"), *VIEWS[view]])
+        note = "Other data than those of the other runs: task1 (train) of lora-s1."
+        assert note in " ".join(shown.output.split()), view

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from moextend.bench.run import runner
-from moextend.bench.run.changed_data import refuse_changed_data
+from moextend.bench.run import changed_data, runner
+from moextend.bench.run.changed_data import refuse_changed_data, refuse_other_data
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
@@ -93,10 +93,15 @@ def test_a_broken_image_is_corrected_and_the_run_goes_on(run: RunDir, pets: Path
     picture(pets / "test2.png", 2)
     runner.run(run.folder)
     assert list(run.cells()) == [*known, (0, "pets"), (1, "pets"), (2, "pets")]
+    refuse_other_data(run, {})
 
     picture(pets / "test2.png", 9)
     with pytest.raises(RunConflict, match="the test data of task 'pets' changed since this run began"):
         runner.run(run.folder)
+    with pytest.raises(RunConflict, match="the test data of task 'pets' changed since this run began"):
+        refuse_other_data(run, {})
+    (pets / "test.jsonl").unlink()
+    refuse_other_data(run, {})  # a run that is done needs no data
 
 
 @pytest.mark.parametrize("aligned", [False, True])
@@ -119,3 +124,31 @@ def test_training_data_are_used_by_an_alignment_and_by_a_learned_stage(
         monkeypatch.setattr(RunDir, "cells", lambda self, cells=cells: {cells: None})
         with pytest.raises(RunConflict, match="the train data") if used else nullcontext():
             refuse_changed_data(context)
+
+
+@pytest.mark.slow
+def test_a_broken_image_may_be_corrected_though_other_rows_are_learned(
+    pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first visit learns from a few images, the second from all of them."""
+    path = pets.parents[1] / "registry/pets.yaml"
+    visits = "[{task: pets, steps: 1}, {task: pets, steps: 8}]"
+    path.write_text(SEQUENCE.replace("[{task: tiny-attributes}, {task: pets}]", visits))
+    run = opened(pets.parents[1])
+    (pets / "train0.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"train0\.png: the image is broken"):
+        runner.run(run.folder)
+    known = list(run.cells())
+    assert known == [(stage, task) for stage in (0, 1) for task in ("pets", "pets-visit2")]
+
+    picture(pets / "train0.png", 0)
+    picture(pets / "train1.png", 9)
+    with pytest.raises(RunConflict, match="the train data of task 'pets' changed"):
+        runner.run(run.folder)
+    picture(pets / "train1.png", 1)
+    monkeypatch.setattr(
+        changed_data, "_forget_training", None
+    )  # the second visit goes on from its checkpoint
+    runner.run(run.folder)
+    assert len(run.cells()) == 6
+    assert not any(run.facts().broken.values())
