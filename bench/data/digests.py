@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -35,19 +35,24 @@ def data_digest(
 ) -> str:
     """Digest of a split (sixteen hex digits): its files, and the files of media that they name.
 
-    `instead`: index of a file of media -> digest to take instead of its own.
+    `instead`: index in `media_files` -> digest to take instead of its own.
     """
     opened = open_table(task, split, workspace)
-    items = open_items(task, split, workspace)
     with FileDigests(workspace / ".cache") as known:
         files = [known.of(path) for path in opened.files]
-        # Parquet contains its media; other formats name files, which may be replaced.
-        media = [] if _holds_media(opened, task) else [known.of_medium(ref) for ref in items.media_refs()]
+        media = [known.of_medium(ref) for ref in media_files(task, split, workspace)]
     for index, other in (instead or {}).items():
         if index < len(media):
             media[index] = other
     where = task.data.model_dump(include={"where"}) if task.data else {}  # left out while unset
     return digest({"files": files, "images": media, "part": [opened.part.low, opened.part.high], **where})
+
+
+def media_files(task: TaskSpec, split: SplitName, workspace: Path) -> Iterator[MediaRef]:
+    """Media of a split in files of their own, which may be replaced, row by row; none where Parquet contains them."""
+    opened, items = open_table(task, split, workspace), open_items(task, split, workspace)
+    if not _holds_media(opened, task):
+        yield from items.media_refs()
 
 
 def hub_revision(task: TaskSpec, workspace: Path) -> str | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moextend.bench.data import data_digest, open_items
-from moextend.bench.data.digests import FileDigests
+from moextend.bench.data import data_digest
+from moextend.bench.data.digests import FileDigests, media_files
 from moextend.bench.data.source import find_source, is_generated
 from moextend.bench.run.complete import named_weights
 from moextend.bench.run.context import RunContext
@@ -24,7 +24,6 @@ from moextend.util import files
 if TYPE_CHECKING:
     from moextend.bench.data.open import SplitName
     from moextend.bench.task import TaskSpec
-    from moextend.data.media import MediaRef
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +44,7 @@ def refuse_changed_data(context: RunContext) -> None:
     facts = context.run.facts()
     known, broken = facts.data, facts.broken
     now = {
-        name: _data_names(context, name)
-        for name in context.config.tasks
-        if context.tasks[name].kind != "text"
+        name: _digests(context, name) for name in context.config.tasks if context.tasks[name].kind != "text"
     }
     changed = [
         (name, split)
@@ -92,18 +89,17 @@ def note_broken(context: RunContext, error: MoextendError) -> None:
 
 
 def _note_broken(context: RunContext, place: str) -> None:
-    places = _splits(context.run.facts().data)
-    path = next((ref.path for each in places for ref in _media(context, *each) if ref.place == place), None)
+    media = [
+        (name, split, list(media_files(context.tasks[name], split, context.workspace)))
+        for name, split in _splits(context.run.facts().data)
+    ]
+    path = next((ref.path for *_, refs in media for ref in refs if ref.place == place), None)
     if path is None:
         return
     broken = context.run.facts().broken
     with FileDigests(context.cache) as digests:
-        for name, split in places:
-            found = {
-                str(i): digests.of_medium(ref)
-                for i, ref in enumerate(_media(context, name, split))
-                if ref.path == path
-            }
+        for name, split, refs in media:
+            found = {str(i): digests.of_medium(ref) for i, ref in enumerate(refs) if ref.path == path}
             if found:
                 broken.setdefault(name, {}).setdefault(split, {}).update(found)
     context.run.write_facts(broken=broken)
@@ -112,10 +108,6 @@ def _note_broken(context: RunContext, place: str) -> None:
 def _splits(data: Mapping[str, Mapping[str, str]]) -> list[tuple[str, SplitName]]:
     splits: tuple[SplitName, ...] = ("train", "test")
     return [(name, split) for name, known in data.items() for split in splits if split in known]
-
-
-def _media(context: RunContext, name: str, split: SplitName) -> Iterator[MediaRef]:
-    return open_items(context.tasks[name], split, context.workspace).media_refs()
 
 
 def _is_corrected(context: RunContext, name: str, split: SplitName, facts: RunFacts) -> bool:
@@ -145,7 +137,7 @@ def _conflict(run: RunDir, name: str, split: str) -> RunConflict:
     )
 
 
-def _data_names(context: RunContext, name: str) -> dict[str, str]:
+def _digests(context: RunContext, name: str) -> dict[str, str]:
     """Split -> digest of a task's data, for the splits that the run uses."""
     task, found = context.tasks[name], {}
     if name in context.config.stages or name in _aligned(context):
