@@ -128,7 +128,7 @@ def tables(
         measured = [
             with_sources([experiment], ranked(experiment, table) if rank else table)
             for experiment in experiments
-            for table in _with_left_out(experiment, _measured(experiment, view, baseline, margin))
+            for table in _with_run_notes(experiment, _measured(experiment, view, baseline, margin))
         ]
     if experiments and not measured:
         what, hint = EMPTY[view]
@@ -137,8 +137,8 @@ def tables(
     return style.styled(found) if style else found
 
 
-def _with_left_out(experiment: Experiment, tables: list[Table]) -> list[Table]:
-    """The tables of an experiment, one of which names the runs that are left out."""
+def _with_run_notes(experiment: Experiment, tables: list[Table]) -> list[Table]:
+    """The tables of an experiment, one of which names the runs that are left out or have other data."""
     notes = run_notes(experiment)
     if not tables or any(set(notes) <= set(table.notes) for table in tables):
         return tables

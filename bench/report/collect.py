@@ -231,7 +231,8 @@ def data_notes(results: Sequence[Result]) -> list[str]:
     found: dict[tuple[str, str], dict[str, list[str]]] = {}
     for result in results:
         for task, splits in result.facts.data.items():
-            if str((result.config.tasks[task].get("data") or {}).get("path", "")).startswith(WORLD):
+            data = result.config.tasks.get(task, {}).get("data") or {}
+            if str(data.get("path", "")).startswith(WORLD):
                 continue
             for split, digest in splits.items():
                 found.setdefault((task, split), {}).setdefault(digest, []).append(result.name)

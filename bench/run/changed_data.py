@@ -72,7 +72,7 @@ def refuse_other_data(run: RunDir, digests: Digests) -> None:
     Data that cannot be read now are not compared, nor those of runs from a pack. `digests` keeps what was computed.
     """
     known = {} if run.left_out else run.facts().data
-    for name, split in _splits(known):
+    for name, split in _splits({name: known[name] for name in known if name in run.config.tasks}):
         task = run.config.task_spec(name)
         key = (task.model_dump_json(), split)
         if key not in digests:
