@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from moextend.bench.data import data_digest
 from moextend.bench.data.digests import FileDigests, media_files
+from moextend.bench.data.open import open_table
 from moextend.bench.data.source import find_source, is_generated
 from moextend.bench.run.complete import named_weights
 from moextend.bench.run.context import RunContext
@@ -34,11 +35,12 @@ Digests = dict[tuple[str, str], str | None]
 def refuse_changed_data(context: RunContext) -> None:
     """Records the data of all tasks.
 
-    A file of media that could not be decoded may have been corrected: nothing was computed from it. So may data that no
-    result of the run depends on; a training on them that was interrupted starts again.
+    Data that an error of the run was about may have been corrected: a file of media that could not be decoded, because
+    nothing was computed from it, and other parts as long as no scored cell, aligned projector or learned stage
+    depends on these data; a training on them that was interrupted starts again.
 
     Raises:
-        RunConflict: data changed that a scored cell, an aligned projector or a learned stage depends on.
+        RunConflict: data changed otherwise.
     """
     pin_data(context.run, context.tasks, context.workspace)
     facts = context.run.facts()
@@ -53,7 +55,7 @@ def refuse_changed_data(context: RunContext) -> None:
     ]
     others = [each for each in changed if not _is_corrected(context, *each, facts)]
     for name, split in others:
-        if _is_used(context, name, split):
+        if split not in broken.get(name, {}) or _is_used(context, name, split):
             raise _conflict(context.run, name, split)
     for name, split in others:
         log.warning("%s: the %s data of task '%s' changed.", context.run.folder, split, name)
@@ -82,23 +84,23 @@ def refuse_other_data(run: RunDir, digests: Digests) -> None:
 
 
 def note_broken(context: RunContext, error: MoextendError) -> None:
-    """Records the file of media that an error is about, if it is about one, wherever the data of the run name it."""
+    """Records the data that an error is about, if it is about some, and the broken file of media."""
     if isinstance(error, InputError) and error.where:
         with suppress(MoextendError, OSError):  # the error itself is more important
             _note_broken(context, error.where)
 
 
 def _note_broken(context: RunContext, place: str) -> None:
-    media = [
-        (name, split, list(media_files(context.tasks[name], split, context.workspace)))
-        for name, split in _splits(context.run.facts().data)
-    ]
-    path = next((ref.path for *_, refs in media for ref in refs if ref.place == place), None)
-    if path is None:
-        return
-    broken = context.run.facts().broken
+    broken, workspace = context.run.facts().broken, context.workspace
+    media = {}
+    for name, split in _splits(context.run.facts().data):
+        task = context.tasks[name]
+        media[name, split] = list(media_files(task, split, workspace))
+        if any(place.startswith(str(path)) for path in open_table(task, split, workspace).files):
+            broken.setdefault(name, {}).setdefault(split, {})
+    path = next((ref.path for refs in media.values() for ref in refs if ref.place == place), None)
     with FileDigests(context.cache) as digests:
-        for name, split, refs in media:
+        for (name, split), refs in media.items() if path else ():
             found = {str(i): digests.of_medium(ref) for i, ref in enumerate(refs) if ref.path == path}
             if found:
                 broken.setdefault(name, {}).setdefault(split, {}).update(found)

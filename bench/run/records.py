@@ -172,9 +172,10 @@ class RunFacts(Record):
     settings: dict[str, Any] = Field(default_factory=dict)
     """The method's settings with all defaults, for information: defaults may differ between releases."""
     data: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """Task -> split -> digest of its data. A run is refused if data change that it has used."""
+    """Task -> split -> digest of its data. A run is refused if they change, but for `broken` data."""
     broken: dict[str, dict[str, dict[str, str]]] = Field(default_factory=dict)
-    """Task -> split -> index of a file of media that could not be decoded -> its digest. It may be corrected."""
+    """Task -> split that an error was about -> index of a file of media that could not be decoded -> its digest. These
+    data may be corrected."""
     plugins: dict[str, dict[str, str]] = Field(default_factory=dict)
     """`method` or `scorer NAME` -> origin of a plug-in. A run is refused if it changes."""
     revisions: dict[str, str] = Field(default_factory=dict)

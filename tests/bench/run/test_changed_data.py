@@ -115,12 +115,15 @@ def test_training_data_are_used_by_an_alignment_and_by_a_learned_stage(
     run = opened(pets.parents[1])
     context = RunContext(run)
     run.write_facts(data={"pets": {"train": "other", "test": "other"}})
+    with pytest.raises(RunConflict, match="the train data"):  # no error was about them
+        refuse_changed_data(context)
+    run.write_facts(broken={"pets": {"train": {}, "test": {}}})
     part = run.stage_folder(2, "pets") / "train-in-flight"
     part.mkdir()
     refuse_changed_data(context)
     assert not part.exists()
     for cells, used in (((0, "tiny-attributes"), aligned), ((2, "tiny-attributes"), True)):
-        run.write_facts(data={"pets": {"train": "other"}})
+        run.write_facts(data={"pets": {"train": "other"}}, broken={"pets": {"train": {}}})
         monkeypatch.setattr(RunDir, "cells", lambda self, cells=cells: {cells: None})
         with pytest.raises(RunConflict, match="the train data") if used else nullcontext():
             refuse_changed_data(context)
