@@ -44,10 +44,10 @@ def short(text: str, limit: int) -> str:
     return f"{text[:half]}...{text[-half:]}"
 
 
-def last_line(output: bytes) -> str:
-    """The last line of a program's output, at most 200 characters; not a progress bar, which is drawn over itself."""
+def last_line(output: bytes, limit: int = 200) -> str:
+    """The last line of output, at most `limit` characters; not a progress bar, which is drawn over itself."""
     lines = (line.strip() for line in output.decode(errors="replace").split("\n"))
-    return short(next(reversed([line for line in lines if line and "\r" not in line]), ""), 200)
+    return short(next(reversed([line for line in lines if line and "\r" not in line]), ""), limit)
 
 
 def _shown(text: str, limit: int) -> str:

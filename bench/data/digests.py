@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from moextend.bench.data.open import Opened, SplitName, open_items, open_table
+from moextend.bench.data.open import Items, Opened, SplitName, open_items, open_table
 from moextend.bench.data.source import find_source
 from moextend.bench.task import TaskSpec
 from moextend.data.columns import several
@@ -40,7 +40,9 @@ def data_digest(
     opened = open_table(task, split, workspace)
     with FileDigests(workspace / ".cache") as known:
         files = [known.of(path) for path in opened.files]
-        media = [known.of_medium(ref) for ref in media_files(task, split, workspace)]
+        media = [
+            known.of_medium(ref) for ref in _media_files(opened, open_items(task, split, workspace), task)
+        ]
     for index, other in (instead or {}).items():
         if index < len(media):
             media[index] = other
@@ -50,9 +52,7 @@ def data_digest(
 
 def media_files(task: TaskSpec, split: SplitName, workspace: Path) -> Iterator[MediaRef]:
     """Media of a split in files of their own, which may be replaced, row by row; none where Parquet contains them."""
-    opened, items = open_table(task, split, workspace), open_items(task, split, workspace)
-    if not _holds_media(opened, task):
-        yield from items.media_refs()
+    return _media_files(open_table(task, split, workspace), open_items(task, split, workspace), task)
 
 
 def hub_revision(task: TaskSpec, workspace: Path) -> str | None:
@@ -66,6 +66,10 @@ def hub_revision(task: TaskSpec, workspace: Path) -> str | None:
                 return None
             return commit_of(open_table(task, split, workspace).files)
     return None
+
+
+def _media_files(opened: Opened, items: Items, task: TaskSpec) -> Iterator[MediaRef]:
+    return iter(()) if _holds_media(opened, task) else items.media_refs()
 
 
 def _holds_media(opened: Opened, task: TaskSpec) -> bool:

@@ -12,24 +12,18 @@ from typing import TYPE_CHECKING
 from moextend.bench.data import data_digest
 from moextend.bench.data.digests import FileDigests, media_files
 from moextend.bench.data.open import open_table
-from moextend.bench.data.source import find_source, is_generated
 from moextend.bench.run.complete import named_weights
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.models import stage_name
-from moextend.bench.run.records import RunFacts
+from moextend.bench.run.provenance import data_conflict, splits_of
 from moextend.bench.run.revisions import pin_data
-from moextend.bench.run.rundir import RunDir
-from moextend.errors import InputError, MoextendError, RunConflict
+from moextend.errors import InputError, MoextendError
 from moextend.util import files
 
 if TYPE_CHECKING:
     from moextend.bench.data.open import SplitName
-    from moextend.bench.task import TaskSpec
 
 log = logging.getLogger(__name__)
-
-Digests = dict[tuple[str, str], str | None]
-"""(Task as JSON, split) -> digest of its data now; None for those that are not compared."""
 
 
 def refuse_changed_data(context: RunContext) -> None:
@@ -50,37 +44,24 @@ def refuse_changed_data(context: RunContext) -> None:
     }
     changed = [
         (name, split)
-        for name, split in _splits(now)
+        for name, split in splits_of(now)
         if known.get(name, {}).get(split, now[name][split]) != now[name][split]
     ]
-    others = [each for each in changed if not _is_corrected(context, *each, facts)]
-    for name, split in others:
-        if split not in broken.get(name, {}) or _is_used(context, name, split):
-            raise _conflict(context.run, name, split)
+    others = []
+    for name, split in changed:
+        media = broken.get(name, {}).pop(split, None)
+        if media and _is_corrected(context, name, split, media, known[name][split]):
+            continue
+        if media is None or _is_used(context, name, split):
+            raise data_conflict(context.run, name, split)
+        others.append((name, split))
     for name, split in others:
         log.warning("%s: the %s data of task '%s' changed.", context.run.folder, split, name)
         if split == "train":
             _forget_training(context, name)
     # Row 0 writes the facts that depend on the data again.
     more = {"majority": None} if others else {}
-    for name, split in changed:
-        broken.get(name, {}).pop(split, None)
     context.run.write_facts(data={**known, **now}, broken=broken, **more)
-
-
-def refuse_other_data(run: RunDir, digests: Digests) -> None:
-    """Raises RunConflict if files of data changed that a done run has used.
-
-    Data that cannot be read now are not compared, nor those of runs from a pack. `digests` keeps what was computed.
-    """
-    known = {} if run.left_out else run.facts().data
-    for name, split in _splits({name: known[name] for name in known if name in run.config.tasks}):
-        task = run.config.task_spec(name)
-        key = (task.model_dump_json(), split)
-        if key not in digests:
-            digests[key] = _local_digest(task, split, run.config.workspace)
-        if digests[key] not in (None, known[name][split]):
-            raise _conflict(run, name, split)
 
 
 def note_broken(context: RunContext, error: MoextendError) -> None:
@@ -93,7 +74,7 @@ def note_broken(context: RunContext, error: MoextendError) -> None:
 def _note_broken(context: RunContext, place: str) -> None:
     broken, workspace = context.run.facts().broken, context.workspace
     media = {}
-    for name, split in _splits(context.run.facts().data):
+    for name, split in splits_of(context.run.facts().data):
         task = context.tasks[name]
         media[name, split] = list(media_files(task, split, workspace))
         if any(place.startswith(str(path)) for path in open_table(task, split, workspace).files):
@@ -107,36 +88,12 @@ def _note_broken(context: RunContext, place: str) -> None:
     context.run.write_facts(broken=broken)
 
 
-def _splits(data: Mapping[str, Mapping[str, str]]) -> list[tuple[str, SplitName]]:
-    splits: tuple[SplitName, ...] = ("train", "test")
-    return [(name, split) for name, known in data.items() for split in splits if split in known]
-
-
-def _is_corrected(context: RunContext, name: str, split: SplitName, facts: RunFacts) -> bool:
-    """Whether data that changed are the same but for files of media that could not be decoded."""
-    broken = {int(index): digest for index, digest in facts.broken.get(name, {}).get(split, {}).items()}
-    now = data_digest(context.tasks[name], split, context.workspace, instead=broken)
-    return bool(broken) and now == facts.data[name][split]
-
-
-def _local_digest(task: TaskSpec, split: SplitName, workspace: Path) -> str | None:
-    """Digest of data in files of the user; None for data of the hub or the generated world, or if they are gone."""
-    if task.data is None or is_generated(task):
-        return None
-    try:
-        if find_source(task.data, task.folder(), workspace, where=task.task).hub is not None:
-            return None
-        return data_digest(task, split, workspace)
-    except InputError:
-        return None
-
-
-def _conflict(run: RunDir, name: str, split: str) -> RunConflict:
-    return RunConflict(
-        f"the {split} data of task '{name}' changed since this run began.",
-        where=str(run.folder),
-        hint="Restore the data, use another --runs folder, or remove this one.",
-    )
+def _is_corrected(
+    context: RunContext, name: str, split: SplitName, media: Mapping[str, str], known: str
+) -> bool:
+    """Whether data have the digest `known` with the broken files of media (index -> digest) put back."""
+    instead = {int(index): digest for index, digest in media.items()}
+    return data_digest(context.tasks[name], split, context.workspace, instead=instead) == known
 
 
 def _digests(context: RunContext, name: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from moextend.bench.run.context import RunContext
 from moextend.bench.score.served.client import ServerFailed
-from moextend.errors import InputError, short
+from moextend.errors import InputError, last_line
 from moextend.model import sources
 
 EXPORTS = "served"
@@ -60,11 +60,11 @@ def _export(context: RunContext, index: int, task: str, out: Path) -> None:
         command += ["--task", task]
     if wanted.export_dtype:
         command += ["--dtype", wanted.export_dtype]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
-        lines = [line for line in done.stderr.strip().splitlines() if line] or ["no message"]
+        last = last_line(done.stderr, 400) or "no message"
         raise ServerFailed(
-            f"stage {index} cannot be exported for the server: {short(lines[-1], 400).removeprefix('error: ')}",
+            f"stage {index} cannot be exported for the server: {last.removeprefix('error: ')}",
             where=f"scoring.export: {wanted.export}",
             hint="See docs/scoring-backends.md.",
         )

@@ -192,11 +192,10 @@ def open_all(
     configs: list[RunConfig], runs: Path, busy: Collection[Path], *, quiet: bool
 ) -> tuple[list[RunDir], list[RunDir]]:
     """Folders of all runs, and those with work to do that no job has; if one is refused, nothing changes."""
-    from moextend.bench.run.changed_data import Digests, refuse_other_data
     from moextend.bench.run.complete import lacks, names_of
     from moextend.bench.run.opening import open_runs
     from moextend.bench.run.progress import read_status
-    from moextend.bench.run.provenance import refuse_changed_plugins
+    from moextend.bench.run.provenance import Digests, refuse_changed_plugins, refuse_other_data
     from moextend.bench.run.rundir import run_name
 
     incomplete: dict[Path, str] = {}

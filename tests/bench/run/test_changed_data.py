@@ -11,10 +11,11 @@ import yaml
 from PIL import Image
 
 from moextend.bench.run import changed_data, runner
-from moextend.bench.run.changed_data import refuse_changed_data, refuse_other_data
+from moextend.bench.run.changed_data import refuse_changed_data
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
+from moextend.bench.run.provenance import refuse_other_data
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError, RunConflict, RunFailed
 
@@ -149,9 +150,8 @@ def test_a_broken_image_may_be_corrected_though_other_rows_are_learned(
     with pytest.raises(RunConflict, match="the train data of task 'pets' changed"):
         runner.run(run.folder)
     picture(pets / "train1.png", 1)
-    monkeypatch.setattr(
-        changed_data, "_forget_training", None
-    )  # the second visit goes on from its checkpoint
+    # The second visit goes on from its checkpoint.
+    monkeypatch.setattr(changed_data, "_forget_training", None)
     runner.run(run.folder)
     assert len(run.cells()) == 6
     assert not any(run.facts().broken.values())

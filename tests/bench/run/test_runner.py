@@ -357,6 +357,16 @@ def test_a_second_process_on_a_run_is_refused(workspace: Path) -> None:
         runner.run(run.folder)
 
 
+def test_a_run_whose_data_changed_is_refused(workspace: Path) -> None:
+    run = prepared(workspace, "full-ft", "changed")
+    run.write_facts(data={"tiny-counting": {"train": "other", "test": "other"}})
+    with pytest.raises(
+        RunConflict, match="the train data of task 'tiny-counting' changed since this run began"
+    ):
+        runner.run(run.folder)
+    assert not run.cells()
+
+
 @pytest.mark.slow
 def test_a_layer_that_the_base_lacks_is_refused_before_the_base_is_scored(workspace: Path) -> None:
     run = prepared(workspace, "moextend:layers=0+9", "layers")

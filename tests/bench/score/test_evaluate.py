@@ -127,7 +127,8 @@ def test_a_broken_image_names_its_row(
     model: Any, task: TaskSpec, tmp_path: Path, answers: list[list[str]]
 ) -> None:
     (tmp_path / "5.png").write_bytes(b"no")
-    with pytest.raises(InputError, match=r"test.json: entry 6: column 'image': the image is broken"):
+    place = rf"test.json: entry 6: column 'image': {tmp_path}/5.png"
+    with pytest.raises(InputError, match=f"{place}: the image is broken"):
         score(model, task, tmp_path)
 
 
