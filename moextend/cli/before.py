@@ -148,7 +148,7 @@ def shown(
                 where=option,
                 hint=f"Name the {name} encoder, e.g. {OPTIONS[name]} tiny, or load an extension that brings it.",
             )
-        found += [types[name].ref(path=path, where=f"{option} {path}") for path in files]
+        found += [types[name].ref(path=path, where=option) for path in files]
         before += f"<{name}>\n" * len(files) if name not in marks else ""
     for medium in found:
         check_readable(medium)

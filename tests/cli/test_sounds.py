@@ -107,7 +107,7 @@ def test_what_is_refused_before_a_model_is_loaded(
             "--sound",
             "broken.wav",
             *both,
-        ): "--sound broken.wav: the sound is broken",
+        ): "--sound: broken.wav: the sound is broken",
         (
             "generate",
             "tiny",
@@ -116,7 +116,7 @@ def test_what_is_refused_before_a_model_is_loaded(
             "--sound",
             "0.png",
             *both,
-        ): "--sound 0.png: the sound is broken, or not WAV",
+        ): "--sound: 0.png: the sound is broken, or not WAV",
         ("generate", "tiny", "-p", "x", "--projector", "."): "--projector: needs --vision or --audio.",
     }
     for command, message in cases.items():
