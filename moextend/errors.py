@@ -4,7 +4,8 @@ MoextendError
  ├── InputError      the user's input is wrong; exit code 2
  │    ├── UnknownName    a name that no table or folder knows
  │    ├── SpecError      a YAML (or other file of the user's) that cannot be read as what it should be
- │    └── RunConflict    a run folder that belongs to another config, or to another process
+ │    └── RunConflict    a run folder of another config, or whose data or plug-ins changed
+ │         └── RunBusy        another process is working on the run
  └── RunFailed       a run began and could not end; exit code 1
       └── LeaseLost      another process may have taken over what this one works on
 
@@ -131,7 +132,11 @@ class SpecError(InputError):
 
 
 class RunConflict(InputError):
-    """A run folder belongs to another config, or to another process."""
+    """A run folder belongs to another config, or the data or plug-ins of its run changed."""
+
+
+class RunBusy(RunConflict):
+    """Another process is working on the run."""
 
 
 class RunFailed(MoextendError):

@@ -22,7 +22,7 @@ from moextend.bench.run.cancelling import cancelled
 from moextend.bench.run.progress import mark_failed, read_status
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.worker import STOPPED
-from moextend.errors import MoextendError, RunConflict, RunFailed, last_line, short
+from moextend.errors import MoextendError, RunBusy, RunFailed, last_line, short
 from moextend.util.environment import code
 
 RETRIES = 3
@@ -205,7 +205,7 @@ def _refusal(answer: ray_node.Answer, run: Path) -> MoextendError:
     if answer["end"] == "unseen":
         return RunFailed(f"{host} does not see this run.", where=str(run), hint=SHARE)
     if answer["end"] == "held":
-        return RunConflict(
+        return RunBusy(
             f"another process still holds this run after {ray_node.HELD:.0f} seconds.",
             where=str(run),
             hint="The lost worker may go on. Wait for it or stop it, and run the same command again.",

@@ -165,10 +165,10 @@ def _id(folder: Path) -> str | None:
 
 def _free(folder: Path) -> bool:
     from moextend.bench.run.rundir import RunDir
-    from moextend.errors import RunConflict
+    from moextend.errors import RunBusy
 
     try:
         with RunDir(folder).lock():
             return True
-    except RunConflict:
+    except RunBusy:
         return False

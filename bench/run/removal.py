@@ -37,7 +37,7 @@ def clear(run: RunDir) -> None:
 
 
 def remove(run: RunDir) -> None:
-    """Removes the folder of a run; RunConflict if a process is working on it."""
+    """Removes the folder of a run; RunBusy if a process is working on it."""
     with run.lock():
         clear(run)
     with files.disk_errors(run.folder):

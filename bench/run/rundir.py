@@ -30,7 +30,7 @@ from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import Kept, RoutingReport, RunFacts, StageCost
 from moextend.bench.score.records import Cell
 from moextend.bench.score.served.records import Parity
-from moextend.errors import InputError, RunConflict, SpecError, UnknownName, listed
+from moextend.errors import InputError, RunBusy, SpecError, UnknownName, listed
 from moextend.util import files, lease, processes
 from moextend.util.environment import environment
 from moextend.util.holder import Holder
@@ -244,7 +244,7 @@ def locked(runs: Sequence[RunDir]) -> Iterator[None]:
     """Context in which this process alone works on the runs; every change of their files checks that it still does.
 
     Raises:
-        RunConflict: another process holds one of them; named.
+        RunBusy: another process holds one of them; named.
         LeaseLost: this process was suspended or cut off from the disk for too long; also in the block.
     """
     names = [run.folder / LEASE for run in runs]
@@ -253,7 +253,7 @@ def locked(runs: Sequence[RunDir]) -> Iterator[None]:
         leases = lease.acquire_all(names, locks)
     except lease.Held as held:
         folder = held.name.parent
-        raise RunConflict(
+        raise RunBusy(
             f"another process is working on this run{_owner(folder, held.holder)}.",
             where=str(folder),
             hint="Wait for it, stop it, or use another --runs folder.",

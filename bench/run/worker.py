@@ -28,7 +28,7 @@ from moextend.bench.run.progress import described, mark_failed, read_status
 from moextend.bench.run.records import RunError
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.together import joined
-from moextend.errors import InputError, MoextendError, RunConflict
+from moextend.errors import InputError, MoextendError, RunBusy
 from moextend.util.foreign import explained
 
 STOPPED = 75
@@ -121,7 +121,7 @@ def serve(run: Callable[[Path], None], grace: float = GRACE) -> None:
             if not isinstance(problem, MoextendError):
                 traceback.print_exc()
             state, error = "failed", _recorded(folder, problem)
-            wrong_input = isinstance(problem, InputError) and not isinstance(problem, RunConflict)
+            wrong_input = isinstance(problem, InputError) and not isinstance(problem, RunBusy)
         order.done()
         _say(folder, state, error, wrong_input=wrong_input)
 

@@ -117,8 +117,18 @@ def test_wrong_input_that_a_worker_finds_is_to_be_corrected(
     assert "Correct this, and repeat the command" in found.err and "the same command" not in found.err
     monkeypatch.delenv("FAKE")
     assert cli("bench", "run", "-m", "lora").code == 0
-    monkeypatch.setenv("FAKE", "wrong")
-    assert cli("bench", "run", "-m", "full-ft,ewc").code == 2
+    for fake in ("wrong", "changed"):
+        monkeypatch.setenv("FAKE", fake)
+        assert cli("bench", "run", "-m", "full-ft,ewc").code == 2, fake
+
+
+def test_a_run_that_another_process_works_on_is_no_wrong_input(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE", "busy")
+    found = cli("bench", "run", "-m", "lora")
+    assert found.code == 1 and "lora-s0 failed: runs/tiny/lora-s0: it is busy. Repair it.\n" in found.err
+    assert "the same command does only what is missing" in found.err
 
 
 def test_a_killed_worker_loses_nothing(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

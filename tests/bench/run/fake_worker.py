@@ -15,7 +15,7 @@ from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import Cell, RunDir
 from moextend.bench.run.worker import alone, serve
-from moextend.errors import InputError, RunFailed
+from moextend.errors import InputError, RunBusy, RunConflict, RunFailed
 from moextend.util import files
 
 ON_CPU: Any = SimpleNamespace(device=SimpleNamespace(type="cpu"))
@@ -81,6 +81,9 @@ def misbehave(method: str, stage: int) -> None:
         raise RunFailed("the loss is not finite.", where="stage 2", hint="Lower the learning rate.")
     if method.startswith("wrong") and stage == 2:
         raise InputError("no such image.", where="data/train.jsonl:7", hint="Put it there.")
+    if method in ("changed", "busy"):
+        kind = RunConflict if method == "changed" else RunBusy
+        raise kind(f"it is {method}.", where="runs/tiny/lora-s0", hint="Repair it.")
     if method.startswith("killed") and stage == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     if method == "big":
