@@ -51,7 +51,7 @@ def costs_table(experiment: Experiment) -> Table:
             f"{UNMATCHED}: more than {NEAR:.0%} from {reference[0]}'s: not matched in this "
             "(moextend bench run --match)."
         )
-    notes += [*_shared(experiment), *_alignments(experiment)]
+    notes += [*_shared(experiment), *_alignments(experiment), *_total(experiment)]
     name = experiment.name
     return Table(f"{name}-costs", f"{name}: costs", COLUMNS, [rows], notes, kind="costs")
 
@@ -92,6 +92,30 @@ def _spent(one: AlignmentCost) -> str:
         "" if one.seconds is None else f"{one.seconds:.0f} s",
     ]
     return ", ".join(filter(None, parts))
+
+
+def _total(experiment: Experiment) -> list[str]:
+    """Time of all runs, of every mode; what runs share counts once."""
+    learned, aligned = dict[tuple[str, int], float](), set[tuple[str, float]]()
+    for result in experiment.results:
+        for stage, cost in result.costs.items():
+            learned[cost.trained_by or f"{experiment.name}/{result.name}", stage] = cost.seconds or 0.0
+            # Each run of a seed records the same alignment.
+            aligned |= {(one.task, one.seconds or 0.0) for one in cost.alignments.values()}
+    learning, aligning = sum(learned.values()), sum(seconds for _, seconds in aligned)
+    scoring = sum(cell.seconds for result in experiment.results for cell in result.cells.values())
+    if not learning + aligning + scoring:
+        return []
+    runs = counted(len(experiment.results), "run")
+    return [
+        f"In all, {runs}: {_time(learning)} of learning, {_time(aligning)} of alignment, {_time(scoring)} of scoring; "
+        "what runs share counts once."
+    ]
+
+
+def _time(seconds: float) -> str:
+    """A duration in hours, below one hour in minutes."""
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
 def reference_of(experiment: Experiment) -> tuple[str, str] | None:

@@ -311,22 +311,24 @@ def test_the_alignment_of_a_modality_is_a_cost_of_its_first_stage(make_run: Make
         run.write_cost(2, "count", StageCost(flops=1e12, alignments={"audio": heard}))
         runs.append(run)
     (table,) = tables(collect(runs), "costs")
-    assert table.notes[-1] == (
+    assert table.notes[-2:] == [
         "On top, once for all methods of a seed, the alignment of projectors: audio at stage 2 "
-        "(sounds, 300 steps, 9,000 tokens, 2.50 TFLOPs, 31 s)."
-    )
+        "(sounds, 300 steps, 9,000 tokens, 2.50 TFLOPs, 31 s).",
+        "In all, 2 runs: 0.0 min of learning, 0.5 min of alignment, 0.0 min of scoring; what runs share counts once.",
+    ]
 
 
 def test_a_stage_that_another_run_trained_is_named_with_its_costs(make_run: MakeRun) -> None:
     for method, by in (("moextend:scope=own", None), ("moextend:scope=auto", "mini/moextend+scope-own-s0")):
         run = finish(make_run(method, rows=ROWS))
         run.write_cost(1, "colour", StageCost(seconds=5.0, trained_by=by))
-        run.write_cost(2, "count", StageCost(seconds=7.0))
+        run.write_cost(2, "count", StageCost(seconds=7.0 if by is None else 3600.0))
     (table,) = tables(collect(find_runs(run.folder.parent.parent)), "costs")
-    assert [row[6].text for row in table.sections[0]] == ["6", "6"], "what the training took, in both rows"
-    assert table.notes[-1].startswith(
+    assert [row[6].text for row in table.sections[0]] == ["1802", "6"], "what the training took, in both rows"
+    assert table.notes[-2].startswith(
         "1 of 4 stages were trained by another run with the same past and settings"
     )
+    assert table.notes[-1].startswith("In all, 2 runs: 1.0 h of learning,"), "3,612 seconds"
 
 
 def test_costs_are_compared_with_the_first_moextend(make_run: MakeRun) -> None:
