@@ -15,10 +15,10 @@ from moextend.bench.run.pack import unpack
 from moextend.bench.run.rundir import find_runs
 from moextend.cli.main import app
 from tests.bench.ledger import Kind, Shape, write_runs
-from tests.bench.report import pages
+from tests.bench.report import overview, pages
 
 ROOT = Path(__file__).parents[3]
-RESULTS = sorted((ROOT / "docs" / "results").glob("*.md"))
+RESULTS = sorted({*(ROOT / "docs" / "results").glob("*.md")} - {overview.PAGE})
 PAGES = [ROOT / "README.md", ROOT / "docs" / "open-problem.md", *RESULTS]
 PACKS = ROOT / "docs" / "results" / "packs"
 PAGE = """# Results
@@ -55,6 +55,12 @@ def test_a_block_is_what_the_command_prints(runs: Path) -> None:
     assert known["matrix"].body.startswith("```text\n") and "task1" in known["matrix"].body
     assert "\nWords.\n" in page and "\nold\n" not in page
     assert pages.filled(page, runs) == page
+
+
+def test_the_overview_has_the_numbers_of_the_other_pages() -> None:
+    page = overview.PAGE.read_text(encoding="utf-8")
+    assert len(overview.BLOCK.findall(page)) == 3
+    assert overview.filled(page) == page, "python -m tests.bench.report.overview"
 
 
 def test_only_named_blocks_are_filled(runs: Path) -> None:
