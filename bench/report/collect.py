@@ -12,6 +12,7 @@ from moextend.bench.data.source import WORLD
 from moextend.bench.report.table import Value, named
 from moextend.bench.run.complete import lacking_scores, names_of, unproved
 from moextend.bench.run.config import JOINT, differences
+from moextend.bench.run.items import NAME as ITEMS
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RunFacts, StageCost, State, Status
 from moextend.bench.run.rundir import PARITY, Cell, Key, RunConfig, RunDir
@@ -46,6 +47,11 @@ class Result:
     def name(self) -> str:
         """The name of its folder."""
         return self.run.folder.name
+
+    @property
+    def has_items(self) -> bool:
+        """Whether the scores of single items are here: by the predictions, or in a pack without them."""
+        return not self.bare or (self.run.folder / ITEMS).is_file()
 
     @property
     def tasks(self) -> list[str]:

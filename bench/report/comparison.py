@@ -279,7 +279,7 @@ def _details(found: stats.Contrast, tests: int, margin: float) -> dict[str, Valu
 def _missing_notes(experiment: Experiment) -> list[str]:
     """The runs that are not compared, in full or in part."""
     notes = [*backend_notes(experiment.results), *lacking_notes(experiment.results)]
-    if notes:
+    if notes and not all(result.has_items and not result.lacks for result in experiment.results):
         notes[0] = f"{notes[0]} Rows that need it are left out."
     notes += run_notes(experiment)
     return notes

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.bench import stats
 from moextend.bench.report.collect import Result
+from moextend.bench.run.items import NAME as ITEMS
+from moextend.bench.run.items import PackedItems, read_items
 from moextend.bench.run.rundir import Cell
-from moextend.bench.score.kept import ScoreReader, read_predictions, text_scores
+from moextend.bench.score.kept import ItemScores, ScoreReader, fits, read_predictions, text_scores
 from moextend.bench.score.lines import DistinctLines, Words
+from moextend.errors import SpecError
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -103,6 +106,7 @@ class ItemReader:
         self._places: dict[str, dict[int, int]] = {}
         self._grouping: dict[str, Grouping] = {}
         self._read: dict[tuple[Path, str], Items | None] = {}
+        self._packs: dict[Path, PackedItems | None] = {}
         self._ids = Words()
         self._scores, self._texts = ScoreReader(self._ids), DistinctLines(partial(text_scores, self._ids))
 
@@ -133,12 +137,18 @@ class ItemReader:
 
     def _items(self, result: Result, stage: int, task: str) -> Items | None:
         cell = result.cells.get((stage, task))
-        if cell is None or cell.predictions is None:
+        if cell is None or (cell.predictions is None and not result.bare):
             return None
-        key = (result.run.folder / cell.predictions, cell.scorer)
+        if result.bare:
+            key = (result.run.folder, f"{stage} {task}")
+        else:
+            key = (result.run.folder / str(cell.predictions), cell.scorer)
         if key not in self._read:
             try:
-                read = self._text(key[0], task) if cell.by_lm_eval else self._vqa(result, cell)
+                if result.bare:
+                    read = self._packed(result, cell)
+                else:
+                    read = self._text(key[0], task) if cell.by_lm_eval else self._vqa(result, cell)
                 self._read[key] = read
             except Exception as error:  # as if they were not kept: one damaged file hides no other run
                 self._read[key] = None
@@ -162,6 +172,31 @@ class ItemReader:
                 found = self._scores.again(*run, records)
         alone = found.score == found.score
         return self._made(cell.task, found.item[alone], found.score[alone], found.weight[alone], groups)
+
+    def _packed(self, result: Result, cell: Cell) -> Items | None:
+        """From the item scores of a run from a pack."""
+        import numpy as np
+
+        folder = result.run.folder
+        if folder not in self._packs:
+            self._packs[folder] = read_items(result.run)
+        packed = self._packs[folder]
+        found = packed.of(cell.stage, cell.task) if packed else None
+        if found is None:
+            return None
+        task, own = found
+        item, score = self._ids.numbers(task.items), np.array(own.scores, float)
+        weight = np.ones(len(item)) if own.weights is None else np.array(own.weights, float)
+        if not cell.by_lm_eval and not fits(cell, ItemScores(item, score, weight)):
+            raise SpecError(
+                f"the scores of items do not give that of {cell.task} after stage {cell.stage}: the file was edited.",
+                where=str(folder / ITEMS),
+                hint="Unpack the run again.",
+            )
+        alone = score == score
+        groups = dict(zip(item.tolist(), task.images or [None] * len(item), strict=True))
+        known = self._same_items(cell.task, item)
+        return self._made(cell.task, item[alone], score[alone], weight[alone], {} if known else groups)
 
     def _same_items(self, task: str, items: Array) -> bool:
         """Whether these are the items of a file of this task that was read before, with their images."""

@@ -22,6 +22,8 @@ from pydantic import Field
 
 from moextend.bench.run.complete import TENSORS
 from moextend.bench.run.config import ConfigFile
+from moextend.bench.run.items import NAME as ITEMS
+from moextend.bench.run.items import items_of
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import Kept
 from moextend.bench.run.rundir import PACKS, PREDICTIONS, RunDir, locked, run_name
@@ -69,7 +71,7 @@ class Unpacked:
     known: list[Path]
     """Folders of runs that were here before, left as they are."""
     bare: list[Path]
-    """Those of `known` that lack weights or predictions which the pack has."""
+    """Those of `known` that lack weights, predictions or item scores which the pack has."""
 
 
 def pack(
@@ -82,7 +84,8 @@ def pack(
 ) -> Manifest:
     """Writes the records and predictions of runs into one file, with `weights` also what their stages learned.
 
-    Without predictions, tables of scores stay the same; tests over items and checks of the scores need the answers.
+    Without predictions, the score of each item is kept instead (items.json): tables and tests stay the same, and only
+    checks of the scores need the answers.
     Places of this machine are left out of config.json; the host name and the error out of status.json. Equal runs make
     equal bytes, in whatever order they are named.
 
@@ -116,24 +119,24 @@ def pack(
         raise InputError(
             "two runs have the same name.", where="RUN", hint="Pack runs of one --runs folder at a time."
         )
-    content = {
-        f"{name}/{path.relative_to(run.folder).as_posix()}": path
-        for name, run in zip(names, runs, strict=True)
-        for path in _files(run.folder, weights=weights, predictions=predictions)
-    }
     # A run that is done may lie in a read-only folder.
     with locked([run for run in runs if read_status(run.folder).state != "done"]):
+        content = {
+            f"{name}/{inside}": found
+            for name, run in zip(names, runs, strict=True)
+            for inside, found in _content(run, left_out)
+        }
         manifest = Manifest(
             runs=names,
             weights=weights,
             predictions=predictions,
-            files={name: _kept(path, left_out) for name, path in content.items()},
+            files={name: _kept(found) for name, found in content.items()},
         )
         with files.atomic(out) as temporary:
             with _writing(temporary, form) as archive:
                 _add(archive, MANIFEST, manifest.model_dump_json(indent=1).encode())
-                for name, path in content.items():
-                    _add(archive, name, _portable(path, left_out) or path)
+                for name, found in content.items():
+                    _add(archive, name, found)
             if out.exists() and not filecmp.cmp(out, temporary, shallow=False):
                 raise InputError(
                     "exists already, with other content.",
@@ -200,9 +203,21 @@ def _form(path: Path, where: str) -> str:
     )
 
 
+def _content(run: RunDir, left_out: list[Kept]) -> list[tuple[PurePosixPath, Path | bytes]]:
+    """The files of a run that are packed, in order, as they are or as what is written instead."""
+    weights, predictions = "weights" not in left_out, "predictions" not in left_out
+    found: list[tuple[PurePosixPath, Path | bytes]] = [
+        (PurePosixPath(path.relative_to(run.folder)), _portable(path, left_out) or path)
+        for path in _files(run.folder, weights=weights, predictions=predictions)
+    ]
+    if not predictions and "predictions" not in run.left_out:
+        found.append((PurePosixPath(ITEMS), _text(items_of(run), indent=None)))
+    return sorted(found, key=lambda each: each[0])
+
+
 def _files(folder: Path, *, weights: bool, predictions: bool) -> Iterator[Path]:
-    """The files of a run that are packed, in order."""
-    for path in sorted(folder.rglob("*")):
+    """The files of a run that are packed."""
+    for path in folder.rglob("*"):
         inside = path.relative_to(folder)
         hidden = any(part.startswith(".") or part.endswith("-in-flight") for part in inside.parts)
         if path.is_symlink() or not path.is_file() or hidden or path.name in LEFT_OUT:
@@ -225,18 +240,19 @@ def _portable(path: Path, left_out: list[Kept]) -> bytes | None:
     return None
 
 
-def _text(record: Record) -> bytes:
-    return (json.dumps(record.model_dump(), indent=2, ensure_ascii=False) + "\n").encode()
+def _text(record: Record, indent: int | None = 2) -> bytes:
+    separators = None if indent else (",", ":")
+    text = json.dumps(record.model_dump(), indent=indent, separators=separators, ensure_ascii=False)
+    return f"{text}\n".encode()
 
 
-def _kept(path: Path, left_out: list[Kept]) -> KeptFile:
-    content = _portable(path, left_out)
-    if content is None:
-        return KeptFile.of(path)
+def _kept(content: Path | bytes) -> KeptFile:
+    if isinstance(content, Path):
+        return KeptFile.of(content)
     return KeptFile(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def _add(archive: tarfile.TarFile, name: str, content: bytes | Path) -> None:
+def _add(archive: tarfile.TarFile, name: str, content: Path | bytes) -> None:
     """Adds a file without time, owner and rights of this machine."""
     info = tarfile.TarInfo(name)
     if isinstance(content, bytes):
@@ -361,9 +377,11 @@ def _check_config(folder: Path, run: str, source: Path) -> None:
 
 
 def _lacks_some(made: Path, place: Path) -> bool:
-    """Whether the run that is here lacks weights or predictions of the unpacked one."""
+    """Whether the run that is here lacks weights, predictions or item scores of the unpacked one."""
     inside = [path.relative_to(made) for path in made.rglob("*")]
-    wanted = (path for path in inside if path.suffix == TENSORS or path.parts[0] == PREDICTIONS)
+    wanted = [path for path in inside if path.suffix == TENSORS or path.parts[0] == PREDICTIONS]
+    if not (place / PREDICTIONS).is_dir():
+        wanted += [path for path in inside if path.as_posix() == ITEMS]
     return any(not (place / path).exists() for path in wanted)
 
 

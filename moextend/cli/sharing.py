@@ -26,7 +26,7 @@ def pack(
         bool,
         typer.Option(
             "--predictions/--no-predictions",
-            help="The single answers. Without them a pack is small; tables stay, tests over items do not.",
+            help="The single answers. Without them a pack is small and has the score of each item, for tests.",
         ),
     ] = True,
     unfinished: Annotated[bool, typer.Option("--unfinished", help="Take in runs that are not done.")] = False,

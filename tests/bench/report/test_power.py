@@ -106,13 +106,21 @@ def test_what_cannot_be_planned_is_refused_in_one_line(runs: Path, tmp_path: Pat
         planned(tmp_path)
 
 
-def test_runs_of_a_pack_without_answers_are_named_as_the_reason(runs: Path, tmp_path: Path) -> None:
+def test_a_pack_without_answers_plans_the_same_and_without_item_scores_names_the_reason(
+    runs: Path, tmp_path: Path
+) -> None:
     packed, other = tmp_path / "runs.tar.zst", tmp_path / "other"
     names = [f"{run.folder.parent.name}/{run.folder.name}" for run in find_runs(runs, [])]
     invoke = CliRunner().invoke
     invoke(app, ["bench", "pack", *names, "--no-predictions", "--runs", str(runs), "--out", str(packed)])
     invoke(app, ["bench", "unpack", str(packed), "--runs", str(other)])
-    (found,) = collect(find_runs(other, []))
+    (full,), (found,) = collect(find_runs(runs, [])), collect(find_runs(other, []))
+    packed_rows, rows = (
+        [row.mdd for one in plan(each, Wanted()).plans for row in one.rows] for each in (found, full)
+    )
+    assert packed_rows == pytest.approx(rows)
+    for path in other.rglob("items.json"):
+        path.unlink()
     with pytest.raises(InputError, match="is from a pack without predictions"):
         plan(found, Wanted())
     with pytest.raises(InputError, match=r"lora-s\d.*is from a pack without predictions"):

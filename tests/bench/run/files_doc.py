@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from moextend.bench.executors.job import JobRecord
 from moextend.bench.run.cancelling import Cancel
 from moextend.bench.run.config import ConfigFile, Identity
+from moextend.bench.run.items import PackedItems
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost, Status
 from moextend.bench.run.variants import VariantCell
 from moextend.bench.score.predictions import PredictionLine
@@ -31,6 +32,7 @@ FILES: dict[str, type[Any]] = {
     "scores.jsonl": Cell,
     "variants.jsonl": VariantCell,
     "predictions/<weights>/<task>-<key>.jsonl": PredictionLine,
+    "items.json": PackedItems,
     "parity.jsonl": Parity,
     "facts.json": RunFacts,
     "status.json": Status,
@@ -60,6 +62,7 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | `stages/<t>-<task>/cost.json` | what the stage took |
 | `stages/<t>-<task>/routing.json` | which experts the learned tasks reach after it |
 | `predictions/<weights>/` | answers, one line an item, and what a scorer makes of each (`*.scores2.jsonl`) |
+| `items.json` | in a run from a pack without predictions: the score of each item |
 | `.lease-<n>` | the process that works on the run now; see [reliability](reliability.md#several-hosts) |
 | `.lock`, `owner.json` | the same for releases without leases |
 | `job.json`, `cancel.json` | the job that executes the run, and a request to stop it |

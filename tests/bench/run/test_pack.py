@@ -87,10 +87,47 @@ def test_a_pack_without_predictions_gives_the_same_tables(runs: list[RunDir], tm
     note = "- Without predictions, so scores are not checked against answers: all runs.\n"
     assert note in without and without.replace(note, "") == full
 
+    assert compared(there) == [pytest.approx(row) for row in compared(tmp_path / "a/runs")]
     mixed = [*find_runs(tmp_path / "a/runs", ["full-ft-s0"]), *find_runs(there, ["full-ft-s1"])]
     assert "answers: full-ft-s1." in render(tables(collect(mixed)), "markdown")
+    both = [
+        *find_runs(tmp_path / "a/runs", ["full-ft-s0", "lora-s1"]),
+        *find_runs(there, ["full-ft-s1", "lora-s0"]),
+    ]
+    assert compared(there, both) == [pytest.approx(row) for row in compared(there)], "by the same images"
     pack(runs, tmp_path / "full.tar")
     assert unpack(tmp_path / "full.tar", there, tmp_path / "b").bare == folders
+
+
+def test_item_scores_that_are_missing_or_were_edited_are_not_tested(
+    runs: list[RunDir], tmp_path: Path
+) -> None:
+    pack(runs, tmp_path / "r.tar", predictions=False)
+    folders = unpack(tmp_path / "r.tar", tmp_path / "b", tmp_path).written
+    for index, folder in enumerate(folders):
+        path = folder / "items.json"
+        text = path.read_text()
+        path.write_text(text.replace("1", "0") if index else text.replace('"scores"', '"points"'))
+    assert not compared(tmp_path / "b")
+    (found,) = collect(find_runs(tmp_path / "b"))
+    shown = render(tables([found], "comparison", baseline="lora"), "markdown")
+    assert "items not kept" in shown and "the file was edited" in str(found.results[-1].lacks), shown
+    for folder in folders:
+        (folder / "items.json").unlink()
+    assert not compared(tmp_path / "b")
+    assert unpack(tmp_path / "r.tar", tmp_path / "b", tmp_path).bare == folders
+
+
+def compared(folder: Path, runs: list[RunDir] | None = None) -> list[dict[str, float]]:
+    """The numbers of the tests of differences, of those that could be made."""
+    (table,) = tables(collect(runs or find_runs(folder)), "comparison", baseline="lora")
+    keys = [column.key for column in table.columns]
+    rows = [dict(zip(keys, row, strict=True)) for section in table.sections for row in section]
+    return [
+        {key: value.number for key, value in row.items() if value.number is not None}
+        for row in rows
+        if row["p"].number is not None
+    ]
 
 
 def test_equal_runs_make_equal_bytes_without_this_machine(runs: list[RunDir], tmp_path: Path) -> None:
