@@ -137,19 +137,19 @@ class ItemReader:
 
     def _items(self, result: Result, stage: int, task: str) -> Items | None:
         cell = result.cells.get((stage, task))
-        if cell is None or (cell.predictions is None and not result.bare):
+        if cell is None:
             return None
         if result.bare:
-            key = (result.run.folder, f"{stage} {task}")
+            key, read = (result.run.folder, f"{stage} {task}"), partial(self._packed, result, cell)
+        elif cell.predictions is None:
+            return None
         else:
-            key = (result.run.folder / str(cell.predictions), cell.scorer)
+            path = result.run.folder / cell.predictions
+            key = (path, cell.scorer)
+            read = partial(self._text, path, task) if cell.by_lm_eval else partial(self._vqa, result, cell)
         if key not in self._read:
             try:
-                if result.bare:
-                    read = self._packed(result, cell)
-                else:
-                    read = self._text(key[0], task) if cell.by_lm_eval else self._vqa(result, cell)
-                self._read[key] = read
+                self._read[key] = read()
             except Exception as error:  # as if they were not kept: one damaged file hides no other run
                 self._read[key] = None
                 result.note_damage(task, error)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.score.kept import ScoreReader, read_predictions, text_scores
@@ -51,6 +51,15 @@ class TaskItems(BaseModel):
     """Id of each item's image, which its items share. null: none has one."""
     cells: list[CellItems]
     """One entry for each stage after which the task was scored."""
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        lists = [self.images, *(each for cell in self.cells for each in (cell.scores, cell.weights))]
+        if any(each is not None and len(each) != len(self.items) for each in lists):
+            raise ValueError("lists of a task differ in length")
+        if len(set(self.items)) < len(self.items):
+            raise ValueError("an item is listed twice")
+        return self
 
 
 class PackedItems(Record):
