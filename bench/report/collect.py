@@ -85,7 +85,8 @@ class Result:
 
     def note_damage(self, task: str, error: Exception) -> None:
         """Notes that the predictions of a task cannot be read."""
-        what = f"the predictions of {task} (damaged: {explained(error).what})"
+        part = ITEMS if self.bare else f"the predictions of {task}"
+        what = f"{part} (damaged: {explained(error).what})"
         if what not in self.lacks:
             self.lacks.append(what)
 
@@ -228,7 +229,10 @@ def lacking_notes(results: Sequence[Result]) -> list[str]:
     known = [f"{result.name} lacks {names_of(result.lacks)}" for result in results if result.lacks]
     which = "all runs" if len(bare) == len(results) else ", ".join(bare)
     notes = [f"Without predictions, so scores are not checked against answers: {which}."] if bare else []
-    notes += [f"Not complete: {'. '.join(known)}. The same bench run makes it again."] if known else []
+    again = "The same bench run makes it again" + (
+        "; runs from a pack are removed (bench remove-run) and unpacked again." if bare else "."
+    )
+    notes += [f"Not complete: {'. '.join(known)}. {again}"] if known else []
     return notes
 
 

@@ -230,7 +230,7 @@ class ItemReader:
         ):
             names = items.tolist()
             places = self._places.setdefault(task, {})
-            for name, group in (groups or dict.fromkeys(names)).items():
+            for name, group in (groups or {name: None for name in names if name not in places}).items():
                 own: Hashable = ("image", group) if group else (task, name)
                 places[name] = self._clusters.setdefault(own, len(self._clusters))
             cluster, at = np.unique([places[name] for name in names], return_inverse=True)

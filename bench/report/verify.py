@@ -8,6 +8,7 @@ from typing import Any
 
 from moextend.bench.report.explain import check_cell, command
 from moextend.bench.run import complete
+from moextend.bench.run.items import read_items
 from moextend.bench.run.rundir import TO_GET, RunDir, run_name
 from moextend.errors import InputError, counted, listed
 from moextend.util.environment import environment
@@ -60,7 +61,7 @@ def verify(run: RunDir, batches: int = 1, on_cell: Callable[[str], None] | None 
     """
     files = _files(run)
     left_out = run.left_out
-    checks = [files, _left_out(run, "scores", ["predictions"]) if "predictions" in left_out else _scores(run)]
+    checks = [files, *(_packed_scores(run) if "predictions" in left_out else [_scores(run)])]
     if batches and left_out:
         checks.append(_left_out(run, "answers", left_out))
     elif batches:
@@ -84,6 +85,24 @@ def _left_out(run: RunDir, name: str, what: Sequence[str]) -> Check:
         (f"the pack of this run left out {listed(what)}",),
         TO_GET.format(run_name(run.folder)),
     )
+
+
+def _packed_scores(run: RunDir) -> list[Check]:
+    """The scores of items in a pack, whose answers are not here; the pack may have none."""
+    hint = TO_GET.format(run_name(run.folder))
+    scores = _left_out(run, "scores", ["predictions"])
+    try:
+        items, cells = read_items(run), run.cells()
+    except InputError as error:
+        return [Check("items", "not read", (str(error),), hint), scores]
+    if items is None:
+        return [scores]
+    problems = [
+        f"{task} after stage {stage}: no scores of items"
+        for stage, task in cells
+        if not items.of(stage, task)
+    ]
+    return [Check("items", f"{len(cells)} cells", tuple(problems), hint if problems else ""), scores]
 
 
 def _scores(run: RunDir) -> Check:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,7 +13,7 @@ from moextend.bench.run.rundir import RunDir
 from moextend.bench.score.kept import ScoreReader, read_predictions, text_scores
 from moextend.bench.score.lines import DistinctLines, Words
 from moextend.bench.score.records import Cell
-from moextend.errors import InputError
+from moextend.errors import InputError, SpecError
 from moextend.util import files
 from moextend.util.record import Record
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME = "items.json"
+AGAIN = "Unpack the run again."
 
 
 class CellItems(BaseModel):
@@ -67,6 +68,8 @@ class PackedItems(Record):
 
     tasks: dict[str, TaskItems] = Field(default_factory=dict)
     """Task -> its items; tasks whose predictions were missing or damaged are left out."""
+    digest: str = ""
+    """Digest of `tasks`."""
 
     def of(self, stage: int, task: str) -> tuple[TaskItems, CellItems] | None:
         """The items of a cell and their scores; None if they are not here."""
@@ -79,10 +82,15 @@ def read_items(run: RunDir) -> PackedItems | None:
     """The item scores of a run from a pack; None if it has none.
 
     Raises:
-        SpecError: the file is damaged.
+        SpecError: the file is damaged or was edited.
     """
     path = run.folder / NAME
-    return PackedItems.parse(files.read_json(path), where=str(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    found = PackedItems.parse(files.read_json(path), where=str(path), hint=AGAIN)
+    if found.digest != _digest(found.tasks):
+        raise SpecError("the file is damaged or was edited.", where=str(path), hint=AGAIN)
+    return found
 
 
 def items_of(run: RunDir) -> PackedItems:
@@ -100,15 +108,22 @@ def items_of(run: RunDir) -> PackedItems:
             else:
                 own = scores(run.folder, cell, run.config.workspace)
                 columns = [own.item, own.score, own.weight]
+            if not len(columns[0]):
+                raise SpecError("no such file, or an empty one.", where=str(run.folder / cell.predictions))
         except (InputError, ValidationError, KeyError, TypeError, ValueError) as error:
             log.warning(
                 "%s: %s after stage %d: no scores of items: %s", run.folder, cell.task, cell.stage, error
             )
             continue
-        if known := [column[columns[0] >= 0] for column in columns]:
-            found.setdefault(cell.task, []).append((cell, known))
+        known = [column[columns[0] >= 0] for column in columns]
+        found.setdefault(cell.task, []).append((cell, known))
     words = ids.words()
-    return PackedItems(tasks={task: _task(run, cells, words) for task, cells in found.items()})
+    tasks = {task: _task(run, cells, words) for task, cells in found.items()}
+    return PackedItems(tasks=tasks, digest=_digest(tasks))
+
+
+def _digest(tasks: Mapping[str, TaskItems]) -> str:
+    return files.digest({name: task.model_dump() for name, task in tasks.items()})
 
 
 def _task(run: RunDir, cells: Sequence[tuple[Cell, list[Array]]], words: Sequence[str]) -> TaskItems:

@@ -23,7 +23,7 @@ from pydantic import Field
 from moextend.bench.run.complete import TENSORS
 from moextend.bench.run.config import ConfigFile
 from moextend.bench.run.items import NAME as ITEMS
-from moextend.bench.run.items import items_of
+from moextend.bench.run.items import items_of, read_items
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import Kept
 from moextend.bench.run.rundir import PACKS, PREDICTIONS, RunDir, locked, run_name
@@ -210,8 +210,8 @@ def _content(run: RunDir, left_out: list[Kept]) -> list[tuple[PurePosixPath, Pat
         (PurePosixPath(path.relative_to(run.folder)), _portable(path, left_out) or path)
         for path in _files(run.folder, weights=weights, predictions=predictions)
     ]
-    if not predictions and "predictions" not in run.left_out:
-        found.append((PurePosixPath(ITEMS), _text(items_of(run), indent=None)))
+    if not predictions and (items := read_items(run) if "predictions" in run.left_out else items_of(run)):
+        found.append((PurePosixPath(ITEMS), _text(items, indent=None)))
     return sorted(found, key=lambda each: each[0])
 
 
@@ -220,7 +220,7 @@ def _files(folder: Path, *, weights: bool, predictions: bool) -> Iterator[Path]:
     for path in folder.rglob("*"):
         inside = path.relative_to(folder)
         hidden = any(part.startswith(".") or part.endswith("-in-flight") for part in inside.parts)
-        if path.is_symlink() or not path.is_file() or hidden or path.name in LEFT_OUT:
+        if path.is_symlink() or not path.is_file() or hidden or path.name in (*LEFT_OUT, ITEMS):
             continue
         if (weights or path.suffix != TENSORS) and (predictions or inside.parts[0] != PREDICTIONS):
             yield path

@@ -172,14 +172,14 @@ def report(
     if experiments and is_page:
         report_output.write_page(experiments, to, bundle, how, workspace)
         return
-    if form == "csv":
-        report_output.name_left_out(arranged)
     if to is None:
         report_output.print_tables(experiments, how, form, view)
     else:
         asked: list[View] = [name for name, given in more.items() if given]
         asked += ["comparison"] if compared else []
         report_output.write_tables(experiments, to, form, view, asked, how)
+    if form == "csv":  # after the tables, which find what is damaged
+        report_output.name_left_out(arranged)
 
 
 def _check_form(form: str, bundle: Path | None, views: list[str], to: Path | None) -> None:

@@ -14,6 +14,15 @@ def test_weighted_items_add_up_to_the_weighted_mean() -> None:
     assert found.sums == pytest.approx([62.5, 0]) and found.deviations == pytest.approx([0, 0])
 
 
+def test_the_order_of_items_does_not_matter() -> None:
+    reader = ItemReader()
+    groups = {0: "i", 1: "i", 2: "j"}
+    one = reader._made("t", np.arange(3), np.array([1.0, 0, 1]), np.ones(3), groups)
+    two = reader._made("t", np.array([1, 0, 2]), np.array([0.0, 1, 1]), np.ones(3))
+    assert one is not None and two is not None
+    assert list(one.grouping.cluster) == list(two.grouping.cluster) and list(one.sums) == list(two.sums)
+
+
 def test_items_without_weights_count_the_same() -> None:
     items, score = np.arange(2), np.array([0.5, 1])
     found = ItemReader()._made("t", items, score, np.ones(2))

@@ -114,13 +114,18 @@ def test_damage_is_found_without_a_model(
 def test_what_a_pack_leaves_out_is_one_problem_a_check(run: RunDir, tmp_path: Path) -> None:
     pack([run], tmp_path / "r.tar", predictions=False)
     (folder,) = unpack(tmp_path / "r.tar", tmp_path / "there", tmp_path).written
-    files, scores, answers = verify(RunDir(folder)).checks
-    assert files.problems == ()
+    files, items, scores, answers = verify(RunDir(folder)).checks
+    assert files.problems == items.problems == ()
     assert (
         scores.problems == ("the pack of this run left out predictions",)
         and "remove-run small/lora-s0" in scores.hint
     )
     assert answers.problems == ("the pack of this run left out predictions and weights",)
+    (folder / "items.json").write_text("{}")
+    damaged = verify(RunDir(folder), batches=0).checks[1]
+    assert "was edited" in damaged.problems[0] and "remove-run small/lora-s0" in damaged.hint
+    (folder / "items.json").unlink()
+    assert [check.name for check in verify(RunDir(folder), batches=0).checks] == ["files", "scores"]
 
 
 @pytest.mark.slow  # loads a model: 2 s each

@@ -50,3 +50,6 @@ def test_items_have_their_weights_and_one_order(make_run: MakeRun, caplog: pytes
         kept.unlink()
     assert [cell.stage for cell in items_of(run).tasks[TASK].cells] == [0]
     assert f"{TASK} after stage 1: no scores of items" in caplog.text
+    for path in run.predictions.iterdir():
+        path.unlink()
+    assert items_of(run).tasks == {} and "no such file" in caplog.text

@@ -107,11 +107,17 @@ def test_item_scores_that_are_missing_or_were_edited_are_not_tested(
     for index, folder in enumerate(folders):
         path = folder / "items.json"
         text = path.read_text()
-        path.write_text(text.replace("1", "0") if index else text.replace('"scores"', '"points"'))
+        # The mean stays: only the digest tells.
+        path.write_text(text.replace("0,1", "1,0", 1) if index else text.replace('"scores"', '"points"'))
     assert not compared(tmp_path / "b")
+    with pytest.raises(InputError, match="the file is damaged or was edited"):
+        pack([RunDir(folders[-1])], tmp_path / "again.tar", predictions=False)
     (found,) = collect(find_runs(tmp_path / "b"))
     shown = render(tables([found], "comparison", baseline="lora"), "markdown")
-    assert "items not kept" in shown and "the file was edited" in str(found.results[-1].lacks), shown
+    assert "items not kept" in shown and "items.json (damaged: the file is damaged or was edited.)" in str(
+        found.results[-1].lacks
+    ), shown
+    assert "unpacked again" in shown
     for folder in folders:
         (folder / "items.json").unlink()
     assert not compared(tmp_path / "b")
