@@ -101,7 +101,9 @@ def _estimate(
 ) -> dict[str, Any]:
     """Memory, files, operations and hours of the runs, or why they are not known: {"not": why}."""
     size, base = _megabytes(sequence, request.workspace), sequence.base
+    make = matching.skeletons(base, request.workspace)
     if size and size < SMALL and throughput is None:
+        _check([config for config in configs if _names_layers(config)], make)  # the others would take seconds
         return {"not": f"a base of {size:,.1f} MB fits any GPU; --throughput estimates its runs."}
     if base.found(request.workspace) in base.by_hand(request.workspace):
         return {"not": "not estimated before the base is there."}
@@ -109,7 +111,6 @@ def _estimate(
     if name and not has_config(name, base.revision):
         return {"not": "not estimated before the base's config is there."}
     plan = Plan(sequence, tasks, request.workspace)
-    make = matching.skeletons(base, request.workspace)
     _check(configs, make)
     try:
         return budget(configs, plan, make, device=request.device, throughput=throughput)
@@ -119,12 +120,18 @@ def _estimate(
 
 def _check(configs: Sequence[RunConfig], make: Callable[[], Any]) -> None:
     """Raises InputError if a method cannot learn with the base."""
+    if not configs:
+        return
     try:
         shapes = Shapes(make())
     except InputError:  # `budget` says why
         return
     for config in configs:
         config.parsed_method().make().check(shapes)
+
+
+def _names_layers(config: RunConfig) -> bool:
+    return isinstance(getattr(config.parsed_method().config, "layers", None), list)
 
 
 def _unknown(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path) -> dict[str, list[str]]:

@@ -140,6 +140,9 @@ def test_a_dry_run_refuses_a_layer_that_the_base_lacks(tmp_path: Path) -> None:
     request = Request(tmp_path, sequence="s", methods=("lora", "moextend:layers=5+6"))
     with pytest.raises(InputError, match="the model has MoE layers 0 to 5"):
         preview(request, resolve(request), throughput=100.0)
+    request = Request(tmp_path, sequence="tiny", methods=("lora", "moextend:layers=0+4"))
+    with pytest.raises(InputError, match="the model has MoE layers 0 to 3"):
+        preview(request, resolve(request))  # a base too small for an estimate
 
 
 def test_one_stage_of_all_tasks_and_stages_from_the_base(tmp_path: Path) -> None:
