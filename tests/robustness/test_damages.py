@@ -171,8 +171,8 @@ def refused(found: SimpleNamespace, damaged: dict[str, str], live: Path) -> None
     grows = (".jsonl", "config.json")  # a worker that began adds lines, and what it was started with
     lost = {name for name, kind in damaged.items() if now.get(name, "") != kind and not name.endswith(grows)}
     assert not lost, f"lost: {lost}"
-    sign = {2: "error: ", 1: "failed: "}[found.code]
-    output = [line for line in found.err.splitlines() if sign in line]
+    signs = {2: ("error: ", "failed: "), 1: ("failed: ",)}[found.code]  # a worker also finds wrong input
+    output = [line for line in found.err.splitlines() if any(sign in line for sign in signs)]
     assert len(output) == 1 and not unclear(output[0]), f"exit {found.code}: {found.err}"
 
 
