@@ -16,7 +16,7 @@ from moextend.bench.methods import Shapes
 from moextend.bench.run import budget_text, matching
 from moextend.bench.run.budget import Plan, budget
 from moextend.bench.run.complete import planned
-from moextend.bench.run.downloads import MB, download, has_config, local_bytes, name_on_hub
+from moextend.bench.run.downloads import MB, download, has_config, layers_of, local_bytes, name_on_hub
 from moextend.bench.run.opening import scored
 from moextend.bench.run.plan import LEFT_OUT, Request, all_tasks, chosen_sequence, left_out, stage_steps
 from moextend.bench.run.preflight import readable
@@ -103,7 +103,8 @@ def _estimate(
     size, base = _megabytes(sequence, request.workspace), sequence.base
     make = matching.skeletons(base, request.workspace)
     if size and size < SMALL and throughput is None:
-        _check([config for config in configs if _names_layers(config)], make)  # the others would take seconds
+        if _highest_layer(configs) >= layers_of(base, request.workspace):
+            _check(configs, make)  # takes seconds
         return {"not": f"a base of {size:,.1f} MB fits any GPU; --throughput estimates its runs."}
     if base.found(request.workspace) in base.by_hand(request.workspace):
         return {"not": "not estimated before the base is there."}
@@ -120,8 +121,6 @@ def _estimate(
 
 def _check(configs: Sequence[RunConfig], make: Callable[[], Any]) -> None:
     """Raises InputError if a method cannot learn with the base."""
-    if not configs:
-        return
     try:
         shapes = Shapes(make())
     except InputError:  # `budget` says why
@@ -130,8 +129,10 @@ def _check(configs: Sequence[RunConfig], make: Callable[[], Any]) -> None:
         config.parsed_method().make().check(shapes)
 
 
-def _names_layers(config: RunConfig) -> bool:
-    return isinstance(getattr(config.parsed_method().config, "layers", None), list)
+def _highest_layer(configs: Sequence[RunConfig]) -> int:
+    """The highest layer that a method names; -1 if none does."""
+    named = [getattr(config.parsed_method().config, "layers", None) for config in configs]
+    return max((layer for layers in named if isinstance(layers, list) for layer in layers), default=-1)
 
 
 def _unknown(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path) -> dict[str, list[str]]:
