@@ -25,7 +25,7 @@ from moextend.bench.report.routing import routing_tables
 from moextend.bench.report.sources import with_sources
 from moextend.bench.report.style import Styling
 from moextend.bench.report.table import Table
-from moextend.bench.report.tasks import tasks_table, text_table
+from moextend.bench.report.tasks import tasks_table, text_table, transfer_table
 from moextend.bench.report.variants import rewind_tables, subsets_tables
 from moextend.errors import InputError
 from moextend.util import lookup
@@ -46,6 +46,7 @@ View = Literal[
     "forgetting",
     "tasks",
     "text",
+    "transfer",
     "ablations",
     "matrix",
     "costs",
@@ -60,6 +61,10 @@ View = Literal[
 """What is shown of the results; `bench report` has an option for each."""
 EMPTY: dict[View, tuple[str, str]] = {
     "text": ("no run scores text tasks.", "Name some under 'retention' of the sequence."),
+    "transfer": (
+        "no run scores a task that it does not learn, but text.",
+        "Name some under 'transfer' of the sequence.",
+    ),
     "ablations": (
         "no method ran with several settings.",
         "Run a method with others: moextend bench run -m moextend -m moextend:layers=first.",
@@ -161,7 +166,7 @@ def _measured(experiment: Experiment, view: View, baseline: str | None, margin: 
             *difference_tables(experiment, baseline),
         ]
     found: dict[View, list[Callable[[Experiment], Table | None]]] = {
-        "tasks": [tasks_table], "text": [text_table], "costs": [costs_table],
+        "tasks": [tasks_table], "text": [text_table], "transfer": [transfer_table], "costs": [costs_table],
         "readings": [readings_table, kinds_table], "forgetting": [forgetting_table],
     }  # fmt: skip
     shown = [table for make in found[view] if (table := make(experiment))]

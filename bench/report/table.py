@@ -20,8 +20,8 @@ DECIMALS = 1
 
 Style = Literal["", "dim", "bold", "underline"]
 Kind = Literal[
-    "forgetting", "tasks", "text", "ablations", "matrix", "costs", "comparison", "orders", "routing", "readings",
-    "kinds", "published", "gate", "rewind", "subsets", "power", "audit", "budgets",
+    "forgetting", "tasks", "text", "transfer", "ablations", "matrix", "costs", "comparison", "orders", "routing",
+    "readings", "kinds", "published", "gate", "rewind", "subsets", "power", "audit", "budgets",
 ]  # fmt: skip
 """What a table is of; `report.yaml` names tables so."""
 

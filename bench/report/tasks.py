@@ -1,8 +1,10 @@
-"""Final scores task by task: the learned tasks, and what is left of text (Table 2 of the MoExtend paper)."""
+"""Final scores task by task: the learned tasks, what is left of text (Table 2 of the MoExtend paper), and tasks that
+are only scored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from moextend.bench import methods, metrics
 from moextend.bench.report.collect import (
@@ -27,7 +29,15 @@ TEXT = (
     "Score of each text task after the last stage, below the base's. change: of the mean from that of the same run's "
     "base, in points; negative is a loss. CSV and HTML also have the change of each task."
 )
+TRANSFER = (
+    "Score after the last stage of each task that is scored and never learned (`transfer`), below the base's. change: "
+    "of the mean from that of the same run's base, in points. CSV and HTML also have the change of each task."
+)
 SPREAD = "±: standard deviation over runs."
+
+TITLES = {
+    "text": "what is left of text", "transfer": "tasks that are only scored", "tasks": "final scores by task",
+}  # fmt: skip
 
 Row = tuple[Value, Sequence[Result]]
 Score = Callable[[Result, str], float | None]
@@ -53,12 +63,28 @@ def tasks_table(experiment: Experiment) -> Table:
 
 def text_table(experiment: Experiment) -> Table | None:
     """One row a method, a column a text task, their mean and its change; None where no text is scored."""
-    tasks = experiment.results[0].text
+    untouched = any(map(text_untouched, experiment.results))
+    notes = [TEXT, *([media_of(experiment.results).by_construction] if untouched else [])]
+    return _changed(experiment, "text", experiment.results[0].text, notes)
+
+
+def transfer_table(experiment: Experiment) -> Table | None:
+    """One row a method, a column a task that is only scored, their mean and its change; None without such tasks."""
+    return _changed(experiment, "transfer", experiment.results[0].config.transfer, [TRANSFER])
+
+
+def _changed(
+    experiment: Experiment, kind: Literal["text", "transfer"], tasks: Sequence[str], notes: Sequence[str]
+) -> Table | None:
+    """One row a method, a column a task, their mean and its change."""
     if not tasks:
         return None
 
     def cells(rows: Sequence[Row]) -> list[list[Value]]:
-        return [[name, *_scores(group, tasks, _final), *_changes(group, tasks)] for name, group in rows]
+        return [
+            [name, *_scores(group, tasks, _final), *_changes(group, tasks, marks=kind == "text")]
+            for name, group in rows
+        ]
 
     above = [
         [name, *_scores(group, tasks, _base), *[Value()] * (len(tasks) + 1)]
@@ -67,13 +93,11 @@ def text_table(experiment: Experiment) -> Table | None:
     above += cells(_rows(experiment, "joint"))
     more = [Column("change", "change")]
     more += [Column(f"change_{task}", f"{task}, change", wide=True, of=task) for task in tasks]
-    untouched = any(map(text_untouched, experiment.results))
-    notes = [TEXT, *([media_of(experiment.results).by_construction] if untouched else [])]
-    return _table(experiment, "text", tasks, more, [above, cells(_rows(experiment, "sequence"))], notes)
+    return _table(experiment, kind, tasks, more, [above, cells(_rows(experiment, "sequence"))], notes)
 
 
 def _table(
-    experiment: Experiment, kind: str, tasks: Sequence[str], more: Sequence[Column],
+    experiment: Experiment, kind: Literal["tasks", "text", "transfer"], tasks: Sequence[str], more: Sequence[Column],
     sections: Sequence[list[list[Value]]], notes: Sequence[str],
 ) -> Table:  # fmt: skip
     longest = max(len(row[0].text) for section in sections for row in section)
@@ -86,10 +110,10 @@ def _table(
     notes = [*([] if with_names else numbered), *notes, *([SPREAD] if several else [])]
     notes += run_notes(experiment)
     name, differs = experiment.name, f" ({experiment.differs})" if experiment.differs else ""
-    title = f"{name}: {'final scores by task' if kind == 'tasks' else 'what is left of text'}{differs}"
+    title = f"{name}: {TITLES[kind]}{differs}"
     shown = [section for section in sections if section]
     columns += [Column("mean", "mean"), *more]
-    return Table(f"{name}-{kind}", title, columns, shown, notes, kind="tasks" if kind == "tasks" else "text")
+    return Table(f"{name}-{kind}", title, columns, shown, notes, kind=kind)
 
 
 def _rows(experiment: Experiment, mode: str) -> list[Row]:
@@ -119,13 +143,13 @@ def _learned_scores(group: Sequence[Result], tasks: Sequence[str], score: Score 
     return [over_runs(score(result, task) for result in group) for task in tasks]
 
 
-def _changes(group: Sequence[Result], tasks: Sequence[str]) -> list[Value]:
-    """Of the mean over text tasks, and of each."""
+def _changes(group: Sequence[Result], tasks: Sequence[str], *, marks: bool) -> list[Value]:
+    """Of the mean over tasks, and of each; `marks`: a mean that cannot change by construction has a mark."""
     mean = over_runs(
         (metrics.text_change(result.row(0, tasks), result.row(result.last, tasks)) for result in group),
         signed=True,
     )
-    untouched = mean.number is not None and all(map(text_untouched, group))
+    untouched = marks and mean.number is not None and all(map(text_untouched, group))
     return [
         mean.marked(UNTOUCHED if untouched else ""),
         *(over_runs((_change(result, task) for result in group), signed=True) for task in tasks),

@@ -41,6 +41,9 @@ def report(
     text: Annotated[
         bool, typer.Option("--text", help="What is left of text, task by task, below the base.")
     ] = False,
+    transfer: Annotated[
+        bool, typer.Option("--transfer", help="Tasks that are scored and never learned, below the base.")
+    ] = False,
     ablations: Annotated[
         bool, typer.Option("--ablations", help="Methods that ran with several settings, side by side.")
     ] = False,
@@ -143,8 +146,8 @@ def report(
 
     compared = baseline is not None and not budgets
     more: dict[View, bool] = {
-        "tasks": tasks, "text": text, "ablations": ablations, "routing": routing, "readings": readings,
-        "rewind": rewind, "subsets": subsets, "audit": audit, "budgets": budgets,
+        "tasks": tasks, "text": text, "transfer": transfer, "ablations": ablations, "routing": routing,
+        "readings": readings, "rewind": rewind, "subsets": subsets, "audit": audit, "budgets": budgets,
     }  # fmt: skip
     views = [f"--{name}" for name, given in {**more, "matrix": matrix, "costs": costs}.items() if given]
     if items:

@@ -22,7 +22,8 @@ from moextend.bench.report.ranks import ranked
 from moextend.bench.report.sources import with_sources
 from moextend.bench.report.style import Styling, TableStyle
 from moextend.bench.report.table import Table
-from moextend.bench.report.tasks import tasks_table, text_table
+from moextend.bench.report.tasks import TITLES as TASK_TITLES
+from moextend.bench.report.tasks import tasks_table, text_table, transfer_table
 from moextend.bench.report.variants import variant_tables
 from moextend.errors import InputError
 from moextend.util import files
@@ -56,7 +57,7 @@ LATEXMKRC = """$pdf_mode = 1;
 $pdflatex = 'pdflatex -interaction=nonstopmode -halt-on-error -no-shell-escape %O %S';
 """
 TITLES = {
-    "text": "what is left of text", "tasks": "final scores by task", "ablations": "settings of a method",
+    **TASK_TITLES, "ablations": "settings of a method",
     "rewind": "scaled models", "subsets": "models without some stages", "costs": "costs",
 }  # fmt: skip
 """Tables besides the main one -> what they show."""
@@ -128,11 +129,12 @@ def _refuse_foreign(folder: Path, names: Iterable[str]) -> None:
 
 def _tables(experiment: Experiment, styling: Styling) -> dict[str, str]:
     """Name -> table environments."""
-    text = text_table(experiment)
+    text, transfer = text_table(experiment), transfer_table(experiment)
     made: dict[str, list[Table]] = {
         "main": [forgetting_table(experiment), *orders_tables(experiment)],
         "tasks": [tasks_table(experiment)],
         "text": [text] if text else [],
+        "transfer": [transfer] if transfer else [],
         "ablations": ablation_tables(experiment),
         **variant_tables(experiment),
         "costs": [costs_table(experiment)] if any(result.costs for result in experiment.results) else [],

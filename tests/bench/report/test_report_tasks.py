@@ -6,6 +6,7 @@ from moextend.bench.report import tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.table import Table
 from moextend.bench.run.records import StageCost
+from moextend.bench.run.rundir import Cell
 from moextend.errors import InputError
 from tests.bench.conftest import MakeConfig, MakeRun
 from tests.bench.report.conftest import ROWS
@@ -56,6 +57,29 @@ def test_text_stands_below_the_row_of_the_base(done: MakeRun) -> None:
         "change_facts": "-5.0",
     }
     assert rows["moextend"]["change"] == "0.0†" and any("by construction" in note for note in table.notes)
+
+
+def test_tasks_that_are_only_scored(done: MakeRun, make_config: MakeConfig) -> None:
+    given = make_config()
+    changes = {
+        "sequence": {**given.sequence, "transfer": ["shade"]},
+        "tasks": {**given.tasks, "shade": {**given.tasks["count"], "task": "shade"}},
+    }
+    runs = [done(**changes), done("moextend", facts={"text_untouched": True}, **changes)]
+    for run, values in zip(runs, ((30.0, 28.0, 12.0), (30.0, 30.0, 41.0)), strict=True):
+        for stage, value in enumerate(values):
+            run.append_cell(Cell(stage=stage, task="shade", value=value, stderr=2.0, n=100, scorer="exact@1"))
+    (table,) = tables(collect(runs), "transfer")
+    assert table.title == "mini: tasks that are only scored"
+    rows = {method: (row["shade"], row["mean"], row["change"]) for method, row in rows_of(table).items()}
+    assert rows == {
+        "zero-shot": ("30.0", "30.0", ""), "lora": ("12.0", "12.0", "-18.0"),
+        "moextend": ("41.0", "41.0", "+11.0"),
+    }  # fmt: skip
+    with pytest.raises(
+        InputError, match=r"--transfer: no run scores a task that it does not learn, but text\."
+    ):
+        tables(collect([done("ewc")]), "transfer")
 
 
 def test_a_base_that_ran_has_one_row_only(done: MakeRun) -> None:
