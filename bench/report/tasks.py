@@ -30,7 +30,7 @@ TEXT = (
     "base, in points; negative is a loss. CSV and HTML also have the change of each task."
 )
 TRANSFER = (
-    "Score after the last stage of each task that is scored and never learned (`transfer`), below the base's. change: "
+    "Score after the last stage of each task that is scored and never learned, below the base's. change: "
     "of the mean from that of the same run's base, in points. CSV and HTML also have the change of each task."
 )
 SPREAD = "±: standard deviation over runs."

@@ -133,6 +133,7 @@ def test_the_tables_of_published_runs_can_be_made_again(published: Path) -> None
         "tiny-drift": ["methods", "matrix"],
         "tiny-repeat": ["methods", "matrix"],
         "tiny-long": ["methods", "matrix", "orders"],
+        "tiny-modal": ["methods", "matrix", "transfer"],
         "open-problem": ["ideas"],
         "real-small": ["stories", "stories-tasks", "small", "small-tasks", "small-text"],
     }
