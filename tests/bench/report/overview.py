@@ -16,7 +16,15 @@ PAGE = RESULTS / "overview.md"
 SEQUENCES = {
     **{
         name: f"{name}.md"
-        for name in ("tiny", "tiny-alike", "tiny-conflict", "tiny-drift", "tiny-repeat", "tiny-long", "tiny-modal")
+        for name in (
+            "tiny",
+            "tiny-alike",
+            "tiny-conflict",
+            "tiny-drift",
+            "tiny-repeat",
+            "tiny-long",
+            "tiny-modal",
+        )
     },
     "real-stories": "real-small.md",
 }
