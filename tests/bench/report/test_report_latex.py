@@ -53,7 +53,8 @@ def latex(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     views = {
         view: tables(experiments, view, baseline="lora", rank=True)
         for view in get_args(View)
-        if view != "budgets"  # of runs with several numbers of steps
+        if view
+        not in ("budgets", "transfer")  # of runs with several numbers of steps, of tasks that are only scored
     }
     assert len(views["forgetting"]) == 2, "with the table of seeds and orders"
     assert len(views["comparison"]) == 3, "of each order, and of the mean over orders"
