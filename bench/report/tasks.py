@@ -35,6 +35,7 @@ TRANSFER = (
 )
 SPREAD = "±: standard deviation over runs."
 
+Part = Literal["tasks", "text", "transfer"]
 TITLES = {
     "text": "what is left of text", "transfer": "tasks that are only scored", "tasks": "final scores by task",
 }  # fmt: skip
@@ -73,9 +74,7 @@ def transfer_table(experiment: Experiment) -> Table | None:
     return _changed(experiment, "transfer", experiment.results[0].config.transfer, [TRANSFER])
 
 
-def _changed(
-    experiment: Experiment, kind: Literal["text", "transfer"], tasks: Sequence[str], notes: Sequence[str]
-) -> Table | None:
+def _changed(experiment: Experiment, kind: Part, tasks: Sequence[str], notes: Sequence[str]) -> Table | None:
     """One row a method, a column a task, their mean and its change."""
     if not tasks:
         return None
@@ -97,7 +96,7 @@ def _changed(
 
 
 def _table(
-    experiment: Experiment, kind: Literal["tasks", "text", "transfer"], tasks: Sequence[str], more: Sequence[Column],
+    experiment: Experiment, kind: Part, tasks: Sequence[str], more: Sequence[Column],
     sections: Sequence[list[list[Value]]], notes: Sequence[str],
 ) -> Table:  # fmt: skip
     longest = max(len(row[0].text) for section in sections for row in section)

@@ -53,6 +53,7 @@ class Shape:
     """Whether all tasks ask about the same images; else each has its own."""
     data: str = "world:x"
     """Path of the data in the task files."""
+    transfers: int = 0
 
     @property
     def tasks(self) -> list[str]:
@@ -63,6 +64,11 @@ class Shape:
     def text(self) -> list[str]:
         """The text tasks."""
         return [f"text{i}" for i in range(1, self.texts + 1)]
+
+    @property
+    def transfer(self) -> list[str]:
+        """The tasks with images that are only scored."""
+        return [f"only{i}" for i in range(1, self.transfers + 1)]
 
 
 @dataclass(frozen=True)
@@ -86,13 +92,16 @@ def config(shape: Shape, method: str, seed: int, order: str = "given", name: str
     sequence = SequenceSpec.model_validate(
         {
             "sequence": name, "version": 1, "base": {"model": "tiny"}, "stages": [{"task": t} for t in shape.tasks],
-            "retention": shape.text, "train": {"steps": 4, "batch_size": 2, "learning_rate": 0.1},
+            "retention": shape.text, "transfer": shape.transfer,
+            "train": {"steps": 4, "batch_size": 2, "learning_rate": 0.1},
         }
     ).model_dump(mode="json")  # fmt: skip
     sequence.pop("protocol")
     image = {"version": 1, "kind": "vqa", "data": {"path": shape.data}}
     text = {"version": 1, "kind": "text", "lm_eval": {"task": "facts"}}
-    tasks = {t: {"task": t, **image} for t in shape.tasks} | {t: {"task": t, **text} for t in shape.text}
+    tasks = {t: {"task": t, **image} for t in [*shape.tasks, *shape.transfer]} | {
+        t: {"task": t, **text} for t in shape.text
+    }
     resolved = {t: TaskSpec.model_validate(task).model_dump(mode="json") for t, task in tasks.items()}
     return RunConfig(sequence=sequence, tasks=resolved, method=method, seed=seed, order=order)
 
@@ -115,6 +124,9 @@ def write_run(
         for task in shape.text:
             part = kind.text - (kind.text_lost * stage / shape.stages - shift if stage else 0.0)
             cells.append(_text(run, stage, task, _answers(shape, task, part, drawn)))
+        for task in shape.transfer:
+            part = kind.base + (kind.future + shift if stage else 0.0)
+            cells.append(_vqa(run, shape, stage, task, _answers(shape, task, part, drawn)))
     scores = [json.dumps({**cell.model_dump(), "run": run.id}, ensure_ascii=False) + "\n" for cell in cells]
     (run.folder / "scores.jsonl").write_text("".join(scores))
     for stage, task in enumerate(shape.tasks, 1):

@@ -174,6 +174,8 @@ def refused(found: SimpleNamespace, damaged: dict[str, str], live: Path) -> None
     signs = {2: ("error: ", "failed: "), 1: ("failed: ",)}[found.code]  # a worker also finds wrong input
     output = [line for line in found.err.splitlines() if any(sign in line for sign in signs)]
     assert len(output) == 1 and not unclear(output[0]), f"exit {found.code}: {found.err}"
+    by_worker = found.code == 2 and "failed: " in output[0]
+    assert not by_worker or "Correct this, and repeat the command" in found.err
 
 
 def test_there_are_enough() -> None:

@@ -33,7 +33,9 @@ def latex(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "lora:rank=2": ledger.Kind(),
         "a&b~50%^#$é中<": ledger.Kind(learned=0.95, keeps=1.0),
     }
-    runs = ledger.write_runs(tmp_path_factory.mktemp("latex"), ledger.Shape(items=40), kinds, (0, 1))
+    runs = ledger.write_runs(
+        tmp_path_factory.mktemp("latex"), ledger.Shape(items=40, transfers=1), kinds, (0, 1)
+    )
     for number, run in enumerate(runs, 1):
         run.write_facts(
             task_identity="given", text_untouched=True, majority=dict.fromkeys(run.config.stages, 20.0)
@@ -46,15 +48,14 @@ def latex(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
                 json.dumps({"tasks": {"task1": seen, "(text)": seen}, "layers": [0, 1], "change": [0.1, 0.2]})
             )
         ledger.write_variants(run)
-    folder, shape = runs[0].folder.parents[1], ledger.Shape(items=40)
+    folder, shape = runs[0].folder.parents[1], ledger.Shape(items=40, transfers=1)
     for method, kind in kinds.items():
         runs += [ledger.write_run(folder, shape, method, seed, kind, order="reverse") for seed in (0, 1)]
     experiments = collect(runs)
     views = {
         view: tables(experiments, view, baseline="lora", rank=True)
         for view in get_args(View)
-        if view
-        not in ("budgets", "transfer")  # of runs with several numbers of steps, of tasks that are only scored
+        if view != "budgets"  # of runs with several numbers of steps
     }
     assert len(views["forgetting"]) == 2, "with the table of seeds and orders"
     assert len(views["comparison"]) == 3, "of each order, and of the mean over orders"
