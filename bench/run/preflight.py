@@ -19,7 +19,7 @@ from moextend.model import hub, sources
 from moextend.model.located import locate
 from moextend.model.preflight import check_device
 from moextend.training.trackers import check_tracker
-from moextend.util import content, cpu, files
+from moextend.util import content, files
 
 READ = {".json", ".jsonl", ".csv", ".tsv"}
 """File types that are opened here to find a wrong column early: fast to read, without a library."""
@@ -129,14 +129,6 @@ def check_here(
         files.check_writable(runs, where="--runs")
         files.check_writable(workspace / ".cache", where="--workspace")
         _check_hub(sequence, tasks, workspace)  # last: it may take the network
-
-
-def is_slow(sequence: SequenceSpec, device: str) -> bool:
-    """Whether a sequence computes in bfloat16 on a CPU without instructions for it."""
-    trainings = [sequence.train, *sequence.alignments]
-    narrow = sequence.base.dtype == "bfloat16" or any(training.bf16 for training in trainings)
-    on_cpu = device == "cpu" or (device == "auto" and not any(Path(each).exists() for each in GPUS))
-    return narrow and on_cpu and cpu.lacks_bfloat16()
 
 
 def _check_by_hand(sequence: SequenceSpec, workspace: Path) -> None:

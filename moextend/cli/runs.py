@@ -14,7 +14,6 @@ from moextend.cli import executing, options, varying
 from moextend.cli.output import output
 from moextend.cli.report_output import How, print_tables
 from moextend.errors import InputError, visible
-from moextend.util import cpu
 from moextend.util.foreign import explained
 
 if TYPE_CHECKING:
@@ -112,8 +111,6 @@ def run(
         preflight.check_here(planned, tasks, workspace, device=device_here, runs=folder if work else None)
         executing.check(how)
         executing.check_server(how, planned.scoring if work else None)
-        if work and device_here and preflight.is_slow(planned, device_here):
-            typer.echo(f"note: {cpu.SLOW_BFLOAT16}", err=True)
     busy = submitting.busy(paths, workspace)
     opened, to_do = open_all(configs, folder, set(busy), quiet=quiet or as_json)
     if prepare:

@@ -23,7 +23,7 @@ from moextend.model.located import no_loader
 from moextend.model.modality import Encoder
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.supported import check_options, refuse_bitsandbytes
-from moextend.util import files, foreign, hub_errors
+from moextend.util import cpu, files, foreign, hub_errors
 
 _UNREADABLE = (
     OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError, struct.error,
@@ -129,6 +129,8 @@ def _read_lm(model: str, source: Path | str, options: dict[str, Any]) -> Any:
     named: dict[str, Any] = {key: options[key] for key in keys if key in options}
     auto, own = _reader(source, named)
     lm, found = auto.from_pretrained(source, output_loading_info=True, **options, **own)
+    if lm.dtype == torch.bfloat16:
+        cpu.multiply_in_float32()
     if isinstance(source, str):
         hub.check_downloads(source, options.get("revision"))
     if missing := sorted(found["missing_keys"]):

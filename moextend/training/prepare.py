@@ -22,7 +22,6 @@ from moextend.errors import InputError
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.supported import check_launcher
 from moextend.training.settings import Settings
-from moextend.util import cpu
 
 _WARNED: set[str] = set()
 
@@ -52,7 +51,7 @@ class PrecisionWarning(UserWarning):
 
 
 def warn_of_precision(model: MultimodalLM, settings: Settings) -> None:
-    """Warns once per process if the base's dtype and `bf16` disagree, or the CPU is slow in bfloat16."""
+    """Warns once per process if the base's dtype and `bf16` disagree."""
     dtype = model.lm.dtype
     size = sum(p.numel() * p.element_size() for p in model.lm.parameters() if not p.requires_grad) / 1e9
     if settings.bf16 and dtype == torch.float32:
@@ -71,8 +70,6 @@ def warn_of_precision(model: MultimodalLM, settings: Settings) -> None:
             f"bf16 is false, and the base is {name}: the base computes in {name} all the same, and what learns is "
             "held in float32. Set bf16: true, or load the base in float32 for float32 products."
         )
-    elif settings.bf16 and model.device.type == "cpu" and cpu.lacks_bfloat16():
-        message = cpu.SLOW_BFLOAT16[0].upper() + cpu.SLOW_BFLOAT16[1:]
     else:
         return
     if message not in _WARNED:

@@ -13,7 +13,6 @@ import pytest
 
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir, find_runs
-from moextend.util import content, cpu
 from tests.cli.conftest import Cli
 
 
@@ -305,25 +304,6 @@ def test_config_records_the_workspace_and_device(cli: Cli, tmp_path: Path) -> No
     record = json.loads((tmp_path / "runs/tiny/lora-s0/config.json").read_text())
     assert record["device"] == "cpu"
     assert record["places"]["workspace"] == str(tmp_path)
-
-
-def test_a_run_in_bfloat16_says_that_the_cpu_is_slow_in_it(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "cpuinfo").write_text("flags\t\t: fma avx2\n")
-    monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "cpuinfo")
-    (tmp_path / "registry").mkdir(exist_ok=True)
-    text = content.names("registry", tmp_path)["tiny"].read_text()
-    narrow = text.replace("sequence: tiny\n", "sequence: narrow\n").replace(
-        "train: {", "train: {bf16: true, "
-    )
-    (tmp_path / "registry/narrow.yaml").write_text(narrow)
-    note = "note: this CPU has no instructions for bfloat16"
-    assert note in cli("bench", "run", "narrow", "-m", "lora", "--device", "cpu").err
-    assert note not in cli("bench", "run", "narrow", "-m", "lora", "--device", "cpu").err, "all is done"
-    assert note not in cli("bench", "run", "tiny", "-m", "lora", "--device", "cpu").err
-    (tmp_path / "cpuinfo").write_text("flags\t\t: fma avx2 amx_bf16\n")
-    assert note not in cli("bench", "run", "narrow", "-m", "ewc", "--device", "cpu").err
 
 
 def test_references_stand_below_the_report_and_only_below_their_own_protocol(

@@ -1,0 +1,123 @@
+"""Products in bfloat16: on a CPU without instructions for them they are computed in float32 and rounded."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import moextend
+from moextend import Conversation, Settings
+from moextend.training.prepare import PrecisionWarning
+from moextend.util import cpu
+from tests.toys import toy_model
+
+OFFSETS = torch.tensor([5, 9, 20], dtype=torch.int32)
+PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mm": lambda x, w: x @ w[0],
+    "linear": lambda x, w: F.linear(x.view(4, 5, 16), w[0].T),
+    "addmm": lambda x, w: torch.addmm(x[0, 0], x, w[0], beta=0.5, alpha=2),
+    "bmm": lambda x, w: torch.bmm(x.view(2, 10, 16), w[:2]),
+    "baddbmm": lambda x, w: torch.baddbmm(x[:2, :1, None], x.view(2, 10, 16), w[:2], alpha=0.25),
+    "einsum": lambda x, w: torch.einsum("ti,eio->eto", x, w),
+    "grouped": lambda x, w: torch._grouped_mm(x, w, offs=OFFSETS),
+    "one token": lambda x, w: x[:1] @ w[0],
+}
+
+
+def without_instructions(folder: Path, monkeypatch: pytest.MonkeyPatch, flags: str = "fma avx2") -> None:
+    """As on a CPU with these flags alone."""
+    (folder / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(cpu, "CPUINFO", folder / "cpuinfo")
+
+
+@pytest.fixture
+def in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.dtype]]:
+    """Products are replaced until the end of the test; which dtypes torch's own kernels were given."""
+    given: list[torch.dtype] = []
+    original = cpu._in_float32
+
+    def listening(kernel: Callable[..., Tensor], first: int) -> Callable[..., Tensor]:
+        def heard(keys: object, *args: Tensor, **options: object) -> Tensor:
+            given.append(args[first].dtype)
+            return kernel(keys, *args, **options)
+
+        return original(heard, first)
+
+    without_instructions(tmp_path, monkeypatch)
+    monkeypatch.setattr(cpu, "_in_float32", listening)
+    replaced: list[torch.library.Library] = []
+    monkeypatch.setattr(cpu, "_replaced", replaced)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cpu.multiply_in_float32()
+        cpu.multiply_in_float32()
+    assert len(replaced) == 1, "the second call does nothing"
+    yield given
+    for library in replaced:
+        library._destroy()
+
+
+def computed(product: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Result, and gradients of both matrices, of numbers that bfloat16 has."""
+    torch.manual_seed(0)
+    x = torch.randn(20, 16).bfloat16().to(dtype).requires_grad_()
+    w = torch.randn(3, 16, 8).bfloat16().to(dtype).requires_grad_()
+    out = product(x, w)
+    out.backward(torch.randn(out.shape).bfloat16().to(dtype))
+    assert out.dtype == x.grad.dtype == w.grad.dtype == dtype  # type: ignore[union-attr]
+    return [out.detach(), x.grad, w.grad]  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_and_gradients_are_those_of_float32_rounded_once(
+    name: str, in_float32: list[torch.dtype]
+) -> None:
+    exact = computed(PRODUCTS[name], torch.float32)
+    in_float32.clear()
+    for found, wanted in zip(computed(PRODUCTS[name], torch.bfloat16), exact, strict=True):
+        assert torch.allclose(found.float(), wanted, rtol=2**-8, atol=2**-8)
+    assert set(in_float32) == {torch.bfloat16 if name == "one token" else torch.float32}
+
+
+def test_other_dtypes_are_left_alone(in_float32: list[torch.dtype]) -> None:
+    x = torch.randn(8, 8, dtype=torch.float64)
+    assert torch.equal(x @ x, torch.mm(x, x)) and set(in_float32) == {torch.float64}
+
+
+@pytest.mark.parametrize("flags", ["fma avx2 avx512_bf16", "amx_bf16", "asimd bf16"])
+def test_nothing_is_replaced_where_the_cpu_has_instructions(
+    flags: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_instructions(tmp_path, monkeypatch, flags)
+    monkeypatch.setattr(cpu, "_replaced", [])
+    cpu.multiply_in_float32()
+    assert cpu._replaced == []
+    monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "no such file")
+    cpu.multiply_in_float32()
+    assert cpu._replaced == []
+
+
+def test_a_base_in_bfloat16_and_a_training_with_bf16_begin_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(cpu, "multiply_in_float32", lambda: asked.append(True))
+    model = toy_model()
+    moextend.attach(model.lm, "a", {1: [0]})
+    data = [Conversation(((f"w{i}", "w9 w3"),)) for i in range(2)]
+    for bf16 in (False, True):
+        settings = Settings(steps=1, batch_size=2, learning_rate=1e-3, bf16=bf16)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PrecisionWarning)
+            moextend.train(model, data, settings, folder=tmp_path / str(bf16))
+        assert len(asked) == bf16
+    for dtype in ("float32", "bfloat16"):
+        asked.clear()
+        moextend.load("tiny", dtype=dtype)
+        assert bool(asked) == (dtype == "bfloat16")
