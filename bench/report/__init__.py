@@ -130,11 +130,17 @@ def tables(
     if view == "budgets":
         measured = [with_sources(experiments, one) for one in budget_tables(experiments, accuracy, baseline)]
     else:
-        measured = [
-            with_sources([experiment], ranked(experiment, table) if rank else table)
+        parts = [
+            [
+                with_sources([experiment], ranked(experiment, table) if rank else table)
+                for table in _with_run_notes(experiment, _measured(experiment, view, baseline, margin))
+            ]
             for experiment in experiments
-            for table in _with_run_notes(experiment, _measured(experiment, view, baseline, margin))
         ]
+        measured = [table for part in parts for table in part]
+        without = [one.name for one, part in zip(experiments, parts, strict=True) if not part]
+        if measured and without:
+            measured[-1] = _with_notes(measured[-1], [f"Not in these tables: {', '.join(without)}: {EMPTY[view][0]}"])
     if experiments and not measured:
         what, hint = EMPTY[view]
         raise InputError(what, where=f"--{view}", hint=hint)
@@ -147,7 +153,11 @@ def _with_run_notes(experiment: Experiment, tables: list[Table]) -> list[Table]:
     notes = run_notes(experiment)
     if not tables or any(set(notes) <= set(table.notes) for table in tables):
         return tables
-    return [*tables[:-1], replace(tables[-1], notes=[*tables[-1].notes, *notes])]
+    return [*tables[:-1], _with_notes(tables[-1], notes)]
+
+
+def _with_notes(table: Table, notes: Sequence[str]) -> Table:
+    return replace(table, notes=[*table.notes, *notes])
 
 
 def _measured(experiment: Experiment, view: View, baseline: str | None, margin: float) -> list[Table]:

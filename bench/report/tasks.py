@@ -4,6 +4,7 @@ are only scored."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from moextend.bench import methods, metrics
@@ -81,7 +82,8 @@ def _changed(experiment: Experiment, kind: Part, tasks: Sequence[str], notes: Se
 
     def cells(rows: Sequence[Row]) -> list[list[Value]]:
         return [
-            [name, *_scores(group, tasks, _final), *_changes(group, tasks, marks=kind == "text")]
+            # No method is given a task here: these inputs belong to none that is learned.
+            [replace(name, given=False), *_scores(group, tasks, _final), *_changes(group, tasks, marks=kind == "text")]
             for name, group in rows
         ]
 

@@ -68,6 +68,9 @@ def latex(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def test_latex_of_every_view_is_plain_ascii_without_loose_specials(latex: dict[str, str]) -> None:
     assert "neq" in latex["costs"] and "\\dagger" in latex["forgetting"] and "\\ddagger" in latex["text"]
+    note = "the method is given the task of every input"
+    assert note in latex["forgetting"] and note in latex["tasks"]
+    assert note not in latex["text"] + latex["transfer"], "inputs of no learned task"
     for view, text in latex.items():
         assert text.isascii(), view
         for line in text.splitlines():

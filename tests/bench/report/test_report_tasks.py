@@ -76,6 +76,9 @@ def test_tasks_that_are_only_scored(done: MakeRun, make_config: MakeConfig) -> N
         "zero-shot": ("30.0", "30.0", ""), "lora": ("12.0", "12.0", "-18.0"),
         "moextend": ("41.0", "41.0", "+11.0"),
     }  # fmt: skip
+    other = done("ewc", sequence={**given.sequence, "sequence": "other"})
+    (table,) = tables([*collect(runs), *collect([other])], "transfer")
+    assert table.notes[-1].startswith("Not in these tables: other: no run scores a task")
     with pytest.raises(
         InputError, match=r"--transfer: no run scores a task that it does not learn, but text\."
     ):
