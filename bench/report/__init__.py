@@ -140,7 +140,9 @@ def tables(
         measured = [table for part in parts for table in part]
         without = [one.name for one, part in zip(experiments, parts, strict=True) if not part]
         if measured and without:
-            measured[-1] = _with_notes(measured[-1], [f"Not in these tables: {', '.join(without)}: {EMPTY[view][0]}"])
+            measured[-1] = _with_notes(
+                measured[-1], [f"Not in these tables: {', '.join(without)}: {EMPTY[view][0]}"]
+            )
     if experiments and not measured:
         what, hint = EMPTY[view]
         raise InputError(what, where=f"--{view}", hint=hint)

@@ -83,7 +83,11 @@ def _changed(experiment: Experiment, kind: Part, tasks: Sequence[str], notes: Se
     def cells(rows: Sequence[Row]) -> list[list[Value]]:
         return [
             # No method is given a task here: these inputs belong to none that is learned.
-            [replace(name, given=False), *_scores(group, tasks, _final), *_changes(group, tasks, marks=kind == "text")]
+            [
+                replace(name, given=False),
+                *_scores(group, tasks, _final),
+                *_changes(group, tasks, marks=kind == "text"),
+            ]
             for name, group in rows
         ]
 

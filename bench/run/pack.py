@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import filecmp
-import hashlib
-import io
 import json
 import logging
 import shutil
-import tarfile
 import tempfile
 import time
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, get_args
+from typing import get_args
 
-from pydantic import Field
-
+from moextend.bench.run import pack_file as archive
 from moextend.bench.run.complete import TENSORS
 from moextend.bench.run.config import ConfigFile
 from moextend.bench.run.items import NAME as ITEMS
 from moextend.bench.run.items import items_of, read_items
+from moextend.bench.run.pack_file import Manifest
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import Kept
-from moextend.bench.run.rundir import PACKS, PREDICTIONS, RunDir, locked, run_name
-from moextend.bench.store import KeptFile
+from moextend.bench.run.rundir import PREDICTIONS, RunDir, locked, run_name
 from moextend.errors import InputError, RunConflict, SpecError, listed
 from moextend.util import files
 from moextend.util.record import LaterVersion, Record
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 PARTIAL = ".unpack-"
 """Prefix of the folder of a pack that is being unpacked."""
 STALE = 86_400.0
@@ -43,23 +37,6 @@ LEFT_OUT = (".lock", "owner.json", "worker.log", "job.json", "cancel.json")
 """Files that belong to a process or a machine."""
 WITHOUT: dict[Kept, str] = {"predictions": "Add --no-predictions", "weights": "Leave --weights out"}
 """What a pack may leave out -> how to leave it out."""
-LARGEST_MANIFEST = 64 << 20
-"""Bytes."""
-LARGEST_WINDOW = 1 << 27
-"""Bytes of memory that a pack may ask for to be read."""
-
-
-class Manifest(Record):
-    """`manifest.json`, the first file of a pack: what it holds."""
-
-    runs: list[str]
-    """`<sequence>/<run>` of every run."""
-    weights: bool = False
-    """Whether what the stages learned is there, too."""
-    predictions: bool = True
-    """Whether the single answers are there."""
-    files: dict[str, KeptFile] = Field(default_factory=dict)
-    """Path in the pack, `<sequence>/<run>/...` -> size and digest."""
 
 
 @dataclass(frozen=True)
@@ -94,31 +71,12 @@ def pack(
             run; a run is not done and `unfinished` is not set; two runs have the same name; a run itself is from a pack
             without what is wanted.
     """
-    form = _form(out, "--out")
-    if not runs:
-        raise InputError("no run to pack.", where="RUN", hint="Run first: moextend bench run.")
+    form = archive.form_of(out, "--out")
     runs = sorted(runs, key=lambda run: run_name(run.folder))
-    waiting = [run_name(run.folder) for run in runs if read_status(run.folder).state != "done"]
-    if waiting and not unfinished:
-        raise InputError(
-            f"not done: {', '.join(waiting)}.",
-            where="RUN",
-            hint="Finish or leave them out, or add --unfinished.",
-        )
     wanted = {"weights": weights, "predictions": predictions}
     left_out: list[Kept] = [kind for kind in get_args(Kept) if not wanted[kind]]
-    for run in runs:
-        if lacking := [kind for kind in run.left_out if wanted[kind]]:
-            raise InputError(
-                f"is from a pack without {listed(lacking)}.",
-                where=run_name(run.folder),
-                hint=f"{'. '.join(WITHOUT[kind] for kind in lacking)}. Or leave the run out.",
-            )
+    _check(runs, left_out, unfinished)
     names = [run_name(run.folder) for run in runs]
-    if len(set(names)) < len(names):
-        raise InputError(
-            "two runs have the same name.", where="RUN", hint="Pack runs of one --runs folder at a time."
-        )
     # A run that is done may lie in a read-only folder.
     with locked([run for run in runs if read_status(run.folder).state != "done"]):
         content = {
@@ -130,13 +88,10 @@ def pack(
             runs=names,
             weights=weights,
             predictions=predictions,
-            files={name: _kept(found) for name, found in content.items()},
+            files={name: archive.kept(found) for name, found in content.items()},
         )
         with files.atomic(out) as temporary:
-            with _writing(temporary, form) as archive:
-                _add(archive, MANIFEST, manifest.model_dump_json(indent=1).encode())
-                for name, found in content.items():
-                    _add(archive, name, found)
+            archive.write(temporary, form, manifest, content)
             if out.exists() and not filecmp.cmp(out, temporary, shallow=False):
                 raise InputError(
                     "exists already, with other content.",
@@ -156,12 +111,12 @@ def unpack(source: Path, runs: Path, workspace: Path) -> Unpacked:
             without a valid config.
         RunConflict: another run has the folder of one of these.
     """
-    form = _form(source, str(source))
+    form = archive.form_of(source, str(source))
     runs.mkdir(parents=True, exist_ok=True)
     _remove_stale(runs)
     with tempfile.TemporaryDirectory(dir=runs, prefix=PARTIAL) as name:
         folder = Path(name)
-        manifest = _extract(source, form, folder)
+        manifest = archive.extract(source, form, folder)
         for run in manifest.runs:
             _check_config(folder / run, run, source)
         written, known, bare = [], [], []
@@ -183,6 +138,30 @@ def unpack(source: Path, runs: Path, workspace: Path) -> Unpacked:
     return Unpacked(written, known, bare)
 
 
+def _check(runs: Sequence[RunDir], left_out: Sequence[Kept], unfinished: bool) -> None:
+    """Raises InputError if these runs cannot be packed with all but `left_out`."""
+    if not runs:
+        raise InputError("no run to pack.", where="RUN", hint="Run first: moextend bench run.")
+    waiting = [run_name(run.folder) for run in runs if read_status(run.folder).state != "done"]
+    if waiting and not unfinished:
+        raise InputError(
+            f"not done: {', '.join(waiting)}.",
+            where="RUN",
+            hint="Finish or leave them out, or add --unfinished.",
+        )
+    for run in runs:
+        if lacking := [kind for kind in run.left_out if kind not in left_out]:
+            raise InputError(
+                f"is from a pack without {listed(lacking)}.",
+                where=run_name(run.folder),
+                hint=f"{'. '.join(WITHOUT[kind] for kind in lacking)}. Or leave the run out.",
+            )
+    if len({run_name(run.folder) for run in runs}) < len(runs):
+        raise InputError(
+            "two runs have the same name.", where="RUN", hint="Pack runs of one --runs folder at a time."
+        )
+
+
 def _remove_stale(runs: Path) -> None:
     """Removes what killed processes unpacked in part."""
     for folder in runs.glob(f"{PARTIAL}*"):
@@ -190,17 +169,6 @@ def _remove_stale(runs: Path) -> None:
             if time.time() - folder.stat().st_mtime > STALE:
                 log.warning("%s: a killed process left it; removed.", folder)
                 shutil.rmtree(folder)
-
-
-def _form(path: Path, where: str) -> str:
-    for suffix, form in PACKS.items():
-        if path.name.endswith(suffix):
-            return form
-    raise InputError(
-        "is a folder, not a pack." if path.is_dir() else f"'{path.name}' has none of the suffixes of a pack.",
-        where=where,
-        hint=f"Use one of {', '.join(PACKS)}.",
-    )
 
 
 def _content(run: RunDir, left_out: list[Kept]) -> list[tuple[PurePosixPath, Path | bytes]]:
@@ -246,126 +214,6 @@ def _text(record: Record, indent: int | None = 2) -> bytes:
     return f"{text}\n".encode()
 
 
-def _kept(content: Path | bytes) -> KeptFile:
-    if isinstance(content, Path):
-        return KeptFile.of(content)
-    return KeptFile(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-
-
-def _add(archive: tarfile.TarFile, name: str, content: Path | bytes) -> None:
-    """Adds a file without time, owner and rights of this machine."""
-    info = tarfile.TarInfo(name)
-    if isinstance(content, bytes):
-        info.size = len(content)
-        archive.addfile(info, io.BytesIO(content))
-        return
-    info.size = content.stat().st_size
-    with content.open("rb") as file:
-        archive.addfile(info, file)
-
-
-@contextmanager
-def _writing(path: Path, form: str) -> Iterator[tarfile.TarFile]:
-    with ExitStack() as stack:
-        file: Any = stack.enter_context(path.open("wb"))
-        if form == "zst":
-            import zstandard
-
-            file = stack.enter_context(zstandard.ZstdCompressor(level=10).stream_writer(file, closefd=False))
-        elif form == "gz":
-            import gzip
-
-            file = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0))
-        with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-            yield archive
-
-
-@contextmanager
-def _reading(path: Path, form: str) -> Iterator[tarfile.TarFile]:
-    mode: Literal["r|", "r|gz"] = "r|gz" if form == "gz" else "r|"
-    with ExitStack() as stack:
-        file: Any = stack.enter_context(path.open("rb"))
-        if form == "zst":
-            import zstandard
-
-            reader = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
-            file = stack.enter_context(reader.stream_reader(file, closefd=False))
-        with tarfile.open(fileobj=file, mode=mode) as archive:
-            yield archive
-
-
-def _extract(source: Path, form: str, folder: Path) -> Manifest:
-    """Writes the files of a pack below `folder`, each as the manifest says."""
-    try:
-        with _reading(source, form) as archive:
-            manifest = _manifest(archive, source)
-            waiting = dict(manifest.files)
-            while member := archive.next():
-                kept = waiting.pop(member.name, None)
-                if kept is None or not member.isreg() or member.size != kept.bytes:
-                    raise _damaged(source, f"'{member.name}' is not what its manifest says")
-                _write(archive, member, folder / member.name, kept, source)
-    except _unreadable() as error:
-        if isinstance(error, FileNotFoundError):
-            raise InputError("no such file.", where=str(source), hint="Check the path.") from error
-        raise _damaged(source, str(error) or type(error).__name__) from error
-    if waiting:
-        raise _damaged(source, f"'{next(iter(waiting))}' is missing")
-    return manifest
-
-
-def _unreadable() -> tuple[type[Exception], ...]:
-    """What reading a file raises that is no pack."""
-    import zstandard
-
-    return (tarfile.TarError, OSError, EOFError, ValueError, RecursionError, zlib.error, zstandard.ZstdError)
-
-
-def _manifest(archive: tarfile.TarFile, source: Path) -> Manifest:
-    first = archive.next()
-    content = archive.extractfile(first) if first and first.isreg() and first.name == MANIFEST else None
-    if first is None or content is None or first.size > LARGEST_MANIFEST:
-        raise _damaged(source, f"it does not begin with {MANIFEST}")
-    values = json.loads(content.read())
-    manifest = Manifest.parse(
-        values, where=f"{source}: {MANIFEST}", hint="Copy it again, or pack the runs again."
-    )
-    for run in manifest.runs:
-        if len(_parts(run, source)) != 2:
-            raise _damaged(source, f"'{run}' is not the name of a run")
-    runs = tuple(f"{run}/" for run in manifest.runs)
-    for name in manifest.files:
-        _parts(name, source)
-        if not name.startswith(runs):
-            raise _damaged(source, f"'{name}' belongs to no run")
-    return manifest
-
-
-def _parts(name: str, source: Path) -> tuple[str, ...]:
-    """The parts of a path in a pack; InputError where it could lead out of its folder or is hidden."""
-    parts = PurePosixPath(name).parts
-    plain = name == "/".join(parts) and "\\" not in name and "\0" not in name
-    if not plain or any(part.startswith(".") or part == "/" for part in parts):
-        raise _damaged(source, f"'{name}' is no path of a run")
-    return parts
-
-
-def _write(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, kept: KeptFile, source: Path
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = archive.extractfile(member)
-    assert content is not None
-    with path.open("xb") as file:
-        shutil.copyfileobj(content, file, 1 << 20)
-    if files.sha256(path) != kept.sha256:
-        raise _damaged(source, f"'{member.name}' has another content than its manifest says")
-
-
-def _damaged(source: Path, why: str) -> InputError:
-    return InputError(f"no pack of runs, or a damaged one: {why}.", where=str(source), hint="Copy it again.")
-
-
 def _check_config(folder: Path, run: str, source: Path) -> None:
     """Raises InputError that names the pack if the config of an unpacked run is missing or broken."""
     try:
@@ -373,7 +221,7 @@ def _check_config(folder: Path, run: str, source: Path) -> None:
     except LaterVersion as error:
         raise InputError(error.what, where=f"{source}: {run}", hint=error.hint) from error
     except InputError as error:
-        raise _damaged(source, f"'{run}/config.json': {error.what.rstrip('.')}") from error
+        raise archive.damaged(source, f"'{run}/config.json': {error.what.rstrip('.')}") from error
 
 
 def _lacks_some(made: Path, place: Path) -> bool:

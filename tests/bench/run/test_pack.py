@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.run.complete import lacks
-from moextend.bench.run.pack import MANIFEST, pack, unpack
+from moextend.bench.run.pack import pack, unpack
+from moextend.bench.run.pack_file import MANIFEST
 from moextend.bench.run.rundir import RunDir, find_runs
 from moextend.cli.main import app
 from moextend.errors import InputError, RunConflict
