@@ -127,7 +127,15 @@ def test_the_tables_of_published_runs_can_be_made_again(published: Path) -> None
         checked |= {f"{path.stem}: {name}" for name in names}
     wanted = {
         "README": ["demo", "results"],
-        "tiny": ["default", "compared", "tasks"],
+        "tiny": [
+            "default",
+            "compared",
+            "tasks",
+            "ablations",
+            "ablations-compared",
+            "calibration",
+            "calibration-compared",
+        ],
         "tiny-alike": ["methods", "matrix"],
         "tiny-conflict": ["methods", "matrix"],
         "tiny-drift": ["methods", "matrix"],
