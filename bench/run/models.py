@@ -64,7 +64,8 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     more: dict[str, Any] = {"deterministic": True} if context.config.deterministic else {}
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
     if progress:  # not of who only reads the run
-        context.method.check(model)
+        with at(f"method '{context.config.method}'"):
+            context.method.check(model)
         several, last = together.launcher(), (context.run.environments or [{}])[-1]
         more |= {"processes": several} if several or "processes" in last else {}
         context.run.record_environment(device=device, threads=torch.get_num_threads(), **gpu, **more)

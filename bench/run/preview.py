@@ -24,7 +24,7 @@ from moextend.bench.run.records import encoder_of
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import HAND, TaskSpec
-from moextend.errors import InputError
+from moextend.errors import InputError, at
 from moextend.model.located import locate
 
 SMALL = 200
@@ -126,7 +126,8 @@ def _check(configs: Sequence[RunConfig], make: Callable[[], Any]) -> None:
     except InputError:  # `budget` says why
         return
     for config in configs:
-        config.parsed_method().make().check(shapes)
+        with at(f"method '{config.method}'"):
+            config.parsed_method().make().check(shapes)
 
 
 def _highest_layer(configs: Sequence[RunConfig]) -> int:

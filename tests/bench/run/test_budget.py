@@ -138,10 +138,14 @@ def test_a_dry_run_estimates_whole_runs_and_says_what_it_assumes(tmp_path: Path)
 def test_a_dry_run_refuses_a_layer_that_the_base_lacks(tmp_path: Path) -> None:
     sequence(tmp_path)
     request = Request(tmp_path, sequence="s", methods=("lora", "moextend:layers=5+6"))
-    with pytest.raises(InputError, match="the model has MoE layers 0 to 5"):
+    with pytest.raises(
+        InputError, match=r"method 'moextend:layers=5\+6': layers \[5, 6\]: the model has MoE layers 0 to 5"
+    ):
         preview(request, resolve(request), throughput=100.0)
     request = Request(tmp_path, sequence="tiny", methods=("lora", "moextend:layers=0+4"))
-    with pytest.raises(InputError, match="the model has MoE layers 0 to 3"):
+    with pytest.raises(
+        InputError, match=r"method 'moextend:layers=0\+4': layers \[0, 4\]: the model has MoE layers 0 to 3"
+    ):
         preview(request, resolve(request))  # a base too small for an estimate
 
 

@@ -370,7 +370,9 @@ def test_a_run_whose_data_changed_is_refused(workspace: Path) -> None:
 @pytest.mark.slow
 def test_a_layer_that_the_base_lacks_is_refused_before_the_base_is_scored(workspace: Path) -> None:
     run = prepared(workspace, "moextend:layers=0+9", "layers")
-    with pytest.raises(InputError, match="the model has MoE layers 0 to 3"):
+    with pytest.raises(
+        InputError, match=r"method 'moextend:layers=0\+9': layers \[0, 9\]: the model has MoE layers 0 to 3"
+    ):
         runner.run(run.folder)
     assert not run.cells()
 
