@@ -91,6 +91,8 @@ def load(
         lm = _read_lm(model, source, {**options, **unpacked, **how})
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if device == "cpu" and lm.dtype == torch.bfloat16:
+        cpu.multiply_in_float32()
     if device == "cpu":
         # The grouped kernels of CPU builds busy-wait for each other, which slows other processes down.
         lm.set_experts_implementation("eager")
@@ -129,8 +131,6 @@ def _read_lm(model: str, source: Path | str, options: dict[str, Any]) -> Any:
     named: dict[str, Any] = {key: options[key] for key in keys if key in options}
     auto, own = _reader(source, named)
     lm, found = auto.from_pretrained(source, output_loading_info=True, **options, **own)
-    if lm.dtype == torch.bfloat16:
-        cpu.multiply_in_float32()
     if isinstance(source, str):
         hub.check_downloads(source, options.get("revision"))
     if missing := sorted(found["missing_keys"]):

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CPUINFO = Path("/proc/cpuinfo")
 BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 """Flags of x86 (two) and of ARM."""
-PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "_grouped_mm": 0}
-"""Products of torch that are slow in bfloat16 on such a CPU, and which argument is the first of the two matrices."""
-SMALL = 4
-"""Products with fewer rows, columns or terms are not slow: of one token, for example."""
+PRODUCTS = {"mm": 2, "bmm": 2, "addmm": 3, "baddbmm": 3, "_grouped_mm": 2}
+"""Products of torch that are slow in bfloat16 on such a CPU -> how many matrices they take."""
+ROWS, TERMS = 4, 1 << 14
+"""A product with fewer rows, columns or terms of a sum, or with fewer terms in all, stays as it is: casting would take
+longer than it saves."""
+ALIGNED = 8
+"""Columns of bfloat16 in 16 bytes: torch refuses other strides of grouped products, and aligns their results."""
 
 _replaced: list[Any] = []  # holds the library of kernels: without it torch takes its own again
 _lock = threading.Lock()
@@ -36,6 +43,10 @@ def multiply_in_float32() -> None:
     Only on a CPU without instructions for bfloat16, where torch otherwise takes 8 to 50 times as long. The
     instructions also add in float32 and round the sum, so results differ as they do between any two CPUs: by the order
     of sums. Another call does nothing.
+
+    Products of other dtypes are torch's own, 2 µs slower, and other Python threads wait for them. Products with `out`,
+    in place or in compiled code stay slow in bfloat16. As products in float32, those of a forked process wait forever
+    if its parent multiplied with several threads: start processes with `spawn`.
     """
     import torch
 
@@ -45,24 +56,44 @@ def multiply_in_float32() -> None:
         library = torch.library.Library("aten", "IMPL")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="(?s).*overrid")
-            for name, first in PRODUCTS.items():
-                kernel = torch.library.get_kernel(f"aten::{name}", "CPU").call_boxed
-                product = _in_float32(kernel, first)
-                library.impl(name, product, "CPU", with_keyset=True, allow_override=True)
+            for name in PRODUCTS:
+                library.impl(name, _in_float32(name), "CPU", with_keyset=True, allow_override=True)
         _replaced.append(library)
 
 
-def _in_float32(kernel: Callable[..., Any], first: int) -> Callable[..., Any]:
-    """`kernel` of a product, computing in float32 if its matrices (arguments `first` and the next) are bfloat16."""
-    from torch import Tensor, bfloat16
+def _in_float32(name: str) -> Callable[..., Any]:
+    """The kernel of a product that casts large bfloat16 matrices to float32, and gives all others to torch's own."""
+    import torch
+    from torch import bfloat16
+
+    count = PRODUCTS[name]
+    own = torch.library.get_kernel(f"aten::{name}", "CPU").call_boxed
+    # The overloads with `out` are still torch's own, which let other Python threads run; a grouped product has none.
+    into = None if name == "_grouped_mm" else getattr(torch, name)
 
     def product(keys: Any, *args: Any, **options: Any) -> Any:
-        left, right = args[first : first + 2]
-        if left.dtype is not bfloat16 or min(*left.shape[-2:], right.shape[-1]) < SMALL:
-            return kernel(keys, *args, **options)
-        wide = [
-            each.float() if isinstance(each, Tensor) and each.dtype is bfloat16 else each for each in args
-        ]
-        return kernel(keys, *wide, **options).bfloat16()
+        matrices, more = args[:count], args[count:]
+        if any(each.dtype is not bfloat16 for each in matrices) or not _large(*matrices[-2:]):
+            return own(keys, *args, **options)
+        if into is not None:
+            wide = [each.float() for each in matrices]
+            return into(*wide, *more, **options, out=torch.empty(0)).bfloat16()
+        if options or len(more) > 1 or not all(map(_aligned, matrices)):
+            return own(keys, *args, **options)
+        return own(keys, *(each.float() for each in matrices), *more).bfloat16()
 
     return product
+
+
+def _large(left: Tensor, right: Tensor) -> bool:
+    if left.dim() < 2 or right.dim() < 2:
+        return False
+    sides = (left.shape[-2], left.shape[-1], right.shape[-1])
+    return min(sides) >= ROWS and math.prod(sides) >= TERMS
+
+
+def _aligned(matrix: Tensor) -> bool:
+    """Whether a grouped product takes a matrix in bfloat16 and gives the same strides as in float32."""
+    rows, columns = matrix.stride()[-2:]
+    step = rows if columns == 1 else columns
+    return 1 in (rows, columns) and step % ALIGNED == 0 and matrix.shape[-1] % ALIGNED == 0
