@@ -88,7 +88,7 @@ def pack(
             runs=names,
             weights=weights,
             predictions=predictions,
-            files={name: archive.kept(found) for name, found in content.items()},
+            files={name: archive.kept_file(found) for name, found in content.items()},
         )
         with files.atomic(out) as temporary:
             archive.write(temporary, form, manifest, content)

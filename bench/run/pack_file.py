@@ -53,7 +53,7 @@ def form_of(path: Path, where: str) -> str:
     )
 
 
-def kept(content: Path | bytes) -> KeptFile:
+def kept_file(content: Path | bytes) -> KeptFile:
     """Size and digest."""
     if isinstance(content, Path):
         return KeptFile.of(content)
@@ -86,6 +86,11 @@ def extract(source: Path, form: str, folder: Path) -> Manifest:
     if waiting:
         raise damaged(source, f"'{next(iter(waiting))}' is missing")
     return manifest
+
+
+def damaged(source: Path, why: str) -> InputError:
+    """The error of a file that is no complete pack."""
+    return InputError(f"no pack of runs, or a damaged one: {why}.", where=str(source), hint="Copy it again.")
 
 
 def _unreadable() -> tuple[type[Exception], ...]:
@@ -134,11 +139,6 @@ def _write(
         shutil.copyfileobj(content, file, 1 << 20)
     if files.sha256(path) != kept.sha256:
         raise damaged(source, f"'{member.name}' has another content than its manifest says")
-
-
-def damaged(source: Path, why: str) -> InputError:
-    """The error of a file that is no whole pack."""
-    return InputError(f"no pack of runs, or a damaged one: {why}.", where=str(source), hint="Copy it again.")
 
 
 def _add(archive: tarfile.TarFile, name: str, content: Path | bytes) -> None:

@@ -23,8 +23,6 @@ from moextend.util import content, files
 
 READ = {".json", ".jsonl", ".csv", ".tsv"}
 """File types that are opened here to find a wrong column early: fast to read, without a library."""
-GPUS = ("/dev/nvidiactl", "/dev/kfd")
-"""Devices of the drivers of GPUs on Linux: torch, which knows better, takes seconds."""
 SMALL = 32 * 2**20
 """Maximum size in bytes of data that is opened here."""
 

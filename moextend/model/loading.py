@@ -91,9 +91,9 @@ def load(
         lm = _read_lm(model, source, {**options, **unpacked, **how})
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if device == "cpu" and lm.dtype == torch.bfloat16:
-        cpu.multiply_in_float32()
     if device == "cpu":
+        if lm.dtype == torch.bfloat16:
+            cpu.multiply_in_float32()
         # The grouped kernels of CPU builds busy-wait for each other, which slows other processes down.
         lm.set_experts_implementation("eager")
     named = {"image": vision, "audio": audio, **(encoders or {})}

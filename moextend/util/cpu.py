@@ -40,7 +40,7 @@ def lacks_bfloat16() -> bool:
 def multiply_in_float32() -> None:
     """From now on this process multiplies bfloat16 matrices on the CPU in float32, and rounds the product to bfloat16.
 
-    Only on a CPU without instructions for bfloat16, where torch otherwise takes 8 to 50 times as long. The
+    Only on a CPU without instructions for bfloat16, where torch otherwise takes at least 8 times as long. The
     instructions also add in float32 and round the sum, so results differ as they do between any two CPUs: by the order
     of sums. Another call does nothing.
 

@@ -54,6 +54,7 @@ class Shape:
     data: str = "world:x"
     """Path of the data in the task files."""
     transfers: int = 0
+    """Number of tasks that are only scored."""
 
     @property
     def tasks(self) -> list[str]:
