@@ -43,7 +43,7 @@ def load(
     resize: Resize | None = None,
     revision: str | None = None,
     dtype: str | torch.dtype = "float32",
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     attn_implementation: str | None = None,
     chat: bool | None = None,
     trust_remote_code: bool = False,
@@ -80,6 +80,7 @@ def load(
             hint="Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id.",
         )
     dtype = str(dtype).removeprefix("torch.")  # also the object of torch
+    device = str(device)
     check_options(dtype, device, attn_implementation)
     source, packed = _find(model)
     sources.check_hub(source, revision=revision)
@@ -91,7 +92,7 @@ def load(
         lm = _read_lm(model, source, {**options, **unpacked, **how})
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if device == "cpu":
+    if torch.device(device).type == "cpu":
         if lm.dtype == torch.bfloat16:
             cpu.multiply_in_float32()
         # The grouped kernels of CPU builds busy-wait for each other, which slows other processes down.
