@@ -80,7 +80,7 @@ def _band(ax: Axes, stage: int, start: float, end: float, size: float, color: st
 
 
 def figures(source: Source) -> list[Figure]:
-    """A panel a method and order."""
+    """A panel per method and order."""
     shares = fate_shares(source.items)
     own = dict(groups(shares[shares["role"] == "learned"])) if len(shares) else {}
     if not own:

@@ -23,7 +23,7 @@ Curve = list[tuple[float, float, float]]
 
 
 def rewind(experiment: Experiment, what: What, ax: Axes) -> Axes:
-    """Draws final accuracy (ACC) against forgetting or the change of text, a line a method and a marker a strength.
+    """Draws final accuracy (ACC) against forgetting or the change of text, a line per method and a marker per strength.
 
     The largest marker is the last model as it is, the smallest the base.
     """

@@ -21,7 +21,7 @@ DARK = 0.55
 
 
 def matrix(results: DataFrame, ax: Axes, *, most: float | None = None) -> Axes:
-    """Draws the matrix of the runs of one method and order, mean over seeds: a row a stage, a column a task.
+    """Draws the matrix of the runs of one method and order, mean over seeds: a row per stage, a column per task.
 
     Colours and signed numbers are changes from row 0, the base, whose row shows its accuracy. Tasks that are not
     learned yet are hatched; bold is the task just learned. The last column is the mean over the text tasks.
@@ -88,7 +88,7 @@ def _number(value: float, *, signed: bool) -> str:
 
 
 def figures(source: Source) -> list[Figure]:
-    """A panel a method and order, all with one scale of colours."""
+    """A panel per method and order, all with one scale of colours."""
     own = dict(groups(source.cells))
     if not own:
         raise NothingToDraw("no sequence run has scores.", where="matrix", hint="Run a sequence first.")

@@ -23,7 +23,7 @@ TITLES: dict[What, str] = {
 
 
 def routing(experiment: Experiment, what: What, ax: Axes, *, task: str | None = None) -> Axes:
-    """Draws a line a method over the layers, after the last stage: mean over learned tasks and runs.
+    """Draws a line per method over the layers, after the last stage: mean over learned tasks and runs.
 
     Args:
         what: "share", per cent of a task's tokens that reach the new experts that the task was given, or "drift", the

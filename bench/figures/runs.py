@@ -1,4 +1,4 @@
-"""The spread of a metric over seeds and orders: a dot a run."""
+"""The spread of a metric over seeds and orders: a dot per run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ORDERS = "osD^vP*X"
 
 
 def spread(results: DataFrame, ax: Axes, *, metric: str = "acc") -> Axes:
-    """Draws a row a method: a dot a run, its marker by order, and a line at the mean of each order."""
+    """Draws a row per method: a dot per run, its marker by order, and a line at the mean of each order."""
     runs = summary(results)
     markers = order_markers(runs)
     known = looks((method, "given") for method in runs["method"])

@@ -54,12 +54,12 @@ class Source:
 
     @cached_property
     def cells(self) -> DataFrame:
-        """The frame with a row a cell, of the sequence runs."""
+        """The frame with a row per cell, of the sequence runs."""
         return _sequence(frame([self.experiment], items=False))
 
     @cached_property
     def items(self) -> DataFrame:
-        """The frame with a row an item, of the sequence runs."""
+        """The frame with a row per item, of the sequence runs."""
         return _sequence(frame([self.experiment]))
 
     @property
@@ -91,7 +91,7 @@ def looks_of(results: DataFrame) -> dict[str, Look]:
 
 
 def over_runs(values: Any) -> tuple[float | None, float | None]:
-    """Mean and standard deviation of a column of a frame, a row a run, as tables have them; None where one lacks."""
+    """Mean and standard deviation of a column of a frame, a row per run, as tables have them; None where one lacks."""
     return metrics.mean_and_sd(None if value != value else float(value) for value in values)
 
 

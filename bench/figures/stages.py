@@ -1,4 +1,4 @@
-"""Accuracy on a task over the stages, one line a method."""
+"""Accuracy on a task over the stages, one line per method."""
 
 from __future__ import annotations
 

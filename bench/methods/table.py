@@ -62,7 +62,9 @@ def _only_class(module: ModuleType) -> type[Method]:
         raise ValueError("holds no subclass of Method.")
     if len(found) > 1:
         names = ", ".join(each.__name__ for each in found)
-        raise ValueError(f"holds {len(found)} methods ({names}): one a file; helper classes begin with '_'.")
+        raise ValueError(
+            f"holds {len(found)} methods ({names}): one per file; helper classes begin with '_'."
+        )
     return found[0]
 
 

@@ -1,4 +1,4 @@
-"""Settings of a method side by side: one row a variant, a column a setting in which the variants differ."""
+"""Settings of a method side by side: one row per variant, a column per setting in which the variants differ."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNKNOWN = "?: an early run, which did not record the setting."
 
 
 def ablation_tables(experiment: Experiment) -> list[Table]:
-    """One table a method that ran with several settings."""
+    """One table per method that ran with several settings."""
     families: dict[str, list[list[Result]]] = {}
     for (method, order), group in grouped(experiment.of("sequence")).items():
         if order == "given":

@@ -56,7 +56,7 @@ def audit_tables(experiment: Experiment) -> list[Table]:
 
 
 def audit_table(found: Audit) -> Table:
-    """One row a task, and below the table what the limits are."""
+    """One row per task, and below the table what the limits are."""
     passed = {finding.limit for task in found.tasks for finding in task.findings}
     probed = any(task.probe is not None for task in found.tasks)
     notes = [NOTE, PROBED] if probed else [NOTE]
@@ -114,7 +114,7 @@ def _row(task: TaskAudit, columns: Sequence[Column]) -> list[Value]:
 
 
 def as_json(found: Audit) -> dict[str, Any]:
-    """The audit for machines; a verdict a task, and the limits."""
+    """The audit for machines; a verdict per task, and the limits."""
     return {
         "sequence": found.sequence,
         "effect": found.effect,

@@ -308,7 +308,7 @@ def unfinished_mark(group: Sequence[Result]) -> str:
 
 
 def base_runs(experiment: Experiment) -> list[Result]:
-    """One run a seed with row 0, which is the same for all methods."""
+    """One run per seed with row 0, which is the same for all methods."""
     by_seed = {
         result.config.seed: result
         for result in reversed(experiment.results)

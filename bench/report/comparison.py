@@ -138,7 +138,7 @@ class Test:
 
     name: Value
     values: list[float]
-    """One difference a seed that the method and the baseline share."""
+    """One difference per seed that the method and the baseline share."""
     found: stats.Contrast | None
     """None where the items are not kept, or no seed is shared."""
     untouched: bool = False
@@ -146,7 +146,7 @@ class Test:
 
 
 class Measured:
-    """One metric of runs, measured once a run."""
+    """One metric of runs, measured once per run."""
 
     def __init__(self, reader: ItemReader, weigh: Weigh) -> None:
         self._weigh = weigh
@@ -191,7 +191,7 @@ def same_seeds(mine: Sequence[Result], theirs: Sequence[Result]) -> list[tuple[R
 
 
 def _tests(measured: Measured, groups: Groups, baseline: str) -> Iterator[Test]:
-    """One test a method and order, as far as the metric of both is known in every pair of runs."""
+    """One test per method and order, as far as the metric of both is known in every pair of runs."""
     for (method, order), group in groups.items():
         if method == baseline:
             continue

@@ -38,7 +38,7 @@ NOTE = (
 
 
 def costs_table(experiment: Experiment) -> Table:
-    """One row a method; what is not matched with the reference (without one, the first method) is marked."""
+    """One row per method; what is not matched with the reference (without one, the first method) is marked."""
     groups = grouped(experiment.of("sequence"))
     reference = reference_of(experiment)
     first = _row(groups[reference], None) if reference else []

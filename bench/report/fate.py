@@ -50,7 +50,7 @@ def fates(right: Array) -> Array:
 
 
 def item_fates(results: DataFrame) -> DataFrame:
-    """A row an item and stage of every sequence run: `fate`, with the columns that name run, task and item.
+    """A row per item and stage of every sequence run: `fate`, with the columns that name run, task and item.
 
     `results` is a frame with items (moextend.bench.frame). Items without a score of their own are left out.
     """
@@ -79,7 +79,7 @@ def item_fates(results: DataFrame) -> DataFrame:
 
 
 def fate_shares(results: DataFrame) -> DataFrame:
-    """A row a run, task and stage: per cent of the task's items that are kept, learned, regained, lost and wrong."""
+    """A row per run, task and stage: per cent of the task's items that are kept, learned, regained, lost and wrong."""
     import pandas as pd
 
     known = item_fates(results).dropna(subset="fate")

@@ -61,7 +61,7 @@ MAJORITY = "majority answer"
 
 
 def forgetting_table(experiment: Experiment) -> Table:
-    """One row a method, below the bounds that are known."""
+    """One row per method, below the bounds that are known."""
     groups = grouped(experiment.of("sequence"))
     joint = grouped(experiment.of("joint"))
     wanted = matched.reference_count(experiment)
@@ -235,7 +235,7 @@ def _count(experiment: Experiment) -> str:
     sequence = experiment.shared["sequence"]
     words = f"{len(sequence['stages'])} tasks, base {sequence['base']['model']}"
     limit = sequence.get("scoring", {}).get("limit")
-    return words + (f", {limit} items a task" if limit else "")
+    return words + (f", {limit} items per task" if limit else "")
 
 
 def _notes(experiment: Experiment, groups: Groups) -> list[str]:

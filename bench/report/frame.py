@@ -62,21 +62,21 @@ def frame(experiments: Sequence[Experiment], *, items: bool = True) -> DataFrame
     """The results of experiments; see COLUMNS.
 
     Args:
-        items: whether there is a row an item. Without, there is a row a cell, with its items' columns missing, and
+        items: whether there is a row per item. Without, there is a row per cell, with its items' columns missing, and
             no predictions are read. A cell whose predictions are not kept has such a row in both cases.
     """
     return _joined(list(_pieces(experiments, AnswerReader(), items=items)))
 
 
 def frames(experiments: Sequence[Experiment]) -> Iterator[DataFrame]:
-    """The rows of `frame`, a frame a run: for more items than the memory holds at once."""
+    """The rows of `frame`, a frame per run: for more items than the memory holds at once."""
     reader = AnswerReader(KEPT)
     for piece in _pieces(experiments, reader, items=True):
         yield _joined([piece])
 
 
 def cells(results: DataFrame) -> DataFrame:
-    """A row a cell of the matrix, without the columns of items."""
+    """A row per cell of the matrix, without the columns of items."""
     return results.drop_duplicates(list(CELL)).drop(columns=list(ITEM)).reset_index(drop=True)
 
 
@@ -90,7 +90,7 @@ def matrix(results: DataFrame) -> DataFrame:
 
 
 def summary(results: DataFrame) -> DataFrame:
-    """A row a run: the metrics of the forgetting table, unrounded; missing where a cell is not scored."""
+    """A row per run: the metrics of the forgetting table, unrounded; missing where a cell is not scored."""
     import pandas as pd
 
     names = ["sequence", "run", "method", "seed", "order", "mode"]

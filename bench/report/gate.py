@@ -46,7 +46,7 @@ class Check:
     items: int
     seeds: int
     values: list[float]
-    """One difference a seed, in points."""
+    """One difference per seed, in points."""
     found: stats.Contrast | None
     """None where nothing can have changed, or items are not kept."""
     unchanged: str
@@ -151,7 +151,7 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
 
 
 Cells = list[tuple[Result, int, Result, int, str]]
-"""Run, stage, reference run, its stage, task: one a seed."""
+"""Run, stage, reference run, its stage, task: one per seed."""
 
 
 def _cells(experiment: Experiment, baseline: str) -> Iterator[Cells]:

@@ -60,7 +60,7 @@ def _row(check: Check) -> list[Value]:
 
 
 def as_json(gates: Sequence[Gate]) -> list[dict[str, Any]]:
-    """The verdicts for machines: one record an experiment, one a cell in it."""
+    """The verdicts for machines: one record per experiment, one per cell in it."""
     return [
         {
             "sequence": found.experiment,

@@ -1,4 +1,4 @@
-"""The accuracy matrix of every run: a row a stage, a column a task."""
+"""The accuracy matrix of every run: a row per stage, a column per task."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def frame(
         runs: as `experiments` takes them.
         workspace: the folder that holds `runs/`.
         unfinished: whether runs that are not done are taken in.
-        items: without, there is a row a cell, and no predictions are read.
+        items: without, there is a row per cell, and no predictions are read.
     """
     found = _experiments(runs, workspace, unfinished)
     made = frames.frame(found, items=items)

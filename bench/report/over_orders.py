@@ -25,7 +25,7 @@ from moextend.bench.report.table import Table, named
 from moextend.errors import counted
 
 NOTE = (
-    "Mean over the orders that the method and the baseline share: one value a seed, of the seeds that ran in all of "
+    "Mean over the orders that the method and the baseline share: one value per seed, of the seeds that ran in all of "
     "them. The test is that of one order. It is about these orders; the spread over orders below says how far another "
     "order may be. Each metric is one family of tests over the methods here."
 )

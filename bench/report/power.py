@@ -229,7 +229,7 @@ def _items(groups: Groups, method: str) -> int:
 
 
 def _with_rows(first: Plan, wanted: Wanted, level: float, margin: float | None = None) -> Plan:
-    """The plan with a row a design; of a comparison with one seed only what its items can show."""
+    """The plan with a row per design; of a comparison with one seed only what its items can show."""
     pilot = first.pilot
     times = (wanted.items or first.items) / first.items
     if pilot.seeds == 1 and margin is None:

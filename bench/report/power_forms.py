@@ -170,7 +170,7 @@ def _design_notes(planned: Planned) -> list[str]:
 
 
 def as_json(planned: Sequence[Planned]) -> list[dict[str, Any]]:
-    """The plans for machines: one record an experiment; variances in squared points."""
+    """The plans for machines: one record per experiment; variances in squared points."""
     return [
         {
             "sequence": each.experiment.name,

@@ -78,7 +78,7 @@ def _table(experiments: Sequence[Experiment], reference: Reference) -> Table:
     for experiment in experiments:
         limit = experiment.shared["sequence"].get("scoring", {}).get("limit")
         if limit:
-            fewer = f"{experiment.name} was scored on {limit} items a task at most"
+            fewer = f"{experiment.name} was scored on {limit} items per task at most"
             notes.append(f"{fewer}, the published numbers on all.")
     notes += [
         f"{reference.columns[key].title} is refused for measured runs: {why}."

@@ -53,7 +53,7 @@ def _by_kind(group: Sequence[Result], task: str) -> dict[str, Value]:
 
 
 def readings_table(experiment: Experiment) -> Table | None:
-    """One row a method and image task; None where no cell has readings."""
+    """One row per method and image task; None where no cell has readings."""
     columns = [
         Column("method", "method", numeric=False),
         Column("task", "task", numeric=False),

@@ -28,7 +28,7 @@ Stages = Mapping[int, RoutingReport]
 
 
 def routing_tables(experiment: Experiment) -> list[Table]:
-    """One table a run whose routing was looked at; InputError if all that is known is damaged."""
+    """One table per run whose routing was looked at; InputError if all that is known is damaged."""
     shown, inferred, damaged = list[Table](), list[Table](), list[str]()
     for result in experiment.results:
         try:

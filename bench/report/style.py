@@ -49,7 +49,7 @@ class TableStyles(Spec):
     """The kinds of tables."""
 
     forgetting: TableStyle = TableStyle()
-    """The summary, one row a method."""
+    """The summary, one row per method."""
     tasks: TableStyle = TableStyle()
     """Final scores task by task (`--tasks`)."""
     text: TableStyle = TableStyle()

@@ -46,7 +46,7 @@ Score = Callable[[Result, str], float | None]
 
 
 def tasks_table(experiment: Experiment) -> Table:
-    """One row a method, a column a learned task, and their mean."""
+    """One row per method, a column per learned task, and their mean."""
     results = experiment.results
     tasks = next((each for each in results if each.config.order == "given"), results[0]).tasks
 
@@ -64,19 +64,19 @@ def tasks_table(experiment: Experiment) -> Table:
 
 
 def text_table(experiment: Experiment) -> Table | None:
-    """One row a method, a column a text task, their mean and its change; None where no text is scored."""
+    """One row per method, a column per text task, their mean and its change; None where no text is scored."""
     untouched = any(map(text_untouched, experiment.results))
     notes = [TEXT, *([media_of(experiment.results).by_construction] if untouched else [])]
     return _changed(experiment, "text", experiment.results[0].text, notes)
 
 
 def transfer_table(experiment: Experiment) -> Table | None:
-    """One row a method, a column a task that is only scored, their mean and its change; None without such tasks."""
+    """One row per method, a column per task that is only scored, their mean and its change; None without such tasks."""
     return _changed(experiment, "transfer", experiment.results[0].config.transfer, [TRANSFER])
 
 
 def _changed(experiment: Experiment, kind: Part, tasks: Sequence[str], notes: Sequence[str]) -> Table | None:
-    """One row a method, a column a task, their mean and its change."""
+    """One row per method, a column per task, their mean and its change."""
     if not tasks:
         return None
 
@@ -131,7 +131,7 @@ def _rows(experiment: Experiment, mode: str) -> list[Row]:
 
 
 def _base_rows(experiment: Experiment) -> list[Row]:
-    """The base's row: row 0 of one run a seed."""
+    """The base's row: row 0 of one run per seed."""
     runs = base_runs(experiment)
     return [(named(methods.named("base")), runs)] if runs else []
 

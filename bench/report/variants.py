@@ -95,7 +95,7 @@ def dial(experiment: Experiment, scored: Scored) -> dict[tuple[str, str, str], M
 
 
 def rewind_tables(experiment: Experiment) -> list[Table]:
-    """The dial of every method: a row a strength."""
+    """The dial of every method: a row per strength."""
     scored = Scored.of(experiment)
     found = dial(experiment, scored)
     if not found:
@@ -126,7 +126,7 @@ def _dial_row(mode: str, strength: float, runs: Sequence[Result]) -> list[Value]
 
 
 def subsets_tables(experiment: Experiment) -> list[Table]:
-    """The interference map of every method: a row for what is left out, a column a task."""
+    """The interference map of every method: a row for what is left out, a column per task."""
     scored, reader = Scored.of(experiment), ItemReader()
     made = [
         table

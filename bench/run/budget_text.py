@@ -23,7 +23,7 @@ def describe(found: Mapping[str, Any]) -> list[str]:
     again = f"gradient checkpointing {_on(found['gradient_checkpointing'])}"
     lines = [
         f"Estimated from shapes, not measured. Base: {_count(found['parameters'])} parameters, "
-        f"{_count(found['active_parameters'])} of them a token, in {found['base_dtype']}; "
+        f"{_count(found['active_parameters'])} of them per token, in {found['base_dtype']}; "
         f"bf16 {_on(found['bf16'])}, {again}.",
         f"Assumed: conversations of {found['tokens']} tokens, {found['labelled']} of them learned, "
         f"{found['rows']} at a time; answers of {found['scoring']['new']} tokens to prompts of "
@@ -36,7 +36,7 @@ def describe(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"Scoring of {', '.join(unknown)} is not included: the number of items is not known.")
     lines.append(
         f"On top: about {found['overhead_gb']:.0f} GB of a GPU for its context and kernels. Keys and values take "
-        f"{found['cache_mb_a_token']:.3g} MB a token in scoring, which is included."
+        f"{found['cache_mb_a_token']:.3g} MB per token in scoring, which is included."
     )
     return lines
 
@@ -50,8 +50,8 @@ def _run(slug: str, run: Mapping[str, Any]) -> list[str]:
     work = ", ".join(f"{key} {_size(value)}" for key, value in run["teraflop"].items() if value)
     stored = run["stages"][0]["stored_mb"] if run["stages"] else 0.0
     return [
-        f"  {slug}: trains {run['parameters']['trained']:,} parameters a stage; "
-        f"stores {_mega(stored)} a stage, {_mega(run['stored_mb'])} in all",
+        f"  {slug}: trains {run['parameters']['trained']:,} parameters per stage; "
+        f"stores {_mega(stored)} per stage, {_mega(run['stored_mb'])} in all",
         f"    memory: {'; '.join(memory)}",
         f"    operations: {_size(run['teraflop_in_all'])} ({work}); {_hours(run['hours'])}",
     ]

@@ -92,7 +92,7 @@ def collect(
 
 
 def lines(entries: Sequence[Entry], *, dry_run: bool) -> Iterator[str]:
-    """The list in words: one line a node, and one for all answers with the same fate, which are many and small."""
+    """The list in words: one line per node, and one for all answers with the same fate, which are many and small."""
     answers: dict[str, list[Entry]] = {}
     for entry in entries:
         fate = f"kept: {entry.kept}" if entry.kept else "removable" if dry_run else "removed"

@@ -22,7 +22,7 @@ By = Literal["params", "flops"]
 NEAR = 0.1
 """Maximum relative difference of two matched sizes."""
 
-WORDS = {"params": "trained parameters", "flops": "operations a token through what is trained"}
+WORDS = {"params": "trained parameters", "flops": "operations per token through what is trained"}
 
 
 @dataclass(frozen=True)

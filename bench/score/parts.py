@@ -1,6 +1,6 @@
 """The batches of predictions that are answered so far, in the file of predictions and in those of several processes.
 
-`NAME.part-R.jsonl` next to the file of predictions `NAME.jsonl` has the batches of process R, one a line. They are
+`NAME.part-R.jsonl` next to the file of predictions `NAME.jsonl` has the batches of process R, one per line. They are
 merged in the order of the batches. Any number of processes, also a single one, continues what others began.
 """
 

@@ -106,7 +106,7 @@ def source_of(name: str, workspace: Path) -> Source:
     return KNOWN.find(_stem(name), workspace).source
 
 
-@cache  # asked for once an item
+@cache  # asked for once per item
 def _plugged(name: str, workspace: Path | None, where: str | None) -> Scorer:
     stem = _stem(name)
     plugins = [each for each in KNOWN.names(workspace) if each not in KNOWN.own()]

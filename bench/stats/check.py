@@ -81,7 +81,7 @@ def _block(world: World, experiments: int, rng: Any) -> tuple[Array, Array]:
 
 
 def by_cluster(world: World, parts: Array, *, apart: bool = False) -> Array:
-    """[E, S, T, G] -> [E, S, clusters]: an image is one cluster over all tasks, or, `apart`, one a task."""
+    """[E, S, T, G] -> [E, S, clusters]: an image is one cluster over all tasks, or, `apart`, one per task."""
     shaped: Array = parts.sum(2) if world.shared and not apart else parts.reshape(*parts.shape[:2], -1)
     return shaped
 

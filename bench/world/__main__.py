@@ -138,7 +138,7 @@ def near(
 
 @app.command()
 def apart(
-    data: Annotated[list[str], typer.Argument(help="Data sets of the generated world, one a stage.")],
+    data: Annotated[list[str], typer.Argument(help="Data sets of the generated world, one per stage.")],
     count: Annotated[int, typer.Option(help="Inputs of each stage.")] = 500,
 ) -> None:
     """Measure which stage scope auto assigns the inputs of each stage to. Example: apart night-looking dim-looking."""

@@ -25,7 +25,7 @@ STEP = 4
 
 @dataclass(frozen=True)
 class SeriesRef(MediaRef):
-    """A column of numbers, one a line; the first line is its name."""
+    """A column of numbers, one per line; the first line is its name."""
 
     modality: ClassVar[str] = "series"
     noun: ClassVar[str] = "the time series"

@@ -136,7 +136,7 @@ def report(
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Print what was learned and what was forgotten: one row a method."""
+    """Print what was learned and what was forgotten: one row per method."""
     from moextend.bench.report.collect import collect, some
     from moextend.bench.report.comparison import with_baseline
     from moextend.bench.report.published import read_references

@@ -59,7 +59,7 @@ class Answering:
     working: float
     """Most bytes besides weights: activations, and keys and values of the prompts and answers."""
     cache_a_token: float
-    """Bytes of keys and values a token."""
+    """Bytes of keys and values per token."""
     a_token: float
     """Operations a token, attention included and the head left out."""
     a_call: float

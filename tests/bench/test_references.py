@@ -69,7 +69,7 @@ def test_every_format_says_which_rows_are_published(make_run: MakeRun, form: str
 def test_that_fewer_items_were_scored_is_reported(make_run: MakeRun, make_config: MakeConfig) -> None:
     short = dict(make_config().sequence, scoring={"limit": 40})
     table = shown([make_run("lora", rows=ROWS, protocol="mini", sequence=short)], reference())
-    assert "mini was scored on 40 items a task at most, the published numbers on all." in table.notes
+    assert "mini was scored on 40 items per task at most, the published numbers on all." in table.notes
 
 
 @pytest.mark.parametrize("protocol", [None, "mini-too"])

@@ -32,7 +32,7 @@ doc_to_target: "{{choices.label.index(answerKey)}}"
 doc_to_choice: "{{choices.text}}"
 metric_list: [{metric: acc}]
 """
-"""lm-eval's arc_easy in a folder of its own, which spares the index of lm-eval's tasks: 7 seconds a process."""
+"""lm-eval's arc_easy in a folder of its own, which spares the index of lm-eval's tasks: 7 seconds per process."""
 
 
 @dataclass(frozen=True)

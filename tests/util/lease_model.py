@@ -144,7 +144,7 @@ class Contender:
 
     def __init__(self, world: World, number: int) -> None:
         self.world, self.number, self.draw = world, number, world.draw
-        self.host = f"host{number // 2}"  # two processes a host
+        self.host = f"host{number // 2}"  # two processes per host
         self.offset, self.rate = self.draw.uniform(-1e6, 1e6), self.draw.uniform(0.99, 1.01)
         self.files: list[Inode] = []
         self.turn, self.done, self.killed = threading.Semaphore(0), False, False

@@ -211,7 +211,7 @@ def _media(result: Result, task: str, made: Lifelines, workspace: Path | None, b
 def _methods(
     experiment: Experiment, runs: Sequence[Result], style: Styling, places: Mapping[str, int]
 ) -> list[dict[str, Any]]:
-    """One record a method, order and mode, with its mean matrix."""
+    """One record per method, order and mode, with its mean matrix."""
     numbers = {result.run.folder: number for number, result in enumerate(runs)}
     known = looks((result.config.method, result.config.order) for result in runs)
     found = []

@@ -26,7 +26,7 @@ class Flip:
 
 
 def flips(run: int, right: Array, fate: Array, *, unknown: int) -> list[Flip]:
-    """One record a stage at which items were scored before and after.
+    """One record per stage at which items were scored before and after.
 
     Args:
         right: [stages + 1, items], see fate.fates.

@@ -11,7 +11,7 @@ from moextend.errors import visible
 
 
 def routes(results: Sequence[Result], shown: Callable[[str], str]) -> list[dict[str, Any]]:
-    """One record a run whose routing is known and not damaged; `run` is its number, `shown` makes names of tasks."""
+    """One record per run whose routing is known and not damaged; `run` is its number, `shown` makes names of tasks."""
     found = []
     for number, result in enumerate(results):
         try:

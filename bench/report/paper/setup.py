@@ -226,7 +226,7 @@ class _Writer:
             if tasks
         ]
         words = "After every stage all tasks are scored, with greedy decoding"
-        words += f" and at most {limit:,} items a task" if limit else ""
+        words += f" and at most {limit:,} items per task" if limit else ""
         if self.transfer:
             verb = "is" if len(self.transfer) == 1 else "are"
             words += f"; {listed(map(self.task, self.transfer))} {verb} scored and not learned"
@@ -325,7 +325,7 @@ def _words(settings: dict[str, Any]) -> list[str]:
 def _facts(group: Sequence[Result], settings: dict[str, Any]) -> list[str]:
     """Settings, trained parameters and task id of a method."""
     trained = trained_parameters(group)
-    known = [f"{trained.text} trained parameters a stage"] if trained.number else []
+    known = [f"{trained.text} trained parameters per stage"] if trained.number else []
     return [*_words(settings), *known, f"task id {escape(group[0].facts.task_identity or 'not recorded')}"]
 
 

@@ -1,4 +1,4 @@
-"""Run folders -> one row a run: state, stage, current step, losses. Files are read again only if they changed."""
+"""Run folders -> one row per run: state, stage, current step, losses. Files are read again only if they changed."""
 
 from __future__ import annotations
 

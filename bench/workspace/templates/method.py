@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 # OneAdapter trains one LoRA adapter on, stage after stage. Other bases: TrainedWeights trains the model's own weights
-# (`mark` says which), AdapterPerTask makes a new adapter a stage, Method leaves everything to you.
+# (`mark` says which), AdapterPerTask makes a new adapter per stage, Method leaves everything to you.
 class NewMethod(OneAdapter):
     """LoRA whose weights are kept small."""  # `moextend bench list` shows this line
 

@@ -21,7 +21,7 @@ class AddedLoss:
         raise NotImplementedError
 
     def __call__(self, batch: Any, out: Any) -> torch.Tensor:
-        """Sum of both losses; called once a step."""
+        """Sum of both losses; called once per step."""
         own = self.own(batch, out)
         return own + self.other(batch, out) if self.other else own
 

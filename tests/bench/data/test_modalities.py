@@ -26,7 +26,7 @@ WHERE = {"word": r"(?P<first>[a-z])[a-z]*", "loud": "true"}
 
 @dataclass(frozen=True)
 class CurveRef(MediaRef):
-    """Numbers, one a line."""
+    """Numbers, one per line."""
 
     modality: ClassVar[str] = "curve"
     noun: ClassVar[str] = "the curve"

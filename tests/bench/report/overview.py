@@ -66,7 +66,7 @@ def filled(page: str) -> str:
 
 
 def table(column: str) -> str:
-    """One row a method, one column a sequence."""
+    """One row per method, one column per sequence."""
     found = {name: _column(name, column) for name in SEQUENCES}
     heads = [f"[{name}]({page})" for name, page in SEQUENCES.items()]
     lines = [["method", *heads], [":---", *["---:"] * len(heads)]]

@@ -46,7 +46,7 @@ def test_what_is_kept_learned_and_regained_is_the_accuracy(tmp_path: Path) -> No
     (experiment,) = collect(find_runs(tmp_path))
     results = frame([experiment])
     shares = fate_shares(results)
-    assert len(shares) == 3 * 4, "a row a stage and task, text among them"
+    assert len(shares) == 3 * 4, "a row per stage and task, text among them"
     assert shares[list(FATES)].sum(axis=1).to_numpy() == pytest.approx(100)
     values = results.drop_duplicates(["stage", "task"]).set_index(["stage", "task"])["value"].to_dict()
     right = shares[["kept", "learned", "regained"]].sum(axis=1)

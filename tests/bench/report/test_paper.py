@@ -81,7 +81,7 @@ def test_the_setup_is_that_of_the_runs(make: MakePaper, tmp_path: Path) -> None:
     shown = (tmp_path / "out" / "setup.tex").read_text().replace(r"\allowbreak{}", "")
     for words in (
         r"The base is \texttt{tiny} (weights in float32)", r"\texttt{task1} (60 test items)", "4 steps, batches of 2",
-        "AdamW with learning rate 0.1", "seeds 0, 1 and 2", "rank 0", "15,000 trained parameters a stage",
+        "AdamW with learning rate 0.1", "seeds 0, 1 and 2", "rank 0", "15,000 trained parameters per stage",
         r"Trained parameters: \texttt{lora}", r"Given the task of every input: \texttt{moextend:scope=own}",
         r"\texttt{exact@1} for", "Python 3.", "torch ", "CPU cores", "greedy decoding", r"\texttt{mine:k\_x=50\%\&\#}",
         r"\cite{zhong2024moextend}, 2 variants",

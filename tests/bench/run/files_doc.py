@@ -53,7 +53,7 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | file | holds |
 | :-- | :-- |
 | `config.json` | what the run is, where its files lie, what it was made with |
-| `scores.jsonl` | one line a cell of the matrix; the last line of a cell counts |
+| `scores.jsonl` | one line per cell of the matrix; the last line of a cell counts |
 | `variants.jsonl` | scores of the last model with what it learned scaled or left out; see [rewind.md](rewind.md) |
 | `parity.jsonl` | one line a parity check of a server that scored cells; see [scoring-backends](scoring-backends.md) |
 | `facts.json` | what became known while running |
@@ -61,7 +61,7 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | `stages/<t>-<task>/` | what stage t learned: `extension.safetensors`, its card `extension.json`, files of the method |
 | `stages/<t>-<task>/cost.json` | what the stage took |
 | `stages/<t>-<task>/routing.json` | which experts the learned tasks reach after it |
-| `predictions/<weights>/` | answers, one line an item, and what a scorer makes of each (`*.scores2.jsonl`) |
+| `predictions/<weights>/` | answers, one line per item, and what a scorer makes of each (`*.scores2.jsonl`) |
 | `items.json` | in a run from a pack without predictions: the score of each item |
 | `.lease-<n>` | the process that works on the run now; see [reliability](reliability.md#several-hosts) |
 | `.lock`, `owner.json` | the same for releases without leases |

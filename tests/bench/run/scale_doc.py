@@ -103,7 +103,8 @@ is included.
   many times as it has devices.
 - **Scoring** computes on a whole model in each process. A model that does not fit a device cannot be scored
   there: `device_map` over several devices is refused ([supported set-ups](gpu.md#what-is-supported)).
-- A number is GB a device. **no** marks what exceeds nine tenths of it, less {overhead:.0f} GB for the runtime.
+- Numbers in the tables of set-ups are GB per device. **no** marks a number above nine tenths of the
+  device's memory, minus {overhead:.0f} GB for the runtime.
 
 Full fine-tuning has no frozen weights, so FSDP2 shards nothing of it. LoRA on stacked experts (`experts: true`,
 the default) adds a dense matrix to each stack in every pass, which is the size of the stack. `lora-per-task`,
@@ -184,9 +185,9 @@ def section(model: str) -> str:
     lines = [
         f"## {model}",
         "",
-        f"{size.total:,} parameters, {size.active:,} of them a token; {weights:,.1f} GB in bfloat16.",
+        f"{size.total:,} parameters, {size.active:,} of them per token; {weights:,.1f} GB in bfloat16.",
         "",
-        "| method | trains | stores a stage | PFLOP a stage | trained copies, teacher |",
+        "| method | trains | stores per stage | PFLOP per stage | trained copies, teacher |",
         "| --- | ---: | ---: | ---: | --- |",
     ]
     for text, each in found.items():
@@ -199,7 +200,7 @@ def section(model: str) -> str:
     heads = " | ".join(f"`{text}`" for text in SHOWN)
     lines += [
         "",
-        f"| set-up | {heads} | scoring | host memory a node | hours a stage (`{SHOWN[-1]}`) |",
+        f"| set-up | {heads} | scoring | host memory per node | hours per stage (`{SHOWN[-1]}`) |",
         f"| --- | {'---: | ' * (len(SHOWN) + 3)}",
     ]
     for setup in SETUPS:

@@ -55,7 +55,7 @@ def test_status_while_running(tmp_path: Path) -> None:
 def test_time_left_is_unknown_until_every_phase_to_come_was_measured(tmp_path: Path, clock: Clock) -> None:
     with Progress(tmp_path, PLAN) as run:
         run.begin(PLAN[0])
-        clock.now += 20  # 2 seconds an item
+        clock.now += 20  # 2 seconds per item
         run.advance(10)
         run.finish(PLAN[0])
         assert run.status().left is None
