@@ -27,7 +27,7 @@ EXECUTOR = "MOEXTEND_EXECUTOR"
 
 
 class Cancel(Record):
-    """`cancel.json`: a request to stop the run in order. The next start of the run removes it."""
+    """`cancel.json`: a request to stop the run cleanly. The next start of the run removes it."""
 
     at: float
     """Time of the request, in seconds since 1970."""
