@@ -93,15 +93,21 @@ def load(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if torch.device(device).type == "cpu":
-        if lm.dtype == torch.bfloat16:
-            cpu.multiply_in_float32()
-        # The grouped kernels of CPU builds busy-wait for each other, which slows other processes down.
-        lm.set_experts_implementation("eager")
+        use_cpu_kernels(lm)
     named = {"image": vision, "audio": audio, **(encoders or {})}
     made = {name: make_encoder(name, each, resize) for name, each in named.items() if each}
     loaded = MultimodalLM(lm, tokenizer, encoders=made).to(device)
     loaded.chat = chat_of(tokenizer, chat)
     return loaded
+
+
+def use_cpu_kernels(lm: Any, *, experts: bool = True) -> None:
+    """Chooses how a language model on the CPU computes products in bfloat16, and, with `experts`, its experts."""
+    if lm.dtype == torch.bfloat16:
+        cpu.multiply_in_float32()
+    if experts:
+        # The grouped kernels of CPU builds busy-wait for each other, which slows other processes down.
+        lm.set_experts_implementation("eager")
 
 
 def load_lm(model: str, *, revision: str | None = None, **options: Any) -> Any:

@@ -17,8 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeli
 import moextend
 from moextend import MultimodalLM
 from moextend.errors import InputError
+from moextend.export.auto import MoextendForCausalLM
 from moextend.export.auto_config import MoextendConfig
 from moextend.moe.recipe import Mode
+from moextend.util import cpu
 from tests.toys import toy_lm, toy_tokenizer
 
 ACT = (
@@ -78,6 +80,21 @@ def test_auto_classes_load_it_bit_for_bit(
     again = moextend.load_model(tmp_path / "out", active="all")
     assert torch.equal(logits(again.lm, ids), expected)
     assert [each.name for each in moextend.extensions(again)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("given", [{}, {"experts_implementation": "batched_mm"}])
+def test_it_computes_on_a_cpu_as_load_does(
+    given: dict[str, Any], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = moextend.load(str(base))
+    changed(model, "a", "exact")
+    moextend.save_model(model, tmp_path / "out", base=str(base))
+    asked: list[bool] = []
+    monkeypatch.setattr(cpu, "multiply_in_float32", lambda: asked.append(True))
+    for dtype in ("float32", "bfloat16"):
+        lm = MoextendForCausalLM.from_pretrained(str(tmp_path / "out"), dtype=dtype, **given)
+        assert lm.config._experts_implementation == given.get("experts_implementation", "eager")
+    assert asked == [True], "for bfloat16"
 
 
 @pytest.mark.parametrize(
