@@ -47,7 +47,8 @@ def multiply_in_float32() -> None:
     also add in float32 and round the sum, so results differ as they do between any two CPUs: by the order of sums.
     Another call does nothing.
 
-    Products of other dtypes are torch's own, 4 to 10 µs slower, and other Python threads wait for them. Products with
+    Small products and those of other dtypes are torch's own, but start 4 to 6 µs later (a linear layer 10 µs; 15 where
+    a gradient is recorded), and other Python threads wait for them. Products with
     `out`, in place or in compiled code stay slow in bfloat16. A product needs memory for its matrices in float32. As
     products in float32, those of a forked process wait forever if its parent multiplied with several threads: start
     processes with `spawn`.
@@ -76,21 +77,20 @@ def _in_float32(name: str) -> Callable[..., Any]:
     into = None if name == "_grouped_mm" else getattr(torch, name)
 
     def product(keys: Any, *args: Any, **options: Any) -> Any:
-        matrices, more = args[:count], args[count:]
-        if any(each.dtype is not bfloat16 for each in matrices) or not _large(*matrices[-2:]):
-            return own(keys, *args, **options)
-        if into is None and (options or len(more) > 1 or not all(map(_aligned, matrices))):
-            return own(keys, *args, **options)
         with torch._C.DisableTorchFunction():  # modes and subclasses have seen the product itself
-            if into is None:
-                return own(keys, *(each.float() for each in matrices), *more).bfloat16()
-            if name == "mm" and _divisible(*matrices):
-                return _in_pieces(*matrices)
-            return _rounded(into, *(each.float() for each in matrices), *more, **options)
+            matrices, more = args[:count], args[count:]
+            if any(each.dtype is not bfloat16 for each in matrices) or not _large(*matrices[-2:]):
+                return own(keys, *args, **options)
+            if into is not None:
+                if name == "mm" and _divisible(*matrices):
+                    return _in_pieces(*matrices)
+                return _rounded(into, *(each.float() for each in matrices), *more, **options)
+            if options or len(more) > 1 or not all(map(_aligned, matrices)):
+                return own(keys, *args, **options)
+            return own(keys, *(each.float() for each in matrices), *more).bfloat16()
 
-    # Where a graph breaks, torch.compile would compile the kernel itself.
-    uncompiled: Callable[..., Any] = torch.compiler.disable(product)
-    return uncompiled
+    _never_compiled(product)
+    return product
 
 
 def _rounded(product: Callable[..., Tensor], *args: Any, **options: Any) -> Tensor:
@@ -112,6 +112,17 @@ def _in_pieces(left: Tensor, right: Tensor) -> Tensor:
     wide, columns = left.float(), max(COLUMNS, PIECE // right.shape[0])
     pieces = right.split(columns, dim=1)
     return torch.cat([_rounded(torch.mm, wide, piece.float()) for piece in pieces], dim=1)
+
+
+def _never_compiled(function: Callable[..., Any]) -> None:
+    """torch.compile, which sees a kernel in Python where a graph breaks, runs it as it is.
+
+    torch.compiler.disable would take time in every product, and an interrupt in its switch ends as a SystemError.
+    """
+    from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
+
+    skipped = _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP)
+    set_code_exec_strategy(function.__code__, skipped)
 
 
 def _large(left: Tensor, right: Tensor) -> bool:

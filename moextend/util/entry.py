@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import signal
@@ -10,7 +11,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from moextend.errors import InputError, MoextendError, visible
 from moextend.util.foreign import debugging, explained
@@ -32,10 +33,31 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         signal.signal(signal.SIGTERM, _terminated)
     try:
         with _hooks(name):
-            sys.exit(_code(app, name))
+            sys.exit(_code(_asked(app, sys.argv[1:]), name))
     finally:
         if own:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _asked(app: typer.Typer, words: list[str]) -> typer.Typer:
+    """The command line without commands that these words do not need: typer reads the options of all that it holds.
+
+    Needed are the command that the words begin with, or else the names beside it, for the help or an error.
+    """
+    found = copy.copy(app)
+    found.registered_groups = [copy.copy(each) for each in app.registered_groups]
+    for group in found.registered_groups:
+        inner = cast("typer.Typer", group.typer_instance)
+        if group.name not in words:
+            group.typer_instance = copy.copy(inner)
+            group.typer_instance.registered_commands = []
+        elif group.name == words[0]:
+            group.typer_instance = _asked(inner, words[1:])
+    commands, groups = found.registered_commands, found.registered_groups
+    if words and any(each.name == words[0] for each in (*commands, *groups)):
+        found.registered_commands = [each for each in commands if each.name == words[0]]
+        found.registered_groups = [each for each in groups if each.name == words[0]]
+    return found
 
 
 def _terminated(*_: object) -> NoReturn:

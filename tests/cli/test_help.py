@@ -33,6 +33,17 @@ def test_help_has_a_sentence_an_example_and_a_word_on_every_option(cli: Cli, nam
                 assert option in found.out
 
 
+def test_an_error_names_what_was_meant(cli: Cli) -> None:
+    for words, meant in (
+        (("bnch", "list"), "moextend: No such command 'bnch'. Did you mean 'bench'?"),
+        (("bench", "lst"), "moextend bench: No such command 'lst'. Did you mean 'list'?"),
+        (("--", "bench", "list", "--lst"), "moextend bench list: No such option: --lst."),
+    ):
+        found = cli(*words)
+        assert found.code == 2
+        assert meant in found.err
+
+
 def test_help_is_quick_and_does_not_import_the_heavy_ones() -> None:
     code = (
         "import sys; sys.argv = ['moextend', 'bench', 'run', '--help']\n"
