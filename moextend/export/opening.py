@@ -32,6 +32,8 @@ def open_lm(folder: str | Path, config: MoextendConfig | None, options: Mapping[
     check(config, place)
     for key in ("adapter_kwargs", "subfolder", "gguf_file", "code_revision", "use_safetensors"):
         given.pop(key, None)
+    for key in ("attn_implementation", "experts_implementation"):  # the Auto classes leave them in the config
+        given[key] = given.get(key) or getattr(config, f"_{key}")
     info = given.pop("output_loading_info", False)
     active = given.pop("active", None)
     asked = [given.pop(key, None) for key in ("dtype", "torch_dtype")]
@@ -42,7 +44,7 @@ def open_lm(folder: str | Path, config: MoextendConfig | None, options: Mapping[
         **{key: value for key, value in given.items() if value is not None},
     )  # fmt: skip
     if lm.device.type == "cpu":
-        loading.use_cpu_kernels(lm, experts="experts_implementation" not in given)
+        loading.use_cpu_kernels(lm, experts=given["experts_implementation"] is None)
     with bare(lm) as model:
         _extend(model, config, place, allow_dtype=dtype != config.base_dtype, lm_only=True)
         activate(model, config.computing() if active is None else active)

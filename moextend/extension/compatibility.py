@@ -42,12 +42,16 @@ def check_base(
     if lm == own:
         _refuse_modality(card, differing[0], needed[differing[0]], has.get(differing[0]), folder)
     made = f"{card.base}, {card.base_dtype}" if card.base_dtype else card.base
+    hint = "Load the base that it was trained on, with the same encoder" + (
+        "." if card.base_dtype else " and dtype."
+    )
+    if model.base_dtype == "float16" and card.base_dtype not in ("", "float16"):
+        hint += f" If it is that base, use dtype='{card.base_dtype}': float16 rounds its numbers, or cannot hold them."
     raise InputError(
         f"extension '{card.name}' belongs to another base ({made}; this one is {model.base_fingerprint()}, "
         f"{model.base_dtype}).",
         where=str(folder),
-        hint="Load the base that it was trained on, with the same encoder"
-        + ("." if card.base_dtype else " and dtype."),
+        hint=hint,
     )
 
 

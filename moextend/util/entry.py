@@ -53,10 +53,10 @@ def _asked(app: typer.Typer, words: list[str]) -> typer.Typer:
             group.typer_instance.registered_commands = []
         elif group.name == words[0]:
             group.typer_instance = _asked(inner, words[1:])
-    commands, groups = found.registered_commands, found.registered_groups
-    if words and any(each.name == words[0] for each in (*commands, *groups)):
-        found.registered_commands = [each for each in commands if each.name == words[0]]
-        found.registered_groups = [each for each in groups if each.name == words[0]]
+    commands = [each for each in found.registered_commands if each.name in words[:1]]
+    groups = [each for each in found.registered_groups if each.name in words[:1]]
+    if commands or groups:
+        found.registered_commands, found.registered_groups = commands, groups
     return found
 
 

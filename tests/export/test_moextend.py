@@ -82,9 +82,12 @@ def test_auto_classes_load_it_bit_for_bit(
     assert [each.name for each in moextend.extensions(again)] == ["a", "b"]
 
 
-@pytest.mark.parametrize("given", [{}, {"experts_implementation": "batched_mm"}])
+@pytest.mark.parametrize(
+    "given", [{}, {"experts_implementation": "batched_mm", "attn_implementation": "eager"}]
+)
+@pytest.mark.parametrize("auto", [AutoModelForCausalLM, MoextendForCausalLM])
 def test_it_computes_on_a_cpu_as_load_does(
-    given: dict[str, Any], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    auto: Any, given: dict[str, Any], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = moextend.load(str(base))
     changed(model, "a", "exact")
@@ -92,8 +95,9 @@ def test_it_computes_on_a_cpu_as_load_does(
     asked: list[bool] = []
     monkeypatch.setattr(cpu, "multiply_in_float32", lambda: asked.append(True))
     for dtype in ("float32", "bfloat16"):
-        lm = MoextendForCausalLM.from_pretrained(str(tmp_path / "out"), dtype=dtype, **given)
+        lm = auto.from_pretrained(str(tmp_path / "out"), dtype=dtype, **given)
         assert lm.config._experts_implementation == given.get("experts_implementation", "eager")
+        assert lm.config._attn_implementation == given.get("attn_implementation", "sdpa")
     assert asked == [True], "for bfloat16"
 
 

@@ -265,6 +265,8 @@ def test_the_base_in_another_dtype_is_named_and_accepted_on_request(encoder: boo
         InputError, match=r"belongs to another base \(.*, float32; this one is .*, bfloat16\)"
     ):
         load_extension(another, tmp_path, allow_dtype=True)
+    with pytest.raises(InputError, match="use dtype='float32': float16 rounds its numbers"):
+        load_extension(in_dtype(torch.float16, encoder), tmp_path, allow_dtype=True)
 
 
 def test_another_encoder_is_not_taken_for_another_dtype(tmp_path: Path) -> None:
