@@ -9,9 +9,10 @@ from pydantic import Field
 
 from moextend.util.spec import Spec
 
-Source = Literal["validation items", "published", "default", "test items"]
+Source = Literal["validation items", "published", "default", "nothing", "test items"]
 """validation items: chosen on training items that were held out. published: values of a paper. default: nothing was
-chosen for this sequence. test items: chosen on items that are scored, which favours methods with more choices."""
+chosen for this sequence. nothing: set by hand for this sequence, without a search. test items: chosen on items that are
+scored, which favours methods with more choices."""
 FORMER = {"scored items": "test items", "other items": "validation items"}
 """Words of early versions -> source."""
 VALIDATION: Source = "validation items"

@@ -13,7 +13,7 @@ from moextend.bench.tuned import NO_SETTINGS, VALIDATION
 ON_TEST = "‡"
 """Stands behind a method whose settings were chosen on test items."""
 NOT_STATED = "not stated"
-_RANK = ["test items", NOT_STATED, "default", "published", VALIDATION, NO_SETTINGS]
+_RANK = ["test items", NOT_STATED, "nothing", "default", "published", VALIDATION, NO_SETTINGS]
 """Sources, the least favourable first."""
 
 
@@ -76,6 +76,8 @@ def _worded(source: str) -> str:
     """A source as a note names it."""
     if source == "test items":
         return f"{ON_TEST} tuned on {source}"
+    if source == "nothing":
+        return "not tuned"
     return f"tuned on {source}" if source.startswith(VALIDATION) else source
 
 

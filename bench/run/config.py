@@ -163,7 +163,7 @@ class ConfigFile(Record):
     """Published protocol of the sequence. null: none."""
     tuned_on: str | None = None
     """Source of the method's settings: validation items, the same of another sequence ("validation items of tiny"),
-    published, default, test items, or no settings. null: not stated."""
+    published, default, nothing, test items, or no settings. null: not stated."""
     oracle: bool = False
     """Whether learned tasks are also scored at the end with only their own extension active."""
     deterministic: bool = False

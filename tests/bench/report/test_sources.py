@@ -20,14 +20,15 @@ from tests.bench.conftest import MakeRun
 SOURCES = {
     "lora": "test items",
     "ewc": "validation items",
+    "o-lora": "nothing",
     "lwf": "default",
     "replay": None,
     "full-ft": "validation items of tiny",
     "zero-shot": "test items",
 }
 NOTE = (
-    "Settings: ‡ tuned on test items: lora; not stated: replay; default: lwf; "
-    "tuned on validation items of tiny: full-ft; tuned on validation items: ewc."
+    "Settings: ‡ tuned on test items: lora; not stated: replay; not tuned: o-lora; "
+    "default: lwf; tuned on validation items of tiny: full-ft; tuned on validation items: ewc."
 )
 
 
