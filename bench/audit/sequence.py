@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EFFECT = 5.0
 """Points that one task should be able to show."""
 LIMIT = 50_000
-"""Most items of a split that are read."""
+"""Maximum number of items read per split."""
 
 
 @dataclass(frozen=True)

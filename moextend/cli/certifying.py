@@ -63,18 +63,20 @@ def certify(
     ] = None,
     items: Annotated[
         int,
-        typer.Option(min=2, max=100_000, help="Number of texts, and of inputs of every other set at most."),
+        typer.Option(
+            min=2, max=100_000, help="Number of texts, and maximum number of inputs of each other set."
+        ),
     ] = 64,
     scope: Annotated[
         str | None,
         typer.Option(
-            help="Use to certify: own (task given), auto (inferred), all. Default: that of its training."
+            help="Scope to certify: own (task given), auto (task inferred) or all. Default: that of the training."
         ),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
-            help="Data of its task, to make inputs that are near it. Forms and columns as in 'extend'."
+            help="Data of its task, from which similar inputs are generated. Formats and columns as in 'extend'."
         ),
     ] = None,
     columns: Columns = None,
@@ -82,14 +84,16 @@ def certify(
     template: Template = None,
     near: Annotated[
         list[str] | None,
-        typer.Option(help="Data of similar tasks, which it must not act on; repeatable."),
+        typer.Option(help="Data of similar tasks, on which the extension must have no effect; repeatable."),
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(help="Texts that the base answers, besides generated ones; repeatable."),
+        typer.Option(
+            help="File of texts that the base should answer, in addition to generated ones; repeatable."
+        ),
     ] = None,
     run: Annotated[
-        str | None, typer.Option(help="Run of the benchmark that made it, for its row of forgetting.")
+        str | None, typer.Option(help="Benchmark run that trained the extension, for its row of forgetting.")
     ] = None,
     others: Loaded = None,
     vision: Vision = None,
@@ -112,9 +116,9 @@ def certify(
     runs: options.Runs = None,
     as_json: options.Json = False,
 ) -> None:
-    """Prove what an extension leaves as it was: base tensors, text, unloading; writes certificate.json and .md.
+    """Prove what an extension leaves unchanged: base tensors, answers to text, and the base after unloading.
 
-    Exit code 1: a claim failed, and the certificate has the counterexample.
+    Writes certificate.json and certificate.md. Exit code 1: a claim failed, and the certificate has the counterexample.
     """
     if check is not None:
         _check(check, extension, as_json)

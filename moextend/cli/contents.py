@@ -41,17 +41,19 @@ def add_task(
     data: Annotated[
         str | None,
         typer.Option(
-            help="A file, a folder, a hub id; for text an lm-eval task. Default: the package's next."
+            help="A file, a folder, a hub id; for text an lm-eval task. Default: the package's next task of the kind."
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the new task. Default: that of the data.")] = None,
     columns: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=COLUMN", help="e.g. image=photo,question=q,answer=label; else guessed."),
+        typer.Option(
+            metavar="KEY=COLUMN", help="e.g. image=photo,question=q,answer=label. Default: guessed."
+        ),
     ] = None,
     scorer: Annotated[str | None, typer.Option(help="e.g. exact@1. Default: guessed.")] = None,
     prompt: Annotated[
-        str | None, typer.Option(help='What the model is asked, e.g. "<image> {question}". Default: guessed.')
+        str | None, typer.Option(help='The prompt, e.g. "<image> {question}". Default: guessed.')
     ] = None,
     base: Base = None,
     vision: Vision = None,
@@ -72,12 +74,12 @@ def add_task(
         typer.Option(
             "--sequence",
             "-s",
-            help="The sequence to change; made if it is new. Default: the workspace's own.",
+            help="The sequence to change; created if it does not exist. Default: the workspace's own.",
         ),
     ] = None,
     workspace: options.Workspace = Path(),
 ) -> None:
-    """Append a task to the sequence; its data is opened and one example scored before anything is written."""
+    """Append a task to the sequence, after opening its data and scoring one example."""
     from moextend.bench.workspace import edit, new_sequence, new_task
     from moextend.data.modalities import modality_types
 
@@ -142,9 +144,9 @@ def remove_task(task: Task, sequence: Sequence = None, workspace: options.Worksp
 
 
 def list_all(workspace: options.Workspace = Path(), as_json: options.Json = False) -> None:
-    """List sequences, tasks, published numbers, methods and scorers, with where each comes from.
+    """List sequences, tasks, published numbers, methods and scorers, with the origin of each.
 
-    Files in methods/ and scorers/ of the workspace are Python code, which is run.
+    Python files in methods/ and scorers/ of the workspace are run.
     """
     from moextend.bench.workspace import catalogue
 
@@ -169,7 +171,7 @@ def show(
 ) -> None:
     """Show a task or a sequence: content, origin and licence.
 
-    Unknown tasks, methods and settings of a sequence are named below it; the exit code is then 2.
+    Unknown tasks, methods and settings of a sequence are listed below it; the exit code is then 2.
     """
     from moextend.bench.workspace import catalogue
 
@@ -183,7 +185,9 @@ def show(
 
 def new(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="method, scorer or sequence.")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, which is that of the file.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the method, scorer or sequence, and of its file.")
+    ],
     base: Base = None,
     vision: Vision = None,
     audio: Audio = None,

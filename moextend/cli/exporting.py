@@ -45,12 +45,14 @@ def export(
     projector: Projector = None,
     task: Annotated[
         str | None,
-        typer.Option(help="Of a run with parts per task: for which task. Default: the stage's own."),
+        typer.Option(
+            help="Task to export, if the run has separate parameters per task. Default: the task of the stage."
+        ),
     ] = None,
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="Number type of the weights; bfloat16 rounds new ones. Default: that of the training."
+            help="Number type of the weights; bfloat16 rounds those of new experts. Default: that of the training."
         ),
     ] = None,
     max_shard_size: Annotated[str, typer.Option(help="Largest file of a stock checkpoint.")] = "5GB",
@@ -60,8 +62,8 @@ def export(
     active: Annotated[
         list[str] | None,
         typer.Option(
-            help="--as moextend: extension that computes after loading; repeatable, or none. Default: all, or those "
-            "of the task."
+            help="--as moextend: extension that is active after loading; repeatable, or none. Default: "
+            "all, or those of the task."
         ),
     ] = None,
     dry_run: Annotated[
@@ -71,9 +73,9 @@ def export(
     runs: options.Runs = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write an extended model for another program: plain transformers, transformers with moextend, or peft.
+    """Export an extended model for another program: plain transformers, transformers with moextend, or peft.
 
-    Refused where the other program would not compute exactly the same, with the setting that stands in the way.
+    An export is refused if the other program would compute other results; the error names the setting that causes it.
     """
     how = How(form, out, base, dtype, with_base, active, max_shard_size, as_json)
     _check(how, dry_run)

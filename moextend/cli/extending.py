@@ -80,7 +80,7 @@ def extend(
     width: Annotated[
         float | None,
         typer.Option(
-            help="Width as a share of the parents' (default: a quarter in exact routing, else all)."
+            help="Width of a new expert as a share of its parent's. Default: 0.25 with exact routing, else 1."
         ),
     ] = None,
     routing: Annotated[
@@ -94,14 +94,15 @@ def extend(
     scope: Annotated[
         str,
         typer.Option(
-            help="own: for inputs that you activate it for. auto: for inputs similar to its data, inferred from each"
-            " input. all: for every input, co-active with earlier extensions; it learns not to act on their inputs."
+            help="Inputs that the extension acts on. own: those that you activate it for. auto: those "
+            "similar to its data, inferred from each input. all: every input, co-active with earlier "
+            "extensions; it learns not to act on their inputs."
         ),
     ] = "auto",
     retention: Annotated[
         str | None,
         typer.Option(
-            help="With scope all, what is kept so that later extensions do not change what this one does. latent:"
+            help="With scope all: what is stored so that later extensions do not change what this one does. latent:"
             " hidden states of whole inputs. output, memory: router inputs. none. Default: by the routing.",
             show_default=False,
         ),

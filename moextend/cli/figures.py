@@ -41,15 +41,17 @@ def figures(
     baseline: Annotated[
         str | None,
         typer.Option(
-            "--baseline", metavar="METHOD", help="What the forest plot compares with. Default: moextend."
+            "--baseline",
+            metavar="METHOD",
+            help="Method that the forest plot compares the others with. Default: moextend.",
         ),
     ] = None,
     style: Style = None,
-    unfinished: Annotated[bool, typer.Option("--unfinished", help="Take in runs that are not done.")] = False,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Include unfinished runs.")] = False,
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Draw what was learned and what was forgotten, one column wide: ten figures of every sequence."""
+    """Draw what methods learn and forget: ten figures per sequence, one column wide."""
     from moextend.bench.figures import FORMATS, Source, chosen
     from moextend.bench.report.collect import collect, some
     from moextend.bench.report.style import find_style

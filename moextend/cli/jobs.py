@@ -111,7 +111,7 @@ def cancel(
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Stop runs in order, wherever they are executed; `bench run` continues them."""
+    """Stop runs cleanly, wherever they are executed; `bench run` continues them."""
     from moextend.bench.executors import submitting
     from moextend.bench.run.rundir import find_runs, run_name
 

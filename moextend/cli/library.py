@@ -50,7 +50,9 @@ def align(
     audio: Audio = None,
     modality: Annotated[
         str | None,
-        typer.Option(help="Whose projector to train: image or audio. Default: that of the only encoder."),
+        typer.Option(
+            help="Modality whose projector is trained: image or audio. Default: that of the only encoder."
+        ),
     ] = None,
     columns: Columns = None,
     images: Images = None,
@@ -64,7 +66,7 @@ def align(
     device: options.Device = "auto",
     workspace: options.Workspace = Path(),
 ) -> None:
-    """Train the projector of an encoder on captions of images or transcripts of sounds, before the first extension."""
+    """Before the first extension, train the projector of an encoder on captions of images or transcripts of sounds."""
     values = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     before.check_settings(values)
     encoders = encoders_of(vision, audio)
@@ -92,7 +94,7 @@ def probe(
     columns: Columns = None,
     images: Images = None,
     template: Template = None,
-    share: Annotated[float, typer.Option(help="Share of the MoE layers for new experts.")] = 0.5,
+    share: Annotated[float, typer.Option(help="Share of the MoE layers that get new experts.")] = 0.5,
     experts: Annotated[int, typer.Option(min=1, help="New experts per layer.")] = 1,
     probe_steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Steps of router tuning.")] = 30,
     batch_size: Batch = BATCH,
@@ -104,7 +106,8 @@ def probe(
     workspace: options.Workspace = Path(),
     as_json: options.Json = False,
 ) -> None:
-    """Show which MoE layers your data changes most, and which experts 'extend' would copy there; adds nothing."""
+    """Show which MoE layers your data changes most, and which experts 'extend' would copy there. The "
+    "model stays unchanged."""
     from moextend.moe.recipe import recipe
 
     wanted = recipe("the extension", share=share, experts=experts, probe_steps=probe_steps)
@@ -147,29 +150,37 @@ def generate(
     image: Annotated[
         list[Path] | None,
         typer.Option(
-            "--image", "-i", dir_okay=False, help="Repeatable, in order. Before a text without <image>."
+            "--image",
+            "-i",
+            dir_okay=False,
+            help="Image file; repeatable, in order. Images precede a prompt without <image>.",
         ),
     ] = None,
     sound: Annotated[
         list[Path] | None,
-        typer.Option(dir_okay=False, help="Repeatable, in order. Before a text without <audio>."),
+        typer.Option(
+            dir_okay=False, help="Sound file; repeatable, in order. Sounds precede a prompt without <audio>."
+        ),
     ] = None,
     extension: Weighed = None,
     auto: Annotated[
-        bool, typer.Option("--auto", help="Infer the extension from the input. Default: all are active.")
+        bool,
+        typer.Option(
+            "--auto", help="Infer the extension from the input. Default: all extensions are active."
+        ),
     ] = False,
     vision: Vision = None,
     audio: Audio = None,
     projector: Projector = None,
     max_new_tokens: Annotated[
-        int, typer.Option(min=1, max=MOST_TOKENS, help="Maximum number of tokens of the answer.")
+        int, typer.Option(min=1, max=MOST_TOKENS, help="Maximum number of tokens per answer.")
     ] = 32,
     dtype: Dtype = "float32",
     attention: Attention = None,
     device: options.Device = "auto",
     workspace: options.Workspace = Path(),
 ) -> None:
-    """Print the answer of a base to a prompt, with extensions or without."""
+    """Print the answer of a base to a prompt, with or without extensions."""
     encoders = encoders_of(vision, audio)
     before.check_model(base, encoders, projector, dtype, attention, device)
     folders, strengths = weighed(extension)
@@ -195,7 +206,7 @@ def extensions(
     ],
     as_json: options.Json = False,
 ) -> None:
-    """Describe extensions: routing, layers, co-active extensions, and base."""
+    """Describe extensions: routing, layers, co-active extensions and base."""
     from moextend.extension.card import read_extension
 
     records: list[dict[str, Any]] = []

@@ -25,14 +25,12 @@ Base = Annotated[
 Vision = Annotated[
     str | None,
     typer.Option(
-        help="Image encoder: tiny, a folder, ViT-B-32/openai (open_clip), timm:NAME; none for text."
+        help="Image encoder: tiny, a folder, ViT-B-32/openai (open_clip) or timm:NAME. Default: none."
     ),
 ]
 Audio = Annotated[
     str | None,
-    typer.Option(
-        help="Audio encoder: tiny, a folder or a hub id (openai/whisper-tiny); none without sounds."
-    ),
+    typer.Option(help="Audio encoder: tiny, a folder or a hub id (openai/whisper-tiny). Default: none."),
 ]
 Projector = Annotated[
     list[Path] | None,
@@ -44,20 +42,21 @@ Projector = Annotated[
 Data = Annotated[
     str,
     typer.Option(
-        help="JSON(L), CSV, parquet or text file, folder or hub id: questions and answers, LLaVA's, or plain text."
+        help="JSON(L), CSV, parquet or text file, folder or hub id: questions and answers, LLaVA "
+        "conversations, or plain text."
     ),
 ]
 Columns = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEY=COLUMN",
-        help="e.g. image=photo,question=q,answer=label or audio=clip; null: none; else guessed.",
+        help="e.g. image=photo,question=q,answer=label; null for no column. Default: guessed.",
     ),
 ]
 Images = Annotated[
     Path | None,
     typer.Option(
-        exists=True, file_okay=False, help="Folder of the images or sounds, if it is not that of the data."
+        exists=True, file_okay=False, help="Folder of the images or sounds. Default: the folder of the data."
     ),
 ]
 Template = Annotated[
@@ -88,12 +87,13 @@ Steps = Annotated[
     typer.Option(min=1, max=MOST_STEPS, help="Optimizer steps. Default: three passes over the data."),
 ]
 Batch = Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Conversations per step.")]
-Rate = Annotated[float, typer.Option(min=0, help="Highest learning rate.")]
+Rate = Annotated[float, typer.Option(min=0, help="Peak learning rate.")]
 Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of all random numbers.")]
 Dtype = Annotated[
     str,
     typer.Option(
-        help="Number type of the base: float32, bfloat16, or auto (the checkpoint's). Unless float32: bf16 training."
+        help="Number type of the base: float32, bfloat16, or auto (the checkpoint's). Training uses bf16 "
+        "unless it is float32."
     ),
 ]
 Attention = Annotated[

@@ -57,7 +57,7 @@ Methods = Annotated[
 ]
 Seeds = Annotated[
     list[str] | None,
-    typer.Option("--seed", metavar="N", help="One or several: 0,1,2; repeatable. Default: 0."),
+    typer.Option("--seed", metavar="N", help="One or several seeds, e.g. 0,1,2; repeatable. Default: 0."),
 ]
 Orders = Annotated[
     list[str] | None,
@@ -68,7 +68,8 @@ Match = Annotated[
     typer.Option(
         "--match",
         metavar="WHAT",
-        help="steps; params or flops also set ranks, to train as much as the reference method (or =METHOD).",
+        help="What is matched between methods: steps; params or flops also set ranks to match the "
+        "reference method (or =METHOD).",
     ),
 ]
 Oracle = Annotated[
@@ -86,7 +87,8 @@ AllowCode = Annotated[
 Rewind = Annotated[
     bool,
     typer.Option(
-        "--rewind", help="Also score the last model with what was learned scaled by 0, 0.25, 0.5, 0.75 and 1."
+        "--rewind",
+        help="Also score the last model with its learned change scaled by 0, 0.25, 0.5, 0.75 and 1.",
     ),
 ]
 Subsets = Annotated[
@@ -94,8 +96,8 @@ Subsets = Annotated[
     typer.Option(
         "--subsets",
         metavar="[WHICH]",
-        help="Also score the last model without some stages: leave-one-out (default), all, or a list of those that "
-        "stay, as 1+2,2+3.",
+        help="Also score the last model without some stages: leave-one-out (default), all, or a list of "
+        "the stages that stay, e.g. 1+2,2+3.",
     ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Maximum number of scored items per task.")]
@@ -103,7 +105,7 @@ Steps = Annotated[int | None, typer.Option(min=1, max=MOST_STEPS, help="Training
 AlignSteps = Annotated[
     int | None,
     typer.Option(
-        min=1, max=MOST_STEPS, help="Steps of each alignment. Default: the sequence's, and at most --steps."
+        min=1, max=MOST_STEPS, help="Steps of each alignment. Default: the sequence's, but at most --steps."
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -112,7 +114,8 @@ Jobs = Annotated[
     typer.Option(
         min=1,
         max=1024,
-        help="Runs at a time. Default: for tiny one per core, up to 4; else 1; other executors: their own.",
+        help="Number of parallel runs. Default: one per core for tiny, up to 4; else 1. Executors other "
+        "than local have their own default.",
     ),
 ]
 Executor = Annotated[
@@ -130,30 +133,31 @@ ExecutorOptions = Annotated[
         "--executor-option",
         "-o",
         metavar="KEY=VALUE",
-        help="For the executor: cpus, gpus, memory_gb, setup, address, or its own, as partition=gpu; repeatable.",
+        help="Option of the executor: cpus, gpus, memory_gb, setup, address, or its own, e.g. "
+        "partition=gpu; repeatable.",
     ),
 ]
 Wait = Annotated[
     bool | None,
-    typer.Option("--wait/--no-wait", help="Wait for the runs. Default: except with a scheduler."),
+    typer.Option("--wait/--no-wait", help="Wait for the runs. Default: wait, except with a scheduler."),
 ]
 Backend = Annotated[
     str | None,
     typer.Option(
         "--backend",
         metavar="NAME",
-        help="What scores: transformers (in process), or openai (a server). Default: the sequence's.",
+        help="Scoring backend: transformers (in process) or openai (a server). Default: the sequence's.",
     ),
 ]
 Server = Annotated[
-    str | None, typer.Option("--server", metavar="URL", help="--backend openai: a running server.")
+    str | None, typer.Option("--server", metavar="URL", help="--backend openai: address of a running server.")
 ]
 Serve = Annotated[
     str | None,
     typer.Option(
         "--serve",
         metavar="COMMAND",
-        help="--backend openai: starts one for each model, as 'vllm serve {folder} --port {port}'.",
+        help="--backend openai: command that starts a server for each model, e.g. 'vllm serve {folder} --port {port}'.",
     ),
 ]
 BackendOptions = Annotated[
@@ -170,13 +174,16 @@ DryRun = Annotated[
 Throughput = Annotated[
     float | None,
     typer.Option(
-        min=0.001, metavar="TFLOPS", help="For the hours of --dry-run. Default: 20% of an H100 (198)."
+        min=0.001,
+        metavar="TFLOPS",
+        help="Throughput for the estimate of --dry-run. Default: 20% of an H100 (198).",
     ),
 ]
 Prepare = Annotated[
     bool,
     typer.Option(
-        "--prepare", help="Only make the folders of the runs and print them, for moextend-worker FOLDER."
+        "--prepare",
+        help="Only create the folders of the runs and print their paths, for moextend-worker FOLDER.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the report only.")]

@@ -26,14 +26,14 @@ def paper(
     to: Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder of the LaTeX project.")],
     names: reports.Names = None,
     style: reports.Style = None,
-    pdf: Annotated[bool, typer.Option("--pdf/--no-pdf", help="Make a PDF where a TeX is installed.")] = True,
+    pdf: Annotated[bool, typer.Option("--pdf/--no-pdf", help="Compile a PDF if TeX is installed.")] = True,
     unfinished: reports.Unfinished = False,
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
     """Write a small LaTeX project: tables, figures, the experimental setup, and what to cite.
 
-    main.tex and latexmkrc are written once and are yours; all other files are written again by every call.
+    main.tex and latexmkrc are written only once, and you can edit them. Every call overwrites all other files.
     """
     from moextend.bench.report import paper as papers
     from moextend.bench.report.collect import collect, some

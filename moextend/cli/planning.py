@@ -52,14 +52,14 @@ def power(
         typer.Option(
             "--effect",
             metavar="POINTS",
-            help="True difference to find. Default: 2; with --margin 0 (no change).",
+            help="True difference to find. Default: 2, or 0 (no change) with --margin.",
         ),
     ] = None,
     wanted: Annotated[
         float, typer.Option("--power", help="Probability with which it should be found.")
     ] = 0.8,
     alpha: Annotated[
-        float, typer.Option("--alpha", help="Level of all tests together; the report's is 0.05.")
+        float, typer.Option("--alpha", help="Significance level of all tests together; the report's is 0.05.")
     ] = 0.05,
     tests: Annotated[
         int | None,
@@ -79,13 +79,13 @@ def power(
     ] = None,
     items: Annotated[
         int | None,
-        typer.Option("--items", min=2, max=MOST_ITEMS, help="Items of a task. Default: those of the pilot."),
+        typer.Option("--items", min=2, max=MOST_ITEMS, help="Items per task. Default: those of the pilot."),
     ] = None,
     as_json: options.Json = False,
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Plan seeds, orders and items for a difference to be found, from the variances of kept runs."""
+    """Plan the seeds, orders and items that a difference needs to be found, from the variances of pilot runs."""
     from moextend.bench.report import power as planning
     from moextend.bench.report import power_forms
     from moextend.bench.report.collect import collect, some
@@ -120,30 +120,36 @@ def power(
 def audit(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="SEQUENCE", help="Its name. Default: the workspace's own, else tiny."),
+        typer.Argument(
+            metavar="SEQUENCE", help="Name of the sequence. Default: the workspace's own, else tiny."
+        ),
     ] = None,
     base: Annotated[
         bool | None,
         typer.Option(
             "--base/--no-base",
-            help="Let the base answer if no kept run has its answers. Default: only the tiny base of the package.",
+            help="Let the base answer if no stored run has its answers. Default: only for the package's tiny base.",
         ),
     ] = None,
     effect: Annotated[
-        float, typer.Option("--effect", metavar="POINTS", help="Difference that one task should show.")
+        float,
+        typer.Option("--effect", metavar="POINTS", help="Difference that each task should be able to show."),
     ] = 5.0,
     limit: Annotated[
         int,
         typer.Option(
-            "--limit", min=2, max=MOST_ITEMS, metavar="N", help="Most items of a split that are read."
+            "--limit", min=2, max=MOST_ITEMS, metavar="N", help="Maximum number of items read per split."
         ),
     ] = 50_000,
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="Also linear probes: what the encoders' features show of each task."),
+        typer.Option(
+            "--probe",
+            help="Also train linear probes, to show what the encoders' features contain of each task.",
+        ),
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit code 1 if a task passes a limit or is not audited.")
+        bool, typer.Option("--strict", help="Exit code 1 if a task exceeds a limit or is not audited.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the audit only.")] = False,
     as_json: options.Json = False,

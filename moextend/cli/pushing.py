@@ -34,11 +34,11 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show the files and the model card; nothing is asked of the hub."),
+        typer.Option("--dry-run", help="Show the files and the model card without contacting the hub."),
     ] = False,
     branch: Annotated[
         str | None,
-        typer.Option("--branch", "--revision", help="Branch, made if it is not there. Default: main."),
+        typer.Option("--branch", "--revision", help="Branch, created if it does not exist. Default: main."),
     ] = None,
     message: Annotated[str, typer.Option(help="Message of the commit.")] = "",
     base: Annotated[
@@ -49,7 +49,7 @@ def push(
         typer.Option("--licence", "--license", help="Licence for the card. Default: that of extension.json."),
     ] = None,
     run: Annotated[
-        str | None, typer.Option(help="Run of the benchmark that made it, for the results in the card.")
+        str | None, typer.Option(help="Benchmark run that trained it, for the results in the card.")
     ] = None,
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
@@ -96,7 +96,9 @@ def pull(
     repository: Repository,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", file_okay=False, help="A new folder. Default: NAME, in this folder."),
+        typer.Option(
+            "--out", "-o", file_okay=False, help="A new folder. Default: NAME, in the current folder."
+        ),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit. Default: main.")] = None,
     as_json: options.Json = False,

@@ -30,26 +30,27 @@ Style = Annotated[
         help="YAML with columns, precision, names and captions. Default: report.yaml of the workspace.",
     ),
 ]
-Unfinished = Annotated[
-    bool, typer.Option("--unfinished", help="Take in runs that are not done, and mark them.")
-]
+Unfinished = Annotated[bool, typer.Option("--unfinished", help="Include unfinished runs, and mark them.")]
 
 
 def report(
     names: Names = None,
-    tasks: Annotated[bool, typer.Option("--tasks", help="Final scores task by task.")] = False,
+    tasks: Annotated[bool, typer.Option("--tasks", help="Final score on each task.")] = False,
     text: Annotated[
-        bool, typer.Option("--text", help="What is left of text, task by task, below the base.")
+        bool, typer.Option("--text", help="Final score on each text task, below that of the base.")
     ] = False,
     transfer: Annotated[
-        bool, typer.Option("--transfer", help="Tasks that are scored and never learned, below the base.")
+        bool,
+        typer.Option(
+            "--transfer", help="Final score on each task that is never learned, below that of the base."
+        ),
     ] = False,
     ablations: Annotated[
         bool, typer.Option("--ablations", help="Methods that ran with several settings, side by side.")
     ] = False,
     matrix: Annotated[bool, typer.Option("--matrix", help="The accuracy matrix of every run.")] = False,
     costs: Annotated[
-        bool, typer.Option("--costs", help="What each method costs, and what is not matched.")
+        bool, typer.Option("--costs", help="Costs of each method, and which of them are not matched.")
     ] = False,
     routing: Annotated[
         bool, typer.Option("--routing", help="Which new experts each task reaches, and how routing drifts.")
@@ -57,19 +58,20 @@ def report(
     readings: Annotated[
         bool,
         typer.Option(
-            "--readings", help="The answers read strictly, normalised, and by older scorers; scores by kind."
+            "--readings",
+            help="Scores of strict and normalised answers, and of older scorers; scores by kind of question.",
         ),
     ] = False,
     rewind: Annotated[
         bool,
         typer.Option(
-            "--rewind", help="Gain against forgetting: what was learned, scaled (bench run --rewind)."
+            "--rewind", help="Gain against forgetting, with the learned change scaled (bench run --rewind)."
         ),
     ] = False,
     subsets: Annotated[
         bool,
         typer.Option(
-            "--subsets", help="Who helps and who hurts whom: stages left out (bench run --subsets)."
+            "--subsets", help="Which stages help or hurt which tasks: stages left out (bench run --subsets)."
         ),
     ] = False,
     audit: Annotated[
@@ -80,7 +82,7 @@ def report(
         bool,
         typer.Option(
             "--budgets",
-            help="What each method costs until it reaches the same accuracy, from runs with several --steps.",
+            help="Cost of each method to reach the same accuracy, from runs with several --steps.",
         ),
     ] = False,
     accuracy: Annotated[
@@ -88,7 +90,7 @@ def report(
         typer.Option(
             "--accuracy",
             metavar="PERCENT",
-            help="With --budgets: this accuracy. Default: the highest that every method reaches.",
+            help="With --budgets: the accuracy to reach. Default: the highest that every method reaches.",
         ),
     ] = None,
     baseline: Annotated[
@@ -96,32 +98,39 @@ def report(
         typer.Option(
             "--baseline",
             metavar="METHOD",
-            help="Every method against this one, with tests; zero-shot: the base.",
+            help="Compare every method with this one, with tests; zero-shot is the base.",
         ),
     ] = None,
     margin: Annotated[
         float | None,
         typer.Option(
-            "--margin", metavar="POINTS", help="With --baseline: less than this is no difference. Default: 1."
+            "--margin",
+            metavar="POINTS",
+            help="With --baseline: differences within this margin count as equivalent. Default: 1.",
         ),
     ] = None,
     references: Annotated[
         list[str] | None,
         typer.Option(
-            "--references", metavar="NAME", help="Published numbers of the same protocol, below; repeatable."
+            "--references",
+            metavar="NAME",
+            help="Published numbers of the same protocol, shown below the table; repeatable.",
         ),
     ] = None,
     items: Annotated[
         bool,
-        typer.Option("--items", help="The results themselves, a row an answered item: csv, parquet or json."),
+        typer.Option(
+            "--items", help="The results of single items, one row per answer: csv, parquet or json."
+        ),
     ] = False,
     form: Annotated[
         str,
         typer.Option(
             "--format",
             "-f",
-            help="table, markdown, latex, csv or html (a page with the fate of every item; of --matrix, --costs, "
-            "--routing, --readings, --rewind and --subsets plain tables); with --items csv, parquet or json.",
+            help="table, markdown, latex, csv or html (a page with the results of every item; plain "
+            "tables with --matrix, --costs, --routing, --readings, --rewind and --subsets); with --items "
+            "csv, parquet or json.",
         ),
     ] = "table",
     to: Annotated[
@@ -130,13 +139,15 @@ def report(
     style: Style = None,
     bundle: Annotated[
         Path | None,
-        typer.Option("--bundle", metavar="DIR", help="The page as a folder, for many items and images."),
+        typer.Option(
+            "--bundle", metavar="DIR", help="Write the page as a folder, for many items and images."
+        ),
     ] = None,
     unfinished: Unfinished = False,
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Print what was learned and what was forgotten: one row per method."""
+    """Print what each method learned and forgot: one row per method."""
     from moextend.bench.report.collect import collect, some
     from moextend.bench.report.comparison import with_baseline
     from moextend.bench.report.published import read_references
@@ -211,11 +222,11 @@ def gate(
             "--baseline",
             metavar="METHOD_OR_RUN",
             help="What every cell is compared with. before: a learned task right after its own stage, every other task "
-            "in the base. zero-shot: the base. A method or run: the same cell of it.",
+            "in the base. zero-shot: the base. A method or run: its score in the same cell.",
         ),
     ] = "before",
     margin: Annotated[
-        float, typer.Option("--margin", metavar="POINTS", help="What may be lost, in points.")
+        float, typer.Option("--margin", metavar="POINTS", help="Smallest loss that counts, in points.")
     ] = 1.0,
     form: Annotated[
         str, typer.Option("--format", "-f", help="table, markdown, csv, html or json.")
@@ -228,7 +239,7 @@ def gate(
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Say for every stage and task whether something was lost.
+    """Test for every stage and task whether accuracy was lost.
 
     Exit code 0: everything is kept (a loss of --margin or more is excluded).
     1: something is lost. 3: the items or seeds are too few to tell.
@@ -268,13 +279,13 @@ def explain(
     stage: Annotated[int, typer.Argument(metavar="STAGE", help="Number of the stage; 0 is the base.")],
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task that was scored.")],
     items: Annotated[
-        int, typer.Option("--items", min=0, metavar="N", help="Answers that are shown, wrong ones first.")
+        int, typer.Option("--items", min=0, metavar="N", help="Number of answers to show, wrong ones first.")
     ] = 5,
     as_json: options.Json = False,
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Show what one number of a table was made of, and check its files."""
+    """Show how one number of a table was computed, and check its files."""
     from moextend.bench.report import explain as explaining
     from moextend.bench.run.rundir import find_run
 

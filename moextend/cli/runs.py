@@ -59,7 +59,7 @@ def run(
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Learn tasks one after the other with one or several methods; print what was learned and forgotten.
+    """Train one or several methods on a sequence of tasks; print what they learn and forget.
 
     Run the same command again after an interruption: only what is missing is done.
     """

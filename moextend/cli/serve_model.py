@@ -43,51 +43,61 @@ def serve(
     host: Annotated[
         str,
         typer.Option(
-            metavar="ADDRESS", help="Address to listen on. Other than this machine's own, a key is needed."
+            metavar="ADDRESS", help="Address to listen on. A key is required unless it is a loopback address."
         ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
-    max_batch: Annotated[int, typer.Option(min=1, max=4096, help="Rows that are computed together.")] = 16,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 8000,
+    max_batch: Annotated[
+        int, typer.Option(min=1, max=4096, help="Maximum number of rows per forward pass.")
+    ] = 16,
     queue: Annotated[
-        int, typer.Option(min=1, max=100_000, help="Prompts that wait; one more is refused (429).")
+        int,
+        typer.Option(min=1, max=100_000, help="Maximum number of waiting prompts; more are refused (429)."),
     ] = 256,
     threads: Annotated[
         int | None,
         typer.Option(
             min=1,
             max=1024,
-            help="Threads of an operation on the CPU. Default: those of PyTorch but one, which is for requests.",
+            help="CPU threads per operation. Default: one fewer than PyTorch uses, to leave one for requests.",
         ),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="Longest time from a request to its last token.")
+        float, typer.Option(min=0.1, metavar="SECONDS", help="Maximum time from a request to its last token.")
     ] = 600,
     grace: Annotated[
         float,
         typer.Option(
-            min=0, max=3600, metavar="SECONDS", help="Time for open requests after SIGTERM or Ctrl-C."
+            min=0,
+            max=3600,
+            metavar="SECONDS",
+            help="Maximum time to finish open requests after SIGTERM or Ctrl-C.",
         ),
     ] = 10,
     max_new_tokens: Annotated[
-        int, typer.Option(min=1, max=MOST_TOKENS, help="Tokens of an answer at most.")
+        int, typer.Option(min=1, max=MOST_TOKENS, help="Maximum number of tokens per answer.")
     ] = 1024,
     max_body: Annotated[
-        int, typer.Option(min=1, max=1024, metavar="MB", help="Largest body of a request, images included.")
+        int,
+        typer.Option(min=1, max=1024, metavar="MB", help="Maximum size of a request body, images included."),
     ] = 32,
     api_key: Annotated[
         str | None,
         typer.Option(
             envvar=KEY,
             show_envvar=True,
-            help="Key that clients must send. In the environment nobody else sees it.",
+            help="Key that clients must send. Set it in the environment: other users can see command lines.",
         ),
     ] = None,
-    open_to_all: Annotated[bool, typer.Option("--open", help="Need no key, whatever the address.")] = False,
+    open_to_all: Annotated[
+        bool, typer.Option("--open", help="Require no key, whatever the address.")
+    ] = False,
     admin: Annotated[
         bool | None,
         typer.Option(
             "--admin/--no-admin",
-            help="Clients may attach and detach extensions in folders of this machine. Default: on its own address.",
+            help="Clients may attach and detach extensions in folders of this machine. Default: only on a "
+            "loopback address.",
         ),
     ] = None,
     vision: Vision = None,
@@ -103,9 +113,9 @@ def serve(
     attention: Attention = None,
     device: options.Device = "auto",
 ) -> None:
-    """Serve a base and its extensions with OpenAI's protocol: the model's name picks the extension.
+    """Serve a base and its extensions over the OpenAI protocol: the model name selects the extension.
 
-    SIGTERM or Ctrl-C ends it, after the requests that are on their way.
+    SIGTERM or Ctrl-C stops the server after the open requests (--grace).
     """
     from moextend.util.listening import check_packages, is_loopback, listen, url_of
 

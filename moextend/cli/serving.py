@@ -20,19 +20,20 @@ def serve(
         typer.Option(
             "--host",
             metavar="ADDRESS",
-            help="Address to listen on. Other than this machine's own, a token is needed.",
+            help="Address to listen on. A token is required unless it is a loopback address.",
         ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8899,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 chooses a free one.")] = 8899,
     token: Annotated[
-        bool, typer.Option("--token", help="Need a token on 127.0.0.1, too: for a machine of several users.")
+        bool,
+        typer.Option("--token", help="Also require a token on 127.0.0.1, for machines with several users."),
     ] = False,
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Show the page of the report in a browser, live while runs work; nothing can be changed there.
+    """Serve the report as a read-only web page, which is updated while runs work.
 
-    Ctrl-C ends it.
+    Ctrl-C stops the server.
     """
     from moextend.bench.report.serve import Address
     from moextend.bench.report.serve import serve as start

@@ -20,16 +20,18 @@ def pack(
     ] = Path("runs.tar.zst"),
     weights: Annotated[
         bool,
-        typer.Option("--weights", help="What the stages learned, too: for using it, not for the report."),
+        typer.Option(
+            "--weights", help="Include the weights of the stages: to use them; the report does not need them."
+        ),
     ] = False,
     predictions: Annotated[
         bool,
         typer.Option(
             "--predictions/--no-predictions",
-            help="The single answers. Without them a pack is small and has the score of each item, for tests.",
+            help="Include the answers. Without them, a pack is small and has the score of each item, for tests.",
         ),
     ] = True,
-    unfinished: Annotated[bool, typer.Option("--unfinished", help="Take in runs that are not done.")] = False,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Include unfinished runs.")] = False,
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
@@ -54,12 +56,12 @@ def pack(
 def unpack(
     packs: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="What bench pack wrote."),
+        typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="Files that bench pack wrote."),
     ],
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Write the runs of packs into the workspace, after all checksums of a pack were verified."""
+    """Write the runs of packs into the workspace, after verifying all checksums of a pack."""
     from moextend.bench.run.pack import unpack
     from moextend.bench.run.rundir import run_name
 
@@ -80,13 +82,13 @@ def export(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder of the files.")],
     names: Names = None,
-    items: Annotated[bool, typer.Option("--items", help="Also write the single answers.")] = False,
+    items: Annotated[bool, typer.Option("--items", help="Also write the answers to single items.")] = False,
     organization: Annotated[
         str | None,
         typer.Option(
             "--organization",
             metavar="NAME",
-            help="For every-eval-ever: the organization that made and evaluated the models. Default: unknown.",
+            help="For every-eval-ever: the organization that trained and evaluated the models. Default: unknown.",
         ),
     ] = None,
     unfinished: Unfinished = False,

@@ -21,25 +21,29 @@ if TYPE_CHECKING:
 def tune(
     name: options.Name = None,
     method: options.Methods = None,
-    budget: Annotated[int, typer.Option("--budget", metavar="N", help="Trials of each method.")] = 8,
+    budget: Annotated[int, typer.Option("--budget", metavar="N", help="Trials per method.")] = 8,
     seed: Annotated[
         list[str] | None,
-        typer.Option("--seed", metavar="N", help="At least two, for every trial. Default: 0,1."),
+        typer.Option("--seed", metavar="N", help="Seeds of every trial, at least two. Default: 0,1."),
     ] = None,
-    tasks: Annotated[int, typer.Option("--tasks", metavar="N", help="First tasks that are learned.")] = 2,
+    tasks: Annotated[
+        int, typer.Option("--tasks", metavar="N", help="Number of tasks to train on, from the first.")
+    ] = 2,
     validation: Annotated[
         int,
-        typer.Option("--validation", metavar="PERCENT", help="Training data held out to score the trials."),
+        typer.Option(
+            "--validation", metavar="PERCENT", help="Share of the training data held out to score the trials."
+        ),
     ] = 10,
     search_seed: Annotated[
-        int, typer.Option("--search-seed", min=0, help="Seed of the settings to try.")
+        int, typer.Option("--search-seed", min=0, help="Seed of the search: chooses the settings to try.")
     ] = 0,
     to: Annotated[
         str | None,
         typer.Option("--to", metavar="SEQUENCE", help="Write to a copy of the sequence with this name."),
     ] = None,
     skip_failed: Annotated[
-        bool, typer.Option("--skip-failed", help="Choose without the trials that failed.")
+        bool, typer.Option("--skip-failed", help="Choose among the other trials if some failed.")
     ] = False,
     show: Annotated[bool, typer.Option("--show", help="Only show the trials and their scores.")] = False,
     limit: Annotated[

@@ -37,7 +37,7 @@ def upcycle(
     rows: Annotated[
         str,
         typer.Option(
-            help="Router rows: random, or paired (groups of top-k experts are always chosen together)."
+            help="Router rows: random, or paired (top-k experts share a row and are always chosen together)."
         ),
     ] = "random",
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the router's rows.")] = 0,

@@ -37,7 +37,7 @@ class Options:
     timeout: float = 600
     """Seconds from the arrival of a request to its last token."""
     max_new_tokens: int = 1024
-    """Tokens of an answer at most."""
+    """Maximum number of tokens per answer."""
     admin: bool = False
     """Whether extensions may be attached and detached."""
 

@@ -32,7 +32,7 @@ class Limits:
     """Bounds of an engine."""
 
     max_batch: int = 16
-    """Rows that are computed together."""
+    """Maximum number of rows per forward pass."""
     queue: int = 256
     """Prompts that wait."""
     prefill_tokens: int = 8192

@@ -49,7 +49,7 @@ class Training(Spec):
     batch_size: Batch
     """Conversations per forward pass, over all processes."""
     learning_rate: Rate
-    """Highest learning rate."""
+    """Peak learning rate."""
     schedule: Schedule = "cosine"
     """Learning rate after the warm-up: cosine or linear to zero, or constant. Default: LLaVA-1.5's."""
     warmup: float = Field(0.03, ge=0, le=1)
