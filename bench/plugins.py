@@ -160,7 +160,7 @@ class Plugins(Generic[T]):
 
     def _wrong_name(self, each: Candidate) -> InputError | None:
         if not NAME.fullmatch(each.name):
-            what = f"'{each.name}' is no name of {self._a_noun}: letters, digits, '-', '_', '.' and '+' only."
+            what = f"'{each.name}' is not a name of {self._a_noun}: use letters, digits, '-', '_', '.' and '+' only."
         elif each.name in self.own():
             what = f"'{each.name}' is the name of {self._a_noun} of the package, so this one is left out."
         elif each.name in self.reserved:

@@ -68,7 +68,7 @@ class Reference(Spec):
                 raise ValueError(f"rows[{place}] names no method")
             unknown = sorted(set(numbers) - set(self.columns))
             if unknown:
-                raise ValueError(f"rows[{place}].{unknown[0]} is no column")
+                raise ValueError(f"rows[{place}].{unknown[0]} is not a column")
             if any(isinstance(value, str) for value in numbers.values()):
                 raise ValueError(f"rows[{place}] holds a word where a number should be")
         return self

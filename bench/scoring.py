@@ -64,7 +64,7 @@ class Backend(Spec):
         except ValueError:
             wrong = True
         if wrong:
-            raise ValueError("is no address like http://127.0.0.1:8000/v1")
+            raise ValueError("is not an address such as http://127.0.0.1:8000/v1")
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("has a password or a query; a key belongs in the variable OPENAI_API_KEY")
         return server.rstrip("/") if parts.path.strip("/") else f"{server.rstrip('/')}/v1"
@@ -131,11 +131,11 @@ def _check_places(text: str, known: frozenset[str]) -> None:
     try:
         named = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
     except ValueError as error:
-        raise ValueError(f"is no template ({error}); a brace itself is written twice") from error
+        raise ValueError(f"is not a template ({error}); write a literal brace twice") from error
     for name in named:
         if name not in known:
             shown = ", ".join(f"{{{each}}}" for each in sorted(known))
-            raise ValueError(f"{{{name}}} is no placeholder; known are {shown}")
+            raise ValueError(f"{{{name}}} is not a placeholder; available are {shown}")
 
 
 def filled(text: str, **values: str) -> str:

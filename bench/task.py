@@ -113,7 +113,7 @@ class Data(Spec):
             try:
                 groups += re.compile(pattern).groupindex
             except re.error as error:
-                raise ValueError(f"'{pattern}' is no regular expression ({error})") from error
+                raise ValueError(f"'{pattern}' is not a regular expression ({error})") from error
         if twice := [name for name in groups if groups.count(name) > 1]:
             raise ValueError(f"the group '{twice[0]}' occurs twice")
         return where

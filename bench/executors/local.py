@@ -36,9 +36,9 @@ class LocalExecutor:
         unknown += [name for name, value in vars(options.resources).items() if value is not None]
         if unknown or options.address:
             raise InputError(
-                f"'{(unknown or ['address'])[0]}' is no option of the local executor.",
+                f"'{(unknown or ['address'])[0]}' is not an option of the local executor.",
                 where="--executor-option",
-                hint="It has none: --jobs says how many runs it executes at a time.",
+                hint="It has none. --jobs sets the number of parallel runs.",
             )
 
     def states(self, jobs: Sequence[Job]) -> Mapping[Path, JobState]:

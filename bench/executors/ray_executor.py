@@ -136,4 +136,4 @@ def _check(passed: Mapping[str, str]) -> None:
             )
     retries = passed.get("retries", str(RETRIES))
     if not retries.isdecimal() or len(retries) > 6:
-        raise InputError(f"'{retries}' is no number.", where="--executor-option retries", hint="From 0.")
+        raise InputError(f"'{retries}' is not a number.", where="--executor-option retries", hint="From 0.")

@@ -27,7 +27,7 @@ from moextend.util.environment import code
 
 RETRIES = 3
 """Times that a lost run is submitted again without having come further."""
-READ = "Read the log; the same command goes on where the run stopped."
+READ = "Read the log; the same command continues where the run stopped."
 INSTALL = "Install the same moextend on every node, with the dependencies of this machine."
 SHARE = "The folders of runs and workspace must be on a file system that all nodes share, at the same path."
 INTERRUPTED = (130, -signal.SIGINT)
@@ -208,7 +208,7 @@ def _refusal(answer: ray_node.Answer, run: Path) -> MoextendError:
         return RunBusy(
             f"another process still holds this run after {ray_node.HELD:.0f} seconds.",
             where=str(run),
-            hint="The lost worker may go on. Wait for it or stop it, and run the same command again.",
+            hint="The lost worker may still be running. Wait for it or stop it, and run the same command again.",
         )
     differs = ray_node.difference(code(), answer["found"])
     what = f"{host} has another moextend: {differs}. Scores of two versions are not mixed."

@@ -55,14 +55,16 @@ class Settings:
         """Settings of options; InputError if one is wrong."""
         passed = dict(options.passed)
         if options.address:
-            raise _wrong("address", "is no option of Slurm.", "Name the cluster: clusters=NAME.")
+            raise _wrong("address", "is not an option of Slurm.", "Name the cluster: clusters=NAME.")
         for key, value in passed.items():
             _check(key, value)
         own = {key: passed.pop(key) for key in OWN if key in passed}
         step = {key: passed.pop(key) for key in list(passed) if key.startswith("container")}
         size = own.get("array-size")
         if size is not None and not (size.isdecimal() and int(size)):
-            raise _wrong("array-size", f"'{size}' is no number of tasks.", "Give an integer from 1 on.")
+            raise _wrong(
+                "array-size", f"'{size}' is not a number of tasks.", "Give an integer of at least 1."
+            )
         return cls(
             {**_resources(options, passed), **_defaults(passed), **passed}, step, own.get("wrap", ""),
             own.get("python") or shlex.quote(sys.executable), options.setup, options.jobs,
@@ -185,7 +187,7 @@ def _check(key: str, value: str) -> None:
         raise _wrong(key, "cannot be set.", REFUSED[key])
     if not re.fullmatch(r"[a-z][a-z0-9]+(-[a-z0-9]+)*", key):
         raise _wrong(
-            key, "is no option of sbatch.", "Write long options without dashes: partition=gpu, exclusive."
+            key, "is not an option of sbatch.", "Write long options without dashes: partition=gpu, exclusive."
         )
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
         raise _wrong(key, "holds a line break or another control character.", "Remove it.")

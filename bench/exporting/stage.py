@@ -60,7 +60,7 @@ def find(source: str, runs: Path) -> StageName:
     try:
         return StageName(find_run(runs, name, where="EXTENSION"), int(stage))
     except UnknownName as error:
-        error.what = f"'{name}' is no folder of an extension, and there is {error.what}"
+        error.what = f"'{name}' is not the folder of an extension, and there is {error.what}"
         raise
 
 

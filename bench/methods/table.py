@@ -40,12 +40,12 @@ def _class_in(value: Any, name: str) -> type[Method]:
     if isinstance(value, ModuleType):
         value = _only_class(value)
     if not (isinstance(value, type) and issubclass(value, Method)):
-        raise ValueError("is no subclass of Method.")
+        raise ValueError("is not a subclass of Method.")
     lacks = ", ".join(sorted(value.__abstractmethods__))
     if lacks:
         raise ValueError(f"'{value.__name__}' does not implement {lacks}.")
     if not (isinstance(value.Config, type) and issubclass(value.Config, Spec)):
-        raise ValueError(f"the Config of '{value.__name__}' is no subclass of that of its base.")
+        raise ValueError(f"the Config of '{value.__name__}' is not a subclass of the Config of its base.")
     return value
 
 

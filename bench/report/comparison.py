@@ -67,7 +67,7 @@ def comparison_table(
     """
     if not margin > 0:
         raise InputError(
-            f"{margin:g} is no margin.", where="--margin", hint="Example: --margin 1.0 (points)."
+            f"{margin:g} is not a margin.", where="--margin", hint="Example: --margin 1.0 (points)."
         )
     groups = grouped(experiment.of("sequence"))
     check_baseline(baseline, [method for method, _ in groups])

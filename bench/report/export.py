@@ -33,7 +33,7 @@ def check(form: str, out: Path | None) -> None:
     lookup.choose("format of items", form, FORMATS, where="--format")
     if form == "parquet" and out is None:
         raise InputError(
-            "Parquet is no text.", where="--format parquet", hint="Name a file: --out items.parquet."
+            "parquet cannot be printed.", where="--format parquet", hint="Name a file: --out items.parquet."
         )
 
 

@@ -126,7 +126,7 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
     """
     if not 0 < margin <= 100:
         raise InputError(
-            f"{margin:g} is no margin.",
+            f"{margin:g} is not a margin.",
             where="--margin",
             hint="Give points, above 0 and at most 100: --margin 1.0.",
         )

@@ -34,7 +34,7 @@ def published_tables(experiments: Sequence[Experiment], references: Sequence[Ref
         raise InputError(
             f"references of several protocols: {', '.join(protocols)}. Their numbers cannot be compared.",
             where="--references",
-            hint="Name references of one protocol a call.",
+            hint="Name references of one protocol per call.",
         )
     for experiment in experiments:
         _refuse_other(experiment, protocols[0])

@@ -224,7 +224,7 @@ class _Worker:
         error = RunFailed(
             f"the worker {_ending(code)}{f' ({last})' if last else ''}.",
             where=str(self.log),
-            hint="Read the log; the same command goes on where the run stopped.",
+            hint="Read the log; the same command continues where the run stopped.",
         )
         mark_failed(self.run, error)
         return Outcome(self.run, "failed", str(error))

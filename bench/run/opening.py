@@ -80,7 +80,7 @@ def _fitting_record(run: RunDir, config: RunConfig) -> ConfigFile | None:
     path = run.config_path
     if run.folder.exists() and not run.folder.is_dir():
         raise RunConflict(
-            "is no folder.", where=str(run.folder), hint="Move it away, or use another --runs folder."
+            "is not a folder.", where=str(run.folder), hint="Move it away, or use another --runs folder."
         )
     if not path.exists():
         if _holds_files(run.folder):
@@ -107,14 +107,16 @@ def _check_kinds(folder: Path) -> None:
     for path in (folder / "stages", folder / "predictions", *sorted(folder.glob("stages/*/*-in-flight"))):
         if path.exists() and not path.is_dir():
             raise RunConflict(
-                "lies where a folder of the run belongs, and is none.", where=str(path), hint="Move it away."
+                "is not a folder, but the run needs a folder with this name.",
+                where=str(path),
+                hint="Move it away.",
             )
     for pattern in ("*", "stages/*/*", "predictions/*/*"):
         for path in sorted(folder.glob(pattern)):
             is_record = path.name == ".lock" or path.suffix in (".json", ".jsonl", ".log", ".safetensors")
             if is_record and path.exists() and not path.is_file():
                 raise RunConflict(
-                    "lies where a file of the run belongs, and is none.",
+                    "is not a file, but the run needs a file with this name.",
                     where=str(path),
                     hint="Move it away.",
                 )

@@ -125,7 +125,7 @@ def _parts(name: str, source: Path) -> tuple[str, ...]:
     parts = PurePosixPath(name).parts
     plain = name == "/".join(parts) and "\\" not in name and "\0" not in name
     if not plain or any(part.startswith(".") or part == "/" for part in parts):
-        raise damaged(source, f"'{name}' is no path of a run")
+        raise damaged(source, f"'{name}' is not the path of a run")
     return parts
 
 

@@ -288,7 +288,7 @@ def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
             ]
         if not same and path.name.endswith(tuple(PACKS)) and path.is_file():
             hint = f"Unpack it first: moextend bench unpack {name}"
-            raise InputError("is a pack of runs, and no run.", where=name, hint=hint)
+            raise InputError("is a pack of runs, not a run.", where=name, hint=hint)
         if not same:
             known = {run_name(f) for f in found}
             raise UnknownName("run", name, known, where=str(runs))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ITEMS = 64
 """Number of text inputs, and of inputs of every other set at most."""
-NO_DATA = "only crafted texts were compared: there are no data of the task (--data)."
+NO_DATA = "only crafted texts were compared: no data of the task were given (--data)."
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def files_claim(folder: Path, card: Card) -> Claim:
         evidence["other files"] = list(found.others[:SHOWN])
     if code := found.code(folder):
         evidence["files that can hold code"] = code[:SHOWN]
-        reason = f"{code[0]} can hold code, and is no file of an extension."
+        reason = f"{code[0]} can hold code, and is not a file of an extension."
         return claim("files", "failed", reason=reason, items=len(found.own), evidence=evidence)
     try:
         tensors += len(tensor_files.load_tensors(folder)[0])

@@ -204,5 +204,5 @@ def read_with_digest(path: Path) -> tuple[Certificate, str]:
         raise SpecError(error.what, where=error.where, hint=AGAIN) from error
     found = Certificate.parse(values, where=str(path), hint=AGAIN)
     if found.kind != KIND:
-        raise InputError("is no certificate of an extension.", where=str(path), hint=AGAIN)
+        raise InputError("is not a certificate of an extension.", where=str(path), hint=AGAIN)
     return found, digest_of(values)

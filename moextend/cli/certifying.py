@@ -125,7 +125,7 @@ def certify(
         return
     if extension is None:
         raise InputError(
-            "is missing.", where="EXTENSION", hint="Name the folder of an extension, or --check FILE."
+            "is missing.", where="EXTENSION", hint="Name the folder of an extension, or give --check FILE."
         )
     if scope is not None:
         from moextend.util import lookup
@@ -147,7 +147,7 @@ def certify(
     else:
         if base is None:
             raise InputError(
-                "is missing.", where="--base", hint="Name the base that the extension was made on."
+                "is missing.", where="--base", hint="Name the base that the extension was trained on."
             )
         named = BaseAsked(base, encoders_of(vision, audio), projector, device=device)
         asked = _Asked(named, others or [], cast(Any, scope), items, workspace)

@@ -202,7 +202,9 @@ def new(
         return
     for option, value in (("--base", base), ("--vision", vision), ("--audio", audio)):
         if value is not None:
-            raise InputError("is for a sequence.", where=option, hint=f"Leave it out for a {kind}.")
+            raise InputError(
+                "applies only to a new sequence.", where=option, hint=f"Leave it out for a {kind}."
+            )
     from moextend.bench.workspace.new_plugin import write_new
 
     path, command = write_new(kind, name, workspace)
@@ -264,7 +266,7 @@ def _task_to_add(
     if data is None:
         if prompt:
             raise InputError(
-                "is for a task of your own.", where="--prompt", hint="Name its data: --data PATH."
+                "applies only to a task of your own.", where="--prompt", hint="Name its data: --data PATH."
             )
         modality = new_task.AUDIO if what == new_task.AUDIO else None
         return edit.next_default(new_task.ALIASES.get(what, what), draft, modality=modality), False

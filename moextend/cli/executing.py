@@ -149,7 +149,7 @@ def _number(key: str, text: str) -> float:
         value = math.nan
     if not 0 <= value < 1e9 or (key != "memory_gb" and value != int(value)) or (key == "cpus" and not value):
         raise InputError(
-            f"'{text}' is no number of them.", where=f"--executor-option {key}", hint=f"Example: {key}=4."
+            f"'{text}' is not a valid number.", where=f"--executor-option {key}", hint=f"Example: {key}=4."
         )
     return value
 
@@ -207,7 +207,10 @@ def execute(
     except KeyboardInterrupt:
         from moextend.bench.executors.executor import waits
 
-        typer.echo(GO_ON if waits(how.executor) else "The runs go on: moextend bench status.", err=True)
+        typer.echo(
+            GO_ON if waits(how.executor) else "The runs continue. Their progress: moextend bench status.",
+            err=True,
+        )
         raise typer.Exit(130) from None
 
 
@@ -223,7 +226,7 @@ def _execute(how: Chosen, runs: Sequence[Path], console: Console, *, quiet: bool
         for job in submitted:
             typer.echo(f"{run_name(job.run)}: {job.executor} {job.id}", err=quiet)
     if shown is None:
-        console.print(f"Submitted {counted(len(submitted), 'run')}. How they go: moextend bench status.")
+        console.print(f"Submitted {counted(len(submitted), 'run')}. Their progress: moextend bench status.")
         return None
     with shown:
         return list(submitting.follow(how.executor, submitted, shown).values())
@@ -242,8 +245,8 @@ def end(outcomes: Sequence[Outcome]) -> None:
         if (log := RunDir(outcome.run).log).exists():
             typer.echo(f"  log: {log}", err=True)
     if failed and all(outcome.wrong_input for outcome in failed):
-        typer.echo("Correct this, and repeat the command: what was computed is kept.", err=True)
+        typer.echo("Fix this, and run the same command again: finished results are kept.", err=True)
         raise typer.Exit(2)
     if failed:
-        typer.echo("What was computed is kept: the same command does only what is missing.", err=True)
+        typer.echo("Finished results are kept: the same command computes only what is missing.", err=True)
         raise typer.Exit(1)

@@ -102,7 +102,9 @@ def of_run(source: str, how: How, task: str | None, runs: Path) -> dict[str, Any
 
     quiet_process()
     if how.dtype is not None and how.form != STOCK:
-        raise InputError("is for extensions, and for --as stock.", where="--dtype", hint="Leave it out.")
+        raise InputError(
+            "applies only to extensions and to --as stock.", where="--dtype", hint="Leave it out."
+        )
     found = stage.opened(stage.find(source, runs), task)
     if how.form == PEFT:
         return _peft(found, how.out, how.base)

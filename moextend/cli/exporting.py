@@ -112,10 +112,10 @@ def _check(how: How, dry_run: bool) -> None:
         options.refuse_except_with("--as moextend", {"--with-base": how.with_base, "--active": how.active})
     if dry_run and how.form != STOCK:
         raise InputError(
-            "plans stock checkpoints.", where="--dry-run", hint="Use --as stock, or leave it out."
+            "works only with --as stock.", where="--dry-run", hint="Use --as stock, or leave the option out."
         )
     if not re.fullmatch(r"[1-9][0-9]{0,5}(KB|MB|GB|TB)", size):
-        raise InputError(f"'{size}' is no size.", where="--max-shard-size", hint="Examples: 5GB, 500MB.")
+        raise InputError(f"'{size}' is not a size.", where="--max-shard-size", hint="Examples: 5GB, 500MB.")
     if dry_run:
         return
     before.check_out(out)
@@ -139,7 +139,9 @@ def _extensions(sources: Sequence[str], base: str | None) -> list[Path] | None:
             hint="Name folders of extensions with their --base, or one stage of a run: RUN:STAGE.",
         )  # fmt: skip
     if base is None:
-        raise InputError("is missing.", where="--base", hint="Name the base that the extension was made on.")
+        raise InputError(
+            "is missing.", where="--base", hint="Name the base that the extension was trained on."
+        )
     from moextend.extension.card import read_extension
 
     for path in paths:

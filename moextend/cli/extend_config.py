@@ -55,7 +55,7 @@ def asked(
     fields = {key: values[key] for key in RECIPE if values[key] is not None} | _but(file_recipe, named)
     if "retention" in named and fields["scope"] != "all":
         raise InputError(
-            f"is for --scope all, and the scope is {fields['scope']}.",
+            f"requires --scope all, and the scope is {fields['scope']}.",
             where="--retention",
             hint="Leave it out, or set --scope all.",
         )

@@ -53,9 +53,9 @@ if TYPE_CHECKING:
 LOG = "log.jsonl"
 """The log of the training, in the folder of the extension."""
 WHY = {
-    "own": "log-likelihood a token of generic text: the base answers all inputs that you do not activate it for",
-    "auto": "log-likelihood a token of generic text, for which the model chooses the extension or the base",
-    "all": "log-likelihood a token of generic text, with the extension active",
+    "own": "log-likelihood per token of generic text: the base answers all inputs that you do not activate it for",
+    "auto": "log-likelihood per token of generic text, for which the model chooses the extension or the base",
+    "all": "log-likelihood per token of generic text, with the extension active",
 }
 """What the change on generic text is, by scope."""
 
@@ -227,7 +227,7 @@ def _effect_lines(out: Path, effect: dict[str, Any], scope: str, *, texts: bool)
             "  (first and last tenth of the steps)"
         )
     first, last = effect["before"], effect["after"]
-    what = "a token" if texts else "a token of the answer"
+    what = "a token" if texts else "per token of the answer"
     count = f"{effect['held_out']} held-out {'texts' if texts else 'conversations'}"
     lines.append(
         f"  held-out likelihood   {first['likelihood']:.3f} -> {last['likelihood']:.3f}"

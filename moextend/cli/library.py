@@ -137,8 +137,8 @@ def probe(
         table.add_row(str(layer), f"{100 * change:.2f}", f"{best} ({shares[best]:.0%})", copied)
     Console().print(table)
     typer.echo(
-        "change: standard deviation over the experts, in points, of how much oftener each is chosen once the routers"
-        " are tuned alone."
+        "change: standard deviation over the experts, in points, of how much more often each is chosen "
+        "after only the routers are tuned."
     )
 
 

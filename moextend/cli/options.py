@@ -197,7 +197,7 @@ def words(values: Iterable[str], option: str) -> list[str]:
     found = [word.strip() for value in values for word in value.split(",")]
     if "" in found:
         raise InputError(
-            "a value is empty.", where=option, hint="Part values by one comma, or leave the option out."
+            "a value is empty.", where=option, hint="Separate values by one comma, or leave the option out."
         )
     _refuse_twice(found, option)
     return found
@@ -254,9 +254,9 @@ def view(**asked: bool) -> View:
     if len(given) > 1:
         named = listed([f"--{'baseline' if view == 'comparison' else view}" for view in given])
         raise InputError(
-            f"{named} are views of their own.",
+            f"{named} are separate views.",
             where="report",
-            hint="Choose one a call.",
+            hint="Use one of them per call.",
         )
     return cast("View", given[0]) if given else "forgetting"
 
@@ -265,14 +265,14 @@ def refuse_with(option: str, others: Iterable[str]) -> None:
     """InputError if an option that is a view of its own is given with options of other views."""
     named = ", ".join(others)
     if named:
-        raise InputError(f"does not go with {named}.", where=option, hint="Choose one a call.")
+        raise InputError(f"cannot be combined with {named}.", where=option, hint="Use one of them per call.")
 
 
 def refuse_except_with(only: str, given: Mapping[str, object]) -> None:
     """InputError if one of these options (name -> value) is given, which are for `only`."""
     for option, value in given.items():
         if value:
-            raise InputError(f"is for {only}.", where=option, hint="Leave it out.")
+            raise InputError(f"applies only to {only}.", where=option, hint="Leave it out.")
 
 
 def margin(points: float | None, baseline: str | None) -> float:
@@ -280,11 +280,9 @@ def margin(points: float | None, baseline: str | None) -> float:
     if points is None:
         return 1.0
     if not 0 <= points < math.inf:
-        raise InputError(
-            f"{points} is no number of points.", where="--margin", hint="Give a number from 0 on."
-        )
+        raise InputError(f"{points} is not a number of points.", where="--margin", hint="Give 0 or more.")
     if baseline is None:
-        raise InputError("says nothing without --baseline.", where="--margin", hint="Add --baseline METHOD.")
+        raise InputError("requires --baseline.", where="--margin", hint="Add --baseline METHOD.")
     return points
 
 
@@ -294,7 +292,7 @@ def accuracy(percent: float | None, *, budgets: bool) -> float | None:
         return None
     if not 0 <= percent <= 100:
         raise InputError(
-            f"{percent} is no percentage.", where="--accuracy", hint="Give a number from 0 to 100."
+            f"{percent} is not a percentage.", where="--accuracy", hint="Give a number from 0 to 100."
         )
     refuse_except_with("--budgets", {} if budgets else {"--accuracy": True})
     return percent

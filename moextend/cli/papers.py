@@ -56,14 +56,14 @@ def paper(
     for path in written.files:
         typer.echo(f"wrote {path}")
     for path in written.kept:
-        typer.echo(f"kept {path}: it is yours")
+        typer.echo(f"kept {path}: it is yours to edit")
     if written.uncited:
         options.echo(f"no reference is known for: {', '.join(written.uncited)}", err=True)
     if not pdf:
         return
     made = compile_pdf(to)
     if made is None:
-        typer.echo(f"no PDF: no TeX was found ({PACKAGES})", err=True)
+        typer.echo(f"no PDF: TeX was not found ({PACKAGES})", err=True)
         return
     typer.echo(f"wrote {made.pdf}")
     if made.warnings:

@@ -169,7 +169,9 @@ def audit(
 
     if not (0 < effect <= 100):
         raise InputError(
-            f"{effect:g} is no difference.", where="--effect", hint="Give points, above 0 and at most 100."
+            f"{effect:g} is not a difference in points.",
+            where="--effect",
+            hint="Give points, above 0 and at most 100.",
         )
     sequence = chosen_sequence(Request(workspace, name))
     tasks = [*stage_tasks(sequence, workspace), *scored_tasks(sequence, workspace)]
@@ -207,7 +209,7 @@ def _check(
     if margin is None:
         if effect is not None and not (0 < effect <= 100):
             raise InputError(
-                f"{effect:g} is no difference to find.",
+                f"{effect:g} is not a difference in points.",
                 where="--effect",
                 hint="Give points, above 0 and at most 100.",
             )

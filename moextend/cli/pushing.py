@@ -65,12 +65,12 @@ def push(
     what = pushed(folder)
     card = _card(what, facts_of(what, base=base or "", licence=licence or "", run=facts), named.name)
     for note in local_paths(folder, what.kind):
-        options.echo(f"note: {note}, a path of this machine, which others see and cannot use.", err=True)
+        options.echo(f"note: {note}, a path of this machine, which others see but cannot use.", err=True)
     for file in INPUTS:
         if file in what.names:
             options.echo(
-                f"note: {file} is made of inputs of the training data, and words can be read from it. Only later "
-                "extensions with scope all need it.",
+                f"note: {file} is derived from inputs of the training data, and words can be recovered "
+                "from it. Only later extensions with scope all need it.",
                 err=True,
             )
     if dry_run:
@@ -155,7 +155,7 @@ def _source(source: str, run: str | None, runs: Path) -> tuple[Path, RunFacts | 
     if folder.is_dir() and run is not None:
         return folder, card.run_facts(find_run(runs, run, where="--run"), folder)
     if run is not None:
-        raise InputError("is for a folder.", where="--run", hint="Leave it out: SOURCE names a run.")
+        raise InputError("applies only to a folder.", where="--run", hint="Leave it out: SOURCE names a run.")
     named = stages.find(source, runs)
     found = evidence.extension_of(named)
     return found, card.run_facts(named.run, found)

@@ -225,7 +225,7 @@ def open_all(
         if run.folder not in busy and (run.folder in incomplete or read_status(run.folder).state != "done")
     ]
     for folder, what in () if quiet else incomplete.items():
-        typer.echo(f"{folder.name} was done, but lacks {what}. That is made again.", err=True)
+        typer.echo(f"{folder.name} was done, but lacks {what}. It is computed again.", err=True)
     return opened, to_do
 
 

@@ -122,7 +122,7 @@ def serve(
     check_packages(PACKAGES, where="serve")
     for option, seconds in (("--timeout", timeout), ("--grace", grace)):
         if not math.isfinite(seconds):
-            raise InputError(f"{seconds} is no number of seconds.", where=option, hint="Example: 60.")
+            raise InputError(f"{seconds} is not a number of seconds.", where=option, hint="Example: 60.")
     asked = BaseAsked(base, encoders_of(vision, audio), projector, dtype, attention, device)
     asked.check()
     folders, strengths = weighed(extension)
@@ -134,7 +134,7 @@ def serve(
         local = is_loopback(str(address))
         if not (local or api_key or open_to_all):
             raise InputError(
-                "everybody in the network could use it.", where=f"--host {host}",
+                "everyone on the network could use the server.", where=f"--host {host}",
                 hint=f"Set {KEY} to a key that clients must send, or add --open.",
             )  # fmt: skip
         model = asked.open()

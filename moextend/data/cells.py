@@ -179,7 +179,7 @@ def _by_key(value: Mapping[Any, Any], where: str) -> tuple[str, ...] | None:
         if set(keys) == set(names) and len(keys) == len(value):
             return placed(value[keys[name]] for name in names)
     raise InputError(
-        f"has choices by the keys {', '.join(map(str, value))}, which are no letters or positions.",
+        f"has choices by the keys {', '.join(map(str, value))}, which are neither letters nor positions.",
         where=where,
         hint='Write a list, or {"A": "one", "B": "two"}.',
     )

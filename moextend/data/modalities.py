@@ -70,7 +70,7 @@ def register_modality(found: ModalityType) -> None:
     """
     if not re.fullmatch("[a-z][a-z0-9]*", found.name):
         raise InputError(
-            f"'{found.name}' is no name of a modality.",
+            f"'{found.name}' is not a valid name of a modality.",
             where="register_modality",
             hint="Use lower-case letters and digits, a letter first.",
         )

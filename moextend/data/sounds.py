@@ -124,7 +124,9 @@ def encode(samples: Any, rate: int, *, where: str) -> bytes:
     """
     if isinstance(rate, bool) or not isinstance(rate, int | np.integer):
         raise InputError(
-            f"the rate {rate!r:.40} is no whole number.", where=where, hint="Give samples per second."
+            f"the rate {rate!r:.40} is not a whole number.",
+            where=where,
+            hint="Give the number of samples per second.",
         )
     mono = _mono(samples, where)
     _check(len(mono), int(rate), 1, where)
@@ -140,7 +142,7 @@ def _mono(samples: Any, where: str) -> Samples:
         found = np.asarray(samples)
     except Exception as error:  # ragged lists, tensors on a device
         raise InputError(
-            f"the samples are no array ({error}).", where=where, hint="Give a numpy array."
+            f"the samples are not an array ({error}).", where=where, hint="Give a numpy array."
         ) from error
     integers = found.dtype.kind in "iu" and found.dtype.itemsize <= 4
     if not (integers or found.dtype.kind == "f") or found.ndim not in (1, 2):

@@ -38,7 +38,7 @@ class VideoRef(MediaRef):
         """
         if not 1 <= count <= MOST_FRAMES:
             raise InputError(
-                f"{count} frames of a video were asked for.",
+                f"{count} frames of a video were requested.",
                 where=self.place,
                 hint=f"Ask for 1 to {MOST_FRAMES}.",
             )

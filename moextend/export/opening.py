@@ -133,7 +133,7 @@ def check(config: MoextendConfig, place: Path) -> None:
     for each in config.extensions:
         if not re.fullmatch(r"[\w-]+", str(each.get("folder", ""))):
             raise InputError(
-                f"names an extension in '{each.get('folder')}', which is no name of a folder.",
+                f"names an extension in '{each.get('folder')}', which is not the name of a folder.",
                 where=str(place / "config.json"),
                 hint="Export it again.",
             )

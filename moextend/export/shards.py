@@ -77,7 +77,7 @@ def size_of(text: str) -> int:
     """Bytes of a size such as "5GB" (10^9 bytes each); InputError for another text."""
     found = re.fullmatch(r"([1-9][0-9]{0,11})(KB|MB|GB|TB)", text)
     if found is None:
-        raise InputError(f"'{text}' is no size.", where="max_shard_size", hint="Examples: 5GB, 500MB.")
+        raise InputError(f"'{text}' is not a size.", where="max_shard_size", hint="Examples: 5GB, 500MB.")
     thousands = ("KB", "MB", "GB", "TB").index(found[2])
     return int(found[1] + "000" * (1 + thousands))
 

@@ -61,7 +61,7 @@ def _refuse_modality(
     """Raises InputError if the base is right and a modality is missing, or has another projector."""
     if has is None:
         raise InputError(
-            f"extension '{card.name}' was made with a model that has modality '{name}', and this one has not.",
+            f"extension '{card.name}' was made with a model that has modality '{name}', and this one does not have it.",
             where=str(folder),
             hint=f"If the folder is a copy, look for {stem(name)}.json in the original. Otherwise load the model with "
             f"its {name} encoder, or add it: moextend.add_modality(model, '{name}', ...).",

@@ -311,7 +311,7 @@ def _check_new(
     _check_data(data, held_out, where)
     near = next(place for place in (folder, *folder.parents) if place.exists())
     if not near.is_dir():
-        raise InputError("is no folder.", where=str(near), hint="Name a new folder.")
+        raise InputError("is not a folder.", where=str(near), hint="Name a new folder.")
     if tensor_files.is_complete(folder):
         raise InputError(
             "already holds an extension.",

@@ -39,7 +39,7 @@ def parse(text: str, *, where: str | None = None) -> HubId:
     found = hub_id(text)
     if found is None:
         raise InputError(
-            f"'{text}' is no name of a repository.", where=where, hint="Write OWNER/NAME or OWNER/NAME@REVISION."
+            f"'{text}' is not the name of a repository.", where=where, hint="Write OWNER/NAME or OWNER/NAME@REVISION."
         )  # fmt: skip
     return found
 

@@ -33,7 +33,7 @@ def save_tensors(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise InputError("is no folder.", where=str(folder), hint="Name a new folder.") from error
+        raise InputError("is not a folder.", where=str(folder), hint="Name a new folder.") from error
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with files.atomic(folder / f"{stem}.safetensors") as path:
         save_file(ready, path)
@@ -175,5 +175,7 @@ def _check_finite(path: Path, name: str, tensor: Tensor) -> None:
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(
-        f"is no safetensors file ({error}).", where=str(path), hint="Copy the folder again, or make it again."
+        f"is not a safetensors file ({error}).",
+        where=str(path),
+        hint="Copy the folder again, or make it again.",
     )

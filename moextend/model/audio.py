@@ -27,7 +27,7 @@ TOKENS_PER_SECOND = 12.5
 """Default number of audio tokens a second; an encoder with fewer frames gives one token per frame."""
 FORMS = (
     "Name an encoder of the package, a folder or a hub id (openai/whisper-tiny.en), "
-    "and ':<n>/s' after it for n tokens a second (openai/whisper-tiny.en:10/s)."
+    "and ':<n>/s' after it for n tokens per second (openai/whisper-tiny.en:10/s)."
 )
 
 
@@ -125,7 +125,7 @@ def _stack(tower: Tower, tokens_per_second: float | None, where: str) -> int:
     frames = tower.frames_per_second
     if tokens_per_second is not None and not 0 < tokens_per_second <= frames * 1.001:
         raise InputError(
-            f"gives {frames:g} frames a second, and {tokens_per_second:g} tokens a second were asked for.",
+            f"gives {frames:g} frames per second, and {tokens_per_second:g} tokens per second were requested.",
             where=where,
             hint=f"Ask for more than 0 and at most {frames:g}.",
         )
@@ -168,7 +168,7 @@ def _config(path: Path, source: Path | str) -> dict[str, Any]:
         )
     found = files.read_json(path)
     if not isinstance(found, dict):
-        raise InputError("is no mapping of keys.", where=str(path), hint="Save the encoder again.")
+        raise InputError("is not a mapping of keys.", where=str(path), hint="Save the encoder again.")
     return found
 
 

@@ -40,7 +40,7 @@ def load_tower(source: str, config: Mapping[str, Any], revision: str | None, whe
     kind = KINDS.get(str(config.get("model_type")))
     if kind is None:
         raise InputError(
-            f"holds a model of type '{config.get('model_type')}', which is no supported audio encoder.",
+            f"holds a model of type '{config.get('model_type')}', which is not a supported audio encoder.",
             where=where,
             hint=f"Supported: {', '.join(KINDS)}.",
         )

@@ -75,11 +75,11 @@ def check_grid(grid: tuple[int, int], own: tuple[int, int] | None, *, where: str
     """Raises InputError for a grid that the tokens of a tower cannot be pooled to; `own` None: theirs is not known."""
     if own is None and 0 in grid:
         raise InputError(
-            f"{grid[0]}x{grid[1]} tokens were asked for.", where=where, hint="Rows and columns are 1 or more."
+            f"{grid[0]}x{grid[1]} tokens were requested.", where=where, hint="Rows and columns are 1 or more."
         )
     if own is not None and not (1 <= grid[0] <= own[0] and 1 <= grid[1] <= own[1]):
         raise InputError(
-            f"gives {own[0]}x{own[1]} tokens, and {grid[0]}x{grid[1]} were asked for.",
+            f"gives {own[0]}x{own[1]} tokens, and {grid[0]}x{grid[1]} were requested.",
             where=where,
             hint=f"Ask for 1x1 to {own[0]}x{own[1]}.",
         )

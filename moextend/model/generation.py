@@ -65,7 +65,7 @@ def generate(
     for place, prompt in enumerate(prompts):
         if not hasattr(prompt, "asked"):
             raise InputError(
-                f"{prompt!r} is no prompt.",
+                f"{prompt!r} is not a prompt.",
                 where=f"prompt {place}",
                 hint="Give a moextend.Prompt(text, media).",
             )

@@ -37,7 +37,7 @@ def auto_class(config: Any) -> Any:
         return AutoModelForCausalLM  # also for code that a checkpoint brings along
     found: Any = MODEL_FOR_MULTIMODAL_LM_MAPPING.get(kind, None)
     if found is None or not issubclass(found, GenerationMixin):
-        what = "no language model" if found is None else f"{found.__name__}, which is no language model,"
+        what = "no language model" if found is None else f"{found.__name__}, which is not a language model,"
         raise InputError(
             f"transformers has {what} for it that predicts one token after the other.",
             where=f"model type '{config.model_type}'",

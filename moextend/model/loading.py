@@ -75,7 +75,7 @@ def load(
 
     if not isinstance(model, str | Path) or any(len(part) > 255 for part in Path(model).parts):
         raise InputError(
-            f"'{short(str(model), 60)}' is no name of a model.",
+            f"'{short(str(model), 60)}' is not the name of a model.",
             where="load",
             hint="Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id.",
         )

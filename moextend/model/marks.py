@@ -21,7 +21,7 @@ def check_marks(texts: Sequence[str], media: Sequence[MediaRef], where: str | No
     """Raises InputError if the marks of the texts are not those of the media, or a medium is another object."""
     if wrong := [one for one in media if not (hasattr(one, "open") and hasattr(one, "modality"))]:
         raise InputError(
-            f"{wrong[0]!r} is no image and no other medium.",
+            f"{wrong[0]!r} is not an image or another medium.",
             where=where,
             hint="Give a moextend.ImageRef(path=...) or (data=...).",
         )

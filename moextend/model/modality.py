@@ -288,7 +288,7 @@ def _check_encoder(name: str, encoder: Any) -> None:
     ]
     if isinstance(encoder, nn.Module) and not lacking:
         return
-    what = f"lacks {', '.join(lacking)}" if isinstance(encoder, nn.Module) else "is no torch.nn.Module"
+    what = f"lacks {', '.join(lacking)}" if isinstance(encoder, nn.Module) else "is not a torch.nn.Module"
     raise InputError(
         f"{type(encoder).__name__} {what}.",
         where=f"encoder of modality '{name}'",

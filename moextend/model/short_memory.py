@@ -72,7 +72,7 @@ class BatchLimit:
             if size == 1:
                 raise too_little(what, problem)
             self.rows = (size + 1) // 2
-            log.warning("%s: no memory for %d rows at a time; going on with %d.", what, size, self.rows)
+            log.warning("%s: no memory for %d rows at a time; continuing with %d.", what, size, self.rows)
         return found
 
 

@@ -51,7 +51,7 @@ class TinyAudioConfig(spec.Spec):
     @model_validator(mode="after")
     def _fits(self) -> TinyAudioConfig:
         if self.width % self.heads:
-            raise ValueError("width is no multiple of heads")
+            raise ValueError("width is not a multiple of heads")
         if not all(1 <= stride <= 8 for stride in self.strides):
             raise ValueError("strides are 1 to 8")
         return self

@@ -44,7 +44,7 @@ def check_plan(plan: object) -> None:
     )
     if not fits:
         raise InputError(
-            f"{plan!r} is no plan.",
+            f"{plan!r} is not a plan.",
             where="plan",
             hint="Map MoE blocks to lists of experts: {0: [3], 2: [1]}.",
         )

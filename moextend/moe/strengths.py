@@ -26,7 +26,7 @@ def checked(strengths: Mapping[str, Any]) -> dict[str, float]:
         is_number = isinstance(strength, int | float) and not isinstance(strength, bool)
         if not is_number or not math.isfinite(strength) or not 0 <= strength <= 1:
             raise InputError(
-                f"{strength!r} is no strength.",
+                f"{strength!r} is not a strength.",
                 where=f"extension '{name}'",
                 hint="Give a number from 0 (the base) to 1 (the extension as it was made).",
             )

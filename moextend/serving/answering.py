@@ -47,7 +47,7 @@ class Answering:
             most = min(MOST_PROMPTS, self.engine.limits.queue)
             raise ApiError(400, f"prompt has {len(asked)} prompts; give 1 to {most}.", param="prompt")
         if body.echo and body.stream:
-            raise ApiError(400, "echo does not go with stream.", param="echo")
+            raise ApiError(400, "echo cannot be combined with stream.", param="echo")
         read = await self._read(
             request,
             [partial(prompts.of_completion, self.model, each, self.vocabulary, self.bound) for each in asked],

@@ -148,7 +148,7 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 400:  # of FastAPI, for a body that is no text or too deep
-            return answer(ApiError(400, "the body is no JSON.", code="invalid_json"))
+            return answer(ApiError(400, "the body is not JSON.", code="invalid_json"))
         code = CODES.get(error.status_code, "invalid_input")
         return answer(ApiError(error.status_code, str(error.detail), code=code))
 
@@ -162,10 +162,10 @@ def _invalid(error: RequestValidationError) -> ApiError:
     first = max(error.errors(), key=lambda each: len(each["loc"]))
     path = [str(part) for part in first["loc"] if part != "body" and not KIND.fullmatch(str(part))]
     if first["type"] == "json_invalid":
-        return ApiError(400, f"the body is no JSON: {first['ctx']['error']}.", code="invalid_json")
+        return ApiError(400, f"the body is not JSON: {first['ctx']['error']}.", code="invalid_json")
     if not path:
         return ApiError(
-            400, "the body is no JSON object with Content-Type: application/json.", code="invalid_json"
+            400, "the body is not a JSON object with Content-Type: application/json.", code="invalid_json"
         )
     place = ".".join(path)
     if first["type"] == "extra_forbidden":

@@ -64,7 +64,7 @@ def of_completion(
             raise errors.too_long(len(asked), len(asked), model.context, "prompt")
         wrong = next((token for token in asked if not 0 <= token < vocabulary), None)
         if wrong is not None:
-            raise _refused(f"{wrong} is no token; tokens are 0 to {vocabulary - 1}.", "prompt")
+            raise _refused(f"{wrong} is not a token; tokens are 0 to {vocabulary - 1}.", "prompt")
         prompt, ids = Prompt(model.tokenizer.decode(asked, skip_special_tokens=True)), asked
     if not ids:
         raise _refused("a prompt has no token.", "prompt")
@@ -141,7 +141,7 @@ def _decoded(text: str, where: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _refused(f"{where}: the data are no base64.") from error
+        raise _refused(f"{where}: the data are not valid base64.") from error
 
 
 def _refused(message: str, param: str = "messages") -> ApiError:

@@ -17,7 +17,7 @@ def _encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError("has a lone surrogate, which is no character") from error
+        raise ValueError("has a lone surrogate, which is not a character") from error
     return text
 
 

@@ -182,7 +182,7 @@ def _check(model: MultimodalLM, settings: Settings, folder: Path) -> None:
         )
     check_tracker(settings.report_to)
     if Path(folder).exists() and not Path(folder).is_dir():
-        raise InputError("is no folder.", where=str(folder), hint="Name a new folder.")
+        raise InputError("is not a folder.", where=str(folder), hint="Name a new folder.")
     if asks_to_shard() and settings.compile:
         raise InputError(
             "compile cannot be combined with FSDP.", where="training settings", hint="Use compile: false."

@@ -262,7 +262,7 @@ class TokenTrainer(Trainer):
                 hint=f"Start the same command again: it continues from the last checkpoint, with {self.rows} at a "
                 "time in each process.",
             )
-        log.warning("step %d: %s; going on with %d.", self.state.global_step + 1, message, self.rows)
+        log.warning("step %d: %s; continuing with %d.", self.state.global_step + 1, message, self.rows)
 
     def operations(self, first_seen: float) -> float | None:
         """Operations of all steps; `first_seen`: share of items that are seen for the first time."""

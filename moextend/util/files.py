@@ -77,7 +77,7 @@ def check_writable(path: Path, *, where: str) -> None:
     while not exists(place) and place != place.parent:
         place = place.parent
     if not place.is_dir():
-        raise InputError(f"'{place}' is no folder.", where=f"{where} {path}", hint="Name a folder.")
+        raise InputError(f"'{place}' is not a folder.", where=f"{where} {path}", hint="Name a folder.")
     try:
         with tempfile.TemporaryDirectory(dir=place, prefix=".moextend"):
             pass

@@ -84,8 +84,8 @@ class Lease:
             raise LeaseLost(
                 f"the lease of process {self.holder.pid} on {self.holder.host} is lost: {self._lost}.",
                 where=str(self.name.parent),
-                hint="It was suspended, had no processor, or its disk did not answer for long. The same command goes "
-                f"on where it stopped; see moextend bench status. {VARIABLE} sets the time.",
+                hint="It was suspended, had no processor, or its disk did not answer for long. The same "
+                f"command continues where it stopped; see moextend bench status. {VARIABLE} sets the time.",
             )
 
     def renew(self) -> None:

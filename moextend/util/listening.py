@@ -74,7 +74,7 @@ def check_packages(packages: Sequence[str], *, where: str) -> None:
 
 def _no_host(host: str) -> InputError:
     return InputError(
-        f"'{host}' is no address of this machine.",
+        f"'{host}' is not an address of this machine.",
         where="--host",
         hint="127.0.0.1 is for this machine only, 0.0.0.0 for all networks that it is in.",
     )
@@ -83,6 +83,8 @@ def _no_host(host: str) -> InputError:
 def _refused(error: OSError, host: str, port: int) -> InputError:
     if error.errno == errno.EADDRNOTAVAIL:
         return _no_host(host)
-    why = {errno.EADDRINUSE: "is in use", errno.EACCES: "needs more rights"}
+    why = {errno.EADDRINUSE: "is in use", errno.EACCES: "requires more rights"}
     what = why.get(error.errno or 0, f"cannot be opened ({error.strerror})")
-    return InputError(f"port {port} {what}.", where="--port", hint="Choose another; 0 takes a free one.")
+    return InputError(
+        f"port {port} {what}.", where="--port", hint="Choose another one; 0 chooses a free one."
+    )

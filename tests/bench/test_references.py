@@ -104,7 +104,7 @@ def test_two_tables_of_one_protocol_and_no_run() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"method": "LoRA", "ac": 1.0}], r"rows\[0\].ac is no column"),
+        ([{"method": "LoRA", "ac": 1.0}], r"rows\[0\].ac is not a column"),
         ([{"acc": 1.0}], r"rows\[0\] names no method"),
         ([{"method": "LoRA", "acc": "many"}], r"rows\[0\] holds a word"),
     ],

@@ -14,7 +14,7 @@ WRONG = [
     ("--backend vllm", "--backend: no backend 'vllm'"),
     ("--backend openai", "needs either server"),
     ("--backend transformers --server http://h/v1", "server is for backend: openai"),
-    ("--server nowhere", "--backend: server: is no address"),
+    ("--server nowhere", "--backend: server: is not an address"),
     ("--server http://h/v1 --serve 'x {port}'", "needs either server"),
     ("--server http://h/v1 --backend-option size=3", "--backend-option: no setting 'size'"),
     ("--server http://h/v1 --backend-option server=3", "--backend-option server: has an option of its own"),

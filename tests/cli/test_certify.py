@@ -53,7 +53,7 @@ WRONG = [
     ("skill --base tiny --run nothing", "no run 'nothing'"),
     ("skill --base tiny -e nothing", "nothing"),
     ("nothing --base tiny", "holds no extension"),
-    ("nothing --data d.json", "is for an extension with --base"),
+    ("nothing --data d.json", "applies only to an extension with --base"),
     ("--check nothing.json", "no such certificate"),
     ("nothing --check nothing.json", "no folder 'nothing'"),
 ]

@@ -90,7 +90,7 @@ def test_nothing_is_written_when_a_check_fails(cli: Cli, tmp_path: Path) -> None
         (["vqa", "--to", "5"], "no place 5. Places: 1 to 1."),
         (["vqa", "--sequence", "no name"], "--sequence: 'no name' is not a name."),
         (["vqa", "--sequence", "tiny", "--base", "smollm2"], "--base: the sequence has tiny, not smollm2."),
-        (["vqa", "--prompt", "Say {question}"], "--prompt: is for a task of your own."),
+        (["vqa", "--prompt", "Say {question}"], "--prompt: applies only to a task of your own."),
         (["vqa", "--data", "pets.csv", "--columns", "image"], "--columns: 'image' is not key=value."),
     ],
 )
@@ -145,7 +145,9 @@ def test_new_sequence(cli: Cli, tmp_path: Path) -> None:
     assert (made["sequence"], made["stages"], made["base"]["model"]) == ("mine", [], "tiny")
     again = cli("bench", "new", "sequence", "mine")
     assert again.code == 2 and "a sequence 'mine' already exists" in again.err
-    assert "--base: is for a sequence." in cli("bench", "new", "method", "m", "--base", "tiny").err
+    assert (
+        "--base: applies only to a new sequence." in cli("bench", "new", "method", "m", "--base", "tiny").err
+    )
     assert cli("bench", "add-task", "vqa", "-s", "mine").code == 0
 
 

@@ -51,7 +51,7 @@ def test_runs_for_cuda_ask_for_a_gpu(cli: Cli, slurm: Path) -> None:
 def test_runs_are_submitted_once(cli: Cli, slurm: Path, tmp_path: Path) -> None:
     found = cli(*SLURM, "-m", "lora,ewc")
     assert (found.code, found.out) == (0, "tiny/lora-s0: slurm 101_1\ntiny/ewc-s0: slurm 101_2\n")
-    assert found.err == "Submitted 2 runs. How they go: moextend bench status.\n"
+    assert found.err == "Submitted 2 runs. Their progress: moextend bench status.\n"
     (slurm / "queue").write_text("101_1|RUNNING\n101_2|PENDING\n")
     calls(slurm)
     again = cli(*SLURM, "-m", "lora,ewc")
@@ -101,12 +101,12 @@ def test_waiting_follows_the_folders(cli: Cli, slurm: Path, tmp_path: Path) -> N
         (("-x", "slurm", "-o", "=x"), "--executor-option =x: is not KEY=VALUE."),
         (("-x", "slurm", "-o", "qos="), "--executor-option qos=: is not KEY=VALUE."),
         (("-x", "slurm", "-o", "qos=a", "-o", "qos=b"), "'qos' is given twice."),
-        (("-x", "slurm", "-o", "gpus=-1"), "'-1' is no number of them."),
-        (("-x", "slurm", "-o", "cpus=1.5"), "'1.5' is no number of them."),
-        (("-x", "slurm", "-o", "memory_gb=nan"), "'nan' is no number of them."),
-        (("-x", "slurm", "-o", "address=x"), "is no option of Slurm."),
+        (("-x", "slurm", "-o", "gpus=-1"), "'-1' is not a valid number."),
+        (("-x", "slurm", "-o", "cpus=1.5"), "'1.5' is not a valid number."),
+        (("-x", "slurm", "-o", "memory_gb=nan"), "'nan' is not a valid number."),
+        (("-x", "slurm", "-o", "address=x"), "is not an option of Slurm."),
         (("-x", "slurm", "-o", "array=3"), "cannot be set."),
-        (("-o", "partition=x"), "'partition' is no option of the local executor."),
+        (("-o", "partition=x"), "'partition' is not an option of the local executor."),
         (("--no-wait",), "the runs of the executor 'local' end with this command."),
     ],
 )

@@ -146,8 +146,8 @@ def test_items_name_what_is_missing(cli: Any, runs: Path) -> None:
     ("arguments", "words"),
     [
         (["--items"], "no format of items 'table'. Available: csv, json, parquet."),
-        (["--items", "-f", "parquet"], "Parquet is no text. Name a file: --out items.parquet."),
-        (["--items", "-f", "csv", "--matrix"], "--items: does not go with --matrix."),
+        (["--items", "-f", "parquet"], "parquet cannot be printed. Name a file: --out items.parquet."),
+        (["--items", "-f", "csv", "--matrix"], "--items: cannot be combined with --matrix."),
         (["-f", "json"], "no table is written as json. Add --items"),
     ],
 )

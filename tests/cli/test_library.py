@@ -114,7 +114,7 @@ def test_extend_says_that_several_layers_forget_more_with_scope_all(cli: Cli, tm
             "--layers", "1,2")  # fmt: skip
     assert cli(*then, "--name", "b", "--out", "b", "--retention", "latent").code == 0
     own = cli("extend", "tiny", "--data", "facts.json", "--name", "c", "--out", "c", "--retention", "latent")
-    assert own.code == 2 and "--retention: is for --scope all, and the scope is auto" in own.err
+    assert own.code == 2 and "--retention: requires --scope all, and the scope is auto" in own.err
     for retention, error in (
         ("output", "'latent' is active and has no router-input memory"),
         ("all", "retention: Input should be 'none', 'memory', 'output' or 'latent'"),

@@ -43,7 +43,7 @@ def test_a_bundle_refuses_what_does_not_belong_to_it(
     cli: Cli, tmp_path: Path, options: list[str], named: str
 ) -> None:
     refused = cli("bench", "report", "--bundle", "out", *options)
-    assert refused.code == 2 and re.search(f"does not go with {named}", refused.err), refused.err
+    assert refused.code == 2 and re.search(f"cannot be combined with {named}", refused.err), refused.err
     assert not (tmp_path / "out").exists()
 
 

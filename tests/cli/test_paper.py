@@ -60,7 +60,7 @@ def test_without_a_tex_the_project_is_written_all_the_same(
     monkeypatch.setattr(shutil, "which", lambda name: None)
     done = cli("bench", "paper", "--out", "paper")
     assert done.code == 0 and "wrote paper/main.tex" in done.out
-    assert "no PDF: no TeX was found (apt-get install" in done.err
+    assert "no PDF: TeX was not found (apt-get install" in done.err
     assert "no reference is known for: task1, task2, text1" in done.err
     done = cli("bench", "paper", "--out", "paper", "--no-pdf")
     assert "kept paper/main.tex: it is yours" in done.out and "no TeX" not in done.err
@@ -111,6 +111,6 @@ def test_a_wrong_style_is_one_line_before_anything_is_written(
 
 def test_two_views_are_refused(cli: Cli, runs: list[RunDir]) -> None:
     done = cli("bench", "report", "--text", "--tasks", "--baseline", "lora")
-    assert done.code == 2 and "--tasks, --text and --baseline are views of their own" in done.err
+    assert done.code == 2 and "--tasks, --text and --baseline are separate views" in done.err
     done = cli("bench", "report", "--tasks", "--out", "tables", "--format", "markdown")
     assert done.code == 0

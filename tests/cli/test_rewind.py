@@ -69,8 +69,8 @@ def test_leave_one_out_is_the_default_of_subsets(cli: Cli, scored: list[str], mo
         (["-m", "zero-shot", "--rewind"], "--rewind: what 'zero-shot' learns cannot be scaled."),
         (["-m", "lora", "--subsets"], "train the same weights, and none of them can be left out"),
         (["-m", "moextend", "--subsets", "1+4"], "no stage '4'"),
-        (["-m", "lora", "--rewind", "--dry-run"], "--rewind: does not go with --dry-run"),
-        (["-m", "lora", "--rewind", "--executor", "slurm"], "--rewind: does not go with --executor"),
+        (["-m", "lora", "--rewind", "--dry-run"], "--rewind: cannot be combined with --dry-run"),
+        (["-m", "lora", "--rewind", "--executor", "slurm"], "--rewind: cannot be combined with --executor"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_runs(
@@ -94,7 +94,7 @@ def test_strengths_of_folders(tmp_path: Path) -> None:
     assert weighed(["C:skill"]) == ([Path("C:skill")], [1.0])
     assert weighed(["a:b/skill"]) == ([Path("a:b/skill")], [1.0])
     for wrong in ("1.5", "-0.1", "0.1.2", "nan", "inf", "half", ""):
-        with pytest.raises(InputError, match="is no strength"):
+        with pytest.raises(InputError, match="is not a strength"):
             weighed([f"{folder}:{wrong}"])
     assert weighed(None) == ([], [])
 
@@ -103,5 +103,7 @@ def test_strengths_of_folders(tmp_path: Path) -> None:
 def test_a_wrong_strength_is_refused_in_one_line(cli: Cli, wrong: str) -> None:
     found = cli("generate", "tiny", "--prompt", "a", "-e", f"skill:{wrong}")
     assert (
-        found.code == 2 and "--extension: extension 'skill': " in found.err and "is no strength" in found.err
+        found.code == 2
+        and "--extension: extension 'skill': " in found.err
+        and "is not a strength" in found.err
     )

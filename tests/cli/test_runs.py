@@ -86,7 +86,7 @@ def test_a_done_run_that_lacks_something_is_repaired(cli: Cli, tmp_path: Path) -
     assert "lora-s0 lacks the score of" in " ".join(cli("bench", "report").out.split())
     second = cli("bench", "run", "-m", "lora")
     assert second.code == 0, second.err
-    assert "lora-s0 was done, but lacks the score of " in second.err and "That is made again." in second.err
+    assert "lora-s0 was done, but lacks the score of " in second.err and "It is computed again." in second.err
     assert second.out == first.out and len(scores.read_text().splitlines()) == len(whole)
     assert cli("bench", "run", "-m", "lora").err == "1 of 1 run was done before.\n"
 
@@ -287,12 +287,12 @@ def test_report_formats_and_files(cli: Cli, tmp_path: Path) -> None:
     refused = cli("bench", "report", "--routing")
     assert refused.code == 2 and "--routing: of no run it is known how it routes." in refused.err
     many = cli("bench", "report", "--costs", "--matrix")
-    assert many.code == 2 and "Choose one a call." in many.err
+    assert many.code == 2 and "Use one of them per call." in many.err
     wrong = cli("bench", "report", "--baseline", "lroa")
     assert wrong.code == 2 and "no method 'lroa'. Did you mean 'lora'" in wrong.err
     assert "items not kept" in cli("bench", "report", "--baseline", "zero-shot", "--margin", "2").out
     wrong = cli("bench", "report", "--baseline", "lora", "--margin", "0")
-    assert wrong.code == 2 and "--margin: 0 is no margin. Example: --margin 1.0" in wrong.err
+    assert wrong.code == 2 and "--margin: 0 is not a margin. Example: --margin 1.0" in wrong.err
     cli("bench", "report", "-f", "csv", "--out", "t.csv")
     assert (tmp_path / "t.csv").read_text().startswith("table,method")
     wrong = cli("bench", "report", "-f", "latx")

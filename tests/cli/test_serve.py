@@ -59,7 +59,7 @@ def test_a_port_in_use_is_one_line(cli: Cli) -> None:
         port = taken.getsockname()[1]
         refused = cli("bench", "serve", "--port", port)
     assert refused.code == 2
-    assert refused.err == f"error: --port: port {port} is in use. Choose another; 0 takes a free one.\n"
+    assert refused.err == f"error: --port: port {port} is in use. Choose another one; 0 chooses a free one.\n"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,10 @@ def test_a_port_in_use_is_one_line(cli: Cli) -> None:
     [
         (["--port"], "--port"),
         (["--port", "70000"], "65535"),
-        (["--host", "no-such-host.invalid"], "--host: 'no-such-host.invalid' is no address of this machine."),
+        (
+            ["--host", "no-such-host.invalid"],
+            "--host: 'no-such-host.invalid' is not an address of this machine.",
+        ),
         (["no-such-run"], "no run 'no-such-run'"),
         (["-w", "nowhere"], "nowhere"),
     ],

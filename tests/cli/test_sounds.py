@@ -211,4 +211,4 @@ def test_a_task_of_sounds_is_added_with_its_encoder(
         in found.out
     )
     found = cli("bench", "new", "method", "x", "--audio", ears)
-    assert found.code == 2 and "--audio: is for a sequence." in found.err
+    assert found.code == 2 and "--audio: applies only to a new sequence." in found.err

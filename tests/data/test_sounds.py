@@ -153,7 +153,7 @@ def test_arrays_become_wav(samples: Any, wanted: list[float]) -> None:
         ([0.0, float("nan")], 8_000, "NaN or infinite"),
         ([1e300], 8_000, "NaN or infinite"),
         ([0.0], 0, "0 samples per second; 1,000 to 192,000"),
-        ([0.0], 8_000.5, "rate 8000.5 is no whole number"),
+        ([0.0], 8_000.5, "rate 8000.5 is not a whole number"),
         ([0.0], True, "rate True"),
         (np.zeros(4_801_000, np.int8), 8_000, "600 s long, longer than 600 s"),
         ([0, 1_000], 8_000, "an array of int64 with 1 dimensions"),

@@ -189,7 +189,7 @@ def test_a_video_itself_has_no_encoder() -> None:
 
 @pytest.mark.parametrize("count", [0, -1, 65, 10**9])
 def test_a_wrong_number_of_frames_is_refused(count: int) -> None:
-    with pytest.raises(InputError, match=r"row 2: -?\d+ frames of a video were asked for\. Ask for 1 to 64"):
+    with pytest.raises(InputError, match=r"row 2: -?\d+ frames of a video were requested\. Ask for 1 to 64"):
         VideoRef(data=encoded(), where="row 2").frames(count)
 
 

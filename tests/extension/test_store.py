@@ -205,9 +205,9 @@ def test_garbage_with_a_check_sum_that_fits_is_refused(content: bytes, tmp_path:
     save_extension(grown("exact", "a"), "a", folder=tmp_path)
     rewrite(tmp_path, content)
     other = toy_model()
-    with pytest.raises(InputError, match=r"extension.safetensors: is no safetensors file"):
+    with pytest.raises(InputError, match=r"extension.safetensors: is not a safetensors file"):
         load_extension(other, tmp_path)
-    with pytest.raises(InputError, match=r"extension.safetensors: is no safetensors file"):
+    with pytest.raises(InputError, match=r"extension.safetensors: is not a safetensors file"):
         load_tensors(tmp_path)
     assert not extensions(other)
 

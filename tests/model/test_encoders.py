@@ -163,17 +163,17 @@ def test_tokens_are_pooled_to_the_grid_of_the_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("grid", ["5x4", "4x5", "0x2"])
 def test_a_grid_that_the_tower_does_not_have_is_refused(grid: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"gives 4x4 tokens, and {grid} were asked for. Ask for 1x1 to 4x4"):
+    with pytest.raises(InputError, match=f"gives 4x4 tokens, and {grid} were requested. Ask for 1x1 to 4x4"):
         load_encoder(f"{clip_folder(tmp_path, CLIP)}:{grid}")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tiny:0x0", "gives 3x3 tokens, and 0x0 were asked for. Ask for 1x1 to 3x3"),
+        ("tiny:0x0", "gives 3x3 tokens, and 0x0 were requested. Ask for 1x1 to 3x3"),
         ("tiny:4x4", "gives 3x3 tokens, and 4x4 were asked for"),
         ("ViT-L-14-336/openai:25x24", "gives 24x24 tokens, and 25x24 were asked for"),
-        ("timm:tf_efficientnet_lite0.in1k:0x4", "0x4 tokens were asked for. Rows and columns are 1 or more"),
+        ("timm:tf_efficientnet_lite0.in1k:0x4", "0x4 tokens were requested. Rows and columns are 1 or more"),
         ("timm:test_vit/package:carried:4x", "no vision encoder .*:<rows>x<columns> at the end"),
         ("timm:test_vit/package:carried:-1x2", "no vision encoder .*:<rows>x<columns> at the end"),
     ],

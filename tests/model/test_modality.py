@@ -118,7 +118,7 @@ def test_turns_that_the_context_cannot_hold_go_with_their_media(model: Multimoda
         ("w1", "series", "1 time series, but 0 <series> marks"),
         ("<series>", "", "0 time series, but 1 <series> mark "),
         ("<series> <image>", "image series", "mark 1 of the prompt is <series>, but medium 1 is an image"),
-        ("w1", "text", "is no image and no other medium"),
+        ("w1", "text", "is not an image or another medium"),
     ],
 )
 def test_marks_and_media_must_agree(model: MultimodalLM, text: str, media: str, message: str) -> None:

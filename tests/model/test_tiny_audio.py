@@ -71,7 +71,7 @@ def test_a_saved_encoder_is_loaded(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"width": 10**9}, r"config\.json: width"),
-        ({"heads": 3}, "width is no multiple of heads"),
+        ({"heads": 3}, "width is not a multiple of heads"),
         ({"strides": [0]}, "strides are 1 to 8"),
         ({"layers": 2}, r"model\.safetensors: cannot be loaded"),
     ],

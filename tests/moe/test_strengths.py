@@ -154,7 +154,7 @@ def test_a_strength_is_a_number_from_0_to_1(wrong: Any) -> None:
     lm = toy_lm()
     attach(lm, "a", {1: [0]})
     activate(lm, {"a": 0.5})
-    with pytest.raises(InputError, match="is no strength"):
+    with pytest.raises(InputError, match="is not a strength"):
         activate(lm, {"a": wrong})
     assert expand.scope_of(lm).strengths == {"a": 0.5}
     with pytest.raises(UnknownName, match="Did you mean 'a'"):

@@ -35,7 +35,7 @@ def shaped(reply: Any) -> dict[str, Any]:
 
 
 RAW: list[tuple[bytes, str]] = [
-    (b"{", "is no JSON"),
+    (b"{", "is not JSON"),
     (b"", "no JSON"),
     (b"[1, 2]", "messages"),
     (b"null", ""),
@@ -101,8 +101,8 @@ WRONG: list[tuple[str, dict[str, Any], int, str | None, str]] = [
     (TEXT, {"prompt": []}, 400, None, "0 prompts"),
     (TEXT, {"prompt": ["x"] * 300}, 400, None, "300 prompts"),
     (TEXT, {"prompt": [[1, 2], []]}, 400, "invalid_input", "no token"),
-    (TEXT, {"prompt": [[1, 100_000]]}, 400, "invalid_input", "100000 is no token"),
-    (TEXT, {"prompt": [-200, 1]}, 400, "invalid_input", "-200 is no token"),
+    (TEXT, {"prompt": [[1, 100_000]]}, 400, "invalid_input", "100000 is not a token"),
+    (TEXT, {"prompt": [-200, 1]}, 400, "invalid_input", "-200 is not a token"),
     (TEXT, {"prompt": ["x", 3]}, 400, "invalid_value", "prompt"),
     (TEXT, {"prompt": {"a": 1}}, 400, "invalid_value", "prompt"),
     (TEXT, {"prompt": "<image> what"}, 400, "invalid_input", "/v1/chat/completions"),

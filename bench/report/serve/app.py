@@ -73,7 +73,7 @@ def _fixed() -> dict[str, Content]:
 
 def _answer(request: Request, found: Content | None) -> Response:
     if found is None:
-        return PlainTextResponse("There is no such file.\n", 404)
+        return PlainTextResponse("This file does not exist.\n", 404)
     zipped = found.compressed and "gzip" in request.headers.get("accept-encoding", "")
     headers = {"Vary": "Accept-Encoding"} | ({"Content-Encoding": "gzip"} if zipped else {})
     return Response(found.data if zipped else found.plain(), headers=headers, media_type=found.media_type)

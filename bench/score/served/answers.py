@@ -165,7 +165,7 @@ class ServedModel:
         wrong += [top for top in tops[1:length] if not _is_top(top)]
         if wrong:
             raise self.client.error(
-                "gives a log-probability that is no number up to 0", wrong[0], where=where
+                "gives a log-probability that is not a number of at most 0", wrong[0], where=where
             )
 
 

@@ -163,7 +163,7 @@ class Client:
         except ValueError:
             raise self.error("gives an answer that is not JSON", answer.text, where=where) from None
         if not isinstance(found, dict):
-            raise self.error("gives an answer that is no object", found, where=where)
+            raise self.error("gives an answer that is not an object", found, where=where)
         return found
 
 

@@ -129,7 +129,7 @@ def load_task(task: TaskSpec, text: TextTask, workspace: Path) -> Loaded:
             raise UnknownName("metric", metric, known, where=f"{where}.metric")
         if part.higher_is_better().get(metric) is False:
             raise InputError(
-                f"'{metric}' is better when it is lower: no percentage.",
+                f"'{metric}' is better when it is lower, so it is not a percentage.",
                 where=f"{where}.metric",
                 hint=f"Choose another one of: {', '.join(known)}.",
             )
@@ -241,7 +241,7 @@ def _scores(found: dict[str, Any], loaded: Loaded, column: str, records: Sequenc
     value = fmean(values.values()) if total is None else float(total)
     if not 0 <= value <= 1:
         raise InputError(
-            f"'{column}' is {value:.4g}: no fraction from 0 to 1.", hint="Choose another metric, e.g. acc."
+            f"'{column}' is {value:.4g}, not a fraction from 0 to 1.", hint="Choose another metric, e.g. acc."
         )
     fractions = {
         key.removesuffix(",none"): 100 * number

@@ -290,7 +290,9 @@ def test_patterns_that_do_not_fit_the_data(
 
 @pytest.mark.parametrize("where", [{"word": "("}, {"word": "(?P<a>.)", "ask": "(?P<a>.)"}])
 def test_wrong_patterns_are_refused(where: dict[str, str]) -> None:
-    with pytest.raises(SpecError, match=r"where: ('\(' is no regular expression|the group 'a' occurs twice)"):
+    with pytest.raises(
+        SpecError, match=r"where: ('\(' is not a regular expression|the group 'a' occurs twice)"
+    ):
         Data(path="x", where=where)
 
 

@@ -176,7 +176,7 @@ def test_options_are_checked_before_anything_is_submitted(cluster: None, make_ru
     run = make_run("lora")
     for options, words in (
         (Options(passed={"retrys": "2"}), "Did you mean 'retries'"),
-        (Options(passed={"retries": "-1"}), "'-1' is no number"),
+        (Options(passed={"retries": "-1"}), "'-1' is not a number"),
         (Options(passed={"files": "fetched"}), "nothing is copied to nodes and back"),
         (Options(address="ray://10.0.0.1:10001"), "is an address of Ray Client"),
         (Options(passed={"nodes": "soon"}), "'soon' is not 'later'"),

@@ -169,7 +169,7 @@ def test_a_method_a_run_and_the_base_can_be_the_baseline(runs: Path) -> None:
 
 @pytest.mark.parametrize("margin", [0, -1, math.nan, math.inf, 100.5])
 def test_a_margin_that_excludes_nothing_is_refused(runs: Path, margin: float) -> None:
-    with pytest.raises(InputError, match="is no margin"):
+    with pytest.raises(InputError, match="is not a margin"):
         gate(experiment(runs), margin=margin)
 
 

@@ -153,7 +153,7 @@ def test_the_baseline_must_have_run(make_run: MakeRun) -> None:
 
 
 def test_a_margin_must_be_one(make_run: MakeRun) -> None:
-    with pytest.raises(InputError, match="0 is no margin"):
+    with pytest.raises(InputError, match="0 is not a margin"):
         compared([answered(make_run("lora", rows=ROWS), lambda task, i: True)], "lora", margin=0.0)
 
 

@@ -217,7 +217,7 @@ def test_head_has_no_body_and_ends(still: Served) -> None:
 )  # fmt: skip
 def test_no_path_leaves_the_page(still: Served, path: str) -> None:
     answer = still.get(path)
-    assert answer.status == 404 and answer.body == b"There is no such file.\n"
+    assert answer.status == 404 and answer.body == b"This file does not exist.\n"
 
 
 def test_headers_allow_no_other_site(still: Served) -> None:

@@ -244,7 +244,7 @@ def test_metric_that_is_better_when_lower(
 ) -> None:
     path = workspace / "tasks" / "lm" / "first.yaml"
     path.write_text(path.read_text().replace("higher_is_better: true", "higher_is_better: false"))
-    with pytest.raises(InputError, match="'acc' is better when it is lower: no percentage"):
+    with pytest.raises(InputError, match="'acc' is better when it is lower, so it is not a percentage"):
         score(make_task("first"))
 
 
