@@ -42,7 +42,9 @@ _SPREAD = (
     "cannot be set: a run attaches, trains and fingerprints extensions between stages, which needs all weights on one "
     "device; in bfloat16 (base.dtype: auto) they take half (docs/gpu.md)"
 )
-_PACKED = "cannot be set: bitsandbytes packs the layers around the experts and not the experts (docs/gpu.md)"
+_PACKED = (
+    "cannot be set: bitsandbytes quantises the layers around the experts but not the experts (docs/gpu.md)"
+)
 _REFUSED = {
     **dict.fromkeys(("device_map", "max_memory", "offload_folder"), _SPREAD),
     **dict.fromkeys(("load_in_4bit", "load_in_8bit", "quantization_config"), _PACKED),

@@ -175,7 +175,7 @@ def read_sequence(path: Path) -> SequenceSpec:
         raise SpecError(
             f"'{sequence.sequence}' is not a name.",
             where=f"{path}: sequence",
-            hint="Use letters, digits, '-', '_', '.' and '+', a letter or digit first.",
+            hint="Use letters, digits, '-', '_', '.' and '+', starting with a letter or digit.",
         )
     if sequence.sequence != path.stem and path.stem != OWN:
         raise SpecError(

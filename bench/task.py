@@ -54,7 +54,7 @@ def check_name(name: str) -> str:
     """The name of a task; ValueError if it is invalid."""
     if not NAME.fullmatch(name):
         raise ValueError(
-            "a task's name has at most 100 letters, digits, '-', '_', '.' and '+', a letter or digit first"
+            "a task's name has at most 100 letters, digits, '-', '_', '.' and '+', starting with a letter or digit"
         )
     return name
 

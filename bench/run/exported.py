@@ -42,7 +42,7 @@ def _base(context: RunContext) -> str:
     base = context.sequence.base
     if base.upcycle is not None:
         raise InputError(
-            "the run makes its base itself (upcycle), so that no server can load it.",
+            "the run makes its own base (upcycle), so no server can load it.",
             where="base.upcycle",
             hint="Save it with moextend upcycle, and name the folder as base.model.",
         )

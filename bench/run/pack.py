@@ -94,7 +94,7 @@ def pack(
             archive.write(temporary, form, manifest, content)
             if out.exists() and not filecmp.cmp(out, temporary, shallow=False):
                 raise InputError(
-                    "exists already, with other content.",
+                    "already exists with other content.",
                     where=f"--out {out}",
                     hint="Name a new file, or remove this one.",
                 )

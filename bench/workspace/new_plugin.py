@@ -55,7 +55,9 @@ def _free(name: str, known: Plugins[Any], workspace: Path) -> str:
     where = f"bench new {known.noun}"
     if not NAME.fullmatch(name):
         raise InputError(
-            f"'{name}' is not a name.", where=where, hint="Use letters, digits and '-', a letter first."
+            f"'{name}' is not a name.",
+            where=where,
+            hint="Use letters, digits and '-', starting with a letter.",
         )
     if name in known.names(workspace) or name in known.reserved:
         raise InputError(

@@ -60,7 +60,7 @@ def new_path(name: str, workspace: Path, *, where: str) -> Path:
         raise InputError(
             f"'{short(name, 60)}' is not a name.",
             where=where,
-            hint="Use letters, digits, '-', '_', '.' and '+', a letter or digit first, and no ending.",
+            hint="Use letters, digits, '-', '_', '.' and '+', starting with a letter or digit, and no file extension.",
         )
     known = content.names("registry", workspace)
     if name in known:

@@ -157,7 +157,7 @@ def free_name(name: str, workspace: Path) -> str:
         raise InputError(
             f"'{short(name, 60)}' is not a name.",
             where="--name",
-            hint="Use at most 100 letters, digits, '-', '_', '.' and '+', a letter or digit first.",
+            hint="Use at most 100 letters, digits, '-', '_', '.' and '+', starting with a letter or digit.",
         )
     known = content.names("tasks", workspace)
     if name in known:

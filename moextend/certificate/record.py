@@ -19,7 +19,7 @@ PAGE = "certificate.md"
 KIND = "moextend certificate"
 Status = Literal["proved", "failed", "not checked"]
 Fact = int | float | str | list[str]
-AGAIN = "Make it again: moextend certify EXTENSION --base BASE."
+AGAIN = "Create it again: moextend certify EXTENSION --base BASE."
 _TEXT_CLAIMS = {
     "own": ("text, task given",),
     "auto": ("text, task given", "text, task inferred", "near inputs, task inferred"),

@@ -223,7 +223,7 @@ def remove_run(
     from moextend.bench.run.rundir import find_run
 
     run = find_run(runs or workspace / "runs", name, where="RUN")
-    if not yes and not typer.confirm(f"Remove {run.folder} with all that it learned and scored?"):
+    if not yes and not typer.confirm(f"Remove {run.folder} with its weights and scores?"):
         raise typer.Exit(1)
     removal.remove(run)
     typer.echo(f"removed {run.folder}")

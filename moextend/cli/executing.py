@@ -168,7 +168,7 @@ def check(how: Chosen) -> None:
         raise InputError(
             "starts one process for each run, and cannot itself be started by a launcher (WORLD_SIZE is set).",
             where="moextend bench run",
-            hint="Make the folders with --prepare, and launch moextend-worker FOLDER: docs/training.md.",
+            hint="Create the folders with --prepare, and launch moextend-worker FOLDER (docs/training.md).",
         )
     asked = getattr(how.executor, "check", None)
     if asked is not None:
@@ -245,7 +245,7 @@ def end(outcomes: Sequence[Outcome]) -> None:
         if (log := RunDir(outcome.run).log).exists():
             typer.echo(f"  log: {log}", err=True)
     if failed and all(outcome.wrong_input for outcome in failed):
-        typer.echo("Fix this, and run the same command again: finished results are kept.", err=True)
+        typer.echo("Fix this, and repeat the command: finished results are kept.", err=True)
         raise typer.Exit(2)
     if failed:
         typer.echo("Finished results are kept: the same command computes only what is missing.", err=True)

@@ -153,7 +153,7 @@ def _peft(found: StageModel, out: Path, base: str | None) -> dict[str, Any]:
     named = base or found.base
     if not named:
         raise InputError(
-            "the run made its base itself (upcycle), so that no other program can load it.",
+            "the run made its own base (upcycle), so no other program can load it.",
             where=found.name,
             hint="Save it with moextend upcycle, and name the folder with --base.",
         )

@@ -86,7 +86,7 @@ def export(
         record = of_run(sources[0], how, task, runs or workspace / "runs")
     elif form == PEFT:
         raise InputError(
-            "an extension adds experts, and peft has no adapter that does.", where="--as peft",
+            "an extension adds experts, and peft has no adapter for that.", where="--as peft",
             hint="Use --as stock; peft is for the LoRA methods of a run: moextend export RUN:STAGE --as peft.",
         )  # fmt: skip
     else:

@@ -270,5 +270,5 @@ def check_choice(example: Example, column: str, *, why: str, more: str = "") -> 
         raise InputError(
             f"answer {example.answers[0][:80]!r} is none of the {len(example.choices)} choices, and {why}.",
             where=f"{example.row}: column '{column}'",
-            hint=f"Write it as it stands among the choices, its letter or its position from 0{more}.",
+            hint=f"Write it exactly as in the choices, or as its letter or its position from 0{more}.",
         )

@@ -72,7 +72,7 @@ def _refused(error: Exception, name: str, revision: str | None, where: str) -> M
     if not isinstance(error, DatasetNotFoundError | ConnectionError | FileNotFoundError):
         return foreign.explained(error, where=where)
     return InputError(
-        f"no file or folder '{name}', and the hub gave no such data set ({error}).",
+        f"no file or folder '{name}', and the hub has no such data set ({error}).",
         where=where,
         hint="Check the path or the id; offline, download it first, or name a local folder.",
     )
@@ -206,7 +206,7 @@ def hub_splits(name: str, *, where: str) -> list[str]:
     found = _splits(name, None, None, where=where)
     if not found:
         raise InputError(
-            f"no file or folder '{name}', and the hub did not name its splits.",
+            f"no file or folder '{name}', and the hub did not list its splits.",
             where=where,
             hint="Check the path or the id; offline, name a local folder.",
         )

@@ -101,7 +101,7 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
         raise InputError(
             f"has {len(talk)} messages.",
             where=where,
-            hint="A conversation is questions, each with its answer.",
+            hint="A conversation has questions, each followed by its answer.",
         )
     group = str(entry.get("id", i))
     shared = {name: value for name, value in entry.items() if name != column}
@@ -109,9 +109,9 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
         place = f"{where}, turn {turn + 1}"
         if asks not in _ASKS or answers not in _ANSWERS:
             raise InputError(
-                f"is a message of '{asks}' and answered by '{answers}'.",
+                f"is a message of '{asks}' that is answered by '{answers}'.",
                 where=place,
-                hint=f"A question is by {' or '.join(_ASKS)}, an answer by {' or '.join(_ANSWERS)}.",
+                hint=f"A question is from {' or '.join(_ASKS)}, an answer from {' or '.join(_ANSWERS)}.",
             )
         own = {
             "id": f"{group}-{turn}",
@@ -130,7 +130,7 @@ def _split(messages: list[tuple[str, str]], where: str) -> tuple[str, list[tuple
         raise InputError(
             "has a system message that does not open the conversation.",
             where=where,
-            hint="Keep one, as the first message, or make it part of a question.",
+            hint="Keep only one, as the first message, or make it part of a question.",
         )
     rules = "".join(marks.stripped(what).strip() for _, what in opening)
     return rules and f"{rules}\n\n", talk
@@ -149,7 +149,7 @@ def _messages(value: Any, where: str) -> list[tuple[str, str]]:
             raise InputError(
                 "has a message without 'from' and 'value'.",
                 where=where,
-                hint="Add them (role and content do too).",
+                hint="Add them (or role and content).",
             )
         found.append((who, what))
     return found

@@ -72,11 +72,11 @@ def register_modality(found: ModalityType) -> None:
         raise InputError(
             f"'{found.name}' is not a valid name of a modality.",
             where="register_modality",
-            hint="Use lower-case letters and digits, a letter first.",
+            hint="Use lower-case letters and digits, starting with a letter.",
         )
     if _TYPES.get(found.name, found) != found:
         raise InputError(
-            f"there is another modality '{found.name}'.", where="register_modality", hint="Rename it."
+            f"there is already a modality '{found.name}'.", where="register_modality", hint="Rename it."
         )
     _TYPES[found.name] = found
 

@@ -67,7 +67,7 @@ def _marked(layout: Layout, example: Example) -> str:
         else:
             raise layout.wrong_prompt(
                 f"has {counted(stand, f'{mark} mark')}, but {example.row} has {modality_types()[name].counted(have)}.",
-                f"Write {mark} once, where the {modality_types()[name].plural} stand.",
+                f"Write {mark} once, where the {modality_types()[name].plural} belong.",
             )
     return prompt
 

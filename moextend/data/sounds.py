@@ -149,8 +149,8 @@ def _mono(samples: Any, where: str) -> Samples:
         raise InputError(
             f"the samples are an array of {found.dtype} with {found.ndim} dimensions.",
             where=where,
-            hint="Give floats (a peak above 1 becomes 1) or integers of 8, 16 or 32 bits: [samples], or "
-            "[samples, channels].",
+            hint="Give floats (louder ones are scaled to a peak of 1) or integers of 8, 16 or 32 bits, of "
+            "shape [samples] or [samples, channels].",
         )
     floats: npt.NDArray[np.floating[Any]] = found.astype(np.float64)
     if integers:

@@ -125,7 +125,7 @@ def _from_configs(path: Path, configs: list[dict[str, Any]], wanted: str | None,
     for split, files in splits.items():
         if not files:
             raise InputError(
-                f"split '{split}' has no files.", where=str(path / "README.md"), hint="Repair its paths."
+                f"split '{split}' has no files.", where=str(path / "README.md"), hint="Correct its paths."
             )
     return Source(str(path) if name == "default" else f"{path} ({name})", path, splits)
 

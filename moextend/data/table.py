@@ -211,7 +211,7 @@ def _arrow(kind: str, files: Sequence[Path], cache: Path) -> Table:
         raise InputError(
             f"cannot be read as {kind} ({root_cause(error)}).",
             where=", ".join(map(str, files[:3])),
-            hint="Write the file again.",
+            hint="Save the file again.",
         ) from error
     source = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
     return ArrowTable(dataset, source, files[0].parent)
@@ -274,7 +274,7 @@ def _json(line: bytes, where: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"not valid JSON ({error}).", where=where, hint="Repair it or remove it.") from error
+        raise InputError(f"not valid JSON ({error}).", where=where, hint="Correct or remove it.") from error
 
 
 def _object(value: Any, where: str) -> Row:

@@ -63,7 +63,7 @@ def _obstacle(sites: Sequence[Site], mode: Mode) -> tuple[str, str] | None:
     for site in sites:
         if new_experts(site) and limited(site) and not all_groups_open(site.router):
             groups = "the base chooses from some groups of its experts, and groups of a stock model have equal sizes"
-            return groups, "No setting makes this exact."
+            return groups, "No setting makes this export exact."
     return None
 
 

@@ -126,7 +126,7 @@ def check(config: MoextendConfig, place: Path) -> None:
     if config.format not in FORMATS:
         known = listed([str(known) for known in FORMATS])
         raise InputError(
-            f"is of format {config.format}, and this version of moextend reads format {known}.",
+            f"has format {config.format}, and this version of moextend reads format {known}.",
             where=str(place / "config.json"),
             hint="Use a newer version of moextend.",
         )

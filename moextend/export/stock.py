@@ -130,7 +130,7 @@ def _new_entries(site: Site, name: str, base: Tensor, axis: int) -> tuple[list[T
     if name.endswith("per_expert_scale"):
         return inherited, 1.0
     raise InputError(
-        f"{site.name}.{name} has an entry for each expert, and it is not known what new experts get.",
+        f"{site.name}.{name} has an entry for each expert, and the values for new experts are not known.",
         hint="Export with --as moextend.",
     )
 

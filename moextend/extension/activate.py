@@ -51,7 +51,8 @@ def activate(
     if names == "auto":
         if multimodal is None:
             raise InputError(
-                "a bare language model chooses no extension.", hint="Give the MultimodalLM (moextend.load)."
+                "a bare language model cannot choose an extension.",
+                hint="Pass the MultimodalLM that moextend.load returns.",
             )
         for name in known:
             attach.check_together(lm, [name])  # each input reaches one of them alone
@@ -72,7 +73,7 @@ def _every(known: Sequence[str], names: object, given: Mapping[str, float] | Non
     """Strength of every extension with "all" and "auto"."""
     if given and not (isinstance(names, str) and names in ("all", "auto")):
         raise InputError(
-            "strengths go with 'all' and 'auto'.",
+            "strengths can be given only with 'all' and 'auto'.",
             where="activate",
             hint="Give the strengths with the names: activate(model, {NAME: STRENGTH}).",
         )

@@ -107,7 +107,7 @@ def train_projector(
     ]
     if not seen:
         raise InputError(
-            f"the conversations show no {modality}.",
+            f"the conversations have no {modality}.",
             where="align",
             hint=f"Give captions of {modality} media, or leave it out.",
         )
@@ -180,7 +180,7 @@ def _known(model: MultimodalLM, name: str) -> Modality:
         raise InputError(
             f"the model has no {name} encoder, and so no projector.",
             where="projector",
-            hint=f"Load it with {how}, or leave the alignment out: text needs none.",
+            hint=f"Load it with {how}, or skip the alignment: text needs none.",
         )
     return model.modalities[name]
 
@@ -190,7 +190,7 @@ def _free(model: MultimodalLM, name: str) -> Modality:
     own = _known(model, name)
     if modalities.needs(model, name):
         raise InputError(
-            "the model is extended, and its extensions belong to the projector as it is.",
+            "the model is extended, and its extensions need the present projector.",
             where="projector",
             hint="Align, or load a projector, before the first extension.",
         )

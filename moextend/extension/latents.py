@@ -157,7 +157,7 @@ def read(folder: Path) -> Latents:
         raise InputError(
             "has no latents of this version.",
             where=str(folder / FILE),
-            hint="Copy the folder again, or make the extension again.",
+            hint="Copy the folder again, or train the extension again.",
         )
     return Latents(int(layer), states.split(lengths.tolist()))
 
@@ -170,13 +170,13 @@ def check(folders: Sequence[Path], layer: int, width: int) -> None:
             raise InputError(
                 f"has inputs of decoder layer {found.layer}, and this extension needs those of layer {layer}.",
                 where=str(folder / FILE),
-                hint="Give both the same lowest layer: this one, or that one when you make it again.",
+                hint="Give both the same lowest layer: choose that layer here, or train that extension again.",
             )
         if found.states[0].shape[1] != width:
             raise InputError(
                 f"has states of width {found.states[0].shape[1]}, and the model has {width}.",
                 where=str(folder / FILE),
-                hint="It belongs to another model: copy the folder again, or make the extension again.",
+                hint="It belongs to another model: copy the folder again, or train the extension again.",
             )
 
 
@@ -194,7 +194,7 @@ def _layers(model: MultimodalLM) -> list[nn.Module]:
 
 def _unfit(model: MultimodalLM, why: str, above: str = "") -> InputError:
     return InputError(
-        f"{type(model.lm).__name__} cannot compute from kept hidden states{above and f' {above}'}: {why}.",
+        f"{type(model.lm).__name__} cannot compute from stored hidden states{above and f' {above}'}: {why}.",
         where="retention 'latent'",
         hint="Extend its lowest MoE layer, too, or use retention 'output'."
         if above

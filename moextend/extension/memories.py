@@ -38,7 +38,7 @@ def check_model(model: MultimodalLM, recipe: Recipe, data: Sequence[Conversation
     if recipe.keeps_memory and recipe.retention == "latent":
         if asks_to_shard():
             raise InputError(
-                "cannot be used with a sharded model (FSDP): its loss computes whole passes.",
+                "cannot be used with a sharded model (FSDP): its loss needs full forward passes.",
                 where="retention 'latent'",
                 hint="Use retention 'output', or train without FSDP.",
             )

@@ -68,7 +68,7 @@ def remove_modality(model: MultimodalLM, name: str) -> None:
         raise UnknownName("modality", name, model.modalities)
     if model.modalities[name].added is None:
         raise InputError(
-            "the model was loaded with it, and it is part of its base.",
+            "it is part of the base: the model was loaded with it.",
             where=f"modality '{name}'",
             hint="Load the model without it.",
         )
@@ -187,7 +187,7 @@ def _load(model: MultimodalLM, name: str, folder: Path) -> None:
         found = modality.encoder.fingerprint()
         if found != card.fingerprint:
             raise InputError(
-                f"encoder '{card.encoder}' is another one than that of the training ({card.fingerprint}, "
+                f"encoder '{card.encoder}' is not the one of the training ({card.fingerprint}, "
                 f"this one is {found}).",
                 where=where,
                 hint="Use the files of the encoder that the extension was trained with.",
@@ -196,7 +196,7 @@ def _load(model: MultimodalLM, name: str, folder: Path) -> None:
             modality.projector.load_state_dict(tensors)
         except RuntimeError as error:
             raise InputError(
-                "holds another projector than the model's.", where=where, hint="Make the extension again."
+                "holds another projector than the model's.", where=where, hint="Train the extension again."
             ) from error
         modality.known_as((found, card.projector))
     except BaseException:

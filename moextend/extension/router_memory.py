@@ -147,7 +147,7 @@ def read(folder: Path) -> Memory:
         raise InputError(
             "is not a router-input memory of this version.",
             where=str(folder / FILE),
-            hint="Copy the folder again, or make the extension again.",
+            hint="Copy the folder again, or train the extension again.",
         )
     return found
 
@@ -163,7 +163,7 @@ def check(folders: Sequence[Path], layers: Collection[int], *, sizes: bool) -> N
             raise InputError(
                 "has no sizes of outputs: it was kept by version 0.1.0.",
                 where=where,
-                hint="Set retention='memory', or make that extension again.",
+                hint="Set retention='memory', or train that extension again.",
             )
         lacking = sorted(set(layers) - memory.router_inputs.keys())
         if lacking:
@@ -171,7 +171,7 @@ def check(folders: Sequence[Path], layers: Collection[int], *, sizes: bool) -> N
             raise InputError(
                 f"has no router inputs of MoE layers {', '.join(map(str, lacking))}, which are to get new experts.",
                 where=where,
-                hint=f"Extend layers {known}, or make that extension again with others.",
+                hint=f"Extend layers {known}, or train that extension again with others.",
             )
 
 

@@ -95,7 +95,7 @@ def specialise(
     learned = [piece for place, piece in enumerate(pieces) if place % EVERY]
     if not learned:
         raise InputError(
-            f"{len(pieces)} pieces of {length} tokens are too little text.", where="specialise",
+            f"{len(pieces)} pieces of {length} tokens are not enough text.", where="specialise",
             hint="Give more text, or a smaller length.",
         )  # fmt: skip
     before = measure(model, held_out, batch_size)

@@ -205,8 +205,8 @@ class TaskInference:
         for name, task in statistics.items():
             if len(task.sample) < FEWEST and name not in warned:
                 log.warning(
-                    "Extension '%s' kept %d held-out inputs, too few for a threshold (%d): it takes every input "
-                    "that is nearest to it, however far.", name, len(task.sample), FEWEST,
+                    "Extension '%s' has %d held-out inputs, too few for a threshold (%d): it accepts "
+                        "every input that is nearest to it, at any distance.", name, len(task.sample), FEWEST,
                 )  # fmt: skip
 
     @property
@@ -287,7 +287,7 @@ def read(folder: Path) -> TaskStatistics:
         raise InputError(
             f"is damaged ({error}).",
             where=str(path),
-            hint="Copy the folder again, or make the extension again.",
+            hint="Copy the folder again, or train the extension again.",
         ) from error
 
 

@@ -74,14 +74,14 @@ def read_card(folder: Path, stem: str = STEM) -> dict[str, Any]:
     where = str(folder / f"{stem}.json")
     if isinstance(found, int) and found > FORMAT:
         raise InputError(
-            f"is of format {found}, and this version of moextend reads format {FORMAT}.",
+            f"has format {found}, and this version of moextend reads format {FORMAT}.",
             where=where,
             hint="Use a newer version of moextend.",
         )
     raise InputError(
-        f"names no known format, as files of early versions do ({found!r}; known: {FORMAT}).",
+        f"has no known format; it may be of an early version ({found!r}; known: {FORMAT}).",
         where=where,
-        hint="Remove the folder and make it again.",
+        hint="Remove the folder, and create it again.",
     )
 
 
@@ -97,7 +97,7 @@ def check_sum(folder: Path, card: Mapping[str, Any], stem: str = STEM) -> None:
         raise InputError(
             f"is damaged: its SHA-256 is not the one that {stem}.json names.",
             where=str(path),
-            hint="Copy the folder again, or make it again.",
+            hint="Copy the folder again, or create it again.",
         )
 
 
@@ -146,7 +146,7 @@ def shapes(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
 def misfit(path: Path) -> InputError:
     """Error for a file with other tensors than its card describes."""
     return InputError(
-        f"holds other tensors than {STEM}.json says.", where=str(path), hint="Make the extension again."
+        f"holds other tensors than {STEM}.json says.", where=str(path), hint="Train the extension again."
     )
 
 
@@ -158,7 +158,7 @@ def _fill(file: io.FileIO, buffer: Tensor, path: Path) -> None:
             raise InputError(
                 "ends too early.",
                 where=str(path),
-                hint="Copy the folder again, or make it again.",
+                hint="Copy the folder again, or create it again.",
             )
         rest = rest[count:]
 
@@ -169,7 +169,7 @@ def _check_finite(path: Path, name: str, tensor: Tensor) -> None:
         raise InputError(
             f"tensor '{name}' holds numbers that are not finite (NaN or infinite).",
             where=str(path),
-            hint="Its training diverged: make it again, with a lower learning rate.",
+            hint="Its training diverged: train it again with a lower learning rate.",
         )
 
 
@@ -177,5 +177,5 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(
         f"is not a safetensors file ({error}).",
         where=str(path),
-        hint="Copy the folder again, or make it again.",
+        hint="Copy the folder again, or create it again.",
     )

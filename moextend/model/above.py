@@ -31,7 +31,7 @@ def caught(layer: nn.Module) -> Iterator[list[Tensor]]:
 
     def catch(layer: nn.Module, args: Any, out: Any) -> None:
         if not isinstance(out, Tensor):
-            raise NotAbove("its layers hand on more than one tensor")
+            raise NotAbove("its layers pass on more than one tensor")
         states.append(out.detach())
 
     hook = layer.register_forward_hook(catch)

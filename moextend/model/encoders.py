@@ -301,7 +301,7 @@ def _load_in_order(trunk: nn.Module, path: Path, source: Source) -> None:
                 f"{path.name} does not fit the model: {len(loaded)} tensors, where it has {len(own)}, "
                 "or in other shapes.",
                 where=f"vision encoder '{source.name}'",
-                hint="Name the model that the weights are of.",
+                hint="Name the model that the weights belong to.",
             )
         loaded = dict(zip(own, loaded.values(), strict=True))
     trunk.load_state_dict(loaded)

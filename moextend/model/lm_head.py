@@ -39,7 +39,7 @@ def auto_class(config: Any) -> Any:
     if found is None or not issubclass(found, GenerationMixin):
         what = "no language model" if found is None else f"{found.__name__}, which is not a language model,"
         raise InputError(
-            f"transformers has {what} for it that predicts one token after the other.",
+            f"transformers has {what} for it that generates token by token.",
             where=f"model type '{config.model_type}'",
             hint="Name a checkpoint of a causal language model.",
         )
@@ -66,7 +66,7 @@ def logits(lm: Any, hidden: Tensor) -> Tensor:
     config, head = text_config(lm.config), _decoder_and_head(lm)[1]
     if head is None:
         raise InputError(
-            "has no head that predicts tokens.",
+            "has no language-model head.",
             where=f"model '{type(lm).__name__}'",
             hint="Load it with AutoModelForCausalLM; a text model without a class for that, with its composite.",
         )

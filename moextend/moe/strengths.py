@@ -59,7 +59,8 @@ def check_full(strengths: Mapping[str, float], active: Sequence[str]) -> None:
     """Raises InputError if an active extension has a strength below 1: nothing is trained on such a model."""
     for name, strength in below_one(strengths, active).items():
         raise InputError(
-            f"extension '{name}' has the strength {strength:g}, and a new one would be trained with it.",
+            f"extension '{name}' has the strength {strength:g}, and a new extension would be trained with "
+            "that strength.",
             hint="Activate it with full strength, or not at all: moextend.activate(model, [...]).",
         )
 

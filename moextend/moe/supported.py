@@ -86,8 +86,8 @@ def refuse_bitsandbytes(config: Any, where: str) -> None:
 
 def _bitsandbytes() -> tuple[str, str]:
     return (
-        "the model is quantised by bitsandbytes, which packs the layers around the experts and not the experts.",
-        "Load the checkpoint that is not quantised, with dtype='bfloat16'.",
+        "the model is quantised by bitsandbytes, which quantises the layers around the experts but not the experts.",
+        "Load the checkpoint without quantisation, with dtype='bfloat16'.",
     )
 
 

@@ -85,7 +85,7 @@ def too_long(asked: int, prompt: int, context: int, param: str) -> ApiError:
     """400 for a prompt, the parameter `param`, that exceeds the context together with its answer."""
     return ApiError(
         400,
-        f"this model's context holds {context} tokens, and the request takes {asked} ({prompt} of the prompt, "
+        f"this model's context length is {context} tokens, and the request takes {asked} ({prompt} of the prompt, "
         f"{asked - prompt} of the answer). Shorten the prompt, or lower max_tokens.",
         code="context_length_exceeded",
         param="max_tokens" if prompt < context else param,
@@ -96,7 +96,7 @@ def too_long_text(characters: int, context: int, why: str, param: str) -> ApiErr
     """400 for a text that is too long to be read."""
     return ApiError(
         400,
-        f"this model's context holds {context} tokens, and the prompt has {characters:,} characters: {why}. "
+        f"this model's context length is {context} tokens, and the prompt has {characters:,} characters: {why}. "
         "Shorten the prompt.",
         code="context_length_exceeded",
         param=param,

@@ -115,7 +115,7 @@ def _check_token(named: HubId) -> None:
 
     if get_token() is None:
         raise InputError(
-            "the hub takes files only of users with a token.", where=str(named), hint=f"First {hub_errors.LOGIN}."
+            "the hub takes files only of users with a token.", where=str(named), hint=f"First, {hub_errors.LOGIN}."
         )  # fmt: skip
     if constants.HF_HUB_OFFLINE:
         raise InputError("HF_HUB_OFFLINE is set.", where=str(named), hint="Unset it to push.")
@@ -148,7 +148,7 @@ def _refused(error: BaseException, named: HubId) -> MoextendError | None:
     if 403 in statuses:
         return InputError(
             "this account or its token may not write there.", where=str(named),
-            hint="Use a token with write access, and a name of your own or of your organization: OWNER/NAME.",
+            hint="Use a token with write access, and OWNER/NAME with your own name or that of your organization.",
         )  # fmt: skip
     if 404 in statuses:
         return InputError(
@@ -156,5 +156,5 @@ def _refused(error: BaseException, named: HubId) -> MoextendError | None:
             hint="Check the name and the branch.",
         )  # fmt: skip
     if 409 in statuses or 412 in statuses:
-        return RunFailed("somebody else pushed at the same time.", where=str(named), hint=AGAIN)
+        return RunFailed("another commit was pushed at the same time.", where=str(named), hint=AGAIN)
     return None

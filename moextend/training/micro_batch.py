@@ -98,8 +98,8 @@ def too_large(model: MultimodalLM, inputs: Mapping[str, Any] | None, problem: st
     """Error for a training that does not fit even with one conversation at a time, with an estimate of its memory."""
     learning = sum(p.numel() for p in model.trainable().values())
     frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
-    what = f"weights that do not learn {frozen / 1e9:.3g} GB"
-    what += f", what learns with gradients and AdamW's moments {16 * learning / 1e9:.3g} GB"
+    what = f"frozen weights {frozen / 1e9:.3g} GB"
+    what += f", trained parameters with gradients and AdamW's moments {16 * learning / 1e9:.3g} GB"
     if inputs is not None:
         what += f", and the activations of one conversation of {inputs['input_ids'].shape[1]} tokens"
     more = ""
@@ -108,7 +108,7 @@ def too_large(model: MultimodalLM, inputs: Mapping[str, Any] | None, problem: st
         more = f" The device has {total / 1e9:.3g} GB, {free / 1e9:.3g} of them free."
     alone = " with one conversation at a time" if inputs is not None else ""
     return RunFailed(
-        f"out of memory{alone} ({problem}). It takes: {what}.{more}",
+        f"out of memory{alone} ({problem}). Memory needed: {what}.{more}",
         where="training",
         hint="Set gradient_checkpointing: true; load the base in bfloat16 (dtype: auto, with bf16: true); use fewer "
         "layers or experts, a smaller rank, or shorter conversations; or a device with more memory (docs/gpu.md).",

@@ -44,7 +44,7 @@ class PrefixCache:
         self.skipped: list[nn.Module] = layers[: lowest(model, layers)]
         """Layers below the lowest trained one, which are skipped for cached items."""
         if not self.skipped:
-            log.info("cache_prefix: nothing is frozen below what learns, so nothing is kept.")
+            log.info("cache_prefix: no layers are frozen below the trained ones, so nothing is cached.")
         self._store = _Store(folder)
 
     def knows(self, items: Sequence[int]) -> bool:
@@ -98,9 +98,9 @@ class PrefixCache:
         finally:
             self.model.train(learning)
         if not close(first[0], again[0]):
-            raise _unfit(self.model, "something below what learns is random, such as dropout")
+            raise _unfit(self.model, "a part below the trained layers is random, such as dropout")
         if not close(full, short):
-            raise _unfit(self.model, "what learns sees more than what the layer below it hands on")
+            raise _unfit(self.model, "the trained layers read more than the output of the layer below them")
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def in_float32(model: MultimodalLM, bf16: bool) -> Iterator[None]:
     if narrow and not bf16:
         name, (_, dtype) = next(iter(narrow.items()))
         raise InputError(
-            f"'{name}' learns, but is {dtype}, which loses small updates.",
+            f"'{name}' is trained, but is {dtype}, which loses small updates.",
             where="training settings",
             hint="Set bf16: true, or load the base in float32.",
         )
@@ -67,8 +67,8 @@ def warn_of_precision(model: MultimodalLM, settings: Settings) -> None:
     elif not settings.bf16 and dtype in (torch.bfloat16, torch.float16):
         name = str(dtype).removeprefix("torch.")
         message = (
-            f"bf16 is false, and the base is {name}: the base computes in {name} all the same, and what learns is "
-            "held in float32. Set bf16: true, or load the base in float32 for float32 products."
+            f"bf16 is false, and the base is {name}: the base still computes in {name}, and trained parameters are "
+            "kept in float32. Set bf16: true, or load the base in float32 for float32 products."
         )
     else:
         return
@@ -84,7 +84,7 @@ def asks_to_shard() -> bool:
         return False
     if os.environ.get("FSDP_VERSION") != "2" or parse_flag_from_env("FSDP_CPU_RAM_EFFICIENT_LOADING"):
         raise InputError(
-            "only FSDP2 without RAM-efficient loading is known here.",
+            "only FSDP2 without RAM-efficient loading is supported.",
             where="accelerate config: fsdp_config",
             hint="Set fsdp_version: 2 and fsdp_cpu_ram_efficient_loading: false.",
         )

@@ -39,9 +39,9 @@ def go_on(folder: Path, facts: Facts) -> None:
     differing = _differing(known, facts)
     if differing:
         raise InputError(
-            f"was begun with other arguments, or another model: {', '.join(differing)}.",
+            f"was started with other arguments or another model: {', '.join(differing)}.",
             where=str(folder),
-            hint="Repeat the call as it was, name a new folder, or remove this one.",
+            hint="Repeat the original call, name a new folder, or remove this one.",
         )
     with first_writes() as first:
         if first:
@@ -56,7 +56,7 @@ def done(folder: Path) -> None:
 def _differing(known: Any, facts: Facts) -> list[str]:
     """Names of the arguments that differ; for settings and recipes each field."""
     if not isinstance(known, dict):
-        return ["begun by another version"]
+        return ["started by another version"]
     found = []
     for name in sorted({*known, *facts}):
         old, new = known.get(name), facts.get(name)

@@ -38,11 +38,11 @@ class Loader(yaml.SafeLoader):
         alias = self.check_event(yaml.AliasEvent)
         before, self._depth = self._values, self._depth + 1
         if self._depth > DEPTH:
-            raise yaml.composer.ComposerError(None, None, f"more than {DEPTH} levels in one another", mark)
+            raise yaml.composer.ComposerError(None, None, f"more than {DEPTH} nested levels", mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         if alias and id(node) not in self._sizes:
-            raise yaml.composer.ComposerError(None, None, "an alias inside of what it stands for", mark)
+            raise yaml.composer.ComposerError(None, None, "an alias inside the value that it refers to", mark)
         self._values += self._sizes[id(node)] if alias else 1
         if self._values > self.most:
             raise yaml.composer.ComposerError(None, None, f"more than {self.most:,} values", mark)
@@ -119,7 +119,7 @@ def _too_long(length: int, where: str) -> SpecError:
     return SpecError(
         f"has {length:,} characters, more than {LENGTH:,}.",
         where=where,
-        hint="Put data into files of their own.",
+        hint="Put data into separate files.",
     )
 
 

@@ -85,7 +85,7 @@ def check_writable(path: Path, *, where: str) -> None:
         raise InputError(
             f"cannot write to '{place}' ({error.strerror}).",
             where=f"{where} {path}",
-            hint="Name a folder that you may write to, on a disk that has room.",
+            hint="Name a writable folder on a disk with free space.",
         ) from error
 
 
@@ -125,7 +125,7 @@ def _hidden(path: Path) -> Path:
 def check_new(folder: Path) -> None:
     """Raises InputError for a file, or a folder that is not empty."""
     if exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError("exists already.", where=str(folder), hint="Name a new folder, or remove this one.")
+        raise InputError("already exists.", where=str(folder), hint="Name a new folder, or remove this one.")
 
 
 @contextmanager
@@ -195,7 +195,7 @@ def read_json(path: Path, *, unique: bool = False) -> Any:
         InputError: it cannot be read.
     """
     hook = _unique if unique else None
-    return _parse(_read(path), str(path), "It was damaged or edited; repair or remove it.", hook)
+    return _parse(_read(path), str(path), "It is damaged or was edited; correct or remove it.", hook)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -275,7 +275,7 @@ def parsed(lines: Sequence[bytes], path: Path, numbers: Iterable[int]) -> list[A
         records: list[Any] = json.loads(b"[%s]" % b",".join(lines))
         if len(records) == len(lines):
             return records
-    hint = "It was damaged or edited; remove the line."
+    hint = "It is damaged or was edited; remove the line."
     return [_parse(line, f"{path}:{number}", hint) for line, number in zip(lines, numbers, strict=True)]
 
 

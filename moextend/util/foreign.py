@@ -17,16 +17,14 @@ REPORT = f"Set {DEBUG}=1 for the traceback. If the message does not help, report
 PACKAGE = Path(__file__).parents[1]
 
 _FULL = ("no disk space left.", "Free some space and run the same command again.")
-_PERMISSIONS = (
-    "Change its permissions, or choose a folder that you may write to (downloads are kept below HF_HOME)."
-)
+_PERMISSIONS = "Change its permissions, or choose a writable folder (downloads are stored in HF_HOME)."
 _OPEN_FILES = ("too many open files.", "Raise the limit (ulimit -n 4096), or use fewer --jobs.")
 _MEMORY = "Use a smaller batch size, fewer --jobs, or a device with more memory."
 _DISK = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
-    errno.EACCES: ("may not be read or written: permission denied.", _PERMISSIONS),
-    errno.EPERM: ("may not be read or written: not permitted.", _PERMISSIONS),
+    errno.EACCES: ("cannot be read or written: permission denied.", _PERMISSIONS),
+    errno.EPERM: ("cannot be read or written: not permitted.", _PERMISSIONS),
     errno.EROFS: ("cannot be written: the file system is read-only.", _PERMISSIONS),
     errno.EMFILE: _OPEN_FILES,
     errno.ENFILE: _OPEN_FILES,
@@ -93,7 +91,7 @@ def _known(error: BaseException) -> tuple[str, str] | None:
     if isinstance(error, OSError) and error.errno and error.filename is not None:
         return f"{error.strerror or _named(error)}.", "Check the path."
     if isinstance(error, ConnectionError | TimeoutError) or type(error).__name__ in _NETWORK:
-        return f"{_named(error)}.", "Check the network; files that were downloaded before need none."
+        return f"{_named(error)}.", "Check the network; files that are already downloaded do not need it."
     return None
 
 

@@ -96,7 +96,7 @@ def _failed(error: Any, name: str, kind: Kind, where: str) -> MoextendError | No
     what, status = _NOUN[kind], status_of(error)
     if type(error).__name__ == _OFFLINE:
         return InputError(
-            f"the {what} '{name}' is not, or not completely, in the cache, and offline mode forbids to download it.",
+            f"the {what} '{name}' is not (completely) in the cache, and offline mode prevents a download.",
             where=where,
             hint="Unset HF_HUB_OFFLINE and run the same command once, or set HF_HOME to the folder that holds it.",
         )
@@ -104,12 +104,10 @@ def _failed(error: Any, name: str, kind: Kind, where: str) -> MoextendError | No
         return RunFailed(
             "the hub answers 429: too many requests.",
             where=where,
-            hint=f"Wait some minutes. Users have a higher limit: {LOGIN}. {AGAIN}",
+            hint=f"Wait a few minutes. Logged-in users have a higher limit: {LOGIN}. {AGAIN}",
         )
     if status is not None and status >= 500:
-        return RunFailed(
-            f"the hub answers {status}, an error of its own.", where=where, hint=f"Wait. {AGAIN}"
-        )
+        return RunFailed(f"the hub answers {status} (server error).", where=where, hint=f"Wait. {AGAIN}")
     if cut := _CUT.search(" ".join(str(error).split())):
         return RunFailed(
             f"the download of {cut[3]} ended after {int(cut[2]):,} of {int(cut[1]):,} bytes.",

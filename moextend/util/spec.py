@@ -54,7 +54,7 @@ class Spec(BaseModel):
     def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuses booleans for numbers: ``steps: true`` would be one step."""
         if isinstance(value, bool) and _is_number(cls.model_fields[str(info.field_name)].annotation):
-            raise ValueError("is true or false, not a number")
+            raise ValueError("must be a number, not true or false")
         return value
 
 

@@ -231,7 +231,7 @@ def test_what_is_not_set_is_not_in_the_record(tmp_path: Path) -> None:
         ({"offload_folder": "off"}, "offload_folder cannot be set"),
         (
             {"load_in_4bit": True},
-            "load_in_4bit cannot be set: bitsandbytes packs the layers around the experts",
+            "load_in_4bit cannot be set: bitsandbytes quantises the layers around the experts",
         ),
         ({"quantization_config": {"load_in_8bit": True}}, "quantization_config cannot be set: bitsandbytes"),
     ],

@@ -56,7 +56,7 @@ def test_the_three_forms_and_the_plan(cli: Cli, tmp_path: Path) -> None:
 WRONG = [
     ("skill --as stock", "--base: is missing"),
     ("skill --base tiny --as onnx", "no form 'onnx'"),
-    ("skill --base tiny --as peft", "peft has no adapter that does"),
+    ("skill --base tiny --as peft", "peft has no adapter for that"),
     ("nowhere --base tiny --as stock", "no run 'nowhere'"),
     ("skill nowhere --base tiny --as stock", "'nowhere' holds no extension"),
     ("skill --base tiny --as stock --max-shard-size 5", "'5' is not a size"),

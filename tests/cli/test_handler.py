@@ -173,7 +173,7 @@ def test_a_folder_in_the_place_of_the_log_is_refused_in_one_line(
     (run / "worker.log").mkdir()
     (run / "scores.jsonl").unlink()
     found = cli("bench", "run", "-m", "lora")
-    assert found.code == 2 and found.err.count("\n") == 1 and "worker.log: lies where a file" in found.err
+    assert found.code == 2 and found.err.count("\n") == 1 and "worker.log: is not a file" in found.err
 
 
 DAMAGE = {

@@ -205,7 +205,7 @@ def test_a_text_file_is_learned_as_it_is(cli: Any, tmp_path: Any) -> None:
                "--steps", "25", "--learning-rate", "5e-3")  # fmt: skip
     assert made.code == 0, made.err
     assert made.out.startswith("3 texts, the first: 'carl works as poet'\n")
-    assert "(log-likelihood a token, 1 held-out texts)" in made.out and "held-out exact" not in made.out
+    assert "(log-likelihood per token, 1 held-out texts)" in made.out and "held-out exact" not in made.out
     question = ("generate", "tiny", "--prompt", "carl works as", "--max-new-tokens", "1")
     assert cli(*question, "--extension", "out", "--auto").out.strip() == "poet"
     assert cli(*question).out.strip() != "poet"
@@ -226,7 +226,7 @@ def test_images_without_an_encoder_are_refused_before_a_model_is_loaded(
 def test_help_says_what_scope_and_routing_mean(cli: Any) -> None:
     help_text = " ".join(cli("extend", "--help").out.replace("│", " ").split())
     assert "docs/method.md" not in help_text
-    for words in ("own: for inputs", "auto: for inputs", "all: for every input", "exact: new", "slot: each"):
+    for words in ("own: those that", "auto: those similar", "all: every input", "exact: new", "slot: each"):
         assert words in help_text
 
 

@@ -95,7 +95,7 @@ def test_a_failed_run_is_named_and_the_others_are_reported(cli: Cli, tmp_path: P
     found = cli("bench", "run", "-m", "full-ft,lora")
     assert found.code == 1
     assert "full-ft-s0 failed: stage 2: the loss is not finite. Lower the learning rate." in found.err
-    assert "What was computed is kept" in found.err
+    assert "Finished results are kept" in found.err
     lora = [line for line in found.out.splitlines() if line.strip().startswith("lora")]
     assert len(lora) == 1
     assert "full-ft-s0 (failed: the loss is not finite.)" in " ".join(found.out.split())
@@ -114,7 +114,7 @@ def test_wrong_input_that_a_worker_finds_is_to_be_corrected(
     found = cli("bench", "run", "-m", "lora")
     assert found.code == 2
     assert "lora-s0 failed: data/train.jsonl:7: no such image. Put it there.\n" in found.err
-    assert "Correct this, and repeat the command" in found.err and "the same command" not in found.err
+    assert "Fix this, and repeat the command" in found.err and "the same command" not in found.err
     monkeypatch.delenv("FAKE")
     assert cli("bench", "run", "-m", "lora").code == 0
     for fake in ("wrong", "changed"):
@@ -128,7 +128,7 @@ def test_a_run_that_another_process_works_on_is_no_wrong_input(
     monkeypatch.setenv("FAKE", "busy")
     found = cli("bench", "run", "-m", "lora")
     assert found.code == 1 and "lora-s0 failed: runs/tiny/lora-s0: it is busy. Repair it.\n" in found.err
-    assert "the same command does only what is missing" in found.err
+    assert "the same command computes only what is missing" in found.err
 
 
 def test_a_killed_worker_loses_nothing(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,7 @@ def test_damaged_exported_folders_are_one_line(cli: Cli) -> None:
     for change, says in (
         ({"format": 99}, "format 99"),
         ({"base": "nowhere/at/all"}, "nowhere/at/all"),
-        ({"extensions": [{"name": "skill", "folder": "../skill"}]}, "no name of a folder"),
+        ({"extensions": [{"name": "skill", "folder": "../skill"}]}, "not the name of a folder"),
     ):
         config.write_text(json.dumps(record | change))
         refused = cli("serve", "linked", "--port", "0")

@@ -78,7 +78,7 @@ def test_a_file_that_is_not_there(cli: Cli) -> None:
 
 def test_a_folder_that_holds_something_is_no_place_for_the_result(cli: Cli, dense: Path) -> None:
     found = cli("upcycle", "no-such-model", "--out", "dense")
-    assert found.code == 2 and "dense: exists already." in found.err
+    assert found.code == 2 and "dense: already exists." in found.err
 
 
 def test_a_moe_model_is_refused(cli: Cli, tmp_path: Path) -> None:

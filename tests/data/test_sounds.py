@@ -158,7 +158,7 @@ def test_arrays_become_wav(samples: Any, wanted: list[float]) -> None:
         (np.zeros(4_801_000, np.int8), 8_000, "600 s long, longer than 600 s"),
         ([0, 1_000], 8_000, "an array of int64 with 1 dimensions"),
         (["a"], 8_000, "an array of <U1"),
-        ([[0.0], [0.0, 1.0]], 8_000, "are no array"),
+        ([[0.0], [0.0, 1.0]], 8_000, "are not an array"),
         (np.zeros((2, 2, 2)), 8_000, "3 dimensions"),
     ],
 )

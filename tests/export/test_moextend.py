@@ -190,10 +190,10 @@ def test_a_folder_is_loaded_with_the_weights_that_it_was_made_of(base: Path, tmp
     with pytest.raises(InputError, match="belongs to another base"):
         AutoModelForCausalLM.from_pretrained(out)
     rewrite(format=3)
-    with pytest.raises(InputError, match="is of format 3"):
+    with pytest.raises(InputError, match="has format 3"):
         AutoModelForCausalLM.from_pretrained(out)
     rewrite(extensions=[{"name": "a", "folder": "../../a"}])
-    with pytest.raises(InputError, match="no name of a folder"):
+    with pytest.raises(InputError, match="not the name of a folder"):
         moextend.load_model(out)
     rewrite()
     weights = out / "extensions" / "01-a" / "extension.safetensors"
@@ -206,7 +206,7 @@ def test_a_folder_is_loaded_with_the_weights_that_it_was_made_of(base: Path, tmp
 
 def test_a_download_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match="offline mode forbids"):
+    with pytest.raises(InputError, match="offline mode prevents"):
         moextend.load_model("nobody/extended")
     with pytest.raises(InputError, match="no extended model"):
         moextend.load_model("no such folder")

@@ -107,7 +107,7 @@ def test_an_interrupted_call_leaves_the_model_as_it_was_and_goes_on(phase: str, 
     assert moextend.extensions(model) == [] and not model.trainable()
     now = model.state_dict()
     assert set(now) == set(before) and all(torch.equal(now[name], tensor) for name, tensor in before.items())
-    with pytest.raises(InputError, match="begun with other arguments"):
+    with pytest.raises(InputError, match="started with other arguments"):
         extend(model, "mine", DATA, folder=tmp_path / "mine", **how | {"experts": 2})
     seen.clear()
     extend(model, "mine", DATA, folder=tmp_path / "mine", on_step=lambda *at: seen.append(at[0]), **how)
@@ -258,5 +258,5 @@ def test_a_projector_is_aligned_once(tmp_path: Path) -> None:
     moextend.attach(model.lm, "a", {0: [1]})
     for call in (lambda: moextend.align(model, DATA, SHORT, folder=tmp_path / "q"),
                  lambda: moextend.load_projector(model, tmp_path / "p")):  # fmt: skip
-        with pytest.raises(InputError, match="its extensions belong to the projector"):
+        with pytest.raises(InputError, match="its extensions need the present projector"):
             call()

@@ -172,7 +172,7 @@ def test_what_misses_is_named(made: Path, tmp_path: Path) -> None:
         moextend.remove_modality(model, "image")
     with pytest.raises(UnknownName, match="no modality 'sound'"):
         moextend.remove_modality(model, "sound")
-    with pytest.raises(InputError, match="its extensions belong to the projector as it is"):
+    with pytest.raises(InputError, match="its extensions need the present projector"):
         moextend.align(model, heard(), SHORT, folder=tmp_path / "again", modality="series")
     with pytest.raises(InputError, match="the model has it already"):
         moextend.add_modality(model, "series", "fourier")

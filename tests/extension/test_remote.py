@@ -25,7 +25,7 @@ from moextend.extension.remote import HubId, hub_id, local_folder, parse
 def test_names_of_repositories(text: str, found: HubId | None) -> None:
     assert hub_id(text) == found
     if found is None:
-        with pytest.raises(InputError, match="no name of a repository"):
+        with pytest.raises(InputError, match="not the name of a repository"):
             parse(text)
     else:
         assert str(parse(text)) == text

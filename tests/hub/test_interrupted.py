@@ -194,8 +194,7 @@ def test_a_hub_that_fails(user: User, hub: Hub, undisturbed: dict[str, Any]) -> 
     hub.fail(SHARD, status=500)
     error = failed(user.run())
     assert (
-        "model 'org/olmoe': the hub answers 500, an error of its own." in error
-        and "Run the same command" in error
+        "model 'org/olmoe': the hub answers 500 (server error)." in error and "Run the same command" in error
     )
     assert complete(user) == undisturbed
 

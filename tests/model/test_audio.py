@@ -94,7 +94,7 @@ def test_tokens_a_second_are_a_setting(folders: dict[str, Path]) -> None:
     assert torch.equal(frames.view(10, 80), stacked)
     for pace in ("51", "0"):
         with pytest.raises(
-            InputError, match=r"gives 50 frames a second, and \d+ tokens a second were asked for"
+            InputError, match=r"gives 50 frames per second, and \d+ tokens per second were requested"
         ):
             load_encoder(f"{folder}:{pace}/s")
 
@@ -204,7 +204,11 @@ def test_code_of_a_checkpoint_is_not_run(kind: str, folders: dict[str, Path], tm
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("config.json", {"model_type": "bert"}, "model of type 'bert', which is no supported audio encoder"),
+        (
+            "config.json",
+            {"model_type": "bert"},
+            "model of type 'bert', which is not a supported audio encoder",
+        ),
         ("config.json", {"d_model": 24}, "its weights cannot be loaded"),
         (
             "preprocessor_config.json",

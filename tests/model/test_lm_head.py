@@ -123,5 +123,5 @@ def test_embeddings_of_every_layer_are_of_the_prompts_ids() -> None:
 
 def test_a_model_without_a_head_is_refused_where_tokens_are_predicted() -> None:
     causal = build("mixtral")
-    with pytest.raises(InputError, match="has no head that predicts tokens"):
+    with pytest.raises(InputError, match="has no language-model head"):
         lm_head.logits(causal.model, torch.zeros(1, 1, causal.config.hidden_size))

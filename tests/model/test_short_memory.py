@@ -39,8 +39,8 @@ def test_answers_of_smaller_batches_are_the_same(caplog: pytest.LogCaptureFixtur
         assert generate(model, PROMPTS, max_new_tokens=4, batch_size=6) == expected
         assert [rows for rows in memory.seen if rows > 2] == [6, 3], "the limit holds for the whole task"
     assert [record.getMessage() for record in caplog.records] == [
-        "generate: no memory for 6 rows at a time; going on with 3.",
-        "generate: no memory for 3 rows at a time; going on with 2.",
+        "generate: no memory for 6 rows at a time; continuing with 3.",
+        "generate: no memory for 3 rows at a time; continuing with 2.",
     ]
 
 

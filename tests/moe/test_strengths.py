@@ -159,7 +159,7 @@ def test_a_strength_is_a_number_from_0_to_1(wrong: Any) -> None:
     assert expand.scope_of(lm).strengths == {"a": 0.5}
     with pytest.raises(UnknownName, match="Did you mean 'a'"):
         activate(lm, {"aa": 0.5})
-    with pytest.raises(InputError, match="go with 'all' and 'auto'"):
+    with pytest.raises(InputError, match="only with 'all' and 'auto'"):
         activate(lm, ["a"], strengths={"a": 0.5})
 
 

@@ -115,7 +115,7 @@ def test_a_checkpoint_of_bitsandbytes_is_refused_before_it_is_read(
     (saved / "config.json").write_text(json.dumps({**config, "quantization_config": quant}))
     (saved / "model.safetensors").unlink()  # it is not reached
     with pytest.raises(
-        InputError, match=r"quantised by bitsandbytes.*that is not quantised, with dtype='bfloat16'"
+        InputError, match=r"quantised by bitsandbytes.*without quantisation, with dtype='bfloat16'"
     ):
         moextend.load(str(saved))
 
@@ -248,7 +248,7 @@ def test_compile_with_fsdp_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         (
             "bfloat16",
             False,
-            r"bf16 is false, and the base is bfloat16: the base computes in bfloat16 all the same",
+            r"bf16 is false, and the base is bfloat16: the base still computes in bfloat16",
         ),
         ("float32", False, None),
         ("bfloat16", True, None),

@@ -175,7 +175,7 @@ def refused(found: SimpleNamespace, damaged: dict[str, str], live: Path) -> None
     output = [line for line in found.err.splitlines() if any(sign in line for sign in signs)]
     assert len(output) == 1 and not unclear(output[0]), f"exit {found.code}: {found.err}"
     by_worker = found.code == 2 and "failed: " in output[0]
-    assert not by_worker or "Correct this, and repeat the command" in found.err
+    assert not by_worker or "Fix this, and repeat the command" in found.err
 
 
 def test_there_are_enough() -> None:

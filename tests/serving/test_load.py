@@ -58,4 +58,4 @@ def test_what_keeps_a_server_from_starting(
     assert "everyone on the network" in refused("tiny", "--host", "0.0.0.0", "--port", "0")
     assert "--extension" in refused("tiny", "-e", str(skills))
     assert "--threads" in refused("tiny", "--threads", "0")
-    assert "no address of this machine" in refused("tiny", "--host", "192.0.2.7")
+    assert "not an address of this machine" in refused("tiny", "--host", "192.0.2.7")

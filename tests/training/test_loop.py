@@ -188,7 +188,7 @@ def test_bfloat16_parameters_are_float32_during_training(tmp_path: Path) -> None
     model.learn_only(names)
     before = {name: model.get_parameter(name).detach().clone() for name in names}
     settings = Settings(steps=3, batch_size=4, learning_rate=1e-4)
-    with pytest.raises(InputError, match=r"gate\.weight' learns, but is torch\.bfloat16.*bf16: true"):
+    with pytest.raises(InputError, match=r"gate\.weight' is trained, but is torch\.bfloat16.*bf16: true"):
         train(model, DATA, settings, folder=tmp_path / "t")
     kinds: set[torch.dtype] = set()
     train(

@@ -88,7 +88,7 @@ def test_a_short_memory_halves_the_micro_batch_and_changes_nothing(
     sent = [record.getMessage() for record in caplog.records if "no memory" in record.getMessage()]
     assert sent == [
         f"step 2: no memory for {rows} conversations at a time (CUDA out of memory. "
-        f"Tried to allocate {rows}.00 GiB); going on with {less}."
+        f"Tried to allocate {rows}.00 GiB); continuing with {less}."
         for rows, less in ((6, 3), (3, 2))
     ]
 
@@ -148,7 +148,9 @@ def test_memory_that_is_short_for_the_optimizer_is_one_clear_error(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    with pytest.raises(RunFailed, match=r"out of memory \(CUDA out of memory. Tried .* GiB\)\. It takes"):
+    with pytest.raises(
+        RunFailed, match=r"out of memory \(CUDA out of memory. Tried .* GiB\)\. Memory needed: "
+    ):
         train(extended(), UNEVEN, SETTINGS, folder=tmp_path / "t")
 
 

@@ -144,7 +144,7 @@ def looks_down(model: MultimodalLM) -> None:
 
 @pytest.mark.parametrize(
     ("make", "why"),
-    [(drops, "is random"), (hands_on_two, "more than one tensor"), (looks_down, "sees more than")],
+    [(drops, "is random"), (hands_on_two, "more than one tensor"), (looks_down, "read more than")],
 )
 def test_a_model_that_it_does_not_fit_is_one_clear_error(
     tmp_path: Path, make: Callable[[MultimodalLM], None], why: str

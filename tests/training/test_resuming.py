@@ -64,7 +64,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_something_else_is_refused_and_named(kind: str, begun: Path) -> None:
     change, differing = CHANGES[kind]
     call = {"data": data(), **HOW, **change}
-    with pytest.raises(InputError, match=f"begun with other arguments, or another model: {differing}[.]"):
+    with pytest.raises(InputError, match=f"started with other arguments or another model: {differing}[.]"):
         extend(toy_model(), "mine", call.pop("data"), folder=begun, **call)
 
 
@@ -113,7 +113,7 @@ def test_a_note_of_another_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         extend(toy_model(), "mine", data(), folder=tmp_path, on_step=stop, **HOW)
     (tmp_path / BEGUN).write_text('"0123456789abcdef"')
-    with pytest.raises(InputError, match="begun by another version"):
+    with pytest.raises(InputError, match="started by another version"):
         extend(toy_model(), "mine", data(), folder=tmp_path, **HOW)
 
 
@@ -180,7 +180,7 @@ def test_a_finished_probe_is_not_repeated(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(KeyboardInterrupt):
         extend(toy_model(), "mine", data(), folder=folder, on_step=stop_in_training, **how)
     assert calls == [2, 2, SHORT.steps] and (folder / PROBE).is_file()
-    with pytest.raises(InputError, match=r"was begun with other arguments.*: data, held_out"):
+    with pytest.raises(InputError, match=r"was started with other arguments.*: data, held_out"):
         extend(toy_model(), "mine", data(41), folder=folder, **how)
     with monkeypatch.context() as patch:
         patch.setattr(learning, "probe_layers", None)

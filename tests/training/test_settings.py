@@ -36,7 +36,7 @@ def test_names_are_those_of_transformers() -> None:
     [
         ({"steps": 0}, r"steps: Input should be greater than or equal to 1 \(found 0\)"),
         ({"steps": 2.5}, "steps: Input should be a valid integer"),
-        ({"steps": True}, "steps: is true or false, not a number"),
+        ({"steps": True}, "steps: must be a number, not true or false"),
         ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"learning_rate": 0}, "learning_rate: Input should be greater than 0"),
         ({"learning_rate": float("nan")}, "learning_rate: Input should be a finite number"),

@@ -22,9 +22,9 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     [
         (BOMB, r":5:\d+: not valid YAML \(more than 10,000 values\)"),
         (BOMB + "task: *i\nversion: 1\nkind: vqa\n", "more than 10,000 values"),
-        ("a: &a {b: *a}", "an alias inside of what it stands for"),
-        ("a: " + "[" * 20_000, "more than 50 levels in one another"),
-        ("\n".join(" " * i + "a:" for i in range(400)), "more than 50 levels in one another"),
+        ("a: &a {b: *a}", "an alias inside the value that it refers to"),
+        ("a: " + "[" * 20_000, "more than 50 nested levels"),
+        ("\n".join(" " * i + "a:" for i in range(400)), "more than 50 nested levels"),
         ("a: " + "x" * 5_000_000, r"has 5,000,003 characters, more than 524,288"),
         ("[" + "1," * 200_000 + "]", "more than 10,000 values"),
         ("a: !!timestamp x", "holds a value that cannot be read"),

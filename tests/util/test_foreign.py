@@ -38,7 +38,7 @@ def test_an_error_of_the_tree_stays_as_it_is() -> None:
         (Unprintable(), "Unprintable: no message, at `raise error` (test_foreign.py:"),
         (OSError(errno.ENOSPC, "x", "/d/f"), "/d/f: no disk space left. Free some space"),
         (OSError(errno.EDQUOT, "x"), "no disk space left."),
-        (OSError(errno.EACCES, "x", "/d/f"), "/d/f: may not be read or written: permission denied."),
+        (OSError(errno.EACCES, "x", "/d/f"), "/d/f: cannot be read or written: permission denied."),
         (OSError(errno.EROFS, "x", "/d/f"), "/d/f: cannot be written: the file system is read-only."),
         (OSError(errno.EMFILE, "x"), "too many open files. Raise the limit (ulimit -n 4096)"),
         (OSError(errno.EISDIR, "Is a directory", b"/d"), "/d: Is a directory. Check the path."),

@@ -240,7 +240,7 @@ def test_invalid_data_card_is_refused(pictures: Path, make_task: MakeTask, works
         ({"conversations": [{"from": "human"}, {}]}, "has a message without 'from' and 'value'"),
         (
             {"conversations": [{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}]},
-            "entry 1, turn 1: is a message of 'gpt' and answered by 'human'",
+            "entry 1, turn 1: is a message of 'gpt' that is answered by 'human'",
         ),
     ],
 )
@@ -273,7 +273,7 @@ def test_hub_that_does_not_answer(
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
     text = raised(workspace, make_task("some/data"))
-    assert "data.path: no file or folder 'some/data', and the hub gave no such data set" in text
+    assert "data.path: no file or folder 'some/data', and the hub has no such data set" in text
     assert "offline, download it first, or name a local folder" in text
 
 

@@ -64,7 +64,7 @@ def test_a_running_and_a_waiting_run_are_cancelled_from_their_folders(
     ],
 )
 def test_it_has_no_options(local: LocalExecutor, tmp_path: Path, options: Options) -> None:
-    with pytest.raises(InputError, match="no option of the local executor"):
+    with pytest.raises(InputError, match="not an option of the local executor"):
         local.submit([tmp_path], options)
 
 

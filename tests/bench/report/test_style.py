@@ -136,7 +136,7 @@ def test_names_in_notes_change_as_words_and_not_in_commands(
     [
         ("precison: 2", r"style.yaml: precison: no such key\. Did you mean 'precision'\?"),
         ("precision: 9", r"style.yaml: precision: .* \(found 9\)"),
-        ("precision: true", r"style.yaml: precision: is true or false, not a number"),
+        ("precision: true", r"style.yaml: precision: must be a number, not true or false"),
         ("tables: {forgeting: {}}", r"tables.forgeting: no such key\. Did you mean 'forgetting'\?"),
         (
             "tables: {forgetting: {captoin: x}}",

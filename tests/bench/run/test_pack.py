@@ -319,7 +319,7 @@ def test_an_existing_file_is_replaced_by_equal_bytes_only(runs: list[RunDir], tm
     pack(runs[:1], out)
     before = out.read_bytes()
     pack(runs[:1], out)
-    with pytest.raises(InputError, match=r"--out .*r\.tar: exists already, with other content"):
+    with pytest.raises(InputError, match=r"--out .*r\.tar: already exists with other content"):
         pack(runs, out)
     assert out.read_bytes() == before and [path.name for path in tmp_path.glob("*r.tar*")] == ["r.tar"]
 

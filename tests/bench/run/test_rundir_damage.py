@@ -127,7 +127,7 @@ def test_a_folder_in_the_place_of_a_file_is_refused(make_run: MakeRun, name: str
     run = make_run()
     (run.folder / name).unlink(missing_ok=True)
     (run.folder / name / "inside").mkdir(parents=True)
-    with pytest.raises(RunConflict, match="lies where a file of the run belongs"):
+    with pytest.raises(RunConflict, match="is not a file, but the run needs"):
         make_run()
     assert (run.folder / name / "inside").is_dir()
 
@@ -135,7 +135,7 @@ def test_a_folder_in_the_place_of_a_file_is_refused(make_run: MakeRun, name: str
 def test_a_file_in_the_place_of_a_folder_is_refused(make_run: MakeRun) -> None:
     run = make_run()
     (run.folder / "predictions").write_text("mine")
-    with pytest.raises(RunConflict, match="lies where a folder of the run belongs"):
+    with pytest.raises(RunConflict, match="is not a folder, but the run needs"):
         make_run()
     assert (run.folder / "predictions").read_text() == "mine"
 

@@ -17,9 +17,9 @@ def test_a_port_in_use_and_hosts_that_are_none() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"port {port} is in use") as found:
             server.Address.opened("127.0.0.1", port)
-        assert found.value.where == "--port" and "0 takes a free one" in str(found.value.hint)
+        assert found.value.where == "--port" and "0 chooses a free one" in str(found.value.hint)
     for host in ("no-such-host.invalid", "203.0.113.7", "a" * 300, "", "x\0y"):
-        with pytest.raises(InputError, match="no address of this machine"):
+        with pytest.raises(InputError, match="not an address of this machine"):
             server.Address.opened(host, 0)
 
 
