@@ -276,7 +276,7 @@ def changed(known: Mapping[str, Mapping[str, str]], now: Mapping[str, Source]) -
     for name, source in now.items():
         before = known.get(name)
         if before is not None and before["sha256"] != source.sha256:
-            return f"the {name} ({source.place or source.origin}) changed since this run began."
+            return f"the {name} ({source.place or source.origin}) changed after this run began."
     return None
 
 

@@ -78,7 +78,7 @@ class Backend(Spec):
         if not shlex.split(serve):
             raise ValueError("is empty")
         if "{port}" not in serve:
-            raise ValueError("has no {port}: each server gets a free one")
+            raise ValueError("has no {port}: each server gets a free port")
         return serve
 
     @field_validator("model")
@@ -92,7 +92,7 @@ class Backend(Spec):
     @classmethod
     def _is_positive(cls, tolerance: float | None) -> float | None:
         if tolerance is not None and not 0 < tolerance <= 1:
-            raise ValueError("is not above 0 and at most 1 nat per token")
+            raise ValueError("must be above 0 and at most 1 nat per token")
         return tolerance
 
     @model_validator(mode="after")
@@ -102,7 +102,8 @@ class Backend(Spec):
             raise ValueError(f"{given[0]} is for backend: openai")
         if self.backend == OPENAI and (self.server is None) == (self.serve is None):
             raise ValueError(
-                "backend: openai needs either server (the address of a running one) or serve (a command)"
+                "backend: openai needs either server (the address of a running server) or serve (a "
+                "command that starts one)"
             )
         return self
 

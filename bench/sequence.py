@@ -111,7 +111,9 @@ class SequenceSpec(Spec):
     @classmethod
     def _not_by_hand(cls, values: Any) -> Any:
         if isinstance(values, dict) and "tuning_source" in values:
-            raise ValueError("tuning_source is not written by hand; name a sequence: tuned_from: NAME")
+            raise ValueError(
+                "tuning_source cannot be set by hand; name a sequence instead (tuned_from: NAME)"
+            )
         return values
 
     @model_validator(mode="after")
@@ -119,7 +121,8 @@ class SequenceSpec(Spec):
         base = self.base
         if self.alignments and not (base.vision or base.audio or base.encoders):
             raise ValueError(
-                "align trains the projector of an encoder, and base.vision, base.audio and base.encoders name none"
+                "align trains the projector of an encoder, but base.vision, base.audio and base.encoders "
+                "name no encoder"
             )
         _no_name_twice([align.task for align in self.alignments])
         return self
@@ -193,7 +196,8 @@ def read_sequence(path: Path) -> SequenceSpec:
             raise SpecError(
                 f"task '{name}' occurs twice.",
                 where=f"{path}: {key}",
-                hint="Name it under stages or under transfer, and no task like the second visit of another.",
+                hint="Name it either under stages or under transfer; no task may have the name of the "
+                "second visit of another.",
             )
     return sequence
 
@@ -204,7 +208,7 @@ def _numbered(stages: Sequence[Stage], path: Path) -> list[Stage]:
     for place, stage in enumerate(stages):
         if stage.visit_of is not None:
             raise SpecError(
-                "is not written by hand.",
+                "cannot be set by hand.",
                 where=f"{path}: stages[{place}].visit_of",
                 hint=f"Write `task: {stage.visit_of}` again: visits are counted.",
             )
@@ -232,14 +236,18 @@ def _tuning_source(sequence: SequenceSpec, workspace: Path) -> SequenceSpec:
     name, where = str(sequence.tuned_from), f"{sequence.path}: tuned_from"
     if name.endswith((".yaml", ".yml")):
         raise SpecError(
-            "is a path.", where=where, hint="Name a sequence: its file in registry/ without .yaml."
+            "is a path.",
+            where=where,
+            hint="Give the name of a sequence: that of its file in registry/ without .yaml.",
         )
     if name == sequence.sequence:
-        raise SpecError("names this sequence.", where=where, hint="Name another one, or leave it out.")
+        raise SpecError(
+            "names this sequence.", where=where, hint="Name another sequence, or leave the key out."
+        )
     source = read_sequence(content.find("registry", name, workspace, where=where))
     if not source.tuned:
         further = f"Name {source.tuned_from}" if source.tuned_from else f"Tune it: moextend bench tune {name}"
-        raise SpecError(f"nothing was tuned on '{name}'.", where=where, hint=f"{further}.")
+        raise SpecError(f"no method was tuned on '{name}'.", where=where, hint=f"{further}.")
     return source
 
 

@@ -212,7 +212,7 @@ class TaskSpec(Spec):
         """Raises InputError if scoring needs something that this package lacks."""
         if self.needs is not None:
             raise InputError(
-                "a judge (a language model that grades free text) is needed, and there is none here.",
+                "a judge (a language model that grades free text) is needed, and moextend has none.",
                 where=f"{self.path or self.task}: needs",
                 hint="Score a run's model in lmms-eval, which has judges: --model moextend --model_args run=FOLDER.",
             )

@@ -71,7 +71,7 @@ def base_row(
         if run.config.experiment() == config.experiment() and (found := row_of(run)).cells:
             return found
     if not (sequence.base.model == SMALL if answer is None else answer):
-        return BaseRow(reason=f"not answered by the base '{sequence.base.model}' (--base answers now)")
+        return BaseRow(reason=f"not answered by the base '{sequence.base.model}' yet (add --base)")
     cache = workspace / ".cache" / "audit"
     run = open_run(config, cache / config.digest)  # another config has its own folder
     _forget(cache, run)

@@ -80,7 +80,7 @@ class MoextendLMM(lmms):  # type: ignore[misc]
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
         """Not offered: conversations of several rounds need a state that the tasks here do not have."""
-        raise NotImplementedError("moextend answers single rounds; choose another task.")
+        raise NotImplementedError("moextend answers only single-turn requests; choose another task.")
 
     def _doc(self, where: Sequence[Any]) -> Any:
         _, doc_id, task, split = where
@@ -113,9 +113,9 @@ def _medium(found: Any) -> MediaRef:
         (sound,) = cells.media(AudioRef, found, where="lmms-eval", folders=folders)
         return sound
     raise InputError(
-        f"the task shows {type(found).__name__}, and only images and sounds can be shown.",
+        f"the task has {type(found).__name__} media, and only images and sounds are supported.",
         where="lmms-eval",
-        hint="Choose a task of images or sounds.",
+        hint="Choose an image or sound task.",
     )
 
 

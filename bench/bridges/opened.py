@@ -50,7 +50,7 @@ def check(run: str | None, pretrained: str | None) -> None:
     """InputError where not one of both is given, or it names no run or model; nothing is loaded."""
     if (run is None) == (pretrained is None):
         raise InputError(
-            "neither or both of run and pretrained are given.",
+            "give exactly one of run and pretrained.",
             where="model_args",
             hint="Write run=runs/SEQUENCE/RUN, or pretrained=MODEL,extensions=FOLDER+FOLDER.",
         )

@@ -92,7 +92,7 @@ def overlaps(task: TaskSpec, workspace: Path) -> bool:
 
 def _of_splits(same: bool) -> Iterator[str]:
     if same:
-        yield "train and test hold the same rows: the score measures memorised answers (data.train, data.test)."
+        yield "train and test have the same rows, so the score measures memorised answers (data.train, data.test)."
 
 
 def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
@@ -125,12 +125,12 @@ def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
         raise InputError(
             f"asks for a letter, but '{task.scorer}' compares it with the text of a choice ({texts[0].row}).",
             where=f"{task.path or task.task}: scorer",
-            hint="Choose a scorer that knows letters, such as option@1.",
+            hint="Choose a scorer that reads letters, such as option@1.",
         )
     generated = task.data is not None and task.data.path.startswith("world:")
     if task.kind == "caption" and task.scorer == EXACT and not generated:
         raise InputError(
-            f"'{EXACT}' is right only for the very words of a caption.",
+            f"'{EXACT}' accepts only the exact words of a caption.",
             where=f"{task.path or task.task}: scorer",
             hint="Score captions by cider@1.",
         )
@@ -140,8 +140,8 @@ def _warnings(task: TaskSpec, items: Sequence[Item], base: str | None) -> Iterat
     numbers = {item.answers[0] for item in items if item.choices and item.answers[0].strip().isdecimal()}
     if task.answer_as is None and numbers and all(item.answers[0] in (item.choices or ()) for item in items):
         yield (
-            "answers are numbers that are among the choices: they are read as the text of choices, not as positions "
-            "(answer_as: position)."
+            "answers are numbers that occur among the choices. They are read as the text of choices; for "
+            "positions, set answer_as: position."
         )
     if not task.columns.by_modality:
         yield "there is no column of images or sounds: the questions are only text."
@@ -162,8 +162,9 @@ def _unknown(task: TaskSpec, items: Sequence[Item], base: str) -> Iterator[str]:
         found = unknown_words(texts, base)
         if found.words or found.texts:
             yield (
-                f"{100 * found.texts:.0f}% of the {name} have words that the tokenizer of '{base}' does not know, "
-                f"such as {', '.join(map(repr, found.words))}: {100 * found.tokens:.0f}% of their tokens are unknown."
+                f"{100 * found.texts:.0f}% of the {name} have words that the tokenizer of '{base}' does "
+                f"not know, such as {', '.join(map(repr, found.words))}: {100 * found.tokens:.0f}% of "
+                "their tokens are unknown."
             )
 
 

@@ -87,7 +87,7 @@ def _refuse(config: Mapping[str, Any], where: str) -> None:
     judged = [name for name in _metrics(config) if re.search(r"gpt|judge|llm", name)]
     if judged:
         raise InputError(
-            f"needs a judge (a language model that grades free text) for {', '.join(judged)}, and there is none here.",
+            f"needs a judge (a language model that grades free text) for {', '.join(judged)}, and moextend has none.",
             where=where,
             hint="Score a run's model in lmms-eval: --model moextend --model_args run=FOLDER.",
         )
@@ -105,7 +105,7 @@ def _data(config: Mapping[str, Any], where: str) -> Data:
     if not isinstance(path, str) or "data_files" in more or path in ("json", "parquet", "csv"):
         raise InputError("names no data set of the hub.", where=where, hint="Add its data with --data.")
     if more.get("video") or more.get("From_YouTube"):
-        raise InputError("is a task of videos.", where=where, hint="Only images and text can be shown here.")
+        raise InputError("is a video task.", where=where, hint="Only images and text are supported.")
     test = config.get("test_split") or config.get("validation_split")
     if not isinstance(test, str):
         raise InputError("names no test_split.", where=where, hint="Write the task's YAML by hand.")
@@ -131,7 +131,7 @@ def _prompt(config: Mapping[str, Any], task: TaskSpec, where: str) -> str:
         rest = _PLACEHOLDER.sub("", text)
         if _TEMPLATE.search(rest):
             raise InputError(
-                f"has a template that is more than columns (doc_to_text: {text!r}).",
+                f"has a template that does more than name columns (doc_to_text: {text!r}).",
                 where=where,
                 hint="Write the task's YAML by hand.",
             )

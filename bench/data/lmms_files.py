@@ -132,7 +132,7 @@ def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
         )
     template = path.parent / shared
     if template.resolve() in (path.resolve(), *within):
-        raise InputError(f"includes itself (by {shared}).", where=str(path), hint="Remove the include.")
+        raise InputError(f"includes itself (through {shared}).", where=str(path), hint="Remove the include.")
     if not template.is_file():
-        raise InputError(f"includes {shared}, which is not there.", where=str(path), hint="Add the file.")
+        raise InputError(f"includes {shared}, which does not exist.", where=str(path), hint="Add the file.")
     return {**_read(template, (*within, path.resolve())), **config}

@@ -56,8 +56,8 @@ def _empty_part(task: TaskSpec, split: SplitName, table: Table) -> InputError:
     shown = task.columns.by_modality
     what = next(iter(shown), "group") if task.columns.group or shown else "row"
     return InputError(
-        f"none of the {len(table):,} rows of {table.source} falls into this part: {what}s are assigned to parts by "
-        "their hash.",
+        f"none of the {len(table):,} rows of {table.source} falls into this part: {what}s are assigned to "
+        "parts by their hash.",
         where=_at(task, f"data.{split}"),
         hint="Use more data, a larger part (such as all[50%:]), or a folder with the files train and test.",
     )

@@ -91,8 +91,8 @@ def files_of(found: Source, split: str, *, where: str) -> tuple[Path, ...]:
         return (found.folder / split,)
     if set(found.splits) == {WHOLE}:
         raise InputError(
-            f"{found.name} is one piece, without a split '{split}'.",
+            f"{found.name} has no splits, so no split '{split}'.",
             where=where,
-            hint="Cut it: train: 'all[:90%]', test: 'all[90%:]'. Or only score it: train: null, test: all.",
+            hint="Divide it: train: 'all[:90%]', test: 'all[90%:]'. Or only score it: train: null, test: all.",
         )
     raise UnknownName("split", split, found.splits, where=f"{where} ({found.name})")

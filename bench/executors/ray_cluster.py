@@ -128,7 +128,7 @@ def refuse_client(address: str) -> None:
     """Raises InputError for an address of Ray Client."""
     if _address(address).startswith("ray://"):
         raise InputError(
-            "is an address of Ray Client, whose driver may not see the folders of the runs.",
+            "is an address of Ray Client, whose driver may have no access to the folders of the runs.",
             where=f"address {_address(address)}",
             hint="Run the command on a machine of the cluster, with HOST:PORT of its head or auto.",
         )
@@ -177,7 +177,7 @@ def _impossible(needs: Needs, nodes: Sequence[Needs]) -> InputError:
     most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in needs}
     largest = ", ".join(_amount(name, amount) for name, amount in most.items())
     return InputError(
-        f"no node of the Ray cluster has what a run needs: {wanted}. The most of a node: {largest}.",
+        f"no node of the Ray cluster has what a run needs: {wanted}. The largest node has {largest}.",
         where="--executor ray",
         hint="Ask for less (--executor-option cpus=1, gpus=0, memory_gb=4), or pass nodes=later if the cluster grows.",
     )

@@ -172,7 +172,7 @@ class Grid:
             _note(run, f"lost ({why}); it is submitted again.")
             task.order = {**task.order, "again": True}
             return
-        times = f"{task.losses} times at the same place" if self.retries else "and may not be repeated"
+        times = f"{task.losses} times at the same point" if self.retries else "and must not be repeated"
         error = RunFailed(f"was lost {times}. The last time: {why}", where=str(RunDir(run).log), hint=READ)
         _note(run, f"lost ({why}).")
         mark_failed(run, error)
@@ -185,7 +185,7 @@ def _look(task: Task) -> None:
     if read_status(run).state == "done":
         task.over = True
     elif time.monotonic() > task.visible_by:
-        what = "its worker ended well, but its results are not here."
+        what = "its worker finished, but its results are not in this folder."
         _fail(task, RunFailed(what, where=str(run), hint=SHARE))
 
 
@@ -203,7 +203,7 @@ def _refusal(answer: ray_node.Answer, run: Path) -> MoextendError:
     """Error for a node that did not start the worker."""
     host = f"node {answer['host']} of the Ray cluster"
     if answer["end"] == "unseen":
-        return RunFailed(f"{host} does not see this run.", where=str(run), hint=SHARE)
+        return RunFailed(f"{host} cannot read the folder of this run.", where=str(run), hint=SHARE)
     if answer["end"] == "held":
         return RunBusy(
             f"another process still holds this run after {ray_node.HELD:.0f} seconds.",
@@ -211,7 +211,7 @@ def _refusal(answer: ray_node.Answer, run: Path) -> MoextendError:
             hint="The lost worker may still be running. Wait for it or stop it, and run the same command again.",
         )
     differs = ray_node.difference(code(), answer["found"])
-    what = f"{host} has another moextend: {differs}. Scores of two versions are not mixed."
+    what = f"{host} has another version of moextend: {differs}. Scores of two versions are not mixed."
     return RunFailed(what, where=str(run), hint=INSTALL)
 
 

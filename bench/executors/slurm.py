@@ -121,14 +121,18 @@ def _new_folder(runs: Path) -> Path:
                 return folder
             except FileExistsError:
                 folder = folder.with_name(f"{folder.name.partition('_')[0]}_{number}")
-    raise InputError("no name is left for a folder.", where=str(folder), hint="Try again in a second.")
+    raise InputError(
+        "no unused name was found for a folder.", where=str(folder), hint="Try again in a second."
+    )
 
 
 def _refuse_line_breaks(paths: Sequence[Path]) -> None:
     """Raises InputError for a path that the list of runs, or a line of #SBATCH, cannot hold."""
     broken = next((path for path in paths if "\n" in str(path)), None)
     if broken is not None:
-        raise InputError("the path holds a line break.", where=str(broken), hint="Use another --runs folder.")
+        raise InputError(
+            "the path contains a line break.", where=str(broken), hint="Use another --runs folder."
+        )
 
 
 def _arrays(runs: Sequence[Path], settings: Settings, folder: Path) -> list[Array]:

@@ -24,7 +24,7 @@ def check() -> None:
     """Raises InputError if there is no sbatch."""
     if shutil.which("sbatch") is None:
         raise InputError(
-            "there is no sbatch on the PATH.",
+            "sbatch is not on the PATH.",
             where="--executor slurm",
             hint="Run the command on a login node of the cluster; --dry-run prints the script.",
         )
@@ -42,7 +42,9 @@ def submit(script: str, *, dependency: str = "") -> tuple[str, str]:
         done = _call(["sbatch", "--parsable", *more, script], SUBMISSION)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InputError(
-            f"sbatch cannot be called ({error}).", where="--executor slurm", hint="Try again later: sinfo."
+            f"sbatch cannot be called ({error}).",
+            where="--executor slurm",
+            hint="Try again later; sinfo shows the state of the cluster.",
         ) from error
     lines = done.stdout.strip().splitlines()
     found = re.fullmatch(r"(\d+)(?:;(.+))?", lines[-1].strip()) if lines else None

@@ -190,11 +190,11 @@ def _check(key: str, value: str) -> None:
             key, "is not an option of sbatch.", "Write long options without dashes: partition=gpu, exclusive."
         )
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
-        raise _wrong(key, "holds a line break or another control character.", "Remove it.")
+        raise _wrong(key, "contains a line break or another control character.", "Remove it.")
     if key == "signal" and not value.startswith("B:"):
         raise _wrong(
             key,
-            f"'{value}' does not reach the script.",
+            f"'{value}' does not signal the script.",
             "Example: signal=B:USR1@600 (seconds before the end).",
         )
     if key in OWN and not value:

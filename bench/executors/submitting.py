@@ -128,7 +128,7 @@ def busy(runs: Sequence[Path], workspace: Path | None) -> dict[Path, str]:
             and not cancelling.cancelled(job.run)
             and read_status(job.run).state == "waiting"
         ):
-            found[job.run] = f"not known here to have ended ({job.executor} {job.id})"
+            found[job.run] = f"not known to have ended ({job.executor} {job.id})"
         elif state in ("queued", "running"):
             found[job.run] = f"{state} ({job.executor} {job.id})"
     return found

@@ -58,14 +58,14 @@ def save_adapter(stage: StageModel, folder: Path, base: str) -> int:
     layers = adapters.named_layers(stage.model)
     if not layers:
         raise InputError(
-            f"{type(stage.method).__name__} learns no LoRA adapters that peft has.",
+            f"{type(stage.method).__name__} trains no LoRA adapters that peft supports.",
             where=stage.name,
             hint="Export with --as stock if the method trains weights of the base, or --as moextend for extensions.",
         )
     names = active(stage.model)
     if not names:
         raise InputError(
-            f"no adapter is active for task '{stage.task}': it is the base.",
+            f"no adapter is active for task '{stage.task}', so the base answers it.",
             where=stage.name,
             hint=f"Name a learned task with --task: {', '.join(stage.learned)}.",
         )

@@ -98,7 +98,7 @@ def _extension(context: RunContext, named: StageName) -> tuple[int, Path]:
 def _no_extension(number: int, folder: Path) -> InputError:
     return InputError(
         f"stage {number} holds no extension.", where=str(folder),
-        hint="Run it to its end, with a method that makes extensions (moextend).",
+        hint="Finish the run, with a method that trains extensions (moextend).",
     )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def figures(source: Source) -> list[Figure]:
     shown = [what for what in AXES if curves(source.experiment, what)]
     if not shown:
         raise NothingToDraw(
-            "no run is scored with what it learned scaled.",
+            "no run is scored with its learned change scaled.",
             where="rewind",
             hint="Score the last models: moextend bench run --rewind.",
         )

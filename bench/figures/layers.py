@@ -79,9 +79,9 @@ def figures(source: Source) -> list[Figure]:
     shown = {what: found for what in TITLES if (found := by_layer(experiment, what))}
     if not shown:
         raise NothingToDraw(
-            "of no run it is known how it routes.",
+            "no run has records of its routing.",
             where="routing",
-            hint="It is looked at while a sequence is learned, on a base with experts.",
+            hint="Routing is recorded while a sequence is trained, on a base with experts.",
         )
     drawn, axes = style.panels(len(shown), 2, 1.5)
     for what, ax in zip(shown, axes, strict=True):

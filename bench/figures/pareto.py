@@ -112,7 +112,9 @@ def figures(source: Source) -> list[Figure]:
     shown = {what: found for what, found in shown.items() if any(x > 0 for x, _ in found.values())}
     if not shown:
         raise NothingToDraw(
-            "no costs are known.", where="cost", hint="They are noted while a stage is learned."
+            "no run has records of its costs.",
+            where="cost",
+            hint="Costs are recorded while a stage is trained.",
         )
     drawn, axes = style.panels(len(shown), len(shown), 1.7, sharey=True)
     for what, ax in zip(shown, axes, strict=True):

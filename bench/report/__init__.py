@@ -62,23 +62,23 @@ View = Literal[
 EMPTY: dict[View, tuple[str, str]] = {
     "text": ("no run scores text tasks.", "Name some under 'retention' of the sequence."),
     "transfer": (
-        "no run scores a task that it does not learn, but text.",
+        "no run scores a task that it does not learn, other than text tasks.",
         "Name some under 'transfer' of the sequence.",
     ),
     "ablations": (
         "no method ran with several settings.",
-        "Run a method with others: moextend bench run -m moextend -m moextend:layers=first.",
+        "Run a method with several: moextend bench run -m moextend -m moextend:layers=first.",
     ),
     "readings": (
         "no answer to an image task has readings.",
-        "They are made with the scores of a sequence; joint and independent runs are left out.",
+        "Readings are made with the scores of a sequence; joint and independent runs are left out.",
     ),
     "routing": (
-        "of no run it is known how it routes.",
-        "It is looked at while a sequence is learned; joint and independent runs are left out.",
+        "no run has records of its routing.",
+        "Routing is recorded while a sequence is trained; joint and independent runs are left out.",
     ),
     "rewind": (
-        "no run is scored with what it learned scaled.",
+        "no run is scored with its learned change scaled.",
         "Score the last models: moextend bench run --rewind, with the options of the runs.",
     ),
     "subsets": (

@@ -202,9 +202,10 @@ def refuse_unproved(experiments: Sequence[Experiment]) -> None:
         if alone:
             raise InputError(
                 f"{counted(len(alone), 'cell')} of {result.name} ({alone[0].task} after stage {alone[0].stage}, ...) "
-                f"scored by a server without a parity check in {PARITY}: they do not belong in a table with others.",
+                f"scored by a server without a parity check in {PARITY}, so they cannot be compared with others.",
                 where=str(result.run.folder),
-                hint="Run the same command again: the check is made, and answers are kept. Or name the other runs.",
+                hint="Run the same command again: it makes the check and keeps the answers. Or name only "
+                "the other runs.",
             )
 
 

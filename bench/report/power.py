@@ -145,7 +145,7 @@ def plan(
     if not plans:
         _check_answers(experiment.of("sequence"), [against, *compared])
         raise InputError(
-            f"nothing can be planned: {'; '.join(unknown) or f'no method besides {against}'}.",
+            f"no plan can be made: {'; '.join(unknown) or f'no method besides {against}'}.",
             where=experiment.label,
             hint=f"Run two methods with the same seeds: moextend bench run {experiment.name} -m lora -m moextend "
             "--seed 0,1,2.",
@@ -181,7 +181,7 @@ def plan_gate(
     if not plans:
         _check_answers(runs, methods or known)
         raise InputError(
-            "no cell after the last stage needs a test: all are kept by construction, or have no answers.",
+            "no cell after the last stage needs a test: all are kept by construction or have no stored answers.",
             where=experiment.label,
             hint="Name other methods, or see moextend bench gate.",
         )
@@ -206,7 +206,7 @@ def _difference(orders: Mapping[str, Mapping[int, Pair]]) -> tuple[float, Pilot]
         if found is None:
             return "a score is missing"
         if found[1] is None:
-            return "the answers of items are not kept, or there are too few"
+            return "the answers to items are not stored, or there are too few"
         single.append(found[1])
         values |= {(seed, order): value for seed, value in zip(pairs, found[0], strict=True)}
     seeds = single[0].seeds

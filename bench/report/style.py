@@ -41,7 +41,7 @@ class TableStyle(Spec):
     @classmethod
     def _each_once(cls, columns: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if columns is not None and (not columns or len(set(columns)) < len(columns)):
-            raise ValueError("names no column, or one twice")
+            raise ValueError("names no column, or names one twice")
         return columns
 
 
@@ -119,7 +119,7 @@ class Styling:
         shown = [self._arranged(experiment) for experiment in experiments]
         if experiments and not any(experiment.results for experiment in shown):
             raise InputError(
-                "none of its methods has run.", where=f"{self.where}: methods", hint="Write others: true."
+                "none of its methods has runs.", where=f"{self.where}: methods", hint="Write others: true."
             )
         return [experiment for experiment in shown if experiment.results]
 

@@ -54,13 +54,13 @@ def _digest(record: dict[str, Any]) -> str:
 
 def parse_cell(record: Any, where: str, run: str, kind: type[C]) -> C:
     """Cell of a kind from a line; SpecError if it is not one, was changed, or belongs to another run."""
-    hint = "Remove the line, or run again: the cell is scored again."
+    hint = "Remove the line, or run again, which scores the cell again."
     if not isinstance(record, dict):
         raise SpecError("not a scored cell.", where=where, hint=hint)
     if run and record.get("run", run) != run:
         raise SpecError("is a cell of another run.", where=where, hint=hint)
     if record.get(DIGEST, "") not in ("", _digest(record)):
-        raise SpecError("was changed since it was scored.", where=where, hint=hint)
+        raise SpecError("was changed after it was scored.", where=where, hint=hint)
     values = {key: value for key, value in record.items() if key not in ("run", DIGEST)}
     try:
         return kind.parse(values, where=where)

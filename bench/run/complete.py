@@ -292,14 +292,14 @@ def set_weights_aside(folder: Path, problem: str) -> str | None:
     """Marks a damaged stage as not trained; returns the digest of its weights."""
     before = named_weights(folder)
     if before is not None or (folder / COST).exists():
-        log.warning("%s: %s; the stage is learned again.", folder, problem)
+        log.warning("%s: %s; the stage is trained again.", folder, problem)
     for name in (f"{STEM}.json", COST, ROUTING):
         files.remove(folder / name)
     return before
 
 
 def _aside(path: Path, why: str, *, keep: bool = False) -> None:
-    log.warning("%s: %s; set aside as %s.damaged and made again.", path, why.rstrip("."), path.name)
+    log.warning("%s: %s; renamed to %s.damaged and made again.", path, why.rstrip("."), path.name)
     aside = path.with_name(f"{path.name}.damaged")
     files.may_change(path)
     with files.disk_errors(path):

@@ -193,9 +193,9 @@ class ConfigFile(Record):
             ) from error
         if files.digest(self.identity) != self.digest:
             raise SpecError(
-                "was edited: its digest is another.",
+                "was edited: its digest does not match.",
                 where=str(path),
-                hint="Put it back as it was, or remove the folder of the run.",
+                hint="Restore the original, or remove the folder of the run.",
             )
         return config
 

@@ -158,9 +158,9 @@ def restored_stages(
         if not tensor_files.is_complete(found.folder):
             run.check_has("weights")
             raise InputError(
-                f"stage {index} ({name}) is not learned yet.",
+                f"stage {index} ({name}) is not trained yet.",
                 where=str(run.folder),
-                hint="Run it to its end, or name an earlier stage.",
+                hint="Finish the run, or name an earlier stage.",
             )
         context.method.restore(model, found)
         learned.append(name)

@@ -87,7 +87,7 @@ def _fitting_record(run: RunDir, config: RunConfig) -> ConfigFile | None:
             raise RunConflict(
                 "holds files of a run, but no config.json.",
                 where=str(run.folder),
-                hint="Put config.json back, use another --runs folder, or remove this folder.",
+                hint="Restore config.json, use another --runs folder, or remove this folder.",
             )
         return None
     record = run.read_config_file()

@@ -124,7 +124,9 @@ def unpack(source: Path, runs: Path, workspace: Path) -> Unpacked:
         for made, place in places:
             if place.exists() and not _same(made, place):
                 raise RunConflict(
-                    "another run is here.", where=str(place), hint="Unpack into another --runs folder."
+                    "another run is in this folder.",
+                    where=str(place),
+                    hint="Unpack into another --runs folder.",
                 )
         for made, place in places:
             if place.exists():
@@ -158,7 +160,7 @@ def _check(runs: Sequence[RunDir], left_out: Sequence[Kept], unfinished: bool) -
             )
     if len({run_name(run.folder) for run in runs}) < len(runs):
         raise InputError(
-            "two runs have the same name.", where="RUN", hint="Pack runs of one --runs folder at a time."
+            "two runs have the same name.", where="RUN", hint="Pack the runs of one --runs folder at a time."
         )
 
 
@@ -167,7 +169,7 @@ def _remove_stale(runs: Path) -> None:
     for folder in runs.glob(f"{PARTIAL}*"):
         with suppress(OSError):
             if time.time() - folder.stat().st_mtime > STALE:
-                log.warning("%s: a killed process left it; removed.", folder)
+                log.warning("%s: left by a killed process; removed.", folder)
                 shutil.rmtree(folder)
 
 

@@ -77,7 +77,7 @@ def extract(source: Path, form: str, folder: Path) -> Manifest:
             while member := archive.next():
                 kept = waiting.pop(member.name, None)
                 if kept is None or not member.isreg() or member.size != kept.bytes:
-                    raise damaged(source, f"'{member.name}' is not what its manifest says")
+                    raise damaged(source, f"'{member.name}' does not match its manifest")
                 _write(archive, member, folder / member.name, kept, source)
     except _unreadable() as error:
         if isinstance(error, FileNotFoundError):
@@ -90,7 +90,9 @@ def extract(source: Path, form: str, folder: Path) -> Manifest:
 
 def damaged(source: Path, why: str) -> InputError:
     """The error of a file that is no complete pack."""
-    return InputError(f"no pack of runs, or a damaged one: {why}.", where=str(source), hint="Copy it again.")
+    return InputError(
+        f"not a pack of runs, or a damaged one: {why}.", where=str(source), hint="Copy it again."
+    )
 
 
 def _unreadable() -> tuple[type[Exception], ...]:
@@ -138,7 +140,7 @@ def _write(
     with path.open("xb") as file:
         shutil.copyfileobj(content, file, 1 << 20)
     if files.sha256(path) != kept.sha256:
-        raise damaged(source, f"'{member.name}' has another content than its manifest says")
+        raise damaged(source, f"'{member.name}' does not have the content that its manifest states")
 
 
 def _add(archive: tarfile.TarFile, name: str, content: Path | bytes) -> None:

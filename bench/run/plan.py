@@ -36,7 +36,7 @@ DEFAULT = "tiny"
 STEPS = "steps"
 """No settings are matched: methods share only the steps, as always."""
 
-LEFT_OUT = "It runs the code that the model writes; --allow-code scores it."
+LEFT_OUT = "It runs code that the model writes; --allow-code scores it."
 
 
 @dataclass(frozen=True)

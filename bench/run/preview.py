@@ -82,7 +82,7 @@ def describe(found: dict[str, Any]) -> str:
     lines.append("Downloads:" if found["downloads"] else "Downloads: none.")
     lines += [f"  {_download(each)}" for each in found["downloads"]]
     if found["to_prepare"]:
-        lines.append("To be put in place by hand:")
+        lines.append("To be provided by hand:")
         for how in dict.fromkeys(need["how"] for need in found["to_prepare"]):
             lines.append(f"  {how}")
             same = [need for need in found["to_prepare"] if need["how"] == how]

@@ -71,7 +71,7 @@ def splits_of(data: Mapping[str, Mapping[str, str]]) -> list[tuple[str, SplitNam
 def data_conflict(run: RunDir, name: str, split: str) -> RunConflict:
     """The error for data that a run has used, and that changed."""
     return RunConflict(
-        f"the {split} data of task '{name}' changed since this run began.",
+        f"the {split} data of task '{name}' changed after this run began.",
         where=str(run.folder),
         hint="Restore the data, use another --runs folder, or remove this one.",
     )

@@ -38,7 +38,7 @@ from moextend.util.local_lock import LocalLock
 
 __all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_run", "find_runs", "locked", "run_name", "slug"]
 
-RESTORE = "Put the file back as it was, or remove the folder of this run and run again."
+RESTORE = "Restore the original file, or remove the folder of this run and run again."
 TO_GET = "Remove it, and unpack a pack that has them or run it again: moextend bench remove-run {}"
 """Hint for a run from a pack that left out what is needed."""
 RECORDS = ("config.json", "scores.jsonl", "status.json")
@@ -91,7 +91,7 @@ class RunDir:
             raise InputError(
                 "not a run folder: no config.json.",
                 where=str(self.folder),
-                hint="Check the path; if the file is lost, put it back, or remove the folder.",
+                hint="Check the path. If the file is lost, restore it, or remove the folder.",
             )
         try:
             record = files.read_json(path)

@@ -207,7 +207,9 @@ def _forget_later(context: RunContext, model: MultimodalLM, index: int, learned:
     later = [] if alone else [f for f in context.run.folder.glob("stages/*") if _place(f) > index]
     if not processes.is_first() or (not stale and not any(named_weights(folder) for folder in later)):
         return
-    log.warning("%s: stage %d came out otherwise; later ones are made again.", context.run.folder, index)
+    log.warning(
+        "%s: stage %d has another result now; later stages are trained again.", context.run.folder, index
+    )
     context.run.drop_cells(stale)
     for folder in later:
         set_weights_aside(folder, f"it was made after another stage {index}")

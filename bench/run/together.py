@@ -266,9 +266,9 @@ class Watch:
 def _gone(others: list[int]) -> RunFailed:
     named = " and ".join(map(str, others)) or "unknown"
     return RunFailed(
-        f"a process of the run is gone (number {named}).",
-        hint="It was killed, its machine failed, or the connection broke. Start the same command again: the run "
-        "continues.",
+        f"process {named} of the run ended unexpectedly.",
+        hint="It was killed, its machine failed, or the connection broke. Run the same command again: the "
+        "run continues.",
     )
 
 

@@ -72,7 +72,7 @@ def alone(arguments: Sequence[str], run: Callable[[Path], None]) -> int:
             raise InputError(
                 "not a run folder: no config.json.",
                 where=str(folder),
-                hint="Make runs with moextend bench run; they are below runs/ of the workspace.",
+                hint="Create runs with moextend bench run; they are in runs/ of the workspace.",
             )
         with heeding(folder, lambda: _signal_main(signal.SIGTERM)), _joined(folder):
             run(folder)

@@ -106,7 +106,7 @@ class ScoreReader:
             raise SpecError(
                 f"the answers do not give the recorded score of {cell.value:.4f}: the file was edited.",
                 where=str(path),
-                hint="Put the file back as it was, or run again.",
+                hint="Restore the original file, or run again.",
             )
         kept = scores_path(path, cell.scorer)
         if kept.is_file():

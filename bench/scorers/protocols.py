@@ -141,9 +141,9 @@ def dcl_science(answered: Sequence[Answered]) -> list[float]:
 def _science(one: Answered) -> float:
     if not one.image:
         raise InputError(
-            f"the image of item '{one.id}' has no name, and the rule depends on it.",
+            f"the image of item '{one.id}' has no file name, and the scorer depends on it.",
             where="scorer dcl-science",
-            hint="Score images that lie in files, with predictions that this version made.",
+            hint="Use images in files, and predictions that this version made.",
         )
     predicted = one.prediction.strip()
     if not predicted or "Unanswerable" in predicted:

@@ -100,9 +100,9 @@ def plan(search: Search, on_problem: Callable[[str], None] | None = None) -> Pla
         )
     if search.tasks > max(len(sequence.stages), TASKS):  # the default may exceed a sequence of one stage
         raise InputError(
-            f"{sequence.sequence} has {counted(len(sequence.stages), 'stage')}, not {search.tasks}.",
+            f"{sequence.sequence} has {counted(len(sequence.stages), 'stage')}, fewer than {search.tasks}.",
             where="--tasks",
-            hint="Name at most as many.",
+            hint="Give at most that number.",
         )
     unset: dict[str, object] = {"retention": [], "transfer": [], "tuned": {}, "tuning_source": None}
     sequence = sequence.model_copy(update={"stages": sequence.stages[: search.tasks], **unset})
@@ -129,12 +129,14 @@ def _check(search: Search) -> None:
             raise InputError(f"{number} is out of range.", where=option, hint=hint)
     if len(search.request.seeds) < 2:
         raise InputError(
-            "one seed cannot tell settings from luck.", where="--seed", hint="Name at least two: --seed 0,1."
+            "one seed cannot separate the effect of settings from chance.",
+            where="--seed",
+            hint="Give at least two: --seed 0,1.",
         )
     for name in search.request.methods:
         if name in BOUNDS:
             raise InputError(
-                f"'{name}' is a bound: it has the settings of its method.",
+                f"'{name}' is a bound, which has the settings of its method.",
                 where="--method",
                 hint="Tune the method: full-ft.",
             )
@@ -145,7 +147,7 @@ def _tunable(methods: Sequence[MethodSpec], on_problem: Callable[[str], None] | 
     found = [method for method in methods if space_of(method)]
     if not found:
         raise InputError(
-            "no setting of these methods can be searched.",
+            "these methods have no setting to search.",
             where="--method",
             hint="Leave the settings to search out of NAME:KEY=VALUE, or declare ranges in the method's Config.",
         )

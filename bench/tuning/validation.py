@@ -27,9 +27,9 @@ def held_out_task(task: TaskSpec, percent: int, workspace: Path) -> TaskSpec:
     assert task.data is not None and task.data.train is not None, "a stage of a sequence"
     if _overlap(task, task.data, workspace, where):
         raise InputError(
-            "training and test data overlap, so that validation items would be test items.",
+            "training and test data overlap, so validation items would be test items.",
             where=where,
-            hint="Cut them: train: 'all[:90%]', test: 'all[90%:]'.",
+            hint="Separate them: train: 'all[:90%]', test: 'all[90%:]'.",
         )
     part = parse_split(task.data.train, where=f"{where}.train")
     cut = part.high - max(1, round((part.high - part.low) * percent / 100))

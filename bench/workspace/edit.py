@@ -111,7 +111,7 @@ def add(to: Draft, task: TaskSpec, *, at: int | None = None) -> Draft:
         raise InputError(
             f"task '{task.task}' is already in the sequence.",
             where=str(to.path),
-            hint="Move it with move-task, or add another one. To learn it again, name it again in the file.",
+            hint="Move it with move-task, or add another one. To train on it again, name it again in the file.",
         )
     if task.kind == "text":
         return _edit(to, "retention", lambda items: [*items, f"- {quoted(task.task)}\n"])
@@ -181,7 +181,9 @@ def _find(of: Draft, name: str) -> tuple[str, int]:
 
 def _place(of: Draft, place: int, places: int) -> int:
     if not 1 <= place <= places:
-        raise InputError(f"no place {place}.", where=str(of.path), hint=f"Places: 1 to {places}.")
+        raise InputError(
+            f"there is no position {place}.", where=str(of.path), hint=f"Positions: 1 to {places}."
+        )
     return place - 1
 
 

@@ -70,7 +70,7 @@ def _about_sounds(task: TaskSpec, data: str) -> TaskSpec:
     """The task. Raises InputError if no column with sounds was found."""
     if task.columns.audio is None:
         raise InputError(
-            "no column holds sounds (WAV, FLAC, OGG, MP3), paths of them, or arrays with a sampling_rate.",
+            "no column holds sounds (WAV, FLAC, OGG, MP3), paths to sounds, or arrays with a sampling_rate.",
             where=data,
             hint="Name it (--columns audio=COLUMN), or add a task of another kind.",
         )
@@ -164,7 +164,7 @@ def free_name(name: str, workspace: Path) -> str:
         raise InputError(
             f"a task '{name}' already exists ({known[name]}).",
             where="--name",
-            hint=f"Choose another name, or add that one: moextend bench add-task {name}.",
+            hint=f"Choose another name, or add the existing task: moextend bench add-task {name}.",
         )
     return name
 

@@ -71,8 +71,8 @@ def unpack(
             typer.echo(f"wrote {run_name(folder)}")
         for folder in found.known:
             name = run_name(folder)
-            lacking = f", without all that the pack has; to get it, first: moextend bench remove-run {name}"
-            typer.echo(f"{name} is here already{lacking if folder in found.bare else ''}")
+            lacking = f", without everything that the pack has. To get that, first: moextend bench remove-run {name}"
+            typer.echo(f"{name} is already here{lacking if folder in found.bare else ''}")
     typer.echo("Next: moextend bench report")
 
 

@@ -259,7 +259,7 @@ class TokenTrainer(Trainer):
             raise RunFailed(
                 f"{message}.",
                 where=f"step {self.state.global_step + 1}",
-                hint=f"Start the same command again: it continues from the last checkpoint, with {self.rows} at a "
+                hint=f"Run the same command again: it continues from the last checkpoint, with {self.rows} at a "
                 "time in each process.",
             )
         log.warning("step %d: %s; continuing with %d.", self.state.global_step + 1, message, self.rows)

@@ -144,7 +144,7 @@ def test_an_encoder_to_be_put_in_place(tmp_path: Path) -> None:
     request = Request(tmp_path, sequence="mine", methods=("lora",))
     words = describe(preview(request, resolve(request)))
     assert (
-        f"To be put in place by hand:\n  Copy the folder of the model or encoder there.\n    {tmp_path}/data/ears"
+        f"To be provided by hand:\n  Copy the folder of the model or encoder there.\n    {tmp_path}/data/ears"
         in words
     )
     sequence = chosen_sequence(request)

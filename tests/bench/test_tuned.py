@@ -115,8 +115,8 @@ def test_settings_of_another_sequence_hold_where_a_sequence_has_none_of_its_own(
         ("mine", "names this sequence"),
         ("tinny", "Did you mean 'tiny'"),
         ("tiny.yaml", "is a path"),
-        ("coin", "nothing was tuned on 'coin'.*moextend bench tune coin"),
-        ("tiny-alike", "nothing was tuned on 'tiny-alike'.*Name tiny"),
+        ("coin", "no method was tuned on 'coin'.*moextend bench tune coin"),
+        ("tiny-alike", "no method was tuned on 'tiny-alike'.*Name tiny"),
     ],
 )
 def test_a_wrong_name_of_another_sequence_is_refused(other: str, says: str, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_an_error_in_what_was_tuned_names_the_file_that_has_it(
 
 def test_the_source_is_not_written_by_hand(tmp_path: Path) -> None:
     write(tmp_path, tuning_source={})
-    with pytest.raises(SpecError, match="tuning_source is not written by hand"):
+    with pytest.raises(SpecError, match="tuning_source cannot be set by hand"):
         config_of(tmp_path, "lora")
 
 

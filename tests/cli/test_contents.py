@@ -87,7 +87,7 @@ def test_nothing_is_written_when_a_check_fails(cli: Cli, tmp_path: Path) -> None
         (["tiny-counting", "--data", "x"], "'tiny-counting' is a task already, with its own data."),
         (["vqa", "--data", "no-such-folder/"], "no-such-folder"),
         (["text"], "all text tasks that ship with the package are in the sequence. Name your own: --data"),
-        (["vqa", "--to", "5"], "no place 5. Places: 1 to 1."),
+        (["vqa", "--to", "5"], "there is no position 5. Positions: 1 to 1."),
         (["vqa", "--sequence", "no name"], "--sequence: 'no name' is not a name."),
         (["vqa", "--sequence", "tiny", "--base", "smollm2"], "--base: the sequence has tiny, not smollm2."),
         (["vqa", "--prompt", "Say {question}"], "--prompt: applies only to a task of your own."),

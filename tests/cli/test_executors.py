@@ -123,7 +123,7 @@ def test_a_machine_without_sbatch_is_one_error(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     found = cli(*SLURM, "-m", "lora")
-    assert found.code == 2 and "there is no sbatch on the PATH" in found.err
+    assert found.code == 2 and "sbatch is not on the PATH" in found.err
     assert not (tmp_path / "runs").exists()
     assert cli(*SLURM, "-m", "lora", "--dry-run").code == 0
 

@@ -75,7 +75,7 @@ def test_the_example_runs_from_a_workspace_and_notes_where_it_came_from(small: C
         file.write("# changed\n")
     again = small("bench", "run", "--method", "lora-l2", "--steps", "2", "--limit", "5")
     assert again.code == 2
-    assert "the method (methods/lora_l2.py) changed since this run began" in again.err
+    assert "the method (methods/lora_l2.py) changed after this run began" in again.err
     (tmp_path / "methods" / "lora_l2.py").unlink()
     assert row(small("bench", "report").out, "lora-l2")[1] == "none", "a report needs no method"
 

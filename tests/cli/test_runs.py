@@ -285,7 +285,7 @@ def test_report_formats_and_files(cli: Cli, tmp_path: Path) -> None:
     assert found.out.split()[1::2] == [f"pages/{view}.html" for view in ("forgetting", "matrix", "costs")]
     assert "tiny: costs" in cli("bench", "report", "--costs").out
     refused = cli("bench", "report", "--routing")
-    assert refused.code == 2 and "--routing: of no run it is known how it routes." in refused.err
+    assert refused.code == 2 and "--routing: no run has records of its routing." in refused.err
     many = cli("bench", "report", "--costs", "--matrix")
     assert many.code == 2 and "Use one of them per call." in many.err
     wrong = cli("bench", "report", "--baseline", "lroa")

@@ -175,7 +175,7 @@ def test_with_several_processes_the_training_stops_and_notes_the_smaller_batch(
     model = extended()
     with (
         holding(layer(model), 3),
-        pytest.raises(RunFailed, match=r"Start the same command again: .* with 3 at a"),
+        pytest.raises(RunFailed, match=r"Run the same command again: .* with 3 at a"),
     ):
         train(model, UNEVEN, SETTINGS, folder=tmp_path / "t")
     assert micro_batch.read(tmp_path / "t") == 3

@@ -121,9 +121,9 @@ def _refuse_foreign(folder: Path, names: Iterable[str]) -> None:
         foreign.append(folder / "figures")
     if foreign:
         raise InputError(
-            "is there and was not written by this command.",
+            "already exists and was not written by this command.",
             where=str(foreign[0]),
-            hint="Name another --out folder, or move it away.",
+            hint="Name another --out folder, or move the file.",
         )
 
 

@@ -101,4 +101,4 @@ def _end(text: str, start: int, key: str, path: Path) -> int:
         depth += {"{": 1, "}": -1}.get(text[place], 0)
         if depth == 0:
             return place + 1
-    raise SpecError(f"the braces of '{key}' do not close.", where=str(path), hint="Add a '}'.")
+    raise SpecError(f"the braces of '{key}' are not closed.", where=str(path), hint="Add a '}'.")

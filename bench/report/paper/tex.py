@@ -66,7 +66,7 @@ def _run(command: Sequence[str], folder: Path, name: str) -> None:
             timeout=SECONDS, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise RunFailed(f"{command[0]} did not end in {SECONDS} s.", where=str(folder)) from error
+        raise RunFailed(f"{command[0]} did not finish within {SECONDS} s.", where=str(folder)) from error
     if done.returncode:
         log = folder / f"{name}.log"
         text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""

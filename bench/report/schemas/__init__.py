@@ -54,9 +54,9 @@ def write(
     name, count = Counter(snapshot.name for snapshot in found).most_common(1)[0] if found else ("", 0)
     if count > 1:
         raise InputError(
-            f"{count} runs are called '{name.rpartition('/')[0]}'.",
+            f"{count} runs have the name '{name.rpartition('/')[0]}'.",
             where="RUN",
-            hint="Export them one by one, each into a folder of its own.",
+            hint="Export each into a separate folder.",
         )
     writer: Callable[[Snapshot, Path, bool, str | None], list[Path]] = lookup.load(SCHEMAS[schema])
     return [path for snapshot in found for path in writer(snapshot, out, items, organization)]

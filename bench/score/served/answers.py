@@ -116,7 +116,8 @@ class ServedModel:
         if self.fingerprint is not None and self.one and others:
             named = f"its fingerprint is {others[0]}" if others[0] else "an answer has no fingerprint"
             raise OtherWeights(
-                f"the server answers by other weights: {named}, and that of the run is {self.fingerprint}.",
+                f"the server answers with other weights: {named}, and the fingerprint of the run is "
+                f"{self.fingerprint}.",
                 where=f"{self.client.url}, model {self.name}",
                 hint="Serve the base of this run with the extensions of this stage.",
             )
@@ -159,7 +160,7 @@ class ServedModel:
             raise ServerFailed(
                 f"the server gives {len(values)} log-probabilities for a prompt of {length} tokens and one more.",
                 where=where,
-                hint="It adds or removes tokens of the prompt; turn that off.",
+                hint="The server adds or removes tokens of the prompt; turn that off.",
             )
         wrong = [value for value in values[1:length] if not _is_number(value)]
         wrong += [top for top in tops[1:length] if not _is_top(top)]

@@ -86,7 +86,7 @@ class Client:
         return ServerFailed(
             f"the server {what}: {shown}.",
             where=where or self.url,
-            hint="Is it a server of the OpenAI protocol? See docs/scoring-backends.md.",
+            hint="Check that it is a server of the OpenAI protocol (docs/scoring-backends.md).",
         )
 
     async def _post(self, path: str, bodies: Sequence[Body], on_answer: Progress | None) -> list[Body]:
@@ -154,7 +154,7 @@ class Client:
         raise ServerFailed(
             f"the server does not answer ({tries}; the last: {why}).",
             where=masked(where),
-            hint="Start it, or correct the address; then run the same command again: answers that came are kept.",
+            hint="Start it, or correct the address; then run the same command again: received answers are kept.",
         )
 
     def _parsed(self, answer: httpx.Response, where: str) -> Body:

@@ -52,9 +52,9 @@ def part_of(medium: MediaRef) -> Message:
     """
     if medium.modality not in ("image", "audio"):
         raise InputError(
-            f"the protocol has no part for {medium.noun.removeprefix('the ')}.",
+            f"the OpenAI protocol has no part for {medium.noun.removeprefix('the ')}.",
             where=medium.place,
-            hint="Score such tasks in process: tasks: text under scoring.",
+            hint="Score such tasks in process: set 'tasks: text' under scoring.",
         )
     data = medium.read()
     if medium.modality == "image":

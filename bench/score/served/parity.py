@@ -86,8 +86,8 @@ def compared(mine: Sequence[Value], theirs: Sequence[Value], tolerance: float, *
                 raise ParityRefused(
                     f"the server answers item {own.item} by {other.value!r}, and transformers by {own.value!r}.",
                     where=where,
-                    hint="Greedy answers must be the same: does the server read the prompt in the same form, with the "
-                    "same number type?",
+                    hint="Greedy answers must be the same: check that the server uses the same prompt "
+                    "format and number type.",
                 )
             continue
         assert isinstance(other.value, float)

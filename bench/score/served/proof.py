@@ -108,8 +108,8 @@ def prove(server: ServedModel, known: Known, weights: str, tolerance: float) -> 
     base = None if weights == known.base else distance(known.by_weights[known.base][1], mine)
     if base is not None and base <= 2 * tolerance and server.fingerprint is None:
         raise ParityRefused(
-            f"the weights cannot be proved: random texts tell {about} from the base by {base:.2g} nats per token, not "
-            f"more than twice the tolerance of {tolerance:g}.",
+            f"the weights cannot be proved: on random texts, {about} differs from the base by {base:.2g} "
+            f"nats per token, at most twice the tolerance of {tolerance:g}.",
             where=where,
             hint="Serve with float32 and lower the tolerance, or use moextend serve, which gives a fingerprint.",
         )

@@ -68,7 +68,7 @@ def score_text(
         raise RunFailed(
             f"lm-eval failed on '{text.task}' ({type(error).__name__}: {error}).",
             where=where,
-            hint="Try it alone: lm_eval --tasks ... --limit 5.",
+            hint="Run the task alone: lm_eval --tasks ... --limit 5.",
         ) from error
     return scores, path, False
 
@@ -138,9 +138,9 @@ def load_task(task: TaskSpec, text: TextTask, workspace: Path) -> Loaded:
 
 def _unsafe(where: str) -> InputError:
     return InputError(
-        "runs the code that the model writes.",
+        "runs code that the model writes.",
         where=where,
-        hint="Allow it where that can do no harm, such as in a container: --allow-code.",
+        hint="Allow it in a safe environment, such as a container: --allow-code.",
     )
 
 

@@ -56,7 +56,7 @@ class ServedLM(SharedContext):
         settings = normalize_gen_kwargs(requests[0].args[1], self.max_gen_toks)
         if settings.get("do_sample"):
             raise InputError(
-                "draws its answers at random, which no two backends do alike.",
+                "samples its answers, and two backends do not draw the same samples.",
                 where="lm_eval: generation_kwargs.do_sample",
                 hint="Score the task in process.",
             )

@@ -48,7 +48,7 @@ def test_a_stage_is_restored_bit_for_bit(run: RunDir) -> None:
 
 
 def test_arguments_that_name_no_model_are_refused() -> None:
-    with pytest.raises(InputError, match="neither or both of run and pretrained are given"):
+    with pytest.raises(InputError, match="give exactly one of run and pretrained"):
         opened()
     with pytest.raises(InputError, match="not a run folder"):
         opened(run="nowhere")
@@ -111,7 +111,7 @@ def test_what_lm_eval_needs_is_supplied_where_it_is_not_given() -> None:
         ("--tasks arc_esay --model_args pretrained=tiny", "Did you mean 'arc_easy'?"),
         ("--tasks arc_esay --model hf --model_args pretrained=gpt2", "--tasks: no lm-eval task 'arc_esay'."),
         ("--model_args pretrained=tiny", "--tasks: no task is named."),
-        ("--tasks arc_easy", "model_args: neither or both of run and pretrained are given."),
+        ("--tasks arc_easy", "model_args: give exactly one of run and pretrained."),
         (
             "--tasks arc_easy --model_args run=nowhere,stage=1",
             "model_args: run: 'nowhere' is not a run folder",

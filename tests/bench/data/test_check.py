@@ -85,7 +85,7 @@ def test_numbers_among_the_choices_are_text_by_default(lettered: MakeTask, works
     numbers = ("1", "2", "3")
     task = lettered(["1", "2"], numbers)
     assert [item.answers for item in open_items(task, "test", workspace)] == [("1",), ("2",)]
-    assert "as positions (answer_as: position)" in check_task(task, workspace).warnings[0]
+    assert "for positions, set answer_as: position" in check_task(task, workspace).warnings[0]
     task = lettered(["1", "2"], numbers, answer_as="position")
     assert [item.answers for item in open_items(task, "test", workspace)] == [("2",), ("3",)]
     assert check_task(task, workspace).warnings == ()
@@ -114,7 +114,7 @@ def test_guessed_captions_are_not_scored_by_exact_match(
     write_jsonl(pictures / "test.jsonl", rows)
     task = guess_task(str(pictures), name="mine", workspace=workspace, columns={})
     assert (task.kind, task.scorer) == ("caption", "cider@1")
-    with pytest.raises(InputError, match=r"scorer: 'exact@1' is right only for the very words of a caption"):
+    with pytest.raises(InputError, match=r"scorer: 'exact@1' accepts only the exact words of a caption"):
         check_task(task.model_copy(update={"scorer": "exact@1"}), workspace)
 
 
@@ -339,4 +339,4 @@ def test_equal_train_and_test_data_is_reported(
         ("train[:50%]", "train[50%:]", False), ("train", "other", False),
     ):  # fmt: skip
         found = check_task(make_task(pictures, train=train, test=test), workspace)
-        assert any("train and test hold the same rows" in warning for warning in found.warnings) == same, test
+        assert any("train and test have the same rows" in warning for warning in found.warnings) == same, test

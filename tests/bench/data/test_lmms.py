@@ -66,7 +66,7 @@ def test_captions_and_choices(imported: Imported, workspace: Path) -> None:
         ),
         (
             "mmvet",
-            r"needs a judge .* for gpt_eval_score, and there is none here. Score a run's model in lmms-eval",
+            r"needs a judge .* for gpt_eval_score, and moextend has none. Score a run's model in lmms-eval",
         ),
         ("docvqa", r"is a group of tasks: docvqa_val, docvqa_test. Import them one by one"),
     ],
@@ -97,7 +97,7 @@ def test_templates_of_plain_columns_are_imported(imported: Imported, tmp_path: P
         write(tmp_path / "a", 'doc_to_text: "Q {x}: {{question}} ({{type}})"\ndoc_to_target: "{{answer}}"\n'),
     )
     assert (task.prompt, task.columns.answer) == ("<image>\nQ {{x}}: {question} ({type})", "answer")
-    with pytest.raises(InputError, match="has a template that is more than columns"):
+    with pytest.raises(InputError, match="has a template that does more than name columns"):
         imported("own", write(tmp_path / "b", 'doc_to_text: "{{question.strip()}}"\n'))
 
 
@@ -127,8 +127,8 @@ def test_groups_and_tags_are_named_as_such(imported: Imported, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("include: own.yaml\n", r"own.yaml: includes itself \(by own.yaml\)"),
-        ("include: other\n", r"other: includes itself \(by own.yaml\)"),
+        ("include: own.yaml\n", r"own.yaml: includes itself \(through own.yaml\)"),
+        ("include: other\n", r"other: includes itself \(through own.yaml\)"),
         ("include: [a, b]\n", "includes several files or code; only one file is supported"),
         ("doc_to_text: !include x.txt\n", "own.yaml: uses the tag !include, which is not supported"),
         (

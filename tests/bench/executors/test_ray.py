@@ -182,7 +182,7 @@ def test_options_are_checked_before_anything_is_submitted(cluster: None, make_ru
         (Options(passed={"nodes": "soon"}), "'soon' is not 'later'"),
         (
             Options(resources=Resources(cpus=3)),
-            "has what a run needs: 3 CPU, 2.0 GB of memory. The most of a node: 2 CPU",
+            "has what a run needs: 3 CPU, 2.0 GB of memory. The largest node has 2 CPU",
         ),
         (Options(resources=Resources(gpus=1)), "has what a run needs: 1 CPU, 1 GPU"),
         (Options(resources=Resources(memory_gb=1e6)), "1,000,000.0 GB of memory"),

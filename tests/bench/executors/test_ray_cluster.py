@@ -170,7 +170,8 @@ def test_a_grid_with_killed_workers_and_a_lost_node_ends_as_on_this_machine(
     [
         (
             "run",
-            "does not see this run. The folders of runs and workspace must be on a file system that all nodes",
+            "cannot read the folder of this run. The folders of runs and workspace must be on a file "
+            "system that all nodes",
         ),
         ("code", "No module named 'moextend.*'. Install the same moextend on every node"),
     ],

@@ -73,7 +73,7 @@ def test_a_machine_without_slurm_is_named(
         lambda o: SlurmExecutor().check(o),
         lambda o: SlurmExecutor().submit([make_run().folder], o),
     ):
-        with pytest.raises(InputError, match="no sbatch on the PATH"):
+        with pytest.raises(InputError, match="sbatch is not on the PATH"):
             function(options(tmp_path))
     assert "#SBATCH --array=1-1\n" in SlurmExecutor().describe([make_run().folder], options(tmp_path))
 

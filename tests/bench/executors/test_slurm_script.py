@@ -80,7 +80,7 @@ def test_a_short_limit_leaves_time_to_work(limit: str, seconds: int) -> None:
         ({"p": "gpu"}, "long options"),
         ({"--partition": "gpu"}, "long options"),
         ({"comment": "a\nb"}, "line break"),
-        ({"signal": "USR1@30"}, "does not reach the script"),
+        ({"signal": "USR1@30"}, "does not signal the script"),
         ({"array-size": "0"}, "no number of tasks"),
         ({"wrap": ""}, "has no value"),
     ],

@@ -107,7 +107,7 @@ def test_what_a_job_has_is_busy(workspace: Path, make_run: MakeRun, state: str, 
 def test_a_job_that_nobody_can_ask_about_is_busy_until_it_is_cancelled(make_run: MakeRun) -> None:
     run = make_run().folder
     write_job(Job(run, "elsewhere", "1", ""))
-    assert submitting.busy([run], None) == {run: "not known here to have ended (elsewhere 1)"}
+    assert submitting.busy([run], None) == {run: "not known to have ended (elsewhere 1)"}
     assert submitting.views([run], None)[run].state == "queued"
     assert submitting.cancel([run], None) == {run: "cancelled"}
     assert submitting.busy([run], None) == {} and submitting.views([run], None)[run].state == "cancelled"

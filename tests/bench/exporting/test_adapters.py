@@ -99,7 +99,7 @@ def test_an_unlearned_task_of_separate_adapters_is_the_base(base: Path, tmp_path
 
 def test_what_peft_cannot_hold_is_refused(base: Path, tmp_path: Path) -> None:
     for spec in ("moe-lora:rank=2", "full-ft"):
-        with pytest.raises(InputError, match="learns no LoRA adapters"):
+        with pytest.raises(InputError, match="trains no LoRA adapters"):
             adapters.save_adapter(stage(base, spec, ["a"], "a"), tmp_path, "base")
     found = stage(base, "moe-lora:rank=2", ["a"], "a")
     adapters.merge(found.model)

@@ -108,7 +108,7 @@ def test_a_stage_is_named_by_its_run_or_its_folder(runs: dict[str, RunDir]) -> N
 @pytest.mark.slow
 def test_forms_that_do_not_fit_a_method_are_refused(runs: dict[str, RunDir], tmp_path: Path) -> None:
     for run, form, says in (
-        ("paper", "peft", "learns no LoRA adapters"),
+        ("paper", "peft", "trains no LoRA adapters"),
         ("lora", "moextend", "the stage has no extensions"),
     ):
         with pytest.raises(InputError, match=says):

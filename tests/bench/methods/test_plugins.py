@@ -188,7 +188,7 @@ def test_a_run_notes_its_plug_ins_and_is_refused_when_one_changed(
     run.write_facts(plugins=noted)
     assert refuse_changed_plugins(run) == noted
     path.write_text(path.read_text() + "\n# changed\n")
-    with pytest.raises(RunConflict, match=r"the method \(methods/lora_l2.py\) changed since this run began"):
+    with pytest.raises(RunConflict, match=r"the method \(methods/lora_l2.py\) changed after this run began"):
         refuse_changed_plugins(run)
     (run.folder / "facts.json").write_text("{")
     assert refuse_changed_plugins(run), "damaged facts are made again by the run"

@@ -245,7 +245,7 @@ def test_errors(runs: list[RunDir], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no field for it"):
         schemas.check("lm-eval", "A Lab")
     other = write_run(tmp_path / "more", Shape(stages=3, texts=1, items=20), "lora", 0, Kind())
-    with pytest.raises(InputError, match="2 runs are called 'ledger/lora-s0'"):
+    with pytest.raises(InputError, match="2 runs have the name 'ledger/lora-s0'"):
         export([*runs, other], "lm-eval", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     path = runs[0].folder / "config.json"

@@ -116,7 +116,7 @@ def test_methods_that_are_not_named_can_be_left_out(
     (table,) = tables(experiments, style=styling("others: false\nmethods: {lora: , ewc: }\n"))
     assert names(table) == ["lora", "ewc"]
     assert table.notes[-1] == "Left out: full-ft, moextend:scope=all (not in style.yaml)."
-    with pytest.raises(InputError, match="methods: none of its methods has run"):
+    with pytest.raises(InputError, match="methods: none of its methods has runs"):
         tables(experiments, style=styling("others: false\nmethods: {lwf: }\n"))
 
 
@@ -143,7 +143,10 @@ def test_names_in_notes_change_as_words_and_not_in_commands(
             r"tables.forgetting.captoin: no such key\. Did you mean 'caption'",
         ),
         ("tables: {forgetting: {label: 'a}b'}}", r"tables.forgetting.label: String should match pattern"),
-        ("tables: {forgetting: {columns: []}}", r"tables.forgetting.columns: names no column, or one twice"),
+        (
+            "tables: {forgetting: {columns: []}}",
+            r"tables.forgetting.columns: names no column, or names one twice",
+        ),
         ("methods: [lora]", r"style.yaml: methods: "),
         ("- lora", r"style.yaml: holds list, not a mapping of keys"),
         ("methods: {lora: a\n", r"style.yaml:2:1: not valid YAML"),

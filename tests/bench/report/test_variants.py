@@ -96,7 +96,7 @@ def test_the_same_weights_make_no_difference(run: RunDir) -> None:
         variants.append(run, cell)
     (table,) = tables(collect([run]), "subsets")
     assert all(value.text == "0.0" and value.style == "dim" for value in table.sections[0][0][1:])
-    with pytest.raises(InputError, match="no run is scored with what it learned scaled"):
+    with pytest.raises(InputError, match="no run is scored with its learned change scaled"):
         tables(collect([run]), "rewind")
 
 

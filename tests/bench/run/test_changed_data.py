@@ -87,7 +87,7 @@ def test_a_broken_image_is_corrected_and_the_run_goes_on(run: RunDir, pets: Path
     assert list(run.cells()) == known
 
     picture(pets / "train1.png", 9)
-    with pytest.raises(RunConflict, match="the train data of task 'pets' changed since this run began"):
+    with pytest.raises(RunConflict, match="the train data of task 'pets' changed after this run began"):
         runner.run(run.folder)
     picture(pets / "train1.png", 1)
 
@@ -97,9 +97,9 @@ def test_a_broken_image_is_corrected_and_the_run_goes_on(run: RunDir, pets: Path
     refuse_other_data(run, {})
 
     picture(pets / "test2.png", 9)
-    with pytest.raises(RunConflict, match="the test data of task 'pets' changed since this run began"):
+    with pytest.raises(RunConflict, match="the test data of task 'pets' changed after this run began"):
         runner.run(run.folder)
-    with pytest.raises(RunConflict, match="the test data of task 'pets' changed since this run began"):
+    with pytest.raises(RunConflict, match="the test data of task 'pets' changed after this run began"):
         refuse_other_data(run, {})
     (pets / "test.jsonl").unlink()
     refuse_other_data(run, {})  # a run that is done needs no data

@@ -92,7 +92,7 @@ def test_the_view_has_every_format(run: RunDir, form: str) -> None:
 def test_runs_of_which_nothing_is_known_are_named(make_run: MakeRun, run: RunDir) -> None:
     other = make_run("lora", rows=ROWS)
     assert len(tables(collect([other, run], unfinished=True), "routing")) == 1
-    with pytest.raises(InputError, match="of no run it is known how it routes"):
+    with pytest.raises(InputError, match="no run has records of its routing"):
         tables(collect([other], unfinished=True), "routing")
 
 

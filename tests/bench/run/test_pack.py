@@ -180,7 +180,7 @@ def test_another_run_in_the_same_place_is_left_alone(runs: list[RunDir], tmp_pat
     pack(runs, tmp_path / "r.tar")
     other = write_runs(tmp_path / "b", SHAPE, {"lora": Kind()}, [1])[0]
     before = (other.folder / "scores.jsonl").read_bytes()
-    with pytest.raises(RunConflict, match="another run is here"):
+    with pytest.raises(RunConflict, match="another run is in this folder"):
         unpack(tmp_path / "r.tar", tmp_path / "b", tmp_path)
     assert (other.folder / "scores.jsonl").read_bytes() == before
     assert [path.name for path in (tmp_path / "b/ledger").iterdir()] == ["lora-s1"]
@@ -338,7 +338,7 @@ def test_other_files_are_no_packs(tmp_path: Path) -> None:
         "d.tar": b"\0" * 10240,
     }.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match="no pack of runs"):
+        with pytest.raises(InputError, match="not a pack of runs"):
             unpack(tmp_path / name, tmp_path / "b", tmp_path)
     with pytest.raises(InputError, match="no such file"):
         unpack(tmp_path / "none.tar", tmp_path / "b", tmp_path)
@@ -356,7 +356,7 @@ def test_the_commands(runs: list[RunDir], tmp_path: Path) -> None:
     whole = str(tmp_path / "whole.tar")
     CliRunner().invoke(app, ["bench", "pack", "ledger/lora-s0", "--weights", "--runs", place, "--out", whole])
     found = CliRunner().invoke(app, ["bench", "unpack", whole, "--runs", str(tmp_path / "r")])
-    assert "to get it, first: moextend bench remove-run ledger/lora-s0" in found.stdout
+    assert "To get that, first: moextend bench remove-run ledger/lora-s0" in found.stdout
     (tmp_path / "w").mkdir()
     for answer in ("wrote ledger/lora-s0", "ledger/lora-s0 is here already"):
         more = ["--workspace", str(tmp_path / "w")]

@@ -247,9 +247,9 @@ def test_tasks_that_run_generated_code_are_skipped_and_reported(
     request = Request(tmp_path, methods=("lora",))
     config = resolve(request, output.append)[0]
     assert config.retention == ["tiny-facts"]
-    assert output == ["left out: mbpp. It runs the code that the model writes; --allow-code scores it."]
+    assert output == ["left out: mbpp. It runs code that the model writes; --allow-code scores it."]
     words = describe(preview(request, [config]))
-    assert "mbpp: left out. It runs the code that the model writes; --allow-code scores it." in words
+    assert "mbpp: left out. It runs code that the model writes; --allow-code scores it." in words
     monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
     assert resolve(request, output.append)[0].retention == ["tiny-facts", "mbpp"]
     assert len(output) == 1 and "left out" not in describe(preview(request, resolve(request)))

@@ -104,7 +104,7 @@ def test_a_changed_score_is_seen(make_run: MakeRun) -> None:
     whole = scores.read_text()
     assert run.cells()[0, "colour"].value == 10.0
     scores.write_text(whole.replace('"value": 10.0', '"value": 90.0'))
-    with pytest.raises(SpecError, match="was changed since it was scored"):
+    with pytest.raises(SpecError, match="was changed after it was scored"):
         run.cells()
     early = [
         {key: value for key, value in json.loads(line).items() if key != "digest"}

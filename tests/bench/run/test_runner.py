@@ -361,7 +361,7 @@ def test_a_run_whose_data_changed_is_refused(workspace: Path) -> None:
     run = prepared(workspace, "full-ft", "changed")
     run.write_facts(data={"tiny-counting": {"train": "other", "test": "other"}})
     with pytest.raises(
-        RunConflict, match="the train data of task 'tiny-counting' changed since this run began"
+        RunConflict, match="the train data of task 'tiny-counting' changed after this run began"
     ):
         runner.run(run.folder)
     assert not run.cells()

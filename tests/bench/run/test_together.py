@@ -167,7 +167,7 @@ def test_what_several_processes_began_a_single_one_continues(one: RunDir, fork_s
     began = time.monotonic()
     codes = started.codes(timeout=60)
     assert codes[1] == -signal.SIGKILL and codes[0] == 1 and time.monotonic() - began < 60
-    assert "a process of the run is gone (number 1). It was killed" in started.output.read_text()
+    assert "process 1 of the run ended unexpectedly. It was killed" in started.output.read_text()
     status = read_status(run.folder)
     assert status.state == "failed" and status.error and "is gone" in str(status.error.what)
     assert list(run.folder.rglob("*.part-1.jsonl")), "the answers of the killed process stay"
@@ -235,7 +235,7 @@ def test_a_process_that_hangs_is_noticed(place: Path, fork_server: str) -> None:
     assert time.monotonic() - began < 120
     os.kill(started.pids[1], signal.SIGKILL)
     assert started.codes() == [1, -signal.SIGKILL]
-    assert "a process of the run is gone (number 1)" in started.output.read_text()
+    assert "process 1 of the run ended unexpectedly" in started.output.read_text()
     assert read_status(run.folder).state == "failed"
 
 

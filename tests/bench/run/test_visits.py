@@ -53,7 +53,7 @@ def test_a_second_visit_is_a_stage_with_a_name_of_its_own(workspace: Path) -> No
     [
         (
             "[{task: a}, {task: a, visit_of: b}]",
-            r"stages\[1\]\.visit_of: is not written by hand.*`task: b` again",
+            r"stages\[1\]\.visit_of: cannot be set by hand.*`task: b` again",
         ),
         ("[{task: a}, {task: a}, {task: a-visit2}]", "stages: task 'a-visit2' occurs twice"),
     ],

@@ -65,7 +65,7 @@ def test_wrong_names_and_places(draft: edit.Draft, tmp_path: Path) -> None:
         edit.add(draft, task)
     with pytest.raises(UnknownName, match=r"no task 'tiny-count'\. Did you mean 'tiny-counting'"):
         edit.remove(draft, "tiny-count")
-    with pytest.raises(InputError, match=r"no place 3\. Places: 1 to 1"):
+    with pytest.raises(InputError, match=r"there is no position 3\. Positions: 1 to 1"):
         edit.move(draft, "tiny-counting", 3)
 
 

@@ -125,7 +125,7 @@ def test_weights_that_random_texts_cannot_tell_from_the_base_are_refused(
     with pytest.raises(ParityRefused, match="cannot be proved"):
         prove(server, weak, "near", TOLERANCE)
     with pytest.raises(
-        ServerFailed, match="by other weights"
+        ServerFailed, match="with other weights"
     ):  # and not by a fingerprint that it does not give
         prove(ServedModel(server.client, "stock", "near"), weak, "near", TOLERANCE)
 

@@ -19,7 +19,7 @@ def test_code_that_a_model_writes_runs_only_where_it_is_allowed(
     monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
     task = find_task("mbpp", tmp_path)
     with pytest.raises(
-        InputError, match=r"mbpp.yaml: lm_eval: runs the code that the model writes. .*--allow-code"
+        InputError, match=r"mbpp.yaml: lm_eval: runs code that the model writes. .*--allow-code"
     ):
         assert task.lm_eval
         load_task(task, task.lm_eval, tmp_path)
@@ -31,7 +31,7 @@ def test_an_own_task_that_runs_code_needs_permission(
     monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
     path = workspace / "tasks" / "lm" / "says.yaml"
     path.write_text(path.read_text() + "unsafe_code: true\n")
-    with pytest.raises(InputError, match="runs the code that the model writes"):
+    with pytest.raises(InputError, match="runs code that the model writes"):
         score(make_task("says", metric="exact_match"))
     monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
     assert score(make_task("says", metric="exact_match")).n == 20
