@@ -113,8 +113,8 @@ def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
         item.choices is None and gold_position(item) is None for item in items
     ):
         raise InputError(
-            f"'{task.scorer}' reads letters, and no answer is one or a choice "
-            f"({items[0].row}: {items[0].answers[0]!r}).",
+            f"'{task.scorer}' reads letters, but no answer is a letter or a choice ({items[0].row}: "
+            f"{items[0].answers[0]!r}).",
             where=f"{task.path or task.task}: scorer",
             hint="Set columns.choices, or choose another scorer, such as exact@1.",
         )

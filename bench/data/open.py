@@ -111,7 +111,7 @@ def _matching(task: TaskSpec, where: Mapping[str, str], table: Table) -> Matchin
         raise InputError(
             f"none of the {len(table):,} rows of {table.source} matches.",
             where=_at(task, "data.where"),
-            hint="Correct the patterns: each matches the whole cell.",
+            hint="Correct the patterns: each must match the whole cell.",
         )
     return found
 

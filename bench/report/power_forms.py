@@ -125,15 +125,16 @@ def _component_notes(planned: Planned) -> list[str]:
     ]
     if any(plan.pilot.orders == 1 for plan in planned.plans):
         notes.append(
-            "One order: nothing is known of the spread between orders, and the plans expect no gain from more orders."
+            "One order: nothing is known about the spread between orders, and the plans expect no gain "
+            "from more orders."
         )
     alone = [plan for plan in planned.plans if plan.items_only is not None]
     if alone:
         least = ", ".join(f"{plan.what} of {plan.method} {plan.items_only:.1f}" for plan in alone)
         notes.append(
-            "One seed says nothing of the spread between seeds, so that no number of seeds can be planned. Least "
-            f"differences that the items alone can show, to which seeds add: {least} points. Run two seeds at least, "
-            "better five: moextend bench run --seed 0,1,2,3,4."
+            "One seed says nothing about the spread between seeds, so no number of seeds can be planned. "
+            f"Smallest differences that the items alone can show (seeds add to them): {least} points. "
+            "Run at least two seeds, preferably five: moextend bench run --seed 0,1,2,3,4."
         )
     notes += [f"Not planned: {name}." for name in planned.unknown]
     return [*notes, *run_notes(planned.experiment)]

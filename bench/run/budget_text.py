@@ -11,8 +11,8 @@ PARTS = {
     "frozen": "frozen weights",
     "weights": "weights",
     "encoder": "image encoder",
-    "learning": "what learns, its gradients and AdamW's moments",
-    "copies": "copies of what learns",
+    "learning": "trained parameters with gradients and AdamW's moments",
+    "copies": "copies of trained parameters",
     "working": "activations and temporary tensors",
 }
 """Parts of a peak -> their names."""

@@ -82,7 +82,7 @@ def collect(
     for node, entry in entries:
         why = _needed(node, unfinished, any_run=bool(found)) or _recent(entry, older_than)
         if why is None and max_bytes is not None and left <= max_bytes:
-            why = "there is room"
+            why = "within --max-size"
         if why is None and not _removed(node, dry_run):
             why = IN_USE
         if why is None:

@@ -69,7 +69,7 @@ def match(
         raise InputError(
             f"cannot match '{by}'.",
             where="--match",
-            hint="Match params, flops or steps; params=METHOD names one.",
+            hint="Match params, flops or steps; params=METHOD names the reference method.",
         )
     reference = read(named) if named else next((each for each in specs if each.role == "reference"), None)
     if reference is None:
@@ -81,7 +81,7 @@ def match(
     text, wanted = reference.text, _size(reference, by, make)
     if not wanted:
         raise InputError(f"'{text}' trains nothing.", where="--match", hint="Name another reference.")
-    note = Matched(reference, f"{text}: {wanted:,} {WORDS[by]}, which the others are matched with")
+    note = Matched(reference, f"{text}: {wanted:,} {WORDS[by]}, which the others are matched to")
     return [note if each.text == text else _matched(each, by, wanted, make) for each in specs]
 
 

@@ -107,10 +107,10 @@ def _estimate(
             _check(configs, make)  # takes seconds
         return {"not": f"a base of {size:,.1f} MB fits any GPU; --throughput estimates its runs."}
     if base.found(request.workspace) in base.by_hand(request.workspace):
-        return {"not": "not estimated before the base is there."}
+        return {"not": "not estimated until the base is available."}
     name = name_on_hub(base, request.workspace)
     if name and not has_config(name, base.revision):
-        return {"not": "not estimated before the base's config is there."}
+        return {"not": "not estimated until the base's config is available."}
     plan = Plan(sequence, tasks, request.workspace)
     _check(configs, make)
     try:
@@ -259,7 +259,7 @@ def _room(found: dict[str, Any]) -> list[str]:
         known = [d["mb"] for d in found["downloads"] if d["what"].startswith("model ") and d["mb"]]
         size = known[0] if known else None
     if size is None:
-        return ["Memory and disk: not known before the base is there."]
+        return ["Memory and disk: not known until the base is available."]
     stages = max(len(run["stages"]) for run in found["runs"])
     return [
         f"Memory of a run: weights {size:,.1f} MB, and three times that again where a method trains all of "

@@ -46,7 +46,9 @@ class Store:
         """Whether runs share trained stages and their answers; see `OFF`."""
         value = os.environ.get(OFF) or "on"
         if value not in ("on", "off"):
-            raise InputError(f"'{value}' is neither on nor off.", where=OFF, hint="Unset it: on.")
+            raise InputError(
+                f"'{value}' is neither on nor off.", where=OFF, hint="Use on or off, or unset it (on)."
+            )
         return value == "on"
 
     def node(self, kind: Kind, key: str) -> Node:

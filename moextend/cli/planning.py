@@ -205,7 +205,7 @@ def _check(
                 f"{value:g} is not between 0 and 1.", where=name, hint=f"Example: {name} {example}."
             )
     if power <= alpha:
-        raise InputError("is not above --alpha.", where="--power", hint="Example: --power 0.8 --alpha 0.05.")
+        raise InputError("must be above --alpha.", where="--power", hint="Example: --power 0.8 --alpha 0.05.")
     if margin is None:
         if effect is not None and not (0 < effect <= 100):
             raise InputError(
@@ -219,7 +219,7 @@ def _check(
     )
     if effect is not None and not (math.isfinite(effect) and -margin < effect <= 100):
         raise InputError(
-            f"{effect:g} is a loss of the margin or more, which is never shown to be kept.",
+            f"{effect:g} is a loss of at least the margin, which the gate never reports as kept.",
             where="--effect",
             hint=f"Give the true change in points, above -{margin:g}.",
         )

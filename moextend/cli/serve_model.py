@@ -155,7 +155,7 @@ def serve(
 
         def ready() -> None:
             models = ", ".join(engine.catalogue.known.models())
-            options.echo(f"{url_of(host, port)}v1 serves {models}   (process {os.getpid()}; Ctrl-C ends it)")
+            options.echo(f"{url_of(host, port)}v1 serves {models}   (process {os.getpid()}; Ctrl-C stops it)")
 
         with made.signals():
             server.serve(made, engine, place, ready)

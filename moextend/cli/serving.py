@@ -42,7 +42,7 @@ def serve(
     folder = runs or workspace / "runs"
     found = find_runs(folder, names or [])
     address = Address.opened(host, port, token=token)
-    options.echo(f"{counted(len(found), 'run')} of {folder}: {address.url}   (Ctrl-C ends it)")
+    options.echo(f"{counted(len(found), 'run')} of {folder}: {address.url}   (Ctrl-C stops it)")
     with suppress(KeyboardInterrupt):
         start(address, folder, names or [], workspace)
     typer.echo("stopped.", err=True)

@@ -90,7 +90,7 @@ def tune(
     _write(planned, found, best, to, quiet=as_json)
     if len(best) < len(found):
         missing = ", ".join(method for method in found if method not in best)
-        options.echo(f"Not chosen yet, as trials are not done: {missing}.", err=True)
+        options.echo(f"No settings are chosen yet, because trials are not done: {missing}.", err=True)
         raise typer.Exit(1 if ended else 0)
 
 
@@ -113,7 +113,7 @@ def _write(
     path = with_settings(draft_of(planned.sequence, planned.search.request.workspace, to), entries).write()
     for method, entry in entries.items() if not quiet else ():
         options.echo(line(method, entry))
-    options.echo(f"Written to {path} (tuned).", err=quiet)
+    options.echo(f"Wrote the settings to {path} (key 'tuned').", err=quiet)
 
 
 def _run(

@@ -99,7 +99,7 @@ def _kind(file: BinaryIO, where: str) -> str:
     start = file.read(16)
     file.seek(0)
     if size > BYTES:
-        raise InputError(f"the video has more than {BYTES:,} bytes.", where=where, hint="Save it smaller.")
+        raise InputError(f"the video has more than {BYTES:,} bytes.", where=where, hint="Reduce its size.")
     if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
         return "mov"
     if start[:4] == b"\x1aE\xdf\xa3":
@@ -125,7 +125,7 @@ def _check_size(width: int, height: int, where: str) -> None:
         raise InputError(
             f"the video has {width:,} x {height:,} pixels; 1 to {PIXELS:,} are supported.",
             where=where,
-            hint="Save it smaller.",
+            hint="Reduce its size.",
         )
 
 

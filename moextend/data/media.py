@@ -93,7 +93,7 @@ class MediaRef(ABC):
             raise self._error(f"{self.noun} is not a regular file.", f"Name an {self.modality} file.")
         if found.st_size > self.most:
             raise self._error(
-                f"{self.noun} has {found.st_size:,} bytes, more than {self.most:,}.", "Save it smaller."
+                f"{self.noun} has {found.st_size:,} bytes, more than {self.most:,}.", "Reduce its size."
             )
 
     def _unreadable(self, why: str | None) -> InputError:

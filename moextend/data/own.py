@@ -98,7 +98,7 @@ def _opened(data: str, cache: Path, where: str) -> Opened:
         hint = near(path) + "Name a file, a folder or a hub id."
         raise InputError("no such file or folder.", where=where, hint=hint)
     splits = hub_splits(source.hub, where=where) if source.hub else list(source.splits)
-    hint = "Name one of its files, or call the split to learn from train."
+    hint = "Name one of its files, or name the training split 'train'."
     train, test = named_splits(splits, source.name, where=where, hint=hint)
     split = train or test or splits[0]
     if source.hub:

@@ -62,7 +62,7 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
 
     if len(data) > BYTES:
         raise InputError(
-            f"the image has more than {BYTES:,} bytes.", where=where, hint="Save the image smaller."
+            f"the image has more than {BYTES:,} bytes.", where=where, hint="Reduce the size of the image."
         )
     _silence_readers()
     try:
@@ -81,7 +81,9 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
         raise InputError(
             f"the image {what}.",
             where=where,
-            hint="Save the image smaller." if bomb else "Replace or convert the image, or remove the row.",
+            hint="Reduce the size of the image."
+            if bomb
+            else "Replace or convert the image, or remove the row.",
         ) from error
     except Exception as error:  # readers raise many types of errors for broken data
         reason = " ".join(str(error).split())[:120]
@@ -115,7 +117,7 @@ def _check_size(image: Image, where: str) -> None:
         raise InputError(
             f"the image has {width:,} x {height:,} pixels, more than {PIXELS:,}.",
             where=where,
-            hint="Save the image smaller.",
+            hint="Reduce the size of the image.",
         )
     if not width * height:
         raise InputError("the image has no pixels.", where=where, hint="Replace the image or remove the row.")

@@ -198,7 +198,7 @@ def _opened(data: bytes, where: str) -> Iterator[SoundFile]:
     import soundfile
 
     if len(data) > BYTES:
-        raise InputError(f"the sound has more than {BYTES:,} bytes.", where=where, hint="Save it shorter.")
+        raise InputError(f"the sound has more than {BYTES:,} bytes.", where=where, hint="Shorten the sound.")
     if not data:
         raise InputError("the sound is empty: it has 0 bytes.", where=where, hint=_REPLACE)
     data = _without_tags(data)

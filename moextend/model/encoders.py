@@ -298,8 +298,8 @@ def _load_in_order(trunk: nn.Module, path: Path, source: Source) -> None:
         fits = [tuple(value.shape) for value in loaded.values()] == [tuple(v.shape) for v in own.values()]
         if not fits:
             raise InputError(
-                f"{path.name} does not fit the model: {len(loaded)} tensors, where it has {len(own)}, "
-                "or in other shapes.",
+                f"{path.name} does not fit the model: it has {len(loaded)} tensors and the model {len(own)}, "
+                "or their shapes differ.",
                 where=f"vision encoder '{source.name}'",
                 hint="Name the model that the weights belong to.",
             )

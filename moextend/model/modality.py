@@ -87,7 +87,7 @@ def encoded(encoder: Encoder, media: Sequence[Any]) -> Features:
         stated = (tokens_of(encoder, medium), encoder.width)
         if one.shape != stated:
             raise InputError(
-                f"the encoder gives features of shape {tuple(one.shape)}, and states {stated}.",
+                f"the encoder returns features of shape {tuple(one.shape)}, but declares {stated}.",
                 where=medium.place,
                 hint="Correct the encoder: tokens_of, width and its features must agree.",
             )
@@ -246,7 +246,7 @@ class Modalities(nn.ModuleDict):
         """
         _check_encoder(name, encoder)
         if name in self or hasattr(self, name):
-            why = "the model has it already" if name in self else "a name of PyTorch"
+            why = "the model already has it" if name in self else "a name of PyTorch"
             raise InputError(
                 f"{why}.",
                 where=f"modality '{name}'",

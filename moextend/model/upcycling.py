@@ -224,16 +224,16 @@ def check_numbers(experts: int, top_k: int, rows: str) -> None:
     """Raises InputError if the numbers of experts do not fit; needs no model."""
     if experts < 2 or not 1 <= top_k <= experts:
         raise InputError(
-            f"{experts} experts of which {top_k} are used do not fit.",
+            f"{top_k} of {experts} experts per token are not possible.",
             where="upcycle",
-            hint="Take 2 experts or more, and top_k from 1 to their number.",
+            hint="Use at least 2 experts, and top_k from 1 to their number.",
         )
     lookup.choose("rows", rows, ROWS, where="upcycle")
     if rows == "paired" and experts % top_k:
         raise InputError(
             f"{experts} experts cannot be split into groups of {top_k}.",
             where="upcycle",
-            hint="Take a multiple of top_k, or rows 'random'.",
+            hint="Use a multiple of top_k, or rows 'random'.",
         )
 
 
@@ -296,7 +296,7 @@ def _refuse_quantised(dense: Any) -> None:
         raise InputError(
             "the weights are quantised, and experts cannot be copied from packed blocks.",
             where="upcycle",
-            hint="Load the model dequantised; a .gguf file is by moextend.load.",
+            hint="Load the model dequantised; moextend.load dequantises a .gguf file.",
         )
 
 

@@ -110,7 +110,7 @@ def _cells(tokens: int, size: tuple[int, int], grid: tuple[int, int], where: str
     columns = tokens // max(1, rows)
     if rows * columns != tokens:
         raise InputError(
-            f"gives {tokens} tokens in no grid, and {grid[0]}x{grid[1]} were requested.",
+            f"gives {tokens} tokens that form no grid, and {grid[0]}x{grid[1]} were requested.",
             where=where,
             hint=f"Leave out :{grid[0]}x{grid[1]}.",
         )

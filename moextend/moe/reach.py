@@ -61,9 +61,9 @@ def check_restorable(module: nn.Module) -> None:
     ):
         return
     raise InputError(
-        f"the forward of a {type(module).__name__} was replaced after the extension was attached, "
-        "so that its class cannot be given back.",
-        hint="Put its own forward back first (del module.forward).",
+        f"the forward of a {type(module).__name__} was replaced after the extension was attached, so its "
+        "class cannot be restored.",
+        hint="Restore its own forward first (del module.forward).",
     )
 
 

@@ -105,7 +105,9 @@ class Catalogue:
         check_name(card.name)
         if name is not None and name != card.name:
             raise InputError(
-                f"its name is '{card.name}', not '{name}'.", where=str(folder), hint="Give its name, or none."
+                f"its name is '{card.name}', not '{name}'.",
+                where=str(folder),
+                hint="Give its name, or leave the name out.",
             )
         given = checked({card.name: strength})
         moextend.load_extension(self.model, folder)

@@ -63,7 +63,7 @@ class Guard:
 
     def _error(self, request: Request) -> ApiError | None:
         if not is_answered(request.headers.get("host", ""), self.hosts):
-            return ApiError(403, "this server does not answer under this name.", code="host")
+            return ApiError(403, "this server does not answer requests for this host name.", code="host")
         if self.key is not None and request.scope["path"] not in OPEN:
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
             same = secrets.compare_digest(given.encode(), self.key.encode())

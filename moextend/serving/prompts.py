@@ -37,7 +37,7 @@ def of_chat(model: MultimodalLM, messages: Sequence[Message], bound: Bound) -> t
     for place, message in enumerate(messages):
         text, own = _read(message, f"messages[{place}]")
         if own and message.role != "user":
-            raise _refused(f"messages[{place}] has media, and is of the role '{message.role}'.")
+            raise _refused(f"messages[{place}] has media, but its role is '{message.role}'.")
         media += own
         texts.append(("user" if message.role in SYSTEM else message.role, text))
     turns = _turns(texts)
@@ -76,9 +76,9 @@ def _turns(texts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     roles = groupby(texts, itemgetter(0))
     joined = [(role, "\n".join(text for _, text in own)) for role, own in roles]
     if joined[0][0] == "assistant":
-        raise _refused("the first message is of the assistant.")
+        raise _refused("the first message is from the assistant.")
     if joined[-1][0] == "assistant":
-        raise _refused("the last message is of the assistant; this server does not continue answers.")
+        raise _refused("the last message is from the assistant; this server does not continue answers.")
     answers = [text for role, text in joined if role == "assistant"]
     return list(zip([text for role, text in joined if role == "user"], [*answers, ""], strict=True))
 
@@ -132,7 +132,7 @@ def _image(part: ImagePart, where: str) -> ImageRef:
         raise InputError(
             f"the image has {width:,} x {height:,} pixels, more than {PIXELS:,}.",
             where=where,
-            hint="Send it smaller.",
+            hint="Send a smaller image.",
         )
     return image
 

@@ -37,7 +37,7 @@ def problem(folder: Path) -> str | None:
             return f"{MANIFEST} names no file"
         for name, facts in known.items():
             if (folder / name).stat().st_size != facts["bytes"]:
-                return f"{name} is of another size"
+                return f"{name} has another size"
             if _facts(folder / name) != facts:
                 return f"{name} is damaged"
     except FileNotFoundError as error:

@@ -64,7 +64,7 @@ def remove_damaged(snapshot: Path) -> list[str]:
 def damage(found: list[str], *, where: str) -> RunFailed:
     """The error for damaged files that were removed."""
     return RunFailed(
-        f"what was downloaded is damaged: the SHA-256 of {', '.join(found[:3])} is not the one that the hub states.",
+        f"the download is damaged: the SHA-256 of {', '.join(found[:3])} is not the one that the hub states.",
         where=where,
         hint="It was removed from the cache; run the same command again.",
     )

@@ -178,6 +178,6 @@ def seconds() -> float:
         raise InputError(
             f"'{text}' is not a number of seconds from {low:g} to {high:g}.",
             where=VARIABLE,
-            hint=f"Unset it ({SECONDS:g} seconds), or use one value on all hosts.",
+            hint=f"Unset it ({SECONDS:g} seconds), or use the same value on all hosts.",
         )
     return found

@@ -84,8 +84,10 @@ class Lease:
             raise LeaseLost(
                 f"the lease of process {self.holder.pid} on {self.holder.host} is lost: {self._lost}.",
                 where=str(self.name.parent),
-                hint="It was suspended, had no processor, or its disk did not answer for long. The same "
-                f"command continues where it stopped; see moextend bench status. {VARIABLE} sets the time.",
+                hint="The process was suspended, had no CPU time, or its disk did not respond for a long "
+                "time. The same "
+                f"command continues where it stopped; see moextend bench status. {VARIABLE} sets the "
+                "duration of a lease.",
             )
 
     def renew(self) -> None:

@@ -26,7 +26,7 @@ class LogRange:
 
     def __post_init__(self) -> None:
         if not 0 < self.low < self.high:
-            raise ValueError(f"no logarithmic range from {self.low:g} to {self.high:g}: 0 < low < high")
+            raise ValueError(f"not a logarithmic range: {self.low:g} to {self.high:g} (0 < low < high)")
 
     def at(self, place: float, own: float = 1.0) -> float:
         """The number at `place`, 0..1, with `DIGITS` significant digits; `own` is what relative factors multiply."""

@@ -132,7 +132,7 @@ def test_a_base_to_be_put_in_place(tmp_path: Path) -> None:
     request = Request(tmp_path, sequence="mine", methods=("lora",))
     words = describe(preview(request, resolve(request)))
     assert f"    {tmp_path}/data/lm (for the base)" in words
-    assert "Memory and hours: not estimated before the base is there." in words
+    assert "Memory and hours: not estimated until the base is available." in words
     sequence = chosen_sequence(request)
     with pytest.raises(InputError, match=r"base\.model: no folder '.*/data/lm'\. .*Put the model there"):
         preflight.check_here(sequence, all_tasks(sequence, tmp_path), tmp_path, device="cpu", runs=None)

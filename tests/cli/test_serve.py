@@ -39,7 +39,7 @@ def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
             assert process.stdout is not None
             line = process.stdout.readline()
             found = re.fullmatch(
-                r"1 run of .*runs: http://127\.0\.0\.1:([0-9]+)/   \(Ctrl-C ends it\)\n", line
+                r"1 run of .*runs: http://127\.0\.0\.1:([0-9]+)/   \(Ctrl-C stops it\)\n", line
             )
             assert found, line
             connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=20)

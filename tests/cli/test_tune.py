@@ -24,7 +24,7 @@ def test_it_runs_every_trial_with_every_seed_and_writes_the_best(cli: Cli, tmp_p
     found = cli(*TUNE)
     assert found.code == 0, found.err
     path = tmp_path / "registry" / "tiny.yaml"
-    assert "Written to" in found.out and "registry/tiny.yaml (tuned)." in found.out
+    assert "Wrote the settings to" in found.out and "registry/tiny.yaml (key 'tuned')." in found.out
     entry = read_sequence(path).tuned["lora"]
     # The fake worker scores 75 and 80 after the second task with seed 0, a point more with seed 1.
     assert (entry.score, entry.trials, entry.seeds, entry.validation) == (78.0, 1, [0, 1], 10)
@@ -49,7 +49,7 @@ def test_an_interrupted_search_goes_on(cli: Cli, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("FAKE", "killed")
     stopped = cli(*TUNE)
     assert stopped.code == 1 and not (tmp_path / "registry").exists()
-    assert "Not chosen yet, as trials are not done: lora." in stopped.err
+    assert "No settings are chosen yet, because trials are not done: lora." in stopped.err
     monkeypatch.delenv("FAKE")
     assert cli(*TUNE).code == 0
     assert len(RunDir(runs(tmp_path)[0]).cells()) == 3 * 2
@@ -59,7 +59,7 @@ def test_a_method_with_a_failed_trial_is_not_chosen(cli: Cli, tmp_path: Path) ->
     found = cli("bench", "tune", "tiny", "-m", "full-ft,lora", "--budget", "1")
     assert found.code == 1
     assert "the loss is not finite" in found.err
-    assert "Not chosen yet, as trials are not done: full-ft." in found.err
+    assert "No settings are chosen yet, because trials are not done: full-ft." in found.err
     tuned = read_sequence(tmp_path / "registry" / "tiny.yaml").tuned
     assert tuned["lora"].trials == 1 and tuned["full-ft"] == read_sequence(PACKAGED).tuned["full-ft"]
 

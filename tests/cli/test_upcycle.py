@@ -58,7 +58,7 @@ def test_json_and_paired_rows(cli: Cli, dense: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--top-k", 5], "4 experts of which 5 are used do not fit."),
+        (["--top-k", 5], "5 of 4 experts per token are not possible."),
         (["--experts", 5, "--rows", "paired"], "groups of 2"),
         (["--rows", "pared"], "Did you mean 'paired'?"),
         (["--dtype", "float8"], "no dtype 'float8'"),

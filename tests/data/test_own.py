@@ -182,7 +182,7 @@ def test_wrong_names_say_what_there_is(own: Own, pictures: Path, monkeypatch: py
         own(path, template="{question} {kind}")
     written(pictures / "more.csv", ROWS)
     with pytest.raises(
-        InputError, match=r"has the splits more, own\. Name one of its files, or call the split"
+        InputError, match=r"has the splits more, own\. Name one of its files, or name the training split"
     ):
         own(pictures)
 

@@ -174,7 +174,7 @@ def test_what_misses_is_named(made: Path, tmp_path: Path) -> None:
         moextend.remove_modality(model, "sound")
     with pytest.raises(InputError, match="its extensions need the present projector"):
         moextend.align(model, heard(), SHORT, folder=tmp_path / "again", modality="series")
-    with pytest.raises(InputError, match="the model has it already"):
+    with pytest.raises(InputError, match="the model already has it"):
         moextend.add_modality(model, "series", "fourier")
     fresh = toy_model()
     bare = shutil.copytree(made / "hears", tmp_path / "bare", ignore=shutil.ignore_patterns("modality-*"))

@@ -154,7 +154,7 @@ def test_detach_refuses_what_goes_on_calling_the_extended_class(ids: Tensor) -> 
     attach(lm, "a", {1: [1]})
     router: Any = find_sites(lm)[1].router
     router.forward = update_wrapper(partial(router.forward), router.forward)
-    with unchanged(lm), pytest.raises(InputError, match="its class cannot be given back"):
+    with unchanged(lm), pytest.raises(InputError, match="its class cannot be restored"):
         detach(lm, "a")
     del router.forward
     detach(lm, "a")

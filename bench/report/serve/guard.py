@@ -61,7 +61,8 @@ class Guard:
             return _text("This server only reads.", 405, Allow=", ".join(READS))
         if not is_answered(request.headers.get("host", ""), self.hosts):
             return _text(
-                "This server does not answer under this name. Open the address that it printed.", 403
+                "This server does not answer requests for this host name. Open the address that it printed.",
+                403,
             )
         if self.token is None:
             return None

@@ -297,7 +297,7 @@ def test_a_scorer_of_letters_without_letters_or_choices_is_refused(
     path = write_jsonl(pictures / "all.jsonl", make_rows(4))
     task = make_task(path, train=None, test="all", scorer="letter@1")
     with pytest.raises(
-        InputError, match=r"scorer: 'letter@1' reads letters, and no answer is one or a choice"
+        InputError, match=r"scorer: 'letter@1' reads letters, but no answer is a letter or a choice"
     ):
         check_task(task, workspace)
 

@@ -128,7 +128,7 @@ def test_ranks_are_set_and_what_cannot_be_matched_is_reported() -> None:
     assert words["lora:rank=12"] == "lora:rank=12: 147,456 trained parameters"
     assert "its rank is set; 24,576 trained parameters, NOT matched within 10%" in words["lora:rank=2"]
     assert "it has no rank; 0 trained" in words["zero-shot"]
-    assert words[WHOLE].endswith("147,844 trained parameters, which the others are matched with")
+    assert words[WHOLE].endswith("147,844 trained parameters, which the others are matched to")
 
 
 def test_operations_are_matched_by_the_parameters_a_token_uses() -> None:
