@@ -48,7 +48,7 @@ def add_task(
     columns: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=COLUMN", help="e.g. image=photo,question=q,answer=label. Default: guessed."
+            metavar="KEY=COLUMN", help="Columns of the data, e.g. image=photo,answer=label. Default: guessed."
         ),
     ] = None,
     scorer: Annotated[str | None, typer.Option(help="e.g. exact@1. Default: guessed.")] = None,

@@ -102,8 +102,9 @@ def extend(
     retention: Annotated[
         str | None,
         typer.Option(
-            help="With scope all: what is stored so that later extensions do not change what this one does. latent:"
-            " hidden states of whole inputs. output, memory: router inputs. none. Default: by the routing.",
+            help="With scope all: what is stored so that later extensions do not change what this one does. latent: "
+            "hidden states of whole inputs; output and memory: router inputs; none: nothing. "
+            "The default depends on the routing.",
             show_default=False,
         ),
     ] = None,

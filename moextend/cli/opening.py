@@ -50,7 +50,7 @@ Columns = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEY=COLUMN",
-        help="e.g. image=photo,question=q,answer=label; null for no column. Default: guessed.",
+        help="Columns of the data, e.g. image=photo,answer=label; null: no such column. Default: guessed.",
     ),
 ]
 Images = Annotated[
@@ -69,7 +69,7 @@ Loaded = Annotated[
         "--extension",
         "-e",
         file_okay=False,
-        help="Folder of an extension, or its hub id (owner/name@revision); repeatable, oldest first.",
+        help="Folder or hub id (also with @revision) of an extension; repeatable, oldest first.",
     ),
 ]
 Weighed = Annotated[
@@ -78,8 +78,8 @@ Weighed = Annotated[
         "--extension",
         "-e",
         metavar="FOLDER[:STRENGTH]",
-        help="Folder of an extension, or its hub id (owner/name@revision), with a strength from 0 (the base) to 1 "
-        "(default); repeatable, oldest first.",
+        help="Folder or hub id (also with @revision) of an extension, with a strength from 0 (the base) "
+        "to 1 (default); repeatable, oldest first.",
     ),
 ]
 Steps = Annotated[

@@ -52,7 +52,8 @@ Methods = Annotated[
         "--method",
         "-m",
         metavar="METHOD",
-        help="NAME or NAME:KEY=VALUE,...; repeatable; 'all', 'joint', 'individual'. Default: the sequence's.",
+        help="NAME or NAME:KEY=VALUE (settings separated by commas), 'all', 'joint' or 'individual'; "
+        "repeatable. Default: the sequence's.",
     ),
 ]
 Seeds = Annotated[

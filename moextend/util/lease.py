@@ -85,9 +85,8 @@ class Lease:
                 f"the lease of process {self.holder.pid} on {self.holder.host} is lost: {self._lost}.",
                 where=str(self.name.parent),
                 hint="The process was suspended, had no CPU time, or its disk did not respond for a long "
-                "time. The same "
-                f"command continues where it stopped; see moextend bench status. {VARIABLE} sets the "
-                "duration of a lease.",
+                f"time. The same command continues where it stopped; see moextend bench status. {VARIABLE} "
+                "sets the duration of a lease.",
             )
 
     def renew(self) -> None:
