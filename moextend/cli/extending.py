@@ -228,7 +228,7 @@ def _effect_lines(out: Path, effect: dict[str, Any], scope: str, *, texts: bool)
             "  (first and last tenth of the steps)"
         )
     first, last = effect["before"], effect["after"]
-    what = "a token" if texts else "per token of the answer"
+    what = "per token" if texts else "per token of the answer"
     count = f"{effect['held_out']} held-out {'texts' if texts else 'conversations'}"
     lines.append(
         f"  held-out likelihood   {first['likelihood']:.3f} -> {last['likelihood']:.3f}"

@@ -84,7 +84,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(cli: Cli, tmp_path: Path
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "file").touch()
-    assert "exists already" in cli("export", "skill", "--base", "tiny", "--as", "stock", "--out", "out").err
+    assert "already exists" in cli("export", "skill", "--base", "tiny", "--as", "stock", "--out", "out").err
 
 
 def test_it_is_written_with_the_projector_that_is_named(cli: Cli, tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_a_projector_is_aligned_once(tmp_path: Path) -> None:
         moextend.align(model, DATA, SHORT, folder=tmp_path / "p")
     with pytest.raises(InputError, match="holds no projector"):
         moextend.load_projector(model, tmp_path)
-    with pytest.raises(InputError, match="show no image"):
+    with pytest.raises(InputError, match="have no image"):
         moextend.align(model, [Conversation((("w1", "w2"),))] * 3, SHORT, folder=tmp_path / "q")
     with pytest.raises(InputError, match="no image encoder"):
         moextend.align(MultimodalLM(toy_lm(), toy_tokenizer()), DATA, SHORT, folder=tmp_path / "q")

@@ -99,7 +99,7 @@ def test_a_note_names_files_that_words_can_be_read_from(writer: User, hub: Hub) 
 
     from moextend.extension import latents
 
-    assert "words can be read" not in push(writer, "--dry-run").text
+    assert "words can be recovered" not in push(writer, "--dry-run").text
     latents.write(latents.Latents(0, [torch.zeros(3, 96)]), writer.workspace / "skill")
     ended = push(writer, "--dry-run")
     assert (

@@ -171,8 +171,8 @@ def test_a_grid_that_the_tower_does_not_have_is_refused(grid: str, tmp_path: Pat
     ("name", "message"),
     [
         ("tiny:0x0", "gives 3x3 tokens, and 0x0 were requested. Ask for 1x1 to 3x3"),
-        ("tiny:4x4", "gives 3x3 tokens, and 4x4 were asked for"),
-        ("ViT-L-14-336/openai:25x24", "gives 24x24 tokens, and 25x24 were asked for"),
+        ("tiny:4x4", "gives 3x3 tokens, and 4x4 were requested"),
+        ("ViT-L-14-336/openai:25x24", "gives 24x24 tokens, and 25x24 were requested"),
         ("timm:tf_efficientnet_lite0.in1k:0x4", "0x4 tokens were requested. Rows and columns are 1 or more"),
         ("timm:test_vit/package:carried:4x", "no vision encoder .*:<rows>x<columns> at the end"),
         ("timm:test_vit/package:carried:-1x2", "no vision encoder .*:<rows>x<columns> at the end"),
@@ -186,7 +186,7 @@ def test_a_grid_is_refused_before_anything_is_loaded(name: str, message: str, of
 def test_a_grid_is_checked_at_loading_where_only_the_tower_knows_its_own(tmp_path: Path) -> None:
     name = f"timm:test_efficientnet/{timm_file('test_efficientnet', tmp_path / 'w.safetensors')}:99x99"
     assert encoders.locate(name).grid == (99, 99)
-    with pytest.raises(InputError, match=r"gives .* tokens, and 99x99 were asked for"):
+    with pytest.raises(InputError, match=r"gives .* tokens, and 99x99 were requested"):
         load_encoder(name)
 
 

@@ -154,7 +154,7 @@ def test_an_encoder_gives_as_many_tokens_as_it_states(
     model: MultimodalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(series().Fourier, "tokens_of", Wrong.tokens_of)
-    with pytest.raises(InputError, match=r"features of shape \(1, 8\), and states \(3, 8\)"):
+    with pytest.raises(InputError, match=r"features of shape \(1, 8\), but declares \(3, 8\)"):
         generate(model, [Prompt("<series>", (curve(1),))], max_new_tokens=1, batch_size=1)
     model.modalities["series"].features = lambda media: [torch.zeros(2, 8) for _ in media]
     with pytest.raises(RunFailed, match="3 placeholders and 2 tokens of modality 'series'"):

@@ -208,7 +208,7 @@ def test_an_upcycled_base_is_loaded_extended_and_named_like_any_other(tmp_path: 
     assert torch.equal(logits(again.lm, ids), base)
     with pytest.raises(InputError, match="is extended"):
         moextend.save_base(again, tmp_path / "extended")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         moextend.save_base(made, tmp_path / "moe")
 
 
@@ -251,9 +251,9 @@ def test_quantised_weights_are_refused() -> None:
 @pytest.mark.parametrize(
     ("numbers", "reason"),
     [
-        ({"experts": 1}, "do not fit"),
-        ({"experts": 4, "top_k": 5}, "do not fit"),
-        ({"experts": 4, "top_k": 0}, "do not fit"),
+        ({"experts": 1}, "are not possible"),
+        ({"experts": 4, "top_k": 5}, "are not possible"),
+        ({"experts": 4, "top_k": 0}, "are not possible"),
         ({"experts": 5, "rows": "paired"}, "groups of 2"),
         ({"experts": 4, "rows": "even"}, "no rows 'even'"),
     ],

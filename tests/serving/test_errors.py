@@ -36,7 +36,7 @@ def shaped(reply: Any) -> dict[str, Any]:
 
 RAW: list[tuple[bytes, str]] = [
     (b"{", "is not JSON"),
-    (b"", "no JSON"),
+    (b"", "not JSON"),
     (b"[1, 2]", "messages"),
     (b"null", ""),
     (b"\xff\xfe", ""),

@@ -81,7 +81,7 @@ def test_a_short_limit_leaves_time_to_work(limit: str, seconds: int) -> None:
         ({"--partition": "gpu"}, "long options"),
         ({"comment": "a\nb"}, "line break"),
         ({"signal": "USR1@30"}, "does not signal the script"),
-        ({"array-size": "0"}, "no number of tasks"),
+        ({"array-size": "0"}, "not a number of tasks"),
         ({"wrap": ""}, "has no value"),
     ],
 )

@@ -133,7 +133,7 @@ def test_what_a_pack_leaves_out_is_one_problem_a_check(run: RunDir, tmp_path: Pa
     ("damage", "words"),
     [
         (change_the_weights, "tiny-reading after stage 1: the restored model has the fingerprint"),
-        (remove_weights, "stage 1 (tiny-reading) is not learned yet"),
+        (remove_weights, "stage 1 (tiny-reading) is not trained yet"),
     ],
 )
 def test_other_weights_are_found_by_their_fingerprint(

@@ -358,7 +358,7 @@ def test_the_commands(runs: list[RunDir], tmp_path: Path) -> None:
     found = CliRunner().invoke(app, ["bench", "unpack", whole, "--runs", str(tmp_path / "r")])
     assert "To get that, first: moextend bench remove-run ledger/lora-s0" in found.stdout
     (tmp_path / "w").mkdir()
-    for answer in ("wrote ledger/lora-s0", "ledger/lora-s0 is here already"):
+    for answer in ("wrote ledger/lora-s0", "ledger/lora-s0 is already here"):
         more = ["--workspace", str(tmp_path / "w")]
         found = CliRunner().invoke(app, ["bench", "unpack", str(out), whole, *more])
         assert found.exit_code == 0 and answer in found.stdout
