@@ -119,7 +119,7 @@ class Styling:
         shown = [self._arranged(experiment) for experiment in experiments]
         if experiments and not any(experiment.results for experiment in shown):
             raise InputError(
-                "none of its methods has runs.", where=f"{self.where}: methods", hint="Write others: true."
+                "none of its methods has run.", where=f"{self.where}: methods", hint="Write others: true."
             )
         return [experiment for experiment in shown if experiment.results]
 

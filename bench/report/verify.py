@@ -14,7 +14,7 @@ from moextend.errors import InputError, counted, listed
 from moextend.util.environment import environment
 from moextend.util.quiet import quiet_loggers
 
-AGAIN = "Run the same command again, which repairs what is missing or damaged: {}"
+AGAIN = "Run the same command again, which makes again what is missing or damaged: {}"
 MACHINE = ("python", "packages", "platform")
 """Parts of an environment that change the last bits of an answer."""
 

@@ -106,8 +106,10 @@ def probe(
     workspace: options.Workspace = Path(),
     as_json: options.Json = False,
 ) -> None:
-    """Show which MoE layers your data changes most, and which experts 'extend' would copy there. The "
-    "model stays unchanged."""
+    """Show which MoE layers your data changes most, and which experts 'extend' would copy there.
+
+    Nothing is added to the model.
+    """
     from moextend.moe.recipe import recipe
 
     wanted = recipe("the extension", share=share, experts=experts, probe_steps=probe_steps)

@@ -109,7 +109,7 @@ AlignSteps = Annotated[
         min=1, max=MOST_STEPS, help="Steps of each alignment. Default: the sequence's, but at most --steps."
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Jobs = Annotated[
     int | None,
     typer.Option(

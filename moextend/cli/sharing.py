@@ -20,9 +20,7 @@ def pack(
     ] = Path("runs.tar.zst"),
     weights: Annotated[
         bool,
-        typer.Option(
-            "--weights", help="Include the weights of the stages: to use them; the report does not need them."
-        ),
+        typer.Option("--weights", help="Include the weights of the stages. The report does not need them."),
     ] = False,
     predictions: Annotated[
         bool,

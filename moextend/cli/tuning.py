@@ -90,7 +90,7 @@ def tune(
     _write(planned, found, best, to, quiet=as_json)
     if len(best) < len(found):
         missing = ", ".join(method for method in found if method not in best)
-        options.echo(f"No settings are chosen yet, because trials are not done: {missing}.", err=True)
+        options.echo(f"Not chosen yet, because trials are not done: {missing}.", err=True)
         raise typer.Exit(1 if ended else 0)
 
 

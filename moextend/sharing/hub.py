@@ -115,7 +115,7 @@ def _check_token(named: HubId) -> None:
 
     if get_token() is None:
         raise InputError(
-            "the hub takes files only of users with a token.", where=str(named), hint=f"First, {hub_errors.LOGIN}."
+            "the hub accepts files only from users with a token.", where=str(named), hint=f"First, {hub_errors.LOGIN}."
         )  # fmt: skip
     if constants.HF_HUB_OFFLINE:
         raise InputError("HF_HUB_OFFLINE is set.", where=str(named), hint="Unset it to push.")

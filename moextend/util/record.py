@@ -16,7 +16,7 @@ from moextend.util import bounded_yaml, files
 
 VERSION = 1
 """Version of the files of a run."""
-AGAIN = "Run the command again: the file is then made again."
+AGAIN = "Run the command again: it creates the file again."
 
 
 class LaterVersion(InputError):

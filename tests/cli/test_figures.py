@@ -83,7 +83,7 @@ def test_figures_have_the_style_of_the_workspace(cli: Any, runs: Path, tmp_path:
     assert plain != named and drawn("--style", "other.yaml") == plain
     (tmp_path / "report.yaml").write_text("others: false\nmethods: {ewc: }")
     done = cli("bench", "figures", "--out", "made")
-    assert done.code == 2 and "none of its methods has runs" in done.err
+    assert done.code == 2 and "none of its methods has run" in done.err
 
 
 def test_a_figure_without_data_is_named(cli: Any, ledger: Any, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_an_interrupted_search_goes_on(cli: Cli, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("FAKE", "killed")
     stopped = cli(*TUNE)
     assert stopped.code == 1 and not (tmp_path / "registry").exists()
-    assert "No settings are chosen yet, because trials are not done: lora." in stopped.err
+    assert "Not chosen yet, because trials are not done: lora." in stopped.err
     monkeypatch.delenv("FAKE")
     assert cli(*TUNE).code == 0
     assert len(RunDir(runs(tmp_path)[0]).cells()) == 3 * 2
@@ -59,7 +59,7 @@ def test_a_method_with_a_failed_trial_is_not_chosen(cli: Cli, tmp_path: Path) ->
     found = cli("bench", "tune", "tiny", "-m", "full-ft,lora", "--budget", "1")
     assert found.code == 1
     assert "the loss is not finite" in found.err
-    assert "No settings are chosen yet, because trials are not done: full-ft." in found.err
+    assert "Not chosen yet, because trials are not done: full-ft." in found.err
     tuned = read_sequence(tmp_path / "registry" / "tiny.yaml").tuned
     assert tuned["lora"].trials == 1 and tuned["full-ft"] == read_sequence(PACKAGED).tuned["full-ft"]
 

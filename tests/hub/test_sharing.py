@@ -159,7 +159,7 @@ def test_private_repositories(writer: User, hub: Hub) -> None:
 
 def test_what_is_refused(writer: User, hub: Hub) -> None:
     none = push(writer, token="")
-    assert none.code == 2 and "only of users with a token" in none.error and hub.asked == []
+    assert none.code == 2 and "only from users with a token" in none.error and hub.asked == []
     wrong = push(writer, token="hf_wrong")
     assert wrong.code == 2 and "refuses the token" in wrong.error
     other = push(writer, name="you/skill")

@@ -116,7 +116,7 @@ def test_methods_that_are_not_named_can_be_left_out(
     (table,) = tables(experiments, style=styling("others: false\nmethods: {lora: , ewc: }\n"))
     assert names(table) == ["lora", "ewc"]
     assert table.notes[-1] == "Left out: full-ft, moextend:scope=all (not in style.yaml)."
-    with pytest.raises(InputError, match="methods: none of its methods has runs"):
+    with pytest.raises(InputError, match="methods: none of its methods has run"):
         tables(experiments, style=styling("others: false\nmethods: {lwf: }\n"))
 
 
