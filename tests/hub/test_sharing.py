@@ -103,7 +103,8 @@ def test_a_note_names_files_that_words_can_be_read_from(writer: User, hub: Hub) 
     latents.write(latents.Latents(0, [torch.zeros(3, 96)]), writer.workspace / "skill")
     ended = push(writer, "--dry-run")
     assert (
-        ended.code == 0 and "note: latents.safetensors is derived from inputs of the training data" in ended.text
+        ended.code == 0
+        and "note: latents.safetensors is derived from inputs of the training data" in ended.text
     )
     assert ended.text.count("latents.safetensors") > 1
 
