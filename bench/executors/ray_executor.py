@@ -52,7 +52,11 @@ class RayExecutor:
         """See `Executor`. The connection to the cluster ends when `states` has seen the end of all runs."""
         self.check(options)
         if self.grid and not self.grid.closed:
-            raise InputError("has runs of another submission.", where="--executor ray")
+            raise InputError(
+                "has runs of another submission.",
+                where="--executor ray",
+                hint="Wait for them, or cancel them.",
+            )
         cluster = ray_cluster.connect(options.address, options.passed.get("temp_dir"))
         try:
             version = code()

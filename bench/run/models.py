@@ -124,7 +124,11 @@ def restored(run: RunDir, *, stage: int | None = None, task: str = "") -> Multim
     context = RunContext(run)
     last = len(context.stages) if stage is None else stage
     if not 0 <= last <= len(context.stages):
-        raise InputError(f"the run has stages 0 to {len(context.stages)}, not {last}.", where=str(run.folder))
+        raise InputError(
+            f"the run has stages 0 to {len(context.stages)}, not {last}.",
+            where=str(run.folder),
+            hint="Choose one.",
+        )
     _, model, learned = deque(restored_stages(context, last), maxlen=1).pop()
     if learned:
         context.method.select(model, _last_visit(context, task, learned), learned)

@@ -91,7 +91,11 @@ def _vqa_again(
     order = vqa.answer_order(items)
     kept = [PredictionLine.read(line) for line in read_lines(path)]
     if len(kept) != len(items):
-        raise InputError(f"has {len(kept)} answers, and the task {len(items)} items.", where=str(path))
+        raise InputError(
+            f"has {len(kept)} answers, and the task {len(items)} items.",
+            where=str(path),
+            hint="Restore the original file, or run again.",
+        )
     starts = list(range(0, len(items), size))
     drawn = Random(f"{path.parent.name} {task.task}").sample(starts, min(batches, len(starts)))
     compared, other = 0, []

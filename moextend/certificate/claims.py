@@ -100,7 +100,11 @@ def _check_statistics(folder: Path) -> int:
     found = task_inference.read(folder)
     tensors = (found.mean, found.scatter, found.sample)
     if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-        raise InputError("holds numbers that are not finite.", where=str(task_inference.find(folder)))
+        raise InputError(
+            "holds numbers that are not finite.",
+            where=str(task_inference.find(folder)),
+            hint="Copy the extension again, or train it again.",
+        )
     return len(tensors)
 
 

@@ -84,7 +84,7 @@ def too_long(
     parts = ", ".join(f"{sums[name]} of {_count(name, number)}" for name, number in counts.items())
     fewer = " or ".join(map(_plural, counts)) or "images"
     return InputError(
-        f"takes {tokens} tokens{f' ({parts})' if parts else ''}, and the model's context holds {context}.",
+        f"takes {tokens} tokens{f' ({parts})' if parts else ''}, and the model's context length is {context}.",
         where=where,
         hint=f"Shorten the prompt, give fewer {fewer}, or use an encoder with fewer tokens.",
     )
