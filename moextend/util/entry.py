@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import typer
 
 
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code at SIGTERM."""
+
+
 def run_app(app: typer.Typer, name: str) -> NoReturn:
     """Runs the command line `name` and exits.
 
@@ -61,7 +65,7 @@ def _asked(app: typer.Typer, words: list[str]) -> typer.Typer:
 
 
 def _terminated(*_: object) -> NoReturn:
-    sys.exit(128 + signal.SIGTERM)
+    sys.exit(TERMINATED)
 
 
 def _again(number: int) -> None:
@@ -82,17 +86,26 @@ def _code(app: typer.Typer, name: str) -> int:
         say("interrupted.")
         return 130
     except Exception as error:
-        if isinstance(
-            error.__cause__, SystemExit
-        ):  # Python and libraries wrap what was raised at some moments
-            raise error.__cause__ from None
-        if isinstance(error.__cause__, KeyboardInterrupt):
+        raised = _raised_by_signal(error)
+        if isinstance(raised, SystemExit):
+            raise raised from None
+        if raised:
             say("interrupted.")
             return 130
         return _fail(error, _command(app, name))
     finally:
         _drop_unwritten()
     return code if isinstance(code, int) else 0
+
+
+def _raised_by_signal(error: Exception) -> BaseException | None:
+    """What a signal raised at a moment when Python or a library made another error of it; None if nothing."""
+    if isinstance(error.__cause__, SystemExit | KeyboardInterrupt):
+        return error.__cause__
+    text = str(error).rstrip(": ")  # pydantic names it at the end of its message alone
+    if text.endswith(f"SystemExit: {TERMINATED}"):
+        return SystemExit(TERMINATED)
+    return KeyboardInterrupt() if text.endswith("KeyboardInterrupt") else None
 
 
 def say(text: str) -> None:

@@ -204,7 +204,7 @@ def test_a_modality_that_cannot_be_had_leaves_the_model_alone(
         path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
     fresh = toy_model()
     messages = {
-        "encoder": "is another one",
+        "encoder": "is not the one of the training",
         "weights": "is damaged",
         "name": "has no name to load it by",
         "card": "settings: ",

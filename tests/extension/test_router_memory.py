@@ -262,7 +262,7 @@ def test_a_memory_has_the_layers_that_every_extension_of_its_recipe_extends(
     assert layers_of("two", layers=[1]) == [1], "those of one and of two are joined"
     for layers, lacking in (([0, 1], "0"), ("all", "0, 2"), ("first", "0"), ("probe", "0, 2")):
         with pytest.raises(
-            InputError, match=rf"no router inputs of MoE layers {lacking},.*Extend layers 1, or make"
+            InputError, match=rf"no router inputs of MoE layers {lacking},.*Extend layers 1, or train"
         ):
             layers_of("three", layers=layers)
         assert not (tmp_path / "three").exists()

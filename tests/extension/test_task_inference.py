@@ -150,7 +150,7 @@ def test_too_few_inputs_make_no_threshold_and_a_warning(
 ) -> None:
     task_inference.write(task_inference.collect(model, COLOUR), tmp_path)
     choose = task_inference.TaskInference(model, {"colour": task_inference.read(tmp_path)})
-    assert "'colour' kept 20 held-out inputs, too few for a threshold" in caplog.text
+    assert "'colour' has 20 held-out inputs, too few for a threshold" in caplog.text
     far = [Prompt("<image> w59 w58 w57", (picture(255, 255, 255),))]
     assert choose(far) == [("colour",)] and choose.rule.thresholds["colour"].rejected == 0
 

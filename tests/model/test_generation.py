@@ -90,7 +90,7 @@ def test_earlier_turns_read_as_in_training(model: MultimodalLM) -> None:
         (Prompt("w1", (picture(1),)), "prompt 1: 1 image, but 0 <image> marks"),
         (
             Prompt("<image> " * 32, (picture(1),) * 32),
-            r"with 4 tokens .*133 tokens \(128 of 32 images\).*holds 128",
+            r"with 4 tokens .*133 tokens \(128 of 32 images\).*context length is 128",
         ),
     ],
 )

@@ -92,7 +92,7 @@ def test_pieces_are_the_text_without_end_tokens() -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "share", "reason"), [(["w1"], 0.5, "too little"), (["w1 w2"], 1.5, "share")]
+    ("texts", "share", "reason"), [(["w1"], 0.5, "not enough"), (["w1 w2"], 1.5, "share")]
 )
 def test_specialising_without_text_is_refused(
     texts: list[str], share: float, reason: str, tmp_path: Path

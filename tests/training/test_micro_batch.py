@@ -136,9 +136,7 @@ def test_one_conversation_that_does_not_fit_is_one_clear_error(tmp_path: Path) -
         "out of memory with one conversation at a time (CUDA out of memory. Tried to allocate 1.00 GiB)"
         in str(caught.value)
     )
-    assert "weights that do not learn" in str(caught.value) and "gradient_checkpointing: true" in str(
-        caught.value
-    )
+    assert "frozen weights" in str(caught.value) and "gradient_checkpointing: true" in str(caught.value)
 
 
 def test_memory_that_is_short_for_the_optimizer_is_one_clear_error(

@@ -38,6 +38,7 @@ def test_sigterm_removes_temporary_folders(tmp_path: Path) -> None:
 DROPPED = """
 import signal, sys, time
 import typer
+from pydantic_core import SchemaValidator, core_schema
 from moextend.util.entry import run_app
 
 number = signal.Signals[sys.argv.pop()]
@@ -51,10 +52,16 @@ class Named:
     def __set_name__(self, *_):
         signal.raise_signal(number)
 
+class Literal:
+    def __repr__(self):
+        signal.raise_signal(number)
+
 @app.command()
 def work(how: str) -> None:
     if how == "finaliser":
         Late()
+    elif how == "compiled":
+        SchemaValidator(core_schema.literal_schema([Literal()]))
     else:
         type("Owner", (), {"named": Named()})
     time.sleep(50)
@@ -64,7 +71,7 @@ run_app(app, "work")
 """
 
 
-@pytest.mark.parametrize("how", ["finaliser", "class"])
+@pytest.mark.parametrize("how", ["finaliser", "class", "compiled"])
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_at_a_moment_that_drops_exceptions_ends_it(
     how: str, number: str, code: int, tmp_path: Path

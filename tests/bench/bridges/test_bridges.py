@@ -199,7 +199,7 @@ def test_lmms_eval_passes_images_and_sounds(tmp_path: Path) -> None:
     assert [medium.open().rate for medium in media if medium.modality == "audio"] == [8000, 16000, 8000]
     assert adapter._asked("same?", where)[0] == "<audio><image><audio><audio>\nsame?"
     adapter.task_dict = {"t": {"test": [{"shown": [3]}]}}
-    with pytest.raises(InputError, match="shows int, and only images and sounds"):
+    with pytest.raises(InputError, match="has int media, and only images and sounds"):
         adapter._asked("same?", where)
 
 

@@ -80,7 +80,7 @@ def test_answers_of_any_kind_stay_as_they_are(results: DataFrame, tmp_path: Path
 
 
 def test_parquet_needs_a_file() -> None:
-    with pytest.raises(InputError, match="no text"):
+    with pytest.raises(InputError, match="cannot be printed"):
         export.check("parquet", None)
     with pytest.raises(UnknownName, match="csv"):
         export.check("cvs", None)

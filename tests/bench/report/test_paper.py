@@ -122,7 +122,9 @@ def test_files_of_others_are_not_overwritten(make: MakePaper, tmp_path: Path) ->
     other = tmp_path / "out" / "references.bib"
     other.parent.mkdir()
     other.write_text("@book{mine}")
-    with pytest.raises(InputError, match=r"references\.bib: is there and was not written by this command"):
+    with pytest.raises(
+        InputError, match=r"references\.bib: already exists and was not written by this command"
+    ):
         make()
     assert other.read_text() == "@book{mine}" and [path.name for path in other.parent.iterdir()] == [
         "references.bib"
@@ -131,7 +133,7 @@ def test_files_of_others_are_not_overwritten(make: MakePaper, tmp_path: Path) ->
 
 def test_figures_of_others_are_not_overwritten(make: MakePaper, tmp_path: Path) -> None:
     (tmp_path / "out" / "figures").mkdir(parents=True)
-    with pytest.raises(InputError, match="figures: is there and was not written by this command"):
+    with pytest.raises(InputError, match="figures: already exists and was not written by this command"):
         make()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["figures"]
 
@@ -192,7 +194,7 @@ def test_references_of_a_workspace_go_first(tmp_path: Path) -> None:
 def test_a_damaged_bib_file_is_one_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "references.bib"
     path.write_text("@article{a,\n title = {open,\n}")
-    with pytest.raises(SpecError, match="the braces of 'a' do not close"):
+    with pytest.raises(SpecError, match="the braces of 'a' are not closed"):
         read_bib(path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(SpecError, match="not UTF-8"):

@@ -50,7 +50,7 @@ def test_records_survive_writing_and_reading(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_record_is_named_with_its_place(values: object, problem: str) -> None:
-    with pytest.raises(SpecError, match="Run again") as error:
+    with pytest.raises(SpecError, match="Run the command again") as error:
         StageCost.parse(values, where="cost.json")
     assert error.value.where == "cost.json" and problem in error.value.what
 

@@ -198,7 +198,7 @@ def test_readings_contain_the_previous_version(
 
 
 def test_a_question_scored_by_the_name_of_its_image_needs_one() -> None:
-    with pytest.raises(InputError, match="the image of item '1' has no name"):
+    with pytest.raises(InputError, match="the image of item '1' has no file name"):
         score_set("dcl-science@1", [Answered("1", "red", ("red",))])
 
 
