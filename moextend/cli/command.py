@@ -8,6 +8,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from moextend.cli.panels import put_in_panels
 from moextend.errors import InputError, short
 
 TEXTS = ("prompt", "template")
@@ -20,6 +21,11 @@ LONGEST = 255
 
 class Command(TyperCommand):
     """Class of all commands. An empty value in a shell is usually an unset variable."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help, with the options of a long command in panels."""
+        put_in_panels(self)
+        super().format_help(ctx, formatter)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads the arguments; InputError for an empty value, or for a repeated option that takes one value."""

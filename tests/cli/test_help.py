@@ -1,5 +1,6 @@
 """The help of every command has a description and an example, and is fast."""
 
+import re
 import resource
 import subprocess
 import sys
@@ -31,6 +32,17 @@ def test_help_has_a_sentence_an_example_and_a_word_on_every_option(cli: Cli, nam
         for option in parameter.opts:
             if option.startswith("--"):
                 assert option in found.out
+
+
+def test_the_options_of_a_long_command_are_in_panels(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = cli("extend", "--help").out
+    titles = re.findall(r"╭─ ([^─]+) ─", shown)
+    assert titles[:2] == ["Arguments", "Options"]
+    assert {*titles[2:]} == {"Data", "Model", "New experts", "Training", "Files and output"}
+    options, others = shown.split("╭─ Data", 1)
+    assert "--device" in options and "--device" not in others, "alone in its group"
+    assert "╭─ Scoring" not in cli("bench", "list", "--help").out
 
 
 def test_an_error_names_what_was_meant(cli: Cli) -> None:
