@@ -52,7 +52,7 @@ NAMED = Limit(
     "named",
     5.0,
     "the question names the answer (+{:.0f} points)",
-    "points above the majority answer; 5 is the least difference that one task of 1,500 items can show",
+    "points above the majority answer; 5 is the smallest difference that one task of 1,500 items can show",
 )
 OPTIONS = Limit(
     "options",

@@ -40,8 +40,8 @@ NOTE = (
     "the most common training answer to questions of the same form, without an image or sound. named, options: points "
     "above that, or above guessing, by the only answer that the question names, and by the place or the length of the "
     "right option. dup.: test items with a near duplicate in training. media: test items whose image or sound has a "
-    "near duplicate in training. MDD: the least difference of two methods that the items can show with 80% power in "
-    "one run."
+    "near duplicate in training. MDD: the smallest difference between two methods that the items can show with "
+    "80% power in one run."
 )
 
 

@@ -288,20 +288,20 @@ def _missing_notes(experiment: Experiment) -> list[str]:
 def _notes(groups: Groups, tests: Sequence[Test], baseline: str, margin: float) -> list[str]:
     """What the columns mean."""
     notes = [
-        f"diff.: the method less {baseline}, mean (± standard deviation) over seeds, each seed against the same seed "
-        "of the baseline. metric: a column of the forgetting table; of FM less is better.",
-        "interval: 95% for all tests of a metric together (Bonferroni). p: no difference, corrected for them (Holm). "
-        "Both count two sources of variance: seeds (t, seeds - 1 degrees of freedom) and items, clustered by image "
-        "over all tasks (docs/statistics.md).",
+        f"diff.: the method minus {baseline}, mean (± standard deviation) over seeds, each paired with the same seed "
+        "of the baseline. metric: a column of the forgetting table; for FM, lower is better.",
+        "interval: 95% for all tests of a metric together (Bonferroni). p: for no difference, corrected for them "
+        "(Holm). Both count two sources of variance: seeds (t, seeds - 1 degrees of freedom) and items, clustered by "
+        "image over all tasks (docs/statistics.md).",
         f"better, worse: p < 0.05. equivalent: two one-sided tests, also corrected, place the difference within "
-        f"±{margin:g} (--margin), whatever its sign. undecided: neither. MDD: the least true difference found with 80% "
-        "power at the corrected level.",
+        f"±{margin:g} (--margin), whatever its sign. undecided: neither. MDD: the smallest true difference found with "
+        "80% power at the corrected level.",
     ]
     if any(len(test.values) == 1 for test in tests):
-        notes.append("items only: one seed says nothing of another; interval, p and MDD count items alone.")
+        notes.append("items only: one seed says nothing about others; interval, p and MDD count items alone.")
     if any(not test.values for test in tests):
         notes.append(
-            f"no shared seed: the method was not run with a seed of {baseline}, so that nothing is compared."
+            f"no shared seed: the method was not run with any seed of {baseline}, so nothing is compared."
         )
     if any(all(map(text_untouched, group)) for (method, _), group in groups.items() if method != baseline):
         notes.append(media_of([one for group in groups.values() for one in group]).by_construction)

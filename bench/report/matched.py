@@ -20,9 +20,9 @@ from moextend.errors import InputError
 
 COLUMNS = [Column("params", "params"), Column("kept_mb", "MB"), Column("tflop", "TFLOP")]
 MEANING = (
-    "params: parameters that a stage trains (the most of any). MB: what is kept after the last stage besides the base: "
-    "weights, memories and raw data that inference or a next stage needs. TFLOP: operations of all trainings, probes "
-    "included."
+    "params: parameters that a stage trains (the largest stage). MB: what is kept after the last stage besides the "
+    "base: weights, memories and raw data that inference or a next stage needs. TFLOP: operations of all trainings, "
+    "probes included."
 )
 UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 

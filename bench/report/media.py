@@ -39,7 +39,7 @@ class Media:
         """The note of the mark †."""
         return (
             f"{UNTOUCHED}: by construction, not by learning. These text tasks have no {self.plural}, and what is "
-            f"learned from {self.plural} takes no input without one, so the base answers. It says nothing of text "
+            f"learned from {self.plural} takes no input without one, so the base answers. It says nothing about text "
             "that looks like a learned task."
         )
 

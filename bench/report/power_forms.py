@@ -152,7 +152,7 @@ def _design_notes(planned: Planned) -> list[str]:
         test = (
             f"The test is that of bench gate, one-sided at {wanted.alpha:g} for {family} together (--tests)."
         )
-    least = "MDD: the least difference that is found." if planned.margin is None else MARGIN
+    least = "MDD: the smallest difference that is found." if planned.margin is None else MARGIN
     notes = [
         f"{test} power: share of repetitions that find it, if the variances are those of the pilot. 95% interval: of "
         f"the power, given how well the pilot knows the two variances. {least}",

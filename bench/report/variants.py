@@ -169,7 +169,7 @@ def _map(experiment: Experiment, group: Sequence[Result], scored: Scored, reader
     notes += (
         [] if with_names else [f"Columns: {', '.join(f'{i} {task}' for i, task in enumerate(tasks, 1))}."]
     )
-    title = f"{experiment.name}, {named}: who helps and who hurts whom"
+    title = f"{experiment.name}, {named}: which stages help or hurt which tasks"
     return Table(f"{experiment.name}-{named}-subsets", title, columns, [rows], notes, kind="subsets")
 
 

@@ -59,7 +59,7 @@ def test_leave_one_out_is_the_default_of_subsets(cli: Cli, scored: list[str], mo
     assert [name.partition(" ")[2] for name in scored] == [
         "without tiny-attributes", "without tiny-counting", "without tiny-reading",
     ]  # fmt: skip
-    assert "who helps and who hurts whom" in found.out
+    assert "which stages help or hurt which tasks" in found.out
     assert ("--subsets leaves out lora-s0" in found.err) == ("lora" in more)
 
 

@@ -49,8 +49,8 @@ def _undecided(found: Verdict) -> Iterator[Limit]:
     if rows:
         yield Limit(
             "Undecided differences",
-            f"The ACC of these methods and of {baseline} differs by less than the test resolves. MDD: the least true "
-            "difference that is found with 80% power.",
+            f"The ACC of these methods and of {baseline} differs by less than the test resolves. MDD: the smallest "
+            "true difference that is found with 80% power.",
             [
                 ["method", "difference", "95% interval", "MDD", "seeds"],
                 *(
@@ -147,7 +147,7 @@ def _untouched(experiment: Experiment) -> Iterator[Limit]:
         yield Limit(
             "Text kept by construction",
             f"No input without {media_of(experiment.results).one} reaches what these methods learned, so the base "
-            "answers the text tasks. It says nothing of text that looks like a learned task.",
+            "answers the text tasks. It says nothing about text that looks like a learned task.",
             [["method"], *([name] for name in names)],
         )
 
