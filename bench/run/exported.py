@@ -53,7 +53,7 @@ def _export(context: RunContext, index: int, task: str, out: Path) -> None:
     """In a process of its own: an export changes the model that it writes."""
     wanted = context.backend
     command = [
-        sys.executable, "-P", "-m", "moextend.cli.main", "export", f"{context.run.folder}:{index}",
+        sys.executable, "-P", "-m", "moextend", "export", f"{context.run.folder}:{index}",
         "--as", wanted.export, "--out", str(out), "--workspace", str(context.workspace),
     ]  # fmt: skip
     if wanted.export == "stock":

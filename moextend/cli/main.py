@@ -66,7 +66,3 @@ def main(
 def run() -> None:
     """Runs the command line; every error is one line and sets the exit code."""
     run_app(app, "moextend")
-
-
-if __name__ == "__main__":
-    run()

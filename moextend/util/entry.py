@@ -37,7 +37,7 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         signal.signal(signal.SIGTERM, _terminated)
     try:
         with _hooks(name):
-            sys.exit(_code(_asked(app, sys.argv[1:]), name))
+            sys.exit(_code(app, name))
     finally:
         if own:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -77,6 +77,8 @@ def _again(number: int) -> None:
 
 def _code(app: typer.Typer, name: str) -> int:
     try:
+        if not any(key.endswith("_COMPLETE") for key in os.environ):  # a shell asks for words to complete
+            app = _asked(app, sys.argv[1:])
         code = app(prog_name=name, standalone_mode=False)
         if sys.stdout:
             sys.stdout.flush()
@@ -102,7 +104,7 @@ def _raised_by_signal(error: Exception) -> BaseException | None:
     """What a signal raised at a moment when Python or a library made another error of it; None if nothing."""
     if isinstance(error.__cause__, SystemExit | KeyboardInterrupt):
         return error.__cause__
-    text = str(error).rstrip(": ")  # pydantic names it at the end of its message alone
+    text = str(error).rstrip(": ") if type(error).__module__.startswith("pydantic") else ""  # it has no cause
     if text.endswith(f"SystemExit: {TERMINATED}"):
         return SystemExit(TERMINATED)
     return KeyboardInterrupt() if text.endswith("KeyboardInterrupt") else None

@@ -84,6 +84,6 @@ def test_a_full_disk_ends_with_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatc
 
 
 def test_output_into_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
-    command = f"{sys.executable} -m moextend.cli.main bench list -w {tmp_path} --json | head -n 1"
+    command = f"{sys.executable} -m moextend bench list -w {tmp_path} --json | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr

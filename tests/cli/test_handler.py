@@ -104,7 +104,7 @@ def shell(command: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_output_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
-    done = shell("python -m moextend.cli.main bench list > /dev/full", tmp_path)
+    done = shell("python -m moextend bench list > /dev/full", tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: moextend bench list: no disk space left.")
     assert len(done.stderr.splitlines()) == 1
@@ -112,13 +112,13 @@ def test_output_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
 
 def test_a_reader_that_closes_the_pipe_ends_the_report_quietly(cli: Cli, tmp_path: Path) -> None:
     assert cli("bench", "run", "-m", "lora").code == 0
-    done = shell("python -m moextend.cli.main bench report --matrix | true", tmp_path)
+    done = shell("python -m moextend bench report --matrix | true", tmp_path)
     assert done.stderr == ""
 
 
 def test_text_that_the_encoding_lacks_is_no_error(cli: Cli, tmp_path: Path) -> None:
     cli("bench", "run", "-m", "lora")
-    done = shell("PYTHONIOENCODING=ascii python -m moextend.cli.main bench report --matrix", tmp_path)
+    done = shell("PYTHONIOENCODING=ascii python -m moextend bench report --matrix", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "\\xb1" in done.stdout
 

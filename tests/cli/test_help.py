@@ -50,10 +50,29 @@ def test_an_error_names_what_was_meant(cli: Cli) -> None:
         (("bnch", "list"), "moextend: No such command 'bnch'. Did you mean 'bench'?"),
         (("bench", "lst"), "moextend bench: No such command 'lst'. Did you mean 'list'?"),
         (("--", "bench", "list", "--lst"), "moextend bench list: No such option: --lst."),
+        (("bench", "list", "--KeyboardInterrupt"), "No such option: --KeyboardInterrupt."),
     ):
         found = cli(*words)
         assert found.code == 2
         assert meant in found.err
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("bench re", "remove-task"),
+        ("bench run --m", "--method"),
+        ("se", "serve"),
+        ("serve --ma", "--max-batch"),
+    ],
+)
+def test_a_shell_completes_commands_and_options(
+    words: str, found: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_MOEXTEND_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"moextend {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+    assert found in cli().out.split()
 
 
 def test_help_is_quick_and_does_not_import_the_heavy_ones() -> None:

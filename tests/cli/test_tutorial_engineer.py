@@ -77,7 +77,7 @@ class ServingShell(Shell):
 
     def start(self, words: Sequence[str]) -> str:
         words = [self.port if word == PORT else word for word in words]
-        command = [sys.executable, "-P", "-m", "moextend.cli.main", *words]
+        command = [sys.executable, "-P", "-m", "moextend", *words]
         self.server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self.server.stdout is not None
         too_late = threading.Timer(START, self.server.kill)

@@ -32,7 +32,7 @@ def environment(user: User, *, offline: bool = False, **more: str) -> dict[str, 
 def moextend(user: User, *arguments: str, offline: bool = False) -> subprocess.Popen[str]:
     """Starts the command in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "moextend.cli.main", *arguments], text=True, cwd=user.workspace,
+        [sys.executable, "-P", "-m", "moextend", *arguments], text=True, cwd=user.workspace,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env=environment(user, offline=offline),
     )  # fmt: skip
@@ -111,7 +111,7 @@ def test_a_hub_that_stalls(user: User, hub: Hub) -> None:
     hub.fail("GET /storage/models/.*model-00002", slow=5)
     began = time.monotonic()
     process = subprocess.run(
-        [sys.executable, "-P", "-m", "moextend.cli.main", "bench", "run", "shop", "-q"], cwd=user.workspace,
+        [sys.executable, "-P", "-m", "moextend", "bench", "run", "shop", "-q"], cwd=user.workspace,
         env=environment(user, HF_HUB_DOWNLOAD_TIMEOUT="1"), capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert process.returncode == 1 and "Traceback" not in process.stderr, process.stderr

@@ -167,7 +167,7 @@ def test_thirty_kills_of_the_embedded_default(tmp_path: Path) -> None:
         "20",
         "-q",
     ]
-    line = [sys.executable, "-m", "moextend.cli.main", *arguments, "--jobs", "1"]
+    line = [sys.executable, "-m", "moextend", *arguments, "--jobs", "1"]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",

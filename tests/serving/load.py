@@ -59,7 +59,7 @@ def process(skills: Path, *options: str, port: int = 0) -> Iterator[Process]:
         sys.executable,
         "-P",
         "-m",
-        "moextend.cli.main",
+        "moextend",
         "serve",
         "tiny",
         "--port",

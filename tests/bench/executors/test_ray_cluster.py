@@ -88,7 +88,7 @@ def command(workspace: Path, *more: str) -> list[str]:
     (workspace / "registry").mkdir(parents=True, exist_ok=True)
     (workspace / "registry" / "mini.yaml").write_text(SEQUENCE)
     arguments = [*GRID, "--json", "--workspace", str(workspace), *more]
-    return [sys.executable, "-P", "-m", "moextend.cli.main", *arguments]
+    return [sys.executable, "-P", "-m", "moextend", *arguments]
 
 
 def parent(pid: int) -> int:

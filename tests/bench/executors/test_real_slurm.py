@@ -167,7 +167,7 @@ class Workspace:
 
     def moextend(self, *words: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "moextend.cli.main", "bench", *words], cwd=self.folder,
+            [sys.executable, "-P", "-m", "moextend", "bench", *words], cwd=self.folder,
             capture_output=True, text=True, timeout=900, check=False,
             env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
         )  # fmt: skip
