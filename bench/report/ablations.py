@@ -15,8 +15,8 @@ from moextend.bench.report.media import UNTOUCHED, media_of
 from moextend.bench.report.table import Column, Table, Value, over_runs, text
 
 NOTE = (
-    "Variants of one method: the settings in which they differ, all others equal. trained: parameters of a stage (the "
-    "most of any). LA, ACC, BWT and Δ text as in the summary."
+    "Variants of one method: the settings in which they differ, all others equal. trained: parameters of the largest "
+    "stage. LA, ACC, BWT and Δ text as in the summary."
 )
 UNKNOWN = "?: an early run, which did not record the setting."
 

@@ -28,12 +28,11 @@ UNMATCHED = "≠"
 """Marks a number that is not."""
 
 NOTE = (
-    "A stage, mean over stages and runs. trained: parameters (the most of any stage). stored: what later stages "
-    "and use need of it. tokens: seen in training, without padding. TFLOPs: of the training, that of the probe "
-    "included. forward: operations "
-    "a token of answering the stage's task after it, as a multiple of the base's. seconds: of learning, on "
-    "whatever else the machine did. peak: of the run's own process so far, the base included; GPU: of learning the "
-    "stage."
+    "Per stage, mean over stages and runs. trained: parameters of the largest stage. stored: what later stages and "
+    "inference need of it. tokens: seen in training, without padding. TFLOPs: of the training, including its probe. "
+    "forward: operations per token for answering the stage's task after it, relative to the base. seconds: of "
+    "learning; they depend on what else ran on the machine. peak: of the run's process so far, including the base; "
+    "GPU: of learning the stage."
 )
 
 
