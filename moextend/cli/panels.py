@@ -28,9 +28,9 @@ VIEWS = {
 
 def put_in_panels(command: Any) -> None:
     """Gives the options of a long command their panels; what is in no group, or alone in one, stays under Options."""
-    options = [each for each in command.params if each.param_type_name == "option"]
     if len(command.params) <= LONG:
         return
+    options = [each for each in command.params if each.param_type_name == "option"]
     titles = {name: title for title, names in PANELS.items() for name in names.split()}
     titles |= dict.fromkeys(VIEWS.get(command.name, "").split(), "Views")
     sizes = Counter(titles.get(each.name) for each in options)

@@ -48,10 +48,9 @@ def multiply_in_float32() -> None:
     Another call does nothing.
 
     Small products and those of other dtypes are torch's own, but start 4 to 6 µs later (a linear layer 10 µs; 15 where
-    a gradient is recorded), and other Python threads wait for them. Products with
-    `out`, in place or in compiled code stay slow in bfloat16. A product needs memory for its matrices in float32. As
-    products in float32, those of a forked process wait forever if its parent multiplied with several threads: start
-    processes with `spawn`.
+    a gradient is recorded), and other Python threads wait for them. Products with `out`, in place or in compiled code
+    stay slow in bfloat16. A product needs memory for its matrices in float32. As products in float32, those of a forked
+    process wait forever if its parent multiplied with several threads: start processes with `spawn`.
     """
     import torch
 

@@ -46,7 +46,7 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
 def _asked(app: typer.Typer, words: list[str]) -> typer.Typer:
     """The command line without commands that these words do not need: typer reads the options of all that it holds.
 
-    Needed are the command that the words begin with, or else the names beside it, for the help or an error.
+    Needed are the command that the words begin with, or else all names at its level, for the help or an error.
     """
     found = copy.copy(app)
     found.registered_groups = [copy.copy(each) for each in app.registered_groups]
@@ -89,12 +89,12 @@ def _code(app: typer.Typer, name: str) -> int:
         return 130
     except Exception as error:
         raised = _raised_by_signal(error)
+        if raised is None:
+            return _fail(error, _command(app, name))
         if isinstance(raised, SystemExit):
             raise raised from None
-        if raised:
-            say("interrupted.")
-            return 130
-        return _fail(error, _command(app, name))
+        say("interrupted.")
+        return 130
     finally:
         _drop_unwritten()
     return code if isinstance(code, int) else 0
