@@ -15,7 +15,7 @@ from moextend.bench.run.config import JOINT, differences
 from moextend.bench.run.items import NAME as ITEMS
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RunFacts, StageCost, State, Status
-from moextend.bench.run.rundir import PARITY, Cell, Key, RunConfig, RunDir
+from moextend.bench.run.rundir import COST, PARITY, Cell, Key, RunConfig, RunDir
 from moextend.bench.score.served.records import Parity
 from moextend.bench.scorers import shows
 from moextend.errors import InputError, counted
@@ -82,6 +82,12 @@ class Result:
         """Scores of `tasks` after `stage`; None where one was not scored."""
         cells = [self.cells.get((stage, task)) for task in tasks]
         return [cell.value if cell else None for cell in cells]
+
+    @property
+    def lacking_costs(self) -> list[str]:
+        """Costs of stages that a done run does not have; scores and comparisons do without them."""
+        names = enumerate(self.stage_names, 1) if self.state == "done" else ()
+        return [f"{COST} of stage {stage} ({name})" for stage, name in names if stage not in self.costs]
 
     def note_damage(self, task: str, error: Exception) -> None:
         """Notes that the predictions of a task cannot be read."""
@@ -227,7 +233,8 @@ def scale_notes(results: Sequence[Result], tasks: Collection[str] | None = None)
 def lacking_notes(results: Sequence[Result]) -> list[str]:
     """What runs that say they are done do not have: one note for those without predictions, one for the others."""
     bare = [result.name for result in results if result.bare]
-    known = [f"{result.name} lacks {names_of(result.lacks)}" for result in results if result.lacks]
+    lacks = [(result.name, [*result.lacks, *result.lacking_costs]) for result in results]
+    known = [f"{name} lacks {names_of(parts)}" for name, parts in lacks if parts]
     which = "all runs" if len(bare) == len(results) else ", ".join(bare)
     notes = [f"Without predictions, so scores are not checked against answers: {which}."] if bare else []
     again = "The same bench run makes it again" + (

@@ -48,6 +48,11 @@ class World:
     difference: float = 0.0
     """True difference in points."""
 
+    @property
+    def unseen(self) -> float:
+        """What a report adds to the variance from items; see `stats.unseen`."""
+        return self.tasks * stats.unseen(100 / self.tasks, self.images)
+
 
 def simulate(world: World, experiments: int, rng: Any) -> tuple[Array, Array]:
     """Differences [E, S] in points, and what each image adds to them in each task [E, S, T, G]."""
@@ -112,7 +117,8 @@ def check(
     means, off = values.mean(-1), abs(values.mean(-1) - world.difference)
 
     def half(deviations: Array, at: float, seeds: int) -> Array:
-        sources = stats.variances(values if seeds > 1 else means[:, None], deviations)
+        over_seeds, items = stats.variances(values if seeds > 1 else means[:, None], deviations)
+        sources = over_seeds, items + world.unseen
         found: Array = stats.half_width(at, *sources, seeds=seeds, clusters=deviations.shape[-1])
         return found
 
@@ -135,7 +141,7 @@ def truth(world: World, experiments: int = 1000, seed: int = 1) -> tuple[float, 
 
     values, parts = simulate(world, experiments, np.random.default_rng(seed))
     over_seeds, over_items = stats.variances(values, by_cluster(world, parts))
-    return float(over_seeds.mean()), float(over_items.mean())
+    return float(over_seeds.mean()), float(over_items.mean()) + world.unseen
 
 
 def power(world: World, promised: float, experiments: int, seed: int = 0) -> tuple[float, float]:
@@ -165,6 +171,7 @@ OTHERS = {
     "one seed, one question an image": World(seeds=1, an_image=1, shared=False, images=100),
     "3 seeds, images of each task its own": World(shared=False, run_sd=1.0),
     "3 seeds, 30 images": World(images=30, run_sd=1.0),
+    "3 seeds, 30 images, all answers drawn again": World(images=30, run_sd=3.0, kept=0.0, alike=0.0),
     "5 seeds, all answers drawn again": World(seeds=5, kept=0.0, alike=0.0),
     "5 seeds, answers all kept": World(seeds=5, kept=1.0, alike=0.0, run_sd=1.0),
     "3 seeds, a difference of 4 points": World(run_sd=1.0, difference=4.0),
@@ -185,6 +192,9 @@ def main() -> None:
     _print("Size", head, size_rows(experiments))
     rows = [[name, _size(world, experiments)] for name, world in OTHERS.items()]
     _print("Size elsewhere", ["experiment", "size %"], rows)
+    worlds = [World(seeds=1, run_sd=sd, images=images) for images in (150, 600) for sd in (3.0, 5.0)]
+    rows = [[str(world.images), f"{world.run_sd:g}", _size(world, experiments)] for world in worlds]
+    _print("One seed, where runs differ", ["images", "run sd", "size %"], rows)
     rows = []
     for world in POWERS:
         least, found = power(world, stats.POWER, experiments)

@@ -66,6 +66,7 @@ def align(
         raise InputError(
             "already holds a projector.", where=str(folder), hint="Use load_projector, or name a new folder."
         )
+    _first_media(conversations, modality)  # refuses others before anything is written
     resuming.go_on(
         folder,
         {
@@ -102,15 +103,7 @@ def train_projector(
 ) -> Report:
     """The training of `align`; `folder` is that of `train`, which is removed at the end."""
     own = _free(model, modality)
-    seen = [
-        medium for row in islice(conversations, SAMPLE) for medium in row.media if medium.modality == modality
-    ]
-    if not seen:
-        raise InputError(
-            f"the conversations have no {modality}.",
-            where="align",
-            hint=f"Give captions of {modality} media, or leave it out.",
-        )
+    seen = _first_media(conversations, modality)
     own.projector.reset(settings.seed)
     with kept_features(model, folder), attach.reaching(model.lm, ()):
         set_scale(own.projector, _sample(own, seen))
@@ -120,6 +113,20 @@ def train_projector(
             return train(model, conversations, settings, folder=folder, on_step=on_step)
         finally:
             model.learn_only([])
+
+
+def _first_media(conversations: Sequence[Conversation], modality: str) -> list[MediaRef]:
+    """The media of a modality in the first conversations; InputError if there are none."""
+    found = [
+        medium for row in islice(conversations, SAMPLE) for medium in row.media if medium.modality == modality
+    ]
+    if not found:
+        raise InputError(
+            f"the conversations have no {modality}.",
+            where="align",
+            hint=f"Give captions of {modality} media, with <{modality}> in the template, or leave it out.",
+        )
+    return found
 
 
 def _sample(own: Modality, media: Sequence[MediaRef]) -> Tensor:

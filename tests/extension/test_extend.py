@@ -251,6 +251,7 @@ def test_a_projector_is_aligned_once(tmp_path: Path) -> None:
         moextend.load_projector(model, tmp_path)
     with pytest.raises(InputError, match="have no image"):
         moextend.align(model, [Conversation((("w1", "w2"),))] * 3, SHORT, folder=tmp_path / "q")
+    assert not (tmp_path / "q").exists()
     with pytest.raises(InputError, match="no image encoder"):
         moextend.align(MultimodalLM(toy_lm(), toy_tokenizer()), DATA, SHORT, folder=tmp_path / "q")
     with pytest.raises(InputError, match="another language model or encoder"):

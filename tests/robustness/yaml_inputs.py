@@ -22,7 +22,7 @@ SEQUENCES: list[Change] = [
     ("align", "captions"), ("align.task", "none"), ("align.task", "../captions"), ("align.task", "words"), ("align.steps", 0), ("align.steps", "x"),
     ("align.steps", True), ("align.learning_rate", float("nan")), ("align.batch_size", 0), ("align.stesp", 3),
     ("stages", GONE), ("stages", []), ("stages", None), ("stages", "colour"), ("stages", {"task": "colour"}), ("stages", [3]), ("stages", [{}]), ("stages", [None]),
-    ("stages", [{"task": "none"}]), ("stages", [{"task": "../tasks/colour"}]), ("stages", [{"task": "colour"}, {"task": "colour"}]),
+    ("stages", [{"task": "none"}]), ("stages", [{"task": "../tasks/colour"}]),
     ("stages", [{"task": "words"}]), ("stages", [{"task": "colour", "steps": 0}]), ("stages", [{"task": "colour", "stesp": 3}]), ("stages", [{"task": 3}]),
     ("retention", "words"), ("retention", ["none"]), ("retention", ["shade"]), ("retention", ["words", "words"]), ("retention", [3]), ("retention", {"a": 1}),
     ("transfer", ["none"]), ("transfer", "shade"), ("memory", "none.txt"), ("memory", "../../x.txt"), ("memory", 7), ("memory", "."),

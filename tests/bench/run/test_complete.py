@@ -200,6 +200,15 @@ def test_a_report_names_the_run_that_lacks_something(run: RunDir, whole: RunDir)
         assert f"{run.folder.name} lacks the score of " in note
 
 
+def test_a_report_names_the_run_that_lacks_costs(run: RunDir) -> None:
+    cost = next(run.folder.glob("stages/1-*/cost.json"))
+    cost.unlink()
+    (experiment,) = collect([RunDir(run.folder)])
+    (note,) = [note for note in forgetting_table(experiment).notes if note.startswith("Not complete: ")]
+    assert f"{run.folder.name} lacks cost.json of stage 1 ({cost.parent.name[2:]})" in note
+    assert "Rows that need it are left out" not in " ".join(comparison_table(experiment, "zero-shot").notes)
+
+
 def test_a_copy_of_a_run_does_not_count_as_another_seed(run: RunDir, whole: RunDir) -> None:
     copy = run.folder.rename(run.folder.with_name("another-s1"))
     (experiment,) = collect([RunDir(copy), whole])
