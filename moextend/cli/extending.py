@@ -114,11 +114,16 @@ def extend(
     learning_rate: Rate = RATE,
     seed: Seed = 0,
     gradient_accumulation: Annotated[
-        int, typer.Option(min=1, max=MOST_BATCH, help="Batches per optimizer step.")
+        int, typer.Option(min=1, max=MOST_BATCH, metavar="N", help="Batches per optimizer step.")
     ] = 1,
     checkpoint_steps: Annotated[
         int,
-        typer.Option(min=1, max=MOST_STEPS, help="Steps between checkpoints, from which a call resumes."),
+        typer.Option(
+            min=1,
+            max=MOST_STEPS,
+            metavar="N",
+            help="Steps between checkpoints, from which a call resumes.",
+        ),
     ] = 100,
     report_to: Annotated[
         str, typer.Option(help="A tracker of transformers, e.g. tensorboard; none, or all.")

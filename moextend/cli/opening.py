@@ -84,10 +84,12 @@ Weighed = Annotated[
 ]
 Steps = Annotated[
     int | None,
-    typer.Option(min=1, max=MOST_STEPS, help="Optimizer steps. Default: three passes over the data."),
+    typer.Option(
+        min=1, max=MOST_STEPS, metavar="N", help="Optimizer steps. Default: three passes over the data."
+    ),
 ]
-Batch = Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Conversations per step.")]
-Rate = Annotated[float, typer.Option(min=0, help="Peak learning rate.")]
+Batch = Annotated[int, typer.Option(min=1, max=MOST_BATCH, metavar="N", help="Conversations per step.")]
+Rate = Annotated[float, typer.Option(min=0, metavar="<float>", help="Peak learning rate.")]
 Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of all random numbers.")]
 Dtype = Annotated[
     str,

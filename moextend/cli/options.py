@@ -42,7 +42,7 @@ Name = Annotated[
 InSequence = Annotated[
     bool, typer.Option("--sequence/--no-sequence", help="Learn the tasks one after the other.")
 ]
-Joint = Annotated[bool, typer.Option("--joint", help="Also learn all tasks at once: the upper bound.")]
+Joint = Annotated[bool, typer.Option("--joint", help="Also learn all tasks at once, usually an upper bound.")]
 Independent = Annotated[
     bool, typer.Option("--independent", help="Also learn each task alone, from the base.")
 ]
@@ -52,8 +52,8 @@ Methods = Annotated[
         "--method",
         "-m",
         metavar="METHOD",
-        help="NAME or NAME:KEY=VALUE (settings separated by commas), 'all', 'joint' or 'individual'; "
-        "repeatable. Default: the sequence's.",
+        help="NAME or NAME:KEY=VALUE (settings separated by commas), 'all', 'joint' or 'individual' "
+        "(each task alone); repeatable. Default: the sequence's.",
     ),
 ]
 Seeds = Annotated[

@@ -134,7 +134,7 @@ def report(
         ),
     ] = "table",
     to: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A file, or a folder for forgetting.* and matrix.*.")
+        Path | None, typer.Option("--out", "-o", help="A file, or a folder for one file per table.")
     ] = None,
     style: Style = None,
     bundle: Annotated[

@@ -27,7 +27,8 @@ def verify(
 ) -> None:
     """Check every file of runs, score them again, and answer a sample of their items again.
 
-    Exit code 1: something is wrong, and the output says how to repair it. Nothing is changed.
+    Exit code 1: something is wrong, and the output says how to repair it. Nothing is changed. What a pack left out is
+    not checked, and is no problem.
     """
     from moextend.bench.report import verify as verifying
     from moextend.bench.run.rundir import find_runs, run_name

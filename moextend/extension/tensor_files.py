@@ -60,6 +60,8 @@ def load_tensors(folder: Path, stem: str = STEM) -> tuple[dict[str, Tensor], dic
 
 def read_card(folder: Path, stem: str = STEM) -> dict[str, Any]:
     """Content of the JSON file; InputError if a file is missing or the format is another one."""
+    if not folder.exists():
+        raise InputError("no such folder.", where=str(folder), hint="Check the path.")
     for name in (f"{stem}.safetensors", f"{stem}.json"):
         if not (folder / name).is_file():
             raise InputError(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from moextend.util.cpu import CPUINFO, lacks_bfloat16
 
 PACKAGES = (
     "moextend", "torch", "transformers", "accelerate", "peft", "open_clip_torch", "lm-eval", "datasets",
@@ -23,8 +26,21 @@ def environment(**more: Any) -> dict[str, Any]:
         "commit": commit(Path(__file__).resolve().parent),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        "processor": processor(),
+        "bfloat16": not lacks_bfloat16(),
         **more,
     }
+
+
+@cache
+def processor() -> str:
+    """Architecture and model: libraries choose their kernels by both."""
+    try:
+        lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor()
+    return f"{platform.machine()} {model}"
 
 
 def code() -> dict[str, str | None]:

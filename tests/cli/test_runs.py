@@ -274,7 +274,7 @@ def test_status_lists_runs_and_shows_one(cli: Cli, tmp_path: Path) -> None:
 def test_report_formats_and_files(cli: Cli, tmp_path: Path) -> None:
     empty = cli("bench", "report")
     assert empty.code == 2
-    assert "no run is done. Run first: moextend bench run." in empty.err
+    assert "no run is done. Run first: moextend bench run, or" in empty.err
     cli("bench", "run", "-m", "full-ft,lora")
     assert "| lora | none |" in cli("bench", "report", "-f", "markdown").out
     assert cli("bench", "report", "-f", "latex").out.startswith("% needs")

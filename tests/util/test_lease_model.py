@@ -16,7 +16,13 @@ def played(seeds: range, monkeypatch: pytest.MonkeyPatch) -> list[World]:
 
 @pytest.mark.parametrize(
     "seeds",
-    [range(50), pytest.param(range(50, 10_000), marks=[pytest.mark.long, pytest.mark.timeout(3600)])],
+    [
+        range(50),
+        *(
+            pytest.param(range(first, first + 1000), marks=[pytest.mark.long, pytest.mark.timeout(900)])
+            for first in range(1000, 11_000, 1000)
+        ),
+    ],
 )
 def test_one_process_writes_at_a_time(seeds: range, monkeypatch: pytest.MonkeyPatch) -> None:
     worlds = played(seeds, monkeypatch)

@@ -290,6 +290,7 @@ class _Writer:
                         str(each.get("gpu") or ""),
                         f"{each['cpus']} CPU cores" if each.get("cpus") else "",
                         counted(each["threads"], "thread") if each.get("threads") else "",
+                        str(each.get("processor") or ""),
                         str(each.get("platform") or ""),
                     ],
                 )

@@ -184,7 +184,7 @@ def test_a_node_that_lacks_the_folder_or_the_package_is_reported(
     run = make_run("lora").folder
     if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
         pytest.skip("may make no mount namespace here")
-    place = run.parent if hidden == "run" else Path(__file__).parents[3]
+    place = run.parent if hidden == "run" else Path(__file__).parents[3] / "moextend"
     start = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
     line = 'mount -t tmpfs none "$0" && cd / && exec "$@"'
     node = subprocess.Popen(

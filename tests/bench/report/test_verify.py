@@ -117,10 +117,10 @@ def test_what_a_pack_leaves_out_is_one_problem_a_check(run: RunDir, tmp_path: Pa
     files, items, scores, answers = verify(RunDir(folder)).checks
     assert files.problems == items.problems == ()
     assert (
-        scores.problems == ("the pack of this run left out predictions",)
+        scores.unchecked == "the pack of this run left out predictions"
         and "remove-run small/lora-s0" in scores.hint
     )
-    assert answers.problems == ("the pack of this run left out predictions and weights",)
+    assert answers.unchecked == "the pack of this run left out predictions and weights"
     (folder / "items.json").write_text("{}")
     damaged = verify(RunDir(folder), batches=0).checks[1]
     assert "was edited" in damaged.problems[0] and "remove-run small/lora-s0" in damaged.hint
