@@ -140,7 +140,8 @@ def _check_by_hand(sequence: SequenceSpec, workspace: Path) -> None:
             raise InputError(
                 f"no folder '{name}'.",
                 where=f"{file}: {key}",
-                hint=f"Put the {what} there: config.json, its weights and {more}.",
+                hint=f"Put the {what} there: config.json, its weights and {more}. bench run --dry-run lists all that "
+                "is missing.",
             )
 
 

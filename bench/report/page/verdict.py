@@ -137,7 +137,10 @@ def _sentence(groups: dict[str, list[Result]], best: str, identity: str, rows: l
     text += f", the highest of {len(others) + 1} methods"
     if row is None or row["difference"].number is None:
         return f"{text}; {second} ({others[second]:.1f}%) has no seed in common."
-    text += f": {-row['difference'].number:.1f} points above {second}"
+    ahead, shared = -row["difference"].number, int(row["seeds"].number or 0)
+    text += f": {abs(ahead):.1f} points {'below' if ahead < 0 else 'above'} {second}"
+    if shared < max(len(groups[best]), len(groups[second])):
+        text += f" with the {counted(shared, 'seed')} that both ran"
     low, high = row["low"].number, row["high"].number
     if low is None or high is None:
         return f"{text}; nothing is tested, as the answers of single items are not kept."

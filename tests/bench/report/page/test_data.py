@@ -157,6 +157,16 @@ def test_the_verdict_of_one_seed_is_about_its_items(tmp_path: Path) -> None:
     assert found.marks["acc"] == {"replay": "best", "lora": "apart"}
 
 
+def test_the_verdict_of_methods_with_other_seeds_is_about_those_that_both_ran(make_run: MakeRun) -> None:
+    for method, seed, value in (("lora", 0, 45.0), ("ewc", 0, 40.0), ("ewc", 1, 60.0)):
+        run = make_run(method, seed, rows=[[10, 10], [value, 10], [value, value]], text=[90, 90, 90])
+        (run.folder / "status.json").write_text(json.dumps({"state": "done"}))
+    (experiment,) = collect(find_runs(run.folder.parent.parent), unfinished=True)
+    (sentence,) = verdict(experiment).sentences
+    assert "ewc reaches ACC 50.0% after stage 2" in sentence
+    assert "methods: 5.0 points below lora with the 1 seed that both ran" in sentence
+
+
 def test_the_verdict_without_kept_items_tests_nothing(make_run: MakeRun) -> None:
     for method, value in (("lora", 40.0), ("ewc", 50.0)):
         run = make_run(method, rows=[[10, 10], [value, 10], [value, value]], text=[90, 90, 90])
