@@ -49,7 +49,8 @@ def compile_pdf(folder: Path, name: str = "main") -> Compiled | None:
         latex = [*ENGINE, f"{name}.tex"]
         passes = [latex, ["bibtex", name], latex, latex]
     for command in passes:
-        _run(command, folder, name)
+        if command[0] != "bibtex" or _cites(folder / f"{name}.aux"):
+            _run(command, folder, name)
     log = (folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
     warnings = _WARNING.findall(log)
     for suffix in LEFTOVERS:
@@ -57,6 +58,11 @@ def compile_pdf(folder: Path, name: str = "main") -> Compiled | None:
         if path.name not in before:
             path.unlink(missing_ok=True)
     return Compiled(folder / f"{name}.pdf", warnings)
+
+
+def _cites(aux: Path) -> bool:
+    """Whether a document has a bibliography, without which bibtex fails; latexmk knows it by itself."""
+    return "\\bibdata" in aux.read_text(encoding="utf-8", errors="replace")
 
 
 def _run(command: Sequence[str], folder: Path, name: str) -> None:
