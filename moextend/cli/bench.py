@@ -29,44 +29,43 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
-    "list": (contents.list_all, "moextend bench list"),
-    "show": (contents.show, "moextend bench show tiny-counting --example"),
-    "new": (contents.new, "moextend bench new method my-method"),
-    "add-task": (contents.add_task, "moextend bench add-task vqa --data my-data.jsonl --name my-task"),
-    "move-task": (contents.move_task, "moextend bench move-task tiny-counting --to 1"),
-    "remove-task": (contents.remove_task, "moextend bench remove-task tiny-counting"),
-    "remove-run": (contents.remove_run, "moextend bench remove-run tiny/lora-s0"),
-    "audit": (planning.audit, "moextend bench audit tiny --strict"),
-    "run": (runs.run, "moextend bench run --method lora --method moextend --seed 0,1,2"),
-    "tune": (tuning.tune, "moextend bench tune tiny --method lora --method moextend --budget 8"),
-    "status": (runs.status, "moextend bench status"),
-    "logs": (jobs.logs, "moextend bench logs tiny/lora-s0 --follow"),
-    "cancel": (jobs.cancel, "moextend bench cancel tiny/lora-s0"),
-    "report": (reports.report, "moextend bench report --format latex --out tables/"),
-    "serve": (serving.serve, "moextend bench serve --port 8899"),
-    "figures": (figures.figures, "moextend bench figures tiny --out figures/"),
-    "paper": (papers.paper, "moextend bench paper tiny --out paper/"),
-    "gate": (reports.gate, "moextend bench gate tiny --margin 1 --junit gate.xml"),
-    "power": (planning.power, "moextend bench power tiny --method lora --effect 3"),
-    "explain": (reports.explain, "moextend bench explain tiny/lora-s0 3 tiny-attributes"),
-    "verify": (verifying.verify, "moextend bench verify tiny/lora-s0"),
-    "gc": (storing.gc, "moextend bench gc --dry-run"),
-    "pack": (sharing.pack, "moextend bench pack tiny --out tiny.tar.zst"),
-    "unpack": (sharing.unpack, "moextend bench unpack tiny.tar.zst"),
-    "export": (sharing.export, "moextend bench export tiny --as lm-eval --out results/"),
+COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
+    "Sequences and tasks": {
+        "list": (contents.list_all, "moextend bench list"),
+        "show": (contents.show, "moextend bench show tiny-counting --example"),
+        "new": (contents.new, "moextend bench new method my-method"),
+        "add-task": (contents.add_task, "moextend bench add-task vqa --data my-data.jsonl --name my-task"),
+        "move-task": (contents.move_task, "moextend bench move-task tiny-counting --to 1"),
+        "remove-task": (contents.remove_task, "moextend bench remove-task tiny-counting"),
+        "audit": (planning.audit, "moextend bench audit tiny --strict"),
+    },
+    "Runs": {
+        "run": (runs.run, "moextend bench run --method lora --method moextend --seed 0,1,2"),
+        "tune": (tuning.tune, "moextend bench tune tiny --method lora --method moextend --budget 8"),
+        "status": (runs.status, "moextend bench status"),
+        "logs": (jobs.logs, "moextend bench logs tiny/lora-s0 --follow"),
+        "cancel": (jobs.cancel, "moextend bench cancel tiny/lora-s0"),
+        "remove-run": (contents.remove_run, "moextend bench remove-run tiny/lora-s0"),
+        "verify": (verifying.verify, "moextend bench verify tiny/lora-s0"),
+        "gc": (storing.gc, "moextend bench gc --dry-run"),
+    },
+    "Results": {
+        "report": (reports.report, "moextend bench report --format latex --out tables/"),
+        "explain": (reports.explain, "moextend bench explain tiny/lora-s0 3 tiny-attributes"),
+        "gate": (reports.gate, "moextend bench gate tiny --margin 1 --junit gate.xml"),
+        "power": (planning.power, "moextend bench power tiny --method lora --effect 3"),
+        "figures": (figures.figures, "moextend bench figures tiny --out figures/"),
+        "paper": (papers.paper, "moextend bench paper tiny --out paper/"),
+        "serve": (serving.serve, "moextend bench serve --port 8899"),
+    },
+    "Exchange": {
+        "pack": (sharing.pack, "moextend bench pack tiny --out tiny.tar.zst"),
+        "unpack": (sharing.unpack, "moextend bench unpack tiny.tar.zst"),
+        "export": (sharing.export, "moextend bench export tiny --as lm-eval --out results/"),
+    },
 }
-"""Name -> function and example."""
+"""Panel of the help -> name of a command -> function and example."""
 
-PANELS = {
-    "Sequences and tasks": "list show new add-task move-task remove-task audit",
-    "Runs": "run tune status logs cancel remove-run verify gc",
-    "Results": "report explain gate power figures paper serve",
-    "Exchange": "pack unpack export",
-}
-"""Panel of the help -> its commands, in order."""
-
-for _panel, _names in PANELS.items():
-    for _name in _names.split():
-        _function, _example = COMMANDS[_name]
+for _panel, _commands in COMMANDS.items():
+    for _name, (_function, _example) in _commands.items():
         app.command(_name, cls=Command, epilog=f"Example: {_example}", rich_help_panel=_panel)(_function)
