@@ -52,7 +52,7 @@ WRONG = [
     ("skill --base tiny --data nothing.json", "--data"),
     ("skill --base tiny --run nothing", "no run 'nothing'"),
     ("skill --base tiny -e nothing", "nothing"),
-    ("nothing --base tiny", "holds no extension"),
+    ("nothing --base tiny", "no such folder"),
     ("nothing --data d.json", "applies only to an extension with --base"),
     ("--check nothing.json", "no such certificate"),
     ("nothing --check nothing.json", "no folder 'nothing'"),

@@ -68,6 +68,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
 
 
+@pytest.mark.long
 def test_two_hosts_that_start_one_run_at_once(pair: tuple[Host, Host], tmp_path: Path) -> None:
     folder = workspace.make(tmp_path / "w")
     commands = [start(host, folder, steps=100) for host in pair]

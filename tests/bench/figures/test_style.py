@@ -49,7 +49,16 @@ def shapes(make_source: MakeSource, source: Source) -> dict[str, Source]:
     }
 
 
-@pytest.mark.parametrize("shape", ["usual", "one run", "one stage", "orders", "twelve methods", "ten stages"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "usual",
+        "one run",
+        "one stage",
+        "orders",
+        *(pytest.param(shape, marks=pytest.mark.long) for shape in ("twelve methods", "ten stages")),
+    ],
+)
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_of_every_size_are_readable(shapes: dict[str, Source], name: str, shape: str) -> None:
     """All is inside the column, no text is small, no label lies on another one, and no legend on a panel."""

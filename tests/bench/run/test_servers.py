@@ -131,7 +131,7 @@ def test_a_server_with_other_answers_stops_the_run_before_it_trains(
     assert not list(run.folder.glob("stages/*/*.safetensors")) and not run.parities()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_refuses_a_server_of_the_base_for_a_stage(workspace: Path, backend: Backend) -> None:
     """The command forgets {folder}: every stage would be scored as the base."""
     run = prepared(workspace, "base", backend(f"{ROOT}/registry/models/tiny/lm {{port}}"))

@@ -53,6 +53,7 @@ def test_the_record_is_of_this_world() -> None:
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 6_000_000
 
 
+@pytest.mark.long
 def test_a_short_build_writes_everything_and_repeats_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
