@@ -286,12 +286,12 @@ def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
             same = [
                 file.parent for file in sorted([*path.glob("*/config.json"), *path.glob("*/*/config.json")])
             ]
+            if not same:
+                hint = "Name a folder of runs. A pack is unpacked first: moextend bench unpack PACK"
+                raise InputError("holds no run.", where=name, hint=hint)
         if not same and path.name.endswith(tuple(PACKS)) and path.is_file():
             hint = f"Unpack it first: moextend bench unpack {name}"
             raise InputError("is a pack of runs, not a run.", where=name, hint=hint)
-        if not same and path.is_dir():
-            hint = "Name a folder of runs. A pack is unpacked first: moextend bench unpack PACK"
-            raise InputError("holds no run.", where=name, hint=hint)
         if not same:
             known = {run_name(f) for f in found} | {f.parent.name for f in found}
             raise UnknownName("run", name, known, where=str(runs))

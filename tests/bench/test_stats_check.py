@@ -11,24 +11,22 @@ from moextend.bench.stats.check import OTHERS, POWERS, RUN_SDS, SEEDS, World, ch
 
 EXPERIMENTS = 1000
 """The share of rejections has a standard error of 0.7 points."""
-SMALL = World(images=60)
+CONSERVATIVE = {"3 seeds, 30 images, all answers drawn again"}
+"""Here the two clusters that a report adds are most of the variance from items."""
 
 
 @pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("sd", RUN_SDS)
-def test_a_true_null_hypothesis_is_rejected_in_2_to_7_percent(seeds: int, sd: float) -> None:
-    """The two clusters that a report adds to 60 images make the test conservative: 3 to 4.5% in the mean."""
-    assert 2 <= check(replace(SMALL, seeds=seeds, run_sd=sd), EXPERIMENTS).rejected <= 7
-
-
-@pytest.mark.parametrize("seeds", [2, 3])
-def test_with_150_images_it_is_3_to_7_percent(seeds: int) -> None:
-    assert 3 <= check(World(seeds=seeds, run_sd=3.0), EXPERIMENTS).rejected <= 7
+def test_a_true_null_hypothesis_is_rejected_in_3_to_7_percent(seeds: int, sd: float) -> None:
+    found = check(World(seeds=seeds, run_sd=sd), EXPERIMENTS)
+    assert 3 <= found.rejected <= 7
+    assert 93 <= 100 - found.rejected <= 97, "coverage of the interval around the same difference"
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_so_it_is_with_one_seed_other_clusters_and_a_true_difference(name: str) -> None:
-    assert 2 <= check(OTHERS[name], EXPERIMENTS).rejected <= 7
+    least = 2 if name in CONSERVATIVE else 3
+    assert least <= check(OTHERS[name], EXPERIMENTS).rejected <= 7
 
 
 def test_items_alone_reject_far_too_often() -> None:
@@ -42,8 +40,8 @@ def test_tasks_that_share_images_must_be_one_set_of_clusters() -> None:
 
 @pytest.mark.parametrize("world", POWERS, ids=lambda world: f"{world.seeds}-seeds-sd-{world.run_sd:g}")
 def test_power_is_as_promised(world: World) -> None:
-    _, found = power(replace(world, images=60), stats.POWER, EXPERIMENTS)
-    assert 75 <= found <= 87
+    _, found = power(world, stats.POWER, EXPERIMENTS)
+    assert 75 <= found <= 85
 
 
 def test_equivalence_is_rarely_claimed_of_a_difference_of_the_margin() -> None:

@@ -235,14 +235,14 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_the_report_rejects_true_null_hypotheses_in_2_to_7_percent(no_environment: None) -> None:
+def test_the_report_rejects_true_null_hypotheses_in_3_to_7_percent(no_environment: None) -> None:
     """500 comparisons of two methods that are the same, of three seeds each, from run folders to printed p."""
     found = list(_repeated(Kind(run_sd=0.03), Kind(run_sd=0.03), 3, EXPERIMENTS))
     for metric in ("LA", "ACC", "BWT"):
         rejected = sum(one[metric, "p"] < 0.05 for one in found) / EXPERIMENTS
         covered = sum(one[metric, "low"] <= 0 <= one[metric, "high"] for one in found) / EXPERIMENTS
-        assert 0.02 <= rejected <= 0.07, metric
-        assert 0.93 <= covered <= 0.98, metric
+        assert 0.03 <= rejected <= 0.07, metric
+        assert 0.93 <= covered <= 0.97, metric
 
 
 @pytest.mark.long
