@@ -102,7 +102,7 @@ _LISTS = {
     **dict.fromkeys(
         ("task", "sequence", "task or sequence", "task or kind", "method", "scorer"), "moextend bench list"
     ),
-    "run": "moextend bench status",
+    **dict.fromkeys(("run", "method or run"), "moextend bench status"),
 }
 """Kind -> the command that lists all names."""
 
@@ -112,7 +112,9 @@ class UnknownName(InputError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> None:
         known, name = sorted(set(known)), short(str(name), 100)
+        plain = {one.partition(":")[0]: one for one in reversed(known)}  # methods without their settings
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+        near = near or [plain[one] for one in difflib.get_close_matches(name, plain, n=1, cutoff=0.5)]
         meant = [f"Did you mean '{near[0]}'?"] if near else []
         lists = _LISTS.get(kind)
         if len(known) <= (_FEW if lists else _LISTED):

@@ -30,6 +30,11 @@ def test_of_many_names_the_near_ones_and_the_command_that_lists_all() -> None:
     assert UnknownName("scorer", "qqq", known).hint == "Check the spelling. All 89: moextend bench list."
 
 
+def test_a_method_is_found_without_its_settings() -> None:
+    known = ["ewc:strength=10", "lora:rank=12,alpha=3", "moextend:scope=all", "moextend:scope=own"]
+    assert str(UnknownName("method", "lroa", known).hint).startswith("Did you mean 'lora:rank=12,alpha=3'?")
+
+
 def test_of_many_names_that_no_command_lists_all_are_listed() -> None:
     hint = str(UnknownName("column", "b", [f"a{n}" for n in range(89)]).hint)
     assert hint.startswith("Available: a0, a1, ") and hint.count(",") == 88

@@ -279,7 +279,6 @@ def some(experiments: Sequence[Experiment]) -> list[Experiment]:
         waiting = [name for experiment in experiments for name in experiment.left_out]
         raise InputError(
             f"no run is done{': ' + ', '.join(waiting) if waiting else ''}.",
-            where="report",
             hint="Run first: moextend bench run, or "
             + ("add --unfinished." if waiting else "name the workspace of the runs (--workspace)."),
         )

@@ -55,6 +55,16 @@ CHANGE = "Δ text"
 LESS_IS_BETTER = ("FM",)
 
 
+def check_margin(points: float) -> None:
+    """Raises InputError for what is no difference between two scores that counts as none."""
+    if not 0 < points <= 100:
+        raise InputError(
+            f"{points:g} is not a margin.",
+            where="--margin",
+            hint="Give points, above 0 and at most 100: --margin 1.0.",
+        )
+
+
 def comparison_table(
     experiment: Experiment, baseline: str, margin: float = MARGIN, reader: ItemReader | None = None
 ) -> Table:
@@ -63,12 +73,9 @@ def comparison_table(
     `reader` is shared by several comparisons of one experiment, so that files are read once.
 
     Raises:
-        UnknownName: no run of `baseline`.  InputError: the margin is not above 0.
+        UnknownName: no run of `baseline`.  InputError: a wrong margin, see `check_margin`.
     """
-    if not margin > 0:
-        raise InputError(
-            f"{margin:g} is not a margin.", where="--margin", hint="Example: --margin 1.0 (points)."
-        )
+    check_margin(margin)
     groups = grouped(experiment.of("sequence"))
     check_baseline(baseline, [method for method, _ in groups])
     reader = reader or ItemReader()
@@ -120,10 +127,14 @@ def _run_in(experiments: Sequence[Experiment]) -> dict[str, None]:
 
 
 def default_baseline(known: Sequence[str]) -> str:
-    """Baseline if none is named: the package's own method, without options if it ran so, else the base."""
+    """Baseline if none is named: the package's own method with its default settings, else its first variant.
+
+    The base where no variant of it ran.
+    """
     own = [method for method in known if methods.role_of(method) == "reference"]
-    plain = methods.named("reference")
-    return plain if plain in own else next(iter(own), methods.named("base"))
+    default = methods.parse(methods.named("reference")).config
+    plain = [method for method in own if methods.parse(method).config == default]
+    return next(iter(plain + own), methods.named("base"))
 
 
 Weigh = Callable[[Result, int | None], Weights | None]

@@ -20,6 +20,9 @@ from moextend.errors import InputError, SpecError, UnknownName
 from moextend.util.files import read_json, read_lines, sha256
 from moextend.util.foreign import explained
 
+NOT_KEPT = "not kept"
+"""What a check finds of predictions that a pack left out."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -56,8 +59,8 @@ class Explanation:
 
     @property
     def sound(self) -> bool:
-        """Whether all checks passed."""
-        return all(found == "ok" for found in self.checks.values())
+        """Whether no check failed; what is not there cannot be checked."""
+        return all(found in ("ok", NOT_KEPT) for found in self.checks.values())
 
     def record(self) -> dict[str, Any]:
         """For machines."""
@@ -120,7 +123,7 @@ def command(config: RunConfig) -> str:
 def check_cell(run: RunDir, cell: Cell) -> tuple[list[Answer], dict[str, str]]:
     """The items of the cell, and what can be checked without a model: the file, and the score made of it again."""
     if cell.predictions is None:
-        return [], {"predictions": "not kept"}
+        return [], {"predictions": NOT_KEPT}
     path = run.folder / cell.predictions
     try:
         same = "ok" if _is(path, cell) else "not the file that was scored"

@@ -19,7 +19,7 @@ from moextend.bench.report.collect import (
     row_name,
     run_notes,
 )
-from moextend.bench.report.comparison import differences, is_row_zero
+from moextend.bench.report.comparison import check_margin, differences, is_row_zero
 from moextend.bench.report.forgetting import text_untouched
 from moextend.bench.report.items import ItemReader
 from moextend.bench.report.media import media_of
@@ -124,12 +124,7 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
         UnknownName: no run of `baseline`. InputError: the margin is not a number of points above 0 and up to
             100, or no cell can be compared.
     """
-    if not 0 < margin <= 100:
-        raise InputError(
-            f"{margin:g} is not a margin.",
-            where="--margin",
-            hint="Give points, above 0 and at most 100: --margin 1.0.",
-        )
+    check_margin(margin)
     reader = ItemReader()
     checks = [check for cells in _cells(experiment, baseline) if (check := _compare(cells, reader))]
     if not checks:

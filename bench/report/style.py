@@ -54,6 +54,8 @@ class TableStyles(Spec):
     """Final scores task by task (`--tasks`)."""
     text: TableStyle = TableStyle()
     """What is left of text (`--text`)."""
+    transfer: TableStyle = TableStyle()
+    """Tasks that are only scored (`--transfer`)."""
     ablations: TableStyle = TableStyle()
     """Settings of a method side by side (`--ablations`)."""
     matrix: TableStyle = TableStyle()
@@ -78,6 +80,8 @@ class TableStyles(Spec):
     """`--subsets`"""
     budgets: TableStyle = TableStyle()
     """`--budgets`"""
+    audit: TableStyle = TableStyle()
+    """`--audit`"""
 
 
 class ReportStyle(Spec):
@@ -178,7 +182,7 @@ def find_style(path: Path | None, workspace: Path) -> Styling:
 
 
 def _styled(table: Table, style: ReportStyle, where: str, *, whole: bool) -> Table:
-    own: TableStyle = getattr(style.tables, table.kind, TableStyle())
+    own: TableStyle = getattr(style.tables, table.kind)
     decimals = style.precision if own.precision is None else own.precision
     if own.columns is not None:
         table = _chosen(table, own.columns, f"{where}: tables.{table.kind}.columns", whole=whole)

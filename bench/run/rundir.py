@@ -292,6 +292,10 @@ def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
         if not same and path.name.endswith(tuple(PACKS)) and path.is_file():
             hint = f"Unpack it first: moextend bench unpack {name}"
             raise InputError("is a pack of runs, not a run.", where=name, hint=hint)
+        if not same and path.is_file():
+            raise InputError(
+                "is a file, not a folder of runs.", where=name, hint="Name a run, a sequence or a folder."
+            )
         if not same:
             known = {run_name(f) for f in found} | {f.parent.name for f in found}
             raise UnknownName("run", name, known, where=str(runs))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.cli import options
-from moextend.errors import InputError, UnknownName, at, counted
+from moextend.errors import InputError, UnknownName, at, counted, short
 
 if TYPE_CHECKING:
     from moextend.data.media import MediaRef
@@ -88,15 +88,26 @@ def check_extensions(folders: Sequence[Path]) -> set[str]:
 
 
 def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
-    """Raises InputError if a result cannot be written to this folder, or it already has one with this stem."""
+    """Raises InputError if a result cannot be written to this folder.
+
+    With a stem the folder may only hold what an interrupted call left.
+    """
     from moextend.util import files
 
     files.check_writable(folder, where="--out")
     if stem and folder.is_dir():
         from moextend.extension.tensor_files import is_complete
+        from moextend.training.resuming import BEGUN
 
         if is_complete(folder, stem):
             raise InputError(f"'{folder}' already holds {holds}.", where="--out", hint="Name a new folder.")
+        found = sorted(path.name for path in folder.iterdir())
+        if found and BEGUN not in found:
+            raise InputError(
+                f"'{folder}' holds other files, such as {short(found[0], 100)}.",
+                where="--out",
+                hint="Name a new folder.",
+            )
 
 
 def check_settings(values: Mapping[str, Any]) -> None:

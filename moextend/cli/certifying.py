@@ -84,12 +84,16 @@ def certify(
     template: Template = None,
     near: Annotated[
         list[str] | None,
-        typer.Option(help="Data of similar tasks, on which the extension must have no effect; repeatable."),
+        typer.Option(
+            metavar="DATA",
+            help="Data of similar tasks, on which the extension must have no effect; repeatable.",
+        ),
     ] = None,
     text: Annotated[
         list[str] | None,
         typer.Option(
-            help="File of texts that the base should answer, in addition to generated ones; repeatable."
+            metavar="FILE",
+            help="File of texts that the base should answer, in addition to generated ones; repeatable.",
         ),
     ] = None,
     run: Annotated[
@@ -143,7 +147,9 @@ def certify(
     }
     if _is_stage(extension, base):
         options.refuse_except_with("an extension with --base", {**own, "--run": run})
-        found, folder = _of_run(extension, runs or workspace / "runs", scope, items, text, workspace)
+        found, folder = _of_run(
+            extension, options.runs_folder(runs, workspace), scope, items, text, workspace
+        )
     else:
         if base is None:
             raise InputError(
@@ -152,7 +158,7 @@ def certify(
         named = BaseAsked(base, encoders_of(vision, audio), projector, device=device)
         asked = _Asked(named, others or [], cast(Any, scope), items, workspace)
         given = {"own": [data] if data else [], "near": near or [], "text": text or []}
-        claim = None if run is None else (run, runs or workspace / "runs")
+        claim = None if run is None else (run, options.runs_folder(runs, workspace))
         found, folder = _of_folder(extension, asked, given, (columns, images, template), claim)
     _write(found, out or folder, as_json)
 

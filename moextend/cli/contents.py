@@ -222,7 +222,7 @@ def remove_run(
     from moextend.bench.run import removal
     from moextend.bench.run.rundir import find_run
 
-    run = find_run(runs or workspace / "runs", name, where="RUN")
+    run = find_run(options.runs_folder(runs, workspace), name, where="RUN")
     if not yes and not typer.confirm(f"Remove {run.folder} with its weights and scores?"):
         raise typer.Exit(1)
     removal.remove(run)

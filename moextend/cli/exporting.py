@@ -62,8 +62,9 @@ def export(
     active: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME",
             help="--as moextend: extension that is active after loading; repeatable, or none. Default: "
-            "all, or those of the task."
+            "all, or those of the task.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -83,7 +84,7 @@ def export(
     if folders is None:
         own = {"--vision": vision, "--audio": audio, "--projector": projector}
         options.refuse_except_with("extensions", {"--dry-run": dry_run, **own})
-        record = of_run(sources[0], how, task, runs or workspace / "runs")
+        record = of_run(sources[0], how, task, options.runs_folder(runs, workspace))
     elif form == PEFT:
         raise InputError(
             "an extension adds experts, and peft has no adapter for that.", where="--as peft",

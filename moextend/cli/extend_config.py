@@ -91,7 +91,7 @@ def _recipe(fields: dict[str, Any], name: str, config: Path | None) -> Recipe:
     """The recipe; InputError if it is none."""
     layers = fields["layers"]
     if isinstance(layers, str) and layers[:1].isdigit():
-        fields["layers"] = options.numbers([layers], "--layers")
+        fields["layers"] = options.numbers([layers.replace("+", ",")], "--layers")
     elif isinstance(layers, list) and not all(type(layer) is int for layer in layers):
         raise InputError(
             f"layers is {layers}.", where=f"{config}: recipe", hint="Give places such as [0, 3]."

@@ -64,7 +64,9 @@ def figures(
     wanted = chosen(options.words(only or [], "--only"))
     methods, styling = options.methods(method or []), find_style(style, workspace)
     files.check_writable(to, where="--out")
-    experiments = some(collect(find_runs(runs or workspace / "runs", names or []), unfinished=unfinished))
+    experiments = some(
+        collect(find_runs(options.runs_folder(runs, workspace), names or []), unfinished=unfinished)
+    )
     experiments = styling.arranged(experiments)
     shown = styling.style.names
     sources = [Source.of(one, methods, baseline, names=shown) for one in experiments]  # before any file

@@ -34,7 +34,7 @@ def logs(
     from moextend.bench.executors.submitting import views
     from moextend.bench.run.rundir import find_run
 
-    run = find_run(runs or workspace / "runs", name, where="RUN")
+    run = find_run(options.runs_folder(runs, workspace), name, where="RUN")
     view = views([run.folder], workspace)[run.folder]
     paths = [run.log, *([Path(view.job.log)] if view.job and view.job.log else [])]
     ends = {path: _print_tail(path, lines, several=len(paths) > 1) for path in paths}
@@ -115,7 +115,7 @@ def cancel(
     from moextend.bench.executors import submitting
     from moextend.bench.run.rundir import find_runs, run_name
 
-    found = find_runs(runs or workspace / "runs", names)
+    found = find_runs(options.runs_folder(runs, workspace), names)
     happened = submitting.cancel([run.folder for run in found], workspace)
     if as_json:
         records = [{"run": run_name(run), "cancel": what} for run, what in happened.items()]

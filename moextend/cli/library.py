@@ -155,13 +155,16 @@ def generate(
             "--image",
             "-i",
             dir_okay=False,
+            metavar="FILE",
             help="Image file; repeatable, in order. Images precede a prompt without <image>.",
         ),
     ] = None,
     sound: Annotated[
         list[Path] | None,
         typer.Option(
-            dir_okay=False, help="Sound file; repeatable, in order. Sounds precede a prompt without <audio>."
+            dir_okay=False,
+            metavar="FILE",
+            help="Sound file; repeatable, in order. Sounds precede a prompt without <audio>.",
         ),
     ] = None,
     extension: Weighed = None,

@@ -36,6 +36,7 @@ Projector = Annotated[
     list[Path] | None,
     typer.Option(
         file_okay=False,
+        metavar="FOLDER",
         help="Folder that 'moextend align' wrote a projector to; repeatable, one per encoder.",
     ),
 ]
@@ -69,6 +70,7 @@ Loaded = Annotated[
         "--extension",
         "-e",
         file_okay=False,
+        metavar="FOLDER",
         help="Folder or hub id (also with @revision) of an extension; repeatable, oldest first.",
     ),
 ]
@@ -94,8 +96,8 @@ Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of all rando
 Dtype = Annotated[
     str,
     typer.Option(
-        help="Number type of the base: float32, bfloat16, or auto (the checkpoint's). Training uses bf16 "
-        "unless it is float32."
+        help="Number type of the base: float32, bfloat16, float16, float64, or auto (the checkpoint's). "
+        "A training computes in bf16 unless it is float32."
     ),
 ]
 Attention = Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -218,7 +217,9 @@ def numbers(values: Iterable[str], option: str) -> list[int]:
     for word in found:
         if not re.fullmatch("[0-9]+", word):
             raise InputError(
-                f"'{short(word, 40)}' is not an integer.", where=option, hint=f"Example: {option} 0,1,2."
+                f"'{short(word, 40)}' is not an integer from 0.",
+                where=option,
+                hint=f"Example: {option} 0,1,2.",
             )
         if len(word) > len(str(MOST_SEED)) or int(word) > MOST_SEED:
             raise InputError(f"{short(word, 40)} is too large.", where=option, hint=f"From 0 to {MOST_SEED}.")
@@ -276,12 +277,20 @@ def refuse_except_with(only: str, given: Mapping[str, object]) -> None:
             raise InputError(f"applies only to {only}.", where=option, hint="Leave it out.")
 
 
+def runs_folder(runs: Path | None, workspace: Path) -> Path:
+    """Folder of the runs that a command reads; InputError if `--runs` names one that does not exist."""
+    if runs is not None and not runs.is_dir():
+        raise InputError(f"there is no folder '{runs}'.", where="--runs", hint="Correct the path.")
+    return runs or workspace / "runs"
+
+
 def margin(points: float | None, baseline: str | None) -> float:
-    """What counts as no difference, in points; InputError if it is no number from 0 on, or counts for nothing."""
+    """What counts as no difference, in points; InputError if it is outside its range, or counts for nothing."""
     if points is None:
         return 1.0
-    if not 0 <= points < math.inf:
-        raise InputError(f"{points} is not a number of points.", where="--margin", hint="Give 0 or more.")
+    from moextend.bench.report.comparison import check_margin
+
+    check_margin(points)
     if baseline is None:
         raise InputError("requires --baseline.", where="--margin", hint="Add --baseline METHOD.")
     return points

@@ -44,7 +44,9 @@ def paper(
 
     styling = find_style(style, workspace)
     files.check_writable(to, where="--out")
-    experiments = some(collect(find_runs(runs or workspace / "runs", names or []), unfinished=unfinished))
+    experiments = some(
+        collect(find_runs(options.runs_folder(runs, workspace), names or []), unfinished=unfinished)
+    )
     if len(experiments) > 1:
         each = ", ".join(f"{found.name} ({counted(len(found.results), 'run')})" for found in experiments)
         raise InputError(

@@ -32,7 +32,8 @@ def power(
         typer.Option(
             "--baseline",
             metavar="METHOD",
-            help="What methods are compared with. Default: moextend, else zero-shot.",
+            help="What methods are compared with. Default: moextend with its default settings."
+            " Else its first variant, else zero-shot.",
         ),
     ] = None,
     margin: Annotated[
@@ -45,7 +46,9 @@ def power(
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="la, acc, bwt, fm or fwt; repeatable. Default: acc and bwt."),
+        typer.Option(
+            "--metric", metavar="METRIC", help="la, acc, bwt, fm or fwt; repeatable. Default: acc and bwt."
+        ),
     ] = None,
     effect: Annotated[
         float | None,
@@ -104,7 +107,7 @@ def power(
     )
     chosen = options.methods(methods or [])
     metrics = _metrics(metric)
-    experiments = some(collect(find_runs(runs or workspace / "runs", names)))
+    experiments = some(collect(find_runs(options.runs_folder(runs, workspace), names)))
     found = [
         planning.plan(each, asked, methods=chosen, baseline=baseline, names=metrics)
         if margin is None
@@ -176,7 +179,7 @@ def audit(
     sequence = chosen_sequence(Request(workspace, name))
     tasks = [*stage_tasks(sequence, workspace), *scored_tasks(sequence, workspace)]
     console = Console(stderr=True, quiet=quiet or as_json, highlight=False, soft_wrap=True)
-    row = base_row(sequence, workspace, runs or workspace / "runs", answer=base, console=console)
+    row = base_row(sequence, workspace, options.runs_folder(runs, workspace), answer=base, console=console)
     found = audited(
         sequence.sequence, tasks, workspace, row, effect=effect, limit=limit, scored=sequence.scoring.limit,
         features=feature_sources(sequence.base, workspace) if probe else None,

@@ -61,7 +61,7 @@ def push(
     from moextend.sharing.facts import facts_of
 
     named = _named(repository, branch)
-    folder, facts = _source(source, run, runs or workspace / "runs")
+    folder, facts = _source(source, run, options.runs_folder(runs, workspace))
     what = pushed(folder)
     card = _card(what, facts_of(what, base=base or "", licence=licence or "", run=facts), named.name)
     for note in local_paths(folder, what.kind):

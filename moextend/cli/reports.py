@@ -165,7 +165,7 @@ def report(
         others = {"--baseline": baseline, "--margin": margin, "--references": references, "--bundle": bundle}
         others |= {"--style": style}
         options.refuse_with("--items", [*views, *(name for name, given in others.items() if given)])
-        found = find_runs(runs or workspace / "runs", names or [])
+        found = find_runs(options.runs_folder(runs, workspace), names or [])
         report_output.write_items(found, form, to, unfinished=unfinished)
         return
     _check_form(form, bundle, views, to)
@@ -175,7 +175,7 @@ def report(
     if to is not None:
         files.check_writable(to.parent if to.suffix else to, where="--out")
     published = read_references(options.words(references or [], "--references"), workspace)
-    found = find_runs(runs or workspace / "runs", names or [])
+    found = find_runs(options.runs_folder(runs, workspace), names or [])
     # Published numbers can be looked at before anything has run.
     experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
     arranged = styling.arranged(experiments)
@@ -256,7 +256,9 @@ def gate(
     )
     if junit is not None:
         files.check_writable(junit.parent, where="--junit")
-    experiments = some(collect(find_runs(runs or workspace / "runs", names or []), unfinished=unfinished))
+    experiments = some(
+        collect(find_runs(options.runs_folder(runs, workspace), names or []), unfinished=unfinished)
+    )
     found = [gates.gate(experiment, baseline, margin) for experiment in experiments]
     if junit is not None:
         files.write_text(junit, gate_forms.junit(found))
@@ -285,11 +287,14 @@ def explain(
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Show how one number of a table was computed, and check its files."""
+    """Show how one number of a table was computed, and check its files.
+
+    Exit code 1: a check failed.
+    """
     from moextend.bench.report import explain as explaining
     from moextend.bench.run.rundir import find_run
 
-    found = find_run(runs or workspace / "runs", run, where="RUN")
+    found = find_run(options.runs_folder(runs, workspace), run, where="RUN")
     explanation = explaining.explain(found, stage, task)
     if as_json:
         typer.echo(json.dumps(explanation.record(), indent=2))

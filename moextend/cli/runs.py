@@ -135,7 +135,7 @@ def status(
     from moextend.bench.executors.submitting import views
     from moextend.bench.run.rundir import find_runs
 
-    folder = runs or workspace / "runs"
+    folder = options.runs_folder(runs, workspace)
     found = find_runs(folder, [name] if name else [])
     if as_json:
         typer.echo(json.dumps(_records(found, workspace), indent=2))

@@ -39,7 +39,7 @@ def serve(
     from moextend.bench.report.serve import serve as start
     from moextend.bench.run.rundir import find_runs
 
-    folder = runs or workspace / "runs"
+    folder = options.runs_folder(runs, workspace)
     found = find_runs(folder, names or [])
     address = Address.opened(host, port, token=token)
     options.echo(f"{counted(len(found), 'run')} of {folder}: {address.url}   (Ctrl-C stops it)")

@@ -41,7 +41,7 @@ def pack(
 
     files.check_writable(out.parent, where="--out")
     manifest = pack(
-        find_runs(runs or workspace / "runs", names or []),
+        find_runs(options.runs_folder(runs, workspace), names or []),
         out,
         weights=weights,
         predictions=predictions,
@@ -101,7 +101,9 @@ def export(
 
     schemas.check(schema, organization)
     files.check_writable(out, where="--out")
-    experiments = some(collect(find_runs(runs or workspace / "runs", names or []), unfinished=unfinished))
+    experiments = some(
+        collect(find_runs(options.runs_folder(runs, workspace), names or []), unfinished=unfinished)
+    )
     written = schemas.write(experiments, schema, out, items=items, organization=organization)
     for experiment in experiments:
         notes = [f"left out: {name}" for name in experiment.left_out]

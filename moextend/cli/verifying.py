@@ -10,6 +10,7 @@ import typer
 
 from moextend.cli import options
 from moextend.cli.reports import Names
+from moextend.errors import InputError
 
 
 def verify(
@@ -27,16 +28,23 @@ def verify(
 ) -> None:
     """Check every file of runs, score them again, and answer a sample of their items again.
 
-    Exit code 1: something is wrong, and the output says how to repair it. Nothing is changed. What a pack left out is
-    not checked, and is no problem.
+    Exit code 1: something is wrong, and the output says how to repair it.
+    Nothing is changed. What a pack left out is not checked.
     """
     from moextend.bench.report import verify as verifying
     from moextend.bench.run.rundir import find_runs, run_name
     from moextend.util.quiet import quiet_process
 
     quiet_process()
-    found = []
-    for run in find_runs(runs or workspace / "runs", names or []):
+    folder, found = options.runs_folder(runs, workspace), []
+    chosen = find_runs(folder, names or [])
+    if not chosen:
+        raise InputError(
+            "no run to verify.",
+            where=str(folder),
+            hint="Name the folder of the runs (--runs), or the workspace (--workspace).",
+        )
+    for run in chosen:
         name = run_name(run.folder)
         follow = (
             None if quiet or as_json else lambda cell, name=name: options.echo(f"{name}: {cell}", err=True)

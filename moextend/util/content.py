@@ -50,5 +50,11 @@ def find(kind: Kind, name: str, workspace: Path, *, where: str | None = None) ->
         return Path(name)
     known = names(kind, workspace)
     if name not in known:
+        if files.exists(name) and Path(name).is_file():
+            raise InputError(
+                f"'{short(name, 100)}' is no YAML file of a {_NOUN[kind]}.",
+                where=where,
+                hint="Such a file ends in .yaml. For a pack of runs: moextend bench unpack FILE.",
+            )
         raise UnknownName(_NOUN[kind], name, known, where=where)
     return known[name]

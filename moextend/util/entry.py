@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from moextend.errors import InputError, MoextendError, visible
+from moextend.errors import InputError, MoextendError, short, visible
 from moextend.util.foreign import debugging, explained
 
 if TYPE_CHECKING:
@@ -138,11 +138,19 @@ def _wrong_usage(error: Any, command: str) -> MoextendError | None:
         return None
     context = getattr(error, "ctx", None)
     where = context.command_path if context else command
-    what = " ".join(error.format_message().split()).rstrip(".")
+    what = " ".join(error.format_message().split()).rstrip(".") + _found(error)
     path = "Correct the path, or create it. " if what.endswith("does not exist") else ""
     return InputError(
         f"{what}{'' if what.endswith('?') else '.'}", where=where, hint=f"{path}Options: {where} --help."
     )
+
+
+def _found(error: Exception) -> str:
+    """The value of an option where pydantic, which checks ranges and types for typer, refused it."""
+    cause: Any = error.__cause__
+    if type(cause).__name__ != "ValidationError":
+        return ""
+    return f" (found {short(str(cause.errors()[0]['input']), 100)})"
 
 
 def _command(app: typer.Typer, name: str) -> str:

@@ -193,7 +193,12 @@ def test_a_run_held_by_another_process_is_refused(
         (["tinyy"], "no sequence 'tinyy'. Did you mean 'tiny'?"),
         (["-m", "loar"], "no method 'loar'. Did you mean 'lora'?"),
         (["-m", "lora:rank"], "method 'lora:rank': setting 'rank' has no value."),
-        (["--seed", "one"], "--seed: 'one' is not an integer. Example: --seed 0,1,2."),
+        (["--seed", "one"], "--seed: 'one' is not an integer from 0. Example: --seed 0,1,2."),
+        (["--seed", "-3"], "--seed: '-3' is not an integer from 0."),
+        (
+            [__file__],
+            "test_runs.py' is no YAML file of a sequence. Such a file ends in .yaml. For a pack of runs: ",
+        ),
         (["--order", "backwards"], "--order: no order 'backwards'."),
         (["--device", "gpu"], "--device: no device 'gpu'. Devices: auto, cpu, cuda"),
         (["--no-sequence"], "--no-sequence: nothing to run. Add --joint or --independent."),
@@ -292,7 +297,7 @@ def test_report_formats_and_files(cli: Cli, tmp_path: Path) -> None:
     assert wrong.code == 2 and "no method 'lroa'. Did you mean 'lora'" in wrong.err
     assert "items not kept" in cli("bench", "report", "--baseline", "zero-shot", "--margin", "2").out
     wrong = cli("bench", "report", "--baseline", "lora", "--margin", "0")
-    assert wrong.code == 2 and "--margin: 0 is not a margin. Example: --margin 1.0" in wrong.err
+    assert wrong.code == 2 and "--margin: 0 is not a margin. Give points, above 0" in wrong.err
     cli("bench", "report", "-f", "csv", "--out", "t.csv")
     assert (tmp_path / "t.csv").read_text().startswith("table,method")
     wrong = cli("bench", "report", "-f", "latx")

@@ -102,7 +102,8 @@ def test_it_computes_on_a_cpu_as_load_does(
 
 
 @pytest.mark.parametrize(
-    ("first", "more"), [("import moextend", ""), ("import sys", ", trust_remote_code=True")]
+    ("first", "more"),
+    [pytest.param("import moextend", "", marks=pytest.mark.long), ("import sys", ", trust_remote_code=True")],
 )
 def test_a_fresh_process_loads_it(first: str, more: str, base: Path, tmp_path: Path, ids: Tensor) -> None:
     model = moextend.load(str(base))

@@ -116,7 +116,8 @@ def test_a_killed_host_is_replaced(
         assert time.monotonic() - began > SECONDS
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 20))])
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(20))
 def test_a_host_that_comes_back_writes_nothing(
     pair: tuple[Host, Host], tmp_path: Path, undisturbed: dict[str, Any], seed: int
 ) -> None:

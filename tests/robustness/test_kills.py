@@ -100,14 +100,14 @@ def until(true: Callable[[], object], seconds: float = 60) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", pytest.param("moextend:scope=auto", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
-    "seed", [0, pytest.param(1, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.long)]
+    ("seed", "times"), [(0, 2), *(pytest.param(seed, 6, marks=pytest.mark.long) for seed in range(3))]
 )
 def test_workers_killed_at_file_operations(
-    command: Command, undisturbed: dict[str, dict[str, Any]], method: str, seed: int
+    command: Command, undisturbed: dict[str, dict[str, Any]], method: str, seed: int, times: int
 ) -> None:
     """Before, within or after a write, a rename, a removal: where a half-made file can be left."""
     draw, kills, deepest = random.Random(f"{method} {seed}"), 0, DEEPEST
-    while kills < 6:
+    while kills < times:
         if command.run(method, KILL_AT=str(draw.randrange(1, deepest))) == 0:
             shutil.rmtree(command.folder / "runs")  # it came to its end before
             deepest = DEEPEST

@@ -266,7 +266,7 @@ def test_a_launcher_that_asks_for_another_sharding_is_refused(monkeypatch: pytes
         asks_to_shard()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compiled_layers_learn_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
     plain, compiled = extended(), extended()

@@ -109,6 +109,14 @@ def test_weights_that_are_not_here_are_no_damage(run: RunDir) -> None:
     assert found.sources["stage 1 (task1)"].endswith(", weights not here")
 
 
+def test_predictions_that_are_not_here_are_no_damage(run: RunDir) -> None:
+    path = run.folder / "scores.jsonl"
+    kept = [{**json.loads(line), "predictions": None} for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
+    found = explain(run, 2, "task1")
+    assert found.checks["predictions"] == "not kept" and found.sound and not found.answers
+
+
 def test_what_is_not_there_is_named(run: RunDir) -> None:
     with pytest.raises(UnknownName, match="no task 'task'"):
         explain(run, 1, "task")

@@ -39,7 +39,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
         "moextend:scope=all": ledger.Kind(learned=0.8, keeps=0.8),
         "mine:k_x=50%&#": ledger.Kind(),
     }
-    runs = ledger.write_runs(folder / "runs", ledger.Shape(items=60, texts=2), kinds, (0, 1, 2))
+    runs = ledger.write_runs(folder / "runs", ledger.Shape(items=60, texts=2, transfers=1), kinds, (0, 1, 2))
     for place, run in enumerate(runs, 1):
         own = "scope=own" in run.config.method
         run.write_facts(
@@ -66,14 +66,14 @@ def test_a_project_has_tables_setup_references_and_a_document(make: MakePaper, t
     names = {str(path.relative_to(tmp_path / "out")) for path in written.files}
     assert names == {
         "main.tex", "latexmkrc", "setup.tex", "references.bib", "tables/main.tex", "tables/tasks.tex",
-        "tables/text.tex", "tables/ablations.tex", "tables/costs.tex",
+        "tables/text.tex", "tables/transfer.tex", "tables/ablations.tex", "tables/costs.tex",
     }  # fmt: skip
     main = (tmp_path / "out" / "main.tex").read_text()
     assert set(re.findall(r"\\input\{(.*?)\}", main)) == {
         name[:-4] for name in names if name.endswith(".tex")
     } - {"main"}
     assert r"\label{tab:main}" in (tmp_path / "out/tables/main.tex").read_text()
-    assert set(written.uncited) == {"mine", "task1", "task2", "task3", "text1", "text2"}
+    assert set(written.uncited) == {"mine", "only1", "task1", "task2", "task3", "text1", "text2"}
 
 
 def test_the_setup_is_that_of_the_runs(make: MakePaper, tmp_path: Path) -> None:

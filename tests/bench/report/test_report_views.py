@@ -12,6 +12,7 @@ import pytest
 
 from moextend.bench.report import View, render, tables
 from moextend.bench.report.collect import collect
+from moextend.bench.report.comparison import default_baseline
 from moextend.bench.report.table import Value
 from moextend.bench.run.progress import _write
 from moextend.bench.run.records import AlignmentCost, StageCost, Status
@@ -150,6 +151,15 @@ def test_what_has_no_predictions_is_shown_and_not_tested(make_run: MakeRun) -> N
 def test_the_baseline_must_have_run(make_run: MakeRun) -> None:
     with pytest.raises(UnknownName, match="no method 'replay'"):
         compared([answered(make_run("lora", rows=ROWS), lambda task, i: True)], "replay")
+
+
+def test_the_default_baseline_has_the_default_settings() -> None:
+    others = ["ewc", "moextend:routing=paper,scope=all", "moextend:scope=auto"]
+    assert default_baseline([*others, "moextend:scope=own,learning_rate=0.01", "moextend:scope=own"]) == (
+        "moextend:scope=own"
+    )
+    assert default_baseline(others) == "moextend:routing=paper,scope=all"
+    assert default_baseline(["ewc"]) == "zero-shot"
 
 
 def test_a_margin_must_be_one(make_run: MakeRun) -> None:

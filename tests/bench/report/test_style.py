@@ -5,20 +5,23 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from moextend.bench.report import FORMATS, render, tables
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.page.data import parts
-from moextend.bench.report.style import Styling, find_style
-from moextend.bench.report.table import Table
+from moextend.bench.report.style import Styling, TableStyles, find_style
+from moextend.bench.report.table import Kind, Table
 from moextend.bench.run.progress import _write
 from moextend.bench.run.records import Status
 from moextend.errors import InputError, SpecError, UnknownName
 from tests.bench.conftest import MakeRun
 
 MakeStyling = Callable[..., Styling]
+NOT_STYLED = {"gate", "power"}
+"""Kinds of tables that only commands of their own print."""
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.125, 70.0]]
 STYLE = """
 methods:
@@ -59,6 +62,10 @@ def styling(tmp_path: Path) -> MakeStyling:
 
 def names(table: Table) -> list[str]:
     return [row[0].text for row in table.sections[-1]]
+
+
+def test_every_kind_of_table_of_a_report_has_a_style() -> None:
+    assert {*TableStyles.model_fields} == {*get_args(Kind)} - NOT_STYLED
 
 
 def test_columns_order_names_precision_and_caption(

@@ -10,7 +10,7 @@ from moextend.bench.score.text import names
 from moextend.errors import UnknownName
 
 
-@pytest.mark.slow  # lm-eval reads 14,000 files
+@pytest.mark.long  # lm-eval reads 14,000 files
 def test_no_name_of_lm_eval_is_refused() -> None:
     from lm_eval.tasks import TaskManager
 
