@@ -68,7 +68,11 @@ def export(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show the tensors, files and bytes; no weights are loaded.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Extensions with --as stock: only show the tensors, files and bytes; load no weights.",
+        ),
     ] = False,
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
