@@ -57,10 +57,11 @@ def own_data(
     layout = Layout(
         found.columns, template or found.prompt, None if template else found.open_prompt, where=where
     )
-    if template and not marked and not layout.placeholders():
+    asked = found.columns.question
+    if template and asked and not marked and not layout.placeholders():
         raise layout.wrong_prompt(
-            "has no placeholder and no mark of a medium: all prompts would be the same.",
-            'Example: "<image> {question}".',
+            f"leaves out the questions (column '{asked}'): all prompts would be the same.",
+            'Example: "{question}". If that is meant: --columns question=null.',
         )
     table = Each(opened.table, found.each) if found.each else opened.table
     reader = Reader(table, layout, images.resolve() if images else opened.folder)

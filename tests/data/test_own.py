@@ -213,6 +213,9 @@ def test_media_are_read_only_if_they_are_wanted(own: Own, make_png: Any, tmp_pat
     assert modalities("image=null", "audio=null") == []
     captions = written(tmp_path / "captions.json", [{key: row[key] for key in ("picture", "caption")}] * 2)
     assert own(captions, template="Say it:")[0].turns == (("Say it:", "a red tone"),)
+    assert modalities("answer=caption", "question=null", template="Say it:") == []
+    with pytest.raises(InputError, match=r"leaves out the questions \(column 'question'\)"):
+        modalities("answer=caption", template="Say it:")
     with pytest.raises(UnknownName, match="no column 'nil'"):
         modalities("image=nil")
     with pytest.raises(InputError, match=r"which column holds the answer\?"):
