@@ -284,30 +284,6 @@ def runs_folder(runs: Path | None, workspace: Path) -> Path:
     return runs or workspace / "runs"
 
 
-def margin(points: float | None, baseline: str | None) -> float:
-    """What counts as no difference, in points; InputError if it is outside its range, or counts for nothing."""
-    if points is None:
-        return 1.0
-    from moextend.bench.report.comparison import check_margin
-
-    check_margin(points)
-    if baseline is None:
-        raise InputError("requires --baseline.", where="--margin", hint="Add --baseline METHOD.")
-    return points
-
-
-def accuracy(percent: float | None, *, budgets: bool) -> float | None:
-    """The accuracy of --budgets; InputError if it is no percentage, or counts for nothing."""
-    if percent is None:
-        return None
-    if not 0 <= percent <= 100:
-        raise InputError(
-            f"{percent} is not a percentage.", where="--accuracy", hint="Give a number from 0 to 100."
-        )
-    refuse_except_with("--budgets", {} if budgets else {"--accuracy": True})
-    return percent
-
-
 def device(name: str) -> str:
     """The device; InputError for an invalid name."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):

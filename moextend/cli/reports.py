@@ -170,8 +170,8 @@ def report(
         return
     _check_form(form, bundle, views, to)
     view = options.view(matrix=matrix, costs=costs, **more, comparison=compared)
-    styling, points = find_style(style, workspace), options.margin(margin, baseline if compared else None)
-    wanted = options.accuracy(accuracy, budgets=budgets)
+    styling, points = find_style(style, workspace), _margin(margin, baseline if compared else None)
+    wanted = _accuracy(accuracy, budgets=budgets)
     if to is not None:
         files.check_writable(to.parent if to.suffix else to, where="--out")
     published = read_references(options.words(references or [], "--references"), workspace)
@@ -194,6 +194,30 @@ def report(
         report_output.write_tables(experiments, to, form, view, asked, how)
     if form == "csv":  # after the tables, which find what is damaged
         report_output.name_left_out(arranged)
+
+
+def _margin(points: float | None, baseline: str | None) -> float:
+    """What counts as no difference, in points; InputError if it is outside its range, or counts for nothing."""
+    if points is None:
+        return 1.0
+    from moextend.bench.report.comparison import check_margin
+
+    check_margin(points)
+    if baseline is None:
+        raise InputError("requires --baseline.", where="--margin", hint="Add --baseline METHOD.")
+    return points
+
+
+def _accuracy(percent: float | None, *, budgets: bool) -> float | None:
+    """The accuracy of --budgets; InputError if it is no percentage, or counts for nothing."""
+    if percent is None:
+        return None
+    if not 0 <= percent <= 100:
+        raise InputError(
+            f"{percent} is not a percentage.", where="--accuracy", hint="Give a number from 0 to 100."
+        )
+    options.refuse_except_with("--budgets", {} if budgets else {"--accuracy": True})
+    return percent
 
 
 def _check_form(form: str, bundle: Path | None, views: list[str], to: Path | None) -> None:
