@@ -24,4 +24,4 @@ def test_an_unknown_name_is_refused_at_once() -> None:
     start = time.process_time()
     with pytest.raises(UnknownName, match="Did you mean 'arc_easy'"):
         names.check_name("arc_eazy", where="here")
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 5, "lm-eval itself takes 15 seconds"
