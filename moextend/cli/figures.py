@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moextend.cli import options
-from moextend.cli.reports import Names, Style
+from moextend.cli.reports import Names, Style, chosen_experiments
 
 if TYPE_CHECKING:
     from moextend.bench.figures import Source
@@ -53,9 +53,7 @@ def figures(
 ) -> None:
     """Draw what methods learn and forget: ten figures per sequence, one column wide."""
     from moextend.bench.figures import FORMATS, Source, chosen
-    from moextend.bench.report.collect import collect, some
     from moextend.bench.report.style import find_style
-    from moextend.bench.run.rundir import find_runs
     from moextend.util import files, lookup
 
     forms = options.words(form or ["pdf,png"], "--format")
@@ -64,9 +62,7 @@ def figures(
     wanted = chosen(options.words(only or [], "--only"))
     methods, styling = options.methods(method or []), find_style(style, workspace)
     files.check_writable(to, where="--out")
-    experiments = some(
-        collect(find_runs(options.runs_folder(runs, workspace), names or []), unfinished=unfinished)
-    )
+    experiments = chosen_experiments(names, runs, workspace, unfinished=unfinished)
     experiments = styling.arranged(experiments)
     shown = styling.style.names
     sources = [Source.of(one, methods, baseline, names=shown) for one in experiments]  # before any file

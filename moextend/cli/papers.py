@@ -36,17 +36,13 @@ def paper(
     main.tex and latexmkrc are written only once, and you can edit them. Every call overwrites all other files.
     """
     from moextend.bench.report import paper as papers
-    from moextend.bench.report.collect import collect, some
     from moextend.bench.report.paper.tex import PACKAGES, compile_pdf
     from moextend.bench.report.style import find_style
-    from moextend.bench.run.rundir import find_runs
     from moextend.util import files
 
     styling = find_style(style, workspace)
     files.check_writable(to, where="--out")
-    experiments = some(
-        collect(find_runs(options.runs_folder(runs, workspace), names or []), unfinished=unfinished)
-    )
+    experiments = reports.chosen_experiments(names, runs, workspace, unfinished=unfinished)
     if len(experiments) > 1:
         each = ", ".join(f"{found.name} ({counted(len(found.results), 'run')})" for found in experiments)
         raise InputError(

@@ -12,6 +12,7 @@ import typer
 
 from moextend.cli import options
 from moextend.cli.output import output
+from moextend.cli.reports import chosen_experiments
 from moextend.errors import InputError
 
 MOST_ITEMS = 10**9
@@ -91,9 +92,7 @@ def power(
     """Plan the seeds, orders and items that a difference needs to be found, from the variances of pilot runs."""
     from moextend.bench.report import power as planning
     from moextend.bench.report import power_forms
-    from moextend.bench.report.collect import collect, some
     from moextend.bench.report.terminal import print_tables
-    from moextend.bench.run.rundir import find_runs
 
     _check(effect, wanted, alpha, margin, baseline, metric)
     asked = planning.Wanted(
@@ -107,7 +106,7 @@ def power(
     )
     chosen = options.methods(methods or [])
     metrics = _metrics(metric)
-    experiments = some(collect(find_runs(options.runs_folder(runs, workspace), names)))
+    experiments = chosen_experiments(names, runs, workspace)
     found = [
         planning.plan(each, asked, methods=chosen, baseline=baseline, names=metrics)
         if margin is None

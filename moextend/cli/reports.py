@@ -14,6 +14,7 @@ from moextend.errors import InputError
 
 if TYPE_CHECKING:
     from moextend.bench.report import View
+    from moextend.bench.report.collect import Experiment
 
 LOST, UNDECIDED = 1, 3
 """Exit codes of the gate."""
@@ -31,6 +32,17 @@ Style = Annotated[
     ),
 ]
 Unfinished = Annotated[bool, typer.Option("--unfinished", help="Include unfinished runs, and mark them.")]
+
+
+def chosen_experiments(
+    names: list[str] | None, runs: Path | None, workspace: Path, *, unfinished: bool = False
+) -> list[Experiment]:
+    """What the named runs found; InputError if there is none of that name, or none with a result."""
+    from moextend.bench.report.collect import collect, some
+    from moextend.bench.run.rundir import find_runs
+
+    found = find_runs(options.runs_folder(runs, workspace), names or [])
+    return some(collect(found, unfinished=unfinished))
 
 
 def report(
@@ -270,9 +282,7 @@ def gate(
     """
     from moextend.bench.report import gate as gates
     from moextend.bench.report import gate_forms, render
-    from moextend.bench.report.collect import collect, some
     from moextend.bench.report.terminal import print_tables as printed
-    from moextend.bench.run.rundir import find_runs
     from moextend.util import files, lookup
 
     lookup.choose(
@@ -280,9 +290,7 @@ def gate(
     )
     if junit is not None:
         files.check_writable(junit.parent, where="--junit")
-    experiments = some(
-        collect(find_runs(options.runs_folder(runs, workspace), names or []), unfinished=unfinished)
-    )
+    experiments = chosen_experiments(names, runs, workspace, unfinished=unfinished)
     found = [gates.gate(experiment, baseline, margin) for experiment in experiments]
     if junit is not None:
         files.write_text(junit, gate_forms.junit(found))

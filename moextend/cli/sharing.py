@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from moextend.cli import options
-from moextend.cli.reports import Names, Unfinished
+from moextend.cli.reports import Names, Unfinished, chosen_experiments
 from moextend.errors import counted
 
 
@@ -95,15 +95,12 @@ def export(
 ) -> None:
     """Write results in the schema of another tool, for leaderboards: one results file for every run and stage."""
     from moextend.bench.report import schemas
-    from moextend.bench.report.collect import collect, lacking_notes, some
-    from moextend.bench.run.rundir import find_runs
+    from moextend.bench.report.collect import lacking_notes
     from moextend.util import files
 
     schemas.check(schema, organization)
     files.check_writable(out, where="--out")
-    experiments = some(
-        collect(find_runs(options.runs_folder(runs, workspace), names or []), unfinished=unfinished)
-    )
+    experiments = chosen_experiments(names, runs, workspace, unfinished=unfinished)
     written = schemas.write(experiments, schema, out, items=items, organization=organization)
     for experiment in experiments:
         notes = [f"left out: {name}" for name in experiment.left_out]

@@ -8,7 +8,6 @@ import runpy
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,13 +54,8 @@ def test_a_command_of_one_process_runs(
     check(folder, capfd.readouterr().out, 1)
 
 
-def launched() -> Iterator[str]:
-    """The commands of a launcher: torchrun and accelerate."""
-    yield from (command for command in COMMANDS if not command.startswith("python"))
-
-
 @pytest.mark.long
-@pytest.mark.parametrize("command", list(launched()))
+@pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith("python")])
 def test_a_command_of_a_launcher_runs(command: str, folder: Path) -> None:
     program, *words = shlex.split(command)
     if program == "accelerate":

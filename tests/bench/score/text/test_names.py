@@ -21,7 +21,9 @@ def test_no_name_of_lm_eval_is_refused() -> None:
 
 
 def test_an_unknown_name_is_refused_at_once() -> None:
+    names.check_name("arc_easy", where="here")
+    names._words.cache_clear()  # the files are read again, from the memory of the system
     start = time.process_time()
     with pytest.raises(UnknownName, match="Did you mean 'arc_easy'"):
         names.check_name("arc_eazy", where="here")
-    assert time.process_time() - start < 5, "lm-eval itself takes 15 seconds"
+    assert time.process_time() - start < 2
