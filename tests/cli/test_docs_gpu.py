@@ -13,7 +13,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text(encoding="utf-8
 FILES = dict(re.findall(r"<!-- (\S+) -->\n```\w+\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_page_quotes_what_the_dry_run_says(fork_server: str, tmp_path: Path) -> None:
     """In another process: the data sets of this one may be made smaller for other tests."""
     (tmp_path / "olmoe").mkdir()

@@ -24,6 +24,7 @@ KILLED = {
     "export as stock": (*EXPORT, "stock", "--max-shard-size", "1MB"),
     "certify": ("certify", "skill", "--base", "tiny", "--items", "2", "--scope", "own", "--out", "out"),
 }
+QUICK = "export as moextend"
 MOMENTS = (1, 2, 4, 7, 11)
 """File operations at which a command is killed; at those that it does not reach it ends."""
 Damage = Callable[[Path], object]
@@ -97,7 +98,9 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow  # some six commands in forked processes, each of which loads a model
-@pytest.mark.parametrize("what", KILLED)
+@pytest.mark.parametrize(
+    "what", [what if what == QUICK else pytest.param(what, marks=pytest.mark.long) for what in KILLED]
+)
 def test_a_killed_command_leaves_nothing_or_all(
     what: str, fork_server: str, skill: Path, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from tests.serving import load
 
 @pytest.mark.timeout(900)
 @pytest.mark.slow  # processes of their own, which import torch
-def test_a_process_under_load_that_is_ended_and_killed(skills: Path) -> None:
+def test_a_process_under_load(skills: Path) -> None:
     every = load.jobs_of(40)
     wanted, _ = load.offline(skills, every, 8, 8)
     jobs = every[:24]
@@ -27,6 +27,13 @@ def test_a_process_under_load_that_is_ended_and_killed(skills: Path) -> None:
         assert load.wrong(load.load(server.url, jobs, 8, 24, stream=True), jobs, wanted) == 0
         soak = load.soaked(server, 80, wanted, parts=2)
         assert soak["lost"] == 0 and soak["MiB"][-1] < soak["MiB"][0] + 20
+
+
+@pytest.mark.long
+def test_a_process_that_is_killed_under_load_and_one_that_is_ended(skills: Path) -> None:
+    jobs = load.jobs_of(24)
+    wanted, _ = load.offline(skills, jobs, 8, 8)
+    with load.process(skills, "--max-batch", "8") as server:
         assert load.restarted(server, skills, jobs, 8, wanted) == {"connections broke": True, "wrong": 0}
     with load.process(skills) as server:
         server.process.send_signal(signal.SIGINT)

@@ -66,12 +66,9 @@ def scored(form: str, arguments: str, folder: Path) -> dict[str, float]:
     return found
 
 
-LONG = [("paper", "moextend"), ("lora", "stock"), ("lora", "peft")]
-
-
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("run", "form"), [("paper", "stock"), *(pytest.param(*each, marks=pytest.mark.long) for each in LONG)]
+    ("run", "form"), [("paper", "stock"), ("paper", "moextend"), ("lora", "stock"), ("lora", "peft")]
 )
 def test_exports_reproduce_the_cells_of_text_tasks(
     run: str, form: str, runs: dict[str, RunDir], tmp_path: Path

@@ -25,7 +25,7 @@ from moextend.bench.task import find_task
 from moextend.errors import InputError
 from tests.bench.run.measured import BASES, SPECS, estimate, measure
 
-QUICK = ("full-ft", "lwf", "moextend:layers=first")
+QUICK = ("full-ft", "moextend:layers=first")
 SPLIT = "lora-per-task:task=inferred"
 """Scoring splits its batches by task: adapters of stacked experts are added to the weights once for each part."""
 
@@ -53,6 +53,7 @@ def test_the_estimate_is_near_what_stages_take(spec: str, tmp_path: Path) -> Non
     check(spec, "tiny", tmp_path)
 
 
+@pytest.mark.long
 def test_passes_from_latents_are_estimated(tmp_path: Path) -> None:
     """Roughly, as whole inputs are kept and sampled."""
     spec = "moextend:scope=all,retention=latent,layers=first,memory_tokens=96,memory_sample=48"

@@ -47,7 +47,7 @@ settings:
   moextend: {probe_steps: 3, memory_tokens: 100}
 """
 METHODS = ["full-ft", "lora", "moextend:scope=own", "moextend:scope=auto", "moextend:scope=all",
-           "moextend:routing=paper,scope=all"]  # fmt: skip
+           pytest.param("moextend:routing=paper,scope=all", marks=pytest.mark.long)]  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -275,7 +275,7 @@ def name_of(place: Place) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["moextend:scope=all", "lora"])
+@pytest.mark.parametrize("method", ["moextend:scope=all", pytest.param("lora", marks=pytest.mark.long)])
 def test_stopped_again_and_again_the_scores_are_the_same(
     workspace: Path, finished: Callable[[str], RunDir], method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

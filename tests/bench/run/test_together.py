@@ -100,7 +100,10 @@ def aligned_again(place: Path, one: RunDir) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("aligned_again")
-@pytest.mark.parametrize("environment", [{}, FSDP], ids=["ddp", "fsdp2"])
+@pytest.mark.parametrize(
+    "environment",
+    [pytest.param({}, id="ddp"), pytest.param(FSDP, id="fsdp2", marks=pytest.mark.long)],
+)
 def test_two_processes_do_the_run_of_one(
     place: Path, one: RunDir, fork_server: str, environment: dict[str, str]
 ) -> None:
@@ -178,10 +181,15 @@ def test_what_several_processes_began_a_single_one_continues(one: RunDir, fork_s
 @pytest.mark.parametrize(
     ("where", "how", "spoken"),
     [
-        ("train", "error", "the plug: process 1 failed: no current. Plug it in."),
-        ("train", "mistake", "process 1 failed: ValueError: a plain mistake"),
+        pytest.param("train", "error", "the plug: process 1 failed: no current. Plug it in.", id="error"),
+        pytest.param(
+            "train",
+            "mistake",
+            "process 1 failed: ValueError: a plain mistake",
+            id="mistake",
+            marks=pytest.mark.long,
+        ),
     ],
-    ids=["error", "mistake"],
 )
 def test_all_processes_end_with_the_error_of_one(
     place: Path, fork_server: str, where: str, how: str, spoken: str

@@ -55,7 +55,13 @@ def test_a_line_that_names_an_empty_column_is_left_out() -> None:
     assert prompt_text(task, item).splitlines()[:2] == ["Context: Look.", "What?"]
 
 
-@pytest.mark.parametrize("name", SEQUENCES)
+LARGE = ("real-small", "real-speech")
+"""Sequences whose estimate traces 30 layers."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in LARGE else name for name in SEQUENCES]
+)
 def test_every_sequence_tells_offline_what_it_would_need(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
