@@ -114,7 +114,7 @@ class UnknownName(InputError):
         known, name = sorted(set(known)), short(str(name), 100)
         plain = {one.partition(":")[0]: one for one in reversed(known)}  # methods without their settings
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-        near = near or [plain[one] for one in difflib.get_close_matches(name, plain, n=1, cutoff=0.5)]
+        near = near or [plain[one] for one in difflib.get_close_matches(name.lower(), plain, n=1, cutoff=0.5)]
         meant = [f"Did you mean '{near[0]}'?"] if near else []
         lists = _LISTS.get(kind)
         if len(known) <= (_FEW if lists else _LISTED):

@@ -137,6 +137,11 @@ class Method(ABC):
         """Steps of a probe before each stage, for the progress plan; 0 without a probe."""
         return 0
 
+    @property
+    def unused(self) -> Mapping[str, str]:
+        """Settings that change nothing beside the others -> what they need; `bench run` refuses to set one."""
+        return {}
+
     needs_earlier: ClassVar[bool] = True
     """Whether inference or a later stage needs the files of all stages so far; False: those of the last stage."""
 

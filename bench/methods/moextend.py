@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 RETENTION = ("gate_rate", "memory_weight")
 """Searched settings of the retention loss."""
+KEPT = ("memory_tokens", "memory_sample", "margin", *RETENTION)
+"""Settings of what is kept for retention."""
 SIZE = 4
 """Bytes of the size of an output in a router-input memory."""
 IDENTITY: dict[str, TaskIdentity] = {"own": "given", "auto": "inferred", "all": "none"}
@@ -55,6 +57,13 @@ class MoExtend(inferred.Narrowed, Method):
     def probe_steps(self) -> int:
         """Steps of router tuning before each stage."""
         return self.config.probe_steps if self.config.layers == "probe" else 0
+
+    @property
+    def unused(self) -> Mapping[str, str]:
+        """own, auto: settings of retention, as no later extension computes for the inputs of an earlier one."""
+        if self.config.scope != "all":
+            return dict.fromkeys(("retention", *KEPT), "scope=all")
+        return {} if self.config.keeps_memory else dict.fromkeys(KEPT, "retention")
 
     def check(self, model: Any) -> None:
         """Raises InputError if the model lacks one of the layers that are named."""

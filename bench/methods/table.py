@@ -106,6 +106,17 @@ class MethodSpec:
             text, self.name, self.kind, self.source, {**self.given, key: str(value)}, f"method '{text}'"
         )
 
+    def refuse_unused(self, where: str) -> None:
+        """Raises InputError if `text` sets something that changes nothing beside the other settings."""
+        unused = self.make().unused
+        for key in _settings(self.text):
+            if key in unused:
+                raise InputError(
+                    f"setting '{key}' has no effect without {unused[key]}.",
+                    where=f"{where}: method '{self.text}'",
+                    hint=f"Add {unused[key]}, or leave the setting out.",
+                )
+
     @property
     def role(self) -> Role | None:
         """Special use of the method in the package."""
@@ -176,7 +187,9 @@ def _settings(text: str, where: str = "") -> dict[str, str]:
         key, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or not value:
             raise InputError(
-                f"setting '{pair}' has no value.", where=where, hint="Write NAME:key=value,key=value."
+                f"setting '{pair}' has no value.",
+                where=where,
+                hint="Write NAME:key=value,key=value; a list with +, as in layers=0+3.",
             )
         if key in found:
             raise InputError(f"setting '{key}' is given twice.", where=where, hint="Give it once.")

@@ -127,13 +127,14 @@ def _run_in(experiments: Sequence[Experiment]) -> dict[str, None]:
 
 
 def default_baseline(known: Sequence[str]) -> str:
-    """Baseline if none is named: the package's own method with its default settings, else its first variant.
+    """Baseline if none is named: the package's own method with its default settings (the shortest spec), else its first
+    variant.
 
     The base where no variant of it ran.
     """
     own = [method for method in known if methods.role_of(method) == "reference"]
     default = methods.parse(methods.named("reference")).config
-    plain = [method for method in own if methods.parse(method).config == default]
+    plain = sorted((method for method in own if methods.parse(method).config == default), key=len)
     return next(iter(plain + own), methods.named("base"))
 
 

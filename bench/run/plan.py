@@ -232,7 +232,12 @@ def chosen_methods(
     for name, problem in problems.items():
         if on_problem and (name in named or ALL in request.methods):
             on_problem(str(problem))
-    return [parse(name, sequence.settings_for(name), workspace, where=where) for name in dict.fromkeys(names)]
+    found = [
+        parse(name, sequence.settings_for(name), workspace, where=where) for name in dict.fromkeys(names)
+    ]
+    for one in found:
+        one.refuse_unused(where)
+    return found
 
 
 def _matched(

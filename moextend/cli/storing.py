@@ -34,7 +34,7 @@ def gc(
     from moextend.bench.store import Store
 
     entries = collecting.collect(
-        Store((workspace / ".cache").absolute()), runs or workspace / "runs", dry_run=dry_run,
+        Store((workspace / ".cache").absolute()), options.runs_folder(runs, workspace), dry_run=dry_run,
         older_than=older_than, max_bytes=None if max_size is None else 1e9 * max_size,
     )  # fmt: skip
     if as_json:

@@ -159,6 +159,7 @@ def test_the_default_baseline_has_the_default_settings() -> None:
         "moextend:scope=own"
     )
     assert default_baseline(others) == "moextend:routing=paper,scope=all"
+    assert default_baseline(["moextend:scope=own", "moextend"]) == "moextend", "in whatever order"
     assert default_baseline(["ewc"]) == "zero-shot"
 
 
