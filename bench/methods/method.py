@@ -139,7 +139,10 @@ class Method(ABC):
 
     @property
     def unused(self) -> Mapping[str, str]:
-        """Settings that change nothing beside the others -> what they need; `bench run` refuses to set one."""
+        """Settings that change nothing with these values of the others -> what they need.
+
+        `bench run` refuses to set one, and `bench tune` does not search it.
+        """
         return {}
 
     needs_earlier: ClassVar[bool] = True
@@ -223,11 +226,9 @@ class Method(ABC):
 
     @property
     def search_space(self) -> SearchSpace:
-        """Settings that `bench tune` searches: those whose field in `Config` declares a range.
-
-        A method leaves out those that this config does not use.
-        """
-        return declared(type(self.config))
+        """Settings that `bench tune` searches: fields of `Config` that declare a range, without `unused` ones."""
+        unused = self.unused
+        return {name: found for name, found in declared(type(self.config)).items() if name not in unused}
 
     @property
     def competing(self) -> int:

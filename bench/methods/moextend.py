@@ -11,15 +11,12 @@ from moextend.bench.methods.extra import Extra, Pass
 from moextend.bench.methods.method import Knob, LearningRate, Loop, Method, Parameters, Stage
 from moextend.bench.task import TaskIdentity
 from moextend.moe.recipe import Recipe, Scope, count_layers
-from moextend.util.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
 
-RETENTION = ("gate_rate", "memory_weight")
-"""Searched settings of the retention loss."""
-KEPT = ("memory_tokens", "memory_sample", "margin", *RETENTION)
-"""Settings of what is kept for retention."""
+KEPT = ("memory_tokens", "memory_sample", "margin", "gate_rate", "memory_weight")
+"""Settings of what is kept for retention, and of its loss."""
 SIZE = 4
 """Bytes of the size of an output in a router-input memory."""
 IDENTITY: dict[str, TaskIdentity] = {"own": "given", "auto": "inferred", "all": "none"}
@@ -167,12 +164,6 @@ class MoExtend(inferred.Narrowed, Method):
     def knobs(self) -> tuple[Knob, ...]:
         """The number of new experts, and in exact routing their width."""
         return (Knob("experts"), *([Knob("width", fraction=True)] if self.config.routing == "exact" else []))
-
-    @property
-    def search_space(self) -> SearchSpace:
-        """The settings of the retention loss only where there is one."""
-        unused = () if self.config.keeps_memory else RETENTION
-        return {name: found for name, found in super().search_space.items() if name not in unused}
 
     @property
     def competing(self) -> int:

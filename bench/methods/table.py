@@ -107,14 +107,13 @@ class MethodSpec:
         )
 
     def refuse_unused(self, where: str) -> None:
-        """Raises InputError if `text` sets something that changes nothing beside the other settings."""
-        unused = self.make().unused
-        for key in _settings(self.text):
-            if key in unused:
+        """Raises InputError if `text` sets something that changes nothing with its other settings."""
+        for key, needed in self.make().unused.items():
+            if self.sets(key):
                 raise InputError(
-                    f"setting '{key}' has no effect without {unused[key]}.",
+                    f"setting '{key}' has no effect without {needed}.",
                     where=f"{where}: method '{self.text}'",
-                    hint=f"Add {unused[key]}, or leave the setting out.",
+                    hint=f"Add {needed}, or leave the setting out.",
                 )
 
     @property

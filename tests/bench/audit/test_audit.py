@@ -379,3 +379,7 @@ def test_the_command_lets_the_base_answer_once_and_strict_sets_the_exit_code(
     assert not (folder / "runs").exists() and found["sound"] is False
     code, out, err = command("--strict", "--probe")
     assert code == 1 and "zero-shot" not in err and "too few items" in out and "probe: score of linear" in out
+    file = folder / "registry/small.yaml"
+    file.write_text(file.read_text().replace("batch_size: 4,", "batch_size: 3,"))
+    code, out, err = command()
+    assert code == 0 and "zero-shot-s0: done" in err and "could not answer" not in out, err

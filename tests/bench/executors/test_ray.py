@@ -168,7 +168,7 @@ def test_a_node_with_another_version_is_named(
     run = make_run("moextend")
     wait(executor, executor.submit([run.folder], Options()))
     error = read_status(run.folder).error
-    assert error and "of the Ray cluster has another version of moextend: " in (error.what or "")
+    assert error and "of the Ray cluster has another version of moextend: version " in (error.what or "")
     assert "instead of 9.9" in (error.what or "") and not run.log.exists()
 
 
