@@ -13,6 +13,7 @@ from moextend.data.examples import Example, Layout, Reader, check_choice
 from moextend.data.guess import guess, named_splits, text_column
 from moextend.data.hub import hub_splits
 from moextend.data.marks import marks_in
+from moextend.data.modalities import modality_types
 from moextend.data.opening import Opened, open_files, open_remote
 from moextend.data.prompts import answer_text, prompt_text
 from moextend.data.source import locate, near, place
@@ -63,6 +64,12 @@ def own_data(
             f"leaves out the questions (column '{asked}'): all prompts would be the same.",
             'Example: "{question}". If that is meant: --columns question=null.',
         )
+    for name in marked or ():
+        if name not in found.columns.by_modality:
+            raise layout.wrong_prompt(
+                f"has <{name}>, but the data has no {modality_types()[name].plural}.",
+                f"Take it out, or name their column: --columns {name}=COLUMN.",
+            )
     table = Each(opened.table, found.each) if found.each else opened.table
     reader = Reader(table, layout, images.resolve() if images else opened.folder)
     lettered = found.answers == "letter"

@@ -59,6 +59,7 @@ LIBRARY = [
     option("extend tiny --data own.json --name new", "--out"),
     option("extend tiny --data own.json --name new --out tasks", "--out", "'tasks' holds other files"),
     option("extend tiny --data own.json --name new --out out --template same", "prompt", "leaves out the questions"),
+    option("extend tiny --data own.json --name new --out out --template <audio>{question}", "prompt", "no sounds"),
     option("align tiny --vision tinny --data own.json --out out", "--vision", "'tinny'", long=True),
     option("align tiny --vision '' --data own.json --out out", "--vision", "empty"),
     option("align tiny --data own.json --out out", "--vision"),

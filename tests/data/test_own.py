@@ -216,6 +216,8 @@ def test_media_are_read_only_if_they_are_wanted(own: Own, make_png: Any, tmp_pat
     assert modalities("answer=caption", "question=null", template="Say it:") == []
     with pytest.raises(InputError, match=r"leaves out the questions \(column 'question'\)"):
         modalities("answer=caption", template="Say it:")
+    with pytest.raises(InputError, match="has <video>, but the data has no videos"):
+        modalities("answer=caption", template="<image> <video> {question}")
     with pytest.raises(UnknownName, match="no column 'nil'"):
         modalities("image=nil")
     with pytest.raises(InputError, match=r"which column holds the answer\?"):
