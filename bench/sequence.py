@@ -20,7 +20,19 @@ from moextend.bench.base import Base as Base
 from moextend.bench.base import Dtype as Dtype
 from moextend.bench.scoring import Scoring as Scoring
 from moextend.bench.task import NAME, TaskSpec, find_task
-from moextend.bench.tuned import FORMER, VALIDATION, Source, Tuned, chosen_for, stated_source, with_tuned
+from moextend.bench.tuned import (
+    FORMER,
+    TEST,
+    VALIDATION,
+    Settings,
+    Source,
+    Tuned,
+    base_spec,
+    chosen_for,
+    stated_source,
+    with_fixed,
+    with_tuned,
+)
 from moextend.errors import InputError, SpecError
 from moextend.training.settings import Steps, Training
 from moextend.util import content, files, spec
@@ -94,7 +106,7 @@ class SequenceSpec(Spec):
     """Settings of inference and scoring."""
     methods: list[str] = ["full-ft", "lora", "moextend"]
     """Default methods: `name` or `name:key=value,...`."""
-    settings: dict[str, dict[str, str | int | float | bool | list[str] | list[int]]] = {}
+    settings: Settings = {}
     """Settings of a method in this sequence, e.g. its learning rate."""
     tuned_on: Annotated[Source | None, BeforeValidator(lambda word: FORMER.get(str(word), word))] = None
     """Source of the settings of this sequence, except tuned ones. Null: not stated."""
@@ -139,12 +151,16 @@ class SequenceSpec(Spec):
 
     def _tuned(self, method: str) -> tuple[Tuned | None, str | None]:
         """What was tuned for a method, here or else elsewhere, and its source if nothing else is set."""
-        entry, exact = chosen_for(method, self.tuned)
-        source: str = VALIDATION
+        origin, (entry, exact), source = self, chosen_for(method, self.tuned), str(VALIDATION)
         if entry is None and self.tuning_source:
-            entry, exact = chosen_for(method, self.tuning_source.tuned)
-            source = f"{VALIDATION} of {self.tuned_from}"
-        return entry, source if exact else None
+            origin, source = self.tuning_source, f"{VALIDATION} of {self.tuned_from}"
+            entry, exact = chosen_for(method, origin.tuned)
+        if entry is None or not exact:
+            return entry, None
+        name, _ = base_spec(method)
+        if with_fixed(entry, self.settings.get(name, {}), origin.settings.get(name, {})):
+            return entry, source
+        return entry, TEST if self.tuned_on == TEST else None
 
     @property
     def alignments(self) -> tuple[Align, ...]:

@@ -13,7 +13,9 @@ Source = Literal["validation items", "published", "default", "nothing", "test it
 """validation items: chosen on training items that were held out. published: values of a paper. default: nothing was
 chosen for this sequence. nothing: set by hand for this sequence, without a search. test items: chosen on items that are
 scored, which favours methods with more choices."""
-FORMER = {"scored items": "test items", "other items": "validation items"}
+TEST: Source = "test items"
+"""Source that favours methods with more choices; tables mark it."""
+FORMER = {"scored items": TEST, "other items": "validation items"}
 """Words of early versions -> source."""
 VALIDATION: Source = "validation items"
 """Source of what `bench tune` chose; with " of NAME" where it was chosen on another sequence."""
@@ -21,6 +23,8 @@ NO_SETTINGS = "no settings"
 """Source of a method that has nothing to set, such as the base."""
 
 Value = str | int | float | bool | list[str]
+Settings = dict[str, dict[str, str | int | float | bool | list[str] | list[int]]]
+"""Method -> its settings in a sequence."""
 T = TypeVar("T")
 
 
@@ -29,6 +33,8 @@ class Tuned(Spec):
 
     settings: dict[str, Value]
     """The chosen settings; they override those under `settings`."""
+    fixed: dict[str, Any] | None = None
+    """Settings of the method under `settings` that were not searched; null: not recorded."""
     score: float
     """Mean final accuracy on the validation items of the tuned tasks, over the seeds, in percent."""
     trials: int
@@ -77,6 +83,20 @@ def chosen_for(text: str, tuned: Mapping[str, T]) -> tuple[T | None, bool]:
     return entry, own == settings
 
 
+def with_fixed(entry: Tuned, settings: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
+    """Whether a method has the settings besides the chosen ones with which it was tuned.
+
+    Args:
+        settings: the method's settings in the sequence that uses the entry.
+        then: those in the sequence that has the entry, for an entry that does not record them.
+    """
+    fixed = then if entry.fixed is None else entry.fixed
+    before, now = (
+        {key: value for key, value in each.items() if key not in entry.settings} for each in (fixed, settings)
+    )
+    return before == now
+
+
 def with_tuned(
     text: str, settings: Mapping[str, Mapping[str, Any]], entry: Tuned | None
 ) -> dict[str, dict[str, Any]]:
@@ -96,6 +116,6 @@ def stated_source(
         listed: whether the sequence has the method with these settings in its `methods`.
     """
     name, own = base_spec(text)
-    if stated == "test items" or (stated and (listed or not own)):
+    if stated == TEST or (stated and (listed or not own)):
         return stated
     return None if own or name in settings or stated else "default"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any, Literal, overload
 
 from moextend.bench.data.items import Item, prompt_text, target_text
 from moextend.bench.data.join import Joined
+from moextend.bench.data.parts import rows_of
 from moextend.bench.data.source import Part, files_of, find_source, parse_split, place
 from moextend.bench.scorers import is_lettered, search
 from moextend.bench.task import Data, Join, TaskSpec
 from moextend.data import cells, opening
-from moextend.data.columns import several
 from moextend.data.conversations import Conversations
 from moextend.data.each import Each
 from moextend.data.examples import Reader, cell, check_choice, check_letters, no_column
@@ -43,7 +42,7 @@ def open_items(
     opened = open_table(task, split, workspace)
     table, part = opened.table, opened.part
     reader = Reader(table, task.layout, opened.folder, media=media)
-    rows = _rows(table, part, task)
+    rows = rows_of(table, part, task, shuffle=data_of(task).shuffle)
     if not rows:
         raise _empty_part(task, split, table)
     items = Items(task, reader, rows[:limit], strict=strict)
@@ -57,7 +56,7 @@ def _empty_part(task: TaskSpec, split: SplitName, table: Table) -> InputError:
     what = next(iter(shown), "group") if task.columns.group or shown else "row"
     return InputError(
         f"none of the {len(table):,} rows of {table.source} falls into this part: {what}s are assigned to "
-        "parts by their hash.",
+        "parts by their hash, and rows that share one stay together.",
         where=_at(task, f"data.{split}"),
         hint="Use more data, a larger part (such as all[50%:]), or a folder with the files train and test.",
     )
@@ -243,24 +242,3 @@ def check_gold(task: TaskSpec, item: Item) -> None:
     """
     more = " (answer_as), or choose another scorer"
     check_choice(item, task.columns.answer, why=f"'{task.scorer}' needs one", more=more)
-
-
-def _rows(table: Table, part: Part, task: TaskSpec) -> Sequence[int]:
-    """Rows whose medium (or group) belongs to the part, in the order of the task; a medium belongs to one part only."""
-    shuffle = data_of(task).shuffle
-    if part.is_full_split and not shuffle:
-        return range(len(table))
-    shown = next(iter(task.columns.by_modality.values()), None)
-    column = task.columns.group or (shown and several(shown, table.columns)[0])
-    values: Iterator[Any] = iter(range(len(table))) if column is None else table.column(column)
-    hashes = [_hash(value) for value in values]
-    rows = [i for i, value in enumerate(hashes) if part.low <= value % 100 < part.high]
-    return sorted(rows, key=lambda i: hashes[i]) if shuffle else rows
-
-
-def _hash(value: Any) -> int:
-    """A number of 64 bits."""
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    raw = value if isinstance(value, bytes) else cells.text(value).encode()
-    return int.from_bytes(hashlib.sha256(raw).digest()[:8], "big")

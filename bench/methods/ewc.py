@@ -32,6 +32,7 @@ class Ewc(AdapterOrAll):
     """A penalty on changes of important weights, by their Fisher information."""
 
     look = ("purple", "P")
+    later_only = ("strength", "items")
     needs_earlier = True  # their weights and Fisher information
 
     class Config(AdapterOrAll.Config):

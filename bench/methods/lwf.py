@@ -27,6 +27,7 @@ class Lwf(AdapterOrAll):
     """Distillation from the model before the stage, on the new data."""
 
     look = ("brown", "X")
+    later_only = ("weight", "temperature")
 
     class Config(AdapterOrAll.Config):
         """What can be set."""

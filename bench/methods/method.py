@@ -145,6 +145,10 @@ class Method(ABC):
         """
         return {}
 
+    later_only: ClassVar[tuple[str, ...]] = ()
+    """Settings without effect in the first stage, before which nothing was learned; `bench tune --tasks 1` does not
+    search them."""
+
     needs_earlier: ClassVar[bool] = True
     """Whether inference or a later stage needs the files of all stages so far; False: those of the last stage."""
 

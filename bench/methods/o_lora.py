@@ -27,6 +27,7 @@ class OLora(adapters.AdapterPerTask):
     """A new adapter per stage, orthogonal to the earlier ones; all are summed."""
 
     look = ("wine", "<")
+    later_only = ("orthogonality",)
 
     class Config(adapters.AdapterPerTask.Config):
         """What can be set."""

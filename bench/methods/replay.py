@@ -22,6 +22,7 @@ class Replay(AdapterOrAll):
     """A share of earlier stages' items is trained again; keeps raw data."""
 
     look = ("green", "s")
+    later_only = ("share", "repeat")
 
     class Config(AdapterOrAll.Config):
         """What can be set."""

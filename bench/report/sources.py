@@ -8,12 +8,12 @@ from dataclasses import replace
 from moextend.bench import methods
 from moextend.bench.report.collect import Experiment, Result
 from moextend.bench.report.table import Column, Table, Value, text
-from moextend.bench.tuned import NO_SETTINGS, VALIDATION
+from moextend.bench.tuned import NO_SETTINGS, TEST, VALIDATION
 
 ON_TEST = "‡"
 """Stands behind a method whose settings were chosen on test items."""
 NOT_STATED = "not stated"
-_RANK = ["test items", NOT_STATED, "nothing", "default", "published", VALIDATION, NO_SETTINGS]
+_RANK = [TEST, NOT_STATED, "nothing", "default", "published", VALIDATION, NO_SETTINGS]
 """Sources, the least favourable first."""
 
 
@@ -74,7 +74,7 @@ def by_source(known: Mapping[str, str]) -> dict[str, list[str]]:
 
 def _worded(source: str) -> str:
     """A source as a note names it."""
-    if source == "test items":
+    if source == TEST:
         return f"{ON_TEST} tuned on {source}"
     if source == "nothing":
         return "not tuned"
@@ -87,4 +87,4 @@ def _rank(source: str) -> tuple[int, bool]:
 
 
 def _marked(value: Value, known: Mapping[str, str]) -> Value:
-    return value.marked(ON_TEST) if known.get(value.of) == "test items" else value
+    return value.marked(ON_TEST) if known.get(value.of) == TEST else value

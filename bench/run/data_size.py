@@ -28,7 +28,9 @@ def items_of(task: TaskSpec, split: Split, workspace: Path) -> int | None:
     share = (part.high - part.low) / 100
     try:
         if is_generated(task):
-            return _generated(task.data.path.partition(":")[2], split)
+            if part.split not in SPLITS:
+                return None
+            return round(share * _generated(task.data.path.partition(":")[2], part.split))
         if place(task.data.path, task.folder(), workspace).exists():
             if readable(task, split, workspace):
                 return len(open_items(task, split, workspace, media=False, strict=False))
@@ -41,7 +43,7 @@ def items_of(task: TaskSpec, split: Split, workspace: Path) -> int | None:
     return None if stated is None else round(stated * share)
 
 
-def _generated(name: str, split: Split) -> int:
+def _generated(name: str, split: str) -> int:
     from moextend.bench.world import data, hearing
 
     if name in hearing.HEARINGS:

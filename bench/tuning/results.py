@@ -12,7 +12,7 @@ from moextend.bench import metrics
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import State
 from moextend.bench.run.rundir import RunDir
-from moextend.bench.tuned import Tuned
+from moextend.bench.tuned import Tuned, base_spec
 from moextend.bench.tuning.trials import Planned, Trial
 from moextend.util.environment import environment
 
@@ -50,7 +50,7 @@ class Tried:
 def tried(planned: Planned) -> dict[str, list[Tried]]:
     """Method -> its trials with their scores as they are now."""
     return {
-        method: [_tried(trial, planned.runs(trial)) for trial in trials]
+        method: [_tried(trial, planned.runs(method, trial)) for trial in trials]
         for method, trials in planned.trials.items()
     }
 
@@ -84,12 +84,14 @@ def best(trials: Sequence[Tried], *, skip_failed: bool = False) -> Tried | None:
     return max((one for one in trials if one.done), key=lambda one: one.score or 0.0, default=None)
 
 
-def record(planned: Planned, trials: Sequence[Tried], chosen: Tried) -> Tuned:
-    """What was chosen, with how it was chosen."""
+def record(planned: Planned, method: str, trials: Sequence[Tried], chosen: Tried) -> Tuned:
+    """What was chosen for a method, with how it was chosen."""
     search, packages = planned.search, environment()["packages"]
+    given = planned.sequence.settings.get(base_spec(method)[0], {})
     assert chosen.score is not None, "the best trial is done"
     return Tuned(
         settings=chosen.trial.settings,
+        fixed={key: value for key, value in given.items() if key not in chosen.trial.settings},
         score=round(chosen.score, 2),
         trials=len(trials),
         failed=sum(not one.done for one in trials),

@@ -16,9 +16,11 @@ MOST = 1000
 """Largest budget."""
 
 
-def space_of(method: MethodSpec) -> SearchSpace:
-    """The settings to search: those that the method declares and that its text does not fix."""
-    found = {name: one for name, one in method.make().search_space.items() if not method.sets(name)}
+def space_of(method: MethodSpec, stages: int = 2) -> SearchSpace:
+    """The settings to search: those that the method declares, that its text does not fix, and that have an effect."""
+    idle = method.kind.later_only if stages == 1 else ()
+    declared = method.make().search_space
+    found = {name: one for name, one in declared.items() if not method.sets(name) and name not in idle}
     # Relative ranges first: the n-th trials of all methods then have the same learning rate.
     return dict(sorted(found.items(), key=lambda pair: not _is_relative(pair[1])))
 

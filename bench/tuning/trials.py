@@ -15,11 +15,11 @@ from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import TaskSpec
 from moextend.bench.tuning.search import MOST, draw, space_of
 from moextend.bench.tuning.validation import PERCENT, held_out_task
-from moextend.errors import InputError, counted
+from moextend.errors import InputError, counted, listed
 from moextend.util import files
 
 FOLDER = "tuning"
-"""Folder of the trials in a workspace: `tuning/<digest of what they share>/<sequence>/<run>`."""
+"""Folder of the trials in a workspace: `tuning/<digest of what a method's trials share>/<sequence>/<run>`."""
 TASKS = 2
 """First tasks of a sequence that are learned by default."""
 SEEDS = (0, 1)
@@ -61,24 +61,24 @@ class Planned:
     tasks: dict[str, TaskSpec]
     trials: dict[str, list[Trial]]
     """Method, as in `--method` -> its trials."""
-    folder: Path
-    """Folder of the runs."""
+    folders: dict[str, Path]
+    """Method -> folder of the runs of its trials: another one for other tasks or settings of the sequence."""
 
     @property
-    def configs(self) -> list[RunConfig]:
-        """The configs of all runs, trial by trial, so that an interrupted search has tried all methods alike."""
+    def configs(self) -> dict[Path, RunConfig]:
+        """Folder -> config of each run, trial by trial, so that an interrupted search has tried all methods alike."""
         most = max(map(len, self.trials.values()), default=0)
-        return [
-            config
+        return {
+            folder_of(config, self.folders[method]): config
             for number in range(most)
-            for trials in self.trials.values()
+            for method, trials in self.trials.items()
             for trial in trials[number : number + 1]
             for config in trial.configs
-        ]
+        }
 
-    def runs(self, trial: Trial) -> list[Path]:
+    def runs(self, method: str, trial: Trial) -> list[Path]:
         """Folders of the runs of a trial, one per seed."""
-        return [folder_of(config, self.folder) for config in trial.configs]
+        return [folder_of(config, self.folders[method]) for config in trial.configs]
 
 
 def plan(search: Search, on_problem: Callable[[str], None] | None = None) -> Planned:
@@ -110,11 +110,20 @@ def plan(search: Search, on_problem: Callable[[str], None] | None = None) -> Pla
     for stage in sequence.stages:
         tasks[stage.task].refuse_needs()
         tasks[stage.task] = held_out_task(tasks[stage.task], search.percent, request.workspace)
-    methods = _tunable(chosen_methods(request, sequence, on_problem), on_problem)
+    methods = _tunable(chosen_methods(request, sequence, on_problem), len(sequence.stages), on_problem)
     trials = {method.text: _trials(search, sequence, tasks, method) for method in methods}
-    shared = next(iter(trials.values()))[0].configs[0].experiment()
-    folder = request.workspace / FOLDER / files.digest(shared)[:8]
-    return Planned(search, sequence, tasks, trials, folder)
+    folders = {
+        method.text: request.workspace / FOLDER / _digest(sequence, method, trials[method.text][0])
+        for method in methods
+    }
+    return Planned(search, sequence, tasks, trials, folders)
+
+
+def _digest(sequence: SequenceSpec, method: MethodSpec, trial: Trial) -> str:
+    """Name of a folder of trials: they share the experiment, the order of the stages, and what is not searched."""
+    order, fixed = [stage.task for stage in sequence.stages], sequence.settings.get(method.name, {})
+    shared = {**trial.configs[0].experiment(), "order": order, "settings": fixed}
+    return files.digest(shared)[:8]
 
 
 def _check(search: Search) -> None:
@@ -142,9 +151,11 @@ def _check(search: Search) -> None:
             )
 
 
-def _tunable(methods: Sequence[MethodSpec], on_problem: Callable[[str], None] | None) -> list[MethodSpec]:
+def _tunable(
+    methods: Sequence[MethodSpec], stages: int, on_problem: Callable[[str], None] | None
+) -> list[MethodSpec]:
     """The methods with a search space; InputError if there is none."""
-    found = [method for method in methods if space_of(method)]
+    found = [method for method in methods if space_of(method, stages)]
     if not found:
         raise InputError(
             "these methods have no setting to search.",
@@ -154,13 +165,21 @@ def _tunable(methods: Sequence[MethodSpec], on_problem: Callable[[str], None] | 
     for method in methods:
         if on_problem and method not in found:
             on_problem(f"{method.text}: no setting to search.")
+    for method in found:
+        idle = [key for key in space_of(method) if key not in space_of(method, stages)]
+        if on_problem and idle:
+            on_problem(
+                f"{method.text}: {listed(idle)}, without effect where one task is learned (--tasks 2)."
+            )
     return found
 
 
 def _trials(
     search: Search, sequence: SequenceSpec, tasks: dict[str, TaskSpec], method: MethodSpec
 ) -> list[Trial]:
-    drawn = draw(space_of(method), search.budget, search.search_seed, _numbers(sequence))
+    drawn = draw(
+        space_of(method, len(sequence.stages)), search.budget, search.search_seed, _numbers(sequence)
+    )
     found = []
     for number, settings in enumerate(drawn, 1):
         spec = method

@@ -11,6 +11,7 @@ from moextend.bench.tuned import Tuned
 from moextend.bench.workspace import new_sequence
 from moextend.bench.workspace.edit import Draft
 from moextend.bench.workspace.yaml_edit import edit_mapping, quoted
+from moextend.errors import InputError
 from moextend.util import content, files
 
 KEY = "tuned"
@@ -22,20 +23,35 @@ def draft_of(sequence: SequenceSpec, workspace: Path, to: str | None = None) -> 
     A sequence of the package is copied to the workspace, where it takes precedence. An existing copy is edited.
 
     Raises:
-        InputError: `to` is no name, or that of a sequence of the package.
+        InputError: `to` is no name, or that of a sequence of the package; or the existing copy trains another base or
+            other tasks, or otherwise.
     """
     assert sequence.path is not None, "it is read from a file"
     path = sequence.path
-    if to is None:
-        packaged = path.parent == content.package_folder("registry").resolve()
-        return Draft(workspace / "registry" / path.name if packaged else path, _text(path))
-    own = workspace / "registry" / f"{to}.yaml"
+    packaged = path.parent == content.package_folder("registry").resolve()
+    if to is None and not packaged:
+        return Draft(path, _text(path))
+    own = workspace / "registry" / (path.name if to is None else f"{to}.yaml")
     if files.exists(own):
-        read_sequence(own)
+        _check_copy(own, sequence)
         return Draft(own, _text(own))
+    if to is None:
+        return Draft(own, _text(path))
     own = new_sequence.new_path(to, workspace, where="--to")
     renamed = re.sub(r"^sequence:.*$", lambda _: f"sequence: {quoted(to)}", _text(path), flags=re.MULTILINE)
     return Draft(own, renamed)
+
+
+def _check_copy(path: Path, sequence: SequenceSpec) -> None:
+    """Raises InputError unless settings that are tuned on a sequence are tuned for the one in the file, too."""
+    copy, tuned = read_sequence(path), read_sequence(sequence.path or path)
+    for key in ("base", "align", "stages", "memory", "train", "scoring"):
+        if getattr(copy, key) != getattr(tuned, key):
+            raise InputError(
+                f"is no copy of '{tuned.sequence}': {key} differs.",
+                where=str(path),
+                hint="Tune that sequence itself, or name a new copy: --to NAME.",
+            )
 
 
 def _text(path: Path) -> str:

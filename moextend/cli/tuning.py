@@ -107,7 +107,7 @@ def _write(
     from moextend.bench.tuning.show import line
     from moextend.bench.tuning.writing import draft_of, with_settings
 
-    entries = {method: results.record(planned, found[method], one) for method, one in best.items()}
+    entries = {method: results.record(planned, method, found[method], one) for method, one in best.items()}
     if not entries:
         return
     path = with_settings(draft_of(planned.sequence, planned.search.request.workspace, to), entries).write()
@@ -122,24 +122,30 @@ def _run(
     """Executes the runs of all trials that are not done; returns whether they ended, or go on elsewhere."""
     from moextend.bench.executors import submitting
     from moextend.bench.run import preflight
-    from moextend.bench.run.opening import folder_of
     from moextend.bench.run.progress import read_status
+    from moextend.bench.run.rundir import RunDir
+    from moextend.bench.tuning.trials import FOLDER
 
-    configs, workspace = planned.configs, planned.search.request.workspace
-    paths = [folder_of(config, planned.folder) for config in configs]
+    workspace, configs = planned.search.request.workspace, planned.configs
+    paths = list(configs)
     how = executing.chosen(
-        executor, given, jobs=jobs or runs.default_jobs(configs, executor), device=device, wait=None,
-        runs=planned.folder, workspace=workspace,
+        executor, given, jobs=jobs or runs.default_jobs(list(configs.values()), executor), device=device, wait=None,
+        runs=workspace / FOLDER, workspace=workspace,
     )  # fmt: skip
     preflight.check(planned.sequence, planned.tasks, workspace)
     work = any(read_status(path).state != "done" for path in paths)
     preflight.check_here(
         planned.sequence, planned.tasks, workspace, device=device if how.local else None,
-        runs=planned.folder if work else None,
+        runs=workspace / FOLDER if work else None,
     )  # fmt: skip
     executing.check(how)
     busy = submitting.busy(paths, workspace)
-    opened, to_do = runs.open_all(configs, planned.folder, set(busy), quiet=quiet)
+    opened, to_do = list[RunDir](), list[RunDir]()
+    for folder in dict.fromkeys(planned.folders.values()):
+        own = [config for path, config in configs.items() if path.is_relative_to(folder)]
+        more, waiting = runs.open_all(own, folder, set(busy), quiet=quiet)
+        opened, to_do = [*opened, *more], [*to_do, *waiting]
+    to_do.sort(key=lambda run: paths.index(run.folder))
     outcomes = executing.execute(how, opened, to_do, busy, quiet=quiet)
     for outcome in outcomes or ():
         if outcome.error:

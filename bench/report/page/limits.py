@@ -13,6 +13,7 @@ from moextend.bench.report.media import media_of
 from moextend.bench.report.page.verdict import ACC, Verdict, rows_of
 from moextend.bench.report.sources import sources
 from moextend.bench.report.table import Table
+from moextend.bench.tuned import TEST
 from moextend.errors import InputError
 
 CELLS = 6000
@@ -132,7 +133,7 @@ def _unmatched(costs: Table) -> Iterator[Limit]:
 
 def _tuned(experiment: Experiment) -> Iterator[Limit]:
     found = sources([experiment])
-    if "test items" in found.values():
+    if TEST in found.values():
         yield Limit(
             "Settings tuned on test items",
             "The settings of these methods were chosen on items that are scored here, so their scores are too high, "

@@ -156,6 +156,41 @@ def test_parts_of_a_single_file_share_no_image(
     assert not {item.group for item in train} & {item.group for item in test}
 
 
+def test_parts_share_no_medium_of_any_column(
+    tmp_path: Path, make_png: MakePng, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
+    """Chains of four rows: each shares its second picture with the next one. A cell may also be a list."""
+    for i in range(200):
+        (tmp_path / f"p{i}.png").write_bytes(make_png(i))
+    of_row = [(f"p{5 * (i // 4) + i % 4}.png", f"p{5 * (i // 4) + i % 4 + 1}.png") for i in range(160)]
+    pairs = [{"ask": "same?", "reply": "no", "left": left, "right": right} for left, right in of_row]
+    lists = [{"ask": "same?", "reply": "no", "both": [left, right]} for left, right in of_row]
+    for name, rows, column in (("pairs", pairs, "left,right"), ("lists", lists, "both")):
+        path = write_jsonl(tmp_path / f"{name}.jsonl", rows)
+        named: dict[str, str | None] = {"image": column, "group": None, "id": None, "kind": None}
+        task = make_task(
+            path, train="all[:60%]", test="all[60%:]", columns=named, prompt="<image><image> {question}"
+        )
+        train, test = (
+            {ref.digest for ref in open_items(task, part, workspace).media_refs()}
+            for part in ("train", "test")
+        )
+        assert len(train) + len(test) == 200 and len(test) > 20
+        assert not train & test
+
+
+def test_items_without_media_are_in_both_parts(
+    tmp_path: Path, make_png: MakePng, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
+    (tmp_path / "p.png").write_bytes(make_png(1))
+    for empty in (None, [], ""):
+        rows = [{"ask": f"{i}?", "reply": "a", "picture": "p.png" if i == 0 else empty} for i in range(100)]
+        path = write_jsonl(tmp_path / "all.jsonl", rows)
+        named: dict[str, str | None] = {"group": None, "id": None, "kind": None}
+        task = make_task(path, train="all[:50%]", test="all[50%:]", columns=named)
+        assert 30 < len(open_items(task, "test", workspace)) < 70
+
+
 def test_conversations(pictures: Path, make_task: MakeTask, workspace: Path) -> None:
     talk = [
         ("human", "<image>\nwhat colour?"), ("gpt", "red"), ("human", "how many?"), ("gpt", "two"),

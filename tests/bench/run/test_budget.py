@@ -169,6 +169,9 @@ def test_items_are_counted_without_data(tmp_path: Path, monkeypatch: pytest.Monk
     assert data_size.items_of(task, "train", tmp_path) == 24_000
     assert data_size.items_of(task, "test", tmp_path) == 500
     assert task.data is not None
+    parts = task.data.model_copy(update={"train": "train[:90%]", "test": "train[90%:]"})
+    held = task.model_copy(update={"data": parts})
+    assert [data_size.items_of(held, split, tmp_path) for split in data_size.SPLITS] == [21_600, 2_400]
     rows = [{"question": "q", "answer": "a", "image": "x.png"}] * 7
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     local = task.model_copy(
