@@ -6,6 +6,7 @@ the same for all methods.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -101,9 +102,14 @@ def _turned(spec: MethodSpec, knob: Knob, by: str, wanted: int, make: Callable[[
     """The method with the nearest value of one setting."""
     now = getattr(spec.config, knob.key)
     if knob.fraction:
-        half, full = (_size(spec.having(knob.key, value), by, make) for value in (0.5, 1))
-        share = min(1.0, max(0.01, round(1 - (full - wanted) / (full - half) / 2, 2)))
-        return spec if share == now else spec.having(knob.key, f"{share:g}")
+        # Not by a straight line: widths are rounded up to a multiple of some neurons.
+        sizes = cache(lambda percent: _size(spec.having(knob.key, percent / 100), by, make))
+        if sizes(1) == sizes(100):
+            return spec
+        below = bisect_right(range(1, 101), wanted, key=sizes)
+        above = bisect_right(range(1, 101), sizes(min(100, below + 1)), key=sizes)
+        percent = min((max(1, below), above), key=lambda each: abs(sizes(each) - wanted))
+        return spec if percent / 100 == now else spec.having(knob.key, f"{percent / 100:g}")
     one, two = (_size(spec.having(knob.key, value), by, make) for value in (1, 2))
     count = nearest(one, two, wanted)
     return spec if count == now else spec.having(knob.key, count)

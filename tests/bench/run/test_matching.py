@@ -140,7 +140,9 @@ def test_operations_are_matched_by_the_parameters_a_token_uses() -> None:
     ("text", "rank", "chosen"),
     [
         ("moextend:layers=all", 24, "moextend:layers=all,width=1,experts=2"),
-        ("moextend:layers=all", 8, "moextend:layers=all,width=0.66"),
+        ("moextend:layers=all", 8, "moextend:layers=all,width=0.68"),
+        ("moextend:layers=all", 4, "moextend:layers=all,width=0.31"),
+        ("moextend:layers=all", 1, "moextend:layers=all,width=0.06"),
         ("moextend:layers=all", 3, "moextend:layers=all"),
         ("moextend:layers=all,routing=slot", 24, "moextend:layers=all,routing=slot,experts=2"),
         ("moextend:layers=all,width=0.5", 24, "moextend:layers=all,width=0.5"),
@@ -152,7 +154,7 @@ def test_a_named_reference_sets_the_number_and_width_of_new_experts(
     found = match([text, "lora"], f"params=lora:rank={rank}")
     assert found[0].method.text == chosen
     near = "NOT matched" not in found[0].note
-    assert near == (text != chosen or rank == 3)
+    assert near == (rank > 1 and (text != chosen or rank == 3))
 
 
 def test_a_method_that_is_matched_already_keeps_its_name() -> None:
