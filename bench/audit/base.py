@@ -14,12 +14,13 @@ from moextend.bench.run.launch import launch
 from moextend.bench.run.live import view
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
+from moextend.bench.run.provenance import Digests, refuse_other_data
 from moextend.bench.run.rundir import Cell, RunDir, find_runs
 from moextend.bench.score.kept import read_predictions
 from moextend.bench.score.vqa import ItemScore, score_items
 from moextend.bench.scorers import search
 from moextend.bench.sequence import SequenceSpec
-from moextend.errors import MoextendError
+from moextend.errors import MoextendError, RunConflict
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,13 +68,22 @@ def base_row(
         (config,) = resolve(request)
     except MoextendError as error:
         return BaseRow(reason=f"not answered by the base: {error}")
+    digests: Digests = {}
     for run in _kept(runs, sequence.sequence):
-        if run.config.experiment() == config.experiment() and (found := row_of(run)).cells:
-            return found
+        if run.config.experiment() == config.experiment():
+            with suppress(MoextendError):  # damaged, or made of other data than those that are audited
+                refuse_other_data(run, digests)
+                if (found := row_of(run)).cells:
+                    return found
     if not (sequence.base.model == SMALL if answer is None else answer):
         return BaseRow(reason=f"not answered by the base '{sequence.base.model}' yet (add --base)")
     cache = workspace / ".cache" / "audit"
     run = open_run(config, cache / config.digest)  # another config has its own folder
+    try:
+        refuse_other_data(run, digests)
+    except RunConflict:
+        removal.remove(run)
+        run = open_run(config, cache / config.digest)
     _forget(cache, run)
     if not row_of(run).cells:
         with view([run.folder], 1, console) as shown:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from moextend.bench.data import Item
 from moextend.bench.score.majority import Majority, question_forms
@@ -51,6 +51,8 @@ def probe_level(
 ) -> float | None:
     """Score in percent of linear probes on the features of the media; None without media that are encoded.
 
+    Modalities that no training item has are left out.
+
     Each question form (see `Majority`) with 50 training questions has a ridge classifier of its own, whose penalty is
     chosen by leave-one-out on training items. Its input are the mean and the maximum over the tokens of a medium. A
     linear classifier binds nothing across tokens, so this is a lower bound of what a model can learn.
@@ -59,7 +61,15 @@ def probe_level(
     if not learned or not sources.keys() & {medium.modality for item in asked for medium in item.media}:
         return None
     vectors = _vectors([*learned, *asked], sources)
-    inputs = _inputs(learned, vectors, sources), _inputs(asked, vectors, sources)
+    widths = {
+        medium.modality: len(vectors[medium.digest])
+        for item in learned
+        for medium in item.media
+        if medium.modality in sources
+    }
+    if not widths:
+        return None
+    inputs = _inputs(learned, vectors, widths), _inputs(asked, vectors, widths)
     answers = _answers(task, learned, asked, *inputs)
     return 100 * score_set(task.scorer, [Answered.by(*one) for one in zip(answers, asked, strict=True)]).value
 
@@ -88,16 +98,18 @@ def _vectors(items: Sequence[Item], sources: Mapping[str, See]) -> dict[str, Vec
     return found
 
 
-def _inputs(items: Sequence[Item], vectors: Mapping[str, Vector], modalities: Mapping[str, Any]) -> Vector:
-    """Per item the mean vector of its media of each modality, side by side; zeros where it has none."""
+def _inputs(items: Sequence[Item], vectors: Mapping[str, Vector], widths: Mapping[str, int]) -> Vector:
+    """Per item the mean vector of its media of each modality, side by side; zeros where it has none.
+
+    `widths`: modality -> size of its vectors.
+    """
     import numpy as np
 
     parts = []
-    for modality in modalities:
+    for modality, width in widths.items():
         own = [[vectors[m.digest] for m in item.media if m.modality == modality] for item in items]
-        blank = next((np.zeros_like(each[0]) for each in own if each), None)
-        if blank is not None:
-            parts.append(np.stack([np.mean(each, axis=0) if each else blank for each in own]))
+        blank = np.zeros(width, np.float32)
+        parts.append(np.stack([np.mean(each, axis=0) if each else blank for each in own]))
     return np.concatenate(parts, axis=1)
 
 

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench import stats
@@ -212,16 +211,15 @@ def _in_training(
 
     `broken` gets what is wrong with media that cannot be read.
     """
+    shared, same = list[tuple[str, str]](), _equal_texts(train, test)
     if not any(item.media for item in test):
-        known = texts.near([_asked(item) for item in test], [_asked(item) for item in train])
-        pair = next(((test[i].row, train[at].row) for i, at in enumerate(known) if at is not None), None)
-        return None, 100 * fmean(at is not None for at in known), pair
+        return None, 100 * len(same) / len(test), next(iter(same), None)
     learned, owners = _prints(train, broken)
     asked, _ = _prints(test, broken)
     names = list(learned)
     close = prints.near(list(asked.values()), list(learned.values()))
-    twins = {digest: [names[at] for at in found] for digest, found in zip(asked, close, strict=True)}
-    shared, same = list[tuple[str, str]](), list[tuple[str, str]]()
+    twins = {digest: [digest] for digest in owners}  # also of modalities without fingerprints
+    twins |= {digest: [names[at] for at in found] for digest, found in zip(asked, close, strict=True)}
     for item in test:
         about = [
             {place for twin in twins.get(_digest(medium), []) for place in owners[twin]}
@@ -238,6 +236,13 @@ def _in_training(
         same += [(item.row, train[equal[0]].row)] if equal else []
     example = next(iter([*same, *shared]), None)
     return 100 * len(shared) / len(test), 100 * len(same) / len(test), example
+
+
+def _equal_texts(train: Sequence[Item], test: Sequence[Item]) -> list[tuple[str, str]]:
+    """Rows of the test items without media whose text is in training, each with a row of that text."""
+    asked, learned = ([item for item in items if not item.media] for items in (test, train))
+    known = texts.near([_asked(item) for item in asked], [_asked(item) for item in learned])
+    return [(item.row, learned[at].row) for item, at in zip(asked, known, strict=True) if at is not None]
 
 
 def _asked(item: Item) -> str:

@@ -8,8 +8,9 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,17 +20,22 @@ from rich.console import Console
 
 from moextend.bench.audit import prints, texts
 from moextend.bench.audit.base import KEPT, BaseRow, base_row
-from moextend.bench.audit.task import TaskAudit, audit_task
+from moextend.bench.audit.probe import probe_level
+from moextend.bench.audit.task import TaskAudit, _in_training, audit_task
+from moextend.bench.data import Item, data_digest, source
 from moextend.bench.report import tables
 from moextend.bench.report.collect import collect
 from moextend.bench.run.launch import Outcome
+from moextend.bench.run.opening import open_run
+from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import Cell, RunDir, find_runs
 from moextend.bench.score.majority import normalised
 from moextend.bench.sequence import find_sequence
-from moextend.bench.task import Data, TaskSpec
+from moextend.bench.task import Data, TaskSpec, find_task
 from moextend.data.audio import AudioRef
 from moextend.data.columns import Columns
 from moextend.data.images import ImageRef
+from moextend.data.media import MediaRef
 from moextend.model.modality import Sources
 from tests.bench.ledger import Kind, Shape, write_run
 from tests.robustness import workspace as small
@@ -332,6 +338,106 @@ def test_the_cache_has_the_answers_for_a_few_configs_and_the_oldest_are_removed(
     assert len(answered) == len(set(answered)) == 6
     left = {path.parent for path in cache.rglob("config.json")}
     assert left == set(answered[-KEPT:]) and len(left) == 4
+
+
+def test_items_without_media_are_compared_by_their_text_beside_items_with_media(
+    audited: Audit, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    _photo(0).save(folder / "0.png")
+    words = [{**row, "i": []} for row in _plain(9, 1)]
+    found = audited(words, [*words, {"q": "what", "a": "red", "i": ["0.png"]}], image="i")
+    assert (found.shared, found.duplicates) == (0, 90)
+
+
+@dataclass(frozen=True)
+class Depth(MediaRef):
+    """A modality of a plug-in, which has no fingerprint."""
+
+    modality: ClassVar[str] = "depth"
+    noun: ClassVar[str] = "the depth"
+
+    def open(self) -> bytes:
+        return self.read()
+
+
+def test_media_without_fingerprints_are_the_same_if_their_bytes_are() -> None:
+    def items(*names: bytes) -> list[Item]:
+        return [Item((Depth(data=name, where="w"),), "what", ("red",), id=str(name)) for name in names]
+
+    shared, same, _ = _in_training(items(b"a", b"b", b"c"), items(b"b", b"c", b"d", b"e"), {})
+    assert (shared, same) == (50, 50)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "known"),
+    [(("image",), ("image", "audio"), True), (("image", "audio"), ("image",), True), ((), ("image",), False)],
+)
+def test_probes_of_media_that_only_some_items_have(
+    train: Sequence[str], test: Sequence[str], known: bool
+) -> None:
+    types: dict[str, type[MediaRef]] = {"image": ImageRef, "audio": AudioRef}
+
+    def items(names: Sequence[str], count: int) -> list[Item]:
+        return [
+            Item(
+                tuple(types[name](data=bytes([i % 2]), where="w") for name in names if name == "image" or i == 3),
+                "what", (str(i % 2),), id=str(i),
+            )
+            for i in range(count)
+        ]  # fmt: skip
+
+    def read(media: Sequence[Any]) -> list[torch.Tensor]:
+        return [torch.full((2, 3), float(one.data[0])) for one in media]
+
+    task = TaskSpec(task="mine", version=1, kind="vqa", data=Data(path="none"))
+    found = probe_level(task, items(train, 60), items(test, 10), dict.fromkeys(types, read))
+    assert found == (100 if known else None)
+
+
+def test_answers_of_the_base_to_other_data_are_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An audit, a correction of the data, and another audit: its row 0 is that of the corrected data."""
+    folder, answers = small.make(tmp_path / "w"), list[float]()
+
+    def launch(runs: Sequence[Path], **options: Any) -> dict[Path, Outcome]:
+        answers.append(50.0 + len(answers))
+        for run in map(RunDir, runs):
+            known = {
+                name: {"test": data_digest(run.config.task_spec(name), "test", folder)}
+                for name in ("colour", "shade")
+            }
+            run.write_facts(data=known)
+            for name in ("colour", "shade", "words"):
+                run.append_cell(Cell(stage=0, task=name, value=answers[-1], n=4, scorer="exact@1"))
+        return {run: Outcome(run, "done") for run in runs}
+
+    def row() -> float | None:
+        sequence = find_sequence("small", folder)
+        found = base_row(sequence, folder, folder / "runs", answer=True, console=Console(quiet=True))
+        cell = found.cell("colour")
+        return cell and cell.value
+
+    monkeypatch.setattr("moextend.bench.audit.base.launch", launch)
+    assert (row(), row()) == (50.0, 50.0)
+    task = find_task("colour", folder)
+    assert task.data is not None
+    data = source.place(task.data.path, task.folder(), folder) / "test.jsonl"
+    data.write_text(data.read_text().replace("red", "green"))
+    assert (row(), row()) == (51.0, 51.0)
+
+
+def test_a_damaged_run_does_not_stop_the_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = small.make(tmp_path / "w")
+    (config,) = resolve(Request(folder, "small", methods=("zero-shot",)))
+    run = open_run(config, folder / "runs")
+    (run.folder / "scores.jsonl").write_text("no JSON\n" * 2)
+    found = base_row(
+        find_sequence("small", folder), folder, folder / "runs", answer=False, console=Console(quiet=True)
+    )
+    assert "not answered by the base" in found.reason
 
 
 def test_strict_fails_if_a_task_is_not_audited(tmp_path: Path) -> None:
