@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -163,13 +163,49 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
         else:
             why = f": {status.error.what}" if status.state == "failed" and status.error else ""
             experiment.left_out.append(f"{run.folder.name} ({status.state}{why})")
-    experiments = _in_order(found, runs)
+    experiments = _in_order(_by_settings(found), runs)
     if damaged:
         experiments = experiments or [Experiment({})]
         shown = next((experiment for experiment in experiments if experiment.results), experiments[0])
         shown.left_out += damaged
     _tell_apart(experiments)
     return experiments
+
+
+def _by_settings(experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:
+    """The experiments, where runs of a method with other settings than most of its runs have one of their own."""
+    found: dict[str, Experiment] = {}
+    for digest, experiment in experiments.items():
+        found[digest] = experiment
+        alike: dict[tuple[str, str], dict[str, list[Result]]] = {}
+        for result in experiment.results:
+            own = alike.setdefault((result.config.method, result.config.mode), {})
+            own.setdefault(files.digest(_settings(result)), []).append(result)
+        apart = [sorted(own.values(), key=len, reverse=True) for own in alike.values() if len(own) > 1]
+        for place in range(max(map(len, apart), default=0)):
+            groups = [own[place] for own in apart if place < len(own)]
+            settings = {group[0].config.method: _settings(group[0]) for group in groups}
+            shared = {
+                **experiment.shared,
+                "sequence": {**experiment.shared["sequence"], "settings": settings},
+            }
+            if place == 0:
+                experiment.shared = shared
+                continue
+            moved = {result.run.folder for group in groups for result in group}
+            found[files.digest(shared)] = Experiment(
+                shared, [result for result in experiment.results if result.run.folder in moved]
+            )
+            experiment.results = [result for result in experiment.results if result.run.folder not in moved]
+    return found
+
+
+def _settings(result: Result) -> dict[str, Any]:
+    """All settings of the method of a run, or those that were set if the method cannot be imported."""
+    try:
+        return result.config.parsed_method().config.model_dump(mode="json")
+    except Exception:
+        return dict(result.config.sequence.get("settings") or {})
 
 
 def damaged_run(run: RunDir, error: Exception) -> str:

@@ -40,17 +40,19 @@ class Check:
     stage: int
     stage_name: str
     task: str
-    before: float
-    """Mean over seeds, in percent."""
-    after: float
+    before: float | None
+    """Mean over seeds, in percent; None where a score is missing."""
+    after: float | None
     items: int
     seeds: int
     values: list[float]
-    """One difference per seed, in points."""
+    """One difference per seed, in points; empty where a score is missing."""
     found: stats.Contrast | None
     """None where nothing can have changed, or items are not kept."""
     unchanged: str
     """Why nothing can have changed: "same weights", or no input of the task reaches what was learned; else empty."""
+    lacks: str = ""
+    """What is missing, so that nothing can be compared: a score, or a seed that both have; else empty."""
     verdict: Verdict = "cannot tell"
     p_kept: float | None = None
     """p of a loss of the margin or more (non-inferiority), corrected over all cells (Holm)."""
@@ -62,15 +64,15 @@ class Check:
     """Items with which a true difference of 0 would be shown to be kept, with 80% power; None: seeds are too few."""
 
     @property
-    def difference(self) -> float:
-        """After less before, mean over seeds, in points."""
-        return sum(self.values) / len(self.values)
+    def difference(self) -> float | None:
+        """After less before, mean over seeds, in points; None where a score is missing."""
+        return fmean(self.values) if self.values else None
 
     @property
     def needs(self) -> str:
         """What the verdict rests on, or what it lacks, in a few words."""
-        if self.unchanged:
-            return self.unchanged
+        if self.lacks or self.unchanged:
+            return self.lacks or self.unchanged
         if self.found is None:
             return "answers"
         if self.verdict != "cannot tell":
@@ -109,7 +111,10 @@ class Gate:
 
 
 def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) -> Gate:
-    """A verdict for every scored cell of every run.
+    """A verdict for every cell of every run that has a reference.
+
+    A task that a run learns later has none in `before`, but has with the other baselines. A cell without a score, or
+    without a seed that the baseline has, too, is one that cannot be told.
 
     kept: a loss of `margin` points or more is excluded (non-inferiority test). lost: the score fell, and kept is not
     shown. cannot tell: neither. Both tests are one family of all cells, corrected by Holm (1979). Cells that the same
@@ -126,8 +131,8 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
     """
     check_margin(margin)
     reader = ItemReader()
-    checks = [check for cells in _cells(experiment, baseline) if (check := _compare(cells, reader))]
-    if not checks:
+    checks = [_compare(cells, reader) for cells in _cells(experiment, baseline)]
+    if all(check.lacks for check in checks):
         raise InputError(
             f"no cell of {experiment.name} has a reference.",
             where="--baseline",
@@ -145,8 +150,20 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
     return Gate(experiment.name, experiment.variant, experiment.label, baseline, margin, judged, notes)
 
 
-Cells = list[tuple[Result, int, Result, int, str]]
-"""Run, stage, reference run, its stage, task: one per seed."""
+Pair = tuple[Result, int, Result, int, str]
+"""Run, stage, reference run, its stage, task."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """One cell of a method, with its reference in every seed."""
+
+    first: Result
+    """A run of the method."""
+    stage: int
+    task: str
+    pairs: list[Pair]
+    """One per seed; empty where no seed has a reference."""
 
 
 def _cells(experiment: Experiment, baseline: str) -> Iterator[Cells]:
@@ -165,33 +182,38 @@ def _cells(experiment: Experiment, baseline: str) -> Iterator[Cells]:
         first = group[0]
         for stage in range(1, first.last + 1):
             for task in [*first.tasks, *first.text, *first.config.transfer]:
-                cells: Cells = []
+                own = first.tasks.index(task) + 1 if task in first.tasks else 0
+                if baseline == BEFORE and stage <= own:
+                    continue
+                pairs = list[Pair]()
                 for result, other in zip(group, others, strict=True):
-                    own = result.tasks.index(task) + 1 if task in result.tasks else 0
                     if row_zero:
-                        cells.append((result, stage, result, 0, task))
-                    elif baseline == BEFORE and stage > own:
-                        cells.append((result, stage, result, own, task))
-                    elif baseline != BEFORE and other is not None and other is not result:
-                        cells.append((result, stage, other, stage, task))
-                yield cells
+                        pairs.append((result, stage, result, 0, task))
+                    elif baseline == BEFORE:
+                        pairs.append((result, stage, result, own, task))
+                    elif other is not None and other is not result:
+                        pairs.append((result, stage, other, stage, task))
+                yield Cells(first, stage, task, pairs)
 
 
-def _compare(cells: Cells, reader: ItemReader) -> Check | None:
-    """The cell over its seeds; None where one of the scores is missing everywhere."""
+def _compare(cells: Cells, reader: ItemReader) -> Check:
+    """The cell over its seeds."""
+    result, stage, task = cells.first, cells.stage, cells.task
     scored = [
-        (mine, theirs, cell)
-        for cell in cells
-        if (mine := cell[0].cells.get((cell[1], cell[4])))
-        and (theirs := cell[2].cells.get((cell[3], cell[4])))
+        (mine, theirs, pair)
+        for pair in cells.pairs
+        if (mine := pair[0].cells.get((pair[1], task))) and (theirs := pair[2].cells.get((pair[3], task)))
     ]
-    if not scored:
-        return None
-    result, stage, _, _, task = cells[0]
+    if len(scored) < len(cells.pairs) or not scored:
+        lacks = "a score" if cells.pairs else "a shared seed"
+        return Check(
+            row_name([result]).text, stage, result.stage_names[stage - 1], task, None, None, 0, len(scored), [],
+            None, "", lacks,
+        )  # fmt: skip
     unchanged, found = "", None
     if all(mine.weights == theirs.weights != "" for mine, theirs, _ in scored):
         unchanged = "same weights"
-    elif task in result.text and all(at == 0 and text_untouched(each) for each, _, _, at, _ in cells):
+    elif task in result.text and all(at == 0 and text_untouched(each) for each, _, _, at, _ in cells.pairs):
         unchanged = "not reached"
     else:  # only here are the answers of single items needed
         found = differences(
@@ -270,7 +292,11 @@ def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margi
         notes.append(
             "enough items: what was seen is too near a loss of the margin; more items are not missing."
         )
-    if any(not check.unchanged and check.found is None for check in checks):
+    if any(check.lacks == "a score" for check in checks):
+        notes.append("a score: of this cell or its reference, of at least one seed, is missing.")
+    if any(check.lacks == "a shared seed" for check in checks):
+        notes.append(f"a shared seed: the method was not run with any seed of {baseline}.")
+    if any(not check.unchanged and not check.lacks and check.found is None for check in checks):
         notes.append("answers: the answers of single items are not kept, or there are too few to compare.")
     if any(check.seeds == 1 and check.found for check in checks):
         notes.append("One seed: the verdict is about these weights, not about training again.")

@@ -94,6 +94,7 @@ def _record(check: Check) -> dict[str, Any]:
         "difference": check.difference,
         "seeds": check.seeds,
         "unchanged": check.unchanged,
+        "lacks": check.lacks,
     }
 
 
@@ -126,8 +127,10 @@ def _add_case(suite: ElementTree.Element, found: Gate, check: Check) -> None:
     )
     if check.verdict != "kept":
         low = "" if check.low is None else f", at least {check.low:+.1f}"
-        change = f"{check.before:.1f} -> {check.after:.1f} ({check.difference:+.1f}{low})"
-        message = f"{check.verdict}: {change} {check.needs}"
+        change = (
+            f"{check.before:.1f} -> {check.after:.1f} ({check.difference:+.1f}{low}) " if check.values else ""
+        )
+        message = f"{check.verdict}: {change}{'needs ' * bool(check.lacks)}{check.needs}"
         kind = "failure" if check.verdict == "lost" else "error"
         ElementTree.SubElement(case, kind, message=message.strip(), type=check.verdict)
 

@@ -176,7 +176,7 @@ def plan_gate(
         assert check.found is not None
         if check.stage == last and (not methods or check.method.partition(" (")[0] in methods):
             pilot = planning.pilot_of(check.found)
-            first = Plan(check.method, "before", check.task, check.difference, pilot, check.items, tests)
+            first = Plan(check.method, "before", check.task, fmean(check.values), pilot, check.items, tests)
             plans.append(_with_rows(first, wanted, 2 * wanted.alpha / tests, margin))
     if not plans:
         _check_answers(runs, methods or known)

@@ -74,7 +74,7 @@ def _cells(experiment: Experiment) -> Iterator[Limit]:
         made = gate(experiment)
     except InputError:
         return
-    short = [check for check in made.checks if check.verdict == "cannot tell"]
+    short = [check for check in made.checks if check.verdict == "cannot tell" and check.values]
     if short:
         yield Limit(
             "Underpowered cells",

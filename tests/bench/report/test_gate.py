@@ -17,9 +17,10 @@ from moextend.bench import stats
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.gate import Check, gate
 from moextend.bench.report.gate_forms import as_json, gate_table, junit
-from moextend.bench.run.rundir import find_runs
+from moextend.bench.run.rundir import RunDir, find_runs
 from moextend.cli.main import app
 from moextend.errors import InputError, UnknownName
+from moextend.util.files import digest
 from tests.bench.ledger import Kind, Shape, write_runs
 
 SHAPE = Shape(stages=2, texts=1, items=1500, an_image=1, shared_images=False)
@@ -167,6 +168,37 @@ def test_a_method_a_run_and_the_base_can_be_the_baseline(runs: Path) -> None:
         gate(both, margin=0)
 
 
+def test_a_method_without_a_seed_of_the_baseline_cannot_be_told(runs: Path) -> None:
+    names = ("lora-s0", "full-ft-s0", "full-ft-s1")
+    found = gate(experiment(runs, *(f"ledger/{name}" for name in names)), "lora", margin=99)
+    assert found.verdict == "kept", "one seed is shared"
+    with pytest.raises(InputError, match="no cell of ledger has a reference"):
+        gate(experiment(runs, "ledger/lora-s0", "ledger/full-ft-s1"), "lora")
+    runs_of = experiment(runs, "ledger/lora-s0", "ledger/full-ft-s0")
+    (other,) = experiment(runs, "ledger/full-ft-s2").results
+    config = other.config.model_copy(update={"method": "ewc"})
+    runs_of.results.append(replace(other, config=config))
+    found = gate(runs_of, "lora", margin=99)
+    assert found.verdict == "cannot tell" and found.counts == {"kept": 6, "lost": 0, "cannot tell": 6}
+    lacking = [check for check in found.checks if check.method == "ewc"]
+    assert {check.needs for check in lacking} == {"a shared seed"} and lacking[0].difference is None
+    assert 'errors="6"' in junit([found]) and "needs a shared seed" in junit([found])
+    assert any("not run with any seed of lora" in note for note in found.notes)
+    assert {cell["lacks"] for cell in as_json([found])[0]["cells"]} == {"", "a shared seed"}
+
+
+def test_a_cell_without_a_score_cannot_be_told(runs: Path) -> None:
+    """Also where it is missing in one seed, or the run is not finished."""
+    found = experiment(runs, *(f"ledger/lora-s{seed}" for seed in range(3)))
+    lacking = found.results[1]
+    lacking.cells.pop((2, "text1"))
+    verdicts = gate(found, margin=10)
+    assert verdicts.verdict == "cannot tell" and verdicts.counts == {"kept": 2, "lost": 0, "cannot tell": 1}
+    (check,) = [check for check in verdicts.checks if check.lacks]
+    assert (check.stage, check.task, check.needs, check.seeds) == (2, "text1", "a score", 2)
+    assert any(note.startswith("a score: ") for note in verdicts.notes)
+
+
 @pytest.mark.parametrize("margin", [0, -1, math.nan, math.inf, 100.5])
 def test_a_margin_that_excludes_nothing_is_refused(runs: Path, margin: float) -> None:
     with pytest.raises(InputError, match="is not a margin"):
@@ -254,3 +286,28 @@ def test_variants_of_a_sequence_have_names_of_their_own(tmp_path: Path) -> None:
     assert names[0] == names[1]
     (alone,) = [gate(each) for each in collect(runs[:1])]
     assert alone.label == "ledger" and alone.variant in "".join(names[0])
+
+
+def _set(run: Path, **settings: int) -> None:
+    """As if the sequence had had these settings of the method when the run began."""
+    path = RunDir(run).config_path
+    record = json.loads(path.read_text())
+    record["identity"]["sequence"]["settings"] = {"lora": settings}
+    path.write_text(json.dumps({**record, "digest": digest(record["identity"])}))
+
+
+def test_runs_of_a_method_with_other_settings_are_a_variant_and_not_another_seed(tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs", SHAPE, {"lora": KEEPS, "full-ft": FORGETS}, [0, 1, 2])
+    _set(tmp_path / "runs/ledger/lora-s1", rank=64)
+    first, other = collect(find_runs(tmp_path / "runs"))
+    assert [result.name for result in other.results] == ["lora-s1"]
+    assert len(first.results) == 5 and first.is_variant and first.variant != other.variant
+    assert "settings.lora.rank 64 instead of 8" in other.differs
+    assert {check.seeds for check in gate(first, margin=10).checks if check.method == "lora"} == {2}
+
+
+def test_settings_that_are_the_default_are_not_other_settings(tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs", SHAPE, {"lora": KEEPS}, [0, 1])
+    _set(tmp_path / "runs/ledger/lora-s1", rank=8)
+    (only,) = collect(find_runs(tmp_path / "runs"))
+    assert len(only.results) == 2 and not only.is_variant
