@@ -299,9 +299,11 @@ def data_notes(results: Sequence[Result]) -> list[str]:
 
 
 def run_notes(experiment: Experiment) -> list[str]:
-    """The runs that are left out and why, and those with other data; at most one note of each."""
+    """The runs that are not finished, with other data, or left out and why; at most one note of each."""
+    marked = [result.name for result in experiment.results if result.state != "done"]
+    unfinished = [f"{UNFINISHED}: not finished: {', '.join(marked)}."] if marked else []
     left_out = [f"Left out: {'; '.join(experiment.left_out)}."] if experiment.left_out else []
-    return [*data_notes(experiment.results), *left_out]
+    return [*unfinished, *data_notes(experiment.results), *left_out]
 
 
 def some(experiments: Sequence[Experiment]) -> list[Experiment]:

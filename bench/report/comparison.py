@@ -17,11 +17,13 @@ from moextend.bench.report.collect import (
     lacking_notes,
     row_name,
     run_notes,
+    unfinished_mark,
 )
 from moextend.bench.report.forgetting import text_untouched
 from moextend.bench.report.items import ItemReader, Parts, Weights, contrast
 from moextend.bench.report.media import UNTOUCHED, media_of
 from moextend.bench.report.table import Column, Table, Value, count, interval, number, p_value, text
+from moextend.bench.run.complete import planned
 from moextend.errors import InputError, UnknownName
 
 COLUMNS = [
@@ -48,6 +50,8 @@ MARGIN = 1.0
 """Points: differences below this do not count."""
 NOT_KEPT = "items not kept"
 """Verdict without a test: the answers of the items are not there."""
+NO_SEED, NO_SCORE = "no shared seed", "a score is missing"
+"""Verdicts of what cannot be compared."""
 
 METRICS = {"la": "LA", "acc": "ACC", "bwt": "BWT", "fm": "FM", "fwt": "FWT"}
 """Metrics of the learned tasks, as `metrics.weights` names them -> their column in the forgetting table."""
@@ -152,7 +156,9 @@ class Test:
     values: list[float]
     """One difference per seed that the method and the baseline share."""
     found: stats.Contrast | None
-    """None where the items are not kept, or no seed is shared."""
+    """None where the items are not kept, or nothing can be compared."""
+    lacks: str = ""
+    """Why nothing can be compared; else empty."""
     untouched: bool = False
     """Whether the method's text is what it is by construction."""
 
@@ -208,9 +214,18 @@ def _tests(measured: Measured, groups: Groups, baseline: str) -> Iterator[Test]:
         if method == baseline:
             continue
         pairs = list(pairs_of(measured, groups, method, order, baseline).values())
-        found = differences(pairs)
-        if found is not None:
-            yield Test(row_name(group), *found, untouched=bool(pairs) and all(map(text_untouched, group)))
+        found, name = differences(pairs), row_name(group, mark=unfinished_mark(group))
+        if not pairs:
+            yield Test(name, [], None, NO_SEED)
+        elif found is not None:
+            yield Test(name, *found, untouched=all(map(text_untouched, group)))
+        elif any(_lacks_scores(result) for result in (*group, *groups.get((baseline, order), []))):
+            yield Test(name, [], None, NO_SCORE)
+
+
+def _lacks_scores(result: Result) -> bool:
+    """Whether a run has no score of some cell, because it is not finished or its file is damaged."""
+    return any(key not in result.cells for key in planned(result.config))
 
 
 def pairs_of(
@@ -255,7 +270,7 @@ def section(tests: Sequence[Test], metric: str, margin: float) -> list[list[Valu
             "method": test.name,
             "metric": text(metric),
             "difference": difference.marked(UNTOUCHED if test.untouched and metric == CHANGE else ""),
-            "verdict": text(NOT_KEPT if test.values else "no shared seed"),
+            "verdict": text(test.lacks or NOT_KEPT),
             "seeds": count(len(test.values)),
         }
         if test.found:
@@ -311,9 +326,11 @@ def _notes(groups: Groups, tests: Sequence[Test], baseline: str, margin: float) 
     ]
     if any(len(test.values) == 1 for test in tests):
         notes.append("items only: one seed says nothing about others; interval, p and MDD count items alone.")
-    if any(not test.values for test in tests):
+    if any(test.lacks == NO_SCORE for test in tests):
+        notes.append(f"{NO_SCORE}: of a run of the method or of {baseline}, in this metric.")
+    if any(test.lacks == NO_SEED for test in tests):
         notes.append(
-            f"no shared seed: the method was not run with any seed of {baseline}, so nothing is compared."
+            f"{NO_SEED}: the method was not run with any seed of {baseline}, so nothing is compared."
         )
     if any(all(map(text_untouched, group)) for (method, _), group in groups.items() if method != baseline):
         notes.append(media_of([one for group in groups.values() for one in group]).by_construction)

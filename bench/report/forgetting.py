@@ -248,9 +248,6 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
     notes += matched.matched_notes(experiment)
     if any(text_untouched(result) for result in experiment.results):
         notes.append(media_of(experiment.results).by_construction)
-    marked = [r.name for r in experiment.results if r.state != "done"]
-    if marked:
-        notes.append(f"*: not finished: {', '.join(marked)}.")
     notes += scale_notes(experiment.results)
     notes += backend_notes(experiment.results)
     notes += lacking_notes(experiment.results)

@@ -18,6 +18,7 @@ from moextend.bench.report.collect import (
     lacking_notes,
     row_name,
     run_notes,
+    unfinished_mark,
 )
 from moextend.bench.report.comparison import check_margin, differences, is_row_zero
 from moextend.bench.report.forgetting import text_untouched
@@ -158,6 +159,8 @@ Pair = tuple[Result, int, Result, int, str]
 class Cells:
     """One cell of a method, with its reference in every seed."""
 
+    name: str
+    """The method, with a mark if a run is not done, and its order."""
     first: Result
     """A run of the method."""
     stage: int
@@ -193,7 +196,7 @@ def _cells(experiment: Experiment, baseline: str) -> Iterator[Cells]:
                         pairs.append((result, stage, result, own, task))
                     elif other is not None and other is not result:
                         pairs.append((result, stage, other, stage, task))
-                yield Cells(first, stage, task, pairs)
+                yield Cells(row_name(group, mark=unfinished_mark(group)).text, first, stage, task, pairs)
 
 
 def _compare(cells: Cells, reader: ItemReader) -> Check:
@@ -207,7 +210,7 @@ def _compare(cells: Cells, reader: ItemReader) -> Check:
     if len(scored) < len(cells.pairs) or not scored:
         lacks = "a score" if cells.pairs else "a shared seed"
         return Check(
-            row_name([result]).text, stage, result.stage_names[stage - 1], task, None, None, 0, len(scored), [],
+            cells.name, stage, result.stage_names[stage - 1], task, None, None, 0, len(scored), [],
             None, "", lacks,
         )  # fmt: skip
     unchanged, found = "", None
@@ -226,7 +229,7 @@ def _compare(cells: Cells, reader: ItemReader) -> Check:
             ]
         )
     return Check(
-        method=row_name([result]).text,
+        method=cells.name,
         stage=stage,
         stage_name=result.stage_names[stage - 1],
         task=task,

@@ -98,7 +98,7 @@ def mean_parts(found: Sequence[Parts]) -> Parts:
 class ItemReader:
     """Reads the items of the runs of one experiment, each file once.
 
-    A cluster is an image, whichever tasks ask about it, or an item that has none.
+    A cluster is an image, whichever tasks ask about it, or an item that has none, in all visits of its task.
     """
 
     def __init__(self) -> None:
@@ -171,7 +171,10 @@ class ItemReader:
             if records and not found.are_of(items):
                 found = self._scores.again(*run, records)
         alone = found.score == found.score
-        return self._made(cell.task, found.item[alone], found.score[alone], found.weight[alone], groups)
+        visited = result.config.visited(cell.task)
+        return self._made(
+            cell.task, found.item[alone], found.score[alone], found.weight[alone], groups, visited
+        )
 
     def _packed(self, result: Result, cell: Cell) -> Items | None:
         """From the item scores of a run from a pack."""
@@ -196,7 +199,8 @@ class ItemReader:
         alone = score == score
         groups = dict(zip(item.tolist(), task.images or [None] * len(item), strict=True))
         known = self._same_items(cell.task, item)
-        return self._made(cell.task, item[alone], score[alone], weight[alone], {} if known else groups)
+        groups, visited = {} if known else groups, result.config.visited(cell.task)
+        return self._made(cell.task, item[alone], score[alone], weight[alone], groups, visited)
 
     def _same_items(self, task: str, items: Array) -> bool:
         """Whether these are the items of a file of this task that was read before, with their images."""
@@ -214,8 +218,14 @@ class ItemReader:
         score: Array,
         weight: Array,
         groups: Mapping[int, str | None] | None = None,
+        visited: str = "",
     ) -> Items | None:
-        """From items with scores of their own; `groups` are the images of items that were not read before."""
+        """From items with scores of their own.
+
+        Args:
+            groups: the images of items that were not read before.
+            visited: the task of which `task` is a visit, if it has another name.
+        """
         import numpy as np
 
         if not len(items):
@@ -231,7 +241,7 @@ class ItemReader:
             names = items.tolist()
             places = self._places.setdefault(task, {})
             for name, group in (groups or {name: None for name in names if name not in places}).items():
-                own: Hashable = ("image", group) if group else (task, name)
+                own: Hashable = ("image", group) if group else (visited or task, name)
                 places[name] = self._clusters.setdefault(own, len(self._clusters))
             cluster, at = np.unique([places[name] for name in names], return_inverse=True)
             sizes = np.bincount(at, weights=weight) / len(names)

@@ -16,6 +16,7 @@ from moextend.bench.report.comparison import (
     default_baseline,
     differences,
     metric_weights,
+    pairs_of,
 )
 from moextend.bench.report.gate import gate
 from moextend.bench.report.items import ItemReader
@@ -24,6 +25,8 @@ from moextend.bench.stats import planning
 from moextend.bench.stats.planning import Design, Pilot
 from moextend.errors import InputError, UnknownName
 
+NO_ITEMS = "the answers to items are not stored, or there are too few"
+"""Why a comparison has no variance of items."""
 SEEDS = (2, 3, 5, 10, 20)
 """Numbers of seeds that are planned by default, besides that of the pilot."""
 
@@ -99,6 +102,8 @@ class Planned:
     plans: list[Plan]
     unknown: list[str]
     """Comparisons that cannot be planned, and why."""
+    one_order: list[str] = field(default_factory=list)
+    """Comparisons that are planned from one order, as fewer than two seeds ran in all."""
 
 
 def plan(
@@ -127,30 +132,34 @@ def plan(
         if method not in known:
             raise UnknownName("method", method, known, where="--method")
     compared = [method for method in methods or known if method != against]
+    tests = wanted.tests or sum(
+        method != against for method in known
+    )  # those of the report, also without some
     reader = ItemReader()
-    plans, unknown = list[Plan](), list[str]()
+    plans, unknown, one_order = list[Plan](), list[str](), list[str]()
     for metric in names:
         measured = Measured(reader, partial(metric_weights, metric))
         for method in compared:
-            orders = shared_orders(measured, groups, method, against)
+            orders, fewer = _orders(measured, groups, method, against)
             found = _difference(orders) if orders else "no shared seed"
             if isinstance(found, str):
                 unknown.append(f"{metric} of {method}: {found}")
                 continue
+            one_order += [f"{metric} of {method}"] if fewer else []
             value, pilot = found
-            tests = wanted.tests or len(compared)
             items = _items(groups, method)
             first = Plan(method, against, metric, value, pilot, items, tests)
             plans.append(_with_rows(first, wanted, wanted.alpha / tests))
     if not plans:
-        _check_answers(experiment.of("sequence"), [against, *compared])
+        if any(name.endswith(NO_ITEMS) for name in unknown):
+            _check_answers(experiment.of("sequence"), [against, *compared])
         raise InputError(
             f"no plan can be made: {'; '.join(unknown) or f'no method besides {against}'}.",
             where=experiment.label,
             hint=f"Run two methods with the same seeds: moextend bench run {experiment.name} -m lora -m moextend "
             "--seed 0,1,2.",
         )
-    return Planned(experiment, wanted, None, plans, unknown)
+    return Planned(experiment, wanted, None, plans, unknown, one_order)
 
 
 def plan_gate(
@@ -168,7 +177,8 @@ def plan_gate(
     for method in methods:
         if method not in known:
             raise UnknownName("method", method, known, where="--method")
-    checks = [check for check in gate(experiment, margin=margin).checks if check.found]
+    made = gate(experiment, margin=margin)
+    checks = [check for check in made.checks if check.found]
     tests = wanted.tests or len(checks)
     last = max((check.stage for check in checks), default=0)
     plans = []
@@ -179,7 +189,8 @@ def plan_gate(
             first = Plan(check.method, "before", check.task, fmean(check.values), pilot, check.items, tests)
             plans.append(_with_rows(first, wanted, 2 * wanted.alpha / tests, margin))
     if not plans:
-        _check_answers(runs, methods or known)
+        if any(not check.unchanged and check.values for check in made.checks):
+            _check_answers(runs, methods or known)
         raise InputError(
             "no cell after the last stage needs a test: all are kept by construction or have no stored answers.",
             where=experiment.label,
@@ -191,8 +202,20 @@ def plan_gate(
 def _check_answers(results: Sequence[Result], methods: Sequence[str]) -> None:
     """Raises InputError if a run of `methods` is from a pack without answers, from which variances are computed."""
     for result in results:
-        if result.config.method in methods:
+        if result.config.method in methods and not result.has_items:
             result.run.check_has("predictions")
+
+
+def _orders(
+    measured: Measured, groups: Groups, method: str, baseline: str
+) -> tuple[dict[str, dict[int, Pair]], bool]:
+    """`shared_orders`; where fewer than two seeds ran in all, the order with most of them, and that it is so."""
+    orders = shared_orders(measured, groups, method, baseline)
+    if len(orders) < 2 or len(next(iter(orders.values()))) > 1:
+        return orders, False
+    each = {order: pairs_of(measured, groups, method, order, baseline) for order in orders}
+    order = max(each, key=lambda name: len(each[name]))
+    return ({order: each[order]}, True) if len(each[order]) > 1 else (orders, False)
 
 
 def _difference(orders: Mapping[str, Mapping[int, Pair]]) -> tuple[float, Pilot] | str:
@@ -206,7 +229,7 @@ def _difference(orders: Mapping[str, Mapping[int, Pair]]) -> tuple[float, Pilot]
         if found is None:
             return "a score is missing"
         if found[1] is None:
-            return "the answers to items are not stored, or there are too few"
+            return NO_ITEMS
         single.append(found[1])
         values |= {(seed, order): value for seed, value in zip(pairs, found[0], strict=True)}
     seeds = single[0].seeds

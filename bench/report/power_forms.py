@@ -136,6 +136,11 @@ def _component_notes(planned: Planned) -> list[str]:
             f"Smallest differences that the items alone can show (seeds add to them): {least} points. "
             "Run at least two seeds, preferably five: moextend bench run --seed 0,1,2,3,4."
         )
+    if planned.one_order:
+        notes.append(
+            "Planned from the order with most seeds, as fewer than two ran in all orders: "
+            f"{', '.join(planned.one_order)}."
+        )
     notes += [f"Not planned: {name}." for name in planned.unknown]
     return [*notes, *run_notes(planned.experiment)]
 

@@ -101,10 +101,14 @@ class Pilot:
 
 
 def pilot_of(found: Contrast) -> Pilot:
-    """The components of a comparison in one order."""
-    own = min(found.own_items, found.seed_variance * found.seeds)
+    """The components of a comparison in one order.
+
+    The variance over seeds is at least what the items of one run add to it: that part is known from all items, the
+    whole from a few seeds, which may lie close together by chance.
+    """
+    own = found.own_items
     return Pilot(
-        seed=found.seed_variance * found.seeds - own,
+        seed=max(found.seed_variance * found.seeds - own, 0.0),
         rest=0.0,
         order=None,
         own_items=own,
@@ -134,12 +138,13 @@ def pilot_of_orders(
     rest, over_seeds = parts.rest**2, orders * seeds * mean.seed_variance
     if over_seeds < rest:  # no sign of a seed effect: both mean squares estimate the same variance
         rest = over_seeds = (over_seeds + (orders - 1) * rest) / orders
-    own = min(fmean(each.own_items for each in single), rest)
+    own = fmean(each.own_items for each in single)
+    rest, over_seeds = max(rest, own), max(over_seeds, own)  # at least what the items add, as in `pilot_of`
     within = fmean(max(each.item_variance - each.unseen, 0.0) for each in single)
     over = max(mean.item_variance - mean.unseen, 0.0)
     item = min(max((orders * over - within) / (orders - 1), 0.0), within)
     return Pilot(
-        seed=(over_seeds - rest) / orders,
+        seed=max(over_seeds - rest, 0.0) / orders,
         rest=rest - own,
         order=max(parts.order**2 - (within - item), 0.0),
         own_items=own,

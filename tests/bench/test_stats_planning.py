@@ -149,3 +149,14 @@ def test_more_orders_and_items_have_the_planned_power() -> None:
 def test_a_pilot_of_one_order_expects_nothing_from_more_orders() -> None:
     pilot = replace(SEEDS_ALONE, own_items=3.0, item=1.0, clusters=100)
     assert pilot.sources(Design(5, 3)) == pilot.sources(Design(5, 1))
+
+
+def test_seeds_that_lie_close_together_by_chance_do_not_promise_too_much() -> None:
+    """Without a spread between seeds the planned number of them has its power in nearly all pilots, not on average."""
+    world = World(seeds=3, run_sd=0.0, images=60)
+    true = replace(_mean_pilot(world), seed=0.0)
+    effect, powers = planning.detectable(true, Design(4), 0.05), []
+    for pilot in _pilots(world, 200):
+        seeds = planning.seeds_needed(pilot, Design(3), effect, 0.05)
+        powers.append(1.0 if seeds is None else planning.power(true, Design(seeds), effect, 0.05))
+    assert np.mean(np.array(powers) < 0.7) < 0.05

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from moextend.bench import stats
 from moextend.bench.report.collect import Experiment, collect
+from moextend.bench.report.comparison import comparison_table
 from moextend.bench.report.gate import Check, gate
 from moextend.bench.report.gate_forms import as_json, gate_table, junit
 from moextend.bench.run.rundir import RunDir, find_runs
@@ -311,3 +312,25 @@ def test_settings_that_are_the_default_are_not_other_settings(tmp_path: Path) ->
     _set(tmp_path / "runs/ledger/lora-s1", rank=8)
     (only,) = collect(find_runs(tmp_path / "runs"))
     assert len(only.results) == 2 and not only.is_variant
+
+
+def test_a_run_that_is_not_finished_is_marked_and_nothing_of_it_is_left_out_silently(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, SHAPE, {"lora": KEEPS, "full-ft": FORGETS}, [0, 1, 2])
+    scores = runs[-1].folder / "scores.jsonl"
+    scores.write_text("".join(line for line in scores.open() if '"stage": 2' not in line))
+    state = runs[-1].folder / "status.json"
+    state.write_text(state.read_text().replace('"done"', '"interrupted"'))
+    (found,) = collect(find_runs(tmp_path), unfinished=True)
+    table = comparison_table(found, "lora")
+    keys = [column.key for column in table.columns]
+    rows = [dict(zip(keys, row, strict=True)) for section in table.sections for row in section]
+    verdicts = {row["metric"].text: (row["method"].text, row["verdict"].text) for row in rows}
+    assert verdicts["ACC"] == ("full-ft*", "a score is missing")
+    assert verdicts["FWT"][0] == "full-ft*" and verdicts["FWT"][1] != "a score is missing"
+    assert any("*: not finished: full-ft-s2" in note for note in table.notes)
+    verdict = gate(found, margin=99)
+    assert verdict.verdict == "cannot tell" and {check.method for check in verdict.checks} == {
+        "lora",
+        "full-ft*",
+    }
+    assert any("*: not finished: full-ft-s2" in note for note in verdict.notes)

@@ -30,3 +30,13 @@ def test_items_without_weights_count_the_same() -> None:
     assert found.mean == 75 and list(found.sums) == [25, 50] and list(found.deviations) == [-12.5, 12.5]
     nothing = ItemReader()._made("t", items, score, np.zeros(2))
     assert nothing is not None and nothing.mean == 75, "no item has words"
+
+
+def test_an_item_without_an_image_is_one_cluster_in_all_visits_of_its_task() -> None:
+    reader, items, score = ItemReader(), np.arange(3), np.ones(3)
+    first = reader._made("t", items, score, score, dict.fromkeys(range(3)), "t")
+    again = reader._made("t-visit2", items, score, score, dict.fromkeys(range(3)), "t")
+    other = reader._made("u", items, score, score, dict.fromkeys(range(3)), "u")
+    assert first is not None and again is not None and other is not None
+    assert list(first.grouping.cluster) == list(again.grouping.cluster)
+    assert not set(first.grouping.cluster) & set(other.grouping.cluster)
