@@ -418,7 +418,7 @@ def test_answers_of_the_base_to_other_data_are_not_shown(
         sequence = find_sequence("small", folder)
         found = base_row(sequence, folder, folder / "runs", answer=True, console=Console(quiet=True))
         cell = found.cell("colour")
-        return cell and cell.value
+        return cell.value if cell else None
 
     monkeypatch.setattr("moextend.bench.audit.base.launch", launch)
     assert (row(), row()) == (50.0, 50.0)

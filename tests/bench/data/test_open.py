@@ -183,7 +183,8 @@ def test_items_without_media_are_in_both_parts(
     tmp_path: Path, make_png: MakePng, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
 ) -> None:
     (tmp_path / "p.png").write_bytes(make_png(1))
-    for empty in (None, [], ""):
+    empties: tuple[object, ...] = (None, [], "")
+    for empty in empties:
         rows = [{"ask": f"{i}?", "reply": "a", "picture": "p.png" if i == 0 else empty} for i in range(100)]
         path = write_jsonl(tmp_path / "all.jsonl", rows)
         named: dict[str, str | None] = {"group": None, "id": None, "kind": None}
