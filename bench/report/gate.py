@@ -115,7 +115,7 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
     """A verdict for every cell of every run that has a reference.
 
     A task that a run learns later has none in `before`, but has with the other baselines. A cell without a score, or
-    without a seed that the baseline has, too, is one that cannot be told.
+    without a seed that the baseline has, too, is undecided (cannot tell).
 
     kept: a loss of `margin` points or more is excluded (non-inferiority test). lost: the score fell, and kept is not
     shown. cannot tell: neither. Both tests are one family of all cells, corrected by Holm (1979). Cells that the same

@@ -169,7 +169,7 @@ def test_a_method_a_run_and_the_base_can_be_the_baseline(runs: Path) -> None:
         gate(both, margin=0)
 
 
-def test_a_method_without_a_seed_of_the_baseline_cannot_be_told(runs: Path) -> None:
+def test_a_method_without_a_seed_of_the_baseline_is_undecided(runs: Path) -> None:
     names = ("lora-s0", "full-ft-s0", "full-ft-s1")
     found = gate(experiment(runs, *(f"ledger/{name}" for name in names)), "lora", margin=99)
     assert found.verdict == "kept", "one seed is shared"
@@ -188,7 +188,7 @@ def test_a_method_without_a_seed_of_the_baseline_cannot_be_told(runs: Path) -> N
     assert {cell["lacks"] for cell in as_json([found])[0]["cells"]} == {"", "a shared seed"}
 
 
-def test_a_cell_without_a_score_cannot_be_told(runs: Path) -> None:
+def test_a_cell_without_a_score_is_undecided(runs: Path) -> None:
     """Also where it is missing in one seed, or the run is not finished."""
     found = experiment(runs, *(f"ledger/lora-s{seed}" for seed in range(3)))
     lacking = found.results[1]
