@@ -30,6 +30,15 @@ def stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
+def code(folder: Path) -> list[tuple[str, str]]:
+    """Relative path and content of the Python files of a folder, which its YAML files may use."""
+    return [
+        (path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8", errors="replace"))
+        for path in sorted(folder.rglob("*.py"))
+        if "__pycache__" not in path.parts
+    ]
+
+
 def checked(folder: Path, *, where: str) -> Path:
     """The folder; InputError if it is not a folder, SpecError if one of its YAML files cannot be read."""
     if not folder.is_dir():

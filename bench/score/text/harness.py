@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,7 +111,7 @@ def _load(
         name,
         found["tasks"],
         found.get("groups", {}),
-        _digest(found["tasks"], (ready, folder), cache),
+        _digest(found["tasks"], found.get("groups", {}), (ready, folder), cache),
         commits,
     )
 
@@ -123,16 +125,44 @@ def _set_fewshot(task: Any, wanted: int | None) -> None:
         task.set_config(key="num_fewshot", value=wanted)
 
 
-def _digest(tasks: dict[str, Any], places: Iterable[Path | None], cache: Path) -> str:
+def _digest(
+    tasks: Mapping[str, Any], groups: Mapping[str, Any], places: Sequence[Path | None], cache: Path
+) -> str:
+    """Digest of the configs, the data and the code of tasks; equal in all processes."""
     parts: list[Any] = []
+
+    def written(config: Any) -> str:
+        text = json.dumps(config, sort_keys=True, default=_source)
+        for place in places:
+            # The path of the folder is not part of the task's identity.
+            text = text if place is None else text.replace(str(place.resolve()), "")
+        return text
+
     with FileDigests(cache) as known:
         for name, task in sorted(tasks.items()):
-            config = json.dumps(task.dump_config(), sort_keys=True, default=str)
-            for place in places:
-                # The path of the folder is not part of the task's identity.
-                config = config if place is None else config.replace(str(place.resolve()), "")
-            parts.append([name, config, str(task.VERSION), _data_digest(task.dataset, known)])
+            parts.append(
+                [name, written(task.dump_config()), str(task.VERSION), _data_digest(task.dataset, known)]
+            )
+    parts += [[name, written(_group(group))] for name, group in sorted(groups.items())]
+    # The config has the source of the functions that it names, but not of what they use.
+    parts += [
+        ["code", *found] for place in places[-1:] if place is not None and (found := folders.code(place))
+    ]
     return digest(lm_eval.__version__, parts)
+
+
+def _group(group: Any) -> Any:
+    """How the scores of a group's tasks are aggregated."""
+    metrics = [asdict(one) if is_dataclass(one) else one for one in group.aggregate_metric_list or ()]
+    return {"metrics": metrics, "version": group.version}
+
+
+def _source(value: Any) -> str:
+    """A value that JSON does not have, without its address in memory: a function as its source."""
+    if callable(value):
+        with suppress(OSError, TypeError):
+            return inspect.getsource(value)
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
 
 
 def _data_digest(data: Any, known: FileDigests) -> Any:

@@ -166,6 +166,43 @@ def test_changed_data_yaml_or_setting_is_another_key(
     assert len(files) == 6
 
 
+CODE = """
+ANSWER = "Q "
+
+def process_docs(docs):
+    return docs.map(lambda doc: {**doc, "context": ANSWER + doc["context"]})
+"""
+
+
+def test_the_key_of_a_task_with_functions_is_that_of_their_code(
+    make_task: MakeTask, score: Callable[..., Cell], workspace: Path
+) -> None:
+    """Not an address in memory, which is another one in each process; and also the code that a function uses."""
+    from moextend.bench.score.text import harness
+
+    folder = workspace / "tasks" / "lm"
+    (folder / "utils.py").write_text(CODE)
+    with (folder / "first.yaml").open("a") as file:
+        file.write("process_docs: !function utils.process_docs\n")
+    task = make_task("first", trust_remote_code=True)
+    first = score(task)
+    harness._load.cache_clear()
+    harness._manager.cache_clear()
+    assert score(task).reused
+    (folder / "utils.py").write_text(CODE.replace("Q", "R"))
+    other = score(task)
+    assert not other.reused and other.predictions != first.predictions
+
+
+def test_another_aggregation_of_a_group_is_another_key(
+    make_task: MakeTask, score: Callable[..., Cell], workspace: Path
+) -> None:
+    first, path = score(make_task("both")), workspace / "tasks" / "lm" / "both.yaml"
+    path.write_text(path.read_text().replace("weight_by_size: true", "weight_by_size: false"))
+    other = score(make_task("both"))
+    assert not other.reused and other.predictions != first.predictions and other.value != first.value
+
+
 def test_a_moved_workspace_keeps_its_keys(
     make_task: MakeTask, model: Any, score: Callable[..., Cell], workspace: Path, tmp_path: Path
 ) -> None:
