@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from moextend.bench.score.records import Scores
 from moextend.bench.scorers import find_scorer, readings, score_set
 from moextend.bench.scoring import Scoring
 from moextend.bench.task import TaskSpec
+from moextend.data.examples import LETTERS
 from moextend.errors import RunFailed
 from moextend.util import processes
 from moextend.util.files import digest, write_lines
@@ -166,6 +166,11 @@ def answer_order(items: Sequence[Item]) -> list[int]:
     return sorted(range(len(lengths)), key=lambda place: -lengths[place])
 
 
+def rated_texts(task: TaskSpec, choices: Sequence[str]) -> Sequence[str]:
+    """The texts whose likelihoods are computed: the choices, or their letters if the prompt lists them."""
+    return LETTERS[: len(choices)] if "choices" in task.layout.placeholders() else choices
+
+
 def _rated(
     task: TaskSpec, batch: Sequence[Item], prompts: Sequence[Prompt], rate: Rate | None
 ) -> list[tuple[float, ...] | None]:
@@ -176,11 +181,7 @@ def _rated(
     asked = [i for i, item in enumerate(batch) if item.choices and (lettered or all(item.choices))]
     if rate is None or not asked:
         return found
-    options = [
-        string.ascii_uppercase[: len(choices)] if lettered else choices
-        for i in asked
-        if (choices := batch[i].choices)
-    ]
+    options = [rated_texts(task, batch[i].choices or ()) for i in asked]
     for i, values in zip(asked, rate([prompts[i] for i in asked], options), strict=True):
         found[i] = values
     return found

@@ -8,7 +8,7 @@ import binascii
 import json
 import os
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,6 +129,8 @@ def choices(value: Any, *, where: str) -> tuple[str, ...] | None:
     text.
     """
     if isinstance(value, str):
+        if not value.strip():
+            return None
         try:
             value = ast.literal_eval(value)
         except (ValueError, SyntaxError) as error:
@@ -138,13 +140,13 @@ def choices(value: Any, *, where: str) -> tuple[str, ...] | None:
     if isinstance(value, Mapping):
         named = next((name for name in ("text", "choices") if name in value), None)
         value = value[named] if named else _by_key(value, where)
-    if missing(value) or not len(value):
+    if missing(value):
         return None
-    if isinstance(value, str | Mapping):
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sized):
         raise InputError(
             f"{value!r:.40} is not a list of choices.", where=where, hint='Write ["one", "two"].'
         )
-    return tuple(text(choice) for choice in value)
+    return tuple(text(choice) for choice in value) or None
 
 
 def listed(value: Any) -> Any:
@@ -192,11 +194,18 @@ def answers(
 
     With choices, a number is a position from 0, also as text, unless the text is one of the choices.
     """
-    parts = value if isinstance(value, list | tuple) else [value]
+    parts = golds(value)
     found = tuple(_answer(part, options, where, form) for part in parts)
     if not found or not any(answer.strip() for answer in found):
         raise InputError("has no answer.", where=where, hint="Add the answer or remove the row.")
     return found
+
+
+def golds(value: Any) -> list[Any]:
+    """Gold answers of a cell as they are: a list, one answer, or {"text": one or a list} (SQuAD)."""
+    if isinstance(value, Mapping):
+        value = value.get("answer", value.get("text"))
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def position(
@@ -206,7 +215,8 @@ def position(
 
     None unless an earlier choice has the same text, so that the text alone is ambiguous.
     """
-    first = value[0] if isinstance(value, list | tuple) and value else value
+    parts = golds(value)
+    first = parts[0] if parts else value
     place = _named(first, options, where, form)[1]
     if place is None or options is None:
         return None

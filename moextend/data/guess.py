@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
-from moextend.data.cells import text
+from moextend.data.cells import golds, text
 from moextend.data.columns import Columns
 from moextend.data.detect import (
     IMAGES,
@@ -308,11 +308,11 @@ def _form(columns: Columns, rows: Sequence[Row], *, bare: bool) -> tuple[str, An
     if columns.choices is not None:
         return _shown(LETTER, columns, more), "letter"
     answers = [row.get(columns.answer) for row in rows]
-    parts = [part for answer in answers for part in (answer if isinstance(answer, list) else [answer])]
+    parts = [part for answer in answers for part in golds(answer)]
     lengths = sorted(len(_answer_text(part).split()) for part in parts)
     if lengths and lengths[len(lengths) // 2] > _LONG:
         return _shown(BARE, columns, more), "text"
-    several = any(isinstance(answer, list) and len(answer) > 3 for answer in answers)
+    several = any(len(golds(answer)) > 3 for answer in answers)
     return _shown(BARE if bare else SHORT, columns, more), "several" if several else "word"
 
 

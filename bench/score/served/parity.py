@@ -118,7 +118,7 @@ class _Sample:
 
 def _answers(model: MultimodalLM, server: ServedModel, sample: _Sample) -> tuple[list[Value], list[Value]]:
     """What the model and the server give for a sample of items with media."""
-    from moextend.bench.score.vqa import predict_batch
+    from moextend.bench.score.vqa import predict_batch, rated_texts
 
     task = sample.task
     items = open_items(task, "test", sample.workspace, sample.scoring.limit)
@@ -133,7 +133,8 @@ def _answers(model: MultimodalLM, server: ServedModel, sample: _Sample) -> tuple
         mine.append(Value(own.id, own.prediction))
         theirs.append(Value(other.id, other.prediction))
         if other.likelihoods and own.likelihoods:
-            for choice, a, b in zip(own.choices or (), own.likelihoods, other.likelihoods, strict=False):
+            rated = rated_texts(task, own.choices or ())
+            for choice, a, b in zip(rated, own.likelihoods, other.likelihoods, strict=False):
                 tokens = len(model.tokenizer(choice, add_special_tokens=False)["input_ids"]) if choice else 1
                 mine.append(Value(own.id, a, tokens))
                 theirs.append(Value(own.id, b, tokens))

@@ -11,6 +11,7 @@ from moextend.bench.data import Item, check_task, guess_task, open_items, prompt
 from moextend.bench.score import vqa
 from moextend.bench.scorers import Answered, readings, score_set
 from moextend.bench.task import Data, TaskSpec
+from moextend.data import cells
 from moextend.data.columns import Columns
 from moextend.errors import InputError
 from tests.bench.scorers.single import score
@@ -138,6 +139,31 @@ def test_open_answers_written_as_a_list_are_several(chosen: Callable[..., TaskSp
         1,
         0,
     ]
+
+
+def test_the_golds_of_squad_are_several(tmp_path: Path) -> None:
+    """`answers` of the hub's squad: {"text": [...], "answer_start": [...]}."""
+    golds = {"text": ["Santa Clara", "Levi's Stadium in Santa Clara"], "answer_start": [3, 9]}
+    for name in ("train", "test"):
+        row = {"question": "where?", "answers": golds}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    task = guess_task(str(tmp_path), name="mine", workspace=tmp_path, columns={})
+    (item,) = open_items(task, "test", tmp_path)
+    assert item.answers == ("Santa Clara", "Levi's Stadium in Santa Clara")
+    assert score("f1@1", "santa clara", item) == 1
+
+
+@pytest.mark.parametrize(
+    ("cell", "found"), [("", None), ([], None), ({}, None), (None, None), ("['a', 'b']", ("a", "b"))]
+)
+def test_a_cell_without_choices(cell: object, found: tuple[str, ...] | None) -> None:
+    assert cells.choices(cell, where="w") == found
+
+
+@pytest.mark.parametrize("cell", [5, "5", True, 2.5, b"ab", "'ab'"])
+def test_a_cell_that_is_no_list_of_choices_is_refused(cell: object) -> None:
+    with pytest.raises(InputError, match="is not a list of choices"):
+        cells.choices(cell, where="w")
 
 
 @pytest.mark.parametrize(
