@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from moextend.bench.methods import trained
 from moextend.bench.methods.extra import Extra
 from moextend.bench.methods.method import Knob, LoraRank, Parameters, Rate, Stage
+from moextend.errors import InputError
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -60,7 +62,8 @@ def lora_config(model: MultimodalLM, config: Adapter) -> LoraConfig:
 
 def parameters(model: MultimodalLM, name: str) -> Parameters:
     """Name in the model -> parameter, for the parameters of adapter `name`."""
-    return {n: p for n, p in model.named_parameters() if LORA in n and f".{name}." in n}
+    own = re.compile(rf"\{LORA}\w+\.{re.escape(name)}(\.|$)")  # a name may also be that of a layer
+    return {n: p for n, p in model.named_parameters() if own.search(n)}
 
 
 def use(model: MultimodalLM, names: Sequence[str]) -> None:
@@ -121,6 +124,17 @@ class AdapterPerTask(trained.Trained):
         """What can be set."""
 
     config: Config
+
+    def check_stages(self, names: Sequence[str]) -> None:
+        """Refuses names that no module of a ModuleDict can have."""
+        from torch import nn
+
+        for name in names:
+            if "." in name or hasattr(nn.ModuleDict, name):
+                raise InputError(
+                    f"an adapter cannot be called '{name}'.",
+                    hint="Rename the task: no dot, and no name such as 'train', 'keys' or 'type'.",
+                )
 
     def active(self, stage: Stage) -> Sequence[str]:
         """Adapters that are active in the training of the stage."""

@@ -84,7 +84,8 @@ def _earlier(stage: Stage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     for _, folder in stage.earlier:
         weights, _ = tensor_files.load_tensors(folder)
         for name, fisher in load_file(folder / FILE).items():
-            part = fisher * weights[name]
+            fisher = fisher.float()
+            part = fisher * weights[name].float()
             total[name] = total[name] + fisher if name in total else fisher
             weighted[name] = weighted[name] + part if name in weighted else part
     return total, {name: weighted[name] / total[name].clamp_min(1e-30) for name in total}
@@ -101,13 +102,14 @@ def _fisher(model: MultimodalLM, weights: Parameters, items: int, stage: Stage) 
     collate = Collator.of(model)
     drawn = torch.randperm(len(stage.data), generator=torch.Generator().manual_seed(stage.seed))
     rows = drawn[:items].tolist()
-    total = {name: torch.zeros_like(p) for name, p in weights.items()}
+    # A running sum in bfloat16 loses what the last items add.
+    total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in weights.items()}
     with expecting(model, stage.data, rows):
         for row in rows:
             batch = on_device(collate([stage.data[row]]), model.device)
             gradients = torch.autograd.grad(model(**batch)["loss"], list(weights.values()), allow_unused=True)
             for sums, gradient in zip(total.values(), gradients, strict=True):
                 if gradient is not None:
-                    sums += gradient.square() / len(rows)
+                    sums += gradient.float().square() / len(rows)
     model.learn_only([])
     return {name: sums.cpu() for name, sums in total.items()}

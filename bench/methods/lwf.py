@@ -56,7 +56,8 @@ class Lwf(AdapterOrAll):
                 old = functional_call(model, before, kwargs=dict(batch))["logits"]
             new = F.log_softmax(out["logits"].float() / config.temperature, -1)
             target = F.log_softmax(old.float() / config.temperature, -1)
-            lost = F.kl_div(new, target, log_target=True, reduction="batchmean")
+            # A part of a batch may have no token to learn.
+            lost = F.kl_div(new, target, log_target=True, reduction="sum") / max(1, len(new))
             return config.weight * config.temperature**2 * lost
 
         return hold

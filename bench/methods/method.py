@@ -184,6 +184,10 @@ class Method(ABC):
         """
         return
 
+    def check_stages(self, names: Sequence[str]) -> None:
+        """Raises InputError if what a stage learns cannot have its name. Called before anything runs."""
+        return
+
     def start(self, model: MultimodalLM, seed: int) -> None:
         """Prepares the model before the first stage; its outputs must not change."""
         return

@@ -57,10 +57,30 @@ class MoExtend(inferred.Narrowed, Method):
 
     @property
     def unused(self) -> Mapping[str, str]:
-        """own, auto: settings of retention, as no later extension computes for the inputs of an earlier one."""
-        if self.config.scope != "all":
-            return dict.fromkeys(("retention", *KEPT), "scope=all")
-        return {} if self.config.keeps_memory else dict.fromkeys(KEPT, "retention")
+        """Settings of retention, where no later extension computes for the inputs of an earlier one; those of a
+        probe, of calibrations and of a share of the layers, where there is none.
+        """
+        config, found = self.config, dict[str, str]()
+        if config.scope != "all":
+            found |= dict.fromkeys(("retention", *KEPT), "scope=all")
+        elif not config.keeps_memory:
+            found |= dict.fromkeys(KEPT, "retention")
+        elif config.retention != "memory":
+            found["margin"] = "retention=memory"
+        if config.layers != "probe":
+            found["probe_steps"] = "layers=probe"
+        if config.layers == "all" or isinstance(config.layers, list):
+            found["share"] = "layers that are chosen"
+        if config.routing != "paper":
+            found["calibration"] = "routing=paper"
+        return found
+
+    def check_stages(self, names: Sequence[str]) -> None:
+        """Refuses what cannot be the name of an extension."""
+        from moextend.moe.recipe import check_name
+
+        for name in names:
+            check_name(name)
 
     def check(self, model: Any) -> None:
         """Raises InputError if the model lacks one of the layers that are named."""

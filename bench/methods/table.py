@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -115,6 +115,16 @@ class MethodSpec:
                     where=f"{where}: method '{self.text}'",
                     hint=f"Add {needed}, or leave the setting out.",
                 )
+
+    def refuse_stages(self, names: Sequence[str], where: str) -> None:
+        """Raises InputError if the method cannot learn a stage of one of these names."""
+        try:
+            self.make().check_stages(names)
+        except InputError as error:
+            place = f": {error.where}" if error.where else ""
+            raise InputError(
+                error.what, where=f"{where}: method '{self.text}'{place}", hint=error.hint
+            ) from error
 
     @property
     def role(self) -> Role | None:

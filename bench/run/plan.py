@@ -237,6 +237,7 @@ def chosen_methods(
     ]
     for one in found:
         one.refuse_unused(where)
+        one.refuse_stages([stage.task for stage in sequence.stages], f"{file}: stages")
     return found
 
 

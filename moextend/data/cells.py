@@ -8,7 +8,7 @@ import binascii
 import json
 import os
 import string
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,7 +142,7 @@ def choices(value: Any, *, where: str) -> tuple[str, ...] | None:
         value = value[named] if named else _by_key(value, where)
     if missing(value):
         return None
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sized):
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Collection):
         raise InputError(
             f"{value!r:.40} is not a list of choices.", where=where, hint='Write ["one", "two"].'
         )

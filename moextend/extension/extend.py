@@ -25,7 +25,7 @@ from moextend.extension.learning import (
 )
 from moextend.extension.origin import NOWHERE, Origin, made_of
 from moextend.extension.probe import Probe
-from moextend.extension.store import Extension
+from moextend.extension.store import Extension, digest_of
 from moextend.model.feature_cache import kept_features
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
@@ -170,7 +170,7 @@ class _Call:
             "held_out": resuming.name_data(self.held_out),
             "generic": resuming.name_data(self.generic) if self.recipe.keeps_memory else "",
             "model": model.base_fingerprint(),
-            "beside": list(self.coactive),
+            "beside": {name: digest_of(model, name) for name in self.coactive},
         }
 
     def learn(self, model: MultimodalLM, on_step: Callable[[int, int], None] | None) -> Learned:

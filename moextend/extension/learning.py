@@ -177,8 +177,16 @@ def plan_of(probe: Probe, recipe: Recipe, seed: int) -> dict[int, list[int]]:
     check_layers(layers, total)
     if recipe.parent == "random":
         drawn = random.Random(seed)
-        return {layer: drawn.sample(range(len(probe.before[layer])), recipe.experts) for layer in layers}
+        return {layer: _drawn(drawn, len(probe.before[layer]), recipe.experts) for layer in layers}
     return parents(probe, layers, recipe.experts)
+
+
+def _drawn(random_: random.Random, experts: int, wanted: int) -> list[int]:
+    """So many of the experts of a layer; each once before one is drawn again."""
+    found = list[int]()
+    while len(found) < wanted:
+        found += random_.sample(range(experts), min(experts, wanted - len(found)))
+    return found
 
 
 def coactive_of(model: MultimodalLM, recipe: Recipe) -> tuple[str, ...]:

@@ -148,11 +148,13 @@ def train(
         noted = processes.first_says(lambda: smaller.read(folder))
         trainer.rows = min(rows for rows in (args.per_device_train_batch_size, noted, micro_batch) if rows)
         trainer.add_callback(_Follow(on_step, on_log))
-        with expecting(model, data, dict.fromkeys(order)), _memory_errors(model):
-            trainer.train(resume_from_checkpoint=processes.first_says(lambda: _last_checkpoint(folder)))
-        trainer.check_finite()
-        trainer.accelerator.wait_for_everyone()
-    model.eval()
+        try:
+            with expecting(model, data, dict.fromkeys(order)), _memory_errors(model):
+                trainer.train(resume_from_checkpoint=processes.first_says(lambda: _last_checkpoint(folder)))
+            trainer.check_finite()
+            trainer.accelerator.wait_for_everyone()
+        finally:
+            model.eval()
     if args.should_save:
         files.may_change(folder)
         shutil.rmtree(folder, ignore_errors=True)

@@ -15,10 +15,13 @@ import moextend
 from moextend import Conversation, MultimodalLM, Recipe, Settings, extend, load_extension
 from moextend.errors import InputError
 from moextend.extension import router_memory
+from moextend.extension.learning import plan_of
+from moextend.extension.probe import Probe
 from moextend.extension.router_memory import Memory
 from moextend.model.feature_cache import BATCH
 from moextend.model.feature_store import AHEAD
 from moextend.moe.recipe import Mode
+from moextend.moe.sites import count_experts, find_sites
 from moextend.util import spec
 from tests.toys import picture, toy_lm, toy_model, toy_tokenizer
 
@@ -114,6 +117,35 @@ def test_an_interrupted_call_leaves_the_model_as_it_was_and_goes_on(phase: str, 
     assert seen == ([3, 4, 1, 2, 3, 4, 5, 6] if phase == "probe" else [3, 4, 5, 6])
     for name, tensor in whole.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name
+
+
+def test_an_interrupted_call_does_not_go_on_beside_another_extension_of_that_name(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    how: dict[str, Any] = {"scope": "all", "layers": "all", "retention": "none", "settings": SHORT}
+    first, other = toy_model(), toy_model()
+    extend(first, "a", DATA, folder=tmp_path / "a", **how)
+    with pytest.raises(KeyboardInterrupt):
+        extend(first, "b", DATA, folder=tmp_path / "b", on_step=stop, **how)
+    extend(other, "a", DATA, folder=tmp_path / "other", seed=5, **how)
+    with pytest.raises(InputError, match="started with other arguments"):
+        extend(other, "b", DATA, folder=tmp_path / "b", **how)
+
+
+def test_more_random_parents_than_experts_repeat_none_before_all_were_drawn() -> None:
+    model = toy_model()
+    experts = count_experts(find_sites(model.lm)[0])
+    probe = Probe([[1.0] * experts] * 3, [])
+    wanted = Recipe(layers="all", parent="random", experts=experts + 2)
+    drawn = plan_of(probe, wanted, 0)
+    assert all(
+        len(parents) == experts + 2 and set(parents[:experts]) == set(range(experts))
+        for parents in drawn.values()
+    )
+    few = plan_of(probe, wanted.model_copy(update={"experts": 2}), 0)
+    assert all(len(set(parents)) == 2 for parents in few.values())
 
 
 class Reader(Sequence[Conversation]):

@@ -25,6 +25,7 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
     broken = extended()
     with pytest.raises(KeyboardInterrupt):
         train(broken, DATA, SETTINGS, folder=tmp_path / "broken", on_step=stop_at(stopped_at))
+    assert not broken.training, "dropout would change what the model says now"
     again = extended()
     seen: list[int] = []
     train(again, DATA, SETTINGS, folder=tmp_path / "broken", on_step=lambda done, total: seen.append(done))

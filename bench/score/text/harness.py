@@ -153,7 +153,10 @@ def _digest(
 
 def _group(group: Any) -> Any:
     """How the scores of a group's tasks are aggregated."""
-    metrics = [asdict(one) if is_dataclass(one) else one for one in group.aggregate_metric_list or ()]
+    metrics = [
+        asdict(one) if is_dataclass(one) and not isinstance(one, type) else one
+        for one in group.aggregate_metric_list or ()
+    ]
     return {"metrics": metrics, "version": group.version}
 
 

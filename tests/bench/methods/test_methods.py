@@ -15,10 +15,12 @@ from safetensors.torch import load_file, save_file
 
 import moextend
 from moextend.bench import methods
-from moextend.bench.methods import ewc
+from moextend.bench.methods import adapters, ewc
 from moextend.bench.methods.replay import Replay
 from moextend.data.conversations import Conversation
+from moextend.errors import InputError
 from moextend.extension import tensor_files
+from moextend.model.batches import Collator
 from moextend.training.settings import Settings
 from tests.bench.methods.short import SPECS, TASKS, World, learn, loaded, logits, restored
 
@@ -268,3 +270,51 @@ def test_the_penalty_of_ewc_is_on_the_device_of_the_weights(tmp_path: Path) -> N
     method.parameters = lambda model: weights  # type: ignore[method-assign]
     penalty = method.extra_loss(cast(Any, None), cast(Any, SimpleNamespace(earlier=[("a", tmp_path)])))
     assert penalty is not None and penalty({}, {}).device.type == "meta"
+
+
+@pytest.mark.parametrize("second", ["0", "mlp", "lm"])
+def test_the_adapter_of_a_task_has_only_its_own_parameters(second: str) -> None:
+    """Its name may also be that of a part of the model."""
+    model, config = moextend.load("tiny"), adapters.Adapter(rank=2)
+    for name in ("first", second):
+        adapters.inject(model, config, 0, name)
+    first, other = (adapters.parameters(model, name) for name in ("first", second))
+    assert len(first) == len(other) > 0 and not first.keys() & other.keys()
+
+
+@pytest.mark.parametrize(
+    ("method", "stage", "says"),
+    [
+        ("lora-per-task", "v1.5", "an adapter cannot be called 'v1.5'"),
+        ("o-lora", "keys", "an adapter cannot be called 'keys'"),
+        ("moextend", "v1.5", "extension 'v1.5': cannot be the name of an extension"),
+        ("moextend", "auto", "extension 'auto': cannot be the name of an extension"),
+    ],
+)
+def test_names_that_a_stage_cannot_have_are_refused_before_anything_runs(
+    method: str, stage: str, says: str
+) -> None:
+    with pytest.raises(InputError, match=f"stages: method '{method}': {says}"):
+        methods.parse(method).refuse_stages(["tiny-attributes", stage], "stages")
+    methods.parse("lora").refuse_stages([stage], "stages")
+
+
+def test_the_fisher_information_of_a_bfloat16_model_is_summed_in_float32(world: World) -> None:
+    model, stage = moextend.load("tiny", vision="tiny", dtype="bfloat16"), world.stage(1)
+    weights = dict(list(model.lm.named_parameters())[:3])
+    weights = {f"lm.{name}": parameter for name, parameter in weights.items()}
+    found = ewc._fisher(model, weights, 8, stage)
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+
+
+def test_the_distillation_of_a_part_without_a_token_is_nothing(world: World) -> None:
+    from moextend.bench.methods.lwf import Lwf
+
+    method = Lwf(Lwf.Config())
+    model, stage = loaded(), world.stage(2)
+    method.start(model, 0)
+    hold = method.extra_loss(model, stage)
+    assert hold is not None
+    batch = Collator.of(model)([Conversation((("what", ""),))])
+    batch["labels"] = torch.full_like(batch["labels"], -100)
+    assert hold(batch, model(**batch)) == 0
