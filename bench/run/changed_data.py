@@ -17,7 +17,8 @@ from moextend.bench.run.context import RunContext
 from moextend.bench.run.models import stage_name
 from moextend.bench.run.provenance import data_conflict, splits_of
 from moextend.bench.run.revisions import pin_data
-from moextend.errors import InputError, MoextendError
+from moextend.bench.sequence import memory_texts
+from moextend.errors import InputError, MoextendError, RunConflict
 from moextend.util import files
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ def refuse_changed_data(context: RunContext) -> None:
     now = {
         name: _digests(context, name) for name in context.config.tasks if context.tasks[name].kind != "text"
     }
+    generic = files.digest(memory_texts(context.sequence.memory_file()))
+    if facts.generic not in (None, generic) and _has_stage(context):
+        raise RunConflict(
+            "the file of generic text (memory of the sequence) changed after this run began.",
+            where=str(context.run.folder),
+            hint="Restore the file, use another --runs folder, or remove this one.",
+        )
     changed = [
         (name, split)
         for name, split in splits_of(now)
@@ -61,7 +69,7 @@ def refuse_changed_data(context: RunContext) -> None:
             _forget_training(context, name)
     # Row 0 writes the facts that depend on the data again.
     more = {"majority": None} if others else {}
-    context.run.write_facts(data={**known, **now}, broken=broken, **more)
+    context.run.write_facts(data={**known, **now}, generic=generic, broken=broken, **more)
 
 
 def note_broken(context: RunContext, error: MoextendError) -> None:
@@ -121,6 +129,12 @@ def _is_used(context: RunContext, name: str, split: str) -> bool:
     return any(
         named_weights(_folder(context, index)) is not None or any(stage == index for stage, _ in cells)
         for index in stages
+    )
+
+
+def _has_stage(context: RunContext) -> bool:
+    return any(
+        named_weights(_folder(context, index)) is not None for index in range(1, len(context.stages) + 1)
     )
 
 

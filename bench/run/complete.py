@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ KINDS: dict[str, type[Record]] = {
 """Name of a file of notes -> its content in words."""
 TENSORS = ".safetensors"
 """Suffix of files that a pack leaves out unless weights are wanted."""
+LINEAGE = ".lineage.json"
+"""Digests of the earlier stages' weights that the training of a stage started from."""
 STEM = "extension"
 """The files of a stage's weights (see moextend.extension.tensor_files)."""
 
@@ -296,6 +298,36 @@ def set_weights_aside(folder: Path, problem: str) -> str | None:
     for name in (f"{STEM}.json", COST, ROUTING):
         files.remove(folder / name)
     return before
+
+
+def lineage_problem(folder: Path, parents: Sequence[str | None]) -> str | None:
+    """Problem of a stage that was trained after other weights than those of its earlier stages, `parents`.
+
+    None where they are not known, as in runs of earlier versions.
+    """
+    try:
+        known = files.read_json(folder / LINEAGE)
+    except (FileNotFoundError, InputError):
+        return None
+    return (
+        None if known == {"parents": list(parents)} else "it was made after other weights of an earlier stage"
+    )
+
+
+def note_lineage(folder: Path, parents: Sequence[str | None]) -> None:
+    """Records the weights that a training starts from; what was trained from others is removed."""
+    if lineage_problem(folder, parents):
+        forget_training(folder)
+    files.write_json(folder / LINEAGE, {"parents": list(parents)})
+
+
+def forget_training(folder: Path) -> None:
+    """Removes the state of an interrupted training of a stage."""
+    files.may_change(folder)
+    for left in folder.glob("*-in-flight"):
+        shutil.rmtree(left, ignore_errors=True)
+    for name in ("spent.json", "probe.json"):
+        files.remove(folder / name)
 
 
 def _aside(path: Path, why: str, *, keep: bool = False) -> None:

@@ -186,6 +186,12 @@ class RunFacts(Record):
     text_data: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Text task -> data set on the Hugging Face Hub -> its commit, from the first use on; a resumed run opens it."""
 
+    text_content: dict[str, str] = Field(default_factory=dict)
+    """Text task -> digest of its data, its files and their code, from the first score on. A run is refused if it
+    changes."""
+    generic: str | None = None
+    """Digest of the generic text (`memory` of the sequence). A run with a learned stage is refused if it changes."""
+
     @classmethod
     def former(cls, values: dict[str, Any]) -> dict[str, Any]:
         """In early versions `told` was true if the task is given, and false if it is inferred or not known."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from moextend.bench.data import hub_revision
 from moextend.bench.run.records import BASE, RunFacts, encoder_of
 from moextend.bench.run.rundir import RunDir
-from moextend.bench.score.text import text_commits
+from moextend.bench.score.text import text_commits, text_content
 from moextend.bench.task import TaskSpec
-from moextend.errors import InputError
+from moextend.errors import InputError, RunConflict
 
 if TYPE_CHECKING:
     from moextend.bench.sequence import Base
@@ -40,7 +40,20 @@ def pin_data(run: RunDir, tasks: dict[str, TaskSpec], workspace: Path) -> None:
 
 
 def record_text(run: RunDir, task: TaskSpec, workspace: Path) -> None:
-    """Records the commits of the hub data of a text task that has just been scored for the first time."""
+    """Records the data of a text task that has just been scored for the first time in this process.
+
+    Raises:
+        RunConflict: they are not those of the run's earlier scores.
+    """
+    if task.kind == "text":
+        content, now = recorded(run).text_content, text_content(task, workspace)
+        if content.setdefault(task.task, now) != now:
+            raise RunConflict(
+                f"the data or the files of the text task '{task.task}' changed after this run began.",
+                where=str(run.folder),
+                hint="Restore them, use another --runs folder, or remove this one.",
+            )
+        run.write_facts(text_content=content)
     known = recorded(run).text_data
     if task.kind == "text" and task.task not in known and (found := text_commits(task, workspace)):
         run.write_facts(text_data={**known, task.task: found})

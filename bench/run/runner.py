@@ -39,7 +39,7 @@ from moextend.bench.score.records import Cell
 from moextend.bench.score.served.client import ServerFailed
 from moextend.bench.score.shared import SharedPredictions
 from moextend.bench.scoring import TRANSFORMERS
-from moextend.errors import InputError, LeaseLost, MoextendError, RunFailed, counted
+from moextend.errors import InputError, LeaseLost, MoextendError, RunConflict, RunFailed, counted
 from moextend.util import files, processes
 from moextend.util.determinism import deterministic
 
@@ -120,12 +120,19 @@ def learn(
     """Brings the model to the end of a stage: from the stage's folder if it exists, else by training."""
     stage = stage_of(context, index, names, learned)
     units = [unit for unit in plan(context) if unit.stage == index and unit.phase in ("probe", "train")]
-    problem = processes.first_says(lambda: stage_problem(stage.folder, costs=False, every_byte=True))
+    parents = processes.first_says(lambda: shared_stages.parents_of(context, stage))
+    problem = processes.first_says(
+        lambda: (
+            stage_problem(stage.folder, costs=False, every_byte=True)
+            or complete.lineage_problem(stage.folder, parents)
+        )
+    )
     if problem is None:
         context.method.restore(model, stage)
         seconds = None
     else:
         before = processes.first_says(lambda: set_weights_aside(stage.folder, problem))
+        processes.first_says(lambda: complete.note_lineage(stage.folder, parents))
         seconds = _make_stage(context, progress, model, stage, {unit.phase: unit for unit in units})
         if processes.first_says(lambda: before != named_weights(stage.folder)):
             _forget_later(context, model, index, [*learned, stage.task])
@@ -205,7 +212,8 @@ def _forget_later(context: RunContext, model: MultimodalLM, index: int, learned:
     alone = context.config.mode == "independent"
     stale = {key for key in cells if key[0] == index or (key[0] > index and not alone)}
     later = [] if alone else [f for f in context.run.folder.glob("stages/*") if _place(f) > index]
-    if not processes.is_first() or (not stale and not any(named_weights(folder) for folder in later)):
+    later = [folder for folder in later if any(folder.iterdir())]
+    if not processes.is_first() or (not stale and not later):
         return
     log.warning(
         "%s: stage %d has another result now; later stages are trained again.", context.run.folder, index
@@ -213,6 +221,7 @@ def _forget_later(context: RunContext, model: MultimodalLM, index: int, learned:
     context.run.drop_cells(stale)
     for folder in later:
         set_weights_aside(folder, f"it was made after another stage {index}")
+        complete.forget_training(folder)
 
 
 def _place(folder: Path) -> int:
@@ -223,15 +232,31 @@ def _place(folder: Path) -> int:
 def score_row(
     context: RunContext, progress: Progress, model: MultimodalLM, index: int, learned: Sequence[str]
 ) -> None:
-    """Scores the missing cells of one row of the matrix, and saves each one immediately."""
+    """Scores the missing cells of one row of the matrix, and saves each one immediately.
+
+    A cell of other weights than those of the model is scored again; in row 0 it is one of another base.
+    """
     known = processes.first_says(context.run.cells)
+    named: dict[str, str] = {}
     for name in context.scored:
-        unit = Unit("score", index, name, PERCENT)
-        if not processes.first_says(partial(stands, context, known.get((index, name)))):
+        unit, cell = Unit("score", index, name, PERCENT), known.get((index, name))
+        if cell is not None and cell.weights:
+            asked = asked_for(context, name, learned)
+            if asked not in named:
+                own = selected(context, model, name, learned)
+                named[asked] = processes.first_says(partial(str, own))  # devices may round differently
+            if named[asked] != cell.weights:
+                if index == 0:
+                    raise _other_base(context)
+                log.warning(
+                    "%s after stage %d is scored again: it was scored with other weights.", name, index
+                )
+                cell = None
+        if not processes.first_says(partial(stands, context, cell)):
             progress.begin(unit)
             try:
                 score_cell(context, progress, model, index, name, learned)
-            except (LeaseLost, ServerFailed):  # the next cells could not be scored, either
+            except (LeaseLost, RunConflict, ServerFailed):  # the next cells could not be scored, either
                 raise
             except MoextendError as error:
                 note_broken(context, error)
@@ -239,6 +264,14 @@ def score_row(
         progress.finish(unit)
     if index == 0 and processes.is_first():
         write_facts(context, model)
+
+
+def _other_base(context: RunContext) -> RunConflict:
+    return RunConflict(
+        "the base (its language model, an encoder or a projector) changed after this run began.",
+        where=str(context.run.folder),
+        hint="Restore it, use another --runs folder, or remove this one.",
+    )
 
 
 def stands(context: RunContext, cell: Cell | None) -> bool:
@@ -295,8 +328,8 @@ def score_cell(
     if servers and backend:
         cell = cell.model_copy(update={"parity": servers.shown(model, index, name, weights, learned)})
     # Opening the data takes longer than a cell whose answers are known.
-    if processes.is_first() and name not in context.text_recorded:
-        record_text(context.run, task, context.workspace)
+    if name not in context.text_recorded:
+        processes.first_says(partial(record_text, context.run, task, context.workspace))
         context.text_recorded.add(name)
     context.run.append_cell(cell.model_copy(update={"predictions": f"predictions/{cell.predictions}"}))
 

@@ -1,10 +1,10 @@
 """Trained stages that the runs of a workspace share: a stage with the same past is trained once.
 
 The key of a stage covers everything that its training depends on: the base with its aligned projectors, the method and
-the settings that its training uses, the seed, the tasks so far with their data, the settings of the training, device,
-versions and code. Orders with the same first tasks, an independent run and a longer sequence thus share stages, and so
-do settings that differ only in how tasks are inferred. For a method that trains each task alone on the base, earlier
-tasks do not count: its stages are shared by all orders.
+the settings that its training uses, the seed, the tasks so far with their data and the weights that they gave, the
+settings of the training, device, versions and code. Orders with the same first tasks, an independent run and a longer
+sequence thus share stages, and so do settings that differ only in how tasks are inferred. For a method that trains each
+task alone on the base, earlier tasks do not count: its stages are shared by all orders.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.method import Stage
 from moextend.bench.plugins import PACKAGE
-from moextend.bench.run.complete import LEARNED, STEM, kept_paths
+from moextend.bench.run.complete import LEARNED, STEM, kept_paths, named_weights
 from moextend.bench.run.config import JOINT
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.records import StageCost
@@ -86,7 +86,16 @@ def _inputs(context: RunContext, model: MultimodalLM, stage: Stage) -> dict[str,
         "generic": files.digest(memory_texts(sequence.memory_file())),
         "train": {**sequence.train.model_dump(mode="json"), "steps": None},
         "numerics": numerics(model.device),
+        **({"parents": parents_of(context, stage)} if past else {}),
     }
+
+
+def parents_of(context: RunContext, stage: Stage) -> list[str | None]:
+    """Digests of the earlier stages' weights that a training starts from.
+
+    The same tasks may have given other weights: on another device, or by another version.
+    """
+    return [] if context.method.trains_alone else [named_weights(folder) for _, folder in stage.earlier]
 
 
 def _task_inputs(context: RunContext, stage: str) -> dict[str, Any]:

@@ -82,6 +82,11 @@ def first_answers(
     return _run(model, loaded, chosen.metric, batch_size, limit, None)[1]
 
 
+def text_content(task: TaskSpec, workspace: Path) -> str:
+    """Digest of the data, the files and the code of a text task; quick after its scoring."""
+    return load_task(task, text_of(task), workspace).content
+
+
 def text_commits(task: TaskSpec, workspace: Path) -> dict[str, str]:
     """Data set on the hub -> its opened commit, of a text task; quick after its scoring."""
     return load_task(task, text_of(task), workspace).commits

@@ -49,8 +49,10 @@ class Loaded:
     name: str
     tasks: dict[str, Any]
     groups: dict[str, Any]
+    content: str
+    """Digest of the tasks' configs, code and data."""
     digest: str
-    """Digest of the tasks' configs and data."""
+    """Digest of these and of the version of lm-eval: of what answers and scores depend on."""
     commits: dict[str, str]
     """Data set on the hub -> its opened commit."""
 
@@ -107,11 +109,13 @@ def _load(
             found = manager.load([name])
     for task in found["tasks"].values():
         _set_fewshot(task, num_fewshot)
+    parts = _content(found["tasks"], found.get("groups", {}), (ready, folder), cache)
     return Loaded(
         name,
         found["tasks"],
         found.get("groups", {}),
-        _digest(found["tasks"], found.get("groups", {}), (ready, folder), cache),
+        digest(parts),
+        digest(lm_eval.__version__, parts),
         commits,
     )
 
@@ -125,10 +129,10 @@ def _set_fewshot(task: Any, wanted: int | None) -> None:
         task.set_config(key="num_fewshot", value=wanted)
 
 
-def _digest(
+def _content(
     tasks: Mapping[str, Any], groups: Mapping[str, Any], places: Sequence[Path | None], cache: Path
-) -> str:
-    """Digest of the configs, the data and the code of tasks; equal in all processes."""
+) -> list[Any]:
+    """The configs, the code and digests of the data of tasks; equal in all processes."""
     parts: list[Any] = []
 
     def written(config: Any) -> str:
@@ -148,7 +152,7 @@ def _digest(
     parts += [
         ["code", *found] for place in places[-1:] if place is not None and (found := folders.code(place))
     ]
-    return digest(lm_eval.__version__, parts)
+    return parts
 
 
 def _group(group: Any) -> Any:

@@ -150,6 +150,7 @@ def test_data_of_text_tasks_are_recorded_and_pinned(
     text = TaskSpec.model_validate(
         {"task": "facts", "version": 1, "kind": "text", "lm_eval": {"task": "facts"}}
     )
+    monkeypatch.setattr(revisions, "text_content", lambda task, workspace: "digest")
     monkeypatch.setattr(revisions, "text_commits", lambda task, workspace: {"org/facts": MOVED})
     revisions.record_text(run, text, tmp_path)
     monkeypatch.setattr(revisions, "text_commits", lambda task, workspace: {"org/facts": "newer"})
