@@ -142,7 +142,7 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
     """
     found: dict[str, Experiment] = {}
     damaged, seen = list[str](), dict[tuple[str, str], RunDir]()
-    for run in sorted(runs, key=_renamed):
+    for run in sorted(runs, key=_is_copy):
         try:
             config, status = run.config, read_status(run.folder)
         except Exception as error:
@@ -151,13 +151,14 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
         shared = config.experiment()
         digest = files.digest(shared)
         experiment = found.setdefault(digest, Experiment(shared))
-        first = seen.setdefault((digest, config.digest), run)
-        if first is not run:
+        first = seen.get((digest, config.digest))
+        if first is not None:
             what = "a copy of" if run.id and run.id == first.id else "the same run as"
             experiment.left_out.append(f"{run.folder} ({what} {first.folder})")
         elif status.state == "done" or unfinished:
             try:
                 experiment.results.append(_result(run, config, status))
+                seen[digest, config.digest] = run
             except Exception as error:
                 experiment.left_out.append(damaged_run(run, error))
         else:
@@ -213,12 +214,12 @@ def damaged_run(run: RunDir, error: Exception) -> str:
     return f"{run.folder.name} (damaged: {explained(error)})"
 
 
-def _renamed(run: RunDir) -> bool:
-    """Whether the folder has another name than its config gives: of several equal runs, it is the copy."""
+def _is_copy(run: RunDir) -> tuple[bool, bool]:
+    """Of several equal runs the first counts: one that is done, in a folder with the name that its config gives."""
     try:
-        return run.folder.name != run.config.slug
+        return read_status(run.folder).state != "done", run.folder.name != run.config.slug
     except Exception:  # `collect` says which
-        return True
+        return True, True
 
 
 def _in_order(found: dict[str, Experiment], runs: Sequence[RunDir]) -> list[Experiment]:

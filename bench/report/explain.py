@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from moextend.bench.run.complete import STEM, stage_names, stage_problem
+from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.records import BASE, encoder_of
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir, slug
 from moextend.bench.score.kept import SAME, read_predictions
 from moextend.bench.score.predictions import text_item
 from moextend.bench.score.vqa import score_items, scores_path
 from moextend.bench.scorers import search, shows
-from moextend.errors import InputError, SpecError, UnknownName
+from moextend.errors import InputError, MoextendError, SpecError, UnknownName
 from moextend.util.files import read_json, read_lines, sha256
 from moextend.util.foreign import explained
 
@@ -107,17 +110,37 @@ def explain(run: RunDir, stage: int, task: str) -> Explanation:
 
 
 def command(config: RunConfig) -> str:
-    """The command that makes a run, as far as options say what it is; its YAMLs must be those of the run."""
+    """The command that makes a run, as far as options say what it is; its YAMLs must be those of the run.
+
+    Of `--steps` and `--limit` it has those with which the sequence, as it is now, gives this run.
+    """
     words = ["moextend", "bench", "run", str(config.sequence["sequence"]), "--method", config.method]
     words += ["--seed", str(config.seed)]
     words += ["--order", config.order] if config.order != "given" else []
     words += [] if config.mode == "sequence" else ["--no-sequence", f"--{config.mode}"]
     words += ["--oracle"] if config.oracle else []
-    limit = config.sequence.get("scoring", {}).get("limit")
-    words += ["--limit", str(limit)] if limit else []
-    words += ["--steps", str(config.sequence["train"]["steps"])]
+    words += ["--deterministic"] if config.deterministic else []
+    for option, value in _overridden(config).items():
+        words += [f"--{option}", str(value)]
     words += ["--workspace", str(config.workspace)]
     return shlex.join(words)
+
+
+def _overridden(config: RunConfig) -> dict[str, int]:
+    """Options of `bench run` with which the sequence gives a run; empty if none do."""
+    request = Request(
+        config.workspace, str(config.sequence["sequence"]), (config.method,), (config.seed,), (config.order,),
+        (config.mode,), config.device, oracle=config.oracle, deterministic=config.deterministic,
+    )  # fmt: skip
+    limit, steps = config.sequence.get("scoring", {}).get("limit"), config.sequence["train"]["steps"]
+    options = {"limit": limit, "steps": steps} if limit else {"steps": steps}
+    for number in range(len(options) + 1):
+        for keys in combinations(options, number):
+            chosen = {key: options[key] for key in keys}
+            with suppress(MoextendError):
+                if any(found.digest == config.digest for found in resolve(replace(request, **chosen))):
+                    return chosen
+    return {}
 
 
 def check_cell(run: RunDir, cell: Cell) -> tuple[list[Answer], dict[str, str]]:

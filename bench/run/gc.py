@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -75,12 +75,13 @@ def collect(
     known = list(dict.fromkeys([runs.resolve(), *store.runs()]))
     found = [run for folder in known for run in find_runs(folder)]
     unfinished = [run for run in found if read_status(run.folder).state != "done"]
+    ids = {_id(run) for run in found}
     entries = [(node, _entry(node, paths)) for node, paths in _nodes(store)]
     entries.sort(key=lambda pair: pair[1].used)
     left = sum(entry.bytes for _, entry in entries)
     listed = []
     for node, entry in entries:
-        why = _needed(node, unfinished, any_run=bool(found)) or _recent(entry, older_than)
+        why = _needed(node, unfinished, ids) or _recent(entry, older_than)
         if why is None and max_bytes is not None and left <= max_bytes:
             why = "within --max-size"
         if why is None and not _removed(node, dry_run):
@@ -195,13 +196,21 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
 
 
-def _needed(node: Node, unfinished: Sequence[RunDir], *, any_run: bool) -> str | None:
-    """Why runs need a node; None if none does."""
+def _id(run: RunDir) -> str:
+    """Identity of a run, which stays if its folder is moved; "" if it is damaged."""
+    try:
+        return run.id
+    except MoextendError:
+        return ""
+
+
+def _needed(node: Node, unfinished: Sequence[RunDir], ids: Collection[str]) -> str | None:
+    """Why runs need a node; None if none does. `ids`: of all runs that are known."""
     if node.kind == "aligned":
         users = node.users()
-        if existing := [user for user in users if _exists(user)]:
+        if existing := [user for user in users if user.id in ids or _exists(user)]:
             return f"{counted(len(existing), 'run')} made with it"
-        if any_run and (isinstance(node, _Former) or not users):
+        if ids and (isinstance(node, _Former) or not users):
             return "runs may have been made with it"
         return None
     if any(node.folder.glob(FORMER_CARD)):

@@ -22,7 +22,7 @@ from moextend.bench.sequence import Align, SequenceSpec
 from moextend.bench.store import Store
 from moextend.errors import InputError, at
 from moextend.extension import tensor_files
-from moextend.util import processes
+from moextend.util import files, processes
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
@@ -104,7 +104,12 @@ def _align(context: RunContext, model: MultimodalLM, settings: Align, progress: 
         settings,
         modality=modality,
         seed=context.config.seed,
-        data_name=f"{data_digest(task, 'train', context.workspace)} {task.prompt}",
+        data_name=files.digest(
+            data_digest(task, "train", context.workspace),
+            task.prompt,
+            task.columns.model_dump(mode="json"),
+            task.reading(),
+        ),
         store=context.store if progress else Store(context.cache),  # a reader is no user
         on_step=progress.follow(unit) if progress else lambda done, total: None,
         on_wait=partial(progress.advance, 0) if progress else None,

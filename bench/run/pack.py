@@ -33,7 +33,7 @@ PARTIAL = ".unpack-"
 """Prefix of the folder of a pack that is being unpacked."""
 STALE = 86_400.0
 """Seconds after which such a folder is taken for one of a killed process."""
-LEFT_OUT = (".lock", "owner.json", "worker.log", "job.json", "cancel.json")
+LEFT_OUT = (".lock", "owner.json", "worker.log", "server.log", "job.json", "cancel.json")
 """Files that belong to a process or a machine."""
 WITHOUT: dict[Kept, str] = {"predictions": "Add --no-predictions", "weights": "Leave --weights out"}
 """What a pack may leave out -> how to leave it out."""
@@ -177,7 +177,7 @@ def _content(run: RunDir, left_out: list[Kept]) -> list[tuple[PurePosixPath, Pat
     """The files of a run that are packed, in order, as they are or as what is written instead."""
     weights, predictions = "weights" not in left_out, "predictions" not in left_out
     found: list[tuple[PurePosixPath, Path | bytes]] = [
-        (PurePosixPath(path.relative_to(run.folder)), _portable(path, left_out) or path)
+        (PurePosixPath(path.relative_to(run.folder)), _portable(run, path, left_out) or path)
         for path in _files(run.folder, weights=weights, predictions=predictions)
     ]
     if not predictions and (items := read_items(run) if "predictions" in run.left_out else items_of(run)):
@@ -189,19 +189,28 @@ def _files(folder: Path, *, weights: bool, predictions: bool) -> Iterator[Path]:
     """The files of a run that are packed."""
     for path in folder.rglob("*"):
         inside = path.relative_to(folder)
-        hidden = any(part.startswith(".") or part.endswith("-in-flight") for part in inside.parts)
+        if path.is_symlink() and path.is_dir():
+            raise InputError(
+                "is a link to a folder, whose files a pack would lack.",
+                where=str(path),
+                hint="Replace it by the folder itself.",
+            )
+        unfinished = len(inside.parts) > 2 and inside.parts[2].endswith(
+            "-in-flight"
+        )  # stages/1-task/train-in-flight
+        hidden = unfinished or any(part.startswith(".") for part in inside.parts)
         if path.is_symlink() or not path.is_file() or hidden or path.name in (*LEFT_OUT, ITEMS):
             continue
         if (weights or path.suffix != TENSORS) and (predictions or inside.parts[0] != PREDICTIONS):
             yield path
 
 
-def _portable(path: Path, left_out: list[Kept]) -> bytes | None:
+def _portable(run: RunDir, path: Path, left_out: list[Kept]) -> bytes | None:
     """The content of a file without paths and names of this machine, with what is left out; None if unchanged."""
-    if path.name == "config.json" and path.parent.parent.name != "stages":
+    if path == run.config_path:
         record = ConfigFile.parse(files.read_json(path), where=str(path), hint="Make the run again.")
         return _text(record.model_copy(update={"places": {}}))
-    if path.name == "status.json":
+    if path == run.folder / "status.json":
         status = read_status(path.parent)
         here = {"host": "", "pid": None, "born": None, "error": None}
         return _text(

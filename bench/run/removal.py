@@ -6,7 +6,7 @@ import shutil
 
 from moextend.bench.run.liveness import LEASE, LOCK
 from moextend.bench.run.rundir import OWNER, RunDir
-from moextend.errors import SpecError
+from moextend.errors import InputError, SpecError
 from moextend.util import files
 
 KEPT = (LOCK, OWNER, "job.json")
@@ -37,7 +37,13 @@ def clear(run: RunDir) -> None:
 
 
 def remove(run: RunDir) -> None:
-    """Removes the folder of a run; RunBusy if a process is working on it."""
+    """Removes the folder of a run; RunBusy if a process is working on it, InputError if it is a link to a folder."""
+    if run.folder.is_symlink():
+        raise InputError(
+            "is a link to another folder.",
+            where=str(run.folder),
+            hint="Remove that folder, and the link by hand.",
+        )
     with run.lock():
         clear(run)
     with files.disk_errors(run.folder):

@@ -267,6 +267,19 @@ def locked(runs: Sequence[RunDir]) -> Iterator[None]:
         yield
 
 
+def _is_run(folder: Path) -> bool:
+    """Whether a folder anywhere is that of a run: models have a config.json, too."""
+    if not (folder / "config.json").is_file():
+        return False
+    if any((folder / name).exists() for name in RECORDS[1:]):
+        return True
+    try:
+        found = files.read_json(folder / "config.json")
+    except InputError:
+        return True  # damaged: reading it says so
+    return isinstance(found, dict) and not found.keys().isdisjoint(("identity", "digest", "sequence"))
+
+
 def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
     """Runs below `runs`, or those with these names: a path, `<sequence>/<run>`, `<run>` or `<sequence>`.
 
@@ -280,7 +293,7 @@ def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
         wanted = name.rstrip("/")
         same = [f for f in found if wanted in (f.name, f.parent.name, run_name(f))]
         path = Path(name)
-        if not same and (path / "config.json").is_file():
+        if not same and _is_run(path):
             same = [path]
         if not same and path.is_dir():
             same = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Draft:
     path: Path
     """Its file in the workspace."""
     text: str
+    read: str | None = None
+    """Text of the file when it was read, "" for a file to be made; None: not known."""
 
     @property
     def sequence(self) -> SequenceSpec:
@@ -45,8 +47,13 @@ class Draft:
         return [stage.task for stage in self.sequence.stages]
 
     def write(self) -> Path:
-        """Writes the file if it is a valid sequence."""
+        """Writes the file if it is a valid sequence; InputError if it has changed since it was read."""
         assert self.sequence
+        now = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        if self.read not in (None, now):
+            raise InputError(
+                "was changed by somebody else meanwhile.", where=str(self.path), hint="Run the command again."
+            )
         files.write_text(self.path, self.text)
         return self.path
 
@@ -79,7 +86,7 @@ def new(
 ) -> Draft:
     """A new sequence without stages. Raises InputError if the name is invalid or taken."""
     path = new_sequence.new_path(name, workspace, where="bench new sequence")
-    return Draft(path, new_sequence.new_text(path, base, encoders))
+    return Draft(path, new_sequence.new_text(path, base, encoders), read="")
 
 
 def _draft(
@@ -88,12 +95,14 @@ def _draft(
     path = workspace / "registry" / f"{name or OWN}.yaml"
     if path.exists():
         read_sequence(path)
-        return Draft(path, path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return Draft(path, text, read=text)
     if name is not None and (
         not create or name in content.names("registry", workspace) or name.endswith(ENDINGS)
     ):
         found = content.find("registry", name, workspace, where="--sequence")
-        return Draft(path if found.stem == name else found, found.read_text(encoding="utf-8"))
+        text = found.read_text(encoding="utf-8")
+        return Draft(path, text, read="") if found.stem == name else Draft(found, text, read=text)
     if not create:
         raise InputError(
             "this workspace has no sequence.",
@@ -102,7 +111,7 @@ def _draft(
         )
     if name is not None:
         path = new_sequence.new_path(name, workspace, where="--sequence")
-    return Draft(path, new_sequence.new_text(path, base, encoders))
+    return Draft(path, new_sequence.new_text(path, base, encoders), read="")
 
 
 def add(to: Draft, task: TaskSpec, *, at: int | None = None) -> Draft:
@@ -192,4 +201,4 @@ def _edit(of: Draft, key: str, change: Any) -> Draft:
     values: list[Any] = bounded_yaml.load(of.text, where=str(of.path)).get(key) or []
     marked = {f"- {index}\n": value for index, value in enumerate(values)}
     wanted = [marked[item] if item in marked else yaml.safe_load(item)[0] for item in change(list(marked))]
-    return Draft(of.path, edit_list(of.text, key, change, wanted, where=str(of.path)))
+    return replace(of, text=edit_list(of.text, key, change, wanted, where=str(of.path)))

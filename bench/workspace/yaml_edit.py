@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from moextend.errors import SpecError
+from moextend.errors import InputError, SpecError
 
 Items = list[str]
 """Lines of each item, with the comments above it."""
@@ -29,7 +29,7 @@ def edit_list(text: str, key: str, change: Callable[[Items], Items], wanted: lis
     if node is None:
         edited = f"{text.rstrip()}\n{key}:\n{''.join(change([]))}"
     elif node.flow_style:
-        edited = _edit_flow(text, node, change)
+        edited = _edit_flow(text, node, change, where)
     else:
         edited = _edit_block(text, key, node, change)
     _verify(text, edited, key, wanted, where)
@@ -75,8 +75,14 @@ def _pairs(text: str) -> list[tuple[yaml.Node, yaml.Node]]:
     return getattr(yaml.compose(text), "value", [])
 
 
-def _edit_flow(text: str, node: yaml.SequenceNode, change: Callable[[Items], Items]) -> str:
+def _edit_flow(text: str, node: yaml.SequenceNode, change: Callable[[Items], Items], where: str) -> str:
     start, end = node.start_mark.index, node.end_mark.index
+    if any(line.lstrip().startswith("#") or " #" in line for line in text[start:end].splitlines()):
+        raise InputError(
+            "has a comment between brackets, which an edit would lose.",
+            where=where,
+            hint="Write the list with one item per line, each after '- '.",
+        )
     inner = [" ".join(text[i.start_mark.index : i.end_mark.index].split()) for i in node.value]
     scalars = all(isinstance(item, yaml.ScalarNode) for item in node.value)
     items = change([f"- {item}\n" for item in inner])
@@ -104,8 +110,9 @@ def _edit_block(text: str, key: str, node: yaml.SequenceNode, change: Callable[[
     items = [_unindented("".join(lines[a:b]), indent) for a, b in pairwise(edges)]
     changed = change(items)
     if not changed:
-        at = max(i for i, line in enumerate(head) if line.startswith(f"{key}:"))
-        head[at] = head[at].replace(":", ": []", 1)
+        mark = next(name.end_mark for name, _ in _pairs(text) if name.value == key)
+        line = head[mark.line]
+        head[mark.line] = line[: mark.column] + line[mark.column :].replace(":", ": []", 1)
     body = "".join(_indented(item if item.endswith("\n") else f"{item}\n", indent) for item in changed)
     return "".join(head) + body + "".join(tail)
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from moextend.util import content
+from tests.bench.ledger import Kind, Shape, write_runs
 from tests.cli.conftest import Cli
 
 
@@ -149,6 +150,22 @@ def test_new_sequence(cli: Cli, tmp_path: Path) -> None:
         "--base: applies only to a new sequence." in cli("bench", "new", "method", "m", "--base", "tiny").err
     )
     assert cli("bench", "add-task", "vqa", "-s", "mine").code == 0
+
+
+def test_remove_run_removes_no_model_and_no_link(cli: Cli, tmp_path: Path) -> None:
+    model = tmp_path / "models/olmoe"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text('{"model_type": "olmoe"}')
+    assert "no run" in cli("bench", "remove-run", "models/olmoe", "--yes").err and model.is_dir()
+    (run,) = write_runs(tmp_path / "disk", Shape(stages=1, items=4), {"lora": Kind()}, [0])
+    (tmp_path / "runs/ledger").mkdir(parents=True)
+    (tmp_path / "runs/ledger/lora-s0").symlink_to(run.folder)
+    found = cli("bench", "remove-run", "ledger/lora-s0", "--yes")
+    assert (
+        found.code == 2
+        and "is a link to another folder" in found.err
+        and (run.folder / "config.json").exists()
+    )
 
 
 def test_remove_run_asks_and_refuses_one_that_is_worked_on(

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from moextend.bench.report.explain import command as command_of
 from moextend.bench.report.explain import explain, text
+from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.score.vqa import scores_path
 from moextend.cli.main import app
@@ -148,3 +150,14 @@ def test_a_medium_of_any_kind_is_called_a_file(run: RunDir) -> None:
     found = explain(run, 2, "task1")
     answer = replace(found.answers[0], image="0.wav", score=0.0)
     assert f"{answer.id}, file 0.wav" in text(replace(found, answers=[answer]))
+
+
+@pytest.mark.parametrize(
+    ("asked", "options"), [({}, []), ({"steps": 7}, ["--steps 7"]), ({"limit": 5}, ["--limit 5"])]
+)
+def test_the_command_gives_the_same_run(asked: dict[str, int], options: list[str], tmp_path: Path) -> None:
+    """`tiny` aligns longer than it trains, so that its own steps as an option would make another run."""
+    (config,) = resolve(Request(tmp_path, "tiny", ("lora",), **asked))  # type: ignore[arg-type]
+    words = command_of(config)
+    assert ("--steps" in words, "--limit" in words) == ("steps" in asked, "limit" in asked)
+    assert all(option in words for option in options)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from xml.sax.saxutils import unescape
@@ -13,8 +14,9 @@ from xml.sax.saxutils import unescape
 import pytest
 from typer.testing import CliRunner
 
+from moextend.bench.report.collect import collect
 from moextend.bench.run.opening import open_run
-from moextend.bench.run.rundir import RunDir
+from moextend.bench.run.rundir import RunDir, find_runs
 from moextend.cli.main import app
 from moextend.errors import UnknownName
 from tests.bench.ledger import Kind, Shape, config, write_runs, write_variants
@@ -120,3 +122,17 @@ def test_runs_with_other_data_are_named_in_every_view(tmp_path: Path) -> None:
         shown = CliRunner().invoke(app, ["bench", "report", "--runs", str(tmp_path / "runs"), *VIEWS[view]])
         note = "Other data than those of the other runs: task1 (train) of lora-s1."
         assert note in " ".join(shown.output.split()), view
+
+
+def test_a_done_run_is_not_left_out_for_an_unfinished_or_damaged_copy(tmp_path: Path) -> None:
+    (run,) = write_runs(tmp_path / "a", SHAPE, {"lora": Kind()}, [0])
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    both = [*find_runs(tmp_path / "a"), *find_runs(tmp_path / "b")]
+    _change_status(run, state="interrupted")
+    (found,) = collect(both)
+    assert [result.run.folder.parents[1].name for result in found.results] == ["b"]
+    _change_status(run, state="done")
+    (run.folder / "facts.json").write_text("{")
+    (found,) = collect(both)
+    assert [result.run.folder.parents[1].name for result in found.results] == ["b"]
+    assert any("damaged" in name for name in found.left_out)

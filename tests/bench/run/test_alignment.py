@@ -14,6 +14,7 @@ import moextend
 import moextend.training.loop
 from moextend.bench.run import alignment, models
 from moextend.bench.run.progress import Progress, Unit
+from moextend.bench.task import Data, TaskSpec
 
 
 def test_the_alignment_shows_its_true_step_after_a_resume(
@@ -35,7 +36,7 @@ def test_the_alignment_shows_its_true_step_after_a_resume(
     context.sequence.alignments = (SimpleNamespace(task="captions", steps=400),)
     context.sequence.base.upcycle = None
     context.sequence.base.encoders_in.return_value = {}
-    context.tasks = {"captions": SimpleNamespace(modalities=("image",), prompt="")}
+    context.tasks = {"captions": TaskSpec(task="captions", version=1, kind="caption", data=Data(path="x"))}
     with Progress(tmp_path, [unit]) as progress:
 
         def advance() -> None:

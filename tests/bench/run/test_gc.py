@@ -98,6 +98,16 @@ def test_a_projector_is_needed_by_the_runs_made_with_it(
     assert gone(collect(store, tmp_path / "runs")) == ["a"] and not node.folder.exists()
 
 
+def test_a_projector_is_needed_by_a_run_that_was_moved(
+    store: Store, make: Make, run: RunDir, tmp_path: Path
+) -> None:
+    make("aligned", "a").add_user()
+    finish(run)
+    run.folder.rename(run.folder.with_name("elsewhere"))
+    (entry,) = collect(store, tmp_path / "runs")
+    assert entry.kept == "1 run made with it"
+
+
 def test_a_new_run_of_the_same_name_is_no_user(store: Store, make: Make, run: RunDir, tmp_path: Path) -> None:
     make("aligned", "a")
     Node(Store(store.folder, store.run, "a removed run"), "aligned", "a").add_user()

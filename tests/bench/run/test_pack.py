@@ -362,3 +362,22 @@ def test_the_commands(runs: list[RunDir], tmp_path: Path) -> None:
         more = ["--workspace", str(tmp_path / "w")]
         found = CliRunner().invoke(app, ["bench", "unpack", str(out), whole, *more])
         assert found.exit_code == 0 and answer in found.stdout
+
+
+def test_what_belongs_to_a_run_is_packed_and_what_belongs_to_a_machine_is_not(tmp_path: Path) -> None:
+    """Whatever its tasks are called; a link is not packed as nothing."""
+    (run,) = write_runs(tmp_path / "runs", SHAPE, {"lora": Kind()}, [0])
+    (run.folder / "server.log").write_text("/home/me/model")
+    stage = run.folder / "stages" / "1-birds-in-flight"
+    (stage / "train-in-flight").mkdir(parents=True)
+    (stage / "cost.json").write_text("{}")
+    (stage / "train-in-flight" / "state.json").write_text("{}")
+    manifest = pack([run], tmp_path / "r.tar", unfinished=True)
+    names = {path.partition("/")[2].partition("/")[2] for path in manifest.files}
+    assert "stages/1-birds-in-flight/cost.json" in names
+    assert not any("train-in-flight" in name or name == "server.log" for name in names)
+    predictions = run.folder / "predictions"
+    predictions.rename(tmp_path / "disk")
+    predictions.symlink_to(tmp_path / "disk")
+    with pytest.raises(InputError, match="is a link to a folder"):
+        pack([run], tmp_path / "other.tar", unfinished=True)

@@ -30,6 +30,18 @@ def test_a_new_workspace_gets_the_default_without_its_stages(draft: edit.Draft, 
     assert memory and memory.is_file()
 
 
+def test_a_change_of_somebody_else_is_not_overwritten(draft: edit.Draft, tmp_path: Path) -> None:
+    path = draft.write()
+    first, second = (edit.draft(None, tmp_path, create=True) for _ in range(2))
+    edit.add(first, edit.next_default("vqa", first)).write()
+    text = path.read_text()
+    with pytest.raises(InputError, match="was changed by somebody else meanwhile"):
+        edit.add(second, edit.next_default("vqa", second)).write()
+    assert path.read_text() == text
+    with pytest.raises(InputError, match="was changed by somebody else meanwhile"):
+        draft.write()
+
+
 def test_the_packages_tasks_come_in_the_order_of_the_default(draft: edit.Draft, tmp_path: Path) -> None:
     names = []
     for _ in range(3):

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from moextend.bench.workspace.yaml_edit import edit_list, edit_mapping, quoted
-from moextend.errors import SpecError
+from moextend.errors import InputError, SpecError
 
 BLOCK = """# my sequence
 sequence: mine   # a name
@@ -75,13 +75,24 @@ def test_all_items_are_removed_and_one_comes_back() -> None:
         ("stages:\n- task: a", "stages:\n- task: a\n- task: new\n"),
         ("train: 1\n", "train: 1\nstages:\n- task: new\n"),
         (
-            "stages: [\n  {task: a},\n  {task: b}  # why\n]\n",
+            "stages: [\n  {task: a},\n  {task: b}\n]\n",
             "stages:\n  - {task: a}\n  - {task: b}\n  - task: new\n",
         ),
     ],
 )
 def test_other_ways_of_writing_a_list(text: str, wanted: str) -> None:
     assert edited(text, lambda items: [*items, "new"]) == wanted
+
+
+def test_comments_between_brackets_are_not_lost() -> None:
+    with pytest.raises(InputError, match="has a comment between brackets"):
+        edited("stages: [\n  {task: a},  # why\n  {task: b}\n]\n", lambda items: [*items, "new"])
+
+
+@pytest.mark.parametrize("key", ["stages:", "stages :", '"stages":'])
+def test_the_last_item_can_be_removed(key: str) -> None:
+    found = edit_list(f"{key}  # why\n- task: a\ntrain: 1\n", "stages", lambda items: [], [], where="x")
+    assert yaml.safe_load(found) == {"stages": [], "train": 1} and "# why" in found
 
 
 def test_names_in_brackets_stay_in_brackets() -> None:
