@@ -11,7 +11,7 @@ from moextend.bench import methods
 from moextend.bench.data.source import WORLD
 from moextend.bench.report.table import Value, named
 from moextend.bench.run.complete import lacking_scores, names_of, unproved
-from moextend.bench.run.config import JOINT, differences
+from moextend.bench.run.config import JOINT, differences, without_notes
 from moextend.bench.run.items import NAME as ITEMS
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RunFacts, StageCost, State, Status
@@ -149,7 +149,7 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
             damaged.append(damaged_run(run, error))
             continue
         shared = config.experiment()
-        digest = files.digest(shared)
+        digest = files.digest(without_notes(shared))
         experiment = found.setdefault(digest, Experiment(shared))
         first = seen.get((digest, config.digest))
         if first is not None:

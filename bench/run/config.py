@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,6 +204,29 @@ class ConfigFile(Record):
 def slug(text: str) -> str:
     """A name for paths: "moextend:scope=all,k=2" -> "moextend+scope-all+k-2"."""
     return re.sub(r"[^\w.+-]+", "-", re.sub(r"[:,]", "+", text).replace("=", "-")).strip("-.") or "_"
+
+
+def without_notes(record: dict[str, Any]) -> dict[str, Any]:
+    """An identity, or an experiment, without the keys of tasks and trainings that change no result."""
+    tasks = {}
+    for name, task in record["tasks"].items():
+        kept = _without(task, "licence", "non_commercial")
+        tasks[name] = kept | {
+            key: _without(kept[key], "prepare")
+            for key in ("data", "lm_eval")
+            if isinstance(kept.get(key), dict)
+        }
+    sequence, align = dict(record["sequence"]), record["sequence"].get("align")
+    sequence["train"] = _without(sequence["train"], "report_to", "checkpoint_steps")
+    if isinstance(align, list):
+        sequence["align"] = [_without(each, "checkpoint_steps") for each in align]
+    elif isinstance(align, dict):
+        sequence["align"] = _without(align, "checkpoint_steps")
+    return {**record, "sequence": sequence, "tasks": tasks}
+
+
+def _without(record: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key not in keys}
 
 
 def differences(a: Any, b: Any, place: str = "") -> list[tuple[str, Any, Any]]:

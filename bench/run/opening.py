@@ -11,7 +11,7 @@ from typing import Any
 
 from moextend.bench.run import removal
 from moextend.bench.run.complete import planned
-from moextend.bench.run.config import ConfigFile, RunConfig, differences, grows, slug
+from moextend.bench.run.config import ConfigFile, RunConfig, differences, grows, slug, without_notes
 from moextend.bench.run.rundir import Key, RunDir, locked, run_name
 from moextend.errors import InputError, RunConflict
 from moextend.util import files
@@ -94,8 +94,9 @@ def _fitting_record(run: RunDir, config: RunConfig) -> ConfigFile | None:
     record.config(path)  # refuses one that was edited
     _check_kinds(run.folder)
     identity = _stored_identity(config)
-    found = differences(record.identity, identity)
-    if found and not grows(record.identity, identity):
+    before, now = without_notes(record.identity), without_notes(identity)
+    found = differences(before, now)
+    if found and not grows(before, now):
         if removal.untrained(RunDir(run.folder)):  # a run of its own: what it reads of the old config is kept
             return None
         raise _conflict(run.folder, found)
@@ -138,6 +139,8 @@ def _stored_identity(config: RunConfig) -> dict[str, Any]:
 def _wanted_record(record: ConfigFile | None, config: RunConfig) -> ConfigFile:
     """New content of config.json; equal to `record` if nothing changes."""
     identity = _stored_identity(config)
+    if record and without_notes(record.identity) == without_notes(identity):
+        identity = record.identity  # a corrected licence makes no other run
     return ConfigFile(
         # A record without an id is of an early version, and stays so: its scores name none, or one that is lost.
         id=record.id if record else uuid.uuid4().hex,

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.run.opening import open_run, open_runs
+from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir
 from moextend.errors import RunConflict, SpecError
 from tests.bench.conftest import MakeConfig
+from tests.robustness import workspace as small
 
 
 def test_the_same_config_opens_the_same_folder(tmp_path: Path, make_config: MakeConfig) -> None:
@@ -181,3 +183,33 @@ def test_a_joint_run_learns_all_at_once_and_does_not_grow(tmp_path: Path, make_c
     open_run(make_config(mode="joint"), tmp_path).append_cell(Cell(stage=1, task="colour", value=50.0))
     with pytest.raises(RunConflict):
         open_run(with_stage(make_config(mode="joint")), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("tasks/colour.yaml", "kind: vqa", "kind: vqa\nlicence: CC-BY 4.0\nnon_commercial: true"),
+        ("tasks/colour.yaml", "images: ../images", "images: ../images, prepare: by hand"),
+        ("registry/small.yaml", "train: {", "train: {report_to: tensorboard, "),
+        ("registry/small.yaml", "checkpoint_steps: 1", "checkpoint_steps: 2"),
+    ],
+)
+def test_a_corrected_note_makes_no_other_run(file: str, old: str, new: str, tmp_path: Path) -> None:
+    folder = small.make(tmp_path / "w")
+
+    def opened() -> RunDir:
+        (config,) = resolve(Request(folder, "small", methods=("lora",)))
+        return open_run(config, folder / "runs")
+
+    run = opened()
+    (run.folder / "stages/1-colour").mkdir(parents=True)
+    (run.folder / "stages/1-colour/learned.json").write_text("{}")
+    before, path = run.config_path.read_bytes(), folder / file
+    text = path.read_text()
+    path.write_text(text.replace(old, new))
+    assert opened().folder == run.folder and run.config_path.read_bytes() == before
+    path.write_text(
+        text.replace(old, new).replace("steps: 3", "steps: 4").replace("Q {question}", "R {question}")
+    )
+    with pytest.raises(RunConflict, match="holds a run of another config"):
+        opened()
