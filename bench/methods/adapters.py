@@ -47,16 +47,60 @@ def inject(model: MultimodalLM, config: Adapter, seed: int, name: str = ONE) -> 
 
 
 def lora_config(model: MultimodalLM, config: Adapter) -> LoraConfig:
-    """Settings of an adapter for peft; the model may have adapters already."""
+    """Settings of an adapter for peft; the model may have adapters already.
+
+    Raises:
+        InputError: the model has nothing that the adapter could change.
+    """
     from peft import LoraConfig
 
-    attention = sorted({n.rpartition(".")[2] for n, _ in model.lm.named_modules() if "self_attn." in n})
-    fused = [n for n, p in model.lm.named_parameters() if ".experts." in n and p.dim() == 3]
+    from moextend.model import lm_head
+
+    attention, inside = attention_maps(model.lm), lm_head.prefix(model.lm)
+    fused = [
+        n
+        for n, p in model.lm.named_parameters()
+        if n.startswith(inside) and ".experts." in n and p.dim() == 3
+    ]
+    if not attention and not (fused and config.experts):
+        raise InputError(
+            f"a LoRA adapter finds no linear projections of attention in {type(model.lm).__name__}"
+            f"{'' if config.experts else ' (experts=false)'}.",
+            hint="Choose another method, such as full-ft or moextend.",
+        )
     return LoraConfig(
         r=config.rank,
         lora_alpha=2 * config.rank if config.alpha is None else config.alpha,  # type: ignore[arg-type]  # any number
-        target_modules=[module for module in attention if module.endswith("proj")],
+        target_modules=attention,
         target_parameters=sorted({n.replace(".base_layer", "") for n in fused}) if config.experts else None,
+    )
+
+
+def attention_maps(lm: Any) -> list[str]:
+    """Names of the linear projections of a language model's attention (self_attn.*proj), without those of towers.
+
+    Also without an attention's `gate_proj` (AfMoE), which peft takes for a part of a fused `gate_up_proj`.
+    """
+    from moextend.model import lm_head
+
+    inside = lm_head.prefix(lm)
+    return [
+        name
+        for name, module in lm.named_modules()
+        if name.startswith(inside)
+        and "self_attn." in name
+        and name.endswith("proj")
+        and not name.endswith(".gate_proj")
+        and _is_linear(module)
+    ]
+
+
+def _is_linear(module: Any) -> bool:
+    """Whether peft can adapt a module: a linear map, also a quantised one, or one with adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return isinstance(module, BaseTunerLayer) or any(
+        "Linear" in kind.__name__ for kind in type(module).__mro__
     )
 
 
@@ -124,6 +168,10 @@ class AdapterPerTask(trained.Trained):
         """What can be set."""
 
     config: Config
+
+    def check(self, model: Any) -> None:
+        """Raises InputError if the model has nothing to adapt."""
+        lora_config(model, self.config)
 
     def check_stages(self, names: Sequence[str]) -> None:
         """Refuses names that no module of a ModuleDict can have."""

@@ -6,12 +6,12 @@ the attention's projections and each block of experts of the base, as one map.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from moextend.bench.methods import trained
+from moextend.bench.methods import adapters, trained
 from moextend.bench.methods.method import Knob, LoraRank, Rate
 from moextend.bench.methods.weights import TrainedWeights, one_strength
 from moextend.moe.recipe import MOST_EXPERTS
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from moextend import MultimodalLM
+    from moextend.moe.sites import Site
 
 MARK = "moe_lora"
 
@@ -62,8 +63,10 @@ class MoeLora(TrainedWeights):
         scale = (2 * config.rank if config.alpha is None else config.alpha) / config.rank
         torch.manual_seed(seed)
         hidden = lm_head.text_config(model.lm.config).hidden_size
-        maps = [(m, m.in_features, m.out_features) for n, m in model.lm.named_modules() if _attention(n)]
-        maps += [(_block(model, site.router), hidden, hidden) for site in sites.find_sites(model.lm)]
+        known = dict(model.lm.named_modules())
+        attention = [known[name] for name in adapters.attention_maps(model.lm)]
+        maps = [(module, module.in_features, module.out_features) for module in attention]
+        maps += [(_block(site), hidden, hidden) for site in sites.find_sites(model.lm)]
         for module, inputs, outputs in maps:
             mixture = Mixture(inputs, outputs, config.experts, config.rank, scale)
             module.add_module(MARK, mixture.to(model.device))
@@ -87,14 +90,10 @@ class MoeLora(TrainedWeights):
         return named(trained.fingerprint(model, [self.parameters(model)]), strength)
 
 
-def _attention(name: str) -> bool:
-    return "self_attn." in name and name.endswith("proj")
-
-
-def _block(model: MultimodalLM, router: nn.Module) -> nn.Module:
-    """Module with a router."""
-    modules: Iterator[nn.Module] = model.lm.modules()
-    return next(module for module in modules if any(child is router for child in module.children()))
+def _block(site: Site) -> nn.Module:
+    """Module whose input and output are those of the experts: the block, or in a layer that has them the experts."""
+    is_layer = any("attn" in name for name, _ in site.block.named_children())
+    return site.experts if is_layer else site.block
 
 
 def _add(module: Any, args: tuple[Any, ...], out: Any) -> Any:

@@ -43,7 +43,14 @@ class TrainedWeights(trained.Trained):
 
     def parameters(self, model: MultimodalLM) -> Parameters:
         """Name -> trained parameter."""
-        return {n: p for n, p in model.named_parameters() if n.startswith(LM) and self.mark in n}
+        from moextend.model import lm_head
+
+        known = lm_head.without_towers(model.lm)
+        return {
+            n: p
+            for n, p in model.named_parameters()
+            if n.startswith(LM) and self.mark in n and known(n.removeprefix(LM))
+        }
 
     def prepare(self, model: MultimodalLM, stage: Stage) -> Parameters:
         """The same weights in every stage."""
@@ -112,6 +119,10 @@ class OneAdapter(TrainedWeights):
         """The rank."""
         return (Knob("rank"),)
 
+    def check(self, model: Any) -> None:
+        """Raises InputError if the model has nothing to adapt."""
+        adapters.lora_config(model, self.config)
+
     def start(self, model: MultimodalLM, seed: int) -> None:
         """Adds the adapter to the LM."""
         adapters.inject(model, self.config, seed)
@@ -134,6 +145,11 @@ class AdapterOrAll(OneAdapter):
         over: Literal["lora", "full-ft"] = "lora"
 
     config: Config
+
+    def check(self, model: Any) -> None:
+        """Raises InputError if the model has nothing to adapt."""
+        if self._adapted:
+            super().check(model)
 
     @property
     def mark(self) -> str:

@@ -7,6 +7,7 @@ steps of some families around the head are repeated here, and a test compares bo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
@@ -59,6 +60,20 @@ def text_config(config: Any) -> Any:
 def decoder(lm: Any) -> Any:
     """Module from ids or embeddings to last hidden states, without head and towers."""
     return _decoder_and_head(lm)[0]
+
+
+def prefix(lm: Any) -> str:
+    """What the names of `decoder(lm)`'s modules and parameters begin with in the LM: "model.", "" for all."""
+    inner = decoder(lm)
+    name = next((name for name, module in lm.named_modules() if module is inner), "")
+    return f"{name}." if name else ""
+
+
+def without_towers(lm: Any) -> Callable[[str], bool]:
+    """Whether a parameter of the LM, by its name, is of the decoder or the head; those of towers never compute."""
+    inside, head = prefix(lm), _decoder_and_head(lm)[1]
+    own = next((f"{name}." for name, module in lm.named_modules() if module is head), None)
+    return lambda name: name.startswith(inside) or (own is not None and name.startswith(own))
 
 
 def logits(lm: Any, hidden: Tensor) -> Tensor:

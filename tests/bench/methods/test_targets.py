@@ -1,0 +1,74 @@
+"""What LoRA methods adapt and full fine-tuning trains, in every family: the decoder, and never its towers."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+import torch
+
+from moextend.bench.methods import adapters, parse
+from moextend.bench.methods.shapes import Shapes
+from moextend.errors import InputError
+from moextend.model.lm_head import auto_class, decoder
+from tests.moe.toy_composites import COMPOSITES, composite_config
+from tests.moe.toy_families import CONFIGS, class_of, config_of
+
+
+def shapes(name: str) -> Shapes:
+    """A small model of the family on device meta."""
+    composite = name in COMPOSITES
+    config = composite_config(name) if composite else config_of(name)
+    with torch.device("meta"):
+        return Shapes(auto_class(config).from_config(config) if composite else class_of(config)(config))
+
+
+def adapted(model: Shapes, method: str) -> dict[str, Any]:
+    """What the first stage of a method trains; nothing where its check refuses the family."""
+    made = parse(method).make()
+    try:
+        made.check(model)
+    except InputError:
+        return {}
+    return dict(made.trainable(model))
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, *COMPOSITES])
+def test_adapters_are_in_the_decoder_alone(name: str) -> None:
+    for method in ("lora", "o-lora", "moe-lora"):
+        model = shapes(name)
+        inside = {id(parameter) for parameter in decoder(model.lm).parameters()}
+        found = adapted(model, method)
+        inside |= {id(parameter) for parameter in decoder(model.lm).parameters()}
+        assert found and all(id(parameter) in inside for parameter in found.values()), method
+
+
+@pytest.mark.parametrize("name", sorted(COMPOSITES))
+def test_full_fine_tuning_of_a_composite_leaves_its_towers(name: str) -> None:
+    model = shapes(name)
+    trained = parse("full-ft").make().trainable(model)
+    inside = {id(parameter) for parameter in decoder(model.lm).parameters()}
+    others = {name for name, parameter in trained.items() if id(parameter) not in inside}
+    assert inside <= {id(parameter) for parameter in trained.values()}
+    assert all(name.endswith("lm_head.weight") for name in others), others
+
+
+def test_a_model_without_linear_attention_maps_and_experts_is_refused() -> None:
+    model = shapes("nemotron_h")
+    with pytest.raises(InputError, match=r"finds no linear projections of attention .*experts=false"):
+        parse("lora:experts=false").make().check(model)
+
+
+def test_a_gate_of_the_attention_is_not_taken_for_experts() -> None:
+    found = adapters.attention_maps(shapes("afmoe").lm)
+    assert found and not any(name.endswith("gate_proj") for name in found)
+
+
+def test_the_experts_of_a_layer_that_has_them_are_adapted_alone() -> None:
+    """Gemma 4: the router is a child of the layer, whose output has its attention, too."""
+    model = shapes("gemma4")
+    method = parse("moe-lora").make()
+    method.start(cast(Any, model), 0)
+    blocks = {name.partition(".moe_lora")[0] for name in method.trainable(shapes("gemma4"))}
+    assert any(name.endswith(".experts") for name in blocks)
+    assert not any(name.endswith(tuple(f"layers.{i}" for i in range(9))) for name in blocks)
