@@ -6,7 +6,8 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from moextend.bench.score.predictions import text_item
 from moextend.bench.score.vqa import score_items, scores_path
 from moextend.bench.scorers import search, shows
 from moextend.errors import InputError, MoextendError, SpecError, UnknownName
+from moextend.util.files import digest as digest_of
 from moextend.util.files import read_json, read_lines, sha256
 from moextend.util.foreign import explained
 
@@ -120,14 +122,26 @@ def command(config: RunConfig) -> str:
     words += [] if config.mode == "sequence" else ["--no-sequence", f"--{config.mode}"]
     words += ["--oracle"] if config.oracle else []
     words += ["--deterministic"] if config.deterministic else []
-    for option, value in _overridden(config).items():
+    for option, value in _overridden(
+        _Asked((str(config.workspace), digest_of(config.experiment())), config)
+    ).items():
         words += [f"--{option}", str(value)]
     words += ["--workspace", str(config.workspace)]
     return shlex.join(words)
 
 
-def _overridden(config: RunConfig) -> dict[str, int]:
+@dataclass(frozen=True)
+class _Asked:
+    """Whose options are asked for: they are those of all runs of an experiment."""
+
+    experiment: tuple[str, str]
+    config: RunConfig = field(compare=False)
+
+
+@lru_cache(maxsize=64)
+def _overridden(asked: _Asked) -> dict[str, int]:
     """Options of `bench run` with which the sequence gives a run; empty if none do."""
+    config = asked.config
     request = Request(
         config.workspace, str(config.sequence["sequence"]), (config.method,), (config.seed,), (config.order,),
         (config.mode,), config.device, oracle=config.oracle, deterministic=config.deterministic,

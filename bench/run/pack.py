@@ -195,9 +195,8 @@ def _files(folder: Path, *, weights: bool, predictions: bool) -> Iterator[Path]:
                 where=str(path),
                 hint="Replace it by the folder itself.",
             )
-        unfinished = len(inside.parts) > 2 and inside.parts[2].endswith(
-            "-in-flight"
-        )  # stages/1-task/train-in-flight
+        # stages/1-task/train-in-flight: of an interrupted training
+        unfinished = len(inside.parts) > 2 and inside.parts[2].endswith("-in-flight")
         hidden = unfinished or any(part.startswith(".") for part in inside.parts)
         if path.is_symlink() or not path.is_file() or hidden or path.name in (*LEFT_OUT, ITEMS):
             continue
