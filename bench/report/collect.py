@@ -142,12 +142,13 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
     """
     found: dict[str, Experiment] = {}
     damaged, seen = list[str](), dict[tuple[str, str], RunDir]()
-    for run in sorted(runs, key=_is_copy):
+    known = list[tuple[RunDir, RunConfig, Status]]()
+    for run in runs:
         try:
-            config, status = run.config, read_status(run.folder)
+            known.append((run, run.config, read_status(run.folder)))
         except Exception as error:
             damaged.append(damaged_run(run, error))
-            continue
+    for run, config, status in sorted(known, key=_is_copy):
         shared = config.experiment()
         digest = files.digest(without_notes(shared))
         experiment = found.setdefault(digest, Experiment(shared))
@@ -214,12 +215,10 @@ def damaged_run(run: RunDir, error: Exception) -> str:
     return f"{run.folder.name} (damaged: {explained(error)})"
 
 
-def _is_copy(run: RunDir) -> tuple[bool, bool]:
+def _is_copy(known: tuple[RunDir, RunConfig, Status]) -> tuple[bool, bool]:
     """Of several equal runs the first counts: one that is done, in a folder with the name that its config gives."""
-    try:
-        return read_status(run.folder).state != "done", run.folder.name != run.config.slug
-    except Exception:  # `collect` says which
-        return True, True
+    run, config, status = known
+    return status.state != "done", run.folder.name != config.slug
 
 
 def _in_order(found: dict[str, Experiment], runs: Sequence[RunDir]) -> list[Experiment]:

@@ -190,7 +190,8 @@ class RunFacts(Record):
     """Text task -> digest of its data, its files and their code, from the first score on. A run is refused if it
     changes."""
     generic: str | None = None
-    """Digest of the generic text (`memory` of the sequence). A run with a learned stage is refused if it changes."""
+    """Digest of the generic text (`memory` of the sequence). A run with a learned stage is refused if it changes. null:
+    not known yet."""
 
     @classmethod
     def former(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -299,6 +299,11 @@ def test_names_that_a_stage_cannot_have_are_refused_before_anything_runs(
     methods.parse("lora").refuse_stages([stage], "stages")
 
 
+def test_the_names_that_no_adapter_can_have_are_those_of_torch() -> None:
+    own = {name for name in dir(torch.nn.ModuleDict()) if not name.startswith("_")}
+    assert own <= adapters.TAKEN
+
+
 def test_the_fisher_information_of_a_bfloat16_model_is_summed_in_float32(world: World) -> None:
     model, stage = moextend.load("tiny", vision="tiny", dtype="bfloat16"), world.stage(1)
     weights = dict(list(model.lm.named_parameters())[:3])
