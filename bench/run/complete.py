@@ -153,9 +153,8 @@ def kept_paths(folder: Path) -> list[Path]:
 
 
 def kept_files(folder: Path) -> dict[str, KeptFile]:
-    """Name -> size and SHA-256 of a stage's files besides its weights, which have a card."""
-    weights = (f"{STEM}.safetensors", f"{STEM}.json")
-    return {path.name: KeptFile.of(path) for path in kept_paths(folder) if path.name not in weights}
+    """Name -> size and SHA-256 of a stage's files besides its weights, whose digest is in their card."""
+    return {path.name: KeptFile.of(path) for path in kept_paths(folder) if path.name != f"{STEM}.safetensors"}
 
 
 def stage_problem(
