@@ -74,6 +74,7 @@ TAKEN = frozenset(
         "set_extra_state",
         "set_submodule",
         "share_memory",
+        "smart_apply",
         "state_dict",
         "to",
         "to_empty",
@@ -86,7 +87,7 @@ TAKEN = frozenset(
         "zero_grad",
     ]
 )
-"""Attributes of torch's ModuleDict, in which peft keeps adapters by name; written here, as torch is slow to import."""
+"""Attributes of a ModuleDict, where peft keeps adapters (smart_apply: of transformers); torch is slow to import."""
 
 
 class Adapter(trained.Trained.Config):
