@@ -29,8 +29,8 @@ from moextend.bench.tuned import (
     Tuned,
     base_spec,
     chosen_for,
+    same_fixed,
     stated_source,
-    with_fixed,
     with_tuned,
 )
 from moextend.errors import InputError, SpecError
@@ -158,7 +158,7 @@ class SequenceSpec(Spec):
         if entry is None or not exact:
             return entry, None
         name, _ = base_spec(method)
-        if with_fixed(entry, self.settings.get(name, {}), origin.settings.get(name, {})):
+        if same_fixed(entry, self.settings.get(name, {}), origin.settings.get(name, {})):
             return entry, source
         return entry, TEST if self.tuned_on == TEST else None
 

@@ -83,7 +83,7 @@ def chosen_for(text: str, tuned: Mapping[str, T]) -> tuple[T | None, bool]:
     return entry, own == settings
 
 
-def with_fixed(entry: Tuned, settings: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
+def same_fixed(entry: Tuned, settings: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
     """Whether a method has the settings besides the chosen ones with which it was tuned.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any
 from moextend.bench.methods.method import Method, Role
 from moextend.bench.plugins import Plugins, Source, load_later
 from moextend.bench.task import Mode
-from moextend.errors import InputError
+from moextend.errors import InputError, at
 from moextend.util import lookup, spec
 from moextend.util.spec import Spec
 
@@ -118,13 +118,8 @@ class MethodSpec:
 
     def refuse_stages(self, names: Sequence[str], where: str) -> None:
         """Raises InputError if the method cannot learn a stage of one of these names."""
-        try:
+        with at(f"{where}: method '{self.text}'"):
             self.make().check_stages(names)
-        except InputError as error:
-            place = f": {error.where}" if error.where else ""
-            raise InputError(
-                error.what, where=f"{where}: method '{self.text}'{place}", hint=error.hint
-            ) from error
 
     @property
     def role(self) -> Role | None:

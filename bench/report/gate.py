@@ -31,6 +31,8 @@ from moextend.errors import InputError, UnknownName
 Verdict = Literal["kept", "lost", "cannot tell"]
 BEFORE = "before"
 """The default reference: a task's own score before what is tested was learned."""
+SCORE, SHARED_SEED = "a score", "a shared seed"
+"""What a cell lacks that cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def _compare(cells: Cells, reader: ItemReader) -> Check:
         if (mine := pair[0].cells.get((pair[1], task))) and (theirs := pair[2].cells.get((pair[3], task)))
     ]
     if len(scored) < len(cells.pairs) or not scored:
-        lacks = "a score" if cells.pairs else "a shared seed"
+        lacks = SCORE if cells.pairs else SHARED_SEED
         return Check(
             cells.name, stage, result.stage_names[stage - 1], task, None, None, 0, len(scored), [],
             None, "", lacks,
@@ -295,10 +297,10 @@ def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margi
         notes.append(
             "enough items: what was seen is too near a loss of the margin; more items are not missing."
         )
-    if any(check.lacks == "a score" for check in checks):
-        notes.append("a score: of this cell or its reference, of at least one seed, is missing.")
-    if any(check.lacks == "a shared seed" for check in checks):
-        notes.append(f"a shared seed: the method was not run with any seed of {baseline}.")
+    if any(check.lacks == SCORE for check in checks):
+        notes.append(f"{SCORE}: of this cell or its reference, of at least one seed, is missing.")
+    if any(check.lacks == SHARED_SEED for check in checks):
+        notes.append(f"{SHARED_SEED}: the method was not run with any seed of {baseline}.")
     if any(not check.unchanged and not check.lacks and check.found is None for check in checks):
         notes.append("answers: the answers of single items are not kept, or there are too few to compare.")
     if any(check.seeds == 1 and check.found for check in checks):

@@ -17,8 +17,9 @@ from moextend.bench.run.context import RunContext
 from moextend.bench.run.models import stage_name
 from moextend.bench.run.provenance import data_conflict, splits_of
 from moextend.bench.run.revisions import pin_data
+from moextend.bench.run.rundir import changed_since
 from moextend.bench.sequence import memory_texts
-from moextend.errors import InputError, MoextendError, RunConflict
+from moextend.errors import InputError, MoextendError
 from moextend.util import files
 
 if TYPE_CHECKING:
@@ -45,11 +46,7 @@ def refuse_changed_data(context: RunContext) -> None:
     }
     generic = files.digest(memory_texts(context.sequence.memory_file()))
     if facts.generic not in (None, generic) and _has_stage(context):
-        raise RunConflict(
-            "the file of generic text (memory of the sequence) changed after this run began.",
-            where=str(context.run.folder),
-            hint="Restore the file, use another --runs folder, or remove this one.",
-        )
+        raise changed_since(context.run, "the file of generic text (memory of the sequence)")
     changed = [
         (name, split)
         for name, split in splits_of(now)

@@ -320,11 +320,16 @@ def note_lineage(folder: Path, parents: Sequence[str | None]) -> None:
     files.write_json(folder / LINEAGE, {"parents": list(parents)})
 
 
-def forget_training(folder: Path) -> None:
+def remove_in_flight(folder: Path) -> None:
     """Removes the state of an interrupted training of a stage."""
     files.may_change(folder)
     for left in folder.glob("*-in-flight"):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def forget_training(folder: Path) -> None:
+    """Removes the state of an interrupted training of a stage, and what it took so far."""
+    remove_in_flight(folder)
     for name in ("spent.json", "probe.json"):
         files.remove(folder / name)
 

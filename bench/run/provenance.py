@@ -11,7 +11,7 @@ from moextend.bench.data import data_digest
 from moextend.bench.data.source import find_source, is_generated
 from moextend.bench.plugins import PACKAGE, Source, changed
 from moextend.bench.run.revisions import recorded
-from moextend.bench.run.rundir import RunDir
+from moextend.bench.run.rundir import RunDir, changed_since
 from moextend.errors import InputError, RunConflict
 
 if TYPE_CHECKING:
@@ -70,11 +70,7 @@ def splits_of(data: Mapping[str, Mapping[str, str]]) -> list[tuple[str, SplitNam
 
 def data_conflict(run: RunDir, name: str, split: str) -> RunConflict:
     """The error for data that a run has used, and that changed."""
-    return RunConflict(
-        f"the {split} data of task '{name}' changed after this run began.",
-        where=str(run.folder),
-        hint="Restore the data, use another --runs folder, or remove this one.",
-    )
+    return changed_since(run, f"the {split} data of task '{name}'", restore="the data")
 
 
 def _local_digest(task: TaskSpec, split: SplitName, workspace: Path) -> str | None:

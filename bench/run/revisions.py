@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from moextend.bench.data import hub_revision
 from moextend.bench.run.records import BASE, RunFacts, encoder_of
-from moextend.bench.run.rundir import RunDir
+from moextend.bench.run.rundir import RunDir, changed_since
 from moextend.bench.score.text import text_commits, text_content
 from moextend.bench.task import TaskSpec
-from moextend.errors import InputError, RunConflict
+from moextend.errors import InputError
 
 if TYPE_CHECKING:
     from moextend.bench.sequence import Base
@@ -48,11 +48,7 @@ def record_text(run: RunDir, task: TaskSpec, workspace: Path) -> None:
     if task.kind == "text":
         content, now = recorded(run).text_content, text_content(task, workspace)
         if content.setdefault(task.task, now) != now:
-            raise RunConflict(
-                f"the data or the files of the text task '{task.task}' changed after this run began.",
-                where=str(run.folder),
-                hint="Restore them, use another --runs folder, or remove this one.",
-            )
+            raise changed_since(run, f"the data or the files of the text task '{task.task}'", restore="them")
         run.write_facts(text_content=content)
     known = recorded(run).text_data
     if task.kind == "text" and task.task not in known and (found := text_commits(task, workspace)):

@@ -30,7 +30,7 @@ from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import Kept, RoutingReport, RunFacts, StageCost
 from moextend.bench.score.records import Cell
 from moextend.bench.score.served.records import Parity
-from moextend.errors import InputError, RunBusy, SpecError, UnknownName, listed
+from moextend.errors import InputError, RunBusy, RunConflict, SpecError, UnknownName, listed
 from moextend.util import files, lease, processes
 from moextend.util.environment import environment
 from moextend.util.holder import Holder
@@ -265,6 +265,15 @@ def locked(runs: Sequence[RunDir]) -> Iterator[None]:
             stack.enter_context(files.guarded(run.folder, mine.check))
             files.remove(run.folder / OWNER)  # of a process of an early version that is gone
         yield
+
+
+def changed_since(run: RunDir, what: str, *, restore: str = "it") -> RunConflict:
+    """The error for something that a run has used, and that changed."""
+    return RunConflict(
+        f"{what} changed after this run began.",
+        where=str(run.folder),
+        hint=f"Restore {restore}, use another --runs folder, or remove this one.",
+    )
 
 
 def _is_run(folder: Path) -> bool:

@@ -29,7 +29,7 @@ from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.provenance import refuse_changed_plugins
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.revisions import record_text
-from moextend.bench.run.rundir import RunDir
+from moextend.bench.run.rundir import RunDir, changed_since
 from moextend.bench.run.servers import Servers
 from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.run.stage_loop import StageLoop
@@ -240,18 +240,11 @@ def score_row(
     named: dict[str, str] = {}
     for name in context.scored:
         unit, cell = Unit("score", index, name, PERCENT), known.get((index, name))
-        if cell is not None and cell.weights:
-            asked = asked_for(context, name, learned)
-            if asked not in named:
-                own = selected(context, model, name, learned)
-                named[asked] = processes.first_says(partial(str, own))  # devices may round differently
-            if named[asked] != cell.weights:
-                if index == 0:
-                    raise _other_base(context)
-                log.warning(
-                    "%s after stage %d is scored again: it was scored with other weights.", name, index
-                )
-                cell = None
+        if cell is not None and _has_other_weights(context, model, cell, learned, named):
+            if index == 0:
+                raise changed_since(context.run, "the base (its language model, an encoder or a projector)")
+            log.warning("%s after stage %d is scored again: it was scored with other weights.", name, index)
+            cell = None
         if not processes.first_says(partial(stands, context, cell)):
             progress.begin(unit)
             try:
@@ -266,12 +259,20 @@ def score_row(
         write_facts(context, model)
 
 
-def _other_base(context: RunContext) -> RunConflict:
-    return RunConflict(
-        "the base (its language model, an encoder or a projector) changed after this run began.",
-        where=str(context.run.folder),
-        hint="Restore it, use another --runs folder, or remove this one.",
-    )
+def _has_other_weights(
+    context: RunContext, model: MultimodalLM, cell: Cell, learned: Sequence[str], named: dict[str, str]
+) -> bool:
+    """Whether a cell was scored with other weights than those that the model has for its task.
+
+    `named` keeps the fingerprints of the row by what is asked for.
+    """
+    if not cell.weights:
+        return False
+    asked = asked_for(context, cell.task, learned)
+    if asked not in named:
+        own = selected(context, model, cell.task, learned)
+        named[asked] = processes.first_says(partial(str, own))  # devices may round differently
+    return named[asked] != cell.weights
 
 
 def stands(context: RunContext, cell: Cell | None) -> bool:

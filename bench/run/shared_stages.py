@@ -10,14 +10,13 @@ task alone on the base, earlier tasks do not count: its stages are shared by all
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.method import Stage
 from moextend.bench.plugins import PACKAGE
-from moextend.bench.run.complete import LEARNED, STEM, kept_paths, named_weights
+from moextend.bench.run.complete import LEARNED, STEM, kept_paths, named_weights, remove_in_flight
 from moextend.bench.run.config import JOINT
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.records import StageCost
@@ -135,9 +134,7 @@ def take(stage: Stage, node: Node, prepare: Callable[[], dict[str, Any]]) -> Sta
     except (Damaged, InputError) as error:
         log.warning("%s: stage %d is trained by this run (%s).", stage.folder, stage.index, error)
         return None
-    files.may_change(stage.folder)
-    for left in stage.folder.glob("*-in-flight"):  # of an attempt before another run was done
-        shutil.rmtree(left, ignore_errors=True)
+    remove_in_flight(stage.folder)  # of an attempt before another run was done
     node.touch()
     log.info("%s: stage %d was trained by %s.", stage.folder, stage.index, card.made_by)
     return learned

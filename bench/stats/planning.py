@@ -104,7 +104,7 @@ def pilot_of(found: Contrast) -> Pilot:
     """The components of a comparison in one order.
 
     The variance over seeds is at least what the items of one run add to it: that part is known from all items, the
-    whole from a few seeds, which may lie close together by chance.
+    sum from a few seeds, which may lie close together by chance.
     """
     own = found.own_items
     return Pilot(

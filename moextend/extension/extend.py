@@ -170,7 +170,7 @@ class _Call:
             "held_out": resuming.name_data(self.held_out),
             "generic": resuming.name_data(self.generic) if self.recipe.keeps_memory else "",
             "model": model.base_fingerprint(),
-            "beside": {name: digest_of(model, name) for name in self.coactive},
+            "beside": [[name, digest_of(model, name)] for name in self.coactive],
         }
 
     def learn(self, model: MultimodalLM, on_step: Callable[[int, int], None] | None) -> Learned:

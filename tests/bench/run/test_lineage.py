@@ -125,11 +125,11 @@ def test_an_interrupted_training_does_not_go_on_after_other_weights(
         runner.run(run.folder)
     assert list(run.folder.glob("stages/2-shade/*-in-flight/checkpoint-*"))
     flip(run.folder / "stages/1-colour/extension.safetensors")
-    whole = opened(folder, "full-ft", "other")
+    uninterrupted = opened(folder, "full-ft", "other")
     with other_training(monkeypatch, 1):
         runner.run(run.folder)
-        runner.run(whole.folder)
-    assert named(run) == named(whole)
+        runner.run(uninterrupted.folder)
+    assert named(run) == named(uninterrupted)
 
 
 def test_another_base_or_generic_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

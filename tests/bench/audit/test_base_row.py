@@ -1,0 +1,94 @@
+"""Row 0 of an audit: the answers of the base, of a kept run or made now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from moextend.bench.audit.base import KEPT, BaseRow, base_row
+from moextend.bench.data import data_digest, source
+from moextend.bench.run.launch import Outcome
+from moextend.bench.run.opening import open_run
+from moextend.bench.run.plan import Request, resolve
+from moextend.bench.run.rundir import Cell, RunDir
+from moextend.bench.sequence import find_sequence
+from moextend.bench.task import find_task
+from tests.bench.ledger import Kind, Shape, write_run
+from tests.robustness import workspace as small
+
+
+def test_the_cache_has_the_answers_for_a_few_configs_and_the_oldest_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, answered = small.make(tmp_path / "w"), list[Path]()
+    file, cache = folder / "registry/small.yaml", folder / ".cache/audit"
+    written = file.read_text()
+    write_run(cache, Shape(stages=1, texts=0, items=4), "zero-shot", 0, Kind())  # of an earlier version
+
+    def launch(runs: Sequence[Path], **options: Any) -> dict[Path, Outcome]:
+        for run in map(RunDir, runs):
+            answered.append(run.folder)
+            for task in ("colour", "shade", "words"):
+                run.append_cell(Cell(stage=0, task=task, value=50.0, n=4, scorer="exact@1"))
+        return {run: Outcome(run, "done") for run in runs}
+
+    def row(batch_size: int) -> BaseRow:
+        file.write_text(written.replace("batch_size: 4,", f"batch_size: {batch_size},"))
+        return base_row(
+            find_sequence("small", folder), folder, folder / "runs", answer=True, console=Console(quiet=True)
+        )
+
+    monkeypatch.setattr("moextend.bench.audit.base.launch", launch)
+    for batch_size in (1, 2, 2, 1, 3, 4, 5, 6):
+        assert row(batch_size).cell("colour") is not None, row(batch_size).reason
+    assert len(answered) == len(set(answered)) == 6
+    left = {path.parent for path in cache.rglob("config.json")}
+    assert left == set(answered[-KEPT:]) and len(left) == 4
+
+
+def test_answers_of_the_base_to_other_data_are_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An audit, a correction of the data, and another audit: its row 0 is that of the corrected data."""
+    folder, answers = small.make(tmp_path / "w"), list[float]()
+
+    def launch(runs: Sequence[Path], **options: Any) -> dict[Path, Outcome]:
+        answers.append(50.0 + len(answers))
+        for run in map(RunDir, runs):
+            known = {
+                name: {"test": data_digest(run.config.task_spec(name), "test", folder)}
+                for name in ("colour", "shade")
+            }
+            run.write_facts(data=known)
+            for name in ("colour", "shade", "words"):
+                run.append_cell(Cell(stage=0, task=name, value=answers[-1], n=4, scorer="exact@1"))
+        return {run: Outcome(run, "done") for run in runs}
+
+    def row() -> float | None:
+        sequence = find_sequence("small", folder)
+        found = base_row(sequence, folder, folder / "runs", answer=True, console=Console(quiet=True))
+        cell = found.cell("colour")
+        return cell.value if cell else None
+
+    monkeypatch.setattr("moextend.bench.audit.base.launch", launch)
+    assert (row(), row()) == (50.0, 50.0)
+    task = find_task("colour", folder)
+    assert task.data is not None
+    data = source.place(task.data.path, task.folder(), folder) / "test.jsonl"
+    data.write_text(data.read_text().replace("red", "green"))
+    assert (row(), row()) == (51.0, 51.0)
+
+
+def test_a_damaged_run_does_not_stop_the_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = small.make(tmp_path / "w")
+    (config,) = resolve(Request(folder, "small", methods=("zero-shot",)))
+    run = open_run(config, folder / "runs")
+    (run.folder / "scores.jsonl").write_text("no JSON\n" * 2)
+    found = base_row(
+        find_sequence("small", folder), folder, folder / "runs", answer=False, console=Console(quiet=True)
+    )
+    assert "not answered by the base" in found.reason
