@@ -305,9 +305,8 @@ def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
         if not same and _is_run(path):
             same = [path]
         if not same and path.is_dir():
-            same = [
-                file.parent for file in sorted([*path.glob("*/config.json"), *path.glob("*/*/config.json")])
-            ]
+            inside = sorted([*path.glob("*/config.json"), *path.glob("*/*/config.json")])
+            same = [file.parent for file in inside if _is_run(file.parent)]
             if not same:
                 hint = "Name a folder of runs. A pack is unpacked first: moextend bench unpack PACK"
                 raise InputError("holds no run.", where=name, hint=hint)

@@ -169,7 +169,7 @@ def _tunable(
         idle = [key for key in space_of(method) if key not in space_of(method, stages)]
         if on_problem and idle:
             on_problem(
-                f"{method.text}: {listed(idle)}, without effect where one task is learned (--tasks 2)."
+                f"{method.text}: {listed(idle)}, without effect where one task is learned; use --tasks 2."
             )
     return found
 

@@ -220,9 +220,17 @@ def remove_run(
 ) -> None:
     """Remove a run with its weights and scores; refused while a process works on it."""
     from moextend.bench.run import removal
-    from moextend.bench.run.rundir import find_run
+    from moextend.bench.run.rundir import find_run, run_name
+    from moextend.errors import InputError
 
     run = find_run(options.runs_folder(runs, workspace), name, where="RUN")
+    named = name.rstrip("/") in (run.folder.name, run_name(run.folder))
+    if not named and Path(name).resolve() != run.folder.resolve():
+        raise InputError(
+            f"'{name}' is no run.",
+            where="RUN",
+            hint=f"Name the run itself: {run_name(run.folder)}, or its folder.",
+        )
     if not yes and not typer.confirm(f"Remove {run.folder} with its weights and scores?"):
         raise typer.Exit(1)
     removal.remove(run)

@@ -157,7 +157,18 @@ def test_remove_run_removes_no_model_and_no_link(cli: Cli, tmp_path: Path) -> No
     model.mkdir(parents=True)
     (model / "config.json").write_text('{"model_type": "olmoe"}')
     assert "no run" in cli("bench", "remove-run", "models/olmoe", "--yes").err and model.is_dir()
+    other = tmp_path / "elsewhere/x/mine"
+    other.mkdir(parents=True)
+    (other / "config.json").write_text('{"my": "settings"}')
+    assert cli("bench", "remove-run", "elsewhere", "--yes").code == 2 and other.is_dir()
     (run,) = write_runs(tmp_path / "disk", Shape(stages=1, items=4), {"lora": Kind()}, [0])
+    for name in ("disk", "disk/ledger"):
+        found = cli("bench", "remove-run", name, "--yes")
+        assert (
+            found.code == 2
+            and "Name the run itself: ledger/lora-s0" in found.err
+            and run.config_path.exists()
+        )
     (tmp_path / "runs/ledger").mkdir(parents=True)
     (tmp_path / "runs/ledger/lora-s0").symlink_to(run.folder)
     found = cli("bench", "remove-run", "ledger/lora-s0", "--yes")
