@@ -130,7 +130,7 @@ def lora_config(model: MultimodalLM, config: Adapter) -> LoraConfig:
     ]
     if not attention and not (fused and config.experts):
         raise InputError(
-            f"a LoRA adapter finds no linear projections of attention in {type(model.lm).__name__}"
+            f"a LoRA adapter finds no linear maps of attention in {type(model.lm).__name__}"
             f"{'' if config.experts else ' (experts=false)'}.",
             hint="Choose another method, such as full-ft or moextend.",
         )
@@ -143,31 +143,36 @@ def lora_config(model: MultimodalLM, config: Adapter) -> LoraConfig:
 
 
 def attention_maps(lm: Any) -> list[str]:
-    """Names of the linear projections of a language model's attention (self_attn.*proj), without those of towers.
+    """Names of the linear maps of a language model's attention, linear attention included, without those of towers.
 
-    Also without an attention's `gate_proj` (AfMoE), which peft takes for a part of a fused `gate_up_proj`.
+    Also without an attention's `gate_proj` (AfMoE), which peft takes for a part of a fused `gate_up_proj`, and without
+    the indexer of sparse attention (DeepSeek V3.2), which gets no gradient.
     """
     from moextend.model import lm_head
 
     inside = lm_head.prefix(lm)
-    return [
-        name
+    blocks = tuple(
+        f"{name}."
         for name, module in lm.named_modules()
-        if name.startswith(inside)
-        and "self_attn." in name
-        and name.endswith("proj")
-        and not name.endswith(".gate_proj")
-        and _is_linear(module)
-    ]
+        if name.startswith(inside) and (name.endswith("_attn") or "Attention" in type(module).__name__)
+    )
+    found = list[str]()
+    for name, module in lm.named_modules():
+        inner = bool(found) and name.startswith(f"{found[-1]}.")  # of a map with adapters
+        if name.startswith(blocks) and not inner and _is_linear(module):
+            found.append(name)
+    return [name for name in found if not name.endswith(".gate_proj") and ".indexer." not in name]
 
 
 def _is_linear(module: Any) -> bool:
-    """Whether peft can adapt a module: a linear map, also a quantised one, or one with adapters."""
+    """Whether peft can adapt a module: a linear map, also a quantised one, or one with adapters; no block-diagonal one
+    (DeepSeek V4), which is a linear map by its class alone.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    return isinstance(module, BaseTunerLayer) or any(
-        "Linear" in kind.__name__ for kind in type(module).__mro__
-    )
+    kinds = [kind.__name__ for kind in type(module).__mro__]
+    linear = hasattr(module, "in_features") and any("Linear" in kind for kind in kinds)
+    return isinstance(module, BaseTunerLayer) or (linear and not any("Grouped" in kind for kind in kinds))
 
 
 def parameters(model: MultimodalLM, name: str) -> Parameters:

@@ -109,7 +109,9 @@ class Experiment:
     shared: dict[str, Any]
     results: list[Result] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
-    """"lora-s1 (running)": runs that are not done."""
+    """"lora-s1 (running)": runs that are not done, damaged, or copies of others."""
+    copies: list[str] = field(default_factory=list)
+    """Those of `left_out` whose results are here from another folder."""
     differs: str = ""
     """How it differs from the first experiment of the same sequence, where it is another one."""
     is_variant: bool = False
@@ -155,7 +157,8 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
         first = seen.get((digest, config.digest))
         if first is not None:
             what = "a copy of" if run.id and run.id == first.id else "the same run as"
-            experiment.left_out.append(f"{run.folder} ({what} {first.folder})")
+            experiment.copies.append(f"{run.folder} ({what} {first.folder})")
+            experiment.left_out.append(experiment.copies[-1])
         elif status.state == "done" or unfinished:
             try:
                 experiment.results.append(_result(run, config, status))

@@ -98,12 +98,15 @@ class Gate:
     baseline: str
     margin: float
     checks: list[Check]
+    left_out: list[str]
+    """Runs that are not tested, and why."""
     notes: list[str]
 
     @property
     def verdict(self) -> Verdict:
-        """lost where one cell is lost; kept where all are; else cannot tell."""
-        found = {check.verdict for check in self.checks}
+        """lost where one cell is lost; kept where all cells of all runs are; else cannot tell."""
+        found: set[Verdict] = {check.verdict for check in self.checks}
+        found |= {"cannot tell"} if self.left_out else set()
         return "lost" if "lost" in found else "kept" if found == {"kept"} else "cannot tell"
 
     @property
@@ -125,7 +128,8 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
 
     Args:
         baseline: `before`: a learned task against the row of its own stage, every other task against row 0. A method or
-            a run: the same cell of that method (same seed and order) or run. The name of the base (zero-shot): row 0.
+            a run (RUN or SEQUENCE/RUN): the same cell of that method (same seed and order) or run. The name of the base
+            (zero-shot): row 0.
         margin: what may be lost, in points, 100 at most.
 
     Raises:
@@ -133,8 +137,14 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
             100, or no cell can be compared.
     """
     check_margin(margin)
+    baseline = baseline.removeprefix(f"{experiment.name}/")
     reader = ItemReader()
     checks = [_compare(cells, reader) for cells in _cells(experiment, baseline)]
+    if checks and all(check.lacks == SCORE for check in checks):
+        raise InputError(
+            f"no cell of {experiment.name} has a score and that of its reference.",
+            hint="The same bench run makes what is missing.",
+        )
     if all(check.lacks for check in checks):
         raise InputError(
             f"no cell of {experiment.name} has a reference.",
@@ -149,8 +159,18 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
         else replace(check, verdict="kept") if check.unchanged else check
         for check in checks
     ]  # fmt: skip
+    unmatched = _unmatched(experiment, baseline)
+    left_out = [name for name in experiment.left_out if name not in experiment.copies] + unmatched
     notes = _notes(experiment, judged, baseline, margin)
-    return Gate(experiment.name, experiment.variant, experiment.label, baseline, margin, judged, notes)
+    if unmatched:
+        notes.append(f"Left out: {', '.join(unmatched)}.")
+    if left_out:
+        notes.append(
+            "The gate cannot tell, since runs that belong to it are not tested. Finish them, or name the others."
+        )
+    return Gate(
+        experiment.name, experiment.variant, experiment.label, baseline, margin, judged, left_out, notes
+    )
 
 
 Pair = tuple[Result, int, Result, int, str]
@@ -199,6 +219,24 @@ def _cells(experiment: Experiment, baseline: str) -> Iterator[Cells]:
                     elif other is not None and other is not result:
                         pairs.append((result, stage, other, stage, task))
                 yield Cells(row_name(group, mark=unfinished_mark(group)).text, first, stage, task, pairs)
+
+
+def _unmatched(experiment: Experiment, baseline: str) -> list[str]:
+    """The runs for whose seed and order the method `baseline` has no run; none if it is another kind of reference."""
+    groups = grouped(experiment.of("sequence"))
+    seeds = {
+        (order, result.config.seed)
+        for (name, order), group in groups.items()
+        if name == baseline
+        for result in group
+    }
+    return [
+        f"{result.name} ({baseline} has no run with seed {result.config.seed}"
+        f"{'' if order == 'given' else ' and this order'})"
+        for (_, order), group in groups.items()
+        for result in group
+        if seeds and (order, result.config.seed) not in seeds
+    ]
 
 
 def _compare(cells: Cells, reader: ItemReader) -> Check:

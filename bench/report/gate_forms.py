@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 from moextend.bench.report.gate import Check, Gate
 from moextend.bench.report.table import Column, Table, Value, count, number, over_runs, p_value, text
+from moextend.errors import counted
 
 COLUMNS = [
     Column("method", "method", numeric=False),
@@ -34,6 +35,7 @@ def gate_table(found: Gate) -> Table:
     for check in found.checks:
         sections.setdefault(check.method, []).append(_row(check))
     counts = ", ".join(f"{count} {verdict}" for verdict, count in found.counts.items() if count)
+    counts += f"; {counted(len(found.left_out), 'run')} not tested" if found.left_out else ""
     title = f"{found.label}: {found.verdict} ({counts})"
     return Table(f"{found.label}-gate", title, COLUMNS, list(sections.values()), found.notes, kind="gate")
 
@@ -69,6 +71,7 @@ def as_json(gates: Sequence[Gate]) -> list[dict[str, Any]]:
             "margin": found.margin,
             "verdict": found.verdict,
             "counts": found.counts,
+            "left_out": found.left_out,
             "cells": [_record(check) for check in found.checks],
         }
         for found in gates
@@ -101,7 +104,7 @@ def _record(check: Check) -> dict[str, Any]:
 def junit(gates: Sequence[Gate]) -> str:
     """The verdicts as JUnit XML, which CI systems read: a suite a method, a failure where something is lost.
 
-    An undecided cell is an error, so that no system counts it as passed.
+    An undecided cell is an error, and so is a run that is not tested, so that no system counts it as passed.
     """
     root = ElementTree.Element("testsuites")
     for found in gates:
@@ -114,6 +117,16 @@ def junit(gates: Sequence[Gate]) -> str:
             )  # fmt: skip
             for check in checks:
                 _add_case(suite, found, check)
+        if found.left_out:
+            many = str(len(found.left_out))
+            suite = ElementTree.SubElement(
+                root, "testsuite", name=_xml_text(f"{found.label} left out"), tests=many, failures="0", errors=many
+            )  # fmt: skip
+            for name in found.left_out:
+                case = ElementTree.SubElement(
+                    suite, "testcase", classname=_xml_text(found.label), name=_xml_text(name)
+                )
+                ElementTree.SubElement(case, "error", message="not tested", type="cannot tell")
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 

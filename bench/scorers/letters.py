@@ -2,7 +2,8 @@
 
 The formats are those that VLMEvalKit reads without a judge, also in Chinese ("答案是A", "选B", "A、红色"), and markdown
 and LaTeX formats of models. A letter inside a word and the article "A" are not options. An answer with several options
-has none.
+has none. Version 3 also takes out a list of the options that an answer repeats. In it a statement ("the answer is B")
+goes before the letter that an answer starts with.
 """
 
 from __future__ import annotations
@@ -78,7 +79,14 @@ def letter2(prediction: str, gold: Gold) -> float:
 
     A question without choices among others is scored as `exact`.
     """
-    return _judged(prediction, gold, texts=False)
+    return _judged(prediction, gold, texts=False, version=2)
+
+
+def letter3(prediction: str, gold: Gold) -> float:
+    """Like `letter2`, but options that the answer repeats as a list do not count, and a statement goes before the first
+    letter: "A. red B. blue. The answer is B".
+    """
+    return _judged(prediction, gold, texts=False, version=3)
 
 
 def option2(prediction: str, gold: Gold) -> float:
@@ -86,44 +94,87 @@ def option2(prediction: str, gold: Gold) -> float:
 
     Where the choices are letters themselves, a letter is the option's, never its text.
     """
-    return _judged(prediction, gold, texts=True)
+    return _judged(prediction, gold, texts=True, version=2)
 
 
-def _judged(prediction: str, gold: Gold, *, texts: bool) -> float:
+def option3(prediction: str, gold: Gold) -> float:
+    """1 for the right letter as `letter3` reads it, or for the text of the right choice and of no other."""
+    return _judged(prediction, gold, texts=True, version=3)
+
+
+def _judged(prediction: str, gold: Gold, *, texts: bool, version: int) -> float:
     right = gold_position(gold)
     if right is None:
         return exact(prediction, gold)
     choices = gold.choices or ()
     letters = string.ascii_uppercase[: len(choices) or 26]
-    return float(read_option(prediction, letters, choices if texts else ()) == right)
+    listed = choices if version > 2 else None
+    return float(_read_option(prediction, letters, choices if texts else (), listed) == right)
 
 
-def read_option(prediction: str, letters: str, choices: Sequence[str] = ()) -> int | None:
-    """Index of the option in a text, by letter or (with `choices`) by text; None for none or several."""
+def _read_option(
+    prediction: str, letters: str, choices: Sequence[str], listed: Sequence[str] | None
+) -> int | None:
+    """Index of the option in a text, by letter or (with `choices`) by text; None for none or several.
+
+    `listed`: the options of version 3, which an answer may repeat; None for version 2.
+    """
     boxed = [found for found in _BOXED.findall(prediction) if found.upper() in letters]
     if boxed:
         return letters.index(boxed[-1].upper())
-    text = _MARKS.sub("", prediction).translate(_WIDE).strip()
+    text = _plain(prediction)
+    if listed is not None:
+        text = _without_list(text, letters, listed)
+    stated = _stated(text, letters)
+    first = listed is None or stated is None  # whether a letter at the start goes before a statement
     lead = _lead(text, letters)
-    if lead is not None:
+    if lead is not None and first:
         return lead
     found = _full_answer(text, letters, choices)
     if found is not None:
         return found
     tight = _TIGHT.match(text)
-    if tight is not None and tight[1] in letters:
+    if tight is not None and tight[1] in letters and first:
         return letters.index(tight[1])
-    stated = [found for found in _STATED.finditer(text) if found[found.lastindex or 0].upper() in letters]
-    if stated:
-        last, group = stated[-1], stated[-1].lastindex or 0
-        several = _MORE.match(text[last.end(group) :])
-        return None if several else letters.index(last[group].upper())
+    if stated is not None:
+        group = stated.lastindex or 0
+        several = _MORE.match(text[stated.end(group) :])
+        return None if several else letters.index(stated[group].upper())
     if _DENIED.search(text):
         return None
     named = {found.upper() for found in [*_NAMED.findall(text), *_RIGHT.findall(text)]} & set(letters)
     if named:
         return letters.index(named.pop()) if len(named) == 1 else None
     return _mentioned(text, letters, choices)
+
+
+def _plain(text: str) -> str:
+    """A text without the marks of markdown and LaTeX, with marks and letters of ASCII."""
+    return _MARKS.sub("", text).translate(_WIDE).strip()
+
+
+def _without_list(text: str, letters: str, choices: Sequence[str]) -> str:
+    """A text without a list of two or more options, each by its letter and its own text, one right after the other."""
+    options = [
+        rf"[(\[]?({letter})[)\].:]+\s*{re.escape(choice)}(?!\w)"
+        for letter, choice in zip(letters, map(_plain, choices), strict=False)
+        if choice
+    ]
+    if not options:
+        return text
+    option = rf"(?<!\w)(?:{'|'.join(options)})[\s.,;|/-]*"
+    return re.sub(
+        rf"(?:{option}){{2,}}",
+        lambda found: " " if sum(map(bool, found.groups())) > 1 else found[0],
+        text,
+        flags=re.IGNORECASE,
+    ).strip()
+
+
+def _stated(text: str, letters: str) -> re.Match[str] | None:
+    """The last statement of an option: "the answer is B"."""
+    found = [one for one in _STATED.finditer(text) if one[one.lastindex or 0].upper() in letters]
+    return found[-1] if found else None
 
 
 def _lead(text: str, letters: str) -> int | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from moextend.bench.scorers import rules
 from moextend.bench.scorers.forms import plain
 from moextend.bench.scorers.gold import Answered, Gold
-from moextend.bench.scorers.letters import option2
+from moextend.bench.scorers.letters import option2, option3
 from moextend.errors import InputError
 
 TURN = 1_000_000
@@ -26,6 +26,11 @@ def circular(answered: Sequence[Answered]) -> list[float | None]:
 def circular2(answered: Sequence[Answered]) -> list[float | None]:
     """Like `circular`, with `option2` for each rotation."""
     return _circular(answered, option2)
+
+
+def circular3(answered: Sequence[Answered]) -> list[float | None]:
+    """Like `circular`, with `option3` for each rotation."""
+    return _circular(answered, option3)
 
 
 def _circular(answered: Sequence[Answered], option: Callable[[str, Gold], float]) -> list[float | None]:

@@ -174,6 +174,12 @@ def _text_task(data: str, name: str, workspace: Path, trust_code: bool) -> TaskS
     folder = Path(data).expanduser()
     if folder.is_dir():
         text = TextTask(task=name, path=str(folder.resolve()), trust_remote_code=trust_code)
+    elif folder.is_file():
+        raise InputError(
+            f"'{data}' is a file; a text task is one of lm-eval's own, or a folder with its YAMLs.",
+            where="--data",
+            hint=f"Name one of these, or, for questions with answers: moextend bench add-task qa --data {data}.",
+        )
     else:
         text = TextTask(task=data)
     return TaskSpec(task=name, version=1, kind="text", source=data, lm_eval=text, path=path)
@@ -181,7 +187,8 @@ def _text_task(data: str, name: str, workspace: Path, trust_code: bool) -> TaskS
 
 def _check_text(task: TaskSpec, workspace: Path) -> dict[str, Any]:
     assert task.lm_eval is not None
-    text, where = task.lm_eval, f"{task.path or task.task}: lm_eval.task"
+    written = task.path is None or task.path.exists()
+    text, where = task.lm_eval, f"{task.path or task.task}: lm_eval.task" if written else "--data"
     if text.path is None:
         check_name(text.task, where=where)
     from moextend.bench.score.text.harness import load

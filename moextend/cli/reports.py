@@ -278,7 +278,8 @@ def gate(
     """Test for every stage and task whether accuracy was lost.
 
     Exit code 0: everything is kept (a loss of --margin or more is excluded).
-    1: something is lost. 3: the items or seeds are too few to tell.
+    1: something is lost. 3: the items or seeds are too few to tell, or a run
+    is not tested.
     """
     from moextend.bench.report import gate as gates
     from moextend.bench.report import gate_forms, render

@@ -15,10 +15,10 @@ from tests.moe.toy_composites import COMPOSITES, composite_config
 from tests.moe.toy_families import CONFIGS, class_of, config_of
 
 
-def shapes(name: str) -> Shapes:
-    """A small model of the family on device meta."""
+def shapes(name: str, **more: Any) -> Shapes:
+    """A small model of the family on device meta; `more`: settings of its config."""
     composite = name in COMPOSITES
-    config = composite_config(name) if composite else config_of(name)
+    config = composite_config(name) if composite else config_of(name, **more)
     with torch.device("meta"):
         return Shapes(auto_class(config).from_config(config) if composite else class_of(config)(config))
 
@@ -53,9 +53,37 @@ def test_full_fine_tuning_of_a_composite_leaves_its_towers(name: str) -> None:
     assert all(name.endswith("lm_head.weight") for name in others), others
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted", "block"),
+    [
+        ("qwen3_next", {"q_proj", "k_proj", "v_proj", "o_proj"}, "self_attn"),
+        ("qwen3_next", {"in_proj_qkvz", "in_proj_ba", "out_proj"}, "linear_attn"),
+        ("deepseek_v3", {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"}, "self_attn"),
+        ("deepseek_v32", {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"}, "self_attn"),
+        ("deepseek_v4", {"q_a_proj", "q_b_proj", "kv_proj", "o_b_proj"}, "self_attn"),
+        ("nemotron_h", {"q_proj", "k_proj", "v_proj", "o_proj"}, "mixer"),
+    ],
+)
+def test_attention_is_adapted_whatever_its_kind(name: str, wanted: set[str], block: str) -> None:
+    """Linear and latent attention, and that of hybrids; without an indexer, which gets no gradient, and without
+    block-diagonal maps, whose adapters fail.
+    """
+    names = adapters.attention_maps(shapes(name).lm)
+    assert {name.rpartition(".")[2] for name in names if f".{block}." in name} == wanted
+
+
+def test_maps_with_adapters_are_the_same_maps() -> None:
+    for name in ("qwen3_next", "kimi_linear", "inkling2_text"):
+        model = shapes(name)
+        found = adapters.attention_maps(model.lm)
+        assert found and all(hasattr(model.lm.get_submodule(one), "in_features") for one in found)
+        adapters.inject(cast(Any, model), parse("lora").make().config, 0)
+        assert adapters.attention_maps(model.lm) == found
+
+
 def test_a_model_without_linear_attention_maps_and_experts_is_refused() -> None:
-    model = shapes("nemotron_h")
-    with pytest.raises(InputError, match=r"finds no linear projections of attention .*experts=false"):
+    model = shapes("lfm2_moe", layer_types=["conv", "conv"])
+    with pytest.raises(InputError, match=r"finds no linear maps of attention .*experts=false"):
         parse("lora:experts=false").make().check(model)
 
 
@@ -72,3 +100,21 @@ def test_the_experts_of_a_layer_that_has_them_are_adapted_alone() -> None:
     blocks = {name.partition(".moe_lora")[0] for name in method.trainable(shapes("gemma4"))}
     assert any(name.endswith(".experts") for name in blocks)
     assert not any(name.endswith(tuple(f"layers.{i}" for i in range(9))) for name in blocks)
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen3_next", "deepseek_v3", "deepseek_v32", "deepseek_v4", "nemotron_h", "kimi_linear"]
+)
+def test_every_adapter_of_attention_gets_a_gradient(name: str) -> None:
+    config = config_of(name)
+    torch.manual_seed(0)
+    model = Shapes(class_of(config)(config).float())
+    for parameter in model.lm.parameters():
+        parameter.requires_grad_(False)
+    adapters.inject(cast(Any, model), parse("lora:experts=false").make().config, 0)
+    own = {n: p for n, p in model.lm.named_parameters() if "lora_B" in n}
+    for parameter in own.values():
+        parameter.requires_grad_(True)
+    ids = torch.randint(5, 60, (2, 200), generator=torch.Generator().manual_seed(0))
+    model.lm(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    assert own and not [n for n, p in own.items() if p.grad is None or not p.grad.abs().sum() > 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -161,6 +162,9 @@ def test_a_method_a_run_and_the_base_can_be_the_baseline(runs: Path) -> None:
     assert len(by_method.checks) == 2 * 3
     by_run = gate(experiment(runs, "ledger/full-ft-s1", "ledger/lora-s0"), "lora-s0", margin=10)
     assert {(check.method, check.seeds) for check in by_run.checks} == {("full-ft", 1)}
+    assert (
+        gate(experiment(runs, "ledger/full-ft-s1", "ledger/lora-s0"), "ledger/lora-s0", margin=10) == by_run
+    )
     base = gate(both, "zero-shot", margin=10)
     assert len(base.checks) == 2 * 2 * 3
     with pytest.raises(UnknownName, match="Did you mean 'lora'"):
@@ -172,7 +176,10 @@ def test_a_method_a_run_and_the_base_can_be_the_baseline(runs: Path) -> None:
 def test_a_method_without_a_seed_of_the_baseline_is_undecided(runs: Path) -> None:
     names = ("lora-s0", "full-ft-s0", "full-ft-s1")
     found = gate(experiment(runs, *(f"ledger/{name}" for name in names)), "lora", margin=99)
-    assert found.verdict == "kept", "one seed is shared"
+    assert found.counts["cannot tell"] == 0 and found.verdict == "cannot tell", "one seed of two is shared"
+    assert found.left_out == ["full-ft-s1 (lora has no run with seed 1)"]
+    assert any("full-ft-s1 (lora has no run with seed 1)" in note for note in found.notes)
+    assert "1 run not tested" in gate_table(found).title and 'errors="1"' in junit([found])
     with pytest.raises(InputError, match="no cell of ledger has a reference"):
         gate(experiment(runs, "ledger/lora-s0", "ledger/full-ft-s1"), "lora")
     runs_of = experiment(runs, "ledger/lora-s0", "ledger/full-ft-s0")
@@ -181,6 +188,7 @@ def test_a_method_without_a_seed_of_the_baseline_is_undecided(runs: Path) -> Non
     runs_of.results.append(replace(other, config=config))
     found = gate(runs_of, "lora", margin=99)
     assert found.verdict == "cannot tell" and found.counts == {"kept": 6, "lost": 0, "cannot tell": 6}
+    assert len(found.left_out) == 1
     lacking = [check for check in found.checks if check.method == "ewc"]
     assert {check.needs for check in lacking} == {"a shared seed"} and lacking[0].difference is None
     assert 'errors="6"' in junit([found]) and "needs a shared seed" in junit([found])
@@ -198,6 +206,33 @@ def test_a_cell_without_a_score_is_undecided(runs: Path) -> None:
     (check,) = [check for check in verdicts.checks if check.lacks]
     assert (check.stage, check.task, check.needs, check.seeds) == (2, "text1", "a score", 2)
     assert any(note.startswith("a score: ") for note in verdicts.notes)
+    for result in found.results:
+        result.cells.clear()
+    with pytest.raises(InputError, match="no cell of ledger has a score") as caught:
+        gate(found, margin=10)
+    assert caught.value.where != "--baseline"
+
+
+def test_a_run_that_is_not_tested_makes_the_gate_undecided(tmp_path: Path) -> None:
+    write_runs(tmp_path, SHAPE, {"lora": KEEPS}, [0, 1])
+    assert command(tmp_path, "--margin", "20")[0] == 0
+    shutil.copytree(tmp_path / "ledger/lora-s0", tmp_path / "ledger/copy")
+    assert command(tmp_path, "--margin", "20")[0] == 0, "a copy is tested by the run that it is a copy of"
+    state = tmp_path / "ledger/lora-s1/status.json"
+    state.write_text(state.read_text().replace('"done"', '"interrupted"'))
+    report = tmp_path / "gate.xml"
+    for names in ([], ["ledger/lora-s0", "ledger/lora-s1"]):
+        code, out = command(tmp_path, *names, "--margin", "20", "--format", "json", "--junit", str(report))
+        (found,) = json.loads(out)
+        assert (code, found["verdict"], found["left_out"]) == (3, "cannot tell", ["lora-s1 (interrupted)"])
+        assert found["counts"]["cannot tell"] == 0
+        errors = [
+            case for case in ElementTree.parse(report).iter("testcase") if case.find("error") is not None
+        ]
+        assert [case.get("name") for case in errors] == ["lora-s1 (interrupted)"]
+    code, out = command(tmp_path, "--margin", "20")
+    assert code == 3 and "1 run not tested" in out and "name the others" in " ".join(out.split())
+    assert command(tmp_path, "ledger/lora-s0", "--margin", "20")[0] == 0
 
 
 @pytest.mark.parametrize("margin", [0, -1, math.nan, math.inf, 100.5])
@@ -246,7 +281,7 @@ def test_junit_holds_any_name() -> None:
     from moextend.bench.report.gate import Gate
 
     check = Check('a<b>&"\x1b[31m', 1, "s", "t\x00\ud800", 1.0, 1.0, 5, 1, [0.0], None, "")
-    text = junit([Gate("x", "0123abcd", "x", "before", 1.0, [check], [])])
+    text = junit([Gate("x", "0123abcd", "x", "before", 1.0, [check], [], [])])
     (suite,) = ElementTree.fromstring(text.partition("?>")[2]).iter("testsuite")
     assert suite.get("name") == 'x a<b>&"[31m'
 

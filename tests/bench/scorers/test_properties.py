@@ -47,7 +47,7 @@ non_blank = texts.filter(lambda text: text.strip())
 names = st.sampled_from(SINGLE)
 # The papers' rules take golds as they are written: what begins or ends with a space is no gold there.
 PAPERS = {scorer.name for scorer in PUBLISHED}
-LETTERED = st.sampled_from(["letter@1", "letter@2", "option@1", "option@2"])
+LETTERED = st.sampled_from(["letter@1", "letter@2", "letter@3", "option@1", "option@2", "option@3"])
 YES_OR_NO = {"pope@1", "pope@2"}
 golds = st.builds(Gold, st.lists(non_blank, min_size=1, max_size=10).map(tuple))
 
@@ -86,7 +86,11 @@ def test_the_own_letter_scores_one(name: str, choices: list[str], data: st.DataO
     assert score(name, own_answer(name, gold), gold) == 1.0
 
 
-@given(st.sampled_from(["letter@2", "option@2"]), st.permutations("ABCD"), st.integers(0, 3))
+@given(
+    st.sampled_from(["letter@2", "option@2", "letter@3", "option@3"]),
+    st.permutations("ABCD"),
+    st.integers(0, 3),
+)
 def test_one_letter_is_right_where_the_choices_are_letters(name: str, choices: list[str], right: int) -> None:
     """Two of them were: the letter of the option, and the letter that is its text."""
     gold = Gold((choices[right],), tuple(choices))
@@ -94,7 +98,7 @@ def test_one_letter_is_right_where_the_choices_are_letters(name: str, choices: l
 
 
 @given(
-    st.sampled_from(["letter@2", "option@2"]),
+    st.sampled_from(["letter@2", "option@2", "letter@3", "option@3"]),
     st.sampled_from("BCD"),
     st.text("abcdefgh BCDXYZ", min_size=1, max_size=12),
 )

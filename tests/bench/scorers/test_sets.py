@@ -180,6 +180,8 @@ def test_pope_set() -> None:
         ("vqa@2", "Yes", ("yes",) * 10, None, 1.0, 0.0),
         ("letter@2", "**B**", ("B",), ("x", "y"), 1.0, 0.0),
         ("option@2", "B\nBecause it is so", ("y",), ("x", "y"), 1.0, 0.0),
+        ("letter@3", "A. The answer is B", ("B",), ("x", "y"), 1.0, 0.0),
+        ("option@3", "A. x B. y\nB", ("y",), ("x", "y"), 1.0, 0.0),
         ("grounding@2", "[0, 0, 1, 1]", ("[0, 0, 1, 0.5]",), None, 1.0, 0.0),
     ],
 )
@@ -192,7 +194,8 @@ def test_readings_contain_the_previous_version(
     before: float,
 ) -> None:
     found = score_set(name, [Answered("1", prediction, answers, choices=choices)])
-    old = name.replace("@2", "@1")
+    scorer, _, version = name.partition("@")
+    old = f"{scorer}@{int(version) - 1}"
     assert found.value == value and found.metrics == {old: 100 * before}
     assert score_set(old, [Answered("1", prediction, answers, choices=choices)]).value == before
 

@@ -165,3 +165,13 @@ def test_a_text_task_names_an_lm_eval_task(tmp_path: Path) -> None:
     again = find_task("arc_easy", tmp_path)
     assert again.lm_eval
     assert (again.kind, again.lm_eval.task, again.data) == ("text", "arc_easy", None)
+
+
+def test_a_file_or_an_unknown_name_is_no_text_task(tmp_path: Path) -> None:
+    data = tmp_path / "mine.jsonl"
+    data.write_text('{"question": "a?", "answer": "b"}\n')
+    with pytest.raises(InputError, match=r"--data: '.*mine.jsonl' is a file; .*lm-eval.*add-task qa --data"):
+        new_task.new_task("text", str(data), tmp_path, name=None, columns={}, scorer=None)
+    task = new_task.new_task("text", "arc_esay", tmp_path, name="mine", columns={}, scorer=None)
+    with pytest.raises(UnknownName, match=r"^--data: no lm-eval task 'arc_esay'. Did you mean 'arc_easy'"):
+        new_task.check(task, tmp_path, "tiny")
