@@ -56,7 +56,7 @@ class Stage:
     data: Sequence[Conversation]
     """S_t: training conversations."""
     held_out: Sequence[Conversation]
-    """S_e: held-out training items for choosing layers; no method learns from them."""
+    """S_e: held-out training items for choosing layers; no method learns from them in this stage."""
     generic: Sequence[Conversation]
     """Generic text as a sample of the base's knowledge; empty if the sequence has none."""
     seed: int

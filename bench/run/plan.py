@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -235,6 +235,13 @@ def chosen_methods(
     found = [
         parse(name, sequence.settings_for(name), workspace, where=where) for name in dict.fromkeys(names)
     ]
+    for one, other in combinations(found, 2):
+        if (one.name, one.config) == (other.name, other.config):
+            raise InputError(
+                f"'{one.text}' and '{other.text}' are the same method with the same settings.",
+                where=where,
+                hint="Name one of them.",
+            )
     for one in found:
         one.refuse_unused(where)
         one.refuse_stages([stage.task for stage in sequence.stages], f"{file}: stages")

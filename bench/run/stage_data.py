@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StageData:
-    """S_t and S_e of a stage (MoExtend section 3.2): no method trains on held-out items."""
+    """S_t and S_e of a stage (MoExtend section 3.2): no method trains on held-out items in this stage."""
 
     learn: Sequence[Conversation]
     held_out: Sequence[Conversation]
