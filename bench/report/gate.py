@@ -140,12 +140,12 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
     baseline = baseline.removeprefix(f"{experiment.name}/")
     reader = ItemReader()
     checks = [_compare(cells, reader) for cells in _cells(experiment, baseline)]
-    if checks and all(check.lacks == SCORE for check in checks):
+    if checks and all(check.lacks == SCORE and not check.seeds for check in checks):
         raise InputError(
             f"no cell of {experiment.name} has a score and that of its reference.",
             hint="The same bench run makes what is missing.",
         )
-    if all(check.lacks for check in checks):
+    if all(check.lacks == SHARED_SEED for check in checks):
         raise InputError(
             f"no cell of {experiment.name} has a reference.",
             where="--baseline",
@@ -159,7 +159,7 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
         else replace(check, verdict="kept") if check.unchanged else check
         for check in checks
     ]  # fmt: skip
-    unmatched = _unmatched(experiment, baseline)
+    unmatched = [] if is_row_zero(baseline) else _unmatched(experiment, baseline)
     left_out = [name for name in experiment.left_out if name not in experiment.copies] + unmatched
     notes = _notes(experiment, judged, baseline, margin)
     if unmatched:
@@ -313,6 +313,27 @@ def _items_needed(check: Check, margin: float, level: float) -> int | None:
     return None if times is None else max(check.items, math.ceil(check.items * times))
 
 
+def gates(experiments: Sequence[Experiment], baseline: str = BEFORE, margin: float = 1.0) -> list[Gate]:
+    """The gate of each experiment. One that cannot be tested beside others is undecided, and says why.
+
+    Raises:
+        UnknownName, InputError: as `gate`, where no experiment can be tested.
+    """
+    found, problems = list[Gate](), list[InputError]()
+    for experiment in experiments:
+        try:
+            found.append(gate(experiment, baseline, margin))
+        except InputError as problem:
+            problems.append(problem)
+            why = [f"{experiment.label}: {problem}"]
+            found.append(
+                Gate(experiment.name, experiment.variant, experiment.label, baseline, margin, [], why, why)
+            )
+    if len(problems) == len(found) and problems:
+        raise problems[0]
+    return found
+
+
 def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margin: float) -> list[str]:
     before = {
         BEFORE: "reference: a learned task right after its own stage; every other task in the base (row 0)",
@@ -341,6 +362,8 @@ def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margi
         notes.append(f"{SHARED_SEED}: the method was not run with any seed of {baseline}.")
     if any(not check.unchanged and not check.lacks and check.found is None for check in checks):
         notes.append("answers: the answers of single items are not kept, or there are too few to compare.")
+    if others := [result.name for result in experiment.results if result.config.mode != "sequence"]:
+        notes.append(f"Not tested, as tasks are not learned in turn: {', '.join(others)}.")
     if any(check.seeds == 1 and check.found for check in checks):
         notes.append("One seed: the verdict is about these weights, not about training again.")
     notes += [f"{experiment.label}: {experiment.differs}."] if experiment.differs else []

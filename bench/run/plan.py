@@ -104,6 +104,7 @@ def resolve(
     specs = chosen_methods(request, sequence, on_problem)
     if request.match != STEPS:
         specs = _matched(request, sequence, specs, on_match)
+    _refuse_equal(specs, "--method" if request.methods else f"{sequence.path or sequence.sequence}: methods")
     bounds = [mode for name, mode in methods.BOUNDS.items() if {name, methods.ALL} & set(request.methods)]
     # A bound is one number to compare all methods with: of the strongest learner, unless methods are named.
     named = bool(set(request.methods) - set(methods.BOUNDS))
@@ -235,17 +236,21 @@ def chosen_methods(
     found = [
         parse(name, sequence.settings_for(name), workspace, where=where) for name in dict.fromkeys(names)
     ]
-    for one, other in combinations(found, 2):
-        if (one.name, one.config) == (other.name, other.config):
+    for one in found:
+        one.refuse_unused(where)
+        one.refuse_stages([stage.task for stage in sequence.stages], f"{file}: stages")
+    return found
+
+
+def _refuse_equal(specs: list[MethodSpec], where: str) -> None:
+    """Raises InputError for two names of one method with equal settings, which would be two rows."""
+    for one, other in combinations(specs, 2):
+        if one.text != other.text and (one.name, one.config) == (other.name, other.config):
             raise InputError(
                 f"'{one.text}' and '{other.text}' are the same method with the same settings.",
                 where=where,
                 hint="Name one of them.",
             )
-    for one in found:
-        one.refuse_unused(where)
-        one.refuse_stages([stage.task for stage in sequence.stages], f"{file}: stages")
-    return found
 
 
 def _matched(

@@ -2,8 +2,8 @@
 
 The formats are those that VLMEvalKit reads without a judge, also in Chinese ("答案是A", "选B", "A、红色"), and markdown
 and LaTeX formats of models. A letter inside a word and the article "A" are not options. An answer with several options
-has none. Version 3 also takes out a list of the options that an answer repeats. In it a statement ("the answer is B")
-goes before the letter that an answer starts with.
+has none. Version 3 also takes out a list of the options that an answer repeats, and what follows as a next question. In
+it a statement ("the answer is B") goes before the letter that an answer starts with.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from itertools import zip_longest
 
 from moextend.bench.scorers.forms import vqa_form
 from moextend.bench.scorers.gold import Gold
+from moextend.bench.scorers.option_lists import is_list, without_list
 from moextend.bench.scorers.rules import exact, gold_position
 
 LAST = 5
@@ -72,6 +73,11 @@ _NAMED = re.compile(rf"(?:(?i:\b(?:option|choice|letter)\s+)|选项\s*)[(\[\"']*
 _RIGHT = re.compile(r"(?<![\w'])[(\[]?([A-Z])[)\]]?\s+is\s+(?:the\s+)?(?:correct|right|best)\b")
 _SPLIT = re.compile(r"[.()\[\],:;!*#{}\"]")
 _DENIED = re.compile(r"\b(?:not|never|neither|nor|cannot|wrong|incorrect)\b|n't\b|[不没非错]", re.IGNORECASE)
+_CLAUSE = re.compile(r"[,;:]|\b(?:so|therefore|hence|thus|but)\b|所以|因此|因而|故", re.IGNORECASE)
+_DOUBTED = re.compile(r"\b(?:worst|least|second|people|many|some|others|one)\b|误|以为", re.IGNORECASE)
+_SUPPOSED = re.compile(r"\b(?:if|would)\b|如果|假如|若", re.IGNORECASE)
+_NEXT = re.compile(r"\n[ \t]*(?:question|问题) ?\d* ?[:.]", re.IGNORECASE)
+"""A next question, which a model goes on with."""
 
 
 def letter2(prediction: str, gold: Gold) -> float:
@@ -108,38 +114,59 @@ def _judged(prediction: str, gold: Gold, *, texts: bool, version: int) -> float:
         return exact(prediction, gold)
     choices = gold.choices or ()
     letters = string.ascii_uppercase[: len(choices) or 26]
-    listed = choices if version > 2 else None
-    return float(_read_option(prediction, letters, choices if texts else (), listed) == right)
+    own = choices if texts else ()
+    if version == 2:
+        return float(_read2(prediction, letters, own) == right)
+    return float(_read3(prediction, letters, own, choices) == right)
 
 
-def _read_option(
-    prediction: str, letters: str, choices: Sequence[str], listed: Sequence[str] | None
-) -> int | None:
-    """Index of the option in a text, by letter or (with `choices`) by text; None for none or several.
-
-    `listed`: the options of version 3, which an answer may repeat; None for version 2.
-    """
-    boxed = [found for found in _BOXED.findall(prediction) if found.upper() in letters]
-    if boxed:
-        return letters.index(boxed[-1].upper())
+def _read2(prediction: str, letters: str, choices: Sequence[str]) -> int | None:
+    """Index of the option in a text, by letter or (with `choices`) by text; None for none or several."""
+    boxed = _boxed(prediction, letters)
+    if boxed is not None:
+        return boxed
     text = _plain(prediction)
-    if listed is not None:
-        text = _without_list(text, letters, listed)
-    stated = _stated(text, letters)
-    first = listed is None or stated is None  # whether a letter at the start goes before a statement
     lead = _lead(text, letters)
-    if lead is not None and first:
-        return lead
+    return _read_behind(text, letters, choices) if lead is None else lead
+
+
+def _read3(prediction: str, letters: str, choices: Sequence[str], listed: Sequence[str]) -> int | None:
+    """Like `_read2` by the rules of version 3; `listed`: the options, which the text may repeat."""
+    for found in (_boxed(prediction, letters), _same(prediction, letters, choices)):
+        if found is not None:
+            return found
+    text, listed = _plain(prediction), [_plain(choice) for choice in listed]
+    text = _NEXT.split(text)[0].strip() or text
+    if is_list(text, letters, listed):
+        return None
+    text = without_list(text, letters, listed)
+    first = _lead(text, letters)
+    if first is None and _full_answer(text, letters, choices) is None:
+        first = _tight(text, letters)
+    if first is None:
+        return _read_behind(text, letters, choices)
+    affirmed = [found for found in _stated(text, letters) if _is_affirmed(found, text)]
+    if not affirmed or _is_of(affirmed[-1], text, listed[first] if listed else ""):
+        return first
+    return _single(affirmed[-1], text, letters)
+
+
+def _boxed(prediction: str, letters: str) -> int | None:
+    r"""The last letter in \boxed{}."""
+    found = [letter.upper() for letter in _BOXED.findall(prediction) if letter.upper() in letters]
+    return letters.index(found[-1]) if found else None
+
+
+def _read_behind(text: str, letters: str, choices: Sequence[str]) -> int | None:
+    """The option in a plain text that does not start with the letter of one."""
     found = _full_answer(text, letters, choices)
     if found is not None:
         return found
-    tight = _TIGHT.match(text)
-    if tight is not None and tight[1] in letters and first:
-        return letters.index(tight[1])
-    if stated is not None:
-        group = stated.lastindex or 0
-        several = _MORE.match(text[stated.end(group) :])
-        return None if several else letters.index(stated[group].upper())
+    tight = _tight(text, letters)
+    if tight is not None:
+        return tight
+    if stated := _stated(text, letters):
+        return _single(stated[-1], text, letters)
     if _DENIED.search(text):
         return None
     named = {found.upper() for found in [*_NAMED.findall(text), *_RIGHT.findall(text)]} & set(letters)
@@ -153,28 +180,45 @@ def _plain(text: str) -> str:
     return _MARKS.sub("", text).translate(_WIDE).strip()
 
 
-def _without_list(text: str, letters: str, choices: Sequence[str]) -> str:
-    """A text without a list of two or more options, each by its letter and its own text, one right after the other."""
-    options = [
-        rf"[(\[]?({letter})[)\].:]+\s*{re.escape(choice)}(?!\w)"
-        for letter, choice in zip(letters, map(_plain, choices), strict=False)
-        if choice
-    ]
-    if not options:
-        return text
-    option = rf"(?<!\w)(?:{'|'.join(options)})[\s.,;|/-]*"
-    return re.sub(
-        rf"(?:{option}){{2,}}",
-        lambda found: " " if sum(map(bool, found.groups())) > 1 else found[0],
-        text,
-        flags=re.IGNORECASE,
-    ).strip()
+def _same(prediction: str, letters: str, choices: Sequence[str]) -> int | None:
+    """The choice whose text is the prediction as it is written: "-1" is not "1", and "$10" not "10"."""
+    written = prediction.strip().rstrip(".").lower()
+    same = [i for i, choice in enumerate(choices) if choice.strip().rstrip(".").lower() == written]
+    return same[0] if len(same) == 1 and written.upper() not in list(letters) else None
 
 
-def _stated(text: str, letters: str) -> re.Match[str] | None:
-    """The last statement of an option: "the answer is B"."""
-    found = [one for one in _STATED.finditer(text) if one[one.lastindex or 0].upper() in letters]
-    return found[-1] if found else None
+def _stated(text: str, letters: str) -> list[re.Match[str]]:
+    """The statements of an option: "the answer is B"."""
+    return [found for found in _STATED.finditer(text) if found[found.lastindex or 0].upper() in letters]
+
+
+def _single(stated: re.Match[str], text: str, letters: str) -> int | None:
+    """The option of a statement; None if more options follow."""
+    group = stated.lastindex or 0
+    several = _MORE.match(text[stated.end(group) :])
+    return None if several else letters.index(stated[group].upper())
+
+
+def _is_affirmed(stated: re.Match[str], text: str) -> bool:
+    """Whether a statement is neither denied nor asked, supposed, or that of others."""
+    sentence = re.split(r"[.!?\n]\s", text[: stated.start()])[-1]
+    clause = _CLAUSE.split(sentence)[-1] + stated[0]
+    asked = text[stated.end() :].lstrip(")]\"' ").startswith("?")
+    return not (
+        asked or _DENIED.search(clause) or _DOUBTED.search(clause) or _SUPPOSED.search(sentence + stated[0])
+    )
+
+
+def _is_of(stated: re.Match[str], text: str, choice: str) -> bool:
+    """Whether a statement is a part of the text of the choice behind the first letter: "A. The answer is B"."""
+    start = text.find(choice, 1)
+    return bool(choice) and 0 <= start <= stated.start() and stated.end() <= start + len(choice)
+
+
+def _tight(text: str, letters: str) -> int | None:
+    """The letter at the start with its period and no space before a text."""
+    found = _TIGHT.match(text)
+    return letters.index(found[1]) if found is not None and found[1] in letters else None
 
 
 def _lead(text: str, letters: str) -> int | None:

@@ -180,6 +180,12 @@ def _text_task(data: str, name: str, workspace: Path, trust_code: bool) -> TaskS
             where="--data",
             hint=f"Name one of these, or, for questions with answers: moextend bench add-task qa --data {data}.",
         )
+    elif "/" in data or folder.suffix in (".jsonl", ".json", ".csv", ".parquet", ".yaml", ".yml"):
+        raise InputError(
+            f"there is no folder '{data}'.",
+            where="--data",
+            hint="A text task is one of lm-eval's own, or a folder with its YAMLs.",
+        )
     else:
         text = TextTask(task=data)
     return TaskSpec(task=name, version=1, kind="text", source=data, lm_eval=text, path=path)

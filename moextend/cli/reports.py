@@ -292,7 +292,7 @@ def gate(
     if junit is not None:
         files.check_writable(junit.parent, where="--junit")
     experiments = chosen_experiments(names, runs, workspace, unfinished=unfinished)
-    found = [gates.gate(experiment, baseline, margin) for experiment in experiments]
+    found = gates.gates(experiments, baseline, margin)
     if junit is not None:
         files.write_text(junit, gate_forms.junit(found))
     shown = [gate_forms.gate_table(each) for each in found]
@@ -304,6 +304,9 @@ def gate(
         printed(shown, *output())
     if form in ("csv", "json"):
         report_output.name_left_out(experiments)
+        left_out = {name for experiment in experiments for name in experiment.left_out}
+        for name in dict.fromkeys(name for each in found for name in each.left_out if name not in left_out):
+            options.echo(f"not tested: {name}", err=True)
     verdicts = {each.verdict for each in found}
     if verdicts != {"kept"}:
         raise typer.Exit(LOST if "lost" in verdicts else UNDECIDED)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from moextend.bench import stats
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.comparison import comparison_table
-from moextend.bench.report.gate import Check, gate
+from moextend.bench.report.gate import Check, gate, gates
 from moextend.bench.report.gate_forms import as_json, gate_table, junit
 from moextend.bench.run.rundir import RunDir, find_runs
 from moextend.cli.main import app
@@ -211,6 +211,41 @@ def test_a_cell_without_a_score_is_undecided(runs: Path) -> None:
     with pytest.raises(InputError, match="no cell of ledger has a score") as caught:
         gate(found, margin=10)
     assert caught.value.where != "--baseline"
+
+
+def test_one_run_without_scores_beside_another_is_undecided_and_not_an_error(tmp_path: Path) -> None:
+    write_runs(tmp_path, SHAPE, {"lora": KEEPS}, [0, 1])
+    (tmp_path / "ledger/lora-s1/scores.jsonl").unlink()
+    code, out = command(tmp_path, "--margin", "20", "--format", "json")
+    (found,) = json.loads(out)
+    assert code == 3 and found["counts"]["cannot tell"] == len(found["cells"]) > 0
+
+
+def test_the_base_as_the_baseline_needs_no_run_of_its_own(tmp_path: Path) -> None:
+    """Row 0 is that of each run, whatever seeds a run of the base has."""
+    write_runs(tmp_path, SHAPE, {"lora": KEEPS}, [0, 1])
+    write_runs(tmp_path, SHAPE, {"zero-shot": KEEPS}, [0])
+    found = gate(experiment(tmp_path), "zero-shot", margin=99)
+    assert found.left_out == [] and found.verdict == "kept"
+
+
+def test_a_sequence_without_the_baseline_is_undecided_beside_one_that_has_it(tmp_path: Path) -> None:
+    write_runs(tmp_path / "a", SHAPE, {"lora": KEEPS, "ewc": KEEPS}, [0, 1])
+    write_runs(tmp_path / "b", replace(SHAPE, texts=0), {"lora": KEEPS}, [0, 1])
+    both = collect(find_runs(tmp_path / "a") + find_runs(tmp_path / "b"))
+    assert len(both) == 2
+    first, second = gates(both, "ewc", margin=99)
+    assert first.verdict == "kept" and second.verdict == "cannot tell"
+    assert second.checks == [] and "no method or run 'ewc'" in second.left_out[0]
+    with pytest.raises(UnknownName, match="no method or run 'lwf'"):
+        gates(both, "lwf")
+
+
+def test_csv_names_on_standard_error_what_is_not_tested(runs: Path) -> None:
+    names = ("ledger/lora-s0", "ledger/full-ft-s0", "ledger/full-ft-s1")
+    options = ("--baseline", "lora", "--margin", "99", "--format", "csv")
+    found = CliRunner().invoke(app, ["bench", "gate", "--runs", str(runs), *names, *options])
+    assert found.exit_code == 3 and "not tested: full-ft-s1 (lora has no run with seed 1)" in found.stderr
 
 
 def test_a_run_that_is_not_tested_makes_the_gate_undecided(tmp_path: Path) -> None:

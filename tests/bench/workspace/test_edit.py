@@ -172,6 +172,9 @@ def test_a_file_or_an_unknown_name_is_no_text_task(tmp_path: Path) -> None:
     data.write_text('{"question": "a?", "answer": "b"}\n')
     with pytest.raises(InputError, match=r"--data: '.*mine.jsonl' is a file; .*lm-eval.*add-task qa --data"):
         new_task.new_task("text", str(data), tmp_path, name=None, columns={}, scorer=None)
+    for missing in ("no.jsonl", "no/folder"):
+        with pytest.raises(InputError, match=f"--data: there is no folder '{missing}'"):
+            new_task.new_task("text", missing, tmp_path, name="mine", columns={}, scorer=None)
     task = new_task.new_task("text", "arc_esay", tmp_path, name="mine", columns={}, scorer=None)
     with pytest.raises(UnknownName, match=r"^--data: no lm-eval task 'arc_esay'. Did you mean 'arc_easy'"):
         new_task.check(task, tmp_path, "tiny")
