@@ -163,7 +163,7 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
     left_out = [name for name in experiment.left_out if name not in experiment.copies] + unmatched
     notes = _notes(experiment, judged, baseline, margin)
     if unmatched:
-        notes.append(f"Left out: {', '.join(unmatched)}.")
+        notes.append(f"Not compared: {', '.join(unmatched)}.")
     if left_out:
         notes.append(
             "The gate cannot tell, since runs that belong to it are not tested. Finish them, or name the others."
