@@ -47,14 +47,19 @@ class Draft:
         return [stage.task for stage in self.sequence.stages]
 
     def write(self) -> Path:
-        """Writes the file if it is a valid sequence; InputError if it has changed since it was read."""
+        """Writes the file, with its own line ends, if it is a valid sequence.
+
+        Raises:
+            InputError: it has changed since it was read.
+        """
         assert self.sequence
         now = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         if self.read not in (None, now):
             raise InputError(
                 "was changed by somebody else meanwhile.", where=str(self.path), hint="Run the command again."
             )
-        files.write_text(self.path, self.text)
+        ends = "\r\n" if self.path.exists() and b"\r\n" in self.path.read_bytes() else "\n"
+        files.write_text(self.path, self.text.replace("\n", ends))
         return self.path
 
 

@@ -178,3 +178,13 @@ def test_a_file_or_an_unknown_name_is_no_text_task(tmp_path: Path) -> None:
     task = new_task.new_task("text", "arc_esay", tmp_path, name="mine", columns={}, scorer=None)
     with pytest.raises(UnknownName, match=r"^--data: no lm-eval task 'arc_esay'. Did you mean 'arc_easy'"):
         new_task.check(task, tmp_path, "tiny")
+
+
+def test_an_edited_sequence_keeps_its_line_ends(tmp_path: Path) -> None:
+    made = edit.draft("mine", tmp_path, create=True)
+    path = edit.add(made, find_task("tiny-counting", tmp_path)).write()
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    edit.add(edit.draft("mine", tmp_path, create=False), find_task("tiny-reading", tmp_path)).write()
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert len(lines) > 3 and all(line.endswith(b"\r\n") for line in lines)
+    assert edit.draft("mine", tmp_path, create=False).tasks == ["tiny-counting", "tiny-reading"]
