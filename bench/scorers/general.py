@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from moextend.bench.scorers import boxes, captions, letters, numbers, rules, sets, texts, transcripts
+from moextend.bench.scorers import (
+    boxes,
+    captions,
+    letters,
+    letters3,
+    numbers,
+    rules,
+    sets,
+    texts,
+    transcripts,
+)
 from moextend.bench.scorers.scorer import Scorer, mean_of
 
 
@@ -78,11 +88,11 @@ GENERAL = (
     ),
     Scorer(
         "letter@3",
-        "letter@2, but a statement goes before the first letter, and a list of the options is not read",
+        'letter@2, but a conclusion ("so the answer is B") goes before the first letter; lists of the options are not read',
         "VLMEvalKit, extended",
         "long answers to lettered questions",
         comparable_with="ScienceQA rows of VLMEvalKit, where it needs no judge",
-        item=letters.letter3,
+        item=letters3.letter3,
         metrics=mean_of("letter@2", letters.letter2),
         lettered=True,
     ),
@@ -111,7 +121,7 @@ GENERAL = (
         "VLMEvalKit, extended",
         "AI2D, multiple choice",
         comparable_with="multiple-choice rows of VLMEvalKit, where it needs no judge",
-        item=letters.option3,
+        item=letters3.option3,
         metrics=mean_of("option@2", letters.option2),
         lettered=True,
     ),

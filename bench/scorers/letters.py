@@ -2,8 +2,7 @@
 
 The formats are those that VLMEvalKit reads without a judge, also in Chinese ("答案是A", "选B", "A、红色"), and markdown
 and LaTeX formats of models. A letter inside a word and the article "A" are not options. An answer with several options
-has none. Version 3 also takes out a list of the options that an answer repeats, and what follows as a next question. In
-it a statement ("the answer is B") goes before the letter that an answer starts with.
+has none.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from itertools import zip_longest
 
 from moextend.bench.scorers.forms import vqa_form
 from moextend.bench.scorers.gold import Gold
-from moextend.bench.scorers.option_lists import is_list, without_list
 from moextend.bench.scorers.rules import exact, gold_position
 
 LAST = 5
@@ -39,7 +37,7 @@ _WIDE = str.maketrans(
     | {chr(0xFEE0 + ord(letter)): letter for letter in string.ascii_letters}
 )
 """Chinese marks and wide letters -> those of ASCII."""
-_KEYS = r"answer|(?:correct|right|best|final)\s+(?:option|choice|letter)"
+KEYS = r"answer|(?:correct|right|best|final)\s+(?:option|choice|letter)"
 _IS = r"(?:is|would\s+be|should\s+be|must\s+be)"
 _WHY = r"(?:because|since)\b"
 _BEHIND = (
@@ -47,37 +45,32 @@ _BEHIND = (
     r"(?![\w'’-])|based\s+on\b|according\s+to\b|given\s+that\b|due\s+to\b)"
 )
 """Words that may follow an option's letter in a sentence, but not an article: "A in this case"."""
-_UPPER = rf"(?![AI][ \t]+(?!{_BEHIND})\w)([A-Z])(?!['’-]|(?![{_HAN}])\w)"
+UPPER = rf"(?![AI][ \t]+(?!{_BEHIND})\w)([A-Z])(?!['’-]|(?![{_HAN}])\w)"
 """A capital that is neither part of a word nor the word "A" or "I" of a sentence, which a line break ends."""
-_LOWER = r"([a-z])(?=\s*$|\s*\n|[.,;:!?)\]}\"']+(?:\s|$))"
+LOWER = r"([a-z])(?=\s*$|\s*\n|[.,;:!?)\]}\"']+(?:\s|$))"
 _BOXED = re.compile(
-    r"\\boxed\s*\{\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*[(\[]?([A-Za-z])[)\].:]?(?=[\s}])"
+    r"\\boxed\s*\{\s*+(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\s*+)?[(\[]?([A-Za-z])[)\].:]?(?=[\s}])"
 )
 _MARKS = re.compile(r"[*`#$~]|__|\\[()\[\]]|</?\w+>")
 _LEAD = re.compile(
-    r"^(?i:(?:option|choice|letter)\s*:?\s*)?[(\[{<\"']*([A-Za-z])[)\]}>\"']*"
+    r"^(?i:(?:option|choice|letter)\s*+(?::\s*+)?)?[(\[{<\"']*([A-Za-z])[)\]}>\"']*"
     rf"(?=\s*$|\s*\n|[)\]}}:]|[.,;](?:\s|$)|\s+[-=–]\s|\s+{_WHY}|\s+[{_HAN}])"
 )
 _TIGHT = re.compile(r"^[(\[{<\"']*([A-Z])\.(?=\d|[^\W\d_]{2})")
 """A letter with its period and no space before a text: "A.red"."""
-_MORE = re.compile(
+MORE = re.compile(
     r"^[)\].\"'\s]*(?:[,;/&]\s*(?:and\s+|or\s+)?|and\s+|or\s+)\(?[A-Za-z]\)?\s*(?:$|[.,;/&)都均]|and\b|or\b)"
     r"|^[)\].\"'\s]*[和与或及]\s*\(?[A-Za-z](?![A-Za-z])"
 )
 _STATED = re.compile(
-    rf"(?i:\b(?:{_KEYS})\b\s*{_IS}?\s*[:=-]?\s*(?:(?:option|choice|letter)\s+)?)[(\[\"']*(?:{_UPPER}|{_LOWER})"
+    rf"(?i:\b(?:{KEYS})\b\s*+(?:{_IS}\s*+)?(?:[:=-]\s*+)?(?:(?:option|choice|letter)\s++)?)[(\[\"']*(?:{UPPER}|{LOWER})"
     r"|(?:答案|(?<![不没非未别])(?<![不没][应能该会有])(?:选择|选))\s*(?:应该是|应当是|应为|应是|是|为|选)?\s*[:=]?\s*(?:选项)?\s*[(\[\"']*"
     r"([A-Za-z])(?![A-Za-z0-9_'’-])"
 )
-_NAMED = re.compile(rf"(?:(?i:\b(?:option|choice|letter)\s+)|选项\s*)[(\[\"']*{_UPPER}")
+_NAMED = re.compile(rf"(?:(?i:\b(?:option|choice|letter)\s+)|选项\s*)[(\[\"']*{UPPER}")
 _RIGHT = re.compile(r"(?<![\w'])[(\[]?([A-Z])[)\]]?\s+is\s+(?:the\s+)?(?:correct|right|best)\b")
 _SPLIT = re.compile(r"[.()\[\],:;!*#{}\"]")
-_DENIED = re.compile(r"\b(?:not|never|neither|nor|cannot|wrong|incorrect)\b|n't\b|[不没非错]", re.IGNORECASE)
-_CLAUSE = re.compile(r"[,;:]|\b(?:so|therefore|hence|thus|but)\b|所以|因此|因而|故", re.IGNORECASE)
-_DOUBTED = re.compile(r"\b(?:worst|least|second|people|many|some|others|one)\b|误|以为", re.IGNORECASE)
-_SUPPOSED = re.compile(r"\b(?:if|would)\b|如果|假如|若", re.IGNORECASE)
-_NEXT = re.compile(r"\n[ \t]*(?:question|问题) ?\d* ?[:.]", re.IGNORECASE)
-"""A next question, which a model goes on with."""
+DENIED = re.compile(r"\b(?:not|never|neither|nor|cannot|wrong|incorrect)\b|n't\b|[不没非错]", re.IGNORECASE)
 
 
 def letter2(prediction: str, gold: Gold) -> float:
@@ -85,14 +78,7 @@ def letter2(prediction: str, gold: Gold) -> float:
 
     A question without choices among others is scored as `exact`.
     """
-    return _judged(prediction, gold, texts=False, version=2)
-
-
-def letter3(prediction: str, gold: Gold) -> float:
-    """Like `letter2`, but options that the answer repeats as a list do not count, and a statement goes before the first
-    letter: "A. red B. blue. The answer is B".
-    """
-    return _judged(prediction, gold, texts=False, version=3)
+    return _judged(prediction, gold, texts=False)
 
 
 def option2(prediction: str, gold: Gold) -> float:
@@ -100,74 +86,47 @@ def option2(prediction: str, gold: Gold) -> float:
 
     Where the choices are letters themselves, a letter is the option's, never its text.
     """
-    return _judged(prediction, gold, texts=True, version=2)
+    return _judged(prediction, gold, texts=True)
 
 
-def option3(prediction: str, gold: Gold) -> float:
-    """1 for the right letter as `letter3` reads it, or for the text of the right choice and of no other."""
-    return _judged(prediction, gold, texts=True, version=3)
-
-
-def _judged(prediction: str, gold: Gold, *, texts: bool, version: int) -> float:
+def _judged(prediction: str, gold: Gold, *, texts: bool) -> float:
     right = gold_position(gold)
     if right is None:
         return exact(prediction, gold)
-    choices = gold.choices or ()
-    letters = string.ascii_uppercase[: len(choices) or 26]
-    own = choices if texts else ()
-    if version == 2:
-        return float(_read2(prediction, letters, own) == right)
-    return float(_read3(prediction, letters, own, choices) == right)
+    letters = letters_of(gold)
+    return float(_read(prediction, letters, gold.choices or () if texts else ()) == right)
 
 
-def _read2(prediction: str, letters: str, choices: Sequence[str]) -> int | None:
+def letters_of(gold: Gold) -> str:
+    """The letters of a question's options; all where it lists none."""
+    return string.ascii_uppercase[: len(gold.choices or ()) or 26]
+
+
+def _read(prediction: str, letters: str, choices: Sequence[str]) -> int | None:
     """Index of the option in a text, by letter or (with `choices`) by text; None for none or several."""
-    boxed = _boxed(prediction, letters)
-    if boxed is not None:
-        return boxed
-    text = _plain(prediction)
-    lead = _lead(text, letters)
-    return _read_behind(text, letters, choices) if lead is None else lead
+    for reading in (boxed(prediction, letters), first_letter(text := plain(prediction), letters)):
+        if reading is not None:
+            return reading
+    return read_sentence(text, letters, choices)
 
 
-def _read3(prediction: str, letters: str, choices: Sequence[str], listed: Sequence[str]) -> int | None:
-    """Like `_read2` by the rules of version 3; `listed`: the options, which the text may repeat."""
-    for found in (_boxed(prediction, letters), _same(prediction, letters, choices)):
-        if found is not None:
-            return found
-    text, listed = _plain(prediction), [_plain(choice) for choice in listed]
-    text = _NEXT.split(text)[0].strip() or text
-    if is_list(text, letters, listed):
-        return None
-    text = without_list(text, letters, listed)
-    first = _lead(text, letters)
-    if first is None and _full_answer(text, letters, choices) is None:
-        first = _tight(text, letters)
-    if first is None:
-        return _read_behind(text, letters, choices)
-    affirmed = [found for found in _stated(text, letters) if _is_affirmed(found, text)]
-    if not affirmed or _is_of(affirmed[-1], text, listed[first] if listed else ""):
-        return first
-    return _single(affirmed[-1], text, letters)
-
-
-def _boxed(prediction: str, letters: str) -> int | None:
+def boxed(prediction: str, letters: str) -> int | None:
     r"""The last letter in \boxed{}."""
     found = [letter.upper() for letter in _BOXED.findall(prediction) if letter.upper() in letters]
     return letters.index(found[-1]) if found else None
 
 
-def _read_behind(text: str, letters: str, choices: Sequence[str]) -> int | None:
+def read_sentence(text: str, letters: str, choices: Sequence[str]) -> int | None:
     """The option in a plain text that does not start with the letter of one."""
-    found = _full_answer(text, letters, choices)
+    found = full_text(text, letters, choices)
     if found is not None:
         return found
-    tight = _tight(text, letters)
+    tight = tight_letter(text, letters)
     if tight is not None:
         return tight
     if stated := _stated(text, letters):
         return _single(stated[-1], text, letters)
-    if _DENIED.search(text):
+    if DENIED.search(text):
         return None
     named = {found.upper() for found in [*_NAMED.findall(text), *_RIGHT.findall(text)]} & set(letters)
     if named:
@@ -175,16 +134,9 @@ def _read_behind(text: str, letters: str, choices: Sequence[str]) -> int | None:
     return _mentioned(text, letters, choices)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A text without the marks of markdown and LaTeX, with marks and letters of ASCII."""
     return _MARKS.sub("", text).translate(_WIDE).strip()
-
-
-def _same(prediction: str, letters: str, choices: Sequence[str]) -> int | None:
-    """The choice whose text is the prediction as it is written: "-1" is not "1", and "$10" not "10"."""
-    written = prediction.strip().rstrip(".").lower()
-    same = [i for i, choice in enumerate(choices) if choice.strip().rstrip(".").lower() == written]
-    return same[0] if len(same) == 1 and written.upper() not in list(letters) else None
 
 
 def _stated(text: str, letters: str) -> list[re.Match[str]]:
@@ -195,41 +147,25 @@ def _stated(text: str, letters: str) -> list[re.Match[str]]:
 def _single(stated: re.Match[str], text: str, letters: str) -> int | None:
     """The option of a statement; None if more options follow."""
     group = stated.lastindex or 0
-    several = _MORE.match(text[stated.end(group) :])
+    several = MORE.match(text[stated.end(group) :])
     return None if several else letters.index(stated[group].upper())
 
 
-def _is_affirmed(stated: re.Match[str], text: str) -> bool:
-    """Whether a statement is neither denied nor asked, supposed, or that of others."""
-    sentence = re.split(r"[.!?\n]\s", text[: stated.start()])[-1]
-    clause = _CLAUSE.split(sentence)[-1] + stated[0]
-    asked = text[stated.end() :].lstrip(")]\"' ").startswith("?")
-    return not (
-        asked or _DENIED.search(clause) or _DOUBTED.search(clause) or _SUPPOSED.search(sentence + stated[0])
-    )
-
-
-def _is_of(stated: re.Match[str], text: str, choice: str) -> bool:
-    """Whether a statement is a part of the text of the choice behind the first letter: "A. The answer is B"."""
-    start = text.find(choice, 1)
-    return bool(choice) and 0 <= start <= stated.start() and stated.end() <= start + len(choice)
-
-
-def _tight(text: str, letters: str) -> int | None:
+def tight_letter(text: str, letters: str) -> int | None:
     """The letter at the start with its period and no space before a text."""
     found = _TIGHT.match(text)
     return letters.index(found[1]) if found is not None and found[1] in letters else None
 
 
-def _lead(text: str, letters: str) -> int | None:
+def first_letter(text: str, letters: str) -> int | None:
     """The letter that is the full text, or its start before punctuation or a line break."""
     found = _LEAD.match(text)
-    if found is None or found[1].upper() not in letters or _MORE.match(text[found.end(1) :]):
+    if found is None or found[1].upper() not in letters or MORE.match(text[found.end(1) :]):
         return None
     return letters.index(found[1].upper())
 
 
-def _full_answer(text: str, letters: str, choices: Sequence[str]) -> int | None:
+def full_text(text: str, letters: str, choices: Sequence[str]) -> int | None:
     """The choice with a text equal to the prediction."""
     form = vqa_form(text.rstrip("."))
     same = [i for i, choice in enumerate(_texts(letters, choices)) if choice and choice == form]
@@ -250,7 +186,7 @@ def _mentioned(text: str, letters: str, choices: Sequence[str]) -> int | None:
         word for word, after in zip_longest(words, words[1:]) if word in list(letters) and _free(word, after)
     ]
     if len(held) == 1:
-        own = {letters[held[0]], *choices[held[0]].split()}
+        own = {letters[held[0] : held[0] + 1], *choices[held[0]].split()}
         return None if set(alone) - own else held[0]
     if held or len(set(alone)) != 1 or alone[-1] not in words[-LAST:]:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 _HAN = "\u3400-\u9fff"
 # All repetitions are bounded and never tried again (possessive), so that long texts take no longer than their length.
@@ -12,28 +12,32 @@ _SPACES = r"\s{0,4}+"
 _BETWEEN = r"[\s.,;|/!?)\]}\"'-]{0,12}+(?:(?:and|or)\s{1,4}+|[和与或及])?+"
 _ENDS = r"(?=[ \t.,;|/!?)\]}\"'-]{0,12}+(?:\n|$|[^\sa-z:.,;|/!?)\]}\"'-]))"
 """Behind a list: not the rest of a sentence about its last option, as in "C. green is wrong"."""
-_ANNOUNCED = re.compile(
-    r"(?:\b(?:answer|(?:correct|right|best|final)\s+(?:option|choice|letter))\b\s*(?:is)?|答案\s*[是为]?)[\s:=(\[\"'-]{0,12}$",
-    re.IGNORECASE,
-)
 _MARKS = " .,;|/!?)]}\"'-"
 """Marks behind a list."""
 _CUT = re.compile(r"[\"'(\[{]*([A-Z])[\"')\].:]*\s*(.*)", re.DOTALL)
 
 
-def without_list(text: str, letters: str, choices: Sequence[str]) -> str:
-    """A text without a list of all options in their order, each by its letter and its own text.
+def without_lists(
+    text: str, letters: str, choices: Sequence[str], *, unless: Callable[[str], bool] = lambda before: False
+) -> str:
+    """A text without the lists of all options in their order, each by its letter and its own text.
 
-    A list whose first option is stated ("the answer is A. red") stays, and so does one that goes on as a sentence.
+    A list that goes on as a sentence stays, and so does one with a text before it that is `unless`.
     """
     entries = _entries(letters, choices)
     if len(entries) < len(choices) or not entries:
         return text
-    found = re.search(f"(?i:{_BETWEEN.join(entries.values())}){_ENDS}", text)
-    if found is None or _ANNOUNCED.search(text[: found.start()]):
-        return text
-    before, behind = text[: found.start()], text[found.end() :]
-    return f"{before.rstrip()}\n{behind.lstrip(_MARKS)}".strip()
+    whole, place = re.compile(f"(?i:{_BETWEEN.join(entries.values())}){_ENDS}"), 0
+    while (found := whole.search(text, place)) is not None:
+        before, behind = text[: found.start()], text[found.end() :]
+        if unless(before):
+            place = found.end()
+        else:
+            text, place = (
+                f"{before.rstrip()}\n{behind.lstrip(_MARKS)}".strip(),
+                max(0, len(before.rstrip()) - 1),
+            )
+    return text
 
 
 def is_list(text: str, letters: str, choices: Sequence[str]) -> bool:
@@ -61,7 +65,8 @@ def _entries(letters: str, choices: Sequence[str]) -> dict[str, str]:
         if own:
             words = r"\s+".join(map(re.escape, own.split()))
             ends = "" if re.search(f"[{_HAN}]$", own) else r"(?![^\W_])"
-            named = rf"{_OPENS}(?<![A-Za-z0-9]){letter}(?=[\"')\].:,]|\s?[-–=|]){_CLOSES}{_SPACES}[-–=|]?+{_SPACES}"
+            dash = "" if own[0] in "-–=|" else rf"[-–=|]?+{_SPACES}"
+            named = rf"{_OPENS}(?<![A-Za-z0-9]){letter}(?=[\"')\].:,]|\s?[-–=|]){_CLOSES}{_SPACES}{dash}"
             found[letter] = rf"(?:(?:option|choice)\s)?{named}[\"']?(?:(?:the|an?)\s)?{words}[\"']?{ends}"
     return found
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from moextend.bench.scorers import rules
 from moextend.bench.scorers.forms import plain
 from moextend.bench.scorers.gold import Answered, Gold
-from moextend.bench.scorers.letters import option2, option3
+from moextend.bench.scorers.letters import option2
+from moextend.bench.scorers.letters3 import option3
 from moextend.errors import InputError
 
 TURN = 1_000_000

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -158,3 +159,9 @@ def test_forms_are_stable(text: str) -> None:
     assert plain(plain(text)) == plain(text)
     assert vqa_form(f" {text}\n") == vqa_form(text)
     assert evalai_form(text.lower()) == evalai_form(text)
+
+
+@pytest.mark.parametrize("name", ["option@2", "option@3"])
+def test_choices_behind_the_last_letter_of_the_alphabet_are_read_by_their_text(name: str) -> None:
+    choices = tuple(f"word{i}" for i in range(30))
+    assert score(name, "It is word28", Gold(("word28",), choices)) == 1.0

@@ -8,7 +8,11 @@ from moextend.bench.scorers import Answered, score_set
 from moextend.bench.scorers.table import BY_NAME
 
 LONG = 100_000
-REPEATED = ["(", "[", "a ", "1", "\\", "A\n", "**", "\\boxed{"]
+REPEATED = [
+    *("(", "[", "a ", "1", "\\", "A\n", "**", "\\boxed{"),
+    *("A. red B. blue ", "The answer is B. ", "so answer C, ", "选B，"),
+]
+SPACED = ["answer", "option", "The answer", "\\boxed{", "A"]
 GOLDS = {"grounding@1": "[0, 0, 1, 1]", "grounding@2": "[0, 0, 1, 1]", "coin-grounding@1": "[0, 0, 1, 1]"}
 
 
@@ -25,3 +29,15 @@ def test_a_long_text_is_scored_at_once(name: str) -> None:
             start = time.process_time()
             score_set(name, [answered])
             assert time.process_time() - start < 1.0, f"{name} on {piece!r}"
+
+
+@pytest.mark.parametrize(
+    "name", sorted(name for name, scorer in BY_NAME.items() if scorer.lettered and scorer.item)
+)
+@pytest.mark.parametrize("space", [" ", "\n"])
+def test_a_long_space_is_read_at_once(name: str, space: str) -> None:
+    for word in SPACED:
+        answered = Answered("1", f"{word}{space * 20_000}.", ("B",), "a question", ("red", "blue"))
+        start = time.process_time()
+        score_set(name, [answered])
+        assert time.process_time() - start < 1.0, f"{name} on {word!r}"
