@@ -167,11 +167,11 @@ def test_wrong_requests(tmp_path: Path, write: Callable[..., Path]) -> None:
 
 def test_one_method_spelled_in_two_ways_is_refused(tmp_path: Path) -> None:
     """They would be two rows of one method."""
-    for names in (["lora:rank=7", "lora:rank=007"], ["moextend", "moextend:scope=own"]):
+    for names in (("lora:rank=7", "lora:rank=007"), ("moextend", "moextend:scope=own")):
         with pytest.raises(InputError, match=f"--method: '{names[0]}' and '{names[1]}' are the same method"):
             resolve(Request(tmp_path, sequence="tiny", methods=names))
-    assert len(resolve(Request(tmp_path, sequence="tiny", methods=["lora:rank=7", "lora:rank=8"]))) == 2
-    matched = Request(tmp_path, sequence="tiny", methods=["moextend", "lora", "lora:rank=8"], match="params")
+    assert len(resolve(Request(tmp_path, sequence="tiny", methods=("lora:rank=7", "lora:rank=8")))) == 2
+    matched = Request(tmp_path, sequence="tiny", methods=("moextend", "lora", "lora:rank=8"), match="params")
     assert [config.method for config in resolve(matched)] == ["moextend", "lora:rank=12", "lora:rank=8"]
 
 
