@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from moextend.bench.scorers import letters as rules
+from moextend.bench.scorers import letters as version2
 from moextend.bench.scorers.gold import Gold
 from moextend.bench.scorers.option_lists import is_list, without_lists
 from moextend.bench.scorers.rules import exact, gold_position
@@ -22,10 +22,10 @@ _ADVERBS = (
     r"(?:(?:actually|clearly|definitely|indeed|likely|most|probably|still|then|therefore|thus)[ \t]++){0,2}"
 )
 _CONCLUSION = re.compile(
-    rf"(?i:\b(?:{rules.KEYS})\b[\"']?[ \t]*+(?:(?:(?:is|should[ ]be|must[ ]be)\b[ \t]*+{_ADVERBS}:?|[:=])\s*+))"
+    rf"(?i:\b(?:{version2.KEYS})\b[\"']?[ \t]*+(?:(?:(?:is|should[ ]be|must[ ]be)\b[ \t]*+{_ADVERBS}:?|[:=])\s*+))"
     r"|(?:答案|选项)(?:应该是|应当是|应为|应是|是|为|[:=]|: )\s*+",
 )
-_LETTER = re.compile(rf"(?i:(?:option|choice|letter)\s+)?[(\[\"']*(?:{rules.UPPER}|{rules.LOWER})")
+_LETTER = re.compile(rf"(?i:(?:option|choice|letter)\s+)?[(\[\"']*(?:{version2.UPPER}|{version2.LOWER})")
 _CLAUSE = re.compile(r"[,;:.!?\n—]|\b(?:so|therefore|hence|thus|but|and)\b|所以|因此|因而", re.IGNORECASE)
 _PLAIN = re.compile(
     r"(?:\W|\b(?:(?:so|therefore|thus|hence|finally|no|wait|actually|sorry|hmm|the|my|this|final|correct|right|best|most|"
@@ -69,22 +69,22 @@ def _judged(prediction: str, gold: Gold, *, texts: bool) -> float:
     if right is None:
         return exact(prediction, gold)
     listed = gold.choices or ()
-    return float(_read(prediction, rules.letters_of(gold), listed if texts else (), listed) == right)
+    return float(_read(prediction, version2.letters_of(gold), listed if texts else (), listed) == right)
 
 
 def _read(prediction: str, letters: str, choices: Sequence[str], listed: Sequence[str]) -> int | None:
     """Index of the option in an answer, by letter or (with `choices`) by text; `listed`: all options."""
     answer = _THOUGHT.sub("", prediction).strip() or prediction
     tagged = [found[2].upper() for found in _TAGGED.finditer(answer) if found[2].upper() in letters]
-    found = letters.index(tagged[-1]) if tagged else rules.boxed(answer, letters)
+    found = letters.index(tagged[-1]) if tagged else version2.boxed(answer, letters)
     if found is None:
         found = _same(answer, letters, choices)
     if found is not None:
         return found
-    text, listed = rules.plain(answer), [rules.plain(choice) for choice in listed]
+    text, listed = version2.plain(answer), [version2.plain(choice) for choice in listed]
     for ends in (_NEXT, _NUMBERED):
         head = ends.split(text, maxsplit=1)[0].strip()
-        if head in ("", text) or (ends is _NUMBERED and rules.first_letter(head, letters) is None):
+        if head in ("", text) or (ends is _NUMBERED and version2.first_letter(head, letters) is None):
             continue
         if (found := _read_text(head, letters, choices, listed)) is not None:
             return found
@@ -98,9 +98,9 @@ def _read_text(text: str, letters: str, choices: Sequence[str], listed: Sequence
     last = _LAST_LINE.search(text)
     if last is not None and last[1] in letters and not re.fullmatch(r"[\sA-Z]+", text):
         return letters.index(last[1])
-    first = rules.first_letter(text, letters)
-    if first is None and rules.full_text(text, letters, choices) is None:
-        first = rules.tight_letter(text, letters)
+    first = version2.first_letter(text, letters)
+    if first is None and version2.full_text(text, letters, choices) is None:
+        first = version2.tight_letter(text, letters)
     for stated in reversed([*_CONCLUSION.finditer(text)]):
         if _is_plain(text[max(0, stated.start() - BEFORE) : stated.start()], chinese=stated[0][0] in "答选"):
             if _is_own(stated, text, first, listed):
@@ -108,7 +108,7 @@ def _read_text(text: str, letters: str, choices: Sequence[str], listed: Sequence
             found, clear = _concluded(text[stated.end() :], letters, choices, listed)
             if clear:
                 return found
-    return rules.read_sentence(text, letters, choices) if first is None else first
+    return version2.read_sentence(text, letters, choices) if first is None else first
 
 
 def _concluded(
@@ -129,7 +129,7 @@ def _concluded(
     own = listed[place] if place < len(listed) else ""
     after = behind.lstrip(" ).:(\"'")
     behind = after[len(own) :] if own and after.startswith(own) else behind
-    return (None if rules.MORE.match(behind) or _TWO.match(behind) else place), True
+    return (None if version2.MORE.match(behind) or _TWO.match(behind) else place), True
 
 
 def _is_plain(before: str, *, chinese: bool) -> bool:
