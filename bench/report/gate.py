@@ -314,7 +314,7 @@ def _items_needed(check: Check, margin: float, level: float) -> int | None:
 
 
 def gates(experiments: Sequence[Experiment], baseline: str = BEFORE, margin: float = 1.0) -> list[Gate]:
-    """The gate of each experiment. One that cannot be tested beside others is undecided, and says why.
+    """The gate of each experiment. One that cannot be tested, among others that can, is undecided, and says why.
 
     Raises:
         UnknownName, InputError: as `gate`, where no experiment can be tested.

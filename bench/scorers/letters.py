@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import zip_longest
 
 from moextend.bench.scorers.forms import vqa_form
@@ -19,7 +20,7 @@ from moextend.bench.scorers.rules import exact, gold_position
 LAST = 5
 """A separate letter in a sentence is the answer if it is among this number of last words (VLMEvalKit)."""
 
-_HAN = "\u3400-\u9fff"
+HAN = "\u3400-\u9fff"
 _WIDE = str.maketrans(
     {
         "（": "(",
@@ -45,7 +46,7 @@ _BEHIND = (
     r"(?![\w'’-])|based\s+on\b|according\s+to\b|given\s+that\b|due\s+to\b)"
 )
 """Words that may follow an option's letter in a sentence, but not an article: "A in this case"."""
-UPPER = rf"(?![AI][ \t]+(?!{_BEHIND})\w)([A-Z])(?!['’-]|(?![{_HAN}])\w)"
+UPPER = rf"(?![AI][ \t]+(?!{_BEHIND})\w)([A-Z])(?!['’-]|(?![{HAN}])\w)"
 """A capital that is neither part of a word nor the word "A" or "I" of a sentence, which a line break ends."""
 LOWER = r"([a-z])(?=\s*$|\s*\n|[.,;:!?)\]}\"']+(?:\s|$))"
 _BOXED = re.compile(
@@ -54,7 +55,7 @@ _BOXED = re.compile(
 _MARKS = re.compile(r"[*`#$~]|__|\\[()\[\]]|</?\w+>")
 _LEAD = re.compile(
     r"^(?i:(?:option|choice|letter)\s*+(?::\s*+)?)?[(\[{<\"']*([A-Za-z])[)\]}>\"']*"
-    rf"(?=\s*$|\s*\n|[)\]}}:]|[.,;](?:\s|$)|\s+[-=–]\s|\s+{_WHY}|\s+[{_HAN}])"
+    rf"(?=\s*$|\s*\n|[)\]}}:]|[.,;](?:\s|$)|\s+[-=–]\s|\s+{_WHY}|\s+[{HAN}])"
 )
 _TIGHT = re.compile(r"^[(\[{<\"']*([A-Z])\.(?=\d|[^\W\d_]{2})")
 """A letter with its period and no space before a text: "A.red"."""
@@ -70,7 +71,7 @@ _STATED = re.compile(
 _NAMED = re.compile(rf"(?:(?i:\b(?:option|choice|letter)\s+)|选项\s*)[(\[\"']*{UPPER}")
 _RIGHT = re.compile(r"(?<![\w'])[(\[]?([A-Z])[)\]]?\s+is\s+(?:the\s+)?(?:correct|right|best)\b")
 _SPLIT = re.compile(r"[.()\[\],:;!*#{}\"]")
-DENIED = re.compile(r"\b(?:not|never|neither|nor|cannot|wrong|incorrect)\b|n't\b|[不没非错]", re.IGNORECASE)
+_DENIED = re.compile(r"\b(?:not|never|neither|nor|cannot|wrong|incorrect)\b|n't\b|[不没非错]", re.IGNORECASE)
 
 
 def letter2(prediction: str, gold: Gold) -> float:
@@ -78,7 +79,7 @@ def letter2(prediction: str, gold: Gold) -> float:
 
     A question without choices among others is scored as `exact`.
     """
-    return _judged(prediction, gold, texts=False)
+    return judged(prediction, gold, partial(_read, choices=()))
 
 
 def option2(prediction: str, gold: Gold) -> float:
@@ -86,20 +87,16 @@ def option2(prediction: str, gold: Gold) -> float:
 
     Where the choices are letters themselves, a letter is the option's, never its text.
     """
-    return _judged(prediction, gold, texts=True)
+    return judged(prediction, gold, partial(_read, choices=gold.choices or ()))
 
 
-def _judged(prediction: str, gold: Gold, *, texts: bool) -> float:
+def judged(prediction: str, gold: Gold, read: Callable[[str, str], int | None]) -> float:
+    """1 where `read` finds the right option by prediction and letters of the options (all if none is listed)."""
     right = gold_position(gold)
     if right is None:
         return exact(prediction, gold)
-    letters = letters_of(gold)
-    return float(_read(prediction, letters, gold.choices or () if texts else ()) == right)
-
-
-def letters_of(gold: Gold) -> str:
-    """The letters of a question's options; all where it lists none."""
-    return string.ascii_uppercase[: len(gold.choices or ()) or 26]
+    letters = string.ascii_uppercase[: len(gold.choices or ()) or 26]
+    return float(read(prediction, letters) == right)
 
 
 def _read(prediction: str, letters: str, choices: Sequence[str]) -> int | None:
@@ -126,7 +123,7 @@ def read_sentence(text: str, letters: str, choices: Sequence[str]) -> int | None
         return tight
     if stated := _stated(text, letters):
         return _single(stated[-1], text, letters)
-    if DENIED.search(text):
+    if _DENIED.search(text):
         return None
     named = {found.upper() for found in [*_NAMED.findall(text), *_RIGHT.findall(text)]} & set(letters)
     if named:

@@ -8,12 +8,13 @@ question is not read.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 from moextend.bench.scorers import letters as version2
 from moextend.bench.scorers.gold import Gold
 from moextend.bench.scorers.option_lists import is_list, without_lists
-from moextend.bench.scorers.rules import exact, gold_position
 
 BEFORE = 200
 """Characters before a conclusion that are read for its clause."""
@@ -56,20 +57,13 @@ def letter3(prediction: str, gold: Gold) -> float:
 
     A question without choices among others is scored as `exact`.
     """
-    return _judged(prediction, gold, texts=False)
+    return version2.judged(prediction, gold, partial(_read, choices=(), listed=gold.choices or ()))
 
 
 def option3(prediction: str, gold: Gold) -> float:
     """1 for the right letter as `letter3` reads it, or for the text of the right choice and of no other."""
-    return _judged(prediction, gold, texts=True)
-
-
-def _judged(prediction: str, gold: Gold, *, texts: bool) -> float:
-    right = gold_position(gold)
-    if right is None:
-        return exact(prediction, gold)
     listed = gold.choices or ()
-    return float(_read(prediction, version2.letters_of(gold), listed if texts else (), listed) == right)
+    return version2.judged(prediction, gold, partial(_read, choices=listed, listed=listed))
 
 
 def _read(prediction: str, letters: str, choices: Sequence[str], listed: Sequence[str]) -> int | None:
@@ -102,9 +96,7 @@ def _read_text(text: str, letters: str, choices: Sequence[str], listed: Sequence
     if first is None and version2.full_text(text, letters, choices) is None:
         first = version2.tight_letter(text, letters)
     for stated in reversed([*_CONCLUSION.finditer(text)]):
-        if _is_plain(text[max(0, stated.start() - BEFORE) : stated.start()], chinese=stated[0][0] in "答选"):
-            if _is_own(stated, text, first, listed):
-                continue
+        if _is_plain(stated, text) and not _is_own(stated, text, first, listed):
             found, clear = _concluded(text[stated.end() :], letters, choices, listed)
             if clear:
                 return found
@@ -132,22 +124,21 @@ def _concluded(
     return (None if version2.MORE.match(behind) or _TWO.match(behind) else place), True
 
 
-def _is_plain(before: str, *, chinese: bool) -> bool:
-    """Whether a conclusion behind this text is neither denied, supposed nor that of others."""
+def _is_plain(stated: re.Match[str], text: str) -> bool:
+    """Whether a conclusion is neither denied, supposed nor that of others, by the text before it."""
+    before = text[max(0, stated.start() - BEFORE) : stated.start()]
     sentence = re.split(r"[.!?\n]\s", before)[-1]
     clause = _CLAUSE.split(sentence)[-1]
-    if chinese:
+    if stated[0][0] in "答选":
         clause = clause.rpartition(" ")[2]
     return bool(_PLAIN.match(clause)) and not _SUPPOSED.search(sentence)
 
 
 def _announces(before: str) -> bool:
     """Whether a text ends with the start of a conclusion ("The answer is")."""
-    before = before[-BEFORE:]
-    found = list(_CONCLUSION.finditer(f"{before} "))
-    if not found or before[found[-1].end() :].strip(" \"'([{"):
-        return False
-    return _is_plain(before[: found[-1].start()], chinese=found[-1][0][0] in "答选")
+    before = f"{before[-BEFORE:]} "
+    last = deque(_CONCLUSION.finditer(before), maxlen=1)
+    return bool(last) and not before[last[0].end() :].strip(" \"'([{") and _is_plain(last[0], before)
 
 
 def _is_own(stated: re.Match[str], text: str, first: int | None, listed: Sequence[str]) -> bool:

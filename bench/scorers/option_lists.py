@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-_HAN = "\u3400-\u9fff"
+from moextend.bench.scorers.letters import HAN
+
 # All repetitions are bounded and never tried again (possessive), so that long texts take no longer than their length.
 _OPENS, _CLOSES = r"[\"'(\[{]{0,3}+", r"[\"')\].:,]{0,3}+"
 _SPACES = r"\s{0,4}+"
@@ -27,8 +28,8 @@ def without_lists(
     entries = _entries(letters, choices)
     if len(entries) < len(choices) or not entries:
         return text
-    whole, place = re.compile(f"(?i:{_BETWEEN.join(entries.values())}){_ENDS}"), 0
-    while (found := whole.search(text, place)) is not None:
+    complete, place = re.compile(f"(?i:{_BETWEEN.join(entries.values())}){_ENDS}"), 0
+    while (found := complete.search(text, place)) is not None:
         before, behind = text[: found.start()], text[found.end() :]
         if unless(before):
             place = found.end()
@@ -52,8 +53,8 @@ def is_list(text: str, letters: str, choices: Sequence[str]) -> bool:
             place = found.end()
     cut = _CUT.fullmatch(text[place:].strip())
     if cut is not None and named and cut[1] in entries and cut[1] > named[-1]:
-        whole = _own_text(cut[1], choices[letters.index(cut[1])])
-        return whole.lower().startswith(cut[2].lower())
+        own = _own_text(cut[1], choices[letters.index(cut[1])])
+        return own.lower().startswith(cut[2].lower())
     return len(named) > 1 and not text[place:].strip()
 
 
@@ -64,7 +65,7 @@ def _entries(letters: str, choices: Sequence[str]) -> dict[str, str]:
         own = _own_text(letter, choice)
         if own:
             words = r"\s+".join(map(re.escape, own.split()))
-            ends = "" if re.search(f"[{_HAN}]$", own) else r"(?![^\W_])"
+            ends = "" if re.search(f"[{HAN}]$", own) else r"(?![^\W_])"
             dash = "" if own[0] in "-–=|" else rf"[-–=|]?+{_SPACES}"
             named = rf"{_OPENS}(?<![A-Za-z0-9]){letter}(?=[\"')\].:,]|\s?[-–=|]){_CLOSES}{_SPACES}{dash}"
             found[letter] = rf"(?:(?:option|choice)\s)?{named}[\"']?(?:(?:the|an?)\s)?{words}[\"']?{ends}"
