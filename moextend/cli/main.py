@@ -11,12 +11,14 @@ from moextend.cli import upcycle as upcycling
 from moextend.cli.command import Command
 from moextend.util.entry import run_app
 
+FLAGS = {"help": False, "install_completion": False, "show_completion": False}
+"""Values of flags that are not given. typer converts None by pydantic, whose import is a fifth of the time of a help."""
 app = typer.Typer(
     name="moextend",
     help="Measure what a Mixture-of-Experts language model gains and forgets when it is extended.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "default_map": {**FLAGS, "bench": FLAGS}},
 )
 app.add_typer(bench.app, name="bench")
 app.command("export", cls=Command, epilog=f"Example: {exporting.EXAMPLE}")(exporting.export)
