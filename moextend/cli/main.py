@@ -12,7 +12,7 @@ from moextend.cli.command import Command
 from moextend.util.entry import run_app
 
 FLAGS = {"help": False, "install_completion": False, "show_completion": False}
-"""Values of flags that are not given. typer converts None by pydantic, whose import is a fifth of the time of a help."""
+"""Values of flags that are not given: typer converts None by pydantic, whose import is a fifth of a help's time."""
 app = typer.Typer(
     name="moextend",
     help="Measure what a Mixture-of-Experts language model gains and forgets when it is extended.",

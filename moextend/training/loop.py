@@ -28,6 +28,7 @@ from moextend.moe.kernels import experts_follow_autocast
 from moextend.moe.supported import check_setup
 from moextend.training import checkpoint
 from moextend.training import micro_batch as smaller
+from moextend.training.counted_steps import CountedSteps
 from moextend.training.prefix_cache import PrefixCache
 from moextend.training.prepare import (
     asks_to_shard,
@@ -61,10 +62,10 @@ class Report:
     tokens: int
     """Number of tokens, with repetition and without padding."""
     flops: float | None
-    """Operations of all steps, forward and backward: those per token of one step, times the tokens.
+    """Operations of all steps, forward and backward: those per position of one batch, times the positions of all.
 
-    None for a compiled model. With `cache_prefix`, tokens of the first epoch count as in a full step, later ones as in
-    a step that starts above the cached prefix.
+    With `cache_prefix`, steps that start above the cached prefix count as such. None for a compiled model, and for a
+    training that goes on from a checkpoint of a former version.
     """
     micro_batch: int | None = None
     """Conversations per forward pass in each process, if memory was too short for a batch; None: all of them."""
@@ -158,7 +159,7 @@ def train(
     if args.should_save:
         files.may_change(folder)
         shutil.rmtree(folder, ignore_errors=True)
-    return _report(trainer, model, first_seen=min(1.0, len(data) / len(order)))
+    return _report(trainer, model)
 
 
 @contextmanager
@@ -209,7 +210,7 @@ def _prepared(
         trainer = TokenTrainer(model=learner, args=args, train_dataset=rows, data_collator=collate)
         trainer.remove_callback(PrinterCallback)
         trainer.settings = settings
-        trainer.sharded, trainer.flops_a_token = shard, {}
+        trainer.sharded, trainer.counted = shard, CountedSteps()
         trainer.model_accepts_loss_kwargs = (
             True  # compute_loss scales by the tokens of the whole step already
         )
@@ -225,7 +226,7 @@ def _prepared(
         yield trainer
 
 
-def _report(trainer: TokenTrainer, model: MultimodalLM, first_seen: float) -> Report:
+def _report(trainer: TokenTrainer, model: MultimodalLM) -> Report:
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return Report(
         steps=trainer.state.global_step,
@@ -233,7 +234,7 @@ def _report(trainer: TokenTrainer, model: MultimodalLM, first_seen: float) -> Re
         loss_last=losses[-1] if losses else float("nan"),
         trained_parameters=sum(p.numel() for p in model.trainable().values()),
         tokens=trainer.state.num_input_tokens_seen,
-        flops=trainer.operations(first_seen=first_seen),
+        flops=trainer.counted.gather(trainer.accelerator).total,
         micro_batch=trainer.rows if trainer.rows < trainer.args.per_device_train_batch_size else None,
     )
 

@@ -19,6 +19,7 @@ from moextend.errors import RunFailed
 from moextend.model.batches import labelled
 from moextend.model.short_memory import first_line, is_out_of_memory, release
 from moextend.training import checkpoint, flops, micro_batch
+from moextend.training.counted_steps import CountedSteps
 from moextend.training.prefix_cache import PrefixCache
 from moextend.training.prepare import Unsharded
 from moextend.training.settings import Settings
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 WEIGHTS = "trained.safetensors"
 DRAWN = "extra_loss.safetensors"
 COUNTED = "flops.json"
-"""File of a checkpoint with the operations per token, which are counted at the beginning of the training."""
+"""File of a checkpoint with the operations and positions of the training so far."""
 UNLOGGED = "loss.json"
 """File of a checkpoint with the sum of the losses since they were last logged, and the step of that."""
 WATCHED = ("loss", "gradient")
@@ -72,8 +73,8 @@ class TokenTrainer(Trainer):
     balance: Callable[[Tensor], Tensor] | None = None
     rates: Mapping[str, float]
     prefix: PrefixCache | None = None
-    flops_a_token: dict[bool, float]
-    """Operations per token of a step: False: full step, True: step that starts above the frozen layers."""
+    counted: CountedSteps
+    """Operations of the training so far."""
     sharded = False
     """Whether the model is sharded: then trained parameters are unsharded in every process, and averaged here."""
 
@@ -187,12 +188,11 @@ class TokenTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Forward and backward pass of one batch; counts the operations of the first one."""
         short = self.prefix is not None and self.prefix.knows(inputs[ITEMS].tolist())
-        counted = short not in self.flops_a_token and not self.settings.compile
+        counted = not (self.counted.knows(short) or self.settings.compile)
         count, loss = self._fitting(model, inputs, counted, *args, **kwargs)
         self._watch(0, loss)
         self._unlogged = self._unlogged + loss.detach()
-        if count is not None:
-            self.flops_a_token[short] = count.total / int(inputs["attention_mask"].sum())
+        self.counted.add(short, inputs["attention_mask"].numel(), count.total if count is not None else None)
         if self.sharded and self.accelerator.sync_gradients:
             for parameter in self.model.trainable().values():
                 if parameter.grad is None:  # idle in this process, but not in all of them
@@ -264,14 +264,6 @@ class TokenTrainer(Trainer):
             )
         log.warning("step %d: %s; continuing with %d.", self.state.global_step + 1, message, self.rows)
 
-    def operations(self, first_seen: float) -> float | None:
-        """Operations of all steps; `first_seen`: share of items that are seen for the first time."""
-        if not self.flops_a_token:
-            return None
-        full = self.flops_a_token.get(False, 0.0)
-        short = self.flops_a_token.get(True, full)
-        return float(self.state.num_input_tokens_seen) * (first_seen * full + (1 - first_seen) * short)
-
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW for the trained parameters, grouped by learning rate."""
         self.optimizer: torch.optim.Optimizer | None
@@ -292,6 +284,7 @@ class TokenTrainer(Trainer):
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         if isinstance(self._unlogged, Tensor):
             self._unlogged = self.accelerator.reduce(self._unlogged, "mean")
+        self.counted.gather(self.accelerator)
         files.may_change(Path(str(self.args.output_dir)))
         super()._save_checkpoint(*args, **kwargs)
         self.accelerator.wait_for_everyone()  # every process keeps the state of its random numbers
@@ -308,8 +301,7 @@ class TokenTrainer(Trainer):
         trained = {name: p.detach().contiguous() for name, p in self.model.trainable().items()}
         with files.disk_errors(folder):
             save_file(trained, folder / WEIGHTS)
-            counted = {str(int(short)): count for short, count in self.flops_a_token.items()}
-            (folder / COUNTED).write_text(json.dumps(counted) + "\n", encoding="utf-8")
+            (folder / COUNTED).write_text(json.dumps(self.counted.state_dict()) + "\n", encoding="utf-8")
             (folder / UNLOGGED).write_text(
                 json.dumps([float(self._unlogged), self._logged]) + "\n", encoding="utf-8"
             )
@@ -322,8 +314,7 @@ class TokenTrainer(Trainer):
             for name, parameter in self.model.trainable().items():
                 former = name.removeprefix("modalities.image.")  # in checkpoints of earlier versions
                 parameter.copy_(saved[name if name in saved else former])
-        counted = files.read_json(Path(resume_from_checkpoint) / COUNTED)
-        self.flops_a_token |= {bool(int(short)): count for short, count in counted.items()}
+        self.counted.load_state_dict(files.read_json(Path(resume_from_checkpoint) / COUNTED))
         self._resume_loss(Path(resume_from_checkpoint))
         if self.drawn is not None:
             self.drawn.load_state_dict(load_file(Path(resume_from_checkpoint) / DRAWN))

@@ -81,8 +81,8 @@ def test_help_is_quick_and_does_not_import_the_heavy_ones() -> None:
         "from moextend.cli import main\n"
         "try: main.run()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'matplotlib', 'numpy', 'pydantic'} & set(sys.modules)\n"
-        "sys.exit(f'imported {heavy}' if heavy else 0)"
+        "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'matplotlib', 'numpy', 'pydantic'}\n"
+        "sys.exit(f'imported {heavy}' if (heavy := heavy & set(sys.modules)) else 0)"
     )
     times = []
     for _ in range(3):

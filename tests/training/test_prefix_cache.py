@@ -15,7 +15,7 @@ from moextend import Conversation, MultimodalLM, Settings, attach, new_parameter
 from moextend.errors import InputError
 from moextend.model.batches import Collator
 from moextend.moe.recipe import Mode
-from moextend.training import loop
+from moextend.training import flops, loop
 from moextend.training.prefix_cache import PrefixCache
 from moextend.training.trainer import TokenTrainer
 from tests.toys import picture, toy_model
@@ -99,15 +99,38 @@ def test_it_goes_with_accumulation_checkpointing_and_bfloat16(tmp_path: Path) ->
 
 
 def test_later_epochs_count_fewer_operations(tmp_path: Path) -> None:
-    def flops(**more: Any) -> float:
+    def operations(**more: Any) -> float:
         found = train(extended(), EVEN, SETTINGS.having(**more), folder=tmp_path / "t").flops
         assert found
         return found
 
-    one = flops(steps=2)
-    assert flops() == 4 * one
-    assert flops(steps=2, cache_prefix=True) == one
-    assert one < flops(cache_prefix=True) < 3.5 * one
+    one = operations(steps=2)
+    assert operations() == 4 * one
+    assert operations(steps=2, cache_prefix=True) == one
+    assert one < operations(cache_prefix=True) < 3.5 * one
+
+
+@pytest.mark.parametrize("cache_prefix", [False, True])
+@pytest.mark.parametrize("seed", [0, 4])
+def test_the_operations_of_a_training_are_those_of_all_its_batches(
+    seed: int, cache_prefix: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [Conversation(((" ".join(["w1"] * (30 if i == 0 else 3)), "w2"),)) for i in range(16)]
+    settings = Settings(steps=12, batch_size=4, learning_rate=1e-2, seed=seed, cache_prefix=cache_prefix)
+    counts: list[int] = []
+    one_step = TokenTrainer.training_step
+
+    def counted(self: TokenTrainer, *args: Any, **kwargs: Any) -> Any:
+        with flops.Counter() as count:
+            loss = one_step(self, *args, **kwargs)
+        counts.append(count.total)
+        return loss
+
+    monkeypatch.setattr(TokenTrainer, "training_step", counted)
+    found = train(extended(), rows, settings, folder=tmp_path / "t").flops
+    assert max(counts) > 4 * min(counts), "the batch with the long row"
+    assert (seed == 4) == (counts[0] > 4 * min(counts)), "the first batch has it, or not"
+    assert found == pytest.approx(sum(counts), rel=0.15), "attention alone grows faster than the positions"
 
 
 def test_if_the_lowest_layer_is_trained_nothing_is_cached(tmp_path: Path) -> None:

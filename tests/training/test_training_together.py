@@ -47,6 +47,7 @@ def test_two_processes_learn_what_one_does(
             for key, tensor in found.items():
                 assert tensor.dtype == torch.float32
                 assert float((tensor - wanted[key]).abs().max()) < (2e-2 if loose else 1e-4), (name, key)
+            assert facts[name]["flops"] == pytest.approx(alone["flops"], rel=0.1), "of both processes"
             assert facts[name]["frozen"]
             kind = ["Unsharded", True, False] if environment else ["DistributedDataParallel", False, False]
             assert facts[name]["kinds"] == [kind], "frozen weights are sharded, what learns is unsharded"

@@ -119,6 +119,7 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
     save_file(learned, folder / f"{name}.safetensors")
     return {
         "losses": [report.loss_first, report.loss_last],
+        "flops": report.flops,
         "seen": seen,
         "kinds": sorted(kinds),
         "frozen": before == tensors_digest(frozen),
