@@ -88,7 +88,8 @@ GENERAL = (
     ),
     Scorer(
         "letter@3",
-        'letter@2, but a conclusion ("so the answer is B") goes before the first letter; lists of options are not read',
+        'letter@2, but a conclusion ("so the answer is B") or a last line goes before the first letter; '
+        "lists of options are not read",
         "VLMEvalKit, extended",
         "long answers to lettered questions",
         comparable_with="ScienceQA rows of VLMEvalKit, where it needs no judge",

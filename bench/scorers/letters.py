@@ -41,12 +41,12 @@ _WIDE = str.maketrans(
 KEYS = r"answer|(?:correct|right|best|final)\s+(?:option|choice|letter)"
 _IS = r"(?:is|would\s+be|should\s+be|must\s+be)"
 _WHY = r"(?:because|since)\b"
-_BEHIND = (
+BEHIND = (
     rf"(?:{_WHY}|(?:and|or|but|in|from|with|for|on|at|by|as|if|here|there|which|where|when|among|under|within|of)"
     r"(?![\w'’-])|based\s+on\b|according\s+to\b|given\s+that\b|due\s+to\b)"
 )
 """Words that may follow an option's letter in a sentence, but not an article: "A in this case"."""
-UPPER = rf"(?![AI][ \t]+(?!{_BEHIND})\w)([A-Z])(?!['’-]|(?![{HAN}])\w)"
+UPPER = rf"(?![AI][ \t]+(?!{BEHIND})\w)([A-Z])(?!['’-]|(?![{HAN}])\w)"
 """A capital that is neither part of a word nor the word "A" or "I" of a sentence, which a line break ends."""
 LOWER = r"([a-z])(?=\s*$|\s*\n|[.,;:!?)\]}\"']+(?:\s|$))"
 _BOXED = re.compile(

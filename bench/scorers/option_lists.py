@@ -1,4 +1,4 @@
-"""Lists of a question's options that an answer repeats: "A. red B. blue C. green"."""
+"""Lists of a question's options in an answer: "A. red B. blue C. green", also with a verdict on each."""
 
 from __future__ import annotations
 
@@ -16,6 +16,20 @@ _ENDS = r"(?=[ \t.,;|/!?)\]}\"'-]{0,12}+(?:\n|$|[^\sa-z:.,;|/!?)\]}\"'-]))"
 _MARKS = " .,;|/!?)]}\"'-"
 """Marks behind a list."""
 _CUT = re.compile(r"[\"'(\[{]*([A-Z])[\"')\].:]*\s*(.*)", re.DOTALL)
+
+_LINE_START = r"^[ \t]*+(?:[-•+][ \t]+|\d{1,2}[.)][ \t]+)?"
+_RIGHT = re.compile(
+    r"(?<!not )(?<!not the )(?<!n't )(?<!n't the )\b(?:correct|right)\b|[✓✔✅]|[(\[]answer[)\]]|(?<!不)正确",
+    re.IGNORECASE,
+)
+_WRONG = re.compile(
+    r"\b(?:incorrect|wrong|false)\b|(?:\bnot|n't) (?:the )?(?:correct|right)\b|[✗✘❌]|错误|不正确",
+    re.IGNORECASE,
+)
+_VERDICT = re.compile(
+    r"(?<![A-Za-z])(?:(?:[Oo]ption|[Cc]hoice)[ ])?\(?([A-Z])\)?(?:选?项)?[ \t]{0,4}+[.:?]?[ \t(–—-]{0,4}+(?:is[ ])?"
+    r"(?:(?i:(correct|right|true|yes)|(?:incorrect|wrong|false|no))\b|([✓✔✅]|正确|对)|[✗✘❌]|错误?)"
+)
 
 
 def without_lists(
@@ -76,3 +90,45 @@ def _own_text(letter: str, choice: str) -> str:
     """A choice as a list has it: without its letter, a leading article and a final period."""
     plain = re.sub(rf"^{letter}[.):]\s*", "", choice.strip())
     return re.sub(r"^(?:the|an?)\s+(?=\S)", "", plain, flags=re.IGNORECASE).rstrip(". ")
+
+
+def without_explained(text: str, letters: str, choices: Sequence[str]) -> tuple[str, list[str]]:
+    """A text without a list of all options in their order, each at the start of a line with words about it.
+
+    Also the entries of the list, which end with their line; none if there is no such list.
+    """
+    if len(choices) < 2:
+        return text, []
+    starts, place = list[int](), 0
+    for letter, choice in zip(letters, choices, strict=False):
+        own = re.escape(_own_text(letter, choice)) or "[:.)]"
+        named = rf"(?:(?:option|choice)[ ])?[(\[]?{letter}[)\]]?(?:[.:)]|[ ]?[-–—]|[ ]\(?(?={own}))"
+        found = re.compile(_LINE_START + named, re.IGNORECASE | re.MULTILINE).search(text, place)
+        if found is None:
+            return text, []
+        starts.append(found.start())
+        place = found.end()
+    line_ends = text.find("\n", place)
+    end = len(text) if line_ends < 0 else line_ends
+    entries = [text[start:stop] for start, stop in zip(starts, [*starts[1:], end], strict=True)]
+    return f"{text[: starts[0]].rstrip()}\n\n{text[end:].lstrip()}".strip(), entries
+
+
+def judged_right(entries: Sequence[str], letters: str) -> int | None:
+    """The only entry of an explained list that is called right, or that alone is not called wrong."""
+    right = [
+        place for place, entry in enumerate(entries) if _RIGHT.search(entry) and not _WRONG.search(entry)
+    ]
+    left = [place for place, entry in enumerate(entries) if not _WRONG.search(entry)]
+    for found in (right, left):
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+def verdict(text: str, letters: str) -> int | None:
+    """The only option that is called right where each has a verdict: "A: no. B: yes. C: no"."""
+    found = {match[1]: bool(match[2] or match[3]) for match in _VERDICT.finditer(text)}
+    right = [letter for letter, is_right in found.items() if is_right]
+    each = len(letters) > 1 and set(found) == set(letters)
+    return letters.index(right[0]) if each and len(right) == 1 else None
