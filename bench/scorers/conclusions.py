@@ -9,37 +9,36 @@ from dataclasses import dataclass
 
 from moextend.bench.scorers import letters as version2
 
-BEFORE, TOLD = 200, 1000
+BEFORE, AFTER = 200, 1000
 """Characters before a conclusion that are read for its clause, and behind it for its option."""
 
 _ADVERBS = (
     r"(?:(?:actually|clearly|definitely|indeed|likely|most|probably|still|then|therefore|thus)[ \t]++){0,2}"
 )
 _ANSWER = re.compile(
-    rf"(?i:\b(?:{version2.KEYS}|conclusion|most[ ]\w+[ ](?:option|choice))\b[\"']?[ \t]*+"
+    rf"(?i:\b(?:{version2.KEYS}|ans|conclusion|my[ ]choice|(?:most[ ]\w+|selected)[ ](?:option|choice))\b[\"']?[ \t]*+"
     rf"(?:(?:(?:is|should[ ]be|must[ ]be)\b[ \t]*+{_ADVERBS}:?|[:=→])\s*+))"
     r"|(?:答案|选项)(?:应该是|应当是|应为|应是|是|为|[:=]|: |\] ?)\s*+"
 )
 """What stands before an option that is the answer."""
 _OTHER = re.compile(
     rf"\b(?i:(?:it|this|that)(?:'s|[ ]is|[ ](?:must|should|would|can[ ]only|has[ ]to|have[ ]to)[ ]be)[ ]{_ADVERBS}"
-    r"|(?:I|we)(?:'ll|'d|[ ](?:will|would|must|should|can))?[ ]"
+    r"|(?:I|we)(?:'ll|'d|[ ](?:will|would|must|should|can))?[ ](?:therefore[ ]|then[ ]|thus[ ])?"
     r"(?:answer|choose|chose|conclude|get|go[ ]with|mean|pick|say|select)[ ]"
     r"|(?:the[ ])?best[ ](?:match|fit|description)[ ]is[ ]"
     r"|(?:hence|so|therefore|thus),?[ ]|that[ ]leaves[ ](?:us[ ]with[ ])?)"
     r"|(?:其实|因此|应该|所以|而|觉得)是\s*+"
 )
 """What stands before one that an answer takes in other words."""
-_BEST = (
-    r"(?:correct|right|best|(?:the )?most (?:accurate|appropriate|likely|plausible|suitable|fitting)|only)"
-)
+_BEST = r"(?:correct|right|best|better|(?:the )?most (?:accurate|appropriate|likely|plausible|suitable|fitting)|only)"
 _IS_ANSWER = re.compile(
     rf"(?i:[ \t]*+(?:is|must be|should be|seems to be)[ ]{_ADVERBS}(?:the )?(?:{_BEST}[ ]){{0,2}}"
     r"(?:answer|option|choice))\b"
 )
 """What stands behind an option that is the answer."""
 _IS_RIGHT = re.compile(
-    rf"(?i:[ \t]*+(?:is|would be|must be|should be)[ ]{_ADVERBS}(?:the )?{_BEST}\b)|(?:选?项)?(?:是)?(?:正确|对的)"
+    rf"(?i:[ \t]*+(?:(?:is|would be|must be|should be|seems to be)[ ]{_ADVERBS}(?:the )?{_BEST}"
+    r"|(?:fits|matches)[ ]best|makes[ ]the[ ]most[ ]sense)\b)|(?:选?项)?(?:是)?(?:正确|对的)"
 )
 """What stands behind one that is called right."""
 _UPPER = (
@@ -55,7 +54,7 @@ _CLAUSE = re.compile(r"[,;:.!?\n—]|\b(?:so|therefore|hence|thus|but|and)\b|所
 _PLAIN = re.compile(
     r"(?:\W|\b(?:(?:so|therefore|thus|hence|finally|no|wait|actually|sorry|hmm|the|my|this|final|correct|right|best|most|"
     r"likely|means|that|which|it|follows|clearly|overall|consequently|conclusion|conclude|in|to|i|we|say|believe|think)\b)|"
-    r"正确|最终|最后|我的|的|故)*+$",
+    r"正确|选项|最终|最后|我的|的|故)*+$",
     re.IGNORECASE,
 )
 """What may stand before a conclusion in its clause."""
@@ -64,7 +63,7 @@ _SUPPOSED = re.compile(
     re.IGNORECASE,
 )
 _QUOTED = re.compile(
-    r"\b(?:argued|argues|believes|claimed|claims|said|says|thinks)(?: that)?[:,]? ?[\"'“]?(?:[Mm]y |[Tt]he )?$"
+    r"\b(?:argued|argues|believes|claimed|claims|sa(?:id|ys)|thinks)(?: that)?[:,]? ?[\"'“]?(?:[Mm]y |[Tt]he )?$"
 )
 """Before what others say."""
 _QUALIFIED = re.compile(r"[^.!?\n]{0,80}?(?:\?|\b(?:only|if|unless|when)\b|吗)", re.IGNORECASE)
@@ -116,8 +115,8 @@ def _conclusions(
     subjects = [found for found in _SUBJECT.finditer(text) if (found[1] or found[2]) in letters]
     for stated in sorted([*before.finditer(text), *subjects], key=lambda found: -found.start()):
         if stated.re is before:
-            told = text[stated.end() : stated.end() + TOLD]
-            place, clear = _option(told, letters, choices, listed, ends=ends)
+            rest = text[stated.end() : stated.end() + AFTER]
+            place, clear = _option(rest, letters, choices, listed, ends=ends)
         else:
             place = letters.index(stated[1] or stated[2])
             called = behind.match(text, _behind_own(text, stated.end(), place, listed))

@@ -27,6 +27,11 @@ LINE = 300
 
 _THOUGHT = re.compile(r"^.*</think(?:ing)?>", re.DOTALL)
 _ENDED = re.compile(r"<\|(?:im_end|eot_id|end_of_text|endoftext|end)\|>.*", re.DOTALL)
+_COURTESY = re.compile(
+    r"^(?:(?:assistant:|(?:sure|certainly|of course)\b[^\n]*\n)\s*+)"
+    r"|(?<!\s)\s++(?:(?:I )?hope (?:this|that) helps|(?:please )?let me know|feel free|if you have any)\b[^\n]*$",
+    re.IGNORECASE,
+)
 _BREAK = re.compile(r"<br ?/?>", re.IGNORECASE)
 _TOKEN = re.compile(r"<\|[a-z_]{1,30}\|>")
 _TAGGED = re.compile(r"<(answer|final|choice)>\s*+[(\[\"']?([A-Za-z])[)\]\"'.]{0,2}\s*+</\1>", re.IGNORECASE)
@@ -53,12 +58,17 @@ _LAST = re.compile(
     re.IGNORECASE,
 )
 """A letter alone as the last sentence, or as a correction."""
+_BRACKETED = re.compile(r"\(([A-Z])\)[.!]?$")
 _RETHINKS = re.compile(
     r"\b(?:wait|hmm+|sorry|(?:up)?on (?:second thought|reflection)|let me (?:check|double-check|re-?\w+))\b"
     "|不对|等等",
     re.IGNORECASE,
 )
 """What an answer says before it changes its mind."""
+_ALONE = re.compile(r"(?<![\w'’-])([B-HJ-Z])(?![\w'’-])")
+_KEY = re.compile(
+    rf"\b(?:{version2.KEYS})\b|答案|选|\b(?:option|choice|letter) [A-Z][).]{{0,2}}$", re.IGNORECASE
+)
 _WORD = re.compile(r"(yes|no|true|false)\b(?=\s*[,.;:!\n—–-])", re.IGNORECASE)
 
 
@@ -80,7 +90,7 @@ def _read(prediction: str, letters: str, choices: Sequence[str], listed: Sequenc
     """Index of the option in an answer, by letter or (with `choices`) by text; `listed`: all options."""
     answer = _THOUGHT.sub("", prediction).strip() or prediction
     answer = _TOKEN.sub("", _ENDED.sub("", answer)).strip() or answer
-    answer = _BREAK.sub("\n", answer)
+    answer = _COURTESY.sub("", _BREAK.sub("\n", answer)) or answer
     tagged = [found[2].upper() for found in _TAGGED.finditer(answer) if found[2].upper() in letters]
     if tagged:
         return letters.index(tagged[-1])
@@ -133,14 +143,15 @@ def _read_text(text: str, letters: str, choices: Sequence[str], listed: Sequence
     for reading in (
         conclusions.same(word[1], letters, choices) if word else None,
         judged_right(explained, letters) if explained else None,
-        version2.read_sentence(text, letters, choices),
+        _bracketed(text, letters),
+        _only_named(text, letters, choices),
     ):
         if reading is not None:
             return reading
     last = _PARAGRAPH.split(text)[-1].strip()
     if last == text:
         return None
-    return version2.read_sentence(last, letters, choices)
+    return _only_named(last, letters, choices)
 
 
 def _closing(text: str, letters: str, listed: Sequence[str]) -> int | None:
@@ -162,6 +173,23 @@ def _closing(text: str, letters: str, listed: Sequence[str]) -> int | None:
                 return place
     found = _LAST.search(text[-LINE:])
     return letters.index(found[1]) if found is not None and found[1] in letters else None
+
+
+def _bracketed(text: str, letters: str) -> int | None:
+    """The only letter in brackets of the last sentence, if it ends it: "the color is blue (B)"."""
+    sentence = re.split(r"[.!?]\s", text[-LINE:])[-1]
+    found = _BRACKETED.search(sentence) if sentence.count("(") == 1 else None
+    return letters.index(found[1]) if found is not None and found[1] in letters else None
+
+
+def _only_named(text: str, letters: str, choices: Sequence[str]) -> int | None:
+    """The option of a text without a conclusion; None if other letters stand in it, but for "... is option B"."""
+    found = version2.read_sentence(text, letters, choices)
+    if found is None or _KEY.search(text):
+        return found
+    for choice in choices:
+        text = text.replace(choice, " ")
+    return None if {*_ALONE.findall(text)} & {*letters} - {letters[found]} else found
 
 
 def _is_own(start: int, text: str, first: int | None, listed: Sequence[str]) -> bool:
