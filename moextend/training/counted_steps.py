@@ -53,7 +53,9 @@ class CountedSteps:
         return sum(count * self._a_position.get(short, most) for short, count in self._positions.items())
 
     def state_dict(self) -> dict[str, dict[str, float]]:
-        """State at the last `gather`, for JSON."""
+        """State at the last `gather`, for JSON; empty where earlier positions are not known."""
+        if self._former:
+            return {}
         return {
             "operations_per_position": {str(int(short)): each for short, each in self._a_position.items()},
             "positions": {str(int(short)): count for short, count in self._positions.items()},

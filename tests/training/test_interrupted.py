@@ -130,6 +130,10 @@ def test_the_flops_after_a_checkpoint_of_a_former_version_are_not_known(
     for newest in folder.glob("checkpoint-*"):
         (newest / "flops.json").write_text('{"0": 123.0}\n', encoding="utf-8")
         checkpoint.seal(newest)
+    shutil.rmtree(folder / "checkpoint-6")
+    with pytest.raises(KeyboardInterrupt):  # and after a checkpoint that goes on from it
+        train(extended(), DATA, SETTINGS, folder=folder, on_step=stop_at(8))
+    assert (folder / "checkpoint-6").is_dir()
     again = extended()
     assert train(again, DATA, SETTINGS, folder=folder).flops is None
     for name, value in stopped[1].items():
