@@ -127,9 +127,11 @@ def _conclusions(
 
 def _behind_own(text: str, place: int, letter: int, listed: Sequence[str]) -> int:
     """The place behind an option's own text, if it stands at `place`."""
-    own = re.escape(listed[letter]) if letter < len(listed) else ""
-    found = re.compile(rf"[ \t(\"':,–-]{{0,4}}{own}[\")',]{{0,2}}", re.IGNORECASE).match(text, place)
-    return found.end() if found and own else place
+    if letter >= len(listed) or not listed[letter]:
+        return place
+    own = re.compile(rf"[ \t(\"':,–-]{{0,4}}{re.escape(listed[letter])}[\")',]{{0,2}}", re.IGNORECASE)
+    found = own.match(text, place)
+    return found.end() if found else place
 
 
 def _option(
@@ -149,8 +151,7 @@ def _option(
         return None, False
     own = listed[place] if place < len(listed) else ""
     after = behind.lstrip(" ).:(\"'")
-    has_own = bool(own) and after.startswith(own)
-    behind = after[len(own) :] if has_own else behind
+    behind = after[len(own) :] if own and after.startswith(own) else behind
     if ends and not _ENDS.match(behind):
         return None, False
     return (None if version2.MORE.match(behind) or _TWO.match(behind) else place), True

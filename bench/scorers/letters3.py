@@ -2,7 +2,7 @@
 
 They are those of `letters`, and: a list of the options that an answer repeats is not read; a conclusion ("so the answer
 is B") and a last line "B. blue" go before the letter that an answer starts with; what follows a next question is not
-read; where the text as a whole names no option, its last paragraph may.
+read; where a text names no option, its last paragraph alone may.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _read_text(text: str, letters: str, choices: Sequence[str], listed: Sequence
     text = without_lists(text, letters, listed, unless=conclusions.announces)
     text, explained = without_explained(text, letters, listed)
     if not text:
-        return judged_right(explained, letters)
+        return judged_right(explained)
     if (found := verdict(text, letters)) is not None:
         return found
     if (found := _closing(text, letters, listed)) is not None:
@@ -135,14 +135,14 @@ def _read_text(text: str, letters: str, choices: Sequence[str], listed: Sequence
             return each.place
     if first is not None and not _RETHINKS.search(text):
         return first
-    for each in conclusions.weak(text, letters, choices, listed):
-        return each.place
+    if (other := next(conclusions.weak(text, letters, choices, listed), None)) is not None:
+        return other.place
     if first is not None:
         return first
     word = _WORD.match(text)
     for reading in (
         conclusions.same(word[1], letters, choices) if word else None,
-        judged_right(explained, letters) if explained else None,
+        judged_right(explained),
         _bracketed(text, letters),
         _only_named(text, letters, choices),
     ):
@@ -171,14 +171,17 @@ def _closing(text: str, letters: str, listed: Sequence[str]) -> int | None:
             )
             if not rest or (own and rest.lower() == own.strip(" .\"'").lower() and not goes_on):
                 return place
-    found = _LAST.search(text[-LINE:])
-    return letters.index(found[1]) if found is not None and found[1] in letters else None
+    return _place(_LAST.search(text[-LINE:]), letters)
 
 
 def _bracketed(text: str, letters: str) -> int | None:
     """The only letter in brackets of the last sentence, if it ends it: "the color is blue (B)"."""
     sentence = re.split(r"[.!?]\s", text[-LINE:])[-1]
-    found = _BRACKETED.search(sentence) if sentence.count("(") == 1 else None
+    return _place(_BRACKETED.search(sentence), letters) if sentence.count("(") == 1 else None
+
+
+def _place(found: re.Match[str] | None, letters: str) -> int | None:
+    """Index of the option whose letter was found, if there is such an option."""
     return letters.index(found[1]) if found is not None and found[1] in letters else None
 
 

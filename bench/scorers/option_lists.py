@@ -114,7 +114,7 @@ def without_explained(text: str, letters: str, choices: Sequence[str]) -> tuple[
     return f"{text[: starts[0]].rstrip()}\n\n{text[end:].lstrip()}".strip(), entries
 
 
-def judged_right(entries: Sequence[str], letters: str) -> int | None:
+def judged_right(entries: Sequence[str]) -> int | None:
     """The only entry of an explained list that is called right, or that alone is not called wrong."""
     right = [
         place for place, entry in enumerate(entries) if _RIGHT.search(entry) and not _WRONG.search(entry)
