@@ -186,13 +186,14 @@ class TokenTrainer(Trainer):
         return Unsharded(model) if self.sharded else super()._wrap_model(model, *args, **kwargs)
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Forward and backward pass of one batch; counts the operations of the first one."""
+        """Forward and backward pass of one batch; counts the operations of a few."""
         short = self.prefix is not None and self.prefix.knows(inputs[ITEMS].tolist())
-        counted = not (self.counted.knows(short) or self.settings.compile)
+        rows, length = inputs["attention_mask"].shape
+        counted = not (self.counted.knows(short, length) or self.settings.compile)
         count, loss = self._fitting(model, inputs, counted, *args, **kwargs)
         self._watch(0, loss)
         self._unlogged = self._unlogged + loss.detach()
-        self.counted.add(short, inputs["attention_mask"].numel(), count.total if count is not None else None)
+        self.counted.add(short, rows, length, count.total if count is not None else None)
         if self.sharded and self.accelerator.sync_gradients:
             for parameter in self.model.trainable().values():
                 if parameter.grad is None:  # idle in this process, but not in all of them

@@ -115,7 +115,7 @@ def test_later_epochs_count_fewer_operations(tmp_path: Path) -> None:
 def test_the_operations_of_a_training_are_those_of_all_its_batches(
     seed: int, cache_prefix: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [Conversation(((" ".join(["w1"] * (30 if i == 0 else 3)), "w2"),)) for i in range(16)]
+    rows = [Conversation(((" ".join(["w1"] * (80 if i == 0 else 3)), "w2"),)) for i in range(16)]
     settings = Settings(steps=12, batch_size=4, learning_rate=1e-2, seed=seed, cache_prefix=cache_prefix)
     counts: list[int] = []
     one_step = TokenTrainer.training_step
@@ -130,7 +130,9 @@ def test_the_operations_of_a_training_are_those_of_all_its_batches(
     found = train(extended(), rows, settings, folder=tmp_path / "t").flops
     assert max(counts) > 4 * min(counts), "the batch with the long row"
     assert (seed == 4) == (counts[0] > 4 * min(counts)), "the first batch has it, or not"
-    assert found == pytest.approx(sum(counts), rel=0.15), "attention alone grows faster than the positions"
+    assert found == pytest.approx(sum(counts), rel=0.03), (
+        "attention, which grows faster than the positions, included"
+    )
 
 
 def test_if_the_lowest_layer_is_trained_nothing_is_cached(tmp_path: Path) -> None:
