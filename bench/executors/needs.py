@@ -31,7 +31,8 @@ def memory_gb(configs: Sequence[RunConfig], *, on_gpu: bool) -> list[float | Non
         if size and size < SMALL_GB * 1e9:
             return [PROCESS_GB] * len(configs)
         make = matching.skeletons(sequence.base, first.workspace)
-        found = budget.budget(configs, budget.Plan(sequence, tasks, first.workspace), make)
+        plan = budget.Plan(sequence, tasks, first.workspace)
+        found = budget.budget([] if on_gpu else configs, plan, make)
     except (InputError, OSError):
         return [None] * len(configs)
     base = found["base_mb"] / 1e3

@@ -65,6 +65,7 @@ def _head(folder: Path) -> str | None:
     return None if head is None else head.strip()
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)
