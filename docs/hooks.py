@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -119,7 +120,10 @@ def _docstring(model: type[BaseModel], field: str | None = None) -> str:
     return ""
 
 
-_source = cache(griffe.load)
+@cache
+def _source(module: str) -> griffe.Module:
+    path = Path(str(sys.modules[module].__file__))
+    return griffe.visit(module, filepath=path, code=path.read_text(encoding="utf-8"))
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
