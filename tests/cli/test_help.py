@@ -11,6 +11,7 @@ import typer
 
 from moextend.cli import bench
 from tests.cli.conftest import Cli
+from tests.timing import within
 
 COMMANDS = dict(typer.main.get_group(bench.app).commands)
 
@@ -90,7 +91,7 @@ def test_help_is_quick_and_does_not_import_the_heavy_ones() -> None:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         times.append(_seconds_of_children() - began)
         assert done.returncode == 0, done.stderr
-    assert min(times) < 0.45
+    assert within(min(times), 0.45)
 
 
 def _seconds_of_children() -> float:

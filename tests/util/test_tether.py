@@ -19,7 +19,8 @@ def stop(number, frame):
     sys.exit(75)
 signal.signal(signal.SIGTERM, stop)
 print("ready", flush=True)
-time.sleep(60)
+for _ in range(1200):
+    time.sleep(0.05)  # a signal just before a sleep is handled after it
 """
 PARENT = """
 import os, signal, subprocess, sys

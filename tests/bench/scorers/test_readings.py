@@ -23,6 +23,7 @@ from moextend.model import generation, likelihood
 from moextend.model.generation import Prompt
 from moextend.util.files import read_lines
 from tests.bench.scorers.single import SINGLE, score
+from tests.timing import within
 
 CHOICES = ("cat", "dog", "fox")
 
@@ -146,7 +147,7 @@ def test_scoring_again_is_quick(name: str) -> None:
     ]
     start = time.process_time()
     vqa.score_items(records, name)
-    assert time.process_time() - start < 3.0, (
+    assert within(time.process_time() - start, 3.0), (
         "100,000 predictions take less than 20 s, with room for a slow machine"
     )
 
