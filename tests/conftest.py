@@ -40,7 +40,7 @@ REPEAT = 60
 """Seconds from one alarm of a test that takes too long to the next one."""
 
 FIRST = (
-    "test_real_slurm", "test_hosts", "test_tutorial_engineer", "test_runner", "test_servers", "test_methods",
+    "test_real_slurm", "test_hosts", "test_runner", "test_servers", "test_methods",
     "test_kills", "test_path", "test_docs_training", "test_damages", "test_scale", "test_tutorials",
     "test_upcycle_real", "test_command_lines", "test_style", "test_runs", "test_perf", "test_site", "test_bridges",
     "test_loop", "test_secrets", "test_catalogue", "test_plugins", "test_families", "test_prefix_cache", "test_views",

@@ -12,8 +12,9 @@ import pytest
 
 from moextend.bench.run import launch
 from moextend.cli import main
+from tests import preloaded
 
-FAKE = [sys.executable, str(Path(__file__).parent.parent / "bench" / "run" / "fake_worker.py")]
+FAKE = str(Path(__file__).parent.parent / "bench" / "run" / "fake_worker.py")
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,12 @@ def cli(
     capfd: pytest.CaptureFixture[str],
     cache: Path,
     small_world: None,
+    fork_server: str,
 ) -> Cli:
     """Calls `moextend` in the workspace tmp_path, with a worker that computes nothing."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".cache").symlink_to(cache)  # generated data are made once, not once a test
-    monkeypatch.setattr(launch, "WORKER", FAKE)
+    monkeypatch.setattr(launch, "WORKER", preloaded.client_command(fork_server, FAKE))
     monkeypatch.setattr(launch, "TICK", 0.02)
     monkeypatch.setenv("COLUMNS", "100")
 

@@ -22,6 +22,7 @@ from tests.cli.pages import TUTORIALS, Shell
 PAGE = (TUTORIALS / "engineer.md").read_text(encoding="utf-8")
 SERVING = PAGE.index("\n## 6.")
 SHIPPING = PAGE.index("\n## 8.")
+pytestmark = pytest.mark.long  # two trainings, two certificates, a server: some 45 seconds of CPU
 PORT = "8000"
 START = 250
 """Seconds that a server has to start, on a busy machine."""
@@ -124,7 +125,6 @@ def shell(
         made.server.communicate(timeout=60)
 
 
-@pytest.mark.slow  # a training, two certificates and ten rounds of answers: some 30 seconds of CPU
 def test_from_conversations_to_a_certificate(shell: ServingShell) -> None:
     done = shell.outputs(PAGE[:SERVING])
     rows = [[float(word) for word in line.split()] for line in done[-1].splitlines()[1:]]
@@ -135,7 +135,6 @@ def test_from_conversations_to_a_certificate(shell: ServingShell) -> None:
     assert "exit code 0" in done[4]
 
 
-@pytest.mark.slow  # a server in a process of its own, and a second training: some 15 seconds of CPU
 def test_the_served_skill(shell: ServingShell) -> None:
     for package in ("fastapi", "uvicorn", "prometheus_client", "openai"):
         pytest.importorskip(package, reason=f"{package} is not installed")

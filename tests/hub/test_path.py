@@ -51,6 +51,17 @@ def test_from_the_hub_to_a_report_and_again_without_it(user: User, hub: Hub) -> 
     hub.fail(".", status=503)
     again = user("bench", "run", "shop", offline=True)
     assert again.code == 0 and "1 of 1 run was done before." in again.text, again.text
+    assert hub.asked == [], "offline, nothing is asked"
+
+
+@pytest.mark.long
+def test_a_run_that_trains_without_the_hub_has_the_same_results(user: User, hub: Hub) -> None:
+    command = ("bench", "add-task", "vqa", "--data", VQA, "--name", "signs", "--base", "org/olmoe")
+    assert user(*command, "--vision", "tiny", "-s", "shop").code == 0
+    user.sequence(text=True)
+    assert user.run().code == 0
+    hub.recover()
+    hub.fail(".", status=503)
     user.sequence("second", text=True)
     second = user.run("second", offline=True, MOEXTEND_SHARING="off")  # trains itself
     assert second.code == 0, second.text

@@ -120,9 +120,9 @@ def answered(found: SimpleNamespace, command: str) -> None:
 
 
 def damage_params() -> Iterator[ParameterSet]:
-    """All damages; one of twelve runs always, the others are long tests."""
+    """All damages; one of twenty runs always, the others are long tests."""
     for place, (what, which, damage) in enumerate(damages.DAMAGES):
-        yield pytest.param(what, which, damage, id=what, marks=[pytest.mark.long] if place % 12 else [])
+        yield pytest.param(what, which, damage, id=what, marks=[pytest.mark.long] if place % 20 else [])
 
 
 @pytest.mark.parametrize("what, which, damage", list(damage_params()))

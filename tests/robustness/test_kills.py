@@ -119,7 +119,7 @@ def test_workers_killed_at_file_operations(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("whom", ["worker", "parent"])
+@pytest.mark.parametrize("whom", ["worker", pytest.param("parent", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "seed", [0, pytest.param(1, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.long)]
 )

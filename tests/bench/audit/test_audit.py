@@ -386,6 +386,7 @@ def test_a_limit_is_named_with_the_number_of_items_that_were_read(audited: Audit
 
 
 @pytest.mark.slow  # a process that answers with the tiny base
+@pytest.mark.usefixtures("forked_workers")
 def test_the_command_lets_the_base_answer_once_and_strict_sets_the_exit_code(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,6 +62,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     return record, done.output, (folder / "page.md").read_text()
 
 
+@pytest.mark.long  # every variant
 def test_every_variant_is_measured(measured: tuple[dict[str, Any], str, str]) -> None:
     record, _, _ = measured
     names = [row["name"] for row in record["training"]]
@@ -88,6 +89,7 @@ def test_every_variant_is_measured(measured: tuple[dict[str, Any], str, str]) ->
     assert 0.05 < shares[PAPER] < 1
 
 
+@pytest.mark.long  # every variant
 def test_lower_bounds_lie_a_little_below_what_is_counted(measured: tuple[dict[str, Any], str, str]) -> None:
     rows = {row["name"]: row for row in measured[0]["training"]}
     for name, row in rows.items():
@@ -102,6 +104,7 @@ def test_lower_bounds_lie_a_little_below_what_is_counted(measured: tuple[dict[st
         assert plain > cached > quarter
 
 
+@pytest.mark.long  # every variant
 def test_fewer_trained_parameters_need_less_memory(measured: tuple[dict[str, Any], str, str]) -> None:
     peaks = {row["name"]: row["peak_mb"] for row in measured[0]["training"]}
     model = moextend.load("tiny").lm
@@ -110,6 +113,7 @@ def test_fewer_trained_parameters_need_less_memory(measured: tuple[dict[str, Any
     assert all(peaks[mode] < 0.5 * peaks["full-ft"] for mode in MODES)
 
 
+@pytest.mark.long  # every variant
 def test_the_tables_are_printed_and_put_into_a_page(measured: tuple[dict[str, Any], str, str]) -> None:
     _, output, page = measured
     assert "tiny: training" in output and "tiny: answering" in output
@@ -117,6 +121,7 @@ def test_the_tables_are_printed_and_put_into_a_page(measured: tuple[dict[str, An
     assert "| full-ft |" in page and "old" not in page and "python -m moextend.bench.perf" in page
 
 
+@pytest.mark.long  # every variant
 def test_speed_and_quality_are_of_the_same_settings(
     measured: tuple[dict[str, Any], str, str], tmp_path: Path
 ) -> None:

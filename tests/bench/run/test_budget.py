@@ -25,7 +25,7 @@ from moextend.bench.task import find_task
 from moextend.errors import InputError
 from tests.bench.run.measured import BASES, SPECS, estimate, measure
 
-QUICK = ("full-ft", "moextend:layers=first")
+QUICK = ("moextend:layers=first",)
 SPLIT = "lora-per-task:task=inferred"
 """Scoring splits its batches by task: adapters of stacked experts are added to the weights once for each part."""
 

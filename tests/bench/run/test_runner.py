@@ -274,8 +274,8 @@ def name_of(place: Place) -> str:
     return f"{'after' if after else 'before'} call {call} of {name}"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["moextend:scope=all", pytest.param("lora", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["moextend:scope=all", "lora"])
 def test_stopped_again_and_again_the_scores_are_the_same(
     workspace: Path, finished: Callable[[str], RunDir], method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

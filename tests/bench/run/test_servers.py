@@ -105,7 +105,7 @@ def test_a_run_scored_by_servers_has_the_cells_of_one_in_process(in_process: Run
     assert "scored by transformers in 2 of 4 cells: weights proved, 8 sampled answers equal" in note
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_a_parity_check_no_table_shows_the_run_until_it_is_checked(served: RunDir) -> None:
     lines = (served.folder / PARITY).read_text()
     answers = {path: path.read_bytes() for path in served.predictions.rglob("*.jsonl")}

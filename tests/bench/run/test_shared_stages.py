@@ -167,19 +167,14 @@ def test_orders_and_modes_share_the_same_first_stages(do: Do) -> None:
         same(run, do("lora", place="alone", **more))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "method",
     [
         "moextend:scope=own",
-        *(
-            pytest.param(method, marks=pytest.mark.long)
-            for method in (
-                "moextend:scope=auto",
-                "moextend:routing=paper,scope=own",
-                "lora-per-task:task=inferred",
-            )
-        ),
+        "moextend:scope=auto",
+        "moextend:routing=paper,scope=own",
+        "lora-per-task:task=inferred",
     ],
 )
 def test_tasks_that_are_learned_alone_are_shared_in_every_order(do: Do, method: str) -> None:
