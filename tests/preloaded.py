@@ -90,7 +90,7 @@ def serving(path: str, **environment: str) -> Iterator[str]:
     assert process.stdout.readline() == b"ready\n"
     yield path
     process.stdin.close()
-    process.wait(timeout=20)
+    process.wait(timeout=60)
     os.unlink(path)  # noqa: PTH108
 
 

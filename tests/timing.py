@@ -6,8 +6,8 @@ import json
 import statistics
 import time
 
-_USUAL = 0.0105
-"""CPU seconds of `_work` on the machine where the bounds were set: one core of a 2023 Xeon, nothing else running."""
+_USUAL = 0.0125
+"""CPU seconds of `_work` on the machine where the bounds were set, with nothing else running."""
 
 
 def within(taken: float, bound: float) -> bool:

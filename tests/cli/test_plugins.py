@@ -2,12 +2,10 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from moextend.bench.run import launch
 from tests.cli.conftest import Cli
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "methods" / "lora_l2.py"
@@ -30,10 +28,8 @@ TASKS = {"colours": ("what color is thing", "red"), "shapes": ("what shape is th
 
 
 @pytest.fixture
-def small(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+def small(cli: Cli, tmp_path: Path, forked_workers: str) -> Cli:
     """The command line with true workers, in a workspace with a small sequence over text."""
-    monkeypatch.setattr(launch, "WORKER", (sys.executable, "-m", "moextend.bench.run.worker"))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     for folder in ("registry", "tasks"):
         (tmp_path / folder).mkdir()
     (tmp_path / "registry" / "sequence.yaml").write_text(SMALL)
@@ -62,7 +58,6 @@ def test_a_method_of_a_stranger_gets_a_row_in_two_commands(small: Cli) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small", "forked_workers")  # in this order
 def test_the_example_runs_from_a_workspace_and_notes_where_it_came_from(small: Cli, tmp_path: Path) -> None:
     (tmp_path / "methods").mkdir()
     shutil.copy(EXAMPLE, tmp_path / "methods")

@@ -42,12 +42,12 @@ def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
                 r"1 run of .*runs: http://127\.0\.0\.1:([0-9]+)/   \(Ctrl-C stops it\)\n", line
             )
             assert found, line
-            connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
+            connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=60)
             connection.request("GET", "/events")
             stream = connection.getresponse()
             assert stream.readline().startswith(b"retry")
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=20)  # with a tab that is still open
+            out, err = process.communicate(timeout=60)  # with a tab that is still open
             assert (process.returncode, out, err) == (0, "", "stopped.\n")
             connection.close()
         finally:

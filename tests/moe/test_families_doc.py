@@ -36,7 +36,7 @@ def lines_from(start: str) -> list[str]:
     return list(takewhile(lambda line: line.startswith("|"), lines[lines.index(start) :]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_doc_shows_what_the_command_finds() -> None:
     """Remake the page with: python -m tests.moe.families_table --write."""
     assert lines_from(HEAD) == table()

@@ -97,7 +97,7 @@ def host(name: str, folder: Path) -> Iterator[Host]:
     finally:
         process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
+            process.wait(timeout=60)
         process.kill()
         process.wait()
 

@@ -102,8 +102,8 @@ def test_runs_that_start_together_compute_what_they_share_once(commands: Command
         assert content(run) == content(alone[0])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["lora", pytest.param("moextend:scope=auto", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["lora", "moextend:scope=auto"])
 def test_the_same_command_gives_the_same_bytes_alone_and_beside_others(
     commands: Commands, method: str
 ) -> None:

@@ -17,7 +17,7 @@ from tests.serving import load
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.slow  # processes of their own, which import torch
+@pytest.mark.long
 def test_a_process_under_load(skills: Path) -> None:
     every = load.jobs_of(40)
     wanted, _ = load.offline(skills, every, 8, 8)

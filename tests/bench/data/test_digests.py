@@ -33,7 +33,7 @@ def test_a_cache_that_a_suspended_process_locks_is_waited_for_once(
     began = time.monotonic()
     with FileDigests(tmp_path / "cache") as found:
         assert [found.of(path) for path in paths] == [sha256(path)[:16] for path in paths]
-    assert time.monotonic() - began < 5, "not once per file"
+    assert time.monotonic() - began < 8, "not once per file: 10 seconds"
     other.close()
 
 

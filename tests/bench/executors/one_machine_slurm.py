@@ -130,7 +130,7 @@ class Slurm:
         for process in reversed(self.processes.values()):
             process.terminate()
             try:
-                process.wait(timeout=10)
+                process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 process.kill()
 
@@ -170,7 +170,7 @@ def free_ports(number: int) -> list[int]:
             each.close()
 
 
-def until(true: Callable[[], object], what: str, seconds: float = 30) -> None:
+def until(true: Callable[[], object], what: str, seconds: float = 120) -> None:
     """Waits until something is true; AssertionError if it takes too long."""
     end = time.monotonic() + seconds
     while not true():

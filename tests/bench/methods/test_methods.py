@@ -24,8 +24,15 @@ from moextend.model.batches import Collator
 from moextend.training.settings import Settings
 from tests.bench.methods.short import SPECS, TASKS, World, learn, loaded, logits, restored
 
+VARIANTS = [
+    spec for spec in SPECS if ":over=" in spec or spec in ("lora-per-task", "moextend:routing=slot,scope=all")
+]
+"""Methods that share all but a part with another one: long tests."""
 
-@pytest.mark.parametrize("spec", SPECS)
+
+@pytest.mark.parametrize(
+    "spec", [pytest.param(spec, marks=[pytest.mark.long] if spec in VARIANTS else []) for spec in SPECS]
+)
 def test_a_method_starts_as_the_base_and_is_restored_bit_for_bit(world: World, spec: str) -> None:
     method = methods.parse(spec).make()
     text = [Conversation((("anna lives in", " oslo ."),))]

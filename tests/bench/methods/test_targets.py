@@ -33,7 +33,16 @@ def adapted(model: Shapes, method: str) -> dict[str, Any]:
     return dict(made.trainable(model))
 
 
-@pytest.mark.parametrize("name", [*CONFIGS, *COMPOSITES])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *COMPOSITES,
+        *(
+            pytest.param(name, marks=[pytest.mark.long] if place % 4 else [])
+            for place, name in enumerate(CONFIGS)
+        ),
+    ],
+)
 def test_adapters_are_in_the_decoder_alone(name: str) -> None:
     for method in ("lora", "o-lora", "moe-lora"):
         model = shapes(name)

@@ -125,7 +125,7 @@ def test_ctrl_c_stops_the_workers_and_passes_through(make_run: MakeRun, method: 
     began, threads = time.monotonic(), threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         launch([run.folder, waiting.folder], jobs=1, view=Interrupting(), command=FAKE)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 45
     assert read_status(run.folder).state == "interrupted"
     assert read_status(waiting.folder).state == "waiting"
     assert len(run.cells()) == 3

@@ -93,7 +93,7 @@ def test_the_runs_of_a_lost_host_are_waited_for_at_once(make_run: MakeRun) -> No
         hold(run.folder, number=7)
     began = time.monotonic()
     with locked(runs):
-        assert 2 <= time.monotonic() - began < 8
+        assert 2 <= time.monotonic() - began < 14, "16 one after the other"
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_the_loss_interrupts_what_the_process_does(make_run: MakeRun) -> None:
         for path in run.folder.glob(f"{LEASE}-*"):
             path.unlink()
         time.sleep(30)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25
 
 
 def test_an_interrupt_by_the_user_stays_one(make_run: MakeRun) -> None:

@@ -99,7 +99,7 @@ def open_page(browser: Any, address: str) -> Iterator[OpenPage]:
 
 def until(tab: Any, expression: str, *values: Any) -> None:
     """Waits for an expression; the page's policy forbids what Playwright would do for that."""
-    end = time.perf_counter() + 20
+    end = time.perf_counter() + 60
     while not tab.evaluate(expression, *values):
         assert time.perf_counter() < end, expression
         tab.wait_for_timeout(20)

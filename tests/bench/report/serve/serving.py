@@ -16,7 +16,7 @@ from typing import Any
 from moextend.bench.report.serve import server
 from moextend.bench.run.rundir import RunDir
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
