@@ -57,15 +57,20 @@ def until(true: Callable[[], bool], seconds: int = 60) -> None:
 
 
 def alive(pid: int) -> bool:
-    return state(pid) not in "ZX"
-
-
-def state(pid: int) -> str:
-    """Letter of the process's state, as in `man proc_pid_stat`: T is stopped; X also if there is no such process."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state(Path(f"/proc/{pid}")) not in "ZX"
     except OSError:
-        return "X"
+        return False
+
+
+def stopped(pid: int) -> bool:
+    """Whether all threads are: Linux continues a stopped process when its parent ends, but none that is stopping."""
+    return all(state(thread) == "T" for thread in Path(f"/proc/{pid}/task").iterdir())
+
+
+def state(folder: Path) -> str:
+    """The letter of a process or thread, as in `man proc_pid_stat`."""
+    return (folder / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def ends(run: RunDir) -> str:
@@ -106,7 +111,7 @@ def test_a_frozen_worker_ends_with_its_parent(start: Start) -> None:
     process, run = start("frozen")
     pid = read_status(run.folder).pid
     assert pid
-    until(lambda: state(pid) == "T")  # the system continues what is stopped when its parent ends, not later
+    until(lambda: stopped(pid))
     process.kill()
     ends(run)
     until(lambda: read_status(run.folder).state == "interrupted")
