@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import select
 import sys
 from contextlib import suppress
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -100,6 +101,10 @@ def serve(
             "loopback address.",
         ),
     ] = None,
+    access_log: Annotated[
+        Literal["text", "json"] | None,
+        typer.Option(help="Write a line per request to standard error, as text or as JSON. Default: none."),
+    ] = None,
     vision: Vision = None,
     audio: Audio = None,
     projector: Projector = None,
@@ -123,6 +128,7 @@ def serve(
     for option, seconds in (("--timeout", timeout), ("--grace", grace)):
         if not math.isfinite(seconds):
             raise InputError(f"{seconds} is not a number of seconds.", where=option, hint="Example: 60.")
+    _check_key(api_key)
     asked = BaseAsked(base, encoders_of(vision, audio), projector, dtype, attention, device)
     asked.check()
     folders, strengths = weighed(extension)
@@ -149,7 +155,7 @@ def serve(
         # Threads that wait for each other and for the one that reads requests would compute little.
         torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
         moextend.activate(model, dict(zip(names, strengths, strict=True)))
-        access = server.Access(host, api_key or None, max_body << 20)
+        access = server.Access(host, api_key or None, max_body << 20, access_log)
         own = Options(timeout, max_new_tokens, local if admin is None else admin)
         made, engine = server.server_of(model, place, access, Limits(max_batch, queue), own, grace=grace)
 
@@ -160,6 +166,15 @@ def serve(
         with made.signals():
             server.serve(made, engine, place, ready)
             _leave()
+
+
+def _check_key(key: str | None) -> None:
+    """Raises InputError for a key that a header cannot carry."""
+    if key and not re.fullmatch(r"[!-~]+", key):
+        raise InputError(
+            "the key has a space, or another character than printable ASCII, and no client could send it.",
+            where=f"--api-key ({KEY})", hint="Use letters, digits and '-': openssl rand -hex 32 makes one.",
+        )  # fmt: skip
 
 
 def _leave() -> NoReturn:

@@ -41,6 +41,7 @@ class Answering:
 
     async def completion(self, body: Completion, request: Request) -> Response:
         """Answer to POST /v1/completions."""
+        request.state.model = body.model
         names = self.engine.catalogue.known.names_of(body.model)
         asked = body.prompts
         if not 0 < len(asked) <= min(MOST_PROMPTS, self.engine.limits.queue):
@@ -69,6 +70,7 @@ class Answering:
 
     async def chat(self, body: ChatCompletion, request: Request) -> Response:
         """Answer to POST /v1/chat/completions."""
+        request.state.model = body.model
         names = self.engine.catalogue.known.names_of(body.model)
         if body.top_logprobs and not body.logprobs:
             raise ApiError(400, "top_logprobs needs logprobs: true.", param="top_logprobs")

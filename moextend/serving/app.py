@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from moextend.errors import MoextendError
@@ -19,6 +20,7 @@ from moextend.serving.answering import Answering
 from moextend.serving.engine import Engine
 from moextend.serving.errors import ApiError
 from moextend.serving.exchange import Gone
+from moextend.serving.guard import refusal
 from moextend.serving.metrics import Metrics
 from moextend.serving.protocol import ChatCompletion, Completion, NewExtension
 from moextend.serving.replies import model_entry
@@ -126,12 +128,9 @@ def _add_extensions(app: FastAPI, engine: Engine, admin: bool) -> None:
 def _answer_errors(app: FastAPI) -> None:
     """Gives all errors OpenAI's shape."""
 
-    def answer(error: ApiError) -> JSONResponse:
-        return JSONResponse(error.body, error.status, headers=error.headers)
-
     @app.exception_handler(ApiError)
     async def own(request: Request, error: ApiError) -> JSONResponse:
-        return answer(error)
+        return refusal(error)
 
     @app.exception_handler(Gone)
     async def gone(request: Request, error: Gone) -> Response:
@@ -139,22 +138,31 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(MoextendError)
     async def known(request: Request, error: MoextendError) -> JSONResponse:
-        return answer(errors.of(error))
+        return refusal(errors.of(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return answer(_invalid(error))
+        return refusal(_invalid(error))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 400:  # of FastAPI, for a body that is no text or too deep
-            return answer(ApiError(400, "the body is not JSON.", code="invalid_json"))
-        code = CODES.get(error.status_code, "invalid_input")
-        return answer(ApiError(error.status_code, str(error.detail), code=code))
+            return refusal(ApiError(400, "the body is not JSON.", code="invalid_json"))
+        code, message = CODES.get(error.status_code, "invalid_input"), str(error.detail)
+        if error.status_code in (404, 405):
+            there = ", ".join(_routes(app))
+            message = f"this server has no {request.method} {request.url.path}. It has: {there}."
+        return refusal(ApiError(error.status_code, message, code=code, headers=error.headers))
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> JSONResponse:
-        return answer(errors.of(error))
+        return refusal(errors.of(error))
+
+
+def _routes(app: FastAPI) -> list[str]:
+    """The routes that an unknown one may be mistaken for."""
+    found = [route for route in app.routes if isinstance(route, APIRoute)]
+    return [f"{method} {route.path}" for route in found for method in sorted(route.methods or ())]
 
 
 def _invalid(error: RequestValidationError) -> ApiError:

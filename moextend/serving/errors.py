@@ -71,6 +71,13 @@ def too_many(seconds: int) -> ApiError:
     )
 
 
+def crowded() -> ApiError:
+    """503 for a request above the number that is answered at a time."""
+    return ApiError(
+        503, "the server answers too many requests.", code="crowded", headers={"Retry-After": "5"}
+    )
+
+
 def too_late(seconds: float) -> ApiError:
     """504 for a request that takes too long."""
     return ApiError(504, f"the request took more than {seconds:g} s.", code="timeout")

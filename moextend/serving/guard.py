@@ -51,12 +51,12 @@ class Guard:
             body = _Body(receive, self.most)
             error = self._error(request)
             if error is not None:
-                await _answer(error, scope, receive, counted)
+                await refusal(error)(scope, receive, counted)
                 return
             await self.app(scope, body.receive, counted)
         except asyncio.CancelledError:  # uvicorn ends what takes longer than the grace
             if status == 499:
-                await _answer(errors.stopping(), scope, receive, counted)
+                await refusal(errors.stopping())(scope, receive, counted)
         finally:
             route = scope.get("route")  # not the path, of which clients can make any number
             self.metrics.request(getattr(route, "path", "other"), status)
@@ -93,5 +93,6 @@ def _too_large(most: int) -> str:
     return f"the body has more than {most:,} bytes."
 
 
-async def _answer(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    await JSONResponse(error.body, error.status, headers=error.headers)(scope, receive, send)
+def refusal(error: ApiError) -> JSONResponse:
+    """The answer with an error."""
+    return JSONResponse(error.body, error.status, headers=error.headers)

@@ -14,16 +14,19 @@ from typing import Any
 import uvicorn
 
 from moextend.model.multimodal import MultimodalLM
+from moextend.serving import errors
 from moextend.serving.app import Options, application
 from moextend.serving.catalogue import Catalogue
 from moextend.serving.engine import Engine, Limits
-from moextend.serving.guard import Guard
+from moextend.serving.guard import Guard, refusal
 from moextend.serving.metrics import Metrics
+from moextend.util import http
+from moextend.util.http import LogFormat
 from moextend.util.listening import hosts_of
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-CONNECTIONS = 4096
-"""Maximum number of connections."""
+REQUESTS = 4096
+"""Maximum number of requests at a time, whose bodies take memory."""
 MARGIN = 3
 """Seconds for sending errors to the requests that are not answered in time."""
 AT_ONCE = 1.0
@@ -40,9 +43,11 @@ class Access:
     key: str | None = None
     most: int = 32 << 20
     """Bytes of a body."""
+    log: LogFormat | None = None
+    """Form of the access log; None: none is written."""
 
 
-class Server(uvicorn.Server):
+class Server(http.Server):
     """uvicorn with a graceful stop: answers that are on their way get `grace` seconds, the others an error."""
 
     def __init__(self, config: uvicorn.Config, engine: Engine, grace: float) -> None:
@@ -134,13 +139,8 @@ def server_of(
     engine = Engine(Catalogue(model), limits, metrics)
     hosts = hosts_of(access.host, opened) if access.key is None else None
     guard = Guard(application(engine, metrics, options), metrics, access.key, hosts, access.most)
-    # Without a logging configuration: setting one closes the handlers of all other libraries.
-    config = uvicorn.Config(
-        guard, access_log=False, log_config=None, log_level="error", lifespan="off", ws="none",
-        server_header=False,
-        proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=int(grace) + MARGIN,
-    )  # fmt: skip
-    return Server(config, engine, grace), engine
+    counted = http.Counted(guard, REQUESTS, refusal(errors.crowded()), access.log)
+    return Server(http.config_of(counted, grace=int(grace) + MARGIN), engine, grace), engine
 
 
 def serve(

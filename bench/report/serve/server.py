@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("starlette", "uvicorn")
 BACKLOG = 128
-CONNECTIONS = 256
-"""Maximum number of connections."""
+REQUESTS = 256
+"""Maximum number of requests at a time."""
 GRACE = 2
 """Seconds that answers may still take after Ctrl-C."""
 
@@ -56,20 +56,19 @@ class Address:
 
 def server_of(address: Address, runs: Path, names: Sequence[str], workspace: Path) -> uvicorn.Server:
     """The server of the page; it runs with the address's socket until `should_exit`."""
-    import uvicorn
+    from starlette.responses import PlainTextResponse
 
     from moextend.bench.report.serve.app import application
     from moextend.bench.report.serve.guard import Guard
     from moextend.bench.report.serve.live import Runs
     from moextend.bench.report.serve.watcher import Watcher
+    from moextend.util import http
 
     watcher = Watcher(Runs(runs, names), workspace)
     guard = Guard(application(watcher), address.token, address.hosts, f"moextend-{address.port}")
-    config = uvicorn.Config(
-        guard, access_log=False, log_config=None, log_level="error", lifespan="on", ws="none", server_header=False,
-        proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=GRACE,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
+    busy = PlainTextResponse("Too many requests at a time.\n", 503, {"Retry-After": "5"})
+    counted = http.Counted(guard, REQUESTS, busy)
+    server = http.Server(http.config_of(counted, grace=GRACE, lifespan="on"))
     watcher.ending = lambda: server.should_exit
     return server
 
