@@ -19,12 +19,12 @@ from moextend.cli.opening import (
     Audio,
     Projector,
     Vision,
-    Weighed,
     encoders_of,
-    load_active,
+    projectors_of,
     weighed,
 )
 from moextend.errors import InputError
+from moextend.util import files
 from moextend.util.limits import MOST_TOKENS
 
 EXAMPLE = "moextend serve tiny -e facts"
@@ -40,7 +40,16 @@ def serve(
             help="A folder, a .gguf file, a hub id, tiny or smollm2; or what 'export --as moextend' wrote.",
         ),
     ],
-    extension: Weighed = None,
+    extension: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--extension",
+            "-e",
+            metavar="[NAME=]FOLDER[:STRENGTH]",
+            help="Folder or hub id (also with @revision) of an extension, with a name for clients (default: its own) "
+            "and a strength from 0 (the base) to 1 (default); repeatable, oldest first.",
+        ),
+    ] = None,
     host: Annotated[
         str,
         typer.Option(
@@ -131,7 +140,9 @@ def serve(
     _check_key(api_key)
     asked = BaseAsked(base, encoders_of(vision, audio), projector, dtype, attention, device)
     asked.check()
-    folders, strengths = weighed(extension)
+    named = [_split_name(value) for value in extension or ()]
+    folders, strengths = weighed([value for _, value in named])
+    names = [*[None] * len(asked.extensions), *(name for name, _ in named)]
     folders, strengths = [*asked.extensions, *folders], [*asked.extensions.values(), *strengths]
     before.check_extensions(folders)
     place = listen(host, port)
@@ -144,20 +155,20 @@ def serve(
                 hint=f"Set {KEY} to a key that clients must send, or add --open.",
             )  # fmt: skip
         model = asked.open()
-        names = load_active(model, folders, asked.projector_folders())
+        projectors_of(model, folders, asked.projector_folders())
         import torch
 
-        import moextend
         from moextend.serving import server
         from moextend.serving.app import Options
         from moextend.serving.engine import Limits
 
         # Threads that wait for each other and for the one that reads requests would compute little.
         torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
-        moextend.activate(model, dict(zip(names, strengths, strict=True)))
         access = server.Access(host, api_key or None, max_body << 20, access_log)
         own = Options(timeout, max_new_tokens, local if admin is None else admin)
         made, engine = server.server_of(model, place, access, Limits(max_batch, queue), own, grace=grace)
+        for folder, name, strength in zip(folders, names, strengths, strict=True):
+            engine.catalogue.attach(folder, name, strength)
 
         def ready() -> None:
             models = ", ".join(engine.catalogue.known.models())
@@ -166,6 +177,14 @@ def serve(
         with made.signals():
             server.serve(made, engine, place, ready)
             _leave()
+
+
+def _split_name(value: str) -> tuple[str | None, str]:
+    """The name in NAME=FOLDER, and the folder; a folder that has the sign in its own name is taken as it is."""
+    name, sign, folder = value.partition("=")
+    if not sign or "/" in name or files.exists(value):
+        return None, value
+    return name, folder
 
 
 def _check_key(key: str | None) -> None:

@@ -142,8 +142,8 @@ def check(config: MoextendConfig, place: Path) -> None:
 def _extend(
     model: MultimodalLM, config: MoextendConfig, place: Path, *, allow_dtype: bool, lm_only: bool
 ) -> None:
-    for folder in extension_folders(config, place).values():
-        store.load_extension(model, folder, allow_dtype=allow_dtype, lm_only=lm_only)
+    for name, folder in extension_folders(config, place).items():
+        store.load_extension(model, folder, name=name, allow_dtype=allow_dtype, lm_only=lm_only)
 
 
 def extension_folders(config: MoextendConfig, place: Path) -> dict[str, Path]:

@@ -39,7 +39,7 @@ def planned_stock(
     if wanted != "auto":  # else that of its config
         lm.to(getattr(torch, wanted))
     for card in cards:
-        store.attach_empty(lm, card)
+        store.attach_empty(lm, card, card.name, [each["name"] for each in card.beside])
     attach.activate(lm, attach.scope_of(lm).known)
     return shards.plan(stock_model(lm), max_shard_size)
 

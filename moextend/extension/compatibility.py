@@ -84,30 +84,35 @@ def _differs_in_dtype(model: MultimodalLM, card: Card) -> bool:
     return card.base_dtype not in ("", model.base_dtype) and card.base_rounded == model.base_rounded()
 
 
-def check_coactive(
+def coactive_of(
     model: MultimodalLM, card: Card, folder: Path, digest_of: Callable[[MultimodalLM, str], str]
-) -> None:
-    """Raises InputError if a co-active extension is missing, is another one, or is loaded in another order.
+) -> list[str]:
+    """Names that the co-active extensions of a card have in `model`, oldest first.
 
     `digest_of`: digest of the weights of a loaded extension.
+
+    Raises:
+        InputError: one is missing, is another one, or they are loaded in another order.
     """
-    known = attach.scope_of(model.lm).known
-    names = [earlier["name"] for earlier in card.beside]
+    scope, names = attach.scope_of(model.lm), list[str]()
     for earlier in card.beside:
-        name = earlier["name"]
-        if name not in known:
+        title = earlier["name"]
+        titled = [name for name in scope.known if scope.titles.get(name, name) == title]
+        if not titled:
             raise InputError(
-                f"extension '{card.name}' was made with '{name}' active, and it is not loaded.",
+                f"extension '{card.name}' was made with '{title}' active, and it is not loaded.",
                 where=str(folder),
-                hint=f"Load '{name}' first.",
+                hint=f"Load '{title}' first.",
             )
-        if digest_of(model, name) != earlier["digest"]:
+        same = [name for name in titled if digest_of(model, name) == earlier["digest"]]
+        if not same:
             raise InputError(
-                f"extension '{card.name}' was made with another extension '{name}' than the loaded one.",
+                f"extension '{card.name}' was made with another extension '{title}' than the loaded one.",
                 where=str(folder),
-                hint=f"Unload '{name}' and load the one that it was made with.",
+                hint=f"Unload '{title}' and load the one that it was made with.",
             )
-    loaded = [name for name in known if name in names]
+        names.append(same[0])
+    loaded = [name for name in scope.known if name in names]
     if loaded != names:
         raise InputError(
             f"extension '{card.name}' was made with {', '.join(names)} active, but the order is "
@@ -115,6 +120,7 @@ def check_coactive(
             where=str(folder),
             hint="Unload them and load them in that order.",
         )
+    return names
 
 
 def check_plan(model: MultimodalLM, card: Card, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from moextend.errors import UnknownName
 from moextend.extension import modalities, tensor_files
 from moextend.extension.card import Card, read_extension
-from moextend.extension.compatibility import check_base, check_coactive, check_plan
+from moextend.extension.compatibility import check_base, check_plan, coactive_of
 from moextend.extension.origin import Made
 from moextend.extension.remote import local_folder
 from moextend.extension.tensor_files import STEM
@@ -73,12 +74,13 @@ def save_extension(
     modalities.hold(model, name)
     modalities.save(model, folder)
     tensors = _in_float32(model, name)
+    title = scope.titles.get
     card = Card(
-        name=name,
+        name=title(name, name),
         mode=scope.mode,
         plan={str(block): parents for block, parents in plan_of(model, name).items()},
-        calibrate=any(f".ext_parts.{name}.calibration." in key for key in tensors),
-        beside=[{"name": other, "digest": digest_of(model, other)} for other in earlier],
+        calibrate=any(".calibration." in key for key in tensors),
+        beside=[{"name": title(other, other), "digest": digest_of(model, other)} for other in earlier],
         base=model.base_fingerprint(),
         width=scope.widths[name],
         base_dtype=model.base_dtype,
@@ -90,7 +92,12 @@ def save_extension(
 
 
 def load_extension(
-    model: MultimodalLM, folder: str | Path, *, allow_dtype: bool = False, lm_only: bool = False
+    model: MultimodalLM,
+    folder: str | Path,
+    *,
+    name: str | None = None,
+    allow_dtype: bool = False,
+    lm_only: bool = False,
 ) -> Extension:
     """Attaches the expert set in `folder` to `model`, frozen; no tensor is in memory twice.
 
@@ -101,6 +108,8 @@ def load_extension(
 
     Args:
         folder: its folder, or a repository of the hub: "owner/name" or "owner/name@revision".
+        name: its name in this model, such as that of a version; None: its own. Its weights, their fingerprint and what
+            later extensions know of it stay the same.
         allow_dtype: accepts its base in another number type (`load(dtype=...)`); the results are then close to those
             of the training, and not equal.
         lm_only: for text alone: encoders and projectors of its training are neither needed nor added.
@@ -112,44 +121,50 @@ def load_extension(
     """
     folder = local_folder(folder)
     card = read_extension(folder)
+    name = card.name if name is None else name
     added = [] if lm_only else modalities.load_missing(model, card.base, folder)
     try:
-        _attach(model, card, folder, allow_dtype, lm_only)
+        _attach(model, card, name, folder, allow_dtype, lm_only)
     except BaseException:
         modalities.forget(model, added)
         raise
     if not lm_only:
-        modalities.hold(model, card.name, list(base_parts(card.base)[1]))
+        modalities.hold(model, name, list(base_parts(card.base)[1]))
     model.learn_only([])
     model.choose = None
-    attach.scope_of(model.lm).folders[card.name] = folder
-    return handle(model, card.name)
+    scope = attach.scope_of(model.lm)
+    scope.folders[name] = folder
+    if name != card.name:
+        scope.titles[name] = card.name
+    return handle(model, name)
 
 
-def _attach(model: MultimodalLM, card: Card, folder: Path, allow_dtype: bool, lm_only: bool) -> None:
+def _attach(
+    model: MultimodalLM, card: Card, name: str, folder: Path, allow_dtype: bool, lm_only: bool
+) -> None:
     """Attaches the expert set in `folder` after all checks; an exception leaves the model as it was."""
     check_base(model, card, folder, allow_dtype, lm_only)
-    check_coactive(model, card, folder, digest_of)
+    coactive = coactive_of(model, card, folder, digest_of)
     tensor_files.check_sum(folder, tensor_files.read_card(folder))
     check_plan(model, card, folder / f"{STEM}.safetensors")
     activate_again = attach.activation(model.lm)
     try:
-        attach_empty(model.lm, card)
+        attach_empty(model.lm, card, name, coactive)
         try:
-            tensor_files.read_into(folder / f"{STEM}.safetensors", attach.new_parameters(model.lm, card.name))
+            tensor_files.read_into(folder / f"{STEM}.safetensors", _parameters(model, name, card.name))
         except BaseException:
-            attach.detach(model.lm, card.name)
+            attach.detach(model.lm, name)
             raise
     except BaseException:
         activate_again()
         raise
 
 
-def attach_empty(lm: nn.Module, card: Card) -> None:
+def attach_empty(lm: nn.Module, card: Card, name: str, coactive: Sequence[str]) -> None:
     """Attaches the expert set of a card without values; active are then it and its co-active extensions."""
-    attach.activate(lm, [earlier["name"] for earlier in card.beside])
+    attach.activate(lm, coactive)
     plan = {int(block): sources for block, sources in card.plan.items()}
-    attach.attach(lm, card.name, plan, mode=card.mode, calibrate=card.calibrate, width=card.width, empty=True)
+    attach.attach(lm, name, plan, mode=card.mode, calibrate=card.calibrate, width=card.width, empty=True)
 
 
 def extensions(model: MultimodalLM) -> list[Extension]:
@@ -200,5 +215,13 @@ def active_fingerprint(model: MultimodalLM) -> str:
 
 
 def _in_float32(model: MultimodalLM, name: str) -> dict[str, Tensor]:
-    """Parameters of an extension as float32, whatever the number type of the model."""
-    return {key: p.detach().float() for key, p in attach.new_parameters(model.lm, name).items()}
+    """Parameters of an extension as float32, whatever the number type of the model, by their names in its files."""
+    title = attach.scope_of(model.lm).titles.get(name, name)
+    return {key: p.detach().float() for key, p in _parameters(model, name, title).items()}
+
+
+def _parameters(model: MultimodalLM, name: str, title: str) -> dict[str, nn.Parameter]:
+    """Parameters of extension `name`, by the names that they have in the files of an extension `title`."""
+    own = re.compile(rf"(\.ext_(?:parts|groups)\.){re.escape(name)}(?=\.)")
+    found = attach.new_parameters(model.lm, name)
+    return {own.sub(lambda at: at[1] + title, key): parameter for key, parameter in found.items()}

@@ -114,7 +114,7 @@ def detach(model: nn.Module, name: str) -> None:
         scope.active = tuple(
             other for other in scope.active if other != name and name not in scope.coactive.get(other, ())
         )
-        for kept in (scope.coactive, scope.widths, scope.folders, scope.strengths):
+        for kept in (scope.coactive, scope.widths, scope.folders, scope.titles, scope.strengths):
             cast(dict[str, Any], kept).pop(name, None)
         for site in sites:
             _take(site, name)

@@ -58,6 +58,8 @@ class Scope:
     """Extension -> inner neurons of its experts as a share of their parents', 0..1."""
     folders: dict[str, Path] = field(default_factory=dict)
     """Extension -> folder that it was saved to or loaded from."""
+    titles: dict[str, str] = field(default_factory=dict)
+    """Extension -> its name in its files, for those that were loaded under another name."""
 
 
 class HardGate(torch.autograd.Function):

@@ -42,7 +42,7 @@ class Answering:
     async def completion(self, body: Completion, request: Request) -> Response:
         """Answer to POST /v1/completions."""
         request.state.model = body.model
-        names = self.engine.catalogue.known.names_of(body.model)
+        self.engine.catalogue.known.names_of(body.model)  # an unknown one is refused before anything is read
         asked = body.prompts
         if not 0 < len(asked) <= min(MOST_PROMPTS, self.engine.limits.queue):
             most = min(MOST_PROMPTS, self.engine.limits.queue)
@@ -66,12 +66,12 @@ class Answering:
             for each, (prompt, _) in zip(asked, read, strict=True)
         ]
         reply = Reply(TEXT, body.model, self.names, body.logprobs)
-        return await self._answer(body, request, reply, read, names, settings, echoes)
+        return await self._answer(body, request, reply, read, settings, echoes)
 
     async def chat(self, body: ChatCompletion, request: Request) -> Response:
         """Answer to POST /v1/chat/completions."""
         request.state.model = body.model
-        names = self.engine.catalogue.known.names_of(body.model)
+        self.engine.catalogue.known.names_of(body.model)  # an unknown one is refused before anything is read
         if body.top_logprobs and not body.logprobs:
             raise ApiError(400, "top_logprobs needs logprobs: true.", param="top_logprobs")
         read = await self._read(
@@ -87,7 +87,7 @@ class Answering:
         most = (body.top_logprobs or 0) if body.logprobs else None
         settings = self._settings(body, tokens, logprobs=most, stripped=True)
         reply = Reply(CHAT, body.model, self.names, most)
-        return await self._answer(body, request, reply, read, names, settings, [""])
+        return await self._answer(body, request, reply, read, settings, [""])
 
     async def _read(
         self, request: Request, reads: Sequence[Callable[[], Read]], *, named: bool
@@ -126,7 +126,6 @@ class Answering:
         request: Request,
         reply: Reply,
         read: Sequence[Read],
-        names: tuple[str, ...] | None,
         settings: Settings,
         echoes: Sequence[str],
     ) -> Response:
@@ -138,7 +137,16 @@ class Answering:
 
         def job(place: int, deliver: Callable[[Event], None]) -> Job:
             prompt, ids = read[place]
-            return Job(ids, names, settings, deliver, prompt.media, prompt, arrived + self.timeout, arrived)
+            return Job(
+                ids,
+                body.model,
+                settings,
+                deliver,
+                prompt.media,
+                prompt,
+                deadline=arrived + self.timeout,
+                arrived=arrived,
+            )
 
         choices = [Choice(place, echo) for place, echo in enumerate(echoes)]
         if reply.kind == TEXT and reply.logprobs is not None:

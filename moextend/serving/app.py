@@ -111,9 +111,9 @@ def _add_extensions(app: FastAPI, engine: Engine, admin: bool) -> None:
 
     @app.post("/v1/extensions")
     async def attach(body: NewExtension) -> Any:
-        """Loads an extension from a folder of the server's machine."""
+        """Loads an extension from a folder of the server's machine, also in the place of one of the same name."""
         check()
-        future = engine.call(lambda: engine.catalogue.attach(Path(body.path), body.name, body.strength))
+        future = engine.attach(Path(body.path), body.name, body.strength)
         name = await asyncio.wait_for(asyncio.wrap_future(future), LOADING)
         return next(each for each in _models(engine) if each["id"] == name)
 

@@ -28,7 +28,9 @@ class Known:
     base: str
     """Fingerprint of the base."""
     sets: Mapping[str, tuple[str, ...]]
-    """Extension -> itself with its co-active extensions, oldest first."""
+    """Extension, by its name in the model -> itself with its co-active extensions, oldest first."""
+    names: Mapping[str, str]
+    """Extension -> name that clients give; two have the same while one replaces the other."""
     digests: Mapping[str, str]
     """Extension -> digest of its weights."""
     strengths: Mapping[str, float]
@@ -63,12 +65,18 @@ class Known:
         return "-".join([self.base, *computing])
 
     def shown(self, name: str) -> str:
-        """The model of extension `name`: its name, with its strength if that is below 1."""
-        return f"{name}{WEAK}{self.strengths[name]!r}" if name in self.strengths else name
+        """The model of extension `name`: what clients call it, with its strength if that is below 1."""
+        own = self.names[name]
+        return f"{own}{WEAK}{self.strengths[name]!r}" if name in self.strengths else own
 
     def models(self) -> dict[str, tuple[str, ...] | None]:
         """Model -> its extensions, for a list."""
         return {BASE: (), **self._open()} | ({AUTO: None} if self.inference else {})
+
+    def loaded(self, name: str) -> str | None:
+        """The extension that clients call `name` and that gets new requests; None: there is none."""
+        found = (each for each, own in self.names.items() if own == name and each not in self.leaving)
+        return next(found, None)
 
     def _open(self) -> dict[str, tuple[str, ...]]:
         """Model of an extension that gets new requests -> its extensions."""
@@ -88,64 +96,85 @@ class Catalogue:
         self._created: dict[str, int] = {}
         self._inferred: frozenset[str] = frozenset()
         scope = attach.scope_of(model.lm)
-        self._strengths = dict(scope.strengths)
+        self._strengths, self._names = dict(scope.strengths), {name: name for name in scope.known}
         for name in scope.known:
             check_name(name)
         reach.check(model.lm)
         self.known = self._read()
 
-    def attach(self, folder: Path, name: str | None = None, strength: float = 1.0) -> str:
-        """Loads the extension in `folder` with a strength, and returns the name of its model.
+    def attach(
+        self, folder: Path, name: str | None = None, strength: float | None = None, *, replace: bool = False
+    ) -> str:
+        """Loads the extension in `folder`, and returns the name of its model.
+
+        Args:
+            name: what clients call it; None: its own name.
+            strength: None: that of the extension that it replaces, or else 1.
+            replace: whether `name` may be that of another one, which then gets no new requests.
 
         Raises:
-            InputError: as `moextend.load_extension`; or the extension has another name than `name`, or one that a
-                server cannot use; or it is stronger than one of its co-active extensions.
+            InputError: as `moextend.load_extension`; or the name is taken, or one that a server cannot use; or the
+                extension that it replaces is needed by another one; or it is stronger than one of its co-active ones.
         """
         card = read_extension(folder)
-        check_name(card.name)
-        if name is not None and name != card.name:
+        called = card.name if name is None else name
+        check_name(called)
+        old, own = self.known.loaded(called), card.name
+        if old is not None and not (replace and name is not None):
             raise InputError(
-                f"its name is '{card.name}', not '{name}'.",
+                f"the server already has an extension '{called}'.",
                 where=str(folder),
-                hint="Give its name, or leave the name out.",
+                hint=f'To replace it, give its name: "name": "{called}". To serve both, give another one.',
             )
-        given = checked({card.name: strength})
-        moextend.load_extension(self.model, folder)
+        if old is not None:
+            self._check_free(old)
+            strength = self._strengths.get(old, 1.0) if strength is None else strength
+        while own in self.known.sets:  # another version of it is loaded
+            own += "_"
+        given = checked({own: 1.0 if strength is None else strength})
+        moextend.load_extension(self.model, folder, name=own)
+        self._names[own] = called
         reach.check(self.model.lm)
         known = {each: self._strengths.get(each, 1.0) for each in self.known.sets}
         try:
             attach.check_together(self.model.lm, known | given)
         except InputError:
-            self.detach(card.name)
+            self.detach(own)
             raise
-        self._strengths |= below_one(given, [card.name])
-        self.known = self._read(self.known.leaving)
-        return self.known.shown(card.name)
+        self._strengths |= below_one(given, [own])
+        self.known = self._read(self.known.leaving | ({old} if old else set()))
+        return self.known.shown(own)
 
     def leave(self, model: str) -> str:
         """Ends new requests for the extension with this model, and returns its name.
 
         Raises an error if it cannot be unloaded.
         """
-        shown = {self.known.shown(name): name for name in self.known.sets}
+        known = self.known
+        shown = {known.shown(name): name for name in known.sets if name not in known.leaving}
         if model not in shown:
             raise errors.no_model(model, shown)
         name = shown[model]
-        needed = [other for other, own in self.known.sets.items() if name in own and other != name]
-        if needed:
-            raise InputError(
-                f"extension '{needed[-1]}' was made with '{name}' active and needs it.",
-                where=f"detach '{name}'",
-                hint=f"Detach first, in this order: {', '.join(reversed(needed))}.",
-            )
+        self._check_free(name)
         self.known = self._read(self.known.leaving | {name})
         return name
+
+    def _check_free(self, name: str) -> None:
+        """Raises InputError if another extension needs this one."""
+        needed = [other for other, own in self.known.sets.items() if name in own and other != name]
+        if needed:
+            called = [self.known.names[each] for each in needed]
+            raise InputError(
+                f"extension '{called[-1]}' was made with '{self.known.names[name]}' active and needs it.",
+                where=f"detach '{self.known.names[name]}'",
+                hint=f"Detach first, in this order: {', '.join(reversed(called))}.",
+            )
 
     def detach(self, name: str) -> None:
         """Unloads extension `name`, which no row reaches any more."""
         moextend.unload(self.model, name)
-        self._created.pop(self.known.shown(name), None)
         self._strengths.pop(name, None)
+        self._names.pop(name, None)
         self.known = self._read(self.known.leaving - {name})
 
     def _read(self, leaving: frozenset[str] = frozenset()) -> Known:
@@ -158,14 +187,13 @@ class Catalogue:
         old = self.known.digests if hasattr(self, "known") else {}
         digests = {name: old.get(name) or store.digest_of(self.model, name) for name in scope.known}
         base = self.model.base_fingerprint()
-        found = Known(base, sets, digests, scope.strengths, self._created, leaving=leaving)
+        found = Known(base, sets, dict(self._names), digests, scope.strengths, {}, leaving=leaving)
         inference = self._inference([name for name in sets if name not in leaving and sets[name] == (name,)])
         if inference is not None:
             parts = [found.fingerprint(tuple(inference.statistics)), inference.fingerprint()]
             found = replace(found, inference=inference, auto="-".join(parts))
-        for name in found.models():
-            self._created.setdefault(name, int(time.time()))
-        return replace(found, created={name: self._created[name] for name in found.models()})
+        self._created = {name: self._created.get(name, int(time.time())) for name in found.models()}
+        return replace(found, created=self._created)
 
     def _inference(self, names: list[str]) -> task_inference.TaskInference | None:
         """Inference among the extensions that have task statistics; None without any."""
@@ -182,10 +210,10 @@ class Catalogue:
 
 def check_name(name: str) -> None:
     """Raises InputError for an extension's name that means another model of a server."""
-    if name in (BASE, AUTO) or any(mark in name for mark in (PLUS, WEAK, "/")):
+    if name in ("", BASE, AUTO) or any(mark in name for mark in (PLUS, WEAK, "/")):
         raise InputError(
             f"a server cannot use the name '{name}' of an extension.",
             where="serve",
             hint=f"'{BASE}' and '{AUTO}' are models of their own, '{PLUS}' joins names, and '{WEAK}' comes before a "
-            "strength. Make it with another name.",
+            "strength. Give it another name: -e NAME=FOLDER.",
         )

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from moextend.model.feature_cache import Recent
@@ -70,12 +71,20 @@ class Engine:
         self._thread.start()
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Queues the jobs of a request, all or none. Raises ApiError 429 for a full queue, 503 while it stops."""
+        """Queues the jobs of a request, all or none.
+
+        Raises ApiError 404 for an unknown model, 429 for a full queue, 503 while it stops.
+        """
         with self._changed:
             if not self.is_open:
                 raise errors.stopping()
             if len(self._waiting) + len(jobs) > self.limits.queue:
                 raise errors.too_many(1)
+            known = (
+                self.catalogue.known
+            )  # one version for all prompts; under the lock, so that it is not unloaded
+            for job in jobs:
+                job.names = known.names_of(job.model)
             self._waiting.extend(jobs)
             self.metrics.queued(len(self._waiting))
             self._changed.notify()
@@ -89,6 +98,20 @@ class Engine:
             self._calls.append((function, found))  # type: ignore[arg-type]
             self._changed.notify()
         return found
+
+    def attach(self, folder: Path, name: str | None, strength: float | None) -> Future[str]:
+        """Loads an extension, and gives the name of its model.
+
+        One that it replaces is unloaded as soon as no row reaches it.
+        """
+
+        def load() -> str:
+            found = self.catalogue.attach(folder, name, strength, replace=True)
+            for old in self.catalogue.known.leaving - self._leaving.keys():
+                self._leaving[old] = Future()
+            return found
+
+        return self.call(load)
 
     def detach(self, model: str) -> Future[None]:
         """Unloads an extension, by its model's name, as soon as no row reaches it; new requests are refused at once."""
@@ -298,6 +321,7 @@ class Engine:
             try:
                 self.catalogue.detach(name)
             except Exception as error:
+                log.warning("An extension cannot be unloaded.", exc_info=error)
                 settle(found, raising(error))
             else:
                 settle(found, lambda: None)

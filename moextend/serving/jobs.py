@@ -70,14 +70,16 @@ class Job:
     """One prompt on its way through the engine."""
 
     ids: list[int]
-    names: tuple[str, ...] | None
-    """Extensions; None: inferred from the prompt."""
+    model: str
+    """Name of the model that is asked."""
     settings: Settings
     deliver: Callable[[Event], None]
     """Called by the engine's thread."""
     media: tuple[MediaRef, ...] = ()
     prompt: Prompt | None = None
     """For the inference of extensions."""
+    names: tuple[str, ...] | None = ()
+    """Its extensions when the job was queued; None: inferred from the prompt."""
     deadline: float = float("inf")
     """Time (time.monotonic) at which it is given up."""
     arrived: float = field(default_factory=time.monotonic)

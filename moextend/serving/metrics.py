@@ -79,7 +79,7 @@ class Metrics:
 
     def ended(self, job: Job, prompt: int, generated: int) -> None:
         """Counts an answered job with its tokens."""
-        names = job.reached  # clients can make any number of sets
+        names = job.shown  # clients can make any number of sets
         self._answers.labels("several" if len(names) > 1 else names[0] if names else "base").inc()
         self._duration.observe(time.monotonic() - job.arrived)
         self._prompt.inc(prompt)

@@ -200,6 +200,6 @@ class NewExtension(Body):
     path: Name
     """Folder of an extension on the server's machine."""
     name: Name | None = None
-    """Its name, if it is to be checked."""
-    strength: float = Field(default=1, ge=0, le=1)
-    """0: the base; 1: the extension as it was made."""
+    """What clients call it: an extension of this name is replaced. Default: its own name, which must be free."""
+    strength: Annotated[float, Field(ge=0, le=1)] | None = None
+    """0: the base; 1: the extension as it was made. Default: that of the extension that it replaces, or 1."""
