@@ -14,8 +14,6 @@ from moextend.errors import InputError, SpecError
 from moextend.util import files
 from moextend.util.record import Record
 
-FILE = "certificate.json"
-PAGE = "certificate.md"
 KIND = "moextend certificate"
 Status = Literal["proved", "failed", "not checked"]
 Fact = int | float | str | list[str]
@@ -26,6 +24,8 @@ _TEXT_CLAIMS = {
     "all": ("text, always active",),
 }
 """Scope -> its claims about text."""
+FILE, PAGE = "certificate-{}.json", "certificate-{}.md"
+"""Names of the record and the page of a scope, so that the certificates of several scopes lie side by side."""
 _STRICT = ConfigDict(**{**Record.model_config, "extra": "forbid"})
 """A key that no release wrote is no part of a certificate."""
 
@@ -38,6 +38,11 @@ def claims_in_use(scope: str) -> list[str]:
 def claims_of(scope: str) -> list[str]:
     """All claims of a certificate, in order; none for an unknown scope."""
     return ["files", "base", *claims_in_use(scope), "forgetting"] if scope in _TEXT_CLAIMS else []
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The certificates in a folder, one for each scope."""
+    return [folder / name for scope in _TEXT_CLAIMS if (folder / (name := FILE.format(scope))).is_file()]
 
 
 def digest_of(values: Mapping[str, Any]) -> str:
@@ -135,7 +140,7 @@ class BaseFacts(BaseModel):
 
 
 class Certificate(Record):
-    """`certificate.json`: the claims about one extension on one base."""
+    """`certificate-SCOPE.json`: the claims about one extension on one base, in one scope."""
 
     model_config = _STRICT
 
@@ -185,17 +190,16 @@ class Certificate(Record):
 
 
 def read(path: Path) -> Certificate:
-    """Certificate from a file, or from `certificate.json` of a folder; InputError if there is none."""
+    """Certificate from a file; InputError if there is none."""
     return read_with_digest(path)[0]
 
 
 def read_with_digest(path: Path) -> tuple[Certificate, str]:
-    """Certificate from a file or a folder, and the SHA-256 of what the file says, before it is read as a record.
+    """Certificate from a file, and the SHA-256 of what the file says, before it is read as a record.
 
     Raises:
         InputError: there is no certificate; or the file has a key twice, or one that a certificate does not have.
     """
-    path = path / FILE if path.is_dir() else path
     try:
         values = files.read_json(path, unique=True)
     except FileNotFoundError as error:

@@ -12,11 +12,11 @@ from moextend.util import files
 
 
 def write(certificate: Certificate, out: Path) -> Certificate:
-    """Writes `certificate.json` and the page; returns the certificate with the extension's folder relative to `out`."""
+    """Writes the record and the page of a scope; returns the certificate with the folder relative to `out`."""
     folder = Path(os.path.relpath(certificate.folder, out)).as_posix()
     final = certificate.model_copy(update={"folder": folder}).signed()
-    final.write(out / FILE)
-    files.write_text(out / PAGE, page(final))
+    final.write(out / FILE.format(final.scope))
+    files.write_text(out / PAGE.format(final.scope), page(final))
     return final
 
 
@@ -35,14 +35,13 @@ def check_record(path: Path, folder: Path | None = None) -> tuple[Certificate, l
     """A written certificate, and why it is not that of the extension: SHA-256, files, missing claims.
 
     Args:
-        path: the file, or its folder. folder: of the extension; None: the one that the certificate names.
+        path: the file. folder: of the extension; None: the one that the certificate names.
 
     Raises:
         InputError: there is no certificate, or it has keys that a certificate does not have, or has once.
     """
     found, digest = read_with_digest(path)
-    place = path if path.is_dir() else path.parent
-    folder = folder or place / found.folder
+    folder = folder or path.parent / found.folder
     problems = []
     if digest != found.sha256:
         problems.append("its SHA-256 is not that of its content: it was changed after it was made.")

@@ -112,7 +112,8 @@ def certify(
     check: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Check a certificate instead: its SHA-256, the files, and its claims."
+            metavar="FILE",
+            help="Check a certificate, or all in a folder, instead: SHA-256, files and claims.",
         ),
     ] = None,
     device: options.Device = "cpu",
@@ -122,7 +123,8 @@ def certify(
 ) -> None:
     """Prove what an extension leaves unchanged: base tensors, answers to text, and the base after unloading.
 
-    Writes certificate.json and certificate.md. Exit code 1: a claim failed, and the certificate has the counterexample.
+    Writes certificate-SCOPE.json and certificate-SCOPE.md. Exit code 1: a claim failed, and the certificate has the
+    counterexample.
     """
     if check is not None:
         _check(check, extension, as_json)
@@ -233,13 +235,13 @@ def _forgetting(run: str, runs: Path, folder: Path) -> Claim:
 
 def _write(found: Certificate, out: Path, as_json: bool) -> None:
     """Writes a certificate and prints its claims; exit code 1 if one failed."""
-    from moextend.certificate.record import PAGE
+    from moextend.certificate.record import FILE, PAGE
     from moextend.certificate.writing import write
 
     final = write(found, out)
     _say(final, as_json)
     if not as_json:
-        options.echo(f"wrote {out / 'certificate.json'} and {PAGE}")
+        options.echo(f"wrote {out / FILE.format(final.scope)} and {PAGE.format(final.scope)}")
     if not final.sound:
         raise typer.Exit(1)
 
@@ -257,22 +259,29 @@ def _say(found: Certificate, as_json: bool) -> None:
 
 
 def _check(path: Path, extension: str | None, as_json: bool) -> None:
-    """Checks a written certificate; exit code 1 if something is wrong with it."""
+    """Checks a written certificate, or all of a folder; exit code 1 if something is wrong with one."""
+    from moextend.certificate.record import files_in
     from moextend.certificate.writing import problems_of
 
     if extension is not None and not Path(extension).is_dir():
         raise InputError(
             f"no folder '{extension}'.", where="EXTENSION", hint="Name the folder of the extension."
         )
-    found, problems = problems_of(path, None if extension is None else Path(extension))
+    paths = files_in(path) or [path / "certificate-SCOPE.json"] if path.is_dir() else [path]
+    checked = [problems_of(one, None if extension is None else Path(extension)) for one in paths]
     if as_json:
-        typer.echo(json.dumps({"sha256": found.sha256, "problems": problems}, indent=2))
-    else:
-        for one in problems:
-            options.echo(f"wrong: {one}")
+        found = [
+            {"scope": one.scope, "sha256": one.sha256, "problems": problems} for one, problems in checked
+        ]
+        typer.echo(json.dumps(found if path.is_dir() else found[0], indent=2))
+    for one, problems in () if as_json else checked:
+        for problem in problems:
+            options.echo(f"wrong: scope {one.scope}, {problem}")
         if not problems:
-            options.echo(f"right: SHA-256 {found.sha256}, {len(found.files)} files, no claim failed")
-    if problems:
+            options.echo(
+                f"right: scope {one.scope}, SHA-256 {one.sha256}, {len(one.files)} files, no claim failed"
+            )
+    if any(problems for _, problems in checked):
         raise typer.Exit(1)
 
 

@@ -43,8 +43,7 @@ from moextend.util.limits import BATCH, MOST_BATCH, MOST_STEPS, RATE
 
 if TYPE_CHECKING:
     from moextend.data.conversations import Conversation
-    from moextend.extension.effect import Effect
-    from moextend.extension.origin import Origin
+    from moextend.extension.origin import Effect, Origin
     from moextend.extension.store import Extension
     from moextend.model.multimodal import MultimodalLM
     from moextend.moe.recipe import Recipe

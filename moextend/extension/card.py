@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator
 
 from moextend.errors import InputError
-from moextend.extension.origin import Made
+from moextend.extension.origin import Effect, Made
 from moextend.extension.tensor_files import STEM, read_card
 from moextend.moe.recipe import Mode
-from moextend.util import spec
+from moextend.util import files, spec
 from moextend.util.spec import Spec
 
 
@@ -80,3 +81,13 @@ def read_extension(folder: str | Path) -> Card:
             hint="Name a folder that extend or save_extension wrote.",
         )
     return spec.parse(Card, values, where=str(folder / f"{STEM}.json"))
+
+
+def note_effect(folder: Path, effect: Effect) -> None:
+    """Adds the effect of an extension to its card; one that is not finite (no answers) is left out."""
+    card = read_extension(folder)
+    numbers = (effect.before.likelihood, effect.after.likelihood, effect.generic)
+    if card.made is not None and all(map(math.isfinite, numbers)):
+        values = read_card(folder)
+        noted = card.made.model_copy(update={"effect": effect})
+        files.write_json(folder / f"{STEM}.json", values | {"made": noted.model_dump(exclude_none=True)})

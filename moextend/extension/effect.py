@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from moextend.extension import store
+from moextend.extension.card import note_effect
+from moextend.extension.origin import Effect, Scores
 from moextend.extension.task_inference import TaskInference, read
 from moextend.model.batches import Collator, labelled, on_device, piece_ids
 from moextend.model.generation import Prompt, generate
@@ -41,28 +42,6 @@ GENERIC = (
 """Beginning and continuation of texts unrelated to the data."""
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Scores of some texts."""
-
-    likelihood: float
-    """Mean log-likelihood per token of the answers, in nats."""
-    exact: float | None
-    """Share of answers that are generated exactly, 0..1; None if an answer is long."""
-
-
-@dataclass(frozen=True)
-class Effect:
-    """Effect of an extension."""
-
-    held_out: int
-    """Number of scored conversations."""
-    before: Scores
-    after: Scores
-    generic: float
-    """Change of the mean log-likelihood per token of generic text, with the extension used as its scope does."""
-
-
 def measured(
     model: MultimodalLM,
     name: str,
@@ -75,7 +54,7 @@ def measured(
 ) -> tuple[Extension, Effect]:
     """Calls `make`, which adds extension `name` trained on `data`, and measures before and after.
 
-    The active extensions at the end are those after `make`.
+    The measurement is saved in the card of the extension. The active extensions at the end are those after `make`.
     """
     held = hold_out([data], seed)[1]
     with attach.reaching(model.lm, attach.scope_of(model.lm).active if scope == "all" else ()):
@@ -83,7 +62,10 @@ def measured(
     made = make()
     last = _scored(model, held, batch_size)
     change = _generic_after(model, name, scope, batch_size, generic) - generic
-    return made, Effect(min(MOST, len(held)), first, last, change)
+    effect = Effect(min(MOST, len(held)), first, last, change)
+    assert made.folder is not None, "it was just saved"
+    note_effect(made.folder, effect)
+    return made, effect
 
 
 def _scored(model: MultimodalLM, conversations: Sequence[Conversation], batch_size: int) -> Scores:

@@ -17,8 +17,8 @@ NAMES = (
 """Files that `extend` and `save_extension` write."""
 _MODALITY = re.compile(r"modality-[a-z][a-z0-9]*\.(json|safetensors)")
 """Files of a modality that an extension brings."""
-ABOUT = ("README.md", "certificate.json", "certificate.md")
-"""Files about an extension: its model card and its certificate."""
+_ABOUT = re.compile(r"README\.md|certificate-[a-z]+\.(json|md)")
+"""Files about an extension: its model card and its certificates."""
 PICKLES = (
     ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz", ".h5", ".msgpack", ".keras"
 )  # fmt: skip
@@ -39,7 +39,7 @@ class Contents:
     own: tuple[str, ...]
     """Files of the extension."""
     about: tuple[str, ...]
-    """Model card and certificate."""
+    """Model card and certificates."""
     pickles: tuple[str, ...]
     """Files that may hold code: they are never loaded, and never shared."""
     others: tuple[str, ...]
@@ -64,13 +64,18 @@ def contents(folder: Path) -> Contents:
         elif is_own(name):
             own.append(name)
         else:
-            (about if name in ABOUT else others).append(name)
+            (about if is_about(name) else others).append(name)
     return Contents(tuple(own), tuple(about), tuple(pickles), tuple(others))
 
 
 def is_own(name: str) -> bool:
     """Whether a file of this name in the folder of an extension is the extension's."""
     return name in NAMES or _MODALITY.fullmatch(name) is not None
+
+
+def is_about(name: str) -> bool:
+    """Whether a file of this name is the model card or a certificate of an extension."""
+    return _ABOUT.fullmatch(name) is not None
 
 
 def is_pickle(path: Path) -> bool:

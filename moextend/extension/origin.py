@@ -29,6 +29,28 @@ class Origin:
 NOWHERE = Origin()
 
 
+@dataclass(frozen=True)
+class Scores:
+    """Scores of some texts."""
+
+    likelihood: float
+    """Mean log-likelihood per token of the answers, in nats."""
+    exact: float | None
+    """Share of answers that are generated exactly, 0..1; None if an answer is long."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Effect of an extension."""
+
+    held_out: int
+    """Number of scored conversations."""
+    before: Scores
+    after: Scores
+    generic: float
+    """Change of the mean log-likelihood per token of generic text, with the extension used as its scope does."""
+
+
 class Made(Spec):
     """How an extension was made, as information for users only."""
 
@@ -52,6 +74,8 @@ class Made(Spec):
     licence: str = ""
     options: dict[str, list[str]] = spec.unset({})
     """Option of `moextend extend` -> its values, for those given besides base, data, name, recipe and settings."""
+    effect: Effect | None = spec.unset(None)
+    """What `moextend extend` measured on held-out conversations; None: the library made the extension."""
 
 
 def made_of(

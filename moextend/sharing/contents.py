@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from moextend.errors import InputError, SpecError
-from moextend.extension.folder import ABOUT, contents, is_own, is_pickle
+from moextend.extension.folder import contents, is_about, is_own, is_pickle
 from moextend.util import files
 
 Kind = Literal["extension", "moextend", "stock", "peft"]
@@ -95,7 +95,7 @@ def kind_of_names(names: set[str], model_type: str = "") -> Kind | None:
 
 def is_shared(name: str, kind: Kind) -> bool:
     """Whether a file of a repository belongs to what was pushed."""
-    if name in ABOUT:
+    if is_about(name):
         return True
     return is_own(name) if kind == "extension" else _EXPORTED.fullmatch(name) is not None
 
@@ -109,7 +109,11 @@ def _exported(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str
             continue
         if is_pickle(path):
             pickles.append(name)
-        elif path.is_file() and not path.is_symlink() and (_EXPORTED.fullmatch(name) or name in ABOUT[1:]):
+        elif (
+            path.is_file()
+            and not path.is_symlink()
+            and (_EXPORTED.fullmatch(name) or (is_about(name) and name != "README.md"))
+        ):
             names.append(name)
         elif name != "README.md":
             others.append(name)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moextend.certificate.record import FILE, Certificate
+from moextend.certificate.certify import trained_scope
+from moextend.certificate.record import Certificate, files_in
 from moextend.extension import task_inference
 from moextend.extension.card import Card, read_extension
 from moextend.model.sources import is_hub_name
@@ -66,7 +67,8 @@ class CardFacts:
     reads: tuple[str, ...] = ()
     scope: str = ""
     run: RunFacts | None = None
-    certificate: Certificate | None = None
+    certificates: tuple[Certificate, ...] = ()
+    """One for each scope that is certified for these files."""
     modalities: tuple[str, ...] = field(default=())
 
     @property
@@ -92,11 +94,12 @@ def facts_of(what: Pushed, *, base: str = "", licence: str = "", run: RunFacts |
         card = read_extension(folder)
     made = card.made if card else None
     scope = (str(made.recipe.get("scope", "")) if made else "") or (run.scope if run else "")
+    scope = scope or (trained_scope(card, folder) if card else "")
     return CardFacts(
         name=card.name if card else folder.resolve().name, kind=what.kind, names=what.names, bytes=what.bytes,
         base=base or (made.base if made else "") or (run.base if run else "") or _base_of(what),
         licence=licence or (made.licence if made else ""), card=card, reads=_reads(folder, card), scope=scope,
-        run=run, certificate=_certificate(folder), modalities=_modalities(folder, card),
+        run=run, certificates=_certificates(folder), modalities=_modalities(folder, card),
     )  # fmt: skip
 
 
@@ -123,11 +126,9 @@ def _modalities(folder: Path, card: Card | None) -> tuple[str, ...]:
     return tuple(base_parts(card.base)[1]) if card else ()
 
 
-def _certificate(folder: Path) -> Certificate | None:
-    """The certificate in the folder, if it is about these files."""
+def _certificates(folder: Path) -> tuple[Certificate, ...]:
+    """The certificates in the folder that are about these files."""
     from moextend.certificate.writing import check_record
 
-    if not (folder / FILE).is_file():
-        return None
-    found, problems = check_record(folder, folder)
-    return None if problems else found
+    checked = [check_record(path, folder) for path in files_in(folder)]
+    return tuple(found for found, problems in checked if not problems)

@@ -6,6 +6,9 @@ import shlex
 from typing import Any
 
 from moextend.certificate.page import verdict_of
+from moextend.certificate.record import PAGE
+from moextend.errors import counted
+from moextend.extension.origin import Effect
 from moextend.sharing.facts import CardFacts, RunFacts
 from moextend.util.release import __version__
 
@@ -144,6 +147,8 @@ def _training(facts: CardFacts) -> str:
         f"- Loss: {made.loss_first:.3f} in the first tenth of the steps, {made.loss_last:.3f} in the last",
         f"- Made {made.date} with moextend {made.version}",
     ]
+    if made.effect is not None:
+        lines.insert(2, f"- Quality: {_quality(made.effect)}")
     words = ["moextend", "extend", _without_place(made.base) or "BASE", "--data", data or "DATA"]
     words += ["--name", facts.name, "--out", facts.name, "--config", "config.yaml"]
     for option, values in made.options.items():
@@ -152,6 +157,15 @@ def _training(facts: CardFacts) -> str:
     shown = _yaml({"recipe": made.recipe, "settings": made.settings})
     block = f"```sh\n{command}\n```\n\nwith `config.yaml`:\n\n```yaml\n{shown}```"
     return "\n\n".join(part for part in ["## Training", run, "\n".join(lines), block] if part)
+
+
+def _quality(effect: Effect) -> str:
+    first, last = effect.before, effect.after
+    exact = "" if first.exact is None else f", exact answers {first.exact:.1%} -> {last.exact:.1%}"
+    return (
+        f"log-likelihood per token {first.likelihood:.3f} -> {last.likelihood:.3f}{exact} on "
+        f"{counted(effect.held_out, 'held-out conversation')} of its data; change of generic text {effect.generic:+.3f}"
+    )
 
 
 def _without_place(name: str) -> str:
@@ -187,12 +201,22 @@ def _results(run: RunFacts) -> str:
 
 
 def _certified(facts: CardFacts) -> str:
-    if facts.certificate is None:
+    if not facts.certificates:
         return "## Certificate\n\nNone. `moextend certify` makes one."
-    one = facts.certificate
-    rows = [[claim.name, claim.status, str(claim.items or "-")] for claim in one.claims]
-    text = f"{verdict_of(one)} For scope {one.scope}, made {one.date}; details are in `certificate.md`."
-    return "\n\n".join(["## Certificate", text, _table(["claim", "status", "compared"], rows)])
+    parts, scopes = ["## Certificate"], [one.scope for one in facts.certificates]
+    if facts.scope and facts.scope not in scopes:
+        parts.append(
+            f"**Warning:** this extension was made for scope {facts.scope}, and is certified for scope "
+            f"{' and '.join(scopes)} only. What follows says nothing about its use with scope {facts.scope}."
+        )
+    for one in facts.certificates:
+        rows = [[claim.name, claim.status, str(claim.items or "-")] for claim in one.claims]
+        details = f"made {one.date}; details are in `{PAGE.format(one.scope)}`."
+        parts += [
+            f"Scope {one.scope}: {verdict_of(one)[:-1]}, {details}",
+            _table(["claim", "status", "compared"], rows),
+        ]
+    return "\n\n".join(parts)
 
 
 def _limits(facts: CardFacts) -> str:

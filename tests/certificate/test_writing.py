@@ -33,16 +33,16 @@ def folder(written: Path, tmp_path: Path) -> Path:
 
 
 def test_it_is_read_back_and_matches(folder: Path) -> None:
-    found, problems = problems_of(folder / "certificate.json")
-    assert problems == [] and found.folder == "." and found == read(folder)
+    found, problems = problems_of(folder / "certificate-own.json")
+    assert problems == [] and found.folder == "." and found == read(folder / "certificate-own.json")
     assert set(found.files) == {"extension.json", "extension.safetensors"}
-    page = (folder / "certificate.md").read_text()
+    page = (folder / "certificate-own.md").read_text()
     assert found.sha256 in page and "8 claims: 7 proved, 0 failed, 1 not checked." in page
     assert all(one.statement in page for one in found.claims)
 
 
 def test_every_edit_is_found(folder: Path) -> None:
-    path = folder / "certificate.json"
+    path = folder / "certificate-own.json"
     values = json.loads(path.read_text())
     for key, value in values.items():
         if isinstance(value, str) and key not in ("kind", "sha256"):
@@ -58,7 +58,7 @@ def test_files_that_changed_are_found(folder: Path, tmp_path: Path) -> None:
     (folder / "task_statistics.safetensors").write_bytes(b"new")
     (folder / "extension.json").unlink()
     (folder / "notes.txt").write_text("no file of an extension")
-    problems = problems_of(folder)[1]
+    problems = problems_of(folder / "certificate-own.json")[1]
     assert [one.rpartition("/")[2] for one in problems] == [
         "extension.json is missing.", "extension.safetensors is not the file that was certified.",
         "task_statistics.safetensors was added.",
@@ -72,7 +72,7 @@ def _rewritten(path: Path, values: dict[str, Any]) -> list[str]:
 
 
 def test_keys_that_a_certificate_does_not_have_are_refused(folder: Path) -> None:
-    path = folder / "certificate.json"
+    path = folder / "certificate-own.json"
     text = path.read_text()
     assert _rewritten(path, json.loads(text)) == []
     for place in ("", "claims", "inputs", "base"):
@@ -91,7 +91,7 @@ def test_keys_that_a_certificate_does_not_have_are_refused(folder: Path) -> None
 
 
 def test_a_certificate_without_a_claim_is_not_right(folder: Path) -> None:
-    path = folder / "certificate.json"
+    path = folder / "certificate-own.json"
     values = json.loads(path.read_text())
     made: list[Any] = values["claims"]
     for claims in (made[:0], made[:-2], made + made[:1]):
@@ -105,21 +105,23 @@ def test_a_certificate_without_a_claim_is_not_right(folder: Path) -> None:
 def test_a_file_that_can_hold_code_was_added(name: str, folder: Path) -> None:
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("import os")
-    assert problems_of(folder)[1] == [f"{folder / name} was added, and can hold code."]
+    assert problems_of(folder / "certificate-own.json")[1] == [
+        f"{folder / name} was added, and can hold code."
+    ]
 
 
 def test_it_is_checked_against_a_copy_elsewhere(folder: Path, written: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone.json"
-    shutil.copy(folder / "certificate.json", alone)
+    shutil.copy(folder / "certificate-own.json", alone)
     assert "is missing" in problems_of(alone)[1][0]
     assert problems_of(alone, written)[1] == []
 
 
 def test_a_failed_claim_is_a_problem(folder: Path) -> None:
-    found = read(folder)
+    found = read(folder / "certificate-own.json")
     failed = found.claims[0].model_copy(update={"status": "failed", "reason": "a bit changed."})
     write(found.model_copy(update={"claims": [failed, *found.claims[1:]], "folder": str(folder)}), folder)
-    assert problems_of(folder)[1] == ["claim 'files' failed: a bit changed."]
+    assert problems_of(folder / "certificate-own.json")[1] == ["claim 'files' failed: a bit changed."]
 
 
 @pytest.mark.parametrize(
@@ -132,14 +134,14 @@ def test_a_failed_claim_is_a_problem(folder: Path) -> None:
     ],
 )
 def test_what_is_no_certificate(text: str, says: str, tmp_path: Path) -> None:
-    (tmp_path / "certificate.json").write_text(text)
+    (tmp_path / "certificate-own.json").write_text(text)
     with pytest.raises(InputError, match=says):
-        read(tmp_path)
+        read(tmp_path / "certificate-own.json")
     with pytest.raises(InputError, match="no such certificate"):
         read(tmp_path / "nothing.json")
 
 
 def test_the_hash_does_not_depend_on_the_order_of_keys(folder: Path) -> None:
-    values = json.loads((folder / "certificate.json").read_text())
+    values = json.loads((folder / "certificate-own.json").read_text())
     turned = Certificate.parse(dict(reversed(values.items())), where="turned")
     assert turned.digest() == values["sha256"]

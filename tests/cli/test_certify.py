@@ -17,10 +17,10 @@ def test_a_certificate_is_made_and_checked(cli: Cli, tmp_path: Path) -> None:
     assert made.code == 0, made.err
     assert "proved       text, task given  (2 compared)" in made.out
     assert "not checked  forgetting: no run is named" in made.out
-    record = json.loads(Path("skill/certificate.json").read_text())
+    record = json.loads(Path("skill/certificate-own.json").read_text())
     assert record["command"] == "moextend certify skill --base tiny --items 2"
     assert record["base"]["name"] == "tiny" and record["folder"] == "."
-    checked = cli("certify", "--check", "skill/certificate.json")
+    checked = cli("certify", "--check", "skill/certificate-own.json")
     assert checked.code == 0 and record["sha256"] in checked.out
     pickle = tmp_path / "skill" / "pytorch_model.bin"
     pickle.write_bytes(b"\x80\x02")
@@ -34,7 +34,7 @@ def test_a_certificate_is_made_and_checked(cli: Cli, tmp_path: Path) -> None:
     assert [one["status"] for one in always.json()["claims"] if one["name"] == "text, always active"] == [
         "failed"
     ]
-    assert always.json()["folder"] == "../skill" and (tmp_path / "all" / "certificate.md").is_file()
+    assert always.json()["folder"] == "../skill" and (tmp_path / "all" / "certificate-all.md").is_file()
     weights = tmp_path / "skill" / "extension.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     assert cli("certify", "--check", "skill").code == 1
@@ -72,4 +72,4 @@ def test_wrong_input_is_refused_in_one_line(
         found = cli("certify", *arguments.split())
         assert found.code == 2 and says in found.err, (arguments, found.err)
         assert found.err.count("\n") == 1 or "nope" not in arguments, found.err
-    assert not (tmp_path / "skill" / "certificate.json").exists()
+    assert not (tmp_path / "skill" / "certificate-own.json").exists()

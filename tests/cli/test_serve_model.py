@@ -75,7 +75,7 @@ def test_strengths_and_exported_models(cli: Cli, served: Served, tmp_path: Path)
         "certify", "whole/extensions/01-skill", "--base", "whole", "--items", "2", "--out", "proof"
     )
     assert certified.code == 0, certified.err
-    record = json.loads((tmp_path / "proof" / "certificate.json").read_text())
+    record = json.loads((tmp_path / "proof" / "certificate-own.json").read_text())
     assert record["base"]["name"] == "whole" and record["base"]["fingerprint"] == plain["base"]
 
 

@@ -91,9 +91,9 @@ def run(server: str, folder: Path, *arguments: str, kill_at: int = 0) -> int:
 
 def content(folder: Path) -> dict[str, Any]:
     """Files of a result; of a certificate its claims, because it has a date."""
-    if (folder / "certificate.json").exists():
-        assert (folder / "certificate.md").exists()
-        return {"claims": json.loads((folder / "certificate.json").read_text())["claims"]}
+    if (folder / "certificate-own.json").exists():
+        assert (folder / "certificate-own.md").exists()
+        return {"claims": json.loads((folder / "certificate-own.json").read_text())["claims"]}
     return dict(tree(folder))
 
 
@@ -114,7 +114,7 @@ def test_a_killed_command_leaves_nothing_or_all(
         killed += code == -signal.SIGKILL
         assert code in (0, -signal.SIGKILL), (tmp_path / "output").read_text()
         if what == "certify":  # the page may be missing, and is written again
-            found = tmp_path / "out" / "certificate.json"
+            found = tmp_path / "out" / "certificate-own.json"
             assert not found.exists() or json.loads(found.read_text())["claims"] == wanted["claims"]
         elif (tmp_path / "out").exists():
             assert content(tmp_path / "out") == wanted

@@ -41,10 +41,10 @@ def test_only_files_of_the_extension_are_pushed(folder: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("x")
     (folder / "memory.safetensors").symlink_to("/etc/passwd")
-    (folder / "certificate.md").write_text("# Certificate")
+    (folder / "certificate-own.md").write_text("# Certificate")
     found = pushed(folder)
     assert found.kind == "extension"
-    assert found.names == ("extension.json", "extension.safetensors", "certificate.md")
+    assert found.names == ("extension.json", "extension.safetensors", "certificate-own.md")
     assert {"memory.safetensors", ".env", "tokens/token"} <= set(found.left_out)
 
 
