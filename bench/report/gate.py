@@ -139,7 +139,7 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
     check_margin(margin)
     baseline = baseline.removeprefix(f"{experiment.name}/")
     reader = ItemReader()
-    checks = [_compare(cells, reader) for cells in _cells(experiment, baseline)]
+    checks = [compare(cells, reader) for cells in _cells(experiment, baseline)]
     if checks and all(check.lacks == SCORE and not check.seeds for check in checks):
         raise InputError(
             f"no cell of {experiment.name} has a score and that of its reference.",
@@ -151,14 +151,7 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
             where="--baseline",
             hint="Compare runs of a sequence, or with a method that ran with the same seeds.",
         )
-    tested = [check.found for check in checks if check.found]
-    kept = iter(stats.holm([found.p_not_worse(margin) for found in tested]))
-    lost = iter(stats.holm([found.p for found in tested]))
-    judged = [
-        _judged(check, margin, next(kept), next(lost), len(tested)) if check.found
-        else replace(check, verdict="kept") if check.unchanged else check
-        for check in checks
-    ]  # fmt: skip
+    judged = verdicts(checks, margin)
     unmatched = [] if is_row_zero(baseline) else _unmatched(experiment, baseline)
     left_out = [name for name in experiment.left_out if name not in experiment.copies] + unmatched
     notes = _notes(experiment, judged, baseline, margin)
@@ -171,6 +164,18 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
     return Gate(
         experiment.name, experiment.variant, experiment.label, baseline, margin, judged, left_out, notes
     )
+
+
+def verdicts(checks: Sequence[Check], margin: float) -> list[Check]:
+    """The cells with their verdicts; all tests are one family."""
+    tested = [check.found for check in checks if check.found]
+    kept = iter(stats.holm([found.p_not_worse(margin) for found in tested]))
+    lost = iter(stats.holm([found.p for found in tested]))
+    return [
+        _judged(check, margin, next(kept), next(lost), len(tested)) if check.found
+        else replace(check, verdict="kept") if check.unchanged else check
+        for check in checks
+    ]  # fmt: skip
 
 
 Pair = tuple[Result, int, Result, int, str]
@@ -239,7 +244,7 @@ def _unmatched(experiment: Experiment, baseline: str) -> list[str]:
     ]
 
 
-def _compare(cells: Cells, reader: ItemReader) -> Check:
+def compare(cells: Cells, reader: ItemReader) -> Check:
     """The cell over its seeds."""
     result, stage, task = cells.first, cells.stage, cells.task
     scored = [
@@ -334,11 +339,8 @@ def gates(experiments: Sequence[Experiment], baseline: str = BEFORE, margin: flo
     return found
 
 
-def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margin: float) -> list[str]:
-    before = {
-        BEFORE: "reference: a learned task right after its own stage; every other task in the base (row 0)",
-        methods.named("base"): "reference: the base (row 0)",
-    }.get(baseline, f"reference: the same cell of {baseline}")
+def explained(before: str, checks: Sequence[Check], margin: float, not_reached: str = "") -> list[str]:
+    """What the words of the table mean; `before`: the reference. `not_reached`: why some inputs reach nothing."""
     notes = [
         f"{before}. diff.: score less reference, in points. at least: the lower bound, for all cells together.",
         f"kept: a loss of {margin:g} (--margin) or more is excluded at 5%. lost: the score fell at 5%, and kept is not "
@@ -350,18 +352,27 @@ def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margi
             "same weights: the weights that answered before answered again, so nothing can have changed."
         )
     if any(check.unchanged == "not reached" for check in checks):
-        known = media_of(experiment.results).by_construction.partition(": ")[2]
-        notes.append(f"not reached: kept {known}")
+        notes.append(f"not reached: kept {not_reached}")
     if any(check.needs == "enough items" for check in checks):
         notes.append(
             "enough items: what was seen is too near a loss of the margin; more items are not missing."
         )
     if any(check.lacks == SCORE for check in checks):
         notes.append(f"{SCORE}: of this cell or its reference, of at least one seed, is missing.")
-    if any(check.lacks == SHARED_SEED for check in checks):
-        notes.append(f"{SHARED_SEED}: the method was not run with any seed of {baseline}.")
     if any(not check.unchanged and not check.lacks and check.found is None for check in checks):
         notes.append("answers: the answers of single items are not kept, or there are too few to compare.")
+    return notes
+
+
+def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margin: float) -> list[str]:
+    before = {
+        BEFORE: "reference: a learned task right after its own stage; every other task in the base (row 0)",
+        methods.named("base"): "reference: the base (row 0)",
+    }.get(baseline, f"reference: the same cell of {baseline}")
+    known = media_of(experiment.results).by_construction.partition(": ")[2]
+    notes = explained(before, checks, margin, known)
+    if any(check.lacks == SHARED_SEED for check in checks):
+        notes.append(f"{SHARED_SEED}: the method was not run with any seed of {baseline}.")
     if others := [result.name for result in experiment.results if result.config.mode != "sequence"]:
         notes.append(f"Not tested, as tasks are not learned in turn: {', '.join(others)}.")
     if any(check.seeds == 1 and check.found for check in checks):

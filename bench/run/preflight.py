@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +43,21 @@ def check(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path
         memory_texts(sequence.memory_file())
     for task in tasks.values():
         _check_task(task)
+
+
+def check_scored(task: TaskSpec, encoders: Container[str], workspace: Path) -> None:
+    """Raises InputError if a task cannot be scored: its data, or the encoder of a modality, are missing."""
+    search(workspace)
+    _check_task(task)
+    for modality in task.modalities:
+        if modality not in encoders:
+            raise InputError(
+                f"it is about {_media(modality)}, and the base has no {modality} encoder.",
+                where=f"--task {task.task}",
+                hint="Name one: --vision or --audio.",
+            )
+    if task.data is not None:
+        _check_data(task, "test", workspace)
 
 
 def check_modalities(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec]) -> None:

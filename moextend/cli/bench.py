@@ -9,6 +9,7 @@ import typer
 from moextend.cli import (
     contents,
     figures,
+    gating,
     jobs,
     papers,
     planning,
@@ -52,7 +53,7 @@ COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
     "Results": {
         "report": (reports.report, "moextend bench report --format latex --out tables/"),
         "explain": (reports.explain, "moextend bench explain tiny/lora-s0 3 tiny-attributes"),
-        "gate": (reports.gate, "moextend bench gate tiny --margin 1 --junit gate.xml"),
+        "gate": (gating.gate, gating.EXAMPLE),
         "power": (planning.power, "moextend bench power tiny --method lora --effect 3"),
         "figures": (figures.figures, "moextend bench figures tiny --out figures/"),
         "paper": (papers.paper, "moextend bench paper tiny --out paper/"),

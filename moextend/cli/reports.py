@@ -1,4 +1,4 @@
-"""Commands about what runs have found: report, gate, explain."""
+"""Commands about what runs have found: report, explain."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moextend.cli import options, report_output
-from moextend.cli.output import output
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
     from moextend.bench.report import View
     from moextend.bench.report.collect import Experiment
-
-LOST, UNDECIDED = 1, 3
-"""Exit codes of the gate."""
 
 Names = Annotated[
     list[str] | None,
@@ -248,68 +244,6 @@ def _check_form(form: str, bundle: Path | None, views: list[str], to: Path | Non
         others = {"--out": to, "--format": form not in ("table", "html")}
         options.refuse_with("--bundle", [*views, *(name for name, given in others.items() if given)])
         files.check_writable(bundle, where="--bundle")
-
-
-def gate(
-    names: Names = None,
-    baseline: Annotated[
-        str,
-        typer.Option(
-            "--baseline",
-            metavar="METHOD_OR_RUN",
-            help="What every cell is compared with. before: a learned task right after its own stage, every other task "
-            "in the base. zero-shot: the base. A method or run: its score in the same cell.",
-        ),
-    ] = "before",
-    margin: Annotated[
-        float, typer.Option("--margin", metavar="POINTS", help="Smallest loss that counts, in points.")
-    ] = 1.0,
-    form: Annotated[
-        str, typer.Option("--format", "-f", help="table, markdown, csv, html or json.")
-    ] = "table",
-    junit: Annotated[
-        Path | None,
-        typer.Option("--junit", metavar="FILE", dir_okay=False, help="Write JUnit XML, for CI systems."),
-    ] = None,
-    unfinished: Unfinished = False,
-    workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
-) -> None:
-    """Test for every stage and task whether accuracy was lost.
-
-    Exit code 0: everything is kept (a loss of --margin or more is excluded).
-    1: something is lost. 3: the items or seeds are too few to tell, or a run
-    is not tested.
-    """
-    from moextend.bench.report import gate as gates
-    from moextend.bench.report import gate_forms, render
-    from moextend.bench.report.terminal import print_tables as printed
-    from moextend.util import files, lookup
-
-    lookup.choose(
-        "format", form, dict.fromkeys(["table", "markdown", "csv", "html", "json"]), where="--format"
-    )
-    if junit is not None:
-        files.check_writable(junit.parent, where="--junit")
-    experiments = chosen_experiments(names, runs, workspace, unfinished=unfinished)
-    found = gates.gates(experiments, baseline, margin)
-    if junit is not None:
-        files.write_text(junit, gate_forms.junit(found))
-    shown = [gate_forms.gate_table(each) for each in found]
-    if form == "json":
-        typer.echo(json.dumps(gate_forms.as_json(found), indent=2))
-    elif form != "table":
-        typer.echo(render(shown, form), nl=False)
-    else:
-        printed(shown, *output())
-    if form in ("csv", "json"):
-        report_output.name_left_out(experiments)
-        left_out = {name for experiment in experiments for name in experiment.left_out}
-        for name in dict.fromkeys(name for each in found for name in each.left_out if name not in left_out):
-            options.echo(f"not tested: {name}", err=True)
-    verdicts = {each.verdict for each in found}
-    if verdicts != {"kept"}:
-        raise typer.Exit(LOST if "lost" in verdicts else UNDECIDED)
 
 
 def explain(

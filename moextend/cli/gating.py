@@ -1,0 +1,198 @@
+"""The command `gate`: whether accuracy was lost, in the stages of runs, or with an extension in a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moextend.cli import before, options, report_output
+from moextend.cli.bars import bar
+from moextend.cli.base_asked import BaseAsked
+from moextend.cli.opening import (
+    Audio,
+    Loaded,
+    Projector,
+    Vision,
+    encoders_of,
+    folders_of,
+    projectors_of,
+)
+from moextend.cli.output import output
+from moextend.cli.reports import Names, Unfinished, chosen_experiments
+from moextend.errors import InputError
+
+if TYPE_CHECKING:
+    from moextend.bench.report.gate import Gate
+
+EXAMPLE = "moextend bench gate tiny --margin 1 --junit gate.xml"
+LOST, UNDECIDED = 1, 3
+"""Exit codes of the gate."""
+FORMATS = ("table", "markdown", "csv", "html", "json")
+
+
+def gate(
+    names: Names = None,
+    baseline: Annotated[
+        str,
+        typer.Option(
+            "--baseline",
+            metavar="METHOD_OR_RUN",
+            help="What every cell is compared with. before: a learned task right after its own stage, every other task "
+            "in the base. zero-shot: the base. A method or run: its score in the same cell.",
+        ),
+    ] = "before",
+    margin: Annotated[
+        float, typer.Option("--margin", metavar="POINTS", help="Smallest loss that counts, in points.")
+    ] = 1.0,
+    extension: Loaded = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="With --extension: its base, which is the reference; a folder, a .gguf file, a hub id or tiny."
+        ),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task", metavar="TASK", help="With --extension: a task to score before and after; repeatable."
+        ),
+    ] = None,
+    limit: options.Limit = None,
+    allow_code: options.AllowCode = False,
+    vision: Vision = None,
+    audio: Audio = None,
+    projector: Projector = None,
+    device: options.Device = "auto",
+    form: Annotated[
+        str, typer.Option("--format", "-f", help="table, markdown, csv, html or json.")
+    ] = "table",
+    junit: Annotated[
+        Path | None,
+        typer.Option("--junit", metavar="FILE", dir_okay=False, help="Write JUnit XML, for CI systems."),
+    ] = None,
+    unfinished: Unfinished = False,
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+) -> None:
+    """Test whether accuracy was lost: for every stage and task of runs, or with an extension in a folder.
+
+    Exit code 0: everything is kept (a loss of --margin or more is excluded).
+    1: something is lost. 3: the items or seeds are too few to tell, or a run
+    is not tested.
+    """
+    from moextend.bench.report.comparison import check_margin
+    from moextend.bench.task import ALLOW_CODE
+    from moextend.util import files, lookup
+
+    lookup.choose("format", form, dict.fromkeys(FORMATS), where="--format")
+    check_margin(margin)
+    if junit is not None:
+        files.check_writable(junit.parent, where="--junit")
+    if extension:
+        alone = {"RUN": names, "--baseline": baseline != "before", "--unfinished": unfinished, "--runs": runs}
+        options.refuse_except_with("the gate of runs, without --extension", alone)
+        if base is None or not task:
+            raise InputError(
+                "is missing.",
+                where="--task" if base else "--base",
+                hint="An extension is tested on its --base, with one --task or more.",
+            )
+        if allow_code:
+            os.environ[ALLOW_CODE] = "1"
+        asked = BaseAsked(base, encoders_of(vision, audio), projector, device=device)
+        found = [_of_extension(asked, extension, task, margin, limit, workspace)]
+    else:
+        own: dict[str, object] = {
+            "--base": base,
+            "--task": task,
+            "--limit": limit,
+            "--allow-code": allow_code,
+        }
+        own |= {"--vision": vision, "--audio": audio, "--projector": projector}
+        options.refuse_except_with("an extension (--extension)", own)
+        found = _of_runs(names, runs, workspace, baseline, margin, form, unfinished=unfinished)
+    _show(found, form, junit)
+    verdicts = {each.verdict for each in found}
+    if verdicts != {"kept"}:
+        raise typer.Exit(LOST if "lost" in verdicts else UNDECIDED)
+
+
+def _of_runs(
+    names: list[str] | None,
+    runs: Path | None,
+    workspace: Path,
+    baseline: str,
+    margin: float,
+    form: str,
+    *,
+    unfinished: bool,
+) -> list[Gate]:
+    """The gate of every experiment; the runs that a format does not name are named on stderr."""
+    from moextend.bench.report.gate import gates
+
+    experiments = chosen_experiments(names, runs, workspace, unfinished=unfinished)
+    found = gates(experiments, baseline, margin)
+    if form in ("csv", "json"):
+        report_output.name_left_out(experiments)
+        left_out = {name for experiment in experiments for name in experiment.left_out}
+        for name in dict.fromkeys(name for each in found for name in each.left_out if name not in left_out):
+            options.echo(f"not tested: {name}", err=True)
+    return found
+
+
+def _of_extension(
+    asked: BaseAsked,
+    extension: list[Path],
+    names: list[str],
+    margin: float,
+    limit: int | None,
+    workspace: Path,
+) -> Gate:
+    """The gate of the last of these extensions, on the base with the others."""
+    from moextend.bench.report.gate_extension import gate_extension
+    from moextend.bench.run.preflight import check_scored
+    from moextend.bench.task import find_task
+    from moextend.extension.card import read_extension
+
+    folders = folders_of(extension)
+    before.check_extensions(folders)
+    base = replace(asked, dtype=read_extension(folders[-1]).base_dtype or "float32")
+    encoders = base.check()
+    tasks = [find_task(name, workspace, where="--task") for name in dict.fromkeys(names)]
+    for each in tasks:
+        check_scored(each, encoders, workspace)
+    model = base.open()
+    projectors_of(model, folders, base.projector_folders())
+    return gate_extension(
+        model, folders, tasks, base=base.name, margin=margin, workspace=workspace, limit=limit, follow=_bar
+    )
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    with bar(what, quiet=False) as on_items:
+        yield on_items
+
+
+def _show(found: list[Gate], form: str, junit: Path | None) -> None:
+    """Prints the verdicts, and writes JUnit XML."""
+    from moextend.bench.report import gate_forms, render
+    from moextend.bench.report.terminal import print_tables
+    from moextend.util import files
+
+    if junit is not None:
+        files.write_text(junit, gate_forms.junit(found))
+    shown = [gate_forms.gate_table(each) for each in found]
+    if form == "json":
+        typer.echo(json.dumps(gate_forms.as_json(found), indent=2))
+    elif form != "table":
+        typer.echo(render(shown, form), nl=False)
+    else:
+        print_tables(shown, *output())
