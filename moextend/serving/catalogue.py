@@ -138,6 +138,12 @@ class Catalogue:
         known = {each: self._strengths.get(each, 1.0) for each in self.known.sets}
         try:
             attach.check_together(self.model.lm, known | given)
+            if old in attach.scope_of(self.model.lm).coactive[own]:
+                raise InputError(
+                    f"it was made with '{called}' active and needs it, so it cannot replace it.",
+                    where=str(folder),
+                    hint="Give another name.",
+                )
         except InputError:
             self.detach(own)
             raise
