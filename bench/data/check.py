@@ -125,7 +125,7 @@ def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
         raise InputError(
             f"asks for a letter, but '{task.scorer}' compares it with the text of a choice ({texts[0].row}).",
             where=f"{task.path or task.task}: scorer",
-            hint="Choose a scorer that reads letters, such as option@1.",
+            hint="Choose a scorer that reads letters, such as option@4.",
         )
     generated = task.data is not None and task.data.path.startswith("world:")
     if task.kind == "caption" and task.scorer == EXACT and not generated:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from moextend.bench.scorers import letters as version2
+from moextend.bench.scorers import letter_forms
 
 BEFORE, AFTER = 200, 1000
 """Characters before a conclusion that are read for its clause, and behind it for its option."""
@@ -16,9 +16,11 @@ _ADVERBS = (
     r"(?:(?:actually|clearly|definitely|indeed|likely|most|probably|still|then|therefore|thus)[ \t]++){0,2}"
 )
 _ANSWER = re.compile(
-    rf"(?i:\b(?:{version2.KEYS}|ans|conclusion|my[ ]choice|(?:most[ ]\w+|selected)[ ](?:option|choice))\b[\"']?[ \t]*+"
+    rf"(?i:\b(?:{letter_forms.KEYS}|ans|conclusion|my[ ]choice|(?:most[ ]\w+|selected)[ ](?:option|choice))\b"
+    r"[\"']?[ \t]*+"
     rf"(?:(?:(?:is|should[ ]be|must[ ]be)\b[ \t]*+{_ADVERBS}:?|[:=→])\s*+))"
-    r"|(?:答案|选项)(?:应该是|应当是|应为|应是|是|为|[:=]|: |\] ?)\s*+"
+    r"|(?:答案|选项)(?:应该是|应当是|应为|应是|是|为|[:=]|: |\] ?)\s*+(?:选项)?"
+    r"|(?:答え|回答|解答|正解|正答|정답|답)(?:は|은|:|=)\s*+:?\s*+(?:選択肢|선택지|보기)?\s*+"
 )
 """What stands before an option that is the answer."""
 _OTHER = re.compile(
@@ -33,7 +35,7 @@ _OTHER = re.compile(
 _BEST = r"(?:correct|right|best|better|(?:the )?most (?:accurate|appropriate|likely|plausible|suitable|fitting)|only)"
 _IS_ANSWER = re.compile(
     rf"(?i:[ \t]*+(?:is|must be|should be|seems to be)[ ]{_ADVERBS}(?:the )?(?:{_BEST}[ ]){{0,2}}"
-    r"(?:answer|option|choice))\b"
+    r"(?:answer|option|choice))\b|が正(?:解|答|し)|번?[이가][ ]?(?:정답|맞|옳)"
 )
 """What stands behind an option that is the answer."""
 _IS_RIGHT = re.compile(
@@ -42,19 +44,20 @@ _IS_RIGHT = re.compile(
 )
 """What stands behind one that is called right."""
 _UPPER = (
-    rf"(?![AI][ \t]+(?!{version2.BEHIND}|(?:instead|not|over|rather)\b)\w)([A-Z])"
-    rf"(?!['’-]\w|(?![{version2.HAN}])\w)"
+    rf"(?![AI][ \t]+(?!{letter_forms.BEHIND}|(?:instead|not|over|rather)\b)\w)([A-Z])"
+    rf"(?!['’-]\w|(?![{letter_forms.CJK}])\w)"
 )
-_LETTER = re.compile(rf"(?i:(?:option|choice|letter)\s+)?[(\[\"'‘“]*(?:{_UPPER}|{version2.LOWER})")
+_LETTER = re.compile(rf"(?i:(?:option|choice|letter)\s+)?[(\[\"'‘“]*(?:{_UPPER}|{letter_forms.LOWER})")
 _SUBJECT = re.compile(
     r"(?:\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ll]etter) )?[(\[\"']{0,2}(?<![\w'’-])([A-Z])(?![\w'’-])[)\]\"'.:]{0,3}"
-    r"|(?<![A-Za-z])([A-Z])(?=选?项?是?(?:正确|对的))"
+    rf"|(?<![A-Za-z])([A-Z])\)?(?=[{letter_forms.CJK}])"
 )
 _CLAUSE = re.compile(r"[,;:.!?\n—]|\b(?:so|therefore|hence|thus|but|and)\b|所以|因此|因而", re.IGNORECASE)
 _PLAIN = re.compile(
     r"(?:\W|\b(?:(?:so|therefore|thus|hence|finally|no|wait|actually|sorry|hmm|the|my|this|final|correct|right|best|most|"
     r"likely|means|that|which|it|follows|clearly|overall|consequently|conclusion|conclude|in|to|i|we|say|believe|think)\b)|"
-    r"正确|选项|最终|最后|我的|的|故)*+$",
+    r"正确|选项|最终|最后|我的|的|故|"
+    r"(?:最も)?適切な|正しい|選択肢|よって|したがって|この問題の|私の|따라서|그러므로|선택지|보기)*+$",
     re.IGNORECASE,
 )
 """What may stand before a conclusion in its clause."""
@@ -66,7 +69,10 @@ _QUOTED = re.compile(
     r"\b(?:argued|argues|believes|claimed|claims|sa(?:id|ys)|thinks)(?: that)?[:,]? ?[\"'“]?(?:[Mm]y |[Tt]he )?$"
 )
 """Before what others say."""
-_QUALIFIED = re.compile(r"[^.!?\n]{0,80}?(?:\?|\b(?:only|if|unless|when)\b|吗)", re.IGNORECASE)
+_QUALIFIED = re.compile(
+    r"[^.!?\n]{0,80}?(?:\?|\b(?:only|if|unless|when)\b|吗|か[.?])|[^.!?,\n]{0,4}?(?:では|じゃ|아[니닙])",
+    re.IGNORECASE,
+)
 _TWO = re.compile(
     r"[^\w]{0,4}(?:or\s+\(?[A-Z]\b|and\s+\(?[A-Z]\)?(?=\s*(?:$|[.,;:!?)]|(?:are|as|because|both|since|together)\b)))"
 )
@@ -154,7 +160,7 @@ def _option(
     behind = after[len(own) :] if own and after.startswith(own) else behind
     if ends and not _ENDS.match(behind):
         return None, False
-    return (None if version2.MORE.match(behind) or _TWO.match(behind) else place), True
+    return (None if letter_forms.MORE.match(behind) or _TWO.match(behind) else place), True
 
 
 def _is_plain(stated: re.Match[str], text: str) -> bool:
@@ -162,7 +168,7 @@ def _is_plain(stated: re.Match[str], text: str) -> bool:
     before = text[max(0, stated.start() - BEFORE) : stated.start()]
     sentence = re.split(r"[.!?\n]\s", before)[-1]
     clause = _CLAUSE.split(sentence)[-1]
-    if stated[0][0] in "答选":
+    if stated[0][0] in "答选回解正정답":
         clause = clause.rpartition(" ")[2]
     return bool(_PLAIN.match(clause)) and not _SUPPOSED.search(sentence) and not _QUOTED.search(before)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from moextend.bench.scorers.letters import HAN
+from moextend.bench.scorers.letter_forms import CJK
 
 # All repetitions are bounded and never tried again (possessive), so that long texts take no longer than their length.
 _OPENS, _CLOSES = r"[\"'(\[{]{0,3}+", r"[\"')\].:,]{0,3}+"
@@ -79,7 +79,7 @@ def _entries(letters: str, choices: Sequence[str]) -> dict[str, str]:
         own = _own_text(letter, choice)
         if own:
             words = r"\s+".join(map(re.escape, own.split()))
-            ends = "" if re.search(f"[{HAN}]$", own) else r"(?![^\W_])"
+            ends = "" if re.search(f"[{CJK}]$", own) else r"(?![^\W_])"
             dash = "" if own[0] in "-–=|" else rf"[-–=|]?+{_SPACES}"
             named = rf"{_OPENS}(?<![A-Za-z0-9]){letter}(?=[\"')\].:,]|\s?[-–=|]){_CLOSES}{_SPACES}{dash}"
             found[letter] = rf"(?:(?:option|choice)\s)?{named}[\"']?(?:(?:the|an?)\s)?{words}[\"']?{ends}"

@@ -131,19 +131,6 @@ def levenshtein(a: str, b: str) -> int:
 
 
 def yes_or_no(prediction: str) -> str:
-    """POPE's reading: "no" where the first sentence has the word no or not, else "yes"; "" of nothing."""
-    if not prediction.strip():
-        return ""
-    words = prediction.split(".")[0].replace(",", " ").lower().split()
-    return "no" if "no" in words or "not" in words else "yes"
-
-
-def pope(prediction: str, gold: Gold) -> float:
-    """1 where the answer, read as yes or no, is the gold one."""
-    return float(yes_or_no(prediction) == plain(gold.answers[0]))
-
-
-def yes_or_no2(prediction: str) -> str:
     """POPE's own reading: "no" where the first sentence has the word No, no or not, else "yes"; "" of nothing.
 
     Commas are deleted, so that "no,yes" is one word; words end at spaces, and "NO" is none of the three.
@@ -153,12 +140,22 @@ def yes_or_no2(prediction: str) -> str:
     return ("no" if {"No", "no", "not"} & set(words) else "yes") if predicted else ""
 
 
-def pope2(prediction: str, gold: Gold) -> float:
-    """1 where the answer, read by `yes_or_no2`, is the gold one."""
-    return float(yes_or_no2(prediction) == plain(gold.answers[0]))
+def pope(prediction: str, gold: Gold) -> float:
+    """1 where the answer, read by `yes_or_no`, is the gold one."""
+    return float(yes_or_no(prediction) == plain(gold.answers[0]))
 
 
 def spoken(answer: str) -> str:
-    """A gold answer of POPE as a model should generate it: unchanged, or ("NO") in lower case for `yes_or_no2`."""
+    """A gold answer of POPE as a model should generate it: unchanged, or ("NO") in lower case for `yes_or_no`."""
     form = plain(answer)
-    return answer if yes_or_no2(answer) == form or yes_or_no2(form) != form else form
+    return answer if yes_or_no(answer) == form or yes_or_no(form) != form else form
+
+
+def mme(prediction: str, gold: Gold) -> float:
+    """1 for the right answer where the prediction is "yes" or "no", or has it in its first four characters (lmms-eval).
+
+    "y" and "n" count; all else is neither, and wrong: "The image shows a dog." is no "yes".
+    """
+    text = prediction.lower().strip().replace(".", "")
+    read = {"y": "yes", "n": "no"}.get(text) or next((word for word in ("yes", "no") if word in text[:4]), "")
+    return float(read == plain(gold.answers[0]))

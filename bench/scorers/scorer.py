@@ -21,7 +21,6 @@ class Scorer:
     rule: str
     """Description in one line."""
     source: str = "this project"
-    used_by: str = ""
     comparable_with: str = "none"
     """Published numbers that are comparable; "none" for rules of this project."""
     item: Item | None = None

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from moextend.bench.scorers import rules
+from moextend.bench.scorers import options, rules
 from moextend.bench.scorers.forms import plain
 from moextend.bench.scorers.gold import Answered, Gold
-from moextend.bench.scorers.letters import option2
-from moextend.bench.scorers.letters3 import option3
 from moextend.errors import InputError
 
 TURN = 1_000_000
@@ -17,28 +15,14 @@ TURN = 1_000_000
 
 
 def circular(answered: Sequence[Answered]) -> list[float | None]:
-    """MMBench: a question is right only if every rotation of its choices is right by `option`.
+    """MMBench: a question is right only if every rotation of its choices is right by `options.option`.
 
     The first rotation has the question's value; the others have None, as they do not count by themselves.
     """
-    return _circular(answered, rules.option)
-
-
-def circular2(answered: Sequence[Answered]) -> list[float | None]:
-    """Like `circular`, with `option2` for each rotation."""
-    return _circular(answered, option2)
-
-
-def circular3(answered: Sequence[Answered]) -> list[float | None]:
-    """Like `circular`, with `option3` for each rotation."""
-    return _circular(answered, option3)
-
-
-def _circular(answered: Sequence[Answered], option: Callable[[str, Gold], float]) -> list[float | None]:
     questions = [_question(one) for one in answered]
     right: dict[int, float] = {}
     for question, one in zip(questions, answered, strict=True):
-        right[question] = min(right.get(question, 1.0), option(one.prediction, one))
+        right[question] = min(right.get(question, 1.0), options.option(one.prediction, one))
     return [right.pop(question, None) for question in questions]
 
 
@@ -54,16 +38,7 @@ def _question(one: Answered) -> int:
 
 def yes_no(pairs: Iterable[tuple[str, Gold]]) -> dict[str, float]:
     """POPE's metrics besides accuracy, in percent: precision, recall, F1 and the share of predicted "yes"."""
-    return _yes_no(pairs, rules.yes_or_no)
-
-
-def yes_no2(pairs: Iterable[tuple[str, Gold]]) -> dict[str, float]:
-    """Like `yes_no`, with answers read by `yes_or_no2`."""
-    return _yes_no(pairs, rules.yes_or_no2)
-
-
-def _yes_no(pairs: Iterable[tuple[str, Gold]], reading: Callable[[str], str]) -> dict[str, float]:
-    read = Counter((reading(prediction), plain(gold.answers[0])) for prediction, gold in pairs)
+    read = Counter((rules.yes_or_no(prediction), plain(gold.answers[0])) for prediction, gold in pairs)
     positives = sum(n for (answer, _), n in read.items() if answer == "yes")
     meant = sum(n for (_, gold), n in read.items() if gold == "yes")
     hits = read[("yes", "yes")]

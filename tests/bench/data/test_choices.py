@@ -17,8 +17,8 @@ from moextend.errors import InputError
 from tests.bench.scorers.single import score
 
 LETTERED = [
-    *("letter@1", "letter@2", "letter@3", "option@1", "option@2", "option@3"),
-    *("coin-scienceqa@1", "circular@1", "circular@2", "circular@3"),
+    *("letter@1", "letter@4", "option@1", "option@4"),
+    *("coin-scienceqa@1", "circular@4"),
 ]
 
 
@@ -28,7 +28,7 @@ def chosen(tmp_path: Path) -> Callable[..., TaskSpec]:
 
     def make(
         rows: Iterable[Mapping[str, object]],
-        scorer: str = "option@3",
+        scorer: str = "option@4",
         choices: str | None = "options",
         **changes: Any,
     ) -> TaskSpec:
@@ -125,7 +125,7 @@ def test_an_empty_column_takes_no_letter_from_the_others(
     (item,) = open_items(task, "test", tmp_path)
     assert "which?\nA. red\nC. blue\nThe" in prompt_text(task, item)
     assert target_text(task, item) == "C"
-    assert [score("option@3", output, item) for output in ("C", "blue", "A", "B")] == [1, 1, 0, 0]
+    assert [score("option@4", output, item) for output in ("C", "blue", "A", "B")] == [1, 1, 0, 0]
     with pytest.raises(InputError, match="has no answer"):
         list(open_items(chosen([{**row, "answer": "B"}], choices="A,B,C,D", answer_as="letter",
                                data={"absent": ["nan"]}), "test", tmp_path))  # fmt: skip
@@ -137,7 +137,7 @@ def test_open_answers_written_as_a_list_are_several(chosen: Callable[..., TaskSp
     rows += [{"options": "['a', 'b']", "answer": "B"}, {"options": "[]", "answer": "[open"}]
     items = list(open_items(chosen(rows, answer_as="letter"), "test", tmp_path))
     assert [item.answers for item in items] == [("24/7", "3.429"), ("[0.1, 2]",), ("b",), ("[open",)]
-    assert [score("option@3", output, items[0]) for output in ("24/7", "3.429", "['24/7', '3.429']")] == [
+    assert [score("option@4", output, items[0]) for output in ("24/7", "3.429", "['24/7', '3.429']")] == [
         1,
         1,
         0,
@@ -200,7 +200,7 @@ def test_lines_keep_the_position_only_where_it_is_needed(
     assert [record.line().get("position") for record in records] == [1, None, None]
     assert "position" not in records[1].line() and "position" not in records[2].line()
     assert vqa.predict(task, items, answer, path, batch_size=1) == (records, 0)
-    assert [item.score for item in vqa.score_items(records, "option@3")[1]] == [1.0, 0.0, 1.0]
+    assert [item.score for item in vqa.score_items(records, "option@4")[1]] == [1.0, 0.0, 1.0]
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text(
         "".join(json.dumps({k: v for k, v in line.items() if k != "position"}) + "\n" for line in lines)
@@ -214,4 +214,4 @@ def test_a_text_of_two_choices_identifies_neither() -> None:
     for right in (0, 1):
         item = Item((), "?", ("red car",), ("red car", "red car", "car"), id="1", position=right)
         for output in ("red car", "It is the red car."):
-            assert score("option@3", output, item) == 0.0
+            assert score("option@4", output, item) == 0.0

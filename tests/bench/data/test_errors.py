@@ -295,8 +295,8 @@ def test_task_without_a_train_split(one_file: MakeTask, workspace: Path) -> None
 
 
 def test_scorer_that_does_not_fit(one_file: MakeTask, workspace: Path) -> None:
-    with pytest.raises(InputError, match=r"scorer: 'pope@1' gives an item's own answer at most 0.00, not 1"):
-        check_task(one_file(scorer="pope@1"), workspace)
+    with pytest.raises(InputError, match=r"scorer: 'pope@2' gives an item's own answer at most 0.00, not 1"):
+        check_task(one_file(scorer="pope@2"), workspace)
 
 
 def test_unknown_scorer(one_file: MakeTask, workspace: Path) -> None:

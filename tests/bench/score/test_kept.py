@@ -117,7 +117,7 @@ def test_the_cell_of_an_early_version_does_not_know_its_items(run: RunDir, cell:
 def test_items_that_count_only_with_others_have_no_score(tmp_path: Path) -> None:
     turned = [PredictionLine(str(i * 1_000_000), "AB"[i], ("AB"[i],), "?", ("x", "y")) for i in range(2)]
     write_lines(tmp_path / "p.jsonl", [line.line() for line in turned])
-    cell = Cell(stage=0, task="t", value=100.0, n=1, scorer="circular@1", predictions="p.jsonl")
+    cell = Cell(stage=0, task="t", value=100.0, n=1, scorer="circular@4", predictions="p.jsonl")
     for _ in range(2):  # computed, and read
         found = ScoreReader(Words())(tmp_path, cell, tmp_path)
         assert found.score[0] == 1.0 and np.isnan(found.score[1])

@@ -26,15 +26,6 @@ def test_pair(name: str, answered: Answered, value: float) -> None:
     assert score(name, answered.prediction, answered) == pytest.approx(value, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["letter", "option"])
-def test_version_3_reads_what_version_2_reads(name: str) -> None:
-    pairs = [(answered, value) for scorer, answered, value in rows() if scorer == f"{name}@2"]
-    assert len(pairs) > 25
-    assert [score(f"{name}@3", answered.prediction, answered) for answered, _ in pairs] == [
-        value for _, value in pairs
-    ]
-
-
 def test_the_table_is_complete() -> None:
     assert set(PAIRS) == set(SINGLE), "every scorer of single items has its pairs"
     assert sum(map(len, PAIRS.values())) >= 200

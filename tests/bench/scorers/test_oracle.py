@@ -146,12 +146,17 @@ def test_scienceqa(prediction: str, data: st.DataObject) -> None:
 
 
 @oracle
-@given(texts, st.sampled_from(["yes", "no"]))
-def test_pope(prediction: str, gold: str) -> None:
-    first = prediction.split(".")[0].replace(",", " ").split()
-    predicted = "no" if any(word.lower() in ("no", "not") for word in first) else "yes"
-    expected = bool(prediction.strip()) and predicted == gold
-    assert score("pope@1", prediction, Answered("1", "", (gold,))) == expected
+@given(
+    st.one_of(
+        texts, st.lists(st.sampled_from(["yes", "no", "Y", "n", ".", " ", "It is", "Not"])).map("".join)
+    ),
+    st.sampled_from(["Yes", "No"]),
+)
+def test_mme(prediction: str, gold: str) -> None:
+    """lmms-eval's own code reads every answer as this scorer does."""
+    utils = pytest.importorskip("lmms_eval.tasks.mme.utils")
+    expected = utils.parse_pred_ans(prediction) == gold.lower()
+    assert score("mme@1", prediction, Answered("1", "", (gold,))) == expected
 
 
 numbers = st.one_of(

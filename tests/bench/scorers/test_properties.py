@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from random import Random
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,8 +47,8 @@ non_blank = texts.filter(lambda text: text.strip())
 names = st.sampled_from(SINGLE)
 # The papers' rules take golds as they are written: what begins or ends with a space is no gold there.
 PAPERS = {scorer.name for scorer in PUBLISHED}
-LETTERED = st.sampled_from(["letter@1", "letter@2", "letter@3", "option@1", "option@2", "option@3"])
-YES_OR_NO = {"pope@1", "pope@2"}
+LETTERED = st.sampled_from(["letter@1", "letter@4", "option@1", "option@4"])
+YES_OR_NO = {"pope@2", "mme@1"}
 golds = st.builds(Gold, st.lists(non_blank, min_size=1, max_size=10).map(tuple))
 
 
@@ -88,7 +87,7 @@ def test_the_own_letter_scores_one(name: str, choices: list[str], data: st.DataO
 
 
 @given(
-    st.sampled_from(["letter@2", "option@2", "letter@3", "option@3"]),
+    st.sampled_from(["letter@4", "option@4"]),
     st.permutations("ABCD"),
     st.integers(0, 3),
 )
@@ -99,7 +98,7 @@ def test_one_letter_is_right_where_the_choices_are_letters(name: str, choices: l
 
 
 @given(
-    st.sampled_from(["letter@2", "option@2", "letter@3", "option@3"]),
+    st.sampled_from(["letter@4", "option@4"]),
     st.sampled_from("BCD"),
     st.text("abcdefgh BCDXYZ", min_size=1, max_size=12),
 )
@@ -109,12 +108,10 @@ def test_a_letter_inside_a_word_is_none(name: str, letter: str, rest: str) -> No
     assert score(name, f"x{letter}{rest.replace(' ', '')}x", gold) == 0.0
 
 
-@given(
-    st.sampled_from(sorted(YES_OR_NO)),
-    st.sampled_from(["yes", "no", "Yes", "No", "Yes.", "No.", "NO", "YES", "nO."]),
-)
-def test_pope_knows_its_own_answers(name: str, answer: str) -> None:
-    gold = Gold((answer,))
+@given(st.sampled_from(["yes", "no", "Yes", "No", "Yes.", "No.", "NO", "YES", "nO."]))
+def test_scorers_of_yes_and_no_know_their_own_answers(answer: str) -> None:
+    gold, name = Gold((answer,)), "pope@2"
+    assert score("mme@1", own_answer("mme@1", gold), gold) == 1.0
     assert score(name, own_answer(name, gold), gold) == 1.0
     if answer not in ("NO", "nO."):
         assert own_answer(name, gold) == answer
@@ -161,7 +158,6 @@ def test_forms_are_stable(text: str) -> None:
     assert evalai_form(text.lower()) == evalai_form(text)
 
 
-@pytest.mark.parametrize("name", ["option@2", "option@3"])
-def test_choices_behind_the_last_letter_of_the_alphabet_are_read_by_their_text(name: str) -> None:
+def test_choices_behind_the_last_letter_of_the_alphabet_are_read_by_their_text() -> None:
     choices = tuple(f"word{i}" for i in range(30))
-    assert score(name, "It is word28", Gold(("word28",), choices)) == 1.0
+    assert score("option@4", "It is word28", Gold(("word28",), choices)) == 1.0

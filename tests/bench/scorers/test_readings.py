@@ -127,7 +127,7 @@ def test_a_record_is_read_as_it_was_written_and_an_older_one_without_likelihoods
 
 def test_scorers_of_sets_keep_one_line_an_item() -> None:
     turned = [PredictionLine(str(i * 1_000_000), "AB"[i], ("AB"[i],), "?", ("x", "y"), "k") for i in range(2)]
-    scores, items = vqa.score_items(turned, "circular@1")
+    scores, items = vqa.score_items(turned, "circular@4")
     assert [item.score for item in items] == [1.0, None] and items[1].strict == 1.0
     assert (scores.value, scores.n, scores.stderr, scores.kind_sizes) == (100.0, 1, None, {"k": 1})
 

@@ -1,8 +1,8 @@
-"""Reads the option from a longer answer by the rules of version 3.
+"""Reads the option from a longer answer.
 
-They are those of `letters`, and: a list of the options that an answer repeats is not read; a conclusion ("so the answer
-is B") and a last line "B. blue" go before the letter that an answer starts with; what follows a next question is not
-read; where a text names no option, its last paragraph alone may.
+The formats are those of `letter_forms`. A list of the options that an answer repeats is not read; a conclusion ("so the
+answer is B") and a last line "B. blue" go before the letter that an answer starts with; what follows a next question is
+not read; where a text names no option, its last paragraph alone may.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
-from moextend.bench.scorers import conclusions
-from moextend.bench.scorers import letters as version2
+from moextend.bench.scorers import conclusions, letter_forms
 from moextend.bench.scorers.gold import Gold
 from moextend.bench.scorers.option_lists import (
     is_list,
@@ -52,7 +51,7 @@ _LEADS = re.compile(
 """What may stand before the option in a last line."""
 _LINE = re.compile(r"[(\[\"']{0,2}([A-Z])[)\]\"'.:]{0,3}(?![A-Za-z0-9])")
 _LAST = re.compile(
-    rf"(?:[a-z)\]\"'{version2.HAN}]{{2}}[.!?]\s+(?:(?:so|therefore|thus|hence)\b,?\s*)?"
+    rf"(?:[a-z)\]\"'{letter_forms.CJK}]{{2}}[.!?]\s+(?:(?:so|therefore|thus|hence)\b,?\s*)?"
     r"|\b(?:(?:wait|no|sorry|correction)[,:.]|actually,?)\s+(?:actually,? )?)"
     r"(?:it's |it is |i mean )?\(?([A-Z])\)?\.?$",
     re.IGNORECASE,
@@ -67,23 +66,29 @@ _RETHINKS = re.compile(
 """What an answer says before it changes its mind."""
 _ALONE = re.compile(r"(?<![\w'’-])([B-HJ-Z])(?![\w'’-])")
 _KEY = re.compile(
-    rf"\b(?:{version2.KEYS})\b|答案|选|\b(?:option|choice|letter) [A-Z][).]{{0,2}}$", re.IGNORECASE
+    rf"\b(?:{letter_forms.KEYS})\b|答案|选|\b(?:option|choice|letter) [A-Z][).]{{0,2}}$", re.IGNORECASE
 )
+_BUT = re.compile(r"\bbut\b|而是|なく|아니라", re.IGNORECASE)
+_OPEN = re.compile(r"\botherwise\b|\bif\b[^.\n]*\belse\b|吗", re.IGNORECASE)
+"""What an answer says that leaves it open: "if it is dark, A; otherwise B"."""
 _WORD = re.compile(r"(yes|no|true|false)\b(?=\s*[,.;:!\n—–-])", re.IGNORECASE)
 
 
-def letter3(prediction: str, gold: Gold) -> float:
-    """1 for the right letter as `letter2` reads it, but for lists of the options and conclusions.
+def letter(prediction: str, gold: Gold) -> float:
+    """1 for the right letter in any usual dress: "**B**", "Option B", "\\boxed{B}", "A. ..., so the answer is B".
 
     A question without choices among others is scored as `exact`.
     """
-    return version2.judged(prediction, gold, partial(_read, choices=(), listed=gold.choices or ()))
+    return letter_forms.judged(prediction, gold, partial(_read, choices=(), listed=gold.choices or ()))
 
 
-def option3(prediction: str, gold: Gold) -> float:
-    """1 for the right letter as `letter3` reads it, or for the text of the right choice and of no other."""
+def option(prediction: str, gold: Gold) -> float:
+    """1 for the right letter as `letter` reads it, or for the text of the right choice and of no other.
+
+    Where the choices are letters themselves, a letter is the option's, never its text.
+    """
     listed = gold.choices or ()
-    return version2.judged(prediction, gold, partial(_read, choices=listed, listed=listed))
+    return letter_forms.judged(prediction, gold, partial(_read, choices=listed, listed=listed))
 
 
 def _read(prediction: str, letters: str, choices: Sequence[str], listed: Sequence[str]) -> int | None:
@@ -94,22 +99,23 @@ def _read(prediction: str, letters: str, choices: Sequence[str], listed: Sequenc
     tagged = [found[2].upper() for found in _TAGGED.finditer(answer) if found[2].upper() in letters]
     if tagged:
         return letters.index(tagged[-1])
-    forms, text = [version2.plain(choice) for choice in choices], version2.plain(answer)
+    forms = [letter_forms.plain(choice) for choice in choices]
+    text = _without_denied(letter_forms.plain(answer), forms)
     boxed = _BOXED.findall(answer)
     for reading in (
         conclusions.same(boxed[-1], letters, choices) if boxed else None,
-        version2.boxed(answer, letters),
+        letter_forms.boxed(answer, letters),
         conclusions.same(answer.strip("*_ \n"), letters, choices),
         conclusions.same(text, letters, forms),
     ):
         if reading is not None:
             return reading
-    listed = [version2.plain(choice) for choice in listed]
+    listed = [letter_forms.plain(choice) for choice in listed]
     for ends in (_NEXT, _NUMBERED):
         if (next_one := ends.search(text)) is None:
             continue
         head = (text[: next_one.start()] or next_one[0][:2]).strip()
-        if head in ("", text) or (ends is _NUMBERED and version2.first_letter(head, letters) is None):
+        if head in ("", text) or (ends is _NUMBERED and letter_forms.first_letter(head, letters) is None):
             continue
         if (found := _read_text(head, letters, forms, listed)) is not None:
             return found
@@ -127,9 +133,9 @@ def _read_text(text: str, letters: str, choices: Sequence[str], listed: Sequence
         return found
     if (found := _closing(text, letters, listed)) is not None:
         return found
-    first = version2.first_letter(text, letters)
-    if first is None and version2.full_text(text, letters, choices) is None:
-        first = version2.tight_letter(text, letters)
+    first = letter_forms.first_letter(text, letters)
+    if first is None and letter_forms.full_text(text, letters, choices) is None:
+        first = letter_forms.tight_letter(text, letters)
     for each in conclusions.strong(text, letters, choices, listed):
         if not _is_own(each.start, text, first, listed):
             return each.place
@@ -152,6 +158,19 @@ def _read_text(text: str, letters: str, choices: Sequence[str], listed: Sequence
     if last == text:
         return None
     return _only_named(last, letters, choices)
+
+
+def _without_denied(text: str, choices: Sequence[str]) -> str:
+    """A text with "C" for "not B but C", by letter or by text, also in Chinese, Japanese and Korean."""
+    if not _BUT.search(text):
+        return text
+    own = "".join(f"|{re.escape(choice)}" for choice in choices if choice)
+    option = rf"(?:(?:option|choice)[ ])?[(\"']?(?:(?-i:[A-Z])(?![a-z]){own})[)\"']?"
+    denied = (
+        rf"(?:(?:^|[ ])not|n't)[ ]{option},?[ ]but(?:[ ]rather)?(?=[ ]{option})"
+        rf"|不是[ ]?{option}[, ]{{0,2}}而(?=是)|{option}번?(?:ではなく|じゃなく|[이가] ?아니라)[, ]{{0,2}}"
+    )
+    return re.sub(denied, "", text, flags=re.IGNORECASE).strip()
 
 
 def _closing(text: str, letters: str, listed: Sequence[str]) -> int | None:
@@ -187,7 +206,9 @@ def _place(found: re.Match[str] | None, letters: str) -> int | None:
 
 def _only_named(text: str, letters: str, choices: Sequence[str]) -> int | None:
     """The option of a text without a conclusion; None if other letters stand in it, but for "... is option B"."""
-    found = version2.read_sentence(text, letters, choices)
+    if _OPEN.search(text):
+        return None
+    found = letter_forms.read_sentence(text, letters, choices)
     if found is None or _KEY.search(text):
         return found
     for choice in choices:

@@ -1,4 +1,4 @@
-"""Reads the option from a longer answer: its letter in a usual format, or the text of exactly one choice.
+"""Formats of an option in an answer: its letter in a usual dress, or the text of exactly one choice.
 
 The formats are those that VLMEvalKit reads without a judge, also in Chinese ("答案是A", "选B", "A、红色"), and markdown
 and LaTeX formats of models. A letter inside a word and the article "A" are not options. An answer with several options
@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import zip_longest
 
 from moextend.bench.scorers.forms import vqa_form
@@ -19,8 +18,11 @@ from moextend.bench.scorers.rules import exact, gold_position
 
 LAST = 5
 """A separate letter in a sentence is the answer if it is among this number of last words (VLMEvalKit)."""
+SENTENCE = 60
+"""A text of this number of characters may name a choice by its text, also a short one: "There are 3 apples"."""
 
-HAN = "\u3400-\u9fff"
+CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3"
+"""Characters of Chinese, Japanese and Korean, which are written next to a letter without a space."""
 _WIDE = str.maketrans(
     {
         "（": "(",
@@ -34,10 +36,10 @@ _WIDE = str.maketrans(
         "、": ", ",
         "；": "; ",
     }
-    | {"！": "! ", "？": "? ", "“": '"', "”": '"'}
+    | {"！": "! ", "？": "? ", "“": '"', "”": '"', "「": '"', "」": '"'}
     | {chr(0xFEE0 + ord(letter)): letter for letter in string.ascii_letters}
 )
-"""Chinese marks and wide letters -> those of ASCII."""
+"""Chinese and Japanese marks and wide letters -> those of ASCII."""
 KEYS = r"answer|(?:correct|right|best|final)\s+(?:option|choice|letter)"
 _IS = r"(?:is|would\s+be|should\s+be|must\s+be)"
 _WHY = r"(?:because|since)\b"
@@ -46,7 +48,7 @@ BEHIND = (
     r"(?![\w'’-])|based\s+on\b|according\s+to\b|given\s+that\b|due\s+to\b)"
 )
 """Words that may follow an option's letter in a sentence, but not an article: "A in this case"."""
-UPPER = rf"(?![AI][ \t]+(?!{BEHIND})\w)([A-Z])(?!['’-]|(?![{HAN}])\w)"
+UPPER = rf"(?![AI][ \t]+(?!{BEHIND})\w)([A-Z])(?!['’-]|(?![{CJK}])\w)"
 """A capital that is neither part of a word nor the word "A" or "I" of a sentence, which a line break ends."""
 LOWER = r"([a-z])(?=\s*$|\s*\n|[.,;:!?)\]}\"']+(?:\s|$))"
 _BOXED = re.compile(
@@ -55,7 +57,7 @@ _BOXED = re.compile(
 _MARKS = re.compile(r"[*`#$~]|__|\\[()\[\]]|</?\w+>")
 _LEAD = re.compile(
     r"^(?i:(?:option|choice|letter)\s*+(?::\s*+)?)?[(\[{<\"']*([A-Za-z])[)\]}>\"']*"
-    rf"(?=\s*$|\s*\n|[)\]}}:]|[.,;](?:\s|$)|\s+[-=–]\s|\s+{_WHY}|\s+[{HAN}])"
+    rf"(?=\s*$|\s*\n|[)\]}}:]|[.,;](?:\s|$)|\s+[-=–]\s|\s+{_WHY}|\s+[{CJK}]|です|だ\b|번?(?:입니다|이다))"
 )
 _TIGHT = re.compile(r"^[(\[{<\"']*([A-Z])\.(?=\d|[^\W\d_]{2})")
 """A letter with its period and no space before a text: "A.red"."""
@@ -74,22 +76,6 @@ _SPLIT = re.compile(r"[.()\[\],:;!*#{}\"]")
 _DENIED = re.compile(r"\b(?:not|never|neither|nor|cannot|wrong|incorrect)\b|n't\b|[不没非错]", re.IGNORECASE)
 
 
-def letter2(prediction: str, gold: Gold) -> float:
-    """1 for the right letter in any usual dress: "**B**", "B\\nBecause", "Option B", "\\boxed{B}", "Answer: B".
-
-    A question without choices among others is scored as `exact`.
-    """
-    return judged(prediction, gold, partial(_read, choices=()))
-
-
-def option2(prediction: str, gold: Gold) -> float:
-    """1 for the right letter as `letter2` reads it, or for the text of the right choice and of no other.
-
-    Where the choices are letters themselves, a letter is the option's, never its text.
-    """
-    return judged(prediction, gold, partial(_read, choices=gold.choices or ()))
-
-
 def judged(prediction: str, gold: Gold, read: Callable[[str, str], int | None]) -> float:
     """1 where `read` finds the right option by prediction and letters of the options (all if none is listed)."""
     right = gold_position(gold)
@@ -97,14 +83,6 @@ def judged(prediction: str, gold: Gold, read: Callable[[str, str], int | None]) 
         return exact(prediction, gold)
     letters = string.ascii_uppercase[: len(gold.choices or ()) or 26]
     return float(read(prediction, letters) == right)
-
-
-def _read(prediction: str, letters: str, choices: Sequence[str]) -> int | None:
-    """Index of the option in a text, by letter or (with `choices`) by text; None for none or several."""
-    for reading in (boxed(prediction, letters), first_letter(text := plain(prediction), letters)):
-        if reading is not None:
-            return reading
-    return read_sentence(text, letters, choices)
 
 
 def boxed(prediction: str, letters: str) -> int | None:
@@ -200,7 +178,7 @@ def _held(text: str, letters: str, choices: Sequence[str]) -> list[int]:
 
     A text of two choices counts for both.
     """
-    if len(text) > 2 * sum(map(len, choices)):
+    if len(text) > max(SENTENCE, 2 * sum(map(len, choices))):
         return []
     forms, rest, held = _texts(letters, choices), f" {vqa_form(text)} ", list[int]()
     for form in sorted(dict.fromkeys(forms), key=lambda form: -len(form)):
