@@ -39,7 +39,7 @@ def items_of(task: TaskSpec, split: Split, workspace: Path) -> int | None:
             return None
     except (InputError, OSError):
         return None  # a run says what is wrong with the data
-    stated = _stated(task.data.path, task.data.config, task.data.revision).get(part.split)
+    stated = stated_splits(task.data.path, task.data.config, task.data.revision).get(part.split)
     return None if stated is None else round(stated * share)
 
 
@@ -69,7 +69,7 @@ def _rows(task: TaskSpec, split: str, share: float, workspace: Path) -> int | No
 
 
 @cache
-def _stated(name: str, config: str | None, revision: str | None) -> dict[str, int]:
+def stated_splits(name: str, config: str | None, revision: str | None) -> dict[str, int]:
     """Split -> rows, as the card of a hub data set states them; empty if it does not, or offline."""
     try:
         info = downloads.ask(name, "dataset", revision=revision)

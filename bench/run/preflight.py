@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from moextend.bench.data import open_items
-from moextend.bench.data.source import files_of, find_source, is_generated, parse_split
+from moextend.bench.data.source import files_of, find_source, is_generated, parse_split, place
 from moextend.bench.score.text.names import check_name
 from moextend.bench.scorers.table import find_scorer, search
 from moextend.bench.sequence import SequenceSpec, memory_texts
-from moextend.bench.task import TaskSpec
+from moextend.bench.task import HAND, TaskSpec
 from moextend.data.hub import check_access
 from moextend.data.modalities import modality_types
+from moextend.data.table import FORMATS
 from moextend.errors import InputError, SpecError, at
 from moextend.model import hub, sources
 from moextend.model.located import locate
@@ -25,6 +27,10 @@ READ = {".json", ".jsonl", ".csv", ".tsv"}
 """File types that are opened here to find a wrong column early: fast to read, without a library."""
 SMALL = 32 * 2**20
 """Maximum size in bytes of data that is opened here."""
+MEDIA = 1000
+"""Maximum number of media of a split that are looked for."""
+
+Split = Literal["train", "test"]
 
 
 def check(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path) -> None:
@@ -130,18 +136,22 @@ def check_here(
     check_tracker(sequence.train.report_to, where=f"{file}: train.report_to")
     for align in sequence.alignments:
         check_tracker(align.report_to, where=f"{file}: align.report_to")
-    learned = {stage.task for stage in sequence.stages} | {align.task for align in sequence.alignments}
-    scored = {*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer}
-    for name, task in tasks.items():
-        if task.data is not None:
-            if name in learned:
-                _check_data(task, "train", workspace)
-            if name in scored:
-                _check_data(task, "test", workspace)
+    for task, split in splits_used(sequence, tasks):
+        _check_data(task, split, workspace)
     if runs is not None:
         files.check_writable(runs, where="--runs")
         files.check_writable(workspace / ".cache", where="--workspace")
         _check_hub(sequence, tasks, workspace)  # last: it may take the network
+
+
+def splits_used(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec]) -> Iterator[tuple[TaskSpec, Split]]:
+    """Tasks with data of their own, and the splits of them that a sequence learns or scores."""
+    learned = {stage.task for stage in sequence.stages} | {align.task for align in sequence.alignments}
+    scored = {*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer}
+    for name, task in tasks.items():
+        if task.data is not None:
+            yield from ((task, "train"),) if name in learned else ()
+            yield from ((task, "test"),) if name in scored else ()
 
 
 def _check_by_hand(sequence: SequenceSpec, workspace: Path) -> None:
@@ -211,13 +221,51 @@ def _check_task(task: TaskSpec) -> None:
             parse_split(name, where=f"{file}: data.{key}")
 
 
-def _check_data(task: TaskSpec, split: Literal["train", "test"], workspace: Path) -> None:
-    """Raises InputError if local data of a task does not exist, or lacks a split or column."""
-    if not is_generated(task) and readable(task, split, workspace):
+def _check_data(task: TaskSpec, split: Split, workspace: Path) -> None:
+    """Raises InputError if local data of a task, or its first medium, does not exist, or lacks a split or column."""
+    if is_generated(task):
+        return
+    for path, key in missing_files(task, split, workspace, most=1).items():
+        raise InputError(
+            f"no file or folder {path}.",
+            where=f"{task.path or task.task}: data.{key}",
+            hint=(task.data and task.data.prepare) or "Put it there, or correct the path.",
+        )
+    if readable(task, split, workspace):
         open_items(task, split, workspace, 1, media=False, strict=False)
 
 
-def readable(task: TaskSpec, split: Literal["train", "test"], workspace: Path) -> bool:
+def missing_files(task: TaskSpec, split: Split, workspace: Path, *, most: int = MEDIA) -> dict[Path, str]:
+    """Local files and folders that a task names for a split and that are not there -> the key that names them.
+
+    Of small data also its media, of which at most `most` are looked for, at equal distances. Raises InputError if the
+    data cannot be opened.
+    """
+    data = task.data
+    assert data is not None
+    folder, name = place(data.path, task.folder(), workspace), getattr(data, split)
+    if is_generated(task) or name is None or not (files.exists(folder) or data.path.startswith(HAND)):
+        return {}
+    part = parse_split(name, where=f"{task.path or task.task}: data.{split}").split
+    named = {folder: "path"}
+    if Path(part).suffix in FORMATS and not folder.is_file():
+        named = {folder / part: split}
+    images = None if data.images is None else place(data.images, task.folder(), workspace)
+    if images is not None:
+        named[images] = "images"
+    gone = {path: key for path, key in named.items() if not files.exists(path)}
+    if gone or not readable(task, split, workspace):
+        return gone
+    items = open_items(task, split, workspace, 1 if most == 1 else None, strict=False)
+    for ref in islice(items.media_refs(), 0, None, max(1, len(items) // most)):
+        if ref.path is not None and not files.exists(ref.path):
+            # A path is relative to the folder of the data or to that of the images, where it belongs if there is one.
+            inside = images is not None and ref.path.is_relative_to(folder)
+            gone[images / ref.path.relative_to(folder) if images and inside else ref.path] = split
+    return gone
+
+
+def readable(task: TaskSpec, split: Split, workspace: Path) -> bool:
     """Whether the data of a split are small local files that are fast to read; InputError without files."""
     assert task.data is not None
     where = f"{task.path or task.task}: data"

@@ -6,27 +6,34 @@ items, and of a base on the hub its config.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from moextend.bench.data import unknown_notes
-from moextend.bench.data.source import place
+from moextend.bench.data.source import parse_split, place
 from moextend.bench.methods import Shapes
 from moextend.bench.run import budget_text, matching
 from moextend.bench.run.budget import Plan, budget
 from moextend.bench.run.complete import planned
+from moextend.bench.run.data_size import stated_splits
 from moextend.bench.run.downloads import MB, download, has_config, layers_of, local_bytes, name_on_hub
 from moextend.bench.run.opening import scored
 from moextend.bench.run.plan import LEFT_OUT, Request, all_tasks, chosen_sequence, left_out, stage_steps
-from moextend.bench.run.preflight import readable
+from moextend.bench.run.preflight import missing_files, readable, splits_used
 from moextend.bench.run.records import encoder_of
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec
-from moextend.bench.task import HAND, TaskSpec
+from moextend.bench.task import HAND, Data, TaskSpec
+from moextend.data.table import FORMATS
 from moextend.errors import InputError, at
 from moextend.model.located import locate
+from moextend.util import downloads
 
+SHOWN = 3
+"""Number of missing files of a split that are listed."""
 SMALL = 200
 """MB of weights below which runs are only estimated if a throughput is given: it takes seconds."""
 
@@ -59,7 +66,7 @@ def preview(
             *_model_downloads(sequence, request.workspace),
             *_data_downloads(tasks.values(), request.workspace),
         ],
-        "to_prepare": _to_prepare(sequence, tasks.values(), request.workspace),
+        "to_prepare": _to_prepare(sequence, tasks, request.workspace),
         "unknown": _unknown(sequence, tasks, request.workspace),
         "left_out": left_out(request),
         "model_mb": _megabytes(sequence, request.workspace),
@@ -85,8 +92,9 @@ def describe(found: dict[str, Any]) -> str:
         lines.append("To be provided by hand:")
         for how in dict.fromkeys(need["how"] for need in found["to_prepare"]):
             lines.append(f"  {how}")
-            same = [need for need in found["to_prepare"] if need["how"] == how]
-            lines += [f"    {need['where']} (for {', '.join(need['tasks'])})" for need in same]
+            for need in (need for need in found["to_prepare"] if need["how"] == how):
+                problem = f": {need['problem']}" if need["problem"] else ""
+                lines.append(f"    {need['where']} (for {', '.join(need['tasks'])}){problem}")
     estimate = found["estimate"]
     lines += [f"Memory and hours: {estimate['not']}"] if "not" in estimate else budget_text.describe(estimate)
     return "\n".join([*lines, *_room(found)])
@@ -204,27 +212,60 @@ def _model_downloads(sequence: SequenceSpec, workspace: Path) -> list[dict[str, 
     return found
 
 
-def _to_prepare(sequence: SequenceSpec, tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str, Any]]:
-    """Folders that the user has to fill, for which tasks and how."""
-    needs: dict[str, dict[str, Any]] = {
-        name: {"where": name, "how": "Copy the folder of the model or encoder there.", "tasks": ["the base"]}
-        for name in sorted(sequence.base.by_hand(workspace))
-    }
-    for task in tasks:
-        path, how = _by_hand(task)
-        folder = place(path, task.folder(), workspace)
-        if path.startswith(HAND) and not folder.exists():
-            need = {"where": str(folder), "how": how or "see the task's source", "tasks": []}
-            needs.setdefault(str(folder), need)["tasks"].append(task.task)
+def _to_prepare(
+    sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path
+) -> list[dict[str, Any]]:
+    """Files and folders that the user has to provide, for which tasks, how, and what the hub lacks of them."""
+    needs: dict[str, dict[str, Any]] = {}
+
+    def need(where: Path | str, how: str, task: str, problem: str | None = None) -> None:
+        made: dict[str, Any] = {"where": str(where), "how": how, "tasks": [], "problem": problem}
+        found = needs.setdefault(str(where), made)
+        if task not in found["tasks"]:
+            found["tasks"].append(task)
+
+    for name in sorted(sequence.base.by_hand(workspace)):
+        need(name, "Copy the folder of the model or encoder there.", "the base")
+    for task in tasks.values():
+        if task.lm_eval is not None and (task.lm_eval.data or "").startswith(HAND):
+            folder = place(task.lm_eval.data or "", task.folder(), workspace)
+            if not folder.exists():
+                need(folder, task.lm_eval.prepare or "see the task's source", task.task)
+    listed = cache(_listed)
+    for task, split in splits_used(sequence, tasks):
+        assert task.data is not None, "only these have splits"
+        try:
+            gone = missing_files(task, split, workspace)
+        except InputError as error:
+            need(error.where or task.task, f"{error.what} {error.hint or ''}".strip(), task.task)
+            continue
+        for path in list(gone)[:SHOWN]:
+            problem = _not_on_hub(task, path, workspace, listed)
+            need(path, task.data.prepare or "Put it there, or correct its path.", task.task, problem)
     return list(needs.values())
 
 
-def _by_hand(task: TaskSpec) -> tuple[str, str]:
-    """Location of a task's data, and how to get it."""
-    if task.data is not None:
-        return task.data.path, task.data.prepare
-    assert task.lm_eval is not None, "a task has data or is a task of lm-eval"
-    return task.lm_eval.data or "", task.lm_eval.prepare
+def _not_on_hub(
+    task: TaskSpec, path: Path, workspace: Path, listed: Callable[[str], frozenset[str]]
+) -> str | None:
+    """Says that the hub data set that a task's `source` names lacks a file; None if it has it, or is not known.
+
+    Such a data set is copied to a folder below data/ of the workspace as it is.
+    """
+    hub, data = re.match(r"hub ([\w.-]+/[\w.-]+)", task.source), workspace / "data"
+    inside = path.relative_to(data).parts[1:] if path.is_relative_to(data) else ()
+    if hub is None or not inside or path.suffix not in FORMATS:
+        return None
+    names, name = listed(hub[1]), "/".join(inside)
+    return f"hub data set {hub[1]} has no file {name}" if names and name not in names else None
+
+
+def _listed(name: str) -> frozenset[str]:
+    """Files of a hub data set; none if the hub cannot be asked."""
+    try:
+        return frozenset(file.rfilename for file in downloads.ask(name, "dataset").siblings or [])
+    except Exception:  # offline, gated, misspelt
+        return frozenset()
 
 
 def _data_downloads(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str, Any]]:
@@ -235,8 +276,20 @@ def _data_downloads(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str
         if task.data is None or task.data.path.startswith(("world:", HAND)):
             continue
         if not place(task.data.path, task.folder(), workspace).exists():
-            found += download(task.data.path, "dataset", task.data.revision)
+            found += [
+                {**each, "problem": each["problem"] or _no_split(task.data)}
+                for each in download(task.data.path, "dataset", task.data.revision)
+            ]
+    found.sort(key=lambda each: each.get("problem") is not None)  # of equal ones the last is kept
     return list({each["what"]: each for each in found}.values())
+
+
+def _no_split(data: Data) -> str | None:
+    """What the card of a hub data set lacks of the splits of a task; None if it has them, or states none."""
+    stated = stated_splits(data.path, data.config, data.revision)
+    wanted = [parse_split(name, where=data.path).split for name in (data.train, data.test) if name]
+    lacks = [name for name in wanted if stated and name not in stated]
+    return f"it has no split '{lacks[0]}', but {', '.join(stated)}." if lacks else None
 
 
 def _megabytes(sequence: SequenceSpec, workspace: Path) -> float | None:

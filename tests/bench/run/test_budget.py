@@ -179,7 +179,7 @@ def test_items_are_counted_without_data(tmp_path: Path, monkeypatch: pytest.Monk
     )
     local = local.model_copy(update={"path": tmp_path / "t.yaml"})
     stated = {("org/set", None, None): {"all": 1000}}
-    monkeypatch.setattr(data_size, "_stated", lambda *key: stated.get(key, {}))
+    monkeypatch.setattr(data_size, "stated_splits", lambda *key: stated.get(key, {}))
     hub = task.model_copy(
         update={"data": task.data.model_copy(update={"path": "org/set", "test": "all[90%:]"})}
     )
