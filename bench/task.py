@@ -168,7 +168,7 @@ class TaskSpec(Spec):
     """Columns by role."""
     prompt: str = "<image>\n{question}\nAnswer the question using a single word or phrase."
     """Template with marks of media (`<image>`, `<audio>`, in any order), `{question}`, `{choices}` and other columns of
-    the data."""
+    the data. `{question:capitalize}` has a capital at its start and the rest in lower case."""
     open_prompt: str | None = unset(None)
     """Prompt of an item without choices among items with choices; null: `prompt`."""
     answer_as: AnswerForm | None = unset(None)

@@ -22,6 +22,8 @@ from moextend.errors import InputError, SpecError, UnknownName
 LETTERS = string.ascii_uppercase
 OWN_PLACEHOLDERS = ("question", "choices")
 """Placeholders of a prompt that are not columns."""
+CAPITALIZED = "capitalize"
+"""Form of a placeholder, `{question:capitalize}`: a capital at the start and the rest in lower case."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,12 @@ class Layout:
             raise self.wrong_prompt(
                 f"cannot be read ({error}).", "Write a brace that is text twice: {{ or }}."
             ) from error
+        for _, name, form, conversion in parts:
+            if name is not None and (form not in ("", CAPITALIZED) or conversion):
+                raise self.wrong_prompt(
+                    f"no form '{conversion or form}' of {{{name}}}.",
+                    f"The only one is {{{name}:{CAPITALIZED}}}.",
+                )
         names = [name for _, name, _, _ in parts if name is not None]
         for name in names:
             if not name.isidentifier():

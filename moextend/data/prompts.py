@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from moextend.data import cells, marks
-from moextend.data.examples import LETTERS, Example, Layout
+from moextend.data.examples import CAPITALIZED, LETTERS, Example, Layout
 from moextend.data.modalities import modality_types
 from moextend.data.video import mark_filled, marks_for
 from moextend.errors import counted
@@ -35,14 +35,24 @@ def prompt_text(layout: Layout, example: Example) -> str:
     filled = _marked(layout, example)
     for name, value in example.fields.items():
         if not value:  # no label without content
-            line = rf"[^\n]*\{{{re.escape(name)}\}}[^\n]*"
+            line = rf"[^\n]*\{{{re.escape(name)}(?::{CAPITALIZED})?\}}[^\n]*"
             filled = re.sub(rf"{line}\n|\n{line}\Z", "", filled)
     if example.choices is None:
         # A question without choices has no empty line in their place.
         filled = filled.replace("{choices}\n", "")
-    texts = [marks.stripped(piece.format(**values)) for piece in marks.split_at_marks(filled)]
+    shown = {name: _Text(value) for name, value in values.items()}
+    texts = [marks.stripped(piece.format(**shown)) for piece in marks.split_at_marks(filled)]
     found = zip(marks.marks_in(filled), texts[1:], strict=True)
     return texts[0] + "".join(marks_for(name, layout.columns.frames) + text for name, text in found)
+
+
+class _Text(str):
+    """A text of an example, which a prompt may capitalize."""
+
+    __slots__ = ()
+
+    def __format__(self, form: str) -> str:
+        return self.capitalize() if form == CAPITALIZED else str(self)
 
 
 def choice_lines(choices: Sequence[str]) -> str:
