@@ -91,7 +91,7 @@ def test_splits_are_those_of_the_hub(name: str) -> None:
 
 
 def test_the_opened_commit_is_known_and_the_pinned_one_is_requested(hub: Hub, workspace: Path) -> None:
-    pinned, latest = TASKS["ai2d"], TASKS["chartqa"]
+    pinned, latest = TASKS["ai2d"], TASKS["coco-captions"]
     assert hub_revision(pinned, workspace) == _data(pinned).revision == hub.asked[-1][3]
     assert _data(latest).revision is None
     assert len(hub_revision(latest, workspace) or "") == 40 and hub.asked[-1][3] is None

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.table import Table
 
 from moextend.bench.data import Item, prompt_text
@@ -20,6 +21,7 @@ from moextend.util import content
 
 TASKS = content.names("tasks", Path("nowhere"))
 SEQUENCES = content.names("registry", Path("nowhere"))
+HUB_FILES = Path(__file__).parents[2] / "fixtures" / "hub_files.yaml"
 PUBLISHED = {
     "coin": ["scienceqa", "textvqa", "imagenet", "gqa", "vizwiz", "grounding", "vqav2", "ocrvqa"],
     "ucit": ["imagenet-r", "arxivqa", "vizwiz-captions", "iconqa", "clevr-math", "flickr30k"],
@@ -53,6 +55,16 @@ def test_a_line_that_names_an_empty_column_is_left_out() -> None:
     assert prompt_text(task, item).splitlines()[0] == "What?"
     item = Item((), "What?", ("A",), ("one", "two"), id="1", fields={"hint": "Look."})
     assert prompt_text(task, item).splitlines()[:2] == ["Context: Look.", "What?"]
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name.startswith(("coin-", "ucit-"))])
+def test_tasks_of_data_that_are_copied_from_the_hub_name_its_files(name: str) -> None:
+    task, listed = read_task(TASKS[name]), yaml.safe_load(HUB_FILES.read_text(encoding="utf-8"))
+    assert task.data is not None
+    hub = task.source.removeprefix("hub ").partition(";")[0]
+    files = listed[hub][task.data.path.partition("/")[2]]
+    assert {task.data.train, task.data.test} <= {f"{file}.json" for file in files}
+    assert hub in task.data.prepare
 
 
 LARGE = ("real-small", "real-speech")
@@ -110,7 +122,8 @@ def test_text_tasks_are_lm_evals_own_with_that_metric(name: str) -> None:
         return
     root = find_spec("lm_eval")
     assert root is not None and root.origin is not None
-    folder = Path(root.origin).parent / "tasks" / text.task.partition("_")[0]
+    family = text.task.partition("_")[0]
+    folder = Path(root.origin).parent / "tasks" / {"social": "siqa"}.get(family, family)
     named = re.compile(rf"^(task|group): *[\"']?{re.escape(text.task)}[\"']?$", re.MULTILINE)
     own = [path for path in folder.rglob("*.yaml") if named.search(path.read_text(encoding="utf-8"))]
     assert own, "a task or group of the installed lm-eval"
