@@ -44,7 +44,7 @@ _IS_RIGHT = re.compile(
 )
 """What stands behind one that is called right."""
 _UPPER = (
-    rf"(?![AI][ \t]+(?!{letter_forms.BEHIND}|(?:instead|not|over|rather)\b)\w)([A-Z])"
+    rf"(?![AI][ \t]+(?!{letter_forms.BEHIND}|[{letter_forms.CJK}]|(?:instead|not|over|rather)\b)\w)([A-Z])"
     rf"(?!['’-]\w|(?![{letter_forms.CJK}])\w)"
 )
 _LETTER = re.compile(rf"(?i:(?:option|choice|letter)\s+)?[(\[\"'‘“]*(?:{_UPPER}|{letter_forms.LOWER})")

@@ -48,7 +48,7 @@ BEHIND = (
     r"(?![\w'’-])|based\s+on\b|according\s+to\b|given\s+that\b|due\s+to\b)"
 )
 """Words that may follow an option's letter in a sentence, but not an article: "A in this case"."""
-UPPER = rf"(?![AI][ \t]+(?!{BEHIND})\w)([A-Z])(?!['’-]|(?![{CJK}])\w)"
+UPPER = rf"(?![AI][ \t]+(?!{BEHIND}|[{CJK}])\w)([A-Z])(?!['’-]|(?![{CJK}])\w)"
 """A capital that is neither part of a word nor the word "A" or "I" of a sentence, which a line break ends."""
 LOWER = r"([a-z])(?=\s*$|\s*\n|[.,;:!?)\]}\"']+(?:\s|$))"
 _BOXED = re.compile(
@@ -63,7 +63,7 @@ _TIGHT = re.compile(r"^[(\[{<\"']*([A-Z])\.(?=\d|[^\W\d_]{2})")
 """A letter with its period and no space before a text: "A.red"."""
 MORE = re.compile(
     r"^[)\].\"'\s]*(?:[,;/&]\s*(?:and\s+|or\s+)?|and\s+|or\s+)\(?[A-Za-z]\)?\s*(?:$|[.,;/&)都均]|and\b|or\b)"
-    r"|^[)\].\"'\s]*[和与或及]\s*\(?[A-Za-z](?![A-Za-z])"
+    r"|^[)\].\"'\s]*(?:[和与或及かと와과]|または|또는|이나)\s*\(?[A-Za-z](?![A-Za-z])"
 )
 _STATED = re.compile(
     rf"(?i:\b(?:{KEYS})\b\s*+(?:{_IS}\s*+)?(?:[:=-]\s*+)?(?:(?:option|choice|letter)\s++)?)[(\[\"']*(?:{UPPER}|{LOWER})"
