@@ -5,7 +5,6 @@ from moextend.bench.data.digests import data_digest, hub_revision
 from moextend.bench.data.guess import guess_task
 from moextend.bench.data.items import Item, prompt_text, target_text
 from moextend.bench.data.open import Items, conversations, open_items
-from moextend.data.hub import pinned
 
 __all__ = [
     "Checked",
@@ -18,7 +17,6 @@ __all__ = [
     "hub_revision",
     "open_items",
     "overlaps",
-    "pinned",
     "prompt_text",
     "target_text",
     "unknown_notes",

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from moextend.bench.data.digests import FileDigests
 from moextend.bench.data.items import Item, prompt_text, target_text
 from moextend.bench.data.open import SplitName, check_gold, open_items, open_table
 from moextend.bench.data.unknown import unknown_words
@@ -17,6 +16,7 @@ from moextend.bench.scorers import Answered, find_scorer, is_lettered, own_answe
 from moextend.bench.scorers.rules import gold_position
 from moextend.bench.task import TaskSpec
 from moextend.data import marks
+from moextend.data.digests import FileDigests
 from moextend.errors import InputError
 
 EXACT = "exact@1"

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import sqlite3
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from moextend.bench.data.open import Items, Opened, SplitName, open_items, open_table
 from moextend.bench.data.source import find_source
 from moextend.bench.task import TaskSpec
 from moextend.data.columns import several
+from moextend.data.digests import FileDigests
 from moextend.data.each import Each
 from moextend.data.hub import commit_of
 from moextend.data.matching import Matching
 from moextend.data.media import MediaRef
 from moextend.data.table import ArrowTable, Table
 from moextend.errors import InputError
-from moextend.util.files import digest, sha256
-
-_SETTLED = 5.0
-"""Age in seconds from which size and times identify a file's content.
-
-A newer file could change again within the resolution of the clock."""
-
-PATIENCE = 10.0
-"""Seconds that the cache is waited for while another process writes to it, which takes far less."""
+from moextend.util.files import digest
 
 
 def data_digest(
@@ -81,62 +71,3 @@ def _holds_media(opened: Opened, task: TaskSpec) -> bool:
         name for column in task.columns.by_modality.values() for name in several(column, table.columns)
     ]
     return not columns or (isinstance(table, ArrowTable) and all(map(table.holds_bytes, columns)))
-
-
-class FileDigests:
-    """Digests of files, cached in a folder by path, size and times, so that large files are read once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._store: sqlite3.Connection | None = None
-        self._new: list[tuple[str, str, str]] = []
-
-    def __enter__(self) -> FileDigests:
-        # The cache only saves time: without a writable folder every file is read again.
-        with suppress(OSError, sqlite3.Error):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            store = sqlite3.connect(self._folder / "digests.sqlite", timeout=PATIENCE)
-            store.execute("CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)")
-            self._store = store
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._store is None:
-            return
-        # One transaction at the end, so that no other process waits while files are read.
-        with suppress(sqlite3.Error), self._store:
-            self._store.executemany("REPLACE INTO files VALUES (?, ?, ?)", self._new)
-        self._store.close()
-        self._store = None
-
-    def of(self, path: Path) -> str:
-        """Digest of the file's content (sixteen hex digits)."""
-        path = path.resolve()
-        stat = path.stat()
-        stamp = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
-        found = self._recall(path, stamp)
-        if found is None:
-            found = sha256(path)[:16]
-            if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED:
-                self._new.append((str(path), stamp, found))
-        return found
-
-    def of_medium(self, ref: MediaRef) -> str:
-        """Digest of the encoded medium (sixteen hex digits). Raises InputError with its row if it is missing."""
-        return ref.digest if ref.path is None else self.of(ref.file())
-
-    def _recall(self, path: Path, stamp: str) -> str | None:
-        if self._store is None:
-            return None
-        try:
-            row = self._store.execute(
-                "SELECT stamp, digest FROM files WHERE path = ?", (str(path),)
-            ).fetchone()
-        except sqlite3.Error:
-            # Locked by a process that is suspended, or damaged: waiting for it at every file would take hours.
-            self._store.close()
-            self._store = None
-            return None
-        return str(row[1]) if row is not None and row[0] == stamp else None

@@ -137,8 +137,8 @@ def _opened(task: TaskSpec, data: Data, part: Part, workspace: Path, *, where: s
             where=_at(task, "data.path"),
         )  # fmt: skip
     else:
-        cache = workspace / ".cache" / "hf-datasets"
-        found = opening.open_files(files_of(source, part.split, where=where), folder, cache)
+        files = files_of(source, part.split, where=where)
+        found = opening.open_files(files, folder, workspace / ".cache")
     return Opened(found.table, found.folder, found.files, part)
 
 

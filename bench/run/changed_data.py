@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moextend.bench.data import data_digest
-from moextend.bench.data.digests import FileDigests, media_files
+from moextend.bench.data.digests import media_files
 from moextend.bench.data.open import open_table
 from moextend.bench.run.complete import named_weights
 from moextend.bench.run.context import RunContext
@@ -19,6 +19,7 @@ from moextend.bench.run.provenance import data_conflict, splits_of
 from moextend.bench.run.revisions import pin_data
 from moextend.bench.run.rundir import changed_since
 from moextend.bench.sequence import memory_texts
+from moextend.data.digests import FileDigests
 from moextend.errors import InputError, MoextendError
 from moextend.util import files
 

@@ -259,9 +259,7 @@ def rows_of(
     from moextend.data.own import own_data
 
     named = options.pairs(columns or [], "--columns")
-    rows = own_data(
-        data, workspace / ".cache" / "hf-datasets", columns=named, template=template, images=images
-    )
+    rows = own_data(data, workspace / ".cache", columns=named, template=template, images=images)
     for medium in rows[0].media:
         name = medium.modality
         if name not in encoders:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from moextend.data.digests import FileDigests
 from moextend.data.table import ArrowTable
 from moextend.errors import InputError, MoextendError, UnknownName
 from moextend.util import downloads, foreign, hub_errors
+from moextend.util.files import digest, exists, stamp
 from moextend.util.quiet import quiet_datasets, quiet_loggers
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+READERS = frozenset({"arrow", "csv", "json", "parquet", "text"})
+"""Names of `datasets` for local files."""
+_WHEN_LOADED = {"split", "verification_mode", "keep_in_memory", "save_infos", "streaming", "num_proc"}
+"""Options of `load_dataset` that do not concern the files."""
 
 
 def open_hub(
@@ -131,17 +137,61 @@ def _refusal(name: str, revision: str | None, where: str) -> MoextendError | Non
     return None
 
 
+class LocalData:
+    """Data sets of local files that `datasets` reads, with its cache below a folder.
+
+    `datasets` finds what it has read by the path and the modification time of a file, which a copy may set. Here each
+    content has a cache of its own.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self.stamps: dict[Path, str] = {}
+        """Files that were read -> what they were."""
+
+    def load(self, load_dataset: Any, *arguments: Any, **options: Any) -> Any:
+        """What `load_dataset` makes of its arguments."""
+        import datasets
+
+        found = datasets.load_dataset_builder(
+            *arguments, **{key: value for key, value in options.items() if key not in _WHEN_LOADED}
+        ).config.data_files
+        paths = sorted(Path(path) for split in (found or {}).values() for path in split if exists(path))
+        content = self._digest(paths)
+        place = self.cache / "rows" / content
+        rows = load_dataset(*arguments, **{**options, "cache_dir": str(place)})
+        if self._digest(paths) != content:
+            shutil.rmtree(place, ignore_errors=True)
+            raise InputError(
+                "was replaced while it was read.",
+                where=", ".join(map(str, paths)),
+                hint="Repeat the command.",
+            )
+        self.stamps |= {path: stamp(path.stat()) for path in paths}
+        return rows
+
+    def is_as_read(self) -> bool:
+        """Whether the files are those that were read."""
+        return all(exists(path) and stamp(path.stat()) == known for path, known in self.stamps.items())
+
+    def _digest(self, paths: Sequence[Path]) -> str:
+        with FileDigests(self.cache) as known:
+            return digest([known.of(path) for path in paths])
+
+
 @contextmanager
-def pinned(revisions: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def pinned(revisions: Mapping[str, str], local: LocalData) -> Iterator[dict[str, str]]:
     """Context in which `datasets` opens these revisions of hub data sets; yields the commits that it opens.
 
-    Both are mappings from the name of a data set.
+    Both are mappings from the name of a data set. Data in files of this machine are those of `local`.
     """
     import datasets
 
     own, opened = datasets.load_dataset, dict[str, str]()
 
     def load_dataset(path: str, *arguments: Any, revision: str | None = None, **options: Any) -> Any:
+        if path in READERS or Path(path).is_dir():
+            return local.load(own, path, *arguments, **options)
         # Configs of one data set are of one commit, also if the branch moves between two of them.
         wanted = revisions.get(path) or opened.get(path) or revision
         found = own(path, *arguments, revision=wanted, **options)

@@ -10,6 +10,7 @@ from pathlib import Path
 from moextend.data.hub import open_hub
 from moextend.data.llava import expand
 from moextend.data.table import Table, read_table
+from moextend.util.files import stamp
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Opened:
 
 
 def open_files(files: Sequence[Path], folder: Path | None, cache: Path) -> Opened:
-    """Rows of files of one format; `cache`: folder for the caches of `datasets`."""
-    stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    """Rows of files of one format; `cache`: folder for copies of Parquet and Arrow files."""
+    stamps = tuple((path, stamp(path.stat())) for path in files)
     return Opened(_read(stamps, cache), folder, tuple(files))
 
 
@@ -43,6 +44,6 @@ def open_remote(
 
 
 @lru_cache(maxsize=8)
-def _read(stamps: tuple[tuple[Path, int, int], ...], cache: Path) -> Table:
+def _read(stamps: tuple[tuple[Path, str], ...], cache: Path) -> Table:
     """Table of files, cached in the process until a file changes."""
-    return expand(read_table([path for path, _, _ in stamps], cache))
+    return expand(read_table([path for path, _ in stamps], cache))

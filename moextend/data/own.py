@@ -37,7 +37,7 @@ def own_data(
 
     Args:
         data: a path or a hub id. If it has several splits, the training split is read.
-        cache: a folder for the caches of `datasets`.
+        cache: a folder for copies of Parquet and Arrow files.
         columns: role (a field of `Columns`, or `text`) -> column, or `null` for none; the others are guessed, but no
             modality besides given ones.
         template: the prompt, e.g. "<image> {question}"; the data then needs no column of questions, and only media with

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from moextend.data.text import TextTable
-from moextend.errors import InputError, type_name
-from moextend.util.quiet import quiet_datasets, quiet_loggers
+from moextend.errors import InputError, MoextendError, type_name
 
 Row = Mapping[str, Any]
 FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".json": "json"}
@@ -180,7 +178,10 @@ class LinesTable:
 
 
 def read_table(files: Sequence[Path], cache: Path) -> Table:
-    """Rows of files of one format, one file after the other. Raises InputError if a file cannot be read."""
+    """Rows of files of one format, one file after the other; `cache`: folder for copies of Parquet and Arrow files.
+
+    Raises InputError if a file cannot be read.
+    """
     formats = {FORMATS.get(path.suffix.lower()) for path in files}
     kind = formats.pop()
     if kind is None or formats:
@@ -200,13 +201,12 @@ def read_table(files: Sequence[Path], cache: Path) -> Table:
 
 
 def _arrow(kind: str, files: Sequence[Path], cache: Path) -> Table:
-    import datasets
+    from moextend.data.arrow import arrow_rows
 
     try:
-        with quiet_datasets(), quiet_loggers("datasets", level=logging.CRITICAL):  # it logs before it raises
-            dataset = datasets.load_dataset(
-                kind, data_files=[str(path) for path in files], split="train", cache_dir=str(cache)
-            )
+        dataset = arrow_rows(files, cache)
+    except MoextendError:
+        raise
     except Exception as error:
         raise InputError(
             f"cannot be read as {kind} ({root_cause(error)}).",

@@ -80,7 +80,7 @@ def learned_name(data: Sequence[Conversation], settings: Settings, *, at_least: 
 def name_data(data: Sequence[Conversation], places: Iterable[int] | None = None) -> str:
     """32 hex digits over the content of conversations (those at `places`, or all), read one by one.
 
-    Media in memory are hashed by their bytes, files by path, size and modification time, without reading them.
+    Media are hashed by their bytes: a copy of a file may have its size and modification time.
     """
     hasher = xxh3_128(str(len(data)).encode())
     for place in range(len(data)) if places is None else places:
@@ -94,14 +94,9 @@ def name_data(data: Sequence[Conversation], places: Iterable[int] | None = None)
 
 
 def _add_medium(hasher: xxh3_128, medium: MediaRef) -> None:
-    if medium.data is not None or medium.path is None:
-        data = medium.data or b""
-        hasher.update(f"\n{len(data)} ".encode())
-        hasher.update(data)
-        return
     try:
-        found = medium.path.stat()
-        state = f"{found.st_size} {found.st_mtime_ns}"
-    except OSError:  # whoever opens the medium says what is wrong
-        state = "missing"
-    hasher.update(f"\n{medium.path} {state}".encode("utf-8", "surrogatepass"))
+        data = medium.read()
+    except InputError:  # whoever opens the medium says what is wrong
+        data = b"missing"
+    hasher.update(f"\n{len(data)} ".encode())
+    hasher.update(data)

@@ -319,6 +319,11 @@ def _cut_torn(path: Path) -> int:
     return end
 
 
+def stamp(found: os.stat_result) -> str:
+    """What changes with the content of a file, also where a copy sets its modification time (tar, rsync, touch -r)."""
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, 64 hex digits."""
     with path.open("rb") as file:

@@ -58,9 +58,10 @@ def test_a_commit_that_is_not_in_the_cache_is_refused_in_one_line(cache: Path) -
     assert refused.value.where == "data.path" and "offline" in str(refused.value.hint)
 
 
-def test_data_of_other_libraries_are_opened_at_the_recorded_commit(cache: Path) -> None:
-    with hub.pinned({}) as opened_now:
+def test_data_of_other_libraries_are_opened_at_the_recorded_commit(cache: Path, tmp_path: Path) -> None:
+    local = hub.LocalData(tmp_path)
+    with hub.pinned({}, local) as opened_now:
         assert datasets.load_dataset(path="org/rows")["test"][0] == {"value": 1}
-    with hub.pinned({"org/rows": FIRST}) as opened_again:
+    with hub.pinned({"org/rows": FIRST}, local) as opened_again:
         assert datasets.load_dataset(path="org/rows")["test"][0] == {"value": 0}
     assert (opened_now, opened_again) == ({"org/rows": NEWEST}, {"org/rows": FIRST})

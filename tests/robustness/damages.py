@@ -248,7 +248,7 @@ SINGLE: list[tuple[str, str, Damage]] = [
     ("killed: digests are garbage", "half", in_workspace(".cache/digests.sqlite", garbage)),
     ("killed: digests are a folder", "half", in_workspace(".cache/digests.sqlite", as_folder)),
     ("killed: lm-eval's cache is garbage", "half", in_workspace(".cache/lm-eval/*/*.yaml", garbage)),
-    ("killed: the data cache is gone", "half", in_workspace(".cache/hf-datasets", delete)),
+    ("killed: the data cache is gone", "half", in_workspace(".cache/rows", delete)),
     ("killed: both checkpoints' weights cut", "half", both("trained.safetensors", cut)),
     ("killed: both manifests gone", "half", both("manifest.json", delete)),
     ("killed: NaN under a good digest", "half", resealed),

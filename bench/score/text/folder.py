@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -12,22 +11,20 @@ import yaml
 
 from moextend.errors import InputError
 from moextend.util import bounded_yaml
-from moextend.util.files import atomic, digest
+from moextend.util.files import atomic, digest, stamp
 
 MARKS = ("{folder}", "{data}", "{lm_eval}")
 """Placeholders in a YAML file for its own folder (lm-eval resolves data files against the current one), for the
 workspace's data/, and for the folder of lm-eval's own tasks."""
 _PICKLED = {"pandas"}
 """Readers of `datasets` that unpickle, which can run code."""
-_READERS = {"arrow", "csv", "json", "parquet", "text"}
-_DATASET = re.compile(r"^dataset_path:\s*['\"]?([^'\"#\n]+?)['\"]?\s*(?:#.*)?$", re.MULTILINE)
 _CODE = (".yaml", ".yml", ".py", ".txt")
 
 
-def stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Path, size and time of every file of a folder, to detect changes."""
+def stamps(folder: Path) -> tuple[tuple[str, str], ...]:
+    """Path and stamp of every file of a folder, to detect changes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    return tuple((str(path), stamp(path.stat())) for path in files)
 
 
 def code(folder: Path) -> list[tuple[str, str]]:
@@ -137,13 +134,3 @@ def _own_tasks() -> Path:
     found = find_spec("lm_eval")
     assert found is not None and found.submodule_search_locations, "lm-eval is a dependency"
     return Path(found.submodule_search_locations[0]) / "tasks"
-
-
-def only_local_data(folder: Path) -> bool:
-    """Whether all YAML files of a folder read local files: then the cache of `datasets` can be in the workspace."""
-    named = [
-        name.strip()
-        for path in folder.rglob("*.yaml")
-        for name in _DATASET.findall(path.read_text(encoding="utf-8"))
-    ]
-    return all(name in _READERS or Path(name).is_dir() for name in named)

@@ -13,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import datasets
 import lm_eval.api.model
 import lm_eval.api.task
 import lm_eval.models.huggingface
@@ -24,12 +23,12 @@ from jinja2.sandbox import SandboxedEnvironment
 from lm_eval import evaluate
 from lm_eval.tasks import TaskManager
 
-from moextend.bench.data import pinned
-from moextend.bench.data.digests import FileDigests
 from moextend.bench.score.text import folder as folders
 from moextend.bench.score.text.choices import SharedContext
 from moextend.bench.score.text.served import ServedLM
 from moextend.bench.task import code_allowed
+from moextend.data.digests import FileDigests
+from moextend.data.hub import LocalData, pinned
 from moextend.errors import UnknownName
 from moextend.util import content
 from moextend.util.files import digest
@@ -55,6 +54,8 @@ class Loaded:
     """Digest of these and of the version of lm-eval: of what answers and scores depend on."""
     commits: dict[str, str]
     """Data set on the hub -> its opened commit."""
+    local: LocalData
+    """The local files that were read."""
 
 
 @lru_cache(maxsize=2)
@@ -82,7 +83,11 @@ def load(
         return _load(name, None, num_fewshot, workspace, (), True, pins, where)
     stamps = folders.stamps(folders.checked(folder, where=where))
     trusted = trusted or folder.resolve().is_relative_to(content.package_folder("tasks").resolve())
-    return _load(name, folder, num_fewshot, workspace, stamps, trusted, pins, where)
+    found = _load(name, folder, num_fewshot, workspace, stamps, trusted, pins, where)
+    if not found.local.is_as_read():
+        _load.cache_clear()
+        found = _load(name, folder, num_fewshot, workspace, stamps, trusted, pins, where)
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -100,12 +105,12 @@ def _load(
     ready = None if folder is None else folders.rendered(folder, workspace)
     if ready is not None and folder is not None and not trusted:
         folders.refuse_code(ready, folder, where=where)
-    local = ready is not None and folders.only_local_data(ready)
-    with _calm(seed=True), _datasets_cache(cache / "hf-datasets" if local else None):
+    local = LocalData(cache)
+    with _calm(seed=True):
         manager = _manager(ready, stamps)
         if name not in manager.all_tasks:
             raise UnknownName("lm-eval task", name, manager.all_tasks, where=where)
-        with pinned(dict(pins)) as commits:
+        with pinned(dict(pins), local) as commits:
             found = manager.load([name])
     for task in found["tasks"].values():
         _set_fewshot(task, num_fewshot)
@@ -117,6 +122,7 @@ def _load(
         digest(parts),
         digest(lm_eval.__version__, parts),
         commits,
+        local,
     )
 
 
@@ -223,18 +229,6 @@ def run(
         finally:
             model.lm.train(training)
     return dict(found)
-
-
-@contextmanager
-def _datasets_cache(folder: Path | None) -> Iterator[None]:
-    """Context in which the cache of `datasets` is in `folder`; None: unchanged."""
-    before = datasets.config.HF_DATASETS_CACHE
-    if folder is not None:
-        datasets.config.HF_DATASETS_CACHE = folder
-    try:
-        yield
-    finally:
-        datasets.config.HF_DATASETS_CACHE = before
 
 
 @contextmanager

@@ -253,7 +253,7 @@ def test_local_data_ask_no_network(
     path = write_parquet(tmp_path / "t.parquet", make_rows(2), [{"bytes": make_png(), "path": None}] * 2)
     task = make_task(path, train=None, test="all", columns={"group": None})
     assert len(open_items(task, "test", workspace)) == 2
-    assert (workspace / ".cache" / "hf-datasets").is_dir()
+    assert (workspace / ".cache" / "rows").is_dir()
 
 
 def test_a_changed_file_is_read_again(

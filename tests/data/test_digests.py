@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.data import digests
-from moextend.bench.data.digests import FileDigests
+from moextend.data import digests
+from moextend.data.digests import FileDigests
 from moextend.util.files import sha256
 
 
