@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import IO, Any, cast
 
 from pydantic import Field
 
@@ -26,6 +26,12 @@ LARGEST_MANIFEST = 64 << 20
 """Bytes."""
 LARGEST_WINDOW = 1 << 27
 """Bytes of memory that a pack may ask for to be read."""
+LARGEST_RATIO = 1000
+"""Unpacked bytes for each byte of a pack: records of runs have 5 to 50."""
+ALWAYS = 64 << 20
+"""Unpacked bytes that are not refused, whatever the size of the pack."""
+FRAME = 8192
+"""Bytes of headers and padding of one file in an archive, at most."""
 
 
 class Manifest(Record):
@@ -39,6 +45,11 @@ class Manifest(Record):
     """Whether the single answers are there."""
     files: dict[str, KeptFile] = Field(default_factory=dict)
     """Path in the pack, `<sequence>/<run>/...` -> size and digest."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files once they are unpacked."""
+        return sum(abs(kept.bytes) for kept in self.files.values())
 
 
 def form_of(path: Path, where: str) -> str:
@@ -69,10 +80,15 @@ def write(path: Path, form: str, manifest: Manifest, content: Mapping[str, Path 
 
 
 def extract(source: Path, form: str, folder: Path) -> Manifest:
-    """Writes the files of a pack below `folder`, each as the manifest says."""
+    """Writes the files of a pack below `folder`, each as the manifest says, and reads no more than it says.
+
+    Raises InputError before the first file if these are too many bytes for such a pack, or for the disk.
+    """
     try:
-        with _reading(source, form) as archive:
+        with _reading(source, form) as (archive, content):
             manifest = _manifest(archive, source)
+            _check_size(manifest, source, folder)
+            content.left = manifest.bytes + FRAME * (len(manifest.files) + 1)
             waiting = dict(manifest.files)
             while member := archive.next():
                 kept = waiting.pop(member.name, None)
@@ -86,6 +102,24 @@ def extract(source: Path, form: str, folder: Path) -> Manifest:
     if waiting:
         raise damaged(source, f"'{next(iter(waiting))}' is missing")
     return manifest
+
+
+def _check_size(manifest: Manifest, source: Path, folder: Path) -> None:
+    """Raises InputError if the files of a pack would fill the disk, or are no records of runs by their size."""
+    packed, free = source.stat().st_size, shutil.disk_usage(folder).free
+    most = max(ALWAYS, LARGEST_RATIO * packed)
+    if manifest.bytes > most:
+        raise InputError(
+            f"its {packed:,} bytes would become {manifest.bytes:,}, and runs become at most {most:,}.",
+            where=str(source),
+            hint="Ask where it is from: no bench pack has written it.",
+        )
+    if manifest.bytes > free:
+        raise InputError(
+            f"needs {manifest.bytes:,} bytes, and the disk has {free:,} left.",
+            where=str(source),
+            hint="Free some, or name a folder on another disk: --runs.",
+        )
 
 
 def damaged(source: Path, why: str) -> InputError:
@@ -171,9 +205,23 @@ def _writing(path: Path, form: str) -> Iterator[tarfile.TarFile]:
             yield archive
 
 
+class _Content:
+    """The archive in a pack, of which no more than `left` bytes are read."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self.left = file, LARGEST_MANIFEST + FRAME
+
+    def read(self, size: int) -> bytes:
+        """The next bytes. Raises EOFError where there are more than are left."""
+        found: bytes = self._file.read(size)
+        self.left -= len(found)
+        if self.left < 0:
+            raise EOFError("it holds more than its manifest states")
+        return found
+
+
 @contextmanager
-def _reading(path: Path, form: str) -> Iterator[tarfile.TarFile]:
-    mode: Literal["r|", "r|gz"] = "r|gz" if form == "gz" else "r|"
+def _reading(path: Path, form: str) -> Iterator[tuple[tarfile.TarFile, _Content]]:
     with ExitStack() as stack:
         file: Any = stack.enter_context(path.open("rb"))
         if form == "zst":
@@ -181,5 +229,10 @@ def _reading(path: Path, form: str) -> Iterator[tarfile.TarFile]:
 
             reader = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
             file = stack.enter_context(reader.stream_reader(file, closefd=False))
-        with tarfile.open(fileobj=file, mode=mode) as archive:
-            yield archive
+        elif form == "gz":
+            import gzip
+
+            file = stack.enter_context(gzip.GzipFile("", "rb", fileobj=file))
+        content = _Content(file)
+        with tarfile.open(fileobj=cast(IO[bytes], content), mode="r|") as archive:
+            yield archive, content

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moextend.cli import options
 from moextend.cli.reports import Names, Unfinished, chosen_experiments
-from moextend.errors import counted
+from moextend.errors import InputError, counted
+
+if TYPE_CHECKING:
+    from moextend.bench.run.rundir import RunDir
 
 
 def pack(
@@ -40,15 +44,34 @@ def pack(
     from moextend.util import files
 
     files.check_writable(out.parent, where="--out")
+    found = find_runs(options.runs_folder(runs, workspace), names or [])
+    _refuse_unsound(found)
     manifest = pack(
-        find_runs(options.runs_folder(runs, workspace), names or []),
+        found,
         out,
         weights=weights,
         predictions=predictions,
         unfinished=unfinished,
     )
     packed = f"{counted(len(manifest.runs), 'run')}, {counted(len(manifest.files), 'file')}"
-    typer.echo(f"wrote {out}: {packed}, {size(out.stat().st_size)}")
+    typer.echo(f"wrote {out}: {packed}, {size(out.stat().st_size)} ({size(manifest.bytes)} unpacked)")
+
+
+def _refuse_unsound(runs: Sequence[RunDir]) -> None:
+    """Raises InputError for runs that no report takes: with damaged files, or cells without a parity check."""
+    from moextend.bench.report.collect import collect, some
+
+    if not runs:
+        return
+    experiments = collect(runs, unfinished=True)
+    damaged = [name for each in experiments for name in each.left_out if name not in each.copies]
+    if damaged:
+        raise InputError(
+            f"no report takes {'; '.join(damaged)}.",
+            where="RUN",
+            hint="Run the same command again, which makes again what is damaged. Or name only the other runs.",
+        )
+    some(experiments)
 
 
 def unpack(

@@ -349,7 +349,7 @@ def test_the_commands(runs: list[RunDir], tmp_path: Path) -> None:
     place = str(runs[0].folder.parents[1])
     out = tmp_path / "r.tar.zst"
     packed = CliRunner().invoke(app, ["bench", "pack", "ledger/lora-s0", "--runs", place, "--out", str(out)])
-    assert packed.exit_code == 0 and "1 run," in packed.stdout and packed.stdout.endswith(" kB\n")
+    assert packed.exit_code == 0 and "1 run," in packed.stdout and packed.stdout.endswith(" kB unpacked)\n")
     assert (
         CliRunner().invoke(app, ["bench", "unpack", str(out), "--runs", str(tmp_path / "r")]).exit_code == 0
     )
