@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from moextend.bench.report.explain import check_cell, command
+from moextend.bench.report.references import compare_references
 from moextend.bench.run import complete
 from moextend.bench.run.items import read_items
 from moextend.bench.run.rundir import TO_GET, RunDir, run_name
 from moextend.errors import InputError, counted, listed
 from moextend.util.environment import environment
+from moextend.util.foreign import explained
 from moextend.util.quiet import quiet_loggers
 
 AGAIN = "Run the same command again, which makes again what is missing or damaged: {}"
@@ -24,7 +26,7 @@ class Check:
     """One part of a verification."""
 
     name: str
-    """files, scores or answers."""
+    """files, scores, data or answers."""
     done: str
     """What was compared, in words."""
     problems: tuple[str, ...] = ()
@@ -63,7 +65,10 @@ def verify(run: RunDir, batches: int = 1, on_cell: Callable[[str], None] | None 
     """
     files = _files(run)
     left_out = run.left_out
-    checks = [files, *(_packed_scores(run) if "predictions" in left_out else [_scores(run)])]
+    checks = [
+        files,
+        *(_packed_scores(run) if "predictions" in left_out else [_scores(run), _references(run)]),
+    ]
     if batches and left_out:
         checks.append(_left_out(run, "answers", left_out))
     elif batches:
@@ -122,6 +127,21 @@ def _scores(run: RunDir) -> Check:
         + AGAIN.format(command(run.config))
     )
     return Check("scores", f"{len(cells)} cells", tuple(problems), hint if problems else "")
+
+
+def _references(run: RunDir) -> Check:
+    """What the predictions keep of the data, compared with the data."""
+    try:
+        found = compare_references(run)
+    except Exception as error:  # damaged records, which the other checks name
+        return Check("data", "nothing", unchecked=str(explained(error)))
+    return Check(
+        "data",
+        f"references of {counted(found.tasks, 'task')}",
+        found.problems,
+        "Restore the data, or make the run again with the data that are here." if found.problems else "",
+        "" if found.tasks else found.unread or "the data are not on this machine",
+    )
 
 
 def _answers(run: RunDir, batches: int, on_cell: Callable[[str], None]) -> Check:

@@ -86,8 +86,8 @@ def test_an_unchanged_run_answers_the_same_again(run: RunDir, monkeypatch: pytes
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
     found = verify(run, batches=1)
     assert found.sound, found
-    assert [check.name for check in found.checks] == ["files", "scores", "answers"]
-    items, cells = found.checks[2].done.split(" of ", 1)
+    assert [check.name for check in found.checks] == ["files", "scores", "data", "answers"]
+    items, cells = found.checks[3].done.split(" of ", 1)
     assert (
         cells == "4 cells" and 3 * 8 < int(items.split()[0]) <= 4 * 8
     )  # the batch that is drawn may be the last one
@@ -140,7 +140,7 @@ def test_other_weights_are_found_by_their_fingerprint(
     run: RunDir, damage: Callable[[RunDir], None], words: str
 ) -> None:
     damage(run)
-    found = verify(run, batches=1).checks[2]
+    found = verify(run, batches=1).checks[3]
     assert words in " ".join(found.problems) and found.hint
 
 
@@ -150,7 +150,7 @@ def test_another_answer_is_named_even_if_the_records_agree(run: RunDir) -> None:
     cell, path = run.cells()[1, "tiny-reading"], predictions(run)
     record = {"size": path.stat().st_size, "sha256": files.sha256(path)}
     run.append_cell(cell.model_copy(update=record))
-    found = verify(run, batches=9).checks[2]
+    found = verify(run, batches=9).checks[3]
     item = files.read_lines(path)[0]["id"]
     assert found.problems == (f"tiny-reading after stage 1: 1 of 20 answers differ ({item})",)
 
