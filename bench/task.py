@@ -85,9 +85,9 @@ class Data(Spec):
     revision: str | None = None
     """Pinned revision of a hub data set."""
     train: str | None = "train"
-    """Name of the training split; null for a task that is only scored."""
+    """Name of the training split; null for a task that is only scored. One split that is both: `NAME[train]`."""
     test: str = "test"
-    """Name of the scored split."""
+    """Name of the scored split; `NAME[test]`: a tenth of the split, at least 30 items, at most half, by content."""
     images: str | None = None
     """Base folder of relative paths of images and other media (as in `path`), besides the folder of the data."""
     join: Join | None = None

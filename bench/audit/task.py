@@ -29,6 +29,7 @@ from moextend.bench.audit.limits import (
 )
 from moextend.bench.audit.probe import probe_level
 from moextend.bench.data import Item, open_items
+from moextend.bench.data.items import asked
 from moextend.bench.data.source import find_source
 from moextend.bench.score.majority import Majority, normalised
 from moextend.bench.scorers import Answered, is_lettered, score_set
@@ -215,22 +216,22 @@ def _in_training(
     if not any(item.media for item in test):
         return None, 100 * len(same) / len(test), next(iter(same), None)
     learned, owners = _prints(train, broken)
-    asked, _ = _prints(test, broken)
+    tested, _ = _prints(test, broken)
     names = list(learned)
-    close = prints.near(list(asked.values()), list(learned.values()))
+    close = prints.near(list(tested.values()), list(learned.values()))
     twins = {digest: [digest] for digest in owners}  # also of modalities without fingerprints
-    twins |= {digest: [names[at] for at in found] for digest, found in zip(asked, close, strict=True)}
+    twins |= {digest: [names[at] for at in found] for digest, found in zip(tested, close, strict=True)}
     for item in test:
         about = [
             {place for twin in twins.get(_digest(medium), []) for place in owners[twin]}
             for medium in item.media
         ]
         places = sorted(set.intersection(*about)) if about else []
-        question, answers = normalised(_asked(item)), set(item.answers)
+        question, answers = normalised(asked(item)), set(item.answers)
         equal = [
             place
             for place in places
-            if answers & set(train[place].answers) and normalised(_asked(train[place])) == question
+            if answers & set(train[place].answers) and normalised(asked(train[place])) == question
         ]
         shared += [(item.row, train[places[0]].row)] if places else []
         same += [(item.row, train[equal[0]].row)] if equal else []
@@ -240,13 +241,9 @@ def _in_training(
 
 def _equal_texts(train: Sequence[Item], test: Sequence[Item]) -> list[tuple[str, str]]:
     """Rows of the test items without media whose text is in training, each with a row of that text."""
-    asked, learned = ([item for item in items if not item.media] for items in (test, train))
-    known = texts.near([_asked(item) for item in asked], [_asked(item) for item in learned])
-    return [(item.row, learned[at].row) for item, at in zip(asked, known, strict=True) if at is not None]
-
-
-def _asked(item: Item) -> str:
-    return " ".join([item.question, *item.fields.values(), *sorted(item.choices or ())])
+    tested, learned = ([item for item in items if not item.media] for items in (test, train))
+    known = texts.near([asked(item) for item in tested], [asked(item) for item in learned])
+    return [(item.row, learned[at].row) for item, at in zip(tested, known, strict=True) if at is not None]
 
 
 def _prints(

@@ -81,8 +81,9 @@ def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Chec
 def overlaps(task: TaskSpec, workspace: Path) -> bool:
     """Whether training and test items overlap: the same split, overlapping parts, or files with equal content."""
     train, test = (open_table(task, split, workspace) for split in ("train", "test"))
-    apart = train.part.high <= test.part.low or test.part.high <= train.part.low
-    if apart or [path.stat().st_size for path in train.files] != [path.stat().st_size for path in test.files]:
+    if train.part.is_apart(test.part) or [path.stat().st_size for path in train.files] != [
+        path.stat().st_size for path in test.files
+    ]:
         return False
     if train.part.split == test.part.split:
         return True

@@ -36,8 +36,9 @@ def data_digest(
     for index, other in (instead or {}).items():
         if index < len(media):
             media[index] = other
+    part = [opened.part.low, opened.part.high, *([opened.part.side] if opened.part.side else [])]
     where = task.data.model_dump(include={"where"}) if task.data else {}  # left out while unset
-    return digest({"files": files, "images": media, "part": [opened.part.low, opened.part.high], **where})
+    return digest({"files": files, "images": media, "part": part, **where})
 
 
 def media_files(task: TaskSpec, split: SplitName, workspace: Path) -> Iterator[MediaRef]:

@@ -99,7 +99,7 @@ def guess_columns(
 
 
 def _data(data: str, folder: Path, workspace: Path, *, where: str) -> Data:
-    """Path (relative to the YAML if it is in the workspace) and splits; a single split is divided by images."""
+    """Path (relative to the YAML if it is in the workspace) and splits; a single split is divided by content."""
     local = Path(data).expanduser()
     if local.exists():
         path = _seen_from(local, folder, workspace)
@@ -113,7 +113,7 @@ def _data(data: str, folder: Path, workspace: Path, *, where: str) -> Data:
     hint = "Write the task's YAML by hand and name data.train and data.test."
     train, test = named_splits(splits, source.name, where=where, hint=hint)
     if test is None:
-        return Data(path=path, train=f"{train}[:90%]", test=f"{train}[90%:]")
+        return Data(path=path, train=f"{train}[train]", test=f"{train}[test]")
     return Data(path=path, train=train, test=test)
 
 

@@ -34,3 +34,8 @@ def prompt_text(task: TaskSpec, item: Item) -> str:
 def target_text(task: TaskSpec, item: Item) -> str:
     """Target answer of `item`: the most common answer of its annotators, or the letter of this choice."""
     return own_answer(task.scorer, item)
+
+
+def asked(item: Example) -> str:
+    """Everything that an example asks in words; the order of its choices does not count."""
+    return " ".join([item.question, *item.fields.values(), *sorted(item.choices or ())])

@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 
 from moextend.bench.data.items import Item, prompt_text, target_text
 from moextend.bench.data.join import Joined
-from moextend.bench.data.parts import rows_of
+from moextend.bench.data.parts import Content, rows_of
 from moextend.bench.data.source import Part, files_of, find_source, parse_split, place
 from moextend.bench.scorers import is_lettered, search
 from moextend.bench.task import Data, Join, TaskSpec
@@ -20,7 +20,8 @@ from moextend.data.examples import Reader, cell, check_choice, check_letters, no
 from moextend.data.matching import Matching
 from moextend.data.media import MediaRef
 from moextend.data.table import Table
-from moextend.errors import InputError, SpecError
+from moextend.errors import InputError, SpecError, counted
+from moextend.util.files import stamp
 
 SplitName = Literal["train", "test"]
 
@@ -42,23 +43,39 @@ def open_items(
     opened = open_table(task, split, workspace)
     table, part = opened.table, opened.part
     reader = Reader(table, task.layout, opened.folder, media=media)
-    rows = rows_of(table, part, task, shuffle=data_of(task).shuffle)
+    content = Content(
+        task,
+        lambda: Reader(table, task.layout, opened.folder),
+        workspace / ".cache",
+        f"{[(str(path), stamp(path.stat())) for path in opened.files]} {task.model_dump_json()}",
+    )
+    rows = rows_of(table, part, content, shuffle=data_of(task).shuffle)
     if not rows:
-        raise _empty_part(task, split, table)
+        raise _empty_part(task, split, table, part)
     items = Items(task, reader, rows[:limit], strict=strict)
     items.check_ids()
     return items
 
 
-def _empty_part(task: TaskSpec, split: SplitName, table: Table) -> InputError:
-    """Error for a part without rows; rows are assigned by the hash of their medium (or group)."""
+def _empty_part(task: TaskSpec, split: SplitName, table: Table, part: Part) -> InputError:
+    """Error for a part without rows."""
     shown = task.columns.by_modality
-    what = next(iter(shown), "group") if task.columns.group or shown else "row"
+    what = "group" if task.columns.group else next(iter(shown), "question")
+    if part.side is not None and (part.low, part.high) == (0, 100):
+        return InputError(
+            f"the {counted(len(table), 'row')} of {table.source} share one {what}, and rows that share one stay "
+            "together.",
+            where=_at(task, f"data.{split}"),
+            hint=f"Use data with a second {what}, or a folder with the files train and test.",
+        )
+    sides = "" if part.side else f" (train: '{part.split}[train]', test: '{part.split}[test]')"
     return InputError(
-        f"none of the {len(table):,} rows of {table.source} falls into this part: {what}s are assigned to "
-        "parts by their hash, and rows that share one stay together.",
+        f"none of the {len(table):,} rows of {table.source} falls into this part: rows are assigned to parts by their "
+        "hash, and rows that share a medium or a group stay together.",
         where=_at(task, f"data.{split}"),
-        hint="Use more data, a larger part (such as all[50%:]), or a folder with the files train and test.",
+        hint=f"Use more data, a larger part, or a division by content, which leaves no side empty{sides}."
+        if sides
+        else "Use more data, or a larger part (bench tune: --validation).",
     )
 
 

@@ -1,29 +1,99 @@
-"""Rows of a part of a split, such as `train[:90%]`: rows that share a medium, or a group, are in the same part."""
+"""Rows of a part of a split, such as `all[test]` or `train[:90%]`: rows that share a medium stay together."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from moextend.bench.data.source import Part
+from moextend.bench.data.items import asked
+from moextend.bench.data.source import Part, tested
 from moextend.bench.task import TaskSpec
 from moextend.data import cells
 from moextend.data.columns import several
+from moextend.data.digests import FileDigests
+from moextend.data.examples import Reader
+from moextend.data.media import MediaRef
 from moextend.data.table import Table
+from moextend.errors import InputError
 
 
-def rows_of(table: Table, part: Part, task: TaskSpec, *, shuffle: bool) -> Sequence[int]:
+@dataclass(frozen=True)
+class Content:
+    """What the rows of a table are divided by."""
+
+    task: TaskSpec = field(compare=False)
+    reader: Callable[[], Reader] = field(compare=False)
+    """Makes a reader of the table with its media."""
+    cache: Path = field(compare=False)
+    """Folder of the digests of files."""
+    key: str
+    """What equal tables have: the files with their stamps, and the settings of the task."""
+
+
+def rows_of(table: Table, part: Part, content: Content, *, shuffle: bool) -> Sequence[int]:
     """Rows of the part, in the order of the table, or shuffled by their hashes.
 
-    A row is assigned by the hash of its group, else of its media, else of its number. Rows that share one of several
-    media have the same hash, also if they share it through other rows.
+    A part in percent assigns a row by the hash of its group, else of its media (the bytes or the path in the cell),
+    else of its number. The sides `[train]` and `[test]` assign it by its content, which no path, format or order of
+    the rows changes. Rows that share a group or one of several media are in the same part, also if they share it
+    through other rows.
     """
     if part.is_full_split and not shuffle:
         return range(len(table))
-    hashes = _joined(_keys(table, task))
-    rows = [i for i, value in enumerate(hashes) if part.low <= value % 100 < part.high]
+    if part.side is None:
+        hashes = _joined(_keys(table, content.task))
+    else:
+        hashes = _hashes(content) if content.task.columns.by_modality else _hashes_of_texts(content)
+    rows: Iterable[int] = range(len(hashes))
+    if part.side is not None:
+        test = _test_side(hashes)
+        rows = [i for i in rows if (hashes[i] in test) == (part.side == "test")]
+    rows = [i for i in rows if part.low <= hashes[i] % 100 < part.high]
     return sorted(rows, key=lambda i: hashes[i]) if shuffle else rows
+
+
+def _test_side(hashes: Sequence[int]) -> set[int]:
+    """Hashes of the test items: the lowest ones, until they are enough (see `tested`), and never more than half."""
+    sizes, found, taken = Counter(hashes), set[int](), 0
+    for value in sorted(sizes):
+        if taken < tested(len(hashes)) and taken + sizes[value] <= len(hashes) / 2:
+            found.add(value)
+            taken += sizes[value]
+    return found
+
+
+def _hashes(content: Content) -> list[int]:
+    """Per row the least digest of the media, or hash of the words, that it shares with other rows."""
+    reader, keys = content.reader(), list[list[int]]()
+    groups = reader.groups(range(len(reader.table)))
+    with FileDigests(content.cache) as known:
+        for i, group in enumerate(groups):
+            shown = reader.media([i]) if content.task.columns.by_modality else ()
+            media = [key for ref in shown if (key := _digest(ref, known)) is not None]
+            own = media or [_hash(asked(reader.example(i)))]
+            keys.append([*own, _hash(f"group {group}")] if group else own)
+    if not any(groups) and not media and all(row == keys[0] for row in keys):  # only answers tell rows apart
+        keys = [[_hash("\n".join(reader.example(i).answers))] for i in range(len(keys))]
+    return _joined(keys)
+
+
+_hashes_of_texts = lru_cache(maxsize=4)(_hashes)
+"""The same, kept in the process: the files of the rows contain everything, and have not changed."""
+
+
+def _digest(ref: MediaRef, known: FileDigests) -> int | None:
+    """First 64 bits of a medium's digest; of its file's name if it cannot be read; None without a medium."""
+    if ref.data is None and ref.path is None:
+        return None
+    try:
+        return int(known.of_medium(ref), 16)
+    except InputError:  # whoever opens it says what is wrong
+        return _hash(ref.path.name if ref.path else ref.where)
 
 
 def _keys(table: Table, task: TaskSpec) -> list[list[int]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from moextend.bench.data import open_items
-from moextend.bench.data.source import is_generated, parse_split, place
+from moextend.bench.data.source import Part, is_generated, parse_split, place
 from moextend.bench.run.preflight import readable
 from moextend.bench.task import HAND, TaskSpec
 from moextend.errors import InputError
@@ -25,22 +25,21 @@ def items_of(task: TaskSpec, split: Split, workspace: Path) -> int | None:
     if name is None:
         return None
     part = parse_split(name, where=f"{task.task}: data.{split}")
-    share = (part.high - part.low) / 100
     try:
         if is_generated(task):
             if part.split not in SPLITS:
                 return None
-            return round(share * _generated(task.data.path.partition(":")[2], part.split))
+            return part.of(_generated(task.data.path.partition(":")[2], part.split))
         if place(task.data.path, task.folder(), workspace).exists():
             if readable(task, split, workspace):
                 return len(open_items(task, split, workspace, media=False, strict=False))
-            return _rows(task, part.split, share, workspace)
+            return _rows(task, part, workspace)
         if task.data.path.startswith(HAND):
             return None
     except (InputError, OSError):
         return None  # a run says what is wrong with the data
     stated = stated_splits(task.data.path, task.data.config, task.data.revision).get(part.split)
-    return None if stated is None else round(stated * share)
+    return None if stated is None else part.of(stated)
 
 
 def _generated(name: str, split: str) -> int:
@@ -52,7 +51,7 @@ def _generated(name: str, split: str) -> int:
     return data.CAPTIONED[split] if name == data.CAPTIONS else data.IMAGES[split] * data.ASKED[split]
 
 
-def _rows(task: TaskSpec, split: str, share: float, workspace: Path) -> int | None:
+def _rows(task: TaskSpec, part: Part, workspace: Path) -> int | None:
     """Rows of local parquet files by their footers; None for other large files."""
     from pyarrow import parquet
 
@@ -60,12 +59,12 @@ def _rows(task: TaskSpec, split: str, share: float, workspace: Path) -> int | No
 
     assert task.data is not None
     found = files_of(
-        find_source(task.data, task.folder(), workspace, where=task.task), split, where=task.task
+        find_source(task.data, task.folder(), workspace, where=task.task), part.split, where=task.task
     )
     if task.data.each or task.data.where or {path.suffix for path in found} != {".parquet"}:
         return None
     rows: int = sum(parquet.read_metadata(path).num_rows for path in found)
-    return round(rows * share)
+    return part.of(rows)
 
 
 @cache

@@ -1,7 +1,7 @@
 """The tasks of a trial: they learn from a part of the training split and are scored on the rest of it.
 
-Both parts are intervals of the hash that assigns media (or groups, or rows) to parts of a split, as in
-`data.train: all[:90%]`. So no validation item is trained on, no medium is on both sides, and no test item is read.
+Both parts are intervals of the hash that assigns rows to parts of a split, as in `data.train: all[:90%]`. So no
+validation item is trained on, no medium is on both sides, and no test item is read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def held_out_task(task: TaskSpec, percent: int, workspace: Path) -> TaskSpec:
         raise InputError(
             "training and test data overlap, so validation items would be test items.",
             where=where,
-            hint="Separate them: train: 'all[:90%]', test: 'all[90%:]'.",
+            hint="Separate them: train: 'all[train]', test: 'all[test]'.",
         )
     part = parse_split(task.data.train, where=f"{where}.train")
     cut = part.high - max(1, round((part.high - part.low) * percent / 100))
@@ -39,7 +39,7 @@ def held_out_task(task: TaskSpec, percent: int, workspace: Path) -> TaskSpec:
             where=f"{where}.train",
             hint="Use a part of at least 2%.",
         )
-    train, validation = (f"{part.split}[{a}%:{b}%]" for a, b in ((part.low, cut), (cut, part.high)))
+    train, validation = (f"{part.undivided}[{a}%:{b}%]" for a, b in ((part.low, cut), (cut, part.high)))
     return task.model_copy(update={"data": task.data.model_copy(update={"train": train, "test": validation})})
 
 
@@ -50,7 +50,7 @@ def _overlap(task: TaskSpec, data: Data, workspace: Path, where: str) -> bool:
         for key, name in (("train", data.train or ""), ("test", data.test))
     )
     if train.split == test.split:
-        return train.low < test.high and test.low < train.high
+        return not train.is_apart(test)
     if is_generated(task):
         return False
     local = find_source(data, task.folder(), workspace, where=f"{where}.path").hub is None

@@ -288,8 +288,12 @@ def _task_to_add(
 
 
 def _found(task: TaskSpec, found: dict[str, Any]) -> str:
+    from moextend.bench.data.source import divided
+
     sizes = ", ".join(f"{count:,} {split}" for split, count in found["items"].items())
     lines = [f"{task.task} ({task.kind}): {sizes} items; licence {task.licence or 'not stated'}"]
+    if how := divided(task):
+        lines.append(f"  split: {how}")
     if "prompt" in found:
         prompt = str(found["prompt"]).replace("\n", "\n    ")
         lines += [f"  example:\n    {prompt}", f"  answer: {found['answer']} (scores 1 by {task.scorer})"]

@@ -52,7 +52,7 @@ def test_add_a_task(cli: Cli, tmp_path: Path, own_data: None) -> None:
     added = yaml.safe_load((tmp_path / "registry" / "sequence.yaml").read_text())["stages"]
     assert [stage["task"] for stage in added] == ["colors", "tickets", "photos"]
     tickets = yaml.safe_load((tmp_path / "tasks" / "tickets.yaml").read_text())
-    assert tickets["data"]["test"] == "all[90%:]", "the last tenth is the test split"
+    assert tickets["data"]["test"] == "all[test]", "one file is divided by content"
 
 
 def test_make_a_sequence(cli: Cli, tmp_path: Path) -> None:

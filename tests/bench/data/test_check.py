@@ -134,7 +134,7 @@ def test_a_part_without_rows_is_refused(pictures: Path, write_jsonl: WriteJsonl,
     task = guess_task(
         str(write_jsonl(pictures / "mine.jsonl", rows)), name="mine", workspace=workspace, columns={}
     )
-    message = r"data\.test: none of the 2 rows of .*mine\.jsonl falls into this part: images are assigned .*Use more"
+    message = r"data\.test: the 2 rows of .*mine\.jsonl share one image, .* a second image, or a folder with the files"
     with pytest.raises(InputError, match=message):
         check_task(task, workspace)
 

@@ -205,7 +205,7 @@ def test_split_that_there_is_not(
 
 def test_one_file_for_two_splits(one_file: MakeTask, workspace: Path) -> None:
     text = raised(workspace, one_file(train="train", test="test"))
-    assert "has no splits, so no split 'test'. Divide it: train: 'all[:90%]', test: 'all[90%:]'" in text
+    assert "has no splits, so no split 'test'. Divide it: train: 'all[train]', test: 'all[test]'" in text
 
 
 @pytest.mark.parametrize("part", ["all[90%:80%]", "all[:0%]", "all[50%:101%]"])

@@ -59,7 +59,7 @@ def test_single_file_is_cut_by_images(
     path = write_jsonl(pictures / "mine.jsonl", usual(6))
     task = guess(path, workspace)
     assert task.data
-    assert (task.data.train, task.data.test) == ("all[:90%]", "all[90%:]")
+    assert (task.data.train, task.data.test) == ("all[train]", "all[test]")
 
 
 def test_path_in_the_workspace_is_relative(

@@ -63,7 +63,7 @@ def test_columns_of_sounds(
     columns = task.columns
     assert (task.kind, columns.audio, columns.question, columns.answer, task.scorer) == found[:5]
     assert task.prompt.startswith(str(found[5])) and (columns.image is not None) == ("image" in cells)
-    assert task.data and (task.data.train, task.data.test) == ("all[:90%]", "all[90%:]")
+    assert task.data and (task.data.train, task.data.test) == ("all[train]", "all[test]")
 
 
 def test_a_folder_of_sounds_with_metadata(recordings: Path, workspace: Path) -> None:
