@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import string
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench import stats
-from moextend.bench.audit import prints, texts
 from moextend.bench.audit.answers import MOST_ANSWERS, Options, named_in_question, options_of
 from moextend.bench.audit.base import BaseRow
 from moextend.bench.audit.limits import (
@@ -27,11 +25,11 @@ from moextend.bench.audit.limits import (
     SURE,
     Finding,
 )
+from moextend.bench.audit.overlap import digest_of, in_training, sample
 from moextend.bench.audit.probe import probe_level
 from moextend.bench.data import Item, open_items
-from moextend.bench.data.items import asked
 from moextend.bench.data.source import find_source
-from moextend.bench.score.majority import Majority, normalised
+from moextend.bench.score.majority import Majority
 from moextend.bench.scorers import Answered, is_lettered, score_set
 from moextend.bench.stats import planning
 from moextend.bench.task import TaskSpec
@@ -39,7 +37,6 @@ from moextend.data.hub import is_prepared
 from moextend.errors import InputError, MoextendError
 
 if TYPE_CHECKING:
-    from moextend.data.media import MediaRef
     from moextend.model.modality import Sources
 
 NOT_AUDITED = "not audited"
@@ -111,12 +108,10 @@ def audit_task(
     notes: list[str] = []
     try:
         _refuse_download(task, workspace)
-        test = _sample(open_items(task, "test", workspace, scored, strict=False), task, "test", limit, notes)
+        test = sample(open_items(task, "test", workspace, scored, strict=False), task, "test", limit, notes)
         train = list[Item]()
         if task.data and task.data.train:
-            train = _sample(
-                open_items(task, "train", workspace, strict=False), task, "training", limit, notes
-            )
+            train = sample(open_items(task, "train", workspace, strict=False), task, "training", limit, notes)
         found = _measured(task, train, test, base, effect)
         asked = features if features and not found["broken"] else {}
         probe = probe_level(task, train, test, asked)
@@ -142,15 +137,6 @@ def _refuse_download(task: TaskSpec, workspace: Path) -> None:
         )
 
 
-def _sample(items: Sequence[Item], task: TaskSpec, split: str, limit: int, notes: list[str]) -> list[Item]:
-    """Items of a split, evenly taken if there are more than `limit`."""
-    step = -(-len(items) // limit)
-    taken = list(items[::step])
-    if step > 1:
-        notes.append(f"{task.task}: {len(taken):,} of the {len(items):,} {split} items were read (--limit)")
-    return taken
-
-
 def _measured(
     task: TaskSpec, train: Sequence[Item], test: Sequence[Item], base: BaseRow, effect: float
 ) -> dict[str, Any]:
@@ -165,7 +151,7 @@ def _measured(
     own = {item.id: item for item in base.items(task.task)}
     read = cell.readings if cell else {}
     broken: dict[str, None] = {}
-    shown, same, pair = _in_training(train, test, broken) if train else (None, None, None)
+    shown, same, pair = in_training(train, test, broken) if train else (None, None, None)
     mdd, needed = _resolution(test, own, score.items if score else None, effect)
     return {
         "base": cell.value if cell else None,
@@ -205,73 +191,6 @@ def _spoken(word: str, item: Item, lettered: bool) -> str:
     return string.ascii_uppercase[item.choices.index(word)] if lettered and item.choices else word
 
 
-def _in_training(
-    train: Sequence[Item], test: Sequence[Item], broken: dict[str, None]
-) -> tuple[float | None, float, tuple[str, str] | None]:
-    """Percent of test items with a training medium, and that are in training; and an example.
-
-    `broken` gets what is wrong with media that cannot be read.
-    """
-    shared, same = list[tuple[str, str]](), _equal_texts(train, test)
-    if not any(item.media for item in test):
-        return None, 100 * len(same) / len(test), next(iter(same), None)
-    learned, owners = _prints(train, broken)
-    tested, _ = _prints(test, broken)
-    names = list(learned)
-    close = prints.near(list(tested.values()), list(learned.values()))
-    twins = {digest: [digest] for digest in owners}  # also of modalities without fingerprints
-    twins |= {digest: [names[at] for at in found] for digest, found in zip(tested, close, strict=True)}
-    for item in test:
-        about = [
-            {place for twin in twins.get(_digest(medium), []) for place in owners[twin]}
-            for medium in item.media
-        ]
-        places = sorted(set.intersection(*about)) if about else []
-        question, answers = normalised(asked(item)), set(item.answers)
-        equal = [
-            place
-            for place in places
-            if answers & set(train[place].answers) and normalised(asked(train[place])) == question
-        ]
-        shared += [(item.row, train[places[0]].row)] if places else []
-        same += [(item.row, train[equal[0]].row)] if equal else []
-    example = next(iter([*same, *shared]), None)
-    return 100 * len(shared) / len(test), 100 * len(same) / len(test), example
-
-
-def _equal_texts(train: Sequence[Item], test: Sequence[Item]) -> list[tuple[str, str]]:
-    """Rows of the test items without media whose text is in training, each with a row of that text."""
-    tested, learned = ([item for item in items if not item.media] for items in (test, train))
-    known = texts.near([asked(item) for item in tested], [asked(item) for item in learned])
-    return [(item.row, learned[at].row) for item, at in zip(tested, known, strict=True) if at is not None]
-
-
-def _prints(
-    items: Sequence[Item], broken: dict[str, None]
-) -> tuple[dict[str, prints.Print], Mapping[str, list[int]]]:
-    """Digest -> fingerprint of every different medium, and the places of its items; `broken` as above."""
-    found: dict[str, prints.Print] = {}
-    owners: dict[str, list[int]] = defaultdict(list)
-    for place, item in enumerate(items):
-        for medium in item.media:
-            try:
-                digest = medium.digest
-                owners[digest].append(place)
-                if digest not in found and (made := prints.print_of(medium)) is not None:
-                    found[digest] = made
-            except InputError as error:
-                broken[f"{error.where}: {error.what}"] = None
-    return found, owners
-
-
-def _digest(medium: MediaRef) -> str:
-    """Digest of a medium; "" if it cannot be read."""
-    try:
-        return medium.digest
-    except InputError:
-        return ""
-
-
 def _resolution(
     test: Sequence[Item], base: Mapping[str, Any], majority: Sequence[float | None] | None, effect: float
 ) -> tuple[float, int | None]:
@@ -282,7 +201,7 @@ def _resolution(
     """
     import numpy as np
 
-    clusters = [item.group or "+".join(map(_digest, item.media)) or item.id for item in test]
+    clusters = [item.group or "+".join(map(digest_of, item.media)) or item.id for item in test]
     place = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
     size = max(len(place), 2)
     pairs = [

@@ -12,17 +12,17 @@ ALIKE = 0.8
 """Jaccard similarity of the n-grams of near duplicates (Lee et al., 2022)."""
 
 
-def near(test: Sequence[str], train: Sequence[str]) -> list[int | None]:
+def near(test: Sequence[str], train: Sequence[str], *, alike: bool = True) -> list[int | None]:
     """For each test text the place of a training text that is equal once normalised, or shares 80% of the 5-grams.
 
-    Texts of fewer than nine words have too few n-grams: only equal ones count.
+    Texts of fewer than nine words have too few n-grams: only equal ones count, as all do without `alike`.
     """
     place: dict[str, int] = {}
     for number, text in enumerate(map(normalised, train)):
         place.setdefault(text, number)
     found = [place.get(normalised(text)) for text in test]
-    left = [i for i, known in enumerate(found) if known is None and _is_long(test[i])]
-    others = [i for i, text in enumerate(train) if _is_long(text)]
+    left = [i for i, known in enumerate(found) if alike and known is None and _is_long(test[i])]
+    others = [i for i, text in enumerate(train) if left and _is_long(text)]
     if left and others:
         for i, other in zip(
             left, _most_alike([test[i] for i in left], [train[i] for i in others]), strict=True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from moextend.bench.audit.overlap import overlap
 from moextend.bench.data import overlaps
 from moextend.bench.data.source import find_source, is_generated, parse_split
 from moextend.bench.task import Data, TaskSpec
@@ -38,6 +39,12 @@ def held_out_task(task: TaskSpec, percent: int, workspace: Path) -> TaskSpec:
             f"'{task.data.train}' is too small a part of its split to hold out validation items.",
             where=f"{where}.train",
             hint="Use a part of at least 2%.",
+        )
+    if found := overlap(task, workspace):
+        raise InputError(
+            f"{found}, so validation items would be test items.",
+            where=where,
+            hint="Remove the duplicates: moextend bench audit shows them.",
         )
     train, validation = (f"{part.undivided}[{a}%:{b}%]" for a, b in ((part.low, cut), (cut, part.high)))
     return task.model_copy(update={"data": task.data.model_copy(update={"train": train, "test": validation})})

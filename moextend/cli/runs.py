@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ import typer
 from moextend.cli import executing, options, varying
 from moextend.cli.output import output
 from moextend.cli.report_output import How, print_tables
-from moextend.errors import InputError, visible
+from moextend.errors import InputError, MoextendError, visible
 from moextend.util.foreign import explained
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from moextend.bench.report.collect import Experiment
     from moextend.bench.run.plan import Request
     from moextend.bench.run.rundir import RunConfig, RunDir
-    from moextend.errors import MoextendError
+    from moextend.bench.task import TaskSpec
 
 
 def run(
@@ -109,6 +110,8 @@ def run(
         work = any(read_status(path).state != "done" for path in paths)
         device_here = device if how.local else None
         preflight.check_here(planned, tasks, workspace, device=device_here, runs=folder if work else None)
+        if work and not quiet:
+            _warn_of_overlaps([tasks[stage.task] for stage in planned.stages], workspace)
         executing.check(how)
         executing.check_server(how, planned.scoring if work else None)
     busy = submitting.busy(paths, workspace)
@@ -123,6 +126,19 @@ def run(
     elif outcomes is not None:
         _print_reports(opened, workspace, varying.views(rewind=rewind, subsets=subsets))
     executing.end(outcomes or [])
+
+
+def _warn_of_overlaps(tasks: Sequence[TaskSpec], workspace: Path) -> None:
+    """Warns of tasks whose test items are in their training data; what cannot be read is an error of the run."""
+    from moextend.bench.audit.overlap import overlap
+
+    for task in {task.task: task for task in tasks}.values():
+        with suppress(MoextendError, OSError):
+            if found := overlap(task, workspace):
+                options.echo(
+                    f"warning: {found}: their score measures memory. moextend bench audit shows more.",
+                    err=True,
+                )
 
 
 def status(

@@ -19,8 +19,9 @@ from PIL import Image, ImageDraw
 
 from moextend.bench.audit import prints, texts
 from moextend.bench.audit.base import BaseRow
+from moextend.bench.audit.overlap import in_training
 from moextend.bench.audit.probe import probe_level
-from moextend.bench.audit.task import TaskAudit, _in_training, audit_task
+from moextend.bench.audit.task import TaskAudit, audit_task
 from moextend.bench.data import Item
 from moextend.bench.report import tables
 from moextend.bench.report.collect import collect
@@ -332,7 +333,7 @@ def test_media_without_fingerprints_are_the_same_if_their_bytes_are() -> None:
     def items(*names: bytes) -> list[Item]:
         return [Item((Depth(data=name, where="w"),), "what", ("red",), id=str(name)) for name in names]
 
-    shared, same, _ = _in_training(items(b"a", b"b", b"c"), items(b"b", b"c", b"d", b"e"), {})
+    shared, same, _ = in_training(items(b"a", b"b", b"c"), items(b"b", b"c", b"d", b"e"), {})
     assert (shared, same) == (50, 50)
 
 
