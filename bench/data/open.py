@@ -51,6 +51,9 @@ def open_items(
     )
     rows = rows_of(table, part, content, shuffle=data_of(task).shuffle)
     if not rows:
+        if part.side is not None:
+            for medium in content.reader().media([0]):
+                medium.open()  # files that are all alike are often all broken
         raise _empty_part(task, split, table, part)
     items = Items(task, reader, rows[:limit], strict=strict)
     items.check_ids()
