@@ -27,6 +27,7 @@ from moextend.util import cpu, files, foreign, hub_errors
 
 _UNREADABLE = (
     OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError, struct.error,
+    KeyError, AttributeError,
 )  # fmt: skip
 """Exceptions of libraries for a damaged or unknown checkpoint: a truncated file, other shapes, a missing package."""
 _NO_LM = "cannot be loaded as a language model"
@@ -127,7 +128,11 @@ def _find(model: str) -> tuple[Path | str, dict[str, Any]]:
     """Folder of a base, or its hub id; and its .gguf file, if it is one, as an argument of transformers."""
     source = sources.find(model)
     gguf = sources.gguf_file(source)
-    return (source, {}) if gguf is None else (gguf.parent, {"gguf_file": gguf.name})
+    if gguf is not None:
+        return gguf.parent, {"gguf_file": gguf.name}
+    if isinstance(source, Path):
+        sources.check_folder(source, str(model))
+    return source, {}
 
 
 def _read_lm(model: str, source: Path | str, options: dict[str, Any]) -> Any:
@@ -137,6 +142,8 @@ def _read_lm(model: str, source: Path | str, options: dict[str, Any]) -> Any:
     keys = ("revision", "trust_remote_code", "gguf_file")
     named: dict[str, Any] = {key: options[key] for key in keys if key in options}
     auto, own = _reader(source, named)
+    if "gguf_file" not in options:
+        own["use_safetensors"] = True
     lm, found = auto.from_pretrained(source, output_loading_info=True, **options, **own)
     if isinstance(source, str):
         hub.check_downloads(source, options.get("revision"))
@@ -234,6 +241,10 @@ def _unreadable(
     if not isinstance(error, _UNREADABLE):
         return None
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if "cannot be loaded with `safetensors`" in first:
+        return sources.pickled(model)
+    if isinstance(error, KeyError | AttributeError):
+        first = "an entry of its files is missing, or of another type than it should be"
     return InputError(f"{what} ({first})", where=f"model '{model}'", hint=sources.FORMS)
 
 

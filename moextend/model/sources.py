@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from moextend.errors import InputError, short
+from moextend.errors import InputError, SpecError, short, type_name
 from moextend.util import content, downloads, files, hub_errors
 
 FORMS = "Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id."
@@ -27,6 +28,11 @@ _DATA = (
     ".safetensors",
 )
 """Suffixes of files that are no repositories."""
+_OBJECTS = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json",
+)  # fmt: skip
+"""JSON files of a folder saved by transformers; each holds an object."""
 _HUB = re.compile(r"(?=.{1,96}$)[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -54,6 +60,30 @@ def find(model: str | Path, *, where: str | None = None) -> Path | str:
     if not path.is_dir() and not (path.is_file() and path.suffix == ".gguf"):
         raise InputError(f"'{model}' is neither a folder nor a .gguf file.", where=where, hint=FORMS)
     return path
+
+
+def check_folder(folder: Path, model: str) -> None:
+    """Refuses what transformers would unpickle, or fail at in its own code."""
+    if any(folder.glob("pytorch_model*.bin*")) and not any(folder.glob("*.safetensors")):
+        raise pickled(model)
+    for path in (*(folder / name for name in _OBJECTS), *folder.glob("*.index.json")):
+        with suppress(FileNotFoundError):
+            value = files.read_json(path)
+            if not isinstance(value, dict):
+                raise SpecError(
+                    f"holds {type_name(value)}, not an object with keys.",
+                    where=str(path),
+                    hint="Copy the file again.",
+                )
+
+
+def pickled(model: str) -> InputError:
+    """Error for a base with weights in a pickle only."""
+    return InputError(
+        "its weights are a pickle (.bin), which could run any program, and is not read.",
+        where=f"model '{short(model, 100)}'",
+        hint="If you trust it, load it with transformers and save it again: save_pretrained writes safetensors.",
+    )
 
 
 def check_hub(source: Path | str, *, revision: str | None = None, where: str | None = None) -> None:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 import moextend
+from moextend.util.content import package_folder
 
 Call = Callable[[Any], object]
 
@@ -81,6 +84,42 @@ def into_folder(path: Path) -> None:
     path.mkdir()
 
 
+def load_base(w: Any, change: Callable[[Path], object]) -> object:
+    """Loads a copy of the tiny base that was changed."""
+    folder = w.folder / "base"
+    shutil.copytree(package_folder("registry") / "models/tiny/lm", folder)
+    change(folder)
+    w.rebase()
+    return moextend.load(str(folder))
+
+
+def pickled(content: bytes | None) -> Callable[[Path], None]:
+    """Puts a pickle in the place of the weights: of the weights, or with this content."""
+
+    def change(folder: Path) -> None:
+        weights = folder / "model.safetensors"
+        if content is None:
+            torch.save(load_file(weights), folder / "pytorch_model.bin")
+        else:
+            (folder / "pytorch_model.bin").write_bytes(content)
+        weights.unlink()
+
+    return change
+
+
+def written(name: str, content: str) -> Callable[[Path], object]:
+    """Writes a file of a base."""
+    return lambda folder: (folder / name).write_text(content)
+
+
+BASES: dict[str, Callable[[Path], object]] = {
+    "with a pickle": pickled(None), "with a pickle of a call": pickled(b"cposix\nsystem\n(S'touch executed'\ntR."),
+    "with a broken pickle": pickled(b"x" * 99), "with a tokenizer of null": written("tokenizer.json", "null"),
+    "with an empty tokenizer": written("tokenizer.json", "{}"), "with a list as a config": written("tokenizer_config.json", "[1]"),
+    "with half an index": lambda folder: (pickled(b"")(folder), (folder / "pytorch_model.bin").unlink(), written("model.safetensors.index.json", '{"weight_map": 7}')(folder)),
+}  # fmt: skip
+"""What is wrong with a folder of a base -> how it comes about."""
+
 LOAD: list[tuple[str, Call]] = [
     ("load: no such name", lambda w: moextend.load("tinny")),
     ("load: empty name", lambda w: moextend.load("")),
@@ -90,6 +129,8 @@ LOAD: list[tuple[str, Call]] = [
     ("load: a file of text", lambda w: moextend.load(str(w.folder / "note.txt"))),
     ("load: a .gguf that is none", lambda w: moextend.load(str(w.folder / "garbage.gguf"))),
     ("load: a folder of an extension", lambda w: moextend.load(str(w.folder / "one"))),
+    *((f"load: a folder {what}", lambda w, change=change: load_base(w, change)) for what, change in BASES.items()),
+    ("load: a lone surrogate in the name", lambda w: moextend.load("ti\ud800ny")),
     ("load: NUL in the name", lambda w: moextend.load("ti\0ny")),
     ("load: 10,000 characters", lambda w: moextend.load("x" * 10_000)),
     ("load: unknown dtype", lambda w: moextend.load("tiny", dtype="float31")),
