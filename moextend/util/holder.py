@@ -47,7 +47,7 @@ class Holder(Record):
     """Start time of the process, to distinguish it from a later one with the same id. null: not known."""
     token: str
     """Random text, different for every lease."""
-    seconds: float = Field(ge=0)
+    seconds: float = Field(ge=0, le=LIMITS[1])
     """Seconds without a heartbeat after which another process takes over."""
     beat: int
     """Number of heartbeats. The clocks of hosts need not agree: a process that waits watches this number."""

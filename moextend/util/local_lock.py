@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from moextend.errors import InputError
 from moextend.util import files
 
 try:
@@ -37,6 +38,8 @@ class LocalLock:
         """Takes the lock if it is free, without waiting; True also if this object holds it already."""
         if self._fd >= 0 or fcntl is None:
             return True
+        if self.path.is_dir():
+            raise InputError("is a folder, and should be a file.", where=str(self.path), hint="Move it away.")
         with files.disk_errors(self.path):
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:

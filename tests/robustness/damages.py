@@ -97,7 +97,7 @@ def _products() -> list[tuple[str, str, Damage]]:
     for name, ways in CHECKPOINT.items():
         pattern = f"stages/2-*/train-in-flight/checkpoint-2/{name}"
         found += [(f"killed: {name} {way}", "half", in_run(pattern, WAYS[way])) for way in ways]
-    ways = ("deleted", "empty", "cut", "garbage", "a folder", "a list", "UTF-16")
+    ways = ("deleted", "empty", "cut", "garbage", "a folder", "a list", "UTF-16", "a dangling link", "a FIFO")
     return found + [(f"killed: the lease {way}", "half", in_run(".lease-*", WAYS[way])) for way in ways]
 
 
