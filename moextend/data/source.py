@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, field_validator
+
 from moextend.data.table import FORMATS
 from moextend.errors import InputError, UnknownName
 from moextend.util import bounded_yaml
 from moextend.util.files import exists
+from moextend.util.spec import Spec, parse
 
 WHOLE = "all"
 """Name of the only split of a single file."""
@@ -21,6 +24,56 @@ _SPLITS = tuple(suffix for suffix, kind in FORMATS.items() if kind != "text")
 """Suffixes of splits in a folder. Text files are excluded: one may be a licence or a list of labels."""
 _SHARD = re.compile(r"[-_]\d+(-of-\d+)?$")
 _HUB = re.compile(r"^[\w.-]+/[\w.-]+$")
+_FRONT = re.compile(r"\A\ufeff?\s*---[ \t]*\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
+"""Front matter of a card."""
+
+
+class CardPart(Spec):
+    """Base of the parts of a data set's card, of which most keys are not for this package."""
+
+    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
+
+
+class SplitFiles(CardPart):
+    """An entry of `data_files`."""
+
+    split: str
+    path: list[str]
+    """Paths and patterns relative to the card."""
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _patterns(cls, value: Any) -> Any:
+        patterns = value if isinstance(value, list) else [value]
+        for pattern in patterns:
+            parts = Path(pattern).parts if isinstance(pattern, str) else ()
+            deep = any("**" in part and part != "**" for part in parts)
+            if not parts or deep or "\0" in pattern or Path(pattern).is_absolute():
+                raise ValueError("must be a path or a pattern relative to the card")
+        return patterns
+
+
+class Config(CardPart):
+    """A configuration of a data set."""
+
+    config_name: str = "default"
+    default: bool = False
+    data_files: tuple[SplitFiles, ...] = ()
+
+    @field_validator("data_files", mode="before")
+    @classmethod
+    def _entries(cls, value: Any) -> list[Any]:
+        """All forms as a list of entries: patterns of the training split, {split: patterns}, or {split, path}."""
+        if isinstance(value, dict) and "path" not in value:
+            value = [{"split": split, "path": path} for split, path in value.items()]
+        entries = value if isinstance(value, list) else [] if value is None else [value]
+        return [one if isinstance(one, dict) else {"split": "train", "path": one} for one in entries]
+
+
+class Card(CardPart):
+    """The front matter of a data set's README.md."""
+
+    configs: list[Config] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +119,7 @@ def _file(path: Path) -> Source:
 
 
 def _folder(path: Path, config: str | None, *, where: str) -> Source:
-    configs = _front_matter(path / "README.md")
+    configs = _configs(path / "README.md")
     if configs:
         return _from_configs(path, configs, config, where=where)
     inner = path / config if config else path
@@ -97,21 +150,20 @@ def _splits(folder: Path) -> dict[str, tuple[Path, ...]]:
     return {name: tuple(files) for name, files in found.items()}
 
 
-def _front_matter(readme: Path) -> list[dict[str, Any]]:
-    """The `configs` of a data card; empty if it has none."""
-    if not readme.is_file():
+def _configs(readme: Path) -> list[Config]:
+    """The configs with files of a data card; empty if it has none."""
+    front = _FRONT.match(bounded_yaml.read_text(readme)) if readme.is_file() else None
+    if front is None:
         return []
-    parts = readme.read_text(encoding="utf-8").split("---", 2)
-    if len(parts) < 3 or parts[0].strip():
-        return []
-    value = bounded_yaml.load(parts[1], where=f"{readme}: its front matter", loader=bounded_yaml.Loader)
-    configs = value.get("configs") if isinstance(value, dict) else None
-    return [config for config in configs or [] if isinstance(config, dict) and config.get("data_files")]
+    where = f"{readme}: its front matter"
+    value = bounded_yaml.load(front[1], where=where, loader=bounded_yaml.Loader)
+    card = parse(Card, value, where=where) if isinstance(value, dict) else Card()
+    return [config for config in card.configs or () if config.data_files]
 
 
-def _from_configs(path: Path, configs: list[dict[str, Any]], wanted: str | None, *, where: str) -> Source:
-    by_name = {str(config.get("config_name", "default")): config for config in configs}
-    marked = next((name for name, config in by_name.items() if config.get("default") is True), "default")
+def _from_configs(path: Path, configs: list[Config], wanted: str | None, *, where: str) -> Source:
+    by_name = {config.config_name: config for config in configs}
+    marked = next((name for name, config in by_name.items() if config.default), "default")
     name = wanted or (marked if marked in by_name else next(iter(by_name)))
     if wanted is None and len(by_name) > 1 and marked not in by_name:
         raise InputError(
@@ -121,24 +173,16 @@ def _from_configs(path: Path, configs: list[dict[str, Any]], wanted: str | None,
         )
     if name not in by_name:
         raise UnknownName("config", name, by_name, where=f"{where}.config")
-    splits = _data_files(path, by_name[name]["data_files"])
-    for split, files in splits.items():
-        if not files:
+    splits: dict[str, tuple[Path, ...]] = {}
+    for entry in by_name[name].data_files:
+        files = [file for pattern in entry.path for file in sorted(path.glob(pattern)) if file.is_file()]
+        splits[entry.split] = (*splits.get(entry.split, ()), *files)
+    for split, found in splits.items():
+        if not found:
             raise InputError(
                 f"split '{split}' has no files.", where=str(path / "README.md"), hint="Correct its paths."
             )
     return Source(str(path) if name == "default" else f"{path} ({name})", path, splits)
-
-
-def _data_files(path: Path, value: Any) -> dict[str, tuple[Path, ...]]:
-    """Split -> files, from `data_files` of a card: a pattern, patterns, or a list of {split, path}."""
-    entries = value if isinstance(value, list) else [value]
-    found: dict[str, tuple[Path, ...]] = {}
-    for entry in entries:
-        split, patterns = (entry["split"], entry["path"]) if isinstance(entry, dict) else ("train", entry)
-        for pattern in patterns if isinstance(patterns, list) else [patterns]:
-            found[str(split)] = (*found.get(str(split), ()), *sorted(path.glob(pattern)))
-    return found
 
 
 def near(path: Path) -> str:
