@@ -12,6 +12,7 @@ from moextend.bench.task import HAND, Data, TaskSpec, put_by_hand
 from moextend.data import source
 from moextend.data.source import WHOLE, Source
 from moextend.errors import InputError, UnknownName
+from moextend.util.files import exists
 from moextend.util.lookup import choose
 
 _PART = re.compile(
@@ -76,10 +77,15 @@ def parse_split(name: str, *, where: str) -> Part:
     """Parses `test`, a side by content (`all[train]`, `all[test]`), or a part by hashes (`all[:90%]`, `all[90%:]`)."""
     match = _PART.match(name)
     assert match is not None, "the pattern matches every text"
-    low, high = int(match["low"] or 0), int(match["high"] or 100)
+    low, high = _percent(match["low"] or "0"), _percent(match["high"] or "100")
     if not 0 <= low < high <= 100:
         raise InputError(f"'{name}' is empty.", where=where, hint="Write a part as all[:90%] or all[90%:].")
     return Part(match["name"] or WHOLE, low, high, cast(Literal["train", "test"] | None, match["side"]))
+
+
+def _percent(digits: str) -> int:
+    """A number of at most three digits; of more, which may be more than Python converts, one that is no percentage."""
+    return int(digits) if len(digits) <= 3 else 1000
 
 
 def find_source(data: Data, base: Path, workspace: Path, *, where: str) -> Source:
@@ -128,7 +134,7 @@ def files_of(found: Source, split: str, *, where: str) -> tuple[Path, ...]:
     """Files of a split of local data. Raises UnknownName, with the existing splits, for another name."""
     if split in found.splits:
         return found.splits[split]
-    if found.folder is not None and (found.folder / split).is_file():
+    if found.folder is not None and exists(found.folder / split) and (found.folder / split).is_file():
         return (found.folder / split,)
     if set(found.splits) == {WHOLE}:
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ import lm_eval.models.huggingface
 import lm_eval.utils
 import numpy
 import torch
+from datasets.exceptions import DatasetGenerationError
 from jinja2.sandbox import SandboxedEnvironment
 from lm_eval import evaluate
 from lm_eval.tasks import TaskManager
@@ -29,7 +31,8 @@ from moextend.bench.score.text.served import ServedLM
 from moextend.bench.task import code_allowed
 from moextend.data.digests import FileDigests
 from moextend.data.hub import LocalData, pinned
-from moextend.errors import UnknownName
+from moextend.data.table import root_cause
+from moextend.errors import InputError, UnknownName
 from moextend.util import content
 from moextend.util.files import digest
 from moextend.util.quiet import quiet_datasets, quiet_loggers
@@ -110,7 +113,7 @@ def _load(
         manager = _manager(ready, stamps)
         if name not in manager.all_tasks:
             raise UnknownName("lm-eval task", name, manager.all_tasks, where=where)
-        with pinned(dict(pins), local) as commits:
+        with pinned(dict(pins), local) as commits, _readable(where if folder is not None else None):
             found = manager.load([name])
     for task in found["tasks"].values():
         _set_fewshot(task, num_fewshot)
@@ -124,6 +127,21 @@ def _load(
         commits,
         local,
     )
+
+
+@contextmanager
+def _readable(where: str | None) -> Iterator[None]:
+    """Context in which data that cannot be read is wrong input; `where`: the task; None: it is not local."""
+    if where is None:
+        yield
+        return
+    try:
+        with quiet_loggers("datasets", level=logging.CRITICAL):  # it logs before it raises
+            yield
+    except (DatasetGenerationError, UnicodeError) as error:
+        raise InputError(
+            f"its data cannot be read ({root_cause(error)}).", where=where, hint="Correct the file."
+        ) from error
 
 
 def _set_fewshot(task: Any, wanted: int | None) -> None:
