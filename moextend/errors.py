@@ -21,8 +21,8 @@ from contextlib import contextmanager
 
 _LONGEST = 600
 """Maximum length of the problem and of its place in characters; a hint may be ten times as long."""
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""Control characters except tab and line feed, and characters that change the direction of a line."""
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters except tab and line feed, characters that change the direction of a line, and surrogates."""
 _LOGIN = re.compile(r"(?<=://)[^/\s]+(?=@)")
 """User and password in an address."""
 

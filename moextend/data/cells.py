@@ -7,13 +7,14 @@ import base64
 import binascii
 import json
 import os
+import re
 import string
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from moextend.data.media import MediaRef
-from moextend.errors import InputError, type_name
+from moextend.errors import InputError, short, type_name
 
 AnswerForm = Literal["text", "letter", "position", "box"]
 """Form of an answer in a cell."""
@@ -128,34 +129,36 @@ def choices(value: Any, *, where: str) -> tuple[str, ...] | None:
     A cell holds a list of strings, or choices by letter ({"A": "red", "B": "blue"}) or position, or one of these as
     text.
     """
+    written = value
     if isinstance(value, str):
         if not value.strip():
             return None
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError) as error:
-            raise InputError(
-                f"{value[:40]!r} is not a list of choices.", where=where, hint='Write ["one", "two"].'
-            ) from error
+        value = _literal(value)
     if isinstance(value, Mapping):
         named = next((name for name in ("text", "choices") if name in value), None)
         value = value[named] if named else _by_key(value, where)
     if missing(value):
         return None
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Collection):
-        raise InputError(
-            f"{value!r:.40} is not a list of choices.", where=where, hint='Write ["one", "two"].'
-        )
+    if isinstance(value, str | bytes | Mapping | set) or not isinstance(value, Collection):
+        shown = short(str(written), 40)
+        raise InputError(f"{shown!r} is not a list of choices.", where=where, hint='Write ["one", "two"].')
     return tuple(text(choice) for choice in value) or None
+
+
+def _literal(written: str) -> Any:
+    """Value of a text that is a literal of Python, and that JSON can hold; else the text."""
+    try:
+        value = ast.literal_eval(written)
+        json.dumps(value, ensure_ascii=False, default=str).encode()  # not 100,000 digits, no lone surrogate
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # the last two: it is too deep
+        return written
+    return value
 
 
 def listed(value: Any) -> Any:
     """Strings of a list that is written as text ("['24/7', '3.429']": several golds in MMMU); else the value."""
     if isinstance(value, str) and value.strip().startswith("["):
-        try:
-            parts = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError):
-            return value
+        parts = _literal(value.strip())
         if parts and isinstance(parts, list) and all(isinstance(part, str) for part in parts):
             return parts
     return value
@@ -257,7 +260,7 @@ def _named(
     number = value if isinstance(value, int) and not isinstance(value, bool) else None
     if (
         number is None
-        and written.strip().isdecimal()
+        and re.fullmatch(r"\d{1,9}", written.strip())
         and (form == "position" or written.strip() not in options)
     ):
         number = int(written)

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar, overload
 
 from moextend.data.examples import Example
 from moextend.data.media import MediaRef
+from moextend.util import surrogates
 
 TURNS = 4
 """Maximum number of questions about one medium in one conversation."""
@@ -31,6 +32,11 @@ class Conversation:
         It has no answers (text to read) or no prompts (text to learn).
         """
         return not (any(prompt for prompt, _ in self.turns) and any(answer for _, answer in self.turns))
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a text with a lone surrogate, which no tokenizer reads."""
+        for text in (text for turn in self.turns for text in turn if isinstance(text, str)):
+            surrogates.refuse(text, where="conversation")
 
 
 class Lazy(Sequence[Conversation]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 
 from moextend.data.text import TextTable
 from moextend.errors import InputError, MoextendError, type_name
+from moextend.util.files import parse_json
 
 Row = Mapping[str, Any]
 FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".json": "json"}
@@ -62,14 +62,14 @@ class ArrowTable:
         wanted = tuple(columns)
         if wanted not in self._views:
             self._views[wanted] = self.dataset.select_columns(list(wanted))
-        cells: dict[str, Any] = self._views[wanted][i].to_pylist()[0]
+        cells: dict[str, Any] = _listed(self._views[wanted][i], self.where(i))[0]
         return {name: self._named(name, value) for name, value in cells.items()}
 
     def column(self, name: str) -> Iterator[Any]:
         """Cells of a column, read in blocks."""
         view = self.dataset.select_columns([name])
         for start in range(0, len(self), 256):
-            for value in view[start : start + 256][name].to_pylist():
+            for value in _listed(view[start : start + 256][name], self.source):
                 yield self._named(name, value)
 
     def _named(self, name: str, value: Any) -> Any:
@@ -98,6 +98,17 @@ class ArrowTable:
     def home(self, i: int) -> Path | None:
         """Folder of the data."""
         return self._folder
+
+
+def _listed(cells: Any, where: str) -> list[Any]:
+    """Cells of Arrow as values of Python. Arrow does not check that its texts are UTF-8."""
+    try:
+        values: list[Any] = cells.to_pylist()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"holds a text that is not UTF-8 ({error.reason}).", where=where, hint="Write texts as UTF-8."
+        ) from error
+    return values
 
 
 class ListTable:
@@ -271,10 +282,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def _json(line: bytes, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"not valid JSON ({error}).", where=where, hint="Correct or remove it.") from error
+    return parse_json(line, where=where, hint="Correct or remove it.")
 
 
 def _object(value: Any, where: str) -> Row:

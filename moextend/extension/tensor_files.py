@@ -31,7 +31,8 @@ def save_tensors(
 ) -> None:
     """Writes tensors, then the card with the format and the SHA-256; a folder without a card is incomplete."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        with files.disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError("is not a folder.", where=str(folder), hint="Name a new folder.") from error
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -20,6 +20,7 @@ from moextend.model.modality import Sources, gather
 from moextend.model.multimodal import MultimodalLM
 from moextend.model.short_memory import current_limit
 from moextend.moe.reach import check as check_reached
+from moextend.util import surrogates
 
 T = TypeVar("T")
 
@@ -33,6 +34,11 @@ class Prompt:
     """All images and other media, in the order of the marks; those of earlier turns first."""
     before: tuple[tuple[str, str], ...] = ()
     """Earlier turns (question, answer)."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a text with a lone surrogate, which no tokenizer reads."""
+        for text in (self.text, *(text for turn in self.before for text in turn)):
+            surrogates.refuse(text, where="prompt")
 
     @property
     def asked(self) -> list[str]:

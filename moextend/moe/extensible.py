@@ -14,6 +14,7 @@ from moextend.moe.recipe import WORDS, Mode
 from moextend.moe.routing import ExtendedExperts
 from moextend.moe.sites import Site, count_experts, find_sites
 from moextend.moe.supported import check_setup
+from moextend.util.surrogates import lone
 
 
 def check_name(name: object) -> None:
@@ -24,6 +25,8 @@ def check_name(name: object) -> None:
         why = "is empty"
     elif "." in name:
         why = "has a dot"
+    elif lone(name):
+        why = "has a lone surrogate"
     elif name in WORDS:
         why = "has another meaning for activate"
     else:

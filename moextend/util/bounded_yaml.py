@@ -16,9 +16,12 @@ from typing import Any
 import yaml
 
 from moextend.errors import InputError, SpecError
+from moextend.util import surrogates
 
 LENGTH = 1 << 19
 """Maximum number of characters of a YAML text."""
+DIGITS = 1_000
+"""Maximum number of digits of a whole number. Python does not print numbers of more than 4,300."""
 DEPTH = 50
 """Maximum depth of nested lists and mappings."""
 
@@ -43,6 +46,12 @@ class Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, f"more than {DEPTH} nested levels", mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
+        if isinstance(node, yaml.ScalarNode) and (found := surrogates.lone(node.value)):
+            problem = f"a lone surrogate ({found}), which is not a character"
+            raise yaml.composer.ComposerError(None, None, problem, mark)
+        if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > DIGITS:
+            problem = f"a number of {len(node.value):,} digits, more than {DIGITS:,}"
+            raise yaml.composer.ComposerError(None, None, problem, mark)
         if alias and id(node) not in self._sizes:
             raise yaml.composer.ComposerError(None, None, "an alias inside the value that it refers to", mark)
         self._values += self._sizes[id(node)] if alias else 1

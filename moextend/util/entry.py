@@ -11,9 +11,11 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from moextend.errors import InputError, MoextendError, short, visible
+from moextend.util import surrogates
 from moextend.util.foreign import debugging, explained
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ def _again(number: int) -> None:
 def _code(app: typer.Typer, name: str) -> int:
     try:
         if not any(key.endswith("_COMPLETE") for key in os.environ):  # a shell asks for words to complete
+            _check_encoding()
             app = _asked(app, sys.argv[1:])
         code = app(prog_name=name, standalone_mode=False)
         if sys.stdout:
@@ -98,6 +101,16 @@ def _code(app: typer.Typer, name: str) -> int:
     finally:
         _drop_unwritten()
     return code if isinstance(code, int) else 0
+
+
+def _check_encoding() -> None:
+    """Raises InputError for an argument or a working folder that is not UTF-8: files could not name it."""
+    texts = {f"argument {place}": word for place, word in enumerate(sys.argv[1:], start=1)}
+    with suppress(OSError):  # the folder was removed
+        texts["the working folder"] = str(Path.cwd())
+    for where, text in texts.items():
+        if surrogates.lone(text):
+            raise InputError(f"'{short(text, 80)}' is not UTF-8 text.", where=where, hint="Rename it.")
 
 
 def _raised_by_signal(error: Exception) -> BaseException | None:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -16,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from moextend.errors import InputError, MoextendError, SpecError
+from moextend.util import surrogates
 from moextend.util.foreign import of_disk
 
 BLOCK = 1 << 16
 """Bytes per read when searching the last line break from the end."""
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""Escape of a surrogate in JSON; a pair of them is a character."""
 
 
 _guards: list[tuple[str, Callable[[], None]]] = []
@@ -52,9 +56,12 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Context that turns a full disk or missing permissions into one clear error."""
+    """Context that turns a full disk, missing permissions or a name with a lone surrogate into one clear error."""
     try:
         yield
+    except UnicodeEncodeError:
+        surrogates.refuse(str(path), where=str(path), hint="Rename it.")
+        raise
     except OSError as error:
         found = of_disk(error, path)
         if found is None:
@@ -195,7 +202,8 @@ def read_json(path: Path, *, unique: bool = False) -> Any:
         InputError: it cannot be read.
     """
     hook = _unique if unique else None
-    return _parse(_read(path), str(path), "It is damaged or was edited; correct or remove it.", hook)
+    hint = "It is damaged or was edited; correct or remove it."
+    return parse_json(_read(path), where=str(path), hint=hint, hook=hook)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -271,21 +279,33 @@ def raw_lines(path: Path) -> list[bytes]:
 
 def parsed(lines: Sequence[bytes], path: Path, numbers: Iterable[int]) -> list[Any]:
     """Records of lines of `path` with these numbers; SpecError if one is not JSON."""
-    with suppress(ValueError, RecursionError):  # all lines as one list, which is far faster
-        records: list[Any] = json.loads(b"[%s]" % b",".join(lines))
+    hint = "It is damaged or was edited; remove the line."
+    with suppress(InputError):  # all lines as one list, which is far faster
+        records: list[Any] = parse_json(b"[%s]" % b",".join(lines), where=str(path), hint=hint)
         if len(records) == len(lines):
             return records
-    hint = "It is damaged or was edited; remove the line."
-    return [_parse(line, f"{path}:{number}", hint) for line, number in zip(lines, numbers, strict=True)]
+    return [
+        parse_json(line, where=f"{path}:{number}", hint=hint)
+        for line, number in zip(lines, numbers, strict=True)
+    ]
 
 
-def _parse(
-    text: bytes, where: str, hint: str, hook: Callable[[list[tuple[str, Any]]], Any] | None = None
+def parse_json(
+    text: bytes, *, where: str, hint: str, hook: Callable[[list[tuple[str, Any]]], Any] | None = None
 ) -> Any:
+    """Value of JSON in UTF-8, UTF-16 or UTF-32; SpecError if it is not JSON, or holds a lone surrogate."""
     try:
-        return json.loads(text, object_pairs_hook=hook)
+        decoded = text.decode(json.detect_encoding(text))
+        value = json.loads(decoded, object_pairs_hook=hook)
+        suspicious = _SURROGATE.search(decoded)
+        found = surrogates.lone(json.dumps(value, ensure_ascii=False)) if suspicious else None
     except (ValueError, RecursionError) as error:
         raise SpecError(f"not valid JSON ({error}).", where=where, hint=hint) from error
+    if found:
+        raise SpecError(
+            f"holds a lone surrogate ({found}), which is not a character.", where=where, hint=hint
+        )
+    return value
 
 
 def repair_lines(path: Path) -> list[Any]:

@@ -7,8 +7,10 @@ a list of arguments that stands in the place of option and value.
 from __future__ import annotations
 
 LONG = "x" * 5_000
+NOT_UTF8 = "caf\udce9"
+"""What Python makes of an argument in latin-1."""
 NUL, ESCAPE, UNICODE = "a\0b", "\x1b[31mred\x1b[0m", "ü\u202e\u2028名"
-WORDS = ["", " ", LONG, NUL, ESCAPE, UNICODE]
+WORDS = ["", " ", LONG, NUL, ESCAPE, UNICODE, NOT_UTF8]
 """Values that no name is."""
 COUNTS = ["0", "-1", "x", "1.5", "", " ", "1e3", "nan", "²"]
 """Values that no count of at least one is."""

@@ -26,6 +26,25 @@ def parquet(**columns: list[object]) -> bytes:
 
 GOOD = parquet(question=["what color"] * 30, answer=["red", "blue", "green"] * 10)
 
+LATIN = pa.Array.from_buffers(pa.string(), 9, pa.array([b"caf\xe9"] * 9).buffers())
+"""Texts that Arrow takes without a look, and that are not UTF-8."""
+CHOICES = {
+    "200,000 minus signs": "-" * 200_000, "200,000 brackets": "[" * 200_000, "a list of lists": "[" * 300 + "]" * 300, "a set": "{'red', 'blue'}",
+    "a number of 90,000 digits": "0x" + "f" * 90_000, "escaped surrogates": r"['red', '\ud800']", "a call": "open('executed', 'w')",
+}  # fmt: skip
+"""Texts that are no list of choices."""
+
+FRONT = "---\nconfigs:\n- config_name: default\n  data_files: {}\n---\n"
+CARDS: list[tuple[str, bytes]] = [
+    ("latin-1", "---\npretty_name: caf\xe9\n---\n".encode("latin-1")), ("UTF-16", FRONT.format("d.jsonl").encode("utf-16")), ("configs of a number", b"---\nconfigs: 7\n---\n"),
+    ("configs of a mapping", b"---\nconfigs: {a: 1}\n---\n"), ("a config that is a text", b"---\nconfigs: [x]\n---\n"), ("a list as a name", FRONT.replace("default", "[1]").format("d.jsonl").encode()),
+    *((f"data_files: {text}", FRONT.format(text).encode()) for text in (
+        "[{split: train}]", "[{path: d.jsonl}]", "7", "true", "[7]", "[null]", "/etc/passwd", "[{split: train, path: /etc/hosts}]", "[{split: train, path: 7}]", "[{split: train, path: [7]}]",
+        "[{split: [1], path: d.jsonl}]", "''", ".", "'**x'", '"a\\0b"', '"\\ud800"', "{train: none.jsonl}", "{split: train}",
+    )),
+]  # fmt: skip
+"""README.md of a folder with the good file d.jsonl: (description, content)."""
+
 FILES: list[tuple[str, str, str, bytes]] = [
     ("qa", "empty", "d.jsonl", b""), ("qa", "blank lines", "d.jsonl", b"\n\n\n"), ("qa", "no JSON", "d.jsonl", b"question: what\n"),
     ("qa", "a line cut off", "d.jsonl", jsonl(ROW) * 5 + b'{"question": "wh'), ("qa", "a list a line", "d.jsonl", jsonl([1, 2])),
@@ -43,6 +62,11 @@ FILES: list[tuple[str, str, str, bytes]] = [
     ("qa", "garbage", "d.parquet", bytes(range(256)) * 4), ("qa", "cut off", "d.parquet", GOOD[: len(GOOD) // 2]), ("qa", "no rows", "d.parquet", parquet(question=[], answer=[])),
     ("qa", "footer changed", "d.parquet", GOOD[:-60] + b"\xff" * 30 + GOOD[-30:]), ("qa", "numbers as questions", "d.parquet", parquet(a=[1, 2, 3], b=[1.0, 2.0, 3.0])),
     ("qa", "JSON named parquet", "d.parquet", jsonl(ROW) * 9), ("qa", "parquet named JSON", "d.jsonl", GOOD), ("qa", "a picture named JSON", "d.jsonl", b"\x89PNG\r\n\x1a\n" + bytes(40)),
+    ("qa", "a lone surrogate", "d.jsonl", jsonl({**ROW, "question": "what \ud800"}) * 9), ("qa", "a lone surrogate in an answer", "d.json", json.dumps([{**ROW, "answer": "\udfff"}] * 9).encode()),
+    ("qa", "a lone surrogate in an id", "d.jsonl", jsonl({**ROW, "id": "\udc00"}) * 9), ("qa", "a lone surrogate in a name", "d.jsonl", jsonl({**ROW, "\ud800": 1}) * 9),
+    ("qa", "a surrogate of three bytes", "d.jsonl", b'{"question": "\xed\xa0\x80", "answer": "red"}\n' * 9), ("qa", "no UTF-8", "d.parquet", parquet(question=LATIN, answer=["red"] * 9)),
+    *(("qa", f"choices of {what}", "d.jsonl", jsonl({**ROW, "choices": text}) * 9) for what, text in CHOICES.items()),
+    ("vqa", "a lone surrogate in a path", "d.jsonl", jsonl({**PICTURE, "image": "\ud800.png"}) * 9),
     ("qa", "an unknown suffix", "d.xlsx", jsonl(ROW) * 9), ("qa", "a pickle", "d.pkl", b"\x80\x04K\x01."), ("qa", "a script", "d.py", b"open('executed', 'w')\n"),
     ("vqa", "image that is not there", "d.jsonl", jsonl({**PICTURE, "image": "none.png"}) * 9),
     ("vqa", "image of a folder", "d.jsonl", jsonl({**PICTURE, "image": "."}) * 9), ("vqa", "image above", "d.jsonl", jsonl({**PICTURE, "image": "../outside.png"}) * 9),

@@ -39,7 +39,7 @@ SEQUENCES: list[Change] = [
 TASKS: list[Change] = [
     ("task", GONE), ("task", ""), ("task", "other"), ("task", "../colour"), ("task", 7), ("kind", GONE), ("kind", "vqaa"), ("kind", None),
     ("data", GONE), ("data", None), ("data", "x"), ("data.path", GONE), ("data.path", ""), ("data.path", "../data/none"), ("data.path", 7), ("data.path", "world:none"),
-    ("data.path", "/dev/zero"), ("data.path", "../note.txt"), ("data.train", ""), ("data.test", "none"), ("data.test", 7), ("data.images", "../none"), ("data.images", "../note.txt"),
+    ("data.path", "/dev/zero"), ("data.path", "../note.txt"), ("data.train", ""), ("data.test", "none"), ("data.test", 7), ("data.test", "all[:" + "9" * 5_000 + "]"), ("data.test", "9" * 5_000), ("data.test", "test\ud800"), ("data.images", "../none"), ("data.images", "../note.txt"),
     ("data.join", "x"), ("data.each", "question"), ("data.absent", 3), ("data.pth", "x"), ("columns", None), ("columns", ["a"]),
     ("columns.question", "none"), ("columns.question", 7), ("columns.image", "none"), ("columns.image", "question"), ("columns.answer", "none"), ("columns.qestion", "question"),
     ("columns.choices", "none"), ("columns.choices", "question"), ("prompt", ""), ("prompt", "{none}"), ("prompt", "{question"), ("prompt", 7), ("prompt", "<image> <image> {question}"),
@@ -59,6 +59,7 @@ FILES: list[tuple[str, bytes]] = [
     ("five megabytes", b"sequence: " + b"x" * 5_000_000 + b"\n"), ("a million keys", b"".join(b"k%d: 1\n" % i for i in range(200_000))),
     ("an escape sequence", b'sequence: "\\e[31mred"\nversion: 1\n'), ("a merge of nothing", b"<<: 3\n"), ("a key that is a list", b"? [a, b]\n: 1\n"),
     ("an unknown tag", b"sequence: !thing small\n"), ("a date", b"sequence: 2026-01-01\nversion: 1\n"), ("JSON cut off", b'{"sequence": "small", "version"'),
+    ("5,000 digits", b"sequence: small\nversion: " + b"9" * 5_000), ("20,000 hexadecimal digits", b"sequence: small\nversion: 0x" + b"f" * 20_000), ("a lone surrogate", b'sequence: "\\ud800"\n'),
 ]  # fmt: skip
 """Whole files in the place of a sequence's."""
 
