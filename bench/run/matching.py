@@ -65,7 +65,9 @@ def match(
     Raises:
         InputError: the quantity is unknown, there is no reference, or the reference trains nothing.
     """
-    by, _, named = how.partition("=")
+    by, equals, named = how.partition("=")
+    if equals and not named.strip():
+        raise InputError("names no method.", where=f"--match {how}", hint=f"Write {by}, or {by}=METHOD.")
     if by not in get_args(By):
         raise InputError(
             f"cannot match '{by}'.",

@@ -20,7 +20,6 @@ from moextend.util import bounded_yaml, content, files, spec
 
 MODAL = "tiny-modal"
 """Sequence of the package with tasks of images and sounds."""
-ENDINGS = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,8 @@ def draft(
     """Sequence to edit: the workspace's own or `name`; one of the package is copied first.
 
     Args:
-        create: create a missing sequence: the package's default without stages, or a plain one for another `base` or
-            encoder.
+        create: create the workspace's own sequence if it is missing: the package's default without stages, or a plain
+            one for another `base` or encoder.
         encoders: key of `base` ("vision", "audio") -> encoder.
 
     Raises:
@@ -87,10 +86,11 @@ def draft(
 
 
 def new(
-    name: str, workspace: Path, *, base: str | None = None, encoders: Mapping[str, str | None] = NONE
-) -> Draft:
+    name: str, workspace: Path, *, base: str | None = None, encoders: Mapping[str, str | None] = NONE,
+    where: str = "bench new sequence",
+) -> Draft:  # fmt: skip
     """A new sequence without stages. Raises InputError if the name is invalid or taken."""
-    path = new_sequence.new_path(name, workspace, where="bench new sequence")
+    path = new_sequence.new_path(name, workspace, where=where)
     return Draft(path, new_sequence.new_text(path, base, encoders), read="")
 
 
@@ -102,9 +102,7 @@ def _draft(
         read_sequence(path)
         text = path.read_text(encoding="utf-8")
         return Draft(path, text, read=text)
-    if name is not None and (
-        not create or name in content.names("registry", workspace) or name.endswith(ENDINGS)
-    ):
+    if name is not None:
         found = content.find("registry", name, workspace, where="--sequence")
         text = found.read_text(encoding="utf-8")
         return Draft(path, text, read="") if found.stem == name else Draft(found, text, read=text)
@@ -114,8 +112,6 @@ def _draft(
             where=str(path),
             hint=f"Make one: moextend bench add-task vqa. Or copy the package's: --sequence {DEFAULT}.",
         )
-    if name is not None:
-        path = new_sequence.new_path(name, workspace, where="--sequence")
     return Draft(path, new_sequence.new_text(path, base, encoders), read="")
 
 

@@ -74,9 +74,10 @@ def add_task(
         typer.Option(
             "--sequence",
             "-s",
-            help="The sequence to change; created if it does not exist. Default: the workspace's own.",
+            help="The sequence to change. Default: the workspace's own, which is made if it is missing.",
         ),
     ] = None,
+    fresh: Annotated[bool, typer.Option("--new", help="Make the sequence that --sequence names.")] = False,
     workspace: options.Workspace = Path(),
 ) -> None:
     """Append a task to the sequence, after opening its data and scoring one example."""
@@ -84,7 +85,7 @@ def add_task(
     from moextend.data.modalities import modality_types
 
     encoders = {"vision": vision, "audio": audio}
-    draft = edit.draft(sequence, workspace, create=True, base=base, encoders=encoders)
+    draft = _draft(sequence, workspace, fresh, base, encoders)
     notes: tuple[str, ...] = ()
     if what.startswith("lmms:"):
         given = options.pairs(columns or [], "--columns")
@@ -243,6 +244,24 @@ def _new_sequence(name: str, workspace: Path, base: str | None, encoders: Mappin
     made = edit.new(name, workspace, base=base, encoders=encoders)
     typer.echo(f"wrote {made.write()}")
     typer.echo(f"Next: moextend bench add-task vqa --sequence {name}")
+
+
+def _draft(
+    name: str | None, workspace: Path, fresh: bool, base: str | None, encoders: Mapping[str, str | None]
+) -> Draft:
+    """The sequence that a task is added to; a new one, if `fresh`."""
+    from moextend.bench.workspace import edit
+    from moextend.errors import UnknownName
+
+    if fresh and name is None:
+        raise InputError("applies to --sequence.", where="--new", hint="Name it: --sequence NAME --new.")
+    if fresh and name is not None:
+        return edit.new(name, workspace, base=base, encoders=encoders, where="--sequence")
+    try:
+        return edit.draft(name, workspace, create=True, base=base, encoders=encoders)
+    except UnknownName as error:
+        hint = f"{error.hint} To make a new sequence, add --new."
+        raise InputError(error.what, where=error.where, hint=hint) from error
 
 
 def _task_to_add(

@@ -89,7 +89,11 @@ def test_nothing_is_written_when_a_check_fails(cli: Cli, tmp_path: Path) -> None
         (["vqa", "--data", "no-such-folder/"], "no-such-folder"),
         (["text"], "all text tasks that ship with the package are in the sequence. Name your own: --data"),
         (["vqa", "--to", "5"], "there is no position 5. Positions: 1 to 1."),
-        (["vqa", "--sequence", "no name"], "--sequence: 'no name' is not a name."),
+        (["vqa", "--sequence", "tinny"], "--sequence: no sequence 'tinny'. Did you mean 'tiny'?"),
+        (["vqa", "--sequence", "nosuch"], "To make a new sequence, add --new."),
+        (["vqa", "--sequence", "no name", "--new"], "--sequence: 'no name' is not a name."),
+        (["vqa", "--sequence", "tiny", "--new"], "--sequence: a sequence 'tiny' already exists"),
+        (["vqa", "--new"], "--new: applies to --sequence."),
         (["vqa", "--sequence", "tiny", "--base", "smollm2"], "--base: the sequence has tiny, not smollm2."),
         (["vqa", "--prompt", "Say {question}"], "--prompt: applies only to a task of your own."),
         (["vqa", "--data", "pets.csv", "--columns", "image"], "--columns: 'image' is not key=value."),
@@ -124,7 +128,7 @@ def test_a_sequence_for_another_base_is_made_with_its_first_task(cli: Cli, tmp_p
     data(tmp_path)
     own = ["--data", "pets.csv", "--name", "pets", "--columns", "image=photo,question=q,answer=label"]
     found = cli(
-        "bench", "add-task", "vqa", *own, "--sequence", "mine", "--base", "org/model", "--vision", "tiny",
+        "bench", "add-task", "vqa", *own, "--sequence", "mine", "--new", "--base", "org/model", "--vision", "tiny",
         "--prompt", "<image>\nWhich pet? {question}",
     )  # fmt: skip
     assert found.code == 0, found.err

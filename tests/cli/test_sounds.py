@@ -186,7 +186,9 @@ def test_images_and_sounds_of_a_prompt_are_in_the_order_of_its_marks(
 def test_a_task_of_sounds_is_added_with_its_encoder(
     cli: Cli, ears: str, own: tuple[str, ...], tmp_path: Path
 ) -> None:
-    found = cli("bench", "add-task", "audio", "--data", "notes.json", "--audio", ears, "--sequence", "mine")
+    found = cli(
+        "bench", "add-task", "audio", "--data", "notes.json", "--audio", ears, "--sequence", "mine", "--new"
+    )
     assert found.code == 0, found.err
     assert "notes (vqa): " in found.out and f"<audio>\n    {ASK}" in found.out
     assert "(scores 1 by exact@1)" in found.out and "no column of images" not in found.out

@@ -32,7 +32,7 @@ BENCH: list[Row] = [
     ]),
     ("bench run", ["small", "-m", "lora"], "--seed", [*WORDS, "-1", "x", ",", "1.5", "0,1,x", "9" * 30, "0-3", "1e3", "0x1"]),
     ("bench run", ["small", "-m", "lora"], "--order", [*WORDS, "rand", "random", "random:", "random:x", "random:-1", "reversed", "given:1"]),
-    ("bench run", ["small", "-m", "lora"], "--match", [*WORDS, "step", "params=", "params=nope", "flops=lor", "steps=lora"]),
+    ("bench run", ["small", "-m", "lora"], "--match", [*WORDS, "step", "params=", "flops=", "flops= ", "params=nope", "flops=lor", "steps=lora"]),
     ("bench run", ["small", "-m", "lora"], "--limit", list(COUNTS)),
     ("bench run", ["small", "-m", "lora"], "--steps", [*COUNTS, "10000000000", "9" * 40]),
     ("bench run", ["small", "-m", "lora"], "--align-steps", [*COUNTS, "10000000000"]),

@@ -181,7 +181,7 @@ def test_a_file_or_an_unknown_name_is_no_text_task(tmp_path: Path) -> None:
 
 
 def test_an_edited_sequence_keeps_its_line_ends(tmp_path: Path) -> None:
-    made = edit.draft("mine", tmp_path, create=True)
+    made = edit.new("mine", tmp_path)
     path = edit.add(made, find_task("tiny-counting", tmp_path)).write()
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     edit.add(edit.draft("mine", tmp_path, create=False), find_task("tiny-reading", tmp_path)).write()
