@@ -4,24 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+SLOWEST = 3600.0
+"""Seconds over which the speed is measured: a step may take minutes."""
 
 
 @contextmanager
-def bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, updated by calls with (done, total); nothing before the first one."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+def bar(what: str, *, quiet: bool, folder: Path | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr with the time left, updated by calls with (done, total); nothing before the first one.
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn())
-    progress = Progress(*columns, console=Console(stderr=True, quiet=quiet))
+    Args: folder: of a call that continues an interrupted one; the first update then says from where.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
+    console = Console(stderr=True, quiet=quiet)
+    progress = Progress(*columns, console=console, speed_estimate_period=SLOWEST)
     task = progress.add_task(what, total=None)
 
+    def say(where: str) -> None:
+        nonlocal folder
+        if folder is not None:
+            console.print(f"{folder}: an interrupted call continues {where}.", soft_wrap=True, markup=False)
+            folder = None
+
     def update(done: int, total: int) -> None:
+        say(f"from step {done - 1} of {total}")
         progress.start()
         progress.update(task, completed=done, total=total)
 
     try:
         yield update
+        say("after its last step")
     finally:
         if progress.live.is_started:
             progress.stop()

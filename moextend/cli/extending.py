@@ -189,8 +189,9 @@ def _extended(
     """Extends the model; the extension, and what it changed."""
     from moextend.extension.effect import measured
     from moextend.extension.extend import extend as extended
+    from moextend.training.resuming import is_begun
 
-    with bar("steps", quiet=quiet) as on_step:
+    with bar("steps", quiet=quiet, folder=out if is_begun(out) else None) as on_step:
         return measured(
             model, name, rows, scope=recipe.scope, seed=settings.seed, batch_size=settings.batch_size,
             make=lambda: extended(

@@ -77,8 +77,9 @@ def align(
     model = opened(base, encoders, None, dtype, attention, device, workspace)
     settings = settings_of(model, len(rows), values)
     from moextend.extension.align import align as aligned
+    from moextend.training.resuming import is_begun
 
-    with bar("steps", quiet=False) as on_step:
+    with bar("steps", quiet=False, folder=out if is_begun(out) else None) as on_step:
         report = aligned(model, rows, settings, folder=out, on_step=on_step, modality=modality)
     typer.echo(
         f"{len(rows)} conversations, loss {report.loss_first:.3f} -> {report.loss_last:.3f}; wrote {out}"

@@ -34,8 +34,7 @@ def go_on(folder: Path, facts: Facts) -> None:
             them.
     """
     path = folder / BEGUN
-    learned = any(folder.glob("*-in-flight/checkpoint-*")) or (folder / PROBE).is_file()
-    known = files.read_json(path) if learned and path.is_file() else facts
+    known = files.read_json(path) if is_begun(folder) and path.is_file() else facts
     differing = _differing(known, facts)
     if differing:
         raise InputError(
@@ -46,6 +45,11 @@ def go_on(folder: Path, facts: Facts) -> None:
     with first_writes() as first:
         if first:
             files.write_json(path, facts)
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether an interrupted call has left something that is continued: a checkpoint, or the result of a probe."""
+    return any(folder.glob("*-in-flight/checkpoint-*")) or (folder / PROBE).is_file()
 
 
 def done(folder: Path) -> None:
