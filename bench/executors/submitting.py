@@ -160,9 +160,11 @@ class RunView:
 
     @property
     def note(self) -> str:
-        """Why it goes no further, where that is known."""
+        """Why it goes no further, or what it waits for, where that is known."""
         if self.state == "lost":
             return "" if self.status.state == "lost" else LOST
+        if self.state == "waiting" and self.job and self.job_state == "queued":
+            return f"in the queue of process {self.job.id}"
         return self.job.note if self.job and self.state == "interrupted" else ""
 
     def about(self) -> str:

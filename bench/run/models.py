@@ -39,6 +39,8 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     from moextend.model.feature_cache import store_features
 
     spec = context.sequence.base
+    if progress:
+        progress.aside("load", spec.model)
     device = context.config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -112,7 +114,7 @@ def _align(context: RunContext, model: MultimodalLM, settings: Align, progress: 
         ),
         store=context.store if progress else Store(context.cache),  # a reader is no user
         on_step=progress.follow(unit) if progress else lambda done, total: None,
-        on_wait=partial(progress.advance, 0) if progress else None,
+        on_wait=partial(progress.aside, "wait") if progress else None,
     )
     if progress:
         progress.finish(unit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import time
@@ -19,22 +20,33 @@ from moextend.util import files, processes
 from moextend.util.foreign import explained
 from moextend.util.holder import born
 
+log = logging.getLogger(__name__)
+
 STATUS = "status.json"
 WRITE_EVERY = 0.5
 """Minimum seconds between two writes."""
 IN_LOG = "The traceback is in the log of the run. If the message does not help, report it as a bug."
 """Hint for an unexpected error."""
+DOING = {
+    "check": "checking the data", "load": "loading", "prepare": "preparing", "serve": "starting a server",
+    "wait": "waiting for another run:", "align": "aligning", "probe": "probing", "train": "learning",
+    "score": "scoring",
+}  # fmt: skip
+"""Phase of a run -> words before its task; the first five are between the steps of its units."""
 
 
 Spent = dict[tuple[str, str | None], tuple[float, int]]
 """(phase, task), and (phase, None) for all tasks -> seconds and steps."""
 
 
+Phase = Literal["align", "probe", "train", "score"]
+
+
 @dataclass(frozen=True)
 class Unit:
     """A part of a run: the training of a stage, or the scoring of a cell."""
 
-    phase: Literal["align", "probe", "train", "score"]
+    phase: Phase
     stage: int
     task: str
     steps: int = 1
@@ -52,6 +64,8 @@ class Progress:
         self.run, self.config = run, config
         self._finished: set[Unit] = set()
         self._unit: Unit | None = None
+        self._aside: tuple[str, str | None] | None = None
+        self._said = ""
         self._step = self._from = 0
         self._began = self._started = time.time()
         self._written = float("-inf")
@@ -62,7 +76,18 @@ class Progress:
     def begin(self, unit: Unit, *, step: int = 0) -> None:
         """Starts a unit; `step`: the first step of a resumed training."""
         self._unit, self._step, self._from, self._began = unit, step, step, time.time()
+        self._aside = None
+        self._say(unit.phase, unit.task, unit.stage)
         self._write()
+
+    def aside(self, phase: str, task: str | None = None) -> None:
+        """What the run does until its next step; may be called often. Without a `task` it is the unit's."""
+        task = task or (self._unit.task if self._unit else None)
+        if self._aside != (phase, task):
+            self._aside = phase, task
+            self._say(phase, task)
+            self._write()
+        self.advance(0)
 
     def follow(self, unit: Unit) -> Callable[[int, int], None]:
         """Callback for a training, with (steps done, all steps); a resumed training starts at its checkpoint."""
@@ -80,6 +105,8 @@ class Progress:
     def advance(self, steps: int = 1) -> None:
         """Adds `steps` done steps to the unit."""
         self._step += steps
+        if steps:
+            self._aside = None
         if time.monotonic() - self._written >= WRITE_EVERY:
             self._write()
 
@@ -87,11 +114,14 @@ class Progress:
         """Marks the unit as done."""
         if unit == self._unit:
             _add(self._spent, unit, time.time() - self._began, unit.steps - self._from)
-            self._unit = None
+            self._unit = self._aside = None
         self._finished.add(unit)
         self._write()
 
     def __enter__(self) -> Self:
+        log.info(
+            "process %d on %s begins, with %d units to do", os.getpid(), socket.gethostname(), len(self.plan)
+        )
         self._write()
         return self
 
@@ -103,6 +133,7 @@ class Progress:
             self._state = "interrupted"
         elif error is not None:
             self._error = described(error, self._place())
+        log.info("%s", self._state if self._error is None else f"failed: {self._error}")
         try:
             self._write()
         except (MoextendError, OSError):
@@ -117,6 +148,7 @@ class Progress:
     def status(self) -> Status:
         """Current status."""
         now, unit = time.time(), self._unit
+        phase, task = self._aside or ((unit.phase, unit.task) if unit else (None, None))
         total, left = self._seconds(now)
         fraction = len(self._finished) / len(self.plan) if self.plan else 1.0
         if total and left is not None:
@@ -124,7 +156,7 @@ class Progress:
         return Status(
             state=self._state, pid=os.getpid(), host=socket.gethostname(), born=born(os.getpid()),
             started=self._started, heartbeat=now, elapsed=now - self._started,
-            phase=unit.phase if unit else None, task=unit.task if unit else None,
+            phase=phase, task=task,
             stage=unit.stage if unit else max((u.stage for u in self._finished), default=0),
             stages=max((u.stage for u in self.plan), default=0),
             step=self._step if unit else 0, steps=unit.steps if unit else 0,
@@ -150,6 +182,14 @@ class Progress:
             if to_do:
                 left = None if left is None or not steps else left + to_do * seconds / steps
         return total, left
+
+    def _say(self, phase: str, task: str | None, stage: int | None = None) -> None:
+        """Writes what begins to the log."""
+        place = None if stage is None else f"stage {stage}:"
+        line = " ".join(filter(None, (place, DOING[phase], task)))
+        if line != self._said and processes.is_first():
+            log.info("%s", line)
+        self._said = line
 
     def _write(self) -> None:
         if processes.is_first():

@@ -84,11 +84,12 @@ def _servers(context: RunContext, progress: Progress) -> Iterator[None]:
     if context.backend.backend == TRANSFORMERS:
         yield
         return
-    with Servers(context, partial(progress.advance, 0)) as context.servers:
+    with Servers(context, partial(progress.aside, "serve")) as context.servers:
         yield
 
 
 def _run(context: RunContext, progress: Progress) -> None:
+    progress.aside("check")
     processes.in_turn(lambda: refuse_changed_data(context))
     if plugins := refuse_changed_plugins(context.run):
         context.run.write_facts(plugins=plugins)
@@ -150,7 +151,7 @@ def _make_stage(
     if node is None:
         return _train_stage(context, progress, model, stage, units).seconds
     prepare = partial(context.method.prepare_inference, model, stage)
-    with node.lease(partial(progress.advance, 0)):
+    with node.lease(partial(progress.aside, "wait", stage.task)):
         if shared_stages.take(stage, node, prepare):
             context.method.restore(model, stage)
             return None
@@ -166,6 +167,7 @@ def _train_stage(
 
     Facts are written before the weights, so that an interrupt between the two loses nothing.
     """
+    progress.aside("prepare", stage.task)
     with together.own_folder(stage) as mine, costs.Stopwatch(mine.folder, model) as watch:
         loop = StageLoop(context, progress, model, stage, units, watch)
         facts = context.method.learn(model, mine, loop)
@@ -347,7 +349,7 @@ def _share(
         about = f"{context.method_spec.text}, seed {context.config.seed}, after {', '.join(learned)}"
         method = shared_stages.method_record(context)
     return SharedPredictions.of(
-        model, weights, context.store, about=about, method=method, on_wait=partial(progress.advance, 0)
+        model, weights, context.store, about=about, method=method, on_wait=partial(progress.aside, "wait")
     )
 
 

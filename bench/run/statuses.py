@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from moextend.bench.run.progress import DOING, Phase
 from moextend.bench.run.records import Status
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import visible
@@ -21,7 +22,6 @@ COLOUR: dict[str, str] = {
     "cancelled": "yellow", "lost": "yellow", "damaged": "red",
 }  # fmt: skip
 """State -> colour; besides those of a status those of a job (queued, cancelled, lost), and of unreadable scores."""
-DOING = {"align": "aligning", "probe": "probing", "train": "learning", "score": "scoring"}
 COLUMNS = ("method", "seed", "state", "where", "stage", "now", "bar", "left")
 GOING = ("bar", "where", "now", "stage", "seed")
 """Columns to leave out in a narrow terminal, in this order. Seeds are then part of the name."""
@@ -56,11 +56,12 @@ def label(run: RunDir) -> str:
 
 
 def doing(status: Status) -> str:
-    """Current step of a run: "learning tiny-counting 120/400"."""
+    """What a run does: "learning tiny-counting 120/400", "waiting for another run: tiny-counting"."""
     if status.state != "running" or status.phase is None:
         return ""
-    steps = f" {status.step}/{status.steps}" if status.steps > 1 else ""
-    return f"{DOING.get(status.phase, status.phase)} {status.task}{steps}"
+    in_unit = status.phase in get_args(Phase) and status.steps > 1
+    steps = f"{status.step}/{status.steps}" if in_unit else None
+    return " ".join(filter(None, (DOING.get(status.phase, status.phase), status.task, steps)))
 
 
 def seconds_left(statuses: Iterable[Status], jobs: int) -> float | None:

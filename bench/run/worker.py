@@ -11,6 +11,7 @@ the same by Ctrl-C.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
 import signal
@@ -49,6 +50,10 @@ def _run(folder: Path) -> None:
     from moextend.util.quiet import quiet_process
 
     quiet_process()
+    logging.basicConfig(
+        format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
+    )  # standard error: the log
+    logging.getLogger("moextend").setLevel(logging.INFO)
     run(folder)
 
 
