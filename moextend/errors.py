@@ -60,6 +60,18 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+def duration(seconds: float | None) -> str:
+    """A duration as text: 42s, 3m 05s, 2h 10m; "-" if unknown."""
+    if seconds is None:
+        return "-"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded}s"
+    if rounded < 3600:
+        return f"{rounded // 60}m {rounded % 60:02d}s"
+    return f"{rounded // 3600}h {rounded % 3600 // 60:02d}m"
+
+
 def listed(names: Sequence[str]) -> str:
     """Names in a sentence: "a", "a and b", "a, b and c"."""
     *others, last = names

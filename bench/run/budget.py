@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.extra import Pass
 from moextend.bench.run.data_size import SPLITS, Split, items_of
-from moextend.bench.run.encoder_size import ASSUMED_TOKENS, EncoderSize, image_encoder
 from moextend.bench.run.method_size import MethodSize, Sizes
 from moextend.bench.run.plan import stage_steps
 from moextend.bench.sequence import SequenceSpec, memory_texts
 from moextend.bench.task import TaskSpec
+from moextend.training.encoder_size import ASSUMED_TOKENS, EncoderSize, image_encoder
 from moextend.training.splits import held_out
+from moextend.training.throughput import THROUGHPUT, UTILISATION
 
 if TYPE_CHECKING:
     from moextend.bench.run.config import RunConfig
@@ -30,10 +31,6 @@ ANSWER_TOKENS = 32
 REQUESTS = 4
 """Assumed continuations that are rated for an item of a text task."""
 GB, TERA = 1e9, 1e12
-UTILISATION = 0.2
-"""Share of a device's peak that is assumed to be reached."""
-THROUGHPUT = {"cuda": ("an H100 in bfloat16", 989.0), "cpu": ("a CPU of few cores in float32", 0.5)}
-"""Kind of device -> its name, and the operations a second, in units of 1e12, that its data sheet states."""
 
 
 @dataclass(frozen=True)

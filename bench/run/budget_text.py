@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from moextend.bench.run.budget import UTILISATION
+from moextend.training.throughput import UTILISATION
 
 PARTS = {
     "frozen": "frozen weights",

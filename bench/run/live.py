@@ -12,8 +12,8 @@ from moextend.bench.run.complete import planned, stage_names
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import Status
 from moextend.bench.run.rundir import Cell, Key, RunDir
-from moextend.bench.run.statuses import Layout, Row, duration, layout, row_of, seconds_left, summary
-from moextend.errors import MoextendError, visible
+from moextend.bench.run.statuses import Layout, Row, layout, row_of, seconds_left, summary
+from moextend.errors import MoextendError, duration, visible
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -135,14 +135,9 @@ class Sizes:
 
     def probe(self) -> Training:
         """A step that tunes all routers."""
-        from moextend.moe.families import rows_of
-        from moextend.moe.sites import find_sites
-        from moextend.training.estimate import learn_only, training
+        from moextend.training.estimate import probe
 
-        lm = self.base()
-        rows = [rows_of(site.router) for site in find_sites(lm)]
-        learn_only(lm, [weight for weight in rows if weight is not None])  # type: ignore[misc]
-        return training(lm, self.step)
+        return probe(self.base(), self.step)
 
     def alignment(self, step: Step) -> Training:
         """A step that trains a projector, whose tokens are inputs of the frozen base."""

@@ -65,7 +65,7 @@ class Progress:
         self._finished: set[Unit] = set()
         self._unit: Unit | None = None
         self._aside: tuple[str, str | None] | None = None
-        self._said = ""
+        self._line = ""
         self._step = self._from = 0
         self._began = self._started = time.time()
         self._written = float("-inf")
@@ -187,9 +187,9 @@ class Progress:
         """Writes what begins to the log."""
         place = None if stage is None else f"stage {stage}:"
         line = " ".join(filter(None, (place, DOING[phase], task)))
-        if line != self._said and processes.is_first():
+        if line != self._line and processes.is_first():
             log.info("%s", line)
-        self._said = line
+        self._line = line
 
     def _write(self) -> None:
         if processes.is_first():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from moextend.bench.run.progress import DOING, Phase
 from moextend.bench.run.records import Status
 from moextend.bench.run.rundir import RunDir
-from moextend.errors import visible
+from moextend.errors import duration, visible
 from moextend.util.fold import folded
 
 if TYPE_CHECKING:
@@ -34,18 +34,6 @@ NOW = (16, 34)
 BAR = 12
 LEFT = len("59m 59s")
 GAP = 2
-
-
-def duration(seconds: float | None) -> str:
-    """A duration as text: 42s, 3m 05s, 2h 10m; "-" if unknown."""
-    if seconds is None:
-        return "-"
-    rounded = round(seconds)
-    if rounded < 60:
-        return f"{rounded}s"
-    if rounded < 3600:
-        return f"{rounded // 60}m {rounded % 60:02d}s"
-    return f"{rounded // 3600}h {rounded % 3600 // 60:02d}m"
 
 
 def label(run: RunDir) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +30,7 @@ from moextend.cli.opening import (
     Template,
     Vision,
     describe,
+    device_of,
     encoders_of,
     first_of,
     folders_of,
@@ -38,7 +39,7 @@ from moextend.cli.opening import (
     rows_of,
     settings_of,
 )  # fmt: skip
-from moextend.errors import at
+from moextend.errors import at, counted, duration
 from moextend.util.limits import BATCH, MOST_BATCH, MOST_STEPS, RATE
 
 if TYPE_CHECKING:
@@ -134,6 +135,9 @@ def extend(
             help="YAML with 'settings' (of the training) and 'recipe'; command-line options override it.",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Estimate memory and time; load, train and write nothing.")
+    ] = False,
     licence: Annotated[str, typer.Option(help="Licence of the extension, saved in extension.json.")] = "",
     dtype: Dtype = "float32",
     attention: Attention = None,
@@ -159,14 +163,64 @@ def extend(
     brought = before.check_extensions(extension)
     before.check_out(out, holds="an extension", stem="extension")
     rows = rows_of(data, columns, images, template, workspace, {*encoders, *brought})
+    if dry_run:
+        _estimate(base, vision, rows, recipe, values, dtype, device, as_json=as_json)
+        return
     model = opened(base, encoders, projector, dtype, attention, device, workspace)
     load_active(model, extension, projector)
     from moextend.extension.origin import Origin
 
-    settings = settings_of(model, len(rows), values)
+    settings = settings_of(model.lm.dtype, len(rows), values)
     origin = Origin(base, data, licence, other_options(context, named))
     made, effect = _extended(model, name, rows, recipe, settings, out, origin, quiet=as_json)
     _say(made, effect, rows, out, recipe, as_json=as_json)
+
+
+def _estimate(
+    base: str,
+    vision: str | None,
+    rows: Sequence[Conversation],
+    recipe: Recipe,
+    values: Mapping[str, Any],
+    dtype: str,
+    device: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Prints what the call would take."""
+    import torch
+
+    from moextend.extension.estimate import estimate
+    from moextend.model.loading import load_tokenizer, skeleton
+    from moextend.training.estimate import cast
+
+    lm = skeleton(base)
+    if dtype != "auto":
+        cast(lm, getattr(torch, dtype))
+    settings = settings_of(lm.dtype, len(rows), values)
+    found = estimate(
+        lm, rows, recipe, settings, load_tokenizer(base), vision=vision, device=device_of(device)
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+        return
+    options.echo(first_of(rows))
+    probe = f"{counted(found.probe_steps, 'step')} of the probe, then " if found.probe_steps else ""
+    cuda = f"; CUDA takes about {found.overhead_gb:.0f} GB more" if found.overhead_gb else ""
+    options.echo(
+        f"trains {found.parameters:,} parameters in {found.layers} of {counted(found.of_layers, 'MoE layer')}, "
+        f"{found.stored_mb:,.1f} MB: {probe}{counted(found.steps, 'step')} of {found.batch_size} conversations "
+        f"of at most {found.tokens:,} tokens\n"
+        f"  memory  about {_size(found.peak_gb)}: {_size(found.weights_gb)} of frozen weights, "
+        f"{_size(found.learning_gb)} of what is trained, {_size(found.working_gb)} of activations{cuda}\n"
+        f"  time    about {duration(3600 * found.hours)} of computing: {found.teraflop:,.2f} TFLOP at "
+        f"{found.throughput:,.1f} TFLOP/s, a fifth of the peak of {found.throughput_of}\n"
+        "Nothing was loaded, trained or written."
+    )
+
+
+def _size(gb: float) -> str:
+    return f"{gb:,.1f} GB" if gb >= 1 else f"{1000 * gb:,.0f} MB"
 
 
 def _named(context: typer.Context) -> set[str]:

@@ -75,7 +75,7 @@ def align(
     before.check_out(out, holds="a projector", stem="projector")
     rows = rows_of(data, columns, images, template, workspace, encoders)
     model = opened(base, encoders, None, dtype, attention, device, workspace)
-    settings = settings_of(model, len(rows), values)
+    settings = settings_of(model.lm.dtype, len(rows), values)
     from moextend.extension.align import align as aligned
     from moextend.training.resuming import is_begun
 
@@ -120,7 +120,7 @@ def probe(
     before.check_model(base, encoders, projector, dtype, attention, device)
     rows = rows_of(data, columns, images, template, workspace, encoders)
     model = opened(base, encoders, projector, dtype, attention, device, workspace)
-    settings = settings_of(model, len(rows), values)
+    settings = settings_of(model.lm.dtype, len(rows), values)
     from moextend.extension.extend import preview
 
     with bar("steps", quiet=as_json) as on_step:

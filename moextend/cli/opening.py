@@ -279,11 +279,11 @@ def first_of(rows: Sequence[Conversation]) -> str:
     return f"{len(rows)} conversations, the first prompt: {prompt!r}"
 
 
-def settings_of(model: MultimodalLM, conversations: int, values: Mapping[str, Any]) -> Settings:
-    """The training settings; `steps` None: three passes over the data."""
+def settings_of(dtype: object, conversations: int, values: Mapping[str, Any]) -> Settings:
+    """The training settings for a base of this number type; `steps` None: three passes over the data."""
     from moextend.training.settings import default_settings
 
-    return default_settings(conversations, **{"bf16": str(model.lm.dtype) != "torch.float32"} | dict(values))
+    return default_settings(conversations, **{"bf16": str(dtype) != "torch.float32"} | dict(values))
 
 
 def describe(record: dict[str, Any]) -> str:

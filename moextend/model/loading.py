@@ -196,6 +196,15 @@ def _options(
     return {**how, "dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
 
 
+def load_tokenizer(model: str) -> Any:
+    """The tokenizer of a base alone. Raises InputError if it cannot be loaded."""
+    from transformers import AutoTokenizer
+
+    source, packed = _find(model)
+    with _explained("its tokenizer cannot be loaded", model, source, None):
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **packed)
+
+
 def skeleton(model: str, *, revision: str | None = None) -> Any:
     """The language model that `load` would load, on device meta: parameters have shapes and no memory."""
     from transformers import AutoConfig

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 from moextend.model.upcycling import parameter_counts
+from moextend.moe.families import rows_of
+from moextend.moe.sites import find_sites
 from moextend.training.prepare import layers_of
 from moextend.training.tracing import CACHE, OPERATIONS, Step, answer_pass, train_pass
 
@@ -94,6 +96,13 @@ def training(lm: Any, step: Step, *, inputs: bool = False) -> Training:
     learns = sum(p.numel() for p in lm.parameters() if p.requires_grad)
     working = max(found.values()) - (GRADIENT * learns if learns else 0)
     return Training(frozen, learns, max(0.0, working), operations)
+
+
+def probe(lm: Any, step: Step) -> Training:
+    """A pass that tunes all routers of `lm`, whose parameters require gradients afterwards."""
+    rows = [rows_of(site.router) for site in find_sites(lm)]
+    learn_only(lm, [weight for weight in rows if weight is not None])  # type: ignore[misc]
+    return training(lm, step)
 
 
 def answering(lm: Any, rows: int, length: int, new: int) -> Answering:

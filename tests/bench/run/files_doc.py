@@ -66,7 +66,7 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | `.lease-<n>` | the process that works on the run now; see [reliability](reliability.md#several-hosts) |
 | `.lock`, `owner.json` | the same for releases without leases |
 | `job.json`, `cancel.json` | the job that executes the run, and a request to stop it |
-| `worker.log` | what the process wrote to its standard error |
+| `worker.log` | what the process did, with the time, and what it wrote to its standard error |
 | `server.log` | what the servers that it started wrote |
 
 Runs of a workspace share results below its `.cache`, see [reliability.md](reliability.md#shared-results). Each is a

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 from moextend.bench import methods
-from moextend.bench.run.budget import ANSWER_TOKENS, TERA, TEXT_TOKENS, UTILISATION
-from moextend.bench.run.encoder_size import ASSUMED_TOKENS, ASSUMED_WIDTH
+from moextend.bench.run.budget import ANSWER_TOKENS, TERA, TEXT_TOKENS
 from moextend.bench.run.method_size import MethodSize, Sizes
 from moextend.model import loading
+from moextend.training.encoder_size import ASSUMED_TOKENS, ASSUMED_WIDTH
 from moextend.training.estimate import OVERHEAD, Size, size_of
+from moextend.training.throughput import UTILISATION
 from moextend.training.tracing import Step
 
 DOC = Path(__file__).parents[3] / "docs" / "scale.md"

@@ -17,12 +17,12 @@ from torch import zeros
 from moextend.bench import methods
 from moextend.bench.run import data_size
 from moextend.bench.run.downloads import download
-from moextend.bench.run.encoder_size import EncoderSize, image_encoder
 from moextend.bench.run.method_size import stored_bytes
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.preview import describe, preview
 from moextend.bench.task import find_task
 from moextend.errors import InputError
+from moextend.training.encoder_size import EncoderSize, image_encoder
 from tests.bench.run.measured import BASES, SPECS, estimate, measure
 
 QUICK = ("moextend:layers=first",)

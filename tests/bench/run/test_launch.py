@@ -21,7 +21,8 @@ from moextend.bench.run.live import LiveView, PlainView
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RunError, Status
 from moextend.bench.run.rundir import Cell
-from moextend.bench.run.statuses import duration, seconds_left
+from moextend.bench.run.statuses import seconds_left
+from moextend.errors import duration
 from tests.bench.conftest import MakeRun
 
 FAKE = [sys.executable, str(Path(__file__).with_name("fake_worker.py"))]
