@@ -20,7 +20,9 @@ _HOME = {"experiments": "report.notebook", "frame": "report.notebook"}  # name -
 __all__ = sorted(_HOME)
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"moextend.bench.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'moextend.bench' has no attribute '{name}'")
+if not TYPE_CHECKING:  # a type checker knows the names above, and finds a misspelt one
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            return getattr(import_module(f"moextend.bench.{_HOME[name]}"), name)
+        raise AttributeError(f"module 'moextend.bench' has no attribute '{name}'")

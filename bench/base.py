@@ -22,7 +22,7 @@ class Upcycle(Spec):
 
     experts: int = Field(ge=2)
     """Experts per layer."""
-    top_k: int = Field(2, ge=1)
+    top_k: int = Field(default=2, ge=1)
     """Experts per token."""
     rows: Literal["random", "paired"] = "random"
     """Router rows; paired: groups of top_k experts are always chosen together."""
@@ -60,7 +60,7 @@ class Base(Spec):
     workspace's data/, "smollm2", or a hub id."""
     upcycle: Upcycle | None = None
     """Settings to upcycle a dense model."""
-    vision: str | None = Field(None, min_length=1)
+    vision: str | None = Field(default=None, min_length=1)
     """An image encoder: "tiny", a local folder, `data:<folder>` in the workspace's data/, or one of open_clip or timm
     (docs/vision.md)."""
     audio: str | None = unset(None)

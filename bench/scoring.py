@@ -39,15 +39,15 @@ class Backend(Spec):
     """Number type of that folder, if it is not that of the training."""
     tasks: Literal["all", "text"] = unset("all")
     """text: tasks with images, sounds or other media are scored in process."""
-    concurrency: int = Field(8, ge=1, le=1024, exclude_if=lambda value: value == 8)
+    concurrency: int = Field(default=8, ge=1, le=1024, exclude_if=lambda value: value == 8)
     """Maximum number of requests at a time."""
-    timeout: float = Field(600, gt=0, exclude_if=lambda value: value == 600)
+    timeout: float = Field(default=600, gt=0, exclude_if=lambda value: value == 600)
     """Seconds that a request may take."""
-    start_timeout: float = Field(1800, gt=0, exclude_if=lambda value: value == 1800)
+    start_timeout: float = Field(default=1800, gt=0, exclude_if=lambda value: value == 1800)
     """Seconds that a server of `serve` may take to start."""
-    retries: int = Field(5, ge=0, le=100, exclude_if=lambda value: value == 5)
+    retries: int = Field(default=5, ge=0, le=100, exclude_if=lambda value: value == 5)
     """How often a request is sent again after a failed connection, a time-out, or a status 429 or 5xx."""
-    parity: int = Field(8, ge=1, exclude_if=lambda value: value == 8)
+    parity: int = Field(default=8, ge=1, exclude_if=lambda value: value == 8)
     """Items per task that are compared with transformers before a cell is scored."""
     tolerance: float | None = unset(None)
     """Maximum difference of log-likelihoods, in nats per token; null: 0.001, or 0.05 for 16-bit numbers."""
@@ -119,7 +119,7 @@ class Scoring(Backend):
 
     batch_size: Batch = 64
     """Prompts per batch."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
     """Maximum items per task; null: all."""
 
 

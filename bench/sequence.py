@@ -114,9 +114,9 @@ class SequenceSpec(Spec):
     """Method, as in `methods` -> the settings that `bench tune` chose for it; they override `settings`."""
     tuned_from: str | None = unset(None)
     """Another sequence. What is under its `tuned` holds for methods that this one does not tune itself."""
-    tuning_source: SequenceSpec | None = Field(None, exclude=True)
+    tuning_source: SequenceSpec | None = Field(default=None, exclude=True)
     """Not written by hand: that sequence."""
-    path: Path | None = Field(None, exclude=True)
+    path: Path | None = Field(default=None, exclude=True)
     """File of the spec."""
 
     @model_validator(mode="before")

@@ -175,13 +175,13 @@ class TaskSpec(Spec):
     """Form of answers in the data; null: a number with choices is a position, everything else is text."""
     scorer: str = "exact@1"
     """Name and version of the scorer."""
-    max_new_tokens: int = Field(16, ge=1, le=MOST_TOKENS)
+    max_new_tokens: int = Field(default=16, ge=1, le=MOST_TOKENS)
     """Maximum number of tokens of an answer."""
     needs: Literal["judge"] | None = unset(None)
     """Requirement of scoring that this package lacks: "judge" is a language model that grades free text."""
     lm_eval: TextTask | None = None
     """Required for text tasks."""
-    path: Path | None = Field(None, exclude=True)
+    path: Path | None = Field(default=None, exclude=True)
     """File of the spec."""
 
     @property

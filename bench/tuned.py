@@ -53,7 +53,7 @@ class Tuned(Spec):
     """Training steps per stage, if other than the sequence's."""
     search_seed: int = 0
     """Seed of the search."""
-    versions: dict[str, str] = Field({})
+    versions: dict[str, str] = Field(default={})
     """Package -> its version."""
     date: str
     """Day on which it was chosen, as 2026-01-31."""

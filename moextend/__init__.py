@@ -109,10 +109,12 @@ _HOME = {  # name -> module
 __all__ = sorted(_HOME.keys() - {"__version__"})
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"moextend.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'moextend' has no attribute '{name}'")
+if not TYPE_CHECKING:  # a type checker knows the names above, and finds a misspelt one
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            return getattr(import_module(f"moextend.{_HOME[name]}"), name)
+        raise AttributeError(f"module 'moextend' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -79,3 +80,31 @@ def test_no_pickle_and_no_remote_code() -> None:
             code = path.read_text(encoding="utf-8")
             assert "import pickle" not in code and "torch.load(" not in code, path
             assert "trust_remote_code=True" not in code, path
+
+
+@pytest.mark.slow
+def test_a_user_without_the_plugin_of_pydantic_can_type_check_the_printed_code(
+    installed: Path, tmp_path: Path
+) -> None:
+    """The code of README.md and docs/library.md against the wheel, with mypy's own rules alone."""
+    given = (
+        "from pathlib import Path\nimport moextend\n"
+        "settings = moextend.Settings(steps=100, batch_size=16, learning_rate=1e-3)\n"
+        "conversations, path = [moextend.Conversation((('question', 'answer'),))], Path('skill')\n"
+    )
+    for page, before in (("README.md", given), ("docs/library.md", "")):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        code = "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+        (tmp_path / f"{Path(page).stem.lower()}.py").write_text(before + code, encoding="utf-8")
+    wrong = 'import moextend\nmoextend.lode("tiny")\nmoextend.Recipe(layers=1.5)\n'
+    (tmp_path / "wrong.py").write_text(wrong, encoding="utf-8")
+    # Pages define functions without types. Large libraries are not read: that takes a minute.
+    (tmp_path / "mypy.ini").write_text(
+        "[mypy]\nstrict = true\ndisallow_untyped_defs = false\ndisallow_untyped_calls = false\n"
+        "[mypy-torch.*,transformers.*,numpy.*,pandas.*,huggingface_hub.*]\nfollow_imports = skip\n",
+        encoding="utf-8",
+    )
+    checked = run(installed, tmp_path, "-m", "mypy", "readme.py", "library.py", "wrong.py")
+    *errors, last = checked.stdout.splitlines()
+    assert [line.split(":")[:2] for line in errors] == [["wrong.py", "2"], ["wrong.py", "3"]], checked.stdout
+    assert last == "Found 2 errors in 1 file (checked 3 source files)", checked.stderr

@@ -38,9 +38,9 @@ class Ewc(AdapterOrAll):
     class Config(AdapterOrAll.Config):
         """What can be set."""
 
-        strength: Annotated[float, LogRange(1, 1e5)] = Field(1000.0, gt=0)
+        strength: Annotated[float, LogRange(1, 1e5)] = Field(default=1000.0, gt=0)
         """lambda."""
-        items: int = Field(128, ge=1, le=MOST_STEPS)
+        items: int = Field(default=128, ge=1, le=MOST_STEPS)
         """Number of training items for the Fisher information."""
 
     config: Config

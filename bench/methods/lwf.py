@@ -32,8 +32,8 @@ class Lwf(AdapterOrAll):
     class Config(AdapterOrAll.Config):
         """What can be set."""
 
-        weight: Annotated[float, LogRange(0.1, 10)] = Field(1.0, gt=0)
-        temperature: float = Field(2.0, gt=0)
+        weight: Annotated[float, LogRange(0.1, 10)] = Field(default=1.0, gt=0)
+        temperature: float = Field(default=2.0, gt=0)
 
     config: Config
 

@@ -33,7 +33,7 @@ class MoeLora(TrainedWeights):
     class Config(TrainedWeights.Config):
         """What can be set."""
 
-        experts: int = Field(4, ge=1, le=MOST_EXPERTS)
+        experts: int = Field(default=4, ge=1, le=MOST_EXPERTS)
         rank: LoraRank = 8
         """Rank of each expert."""
         alpha: Rate | None = None

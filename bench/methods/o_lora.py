@@ -32,7 +32,7 @@ class OLora(adapters.AdapterPerTask):
     class Config(adapters.AdapterPerTask.Config):
         """What can be set."""
 
-        orthogonality: Annotated[float, LogRange(0.01, 10)] = Field(0.5, ge=0)
+        orthogonality: Annotated[float, LogRange(0.01, 10)] = Field(default=0.5, ge=0)
         """lambda_1 of the paper."""
 
     config: Config

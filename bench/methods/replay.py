@@ -27,9 +27,9 @@ class Replay(AdapterOrAll):
     class Config(AdapterOrAll.Config):
         """What can be set."""
 
-        share: Annotated[float, LogRange(0.01, 0.1)] = Field(0.01, gt=0, le=1)
+        share: Annotated[float, LogRange(0.01, 0.1)] = Field(default=0.01, gt=0, le=1)
         """Share of the training items of each earlier stage; at least one item."""
-        repeat: Annotated[int, Choices((1, 3, 10, 30))] = Field(1, ge=1, le=1000)
+        repeat: Annotated[int, Choices((1, 3, 10, 30))] = Field(default=1, ge=1, le=1000)
         """How many times as often as a new item a kept one is sampled."""
 
     config: Config

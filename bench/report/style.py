@@ -32,9 +32,9 @@ class TableStyle(Spec):
     """Columns by their names in CSV, in order, instead of the usual ones; those of tasks are called like the task."""
     precision: Decimals | None = None
     """Decimals of its scores; null: those of all tables."""
-    caption: str | None = Field(None, min_length=1)
+    caption: str | None = Field(default=None, min_length=1)
     """Its title; `{title}` stands for the usual one."""
-    label: str = Field("", pattern=r"^[A-Za-z0-9:._-]*$")
+    label: str = Field(default="", pattern=r"^[A-Za-z0-9:._-]*$")
     """What LaTeX refers to it by; "": one is made of its name."""
 
     @field_validator("columns")

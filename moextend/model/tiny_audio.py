@@ -28,24 +28,24 @@ class TinyAudioConfig(spec.Spec):
     """Sizes of a TinyAudio; config.json holds them."""
 
     model_type: Literal["moextend-audio"] = "moextend-audio"
-    rate: int = Field(16_000, ge=4_000, le=48_000)
+    rate: int = Field(default=16_000, ge=4_000, le=48_000)
     """Samples per second."""
-    fft: int = Field(400, ge=32, le=4_096)
+    fft: int = Field(default=400, ge=32, le=4_096)
     """Samples of a frame of the spectrogram."""
-    hop: int = Field(160, ge=16, le=4_096)
+    hop: int = Field(default=160, ge=16, le=4_096)
     """Samples from one frame to the next."""
-    mels: int = Field(64, ge=1, le=256)
+    mels: int = Field(default=64, ge=1, le=256)
     """Bands of the spectrogram."""
-    width: int = Field(96, ge=1, le=1_024)
+    width: int = Field(default=96, ge=1, le=1_024)
     """Width of the features."""
-    strides: tuple[int, ...] = Field((2, 2, 1), min_length=1, max_length=6)
+    strides: tuple[int, ...] = Field(default=(2, 2, 1), min_length=1, max_length=6)
     """Strides of the convolutions; their product is the number of frames of the spectrogram per feature."""
-    layers: int = Field(2, ge=0, le=24)
+    layers: int = Field(default=2, ge=0, le=24)
     """Blocks of the transformer."""
-    heads: int = Field(4, ge=1, le=64)
-    inner: int = Field(192, ge=1, le=4_096)
+    heads: int = Field(default=4, ge=1, le=64)
+    inner: int = Field(default=192, ge=1, le=4_096)
     """Width of the MLPs."""
-    seconds: int = Field(30, ge=1, le=120)
+    seconds: int = Field(default=30, ge=1, le=120)
     """Longest sound that is encoded at once."""
 
     @model_validator(mode="after")

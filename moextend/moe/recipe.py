@@ -71,35 +71,35 @@ class Recipe(Spec):
     every input."""
     layers: Layers = "probe"
     """How to choose the MoE layers that get new experts, or their indices, lowest 0 (as text: 0+3)."""
-    share: float = Field(0.5, gt=0, le=1)
+    share: float = Field(default=0.5, gt=0, le=1)
     """Share of the MoE layers that get new experts (the paper's p)."""
-    experts: int = Field(1, ge=1, le=MOST_EXPERTS)
+    experts: int = Field(default=1, ge=1, le=MOST_EXPERTS)
     """New experts per layer."""
-    width: float = Field(0.25, gt=0, le=1)
+    width: float = Field(default=0.25, gt=0, le=1)
     """Share of the parent's inner neurons in a new expert; paper and slot routing copy all of them (1)."""
     parent: Literal["selection", "random"] = "selection"
     """selection: the most chosen experts (Eq. 9). random: drawn by the seed."""
     calibration: bool = True
     """Calibrations of the chosen weights; paper routing only."""
-    probe_steps: int = Field(30, ge=1, le=MOST_STEPS)
+    probe_steps: int = Field(default=30, ge=1, le=MOST_STEPS)
     """Steps of router tuning for layers=probe."""
     retention: Literal["none", "memory", "output", "latent"] = "output"
     """With scope all: memory and output keep router inputs of the training data. memory: the gates of later experts
     learn to close on them. output: what later experts add there is penalised; exact routing only. latent: keeps hidden
     states of whole inputs, and penalises what later experts add in passes from them; exact routing only. All are of
     held-out data, which the training does not use."""
-    memory_tokens: int = Field(4000, ge=1, le=MOST_KEPT)
+    memory_tokens: int = Field(default=4000, ge=1, le=MOST_KEPT)
     """Number of router inputs kept per layer and extension. The layers are those with new experts, or all with
     layers=probe and random, which differ from extension to extension. With retention=latent: tokens of the inputs
     that are kept, in all."""
-    memory_sample: int = Field(1024, ge=1, le=MOST_KEPT)
+    memory_sample: int = Field(default=1024, ge=1, le=MOST_KEPT)
     """Number of them that every step samples; with retention=latent whole inputs with about so many tokens."""
-    gate_rate: Annotated[float, LogRange(1, 100)] = Field(10.0, gt=0)
+    gate_rate: Annotated[float, LogRange(1, 100)] = Field(default=10.0, gt=0)
     """Factor on the learning rate of router rows and biases if there is a router-input memory: gates start open and
     must close."""
-    margin: float = Field(0.2, ge=0)
+    margin: float = Field(default=0.2, ge=0)
     """Margin of the loss on gates (retention=memory), in logits."""
-    memory_weight: Annotated[float, LogRange(1, 100)] = Field(10.0, ge=0)
+    memory_weight: Annotated[float, LogRange(1, 100)] = Field(default=10.0, ge=0)
     """Weight of the retention loss, a mean over layers; with retention=latent a sum."""
 
     @model_validator(mode="before")

@@ -52,16 +52,16 @@ class Training(Spec):
     """Peak learning rate."""
     schedule: Schedule = "cosine"
     """Learning rate after the warm-up: cosine or linear to zero, or constant. Default: LLaVA-1.5's."""
-    warmup: float = Field(0.03, ge=0, le=1)
+    warmup: float = Field(default=0.03, ge=0, le=1)
     """Share of the steps with a rising learning rate (warm-up). Default: LLaVA-1.5's."""
     betas: tuple[Beta, Beta] = (0.9, 0.98)
     """AdamW's decay rates of the mean gradient and the mean square. Default: the Transformer's (arXiv 1706.03762,
     section 5.3); 0.98 averages over about 50 steps, 0.999 over 1,000, which is too many for short trainings."""
-    epsilon: float = Field(1e-8, gt=0)
+    epsilon: float = Field(default=1e-8, gt=0)
     """AdamW's term in the denominator. Default: Adam's (arXiv 1412.6980), as in PyTorch and transformers."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's weight decay. Default: LLaVA-1.5's. A larger value shrinks new experts, away from their parents."""
-    max_grad_norm: float = Field(1.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, ge=0)
     """Gradient clipping: maximum norm; 0: no clipping. Default: that of transformers."""
     gradient_accumulation: Batch = 1
     """Forward passes per optimizer step. All labelled tokens of a step have the same weight."""
@@ -73,7 +73,7 @@ class Training(Spec):
     """Recompute activations in the backward pass instead of storing them: less memory, more time."""
     compile: bool = False
     """Compile the decoder's layers (torch.compile): faster if layers are large and the training is long."""
-    balance: float = Field(0.0, ge=0)
+    balance: float = Field(default=0.0, ge=0)
     """Factor on the load-balance loss over the trained new experts (see balance.balance_loss; paper: 0.001).
     Default: zero, because a single new expert per layer needs no balancing."""
     cache_prefix: bool = False

@@ -32,7 +32,9 @@ class NewMethod(OneAdapter):
     class Config(OneAdapter.Config):
         """What can be set."""
 
-        strength: Annotated[float, LogRange(0.001, 1)] = Field(0.01, ge=0)  # the range is for `bench tune`
+        strength: Annotated[float, LogRange(0.001, 1)] = Field(
+            default=0.01, ge=0
+        )  # the range is for `bench tune`
         """Weight of the penalty."""
 
     config: Config

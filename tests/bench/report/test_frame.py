@@ -292,7 +292,7 @@ def test_a_notebook_is_warned_of_what_is_left_out(tmp_path: Path) -> None:
 def test_the_names_of_the_benchmark() -> None:
     assert bench.__all__ == ["experiments", "frame"]
     with pytest.raises(AttributeError, match="no attribute 'fram'"):
-        bench.fram  # noqa: B018
+        bench.fram  # type: ignore[attr-defined]  # noqa: B018
     with pytest.raises(UnknownName):
         bench.frame("nothing", workspace="/nowhere")
     with pytest.raises(InputError, match="no run is done"):

@@ -31,7 +31,7 @@ class Mine(OneAdapter):
     class Config(OneAdapter.Config):
         """What can be set."""
 
-        decay: Annotated[float, LogRange(0.1, 10)] = Field(1.0, gt=0)
+        decay: Annotated[float, LogRange(0.1, 10)] = Field(default=1.0, gt=0)
 '''
 
 
