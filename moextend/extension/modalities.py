@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from moextend.data.images import ImageRef
 from moextend.errors import InputError, UnknownName
 from moextend.extension import tensor_files
@@ -44,8 +42,7 @@ def add_modality(
         InputError: the model has the modality already, the encoder cannot be loaded, or the projector is another one's.
     """
     made = load_encoder(name, encoder, **settings) if isinstance(encoder, str) else encoder
-    with torch.random.fork_rng(devices=[]):
-        modality = model.modalities.add(name, made, model.width).to(model.device)
+    modality = model.modalities.add(name, made, model.width).to(model.device)
     modality.added = {"encoder": encoder if isinstance(encoder, str) else None, "settings": settings}
     if projector is not None:
         from moextend.extension.align import load_projector

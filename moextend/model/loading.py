@@ -159,6 +159,8 @@ def _read_lm(model: str, source: Path | str, options: dict[str, Any]) -> Any:
 def load_encoder(modality: str, name: str, **settings: Any) -> Encoder:
     """Encoder `name` of a modality; `settings`: further arguments of the modality's own loader.
 
+    The global random state does not change.
+
     Raises:
         UnknownName: there is no such modality.
         InputError: the encoder cannot be found or loaded.
@@ -171,7 +173,8 @@ def load_encoder(modality: str, name: str, **settings: Any) -> Encoder:
         raise no_loader(known[modality])
     if load is None:
         load = import_module(OWN_LOADERS[modality]).load_encoder
-    found: Encoder = load(name, **settings)
+    with torch.random.fork_rng(devices=[]):  # weights are drawn before those of the checkpoint replace them
+        found: Encoder = load(name, **settings)
     return found
 
 

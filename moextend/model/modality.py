@@ -254,7 +254,8 @@ class Modalities(nn.ModuleDict):
             )
         taken = {modality.placeholder for modality in self.values()}
         free = IMAGE if name == ImageRef.modality else next(i for i in count(IMAGE - 1, -1) if i not in taken)
-        self[name] = Modality(name, encoder, hidden, free)
+        with torch.random.fork_rng(devices=[]):
+            self[name] = Modality(name, encoder, hidden, free)
         return self[name]
 
     def holes(self, media: Sequence[MediaRef]) -> list[list[int]]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from moextend.moe import expert_width, quantised
+from moextend.moe import expert_width, guards, quantised
 from moextend.moe.dense_blocks import DenseBlock, DenseGroup
 from moextend.moe.families import rows_of
 from moextend.moe.family_table import NEEDS_TWO_SLOTS
@@ -41,7 +41,9 @@ def base_class(module: nn.Module) -> type:
 
 def subclass(kind: type, mixin: type) -> type:
     """Class with the bases `mixin` and `kind`; cached."""
-    return _SUBCLASS.setdefault((kind, mixin), type(f"Extended{kind.__name__}", (mixin, kind), {}))
+    return _SUBCLASS.setdefault(
+        (kind, mixin), guards.Unpicklable(f"Extended{kind.__name__}", (mixin, kind), {})
+    )
 
 
 def starts_closed(experts: nn.Module, mode: Mode) -> bool:

@@ -1,7 +1,8 @@
-"""Prevents that an extended model is saved as if it were a base."""
+"""Prevents that an extended model is saved as if it were a base, or pickled."""
 
 from __future__ import annotations
 
+import copyreg
 from types import MethodType
 from typing import Any, NoReturn
 
@@ -12,6 +13,25 @@ from moextend.util import lookup
 
 WRITER = "moextend.export.saving:save_lm"
 """Function that writes an extended language model; of a layer above this one."""
+
+
+class Unpicklable(type):
+    """Type of the classes of extended modules, which pickle would not find when it reads the file.
+
+    A copy (deepcopy) does not ask for the class, and works.
+    """
+
+
+def _refuse_pickle(kind: Unpicklable) -> NoReturn:
+    raise InputError(
+        "an extended model cannot be pickled.",
+        where="torch.save",
+        hint="Save the language model with save_pretrained, each extension with moextend.save_extension, or the "
+        "tensors alone: torch.save(model.state_dict(), ...).",
+    )
+
+
+copyreg.pickle(Unpicklable, _refuse_pickle)
 
 
 def forbid_saving(model: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, get_args
@@ -137,7 +138,7 @@ def count_layers(layers: LayerChoice | list[int], share: float, total: int) -> i
     """Number of layers that get new experts in a model with `total` MoE layers."""
     if isinstance(layers, list):
         return len(layers)
-    return total if layers == "all" else max(1, int(share * total))
+    return total if layers == "all" else max(1, math.floor(share * total + 1e-9))  # 0.58 x 50 is 28.999...
 
 
 def fixed_layers(layers: LayerChoice | list[int], share: float, total: int) -> list[int] | None:

@@ -38,7 +38,8 @@ def levels(strengths: Mapping[str, float]) -> list[tuple[float, list[str]]]:
 
     `strengths` are above 0. The last set is empty unless an extension has strength 1.
     """
-    found, below = list[tuple[float, list[str]]](), 0.0
+    found: list[tuple[float, list[str]]] = []  # no call of a type: torch.compile does not trace it
+    below = 0.0
     for level in sorted(set(strengths.values())):
         found.append((level - below, [name for name, own in strengths.items() if own >= level]))
         below = level
