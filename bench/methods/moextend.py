@@ -83,10 +83,10 @@ class MoExtend(inferred.Narrowed, Method):
             check_name(name)
 
     def check(self, model: Any) -> None:
-        """Raises InputError if the model lacks one of the layers that are named."""
-        from moextend.extension.learning import check_named
+        """Raises InputError if the model lacks one of the layers that are named, or cannot have the routing."""
+        from moextend.extension.learning import check_fits
 
-        check_named(model.lm, self.config)
+        check_fits(model.lm, self.config)
 
     def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
         """Probes which layers change most, adds experts there, and trains only these."""

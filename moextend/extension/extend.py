@@ -15,7 +15,7 @@ from moextend.errors import InputError
 from moextend.extension import latents, memories, modalities, store, task_inference, tensor_files
 from moextend.extension.learning import (
     Learned,
-    check_named,
+    check_fits,
     coactive_of,
     forget_probe,
     keep,
@@ -128,6 +128,7 @@ def preview(
     """
     wanted = _recipe(recipe, fields, "the extension")
     _check_data(data, held_out, where="the extension")
+    check_fits(model.lm, wanted)
     learned, held = _split(data, held_out, seed)
     chosen = _settings(settings, len(learned), seed)
     coactive = coactive_of(model, wanted)
@@ -211,7 +212,7 @@ def _checked(
     if seed < 0:
         raise InputError(f"seed is {seed}.", where=f"extension '{name}'", hint="Give 0 or more.")
     _check_new(model, name, data, held_out, folder)
-    check_named(model.lm, recipe)
+    check_fits(model.lm, recipe)
     learned, held = _split(data, held_out, seed)
     chosen = _settings(settings, len(learned), seed)
     check_tracker(chosen.report_to)

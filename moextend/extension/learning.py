@@ -19,7 +19,7 @@ from moextend.extension.origin import Made
 from moextend.extension.probe import Probe, choose_layers, parents, probe_layers, selection_shares
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
-from moextend.moe.extensible import check_extensible
+from moextend.moe.extensible import check_extensible, check_mode
 from moextend.moe.recipe import Recipe
 from moextend.moe.sites import find_sites
 from moextend.moe.strengths import check_full
@@ -88,7 +88,7 @@ def learn(
     activate_again = attach.activation(model.lm)
     known = name in attach.scope_of(model.lm).known
     check_extensible(model.lm)
-    check_named(model.lm, recipe)
+    check_fits(model.lm, recipe)
     memories.check(model, recipe, earlier)
     memories.check_model(model, recipe, held_out)
     try:
@@ -198,10 +198,16 @@ def coactive_of(model: MultimodalLM, recipe: Recipe) -> tuple[str, ...]:
     return scope.active
 
 
-def check_named(lm: Any, recipe: Recipe) -> None:
-    """Raises InputError if the recipe names MoE layers that the model lacks."""
+def check_fits(lm: Any, recipe: Recipe) -> None:
+    """Raises InputError if the model lacks MoE layers that the recipe names, or cannot have its routing.
+
+    Where a probe chooses the layers, the highest one decides: the lowest of some families route by token ids.
+    """
+    sites = find_sites(lm)
     if isinstance(recipe.layers, list):
-        check_layers(recipe.layers, len(find_sites(lm)))
+        check_layers(recipe.layers, len(sites))
+    for layer in recipe.layers if isinstance(recipe.layers, list) else [-1]:
+        check_mode(sites[layer], recipe.routing)
 
 
 def check_layers(layers: Sequence[int], total: int) -> None:

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from moextend.errors import InputError
 from moextend.moe import quantised, reach
-from moextend.moe.families import check_paper, rows_of
+from moextend.moe.families import rows_of, scoring_of
 from moextend.moe.recipe import WORDS, Mode
 from moextend.moe.routing import ExtendedExperts
-from moextend.moe.sites import Site, count_experts, find_sites
+from moextend.moe.sites import Site, count_chosen, count_experts, find_sites
 from moextend.moe.supported import check_setup
 from moextend.util.surrogates import lone
 
@@ -77,14 +77,23 @@ def check_block(model: nn.Module, sites: list[Site], block: int, sources: Sequen
             where="plan",
             hint="Name one of them.",
         )
-    if mode == "paper":
-        check_paper(site.router)
+    check_mode(site, mode)
+    check_site(model, site)
+
+
+def check_mode(site: Site, mode: Mode) -> None:
+    """Raises InputError if a block cannot be extended, or could not learn to route, in this mode."""
+    if mode == "paper" and scoring_of(site.router).normalise and count_chosen(site) == 1:
+        raise InputError(
+            f"routing 'paper' learns nothing in the router of {site.name}: it chooses one expert for a token and sets "
+            "its weight to 1, which has no gradient for rows and calibrations.",
+            hint="Use routing 'exact' or 'slot', or a base without norm_topk_prob or with more experts for a token.",
+        )
     if mode == "slot" and site.dense:
         raise InputError(
             f"routing 'slot' cannot extend {site.name}: every expert computes every token, so it has no slots.",
             hint="Use routing 'exact', which extends every family.",
         )
-    check_site(model, site)
 
 
 def check_site(model: nn.Module, site: Site) -> None:
