@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,11 @@ from moextend.model.multimodal import MultimodalLM
 from moextend.moe.recipe import Recipe, fixed_layers
 from moextend.moe.sites import find_sites
 from moextend.training.prepare import asks_to_shard
+
+FEWEST = 30
+"""Held-out conversations below which a warning is logged: of n that are drawn, none may show 3 / n of the inputs (with
+95% confidence), a tenth with 30."""
+log = logging.getLogger(__name__)
 
 
 def file_of(recipe: Recipe) -> str:
@@ -34,7 +40,16 @@ def check(model: MultimodalLM, recipe: Recipe, earlier: Sequence[Path]) -> None:
 
 
 def check_model(model: MultimodalLM, recipe: Recipe, data: Sequence[Conversation]) -> None:
-    """Raises InputError if the recipe keeps latents and the model cannot compute from them."""
+    """Raises InputError if the recipe keeps latents and the model cannot compute from them.
+
+    Logs a warning if `data`, of which something is kept, are few.
+    """
+    if recipe.keeps_memory and len(data) < FEWEST:
+        log.warning(
+            "Retention '%s' keeps inputs of %d held-out conversations only: later extensions may change what this one "
+            "does for other inputs. %d are a tenth of %d conversations; held_out=... names them.",
+            recipe.retention, len(data), FEWEST, 10 * FEWEST,
+        )  # fmt: skip
     if recipe.keeps_memory and recipe.retention == "latent":
         if asks_to_shard():
             raise InputError(
