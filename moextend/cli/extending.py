@@ -29,6 +29,7 @@ from moextend.cli.opening import (
     Steps,
     Template,
     Vision,
+    check_aligned,
     describe,
     device_of,
     encoders_of,
@@ -163,6 +164,7 @@ def extend(
     brought = before.check_extensions(extension)
     before.check_out(out, holds="an extension", stem="extension")
     rows = rows_of(data, columns, images, template, workspace, {*encoders, *brought})
+    check_aligned(rows[0].media, projector, brought)
     if dry_run:
         _estimate(base, vision, rows, recipe, values, dtype, device, as_json=as_json)
         return

@@ -30,6 +30,7 @@ from moextend.cli.opening import (
     Template,
     Vision,
     Weighed,
+    check_aligned,
     describe,
     encoders_of,
     load_active,
@@ -119,6 +120,7 @@ def probe(
     encoders = encoders_of(vision, audio)
     before.check_model(base, encoders, projector, dtype, attention, device)
     rows = rows_of(data, columns, images, template, workspace, encoders)
+    check_aligned(rows[0].media, projector)
     model = opened(base, encoders, projector, dtype, attention, device, workspace)
     settings = settings_of(model.lm.dtype, len(rows), values)
     from moextend.extension.extend import preview

@@ -16,6 +16,7 @@ from moextend.util.limits import MOST_BATCH, MOST_SEED, MOST_STEPS
 
 if TYPE_CHECKING:
     from moextend.data.conversations import Conversation
+    from moextend.data.media import MediaRef
     from moextend.model.multimodal import MultimodalLM
     from moextend.training.settings import Settings
 
@@ -244,6 +245,23 @@ def projectors_of(model: MultimodalLM, extensions: Sequence[Path], projectors: S
             if name in model.modalities and name not in given:
                 moextend.load_projector(model, folder, modality=name)
                 given.add(name)
+
+
+def check_aligned(
+    media: Sequence[MediaRef], projectors: Sequence[Path] | None, brought: Collection[str] = ()
+) -> None:
+    """Raises InputError for media of an encoder without a projector: it would be a random one.
+
+    brought: modalities that the folders of extensions hold.
+    """
+    aligned = {*map(_modality_of, projectors or ()), *brought}
+    for medium in media:
+        if medium.modality not in aligned:
+            raise InputError(
+                f"none is given for the {medium.modality} encoder, which starts with a random one.",
+                where="--projector",
+                hint="Train it on captions: moextend align --help. Then give its folder: --projector FOLDER.",
+            )
 
 
 def rows_of(

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
 from moextend.extension import latents, memories, modalities, store, task_inference, tensor_files
+from moextend.extension.align import SAMPLE
 from moextend.extension.learning import (
     Learned,
     check_fits,
@@ -67,7 +69,8 @@ def extend(
 
     Args:
         name: letters, digits, '-' and '_'.
-        data: a sequence of conversations, which may be read lazily. Media require an aligned projector (`align`).
+        data: a sequence of conversations, which may be read lazily. Media require an aligned projector (`align`); a
+            random one is refused.
         folder: for extension.safetensors, extension.json, log.jsonl and the files of the scope. An interrupted call
             continues from the last checkpoint there if it is repeated with the same arguments; conversations are
             compared by their texts and images. During the call the folder also holds image features (at most 16 GiB
@@ -128,6 +131,7 @@ def preview(
     """
     wanted = _recipe(recipe, fields, "the extension")
     _check_data(data, held_out, where="the extension")
+    _check_aligned(model, data, where="the extension")
     check_fits(model.lm, wanted)
     learned, held = _split(data, held_out, seed)
     chosen = _settings(settings, len(learned), seed)
@@ -310,6 +314,7 @@ def _check_new(
             "the model already has an extension of this name.", where=where, hint="Choose another name."
         )
     _check_data(data, held_out, where)
+    _check_aligned(model, data, where)
     near = next(place for place in (folder, *folder.parents) if place.exists())
     if not near.is_dir():
         raise InputError("is not a folder.", where=str(near), hint="Name a new folder.")
@@ -318,6 +323,18 @@ def _check_new(
             "already holds an extension.",
             where=str(folder),
             hint="Load it (load_extension), or name a new folder.",
+        )
+
+
+def _check_aligned(model: MultimodalLM, data: Sequence[Conversation], where: str) -> None:
+    """Raises InputError if the first conversations have media whose projector is random."""
+    random = {name for name, modality in model.modalities.items() if not modality.projector.aligned}
+    seen = islice(data, SAMPLE) if random else ()  # not read without need
+    for name in random & {medium.modality for row in seen for medium in row.media}:
+        raise InputError(
+            f"the conversations have {name} media, and the projector of modality '{name}' is random.",
+            where=where,
+            hint="Before the first extension, moextend.align it, or moextend.load_projector an aligned one.",
         )
 
 

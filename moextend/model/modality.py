@@ -139,6 +139,8 @@ class Projector(nn.Module):
         self.outer = nn.Linear(hidden, hidden)
         self.scale: Tensor
         self.register_buffer("scale", torch.ones(()))
+        self.aligned = False
+        """Whether weights were trained (`align`) or loaded; else they are random."""
         self.reset(0)
 
     def reset(self, seed: int) -> None:
@@ -148,6 +150,13 @@ class Projector(nn.Module):
             self.inner.reset_parameters()
             self.outer.reset_parameters()
         self.scale.fill_(1.0)
+        self.aligned = False
+
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        """That of the class; the weights are no longer random."""
+        found = super().load_state_dict(*args, **options)
+        self.aligned = True
+        return found
 
     def forward(self, features: Tensor) -> Tensor:
         """Tokens [..., hidden] of the LM for features [..., width]."""
@@ -159,6 +168,7 @@ class Projector(nn.Module):
 def set_scale(projector: Projector, features: Tensor) -> None:
     """Sets the scale of the projector's input to the inverse standard deviation of `features`."""
     projector.scale.copy_(1.0 / features.std().clamp_min(1e-6))
+    projector.aligned = True  # what is trained from here on
 
 
 class Modality(nn.Module):

@@ -143,6 +143,7 @@ def upcycle(
     made = MultimodalLM(lm, model.tokenizer, encoders=encoders)
     for name, modality in model.modalities.items():
         made.modalities[name].projector.load_state_dict(modality.projector.state_dict())
+        made.modalities[name].projector.aligned = modality.projector.aligned
         made.modalities[name].features = modality.features
     return made.to(model.device)
 

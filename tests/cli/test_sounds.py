@@ -131,6 +131,7 @@ def test_an_extension_brings_its_modality(
     moextend.extend(model, "text", [moextend.Conversation(((ASK, "red"),))] * 4, folder=tmp_path / "text",
                     settings=settings)  # fmt: skip
     moextend.add_modality(model, "audio", encoder=ears)
+    model.modalities["audio"].projector.aligned = True
     sounds = [moextend.AudioRef(path=tmp_path / f"{i}.wav") for i in range(4)]
     rows = [moextend.Conversation(((f"<audio> {ASK}", "red"),), (sound,)) for sound in sounds]
     moextend.extend(model, "listen", rows, folder=tmp_path / "listen", settings=settings)

@@ -219,6 +219,7 @@ def test_encoders_projectors_and_task_statistics_are_kept(tmp_path: Path) -> Non
     model = moextend.load("tiny", vision="tiny")
     with torch.no_grad():
         model.modalities["image"].projector.outer.weight.add_(0.1)
+    model.modalities["image"].projector.aligned = True
     rows = [moextend.Conversation((("<image> a", "b"),), (picture(i * 9),)) for i in range(12)]
     settings = moextend.Settings(steps=2, batch_size=4, learning_rate=1e-3)
     moextend.extend(model, "mine", rows, folder=tmp_path / "mine", settings=settings, layers=[0])

@@ -230,6 +230,9 @@ def test_images_may_be_the_modality_that_is_added(tmp_path: Path) -> None:
     moextend.extend(bare, "words", TEXT, folder=tmp_path / "words", settings=SHORT, layers=[0])
     moextend.add_modality(bare, "image", "tiny", resize="squash")
     activate(bare, "none")
+    with pytest.raises(InputError, match="the projector of modality 'image' is random"):
+        moextend.extend(bare, "sees", SEEN, folder=tmp_path / "sees", settings=SHORT, layers=[1])
+    bare.modalities["image"].projector.aligned = True
     moextend.extend(bare, "sees", SEEN, folder=tmp_path / "sees", settings=SHORT, layers=[1])
     expected = generate(bare, ASKED, max_new_tokens=3, batch_size=2)
     other = MultimodalLM(toy_lm(), toy_tokenizer())

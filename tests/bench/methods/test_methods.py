@@ -87,6 +87,7 @@ def test_methods_that_are_given_the_task_keep_it_bit_for_bit(world: World, spec:
 def test_the_harness_and_a_user_of_the_library_make_the_same_extension(world: World, tmp_path: Path) -> None:
     learn(world, "moextend:scope=all,experts=2,probe_steps=3")
     model = loaded()
+    model.modalities["image"].projector.aligned = True
     for index, task in enumerate(TASKS, 1):
         stage = world.stage(index)
         settings = Settings(steps=3, batch_size=8, learning_rate=5e-3, seed=stage.seed)
