@@ -90,7 +90,7 @@ def test_a_user_without_the_plugin_of_pydantic_can_type_check_the_printed_code(
     given = (
         "from pathlib import Path\nimport moextend\n"
         "settings = moextend.Settings(steps=100, batch_size=16, learning_rate=1e-3)\n"
-        "conversations, path = [moextend.Conversation((('question', 'answer'),))], Path('skill')\n"
+        "captions = conversations = [moextend.Conversation((('question', 'answer'),))]\npath = Path('skill')\n"
     )
     for page, before in (("README.md", given), ("docs/library.md", "")):
         text = (ROOT / page).read_text(encoding="utf-8")
