@@ -92,7 +92,8 @@ def answered(
     if plain:
         rows = [prompt_ids(model, prompts[place]) for place in plain]
         found |= zip(plain, server.complete(rows, max_new_tokens=max_new_tokens), strict=True)
-    return [found[place].strip() for place in range(len(prompts))]
+    before = model.chat.before_answers if model.chat else ""
+    return [found[place].strip().removeprefix(before).strip() for place in range(len(prompts))]
 
 
 def rated(

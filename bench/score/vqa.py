@@ -157,7 +157,7 @@ def _prompt(task: TaskSpec, item: Item) -> Prompt:
     """The prompt of `item`: its text and its images (not decoded)."""
     from moextend.model.generation import Prompt
 
-    return Prompt(prompt_text(task, item), item.media)
+    return Prompt(prompt_text(task, item), item.media, system=item.system)
 
 
 def answer_order(items: Sequence[Item]) -> list[int]:

@@ -9,7 +9,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from moextend.data.conversations import Conversation
 from moextend.extension import task_inference
 from moextend.extension.effect import GENERIC
 from moextend.model.generation import Prompt
-from moextend.model.marks import marks_in, without_marks
+from moextend.model.marks import without_marks
 from moextend.model.multimodal import MultimodalLM
 from moextend.util import files
 
@@ -129,18 +129,18 @@ def near_sets(
 
 def items_of(conversations: Sequence[Conversation], *, text_only: bool = False) -> list[Item]:
     """First turns as inputs, each one once; of plain texts the first half is the input."""
-    found: dict[tuple[str, tuple[str, ...]], Item] = {}
+    found: dict[tuple[str, str, tuple[str, ...]], Item] = {}
     for row in conversations:
         for text, answer in row.turns[:1]:
-            media = row.media[: len(marks_in(text))]
+            asked = Prompt.first(row)
             if not text:
                 words = answer.split(" ")
                 half = max(1, len(words) // 2)
-                text, answer = " ".join(words[:half]), " ".join(words[half:])
+                asked, answer = Prompt(" ".join(words[:half])), " ".join(words[half:])
             if text_only:
-                text, media = without_marks(text).strip(), ()
-            key = (text, tuple(medium.digest for medium in media))
-            found.setdefault(key, Item(Prompt(text, media), answer.strip() or ANSWER))
+                asked = replace(asked, text=without_marks(asked.text, asked.media).strip(), media=())
+            key = (asked.system, asked.text, tuple(medium.digest for medium in asked.media))
+            found.setdefault(key, Item(asked, answer.strip() or ANSWER))
     return list(found.values())
 
 
@@ -183,7 +183,7 @@ def _ordinary(model: MultimodalLM) -> list[int]:
 
 
 def _text_of(item: Item) -> str:
-    return " ".join(without_marks(item.prompt.text).split())
+    return " ".join(without_marks(item.prompt.text, item.prompt.media).split())
 
 
 def _reworded(text: str, drawn: random.Random) -> str:

@@ -132,7 +132,8 @@ def shown(
     """The prompt with a mark for each file, and the media in the order of the marks.
 
     Args:
-        paths: modality -> files; those of a modality without a mark stand before the text.
+        paths: modality -> files; those of a modality without a mark stand before the text, and a mark of a modality
+            without files is text.
         encoders: modalities with an encoder.
 
     Raises:
@@ -146,7 +147,7 @@ def shown(
     found: list[MediaRef] = []
     for name in dict.fromkeys([*paths, *marks]):
         files, option = paths.get(name, ()), FILES.get(name, f"<{name}>")
-        if name in marks and marks.count(name) != len(files):
+        if name in marks and files and marks.count(name) != len(files):
             raise InputError(
                 f"it has {counted(marks.count(name), f'<{name}> mark')}, and {option} is given "
                 f"{counted(len(files), 'time')}.",

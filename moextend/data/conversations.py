@@ -24,6 +24,9 @@ class Conversation:
     media: tuple[MediaRef, ...] = ()
     closed: bool = True
     """Whether each answer ends with the end token."""
+    system: str = ""
+    """System message; "": none. A template without this role, and a model without a template, has it in the first
+    prompt."""
 
     @property
     def is_text(self) -> bool:
@@ -31,7 +34,8 @@ class Conversation:
 
         It has no answers (text to read) or no prompts (text to learn).
         """
-        return not (any(prompt for prompt, _ in self.turns) and any(answer for _, answer in self.turns))
+        asks = bool(self.system) or any(prompt for prompt, _ in self.turns)
+        return not (asks and any(answer for _, answer in self.turns))
 
     def __post_init__(self) -> None:
         """Raises InputError for a text with a lone surrogate, which no tokenizer reads."""
@@ -78,11 +82,17 @@ class Conversations(Lazy, Generic[E]):
     def _one(self, at: int) -> Conversation:
         turns: list[tuple[str, str]] = []
         media: list[MediaRef] = []
+        system = ""
         for one in map(self._read, self._pieces[at]):
             new = one.media if not turns else _new(one.media, media)
-            turns.append((self._ask(replace(one, media=new)), self._answer(one)))
+            asked = self._ask(replace(one, media=new))
+            if not turns:
+                system = one.system
+            elif one.system != system:  # of another conversation of the group
+                asked = "\n\n".join(filter(None, (one.system, asked)))
+            turns.append((asked, self._answer(one)))
             media += new
-        return Conversation(tuple(turns), tuple(media))
+        return Conversation(tuple(turns), tuple(media), system=system)
 
 
 def _new(found: tuple[MediaRef, ...], seen: Sequence[MediaRef]) -> tuple[MediaRef, ...]:

@@ -20,6 +20,8 @@ from moextend.data.video import with_frames
 from moextend.errors import InputError, SpecError, UnknownName
 
 LETTERS = string.ascii_uppercase
+SYSTEM = "system message"
+"""Column with the system message of conversations, which `llava.expand` adds."""
 OWN_PLACEHOLDERS = ("question", "choices")
 """Placeholders of a prompt that are not columns."""
 CAPITALIZED = "capitalize"
@@ -121,6 +123,10 @@ class Example:
     """Position of the right choice if the answer is ambiguous, because another choice has the same text."""
     group: str | None = field(default=None, kw_only=True)
     """Shared by all examples of a medium."""
+    system: str = field(default="", kw_only=True)
+    """System message of its conversation; "": none."""
+    shown: tuple[str, ...] = field(default=(), compare=False, kw_only=True)
+    """Modalities of which its row has media: marks of them in its texts are of these media. Others are text."""
     row: str = field(default="", kw_only=True)
     """File and row, for error messages."""
     fields: Mapping[str, str] = field(default_factory=dict, compare=False, kw_only=True)
@@ -140,9 +146,10 @@ class Reader:
         shown = columns.by_modality.items() if media or layout.answer_as == "box" else ()
         self._shown = {types[name].ref: several(column, table.columns) for name, column in shown}
         self._more = layout.more()
+        own = [SYSTEM] if SYSTEM in table.columns else []
         pictured = [column for names in self._shown.values() for column in names]
         self._wanted = tuple(
-            dict.fromkeys([*columns.singles.values(), *pictured, *self._choices, *self._more])
+            dict.fromkeys([*columns.singles.values(), *pictured, *self._choices, *self._more, *own])
         )
         self._listed = "choices" in layout.placeholders()
         self._absent = frozenset(layout.absent)
@@ -160,13 +167,18 @@ class Reader:
         names, where = self._layout.columns, self.table.where(i)
         options, refs = self._options(row, where), self._refs(row, i, where)
         answers, position = self._answers(row, options, refs, where)
+        media = self._expanded(in_order(self._layout.template(options), refs)) if self._media else ()
+        shown = marks.modalities_of([*refs, *media])
+        question = cells.text(cell(row, names.question, where)) if names.question else ""
         found = Example(
-            media=self._expanded(in_order(self._layout.template(options), refs)) if self._media else (),
-            question=cells.text(cell(row, names.question, where)) if names.question else "",
+            media=media,
+            question=marks.stripped(question, shown).strip() if marks.marks_in(question, shown) else question,
             answers=answers,
             choices=options,
             position=position,
             group=cells.text(row.get(names.group)) or None if names.group else None,
+            system=cells.text(row.get(SYSTEM)),
+            shown=shown,
             row=where,
             fields={name: cells.text(row.get(name)) for name in self._more},
         )

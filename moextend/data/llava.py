@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from moextend.data import marks
+from moextend.data.examples import SYSTEM
 from moextend.data.modalities import modality_types
 from moextend.data.table import ListTable, Row, Table
 from moextend.errors import InputError
@@ -21,7 +22,7 @@ _NAMES = {"id": "question_id", "question": "text"}
 _ASKS = ("human", "user")
 _ANSWERS = ("gpt", "assistant", "model")
 _RULES = ("system",)
-"""Role of a first message that is put before the first question, as chat templates without this role do."""
+"""Role of a message that opens a conversation and holds for all its turns."""
 
 
 class Turns(ListTable):
@@ -46,7 +47,8 @@ class Asked:
         cells = self._table.row(i, tuple(name for name in own if name in self._table.columns))
         found = {name: cells[known] for name, known in zip(columns, own, strict=True) if known in cells}
         if isinstance(found.get("question"), str):
-            found["question"] = marks.stripped(found["question"]).strip()
+            shown = [name for name in self._media if name in self._table.columns]
+            found["question"] = marks.stripped(found["question"], shown).strip()
         return {**{name: [] for name in columns if name in self._media}, **found}
 
     def column(self, name: str) -> Iterator[Any]:
@@ -91,12 +93,13 @@ def expand(table: Table) -> Table:
             homes.append(table.home(i))
     expanded = Turns(rows, places, table.source, homes)
     others = [name for name in table.columns if name not in (column, *expanded.columns)]
-    expanded.columns = (*expanded.columns, *others)
+    systems = [SYSTEM] if any(SYSTEM in row for row in rows) else []
+    expanded.columns = tuple(dict.fromkeys((*expanded.columns, *others, *systems)))
     return expanded
 
 
 def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, str]]:
-    rules, talk = _split(_messages(entry.get(column), where), where)
+    system, talk = _split(_messages(entry.get(column), where), where)
     if len(talk) % 2 or not talk:
         raise InputError(
             f"has {len(talk)} messages.",
@@ -104,6 +107,7 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
             hint="A conversation has questions, each followed by its answer.",
         )
     group = str(entry.get("id", i))
+    shown = [name for name in modality_types() if entry.get(name) not in (None, "", [])]
     shared = {name: value for name, value in entry.items() if name != column}
     for turn, ((asks, question), (answers, answer)) in enumerate(zip(talk[::2], talk[1::2], strict=True)):
         place = f"{where}, turn {turn + 1}"
@@ -115,9 +119,10 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
             )
         own = {
             "id": f"{group}-{turn}",
-            "question": rules * (turn == 0) + marks.stripped(question).strip(),
+            "question": marks.stripped(question, shown).strip(),
             "answer": answer.strip(),
             "group": group,
+            **({SYSTEM: system} if system else {}),
         }
         yield {**shared, **own}, place
 
@@ -132,8 +137,7 @@ def _split(messages: list[tuple[str, str]], where: str) -> tuple[str, list[tuple
             where=where,
             hint="Keep only one, as the first message, or make it part of a question.",
         )
-    rules = "".join(marks.stripped(what).strip() for _, what in opening)
-    return rules and f"{rules}\n\n", talk
+    return "".join(what.strip() for _, what in opening), talk
 
 
 def _messages(value: Any, where: str) -> list[tuple[str, str]]:

@@ -16,10 +16,11 @@ from moextend.errors import counted
 def prompt_text(layout: Layout, example: Example) -> str:
     """Prompt of `example`, with one mark (`<image>`) for each of its media, in order.
 
-    A line with a column that is empty for this example is left out. Marks in the data are removed: they would be read
-    as placeholders of other media.
+    A line with a column that is empty for this example is left out. Marks in the data of modalities that the row has
+    are removed: they would be read as placeholders of other media.
     """
-    values = {**example.fields, "question": marks.stripped(example.question).strip()}
+    shown = (*example.shown, *marks.modalities_of(example.media))
+    values = {**example.fields, "question": marks.stripped(example.question, shown).strip()}
     names = layout.placeholders()
     if "choices" in names:
         if layout.columns.choices is None:
@@ -40,8 +41,8 @@ def prompt_text(layout: Layout, example: Example) -> str:
     if example.choices is None:
         # A question without choices has no empty line in their place.
         filled = filled.replace("{choices}\n", "")
-    shown = {name: _Text(value) for name, value in values.items()}
-    texts = [marks.stripped(piece.format(**shown)) for piece in marks.split_at_marks(filled)]
+    fill = {name: _Text(value) for name, value in values.items()}
+    texts = [marks.stripped(piece.format(**fill), shown) for piece in marks.split_at_marks(filled)]
     found = zip(marks.marks_in(filled), texts[1:], strict=True)
     return texts[0] + "".join(marks_for(name, layout.columns.frames) + text for name, text in found)
 

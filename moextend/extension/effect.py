@@ -14,7 +14,6 @@ from moextend.extension.task_inference import TaskInference, read
 from moextend.model.batches import Collator, labelled, on_device, piece_ids
 from moextend.model.generation import Prompt, generate
 from moextend.model.likelihood import choice_likelihoods
-from moextend.model.marks import marks_in
 from moextend.moe import attach
 from moextend.training.splits import hold_out
 
@@ -76,8 +75,7 @@ def _scored(model: MultimodalLM, conversations: Sequence[Conversation], batch_si
     asked: list[tuple[Prompt, str]] = []
     for at in range(min(MOST, len(conversations))):
         conversation = conversations[at]
-        text, answer = conversation.turns[0]
-        asked.append((Prompt(text, conversation.media[: len(marks_in(text))]), answer))
+        asked.append((Prompt.first(conversation), conversation.turns[0][1]))
     asked = [(prompt, answer) for prompt, answer in asked if answer]
     if not asked:
         return Scores(float("nan"), None)

@@ -31,7 +31,8 @@ from moextend.errors import InputError
 from moextend.extension.task_rule import FEWEST, Kind, Rule
 from moextend.model.fingerprint import tensors_digest
 from moextend.model.generation import Prompt
-from moextend.model.marks import marks_in, without_marks
+from moextend.model.marks import without_marks
+from moextend.model.messages import BETWEEN
 from moextend.model.modality import Sources
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
@@ -103,7 +104,10 @@ def features(
 
 def _words(model: MultimodalLM, prompts: Sequence[Prompt]) -> Tensor:
     """Mean embedding [prompts, H] of the text tokens."""
-    texts = [without_marks(prompt.text) for prompt in prompts]
+    texts = [
+        BETWEEN.join(filter(None, (prompt.system, without_marks(prompt.text, prompt.media))))
+        for prompt in prompts
+    ]
     ids = [model.tokenizer(text, add_special_tokens=False)["input_ids"] or [0] for text in texts]
     flat = torch.tensor([token for row in ids for token in row], device=model.device)
     words = model.lm.get_input_embeddings()(flat).float().split([len(row) for row in ids])
@@ -150,7 +154,7 @@ def prompts_of(conversations: Sequence[Conversation]) -> list[Prompt]:
     Of conversations with media if there are any, else of all.
     """
     prompts = [
-        Prompt(text or answer, row.media[: len(marks_in(text))])
+        Prompt.first(row) if text else Prompt(answer)
         for row in conversations
         for text, answer in row.turns[:1]
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from moextend.data.conversations import Conversation
+from moextend.data.marks import marks_in, modalities_of
 from moextend.data.media import MediaRef
 from moextend.errors import InputError
 from moextend.model.chat import Chat, Tokens
-from moextend.model.marks import check_marks, marks_in, split_at_marks, too_long
+from moextend.model.marks import too_long
+from moextend.model.messages import Message, folded, media_of, of_conversation
 from moextend.model.modality import Modalities, gather
 from moextend.model.multimodal import IGNORE, MultimodalLM
 
@@ -24,51 +26,36 @@ Pieces = Callable[[str, bool], list[int]]
 
 
 def piece_ids(tokenizer: Any, text: str, start: bool) -> list[int]:
-    """Ids of a piece of text."""
-    ids: list[int] = tokenizer(text, add_special_tokens=start)["input_ids"]
-    return ids
-
-
-def encode_prompt(
-    ids_of: Pieces, text: str, holes: Iterator[Sequence[int]], *, first: bool = True
-) -> list[int]:
-    """Ids of a prompt; each mark takes the next placeholders of `holes`. `first`: with the start tokens."""
-    ids: list[int] = []
-    for i, piece in enumerate(split_at_marks(text)):
-        if i:
-            ids += next(holes)
-        ids += ids_of(piece, first and i == 0)
+    """Ids of a piece of text. The mark of a medium in it is text, also where a tokenizer has a token for it."""
+    more = {"split_special_tokens": True} if marks_in(text) else {}
+    ids: list[int] = tokenizer(text, add_special_tokens=start, **more)["input_ids"]
     return ids
 
 
 def encode(
-    ids_of: Pieces, eos: int, conversation: Conversation, holes: Sequence[Sequence[int]]
+    ids_of: Pieces,
+    eos: int,
+    chat: Chat | None,
+    messages: Sequence[Message],
+    holes: Sequence[Sequence[int]],
+    *,
+    end: bool = True,
 ) -> tuple[list[int], list[int]]:
-    """Ids and labels of a conversation; only answers and their end tokens have labels.
+    """Ids and labels of messages, which make a prompt unless the last one is an answer; only answers have labels.
 
-    holes: placeholders of each of its media.
+    Everything that a model reads or learns as a conversation is rendered here: training, generation, likelihoods,
+    serving. With a chat template it is `Chat.encode`.
+
+    Args:
+        chat: chat template; None: a prompt is used as it is, an answer follows after a space, with the end token.
+        holes: placeholders of each medium.
+        end: whether answers have their end tokens, or, with a chat template, the last one.
     """
-    if not conversation.turns:
+    if not messages:
         raise InputError("a conversation has no turn.", where="data", hint="Leave it out, or give it a turn.")
-    places = iter(holes)
-    ids: list[int] = []
-    labels: list[int] = []
-    for prompt, answer in conversation.turns:
-        asked = encode_prompt(ids_of, prompt, places, first=not ids)
-        answer_ids = [
-            *ids_of(f" {answer}" if prompt or ids else answer, False),
-            *([eos] if conversation.closed else []),
-        ]
-        ids += asked + answer_ids
-        labels += [IGNORE] * len(asked) + (answer_ids if answer else [IGNORE] * len(answer_ids))
-    return ids, labels
-
-
-def encode_chat(
-    chat: Chat, turns: Sequence[tuple[str, str | None]], holes: Sequence[Sequence[int]]
-) -> tuple[list[int], list[int]]:
-    """Ids and labels of turns in the model's chat template; `holes`: placeholders of each medium."""
-    tokens: Tokens = chat.encode(turns)
+    tokens = (
+        _plain(ids_of, eos if end else None, messages) if chat is None else chat.encode(messages, end=end)
+    )
     places = iter(holes)
     ids: list[int] = []
     labels: list[int] = []
@@ -77,6 +64,25 @@ def encode_chat(
         ids += piece
         labels += piece if learned and token is not None else [IGNORE] * len(piece)
     return ids, labels
+
+
+def _plain(ids_of: Pieces, eos: int | None, messages: Sequence[Message]) -> Tokens:
+    """Tokens of messages without a chat template. Texts between media are tokenized one by one."""
+    ids: list[int | None] = []
+    learned: list[bool] = []
+    begun = False
+    for message in folded(messages):
+        own: list[int | None] = []
+        if message.role == "assistant":
+            own += ids_of(f" {message.text}" if begun else message.text, False)
+            own += [] if eos is None else [eos]
+        else:
+            for i, (text, medium) in enumerate(message.pieces):
+                own += [*ids_of(text, not ids and i == 0), *([None] if medium else [])]
+        learned += [message.role == "assistant" and bool(message.text)] * len(own)
+        ids += own
+        begun = begun or bool(message.text or message.media)
+    return Tokens(ids, learned)
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> Tensor:
@@ -154,9 +160,7 @@ class Collator:
 
     def _fitted(self, conversation: Conversation) -> tuple[tuple[list[int], list[int]], tuple[MediaRef, ...]]:
         """Ids and labels of the turns that fit the context, and the media of these turns."""
-        check_marks([prompt for prompt, _ in conversation.turns], conversation.media)
-        holes = self.modalities.holes(conversation.media)
-        row = self._encode(conversation, holes)
+        row = self._encode(conversation)
         total = len(conversation.turns)
         while self.context is not None and len(row[0]) > self.context:
             turns, media = conversation.turns[:-1], conversation.media
@@ -166,19 +170,20 @@ class Collator:
                 return (row[0][: self.context], row[1][: self.context]), ()  # plain text may end anywhere
             if not turns:
                 where = media[0].where if media else None
+                holes = self.modalities.holes(media)
                 raise too_long(len(row[0]), media, holes, self.context, where=where or None)
-            left = sum(len(marks_in(prompt)) for prompt, _ in turns)
-            conversation, holes = replace(conversation, turns=turns, media=media[:left]), holes[:left]
-            row = self._encode(conversation, holes)
+            names = modalities_of(media)
+            left = sum(len(marks_in(prompt, names)) for prompt, _ in turns)
+            conversation = replace(conversation, turns=turns, media=media[:left])
+            row = self._encode(conversation)
         if len(conversation.turns) < total:
             warnings.warn(
                 f"Conversations of more than {self.context} tokens lose their last turns.", stacklevel=3
             )
         return row, conversation.media
 
-    def _encode(
-        self, conversation: Conversation, holes: Sequence[Sequence[int]]
-    ) -> tuple[list[int], list[int]]:
-        if self.chat is None or conversation.is_text:
-            return encode(self._ids, self.tokenizer.eos_token_id, conversation, holes)
-        return encode_chat(self.chat, conversation.turns, holes)
+    def _encode(self, conversation: Conversation) -> tuple[list[int], list[int]]:
+        chat = None if conversation.is_text else self.chat
+        messages, eos = of_conversation(conversation), self.tokenizer.eos_token_id
+        holes = self.modalities.holes(media_of(messages))
+        return encode(self._ids, eos, chat, messages, holes, end=conversation.closed)

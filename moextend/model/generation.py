@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 import torch
 
 from moextend.data.conversations import Conversation
+from moextend.data.marks import media_at
 from moextend.data.media import MediaRef
 from moextend.errors import InputError
-from moextend.model.batches import encode, encode_chat, encode_prompt, pad, piece_ids
+from moextend.model.batches import encode, pad, piece_ids
 from moextend.model.feature_cache import sources_of
-from moextend.model.marks import check_marks, marks_in, no_encoder, too_long
+from moextend.model.marks import no_encoder, too_long
+from moextend.model.messages import Message, media_of, messages_of
 from moextend.model.modality import Sources, gather
 from moextend.model.multimodal import MultimodalLM
 from moextend.model.short_memory import current_limit
@@ -27,23 +29,33 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text with a mark for each of its media: `<image>`, `<audio>`, ..."""
+    """A text with a mark for each of its media: `<image>`, `<audio>`, ...
+
+    A mark of a modality of which the prompt has no medium is text.
+    """
 
     text: str
     media: tuple[MediaRef, ...] = ()
     """All images and other media, in the order of the marks; those of earlier turns first."""
     before: tuple[tuple[str, str], ...] = ()
     """Earlier turns (question, answer)."""
+    system: str = ""
+    """System message; "": none."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a text with a lone surrogate, which no tokenizer reads."""
-        for text in (self.text, *(text for turn in self.before for text in turn)):
+        for text in (self.system, self.text, *(text for turn in self.before for text in turn)):
             surrogates.refuse(text, where="prompt")
 
-    @property
-    def asked(self) -> list[str]:
-        """All questions, this one last."""
-        return [*(question for question, _ in self.before), self.text]
+    @classmethod
+    def first(cls, conversation: Conversation) -> Prompt:
+        """The first question of a conversation."""
+        text = conversation.turns[0][0]
+        return cls(text, tuple(media_at(text, conversation.media)), system=conversation.system)
+
+    def messages(self, answer: str | None = None, where: str | None = None) -> list[Message]:
+        """Its messages, the last one with an answer. Raises InputError if marks and media do not agree."""
+        return messages_of([*self.before, (self.text, answer)], self.media, self.system, where=where)
 
 
 def generate(
@@ -69,13 +81,13 @@ def generate(
             raise InputError(f"{name} is {value}.", where="generate", hint="Give at least 1.")
     answers: list[str] = []
     for place, prompt in enumerate(prompts):
-        if not hasattr(prompt, "asked"):
+        if not hasattr(prompt, "messages"):
             raise InputError(
                 f"{prompt!r} is not a prompt.",
                 where=f"prompt {place}",
                 hint="Give a moextend.Prompt(text, media).",
             )
-        check_marks(prompt.asked, prompt.media, where=f"prompt {place}")
+        prompt.messages(where=f"prompt {place}")
         for medium in prompt.media:
             if medium.modality not in model.modalities:
                 raise no_encoder(medium, where=f"prompt {place}")
@@ -93,16 +105,16 @@ def generate(
 
 def prompt_ids(model: MultimodalLM, prompt: Prompt) -> list[int]:
     """Ids of a prompt, in the model's chat template if it has one, with placeholders for its media."""
-    holes = model.modalities.holes(prompt.media)
-    if model.chat is not None:
-        return encode_chat(model.chat, [*prompt.before, (prompt.text, None)], holes)[0]
+    return message_ids(model, prompt.messages())[0]
+
+
+def message_ids(
+    model: MultimodalLM, messages: Sequence[Message], *, end: bool = True
+) -> tuple[list[int], list[int]]:
+    """Ids and labels of messages (see `encode`), with placeholders for their media."""
+    holes = model.modalities.holes(media_of(messages))
     ids_of = partial(piece_ids, model.tokenizer)
-    if not prompt.before:
-        return encode_prompt(ids_of, prompt.text, iter(holes))
-    marks = sum(len(marks_in(question)) for question, _ in prompt.before)
-    history = Conversation(prompt.before, prompt.media[:marks])
-    ids = encode(ids_of, model.tokenizer.eos_token_id, history, holes[:marks])[0]
-    return ids + encode_prompt(ids_of, prompt.text, iter(holes[marks:]), first=False)
+    return encode(ids_of, model.tokenizer.eos_token_id, model.chat, messages, holes, end=end)
 
 
 def each_by_its_own(
@@ -155,7 +167,8 @@ def _answer(
         out = model.lm.generate(**inputs, attention_mask=mask, generation_config=greedy)
     if "input_ids" in inputs:  # then what comes back begins with the prompt
         out = out[:, ids.shape[1] :]
-    return [text.strip() for text in tokenizer.batch_decode(out, skip_special_tokens=True)]
+    written = [row if model.chat is None else model.chat.answer(row) for row in out.tolist()]
+    return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from itertools import islice
 import torch
 
 from moextend.data.media import MediaRef
-from moextend.model.batches import pad, piece_ids
+from moextend.model.batches import pad
 from moextend.model.feature_cache import sources_of
-from moextend.model.generation import Prompt, each_by_its_own, prompt_ids
+from moextend.model.generation import Prompt, each_by_its_own, message_ids, prompt_ids
 from moextend.model.modality import Sources, gather
 from moextend.model.multimodal import IGNORE, MultimodalLM
 from moextend.model.short_memory import current_limit
@@ -54,10 +54,10 @@ def choice_likelihoods(
 
 def choice_rows(model: MultimodalLM, place: int, prompt: Prompt, choices: Sequence[str]) -> list[ChoiceRow]:
     """The rows of one prompt, whose index is `place`: one a choice."""
-    alone = prompt_ids(model, prompt)
+    alone = [*prompt_ids(model, prompt), *(model.chat.lead if model.chat else ())]
     if model.chat is not None:
-        full = [alone + piece_ids(model.tokenizer, choice, False) for choice in choices]
-    else:
+        full = [message_ids(model, prompt.messages(choice), end=False)[0] for choice in choices]
+    else:  # together: the answer may change the last token of the prompt
         full = [prompt_ids(model, replace(prompt, text=f"{prompt.text} {choice}")) for choice in choices]
     start = min((_common(alone, ids) for ids in full), default=0)
     return [ChoiceRow(place, ids, start, prompt.media) for ids in full]

@@ -1,35 +1,36 @@
-"""Marks of media in a text (`<image>`, `<audio>`, ...), and errors of prompts whose marks and media do not agree."""
+"""Prompts whose marks (`<image>`, `<audio>`, ...) and media do not agree, and other errors of media in prompts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
-from moextend.data.marks import marks_in as marks_in
-from moextend.data.marks import split_at_marks as split_at_marks
+from moextend.data.marks import marks_in, modalities_of, split_at_marks
 from moextend.data.media import MediaRef
 from moextend.data.modalities import modality_types
 from moextend.errors import InputError, counted
 
 
-def without_marks(text: str) -> str:
-    """Text with a space for each mark."""
-    return " ".join(split_at_marks(text))
+def without_marks(text: str, media: Sequence[MediaRef] | None = None) -> str:
+    """Text with a space for each mark; `media`: only for marks of these media."""
+    return " ".join(split_at_marks(text, None if media is None else modalities_of(media)))
 
 
 def check_marks(texts: Sequence[str], media: Sequence[MediaRef], where: str | None = None) -> None:
-    """Raises InputError if the marks of the texts are not those of the media, or a medium is another object."""
+    """Raises InputError if the marks of the texts are not those of the media, or a medium is another object.
+
+    Marks of modalities without a medium are text.
+    """
     if wrong := [one for one in media if not (hasattr(one, "open") and hasattr(one, "modality"))]:
         raise InputError(
             f"{wrong[0]!r} is not an image or another medium.",
             where=where,
             hint="Give a moextend.ImageRef(path=...) or (data=...).",
         )
-    marked = [name for text in texts for name in marks_in(text)]
+    names = modalities_of(media)
+    marked = [name for text in texts for name in marks_in(text, names)]
     shown = [medium.modality for medium in media]
-    if marked == shown:
-        return
-    for name in dict.fromkeys([*shown, *marked]):
+    for name in names:
         if name not in modality_types():
             raise InputError(
                 f"there is no modality '{name}'.",
@@ -43,7 +44,9 @@ def check_marks(texts: Sequence[str], media: Sequence[MediaRef], where: str | No
                 where=where,
                 hint=f"Put one <{name}> for each {_noun(name)} into the task's prompt.",
             )
-    place = next(i for i, (mark, medium) in enumerate(zip(marked, shown, strict=True)) if mark != medium)
+    place = next((i for i, names in enumerate(zip(marked, shown, strict=True)) if names[0] != names[1]), None)
+    if place is None:
+        return
     raise InputError(
         f"mark {place + 1} of the prompt is <{marked[place]}>, but medium {place + 1} is {_a(_noun(shown[place]))}.",
         where=where,

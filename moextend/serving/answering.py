@@ -85,7 +85,8 @@ class Answering:
             free = self.most if context is None else context - len(read[0][1])
             tokens = max(1, min(self.most, free))
         most = (body.top_logprobs or 0) if body.logprobs else None
-        settings = self._settings(body, tokens, logprobs=most, stripped=True)
+        lead = tuple(self.model.chat.lead) if self.model.chat else ()
+        settings = self._settings(body, tokens, logprobs=most, stripped=True, lead=lead)
         reply = Reply(CHAT, body.model, self.names, most)
         return await self._answer(body, request, reply, read, settings, [""])
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
+from moextend.model.chat import without_lead
 from moextend.serving.jobs import Job
 
 OPEN = "�"
@@ -47,8 +48,13 @@ class Answer:
         stripped: bool = False,
         stream: bool = False,
         before: Sequence[int] = (),
+        lead: Sequence[int] = (),
     ) -> None:
-        """Args: stripped: without outer spaces. stream: pieces before the end. before: ids that the text continues."""
+        """Args: stripped: without outer spaces. stream: pieces before the end. before: ids that the text continues.
+
+        lead: ids before the text of an answer, which are not part of it.
+        """
+        self._lead = lead
         self._before = _latest(tokenizer, before)
         self._base = _decoded(tokenizer, self._before)
         self.tokenizer, self.stop, self.stripped, self.stream = tokenizer, tuple(stop), stripped, stream
@@ -62,7 +68,9 @@ class Answer:
         """The answer to a job: the text that follows its prompt, or, if it is stripped, a text of its own."""
         own = job.settings
         before = () if own.stripped else job.ids
-        return cls(tokenizer, own.stop, stripped=own.stripped, stream=own.stream, before=before)
+        return cls(
+            tokenizer, own.stop, stripped=own.stripped, stream=own.stream, before=before, lead=own.lead
+        )
 
     def add(self, token: int) -> str:
         """The next piece, often empty."""
@@ -81,7 +89,8 @@ class Answer:
 
     def _text(self) -> str:
         """Text so far, up to a stop text."""
-        text = _after(self._base, _decoded(self.tokenizer, [*self._before, *self.ids]))
+        ids = without_lead(self.ids, self._lead)
+        text = _after(self._base, _decoded(self.tokenizer, [*self._before, *ids]))
         found = [place for stop in self.stop if (place := text.find(stop)) >= 0]
         if found:
             self.stopped = True

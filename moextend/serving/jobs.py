@@ -28,6 +28,8 @@ class Settings:
     """Whether the tokens of the prompt have log-likelihoods, too."""
     stripped: bool = False
     """Answer without outer spaces, as that of `moextend.generate`."""
+    lead: tuple[int, ...] = ()
+    """Tokens before the text of an answer, which are not part of it."""
     stream: bool = False
 
 

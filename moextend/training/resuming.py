@@ -89,7 +89,7 @@ def name_data(data: Sequence[Conversation], places: Iterable[int] | None = None)
     hasher = xxh3_128(str(len(data)).encode())
     for place in range(len(data)) if places is None else places:
         row = data[place]
-        texts = [text for turn in row.turns for text in turn]
+        texts = [text for turn in row.turns for text in turn] + [row.system] * bool(row.system)
         hasher.update(f"\n{place} {row.closed} {len(row.media)} {[len(text) for text in texts]}".encode())
         hasher.update("".join(texts).encode("utf-8", "surrogatepass"))
         for medium in row.media:

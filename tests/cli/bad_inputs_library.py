@@ -80,7 +80,7 @@ LIBRARY = [
     option("generate tiny --prompt a --max-new-tokens 0", "--max-new-tokens"),
     option("generate tiny --prompt a --max-new-tokens 10000000000", "--max-new-tokens"),
     option("generate tiny --prompt a --auto", "--auto", "--extension"),
-    option("generate tiny --prompt <image>", "<image>"),
+    option("generate tiny --vision tiny --prompt <image><image> --image own.json", "<image>"),
     option("extensions", "FOLDER"),
     option("extensions nothing", "nothing"),
     option("extensions ''", "FOLDER", "empty"),

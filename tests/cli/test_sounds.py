@@ -91,14 +91,7 @@ def test_what_is_refused_before_a_model_is_loaded(
             "--sound",
             "0.wav",
             *both,
-        ): "it has 2 <audio> marks, and --sound is given 1 time.",
-        (
-            "generate",
-            "tiny",
-            "-p",
-            "<audio>",
-            *both,
-        ): "it has 1 <audio> mark, and --sound is given 0 times. Write one <audio> for each --sound.",
+        ): "it has 2 <audio> marks, and --sound is given 1 time. Write one <audio> for each --sound.",
         (
             "generate",
             "tiny",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from moextend.data.examples import SYSTEM
 from moextend.data.llava import expand
 from moextend.data.table import ListTable
 from moextend.errors import InputError
@@ -14,16 +15,16 @@ from moextend.errors import InputError
 def rows(*messages: tuple[str, str]) -> list[Any]:
     entry = {"messages": [{"role": who, "content": what} for who, what in messages]}
     table = expand(ListTable([entry], ["chats.json: entry 0"], "chats.json", [None]))
-    return [table.row(i, ("question", "answer")) for i in range(len(table))]
+    return [table.row(i, ("question", "answer", SYSTEM)) for i in range(len(table))]
 
 
-def test_a_system_message_stands_before_the_first_question() -> None:
+def test_a_system_message_is_that_of_every_turn() -> None:
     asked = ("user", "Where?"), ("assistant", "Here."), ("user", "And now?"), ("assistant", "There.")
     assert rows(("system", "Answer in one word. "), *asked) == [
-        {"question": "Answer in one word.\n\nWhere?", "answer": "Here."},
-        {"question": "And now?", "answer": "There."},
+        {"question": "Where?", "answer": "Here.", SYSTEM: "Answer in one word."},
+        {"question": "And now?", "answer": "There.", SYSTEM: "Answer in one word."},
     ]
-    assert rows(*asked)[0]["question"] == "Where?"
+    assert rows(*asked)[0] == {"question": "Where?", "answer": "Here."}
 
 
 def test_a_later_system_message_is_refused() -> None:

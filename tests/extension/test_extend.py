@@ -231,7 +231,11 @@ def test_scope_all_is_made_with_the_active_ones(model: MultimodalLM, tmp_path: P
         ("new", {"layers": [1, 3]}, "MoE layers 0 to 2"),
         ("new", {"routing": "paper"}, "share one mode"),
         ("new", {"prob_steps": 3}, "Did you mean 'probe_steps'"),
-        ("new", {"data": [Conversation((("<image> w1", "w2"),))] * 9}, "0 images, but 1 <image> mark "),
+        (
+            "new",
+            {"data": [Conversation((("w1", "w2"),), (picture(1),))] * 9},
+            "1 image, but 0 <image> marks ",
+        ),
     ],
 )
 def test_extend_refuses(name: str, change: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import torch
 
 from moextend import Conversation, MultimodalLM
 from moextend.errors import InputError
-from moextend.model.batches import Collator, encode, encode_prompt, piece_ids
+from moextend.model.batches import Collator, encode, piece_ids
+from moextend.model.messages import messages_of, of_conversation
 from moextend.model.modality import IMAGE, Modalities
 from moextend.model.multimodal import IGNORE
 from tests.toys import TOKENS, WORDS, features_of, picture, toy_tokenizer
@@ -18,13 +19,14 @@ ID = {word: i for i, word in enumerate(WORDS)}
 
 
 def test_an_image_takes_its_tokens_where_the_mark_stands() -> None:
-    ids = encode_prompt(partial(piece_ids, toy_tokenizer()), "w1 <image> w2", iter([[IMAGE] * TOKENS]))
+    asked = messages_of([("w1 <image> w2", None)], [picture(1)])
+    ids, _ = encode(partial(piece_ids, toy_tokenizer()), 2, None, asked, [[IMAGE] * TOKENS])
     assert ids == [ID["<bos>"], ID["w1"], *[IMAGE] * TOKENS, ID["w2"]]
 
 
 def test_only_answers_and_their_ends_are_learned() -> None:
     talk = Conversation((("<image> w1", "w2 w3"), ("w4", "w5")), (picture(1),))
-    ids, labels = encode(partial(piece_ids, toy_tokenizer()), 2, talk, [[IMAGE] * 2])
+    ids, labels = encode(partial(piece_ids, toy_tokenizer()), 2, None, of_conversation(talk), [[IMAGE] * 2])
     assert ids == [1, IMAGE, IMAGE, ID["w1"], ID["w2"], ID["w3"], 2, ID["w4"], ID["w5"], 2]
     assert labels == [IGNORE] * 4 + [ID["w2"], ID["w3"], 2, IGNORE, ID["w5"], 2]
 
@@ -36,7 +38,7 @@ def test_plain_text_is_learned_from_its_first_word_to_its_end() -> None:
         pieces.append((text, start))
         return piece_ids(toy_tokenizer(), text, start)
 
-    ids, labels = encode(ids_of, 2, Conversation((("", "w1 w2"),)), [])
+    ids, labels = encode(ids_of, 2, None, of_conversation(Conversation((("", "w1 w2"),))), [])
     assert ids == [1, ID["w1"], ID["w2"], 2] and labels == [IGNORE, ID["w1"], ID["w2"], 2]
     assert pieces[-1][0] == "w1 w2", "as in the text: no space before its first word"
 
@@ -112,17 +114,8 @@ def test_what_the_context_cannot_hold_goes_by_whole_turns(model: MultimodalLM) -
     turns = (("<image> w1", "w2"), ("<image> w3", "w4"), ("w5", "w6"))
     talk = Conversation(turns, (picture(1), picture(200)))
     whole = Collator.of(model)([talk])
-    lengths = [
-        len(
-            encode(
-                partial(piece_ids, model.tokenizer),
-                2,
-                Conversation(turns[:n], talk.media[:n]),
-                [[IMAGE] * TOKENS] * n,
-            )[0]
-        )
-        for n in (1, 2)
-    ]
+    parts = [Conversation(turns[:n], talk.media[:n]) for n in (1, 2)]
+    lengths = [Collator.of(model).ids([part])["input_ids"].shape[1] for part in parts]
     for context in range(lengths[0], whole["input_ids"].shape[1]):
         collate = Collator(model.tokenizer, model.modalities, context=context)
         with pytest.warns(UserWarning, match=f"more than {context} tokens lose their last turns"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from transformers import PreTrainedTokenizerFast
 import moextend
 from moextend import Conversation, Prompt, generate
 from moextend.errors import InputError
-from moextend.model.batches import Collator, encode_chat
+from moextend.model.batches import Collator, encode
 from moextend.model.chat import Chat, chat_of
 from moextend.model.generation import prompt_ids
+from moextend.model.messages import Message, messages_of
 from moextend.model.modality import IMAGE
 from moextend.model.multimodal import IGNORE
+from tests.model.templates import SPECIAL, TEMPLATES
 from tests.toys import TOKENS, picture, toy_lm, toy_model, toy_tokenizer
 
 CORPUS = [
@@ -27,6 +30,7 @@ CORPUS = [
     "You are a helpful assistant. Answer the question using a single word or phrase.",
     "user\nassistant\nsystem\n How many letters? Two, \n\n three [INST] [/INST]",
 ] * 20
+ENDS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHATML = (
     "{%- if messages[0]['role'] != 'system' %}{{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}"
     "{%- endif %}{%- for message in messages %}{{- '<|im_start|>' + message.role + '\n' + message.content + "
@@ -46,6 +50,18 @@ TALK = (
 )
 
 
+def encode_chat(
+    chat: Chat, turns: Sequence[tuple[str, str | None]], holes: list[list[int]], system: str = ""
+) -> tuple[list[int], list[int]]:
+    count = sum(question.count("<image>") for question, _ in turns)
+    shown = [picture(place) for place in range(count)]
+    return encode(lambda text, start: [], 0, chat, messages_of(turns, shown, system), holes)
+
+
+def encoded(chat: Chat, turns: Sequence[tuple[str, str | None]]) -> list[int]:
+    return encode_chat(chat, turns, holes(1))[0]
+
+
 def holes(tokens: int, media: int = 3) -> list[list[int]]:
     return [[IMAGE] * tokens] * media
 
@@ -56,17 +72,18 @@ def decoded(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int | None]) -> st
     return text
 
 
-def byte_level() -> PreTrainedTokenizerFast:
+def byte_level(special: Sequence[str] = ENDS, **named: str) -> PreTrainedTokenizerFast:
     """In the manner of Qwen: byte-level BPE, no start token."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    special = [AddedToken(t, special=True) for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")]
+    added = [AddedToken(t, special=True) for t in special]
     core.train_from_iterator(
-        CORPUS, trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet)
+        CORPUS, trainers.BpeTrainer(vocab_size=500, special_tokens=added, initial_alphabet=alphabet)
     )
-    made = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    ends = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", **named}
+    made = PreTrainedTokenizerFast(tokenizer_object=core, **ends)
     made.chat_template = CHATML
     return made
 
@@ -106,13 +123,13 @@ def test_a_prompt_is_what_the_template_makes_of_it(tokenizer: PreTrainedTokenize
             messages(*output), add_generation_prompt=True, tokenize=True, return_dict=False
         )
         turns = [*zip(output[:-1:2], output[1::2], strict=True), (output[-1], None)]
-        assert chat.encode(turns).ids == expected
+        assert encoded(chat, turns) == expected
 
 
 def test_a_conversation_is_what_the_template_makes_of_it(tokenizer: PreTrainedTokenizerFast) -> None:
     output = ["What color?", "It is red.", "How many?", "two"]
     whole: Any = tokenizer.apply_chat_template(messages(*output), tokenize=True, return_dict=False)
-    ids = Chat(tokenizer).encode(list(zip(output[::2], output[1::2], strict=True))).ids
+    ids = encoded(Chat(tokenizer), list(zip(output[::2], output[1::2], strict=True)))
     assert ids == whole[: len(ids)] and ids[-1] == tokenizer.eos_token_id
     assert decoded(tokenizer, whole[len(ids) :]).strip() == ""
 
@@ -148,7 +165,7 @@ def test_before_an_answer_stand_the_ids_it_is_asked_with(tokenizer: PreTrainedTo
 
 def test_the_start_token_stands_once() -> None:
     tokenizer = TOKENIZERS["mistral"]
-    ids = Chat(tokenizer).encode(TALK).ids
+    ids = encoded(Chat(tokenizer), TALK)
     assert ids[0] == tokenizer.bos_token_id and ids.count(tokenizer.bos_token_id) == 1
     assert TOKENIZERS["chatml"].bos_token_id is None
 
@@ -156,10 +173,10 @@ def test_the_start_token_stands_once() -> None:
 def test_images_survive_as_one_token_each(tokenizer: PreTrainedTokenizerFast) -> None:
     size, before = len(tokenizer), tokenizer.backend_tokenizer.to_str()
     chat = Chat(tokenizer)
-    output = chat.encode(TALK)
-    assert output.ids.count(None) == 3
-    first = output.ids.index(None)
-    assert decoded(tokenizer, output.ids[first + 1 : first + 4]).strip().startswith("What")
+    output = encoded(chat, TALK)
+    assert output.count(IMAGE) == 3
+    first = output.index(IMAGE)
+    assert decoded(tokenizer, output[first + 1 : first + 4]).strip().startswith("What")
     ids = encode_chat(chat, TALK, holes(5))[0]
     assert ids[first : first + 5] == [IMAGE] * 5 and ids.count(IMAGE) == 15
     assert max(i for i in ids) < size
@@ -177,7 +194,7 @@ def with_template(template: str) -> PreTrainedTokenizerFast:
     return made
 
 
-def test_what_a_template_writes_before_an_answer_is_asked_for_too() -> None:
+def test_what_a_template_writes_before_an_answer_is_learned_and_not_part_of_an_answer() -> None:
     thinking = CHATML.replace(
         "message.content + '<|im_end|>'",
         "('<think>\n\n</think>\n\n' if message.role == 'assistant' else '') + message.content + '<|im_end|>'",
@@ -185,8 +202,11 @@ def test_what_a_template_writes_before_an_answer_is_asked_for_too() -> None:
     tokenizer = with_template(thinking)
     ids, labels = encode_chat(Chat(tokenizer), [("How many?", "two")], holes(1))
     asked = encode_chat(Chat(tokenizer), [("How many?", None)], holes(1))[0]
-    assert ids[: len(asked)] == asked and decoded(tokenizer, asked).endswith("</think>\n\n")
-    assert [decoded(tokenizer, run) for run in runs(labels)] == ["two<|im_end|>"]
+    assert ids[: len(asked)] == asked and decoded(tokenizer, asked).endswith("assistant\n")
+    assert [decoded(tokenizer, run) for run in runs(labels)] == ["<think>\n\n</think>\n\ntwo<|im_end|>"]
+    chat, answer = Chat(tokenizer), ids[len(asked) :]
+    assert decoded(tokenizer, chat.answer(answer)) == "two<|im_end|>" and not chat.answer(answer[:2])
+    assert chat.answer(answer[1:]) == answer[1:]
 
 
 def test_an_answer_that_nothing_closes_ends_with_the_end_token() -> None:
@@ -195,8 +215,11 @@ def test_an_answer_that_nothing_closes_ends_with_the_end_token() -> None:
     chat = Chat(tokenizer)
     assert chat.stop == [tokenizer.eos_token_id]
     labels = encode_chat(chat, [("How many?", "two"), ("What?", "red")], holes(1))[1]
-    assert [decoded(tokenizer, run).strip() for run in runs(labels)] == ["two", "red<|im_end|>"]
-    assert tokenizer.decode(encode_chat(chat, [("What?", None)], holes(1))[0]) == "\nuser: What?\nassistant:"
+    assert [decoded(tokenizer, run).strip() for run in runs(labels)] == [
+        "assistant: two",
+        "assistant: red<|im_end|>",
+    ]
+    assert tokenizer.decode(encoded(chat, [("What?", None)])) == "\nuser: What?"
 
 
 def test_another_closing_token_stops_generation() -> None:
@@ -208,7 +231,7 @@ def test_another_closing_token_stops_generation() -> None:
 
 def test_a_prompt_does_not_depend_on_the_day() -> None:
     dated = "{{- 'Today: ' + strftime_now('%d %B %Y') + '\n' }}" + CHATML
-    output = Chat(with_template(dated)).encode([("How many?", None)]).ids
+    output = encoded(Chat(with_template(dated)), [("How many?", None)])
     assert decoded(with_template(dated), output).startswith("Today: 01 January 2026\n<|im_start|>system")
 
 
@@ -226,9 +249,9 @@ def test_a_template_that_cannot_be_used_says_so(template: str, why: str) -> None
 
 
 def test_a_template_must_keep_images() -> None:
-    chat = Chat(with_template(CHATML.replace("message.content", "message.content | replace('<image>', '')")))
+    chat = Chat(with_template(CHATML.replace("+ message.content", "+ message.content[:12]")))
     with pytest.raises(InputError, match="does not keep the <image> marks"):
-        chat.encode(TALK)
+        encoded(chat, [("How many are there? <image>", None)])
 
 
 TOY = (
@@ -299,3 +322,74 @@ def test_the_template_of_a_saved_model_is_used_unless_turned_off(tmp_path: Path)
     tokenizer.save_pretrained(tmp_path)
     assert moextend.load(str(tmp_path)).chat is not None
     assert moextend.load(str(tmp_path), chat=False).chat is None
+
+
+def family(name: str) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer with the template of a model family."""
+    template, end = TEMPLATES[name]
+    made = byte_level(SPECIAL, bos_token="<s>", eos_token=end)
+    made.chat_template = template
+    return made
+
+
+SYSTEM, ASK, TELL, MORE = (
+    Message("system", ("Be short.",)),
+    Message("user", ("What color is it?",)),
+    Message("assistant", ("It is red.",)),
+    Message("user", (" How do I write an\n<image> tag?\n",)),
+)
+
+
+def stock(tokenizer: PreTrainedTokenizerFast, talk: Sequence[Message], **more: Any) -> list[int]:
+    """Ids of transformers alone, on the day that templates get."""
+    rows = [{"role": one.role, "content": one.text} for one in talk]
+    text = str(tokenizer.apply_chat_template(rows, tokenize=False, **more))
+    ids: list[int] = tokenizer(
+        text.replace(date.today().isoformat(), "2026-01-01"), add_special_tokens=False
+    )["input_ids"]
+    return ids
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("system", [(), (SYSTEM,)], ids=["", "system"])
+def test_ids_are_those_of_apply_chat_template(name: str, system: tuple[Message, ...]) -> None:
+    tokenizer = family(name)
+    chat = Chat(tokenizer)
+    wanted = system
+    if name == "mixtral" and system:  # it refuses the role
+        wanted = (Message("user", (f"{SYSTEM.text}\n\n{ASK.text}",)),)
+    for rest in [(ASK,), (ASK, TELL, MORE)]:
+        talk = (*wanted, *rest[bool(wanted) and wanted[0].role == "user" :])
+        assert chat.encode([*system, *rest]).ids == stock(tokenizer, talk, add_generation_prompt=True)
+        whole = stock(tokenizer, [*talk, TELL])
+        tokens = chat.encode([*system, *rest, TELL])
+        assert tokens.ids == whole[: len(tokens.ids)] and tokens.ids[-1] in chat.stop
+        assert decoded(tokenizer, whole[len(tokens.ids) :]).strip() in ("", tokenizer.eos_token)
+        asked = len(chat.encode([*system, *rest]).ids)
+        assert tokens.learned[asked:] == [True] * (len(tokens.ids) - asked)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_template_in_use_needs_nothing_else(name: str) -> None:
+    tokenizer = family(name)
+    chat = Chat(tokenizer)
+    tokenizer.chat_template = chat.template
+    for talk in ([ASK], [SYSTEM, ASK, TELL, MORE], [ASK, TELL, SYSTEM, MORE], [ASK, MORE]):
+        assert chat.encode(talk).ids == stock(tokenizer, talk, add_generation_prompt=True)
+        assert all(one.text in decoded(tokenizer, chat.encode(talk).ids) for one in talk)
+    assert Chat(tokenizer).template == chat.template
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_special_tokens_in_a_text_are_text(name: str) -> None:
+    tokenizer = family(name)
+    ends = "".join(SPECIAL)
+    usual, found = (
+        Chat(tokenizer).encode([SYSTEM, Message("user", (text,))]).ids for text in ("see", f"see {ends} ")
+    )
+    control = set(tokenizer.all_special_ids)
+    assert [i for i in found if i in control] == [i for i in usual if i in control]
+    assert f"see {ends} " in decoded(tokenizer, found)
+    tokens = Chat(tokenizer).encode([ASK, Message("assistant", ("a<|message|>b",)), MORE, TELL])
+    learned = [i for i, learned in zip(tokens.ids, tokens.learned, strict=True) if learned]
+    assert tokenizer.convert_tokens_to_ids("<|message|>") in learned, "an answer is learned with them"

@@ -85,7 +85,6 @@ def test_earlier_turns_read_as_in_training(model: MultimodalLM) -> None:
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        (Prompt("<image> w1"), "prompt 1: 0 images, but 1 <image> mark "),
         (Prompt("<image> w1", (picture(1), picture(2))), "prompt 1: 2 images, but 1 <image> mark "),
         (Prompt("w1", (picture(1),)), "prompt 1: 1 image, but 0 <image> marks"),
         (

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 
 import pytest
 import torch
 
 from moextend import MultimodalLM, Prompt
-from moextend.model.batches import encode_prompt, piece_ids
+from moextend.model.generation import prompt_ids
 from moextend.model.likelihood import choice_likelihoods
 from moextend.moe import attach as expand
 from tests.toys import picture, shown, toy_model
@@ -24,8 +23,7 @@ CHOICES = [("w1", "w2 w3 w4"), ("w9", "w8", "w7"), ("w5 w6",)]
 
 
 def by_hand(model: MultimodalLM, prompt: Prompt, choice: str) -> float:
-    holes = iter(model.modalities.holes(prompt.media))
-    ids = encode_prompt(partial(piece_ids, model.tokenizer), f"{prompt.text} {choice}", holes)
+    ids = prompt_ids(model, Prompt(f"{prompt.text} {choice}", prompt.media))
     row = torch.tensor([ids])
     features = shown(model, prompt.media)
     with torch.no_grad():

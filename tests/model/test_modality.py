@@ -19,6 +19,7 @@ from moextend.model.feature_cache import kept_features, store_features
 from moextend.model.feature_store import FeatureStore
 from moextend.model.generation import prompt_ids
 from moextend.model.likelihood import choice_likelihoods
+from moextend.model.messages import messages_of
 from moextend.model.modality import IMAGE, encoded
 from tests.toys import TOKENS, ToyEncoder, curve, picture, series, toy_lm, toy_model, toy_tokenizer
 
@@ -116,7 +117,7 @@ def test_turns_that_the_context_cannot_hold_go_with_their_media(model: Multimoda
     [
         ("<series> w1", "image", "1 image, but 0 <image> marks"),
         ("w1", "series", "1 time series, but 0 <series> marks"),
-        ("<series>", "", "0 time series, but 1 <series> mark "),
+        ("<series> w1 <series>", "series", "1 time series, but 2 <series> marks "),
         ("<series> <image>", "image series", "mark 1 of the prompt is <series>, but medium 1 is an image"),
         ("w1", "text", "is not an image or another medium"),
     ],
@@ -291,6 +292,8 @@ def test_a_template_must_keep_the_marks_in_order() -> None:
     )
     chat = chat_of(tokenizer, None)
     assert chat is not None
-    assert chat.encode([("<image> w1 <image>", None)]).ids.count(None) == 2
+    two = messages_of([("<image> w1 <image>", None)], (picture(1), picture(1)))
+    with pytest.raises(InputError, match="does not keep the <image> marks of the question"):
+        chat.encode(two)
     with pytest.raises(InputError, match="does not keep the <image> and <series> marks of the question"):
-        chat.encode([("<image> w1 <series>", None)])
+        chat.encode(messages_of([("<image> w1 <series>", None)], (picture(1), curve(1))))

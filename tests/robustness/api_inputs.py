@@ -174,7 +174,7 @@ EXTEND: list[tuple[str, Call]] = [
     ("extend: data that are texts", lambda w: extend(w, data=["what color is it", "red"])),
     ("extend: data that are None", lambda w: moextend.extend(w.model, "two", None, folder=w.folder / "new")),
     ("extend: a conversation without turns", lambda w: extend(w, data=[moextend.Conversation(())])),
-    ("extend: fewer images than marks", lambda w: extend(w, data=[moextend.Conversation((("<image> Q", "red"),))])),
+    ("extend: fewer images than marks", lambda w: extend(w, data=[moextend.Conversation((("<image> <image> Q", "red"),), w.data[0].media)])),
     ("extend: more images than marks", lambda w: extend(w, data=[moextend.Conversation((("Q", "red"),), w.data[0].media)])),
     ("extend: a damaged image", lambda w: extend(w, data=[moextend.Conversation((("<image> Q", "red"),), (moextend.ImageRef(data=b"\x89PNG no"),))])),
     ("extend: an image that is not there", lambda w: extend(w, data=[moextend.Conversation((("<image> Q", "red"),), (moextend.ImageRef(path=Path("no.png")),))])),
@@ -287,7 +287,7 @@ DISK: list[tuple[str, Call]] = [
 OTHERS: list[tuple[str, Call]] = [
     ("generate: prompts that are texts", lambda w: generate(w, ["what color is it"])),
     ("generate: one text", lambda w: generate(w, "what color is it")),
-    ("generate: an image too few", lambda w: generate(w, [moextend.Prompt("<image> Q")])),
+    ("generate: an image too few", lambda w: generate(w, [moextend.Prompt("<image> <image> Q", w.data[0].media)])),
     ("generate: an image too many", lambda w: generate(w, [moextend.Prompt("Q", w.data[0].media)])),
     ("generate: a damaged image", lambda w: generate(w, [moextend.Prompt("<image> Q", (moextend.ImageRef(data=b"GIF89a"),))])),
     ("generate: an image that is a path", lambda w: generate(w, [moextend.Prompt("<image> Q", ("a.png",))])),

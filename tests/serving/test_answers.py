@@ -265,7 +265,7 @@ def test_earlier_turns_and_a_system_message_are_read(served: Living, alone: Mult
         {"role": "user", "content": [{"type": "text", "text": "carl"}, {"type": "text", "text": "works as"}]},
     ]
     moextend.activate(alone, ["work"])
-    prompt = moextend.Prompt("carl works as", before=(("be short\nanna lives in", "oslo"),))
+    prompt = moextend.Prompt("carl works as", before=(("anna lives in", "oslo"),), system="be short")
     (wanted,) = moextend.generate(alone, [prompt], max_new_tokens=8, batch_size=1)
     with served.client() as client:
         body = {"model": "work", "messages": turns, "max_completion_tokens": 8}
@@ -277,6 +277,20 @@ def test_earlier_turns_and_a_system_message_are_read(served: Living, alone: Mult
         assert left["usage"]["total_tokens"] <= 256
 
 
+@pytest.mark.parametrize("text", ["carl <image> works <audio> as", "<video>"])
+def test_the_mark_of_a_medium_in_a_text_is_text(served: Living, alone: MultimodalLM, text: str) -> None:
+    moextend.activate(alone, [])
+    (wanted,) = moextend.generate(alone, [moextend.Prompt(text)], max_new_tokens=8, batch_size=1)
+    parts = [{"type": "text", "text": text}]
+    with served.client() as client:
+        for content in (text, parts):
+            body = {**chat("", "base"), "messages": [{"role": "user", "content": content}], "max_tokens": 8}
+            reply = client.post("/v1/chat/completions", json=body)
+            assert reply.status_code == 200, reply.text
+            assert reply.json()["choices"][0]["message"]["content"] == wanted
+        assert client.post("/v1/completions", json={"model": "base", "prompt": text}).status_code == 200
+
+
 def test_images_in_a_chat_equal_those_in_process(tmp_path: Any) -> None:
     from tests.serving.living import living
     from tests.toys import picture
@@ -285,7 +299,10 @@ def test_images_in_a_chat_equal_those_in_process(tmp_path: Any) -> None:
     red, blue = picture(250), picture(0, 0, 250)
     prompt = moextend.Prompt("<image> Q what color is it A:", (red,))
     both = moextend.Prompt("<image> and <image> Q A:", (red, blue))
-    wanted = moextend.generate(other, [prompt, both], max_new_tokens=6, batch_size=2)
+    tags = moextend.Prompt(
+        "the tag1 tag <image> tag1 Q A:", (red,)
+    )  # a word that the tokenizer does not know
+    wanted = moextend.generate(other, [prompt, both, tags], max_new_tokens=6, batch_size=2)
 
     def url(image: Any) -> dict[str, Any]:
         data = base64.b64encode(image.data).decode()
@@ -297,6 +314,7 @@ def test_images_in_a_chat_equal_those_in_process(tmp_path: Any) -> None:
     messages = [
         [url(red), text("Q what color is it A:")],
         [url(red), text("and"), url(blue), text("Q A:")],
+        [text("the <image> tag"), url(red), text("<image> Q A:")],
     ]
     with living(model) as server, server.client() as client:
         bodies = [

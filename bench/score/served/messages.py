@@ -6,12 +6,14 @@ import base64
 import io
 from typing import TYPE_CHECKING, Any
 
-from moextend.data.marks import split_at_marks
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from moextend.data.media import MediaRef
     from moextend.model.generation import Prompt
+    from moextend.model.messages import Part
 
 Message = dict[str, Any]
 _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
@@ -19,29 +21,19 @@ _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
 
 
 def messages(prompt: Prompt) -> list[Message]:
-    """The turns of a prompt as messages; each medium is a part at the place of its mark.
+    """The messages of a prompt; each medium is a part at the place of its mark.
 
     Raises:
         InputError: the protocol has no part for a modality.
     """
-    media = iter(prompt.media)
-    found: list[Message] = []
-    for question, answer in prompt.before:
-        found += [_user(question, media), {"role": "assistant", "content": answer}]
-    return [*found, _user(prompt.text, media)]
+    return [{"role": one.role, "content": _content(one.parts)} for one in prompt.messages()]
 
 
-def _user(text: str, media: Any) -> Message:
-    pieces = split_at_marks(text)
-    if len(pieces) == 1:
-        return {"role": "user", "content": text}
-    parts: list[Message] = []
-    for place, piece in enumerate(pieces):
-        if place:
-            parts.append(part_of(next(media)))
-        if piece:
-            parts.append({"type": "text", "text": piece})
-    return {"role": "user", "content": parts}
+def _content(parts: Sequence[Part]) -> str | list[Message]:
+    if all(isinstance(part, str) for part in parts):
+        return "".join(map(str, parts))
+    texts = ({"type": "text", "text": part} if isinstance(part, str) else part_of(part) for part in parts)
+    return [part for part in texts if part != {"type": "text", "text": ""}]
 
 
 def part_of(medium: MediaRef) -> Message:

@@ -172,17 +172,18 @@ def test_marks_that_do_not_fit_the_media_are_refused(
         prompt_text(task, open_items(task, "test", recordings)[0])
 
 
-@pytest.mark.parametrize("text", ["<image>", "<audio>", "<au<image>dio>", "<au<audio>dio>", "<i<audio>mage>"])
-def test_data_do_not_smuggle_marks(text: str, heard: Any, recordings: Path, write_jsonl: WriteJsonl) -> None:
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("<image>", "<image>"), ("<audio>", ""), ("<au<audio>dio>", ""), ("<i<audio>mage>", "<image>")],
+)
+def test_data_do_not_smuggle_marks(
+    text: str, kept: str, heard: Any, recordings: Path, write_jsonl: WriteJsonl
+) -> None:
     found = row(0, ask=f"is {text} here?", options=[f"one {text}", "low"], more=f"{text} more")
     path = write_jsonl(recordings / "all.jsonl", [found])
     task = heard(path, "<audio> {question} {choices} {more}", {"choices": "options"})
     shown = prompt_text(task, open_items(task, "test", recordings)[0])
-    assert (
-        shown.count("<audio>") == 1
-        and "<image>" not in shown
-        and shown.startswith("<audio> is  here? A. one ")
-    )
+    assert shown.count("<audio>") == 1 and shown.startswith(f"<audio> is {kept} here? A. one {kept}")
 
 
 def test_a_mark_is_not_put_together_from_two_columns(
