@@ -14,6 +14,7 @@ from moextend.errors import InputError
 from moextend.export import shards
 from moextend.export.auto_config import FORMAT, WITH_STRENGTHS, MoextendConfig
 from moextend.export.kind import is_extended
+from moextend.export.prompts import save_tokenizer
 from moextend.export.stock import stock_model
 from moextend.extension import align, store, tensor_files
 from moextend.extension.card import read_extension
@@ -81,7 +82,7 @@ def save_model(
             align.save_projector(model, made / PROJECTORS / name, modality=name)
         listed = [_save(model, name, place, made) for place, name in enumerate(scope.known, 1)]
         if model.tokenizer is not None:
-            model.tokenizer.save_pretrained(made)
+            save_tokenizer(model, made)
         if getattr(model.lm, "generation_config", None) is not None:
             model.lm.generation_config.save_pretrained(made)
         computing = list(scope.active if active is None else active)

@@ -11,6 +11,7 @@ from torch import Tensor
 from moextend.export import check, shards
 from moextend.export.exact import state_of
 from moextend.export.notes import EXACT
+from moextend.export.prompts import save_tokenizer, set_ends
 from moextend.export.stock import stock_model
 from moextend.extension.store import digest_of
 from moextend.model.multimodal import MultimodalLM
@@ -71,9 +72,11 @@ def save_stock(
     facts = [{"name": name, "digest": digest_of(model, name)} for name in scope.active]
     with files.new_folder(folder) as made:
         stock = stock_model(lm, release=release)
+        if stock.skeleton.generation_config is not None:
+            set_ends(model, stock.skeleton.generation_config)
         plan = shards.plan(stock, max_shard_size)
         shards.write(plan, stock.skeleton, made, on_shard)
-        model.tokenizer.save_pretrained(made)
+        save_tokenizer(model, made)
         written = Written(
             folder, len(plan.split), plan.bytes, plan.parameters, stock.added, stock.padded, None
         )
