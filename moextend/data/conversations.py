@@ -39,7 +39,8 @@ class Conversation:
 
     def __post_init__(self) -> None:
         """Raises InputError for a text with a lone surrogate, which no tokenizer reads."""
-        for text in (text for turn in self.turns for text in turn if isinstance(text, str)):
+        texts = (text for turn in self.turns for text in turn)
+        for text in (text for text in (self.system, *texts) if isinstance(text, str)):
             surrogates.refuse(text, where="conversation")
 
 

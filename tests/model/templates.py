@@ -88,48 +88,18 @@ MIXTRAL = (
     "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}"
     "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
 )
-GPT_OSS = (
-    "{%- macro build_system_message() -%}\n"
-    '    {{- "You are ChatGPT, a large language model trained by OpenAI.\\n" }}\n'
-    '    {{- "Knowledge cutoff: 2024-06\\n" }}\n'
-    '    {{- "Current date: " + strftime_now("%Y-%m-%d") + "\\n\\n" }}\n'
-    '    {{- "Reasoning: medium\\n\\n" }}\n'
-    '    {{- "# Valid channels: analysis, commentary, final. Channel must be included for every message." }}\n'
-    "{%- endmacro -%}\n\n"
-    '{{- "<|start|>system<|message|>" }}\n{{- build_system_message() }}\n{{- "<|end|>" }}\n\n'
-    '{%- if messages[0].role == "developer" or messages[0].role == "system" %}\n'
-    "    {%- set developer_message = messages[0].content %}\n"
-    "    {%- set loop_messages = messages[1:] %}\n"
-    "{%- else %}\n"
-    '    {%- set developer_message = "" %}\n'
-    "    {%- set loop_messages = messages %}\n"
-    "{%- endif %}\n\n"
-    "{%- if developer_message or tools %}\n"
-    '    {{- "<|start|>developer<|message|>" }}\n'
-    "    {%- if developer_message %}\n"
-    '        {{- "# Instructions\\n\\n" }}\n'
-    "        {{- developer_message }}\n"
-    '        {{- "\\n\\n" }}\n'
-    "    {%- endif %}\n"
-    '    {{- "<|end|>" }}\n'
-    "{%- endif %}\n\n"
-    "{%- for message in loop_messages -%}\n"
-    "    {%- if message.role == 'assistant' -%}\n"
-    '        {%- if "<|channel|>analysis<|message|>" in message.content or "<|channel|>final<|message|>" in '
-    "message.content %}\n"
-    '            {{- raise_exception("You have passed a message containing '
-    '<|channel|> tags in the content field.") }}\n'
-    "        {%- endif %}\n"
-    "        {%- if loop.last and not add_generation_prompt %}\n"
-    '            {{- "<|start|>assistant<|channel|>final<|message|>" + message.content + "<|return|>" }}\n'
-    "        {%- else %}\n"
-    '            {{- "<|start|>assistant<|channel|>final<|message|>" + message.content + "<|end|>" }}\n'
-    "        {%- endif %}\n"
-    "    {%- elif message.role == 'user' -%}\n"
-    '        {{- "<|start|>user<|message|>" + message.content + "<|end|>" }}\n'
-    "    {%- endif -%}\n"
-    "{%- endfor -%}\n\n"
-    "{%- if add_generation_prompt -%}\n<|start|>assistant\n{%- endif -%}"
+GPT_OSS = (  # the conversation format of its makers (harmony), in a template of our own
+    "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\n"
+    "Knowledge cutoff: 2024-06\nCurrent date: {{ strftime_now('%Y-%m-%d') }}\n\nReasoning: medium\n\n"
+    "# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|>"
+    "{% for message in messages %}"
+    "{% if message.role in ('developer', 'system') %}{% if loop.first %}"
+    "<|start|>developer<|message|># Instructions\n\n{{ message.content }}\n\n<|end|>{% endif %}"
+    "{% elif message.role == 'user' %}<|start|>user<|message|>{{ message.content }}<|end|>"
+    "{% elif message.role == 'assistant' %}<|start|>assistant<|channel|>final<|message|>{{ message.content }}"
+    "{{ '<|return|>' if loop.last and not add_generation_prompt else '<|end|>' }}"
+    "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
 )
 PHI = (
     "{% for message in messages %}{% if message['role'] == 'system' and message['content'] %}"
