@@ -271,15 +271,6 @@ def _broken(error: BaseException, where: str) -> InputError:
     )
 
 
-def changed(known: Mapping[str, Mapping[str, str]], now: Mapping[str, Source]) -> str | None:
-    """Description of the first plug-in with a changed file; None if there is none."""
-    for name, source in now.items():
-        before = known.get(name)
-        if before is not None and before["sha256"] != source.sha256:
-            return f"the {name} ({source.place or source.origin}) changed after this run began."
-    return None
-
-
 def load_later(target: str) -> Callable[[], Any]:
     """Function that loads "module:object"."""
     return lambda: lookup.load(target)

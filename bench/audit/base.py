@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from moextend.bench import methods
 from moextend.bench.run import removal
+from moextend.bench.run.inputs import Memo, refuse_other_inputs
 from moextend.bench.run.launch import launch
 from moextend.bench.run.live import view
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
-from moextend.bench.run.provenance import Digests, refuse_other_data
 from moextend.bench.run.rundir import Cell, RunDir, find_runs
 from moextend.bench.score.kept import read_predictions
 from moextend.bench.score.vqa import ItemScore, score_items
@@ -68,11 +68,11 @@ def base_row(
         (config,) = resolve(request)
     except MoextendError as error:
         return BaseRow(reason=f"not answered by the base: {error}")
-    digests: Digests = {}
+    memo: Memo = {}
     for run in _kept(runs, sequence.sequence):
         if run.config.experiment() == config.experiment():
             with suppress(MoextendError):  # damaged, or made of other data than those that are audited
-                refuse_other_data(run, digests)
+                refuse_other_inputs(run, memo)
                 if (found := row_of(run)).cells:
                     return found
     if not (sequence.base.model == SMALL if answer is None else answer):
@@ -80,7 +80,7 @@ def base_row(
     cache = workspace / ".cache" / "audit"
     run = open_run(config, cache / config.digest)  # another config has its own folder
     try:
-        refuse_other_data(run, digests)
+        refuse_other_inputs(run, memo)
     except RunConflict:
         removal.remove(run)
         run = open_run(config, cache / config.digest)

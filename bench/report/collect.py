@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from moextend.bench import methods
-from moextend.bench.data.source import WORLD
 from moextend.bench.report.table import Value, named
 from moextend.bench.run.complete import lacking_scores, names_of, unproved
 from moextend.bench.run.config import JOINT, differences, without_notes
+from moextend.bench.run.inputs import of_cells, setting_parts, weights_parts
 from moextend.bench.run.items import NAME as ITEMS
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RunFacts, StageCost, State, Status
 from moextend.bench.run.rundir import COST, PARITY, Cell, Key, RunConfig, RunDir
 from moextend.bench.score.served.records import Parity
 from moextend.bench.scorers import shows
-from moextend.errors import InputError, counted
+from moextend.errors import InputError, counted, listed
 from moextend.util import files
 from moextend.util.foreign import explained
 
 UNFINISHED = "*"
+WITH = ("packages", "processor", "device", "threads")
+"""What runs of one row may differ in: parts of their environments that change last bits."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,43 @@ class Result:
     """Whether the run is from a pack without predictions."""
     parities: dict[str, Parity] = field(default_factory=dict)
     """Digest -> parity check of a server that scored cells."""
+    environments: list[dict[str, Any]] = field(default_factory=list)
+    """What the run was made with: see `RunDir.environments`."""
 
     @property
     def name(self) -> str:
         """The name of its folder."""
         return self.run.folder.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the method as recorded, and those that were not: of its config, with the defaults of now."""
+        try:
+            known = self.config.parsed_method().config.model_dump(mode="json")
+        except Exception:  # a plug-in that is not here
+            known = dict(
+                (self.config.sequence.get("settings") or {}).get(self.config.method.partition(":")[0], {})
+            )
+        return {**known, **self.facts.settings}
+
+    @cached_property
+    def made_of(self) -> dict[str, str]:
+        """Part -> digest of what made the scores, besides the config; the method is named where a part is its own."""
+        own = (
+            self.config.method
+            if self.config.mode == "sequence"
+            else f"{self.config.method} ({self.config.mode})"
+        )
+        parts = {part.replace("the method", own): one for part, one in setting_parts(self.settings).items()}
+        base = next(
+            (cell.weights for (stage, _), cell in self.cells.items() if stage == 0 and cell.weights), None
+        )
+        return {**parts, **(weights_parts(base) if base else {}), **of_cells(self.cells.values())}
+
+    def made_with(self, what: str) -> str | None:
+        """The packages, processor, ... of the run; None if they were not recorded."""
+        known = [made[what] for made in self.environments if made.get(what) is not None]
+        return json.dumps(known[-1], sort_keys=True) if known else None
 
     @property
     def has_items(self) -> bool:
@@ -114,6 +150,10 @@ class Experiment:
     """Those of `left_out` whose results are here from another folder."""
     differs: str = ""
     """How it differs from the first experiment of the same sequence, where it is another one."""
+    apart: list[str] = field(default_factory=list)
+    """"lora-s1 (test data of task 'pets')": runs with the same config in another table, and what they differ in."""
+    made_otherwise: bool = False
+    """Whether it is such another table."""
     is_variant: bool = False
     """Whether there are other experiments of the same sequence."""
 
@@ -168,7 +208,7 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
         else:
             why = f": {status.error.what}" if status.state == "failed" and status.error else ""
             experiment.left_out.append(f"{run.folder.name} ({status.state}{why})")
-    experiments = _in_order(_by_settings(found), runs)
+    experiments = _in_order(_by_inputs(found), runs)
     if damaged:
         experiments = experiments or [Experiment({})]
         shown = next((experiment for experiment in experiments if experiment.results), experiments[0])
@@ -177,40 +217,37 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
     return experiments
 
 
-def _by_settings(experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:
-    """The experiments, where runs of a method with other settings than most of its runs have one of their own."""
+def _by_inputs(experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:
+    """The experiments, divided so that no part of what made the numbers of a table differs among its runs.
+
+    A part that a run did not record divides nothing. What most runs of a method have comes first.
+    """
     found: dict[str, Experiment] = {}
     for digest, experiment in experiments.items():
         found[digest] = experiment
-        alike: dict[tuple[str, str], dict[str, list[Result]]] = {}
-        for result in experiment.results:
-            own = alike.setdefault((result.config.method, result.config.mode), {})
-            own.setdefault(files.digest(_settings(result)), []).append(result)
-        apart = [sorted(own.values(), key=len, reverse=True) for own in alike.values() if len(own) > 1]
-        for place in range(max(map(len, apart), default=0)):
-            groups = [own[place] for own in apart if place < len(own)]
-            settings = {group[0].config.method: _settings(group[0]) for group in groups}
-            shared = {
-                **experiment.shared,
-                "sequence": {**experiment.shared["sequence"], "settings": settings},
-            }
-            if place == 0:
-                experiment.shared = shared
-                continue
-            moved = {result.run.folder for group in groups for result in group}
-            found[files.digest(shared)] = Experiment(
-                shared, [result for result in experiment.results if result.run.folder in moved]
-            )
-            experiment.results = [result for result in experiment.results if result.run.folder not in moved]
+        (first, experiment.results), *others = _alike(experiment.results) or [({}, [])]
+        for parts, results in others:
+            own = {part: one for part, one in parts.items() if first.get(part, one) != one}
+            experiment.apart += [f"{', '.join(result.name for result in results)} ({listed([*own][:3])})"]
+            experiment.shared = {**experiment.shared, **{part: first[part] for part in own}}
+            shared = {**experiment.shared, **own}
+            found[files.digest(shared)] = Experiment(shared, results, made_otherwise=True)
     return found
 
 
-def _settings(result: Result) -> dict[str, Any]:
-    """All settings of the method of a run, or those that were set if the method cannot be imported."""
-    try:
-        return result.config.parsed_method().config.model_dump(mode="json")
-    except Exception:
-        return dict(result.config.sequence.get("settings") or {})
+def _alike(results: Sequence[Result]) -> list[tuple[dict[str, str], list[Result]]]:
+    """Groups of runs of which no part differs, each with all its parts."""
+    common = Counter(frozenset(result.made_of.items()) for result in results)
+    groups: list[tuple[dict[str, str], list[Result]]] = []
+    for result in sorted(results, key=lambda one: -common[frozenset(one.made_of.items())]):
+        for parts, alike in groups:
+            if all(parts.get(part, one) == one for part, one in result.made_of.items()):
+                parts.update(result.made_of)
+                alike.append(result)
+                break
+        else:
+            groups.append((dict(result.made_of), [result]))
+    return groups
 
 
 def damaged_run(run: RunDir, error: Exception) -> str:
@@ -237,7 +274,20 @@ def _result(run: RunDir, config: RunConfig, status: Status) -> Result:
     lacks = lacking_scores(run, cells) if status.state == "done" else []
     served = any(cell.backend for cell in cells.values())
     parities = run.parities() if served else {}
-    return Result(run, config, status.state, cells, run.facts(), run.costs(), lacks, bare, parities)
+    result = Result(
+        run,
+        config,
+        status.state,
+        cells,
+        run.facts(),
+        run.costs(),
+        lacks,
+        bare,
+        parities,
+        run.config_file.environments,
+    )
+    result.made_of  # noqa: B018 (raises for cells that contradict each other)
+    return result
 
 
 def refuse_unproved(experiments: Sequence[Experiment]) -> None:
@@ -283,30 +333,34 @@ def lacking_notes(results: Sequence[Result]) -> list[str]:
     return notes
 
 
-def data_notes(results: Sequence[Result]) -> list[str]:
-    """One note of the runs whose data are not those of most runs. Generated data have versions and are not compared."""
-    found: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for result in results:
-        for task, splits in result.facts.data.items():
-            data = result.config.tasks.get(task, {}).get("data") or {}
-            if str(data.get("path", "")).startswith(WORLD):
-                continue
-            for split, digest in splits.items():
-                found.setdefault((task, split), {}).setdefault(digest, []).append(result.name)
-    differ: dict[str, list[str]] = {}
-    for (task, split), runs in found.items():
-        for names in sorted(runs.values(), key=len, reverse=True)[1:]:
-            differ.setdefault(", ".join(names), []).append(f"{task} ({split})")
-    named = [f"{', '.join(tasks)} of {names}" for names, tasks in differ.items()]
-    return [f"Other data than those of the other runs: {'; '.join(named)}."] if named else []
+def input_notes(experiment: Experiment) -> list[str]:
+    """The runs that were made of something else, and what differs; and rows of different software or hardware."""
+    notes = []
+    if experiment.apart:
+        notes.append(f"In a table of their own, made of something else: {'; '.join(experiment.apart)}.")
+    if experiment.made_otherwise:
+        notes.append(f"Not made of the same as the first table of {experiment.name}: {experiment.differs}.")
+    rows: dict[tuple[str, str, str], list[Result]] = {}
+    for result in experiment.results:
+        rows.setdefault((result.config.method, result.config.order, result.config.mode), []).append(result)
+    differ: dict[str, dict[str, None]] = {}
+    for (method, _, _), row in rows.items():
+        for what in WITH:
+            if len({result.made_with(what) for result in row} - {None}) > 1:
+                differ.setdefault(method, {})[what] = None
+    alike: dict[str, list[str]] = {}
+    for method, parts in differ.items():
+        alike.setdefault(listed(list(parts)), []).append(method)
+    named = "; ".join(f"{parts} ({', '.join(methods)})" for parts, methods in alike.items())
+    return [*notes, *([f"Runs of one row differ in {named}; no score should depend on it."] if named else [])]
 
 
 def run_notes(experiment: Experiment) -> list[str]:
-    """The runs that are not finished, with other data, or left out and why; at most one note of each."""
+    """The runs that are not finished, made of something else, or left out and why."""
     marked = [result.name for result in experiment.results if result.state != "done"]
     unfinished = [f"{UNFINISHED}: not finished: {', '.join(marked)}."] if marked else []
     left_out = [f"Left out: {'; '.join(experiment.left_out)}."] if experiment.left_out else []
-    return [*unfinished, *data_notes(experiment.results), *left_out]
+    return [*unfinished, *input_notes(experiment), *left_out]
 
 
 def some(experiments: Sequence[Experiment]) -> list[Experiment]:

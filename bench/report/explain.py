@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench.run.complete import STEM, stage_names, stage_problem
+from moextend.bench.run.inputs import data_part
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.records import BASE, encoder_of
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir, slug
@@ -248,7 +249,7 @@ def data_sources(run: RunDir, task: str) -> dict[str, str]:
     config, spec = run.config, run.config.tasks[task]
     data = (spec.get("data") or {}).get("path") or (spec.get("lm_eval") or {}).get("task")
     facts, revision = run.facts(), (spec.get("data") or {}).get("revision")
-    digest, commit = facts.data.get(task, {}).get("test"), facts.revisions.get(task)
+    digest, commit = facts.inputs.get(data_part("test", task)), facts.revisions.get(task)
     noted = [f"commit {sha} of {name}" for name, sha in facts.text_data.get(task, {}).items()]
     noted += [f"commit {commit}"] * bool(commit) + [f"digest {digest}"] * bool(digest)
     return {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moextend.bench.report import frame as frames
-from moextend.bench.report.collect import Experiment, collect, data_notes, lacking_notes, some
+from moextend.bench.report.collect import Experiment, collect, input_notes, lacking_notes, some
 from moextend.bench.run.rundir import find_runs
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def frame(
     notes = [
         note
         for experiment in found
-        for note in (*data_notes(experiment.results), *lacking_notes(experiment.results))
+        for note in (*input_notes(experiment), *lacking_notes(experiment.results))
     ]
     _warn([*left_out, *notes])
     return made

@@ -11,7 +11,7 @@ from moextend.errors import SpecError
 from moextend.util.files import digest
 
 DIGEST = "digest"
-"""Key of the digest of all other keys of a line; lines of early versions have none."""
+"""Key of the digest of all other keys of a line."""
 Key = tuple[int, str]
 """A cell: (stage, task)."""
 C = TypeVar("C", bound=Cell)
@@ -21,12 +21,12 @@ def line_of(cell: Cell, run: str) -> dict[str, Any]:
     """The cell as a line of scores.jsonl, with a digest of the line."""
     # Lines of cells without them stay as they were before these keys existed.
     unset = {name for name in ("batch_size", "backend", "parity") if getattr(cell, name) is None}
-    return _signed({**cell.model_dump(exclude=unset), "run": run})
+    return signed({**cell.model_dump(exclude=unset), "run": run})
 
 
 def parity_line(parity: Parity, run: str) -> dict[str, Any]:
     """The check as a line of parity.jsonl, with a digest of the line, by which cells name it."""
-    return _signed({**parity.model_dump(), "run": run})
+    return signed({**parity.model_dump(), "run": run})
 
 
 def parse_parity(line: bytes, run: str) -> tuple[str, Parity] | None:
@@ -44,7 +44,8 @@ def parse_parity(line: bytes, run: str) -> tuple[str, Parity] | None:
         return None
 
 
-def _signed(record: dict[str, Any]) -> dict[str, Any]:
+def signed(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with a digest of all its other keys."""
     return {**record, DIGEST: _digest(record)}
 
 
@@ -54,7 +55,7 @@ def _digest(record: dict[str, Any]) -> str:
 
 def parse_cell(record: Any, where: str, run: str, kind: type[C]) -> C:
     """Cell of a kind from a line; SpecError if it is not one, was changed, or belongs to another run."""
-    hint = "Remove the line, or run again, which scores the cell again."
+    hint = "Remove the line, or run the same command again (moextend bench run), which scores the cell again."
     if not isinstance(record, dict):
         raise SpecError("not a scored cell.", where=where, hint=hint)
     if run and record.get("run", run) != run:
@@ -63,6 +64,9 @@ def parse_cell(record: Any, where: str, run: str, kind: type[C]) -> C:
         raise SpecError("was changed after it was scored.", where=where, hint=hint)
     values = {key: value for key, value in record.items() if key not in ("run", DIGEST)}
     try:
-        return kind.parse(values, where=where)
+        cell = kind.parse(values, where=where)
     except SpecError as error:
         raise SpecError(f"not a scored cell: {error.what}", where=where, hint=hint) from error
+    if not record.get(DIGEST):
+        raise SpecError("has no digest, so nothing shows that it was scored.", where=where, hint=hint)
+    return cell

@@ -14,11 +14,18 @@ from moextend.bench.data.digests import media_files
 from moextend.bench.data.open import open_table
 from moextend.bench.run.complete import named_weights
 from moextend.bench.run.context import RunContext
+from moextend.bench.run.inputs import (
+    GENERIC,
+    code_parts,
+    data_part,
+    file_parts,
+    known,
+    refuse_changed,
+    setting_parts,
+    splits,
+)
 from moextend.bench.run.models import stage_name
-from moextend.bench.run.provenance import data_conflict, splits_of
 from moextend.bench.run.revisions import pin_data
-from moextend.bench.run.rundir import changed_since
-from moextend.bench.sequence import memory_texts
 from moextend.data.digests import FileDigests
 from moextend.errors import InputError, MoextendError
 from moextend.util import files
@@ -29,37 +36,35 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def refuse_changed_data(context: RunContext) -> None:
-    """Records the data of all tasks.
+def refuse_changed_inputs(context: RunContext) -> None:
+    """Records what the run works on: plug-ins, files of models, generic text, and the data of all tasks.
 
     Data that an error of the run was about may have been corrected: a file of media that could not be decoded, because
     nothing was computed from it, and other parts as long as no scored cell, aligned projector or learned stage
     depends on these data; a training on them that was interrupted starts again.
 
     Raises:
-        RunConflict: data changed otherwise.
+        RunConflict: something changed otherwise.
     """
     pin_data(context.run, context.tasks, context.workspace)
-    facts = context.run.facts()
-    known, broken = facts.data, facts.broken
-    now = {
-        name: _digests(context, name) for name in context.config.tasks if context.tasks[name].kind != "text"
-    }
-    generic = files.digest(memory_texts(context.sequence.memory_file()))
-    if facts.generic not in (None, generic) and _has_stage(context):
-        raise changed_since(context.run, "the file of generic text (memory of the sequence)")
-    changed = [
-        (name, split)
-        for name, split in splits_of(now)
-        if known.get(name, {}).get(split, now[name][split]) != now[name][split]
-    ]
+    facts, settings = context.run.facts(), context.method.config.model_dump(mode="json")
+    refuse_changed(context.run, setting_parts(facts.settings), setting_parts(settings))
+    before, broken = known(context.run), facts.broken
+    now = {**code_parts(context.config), **file_parts(context.config)}
+    used = {part: one for part, one in before.items() if part != GENERIC or _has_stage(context)}
+    refuse_changed(context.run, used, now)
     others = []
-    for name, split in changed:
+    for name, split in splits(context.config):
+        part = data_part(split, name)
+        now[part] = data_digest(context.tasks[name], split, context.workspace)
+        if before.get(part, now[part]) == now[part]:
+            continue
         media = broken.get(name, {}).pop(split, None)
-        if media and _is_corrected(context, name, split, media, known[name][split]):
+        if media and _is_corrected(context, name, split, media, before[part]):
+            _note_corrected(context, part, now[part])
             continue
         if media is None or _is_used(context, name, split):
-            raise data_conflict(context.run, name, split)
+            refuse_changed(context.run, before, {part: now[part]})
         others.append((name, split))
     for name, split in others:
         log.warning("%s: the %s data of task '%s' changed.", context.run.folder, split, name)
@@ -67,7 +72,8 @@ def refuse_changed_data(context: RunContext) -> None:
             _forget_training(context, name)
     # Row 0 writes the facts that depend on the data again.
     more = {"majority": None} if others else {}
-    context.run.write_facts(data={**known, **now}, generic=generic, broken=broken, **more)
+    context.inputs = {**before, **now}
+    context.run.write_facts(inputs=context.inputs, broken=broken, **more)
 
 
 def note_broken(context: RunContext, error: MoextendError) -> None:
@@ -80,7 +86,7 @@ def note_broken(context: RunContext, error: MoextendError) -> None:
 def _note_broken(context: RunContext, place: str) -> None:
     broken, workspace = context.run.facts().broken, context.workspace
     media = {}
-    for name, split in splits_of(context.run.facts().data):
+    for name, split in splits(context.config):
         task = context.tasks[name]
         media[name, split] = list(media_files(task, split, workspace))
         if any(place.startswith(str(path)) for path in open_table(task, split, workspace).files):
@@ -102,14 +108,11 @@ def _is_corrected(
     return data_digest(context.tasks[name], split, context.workspace, instead=instead) == known
 
 
-def _digests(context: RunContext, name: str) -> dict[str, str]:
-    """Split -> digest of a task's data, for the splits that the run uses."""
-    task, found = context.tasks[name], {}
-    if name in context.config.stages or name in _aligned(context):
-        found["train"] = data_digest(task, "train", context.workspace)
-    if name in context.scored:
-        found["test"] = data_digest(task, "test", context.workspace)
-    return found
+def _note_corrected(context: RunContext, part: str, digest: str) -> None:
+    """Notes corrected data in the cells that were made of the same data without the correction."""
+    for cell in context.run.cells().values():
+        if part in cell.inputs:
+            context.run.append_cell(cell.model_copy(update={"inputs": {**cell.inputs, part: digest}}))
 
 
 def _aligned(context: RunContext) -> list[str]:

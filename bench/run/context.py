@@ -37,6 +37,8 @@ class RunContext:
         self.backend = self.config.backend_settings()
         self.servers: Servers | None = None
         """What scores by a server, while the run is executed; None: everything is scored in process."""
+        self.inputs: dict[str, str] = {}
+        """Part -> digest of what the run works on now (inputs.py)."""
         self.failures: list[str] = []
         self.text_recorded: set[str] = set()
         """Tasks whose commits on the hub are recorded, if they have any."""

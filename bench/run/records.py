@@ -171,13 +171,12 @@ class RunFacts(Record):
     """Name of a stage -> floating-point operations per token of the base's forward pass on its task. null: as above."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """The method's settings with all defaults, for information: defaults may differ between releases."""
-    data: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """Task -> split -> digest of its data. A run is refused if they change, but for `broken` data."""
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """What the run works on: part ("train data of task 'vqav2'", "code of method 'mine'") -> digest. A run is refused
+    if a part changes, but for `broken` data. Cells have those that they were made of."""
     broken: dict[str, dict[str, dict[str, str]]] = Field(default_factory=dict)
     """Task -> split that an error was about -> index of a file of media that could not be decoded -> its digest. These
     data may be corrected."""
-    plugins: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """`method` or `scorer NAME` -> origin of a plug-in. A run is refused if it changes."""
     revisions: dict[str, str] = Field(default_factory=dict)
     """Task -> commit of its data set on the Hugging Face Hub, from the first use on; a resumed run opens it."""
     models: dict[str, dict[str, str]] = Field(default_factory=dict)
@@ -185,13 +184,6 @@ class RunFacts(Record):
     a resumed run opens it."""
     text_data: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Text task -> data set on the Hugging Face Hub -> its commit, from the first use on; a resumed run opens it."""
-
-    text_content: dict[str, str] = Field(default_factory=dict)
-    """Text task -> digest of its data, its files and their code, from the first score on. A run is refused if it
-    changes."""
-    generic: str | None = None
-    """Digest of the generic text (`memory` of the sequence). A run with a learned stage is refused if it changes. null:
-    not known yet."""
 
     @classmethod
     def former(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from moextend.bench.data import hub_revision
 from moextend.bench.run.records import BASE, RunFacts, encoder_of
-from moextend.bench.run.rundir import RunDir, changed_since
-from moextend.bench.score.text import text_commits, text_content
+from moextend.bench.run.rundir import RunDir
+from moextend.bench.score.text import text_commits
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError
 
@@ -39,17 +39,8 @@ def pin_data(run: RunDir, tasks: dict[str, TaskSpec], workspace: Path) -> None:
         tasks.update({name: pinned_task(tasks[name], recorded(run)) for name in new})
 
 
-def record_text(run: RunDir, task: TaskSpec, workspace: Path) -> None:
-    """Records the data of a text task that has just been scored for the first time in this process.
-
-    Raises:
-        RunConflict: they are not those of the run's earlier scores.
-    """
-    if task.kind == "text":
-        content, now = recorded(run).text_content, text_content(task, workspace)
-        if content.setdefault(task.task, now) != now:
-            raise changed_since(run, f"the data or the files of the text task '{task.task}'", restore="them")
-        run.write_facts(text_content=content)
+def record_commits(run: RunDir, task: TaskSpec, workspace: Path) -> None:
+    """Records the commits of a text task that has just been scored for the first time in this process."""
     known = recorded(run).text_data
     if task.kind == "text" and task.task not in known and (found := text_commits(task, workspace)):
         run.write_facts(text_data={**known, task.task: found})

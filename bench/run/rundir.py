@@ -4,7 +4,7 @@ runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
   config.json       config of the run (identity, id), paths of its specs, environment
   scores.jsonl      one line per cell of the matrix, with the id of the run; the last line of a cell counts
   parity.jsonl      checks of the servers that scored cells, if any did
-  facts.json        facts that the run records (task identity, majority answers, cost of the base, plug-ins)
+  facts.json        facts that the run records (task identity, majority answers, cost of the base, inputs)
   status.json       see progress.py
   stages/<t>-<task>/    weights and files of stage t; cost.json: its costs; routing.json: experts that the tasks use
   predictions/          one line per item
@@ -72,15 +72,15 @@ class RunDir:
     @cached_property
     def config(self) -> RunConfig:
         """Config of the run; InputError if it is missing or broken."""
-        return self._first_record.config(self.config_path)
+        return self.config_file.config(self.config_path)
 
     @cached_property
     def id(self) -> str:
         """Unique id of the run, also among runs of the same config; "" for runs of early versions."""
-        return self._first_record.id
+        return self.config_file.id
 
     @cached_property
-    def _first_record(self) -> ConfigFile:
+    def config_file(self) -> ConfigFile:
         """Content of config.json when it was first read; the identity of a run does not change."""
         return self.read_config_file()
 
@@ -267,12 +267,12 @@ def locked(runs: Sequence[RunDir]) -> Iterator[None]:
         yield
 
 
-def changed_since(run: RunDir, what: str, *, restore: str = "it") -> RunConflict:
+def changed_since(run: RunDir, what: str) -> RunConflict:
     """The error for something that a run has used, and that changed."""
     return RunConflict(
         f"{what} changed after this run began.",
         where=str(run.folder),
-        hint=f"Restore {restore}, use another --runs folder, or remove this one.",
+        hint="Restore it, use another --runs folder, or remove this one.",
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.method import Stage
 from moextend.bench.run import complete, costs, shared_stages, together
-from moextend.bench.run.changed_data import note_broken, refuse_changed_data
+from moextend.bench.run.changed_data import note_broken, refuse_changed_inputs
 from moextend.bench.run.complete import (
     LEARNED,
     lacking_facts,
@@ -24,16 +24,17 @@ from moextend.bench.run.complete import (
 )
 from moextend.bench.run.context import PERCENT, RunContext, alignments_of, plan
 from moextend.bench.run.diagnostics import Diagnostics
+from moextend.bench.run.inputs import of_cell, opened_part, refuse_changed, text_parts
 from moextend.bench.run.models import asked_for, base, learning_data, stage_name, stage_of
 from moextend.bench.run.progress import Progress, Unit
-from moextend.bench.run.provenance import refuse_changed_plugins
 from moextend.bench.run.records import StageCost
-from moextend.bench.run.revisions import record_text
+from moextend.bench.run.revisions import record_commits
 from moextend.bench.run.rundir import RunDir, changed_since
 from moextend.bench.run.servers import Servers
 from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.run.stage_loop import StageLoop
 from moextend.bench.score import evaluate
+from moextend.bench.score.evaluate import prompt_digest
 from moextend.bench.score.majority import majority_level
 from moextend.bench.score.records import Cell
 from moextend.bench.score.served.client import ServerFailed
@@ -90,10 +91,11 @@ def _servers(context: RunContext, progress: Progress) -> Iterator[None]:
 
 def _run(context: RunContext, progress: Progress) -> None:
     progress.aside("check")
-    processes.in_turn(lambda: refuse_changed_data(context))
-    if plugins := refuse_changed_plugins(context.run):
-        context.run.write_facts(plugins=plugins)
+    processes.in_turn(lambda: refuse_changed_inputs(context))
     model = base(context, progress)
+    _note_inputs(
+        context, opened_part(model, context.sequence.base.found(context.workspace), prompt_digest(model))
+    )
     if context.servers:
         context.servers.note_base(model)
     score_row(context, progress, model, 0, [])
@@ -332,9 +334,19 @@ def score_cell(
         cell = cell.model_copy(update={"parity": servers.shown(model, index, name, weights, learned)})
     # Opening the data takes longer than a cell whose answers are known.
     if name not in context.text_recorded:
-        processes.first_says(partial(record_text, context.run, task, context.workspace))
+        _note_inputs(context, processes.first_says(partial(text_parts, task, context.workspace)))
+        processes.first_says(partial(record_commits, context.run, task, context.workspace))
         context.text_recorded.add(name)
-    context.run.append_cell(cell.model_copy(update={"predictions": f"predictions/{cell.predictions}"}))
+    more = {"predictions": f"predictions/{cell.predictions}", "inputs": of_cell(context, index, name)}
+    context.run.append_cell(cell.model_copy(update=more))
+
+
+def _note_inputs(context: RunContext, parts: Mapping[str, str]) -> None:
+    """Records parts that are known only now; RunConflict if the run has used others."""
+    refuse_changed(context.run, context.inputs, parts)
+    if parts.items() - context.inputs.items():
+        context.inputs |= parts
+        context.run.write_facts(inputs=context.inputs)
 
 
 def _share(

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from moextend.bench.run import complete, variants
-from moextend.bench.run.changed_data import refuse_changed_data
+from moextend.bench.run.changed_data import refuse_changed_inputs
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.models import asked_for, restored_stages
 from moextend.bench.run.progress import read_status
-from moextend.bench.run.provenance import refuse_changed_plugins
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.runner import stands
 from moextend.bench.run.variants import Variant, VariantCell
@@ -69,8 +68,7 @@ def _score(
     context: RunContext, missing: Sequence[tuple[Variant, str]], cells: int, on_cell: Callable[[Step], None]
 ) -> list[str]:
     run, last = context.run, len(context.stages)
-    refuse_changed_data(context)
-    refuse_changed_plugins(run)
+    refuse_changed_inputs(context)
     _, model, learned = deque(restored_stages(context, last, scaled=True), maxlen=1).pop()
     row, failed = variants.row_of(run.config, run.cells()), list[str]()
     for place, (variant, task) in enumerate(missing):

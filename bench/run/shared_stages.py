@@ -19,6 +19,7 @@ from moextend.bench.plugins import PACKAGE
 from moextend.bench.run.complete import LEARNED, STEM, kept_paths, named_weights, remove_in_flight
 from moextend.bench.run.config import JOINT
 from moextend.bench.run.context import RunContext
+from moextend.bench.run.inputs import data_part
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import run_name
 from moextend.bench.run.together import launched
@@ -100,9 +101,9 @@ def parents_of(context: RunContext, stage: Stage) -> list[str | None]:
 def _task_inputs(context: RunContext, stage: str) -> dict[str, Any]:
     """Tasks of a stage by content, and its steps."""
     names = context.config.stages if stage == JOINT and context.config.mode == "joint" else [stage]
-    data = context.run.facts().data
+    data = {name: context.inputs[data_part("train", name)] for name in names}
     return {
-        "tasks": {name: {"task": context.config.tasks[name], "data": data[name]["train"]} for name in names},
+        "tasks": {name: {"task": context.config.tasks[name], "data": data[name]} for name in names},
         "order": names,
         "steps": context.steps(names),
     }

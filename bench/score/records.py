@@ -17,8 +17,8 @@ LM_EVAL = "lm-eval:"
 class Cell(Record):
     """A line of `scores.jsonl`: one scored cell of the matrix; the last line of a stage and task counts.
 
-    A line also has `run`, the id of the run, and `digest`, a digest of all other keys of the line. Lines of former runs
-    may lack both.
+    A line also has `run`, the id of the run, and `digest`, a digest of all other keys of the line; a line without it is
+    not a cell. Lines of former runs may lack `run`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -60,6 +60,9 @@ class Cell(Record):
     """Kind of question, or task of a group -> number of items."""
     readings: dict[str, float] = Field(default_factory=dict)
     """Other readings of the same answers, in percent; see docs/scorers.md."""
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """What the score was made of, besides the config: part ("test data of task 'vqav2'") -> digest. Tables neither
+    average nor compare runs that differ in one. Parts that have a version, such as generated data, are left out."""
 
     @property
     def by_lm_eval(self) -> bool:

@@ -209,21 +209,21 @@ def open_all(
 ) -> tuple[list[RunDir], list[RunDir]]:
     """Folders of all runs, and those with work to do that no job has; if one is refused, nothing changes."""
     from moextend.bench.run.complete import lacks, names_of
+    from moextend.bench.run.inputs import Memo, refuse_changed_code, refuse_other_inputs
     from moextend.bench.run.opening import open_runs
     from moextend.bench.run.progress import read_status
-    from moextend.bench.run.provenance import Digests, refuse_changed_plugins, refuse_other_data
     from moextend.bench.run.rundir import run_name
 
     incomplete: dict[Path, str] = {}
-    digests: Digests = {}
+    memo: Memo = {}
 
     def has_work(run: RunDir) -> bool:
-        refuse_changed_plugins(run)
+        refuse_changed_code(run)
         if run.folder in busy:
             return False
         if read_status(run.folder).state != "done":
             return True
-        refuse_other_data(run, digests)
+        refuse_other_inputs(run, memo)
         lacking = lacks(run)
         if lacking:
             incomplete[run.folder] = names_of(lacking)

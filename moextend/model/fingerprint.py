@@ -14,42 +14,15 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_64_hexdigest, xxh3_128, xxh3_128_hexdigest
 
-from moextend.data.images import ImageRef
 from moextend.errors import MoextendError
+from moextend.model.base_name import base_name as base_name
+from moextend.model.base_name import base_parts as base_parts
 from moextend.util import files
 
 LARGE = 1 << 26
 """Minimum size in bytes of tensors with an entry in the cache."""
 ENTRY = re.compile(r"([0-9a-f]{16}) ([0-9a-f]{16})\n")
 """Content of a file of the cache: a digest, and a checksum of the key and the digest."""
-
-
-_PART = re.compile(r"(?P<name>[a-z][a-z0-9]*)\.(?P<encoder>\w+)\.(?P<projector>\w+)")
-
-
-def base_name(lm: str, modalities: Mapping[str, tuple[str, str]]) -> str:
-    """Fingerprint of a base from those of its LM and of encoder and projector of each modality.
-
-    Those of images have no name in it, as in files of earlier versions.
-    """
-    parts = [lm, *modalities.get(ImageRef.modality, ())]
-    for name in sorted(set(modalities) - {ImageRef.modality}):
-        encoder, projector = modalities[name]
-        plain = re.fullmatch(r"\w+", encoder)  # others may contain the separators
-        parts.append(f"{name}.{encoder if plain else files.digest(encoder)}.{projector}")
-    return "-".join(parts)
-
-
-def base_parts(name: str) -> tuple[str, dict[str, tuple[str, str]]]:
-    """Fingerprint of the LM, and modality -> those of its encoder and projector, from a `base_name`."""
-    lm, *rest = name.split("-")
-    found = {}
-    while rest and (part := _PART.fullmatch(rest[-1])):
-        rest.pop()
-        found[part["name"]] = (part["encoder"], part["projector"])
-    if rest:
-        found[ImageRef.modality] = ("-".join(rest[:-1]), rest[-1])
-    return lm, found
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:

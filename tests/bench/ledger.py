@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from moextend.bench.run import variants
+from moextend.bench.run.cell import line_of, signed
 from moextend.bench.run.complete import LEARNED, STEM
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.progress import _write
@@ -128,7 +129,7 @@ def write_run(
         for task in shape.transfer:
             part = kind.base + (kind.future + shift if stage else 0.0)
             cells.append(_vqa(run, shape, stage, task, _answers(shape, task, part, drawn)))
-    scores = [json.dumps({**cell.model_dump(), "run": run.id}, ensure_ascii=False) + "\n" for cell in cells]
+    scores = [json.dumps(line_of(cell, run.id), ensure_ascii=False) + "\n" for cell in cells]
     (run.folder / "scores.jsonl").write_text("".join(scores))
     for stage, task in enumerate(shape.tasks, 1):
         _write_stage(run, shape, stage, task)
@@ -147,6 +148,13 @@ def write_run(
         ),
     )  # fmt: skip
     return run
+
+
+def rewrite_scores(run: RunDir, **changes: Any) -> None:
+    """Changes keys of all cells of a run, as if they had been scored so."""
+    path = run.folder / "scores.jsonl"
+    lines = [json.loads(line) | changes for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(signed(line)) + "\n" for line in lines))
 
 
 def write_variants(run: RunDir, wanted: Sequence[variants.Variant] | None = None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from moextend.bench import methods
-from moextend.bench.report.collect import Experiment, data_notes, grouped, lacking_notes
+from moextend.bench.report.collect import Experiment, grouped, input_notes, lacking_notes
 from moextend.bench.report.forgetting import text_untouched
 from moextend.bench.report.gate import gate
 from moextend.bench.report.media import media_of
@@ -156,7 +156,7 @@ def _untouched(experiment: Experiment) -> Iterator[Limit]:
 def _missing(experiment: Experiment) -> Iterator[Limit]:
     rows = [["left out", name] for name in experiment.left_out]
     rows += [["incomplete", note] for note in lacking_notes(experiment.results)]
-    rows += [["other data", note] for note in data_notes(experiment.results)]
+    rows += [["other data", note] for note in input_notes(experiment)]
     rows += [["not finished", result.name] for result in experiment.results if result.state != "done"]
     if rows:
         yield Limit(

@@ -15,6 +15,7 @@ from typing import Any
 
 from moextend.bench.report.explain import command
 from moextend.bench.report.schemas.snapshot import Item, Snapshot, without_folders
+from moextend.bench.run.inputs import data_part
 from moextend.bench.run.rundir import slug
 from moextend.bench.score.records import LM_EVAL, Cell
 from moextend.bench.scorers import shows
@@ -141,7 +142,7 @@ def _source(snapshot: Snapshot, cell: Cell) -> dict[str, Any]:
         "split": None if revision else data.get("test"),
         "path": None if revision else without_folders(data.get("path")),
         "lm_eval_task": text.get("task"),
-        "test_digest": snapshot.result.facts.data.get(cell.task, {}).get("test"),
+        "test_digest": cell.inputs.get(data_part("test", cell.task)),
         "source": task.get("source") or None,
         "licence": task.get("licence") or None,
     }

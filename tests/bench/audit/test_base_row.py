@@ -11,6 +11,7 @@ from rich.console import Console
 
 from moextend.bench.audit.base import KEPT, BaseRow, base_row
 from moextend.bench.data import data_digest, source
+from moextend.bench.run.inputs import data_part
 from moextend.bench.run.launch import Outcome
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
@@ -60,10 +61,10 @@ def test_answers_of_the_base_to_other_data_are_not_shown(
         answers.append(50.0 + len(answers))
         for run in map(RunDir, runs):
             known = {
-                name: {"test": data_digest(run.config.task_spec(name), "test", folder)}
+                data_part("test", name): data_digest(run.config.task_spec(name), "test", folder)
                 for name in ("colour", "shade")
             }
-            run.write_facts(data=known)
+            run.write_facts(inputs=known)
             for name in ("colour", "shade", "words"):
                 run.append_cell(Cell(stage=0, task=name, value=answers[-1], n=4, scorer="exact@1"))
         return {run: Outcome(run, "done") for run in runs}

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from moextend.bench import methods, plugins, scorers
+from moextend.bench.run.inputs import code_parts, refuse_changed_code
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
-from moextend.bench.run.provenance import plugins_of, refuse_changed_plugins
 from moextend.bench.scorers import Answered, find_scorer, own_answer, score_set
 from moextend.bench.workspace import new_plugin
 from moextend.errors import InputError, RunConflict, UnknownName
@@ -183,17 +183,17 @@ def test_a_run_notes_its_plug_ins_and_is_refused_when_one_changed(
     path = add("lora_l2.py", EXAMPLE.read_text())
     (config,) = resolve(Request(tmp_path, methods=("lora-l2",)))
     run = open_run(config, tmp_path / "runs")
-    noted = refuse_changed_plugins(run)
-    assert noted["method"]["place"] == "methods/lora_l2.py"
-    run.write_facts(plugins=noted)
-    assert refuse_changed_plugins(run) == noted
+    noted = refuse_changed_code(run)
+    assert list(noted) == ["code of method 'lora-l2'"]
+    run.write_facts(inputs=noted)
+    assert refuse_changed_code(run) == noted
     path.write_text(path.read_text() + "\n# changed\n")
-    with pytest.raises(RunConflict, match=r"the method \(methods/lora_l2.py\) changed after this run began"):
-        refuse_changed_plugins(run)
+    with pytest.raises(RunConflict, match="the code of method 'lora-l2' changed after this run began"):
+        refuse_changed_code(run)
     (run.folder / "facts.json").write_text("{")
-    assert refuse_changed_plugins(run), "damaged facts are made again by the run"
+    assert refuse_changed_code(run), "damaged facts are made again by the run"
     (config,) = resolve(Request(tmp_path, methods=("lora",)))
-    assert plugins_of(open_run(config, tmp_path / "runs")) == {}
+    assert code_parts(config) == {}
 
 
 def test_scorers_of_the_workspace(add: Callable[..., Path], tmp_path: Path) -> None:

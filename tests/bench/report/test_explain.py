@@ -16,7 +16,7 @@ from moextend.bench.run.rundir import RunDir
 from moextend.bench.score.vqa import scores_path
 from moextend.cli.main import app
 from moextend.errors import InputError, UnknownName
-from tests.bench.ledger import Kind, Shape, write_runs
+from tests.bench.ledger import Kind, Shape, rewrite_scores, write_runs
 
 
 @pytest.fixture
@@ -112,9 +112,7 @@ def test_weights_that_are_not_here_are_no_damage(run: RunDir) -> None:
 
 
 def test_predictions_that_are_not_here_are_no_damage(run: RunDir) -> None:
-    path = run.folder / "scores.jsonl"
-    kept = [{**json.loads(line), "predictions": None} for line in path.read_text().splitlines()]
-    path.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
+    rewrite_scores(run, predictions=None)
     found = explain(run, 2, "task1")
     assert found.checks["predictions"] == "not kept" and found.sound and not found.answers
 

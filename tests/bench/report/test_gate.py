@@ -145,12 +145,10 @@ def test_the_same_weights_and_inputs_that_reach_nothing_are_kept_however_few_the
     by_cell = {(check.stage, check.task): check for check in found.checks}
     assert by_cell[1, "text1"].verdict == "kept" and by_cell[1, "text1"].needs == "not reached"
     assert by_cell[2, "task1"].verdict == "cannot tell"
-    scores = run.folder / "scores.jsonl"
-    lines = [json.loads(line) for line in scores.read_text().splitlines()]
-    (first,) = {line["weights"] for line in lines if line["stage"] == 1}
-    for line in lines:
-        line["weights"] = first if line["stage"] else line["weights"]
-    scores.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    cells = run.cells()
+    (first,) = {cell.weights for (stage, _), cell in cells.items() if stage == 1}
+    for (stage, _), cell in cells.items():
+        run.append_cell(cell.model_copy(update={"weights": first}) if stage else cell)
     again = {(check.stage, check.task): check for check in gate(experiment(tmp_path)).checks}
     assert again[2, "task1"].verdict == "kept" and again[2, "task1"].needs == "same weights"
 
@@ -373,7 +371,7 @@ def test_runs_of_a_method_with_other_settings_are_a_variant_and_not_another_seed
     first, other = collect(find_runs(tmp_path / "runs"))
     assert [result.name for result in other.results] == ["lora-s1"]
     assert len(first.results) == 5 and first.is_variant and first.variant != other.variant
-    assert "settings.lora.rank 64 instead of 8" in other.differs
+    assert "setting 'rank' of lora 64 instead of 8" in other.differs
     assert {check.seeds for check in gate(first, margin=10).checks if check.method == "lora"} == {2}
 
 

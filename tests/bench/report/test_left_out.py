@@ -111,16 +111,17 @@ def test_the_csv_of_several_sequences_has_one_head(two_sequences: Path) -> None:
     assert by_method["lora"]["task2"] and by_method["lwf"]["task1"] and by_method["lwf"]["task2"] == ""
 
 
-def test_runs_with_other_data_are_named_in_every_view(tmp_path: Path) -> None:
+def test_runs_of_other_data_are_in_a_table_of_their_own_and_named_in_every_view(tmp_path: Path) -> None:
     made = write_runs(
         tmp_path / "runs", replace(SHAPE, data="photos"), {"lora": Kind(), "moextend": Kind()}, [0, 1]
     )
     for run in made:
-        digest = "other" if run.folder.name == "lora-s1" else "same"
-        run.write_facts(data={"task1": {"train": digest, "test": "same"}, "task2": {"train": "same"}})
+        inputs = {"train data of task 'task1'": "other" if run.folder.name == "lora-s1" else "same"}
+        for cell in run.cells().values():
+            run.append_cell(cell.model_copy(update={"inputs": inputs}))
     for view in ("forgetting", "tasks", "comparison"):
         shown = CliRunner().invoke(app, ["bench", "report", "--runs", str(tmp_path / "runs"), *VIEWS[view]])
-        note = "Other data than those of the other runs: task1 (train) of lora-s1."
+        note = "In a table of their own, made of something else: lora-s1 (train data of task 'task1')."
         assert note in " ".join(shown.output.split()), view
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -121,10 +120,8 @@ def test_former_weights_and_damaged_lines_do_not_count(tmp_path: Path) -> None:
     (dial,) = tables(collect(runs), "rewind")
     assert {row[0].text for section in dial.sections for row in section} == {"lora"}
     assert any("moextend-s0 (damaged: " in note and "variants.jsonl:1" in note for note in dial.notes)
-    scores = runs[1].folder / "scores.jsonl"
-    changed = [json.loads(line) for line in scores.read_text().splitlines()]
-    changed[-1]["weights"] = "others"
-    scores.write_text("".join(json.dumps(line) + "\n" for line in changed))
+    *_, last = runs[1].cells().values()
+    runs[1].append_cell(last.model_copy(update={"weights": "others"}))
     assert variants.read(RunDir(runs[1].folder)) == {}, "they were made with other weights"
     with pytest.raises(InputError, match=r"no variant can be read: moextend-s0"):
         tables(collect(runs), "rewind")

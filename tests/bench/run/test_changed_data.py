@@ -11,12 +11,12 @@ import yaml
 from PIL import Image
 
 from moextend.bench.run import changed_data, runner
-from moextend.bench.run.changed_data import refuse_changed_data
+from moextend.bench.run.changed_data import refuse_changed_inputs
 from moextend.bench.run.context import RunContext
+from moextend.bench.run.inputs import data_part, refuse_other_inputs
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
-from moextend.bench.run.provenance import refuse_other_data
-from moextend.bench.run.rundir import RunDir
+from moextend.bench.run.rundir import Cell, RunDir
 from moextend.errors import InputError, RunConflict, RunFailed
 
 SEQUENCE = """
@@ -94,15 +94,15 @@ def test_a_broken_image_is_corrected_and_the_run_goes_on(run: RunDir, pets: Path
     picture(pets / "test2.png", 2)
     runner.run(run.folder)
     assert list(run.cells()) == [*known, (0, "pets"), (1, "pets"), (2, "pets")]
-    refuse_other_data(run, {})
+    refuse_other_inputs(run, {})
 
     picture(pets / "test2.png", 9)
     with pytest.raises(RunConflict, match="the test data of task 'pets' changed after this run began"):
         runner.run(run.folder)
     with pytest.raises(RunConflict, match="the test data of task 'pets' changed after this run began"):
-        refuse_other_data(run, {})
+        refuse_other_inputs(run, {})
     (pets / "test.jsonl").unlink()
-    refuse_other_data(run, {})  # a run that is done needs no data
+    refuse_other_inputs(run, {})  # a run that is done needs no data
 
 
 @pytest.mark.parametrize("aligned", [False, True])
@@ -115,19 +115,21 @@ def test_training_data_are_used_by_an_alignment_and_by_a_learned_stage(
     )
     run = opened(pets.parents[1])
     context = RunContext(run)
-    run.write_facts(data={"pets": {"train": "other", "test": "other"}})
+    run.write_facts(inputs={data_part("train", "pets"): "other", data_part("test", "pets"): "other"})
     with pytest.raises(RunConflict, match="the train data"):  # no error was about them
-        refuse_changed_data(context)
+        refuse_changed_inputs(context)
     run.write_facts(broken={"pets": {"train": {}, "test": {}}})
     part = run.stage_folder(2, "pets") / "train-in-flight"
     part.mkdir()
-    refuse_changed_data(context)
+    refuse_changed_inputs(context)
     assert not part.exists()
     for cells, used in (((0, "tiny-attributes"), aligned), ((2, "tiny-attributes"), True)):
-        run.write_facts(data={"pets": {"train": "other"}}, broken={"pets": {"train": {}}})
-        monkeypatch.setattr(RunDir, "cells", lambda self, cells=cells: {cells: None})
+        run.write_facts(inputs={data_part("train", "pets"): "other"}, broken={"pets": {"train": {}}})
+        monkeypatch.setattr(
+            RunDir, "cells", lambda self, cells=cells: {cells: Cell(stage=cells[0], task=cells[1], value=0)}
+        )
         with pytest.raises(RunConflict, match="the train data") if used else nullcontext():
-            refuse_changed_data(context)
+            refuse_changed_inputs(context)
 
 
 @pytest.mark.slow

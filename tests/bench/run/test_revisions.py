@@ -13,7 +13,7 @@ import yaml
 
 from moextend.bench.report.explain import data_sources, method_sources
 from moextend.bench.run import models, revisions
-from moextend.bench.run.changed_data import refuse_changed_data
+from moextend.bench.run.changed_data import refuse_changed_inputs
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
@@ -113,14 +113,14 @@ def test_an_audio_encoder_is_opened_at_the_recorded_commit_after_the_branch_move
 
 def test_data_are_opened_at_the_recorded_commit_after_the_branch_moved(rows: Hub, tmp_path: Path) -> None:
     run = prepared(tmp_path, model="tiny", vision="tiny")
-    refuse_changed_data(RunContext(run))
+    refuse_changed_inputs(RunContext(run))
     first = hashlib.sha1(DATA.encode()).hexdigest()
     assert run.facts().revisions == {"charts": first}
     assert {asked[3] for asked in rows.asked[1:]} == {first}, "every split is of the commit of the first one"
     rows.newest[DATA] = MOVED
     rows.asked.clear()
     opened._load.cache_clear()
-    refuse_changed_data(RunContext(run))
+    refuse_changed_inputs(RunContext(run))
     assert {asked[3] for asked in rows.asked} == {first} and run.facts().revisions == {"charts": first}
     assert f"{DATA}, commit {first}, digest " in data_sources(run, "charts")["data"]
 
@@ -128,7 +128,7 @@ def test_data_are_opened_at_the_recorded_commit_after_the_branch_moved(rows: Hub
 def test_another_run_opens_the_newest_data(rows: Hub, tmp_path: Path) -> None:
     rows.newest[DATA] = MOVED
     run = prepared(tmp_path, model="tiny", vision="tiny")
-    refuse_changed_data(RunContext(run))
+    refuse_changed_inputs(RunContext(run))
     assert run.facts().revisions == {"charts": MOVED}
 
 
@@ -150,11 +150,10 @@ def test_data_of_text_tasks_are_recorded_and_pinned(
     text = TaskSpec.model_validate(
         {"task": "facts", "version": 1, "kind": "text", "lm_eval": {"task": "facts"}}
     )
-    monkeypatch.setattr(revisions, "text_content", lambda task, workspace: "digest")
     monkeypatch.setattr(revisions, "text_commits", lambda task, workspace: {"org/facts": MOVED})
-    revisions.record_text(run, text, tmp_path)
+    revisions.record_commits(run, text, tmp_path)
     monkeypatch.setattr(revisions, "text_commits", lambda task, workspace: {"org/facts": "newer"})
-    revisions.record_text(run, text, tmp_path)
+    revisions.record_commits(run, text, tmp_path)
     assert run.facts().text_data == {"facts": {"org/facts": MOVED}}
     pinned = revisions.pinned_task(text, run.facts())
     assert pinned.lm_eval is not None and pinned.lm_eval.revisions == {"org/facts": MOVED}

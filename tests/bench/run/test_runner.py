@@ -359,7 +359,7 @@ def test_a_second_process_on_a_run_is_refused(workspace: Path) -> None:
 
 def test_a_run_whose_data_changed_is_refused(workspace: Path) -> None:
     run = prepared(workspace, "full-ft", "changed")
-    run.write_facts(data={"tiny-counting": {"train": "other", "test": "other"}})
+    run.write_facts(inputs={"train data of task 'tiny-counting'": "other"})
     with pytest.raises(
         RunConflict, match="the train data of task 'tiny-counting' changed after this run began"
     ):

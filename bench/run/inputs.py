@@ -1,0 +1,267 @@
+"""What the numbers of a run are made of: one record, part by part, that cells keep, runs obey and tables compare.
+
+A part is named in words ("the test data of task 'pets'"), and its value is a digest of content. Left out are what
+config.json states, and what is only noted (`RunDir.environments`): packages, commit, processor and threads. Generated
+data and files of the package are left out, too: they have versions.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moextend.bench import scorers
+from moextend.bench.data import data_digest
+from moextend.bench.data.digests import FileDigests
+from moextend.bench.data.source import find_source, is_generated
+from moextend.bench.plugins import PACKAGE
+from moextend.bench.run.config import RunConfig
+from moextend.bench.run.records import BASE, encoder_of
+from moextend.bench.run.revisions import recorded
+from moextend.bench.run.rundir import RunDir, changed_since
+from moextend.bench.score.records import Cell
+from moextend.bench.score.text import text_content
+from moextend.bench.sequence import memory_texts
+from moextend.errors import InputError, MoextendError, SpecError
+from moextend.model.base_name import base_parts
+from moextend.util import content, files
+
+if TYPE_CHECKING:
+    from moextend.bench.data.open import SplitName
+    from moextend.bench.run.context import RunContext
+    from moextend.bench.task import TaskSpec
+
+log = logging.getLogger(__name__)
+
+GENERIC = "file of generic text (memory of the sequence)"
+FILES = "files of the "
+"""Start of the parts of models in folders."""
+OPENED = "configuration or tokenizer of the base"
+NO_WEIGHTS = (".md", ".png", ".jpg", ".pdf")
+"""Suffixes of files in the folder of a model that no loader reads."""
+Memo = dict[tuple[str, str], str | None]
+"""(Task as JSON, split) -> digest of its data now; None for those that are not compared."""
+
+
+def data_part(split: str, task: str) -> str:
+    """The data of a split."""
+    return f"{split} data of task '{task}'"
+
+
+def text_part(task: str) -> str:
+    """The data of a text task, with its YAML files and their code."""
+    return f"data or files of text task '{task}'"
+
+
+def scorer_part(scorer: str) -> str:
+    """The code of a scorer."""
+    return f"code of scorer '{scorer}'"
+
+
+def method_part(config: RunConfig) -> str:
+    """The code of the method."""
+    return f"code of method '{config.method.partition(':')[0]}'"
+
+
+def splits(config: RunConfig) -> list[tuple[str, SplitName]]:
+    """(task, split) of all data about media that a run uses."""
+    aligned = [align.task for align in config.sequence_spec().alignments]
+    learned = dict.fromkeys([*config.stages, *aligned])
+    scored = dict.fromkeys([*config.stages, *config.transfer])
+    return [(name, "train") for name in learned] + [(name, "test") for name in scored]
+
+
+def known(run: RunDir) -> dict[str, str]:
+    """The parts that a run has used: those of its cells, and of what it began with where no cell has them."""
+    found = dict(recorded(run).inputs)
+    with suppress(InputError):  # damaged lines are made again
+        for cell in run.cells().values():
+            found |= cell.inputs
+    return found
+
+
+def of_cells(cells: Iterable[Cell]) -> dict[str, str]:
+    """The parts that cells of one run were made of; SpecError if two cells were made of different ones."""
+    found: dict[str, str] = {}
+    for cell in cells:
+        for part, one in cell.inputs.items():
+            if found.setdefault(part, one) != one:
+                raise SpecError(
+                    f"the {part} of {cell.task} after stage {cell.stage} is not that of other cells.",
+                    hint="Run the same command again, which says what to restore.",
+                )
+    return found
+
+
+def of_cell(context: RunContext, stage: int, task: str) -> dict[str, str]:
+    """The parts that a cell is made of: the base, its task, and what was learned up to its stage."""
+    config, tasks, now, learned = context.config, context.tasks, context.inputs, list[str]()
+    if stage:
+        all_at_once = config.mode == "joint"
+        learned = config.stages if all_at_once else config.stages[:stage]
+        learned = learned[-1:] if config.mode == "independent" else learned
+    aligned = [align.task for align in context.sequence.alignments]
+    wanted = [data_part("train", name) for name in (*aligned, *learned) if not _has_version(tasks[name])]
+    if not _has_version(tasks[task]):
+        wanted += [data_part("test", task), text_part(task)]
+    wanted += [scorer_part(tasks[task].scorer), OPENED, *(part for part in now if part.startswith(FILES))]
+    wanted += [method_part(config), GENERIC] if stage else []
+    return {part: now[part] for part in dict.fromkeys(wanted) if part in now}
+
+
+def code_parts(config: RunConfig) -> dict[str, str]:
+    """The plug-ins of a run, which are imported."""
+    found = {method_part(config): config.parsed_method().source}
+    for task in config.tasks.values():
+        if task.get("kind") != "text" and task.get("scorer"):
+            found[scorer_part(task["scorer"])] = scorers.source_of(task["scorer"], config.workspace)
+    return {part: source.sha256[:16] for part, source in found.items() if source != PACKAGE}
+
+
+def file_parts(config: RunConfig) -> dict[str, str]:
+    """The generic text, and the files of a base and of encoders in folders of the user."""
+    sequence, workspace = config.sequence_spec(), config.workspace
+    found = {GENERIC: files.digest(memory_texts(sequence.memory_file()))} if sequence.memory else {}
+    named = {BASE: sequence.base.found(workspace)}
+    named |= {encoder_of(modality): name for modality, name in sequence.base.encoders_in(workspace).items()}
+    with FileDigests(workspace / ".cache") as digests:
+        for what, name in named.items():
+            own = [] if _is_packaged(name) else _files_of(Path(name))
+            if own:
+                found[f"{FILES}{what}"] = files.digest({path.name: digests.of(path) for path in own})
+    return found
+
+
+def opened_part(model: Any, base: Path | str, prompts: str) -> dict[str, str]:
+    """How the base reads a prompt and computes, besides its weights, whose fingerprint is in row 0."""
+    config: dict[str, Any] = {}
+    if isinstance(base, Path) and (base / "config.json").is_file():
+        config = files.read_json(base / "config.json")
+        config = {
+            key: value
+            for key, value in config.items()
+            if key not in ("transformers_version", "_name_or_path")
+        }
+    return {OPENED: files.digest(prompts, config, str(model.lm.dtype))}
+
+
+def weights_parts(weights: str) -> dict[str, str]:
+    """The weights of the base and its encoders, by a fingerprint of row 0; projectors are aligned by each run."""
+    lm, modalities = base_parts(weights)
+    encoders = {f"weights of the {encoder_of(name)}": encoder for name, (encoder, _) in modalities.items()}
+    return {"weights of the base": lm, **encoders}
+
+
+def refuse_changed_code(run: RunDir, before: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The plug-ins of a run; RunConflict if one changed since the run used it."""
+    now = code_parts(run.config)
+    refuse_changed(run, known(run) if before is None else before, now)
+    return now
+
+
+def refuse_changed(run: RunDir, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raises RunConflict for the first part that a run has used, and that changed."""
+    for part, one in now.items():
+        if before.get(part, one) != one:
+            raise changed_since(run, f"the {part}")
+
+
+def refuse_other_inputs(run: RunDir, memo: Memo) -> None:
+    """Raises RunConflict if something changed that a done run has used.
+
+    What is gone or cannot be read now is not compared, nor data of the hub, which are pinned. Of runs from a pack only
+    plug-ins are compared. `memo` keeps digests of data.
+    """
+    config, before = run.config, known(run)
+    refuse_changed_code(run, before)
+    if run.left_out:
+        return
+    now: dict[str, str] = {}
+    with suppress(MoextendError, OSError):
+        now = file_parts(config)
+    refuse_changed(run, before, now)
+    for name, split in splits(config):
+        if (part := data_part(split, name)) in before:
+            one = _own_data(config.task_spec(name), split, config.workspace, memo)
+            refuse_changed(run, before, {part: one} if one else {})
+    for name in config.retention:
+        if (part := text_part(name)) in before:
+            one = _own_text(config.task_spec(name), config.workspace, memo)
+            refuse_changed(run, before, {part: one} if one else {})
+
+
+def text_parts(task: TaskSpec, workspace: Path) -> dict[str, str]:
+    """The data of a text task that has just been loaded."""
+    return (
+        {}
+        if task.lm_eval is None or _has_version(task)
+        else {text_part(task.task): text_content(task, workspace)}
+    )
+
+
+def setting_parts(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The settings of a method, defaults included."""
+    return {
+        f"setting '{key}' of the method": json.dumps(value, sort_keys=True) for key, value in settings.items()
+    }
+
+
+def _has_version(task: TaskSpec) -> bool:
+    """Whether the data of a task are generated, or files of the package."""
+    if task.lm_eval is None:
+        return is_generated(task)
+    folder = task.folder() / (task.lm_eval.path or "")
+    packaged = content.package_folder("tasks").resolve()
+    return task.lm_eval.path is not None and folder.resolve().is_relative_to(packaged)
+
+
+def _is_packaged(name: str) -> bool:
+    return (content.package_folder("registry") / "models" / Path(name).name).exists() and not Path(
+        name
+    ).is_absolute()
+
+
+def _files_of(path: Path) -> list[Path]:
+    """What a loader may read of a model; empty for a name that is no folder or file."""
+    if not files.exists(path):
+        return []
+    inside = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [
+        each
+        for each in inside
+        if each.is_file() and not each.name.startswith(".") and each.suffix.lower() not in NO_WEIGHTS
+    ]
+
+
+def _own_data(task: TaskSpec, split: SplitName, workspace: Path, memo: Memo) -> str | None:
+    """Digest of data in files of the user; None for other data, or if they cannot be read."""
+    key = (task.model_dump_json(), split)
+    if key not in memo:
+        memo[key] = None
+        try:
+            if (
+                task.data is not None
+                and not _has_version(task)
+                and find_source(task.data, task.folder(), workspace, where=task.task).hub is None
+            ):
+                memo[key] = data_digest(task, split, workspace)
+        except InputError:
+            pass
+    return memo[key]
+
+
+def _own_text(task: TaskSpec, workspace: Path, memo: Memo) -> str | None:
+    """Digest of a text task in a folder of the user; None for another one, or if it cannot be read."""
+    key = (task.model_dump_json(), "text")
+    if key not in memo:
+        memo[key] = None
+        if task.lm_eval is not None and task.lm_eval.path is not None and not _has_version(task):
+            try:
+                memo[key] = text_content(task, workspace)
+            except Exception as error:  # lm-eval and datasets raise anything for files that are gone
+                log.info("%s: the text task cannot be compared (%s).", task.task, error)
+    return memo[key]

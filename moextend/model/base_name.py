@@ -1,0 +1,36 @@
+"""The fingerprint of a base as text: that of its LM, and of encoder and projector of each modality."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from moextend.data.images import ImageRef
+from moextend.util import files
+
+_PART = re.compile(r"(?P<name>[a-z][a-z0-9]*)\.(?P<encoder>\w+)\.(?P<projector>\w+)")
+
+
+def base_name(lm: str, modalities: Mapping[str, tuple[str, str]]) -> str:
+    """Fingerprint of a base from those of its LM and of encoder and projector of each modality.
+
+    Those of images have no name in it, as in files of earlier versions.
+    """
+    parts = [lm, *modalities.get(ImageRef.modality, ())]
+    for name in sorted(set(modalities) - {ImageRef.modality}):
+        encoder, projector = modalities[name]
+        plain = re.fullmatch(r"\w+", encoder)  # others may contain the separators
+        parts.append(f"{name}.{encoder if plain else files.digest(encoder)}.{projector}")
+    return "-".join(parts)
+
+
+def base_parts(name: str) -> tuple[str, dict[str, tuple[str, str]]]:
+    """Fingerprint of the LM, and modality -> those of its encoder and projector, from a `base_name`."""
+    lm, *rest = name.split("-")
+    found = {}
+    while rest and (part := _PART.fullmatch(rest[-1])):
+        rest.pop()
+        found[part["name"]] = (part["encoder"], part["projector"])
+    if rest:
+        found[ImageRef.modality] = ("-".join(rest[:-1]), rest[-1])
+    return lm, found
