@@ -98,10 +98,29 @@ class ReportStyle(Spec):
     tables: TableStyles = TableStyles()
     """What differs between the kinds of tables."""
 
+    @field_validator("methods", "tasks")
+    @classmethod
+    def _one_name_each(cls, names: dict[str, str | None]) -> dict[str, str | None]:
+        """Refuses a name for two, and one that is another's own."""
+        _refuse_shared_names(names)
+        return names
+
     @property
     def names(self) -> dict[str, str]:
         """Method or task -> the name that is shown, where it is another."""
         return {key: name for key, name in {**self.tasks, **self.methods}.items() if name}
+
+
+def _refuse_shared_names(names: Mapping[str, str | None]) -> None:
+    """Raises ValueError where two methods, or two tasks, would be shown by the same name."""
+    shown: dict[str, str] = {}
+    for own, name in names.items():
+        first = shown.setdefault(" ".join((name or own).split()), own)
+        if first != own:
+            raise ValueError(f"'{first}' and '{own}' would both be shown as '{name or own}'")
+    for own, name in names.items():
+        if name and name != own and name in names:
+            raise ValueError(f"'{own}' would be shown as '{name}', which is another's name")
 
 
 @dataclass(frozen=True)
@@ -145,6 +164,21 @@ class Styling:
     def _check_names(self, experiments: Sequence[Experiment]) -> None:
         configs = [result.config for experiment in experiments for result in experiment.results]
         ran = {config.method for config in configs}
+        own = {method.partition(":")[0] for method in (*methods.KNOWN.names(self.workspace), *methods.BOUNDS)}
+        for method, name in self.style.methods.items():
+            if name and name != method and name.partition(":")[0] in own - {method.partition(":")[0]}:
+                raise InputError(
+                    f"'{name}' is the name of another method than '{method}'.",
+                    where=f"{self.where}: methods",
+                    hint="Choose a name that is no method's.",
+                )
+        try:
+            _refuse_shared_names({**dict.fromkeys(ran), **self.style.methods})
+            _refuse_shared_names(
+                {**dict.fromkeys(task for c in configs for task in c.tasks), **self.style.tasks}
+            )
+        except ValueError as error:
+            raise InputError(f"{error}.", where=self.where, hint="Give each its own name.") from error
         for method in self.style.methods:
             if configs and method not in ran:  # one that has not run yet must be one that can
                 methods.parse(method, workspace=self.workspace, where=f"{self.where}: methods")
