@@ -1,4 +1,7 @@
-"""Tables as CSV: numbers unrounded, all columns, a column more for each spread that is known."""
+"""Tables as CSV: numbers unrounded, all columns, a column more for each spread that is known.
+
+The last column, `notes`, has the notes of a table in its first row, and is empty in the others: readers of CSV keep it.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ import re
 from collections.abc import Sequence
 from itertools import chain
 
-from moextend.bench.report.collect import Experiment
+from moextend.bench.report.collect import Experiment, lacking_notes, run_notes
 from moextend.bench.report.sources import ON_TEST
 from moextend.bench.report.table import Column, Table, Value
 from moextend.errors import visible
 
+NOTES = "notes"
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 _NUMBER = re.compile(r"-|[-+]?\d+(\.\d*)?(e[-+]?\d+)?", re.IGNORECASE)
 """What may begin with a sign all the same; a dash stands for what is not known."""
@@ -22,14 +26,15 @@ def render(tables: Sequence[Table]) -> str:
     """The rows of all tables under one head, each with its table's key; a column that a table lacks is empty."""
     out = io.StringIO()
     names = [name for table in tables for column in table.columns for name in _names(column)]
-    writer = csv.DictWriter(out, dict.fromkeys(["table", *names]), lineterminator="\n")
+    writer = csv.DictWriter(out, dict.fromkeys(["table", *names, NOTES]), lineterminator="\n")
     writer.writeheader()
     for table in tables:
         own = [name for column in table.columns for name in _names(column)]
-        for row in chain.from_iterable(table.sections):
+        for number, row in enumerate(chain.from_iterable(table.sections)):
             parts = [_parts(column, value) for column, value in zip(table.columns, row, strict=True)]
             cells = zip(own, chain.from_iterable(parts), strict=True)
-            writer.writerow({"table": words(table.key), **dict(cells)})
+            notes = {} if number else {NOTES: words(" ".join(table.notes))}
+            writer.writerow({"table": words(table.key), **dict(cells), **notes})
     return out.getvalue()
 
 
@@ -38,8 +43,9 @@ def cells(experiments: Sequence[Experiment]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = ["stage", "task", "value", "stderr", "n", "scorer", "weights", "predictions"]
-    writer.writerow(["sequence", "run", "method", "seed", "order", "mode", "state", *names])
+    writer.writerow(["sequence", "run", "method", "seed", "order", "mode", "state", *names, NOTES])
     for experiment in experiments:
+        notes = [*run_notes(experiment), *lacking_notes(experiment.results)]
         for result in experiment.results:
             config = result.config
             run = [
@@ -52,7 +58,7 @@ def cells(experiments: Sequence[Experiment]) -> str:
                 result.state,
             ]
             for _, cell in sorted(result.cells.items()):
-                found = [*run, *(getattr(cell, name) for name in names)]
+                found, notes = [*run, *(getattr(cell, name) for name in names), " ".join(notes)], []
                 writer.writerow([words(one) if isinstance(one, str) else one for one in found])
     return out.getvalue()
 

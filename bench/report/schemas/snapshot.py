@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
-from moextend.bench.report.collect import Experiment, Result
+from moextend.bench.report.collect import Experiment, Result, lacking_notes, run_notes
 from moextend.bench.report.frame import in_order
 from moextend.bench.run.progress import read_status
 from moextend.bench.score.kept import ScoreReader, read_predictions
@@ -49,6 +49,8 @@ class Snapshot:
     stage: int
     cells: list[Cell]
     """In the order of the sequence."""
+    notes: list[str] = field(default_factory=list)
+    """Those of the tables of the run: what is not finished, damaged or made of something else."""
 
     @property
     def sequence(self) -> str:
@@ -126,6 +128,7 @@ class Snapshot:
             "dtype": base.get("dtype"),
             "encoder": without_folders(base.get("vision")),
             "protocol": config.protocol,
+            "notes": self.notes,
         }
 
     def items(self, cell: Cell) -> list[Item]:
@@ -164,10 +167,11 @@ class Snapshot:
 def snapshots(experiments: Sequence[Experiment]) -> Iterator[Snapshot]:
     """Every run after every scored stage."""
     for experiment in experiments:
+        notes = [*run_notes(experiment), *lacking_notes(experiment.results)]
         for result in experiment.results:
             keys = in_order(result)
             for stage in dict.fromkeys(stage for stage, _ in keys):
-                yield Snapshot(result, stage, [result.cells[key] for key in keys if key[0] == stage])
+                yield Snapshot(result, stage, [result.cells[key] for key in keys if key[0] == stage], notes)
 
 
 def without_folders(name: str | None) -> str | None:

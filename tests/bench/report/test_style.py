@@ -95,12 +95,13 @@ def test_notes_say_nothing_of_columns_that_are_not_there(
 def test_every_format_has_the_style(experiments: list[Experiment], styling: MakeStyling, form: str) -> None:
     shown = render(tables(experiments, style=styling()), form)
     assert "MoExtend" in shown and "scope=all" not in shown.replace("moextend+scope-all", "")
-    assert shown.index("MoExtend") < shown.index("LoRA") < shown.index("full-ft")
+    if form != "csv":  # there the notes of a table stand in its first row
+        assert shown.index("MoExtend") < shown.index("LoRA") < shown.index("full-ft")
     if form == "csv":
         rows = list(csv.DictReader(io.StringIO(shown)))
         row = next(row for row in rows if row["method"] == "MoExtend")
         assert float(row["acc"]) == pytest.approx(65.3125) and set(row) == {
-            "table", "method", "acc", "acc_sd", "la", "la_sd",
+            "table", "method", "acc", "acc_sd", "la", "la_sd", "notes",
         }  # fmt: skip
     else:
         assert "65.31" in shown and "Ours: " in shown
