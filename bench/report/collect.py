@@ -194,7 +194,8 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
         shared = config.experiment()
         digest = files.digest(without_notes(shared))
         experiment = found.setdefault(digest, Experiment(shared))
-        first = seen.get((digest, config.digest))
+        same = files.digest({**config.identity(), "order": ""})  # the stages are in their order
+        first = seen.get((digest, same))
         if first is not None:
             what = "a copy of" if run.id and run.id == first.id else "the same run as"
             experiment.copies.append(f"{run.folder} ({what} {first.folder})")
@@ -202,12 +203,14 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
         elif status.state == "done" or unfinished:
             try:
                 experiment.results.append(_result(run, config, status))
-                seen[digest, config.digest] = run
+                seen[digest, same] = run
             except Exception as error:
                 experiment.left_out.append(damaged_run(run, error))
         else:
             why = f": {status.error.what}" if status.state == "failed" and status.error else ""
             experiment.left_out.append(f"{run.folder.name} ({status.state}{why})")
+    for experiment in found.values():
+        _name_orders(experiment)
     experiments = _in_order(_by_inputs(found), runs)
     if damaged:
         experiments = experiments or [Experiment({})]
@@ -215,6 +218,21 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
         shown.left_out += damaged
     _tell_apart(experiments)
     return experiments
+
+
+def _name_orders(experiment: Experiment) -> None:
+    """Gives runs with the same order of the stages the same name of it, that of most meaning."""
+    names: dict[tuple[Any, ...], str] = {}
+    for config in sorted(
+        (result.config for result in experiment.results), key=lambda one: (len(one.order), one.order)
+    ):
+        names.setdefault(config.visits, config.order)
+    experiment.results = [
+        result
+        if result.config.order == (order := names[result.config.visits])
+        else replace(result, config=result.config.model_copy(update={"order": order}))
+        for result in experiment.results
+    ]
 
 
 def _by_inputs(experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:

@@ -26,7 +26,7 @@ COLUMNS = {
     "run": "Name of the run's folder; its path where two runs of an experiment have one name.",
     "method": "The method with its settings.",
     "seed": "Seed of the run.",
-    "order": "Order of the stages: given, reverse or random:N.",
+    "order": "Order of the stages: given, reverse or random:K, the name of a drawn order.",
     "mode": "sequence, independent or joint.",
     "stage": "Stage after which the cell was scored; 0 is the base.",
     "task": "The task.",

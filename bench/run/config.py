@@ -40,7 +40,7 @@ class Identity(BaseModel):
     seed: int = 0
     """Seed of the data order, of the training and of new weights."""
     order: str = "given"
-    """`given`, `reverse` or `random:N`; the stages of `sequence` already have this order."""
+    """`given`, `reverse` or `random:K`, the name of one order; the stages of `sequence` already have it."""
     mode: Mode = "sequence"
     """sequence, independent (each task from the base) or joint (all tasks at once)."""
 
@@ -87,6 +87,13 @@ class RunConfig(Identity):
     def stages(self) -> list[str]:
         """Tasks in training order."""
         return [stage["task"] for stage in self.sequence["stages"]]
+
+    @property
+    def visits(self) -> tuple[tuple[str, int | None], ...]:
+        """(task, steps) in training order, each visit by the name of its task: equal for equal orders."""
+        return tuple(
+            (stage.get("visit_of") or stage["task"], stage.get("steps")) for stage in self.sequence["stages"]
+        )
 
     def visited(self, stage: str) -> str:
         """Task of a stage: another name than that of the stage for visits after the first."""

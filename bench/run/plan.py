@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
+from math import factorial, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from moextend.bench.scoring import Scoring
 from moextend.bench.sequence import (
     OWN,
     SequenceSpec,
+    Stage,
     find_learned,
     find_sequence,
     scored_tasks,
@@ -22,7 +24,7 @@ from moextend.bench.sequence import (
 )
 from moextend.bench.task import Mode, TaskSpec, code_allowed, find_task
 from moextend.bench.tuned import NO_SETTINGS
-from moextend.errors import InputError, masked, short
+from moextend.errors import InputError, counted, masked, short
 from moextend.training.settings import clash
 from moextend.util import content, lookup, spec
 from moextend.util.limits import MOST_SEED, MOST_STEPS
@@ -36,6 +38,8 @@ DEFAULT = "tiny"
 STEPS = "steps"
 """No settings are matched: methods share only the steps, as always."""
 
+MOST_ORDERS = 1000
+"""Random orders that one command may ask for."""
 LEFT_OUT = "It runs code that the model writes; --allow-code scores it."
 
 
@@ -50,6 +54,7 @@ class Request:
     """Empty: those of the sequence. "all": all known methods and bounds. "joint" and "individual" are the bounds."""
     seeds: tuple[int, ...] = (0,)
     orders: tuple[str, ...] = ("given",)
+    """given, reverse, or random:N for N different orders."""
     modes: tuple[Mode, ...] = ("sequence",)
     device: str = "auto"
     limit: int | None = None
@@ -116,10 +121,11 @@ def resolve(
         if mode != "sequence" or named or not bounds
     }
     by_mode |= {mode: [*by_mode.get(mode, []), bound] for mode in bounds}
+    orders = distinct_orders(sequence.stages, request.orders, on_match or (lambda words: None))
     configs = [
         config_of(request, sequence, tasks, mode, *part)
         for mode, chosen in by_mode.items()
-        for part in product(chosen, request.orders, request.seeds)
+        for part in product(chosen, orders, request.seeds)
     ]
     return list({config.slug: config for config in configs}.values())
 
@@ -282,20 +288,53 @@ def all_tasks(sequence: SequenceSpec, workspace: Path) -> dict[str, TaskSpec]:
     return dict(zip(names, found, strict=True))
 
 
-def ordered(stages: list[Any], order: str) -> list[Any]:
-    """Stages in the order `given`, `reverse` or `random:N` (N is the seed of the permutation)."""
-    kind, _, number = order.partition(":")
+def ordered(stages: Sequence[Any], order: str) -> list[Any]:
+    """Stages in the order of a run: `given`, `reverse` or `random:K`, where K seeds the permutation."""
     if order == "given":
         return list(stages)
     if order == "reverse":
         return list(reversed(stages))
-    if kind == "random" and re.fullmatch("[0-9]{1,10}", number) and int(number) <= MOST_SEED:
-        return random.Random(int(number)).sample(stages, len(stages))
-    raise InputError(
-        f"no order '{short(order, 40)}'.",
-        where="--order",
-        hint=f"Orders: given, reverse, random:N (N from 0 to {MOST_SEED}, e.g. random:1).",
-    )
+    return random.Random(int(order.partition(":")[2])).sample(stages, len(stages))
+
+
+def distinct_orders(
+    stages: Sequence[Stage], asked: Sequence[str], on_merge: Callable[[str], None] = lambda words: None
+) -> list[str]:
+    """Names of the orders that are asked for, each order once: `random:N` adds N others, or all there are.
+
+    `on_merge` is called with words for orders that are equal, and where there are fewer than N.
+    """
+    numbers = [_number_of(order) for order in asked]
+    tasks = [(stage.visit_of or stage.task, stage.steps) for stage in stages]
+    names = {tuple(reversed(tasks)): "reverse", tuple(tasks): "given"}
+    found: dict[tuple[Any, ...], str] = {}
+    for order in (order for order, number in zip(asked, numbers, strict=True) if not number):
+        place = tuple(ordered(tasks, order))
+        if place in found:
+            on_merge(f"{order} and {found[place]} are the same order, which runs once.")
+        found.setdefault(place, names[place])
+    wanted, seed = len(found) + max(numbers), 0
+    most = factorial(len(tasks)) // prod(factorial(tasks.count(task)) for task in set(tasks))
+    if wanted > most:
+        on_merge(f"{counted(len(tasks), 'stage')} have {counted(most, 'order')}, and all of them run.")
+    while len(found) < min(wanted, most):
+        seed += 1
+        place = tuple(ordered(tasks, f"random:{seed}"))
+        found.setdefault(place, names.get(place, f"random:{seed}"))
+    return list(found.values())
+
+
+def _number_of(order: str) -> int:
+    """N of `random:N`, 0 of another order; InputError if there is no such order."""
+    found = re.fullmatch("given|reverse|random:([0-9]{1,4})", order)
+    number = int(found[1] or 0) if found else 0
+    if found is None or (found[1] and not 1 <= number <= MOST_ORDERS):
+        raise InputError(
+            f"no order '{short(order, 40)}'.",
+            where="--order",
+            hint=f"Orders: given, reverse, random:N (N different ones, from 1 to {MOST_ORDERS}; e.g. random:3).",
+        )
+    return number
 
 
 def stage_steps(config: RunConfig) -> Iterator[tuple[str, int]]:

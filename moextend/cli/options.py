@@ -61,7 +61,11 @@ Seeds = Annotated[
 ]
 Orders = Annotated[
     list[str] | None,
-    typer.Option("--order", metavar="ORDER", help="given, reverse, random:N; repeatable. Default: given."),
+    typer.Option(
+        "--order",
+        metavar="ORDER",
+        help="given, reverse, random:N (N different ones); repeatable. Default: given.",
+    ),
 ]
 Match = Annotated[
     str,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from moextend.bench.run.opening import open_run
+from moextend.bench.run.plan import ordered
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir
 
 TASKS = ("colour", "count")
@@ -20,11 +21,11 @@ MakeRun = Callable[..., RunDir]
 def config(method: str = "lora", seed: int = 0, **changes: Any) -> RunConfig:
     task = {"version": 1, "kind": "vqa", "data": {"path": "world:x"}}
     text = {"task": "facts", "version": 1, "kind": "text", "lm_eval": {"task": "facts"}}
-    sequence = {
+    sequence: dict[str, Any] = {
         "sequence": "mini",
         "version": 1,
         "base": {"model": "tiny"},
-        "stages": [{"task": name} for name in TASKS],
+        "stages": [{"task": name} for name in ordered(TASKS, changes.get("order", "given"))],
         "retention": ["facts"],
         "train": {"steps": 4, "batch_size": 2, "learning_rate": 0.1},
     }

@@ -25,6 +25,7 @@ from moextend.bench.run import variants
 from moextend.bench.run.cell import line_of, signed
 from moextend.bench.run.complete import LEARNED, STEM
 from moextend.bench.run.opening import open_run
+from moextend.bench.run.plan import ordered
 from moextend.bench.run.progress import _write
 from moextend.bench.run.records import RoutingReport, StageCost, Status, TaskRouting
 from moextend.bench.run.rundir import COST, ROUTING, Cell, RunConfig, RunDir
@@ -93,7 +94,8 @@ def config(shape: Shape, method: str, seed: int, order: str = "given", name: str
     """The config of a run, with every setting resolved."""
     sequence = SequenceSpec.model_validate(
         {
-            "sequence": name, "version": 1, "base": {"model": "tiny"}, "stages": [{"task": t} for t in shape.tasks],
+            "sequence": name, "version": 1, "base": {"model": "tiny"},
+            "stages": [{"task": t} for t in ordered(shape.tasks, order)],
             "retention": shape.text, "transfer": shape.transfer,
             "train": {"steps": 4, "batch_size": 2, "learning_rate": 0.1},
         }
@@ -120,7 +122,7 @@ def write_run(
     for stage in range(shape.stages + 1):
         # row 0 is the same for all methods of a seed
         drawn = rng if stage else np.random.default_rng([seed, 7])
-        for place, task in enumerate(shape.tasks, 1):
+        for place, task in enumerate(run.config.stages, 1):
             part = _part(kind, stage, place, shape.stages) + (shift if stage else 0.0)
             cells.append(_vqa(run, shape, stage, task, _answers(shape, task, part, drawn)))
         for task in shape.text:
@@ -131,7 +133,7 @@ def write_run(
             cells.append(_vqa(run, shape, stage, task, _answers(shape, task, part, drawn)))
     scores = [json.dumps(line_of(cell, run.id), ensure_ascii=False) + "\n" for cell in cells]
     (run.folder / "scores.jsonl").write_text("".join(scores))
-    for stage, task in enumerate(shape.tasks, 1):
+    for stage, task in enumerate(run.config.stages, 1):
         _write_stage(run, shape, stage, task)
     known = {
         "task_identity": "none",

@@ -7,6 +7,7 @@ import pytest
 from moextend.bench.report import tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.table import Table, Value
+from moextend.bench.run.plan import ordered
 from moextend.bench.run.rundir import RunDir
 from tests.bench.conftest import MakeRun
 
@@ -60,10 +61,20 @@ def test_what_is_not_crossed_gives_the_total_only(make_run: MakeRun) -> None:
     assert table.notes[-1].startswith("-: not every seed was run in every order")
 
 
-def test_one_seed_in_three_orders_gives_the_order_alone(make_run: MakeRun) -> None:
-    runs = crossed(make_run, seeds=(0,), orders=("given", "reverse", "random:1"))
+def test_one_seed_in_two_orders_gives_the_order_alone(make_run: MakeRun) -> None:
+    runs = crossed(make_run, seeds=(0,))
     row = rows(tables(collect(runs, unfinished=True))[1])["lora", "ACC"]
-    assert row["order"].number == pytest.approx(10) and row["seed"].text == "-"
+    assert row["order"].number == pytest.approx(50**0.5) and row["seed"].text == "-"
+
+
+def test_an_order_that_has_two_names_is_one_order(make_run: MakeRun) -> None:
+    names = [f"random:{next(k for k in range(99) if ordered('ab', f'random:{k}') == ['b', 'a'])}"]
+    once = crossed(make_run, seeds=(0,))
+    (found,) = collect([*once, *crossed(make_run, seeds=(0, 1), orders=names)], unfinished=True)
+    assert [(result.config.seed, result.config.order) for result in found.results] == [
+        (0, "given"), (0, "reverse"), (1, "reverse"),
+    ]  # fmt: skip
+    assert "the same run as" in found.copies[0]
 
 
 def test_differences_are_of_the_same_seed_and_order(make_run: MakeRun) -> None:

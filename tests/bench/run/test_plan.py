@@ -10,10 +10,10 @@ import yaml
 
 from moextend.bench.run.config import differences
 from moextend.bench.run.opening import open_run
-from moextend.bench.run.plan import Request, ordered, resolve
+from moextend.bench.run.plan import Request, distinct_orders, ordered, resolve
 from moextend.bench.run.preview import describe, preview
 from moextend.bench.run.rundir import RunConfig
-from moextend.bench.sequence import find_sequence
+from moextend.bench.sequence import Stage, find_sequence
 from moextend.bench.task import Mode
 from moextend.errors import InputError, SpecError, UnknownName
 from moextend.util import content as contents
@@ -125,9 +125,30 @@ def test_orders() -> None:
     assert ordered(stages, "reverse") == stages[::-1]
     assert ordered(stages, "random:1") == ordered(stages, "random:1") != ordered(stages, "random:2")
     assert sorted(ordered(stages, "random:1")) == stages
-    for order in ("rand", "random", "random:x", "random:-1", ""):
-        with pytest.raises(InputError, match="Orders: given, reverse, random:N"):
-            ordered(stages, order)
+
+
+@pytest.mark.parametrize(
+    ("number", "asked", "names"),
+    [
+        (5, ("random:3",), ["random:1", "random:2", "random:3"]),
+        (5, ("random:1", "random:2"), ["random:1", "random:2"]),
+        (3, ("random:3",), ["random:1", "given", "reverse"]),
+        (3, ("random:2", "given"), ["given", "random:1", "reverse"]),
+        (2, ("given", "random:3"), ["given", "reverse"]),
+        (1, ("given", "reverse", "random:9"), ["given"]),
+    ],
+)
+def test_an_order_runs_once(number: int, asked: tuple[str, ...], names: list[str]) -> None:
+    stages, said = [Stage(task=name) for name in "abcde"[:number]], list[str]()
+    assert distinct_orders(stages, asked, said.append) == names
+    assert len({tuple(stage.task for stage in ordered(stages, name)) for name in names}) == len(names)
+    assert bool(said) == (number < 3), said
+
+
+@pytest.mark.parametrize("order", ["rand", "random", "random:x", "random:-1", "random:0", "random:1001", ""])
+def test_an_order_that_there_is_not(order: str) -> None:
+    with pytest.raises(InputError, match="Orders: given, reverse, random:N"):
+        distinct_orders([], [order])
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def test_config_is_written_first_and_read_back(tmp_path: Path, make_config: Make
     run = open_run(config, tmp_path)
     assert run.folder == tmp_path / "mini" / "moextend+scope-all-s3-reverse"
     assert run.config == config
-    assert run.config.stages == ["colour", "count"]
+    assert run.config.stages == ["count", "colour"]
     assert run.config.retention == ["facts"]
     record = json.loads((run.folder / "config.json").read_text())
     assert record["digest"] == config.digest
