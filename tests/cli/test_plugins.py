@@ -65,12 +65,12 @@ def test_the_example_runs_from_a_workspace_and_notes_where_it_came_from(small: C
     assert found.code == 0, found.err
     assert row(found.out, "lora-l2")[1] == "none"
     (facts,) = tmp_path.glob("runs/small/lora-l2-s0/facts.json")
-    assert '"place": "methods/lora_l2.py"' in facts.read_text()
+    assert "code of method 'lora-l2'" in facts.read_text()
     with (tmp_path / "methods" / "lora_l2.py").open("a") as file:
         file.write("# changed\n")
     again = small("bench", "run", "--method", "lora-l2", "--steps", "2", "--limit", "5")
     assert again.code == 2
-    assert "the method (methods/lora_l2.py) changed after this run began" in again.err
+    assert "the code of method 'lora-l2' changed after this run began" in again.err
     (tmp_path / "methods" / "lora_l2.py").unlink()
     assert row(small("bench", "report").out, "lora-l2")[1] == "none", "a report needs no method"
 
