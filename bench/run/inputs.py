@@ -94,7 +94,8 @@ def of_cells(cells: Iterable[Cell]) -> dict[str, str]:
                     f"the {part} of {cell.task} after stage {cell.stage} is not that of other cells.",
                     hint="Run the same command again, which says what to restore.",
                 )
-    return found
+    # The weights of row 0 and OPENED say more than files, which may hold the same in another form.
+    return {part: one for part, one in found.items() if not part.startswith(FILES)}
 
 
 def of_cell(context: RunContext, stage: int, task: str) -> dict[str, str]:
@@ -136,17 +137,15 @@ def file_parts(config: RunConfig) -> dict[str, str]:
     return found
 
 
-def opened_part(model: Any, base: Path | str, prompts: str) -> dict[str, str]:
+def opened_part(model: Any, folder: str, prompts: str) -> dict[str, str]:
     """How the base reads a prompt and computes, besides its weights, whose fingerprint is in row 0."""
-    config: dict[str, Any] = {}
-    if isinstance(base, Path) and (base / "config.json").is_file():
-        config = files.read_json(base / "config.json")
-        config = {
-            key: value
-            for key, value in config.items()
-            if key not in ("transformers_version", "_name_or_path")
-        }
-    return {OPENED: files.digest(prompts, config, str(model.lm.dtype))}
+    found: dict[str, Any] = {}
+    for name in ("config.json", "generation_config.json") if not _is_packaged(folder) else ():
+        if (path := Path(folder) / name).is_file():
+            found[name] = files.read_json(path)
+            for noted in ("transformers_version", "_name_or_path"):
+                found[name].pop(noted, None)
+    return {OPENED: files.digest(prompts, found, str(model.lm.dtype))}
 
 
 def weights_parts(weights: str) -> dict[str, str]:
