@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 from moextend.bench.data import open_items
 from moextend.bench.data.source import find_source, is_generated
 from moextend.bench.run.context import RunContext
-from moextend.bench.run.provenance import refuse_other_data
+from moextend.bench.run.inputs import refuse_other_inputs
 from moextend.bench.run.revisions import recorded
 from moextend.bench.run.rundir import Cell, RunDir
 from moextend.bench.score.kept import read_predictions
 from moextend.bench.score.predictions import PredictionLine
-from moextend.bench.score.text import text_content
 from moextend.data.hub import is_prepared
 from moextend.errors import InputError, MoextendError
 from moextend.util.foreign import explained
@@ -43,12 +42,13 @@ def compare_references(run: RunDir) -> References:
         try:
             if not own or not _is_here(context, name):
                 continue
-            problems += (_of_text if own[0].by_lm_eval else _of_items)(context, name, own)
+            if not own[0].by_lm_eval:  # data of text tasks are compared as a whole below
+                problems += _of_items(context, name, own)
             tasks += 1
         except (MoextendError, OSError) as error:
             unread = str(explained(error))
     try:
-        refuse_other_data(run, {})
+        refuse_other_inputs(run, {})
     except MoextendError as error:
         problems.append(error.what)
     return References(tasks, tuple(problems), unread)
@@ -65,12 +65,6 @@ def _is_here(context: RunContext, name: str) -> bool:
         return True
     source = find_source(task.data, task.folder(), context.workspace, where=name)
     return source.hub is None or is_prepared(source.hub)
-
-
-def _of_text(context: RunContext, name: str, cells: Sequence[Cell]) -> list[str]:
-    known = recorded(context.run).text_content.get(name)
-    same = known in (None, text_content(context.tasks[name], context.workspace))
-    return [] if same else [f"the data or the files of the text task '{name}' changed since it was scored"]
 
 
 def _of_items(context: RunContext, name: str, cells: Sequence[Cell]) -> list[str]:

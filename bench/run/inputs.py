@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.bench import scorers
 from moextend.bench.data import data_digest
-from moextend.bench.data.digests import FileDigests
 from moextend.bench.data.source import find_source, is_generated
 from moextend.bench.plugins import PACKAGE
 from moextend.bench.run.config import RunConfig
@@ -26,6 +25,7 @@ from moextend.bench.run.rundir import RunDir, changed_since
 from moextend.bench.score.records import Cell
 from moextend.bench.score.text import text_content
 from moextend.bench.sequence import memory_texts
+from moextend.data.digests import FileDigests
 from moextend.errors import InputError, MoextendError, SpecError
 from moextend.model.base_name import base_parts
 from moextend.util import content, files
