@@ -73,3 +73,25 @@ def test_wrong_input_is_refused_in_one_line(
         assert found.code == 2 and says in found.err, (arguments, found.err)
         assert found.err.count("\n") == 1 or "nope" not in arguments, found.err
     assert not (tmp_path / "skill" / "certificate-own.json").exists()
+
+
+@pytest.mark.slow  # two certificates
+def test_scopes_lie_side_by_side_and_the_card_lists_them(cli: Cli, tmp_path: Path) -> None:
+    extension("skill")
+    seen: dict[str, bytes] = {}
+    warned = "made for scope own, and is certified for scope"
+    for scope, code in (("all", 1), ("own", 0)):
+        made = cli("certify", "skill", "--base", "tiny", "--items", "2", "--scope", scope)
+        assert made.code == code and f"certificate-{scope}.json" in made.out
+        kept = {path.name: path.read_bytes() for path in (tmp_path / "skill").glob("certificate-*")}
+        assert kept.keys() - seen.keys() == {f"certificate-{scope}.json", f"certificate-{scope}.md"}
+        assert seen.items() <= kept.items(), "the former certificates are as they were"
+        seen = kept
+        card = cli("push", "skill", "me/skill", "--dry-run").out
+        assert ("Scope all: 8 claims" in card, "Scope own: 8 claims" in card) == (True, scope == "own")
+        assert (warned in card) == (scope == "all")
+    both = cli("certify", "--check", "skill")
+    assert both.code == 1 and "right: scope own" in both.out and "wrong: scope all" in both.out
+    assert cli("certify", "--check", "skill/certificate-own.json").code == 0
+    (tmp_path / "skill" / "certificate-all.json").unlink()
+    assert cli("certify", "--check", "skill").code == 0

@@ -107,3 +107,27 @@ def test_damaged_exported_folders_are_one_line(cli: Cli) -> None:
         config.write_text(json.dumps(record | change))
         refused = cli("serve", "linked", "--port", "0")
         assert (refused.code, refused.err.count("\n")) == (2, 1) and says in refused.err, refused.err
+
+
+def test_versions_have_names_of_their_own(cli: Cli, served: Served) -> None:
+    extension("skill")
+    extension("other")
+    plain = served("tiny", "-e", "skill", "-e", "other:0.25")
+    named = served("tiny", "-e", "skill", "-e", "v1=skill", "-e", "v2=other:0.25")
+    assert list(named) == ["base", "skill", "v1", "v2:0.25"]
+    assert named["v1"] == named["skill"] == plain["skill"] and named["v2:0.25"] == plain["other:0.25"]
+    for wrong in ("skill=other", "base=other", "auto=other", "a+b=other", "=other", "v2="):
+        refused = cli("serve", "tiny", "-e", "skill", "-e", wrong, "--port", "0")
+        assert (refused.code, refused.err.count("\n")) == (2, 1), (wrong, refused.err)
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "a b", "a\tb"])
+def test_a_key_that_no_client_can_send_is_refused(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    refused = cli("serve", "tiny", "--api-key", key, "--port", "0")
+    monkeypatch.setenv("MOEXTEND_API_KEY", key)
+    from_environment = cli("serve", "tiny", "--port", "0")
+    for found in (refused, from_environment):
+        assert (found.code, found.err.count("\n")) == (2, 1) and "MOEXTEND_API_KEY" in found.err
+        assert key not in found.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,3 +50,19 @@ def served(skills: Path) -> Iterator[Living]:
 
     with living(loaded(skills, *SKILLS)) as found:
         yield found
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """While it is not set, no next token is computed."""
+    from moextend.serving.batch import Batch
+
+    go, step = threading.Event(), Batch.step
+
+    def waiting(self: Batch) -> list[int]:
+        go.wait(60)
+        return step(self)
+
+    monkeypatch.setattr(Batch, "step", waiting)
+    yield go
+    go.set()

@@ -34,20 +34,6 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 PROMPT = "anna lives in"
 
 
-@pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """While it is not set, no next token is computed."""
-    go, step = threading.Event(), Batch.step
-
-    def waiting(self: Batch) -> list[int]:
-        go.wait(60)
-        return step(self)
-
-    monkeypatch.setattr(Batch, "step", waiting)
-    yield go
-    go.set()
-
-
 def ask(model: str = "base", tokens: int = 8, **more: Any) -> dict[str, Any]:
     return {"model": model, "prompt": PROMPT, "max_tokens": tokens, **more}
 
