@@ -78,6 +78,8 @@ def gate_extension(
     *others, folder = folders
     card = read_extension(folder)
     scope, before = trained_scope(card, folder), [moextend.load_extension(model, one).name for one in others]
+    moextend.load_extension(model, folder)  # what is wrong with it is known before anything is scored
+    moextend.unload(model, card.name)
     media = scope == "auto" and bool(task_inference.read(folder).kind)
     key = files.digest(model.base_fingerprint(), [read_card(one)["sha256"] for one in folders])
     place, cells, failures = workspace / ".cache" / "gate" / key, dict[Key, Cell](), list[str]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from moextend.moe import attach, reach
 from moextend.moe.strengths import below_one, checked, named
 from moextend.serving import errors
 
+_NAME = re.compile(r"[\w-][\w.-]{0,99}")
 BASE, AUTO, PLUS, WEAK = "base", "auto", "+", ":"
 """Names with a meaning of their own; what joins the names of extensions that compute together; what comes before a
 strength below 1."""
@@ -128,6 +130,7 @@ class Catalogue:
             )
         if old is not None:
             self._check_free(old)
+            shown = self.known.shown(old)
             strength = self._strengths.get(old, 1.0) if strength is None else strength
         while own in self.known.sets:  # another version of it is loaded
             own += "_"
@@ -148,6 +151,8 @@ class Catalogue:
             self.detach(own)
             raise
         self._strengths |= below_one(given, [own])
+        if old is not None:
+            self._created.pop(shown, None)
         self.known = self._read(self.known.leaving | ({old} if old else set()))
         return self.known.shown(own)
 
@@ -216,10 +221,10 @@ class Catalogue:
 
 def check_name(name: str) -> None:
     """Raises InputError for an extension's name that means another model of a server."""
-    if name in ("", BASE, AUTO) or any(mark in name for mark in (PLUS, WEAK, "/")):
+    if name in (BASE, AUTO) or not _NAME.fullmatch(name):
         raise InputError(
             f"a server cannot use the name '{name}' of an extension.",
             where="serve",
-            hint=f"'{BASE}' and '{AUTO}' are models of their own, '{PLUS}' joins names, and '{WEAK}' comes before a "
-            "strength. Give it another name: -e NAME=FOLDER.",
+            hint=f"'{BASE}' and '{AUTO}' are models of their own. Give it another name, of at most 100 letters, "
+            "digits, '-', '_' and dots inside: -e NAME=FOLDER.",
         )

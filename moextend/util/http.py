@@ -23,6 +23,8 @@ LATE = (
     b"HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain\r\nContent-Length: 36\r\nConnection: close\r\n\r\n"
     b"The request did not arrive in time.\n"
 )
+_STATUS = "moextend.status"
+"""Key of a request's state: the status of an answer that the connection gave, and not the application."""
 LogFormat = Literal["text", "json"]
 
 
@@ -62,6 +64,8 @@ class Protocol(H11Protocol):
             return
         unanswered = self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE)
         if self._received and unanswered and not self.transport.is_closing():
+            if self.scope is not None:
+                self.scope["state"][_STATUS] = 408
             self.transport.write(LATE)
             self.transport.close()
             self._since = time.monotonic()  # to take the answer
@@ -119,6 +123,7 @@ class Counted:
         finally:
             self.active -= 1
             if self.log is not None:
+                status = scope.get("state", {}).get(_STATUS, status)
                 print(_line(self.log, scope, status, time.monotonic() - start), file=sys.stderr, flush=True)
 
 

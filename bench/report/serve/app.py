@@ -51,6 +51,9 @@ def application(watcher: Watcher) -> Starlette:
 
 async def _events(watcher: Watcher) -> AsyncIterator[str]:
     """Server-sent events; a browser asks again two seconds after a lost connection."""
+    if watcher.readers >= READERS:  # many came at once
+        yield "retry: 10000\n\n"
+        return
     yield "retry: 2000\n\n"
     async for message in watcher.news():
         yield f"data: {message}\n\n" if message else ":\n\n"
