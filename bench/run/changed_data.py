@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from moextend.bench.data import data_digest
 from moextend.bench.data.digests import media_files
 from moextend.bench.data.open import open_table
+from moextend.bench.data.source import is_generated
 from moextend.bench.run.complete import named_weights
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.inputs import (
@@ -74,6 +75,18 @@ def refuse_changed_inputs(context: RunContext) -> None:
     more = {"majority": None} if others else {}
     context.inputs = {**before, **now}
     context.run.write_facts(inputs=context.inputs, broken=broken, **more)
+
+
+def refuse_data_changed_meanwhile(context: RunContext, split: SplitName, names: Sequence[str]) -> None:
+    """Raises RunConflict if data changed since the run began, and forgets an interrupted training on them."""
+    for name in names:
+        task, part = context.tasks[name], data_part(split, name)
+        if task.kind == "text" or is_generated(task) or part not in context.inputs:
+            continue
+        now = data_digest(task, split, context.workspace)
+        if now != context.inputs[part] and split == "train":
+            _forget_training(context, name)
+        refuse_changed(context.run, context.inputs, {part: now})
 
 
 def note_broken(context: RunContext, error: MoextendError) -> None:

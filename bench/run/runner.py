@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.method import Stage
 from moextend.bench.run import complete, costs, shared_stages, together
-from moextend.bench.run.changed_data import note_broken, refuse_changed_inputs
+from moextend.bench.run.changed_data import note_broken, refuse_changed_inputs, refuse_data_changed_meanwhile
 from moextend.bench.run.complete import (
     LEARNED,
     lacking_facts,
@@ -173,6 +173,9 @@ def _train_stage(
     with together.own_folder(stage) as mine, costs.Stopwatch(mine.folder, model) as watch:
         loop = StageLoop(context, progress, model, stage, units, watch)
         facts = context.method.learn(model, mine, loop)
+        processes.first_says(
+            partial(refuse_data_changed_meanwhile, context, "train", context.stages[stage.index - 1])
+        )
         facts |= {"micro_batch": loop.smaller, "probe_flops": loop.flops.get("probe")}
         noted = mine.folder / LEARNED
         learned = StageCost.of({**facts, **watch.spent()}, where=str(noted))
@@ -332,6 +335,7 @@ def score_cell(
     )  # fmt: skip
     if servers and backend:
         cell = cell.model_copy(update={"parity": servers.shown(model, index, name, weights, learned)})
+    processes.first_says(partial(refuse_data_changed_meanwhile, context, "test", [name]))
     # Opening the data takes longer than a cell whose answers are known.
     if name not in context.text_recorded:
         _note_inputs(context, processes.first_says(partial(text_parts, task, context.workspace)))

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -16,6 +17,7 @@ from moextend.bench.score.backend import Backend, InProcess
 from moextend.bench.score.records import LM_EVAL, Cell, Scores
 from moextend.bench.scoring import Scoring
 from moextend.bench.task import TaskSpec
+from moextend.errors import InputError
 from moextend.model import short_memory
 from moextend.util import processes
 from moextend.util.files import digest, sha256
@@ -83,7 +85,8 @@ def _vqa_cell(
     """Scores of an image task, the file of the predictions, and whether they existed before."""
     from moextend.model.feature_cache import expecting
 
-    key = vqa.test_key(
+    key = partial(
+        vqa.test_key,
         task,
         workspace,
         scoring,
@@ -91,7 +94,8 @@ def _vqa_cell(
         dtype=str(model.lm.dtype),
         backend=backend.name,
     )
-    path = task.predictions(folder / weights, key)
+    asked = key()
+    path = task.predictions(folder / weights, asked)
     items = open_items(task, "test", workspace, scoring.limit)
     with processes.first_enters(lambda: share(path)), expecting(model, items, vqa.answer_order(items)):
         records, made = vqa.predict(
@@ -103,6 +107,13 @@ def _vqa_cell(
             rate=backend.rate,
             on_items=on_items,
         )
+        if made and key() != asked:
+            path.unlink(missing_ok=True)
+            raise InputError(
+                f"the data of task '{task.task}' changed while they were scored.",
+                where=task.task,
+                hint="Restore them, and run the same command again.",
+            )
     scores, lines = vqa.score_items(records, task.scorer)
     if processes.is_first():
         vqa.write_scores(path, task.scorer, lines)
