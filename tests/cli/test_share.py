@@ -1,12 +1,17 @@
 """`bench pack`, `unpack` and `export`, called as a user does."""
 
+import io
+import json
 import re
 import shlex
 import shutil
+import tarfile
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from tests.bench import ledger
 from tests.cli.conftest import Cli
@@ -64,3 +69,57 @@ def test_damaged_runs_are_left_out_with_a_note(cli: Cli, runs: None, tmp_path: P
     done = cli("bench", "export", "--as", "lm-eval", "--out", "x")
     assert done.code == 0 and "left out: lora-s0 (damaged" in done.err
     assert done.out == "wrote 3 files of 1 run to x\n"
+
+
+def test_what_no_report_takes_is_not_packed(cli: Cli, runs: None, tmp_path: Path) -> None:
+    path = tmp_path / "runs/tiny/lora-s0/scores.jsonl"
+    whole = path.read_text()
+    for text, message in (
+        ("nonsense\n" + whole, "not valid JSON"),
+        (whole.replace('"backend": null', '"backend": "openai"', 1), "without a parity check"),
+    ):
+        path.write_text(text)
+        for options in ((), ("--unfinished",), ("--no-predictions",)):
+            done = cli("bench", "pack", "tiny", "-o", "x.tar", *options)
+            assert done.code == 2 and message in done.err and not Path("x.tar").exists()
+        assert cli("bench", "report", "lora-s0").code == 2
+        assert cli("bench", "pack", "lora-s1", "-o", "y.tar").code == 0
+    path.write_text(whole)
+    done = cli("bench", "pack", "tiny", "-o", "x.tar")
+    with tarfile.open("x.tar") as archive:
+        size = sum(member.size for member in archive.getmembers()[1:])
+    assert done.code == 0 and f"({size / 1000:.1f} kB unpacked)" in done.out
+
+
+@pytest.mark.parametrize(
+    ("stated", "written", "message"),
+    [
+        (80_000_000, 80_000_000, "runs become at most 67,108,864"),
+        (1 << 50, 1, "runs become at most 67,108,864"),
+        (1_000, 80_000_000, "does not match its manifest"),
+    ],
+)
+def test_a_pack_that_would_become_much_more_is_refused(
+    cli: Cli, runs: None, tmp_path: Path, stated: int, written: int, message: str
+) -> None:
+    assert cli("bench", "pack", "tiny", "-o", "x.tar").code == 0
+    with tarfile.open("x.tar") as archive:
+        files = {member.name: file.read() for member in archive if (file := archive.extractfile(member))}
+    name, *others = files
+    manifest = json.loads(files[name])
+    files[others[0]] = bytes(written)
+    manifest["files"][others[0]] = {"bytes": stated, "sha256": sha256(files[others[0]]).hexdigest()}
+    files[name] = json.dumps(manifest).encode()
+    with (
+        Path("bomb.tar.zst").open("wb") as out,
+        zstandard.ZstdCompressor().stream_writer(out) as packed,
+        tarfile.open(fileobj=packed, mode="w|") as archive,
+    ):
+        for path, content in files.items():
+            info = tarfile.TarInfo(path)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    Path("there").mkdir()
+    done = cli("bench", "unpack", "bomb.tar.zst", "-w", "there")
+    assert done.code == 2 and message in done.err
+    assert not any(path.is_file() for path in Path("there").rglob("*"))

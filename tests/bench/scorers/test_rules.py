@@ -217,3 +217,50 @@ def test_unknown_scorer() -> None:
         UnknownName, match=r"no scorer 'exact@2'. Did you mean 'exact@1'\?.* All \d+: moextend bench list\."
     ):
         score("exact@2", "a", gold("a"))
+
+
+COLORS, COUNTS = ("red", "blue", "green", "yellow"), ("3", "4", "5", "6")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "letter"),
+    [
+        ("The answer is not B but C", "C"), ("The answer isn't B, it's C.", "C"),
+        ("It's not (B) blue; it's (C) green.", "C"),
+        ("Options A, C and D can be ruled out. That leaves B.", "B"),
+        ("I am torn between A and B, but I'll go with B.", "B"),
+        ("At first glance A seems right, but on closer inspection the answer is B.", "B"),
+        ("If there were no friction it would slide; since it stops, the answer is B.", "B"),
+        ("If no friction, A; otherwise B", ""), ("It could be A or B.", ""), ("Both A and B are correct.", ""),
+        ("I would not choose A.", ""), ("A car is shown on the road.", ""), ("The car is yellow and blue.", ""),
+        ("正しい答えはBです。", "B"), ("答えはBではなくCです。", "C"), ("答えはBではありません。", ""),
+        ("따라서 정답은 B입니다.", "B"), ("정답은 B가 아니라 C입니다.", "C"), ("정답은 B가 아닙니다.", ""),
+    ],
+)  # fmt: skip
+def test_an_option_of_a_longer_answer(prediction: str, letter: str) -> None:
+    for place, name in enumerate("ABCD"):
+        for scorer in ("option@4", "letter@4"):
+            assert score(scorer, prediction, gold(COLORS[place], COLORS)) == (name == letter), (scorer, name)
+
+
+@pytest.mark.parametrize("choices", [COUNTS, tuple(f"{count} apples" for count in COUNTS)])
+def test_the_text_of_one_choice_in_a_sentence(choices: tuple[str, ...]) -> None:
+    assert [score("option@4", "There are 3 apples", gold(choice, choices)) for choice in choices] == [
+        1,
+        0,
+        0,
+        0,
+    ]
+    for none in ("There are 13 apples", "There are 3 apples and 4 apples", "There are not 3 apples"):
+        assert not any(score("option@4", none, gold(choice, choices)) for choice in choices), none
+
+
+@pytest.mark.parametrize(
+    ("prediction", "read"),
+    [("Yes, it is", "Yes"), ("n", "No"), ("The image shows a dog.", ""), ("The answer is yes", "")],
+)
+def test_mme_reads_the_start_of_an_answer(prediction: str, read: str) -> None:
+    assert [score("mme@1", prediction, gold(answer)) for answer in ("Yes", "No")] == [
+        read == "Yes",
+        read == "No",
+    ]

@@ -1,12 +1,14 @@
 """The tasks and sequences that ship with the package."""
 
 import io
+import json
 import re
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from rich.table import Table
 
 from moextend.bench.data import Item, prompt_text
@@ -162,3 +164,36 @@ def test_names_are_never_cut(tmp_path: Path, width: int) -> None:
     assert max(map(len, lines)) <= width and not any("…" in line for line in lines)
     first = [line.split(" ")[0] for line in lines]
     assert set(TASKS) | set(SEQUENCES) <= set(first)
+
+
+@pytest.mark.parametrize(("name", "asked"), [("textvqa", "What does nasa say?"), ("vizwiz", "What does nasa say?"),
+                                             ("textvqa-ocr", "what does NASA say?")])  # fmt: skip
+def test_questions_about_text_begin_as_in_lmms_eval(name: str, asked: str) -> None:
+    item = Item((), "what does NASA say?", ("A",), id="1", fields={"ocr_tokens": "x"})
+    assert asked in prompt_text(read_task(TASKS[name]), item).splitlines()
+
+
+@pytest.mark.slow  # two previews of eighteen tasks: 5 s
+def test_one_missing_image_of_copied_data_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *args, **kwargs: 1 / 0)
+    data = tmp_path / "data/ucit"
+    for name in [name for name in TASKS if name.startswith("ucit-")]:
+        given = read_task(TASKS[name]).data
+        assert given and given.train
+        folder = tmp_path / "data" / given.path.removeprefix("data:")
+        folder.mkdir(parents=True)
+        for file in (given.train, given.test):
+            image = f"./{folder.name}/{file}.png"
+            (data / "datasets" / image).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4)).save(data / "datasets" / image)
+            turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "cat"}]
+            (folder / file).write_text(json.dumps([{"id": "0", "image": image, "conversations": turns}]))
+    request = Request(tmp_path, sequence="ucit")
+
+    def missing() -> list[str]:
+        words = describe(preview(request, resolve(request)))
+        return [line.strip() for line in words.splitlines() if str(data) in line and "(for " in line]
+
+    assert missing() == []
+    (data / "datasets/IconQA/test_3000.json.png").unlink()
+    assert missing() == [f"{data}/datasets/IconQA/test_3000.json.png (for ucit-iconqa)"]
