@@ -20,7 +20,7 @@ _ANSWER = re.compile(
     r"[\"']?[ \t]*+"
     rf"(?:(?:(?:is|should[ ]be|must[ ]be)\b[ \t]*+{_ADVERBS}:?|[:=→])\s*+))"
     r"|(?:答案|选项)(?:应该是|应当是|应为|应是|是|为|[:=]|: |\] ?)\s*+(?:选项)?"
-    r"|(?:答え|回答|解答|正解|正答|정답|답)(?:は|은|:|=)\s*+:?\s*+(?:選択肢|선택지|보기)?\s*+"
+    r"|(?:答え|回答|解答|正解|正答|正しい選択肢|정답|답)(?:は|은|:|=)\s*+:?\s*+(?:選択肢|선택지|보기)?\s*+"
 )
 """What stands before an option that is the answer."""
 _OTHER = re.compile(
@@ -35,7 +35,7 @@ _OTHER = re.compile(
 _BEST = r"(?:correct|right|best|better|(?:the )?most (?:accurate|appropriate|likely|plausible|suitable|fitting)|only)"
 _IS_ANSWER = re.compile(
     rf"(?i:[ \t]*+(?:is|must be|should be|seems to be)[ ]{_ADVERBS}(?:the )?(?:{_BEST}[ ]){{0,2}}"
-    r"(?:answer|option|choice))\b|が正(?:解|答|し)|번?[이가][ ]?(?:정답|맞|옳)"
+    r"(?:answer|option|choice))\b|が(?:正(?:解|答|し)|答え)|번?[이가][ ]?(?:정답|맞|옳)"
 )
 """What stands behind an option that is the answer."""
 _IS_RIGHT = re.compile(

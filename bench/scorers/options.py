@@ -69,8 +69,13 @@ _KEY = re.compile(
     rf"\b(?:{letter_forms.KEYS})\b|答案|选|\b(?:option|choice|letter) [A-Z][).]{{0,2}}$", re.IGNORECASE
 )
 _BUT = re.compile(r"\bbut\b|而是|なく|아니라", re.IGNORECASE)
-_OPEN = re.compile(r"\botherwise\b|\bif\b[^.\n]*\belse\b|吗", re.IGNORECASE)
-"""What an answer says that leaves it open: "if it is dark, A; otherwise B"."""
+_OPEN = re.compile(
+    r"\botherwise\b|\bif\b[^.\n]*\belse\b|吗"
+    r"|\b(?:(?:do|does|can)(?:n't| not)|cannot) (?:think|believe|say|know)\b"
+    r"|\b(?:doubt|unlikely|nobody|no way|unsure|unclear|not (?:sure|clear|certain))\b",
+    re.IGNORECASE,
+)
+"""What an answer says that leaves it open, or denies it: "if it is dark, A; otherwise B", "I don't think it is B"."""
 _WORD = re.compile(r"(yes|no|true|false)\b(?=\s*[,.;:!\n—–-])", re.IGNORECASE)
 
 

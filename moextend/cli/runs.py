@@ -106,12 +106,12 @@ def run(
         script = None if as_json else executing.scripts(how, paths)
         options.echo(_preview(request, configs, folder, throughput, as_json) if script is None else script)
         return
+    work = any(read_status(path).state != "done" for path in paths)
+    if work and not quiet:
+        _warn_of_overlaps([tasks[stage.task] for stage in planned.stages], workspace)
     if not prepare:
-        work = any(read_status(path).state != "done" for path in paths)
         device_here = device if how.local else None
         preflight.check_here(planned, tasks, workspace, device=device_here, runs=folder if work else None)
-        if work and not quiet:
-            _warn_of_overlaps([tasks[stage.task] for stage in planned.stages], workspace)
         executing.check(how)
         executing.check_server(how, planned.scoring if work else None)
     busy = submitting.busy(paths, workspace)

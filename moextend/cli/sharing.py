@@ -69,7 +69,7 @@ def _refuse_unsound(runs: Sequence[RunDir]) -> None:
         raise InputError(
             f"no report takes {'; '.join(damaged)}.",
             where="RUN",
-            hint="Run the same command again, which makes again what is damaged. Or name only the other runs.",
+            hint="moextend bench run makes again what is damaged. Or name only the other runs.",
         )
     some(experiments)
 
