@@ -216,3 +216,16 @@ def test_a_column_that_no_run_can_fill_says_why(make_run: MakeRun) -> None:
     columns = {**REFERENCE["columns"], "other": {"title": "MM-Vet", "refused": "it needs a judge"}}
     table = shown([make_run("lora", rows=ROWS, protocol="mini")], reference(columns=columns))
     assert refusals(table) == ["MM-Vet is refused for measured runs: it needs a judge."]
+
+
+def test_the_sequence_of_the_paper_trains_as_published_and_says_where_it_differs() -> None:
+    found = read_sequence(content.names("registry", NOWHERE)["moextend-paper"])
+    (align,) = found.align if isinstance(found.align, list) else [found.align]
+    assert align and found.train.balance == 0.001
+    assert tuple(found.train.betas) == tuple(align.betas) == (0.9, 0.999)
+    assert all("probe_steps=1000" in name for name in found.methods if name.startswith("moextend"))
+    for name in ("moextend-text", "moextend-vision"):
+        (table,) = tables([], references=[find_reference(name, NOWHERE)])
+        for form in ("table", "markdown", "latex", "html"):
+            words = " ".join(render([table], form).split())
+            assert "512 held-out items choose the layers" in words and "over the new experts alone" in words

@@ -257,3 +257,18 @@ def test_images_are_aligned_learned_and_asked_about(cli: Cli, tmp_path: Path) ->
     assert cli("generate", *sees, "--extension", "colors", *asked).out.strip() == "red"
     found = cli("generate", "tiny", "--vision", "tiny", "--extension", "colors", *asked)
     assert found.code == 2 and "made with another projector" in found.err
+
+
+def test_images_without_a_projector_are_refused_before_a_model_is_loaded(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moextend, "load", None)
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    (tmp_path / "own.csv").write_text("image,question,answer\n" + "0.png,what,red\n" * 20)
+    own = ("tiny", "--vision", "tiny", "--data", "own.csv")
+    new = ("extend", *own, "--name", "x", "--out", "x")
+    for command in (new, (*new, "--dry-run"), ("probe", *own)):
+        found = cli(*command)
+        assert found.code == 2 and not (tmp_path / "x").exists(), found.err
+        said = " ".join(found.err.split())
+        assert "--projector: none is given for the image encoder" in said and "moextend align --help" in said

@@ -23,7 +23,7 @@ from moextend.model.feature_store import AHEAD
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import count_experts, find_sites
 from moextend.util import spec
-from tests.toys import picture, toy_lm, toy_model, toy_tokenizer
+from tests.toys import ToyEncoder, picture, toy_lm, toy_model, toy_tokenizer
 
 DATA = [Conversation(((f"<image> w{i % 7}", f"w{i % 5 + 40}"),), (picture(i * 9),)) for i in range(24)]
 SHORT = Settings(steps=6, batch_size=4, learning_rate=1e-2, checkpoint_steps=2)
@@ -297,3 +297,53 @@ def test_a_projector_is_aligned_once(tmp_path: Path) -> None:
                  lambda: moextend.load_projector(model, tmp_path / "p")):  # fmt: skip
         with pytest.raises(InputError, match="its extensions need the present projector"):
             call()
+
+
+TEXT = [Conversation(((f"w{i % 7} w{i % 11}", f"w{i % 5 + 40}"),)) for i in range(40)]
+
+
+def test_media_need_a_projector_that_was_aligned_or_loaded(tmp_path: Path) -> None:
+    model = MultimodalLM(toy_lm(), toy_tokenizer(), ToyEncoder())
+    for place in (DATA, TEXT + DATA[:1]):
+        for call in (
+            lambda data: extend(model, "a", data, folder=tmp_path / "a", settings=SHORT, layers=[0]),
+            lambda data: moextend.preview(model, data, settings=SHORT, probe_steps=1),
+        ):
+            with pytest.raises(InputError, match=r"projector of modality 'image' is random.*moextend\.align"):
+                call(place)
+    assert not (tmp_path / "a").exists() and not moextend.extensions(model)
+    moextend.preview(model, TEXT, settings=SHORT, probe_steps=1)
+    moextend.align(model, DATA, Settings(steps=1, batch_size=2, learning_rate=1e-3), folder=tmp_path / "p")
+    loaded = MultimodalLM(toy_lm(), toy_tokenizer(), ToyEncoder())
+    moextend.load_projector(loaded, tmp_path / "p")
+    for ready in (model, loaded):
+        moextend.preview(ready, DATA, settings=SHORT, probe_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("count", "recipe", "warned"),
+    [
+        (29, Recipe(scope="all", layers=[0]), True),
+        (29, Recipe(scope="all", layers=[0], retention="latent"), True),
+        (30, Recipe(scope="all", layers=[0]), False),
+        (29, Recipe(scope="all", layers=[0], retention="none"), False),
+        (29, Recipe(scope="own", layers=[0]), False),
+    ],
+)
+def test_few_held_out_conversations_of_a_retention_are_said(
+    count: int, recipe: Recipe, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(steps=1, batch_size=2, learning_rate=1e-3)
+    extend(
+        toy_model(),
+        "a",
+        TEXT[:4],
+        held_out=TEXT[:count],
+        folder=tmp_path / "a",
+        settings=settings,
+        recipe=recipe,
+    )
+    said = [
+        line for line in caplog.messages if f"keeps inputs of {count} held-out conversations only" in line
+    ]
+    assert bool(said) == warned, caplog.messages

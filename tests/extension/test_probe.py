@@ -21,7 +21,7 @@ from moextend import (
     selection_shares,
 )
 from moextend.extension.probe import watched
-from moextend.moe.recipe import LayerChoice
+from moextend.moe.recipe import LayerChoice, count_layers
 from moextend.moe.sites import find_sites
 from tests.toys import picture
 
@@ -143,3 +143,13 @@ def test_a_probe_computes_as_many_as_the_training_and_keeps_nothing(
         "10 held-out ones: before and after the probe, and for the memory"
     )
     assert held and max(held) == 0, "no router input outlives its layer"
+
+
+@pytest.mark.parametrize(
+    ("share", "total", "layers"),
+    [(0.58, 50, 29), (0.29, 100, 29), (0.57, 100, 57), (0.579, 50, 28), (0.01, 9, 1)],
+)
+def test_a_share_of_layers_is_floored_as_it_is_written(share: float, total: int, layers: int) -> None:
+    assert count_layers("probe", share, total) == layers
+    drawn = Probe([[0.5, 0.5]] * total, [0.1 * i for i in range(total)])
+    assert len(choose_layers("probe", share, drawn)) == layers

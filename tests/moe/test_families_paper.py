@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from moextend import attach, detach, new_parameters
+from moextend.errors import InputError
 from moextend.moe.sites import find_sites
 from tests.moe.stated_paper import PARTIAL, SOFTMAX, STATED, V2, V3, Plain, stated_weights
 from tests.moe.test_families import PAPER, everywhere, shake
@@ -168,3 +169,39 @@ def test_new_parameters_of_both_are_found() -> None:
     attach(lm, "a", {0: [1]}, mode="paper")
     assert any(".calibration." in key for key in new_parameters(lm, "a"))
     detach(lm, "a")
+
+
+ONE = {"num_experts_per_tok": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("mixtral", {}),
+        ("granitemoe", {}),
+        ("qwen3_moe", {"norm_topk_prob": True}),
+        ("gpt_oss", {}),
+        ("deepseek_v3", {}),
+    ],
+)
+def test_paper_routing_of_one_expert_with_weight_one_is_refused(name: str, more: dict[str, Any]) -> None:
+    lm = build(name, **ONE, **more)
+    layer = find_sites(lm)[-1].layer
+    with pytest.raises(InputError, match="no gradient for rows and calibrations") as refused:
+        attach(lm, "a", {layer: [0]}, mode="paper")
+    assert refused.value.exit_code == 2 and "Use routing 'exact' or 'slot'" in str(refused.value.hint)
+    for mode in ("exact", "slot"):
+        attach(lm, "a", {layer: [0]}, mode=mode)
+        detach(lm, "a")
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "olmoe", "deepseek_v3"])
+def test_one_expert_whose_weight_is_its_share_learns_with_paper_routing(name: str) -> None:
+    lm = build(name, **ONE, norm_topk_prob=False)
+    attach(lm, "a", {find_sites(lm)[-1].layer: [0]}, mode="paper")
+    lm(input_ids=IDS)[0].square().sum().backward()
+    found = {key: part.grad for key, part in new_parameters(lm, "a").items()}
+    for ending in ("rows", "outer.weight"):
+        assert any(grad is not None and grad.any() for key, grad in found.items() if key.endswith(ending)), (
+            ending
+        )

@@ -214,3 +214,19 @@ def test_the_fingerprint_tells_strengths_apart() -> None:
     assert len({full, half, active_fingerprint(model)}) == 3
     activate(model, {"a": 0})
     assert active_fingerprint(model) == model.base_fingerprint()
+
+
+@pytest.mark.slow  # compiles the model, 4 seconds of CPU
+@pytest.mark.parametrize("mode", MODES)
+def test_strengths_are_compiled_without_a_break(mode: Mode) -> None:
+    lm = toy_lm()
+    lm.set_experts_implementation("batched_mm")
+    attach(lm, "a", {0: [0], 2: [1]}, mode=mode)
+    attach(lm, "b", {2: [0]}, mode=mode)
+    shaken(lm, "a", "b")
+    activate(lm, {"a": 0.6, "b": 0.3})
+    torch._dynamo.reset()
+    compiled = torch.compile(lm, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        expected, found = (each(IDS, use_cache=False).logits for each in (lm, compiled))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
