@@ -111,7 +111,8 @@ def _estimate(
     size, base = _megabytes(sequence, request.workspace), sequence.base
     make = matching.skeletons(base, request.workspace)
     if size and size < SMALL and throughput is None:
-        if _highest_layer(configs) >= layers_of(base, request.workspace):
+        paper = any(getattr(config.parsed_method().config, "routing", "") == "paper" for config in configs)
+        if paper or _highest_layer(configs) >= layers_of(base, request.workspace):
             _check(configs, make)  # takes seconds
         return {"not": f"a base of {size:,.1f} MB fits any GPU; --throughput estimates its runs."}
     if base.found(request.workspace) in base.by_hand(request.workspace):

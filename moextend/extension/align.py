@@ -110,7 +110,9 @@ def train_projector(
         learned = {id(parameter) for parameter in own.projector.parameters()}
         model.learn_only([name for name, p in model.named_parameters() if id(p) in learned])
         try:
-            return train(model, conversations, settings, folder=folder, on_step=on_step)
+            report = train(model, conversations, settings, folder=folder, on_step=on_step)
+            own.projector.aligned = True
+            return report
         finally:
             model.learn_only([])
 

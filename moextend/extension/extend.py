@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def preview(
     """
     wanted = _recipe(recipe, fields, "the extension")
     _check_data(data, held_out, where="the extension")
-    _check_aligned(model, data, where="the extension")
+    _check_aligned(model, data, held_out, where="the extension")
     check_fits(model.lm, wanted)
     learned, held = _split(data, held_out, seed)
     chosen = _settings(settings, len(learned), seed)
@@ -314,7 +314,7 @@ def _check_new(
             "the model already has an extension of this name.", where=where, hint="Choose another name."
         )
     _check_data(data, held_out, where)
-    _check_aligned(model, data, where)
+    _check_aligned(model, data, held_out, where)
     near = next(place for place in (folder, *folder.parents) if place.exists())
     if not near.is_dir():
         raise InputError("is not a folder.", where=str(near), hint="Name a new folder.")
@@ -326,10 +326,13 @@ def _check_new(
         )
 
 
-def _check_aligned(model: MultimodalLM, data: Sequence[Conversation], where: str) -> None:
-    """Raises InputError if the first conversations have media whose projector is random."""
+def _check_aligned(
+    model: MultimodalLM, data: Sequence[Conversation], held_out: Sequence[Conversation] | None, where: str
+) -> None:
+    """Raises InputError if the first conversations, learned or held out, have media whose projector is random."""
     random = {name for name, modality in model.modalities.items() if not modality.projector.aligned}
-    seen = islice(data, SAMPLE) if random else ()  # not read without need
+    given = (data, held_out or ()) if random else ()  # not read without need
+    seen = chain.from_iterable(islice(rows, SAMPLE) for rows in given)
     for name in random & {medium.modality for row in seen for medium in row.media}:
         raise InputError(
             f"the conversations have {name} media, and the projector of modality '{name}' is random.",

@@ -168,7 +168,6 @@ class Projector(nn.Module):
 def set_scale(projector: Projector, features: Tensor) -> None:
     """Sets the scale of the projector's input to the inverse standard deviation of `features`."""
     projector.scale.copy_(1.0 / features.std().clamp_min(1e-6))
-    projector.aligned = True  # what is trained from here on
 
 
 class Modality(nn.Module):
