@@ -30,3 +30,9 @@ def test_a_system_message_is_that_of_every_turn() -> None:
 def test_a_later_system_message_is_refused() -> None:
     with pytest.raises(InputError, match="entry 0: has a system message that does not open"):
         rows(("user", "Where?"), ("assistant", "Here."), ("system", "Be short."))
+
+
+@pytest.mark.parametrize("nothing", ["", "  \n"])
+def test_an_empty_system_message_is_none(nothing: str) -> None:
+    asked = ("user", "Where?"), ("assistant", "Here.")
+    assert rows(("system", nothing), *asked) == rows(*asked)
