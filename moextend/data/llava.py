@@ -21,8 +21,8 @@ _EVALUATION = {"question_id", "text"}
 _NAMES = {"id": "question_id", "question": "text"}
 _ASKS = ("human", "user")
 _ANSWERS = ("gpt", "assistant", "model")
-_RULES = ("system",)
-"""Role of a message that opens a conversation and holds for all its turns."""
+_RULES = ("system", "developer")
+"""Roles of a message that opens a conversation and holds for all its turns."""
 
 
 class Turns(ListTable):

@@ -91,7 +91,8 @@ def folded(messages: Sequence[Message]) -> list[Message]:
     for message in messages:
         role: Role = "assistant" if message.role == "assistant" else "user"
         if found and found[-1].role == role:
-            found[-1] = Message(role, (*found[-1].parts, BETWEEN, *message.parts))
+            between = (BETWEEN,) if any(found[-1].parts) and any(message.parts) else ()
+            found[-1] = Message(role, (*found[-1].parts, *between, *message.parts))
         else:
             found.append(Message(role, message.parts))
     return found

@@ -46,7 +46,10 @@ def of_chat(
     first = next((i for i in range(len(read), 0, -1) if read[i - 1].role == "assistant"), 0)
     text = BETWEEN.join(one.text for one in read[first:] if one.role == "user")
     system = BETWEEN.join(one.text for one in read if one.role == "system")
-    return Prompt(text, tuple(media), system=system), message_ids(model, read)[0]
+    ids = message_ids(model, read)[0]
+    if not ids:
+        raise _refused("the messages have no token.")
+    return Prompt(text, tuple(media), system=system), ids
 
 
 def of_completion(
