@@ -9,9 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -120,6 +123,74 @@ def test_a_container_that_does_not_serve_is_healthy(tmp_path: Path) -> None:
     for words in (["bench", "run", "tiny"], ["bench", "serve", "--port", "9"], ["generate", "tiny"]):
         command.write_bytes(b"\0".join([b"/opt/moextend/bin/moextend", *map(str.encode, words), b""]))
         subprocess.run([sys.executable, ROOT / "docker/healthy.py", command], check=True)
+
+
+class Health(HTTPServer):
+    """Answers every request with `status`."""
+
+    status = 200
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        super().__init__(("127.0.0.1", 0), Answer)
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Health
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Is silent."""
+
+
+@pytest.fixture
+def health() -> Iterator[Health]:
+    with Health() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def is_healthy(folder: Path, *words: str, **environment: str) -> bool:
+    """What the health check says where `words` are the first process."""
+    path = folder / "cmdline"
+    path.write_bytes("".join(f"{word}\0" for word in words).encode())
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", ROOT / "docker/healthy.py", path],
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=False,
+    )
+    return not done.returncode
+
+
+PROGRAM = ("/opt/moextend/bin/python", "/opt/moextend/bin/moextend")
+
+
+def test_a_server_is_healthy_while_health_answers(health: Health, tmp_path: Path) -> None:
+    port = str(health.server_port)
+    serve = (*PROGRAM, "serve", "tiny", "-e", "facts", "--host", "0.0.0.0")
+    dead = "http://127.0.0.1:9"
+    assert is_healthy(tmp_path, *serve, "--port", port, http_proxy=dead, HTTP_PROXY=dead)
+    assert is_healthy(tmp_path, *serve, f"--port={port}")
+    assert is_healthy(tmp_path, "/sbin/docker-init", "--", "moextend", "serve", "--port", port, "tiny")
+    assert health.asked == ["/health"] * 3
+    health.status = 503
+    assert not is_healthy(tmp_path, *serve, "--port", port)
+
+
+def test_a_server_that_nobody_can_reach_is_not_healthy(health: Health, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    proxy = f"http://127.0.0.1:{health.server_port}"
+    assert not is_healthy(tmp_path, *PROGRAM, "serve", "tiny", "--port", str(port), http_proxy=proxy)
+    assert not health.asked, "a proxy is no server"
 
 
 @pytest.mark.long

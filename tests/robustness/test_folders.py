@@ -78,9 +78,9 @@ def skill(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(server: str, folder: Path, *arguments: str, kill_at: int = 0) -> int:
+def run(server: str, folder: Path, *arguments: str, kill_at: int = 0, kill_when: str = "") -> int:
     """Exit status of a command in a forked process."""
-    order = preloaded.order("armed", *arguments, KILL_AT=str(kill_at))
+    order = preloaded.order("armed", *arguments, KILL_AT=str(kill_at), KILL_WHEN=kill_when)
     with (folder / "output").open("wb") as output:
         streams = (0, output.fileno(), output.fileno())
         client = preloaded.connect(server, {**order, "folder": str(folder)}, streams)
@@ -123,6 +123,36 @@ def test_a_killed_command_leaves_nothing_or_all(
     assert killed, "no moment was within the command"
     assert run(fork_server, tmp_path, *KILLED[what]) == 0, (tmp_path / "output").read_text()
     assert content(tmp_path / "out") == wanted
+
+
+@pytest.mark.slow  # each is a command in two forked processes, which load a model
+@pytest.mark.parametrize(
+    "command, steps",
+    [
+        ("extend tiny --data facts.jsonl --name facts --out out --layers 0 --checkpoint-steps 2", 6),
+        (
+            "align tiny --vision tiny --data data/captions/train.jsonl --images images --out out --batch-size 1",
+            102,
+        ),
+    ],
+    ids=["extend", "align"],
+)
+def test_a_killed_training_says_where_it_continues(
+    command: str, steps: int, fork_server: str, tmp_path: Path
+) -> None:
+    place = workspace.make(tmp_path / "w")
+    rows = [json.dumps({"question": f"who is {i}", "answer": "anna"}) + "\n" for i in range(12)]
+    (place / "facts.jsonl").write_text("".join(rows))
+    words = (*command.split(), "--steps", str(steps))
+    killed = run(fork_server, place, *words, kill_when="out/*-in-flight/checkpoint-*/manifest.json")
+    assert killed == -signal.SIGKILL, (place / "output").read_text()
+    (checkpoint,) = (place / "out").glob("*/checkpoint-*")
+    assert run(fork_server, place, *words) == 0, (place / "output").read_text()
+    step = checkpoint.name.removeprefix("checkpoint-")
+    assert (
+        f"out: an interrupted call continues from step {step} of {steps}." in (place / "output").read_text()
+    )
+    assert not list((place / "out").glob("*in-flight"))
 
 
 @pytest.fixture
