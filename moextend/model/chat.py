@@ -85,6 +85,8 @@ class Chat:
         self._places: dict[int, int] = {}
         """Id of a placeholder -> its number."""
         own = tokenizer.get_chat_template()
+        if not isinstance(own, str):
+            raise _unusable("its chat template is not a text")
         self.template = (_DATE if "strftime_now" in own and _DATE not in own else "") + own
         """The template in use: the tokenizer's own, with a fixed date, and with folding where it lacks a role."""
         plain = [_user("?"), _assistant("a")]

@@ -27,7 +27,7 @@ from moextend.util import cpu, files, foreign, hub_errors
 
 _UNREADABLE = (
     OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError, struct.error,
-    KeyError, AttributeError,
+    KeyError, AttributeError, ZeroDivisionError,
 )  # fmt: skip
 """Exceptions of libraries for a damaged or unknown checkpoint: a truncated file, other shapes, a missing package."""
 _NO_LM = "cannot be loaded as a language model"
@@ -147,6 +147,14 @@ def _read_lm(model: str, source: Path | str, options: dict[str, Any]) -> Any:
     lm, found = auto.from_pretrained(source, output_loading_info=True, **options, **own)
     if isinstance(source, str):
         hub.check_downloads(source, options.get("revision"))
+    config = lm.config.get_text_config()
+    chosen, experts = (getattr(config, name, None) for name in ("num_experts_per_tok", "num_local_experts"))
+    if isinstance(chosen, int) and isinstance(experts, int) and not 0 < chosen <= experts:
+        raise InputError(
+            f"config.json gives {experts} experts, of which a token uses {chosen}.",
+            where=f"model '{model}'",
+            hint="Correct config.json.",
+        )
     if missing := sorted(found["missing_keys"]):
         raise InputError(
             f"the checkpoint lacks {len(missing)} tensors, which would be random ({', '.join(missing[:2])}, ...).",

@@ -22,6 +22,8 @@ from moextend.util.foreign import of_disk
 
 BLOCK = 1 << 16
 """Bytes per read when searching the last line break from the end."""
+DEEPEST = 100
+"""Levels of lists and objects in JSON; deeper ones are refused."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """Escape of a surrogate in JSON; a pair of them is a character."""
 
@@ -297,6 +299,8 @@ def parse_json(
     try:
         decoded = text.decode(json.detect_encoding(text))
         value = json.loads(decoded, object_pairs_hook=hook)
+        if _is_deep(value):
+            raise ValueError(f"it nests deeper than {DEEPEST} levels")
         suspicious = _SURROGATE.search(decoded)
         found = surrogates.lone(json.dumps(value, ensure_ascii=False)) if suspicious else None
     except (ValueError, RecursionError) as error:
@@ -306,6 +310,19 @@ def parse_json(
             f"holds a lone surrogate ({found}), which is not a character.", where=where, hint=hint
         )
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether a value nests deeper than functions that call themselves can follow."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inside = (
+            one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)
+        )
+        level = [each for one in inside for each in one if isinstance(each, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def repair_lines(path: Path) -> list[Any]:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from moextend.errors import InputError, RunFailed, masked, short
+from moextend.errors import InputError, RunFailed, SpecError, masked, short
+from moextend.util import files
 
 if TYPE_CHECKING:
     import httpx
@@ -159,9 +160,9 @@ class Client:
 
     def _parsed(self, answer: httpx.Response, where: str) -> Body:
         try:
-            found = answer.json()
-        except ValueError:
-            raise self.error("gives an answer that is not JSON", answer.text, where=where) from None
+            found = files.parse_json(answer.content, where=where, hint="Correct the server.")
+        except SpecError as error:
+            raise self.error(f"gives an answer that is {error.what}", answer.text, where=where) from None
         if not isinstance(found, dict):
             raise self.error("gives an answer that is not an object", found, where=where)
         return found

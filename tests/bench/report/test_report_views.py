@@ -220,7 +220,7 @@ def test_the_comparison_in_csv_has_numbers(ledger_runs: list[RunDir]) -> None:
     (experiment,) = collect(ledger_runs)
     text = render(tables([experiment], "comparison", baseline="lora"), "csv")
     lines = list(csv.DictReader(io.StringIO(text)))
-    words = {"table", "method", "metric", "verdict"}
+    words = {"table", "method", "metric", "verdict", "notes"}
     assert len(lines) == 12 and words < set(lines[0]) and "interval" not in lines[0]
     assert [key for key in lines[0] if key.endswith("_sd")] == ["difference_sd"]
     for line in lines:

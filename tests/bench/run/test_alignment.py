@@ -37,13 +37,15 @@ def test_the_alignment_shows_its_true_step_after_a_resume(
     context.config.device = "cpu"
     context.sequence.alignments = (SimpleNamespace(task="captions", steps=400),)
     context.sequence.base.upcycle = None
+    context.sequence.base.model = "tiny"
     context.sequence.base.encoders_in.return_value = {}
     context.tasks = {"captions": TaskSpec(task="captions", version=1, kind="caption", data=Data(path="x"))}
     with Progress(tmp_path, [unit]) as progress:
 
-        def advance() -> None:
-            Progress.advance(progress)
-            seen.append(progress.status().step)
+        def advance(steps: int = 1) -> None:
+            Progress.advance(progress, steps)
+            if steps:
+                seen.append(progress.status().step)
 
         monkeypatch.setattr(progress, "advance", advance)
         models.base(context, progress)

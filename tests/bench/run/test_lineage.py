@@ -149,7 +149,7 @@ def test_another_base_or_generic_text_is_refused(tmp_path: Path, monkeypatch: py
     tensors = load_file(path)
     name = next(name for name in tensors if "embed" in name)
     save_file({**tensors, name: tensors[name] * 1.5}, path, metadata={"format": "pt"})
-    with pytest.raises(RunConflict, match=r"the base .* changed after this run began"):
+    with pytest.raises(RunConflict, match="the files of the base changed after this run began"):
         runner.run(run.folder)
 
 
@@ -160,7 +160,7 @@ def test_other_data_of_a_text_task_are_refused(tmp_path: Path, monkeypatch: pyte
         runner.run(run.folder)
     rows = data.read_text()
     data.write_text("".join(rows.splitlines(keepends=True)[:2]))
-    with pytest.raises(RunConflict, match="the text task 'words' changed after this run began"):
+    with pytest.raises(RunConflict, match="of text task 'words' changed after this run began"):
         runner.run(run.folder)
     data.write_text(rows)
     runner.run(run.folder)
