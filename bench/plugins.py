@@ -197,7 +197,8 @@ class _FileLoader:
 
     def __call__(self) -> tuple[ModuleType, str]:
         path, source = self.path.resolve(), self.path.read_bytes()
-        shared = tuple(each.read_bytes() for each in sorted(path.parent.glob("_*.py")))
+        inside = [*path.parent.glob("_*.py"), *path.parent.glob("_*/**/*.py")]
+        shared = tuple(each.read_bytes() for each in sorted(inside))
         return _module(path, source, shared), hashlib.sha256(b"".join([source, *shared])).hexdigest()
 
 

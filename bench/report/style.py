@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from moextend.bench import methods
 from moextend.bench.report.collect import Experiment
+from moextend.bench.report.forgetting import MAJORITY
 from moextend.bench.report.table import Column, Table, Value
 from moextend.errors import InputError, UnknownName
 from moextend.util import content, files, spec
@@ -165,7 +166,9 @@ class Styling:
         configs = [result.config for experiment in experiments for result in experiment.results]
         ran = {config.method for config in configs}
         own = {method.partition(":")[0] for method in (*methods.KNOWN.names(self.workspace), *methods.BOUNDS)}
-        for method, name in self.style.methods.items():
+        own.add(MAJORITY)
+        for method, given in self.style.methods.items():
+            name = " ".join((given or "").split())
             if name and name != method and name.partition(":")[0] in own - {method.partition(":")[0]}:
                 raise InputError(
                     f"'{name}' is the name of another method than '{method}'.",

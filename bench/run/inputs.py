@@ -155,11 +155,9 @@ def weights_parts(weights: str) -> dict[str, str]:
     return {"weights of the base": lm, **encoders}
 
 
-def refuse_changed_code(run: RunDir, before: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The plug-ins of a run; RunConflict if one changed since the run used it."""
-    now = code_parts(run.config)
-    refuse_changed(run, known(run) if before is None else before, now)
-    return now
+def refuse_changed_code(run: RunDir, config: RunConfig | None = None) -> None:
+    """Raises RunConflict if a plug-in changed since the run used it; `config`: as for `refuse_other_inputs`."""
+    refuse_changed(run, known(run), code_parts(config or run.config))
 
 
 def refuse_changed(run: RunDir, before: Mapping[str, str], now: Mapping[str, str]) -> None:
@@ -169,14 +167,14 @@ def refuse_changed(run: RunDir, before: Mapping[str, str], now: Mapping[str, str
             raise changed_since(run, f"the {part}")
 
 
-def refuse_other_inputs(run: RunDir, memo: Memo) -> None:
-    """Raises RunConflict if something changed that a done run has used.
+def refuse_other_inputs(run: RunDir, memo: Memo, config: RunConfig | None = None) -> None:
+    """Raises RunConflict if something changed that a done run has used; `config`: of this workspace, if it was moved.
 
     What is gone or cannot be read now is not compared, nor data of the hub, which are pinned. Of runs from a pack only
     plug-ins are compared. `memo` keeps digests of data.
     """
-    config, before = run.config, known(run)
-    refuse_changed_code(run, before)
+    config, before = config or run.config, known(run)
+    refuse_changed(run, before, code_parts(config))
     if run.left_out:
         return
     now: dict[str, str] = {}

@@ -121,6 +121,7 @@ def learn(
     learned: Sequence[str],
 ) -> None:
     """Brings the model to the end of a stage: from the stage's folder if it exists, else by training."""
+    progress.aside("prepare", stage_name(names))
     stage = stage_of(context, index, names, learned)
     units = [unit for unit in plan(context) if unit.stage == index and unit.phase in ("probe", "train")]
     parents = processes.first_says(lambda: shared_stages.parents_of(context, stage))
@@ -262,6 +263,7 @@ def score_row(
                 note_broken(context, error)
                 context.failures.append(f"stage {index}, {name}: {error}")
         progress.finish(unit)
+    progress.aside("prepare")
     if index == 0 and processes.is_first():
         write_facts(context, model)
 
@@ -336,9 +338,8 @@ def score_cell(
     if servers and backend:
         cell = cell.model_copy(update={"parity": servers.shown(model, index, name, weights, learned)})
     processes.first_says(partial(refuse_data_changed_meanwhile, context, "test", [name]))
-    # Opening the data takes longer than a cell whose answers are known.
+    _note_inputs(context, processes.first_says(partial(text_parts, task, context.workspace)))
     if name not in context.text_recorded:
-        _note_inputs(context, processes.first_says(partial(text_parts, task, context.workspace)))
         processes.first_says(partial(record_commits, context.run, task, context.workspace))
         context.text_recorded.add(name)
     more = {"predictions": f"predictions/{cell.predictions}", "inputs": of_cell(context, index, name)}

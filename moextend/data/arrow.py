@@ -19,7 +19,7 @@ SHOWN = 16
 def arrow_rows(files: Sequence[Path], cache: Path) -> Any:
     """A `datasets.Dataset` of the rows of files, in copies below `cache` that can be read at any row.
 
-    A copy is found by the content of its file, never by its path and time: a file that was replaced is read anew, and
+    A copy is found by the content of its file, never by its path and time: a file that was replaced is read again, and
     a file that was moved is not copied again.
     """
     import datasets

@@ -35,7 +35,7 @@ class Scores:
 
     likelihood: float
     """Mean log-likelihood per token of the answers, in nats."""
-    exact: float | None
+    exact: float | None = None
     """Share of answers that are generated exactly, 0..1; None if an answer is long."""
 
 

@@ -317,5 +317,8 @@ def test_images_without_a_projector_are_refused_before_a_model_is_loaded(
     for command in (new, (*new, "--dry-run"), ("probe", *own)):
         found = cli(*command)
         assert found.code == 2 and not (tmp_path / "x").exists(), found.err
-        said = " ".join(found.err.split())
-        assert "--projector: none is given for the image encoder" in said and "moextend align --help" in said
+        message = " ".join(found.err.split())
+        assert (
+            "--projector: none is given for the image encoder" in message
+            and "moextend align --help" in message
+        )

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from moextend.bench.run.cell import signed
 from tests.bench import ledger
 from tests.cli.conftest import Cli
 
@@ -71,12 +72,17 @@ def test_damaged_runs_are_left_out_with_a_note(cli: Cli, runs: None, tmp_path: P
     assert done.out == "wrote 3 files of 1 run to x\n"
 
 
+def _scored_by_a_server(lines: str) -> str:
+    first, *others = lines.splitlines(keepends=True)
+    return json.dumps(signed({**json.loads(first), "backend": "openai"})) + "\n" + "".join(others)
+
+
 def test_what_no_report_takes_is_not_packed(cli: Cli, runs: None, tmp_path: Path) -> None:
     path = tmp_path / "runs/tiny/lora-s0/scores.jsonl"
     whole = path.read_text()
     for text, message in (
         ("nonsense\n" + whole, "not valid JSON"),
-        (whole.replace('"backend": null', '"backend": "openai"', 1), "without a parity check"),
+        (_scored_by_a_server(whole), "without a parity check"),
     ):
         path.write_text(text)
         for options in ((), ("--unfinished",), ("--no-predictions",)):

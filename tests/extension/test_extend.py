@@ -330,7 +330,7 @@ def test_media_need_a_projector_that_was_aligned_or_loaded(tmp_path: Path) -> No
         (29, Recipe(scope="own", layers=[0]), False),
     ],
 )
-def test_few_held_out_conversations_of_a_retention_are_said(
+def test_few_held_out_conversations_of_a_retention_are_warned_of(
     count: int, recipe: Recipe, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = Settings(steps=1, batch_size=2, learning_rate=1e-3)
@@ -343,7 +343,7 @@ def test_few_held_out_conversations_of_a_retention_are_said(
         settings=settings,
         recipe=recipe,
     )
-    said = [
+    warnings = [
         line for line in caplog.messages if f"keeps inputs of {count} held-out conversations only" in line
     ]
-    assert bool(said) == warned, caplog.messages
+    assert bool(warnings) == warned, caplog.messages

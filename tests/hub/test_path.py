@@ -19,7 +19,7 @@ METADATA = {"config.json", "README.md"}
 def test_from_the_hub_to_a_report_and_again_without_it(user: User, hub: Hub) -> None:
     added = user(
         "bench", "add-task", "vqa", "--data", VQA, "--name", "signs", "--base", "org/olmoe", "--vision", "tiny",
-        "-s", "shop",
+        "-s", "shop", "--new",
     )  # fmt: skip
     assert added.code == 0 and "20 train, 20 test items" in added.text, added.text
     assert "answer: stop (scores 1 by vqa@2)" in added.text

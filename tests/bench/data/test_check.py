@@ -238,7 +238,7 @@ def test_lists_of_unequal_length(
 
 
 def test_words_that_the_base_does_not_know_are_reported(tmp_path: Path, workspace: Path) -> None:
-    rows = [{"question": "what color is it ?", "answer": "red" if i % 4 else "Zürich"} for i in range(40)]
+    rows = [{"question": f"what color is {i} ?", "answer": "red" if i % 4 else "Zürich"} for i in range(40)]
     found = check(own(qa(tmp_path, rows), workspace), workspace, "tiny")
     answers = next(line for line in found["warnings"] if "of the answers" in line)
     assert "have words that the tokenizer of 'tiny' does not know, such as 'Zürich'" in answers

@@ -139,10 +139,10 @@ def test_orders() -> None:
     ],
 )
 def test_an_order_runs_once(number: int, asked: tuple[str, ...], names: list[str]) -> None:
-    stages, said = [Stage(task=name) for name in "abcde"[:number]], list[str]()
-    assert distinct_orders(stages, asked, said.append) == names
+    stages, notes = [Stage(task=name) for name in "abcde"[:number]], list[str]()
+    assert distinct_orders(stages, asked, notes.append) == names
     assert len({tuple(stage.task for stage in ordered(stages, name)) for name in names}) == len(names)
-    assert bool(said) == (number < 3), said
+    assert bool(notes) == (number < 3), notes
 
 
 @pytest.mark.parametrize("order", ["rand", "random", "random:x", "random:-1", "random:0", "random:1001", ""])
