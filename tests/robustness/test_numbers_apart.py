@@ -77,8 +77,8 @@ def call(kept: Path, fork_server: str) -> Call:
 @pytest.fixture(scope="module")
 def done(kept: Path, call: Call) -> Path:
     """The workspace with finished runs of two methods."""
-    code, said = call("bench", "run", "small", "-m", "mine", "-m", "zero-shot", "-q")
-    assert code == 0, said
+    code, output = call("bench", "run", "small", "-m", "mine", "-m", "zero-shot", "-q")
+    assert code == 0, output
     return kept
 
 
@@ -113,9 +113,9 @@ def picture(path: Path) -> None:
     Image.new("RGB", (16, 16), (9, 9, 9)).save(path)
 
 
-def table(said: str) -> list[dict[str, str]]:
+def table(output: str) -> list[dict[str, str]]:
     """The rows of a CSV; what a command writes besides it is not part of them."""
-    rows = csv.DictReader(io.StringIO(said[said.index("table,method") :]))
+    rows = csv.DictReader(io.StringIO(output[output.index("table,method") :]))
     return [row for row in rows if row.get("runs")]
 
 
@@ -144,18 +144,18 @@ def test_what_is_edited_between_two_seeds_parts_them(edit: str, runs: Path, call
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert path.read_bytes() != original
     try:
-        code, said = call("bench", "run", "small", "-m", "mine", "-q")
-        assert (code, "changed after this run began" in said) == (2, True), said
-        code, said = call("bench", "run", "small", "-m", "mine", "--seed", "1", "-q")
-        assert code == 0, said
+        code, output = call("bench", "run", "small", "-m", "mine", "-q")
+        assert (code, "changed after this run began" in output) == (2, True), output
+        code, output = call("bench", "run", "small", "-m", "mine", "--seed", "1", "-q")
+        assert code == 0, output
     finally:
         path.write_bytes(original)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     for form in ("table", "markdown", "csv"):
-        code, said = call("bench", "report", "small", "-f", form)
-        assert code == 0 and "In a table of their own, made of something else: mine-s1" in said, form
-        assert part in said, form
-    counts = [row["runs"] for row in table(said) if row["method"] == "mine"]
+        code, output = call("bench", "report", "small", "-f", form)
+        assert code == 0 and "In a table of their own, made of something else: mine-s1" in output, form
+        assert part in output, form
+    counts = [row["runs"] for row in table(output) if row["method"] == "mine"]
     assert counts == ["1", "1"]
 
 
@@ -163,14 +163,14 @@ def test_what_is_edited_between_two_seeds_parts_them(edit: str, runs: Path, call
 def test_a_killed_run_is_not_continued_on_other_data(kept: Path, call: Call) -> None:
     run = "killed/small/mine-s0"
     command = ("bench", "run", "small", "-m", "mine", "-q", "--runs", "killed")
-    code, said = call(*command, KILL_WHEN=f"{kept}/{run}/stages/1-colour/extension.safetensors")
-    assert code == 1 and "killed by SIGKILL" in said, said
+    code, output = call(*command, KILL_WHEN=f"{kept}/{run}/stages/1-colour/extension.safetensors")
+    assert code == 1 and "killed by SIGKILL" in output, output
     scores, path = kept / run / "scores.jsonl", kept / "data/colour/test.jsonl"
     before, rows = scores.read_bytes(), path.read_text()
     path.write_text(rows.replace("what color", "which color"))
     try:
-        code, said = call(*command)
-        assert (code, "the test data of task 'colour' changed" in said) == (2, True), said
+        code, output = call(*command)
+        assert (code, "the test data of task 'colour' changed" in output) == (2, True), output
         assert scores.read_bytes() == before
     finally:
         path.write_text(rows)
@@ -180,11 +180,11 @@ def test_a_killed_run_is_not_continued_on_other_data(kept: Path, call: Call) -> 
 def test_a_run_under_the_name_of_another_method_is_a_copy(runs: Path, call: Call) -> None:
     shutil.copytree(runs / "mine-s0", runs / "ewc-s0")
     shutil.copytree(runs / "mine-s0", runs / "mine-s1")
-    code, said = call("bench", "report", "small", "-f", "csv")
+    code, output = call("bench", "report", "small", "-f", "csv")
     assert code == 0
-    assert {row["method"]: row["runs"] for row in table(said)} == {"mine": "1", "zero-shot": "1"}
+    assert {row["method"]: row["runs"] for row in table(output)} == {"mine": "1", "zero-shot": "1"}
     for name in ("ewc-s0", "mine-s1"):
-        assert f"small/{name} (a copy of runs/small/mine-s0)" in table(said)[0]["notes"] + said
+        assert f"small/{name} (a copy of runs/small/mine-s0)" in table(output)[0]["notes"] + output
 
 
 @pytest.mark.parametrize("way", ["exchanged files", "a line of another run", "a line of another stage"])
@@ -202,12 +202,13 @@ def test_scores_of_another_run_are_in_no_format(way: str, runs: Path, call: Call
         mine.write_text(lines + last.replace('"stage": 1', '"stage": 0') + "\n")
     left = {"mine-s0", "zero-shot-s0"} if way == "exchanged files" else {"mine-s0"}
     for form in ("table", "markdown", "csv"):
-        code, said = call("bench", "report", "small", "-f", form)
-        assert ("Traceback" in said, all(f"{name} (damaged: " in said for name in left)) == (False, True), (
-            said
-        )
+        code, output = call("bench", "report", "small", "-f", form)
+        assert ("Traceback" in output, all(f"{name} (damaged: " in output for name in left)) == (
+            False,
+            True,
+        ), output
         if code == 0 and form == "csv":
-            assert [row["method"] for row in table(said)] == ["zero-shot"]
+            assert [row["method"] for row in table(output)] == ["zero-shot"]
     out = runs.parents[1] / "results"
     call("bench", "export", "small", "--as", "lm-eval", "--out", str(out))
     written = {path.name.split("__")[1] for path in out.glob("small__*")}
