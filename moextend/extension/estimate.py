@@ -25,7 +25,7 @@ GB, TERA = 1e9, 1e12
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a call would take. An estimate: memory within a fifth or so, time within a factor of three."""
+    """What a call would take: parameters are exact; memory and time were not compared with large runs."""
 
     parameters: int
     """Parameters that are trained."""
