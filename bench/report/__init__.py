@@ -132,8 +132,9 @@ def tables(
     else:
         parts = [
             [
-                with_sources([experiment], ranked(experiment, table) if rank else table)
+                with_sources([experiment], ranked(experiment, named) if rank else named)
                 for table in _with_run_notes(experiment, _measured(experiment, view, baseline, margin))
+                for named in [_told_apart(experiment, table)]
             ]
             for experiment in experiments
         ]
@@ -156,6 +157,15 @@ def _with_run_notes(experiment: Experiment, tables: list[Table]) -> list[Table]:
     if not tables or any(set(notes) <= set(table.notes) for table in tables):
         return tables
     return [*tables[:-1], _with_notes(tables[-1], notes)]
+
+
+def _told_apart(experiment: Experiment, table: Table) -> Table:
+    """The table with a key and a title that no other experiment of the same sequence gives."""
+    if not experiment.is_variant:
+        return table
+    differs = experiment.differs if experiment.differs not in table.title else ""
+    title = f"{table.title} ({differs})" if differs else table.title
+    return replace(table, key=f"{table.key} [{experiment.variant}]", title=title)
 
 
 def _with_notes(table: Table, notes: Sequence[str]) -> Table:

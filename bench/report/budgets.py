@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 from typing import Any
 
 from moextend.bench import methods, metrics
-from moextend.bench.report.collect import Experiment, Result, run_notes
+from moextend.bench.report.collect import Experiment, Result, alike, run_notes
 from moextend.bench.report.costs import training_flops
 from moextend.bench.report.footnotes import seeds_note
 from moextend.bench.report.matched import short
@@ -72,11 +72,17 @@ def budget_tables(
 
 
 def families(experiments: Sequence[Experiment]) -> list[Family]:
-    """Experiments by everything but their numbers of steps; those with one number are left out."""
+    """Experiments by everything but their numbers of steps, made of the same; those with one number are left out."""
     found: dict[str, list[Experiment]] = {}
     for experiment in experiments:
         found.setdefault(files.digest(_without_steps(experiment.shared)), []).append(experiment)
-    return [Family(group, _curves(group)) for group in found.values() if len(group) > 1]
+    families = []
+    for group in found.values():
+        for _, results in alike([result for experiment in group for result in experiment.results]):
+            own = [replace(one, results=[r for r in one.results if r in results]) for one in group]
+            own = [experiment for experiment in own if experiment.results]
+            families += [Family(own, _curves(own))] if len(own) > 1 else []
+    return families
 
 
 def _without_steps(shared: Mapping[str, Any]) -> dict[str, Any]:

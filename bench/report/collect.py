@@ -11,7 +11,7 @@ from typing import Any
 
 from moextend.bench import methods
 from moextend.bench.report.table import Value, named
-from moextend.bench.run.complete import lacking_scores, names_of, unproved
+from moextend.bench.run.complete import lacking_facts, lacking_scores, names_of, unproved
 from moextend.bench.run.config import JOINT, differences, without_notes
 from moextend.bench.run.inputs import of_cells, setting_parts, weights_parts
 from moextend.bench.run.items import NAME as ITEMS
@@ -243,7 +243,7 @@ def _by_inputs(experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:
     found: dict[str, Experiment] = {}
     for digest, experiment in experiments.items():
         found[digest] = experiment
-        (first, experiment.results), *others = _alike(experiment.results) or [({}, [])]
+        (first, experiment.results), *others = alike(experiment.results) or [({}, [])]
         for parts, results in others:
             own = {part: one for part, one in parts.items() if first.get(part, one) != one}
             experiment.apart += [f"{', '.join(result.name for result in results)} ({listed([*own][:3])})"]
@@ -253,7 +253,7 @@ def _by_inputs(experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:
     return found
 
 
-def _alike(results: Sequence[Result]) -> list[tuple[dict[str, str], list[Result]]]:
+def alike(results: Sequence[Result]) -> list[tuple[dict[str, str], list[Result]]]:
     """Groups of runs of which no part differs, each with all its parts."""
     common = Counter(frozenset(result.made_of.items()) for result in results)
     groups: list[tuple[dict[str, str], list[Result]]] = []
@@ -289,7 +289,8 @@ def _in_order(found: dict[str, Experiment], runs: Sequence[RunDir]) -> list[Expe
 
 def _result(run: RunDir, config: RunConfig, status: Status) -> Result:
     cells, bare = run.cells(left_out=status.left_out), "predictions" in status.left_out
-    lacks = lacking_scores(run, cells) if status.state == "done" else []
+    facts, done = run.facts(), status.state == "done"
+    lacks = [*lacking_scores(run, cells), *lacking_facts(config, facts)] if done else []
     served = any(cell.backend for cell in cells.values())
     parities = run.parities() if served else {}
     result = Result(
@@ -297,7 +298,7 @@ def _result(run: RunDir, config: RunConfig, status: Status) -> Result:
         config,
         status.state,
         cells,
-        run.facts(),
+        facts,
         run.costs(),
         lacks,
         bare,
@@ -451,7 +452,20 @@ def _tell_apart(experiments: list[Experiment]) -> None:
         if other is not experiment:
             other.is_variant = experiment.is_variant = True
             found = differences(other.shared, experiment.shared)[:3]
-            differs = "; ".join(f"{place} {new} instead of {old}" for place, old, new in found)
+            told = [f"{place} {new} instead of {old}" for place, old, new in found]
+            parts = _parts_apart(other, experiment)
+            differs = "; ".join([*told, *([f"another {listed(parts[:3])}"] if parts else [])])
             more = f" [{experiment.variant}]" if (experiment.name, differs) in taken else ""
             taken.add((experiment.name, differs))
             experiment.differs = differs + more
+
+
+def _parts_apart(one: Experiment, other: Experiment) -> list[str]:
+    """The data, files and code that differ between the runs of two experiments, besides what their settings state."""
+    first, second = (
+        {part: value for result in each.results for part, value in of_cells(result.cells.values()).items()}
+        for each in (one, other)
+    )
+    return [
+        part for part, value in second.items() if first.get(part, value) != value and part not in other.shared
+    ]

@@ -96,7 +96,7 @@ def explain(run: RunDir, stage: int, task: str) -> Explanation:
             hint=f"Run: {command(config)}",
         )
     answers, checks = check_cell(run, cell)
-    checks |= _checked_weights(stage_folders(run, names[: stage + 1]))
+    checks |= _checked_weights(run, stage_folders(run, names[: stage + 1]))
     return Explanation(
         run=str(run.folder),
         stage=stage,
@@ -176,7 +176,7 @@ def _checked_items(path: Path, scorer: str, answers: Sequence[Answer]) -> dict[s
     """Whether the kept scores of the items are those of the scorer; damaged ones are made again where they are read."""
     kept = scores_path(path, scorer)
     try:
-        scores = {line["id"]: line["score"] for line in read_lines(kept)}
+        scores = {line["id"]: line["score"] for line in read_lines(kept) if "id" in line}
     except (OSError, SpecError, KeyError, TypeError):
         return {}
     if scores.keys() != {answer.id for answer in answers}:
@@ -185,10 +185,10 @@ def _checked_items(path: Path, scorer: str, answers: Sequence[Answer]) -> dict[s
     return {"item scores": "ok" if same else f"not those of {scorer}: remove {kept.name} to make them again"}
 
 
-def _checked_weights(stages: Sequence[Path]) -> dict[str, str]:
+def _checked_weights(run: RunDir, stages: Sequence[Path]) -> dict[str, str]:
     """What is wrong with the files that the stages learned, as far as they are here; a pack may have left them out."""
     here = [folder for folder in stages if (folder / f"{STEM}.safetensors").is_file()]
-    found = {folder.name: stage_problem(folder, costs=False, every_byte=True) for folder in here}
+    found = {folder.name: stage_problem(folder, run.id, costs=False, every_byte=True) for folder in here}
     wrong = [f"stages/{name}: {problem}" for name, problem in found.items() if problem]
     return {"weights": "; ".join(wrong) or "ok"} if found else {}
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from moextend.bench.run.config import JOINT, RunConfig
 from moextend.bench.run.progress import read_status
-from moextend.bench.run.records import RoutingReport, RunFacts, StageCost
+from moextend.bench.run.records import OfAnotherRun, OfRun, RoutingReport, RunFacts, StageCost
 from moextend.bench.run.rundir import COST, FACTS, PARITY, ROUTING, Cell, Key, RunDir, slug
 from moextend.bench.store import KeptFile
 from moextend.errors import InputError, MoextendError, SpecError
 from moextend.util import files
-from moextend.util.record import LaterVersion, Record
+from moextend.util.record import LaterVersion
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ LEARNED = "learned.json"
 """Notes from the training of a stage; cost.json has them too, and more."""
 NOTED = (COST, ROUTING, LEARNED, "spent.json", "probe.json")
 """Files of a stage that its cost.json does not list: notes about it."""
-KINDS: dict[str, type[Record]] = {
+KINDS: dict[str, type[OfRun]] = {
     FACTS: RunFacts,
     COST: StageCost,
     LEARNED: StageCost,
@@ -51,7 +51,10 @@ def lacks(run: RunDir, *, every_byte: bool = False) -> list[str]:
     Large files are compared by size, small ones by content; with `every_byte` all by content.
     """
     config, status = run.config, read_status(run.folder)
-    found = lacking_facts(run)
+    try:
+        found = lacking_facts(config, run.facts())
+    except InputError as error:
+        found = [f"readable facts ({error.what})"]
     # Runs of early versions do not note what they worked on.
     if status.run not in ("", run.id) or status.config not in ("", config.digest):
         found.append("a status of its own")
@@ -61,7 +64,9 @@ def lacks(run: RunDir, *, every_byte: bool = False) -> list[str]:
         found.append(f"readable scores ({error.what})")
     for index, name in enumerate(stage_names(config), 1):
         folder = run.folder / "stages" / f"{index}-{slug(name)}"
-        problem = stage_problem(folder, every_byte=every_byte, weights="weights" not in status.left_out)
+        problem = stage_problem(
+            folder, run.id, every_byte=every_byte, weights="weights" not in status.left_out
+        )
         found += [f"what stage {index} ({name}) learned: {problem}"] if problem else []
     return found + _lacking_routing(run)
 
@@ -158,11 +163,12 @@ def kept_files(folder: Path) -> dict[str, KeptFile]:
 
 
 def stage_problem(
-    folder: Path, *, costs: bool = True, every_byte: bool = False, weights: bool = True
+    folder: Path, run: str, *, costs: bool = True, every_byte: bool = False, weights: bool = True
 ) -> str | None:
     """Problem of a stage's folder; None if it is complete.
 
     Args:
+        run: id of the run.
         costs: whether cost.json must exist.
         every_byte: hash large files as well.
         weights: whether files of tensors must exist.
@@ -172,7 +178,7 @@ def stage_problem(
         problem = _weights_problem(folder, most, weights)
         if problem:
             return problem
-        cost = StageCost.read(folder / COST)
+        cost = StageCost.read_of(run, folder / COST)
         if cost is None:
             return f"{COST} missing" if costs else None
         for name, known in cost.files.items():
@@ -228,13 +234,11 @@ def _record(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def lacking_facts(run: RunDir) -> list[str]:
+def lacking_facts(config: RunConfig, facts: RunFacts) -> list[str]:
     """Missing facts of a done run."""
-    try:
-        facts = run.facts()
-    except InputError as error:
-        return [f"readable facts ({error.what})"]
-    images = [name for name in run.config.stages if run.config.tasks[name].get("kind") == "vqa"]
+    images = [
+        name for name, task in config.tasks.items() if name in config.stages and task.get("kind") == "vqa"
+    ]
     wanted = facts.task_identity is not None and set(images) <= set(facts.majority or {})
     return [] if wanted else [f"facts about the run ({FACTS})"]
 
@@ -273,9 +277,14 @@ def set_damaged_aside(run: RunDir) -> None:
     for path in [run.folder / FACTS, *run.folder.glob("stages/*/*.json")]:
         kind = KINDS.get(path.name)
         try:
-            kind.read(path) if kind else _record(path)
+            kind.read_of(run.id, path) if kind else _record(path)
         except LaterVersion:
             raise
+        except OfAnotherRun as error:
+            if path.name == COST:  # so are the weights next to it
+                set_weights_aside(path.parent, f"{path.name} {error.what.rstrip('.')}")
+            else:
+                _aside(path, error.what)
         except MoextendError as error:
             _aside(path, error.what)
 

@@ -49,7 +49,7 @@ class Diagnostics:
         if not self.sites:
             return
         path = self.context.run.stage_folder(index, learned[-1]) / ROUTING
-        known = processes.first_says(lambda: RoutingReport.read(path))
+        known = processes.first_says(lambda: self.context.run.routing().get(index))
         report = known or self._report(model, index, learned)
         if self.context.config.oracle and index == len(self.context.stages) and report.oracle is None:
             report = report.model_copy(update={"oracle": self._oracle(model, learned)})
@@ -69,7 +69,11 @@ class Diagnostics:
             first = None if name == TEXT else before.get(learned.index(name) + 1)
             tasks[name] = _routing(use, first.tasks.get(name) if first else None)
         return RoutingReport(
-            tasks=tasks, layers=cost.layers, change=cost.change, inferred=self._inferred(model, learned)
+            run=self.context.run.id,
+            tasks=tasks,
+            layers=cost.layers,
+            change=cost.change,
+            inferred=self._inferred(model, learned),
         )
 
     def _inferred(self, model: MultimodalLM, learned: Sequence[str]) -> Inferred | None:

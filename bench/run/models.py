@@ -155,7 +155,9 @@ def restored_stages(
     Raises:
         InputError: the run has not learned a stage.
     """
-    run, model, learned = context.run, base(context), list[str]()
+    run = context.run
+    run.costs()  # refuses the folder of a stage that was copied from another run
+    model, learned = base(context), list[str]()
     context.method.start(model, context.config.seed)
     if scaled:
         context.method.keep_base(model)

@@ -5,14 +5,15 @@ The cells of scores.jsonl and the lines of predictions are in moextend.bench.sco
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
 from moextend.bench.store.records import KeptFile
 from moextend.bench.task import TaskIdentity
-from moextend.errors import MoextendError
-from moextend.util.record import Record
+from moextend.errors import MoextendError, SpecError
+from moextend.util.record import AGAIN, Record
 
 BASE = "base"
 """The base among the models of a run that may come from the hub."""
@@ -26,6 +27,25 @@ def encoder_of(modality: str) -> str:
 Kept = Literal["predictions", "weights"]
 """What a pack may leave out of a run."""
 State = Literal["waiting", "running", "done", "failed", "interrupted", "lost"]
+
+
+class OfAnotherRun(SpecError):
+    """A file that was copied from another run."""
+
+
+class OfRun(Record):
+    """A file that names its run, so that no other run takes a copy of it for its own."""
+
+    run: str = ""
+    """Id of the run; "" in files of former runs."""
+
+    @classmethod
+    def read_of(cls, run: str, path: Path) -> Self | None:
+        """As `read`; OfAnotherRun for a file of another run than that with the id `run`."""
+        found = cls.read(path)
+        if found is not None and found.run not in ("", run):
+            raise OfAnotherRun("is a file of another run.", where=str(path), hint=AGAIN)
+        return found
 
 
 class AlignmentCost(BaseModel):
@@ -47,7 +67,7 @@ class AlignmentCost(BaseModel):
     """Conversations per forward pass in each process, if memory was too short for a batch. null: it was not."""
 
 
-class StageCost(Record):
+class StageCost(OfRun):
     """`stages/<t>-<task>/cost.json`: costs of a stage. Sums and peaks include interrupted attempts."""
 
     trained_parameters: int | None = None
@@ -141,7 +161,7 @@ class Inferred(BaseModel):
     """Task of the sequence, learned or not, or (text), the generic text -> result."""
 
 
-class RoutingReport(Record):
+class RoutingReport(OfRun):
     """`stages/<t>-<task>/routing.json`: experts that the learned tasks use after a stage; no score depends on it."""
 
     tasks: dict[str, TaskRouting]
@@ -157,7 +177,7 @@ class RoutingReport(Record):
     method has the task given. null instead of a mapping: not requested, or not the last stage."""
 
 
-class RunFacts(Record):
+class RunFacts(OfRun):
     """`facts.json`: facts that a run records."""
 
     task_identity: TaskIdentity | None = None
@@ -216,7 +236,7 @@ class RunError(BaseModel):
         return str(MoextendError(self.what or "", where=self.where, hint=self.hint))
 
 
-class Status(Record):
+class Status(OfRun):
     """`status.json`: progress of a run. Written about twice a second during the run."""
 
     state: State = "waiting"
@@ -257,8 +277,6 @@ class Status(Record):
     """Seconds left. null: a later phase has not been measured yet."""
     error: RunError | None = None
     """Why it failed. null: it did not."""
-    run: str = ""
-    """Id of the run; "" in files of former runs."""
     config: str = ""
     """Digest of the config of this status: "done" holds for that config only; "" in files of former runs."""
     left_out: list[Kept] = Field(default_factory=list)

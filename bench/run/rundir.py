@@ -15,19 +15,18 @@ Formats: records.py, config.py, score/records.py, score/predictions.py; docs/fil
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from moextend.bench.run.cell import DIGEST, Key, line_of, parity_line, parse_cell, parse_parity
 from moextend.bench.run.config import ConfigFile, RunConfig, slug
 from moextend.bench.run.liveness import LEASE, LOCK
 from moextend.bench.run.progress import read_status
-from moextend.bench.run.records import Kept, RoutingReport, RunFacts, StageCost
+from moextend.bench.run.records import Kept, OfRun, RoutingReport, RunFacts, StageCost
 from moextend.bench.score.records import Cell
 from moextend.bench.score.served.records import Parity
 from moextend.errors import InputError, RunBusy, RunConflict, SpecError, UnknownName, listed
@@ -52,6 +51,7 @@ PACKS = {".tar.zst": "zst", ".tar.gz": "gz", ".tar": ""}
 """Suffix of a pack of runs (see pack.py) -> its compression."""
 OWNER = "owner.json"
 """File with the process that works on the run, of releases without leases."""
+R = TypeVar("R", bound=OfRun)
 
 
 class RunDir:
@@ -202,35 +202,36 @@ class RunDir:
 
     def facts(self) -> RunFacts:
         """Facts that the run recorded; empty at first."""
-        return RunFacts.read(self.folder / FACTS) or RunFacts()
+        return RunFacts.read_of(self.id, self.folder / FACTS) or RunFacts()
 
     def write_facts(self, **facts: Any) -> None:
         """Adds or replaces facts, field by field."""
         if not processes.is_first():
             return
         path = self.folder / FACTS
-        RunFacts.parse({**self.facts().model_dump(), **facts}, where=str(path)).write(path)
+        RunFacts.parse({**self.facts().model_dump(), **facts, "run": self.id}, where=str(path)).write(path)
 
     def write_cost(self, stage: int, task: str, cost: StageCost) -> None:
         """Writes the costs of a stage."""
         if processes.is_first():
-            cost.write(self.stage_folder(stage, task) / COST)
+            cost.model_copy(update={"run": self.id}).write(self.stage_folder(stage, task) / COST)
 
     def costs(self) -> dict[int, StageCost]:
         """Stage -> its costs; stages without costs are left out."""
-        found = {stage: StageCost.read(path) for stage, path in self._of_stages(COST)}
-        return {stage: cost for stage, cost in found.items() if cost is not None}
+        return self._of_stages(COST, StageCost)
 
     def routing(self) -> dict[int, RoutingReport]:
         """Stage -> its routing report (see diagnostics.py); stages without one are left out."""
-        found = {stage: RoutingReport.read(path) for stage, path in self._of_stages(ROUTING)}
-        return {stage: report for stage, report in found.items() if report is not None}
+        return self._of_stages(ROUTING, RoutingReport)
 
-    def _of_stages(self, name: str) -> Iterator[tuple[int, Path]]:
-        """(stage, path) of the files `name` in the folders of the stages."""
+    def _of_stages(self, name: str, kind: type[R]) -> dict[int, R]:
+        """Stage -> file `name` in its folder."""
+        found: dict[int, R] = {}
         for path in sorted(self.folder.glob(f"stages/*/{name}")):
-            if re.match(r"[0-9]+-", path.parent.name):
-                yield int(path.parent.name.partition("-")[0]), path
+            number, dash, _ = path.parent.name.partition("-")
+            if number.isdecimal() and dash and (record := kind.read_of(self.id, path)):
+                found[int(number)] = record
+        return found
 
     @contextmanager
     def lock(self) -> Iterator[None]:

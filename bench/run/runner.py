@@ -24,7 +24,7 @@ from moextend.bench.run.complete import (
 )
 from moextend.bench.run.context import PERCENT, RunContext, alignments_of, plan
 from moextend.bench.run.diagnostics import Diagnostics
-from moextend.bench.run.inputs import of_cell, opened_part, refuse_changed, text_parts
+from moextend.bench.run.inputs import file_parts, of_cell, opened_part, refuse_changed, text_parts
 from moextend.bench.run.models import asked_for, base, learning_data, stage_name, stage_of
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.records import StageCost
@@ -93,9 +93,8 @@ def _run(context: RunContext, progress: Progress) -> None:
     progress.aside("check")
     processes.in_turn(lambda: refuse_changed_inputs(context))
     model = base(context, progress)
-    _note_inputs(
-        context, opened_part(model, context.sequence.base.found(context.workspace), prompt_digest(model))
-    )
+    opened = opened_part(model, context.sequence.base.found(context.workspace), prompt_digest(model))
+    _note_inputs(context, {**file_parts(context.config), **opened})
     if context.servers:
         context.servers.note_base(model)
     score_row(context, progress, model, 0, [])
@@ -127,7 +126,7 @@ def learn(
     parents = processes.first_says(lambda: shared_stages.parents_of(context, stage))
     problem = processes.first_says(
         lambda: (
-            stage_problem(stage.folder, costs=False, every_byte=True)
+            stage_problem(stage.folder, context.run.id, costs=False, every_byte=True)
             or complete.lineage_problem(stage.folder, parents)
         )
     )
@@ -177,7 +176,7 @@ def _train_stage(
         processes.first_says(
             partial(refuse_data_changed_meanwhile, context, "train", context.stages[stage.index - 1])
         )
-        facts |= {"micro_batch": loop.smaller, "probe_flops": loop.flops.get("probe")}
+        facts |= {"micro_batch": loop.smaller, "probe_flops": loop.flops.get("probe"), "run": context.run.id}
         noted = mine.folder / LEARNED
         learned = StageCost.of({**facts, **watch.spent()}, where=str(noted))
         more = context.method.prepare_inference(model, mine)
@@ -190,7 +189,7 @@ def _write_cost(
     context: RunContext, model: MultimodalLM, stage: Stage, learned: Sequence[str], seconds: float | None
 ) -> None:
     """Writes the costs of a stage; for a stage trained by an interrupted process, as far as it recorded them."""
-    known = StageCost.read(stage.folder / LEARNED) or StageCost()
+    known = StageCost.read_of(context.run.id, stage.folder / LEARNED) or StageCost()
     context.method.select(model, stage.task, learned)
     with model.choose.reaching((stage.task,)) if model.choose else nullcontext():
         answering = costs.forward_flops(model, stage.held_out)
@@ -380,7 +379,7 @@ def text_untouched(context: RunContext) -> bool:
 def write_facts(context: RunContext, model: MultimodalLM) -> None:
     """Writes the facts that the report shows besides the scores."""
     asked = [context.tasks[name] for name in context.config.stages if context.tasks[name].kind == "vqa"]
-    if not lacking_facts(context.run):  # else stages were added
+    if not lacking_facts(context.config, context.run.facts()):  # else stages were added
         return
     limit = context.sequence.scoring.limit
     majority = {task.task: majority_level(task, context.workspace, limit) for task in asked}

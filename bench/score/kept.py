@@ -76,7 +76,7 @@ class ScoreReader:
         assert cell.predictions is not None, "the caller's own condition"
         path = folder / cell.predictions
         try:
-            found = ItemScores(*self._lines.read(scores_path(path, cell.scorer)))
+            found = ItemScores(*self._lines.read(scores_path(path, cell.scorer), signed=True))
         except (SpecError, KeyError, TypeError, ValueError):
             found = None
         if found is not None and fits(cell, found):

@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 
 READINGS = ("strict", "normalised", "likelihood")
 """Names of the readings of an answer besides its score; see docs/scorers.md."""
-_SCORES_FORMAT = 2
+_SCORES_FORMAT = 3
 """Incremented with every change of the readings or of the lines of scores: older files are computed again."""
 
 
@@ -231,4 +231,4 @@ def scores_path(predictions: Path, scorer: str) -> Path:
 
 def write_scores(predictions: Path, scorer: str, items: Sequence[ItemScore]) -> None:
     """Writes the items' scores next to their predictions; not synced, as damaged ones are computed again."""
-    write_lines(scores_path(predictions, scorer), [item.line() for item in items], synced=False)
+    write_lines(scores_path(predictions, scorer), [item.line() for item in items], synced=False, signed=True)

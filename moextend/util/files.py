@@ -174,13 +174,12 @@ def _umask() -> int:
 
 def write_text(path: Path, text: str, *, synced: bool = True) -> None:
     """Writes `text` atomically; see `atomic`."""
+    write_bytes(path, text.encode(), synced=synced)
+
+
+def write_bytes(path: Path, data: bytes, *, synced: bool = True) -> None:
+    """Writes `data` atomically; see `atomic`."""
     with atomic(path, synced=synced) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes `data` atomically."""
-    with atomic(path) as temporary:
         temporary.write_bytes(data)
 
 
@@ -189,10 +188,24 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_lines(path: Path, records: list[Any], *, synced: bool = True) -> None:
-    """Writes one JSON line per record, atomically; see `atomic`."""
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    write_text(path, lines, synced=synced)
+def write_lines(path: Path, records: list[Any], *, synced: bool = True, signed: bool = False) -> None:
+    """Writes one JSON line per record, atomically (see `atomic`); `signed`: for `signed_lines`."""
+    lines = [json.dumps(record, ensure_ascii=False).encode() for record in records]
+    lines += [signature(lines)] if signed else []
+    write_bytes(path, b"".join(line + b"\n" for line in lines), synced=synced)
+
+
+def signed_lines(path: Path) -> list[bytes]:
+    """Lines of a file that was written `signed`; of no lines if there is no file. SpecError if it was edited since."""
+    lines = raw_lines(path)
+    if lines and lines.pop() != signature(lines):
+        raise SpecError("was edited.", where=str(path), hint="Remove it, so that it is made again.")
+    return lines
+
+
+def signature(lines: Sequence[bytes]) -> bytes:
+    """Last line of a file of these lines that is written `signed`."""
+    return json.dumps({"sha256": hashlib.sha256(b"\n".join(lines)).hexdigest()}).encode()
 
 
 def read_json(path: Path, *, unique: bool = False) -> Any:

@@ -34,7 +34,7 @@ from moextend.bench.score.records import Scores
 from moextend.bench.score.vqa import ItemScore, scores_path
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import TaskSpec
-from moextend.util.files import digest
+from moextend.util.files import digest, signature
 
 SCORER = "exact@1"
 KINDS = ("color", "count", "shape")
@@ -200,7 +200,8 @@ def _vqa(run: RunDir, shape: Shape, stage: int, task: str, right: np.ndarray[Any
     items, good = _vqa_items(shape, task), right.astype(int)
     path = run.predictions / _weights(run, stage) / f"{task}-{digest(task)}.jsonl"
     kept = _put(path, [item.predictions[good[place]] for place, item in _longest_first(items)])
-    _put(scores_path(path, SCORER), [item.scores[g] for item, g in zip(items, good, strict=True)])
+    scores = [item.scores[good[place]] for place, item in _longest_first(items)]
+    _put(scores_path(path, SCORER), [*scores, signature([line[:-1] for line in scores]) + b"\n"])
     value, by_kind = 100 * float(right.mean()), {}
     for number, kind in enumerate(KINDS):
         by_kind[kind] = 100 * fmean(good[number :: len(KINDS)])

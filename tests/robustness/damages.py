@@ -71,7 +71,7 @@ FINISHED = {
     "routing.json": ("stages/2-*/routing.json", JSON),
     "predictions": ("predictions/*/colour-????????????????.jsonl", ("deleted", "empty", "cut", "garbage", "flipped", "a folder")),
     "predictions of text": ("predictions/*/words-*.jsonl", ("deleted", "cut", "flipped")),
-    "item scores": ("predictions/*/colour-*.scores2.jsonl", ("deleted", "cut", "garbage", "a folder")),
+    "item scores": ("predictions/*/colour-*.scores3.jsonl", ("deleted", "cut", "garbage", "a folder")),
     ".lock": (".lock", ("deleted", "garbage", "a folder", "a dangling link")),
     "a stage's folder": ("stages/1-*", ("deleted",)),
     "the folder of stages": ("stages", ("deleted",)),

@@ -187,7 +187,12 @@ def test_a_run_under_the_name_of_another_method_is_a_copy(runs: Path, call: Call
         assert f"small/{name} (a copy of runs/small/mine-s0)" in table(output)[0]["notes"] + output
 
 
-@pytest.mark.parametrize("way", ["exchanged files", "a line of another run", "a line of another stage"])
+FILES = ("facts.json", "stages/1-colour/cost.json")
+
+
+@pytest.mark.parametrize(
+    "way", ["exchanged files", "a line of another run", "a line of another stage", *FILES]
+)
 def test_scores_of_another_run_are_in_no_format(way: str, runs: Path, call: Call) -> None:
     """The run is left out by name, and the other one keeps its numbers."""
     mine, base = (runs / name / "scores.jsonl" for name in ("mine-s0", "zero-shot-s0"))
@@ -196,6 +201,8 @@ def test_scores_of_another_run_are_in_no_format(way: str, runs: Path, call: Call
     if way == "exchanged files":
         mine.write_text(others)
         base.write_text(lines)
+    elif way in FILES:
+        shutil.copy(runs / "zero-shot-s0" / way, runs / "mine-s0" / way)
     elif way == "a line of another run":
         mine.write_text(lines + others.splitlines()[-1] + "\n")
     else:

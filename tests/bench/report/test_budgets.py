@@ -16,6 +16,7 @@ from moextend.bench.run.records import AlignmentCost, StageCost, Status
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError, UnknownName
 from tests.bench.conftest import config, fill
+from tests.bench.ledger import rewrite_scores
 
 ALIGNED = AlignmentCost(task="captions", steps=300, flops=1e12, seconds=10)
 
@@ -50,6 +51,25 @@ def rows(experiments: list[Experiment], **asked: Any) -> dict[str, dict[str, str
     return {
         row[0].of: dict(zip(keys, (value.text for value in row), strict=True)) for row in table.sections[0]
     }
+
+
+def test_runs_of_other_data_are_no_part_of_a_curve(curves: Any) -> None:
+    runs = curves("full-ft", {10: 40.0, 20: 60.0, 30: 70.0}, 1e11)
+    for run, data in zip(runs, "aab", strict=True):
+        rewrite_scores(run, inputs={"test data of task 'colour'": data})
+    (table,) = tables(collect(runs), "budgets")
+    assert "Steps: 10, 20." in table.notes[1]
+
+
+def test_tables_of_one_sequence_have_keys_and_titles_of_their_own(curves: Any) -> None:
+    runs = curves("full-ft", {10: 40.0, 20: 60.0}, 1e11)
+    for run, data in zip(runs, "ab", strict=True):
+        rewrite_scores(run, inputs={"test data of task 'colour'": data})
+    for view in ("forgetting", "costs"):
+        first, second = tables(collect(runs), view)
+        assert first.key != second.key and first.title != second.title
+        for words in ("sequence.train.steps 20 instead of 10", "another test data of task 'colour'"):
+            assert words in second.title
 
 
 def test_the_cost_of_a_run_counts_alignment_probe_and_all_stages(curves: Any) -> None:

@@ -61,7 +61,7 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | `stages/<t>-<task>/` | what stage t learned: `extension.safetensors`, its card `extension.json`, files of the method |
 | `stages/<t>-<task>/cost.json` | what the stage took |
 | `stages/<t>-<task>/routing.json` | which experts the learned tasks reach after it |
-| `predictions/<weights>/` | answers, one line per item, and what a scorer makes of each (`*.scores2.jsonl`) |
+| `predictions/<weights>/` | answers, one line per item, and what a scorer makes of each (`*.scores3.jsonl`) |
 | `items.json` | in a run from a pack without predictions: the score of each item |
 | `.lease-<n>` | the process that works on the run now; see [reliability](reliability.md#several-hosts) |
 | `.lock`, `owner.json` | the same for releases without leases |

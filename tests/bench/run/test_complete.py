@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -101,9 +102,10 @@ def without_line(path: Path) -> None:
 
 
 def of_another_run(path: Path) -> None:
-    """Makes the lines those of a run with another id."""
-    lines = [json.dumps({**json.loads(line), "run": "0" * 32}) for line in path.read_text().splitlines()]
-    path.write_text("".join(line + "\n" for line in lines))
+    """Makes the file, or its lines, those of a run with another id."""
+    text = re.sub(r'"run": "[0-9a-f]{32}"', f'"run": "{"0" * 32}"', path.read_text())
+    assert text != path.read_text()
+    path.write_text(text)
 
 
 def nonsense(path: Path) -> None:
@@ -122,9 +124,9 @@ FILES = {
     "stages/1-*/extension.safetensors": (Path.unlink, cut, flip, emptied),
     "stages/2-*/extension.json": (Path.unlink, cut, nonsense),
     "stages/1-*/memory.safetensors": (Path.unlink, cut, flip),
-    "stages/2-*/cost.json": (Path.unlink, cut, nonsense),
-    "stages/2-*/routing.json": (Path.unlink, cut, emptied),
-    "facts.json": (Path.unlink, cut, nonsense),
+    "stages/2-*/cost.json": (Path.unlink, cut, nonsense, of_another_run),
+    "stages/2-*/routing.json": (Path.unlink, cut, emptied, of_another_run),
+    "facts.json": (Path.unlink, cut, nonsense, of_another_run),
 }
 DAMAGES = [(pattern, damage) for pattern, damages in FILES.items() for damage in damages]
 
@@ -171,8 +173,9 @@ def values(run: RunDir) -> dict[tuple[int, str], tuple[float, str]]:
         },
         {"stages/1-*/extension.safetensors": flip, "scores.jsonl": without_line},
         {"stages/1-*/memory.safetensors": cut, "stages/2-*/extension.json": nonsense},
+        dict.fromkeys(("facts.json", "stages/1-*/cost.json", "stages/2-*/routing.json"), of_another_run),
     ],
-    ids=["notes and answers", "weights", "memory and a card"],
+    ids=["notes and answers", "weights", "memory and a card", "files of another run"],
 )
 def test_damaged_parts_are_computed_again(
     run: RunDir, whole: RunDir, damages: dict[str, Callable[[Path], None]]
@@ -221,7 +224,7 @@ class Stop(KeyboardInterrupt):
     """Stands for the end of the process at one place."""
 
 
-MEASURED = {"seconds", "peak_rss_mb", "peak_gpu_mb"}
+MEASURED = {"seconds", "peak_rss_mb", "peak_gpu_mb", "run"}
 
 
 @pytest.mark.parametrize("place", ["_write_cost", "train"])

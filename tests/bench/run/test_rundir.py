@@ -121,7 +121,7 @@ def test_facts_are_added_key_by_key(make_run: MakeRun) -> None:
     assert run.facts() == RunFacts()
     run.write_facts(task_identity="none")
     run.write_facts(majority={"colour": 25.0})
-    assert run.facts() == RunFacts(task_identity="none", majority={"colour": 25.0})
+    assert run.facts() == RunFacts(run=run.id, task_identity="none", majority={"colour": 25.0})
 
 
 def test_folders_are_made_when_asked_for(make_run: MakeRun) -> None:

@@ -264,7 +264,7 @@ def test_error_rates_weigh_the_items_by_their_words(tmp_path: Path) -> None:
     assert scores.readings["wer"] == pytest.approx(100 * (2 + 1 + 3) / 9)
     path = tmp_path / "mini.jsonl"
     vqa.write_scores(path, "wer@1", scored)
-    assert [line["weight"] for line in read_lines(vqa.scores_path(path, "wer@1"))] == [6, 2, 1]
+    assert [line.get("weight") for line in read_lines(vqa.scores_path(path, "wer@1"))][:-1] == [6, 2, 1]
     cell = Cell(stage=0, task="mini", value=scores.value, n=3, scorer="wer@1", predictions=path.name)
     assert ScoreReader(Words())(tmp_path, cell, tmp_path).weight.tolist() == [6, 2, 1]
     vqa.write_scores(path, "exact@1", vqa.score_items(transcripts(), "exact@1")[1])
