@@ -36,16 +36,10 @@ class MoextendLM(SharedContext):
         device: str | None = None,
         **options: Any,
     ) -> None:
-        self.multimodal = opened(
+        model = opened(
             run=run, stage=stage, task=task, pretrained=pretrained, extensions=extensions, dtype=dtype, device=device
         )  # fmt: skip
-        super().__init__(
-            pretrained=self.multimodal.lm,
-            tokenizer=self.multimodal.tokenizer,
-            backend="causal",
-            device=str(self.multimodal.device),
-            **options,
-        )
+        super().__init__(model, **options)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import lm_eval.models.huggingface as huggingface
 import torch
@@ -20,8 +20,12 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from moextend.model import lm_head
+from moextend.model.generation import Prompt, each_by_its_own
 from moextend.model.short_memory import current_limit
 from moextend.util import processes
+
+if TYPE_CHECKING:
+    from moextend.model.multimodal import MultimodalLM
 
 T = TypeVar("T")
 
@@ -58,8 +62,37 @@ class Group:
 class SharedContext(HFLM):  # type: ignore[misc]
     """lm-eval's transformers model with shared contexts for choices; other requests are handled by lm-eval.
 
+    Where the model chooses extensions by the input (`MultimodalLM.choose`), it does so for the context of each request.
     Several processes share the batches, and each gets all answers. A batch that does not fit into memory is split.
     """
+
+    def __init__(self, model: MultimodalLM, **options: Any) -> None:
+        super().__init__(
+            pretrained=model.lm,
+            tokenizer=model.tokenizer,
+            backend="causal",
+            device=str(model.device),
+            **options,
+        )
+        self.multimodal = model
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[Answer]:
+        """Log-likelihoods of continuations."""
+        return self._chosen(super().loglikelihood, requests)
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        """Log-likelihoods of whole texts."""
+        return self._chosen(super().loglikelihood_rolling, requests)
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """Answers, in batches as lm-eval makes them."""
+        return self._chosen(self._generate_until, requests)
+
+    def _chosen(self, answer: Callable[[list[Any]], list[T]], requests: Sequence[Any]) -> list[T]:
+        prompts = [Prompt(request.args[0]) for request in requests]
+        return each_by_its_own(
+            self.multimodal, prompts, lambda places: answer([requests[place] for place in places])
+        )
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
@@ -79,9 +112,7 @@ class SharedContext(HFLM):  # type: ignore[misc]
             batches.append((partial(chosen, groups), [place for group in groups for place in group.places]))
         return _shared(batches, len(requests))
 
-    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Answers, in batches as lm-eval makes them."""
-
+    def _generate_until(self, requests: Sequence[Any]) -> list[str]:
         def answered(places: Sequence[int]) -> list[str]:
             return list(super(SharedContext, self).generate_until([requests[i] for i in places], True))
 

@@ -223,13 +223,10 @@ def run(
         samples: task -> places of its items: only these, and no groups.
     """
     training = model.lm.training
-    options = {
-        "pretrained": model.lm, "tokenizer": model.tokenizer, "backend": "causal", "batch_size": batch_size,
-        "device": str(model.device),
-    }  # fmt: skip
     tasks = {name: task for name, task in loaded.tasks.items() if samples is None or name in samples}
     with _calm(seed=True, on_items=on_items):
-        lm = SharedContext(**options) if served is None else ServedLM(served, **options)
+        options = {"batch_size": batch_size}
+        lm = SharedContext(model, **options) if served is None else ServedLM(served, model, **options)
         for task in tasks.values():
             # Its generator has another state since the last call, and would draw other examples.
             task.set_fewshot_seed(seed=_FEWSHOT_SEED)

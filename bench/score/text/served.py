@@ -6,8 +6,8 @@ that both are asked exactly the same. lm-eval's own model for such servers (loca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import lm_eval.models.huggingface as huggingface
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
@@ -17,14 +17,20 @@ from moextend.errors import InputError
 
 if TYPE_CHECKING:
     from moextend.bench.score.served.answers import ServedModel
+    from moextend.model.multimodal import MultimodalLM
+
+T = TypeVar("T")
 
 
 class ServedLM(SharedContext):
     """See the module; the options are those of lm-eval's HFLM."""
 
-    def __init__(self, server: ServedModel, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, server: ServedModel, model: MultimodalLM, **options: Any) -> None:
+        super().__init__(model, **options)
         self.server = server
+
+    def _chosen(self, answer: Callable[[list[Any]], list[T]], requests: Sequence[Any]) -> list[T]:
+        return answer(list(requests))  # the server chooses
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
@@ -39,9 +45,9 @@ class ServedLM(SharedContext):
         bar.close()
         return [(one.value, one.greedy) for one in found]
 
-    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+    def _generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Answers, cut at the stop sequences as lm-eval does it."""
-        bar = huggingface.tqdm(total=len(requests), disable=disable_tqdm)
+        bar = huggingface.tqdm(total=len(requests))
         by_settings: dict[str, list[int]] = {}
         for place, request in enumerate(requests):
             by_settings.setdefault(repr(sorted(request.args[1].items())), []).append(place)

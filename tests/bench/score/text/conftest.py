@@ -104,7 +104,7 @@ def random_model(seed: int = 0) -> Any:
         for parameter in lm.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0, 0.3)
-    return SimpleNamespace(lm=lm, tokenizer=tokenizer, device=lm.device)
+    return SimpleNamespace(lm=lm, tokenizer=tokenizer, device=lm.device, choose=None)
 
 
 @pytest.fixture

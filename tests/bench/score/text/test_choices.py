@@ -15,6 +15,7 @@ from moextend.bench.score.text.choices import Answer, Request, SharedContext
 from moextend.errors import RunFailed
 from moextend.model import short_memory
 from moextend.model.multimodal import MultimodalLM
+from moextend.moe import attach
 from tests.training.short_memory import holding
 
 
@@ -24,10 +25,8 @@ def model() -> MultimodalLM:
 
 
 def both(model: MultimodalLM, **more: Any) -> tuple[HFLM, SharedContext]:
-    def make(kind: Any) -> Any:
-        return kind(pretrained=model.lm, tokenizer=model.tokenizer, backend="causal", device="cpu", **more)
-
-    return make(HFLM), make(SharedContext)
+    theirs = HFLM(pretrained=model.lm, tokenizer=model.tokenizer, backend="causal", device="cpu", **more)
+    return theirs, SharedContext(model, **more)
 
 
 def requests(questions: int = 12, seed: int = 0, longest: int = 40) -> list[Request]:
@@ -119,6 +118,58 @@ def test_an_extension_is_scored_as_it_is(model: MultimodalLM) -> None:
             asked = requests(seed=9)
             alone = one._loglikelihood_tokens(asked)
             agree(mine._loglikelihood_tokens(asked), alone)
+    finally:
+        moextend.detach(model.lm, "more")
+
+
+class ByWord:
+    """A choice of extensions: texts with a word reach one."""
+
+    def __init__(self, model: MultimodalLM, word: str, name: str) -> None:
+        self.model, self.word, self.name = model, word, name
+
+    def __call__(self, prompts: Sequence[moextend.Prompt], sources: object = None) -> list[tuple[str, ...]]:
+        return [(self.name,) if self.word in prompt.text else () for prompt in prompts]
+
+    def reaching(self, names: Sequence[str]) -> Any:
+        return attach.reaching(self.model.lm, names)
+
+
+def test_a_model_that_infers_the_task_does_so_for_each_request(
+    model: MultimodalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rated(kind: str, texts: Sequence[tuple[Any, ...]]) -> list[Any]:
+        asked = [Instance(kind, {}, arguments, place) for place, arguments in enumerate(texts)]
+        with torch.no_grad():
+            return list(getattr(mine, kind)(asked))
+
+    _, mine = both(model, batch_size=4)
+    pairs: list[tuple[Any, ...]] = [
+        (f"the {word} is", choice) for word in ("car", "sky", "car") for choice in (" red", " blue")
+    ]
+    asked: dict[str, list[tuple[Any, ...]]] = {
+        "loglikelihood": pairs,
+        "loglikelihood_rolling": [(text,) for text, _ in pairs],
+        "generate_until": [(text, {"max_gen_toks": 4}) for text, _ in pairs],
+    }
+    base = {kind: rated(kind, texts) for kind, texts in asked.items()}
+    moextend.attach(model.lm, "more", {1: [0, 1, 2, 3]}, mode="exact")
+    try:
+        with torch.no_grad():
+            for parameter in moextend.new_parameters(model.lm, "more").values():
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)))
+        extended = {kind: rated(kind, texts) for kind, texts in asked.items()}
+        monkeypatch.setattr(model, "choose", ByWord(model, "car", "more"))
+        for kind, texts in asked.items():
+            expected = [
+                (extended if "car" in text[0] else base)[kind][place] for place, text in enumerate(texts)
+            ]
+            assert base[kind] != extended[kind]
+            if kind == "generate_until":
+                assert rated(kind, texts) == expected
+            else:
+                for one, other in zip(rated(kind, texts), expected, strict=True):
+                    assert one == pytest.approx(other, abs=1e-4)
     finally:
         moextend.detach(model.lm, "more")
 
