@@ -10,31 +10,10 @@ from torch import Tensor, nn
 from moextend.errors import InputError
 from moextend.moe import quantised, reach
 from moextend.moe.families import rows_of, scoring_of
-from moextend.moe.recipe import WORDS, Mode
+from moextend.moe.recipe import Mode
 from moextend.moe.routing import ExtendedExperts
 from moextend.moe.sites import Site, count_chosen, count_experts, find_sites
 from moextend.moe.supported import check_setup
-from moextend.util.surrogates import lone
-
-
-def check_name(name: object) -> None:
-    """Raises InputError if `name` cannot be the name of an extension."""
-    if not isinstance(name, str):
-        why = "is no text"
-    elif not name:
-        why = "is empty"
-    elif "." in name:
-        why = "has a dot"
-    elif lone(name):
-        why = "has a lone surrogate"
-    elif name in WORDS:
-        why = "has another meaning for activate"
-    else:
-        return
-    raise InputError(
-        f"the name '{name}' {why}.",
-        hint=f"Use letters, digits, '-' and '_', and none of: {', '.join(WORDS)}.",
-    )
 
 
 def check_plan(plan: object) -> None:

@@ -159,9 +159,9 @@ def recipe(
     return spec.parse(Recipe, {"layers": layers, **own, **given}, where=where)
 
 
-def check_name(name: str) -> None:
+def check_name(name: object) -> None:
     """Raises InputError if `name` cannot be the name of an extension."""
-    if name in WORDS or not re.fullmatch(r"[\w-]{1,100}", name):
+    if not isinstance(name, str) or name in WORDS or not re.fullmatch(r"[\w-]{1,100}", name):
         raise InputError(
             "cannot be the name of an extension.",
             where=f"extension '{name}'",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,11 +12,10 @@ from moextend.errors import InputError
 from moextend.extension import store, task_inference
 from moextend.extension.card import read_extension
 from moextend.model.multimodal import MultimodalLM
-from moextend.moe import attach, reach
+from moextend.moe import attach, reach, recipe
 from moextend.moe.strengths import below_one, checked, named
 from moextend.serving import errors
 
-_NAME = re.compile(r"[\w-][\w.-]{0,99}")
 BASE, AUTO, PLUS, WEAK = "base", "auto", "+", ":"
 """Names with a meaning of their own; what joins the names of extensions that compute together; what comes before a
 strength below 1."""
@@ -220,11 +218,11 @@ class Catalogue:
 
 
 def check_name(name: str) -> None:
-    """Raises InputError for an extension's name that means another model of a server."""
-    if name in (BASE, AUTO) or not _NAME.fullmatch(name):
+    """Raises InputError for a name that no extension can have, and for that of the base."""
+    recipe.check_name(name)
+    if name == BASE:
         raise InputError(
-            f"a server cannot use the name '{name}' of an extension.",
+            f"'{BASE}' is the model without extensions.",
             where="serve",
-            hint=f"'{BASE}' and '{AUTO}' are models of their own. Give it another name, of at most 100 letters, "
-            "digits, '-', '_' and dots inside: -e NAME=FOLDER.",
+            hint="Give it another name: -e NAME=FOLDER.",
         )

@@ -62,7 +62,7 @@ def test_one_extension_can_be_detached_from_among_others(ids: Tensor) -> None:
     ("name", "plan", "mode", "message"),
     [
         ("a", {0: [1]}, "exact", "already has an extension 'a'"),
-        ("a.b", {0: [1]}, "exact", "has a dot"),
+        ("a.b", {0: [1]}, "exact", "cannot be the name of an extension"),
         ("b", {0: [1]}, "paper", "share one mode"),
         ("b", {0: [4]}, "exact", "has experts 0 to 3, not 4"),
         ("b", {}, "exact", "has no new expert"),

@@ -207,7 +207,7 @@ def test_what_cannot_be_attached_or_detached(skills: Path, served: Living, tmp_p
         for body, message in (
             ({"path": str(tmp_path)}, ""),
             ({"path": str(skills / "work")}, "already has an extension 'work'"),
-            ({"path": str(skills / "work"), "name": "a+b"}, "cannot use the name 'a+b'"),
+            ({"path": str(skills / "work"), "name": "a+b"}, "'a+b': cannot be the name of an extension"),
             ({}, "path"),
         ):
             error = client.post("/v1/extensions", json=body)
