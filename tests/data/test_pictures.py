@@ -7,7 +7,6 @@ import os
 import random
 import struct
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from PIL import Image
 from moextend.data import pictures
 from moextend.data.images import ImageRef
 from moextend.errors import InputError
-from tests.timing import within
 
 RGB = Image.frombytes("RGB", (24, 16), random.Random(0).randbytes(24 * 16 * 3))
 
@@ -168,18 +166,15 @@ def bomb(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("sides", [(10_000, 9_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])
 def test_a_pixel_bomb_is_refused_before_it_is_decoded(sides: tuple[int, int]) -> None:
-    began = time.monotonic()
     for look in (ImageRef.open, ImageRef.size):
         with pytest.raises(
             InputError, match=r"^row 1: the image has .* pixels.*Reduce the size of the image\.$"
         ):
             look(ImageRef(data=bomb(*sides), where="row 1"))
-    assert within(time.monotonic() - began, 2)
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    began = time.monotonic()
     for path in (tmp_path / "pipe.png", Path("/dev/zero"), tmp_path):
         with pytest.raises(
             InputError, match=r"row 1: .*the image is not a regular file\. Name an image file"
@@ -190,7 +185,6 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
         (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
         with pytest.raises(InputError, match=r"row 1: .*the image cannot be read"):
             ImageRef(path=tmp_path / name, where="row 1").open()
-    assert within(time.monotonic() - began, 2)
 
 
 def test_too_many_bytes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

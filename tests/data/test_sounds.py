@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import random
 import struct
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from moextend.data import sounds
 from moextend.data.audio import AudioRef
 from moextend.data.modalities import modality_types
 from moextend.errors import InputError
-from tests.timing import within
 
 LOSSLESS = [("WAV", each) for each in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")] + [
     ("FLAC", each) for each in ("PCM_S8", "PCM_16", "PCM_24")
@@ -223,11 +221,10 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     data, message = REFUSED[name]
-    began = time.process_time()
     with pytest.raises(InputError, match=f"^row 3: .*{message}") as error:
         AudioRef(data=data, where="row 3").open()
     assert error.value.hint and "\n" not in str(error.value)
-    assert within(time.process_time() - began, 2) and capfd.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("encoding", ["VORBIS", "OPUS"])
@@ -311,7 +308,6 @@ def fuzz(count: int, seed: int) -> tuple[int, int]:
     fine = refused = 0
     for i in range(count):
         ref = AudioRef(data=mutated(whole[i % len(whole)], drawn), where="row 1")
-        began = time.process_time()
         try:
             found = ref.open()
         except InputError as error:
@@ -322,7 +318,6 @@ def fuzz(count: int, seed: int) -> tuple[int, int]:
             fine += 1
             assert np.isfinite(found.samples).all() and np.abs(found.samples).max() <= 1
             assert len(found.samples) == ref.header.samples
-        assert within(time.process_time() - began, 5)
     return fine, refused
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from moextend.errors import InputError, RunFailed
 from moextend.model import loading, sources
 from tests.model.local_hub import serving
-from tests.timing import within
 
 
 def test_a_model_of_the_package_a_folder_a_file_and_a_hub_id(tmp_path: Path) -> None:
@@ -47,11 +45,9 @@ def test_a_name_is_looked_up_once(
     assert error.value.where == "BASE" and error.value.hint == sources.FORMS and not caplog.records
     with pytest.raises(InputError, match="cannot be reached"):
         loading.load("nope")
-    began = time.monotonic()
     for load in (loading.load, loading.skeleton):
         with pytest.raises(RunFailed, match="model 'owner/name': the hub cannot be reached"):
             load("owner/name")
-    assert within(time.monotonic() - began, 5), "libraries would try again for a minute"
     sources.check_hub(tmp_path)
     for name in ("nope", "owner--name"):
         (tmp_path / f"models--{name}").mkdir()

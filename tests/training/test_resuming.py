@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from moextend.errors import InputError
 from moextend.extension import learning
 from moextend.extension.store import digest_of
 from moextend.training.resuming import BEGUN, PROBE, learned_name, name_data
-from tests.timing import within
 from tests.toys import picture, toy_model
 
 SHORT = Settings(steps=6, batch_size=4, learning_rate=1e-2, checkpoint_steps=2)
@@ -156,14 +154,6 @@ def test_only_what_is_learned_is_read_for_its_name() -> None:
     assert len(read) == len(set(read)) == 12
     learned_name(rows, SHORT.having(steps=3), at_least=100)
     assert len(read) == 12 + 24
-
-
-def test_naming_is_cheap() -> None:
-    turn = ("what color is the third object from the left", "a dark green one")
-    rows = [Conversation((turn,) * (1 + i % 4)) for i in range(20_000)]
-    began = time.process_time()
-    name_data(rows)
-    assert within(time.process_time() - began, 1.0), "100,000 conversations in five seconds of one core"
 
 
 def test_a_finished_extension_needs_no_note(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -60,7 +59,5 @@ def test_a_command_whose_parent_is_gone_already_does_not_begin(tmp_path: Path) -
 def test_blocked_signals_and_codes_pass_through() -> None:
     blocked = "import signal, sys; sys.exit(3 + len(signal.pthread_sigmask(signal.SIG_BLOCK, ())))"
     parent = PARENT.replace("subprocess.run(", "code = subprocess.run(") + "sys.exit(code.returncode)"
-    began = time.monotonic()
     command = [sys.executable, "-c", parent, tether.__file__, sys.executable, "-c", blocked]
     assert subprocess.run(command, check=False).returncode == 3
-    assert time.monotonic() - began < 30

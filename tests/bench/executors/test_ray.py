@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.executors import ray_cluster, ray_node, submitting
+from moextend.bench.executors import ray_cluster, submitting
 from moextend.bench.executors.executor import Job, JobState, Options, Resources, find, now, read_job
 from moextend.bench.executors.ray_executor import RayExecutor
 from moextend.bench.run.cancelling import cancelled
@@ -127,9 +127,7 @@ def test_cancel_stops_a_worker_in_order_and_forgets_what_waits(cluster: None, ma
             executor.cancel(jobs)
 
     jobs = executor.submit([running.folder, waiting.folder], Options(jobs=1))
-    began = time.monotonic()
     wait(executor, jobs, cancel)
-    assert time.monotonic() - began < ray_node.GRACE + 10
     assert read_status(running.folder).state == "interrupted" and len(running.cells()) == 3
     assert read_status(waiting.folder).state == "waiting"
     jobs = executor.submit([running.folder], Options(setup=("export FAKE=lora",)))

@@ -3,7 +3,6 @@
 import builtins
 import io
 import os
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import find_runs
 from moextend.bench.run.statuses import layout, row_of
 from tests.bench import ledger
-from tests.timing import within
 
 METHODS = ("lora", "ewc", "lwf", "replay")
 SEEDS = (0, 1, 2)
@@ -77,24 +75,11 @@ def test_status_opens_two_small_files_a_run(folder: Path, opened: Counter[str]) 
     assert {name.rpartition("/")[2] for name in opened} == {"config.json", "status.json"}
 
 
-@pytest.mark.parametrize(("view", "a_run"), [("forgetting", 0.03), ("matrix", 0.05), ("comparison", 0.12)])
-def test_a_report_takes_little_time_a_run(folder: Path, view: View, a_run: float) -> None:
-    """About ten times what it takes on one core of a server."""
-    render(tables(collect(find_runs(folder)[:2]), view, baseline="ewc"), "table")  # imports
-    began = time.process_time()
-    render(tables(collect(find_runs(folder)), view, baseline="lora"), "table")
-    assert within(time.process_time() - began, a_run * len(METHODS) * len(SEEDS))
-
-
-def test_the_frames_of_all_runs_open_every_file_once_and_take_little_time(
-    folder: Path, opened: Counter[str]
-) -> None:
-    """Of row 0, which the runs of a seed share, one copy is opened; the time is about ten times that of a server."""
+def test_the_frames_of_all_runs_open_every_file_once(folder: Path, opened: Counter[str]) -> None:
+    """Of row 0, which the runs of a seed share, one copy is opened."""
     experiments = collect(find_runs(folder))
     opened.clear()
-    began = time.process_time()
     rows = sum(len(piece) for piece in frames(experiments))
-    assert within(time.process_time() - began, 0.5 * len(METHODS) * len(SEEDS))
     assert rows == len(METHODS) * len(SEEDS) * 7 * 8 * 100
     answers = {name for name in opened if "scores" not in name}
     assert max(opened.values()) == 1

@@ -1,6 +1,5 @@
 """The page in a browser: it sorts, filters, searches, links, and fits a phone; numbers are those of the tables."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from moextend.bench.report.table import number
 from moextend.bench.run.rundir import find_runs
 from tests.bench import ledger
 from tests.bench.report.page.conftest import VIEWS, WIDTHS, OpenPage, count_of, until
-from tests.timing import within
 
 
 @pytest.mark.parametrize("size", WIDTHS)
@@ -27,16 +25,6 @@ def test_every_view_fits(open_page: OpenPage, view: str, size: str) -> None:
     assert tab.evaluate("document.documentElement.scrollWidth") <= WIDTHS[size][0]
     assert tab.evaluate("window.owned") is None
     assert tab.inner_text("nav a[aria-current]")
-
-
-def test_the_first_view_is_quick(browser: Any, address: str) -> None:
-    tab = browser.new_page()
-    start = time.perf_counter()
-    tab.goto(address)
-    tab.wait_for_selector("main table")
-    taken = time.perf_counter() - start
-    tab.close()
-    assert within(taken, 3), "1 s where nothing else runs"
 
 
 def test_the_matrix_has_the_digits_of_the_tables(open_page: OpenPage, experiments: list[Experiment]) -> None:
