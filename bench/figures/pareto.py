@@ -1,4 +1,4 @@
-"""Accuracy against what a stage costs, with the line of the methods that no other one beats in both."""
+"""Accuracy against what a run costs, with the line of the methods that no other one beats in both."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from moextend.bench.report.collect import Experiment, grouped
 from moextend.bench.report.costs import costs_table
 from moextend.bench.report.forgetting import summary
 
-What = Literal["trained_parameters", "flops", "stored_mb"]
+What = Literal["trained_parameters", "flops", "kept_mb"]
 UNITS: dict[What, str] = {
-    "trained_parameters": "trained\nparameters", "flops": "training\nTFLOPs", "stored_mb": "stored MB",
+    "trained_parameters": "trained\nparameters", "flops": "training\nTFLOP", "kept_mb": "kept MB",
 }  # fmt: skip
 """Columns of the cost table -> their name at the axis."""
 
@@ -30,7 +30,7 @@ Point = tuple[float, float]
 
 
 def cost(experiment: Experiment, what: What, ax: Axes) -> Axes:
-    """Draws final accuracy (ACC) against a cost of one stage, a point a method, with the Pareto line.
+    """Draws final accuracy (ACC) against a cost of a run, a point a method, with the Pareto line.
 
     Costs are those of `moextend bench report --costs`. A method that trains nothing is a line across.
     """
@@ -80,7 +80,7 @@ def _short(value: float) -> str:
 
 
 def points(experiment: Experiment, what: What) -> dict[str, Point]:
-    """Label -> (cost of a stage, ACC), where both are known; a method that trains nothing costs 0."""
+    """Label -> (cost of a run, ACC), where both are known; a method that trains nothing costs 0."""
     table = costs_table(experiment)
     keys = [column.key for column in table.columns]
     rows = [dict(zip(keys, row, strict=True)) for section in table.sections for row in section]

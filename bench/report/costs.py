@@ -14,9 +14,9 @@ from moextend.errors import counted
 COLUMNS = [
     Column("method", "method", numeric=False),
     Column("trained_parameters", "trained"),
-    Column("stored_mb", "stored MB"),
+    Column("kept_mb", "MB"),
     Column("tokens", "tokens"),
-    Column("flops", "TFLOPs"),
+    Column("flops", "TFLOP"),
     Column("forward", "forward"),
     Column("seconds", "seconds"),
     Column("peak_rss_mb", "peak MiB"),
@@ -28,11 +28,11 @@ UNMATCHED = "≠"
 """Marks a number that is not."""
 
 NOTE = (
-    "Per stage, mean over stages and runs. trained: parameters of the largest stage. stored: what later stages and "
-    "inference need of it. tokens: seen in training, without padding. TFLOPs: of the training, including its probe. "
-    "forward: operations per token for answering the stage's task after it, relative to the base. seconds: of "
-    "learning; they depend on what else ran on the machine. peak: of the run's process so far, including the base; "
-    "GPU: of learning the stage."
+    "Of a whole run, mean over runs. trained: parameters of the largest stage. MB: what is kept after the last stage "
+    "besides the base: weights, memories and raw data that inference or a next stage needs. tokens: seen in training, "
+    "without padding. TFLOP: of all trainings, probes included. forward: operations per token for answering a stage's "
+    "task after it, relative to the base, mean over stages. seconds: of learning; they depend on what else ran on the "
+    "machine. peak: of the run's process, including the base; GPU: of learning."
 )
 
 
@@ -63,7 +63,7 @@ def _shared(experiment: Experiment) -> list[str]:
         return []
     return [
         f"{len(shared)} of {counted(len(costs), 'stage')} were trained by another run with the same past and "
-        "settings, and shared (trained_by in cost.json): tokens, TFLOPs, seconds and peak are those of the training, "
+        "settings, and shared (trained_by in cost.json): tokens, TFLOP, seconds and peak are those of the training, "
         "as if each run had trained it."
     ]
 
@@ -87,7 +87,7 @@ def _spent(one: AlignmentCost) -> str:
     parts = [
         f"{one.steps:,} steps",
         "" if one.tokens is None else f"{one.tokens:,} tokens",
-        "" if one.flops is None else f"{1e-12 * one.flops:.2f} TFLOPs",
+        "" if one.flops is None else f"{1e-12 * one.flops:.2f} TFLOP",
         "" if one.seconds is None else f"{one.seconds:.0f} s",
     ]
     return ", ".join(filter(None, parts))
@@ -150,13 +150,15 @@ def unmatched(experiment: Experiment) -> dict[str, list[str]]:
 def _row(group: Sequence[Result], first: Sequence[Value] | None) -> list[Value]:
     values = [
         trained_parameters(group),
-        _value(metrics.average(_known(group, attrgetter("stored_mb"))), "{:.2f}"),
-        _value(metrics.average(_known(group, attrgetter("tokens"))), "{:,.0f}"),
-        _value(metrics.average(_known(group, training_flops, 1e-12)), "{:.2f}"),
+        _value(metrics.average(map(kept_mb, group)), "{:.2f}"),
+        _value(_mean_total(group, attrgetter("tokens")), "{:,.0f}"),
+        _value(_mean_total(group, training_flops, 1e-12), "{:.2f}"),
         _value(metrics.average(_forward(result) for result in group), "{:.2f}x"),
-        _value(metrics.average(_known(group, attrgetter("seconds"))), "{:.0f}"),
-        _value(metrics.average(_known(group, attrgetter("peak_rss_mb"))), "{:.0f}"),
-        _value(metrics.average(_known(group, attrgetter("peak_gpu_mb"))), "{:.0f}"),
+        _value(_mean_total(group, attrgetter("seconds")), "{:.0f}"),
+        *(
+            _value(metrics.average(_most(result, attrgetter(peak)) for result in group), "{:.0f}")
+            for peak in ("peak_rss_mb", "peak_gpu_mb")
+        ),
     ]
     matched = {"trained_parameters", "tokens", "flops"}
     return [
@@ -175,12 +177,28 @@ def _value(number: float | None, form: str) -> Value:
     return Value("-") if number is None else Value(form.format(number), number)
 
 
-def _known(
-    group: Sequence[Result], what: Callable[[StageCost], float | None], unit: float = 1.0
-) -> list[float]:
-    """Of all stages of all runs that know it."""
-    found = (what(cost) for result in group for cost in result.costs.values())
-    return [unit * number for number in found if number is not None]
+What = Callable[[StageCost], float | None]
+
+
+def total(result: Result, what: What) -> float | None:
+    """Of all stages of a run; None if one is not known."""
+    found = [number for cost in result.costs.values() if (number := what(cost)) is not None]
+    return sum(found) if len(found) == result.last else None
+
+
+def kept_mb(result: Result) -> float | None:
+    """MB that are kept after the last stage."""
+    cost = result.costs.get(result.last)
+    return cost.kept_mb if cost else None
+
+
+def _mean_total(group: Sequence[Result], what: What, unit: float = 1.0) -> float | None:
+    mean = metrics.average(total(result, what) for result in group)
+    return None if mean is None else unit * mean
+
+
+def _most(result: Result, what: What) -> float | None:
+    return max((number for cost in result.costs.values() if (number := what(cost)) is not None), default=None)
 
 
 def training_flops(cost: StageCost) -> float | None:
@@ -192,7 +210,10 @@ def training_flops(cost: StageCost) -> float | None:
 
 def trained_parameters(group: Sequence[Result]) -> Value:
     """Of a stage, the most of any."""
-    return _value(max(_known(group, attrgetter("trained_parameters")), default=None), "{:,.0f}")
+    known = [
+        most for result in group if (most := _most(result, attrgetter("trained_parameters"))) is not None
+    ]
+    return _value(max(known, default=None), "{:,.0f}")
 
 
 def _forward(result: Result) -> float | None:

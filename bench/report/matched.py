@@ -10,8 +10,10 @@ from moextend.bench.report.collect import Experiment, Result, grouped
 from moextend.bench.report.costs import (
     NEAR,
     UNMATCHED,
+    kept_mb,
     near,
     reference_of,
+    total,
     trained_parameters,
     training_flops,
 )
@@ -39,8 +41,8 @@ def short(number: float) -> str:
 def costs(group: Sequence[Result], reference: float | None = None) -> list[Value]:
     """Cells of COLUMNS for the runs of a row; trained parameters far from those of the `reference` are marked."""
     trained = trained_parameters(group).number
-    kept = metrics.average(_kept(result) for result in group)
-    flops = metrics.average(_total_flops(result) for result in group)
+    kept = metrics.average(map(kept_mb, group))
+    flops = metrics.average(total(result, training_flops) for result in group)
     cells = [_cell(trained), _cell(kept), _cell(None if flops is None else 1e-12 * flops)]
     return [cells[0].marked(UNMATCHED) if _differs(trained, reference) else cells[0], *cells[1:]]
 
@@ -85,19 +87,6 @@ def _is_fixed(groups: dict[tuple[str, str], list[Result]], method: str) -> bool:
 
 def _differs(count: float | None, reference: float | None) -> bool:
     return bool(count) and reference is not None and not near(count, reference)
-
-
-def _kept(result: Result) -> float | None:
-    """MB after the last stage."""
-    cost = result.costs.get(result.last)
-    return cost.kept_mb if cost else None
-
-
-def _total_flops(result: Result) -> float | None:
-    """Operations of all stages."""
-    found = [training_flops(cost) for cost in result.costs.values()]
-    known = [flops for flops in found if flops is not None]
-    return sum(known) if len(known) == result.last else None
 
 
 def _cell(number: float | None) -> Value:

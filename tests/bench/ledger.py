@@ -299,7 +299,9 @@ def _write_stage(run: RunDir, shape: Shape, stage: int, task: str) -> None:
     card = {"format": 1, "sha256": digest_of_weights, "task": task, "base": _weights(run, 0)}
     (folder / f"{STEM}.json").write_text(json.dumps(card, indent=2) + "\n")
     learned.write(folder / LEARNED)
-    learned.model_copy(update={"forward_flops": 1.1e6, "stored_mb": 0.4}).write(folder / COST)
+    learned.model_copy(update={"forward_flops": 1.1e6, "stored_mb": 0.4, "kept_mb": 0.4 * stage}).write(
+        folder / COST
+    )
     RoutingReport(tasks=dict.fromkeys([*shape.tasks, "(text)"], routing)).write(folder / ROUTING)
 
 

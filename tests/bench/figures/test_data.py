@@ -232,8 +232,8 @@ def test_the_spread_marks_orders(make_source: MakeSource, ax: Axes) -> None:
 
 
 def test_accuracy_against_cost(source: Source, printed: Printed, ax: Axes) -> None:
-    assert figures.cost(source.experiment, "stored_mb", ax) is ax
-    costs = {row["method"]: float(row["stored_mb"]) for row in printed("costs")}
+    assert figures.cost(source.experiment, "kept_mb", ax) is ax
+    costs = {row["method"]: float(row["kept_mb"]) for row in printed("costs")}
     for row in printed():
         if row["method"] in METHODS:
             point = line(ax, row["method"])
@@ -243,9 +243,9 @@ def test_accuracy_against_cost(source: Source, printed: Printed, ax: Axes) -> No
 def test_what_trains_nothing_is_a_line_across(make_source: MakeSource, ax: Axes) -> None:
     own = make_source({"zero-shot": ledger.Kind(), "lora": ledger.Kind()}, seeds=[0], stages=2, items=10)
     (free,) = [result for result in own.experiment.results if result.config.method == "zero-shot"]
-    free.costs.update({stage: StageCost(trained_parameters=0, stored_mb=1e-5) for stage in (1, 2)})
-    assert points(own.experiment, "stored_mb")["zero-shot"][0] == 0
-    figures.cost(own.experiment, "stored_mb", ax)
+    free.costs.update({stage: StageCost(trained_parameters=0, kept_mb=1e-5) for stage in (1, 2)})
+    assert points(own.experiment, "kept_mb")["zero-shot"][0] == 0
+    figures.cost(own.experiment, "kept_mb", ax)
     across = line(ax, "zero-shot")
     assert len(set(ys(across))) == 1 and xs(across) == [0, 1]
 

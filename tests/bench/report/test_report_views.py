@@ -263,17 +263,15 @@ def test_costs_that_are_not_matched_are_marked(make_run: MakeRun) -> None:
         run.write_facts(task_identity="none", base_flops={"colour": 100.0, "count": 100.0})
         for stage, task in enumerate(run.config.stages, 1):
             cost = StageCost(
-                trained_parameters=trained, tokens=50 * stage, flops=2e12, stored_mb=0.5,
+                trained_parameters=trained, tokens=50 * stage, flops=2e12, kept_mb=0.5 * stage,
                 forward_flops=110.0 + stage, seconds=3.0, peak_rss_mb=9.0,
             )  # fmt: skip
             run.write_cost(stage, task, cost)
         runs.append(run)
     (table,) = tables(collect(runs), "costs")
     shown = [[value.text for value in row] for row in table.sections[0]]
-    assert (
-        shown[0] == ["full-ft", "1,000", "0.50", "75", "2.00", "1.11x", "3", "9", "-"]
-        or shown[0][5] == "1.12x"
-    )
+    assert shown[0][:5] == ["full-ft", "1,000", "1.00", "150", "4.00"]
+    assert shown[0][5] in ("1.11x", "1.12x") and shown[0][6:] == ["6", "9", "-"]
     assert shown[1][1] == "990" and shown[2][1] == "500 ≠"
     assert any(note.startswith("≠") for note in table.notes)
 
@@ -324,7 +322,7 @@ def test_the_alignment_of_a_modality_is_a_cost_of_its_first_stage(make_run: Make
     (table,) = tables(collect(runs), "costs")
     assert table.notes[-2:] == [
         "On top, once for all methods of a seed, the alignment of projectors: audio at stage 2 "
-        "(sounds, 300 steps, 9,000 tokens, 2.50 TFLOPs, 31 s).",
+        "(sounds, 300 steps, 9,000 tokens, 2.50 TFLOP, 31 s).",
         "In all, 2 runs: 0.0 min of learning, 0.5 min of alignment, 0.0 min of scoring; what runs share counts once.",
     ]
 
@@ -335,7 +333,9 @@ def test_a_stage_that_another_run_trained_is_named_with_its_costs(make_run: Make
         run.write_cost(1, "colour", StageCost(seconds=5.0, trained_by=by))
         run.write_cost(2, "count", StageCost(seconds=7.0 if by is None else 3600.0))
     (table,) = tables(collect(find_runs(run.folder.parent.parent)), "costs")
-    assert [row[6].text for row in table.sections[0]] == ["1802", "6"], "what the training took, in both rows"
+    assert [row[6].text for row in table.sections[0]] == ["3605", "12"], (
+        "what the training took, in both rows"
+    )
     assert table.notes[-2].startswith(
         "1 of 4 stages were trained by another run with the same past and settings"
     )
