@@ -32,6 +32,8 @@ def missing(value: Any) -> bool:
 
 def text(value: Any) -> str:
     """A cell as text; a list is joined by commas, an empty cell is ""."""
+    if isinstance(value, str):  # first, as most cells are texts
+        return str(value)
     if missing(value):
         return ""
     if isinstance(value, bool):

@@ -65,8 +65,12 @@ def choice_lines(choices: Sequence[str]) -> str:
 def _marked(layout: Layout, example: Example) -> str:
     """Template with as many marks of every modality as the example has media of it; a video has one mark."""
     prompt = layout.template(example.choices)
-    media = Counter(name for ref in example.media if (name := mark_filled(ref)) is not None)
-    for name in media | Counter(marks.marks_in(prompt)):
+    shown = [name for ref in example.media if (name := mark_filled(ref)) is not None]
+    wanted = marks.marks_in(prompt)
+    if shown == wanted:
+        return prompt
+    media = Counter(shown)
+    for name in media | Counter(wanted):
         mark, have = f"<{name}>", media[name]
         stand = prompt.count(mark)
         if stand == have:

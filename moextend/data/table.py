@@ -46,10 +46,11 @@ class ArrowTable:
     """Rows of a `datasets.Dataset`: memory-mapped, nothing decoded."""
 
     def __init__(self, dataset: Any, source: str, folder: Path | None) -> None:
-        self.dataset = dataset.with_format("arrow")
+        # Rows are read a cell at a time from `data`: `datasets` takes several times as long for a row.
+        self.dataset = dataset if dataset._indices is None else dataset.flatten_indices()
         self.columns = tuple(dataset.column_names)
         self.source, self._folder = source, folder
-        self._views: dict[tuple[str, ...], Any] = {self.columns: self.dataset}
+        self._read: dict[str, Any] = {}
         self._labels = {
             name: feature.names for name, feature in dataset.features.items() if hasattr(feature, "int2str")
         }
@@ -59,18 +60,26 @@ class ArrowTable:
 
     def row(self, i: int, columns: Sequence[str]) -> Row:
         """Cells of row `i` in `columns`; class labels by name."""
-        wanted = tuple(columns)
-        if wanted not in self._views:
-            self._views[wanted] = self.dataset.select_columns(list(wanted))
-        cells: dict[str, Any] = _listed(self._views[wanted][i], self.where(i))[0]
-        return {name: self._named(name, value) for name, value in cells.items()}
+        try:
+            return {name: self._named(name, self._cells(name)[i].as_py()) for name in columns}
+        except UnicodeDecodeError as error:
+            raise _not_utf8(error, self.where(i)) from error
 
     def column(self, name: str) -> Iterator[Any]:
         """Cells of a column, read in blocks."""
-        view = self.dataset.select_columns([name])
+        cells = self._cells(name)
         for start in range(0, len(self), 256):
-            for value in _listed(view[start : start + 256][name], self.source):
+            try:
+                values = cells[start : start + 256].to_pylist()
+            except UnicodeDecodeError as error:
+                raise _not_utf8(error, self.source) from error
+            for value in values:
                 yield self._named(name, value)
+
+    def _cells(self, name: str) -> Any:
+        if name not in self._read:
+            self._read[name] = self.dataset.data.column(name)
+        return self._read[name]
 
     def _named(self, name: str, value: Any) -> Any:
         labels = self._labels.get(name)
@@ -100,15 +109,11 @@ class ArrowTable:
         return self._folder
 
 
-def _listed(cells: Any, where: str) -> list[Any]:
-    """Cells of Arrow as values of Python. Arrow does not check that its texts are UTF-8."""
-    try:
-        values: list[Any] = cells.to_pylist()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"holds a text that is not UTF-8 ({error.reason}).", where=where, hint="Write texts as UTF-8."
-        ) from error
-    return values
+def _not_utf8(error: UnicodeDecodeError, where: str) -> InputError:
+    """Arrow does not check that its texts are UTF-8."""
+    return InputError(
+        f"holds a text that is not UTF-8 ({error.reason}).", where=where, hint="Write texts as UTF-8."
+    )
 
 
 class ListTable:
