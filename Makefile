@@ -11,9 +11,14 @@ WORKERS = $(shell $(BIN)/python -c 'import os; print(min(os.cpu_count() + 1, 4))
 help:           ## list the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-demo: $(VENV)/installed   ## install, run the main job on the embedded default, print the forgetting table
+# Half of the sequence's steps and four of its methods, so that two cores take five minutes with the installation.
+# The tables of docs/results are of `moextend bench run tiny --joint`.
+DEMO := --steps 100 --align-steps 300 --method full-ft --method lora:rank=12 --method moextend:scope=auto \
+    --method moextend:scope=all,layers=0,experts=4
+
+demo: $(VENV)/installed   ## install, run four methods of the embedded default, print the forgetting table
 	@mkdir -p demo
-	$(BIN)/moextend bench run --sequence tiny --joint --workspace demo
+	$(BIN)/moextend bench run --sequence tiny $(DEMO) --workspace demo
 
 test: $(VENV)/installed-parity   ## install, run all checks
 	$(BIN)/ruff check .
@@ -45,8 +50,9 @@ base: $(VENV)/installed   ## make the tiny base again from its seed
 docs: $(VENV)/installed-dev   ## install, build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-figure: demo   ## run the demo, draw the picture of the README from its numbers
-	$(BIN)/moextend bench figures tiny --workspace demo --only matrix --format svg --out docs/images \
+figure: $(VENV)/installed   ## install, draw the picture of the README from the published runs
+	$(BIN)/moextend bench unpack docs/results/packs/tiny-s0.tar.zst --runs build/published
+	$(BIN)/moextend bench figures tiny --runs build/published --only matrix --format svg --out docs/images \
 	    --method full-ft --method moextend:scope=auto
 
 page:           ## build the page of reports from page/ into the package (needs node 20 or later)
