@@ -61,19 +61,19 @@ def print_tables(tables: Sequence[Table], console: Console, width: int | None = 
 
 
 def _with_short_names(tables: Sequence[Table], most: int) -> list[Table]:
-    """The tables with short names of methods where a full one would take several lines, told in a note."""
+    """The tables with short names of methods where a full one would take several lines, explained in a note."""
     firsts = [row[0] for table in tables for section in table.sections for row in section]
     full = dict.fromkeys(first.of for first in firsts if first.of and first.of in first.text)
     wide = {
         first.of.partition(":")[0] for first in firsts if _text_width(first.text) > most and first.of in full
     }
     short = _short_names(name for name in full if name.partition(":")[0] in wide)
-    told: set[str] = set()
+    explained: set[str] = set()
     found = []
     for table in tables:
         own = dict.fromkeys(row[0].of for section in table.sections for row in section)
-        new = [f"{short[name]} is {name}" for name in own if name in short and name not in told]
-        told |= own.keys()
+        new = [f"{short[name]} is {name}" for name in own if name in short and name not in explained]
+        explained |= own.keys()
         sections = [[[_short(row[0], short), *row[1:]] for row in section] for section in table.sections]
         notes = [*table.notes, *([f"Short names: {'; '.join(new)}."] if new else [])]
         found.append(replace(table, sections=sections, notes=notes))
@@ -90,10 +90,10 @@ def _short_names(methods: Iterable[str]) -> dict[str, str]:
     Of `moextend:scope=own` and `moextend:scope=all,layers=0` they are "moextend own" and "moextend all".
     """
     known = list(methods)
-    told = {method: _telling(method, known) for method in known}
-    plain = {method: f"{name} {','.join(parts)}".strip() for method, (name, parts) in told.items()}
+    telling = {method: _telling(method, known) for method in known}
+    plain = {method: f"{name} {','.join(parts)}".strip() for method, (name, parts) in telling.items()}
     words = {
-        method: f"{name} {','.join(map(_word, parts))}".strip() for method, (name, parts) in told.items()
+        method: f"{name} {','.join(map(_word, parts))}".strip() for method, (name, parts) in telling.items()
     }
     count = Counter(words.values())
     short = {method: word if count[word] == 1 else plain[method] for method, word in words.items()}
