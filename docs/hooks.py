@@ -1,11 +1,13 @@
-"""Pages of the site that are generated when it is built, and links that a page of the site cannot follow."""
+"""Pages and tables of the site that are generated when it is built, and links that a page of the site cannot follow."""
 
 from __future__ import annotations
 
+import atexit
 import json
 import posixpath
 import re
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -21,13 +23,23 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from moextend.bench.report.style import ReportStyle, TableStyle
+from moextend.bench.scorers.table import ALL
 from moextend.bench.sequence import SequenceSpec
-from moextend.bench.task import TaskSpec
+from moextend.bench.task import TaskSpec, read_task
 from moextend.cli.main import app
 
 ROOT = Path(__file__).parents[1]
-_KEYS = ("bench/sequence.py", "bench/task.py", "bench/tuned.py", "bench/report/style.py")
-"""Sources of `reference/yaml.md`: what links to them in a clone leads to that page on the site."""
+sys.path.insert(0, str(ROOT))
+
+from tests.bench.report import overview, pages  # noqa: E402
+from tests.bench.run import files_doc  # noqa: E402
+
+_SOURCES = {
+    **dict.fromkeys(("sequence.py", "task.py", "tuned.py", "report/style.py"), "reference/yaml.md"),
+    "run/records.py": "reference/files.md",
+    "scorers/table.py": "reference/scorers.md",
+}
+"""What links to these files of bench/ in a clone leads to the page that is generated from them."""
 _LINK = re.compile(r"\[([^\[\]]+)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 _KINDS = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null"}
 _CODE = re.compile(r"(```.*?```|`[^`\n]*`)", flags=re.DOTALL)
@@ -35,28 +47,62 @@ _CODE = re.compile(r"(```.*?```|`[^`\n]*`)", flags=re.DOTALL)
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the generated pages."""
-    pages = {
+    generated = {
         "reference/cli.md": command_line(),
         "reference/yaml.md": yaml_keys(),
+        "reference/files.md": files_doc.page(),
+        "reference/scorers.md": scorers(),
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
         "contributing.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").replace("](docs/", "]("),
     }
-    for path, text in pages.items():
+    for path, text in generated.items():
         files.append(File.generated(config, path, content=text))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Keeps the text of links to files outside docs/, which are no part of the site; keys of YAML have a page."""
+    """Fills the tables of published runs; keeps only the text of links to files that are no part of the site."""
     folder = posixpath.dirname(page.file.src_uri)
+    if page.file.src_uri == "results/overview.md":
+        markdown = overview.filled(markdown, _runs())
+    elif folder == "results" or page.file.src_uri == "open-problem.md":
+        markdown = pages.filled(markdown, _runs())
 
     def inside(link: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(folder, link[2]))
-        if target.removeprefix("../") in _KEYS:
-            return f"[{link[1]}]({posixpath.relpath('reference/yaml.md', folder)})"
+        if generated := _SOURCES.get(target.removeprefix("../bench/")):
+            return f"[{link[1]}]({posixpath.relpath(generated, folder)})"
         return link[1] if target.startswith("..") else link[0]
 
     return _LINK.sub(inside, markdown)
+
+
+@cache
+def _runs() -> Path:
+    """The runs of docs/results/packs."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return pages.published(Path(folder.name))
+
+
+def scorers() -> str:
+    """The table of scorers, with the tasks that they score."""
+    tasks: dict[str, list[str]] = {}
+    for task in map(read_task, sorted((ROOT / "tasks").glob("*.yaml"))):
+        if task.kind != "text" and task.needs is None:
+            tasks.setdefault(task.scorer, []).append(task.task)
+    rows = [
+        (f"`{each.name}`", each.rule, each.source, ", ".join(tasks.get(each.name, ())), each.comparable_with)
+        for each in ALL
+    ]
+    lines = [f"| {' | '.join(row)} |".replace("<", "&lt;") for row in rows]
+    return "\n".join(
+        [
+            "# Table of scorers\n\n[Scorers](../scorers.md) explains them.\n",
+            "| scorer | rule | source | tasks | comparable with |\n| --- | --- | --- | --- | --- |",
+            *lines,
+        ]
+    )
 
 
 def command_line() -> str:
@@ -76,8 +122,8 @@ def yaml_keys() -> str:
     parts = [
         "# Keys of tasks and sequences\n",
         "A task is a YAML file in `tasks/` of the workspace, a sequence one in `registry/`. A key that is not listed"
-        " is an error. [Adding a task](../adding.md) explains the keys with examples, [Results in a"
-        " paper](../howto/paper.md) those of `report.yaml`.\n",
+        " is an error. [Adding a task](../adding.md) explains the keys with examples,"
+        " [Papers](../figures.md#papers) those of `report.yaml`.\n",
     ]
     for title, model in (("Task", TaskSpec), ("Sequence", SequenceSpec), ("Report", ReportStyle)):
         held = dict(_held(model))

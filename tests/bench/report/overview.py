@@ -1,4 +1,4 @@
-"""Fills docs/results/overview.md from the tables of the other pages: ``python -m tests.bench.report.overview``.
+"""Fills docs/results/overview.md from the tables of the other pages: ``python -m tests.bench.report.overview RUNS``.
 
 A mark names a column of the table of methods, such as ACC:
 
@@ -9,7 +9,10 @@ A mark names a column of the table of methods, such as ACC:
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+
+from tests.bench.report import pages
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
 PAGE = RESULTS / "overview.md"
@@ -54,33 +57,43 @@ BLOCK = re.compile(
 
 def main() -> None:
     """Writes the page."""
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), Path(sys.argv[1])), encoding="utf-8")
 
 
-def filled(page: str) -> str:
+def filled(page: str, runs: Path) -> str:
     """The page with its tables made again."""
+    found = {name: _table(name, runs) for name in SEQUENCES}
     return BLOCK.sub(
-        lambda mark: f"<!-- overview: {mark['column']} -->\n\n{table(mark['column'])}\n<!-- /overview -->",
+        lambda mark: (
+            f"<!-- overview: {mark['column']} -->\n\n{table(mark['column'], found)}\n<!-- /overview -->"
+        ),
         page,
     )
 
 
-def table(column: str) -> str:
+def table(column: str, found: dict[str, list[list[str]]]) -> str:
     """One row per method, one column per sequence."""
-    found = {name: _column(name, column) for name in SEQUENCES}
+    values = {name: _column(rows, column) for name, rows in found.items()}
     heads = [f"[{name}]({page})" for name, page in SEQUENCES.items()]
     lines = [["method", *heads], [":---", *["---:"] * len(heads)]]
-    lines += [[method, *(values.get(method, "") for values in found.values())] for method in METHODS]
+    lines += [[method, *(each.get(method, "") for each in values.values())] for method in METHODS]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines if sum(map(bool, line[1:])) > 1)
 
 
-def _column(sequence: str, column: str) -> dict[str, str]:
-    """Method, without what varies -> value, of the first table of a sequence."""
+def _table(sequence: str, runs: Path) -> list[list[str]]:
+    """The cells of the first table of a sequence."""
     page = (RESULTS / SEQUENCES[sequence]).read_text(encoding="utf-8")
-    title = re.search(rf"^### {sequence}: \d+ tasks, .*\n\n((?:\|.*\n)+)", page, re.MULTILINE)
-    if title is None:
-        raise ValueError(f"{SEQUENCES[sequence]} has no table of {sequence}")
-    head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in title[1].splitlines()]
+    title = re.compile(rf"^### {sequence}: \d+ tasks, .*\n\n((?:\|.*\n)+)", re.MULTILINE)
+    for block in pages.blocks(page):
+        if any(name == sequence or name.startswith(f"{sequence}/") for name in block.arguments):
+            (lines,) = title.findall(pages.printed(block.arguments, runs))
+            return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines.splitlines()]
+    raise ValueError(f"{SEQUENCES[sequence]} has no table of {sequence}")
+
+
+def _column(table: list[list[str]], column: str) -> dict[str, str]:
+    """Method, without what varies -> value."""
+    head, _, *rows = table
     return {VARIES.sub("", row[0]): row[head.index(column)] for row in rows}
 
 

@@ -1,9 +1,14 @@
-"""Tables of the pages are what a command prints, which their marks name."""
+"""Tables of the pages are what a command prints, which their marks name.
+
+Tables that are filled when the site is built are compared by their numbers with tests/fixtures/published.txt:
+``python -m tests.bench.report.test_pages`` writes that file from the packs.
+"""
 
 from __future__ import annotations
 
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,16 +16,17 @@ from typer.main import get_command
 
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
-from moextend.bench.run.pack import unpack
 from moextend.bench.run.rundir import find_runs
 from moextend.cli.main import app
 from tests.bench.ledger import Kind, Shape, write_runs
 from tests.bench.report import overview, pages
 
 ROOT = Path(__file__).parents[3]
+README = ROOT / "README.md"
 RESULTS = sorted({*(ROOT / "docs" / "results").glob("*.md")} - {overview.PAGE})
-PAGES = [ROOT / "README.md", ROOT / "docs" / "open-problem.md", *RESULTS]
-PACKS = ROOT / "docs" / "results" / "packs"
+BUILT = [ROOT / "docs" / "open-problem.md", *RESULTS]
+"""Pages whose tables are filled when the site is built."""
+NUMBERS = ROOT / "tests" / "fixtures" / "published.txt"
 PAGE = """# Results
 
 <!-- summary: moextend bench report ledger/{moextend,lora}-s{0,1} --format markdown -->
@@ -57,10 +63,15 @@ def test_a_block_is_what_the_command_prints(runs: Path) -> None:
     assert pages.filled(page, runs) == page
 
 
-def test_the_overview_has_the_numbers_of_the_other_pages() -> None:
-    page = overview.PAGE.read_text(encoding="utf-8")
-    assert len(overview.BLOCK.findall(page)) == 3
-    assert overview.filled(page) == page, "python -m tests.bench.report.overview"
+def test_parts_of_a_table_can_be_chosen(runs: Path) -> None:
+    command = "moextend bench report ledger/{moextend,lora}-s{0,1} --format markdown"
+    page = f"<!-- one: {command}\n| columns method, ACC | rows lora | notes Seeds -->\n<!-- /one -->\n"
+    (block,) = pages.blocks(pages.filled(page, runs))
+    rows = [line for line in block.body.splitlines() if line[:1] in ("|", "-")]
+    assert rows[:2] == ["| method | ACC |", "| :--- | ---: |"] and rows[2].startswith("| lora | ")
+    assert rows[3:] == ["- Seeds: 0, 1."]
+    with pytest.raises(ValueError, match="no part lines of a table"):
+        pages.blocks(page.replace("| rows", "| lines"))
 
 
 def test_only_named_blocks_are_filled(runs: Path) -> None:
@@ -96,11 +107,11 @@ def test_the_command_writes_and_compares(runs: Path, tmp_path: Path, monkeypatch
     assert codes == [1, 0, 0] and path.read_text() == pages.filled(PAGE, runs)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [README, *BUILT], ids=lambda path: path.name)
 def test_every_block_of_the_pages_has_a_mark_with_arguments_that_parse(path: Path) -> None:
     page = path.read_text(encoding="utf-8")
     found = pages.blocks(page)
-    assert len(re.findall(r"^<!-- .* -->$", page, re.MULTILINE)) == 2 * len(found)
+    assert len(re.findall(r"^<!-- .*? -->$", page, re.MULTILINE | re.DOTALL)) == 2 * len(found)
     command = get_command(app)
     for name in ("bench", "report"):
         command = command.commands[name]  # type: ignore[attr-defined]
@@ -112,49 +123,36 @@ def test_every_block_of_the_pages_has_a_mark_with_arguments_that_parse(path: Pat
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs of docs/results/packs."""
-    folder = tmp_path_factory.mktemp("published")
-    for path in sorted(PACKS.glob("*.tar.zst")):
-        unpack(path, folder / "runs", folder)
-    return folder / "runs"
+    return pages.published(tmp_path_factory.mktemp("published"))
 
 
-def test_the_tables_of_published_runs_can_be_made_again(published: Path) -> None:
-    checked = set[str]()
-    for path in PAGES:
-        page = path.read_text(encoding="utf-8")
-        names = [block.name for block in pages.blocks(page) if are_here(block, published)]
-        assert not names or pages.filled(page, published, names) == page, path
-        checked |= {f"{path.stem}: {name}" for name in names}
-    wanted = {
-        "README": ["demo", "results"],
-        "tiny": [
-            "default",
-            "compared",
-            "tasks",
-            "ablations",
-            "ablations-compared",
-            "calibration",
-            "calibration-compared",
-        ],
-        "tiny-alike": ["methods", "matrix"],
-        "tiny-conflict": ["methods", "matrix"],
-        "tiny-drift": ["methods", "matrix"],
-        "tiny-repeat": ["methods", "matrix"],
-        "tiny-long": ["methods", "matrix", "orders"],
-        "tiny-modal": ["methods", "matrix", "transfer"],
-        "open-problem": ["ideas"],
-        "real-small": ["stories", "stories-tasks", "small", "small-tasks", "small-text"],
-    }
-    assert {f"{page}: {name}" for page, names in wanted.items() for name in names} <= checked
+def test_the_tables_in_the_repository_are_those_of_the_published_runs(published: Path) -> None:
+    page = README.read_text(encoding="utf-8")
+    assert [block.name for block in pages.blocks(page)] == ["results"]
+    assert pages.filled(page, published) == page, "python -m tests.bench.report.pages"
+    page = overview.PAGE.read_text(encoding="utf-8")
+    assert len(overview.BLOCK.findall(page)) == 2
+    assert overview.filled(page, published) == page, "python -m tests.bench.report.overview"
 
 
-def are_here(block: pages.Block, runs: Path) -> bool:
-    """Whether all runs of a block are published."""
-    return all((runs / name / "config.json").is_file() for name in block.arguments if "/" in name)
+def test_the_tables_of_the_site_have_the_published_numbers(published: Path) -> None:
+    assert written(published) == NUMBERS.read_text(encoding="utf-8"), "see above how to write the file again"
 
 
-@pytest.mark.parametrize(("name", "count"), [("tiny", 7)])
-def test_no_table_of_the_embedded_default_is_outside_a_block(name: str, count: int) -> None:
-    page = (ROOT / "docs" / "results" / f"{name}.md").read_text(encoding="utf-8")
-    assert len(pages.blocks(page)) == count
-    assert not re.search(r"^\|", pages.BLOCK.sub("", page), re.MULTILINE)
+@pytest.mark.parametrize("path", BUILT, ids=lambda path: path.name)
+def test_tables_of_runs_are_not_in_the_repository(path: Path) -> None:
+    assert not any(block.body for block in pages.blocks(path.read_text(encoding="utf-8")))
+
+
+def written(runs: Path) -> str:
+    """The numbers of all blocks that are filled when the site is built."""
+    lines = []
+    for path in BUILT:
+        for block in pages.blocks(pages.filled(path.read_text(encoding="utf-8"), runs)):
+            lines += [f"# {path.stem}: {block.name}", *pages.numbers(block.body), ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        NUMBERS.write_text(written(pages.published(Path(folder))), encoding="utf-8")
