@@ -18,7 +18,7 @@ Attention = Literal["eager", "sdpa", "flash_attention_2"]
 
 
 class Upcycle(Spec):
-    """Settings for upcycling a dense model to a Mixture of Experts (docs/upcycling.md)."""
+    """Settings for upcycling a dense model to a Mixture of Experts (docs/families.md)."""
 
     experts: int = Field(ge=2)
     """Experts per layer."""
@@ -62,7 +62,7 @@ class Base(Spec):
     """Settings to upcycle a dense model."""
     vision: str | None = Field(default=None, min_length=1)
     """An image encoder: "tiny", a local folder, `data:<folder>` in the workspace's data/, or one of open_clip or timm
-    (docs/vision.md)."""
+    (docs/modalities.md)."""
     audio: str | None = unset(None)
     """An audio encoder: "tiny", a local folder, `data:<folder>` in the workspace's data/, or a hub id
     (docs/modalities.md)."""

@@ -1,4 +1,4 @@
-"""Settings of scoring: batches and limits, and the backend that answers (docs/scoring-backends.md)."""
+"""Settings of scoring: batches and limits, and the backend that answers (docs/serving.md)."""
 
 from __future__ import annotations
 

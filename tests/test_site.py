@@ -16,6 +16,7 @@ import typer
 import yaml
 
 import moextend
+from moextend.bench.scorers.table import ALL
 from moextend.bench.sequence import SequenceSpec, scored_tasks, stage_tasks
 from moextend.bench.task import TaskSpec
 from moextend.cli.main import app
@@ -61,16 +62,21 @@ def test_the_reference_is_generated_and_complete(site: Path) -> None:
     fields = TaskSpec.model_fields | SequenceSpec.model_fields
     assert {name for name, field in fields.items() if not field.exclude} <= keys
     assert "tuning_source" not in keys, "nobody writes it"
-    for page, link in (("tuning", "reference/yaml.html"), ("howto/task", "../reference/yaml.html")):
+    for page, link in (("tuning", "reference/yaml.html"), ("scorers", "reference/scorers.html")):
         assert (
             f'href="{link}"' in (site / f"{page}.html").read_text(encoding="utf-8").partition("<article")[2]
         )
+    scorers = (site / "reference" / "scorers.html").read_text(encoding="utf-8")
+    assert {f"<code>{each.name}</code>" for each in ALL} <= set(re.findall(r"<code>[^<]*</code>", scorers))
+    results = (site / "results" / "tiny-alike.html").read_text(encoding="utf-8")
+    assert results.count(">moextend:scope=auto<") >= 2, "tables are filled from packs"
     assert 'loading="lazy"' not in api and "fonts.googleapis" not in api, "no page needs a network"
 
 
 def test_the_sequence_of_the_how_to_can_be_run() -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "howto" / "sequence.md").read_text(), flags=re.DOTALL)
-    sequence = spec.parse(SequenceSpec, yaml.safe_load(text), where="howto/sequence.md")
+    page = (DOCS / "adding.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r'```yaml title="registry/mine.yaml"\n(.*?)```', page, flags=re.DOTALL)
+    sequence = spec.parse(SequenceSpec, yaml.safe_load(text), where="adding.md")
     assert all(task.data is not None and task.data.train for task in stage_tasks(sequence, ROOT))
     assert len(scored_tasks(sequence, ROOT)) == 2
 

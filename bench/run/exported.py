@@ -66,5 +66,5 @@ def _export(context: RunContext, index: int, task: str, out: Path) -> None:
         raise ServerFailed(
             f"stage {index} cannot be exported for the server: {last.removeprefix('error: ')}",
             where=f"scoring.export: {wanted.export}",
-            hint="See docs/scoring-backends.md.",
+            hint="See docs/serving.md.",
         )

@@ -9,7 +9,7 @@ runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
   stages/<t>-<task>/    weights and files of stage t; cost.json: its costs; routing.json: experts that the tasks use
   predictions/          one line per item
 
-Formats: records.py, config.py, score/records.py, score/predictions.py; docs/files.md is generated from them.
+Formats: records.py, config.py, score/records.py, score/predictions.py; a page of the site is generated from them.
 """
 
 from __future__ import annotations

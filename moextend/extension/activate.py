@@ -22,7 +22,7 @@ def activate(
 
     A strength is a number from 0 to 1 without training. 0 is the base bit for bit, as without the extension; 1 is the
     extension as it was made, bit for bit. In between, the output of the experts of every extended layer lies on the
-    straight line between the two; docs/rewind.md says what that is for several extensions. Experts, router rows and
+    straight line between the two; docs/method.md says what that is for several extensions. Experts, router rows and
     calibrations have a strength. The projector and the encoder of a modality do not: an input with media needs them.
 
     Args:

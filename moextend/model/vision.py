@@ -83,7 +83,7 @@ class VisionEncoder(nn.Module):
 
 
 def load_encoder(name: str, resize: Resize | None = None) -> VisionEncoder:
-    """Encoder `name`: of the package ("tiny"), a local folder, or of open_clip or timm (see docs/vision.md).
+    """Encoder `name`: of the package ("tiny"), a local folder, or of open_clip or timm (see docs/modalities.md).
 
     `resize`: how images become square; None: as in the encoder's own config. Only names of the forms
     `<model>/<pretrained>`, `hf-hub:...` and `timm:<model>` may download. ":<rows>x<columns>" at the end of a name pools

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from moextend.bench.figures import FIGURES
 from moextend.bench.report.frame import COLUMNS
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
 PAGE = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
 
 
@@ -185,23 +183,6 @@ def test_the_code_of_the_page_runs(ledger: Any, tmp_path: Path, monkeypatch: pyt
     exec(compile(code, "docs/figures.md", "exec"), scope)
     assert len(scope["lost"]) > 0 and len(scope["results"]) == 2 * 4 * 4 * 12
     assert scope["left"].lines and scope["right"].get_legend()
-
-
-def test_the_notebook_runs_and_has_no_error(
-    ledger: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
-    outputs = [output["output_type"] for cell in cells for output in cell["outputs"]]
-    assert len(outputs) == len(cells) and set(outputs) == {"execute_result", "display_data"}
-    kinds = dict.fromkeys(("full-ft", "lora", "replay", "moextend"), ledger.Kind())
-    ledger.write_runs(tmp_path / "runs", ledger.Shape(stages=3, texts=1, items=12), kinds, [0])
-    monkeypatch.chdir(tmp_path)
-    matplotlib.use("agg")
-    code = "\n".join("".join(cell["source"]) for cell in cells).replace("%matplotlib inline", "")
-    code = code.replace('"tiny"', '"ledger"').replace("plt.show()", "plt.close()")
-    scope: dict[str, Any] = {}
-    exec(compile(code, "docs/notebook.ipynb", "exec"), scope)
-    assert len(scope["results"]) == 4 * 4 * 4 * 12 and len(scope["lost"]) > 0
 
 
 def test_a_report_of_tables_imports_neither_pandas_nor_matplotlib(runs: Path) -> None:

@@ -1,4 +1,4 @@
-"""The commands of the how-tos on tasks and sequences work as described, except those that need the hub."""
+"""The commands of docs/adding.md on tasks and sequences work as described, except those that need the hub."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from PIL import Image
 
 from tests.cli.conftest import Cli
 
-PAGES = Path(__file__).parents[2] / "docs" / "howto"
+PAGE = Path(__file__).parents[2] / "docs" / "adding.md"
 HUB = re.compile(r"add-task chartqa|lmms-lab-encoder/|lmms:")
 
 
-def commands(page: str) -> list[list[str]]:
-    blocks = re.findall(r"^```sh\n(.*?)^```$", (PAGES / page).read_text("utf-8"), re.DOTALL | re.MULTILINE)
+def commands(section: str) -> list[list[str]]:
+    text = PAGE.read_text("utf-8").partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return [shlex.split(line)[1:] for block in blocks for line in block.splitlines() if not HUB.search(line)]
 
 
@@ -46,7 +47,7 @@ def own_data(tmp_path: Path) -> None:
 
 
 def test_add_a_task(cli: Cli, tmp_path: Path, own_data: None) -> None:
-    for words in commands("task.md"):
+    for words in commands("Tasks"):
         done = cli(*words)
         assert done.code == 0, f"{words}\n{done.err}"
     added = yaml.safe_load((tmp_path / "registry" / "sequence.yaml").read_text())["stages"]
@@ -56,7 +57,7 @@ def test_add_a_task(cli: Cli, tmp_path: Path, own_data: None) -> None:
 
 
 def test_make_a_sequence(cli: Cli, tmp_path: Path) -> None:
-    for words in commands("sequence.md"):
+    for words in commands("Sequences"):
         done = cli(*words)
         assert done.code == 0, f"{words}\n{done.err}"
     done = cli("bench", "status", "--json")

@@ -18,7 +18,7 @@ from moextend.cli.papers import FIGURES
 from tests.bench import ledger
 from tests.cli.conftest import Cli
 
-PAGE = Path(__file__).parents[2] / "docs" / "howto" / "paper.md"
+PAGE = Path(__file__).parents[2] / "docs" / "figures.md"
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_the_page_does_what_it_says(
     cli: Cli, runs: list[RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    text = PAGE.read_text("utf-8")
+    text = PAGE.read_text("utf-8").partition("\n## Papers\n")[2]
     for line in "".join(re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)).splitlines():
         done = cli(*shlex.split(line)[1:])
         assert done.code == 0, f"{line}\n{done.err}"

@@ -1,4 +1,4 @@
-"""The engineer's tutorial runs as printed, in order, and prints what the page prints, but for numbers."""
+"""The tutorial on a served skill runs as printed, in order, and prints what the page prints, but for numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from moextend.util.listening import listen
 from tests.cli.conftest import typed
 from tests.cli.pages import TUTORIALS, Shell
 
-PAGE = (TUTORIALS / "engineer.md").read_text(encoding="utf-8")
+PAGE = (TUTORIALS / "skill.md").read_text(encoding="utf-8")
 SERVING = PAGE.index("\n## 6.")
 SHIPPING = PAGE.index("\n## 8.")
 pytestmark = pytest.mark.long  # two trainings, two certificates, a server: some 45 seconds of CPU

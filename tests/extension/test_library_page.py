@@ -13,7 +13,7 @@ from moextend.data import modalities
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("page", "count"), [("library", 5), ("modalities", 4)])
+@pytest.mark.parametrize(("page", "count"), [("library", 5), ("modalities", 5)])
 def test_the_page_runs_as_it_stands(
     page: str,
     count: int,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,22 @@ from tests.moe.toy_families import family, outputs
 from tests.toys import toy_tokenizer
 
 DOC = Path(__file__).parents[2] / "docs" / "families.md"
-HEAD = "| model type | loads from | router | scoring | exact | slot | paper |"
+HEAD = "| model types (and what they load from, where that differs) | scoring | exact | slot | paper |"
 MODES: tuple[Mode, ...] = ("exact", "slot", "paper")
 IDS = torch.tensor([[1, 5, 9, 33, 12]])
 
 
 def table() -> list[str]:
     """The lines of the table."""
-    rows = (f"| {' | '.join(row)} |" for row in _rows())
-    return [HEAD, "|---" * HEAD.count(" | ") + "|---|", *rows]
+    return [HEAD, "|---" * HEAD.count(" | ") + "|---|", *grouped(_rows())]
+
+
+def grouped(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """One line for all model types with the same scoring and modes."""
+    names = dict[tuple[str, ...], list[str]]()
+    for model, loads_from, *found in rows:
+        names.setdefault(tuple(found), []).append(model if model == loads_from else f"{model} ({loads_from})")
+    return [f"| {', '.join(models)} | {' | '.join(found)} |" for found, models in names.items()]
 
 
 def _rows() -> Iterator[tuple[str, ...]]:
@@ -62,7 +69,7 @@ def _rows() -> Iterator[tuple[str, ...]]:
                     reason = "no: what is loaded is not what was saved"
             models = list(loaded.values()) or [(family(row.model), outputs(family(row.model), IDS))]
             says = [_joined([_extended(*model, row, mode) for model in models]) for mode in MODES]
-            yield row.model, ", ".join(loaded) or reason, row.router, row.says, *says
+            yield row.model, ", ".join(loaded) or reason, row.says, *says
 
 
 def _joined(answers: list[str]) -> str:
@@ -100,7 +107,7 @@ def main() -> None:
         print("\n".join(lines))
         return
     page = DOC.read_text(encoding="utf-8").split("\n")
-    start = next(place for place, line in enumerate(page) if line.startswith("| model type |"))
+    start = next(place for place, line in enumerate(page) if line.startswith("| model types"))
     end = next(place for place in range(start, len(page)) if not page[place].startswith("|"))
     DOC.write_text("\n".join([*page[:start], *lines, *page[end:]]), encoding="utf-8")
 

@@ -87,7 +87,7 @@ class Client:
         return ServerFailed(
             f"the server {what}: {shown}.",
             where=where or self.url,
-            hint="Check that it is a server of the OpenAI protocol (docs/scoring-backends.md).",
+            hint="Check that it is a server of the OpenAI protocol (docs/serving.md).",
         )
 
     async def _post(self, path: str, bodies: Sequence[Body], on_answer: Progress | None) -> list[Body]:

@@ -55,14 +55,14 @@ def test_arguments_that_name_no_model_are_refused() -> None:
 
 
 def printed() -> list[str]:
-    """The words of the README's lm-eval command."""
-    text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    """The words of the lm-eval command in docs/serving.md."""
+    text = (Path(__file__).parents[3] / "docs" / "serving.md").read_text(encoding="utf-8")
     (line,) = (line for line in text.splitlines() if line.startswith("moextend lm-eval "))
     return shlex.split(line, comments=True)
 
 
 @pytest.mark.slow
-def test_the_lm_eval_command_of_the_readme_gives_the_numbers_of_the_table(
+def test_the_lm_eval_command_of_the_page_gives_the_numbers_of_the_table(
     run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it is printed, on a task that needs no network and with where to find it and to write."""

@@ -1,13 +1,11 @@
-"""Writes docs/files.md from the records of a run: ``python -m tests.bench.run.files_doc [--write]``."""
+"""Makes the page of the site on the files of a run from its records: ``python -m tests.bench.run.files_doc``."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -26,7 +24,6 @@ from moextend.bench.score.served.records import Parity
 from moextend.bench.store import NodeCard, StoreFile
 from moextend.util.holder import Holder
 
-DOC = Path(__file__).parents[3] / "docs" / "files.md"
 FILES: dict[str, type[Any]] = {
     "config.json": ConfigFile,
     "scores.jsonl": Cell,
@@ -54,8 +51,8 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | :-- | :-- |
 | `config.json` | what the run is, where its files lie, what it was made with |
 | `scores.jsonl` | one line per cell of the matrix; the last line of a cell counts |
-| `variants.jsonl` | scores of the last model with what it learned scaled or left out; see [rewind.md](rewind.md) |
-| `parity.jsonl` | one line a parity check of a server that scored cells; see [scoring-backends](scoring-backends.md) |
+| `variants.jsonl` | scores of the last model with its [update scaled](../method.md#scaling-the-update) |
+| `parity.jsonl` | one line a parity check of a [server](../serving.md#scoring-backends) that scored cells |
 | `facts.json` | what became known while running |
 | `status.json` | how far the run is |
 | `stages/<t>-<task>/` | what stage t learned: `extension.safetensors`, its card `extension.json`, files of the method |
@@ -63,18 +60,18 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | `stages/<t>-<task>/routing.json` | which experts the learned tasks reach after it |
 | `predictions/<weights>/` | answers, one line per item, and what a scorer makes of each (`*.scores3.jsonl`) |
 | `items.json` | in a run from a pack without predictions: the score of each item |
-| `.lease-<n>` | the process that works on the run now; see [reliability](reliability.md#several-hosts) |
+| `.lease-<n>` | the process that works on the run now; see [reliability](../reliability.md#several-hosts) |
 | `.lock`, `owner.json` | the same for releases without leases |
 | `job.json`, `cancel.json` | the job that executes the run, and a request to stop it |
 | `worker.log` | what the process did, with the time, and what it wrote to its standard error |
 | `server.log` | what the servers that it started wrote |
 
-Runs of a workspace share results below its `.cache`, see [reliability.md](reliability.md#shared-results). Each is a
+Runs of a workspace share results below its `.cache`, see [reliability](../reliability.md#shared-results). Each is a
 folder `.cache/<kind>/<key>/` with a `card.json`; `.cache/store.json` names the folders of runs that use them.
 
 Text in JSON is UTF-8. Keys that are not known are left out when a record is read; in `scores.jsonl` they are an error.
 
-This page is made of the classes that write and read the files: `python -m tests.bench.run.files_doc --write`.
+This page is made of the classes that write and read the files.
 """
 WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "any"}
 
@@ -163,7 +160,4 @@ def _default(field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    if "--write" in sys.argv:
-        DOC.write_text(page(), encoding="utf-8")
-    else:
-        print(page())
+    print(page())

@@ -83,33 +83,21 @@ SETUPS = (
 
 HEAD = """# From one GPU to several nodes
 
-What it takes to learn a stage with four published models, estimated from their `config.json`. **No number on
-this page was measured on a GPU.** The estimates are those of `moextend bench run SEQUENCE --dry-run`, which
-were compared with small models on a CPU ([one GPU](gpu.md#how-good-the-estimates-are)). Time assumes
-{share:.0%} of the peak of an H100 or H200 ({peak:.0f} TFLOP/s in bfloat16), and none for communication between
-devices.
+Estimates for learning a stage with four published models, from their `config.json`. **No number on this page
+was measured on a GPU.** They are those of `moextend bench run SEQUENCE --dry-run`
+([accuracy](gpu.md#accuracy-of-the-estimates)), at {share:.0%} of the peak of an H100 or H200 ({peak:.0f}
+TFLOP/s in bfloat16), without communication. A stage is {steps:,} steps of {rows} conversations of {length}
+tokens ({image} of an image, {text} of text, {answer} learned), `bf16: true`, `gradient_checkpointing: true`,
+the base in bfloat16; scoring is {prompts} prompts at a time; the image encoder (ViT-L/14, {encoder} GB) is
+included.
 
-A stage here is {steps:,} optimizer steps of {rows} conversations of {length} tokens ({image} of an image,
-{text} of text, {answer} of them learned), with `bf16: true` and `gradient_checkpointing: true`, the base in
-bfloat16. Scoring is {prompts} prompts of {length} tokens at a time. The image encoder (ViT-L/14, {encoder} GB)
-is included.
-
-- **One device**: everything is on it. Of {rows} conversations, {one} are computed at a time (`batch_size:
-  {one}`, `gradient_accumulation: {parts}`).
-- **Several devices**: FSDP2 shards the frozen weights over all of them, layer by layer. Each device holds its
-  share, two gathered layers, and all that learns, which is not sharded, and computes its share of the {rows}
-  conversations. The config `fsdp.yaml` is that of [training](training.md#many-processes), with the numbers of
-  the command. `RUN` is a folder of `moextend bench run SEQUENCE --prepare`.
-- **Host memory**: each process loads the whole base before it moves its shard, so a node needs the weights as
-  many times as it has devices.
-- **Scoring** computes on a whole model in each process. A model that does not fit a device cannot be scored
-  there: `device_map` over several devices is refused ([supported set-ups](gpu.md#what-is-supported)).
-- Numbers in the tables of set-ups are GB per device. **no** marks a number above nine tenths of the
-  device's memory, minus {overhead:.0f} GB for the runtime.
-
-Full fine-tuning has no frozen weights, so FSDP2 shards nothing of it. LoRA on stacked experts (`experts: true`,
-the default) adds a dense matrix to each stack in every pass, which is the size of the stack. `lora-per-task`,
-`replay` and `o-lora` train what `lora` trains.
+- **One device** computes {one} conversations at a time. **Several devices**: FSDP2 shards the frozen weights;
+  each holds its share, two gathered layers and all that learns ([config](training.md#several-processes)). Full
+  fine-tuning has no frozen weights to shard. `RUN` is a folder of `moextend bench run SEQUENCE --prepare`.
+- **Host memory**: each process loads the whole base first. **Scoring** computes on a whole model in each
+  process ([supported set-ups](gpu.md#supported-set-ups)).
+- Numbers are GB per device. **no**: above nine tenths of the device's memory, minus {overhead:.0f} GB for the
+  runtime. `lora-per-task`, `replay` and `o-lora` train what `lora` trains.
 
 This page is made by `python -m tests.bench.run.scale_doc --write`, from the configs in `tests/fixtures/scale`.
 """
@@ -188,16 +176,9 @@ def section(model: str) -> str:
         "",
         f"{size.total:,} parameters, {size.active:,} of them per token; {weights:,.1f} GB in bfloat16.",
         "",
-        "| method | trains | stores per stage | PFLOP per stage | trained copies, teacher |",
-        "| --- | ---: | ---: | ---: | --- |",
+        f"A stage of `{SHOWN[-1]}` trains {found[SHOWN[-1]].one.trained / 1e6:,.1f} M parameters and stores"
+        f" {found[SHOWN[-1]].one.stored / GB:,.2f} GB.",
     ]
-    for text, each in found.items():
-        extra = each.one.extra
-        more = [f"{extra.copies} x 4 bytes"] * bool(extra.copies) + ["teacher"] * extra.teacher
-        lines.append(
-            f"| `{text}` | {each.one.trained / 1e6:,.1f} M | {each.one.stored / GB:,.2f} GB | "
-            f"{each.operations / 1e3:,.0f} | {', '.join(more)} |"
-        )
     heads = " | ".join(f"`{text}`" for text in SHOWN)
     lines += [
         "",
@@ -237,7 +218,7 @@ def head() -> str:
     values: dict[str, Any] = {
         "share": UTILISATION, "peak": PEAK, "steps": STEPS, "rows": ROWS, "length": LENGTH, "image": ASSUMED_TOKENS,
         "text": TEXT_TOKENS, "answer": ANSWER_TOKENS, "prompts": PROMPTS, "encoder": ENCODER, "one": ONE,
-        "parts": ROWS // ONE, "overhead": OVERHEAD / GB,
+        "overhead": OVERHEAD / GB,
     }  # fmt: skip
     return HEAD.format(**values)
 
