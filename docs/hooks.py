@@ -22,6 +22,7 @@ from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from moextend.bench.report.frame import COLUMNS
 from moextend.bench.report.style import ReportStyle, TableStyle
 from moextend.bench.scorers.table import ALL
 from moextend.bench.sequence import SequenceSpec
@@ -63,10 +64,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Fills the tables of published runs; keeps only the text of links to files that are no part of the site."""
     folder = posixpath.dirname(page.file.src_uri)
+    if folder == "results" or page.file.src_uri in ("open-problem.md", "performance.md"):
+        page.meta["hide"] = ["toc"]  # wide tables need the width
     if page.file.src_uri == "results/overview.md":
         markdown = overview.filled(markdown, _runs())
     elif folder == "results" or page.file.src_uri == "open-problem.md":
         markdown = pages.filled(markdown, _runs())
+
+    rows = "".join(f"| `{name}` | {meaning} |\n" for name, meaning in COLUMNS.items())
+    markdown = markdown.replace(
+        "<!-- columns of bench.frame -->", f"| column | holds |\n| :--- | :--- |\n{rows}"
+    )
 
     def inside(link: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(folder, link[2]))

@@ -166,11 +166,6 @@ def test_the_page_shows_every_figure() -> None:
     assert (ROOT / "docs" / "images" / "matrix.svg").stat().st_size < 60_000
 
 
-def test_the_page_explains_every_column() -> None:
-    for name, meaning in COLUMNS.items():
-        assert f"| `{name}` | {meaning} |" in PAGE
-
-
 def test_the_code_of_the_page_runs(ledger: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = {"full-ft": ledger.Kind(), "lora": ledger.Kind()}
     shape = ledger.Shape(stages=3, texts=1, items=12)

@@ -183,7 +183,7 @@ def section(model: str) -> str:
     lines += [
         "",
         f"| set-up | {heads} | scoring | host memory per node | hours per stage (`{SHOWN[-1]}`) |",
-        f"| --- | {'---: | ' * (len(SHOWN) + 3)}",
+        f"| --- |{' ---: |' * (len(SHOWN) + 3)}",
     ]
     for setup in SETUPS:
         cells = [_cell(found[text].training(setup, size), setup) for text in SHOWN]
@@ -196,10 +196,6 @@ def section(model: str) -> str:
         )
     own = [text for text in METHODS if found[text].training(SETUPS[0], size) <= SETUPS[0].room]
     lines += ["", f"On one H100 fit: {', '.join(f'`{text}`' for text in own) or 'none of the methods'}."]
-    node = [text for text in METHODS if found[text].training(SETUPS[2], size) <= SETUPS[2].room]
-    lines += [
-        f"Training on one node of 8 H100 fits: {', '.join(f'`{text}`' for text in node) or 'none of them'}."
-    ]
     return "\n".join(lines)
 
 
