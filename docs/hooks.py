@@ -41,6 +41,8 @@ _SOURCES = {
     "scorers/table.py": "reference/scorers.md",
 }
 """What links to these files of bench/ in a clone leads to the page that is generated from them."""
+_WIDE = ("open-problem.md", "performance.md", "families.md", "reference/scorers.md", "reference/yaml.md")
+"""Pages of wide tables, besides those of results: they have no table of contents at their right side."""
 _LINK = re.compile(r"\[([^\[\]]+)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 _KINDS = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null"}
 _CODE = re.compile(r"(```.*?```|`[^`\n]*`)", flags=re.DOTALL)
@@ -64,8 +66,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Fills the tables of published runs; keeps only the text of links to files that are no part of the site."""
     folder = posixpath.dirname(page.file.src_uri)
-    if folder == "results" or page.file.src_uri in ("open-problem.md", "performance.md"):
-        page.meta["hide"] = ["toc"]  # wide tables need the width
+    if folder == "results" or page.file.src_uri in _WIDE:
+        page.meta["hide"] = ["toc"]
     if page.file.src_uri == "results/overview.md":
         markdown = overview.filled(markdown, _runs())
     elif folder == "results" or page.file.src_uri == "open-problem.md":
@@ -94,23 +96,24 @@ def _runs() -> Path:
 
 
 def scorers() -> str:
-    """The table of scorers, with the tasks that they score."""
-    tasks: dict[str, list[str]] = {}
+    """The table of scorers, with the tasks that they score; more than three with the same first word are counted."""
+    tasks: dict[str, dict[str, list[str]]] = {}
     for task in map(read_task, sorted((ROOT / "tasks").glob("*.yaml"))):
         if task.kind != "text" and task.needs is None:
-            tasks.setdefault(task.scorer, []).append(task.task)
-    rows = [
-        (f"`{each.name}`", each.rule, each.source, ", ".join(tasks.get(each.name, ())), each.comparable_with)
-        for each in ALL
+            family = task.task.partition("-")[0]
+            tasks.setdefault(task.scorer, {}).setdefault(family, []).append(task.task)
+    lines = [
+        "# Table of scorers\n\n[Scorers](../scorers.md) explains them.\n",
+        "| scorer | rule | source | tasks | comparable with |\n| --- | --- | --- | --- | --- |",
     ]
-    lines = [f"| {' | '.join(row)} |".replace("<", "&lt;") for row in rows]
-    return "\n".join(
-        [
-            "# Table of scorers\n\n[Scorers](../scorers.md) explains them.\n",
-            "| scorer | rule | source | tasks | comparable with |\n| --- | --- | --- | --- | --- |",
-            *lines,
+    for each in ALL:
+        named = [
+            f"{family}-* ({len(names)})" if len(names) > 3 else ", ".join(names)
+            for family, names in tasks.get(each.name, {}).items()
         ]
-    )
+        row = (f"`{each.name}`", each.rule, each.source, ", ".join(named), each.comparable_with)
+        lines.append(f"| {' | '.join(row)} |".replace("<", "&lt;").replace("*", "\\*"))
+    return "\n".join(lines)
 
 
 def command_line() -> str:

@@ -140,7 +140,7 @@ def test_the_served_skill(shell: ServingShell) -> None:
         pytest.importorskip(package, reason=f"{package} is not installed")
     if not shutil.which("curl"):
         pytest.skip("curl is not installed")
-    if not Path("catalogue/certificate.json").exists():
+    if not Path("catalogue/certificate-own.json").exists():
         pytest.fail("the first part of the page, which this part goes on from, was not done")
     done = shell.outputs(PAGE[SERVING:SHIPPING])
     base, skill = (line.split() for line in done[0].splitlines()[-2:])
@@ -152,7 +152,7 @@ def test_the_served_skill(shell: ServingShell) -> None:
 
 
 def test_shipping(shell: ServingShell) -> None:
-    if not Path("catalogue/certificate.json").exists():
+    if not Path("catalogue/certificate-own.json").exists():
         pytest.fail("the first part of the page, which this part goes on from, was not done")
     shell.follow(PAGE[SHIPPING:])
     assert Path("shipped/config.json").is_file()
