@@ -38,7 +38,7 @@ class Source:
     place: str = ""
     """The file, relative to the workspace, or the object of the entry point."""
     sha256: str = ""
-    """Digest of the file, and of the files of its folder that plug-ins share; "" for the package's own."""
+    """Digest of the file, and of all files of its folder that plug-ins share; "" for the package's own."""
 
     def record(self) -> dict[str, str]:
         """Record for a run."""
@@ -197,8 +197,9 @@ class _FileLoader:
 
     def __call__(self) -> tuple[ModuleType, str]:
         path, source = self.path.resolve(), self.path.read_bytes()
-        inside = [*path.parent.glob("_*.py"), *path.parent.glob("_*/**/*.py")]
-        shared = tuple(each.read_bytes() for each in sorted(inside))
+        inside = {*path.parent.glob("_*"), *path.parent.glob("_*/**/*")}
+        kept = (each for each in sorted(inside) if each.is_file() and each.parent.name != "__pycache__")
+        shared = tuple(each.read_bytes() for each in kept)
         return _module(path, source, shared), hashlib.sha256(b"".join([source, *shared])).hexdigest()
 
 

@@ -12,6 +12,7 @@ from moextend.bench.report import collect
 from moextend.bench.report.collect import Result
 from moextend.bench.report.forgetting import summary
 from moextend.bench.run import models
+from moextend.bench.run.config import stage_name
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.rundir import RunDir, run_name
 from moextend.bench.run.stage_data import stage_seed
@@ -65,12 +66,11 @@ def of_stage(named: StageName) -> StageEvidence:
     if scope is None:
         raise _no_extension(number, folder)
     earlier = [
-        folder_of(named.run, i, models.stage_name(names))
-        for i, names in enumerate(context.stages[: number - 1], 1)
+        folder_of(named.run, i, stage_name(names)) for i, names in enumerate(context.stages[: number - 1], 1)
     ]
     spec = context.sequence.base
     return StageEvidence(
-        folder, models.stage_name(context.stages[number - 1]), str(spec.found(context.workspace)),
+        folder, stage_name(context.stages[number - 1]), str(spec.found(context.workspace)),
         models.base(context), scope, earlier if scope == "all" else [], _data(context, number),
         forgetting_claim(named.run, folder),
     )  # fmt: skip
@@ -89,7 +89,7 @@ def _extension(context: RunContext, named: StageName) -> tuple[int, Path]:
             f"the run has stages 1 to {len(context.stages)}, not {number}.", where=str(named.run.folder),
             hint="Name one of them: RUN:STAGE.",
         )  # fmt: skip
-    folder = folder_of(named.run, number, models.stage_name(context.stages[number - 1]))
+    folder = folder_of(named.run, number, stage_name(context.stages[number - 1]))
     if not tensor_files.is_complete(folder):
         raise _no_extension(number, folder)
     return number, folder
@@ -158,7 +158,7 @@ def _data(context: RunContext, number: int) -> Data:
     """Held-out training data of the stage's tasks, and of the tasks of the other stages."""
 
     def held_out(names: list[str]) -> list[Conversation]:
-        seed = stage_seed(context.config.seed, models.stage_name(names))
+        seed = stage_seed(context.config.seed, stage_name(names))
         return list(models.learning_data(context, names, seed).held_out)
 
     others = [names for i, names in enumerate(context.stages, 1) if i != number]

@@ -49,6 +49,8 @@ class Family:
 
     experiments: Sequence[Experiment]
     curves: Curves
+    others: Sequence[str] = ()
+    """Runs that were made of something else."""
 
     @cached_property
     def target(self) -> float:
@@ -78,10 +80,12 @@ def families(experiments: Sequence[Experiment]) -> list[Family]:
         found.setdefault(files.digest(_without_steps(experiment.shared)), []).append(experiment)
     families = []
     for group in found.values():
-        for _, results in alike([result for experiment in group for result in experiment.results]):
+        every = [result for experiment in group for result in experiment.results]
+        for _, results in alike(every):
             own = [replace(one, results=[r for r in one.results if r in results]) for one in group]
             own = [experiment for experiment in own if experiment.results]
-            families += [Family(own, _curves(own))] if len(own) > 1 else []
+            others = [str(result.run.folder) for result in every if result not in results]
+            families += [Family(own, _curves(own), others)] if len(own) > 1 else []
     return families
 
 
@@ -299,6 +303,8 @@ def _notes(family: Family, found: Found, *, several: bool) -> list[str]:
     if any(one is None for seeds in found.values() for one in seeds.values()):
         notes.append("not reached: not with the most steps; N of M seeds: with these seeds only.")
     notes += _gaps(family)
+    if family.others:
+        notes.append(f"Made of something else, and no part of this table: {', '.join(family.others)}.")
     if several:
         notes.append(
             "Over seeds: geometric means; interval: 95%, of the multiple, each seed against the same seed of the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 from pathlib import Path
 from typing import Annotated
 
@@ -116,7 +117,7 @@ def _refuse_shared_names(names: Mapping[str, str | None]) -> None:
     """Raises ValueError where two methods, or two tasks, would be shown by the same name."""
     shown: dict[str, str] = {}
     for own, name in names.items():
-        first = shown.setdefault(" ".join((name or own).split()), own)
+        first = shown.setdefault(" ".join((name or own).split()).casefold(), own)
         if first != own:
             raise ValueError(f"'{first}' and '{own}' would both be shown as '{name or own}'")
     for own, name in names.items():
@@ -169,7 +170,8 @@ class Styling:
         own.add(MAJORITY)
         for method, given in self.style.methods.items():
             name = " ".join((given or "").split())
-            if name and name != method and name.partition(":")[0] in own - {method.partition(":")[0]}:
+            others = {one.casefold() for one in own - {method.partition(":")[0]}}
+            if name and name != method and name.partition(":")[0].casefold() in others:
                 raise InputError(
                     f"'{name}' is the name of another method than '{method}'.",
                     where=f"{self.where}: methods",
@@ -228,10 +230,18 @@ def _styled(table: Table, style: ReportStyle, where: str, *, whole: bool) -> Tab
         [[_cell(value, names, decimals) for value in row] for row in section] for section in table.sections
     ]
     title = renamed(table.title, names)
+    columns = [_column(column, names) for column in table.columns]
+    for column, other in permutations(columns, 2):
+        if column.of and column.of in names and column.title.casefold() == other.title.casefold():
+            raise InputError(
+                f"'{column.of}' would be shown as '{column.title}', as another column of {table.key}.",
+                where=f"{where}: tasks",
+                hint="Give it a name of its own.",
+            )
     return replace(
         table,
         title=title if own.caption is None else own.caption.replace(TITLE, title),
-        columns=[_column(column, names) for column in table.columns],
+        columns=columns,
         sections=sections,
         notes=[renamed(note, names) for note in table.notes],
         label=own.label or table.label,

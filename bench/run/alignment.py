@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from moextend.bench.run.records import AlignmentCost
 from moextend.bench.sequence import Align
 from moextend.bench.store import Node, Store
-from moextend.errors import InputError
+from moextend.errors import InputError, RunConflict
 from moextend.util import files, processes
 
 if TYPE_CHECKING:
@@ -34,13 +35,14 @@ def align(
     on_step: Callable[[int, int], None],
     modality: str = "image",
     on_wait: Callable[[], None] | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> AlignmentCost:
     """Gives `model` a projector trained on captions (MoExtend section 3.1), from the store if possible.
 
-    Encoder, language model and the projectors of other modalities stay frozen. `data_name` is a digest of the captions.
-    The key covers everything that the result depends on. If several processes need the same projector, one of them
-    trains it; `on_wait` is called while another one does. Returns what the training cost, also if
-    another run trained it.
+    Encoder, language model and the projectors of other modalities stay frozen. `data_name` is a digest of the captions;
+    `check` raises RunConflict if they changed meanwhile. The key covers everything that the result depends on. If
+    several processes need the same projector, one of them trains it; `on_wait` is called while another one does.
+    Returns what the training cost, also if another run trained it.
     """
     from moextend.training.checkpoint import read_tensors
 
@@ -54,7 +56,7 @@ def align(
         processes.first_says(lambda: _adopt_former(node))
         usable = processes.first_says(lambda: _is_usable(node))
         if not usable:
-            _train(model, data, settings, seed, node, on_step, modality)
+            _train(model, data, settings, seed, node, on_step, modality, check)
             usable = processes.first_says(lambda: _is_usable(node))  # not on a full disk
         if usable:
             projector.load_state_dict(read_tensors(node.folder / WEIGHTS))
@@ -74,6 +76,7 @@ def _train(
     node: Node,
     on_step: Callable[[int, int], None],
     modality: str,
+    check: Callable[[], None],
 ) -> None:
     """Trains the projector and keeps it in the node."""
     from moextend.extension.align import train_projector
@@ -88,6 +91,11 @@ def _train(
         on_step=on_step,
         modality=modality,
     )
+    try:
+        processes.first_says(check)
+    except RunConflict:
+        shutil.rmtree(node.folder / IN_FLIGHT, ignore_errors=True)
+        raise
     seconds = time.monotonic() - began
     cost = AlignmentCost(
         task=settings.task, steps=report.steps, tokens=report.tokens, flops=report.flops, seconds=seconds,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from moextend.bench.data.digests import media_files
 from moextend.bench.data.open import open_table
 from moextend.bench.data.source import is_generated
 from moextend.bench.run.complete import named_weights
+from moextend.bench.run.config import stage_name
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.inputs import (
     GENERIC,
@@ -25,7 +26,6 @@ from moextend.bench.run.inputs import (
     setting_parts,
     splits,
 )
-from moextend.bench.run.models import stage_name
 from moextend.bench.run.revisions import pin_data
 from moextend.data.digests import FileDigests
 from moextend.errors import InputError, MoextendError
@@ -77,9 +77,13 @@ def refuse_changed_inputs(context: RunContext) -> None:
     context.run.write_facts(inputs=context.inputs, broken=broken, **more)
 
 
-def refuse_data_changed_meanwhile(context: RunContext, split: SplitName, names: Sequence[str]) -> None:
-    """Raises RunConflict if data changed since the run began, and forgets an interrupted training on them."""
-    for name in names:
+def refuse_data_changed_meanwhile(context: RunContext, *some: tuple[str, SplitName]) -> None:
+    """Raises RunConflict if data changed since the run began, and forgets an interrupted training on them.
+
+    Args:
+        some: (task, split) of these data; all by default.
+    """
+    for name, split in some or splits(context.config):
         task, part = context.tasks[name], data_part(split, name)
         if task.kind == "text" or is_generated(task) or part not in context.inputs:
             continue

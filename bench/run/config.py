@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,6 +234,11 @@ def without_notes(record: dict[str, Any]) -> dict[str, Any]:
 
 def _without(record: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key not in keys}
+
+
+def stage_name(names: Sequence[str]) -> str:
+    """Task of a stage, or the name of the joint stage."""
+    return names[0] if len(names) == 1 else JOINT
 
 
 def differences(a: Any, b: Any, place: str = "") -> list[tuple[str, Any, Any]]:

@@ -12,7 +12,9 @@ import moextend
 from moextend.bench.data import conversations, data_digest
 from moextend.bench.methods.method import Stage
 from moextend.bench.run import alignment, together
-from moextend.bench.run.config import JOINT
+from moextend.bench.run.changed_data import refuse_data_changed_meanwhile
+from moextend.bench.run.complete import stage_problem
+from moextend.bench.run.config import JOINT, stage_name
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.revisions import base_revision, encoder_revisions
@@ -99,6 +101,8 @@ def _align(context: RunContext, model: MultimodalLM, settings: Align, progress: 
     if progress:
         progress.begin(unit)
     task = context.tasks[settings.task]
+    check = partial(refuse_data_changed_meanwhile, context, (settings.task, "train"))
+    check()
     (modality,) = task.modalities
     context.alignments[modality] = alignment.align(
         model,
@@ -112,6 +116,7 @@ def _align(context: RunContext, model: MultimodalLM, settings: Align, progress: 
             task.columns.model_dump(mode="json"),
             task.reading(),
         ),
+        check=check,
         store=context.store if progress else Store(context.cache),  # a reader is no user
         on_step=progress.follow(unit) if progress else lambda done, total: None,
         on_wait=partial(progress.aside, "wait") if progress else None,
@@ -155,9 +160,7 @@ def restored_stages(
     Raises:
         InputError: the run has not learned a stage.
     """
-    run = context.run
-    run.costs()  # refuses the folder of a stage that was copied from another run
-    model, learned = base(context), list[str]()
+    run, model, learned = context.run, base(context), list[str]()
     context.method.start(model, context.config.seed)
     if scaled:
         context.method.keep_base(model)
@@ -174,6 +177,12 @@ def restored_stages(
                 f"stage {index} ({name}) is not trained yet.",
                 where=str(run.folder),
                 hint="Finish the run, or name an earlier stage.",
+            )
+        if problem := stage_problem(found.folder, run.id, costs=False):
+            raise InputError(
+                f"stage {index} ({name}): {problem.rstrip('.')}.",
+                where=str(run.folder),
+                hint="Run the same command again (moextend bench run), which trains the stage again.",
             )
         context.method.restore(model, found)
         learned.append(name)
@@ -209,11 +218,6 @@ def asked_for(context: RunContext, task: str, learned: Sequence[str]) -> str:
 def _last_visit(context: RunContext, task: str, learned: Sequence[str]) -> str:
     visited = context.config.visited
     return next((stage for stage in reversed(learned) if visited(stage) == visited(task)), task)
-
-
-def stage_name(names: Sequence[str]) -> str:
-    """Task of a stage, or the name of the joint stage."""
-    return names[0] if len(names) == 1 else JOINT
 
 
 def learning_data(context: RunContext, names: Sequence[str], seed: int) -> StageData:

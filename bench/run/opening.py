@@ -47,7 +47,10 @@ def open_runs(
     changing = []
     for run, config in opened:
         record = _fitting_record(run, config)
-        if _wanted_record(record, config) != record or must_be_free(run):
+        needed = record is not None and must_be_free(
+            run
+        )  # also where the config changes: it may refuse the run
+        if needed or _wanted_record(record, config) != record:
             changing.append((run, config))
     with ExitStack() as locks:
         for run, _ in changing:

@@ -5,6 +5,7 @@ The cells of scores.jsonl and the lines of predictions are in moextend.bench.sco
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, Field, model_validator
 from moextend.bench.store.records import KeptFile
 from moextend.bench.task import TaskIdentity
 from moextend.errors import MoextendError, SpecError
+from moextend.util import files
 from moextend.util.record import AGAIN, Record
 
 BASE = "base"
@@ -30,22 +32,37 @@ State = Literal["waiting", "running", "done", "failed", "interrupted", "lost"]
 
 
 class OfAnotherRun(SpecError):
-    """A file that was copied from another run."""
+    """A file that was copied from another run or stage, or edited."""
 
 
 class OfRun(Record):
-    """A file that names its run, so that no other run takes a copy of it for its own."""
+    """A file that names its run, so that no other run takes a copy of it for its own, nor one that was edited."""
 
     run: str = ""
     """Id of the run; "" in files of former runs."""
+    digest: str = ""
+    """In the file: digest of the other keys, and of the folder of a stage; files of former runs have none."""
 
     @classmethod
     def read_of(cls, run: str, path: Path) -> Self | None:
-        """As `read`; OfAnotherRun for a file of another run than that with the id `run`."""
+        """As `read`; OfAnotherRun for a file of another run than that with the id `run`, or of another stage."""
         found = cls.read(path)
-        if found is not None and found.run not in ("", run):
-            raise OfAnotherRun("is a file of another run.", where=str(path), hint=AGAIN)
-        return found
+        if found is None or not (found.run or found.digest):
+            return found
+        if found.run != run or found.digest != found._digest(path):
+            what = "is a file of another run or stage, or was edited."
+            raise OfAnotherRun(what, where=str(path), hint=AGAIN)
+        return found.model_copy(update={"digest": ""})
+
+    def write(self, path: Path) -> None:
+        """Writes the record with its digest, atomically."""
+        values = json.loads(json.dumps(self.model_dump()))
+        # Of the record as it is read: a whole number may become a float.
+        files.write_json(path, {**values, "digest": self.parse(values, where=str(path))._digest(path)})
+
+    def _digest(self, path: Path) -> str:
+        place = path.parent.name if path.parent.parent.name == "stages" else ""
+        return files.digest(place, json.loads(self.model_dump_json(exclude={"digest"})))
 
 
 class AlignmentCost(BaseModel):
@@ -236,7 +253,7 @@ class RunError(BaseModel):
         return str(MoextendError(self.what or "", where=self.where, hint=self.hint))
 
 
-class Status(OfRun):
+class Status(Record):
     """`status.json`: progress of a run. Written about twice a second during the run."""
 
     state: State = "waiting"
@@ -277,6 +294,8 @@ class Status(OfRun):
     """Seconds left. null: a later phase has not been measured yet."""
     error: RunError | None = None
     """Why it failed. null: it did not."""
+    run: str = ""
+    """Id of the run; "" in files of former runs."""
     config: str = ""
     """Digest of the config of this status: "done" holds for that config only; "" in files of former runs."""
     left_out: list[Kept] = Field(default_factory=list)

@@ -22,10 +22,11 @@ from moextend.bench.run.complete import (
     stage_problem,
     unproved,
 )
+from moextend.bench.run.config import stage_name
 from moextend.bench.run.context import PERCENT, RunContext, alignments_of, plan
 from moextend.bench.run.diagnostics import Diagnostics
 from moextend.bench.run.inputs import file_parts, of_cell, opened_part, refuse_changed, text_parts
-from moextend.bench.run.models import asked_for, base, learning_data, stage_name, stage_of
+from moextend.bench.run.models import asked_for, base, learning_data, stage_of
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.revisions import record_commits
@@ -69,6 +70,7 @@ def _do(context: RunContext) -> None:
             try:
                 _run(context, progress)
             except InputError as error:
+                refuse_data_changed_meanwhile(context)  # an error of data that were replaced says less
                 note_broken(context, error)
                 raise
         if context.failures:
@@ -174,7 +176,11 @@ def _train_stage(
         loop = StageLoop(context, progress, model, stage, units, watch)
         facts = context.method.learn(model, mine, loop)
         processes.first_says(
-            partial(refuse_data_changed_meanwhile, context, "train", context.stages[stage.index - 1])
+            partial(
+                refuse_data_changed_meanwhile,
+                context,
+                *((name, "train") for name in context.stages[stage.index - 1]),
+            )
         )
         facts |= {"micro_batch": loop.smaller, "probe_flops": loop.flops.get("probe"), "run": context.run.id}
         noted = mine.folder / LEARNED
@@ -330,14 +336,16 @@ def score_cell(
     backend = servers.backend(model, index, name, weights, learned) if servers else None
     # Answers of a server are not shared: its program is not part of their identity.
     share = nullcontext if backend else _share(context, progress, model, weights, learned)
+    note_text = partial(text_parts, task, context.workspace)
+    _note_inputs(context, processes.first_says(note_text))
     cell = evaluate.score_cell(
         model, task, weights=weights, folder=context.run.predictions, scoring=context.sequence.scoring,
         workspace=context.workspace, stage=index, on_items=on_items, share=share, backend=backend,
     )  # fmt: skip
     if servers and backend:
         cell = cell.model_copy(update={"parity": servers.shown(model, index, name, weights, learned)})
-    processes.first_says(partial(refuse_data_changed_meanwhile, context, "test", [name]))
-    _note_inputs(context, processes.first_says(partial(text_parts, task, context.workspace)))
+    processes.first_says(partial(refuse_data_changed_meanwhile, context, (name, "test")))
+    _note_inputs(context, processes.first_says(note_text))
     if name not in context.text_recorded:
         processes.first_says(partial(record_commits, context.run, task, context.workspace))
         context.text_recorded.add(name)

@@ -191,21 +191,26 @@ def write_json(path: Path, value: Any) -> None:
 def write_lines(path: Path, records: list[Any], *, synced: bool = True, signed: bool = False) -> None:
     """Writes one JSON line per record, atomically (see `atomic`); `signed`: for `signed_lines`."""
     lines = [json.dumps(record, ensure_ascii=False).encode() for record in records]
-    lines += [signature(lines)] if signed else []
+    lines += [signature(path, lines)] if signed else []
     write_bytes(path, b"".join(line + b"\n" for line in lines), synced=synced)
 
 
 def signed_lines(path: Path) -> list[bytes]:
-    """Lines of a file that was written `signed`; of no lines if there is no file. SpecError if it was edited since."""
+    """Lines of a file that was written `signed`; of no lines if there is no file. SpecError if it is another one."""
     lines = raw_lines(path)
-    if lines and lines.pop() != signature(lines):
-        raise SpecError("was edited.", where=str(path), hint="Remove it, so that it is made again.")
+    if lines and lines.pop() != signature(path, lines):
+        raise SpecError(
+            "was edited, or copied from another place.",
+            where=str(path),
+            hint="Remove it, so that it is made again.",
+        )
     return lines
 
 
-def signature(lines: Sequence[bytes]) -> bytes:
-    """Last line of a file of these lines that is written `signed`."""
-    return json.dumps({"sha256": hashlib.sha256(b"\n".join(lines)).hexdigest()}).encode()
+def signature(path: Path, lines: Sequence[bytes]) -> bytes:
+    """Last line of a file of these lines that is written `signed`; it holds for the name of the file and its folder."""
+    place = f"{path.parent.name}/{path.name}".encode()
+    return json.dumps({"sha256": hashlib.sha256(b"\n".join([place, *lines])).hexdigest()}).encode()
 
 
 def read_json(path: Path, *, unique: bool = False) -> Any:

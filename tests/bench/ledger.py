@@ -201,7 +201,8 @@ def _vqa(run: RunDir, shape: Shape, stage: int, task: str, right: np.ndarray[Any
     path = run.predictions / _weights(run, stage) / f"{task}-{digest(task)}.jsonl"
     kept = _put(path, [item.predictions[good[place]] for place, item in _longest_first(items)])
     scores = [item.scores[good[place]] for place, item in _longest_first(items)]
-    _put(scores_path(path, SCORER), [*scores, signature([line[:-1] for line in scores]) + b"\n"])
+    place = scores_path(path, SCORER)
+    _put(place, [*scores, signature(place, [line[:-1] for line in scores]) + b"\n"])
     value, by_kind = 100 * float(right.mean()), {}
     for number, kind in enumerate(KINDS):
         by_kind[kind] = 100 * fmean(good[number :: len(KINDS)])

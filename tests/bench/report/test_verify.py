@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from moextend.bench.report.verify import verify
+from moextend.bench.run.complete import kept_files
 from moextend.bench.run.pack import pack, unpack
 from moextend.bench.run.rundir import RunDir
 from moextend.cli.main import app
@@ -51,13 +52,15 @@ def change_an_answer(run: RunDir) -> None:
 
 
 def change_the_weights(run: RunDir) -> None:
-    """Changes weights and the digest in their card, which no comparison of files can see."""
+    """Changes weights with all digests of files, which no comparison of files can see."""
     folder = run.stage_folder(1, "tiny-reading")
     path, card = folder / "extension.safetensors", folder / "extension.json"
     tensors = load_file(path)
     name = max(tensors, key=lambda key: tensors[key].numel())
     save_file({**tensors, name: torch.flip(tensors[name], (0,)).contiguous()}, path)
     files.write_json(card, {**files.read_json(card), "sha256": files.sha256(path)})
+    cost = run.costs()[1]
+    run.write_cost(1, "tiny-reading", cost.model_copy(update={"files": kept_files(folder)}))
 
 
 def change_a_score(run: RunDir) -> None:

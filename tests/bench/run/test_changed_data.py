@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from PIL import Image
 
+from moextend.bench.methods.lora import Lora
 from moextend.bench.run import changed_data, runner
 from moextend.bench.run.changed_data import refuse_changed_inputs
 from moextend.bench.run.context import RunContext
@@ -17,7 +20,10 @@ from moextend.bench.run.inputs import data_part, refuse_other_inputs
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import Cell, RunDir
+from moextend.bench.score import evaluate
 from moextend.errors import InputError, RunConflict, RunFailed
+from moextend.extension import align
+from tests.robustness import workspace as small
 
 SEQUENCE = """
 sequence: pets
@@ -157,3 +163,48 @@ def test_a_broken_image_may_be_corrected_though_other_rows_are_learned(
     runner.run(run.folder)
     assert len(run.cells()) == 6
     assert not any(run.facts().broken.values())
+
+
+@pytest.mark.slow  # a run each
+@pytest.mark.parametrize(
+    ("replaced", "during", "what"),
+    [
+        ("data/captions/train.jsonl", "train_projector", "the train data of task 'captions' changed"),
+        ("data/colour/train.jsonl", "learn", "the train data of task 'colour' changed"),
+        ("tasks/words/test.jsonl", "score_cell", "text task 'words' changed"),
+    ],
+)
+def test_data_that_are_replaced_while_they_are_read_make_no_number(
+    replaced: str, during: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the data from before give what they give in a run that was left alone."""
+    folder = small.make(tmp_path / "w")
+    path = folder / replaced
+    before = path.read_bytes()
+    place = {"train_projector": align, "learn": Lora, "score_cell": evaluate}[during]
+    original = getattr(place, during)
+
+    def replacing(*arguments: Any, **more: Any) -> Any:
+        found = original(*arguments, **more)
+        if during != "score_cell" or arguments[1].task == "words":
+            path.write_bytes(before.replace(b'"answer": ', b'"answer":  ').replace(b"red", b"tan"))
+        return found
+
+    (config,) = resolve(Request(workspace=folder, sequence="small", methods=("lora",)))
+    run = open_run(config, folder / "runs")
+    with monkeypatch.context() as patch:
+        patch.setattr(place, during, replacing)
+        with pytest.raises(RunConflict, match=what):
+            runner.run(run.folder)
+    path.write_bytes(before)
+    runner.run(run.folder)
+    alone = open_run(config, folder / "others")
+    monkeypatch.setenv("MOEXTEND_SHARING", "off")
+    shutil.rmtree(folder / ".cache")
+    runner.run(alone.folder)
+    assert {key: cell.value for key, cell in run.cells().items()} == {
+        key: cell.value for key, cell in alone.cells().items()
+    }
+    assert {cell.weights for cell in run.cells().values()} == {
+        cell.weights for cell in alone.cells().values()
+    }

@@ -108,6 +108,13 @@ def of_another_run(path: Path) -> None:
     path.write_text(text)
 
 
+def edited(path: Path) -> None:
+    """Makes a number another one, by hand."""
+    text = re.sub(r'("(?:tokens|colours|tiny-reading)": )[0-9.]+', r"\g<1>99", path.read_text(), count=1)
+    assert text != path.read_text()
+    path.write_text(text)
+
+
 def nonsense(path: Path) -> None:
     """Puts something else into a file."""
     path.write_text("nonsense\n")
@@ -124,9 +131,9 @@ FILES = {
     "stages/1-*/extension.safetensors": (Path.unlink, cut, flip, emptied),
     "stages/2-*/extension.json": (Path.unlink, cut, nonsense),
     "stages/1-*/memory.safetensors": (Path.unlink, cut, flip),
-    "stages/2-*/cost.json": (Path.unlink, cut, nonsense, of_another_run),
-    "stages/2-*/routing.json": (Path.unlink, cut, emptied, of_another_run),
-    "facts.json": (Path.unlink, cut, nonsense, of_another_run),
+    "stages/2-*/cost.json": (Path.unlink, cut, nonsense, of_another_run, edited),
+    "stages/2-*/routing.json": (Path.unlink, cut, emptied, of_another_run, edited),
+    "facts.json": (Path.unlink, cut, nonsense, of_another_run, edited),
 }
 DAMAGES = [(pattern, damage) for pattern, damages in FILES.items() for damage in damages]
 

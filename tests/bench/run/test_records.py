@@ -27,10 +27,10 @@ def test_every_field_has_a_docstring(record: type) -> None:
 def test_records_survive_writing_and_reading(tmp_path: Path) -> None:
     cost = StageCost.of({"trained_parameters": 5, "loss": 2.5, "seconds": 1}, where="cost")
     cost.write(tmp_path / "cost.json")
-    assert StageCost.read(tmp_path / "cost.json") == cost
+    assert StageCost.read_of("", tmp_path / "cost.json") == cost
     assert (cost.schema_version, cost.notes, cost.seconds) == (VERSION, {"loss": 2.5}, 1.0)
     assert json.loads((tmp_path / "cost.json").read_text())["schema_version"] == VERSION
-    assert StageCost.read(tmp_path / "none.json") is None
+    assert StageCost.read_of("", tmp_path / "none.json") is None
 
 
 @pytest.mark.parametrize(

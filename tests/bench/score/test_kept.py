@@ -17,7 +17,7 @@ from moextend.bench.score.lines import Words
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Cell
 from moextend.errors import SpecError
-from moextend.util.files import read_lines, write_lines
+from moextend.util.files import read_lines, signed_lines, write_lines
 from tests.bench import ledger
 
 
@@ -84,6 +84,17 @@ def test_an_edited_file_is_named_and_computed_again(
     assert sorted(kept.read_bytes().splitlines()) == sorted(whole.splitlines())
     caplog.clear()
     assert read(run, cell) == expected and not caplog.records, "the file is as it was"
+
+
+def test_scores_of_another_task_are_computed_again(run: RunDir, cell: Cell, kept: Path) -> None:
+    """Also if they give the same mean."""
+    expected = read(run, cell)
+    other = kept.with_name(kept.name.replace("task1", "task2"))
+    other.write_bytes(kept.read_bytes())
+    with pytest.raises(SpecError, match="was edited, or copied"):
+        signed_lines(other)
+    kept.write_bytes(kept.read_bytes() + b"\n")
+    assert read(run, cell) == expected
 
 
 def test_lost_scores_are_computed_again_without_a_word(
