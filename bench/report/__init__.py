@@ -134,7 +134,7 @@ def tables(
             [
                 with_sources([experiment], ranked(experiment, named) if rank else named)
                 for table in _with_run_notes(experiment, _measured(experiment, view, baseline, margin))
-                for named in [_told_apart(experiment, table)]
+                for named in [_named_apart(experiment, table)]
             ]
             for experiment in experiments
         ]
@@ -159,7 +159,7 @@ def _with_run_notes(experiment: Experiment, tables: list[Table]) -> list[Table]:
     return [*tables[:-1], _with_notes(tables[-1], notes)]
 
 
-def _told_apart(experiment: Experiment, table: Table) -> Table:
+def _named_apart(experiment: Experiment, table: Table) -> Table:
     """The table with a key and a title that no other experiment of the same sequence gives."""
     if not experiment.is_variant:
         return table

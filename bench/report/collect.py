@@ -452,9 +452,9 @@ def _tell_apart(experiments: list[Experiment]) -> None:
         if other is not experiment:
             other.is_variant = experiment.is_variant = True
             found = differences(other.shared, experiment.shared)[:3]
-            told = [f"{place} {new} instead of {old}" for place, old, new in found]
+            settings = [f"{place} {new} instead of {old}" for place, old, new in found]
             parts = _parts_apart(other, experiment)
-            differs = "; ".join([*told, *([f"another {listed(parts[:3])}"] if parts else [])])
+            differs = "; ".join([*settings, *([f"another {listed(parts[:3])}"] if parts else [])])
             more = f" [{experiment.variant}]" if (experiment.name, differs) in taken else ""
             taken.add((experiment.name, differs))
             experiment.differs = differs + more

@@ -117,7 +117,7 @@ def _refuse_shared_names(names: Mapping[str, str | None]) -> None:
     """Raises ValueError where two methods, or two tasks, would be shown by the same name."""
     shown: dict[str, str] = {}
     for own, name in names.items():
-        first = shown.setdefault(" ".join((name or own).split()).casefold(), own)
+        first = shown.setdefault(" ".join((name or own).split()), own)
         if first != own:
             raise ValueError(f"'{first}' and '{own}' would both be shown as '{name or own}'")
     for own, name in names.items():

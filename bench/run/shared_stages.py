@@ -129,7 +129,9 @@ def take(stage: Stage, node: Node, prepare: Callable[[], dict[str, Any]]) -> Sta
         notes = {**known.notes, **prepare()}
         other = card.made_by not in ("", node.store.run)
         by = run_name(Path(card.made_by)) if other else None
-        learned = known.model_copy(update={"notes": notes, "trained_by": by, "run": node.store.run_id})
+        learned = known.model_copy(
+            update={"notes": notes, "trained_by": by, "run": node.store.run_id, "digest": ""}
+        )
         learned.write(noted)
         node.copy(CARD, stage.folder / CARD)
     except (Damaged, InputError) as error:

@@ -287,7 +287,7 @@ def _write_stage(run: RunDir, shape: Shape, stage: int, task: str) -> None:
     )
     (folder / f"{STEM}.safetensors").write_bytes(weights)
     learned = StageCost(
-        trained_parameters=98304, tokens=4682 + stage, flops=1.3e10, seconds=10.0, peak_rss_mb=814.0,
+        run=run.id, trained_parameters=98304, tokens=4682 + stage, flops=1.3e10, seconds=10.0, peak_rss_mb=814.0,
         notes={"loss": 2.5},
     )  # fmt: skip
     routing = TaskRouting(
@@ -303,7 +303,8 @@ def _write_stage(run: RunDir, shape: Shape, stage: int, task: str) -> None:
     learned.model_copy(update={"forward_flops": 1.1e6, "stored_mb": 0.4, "kept_mb": 0.4 * stage}).write(
         folder / COST
     )
-    RoutingReport(tasks=dict.fromkeys([*shape.tasks, "(text)"], routing)).write(folder / ROUTING)
+    report = RoutingReport(run=run.id, tasks=dict.fromkeys([*shape.tasks, "(text)"], routing))
+    report.write(folder / ROUTING)
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -212,7 +212,7 @@ def test_a_damaged_node_is_not_taken(tmp_path: Path, name: str, damage: str) -> 
     node.put({path.name: path for path in made.iterdir()}, about="a stage")
     found = take()
     assert found and (found.tokens, found.notes) == (7, {"accuracy": 1})
-    assert StageCost.read(taken / "learned.json") == found
+    assert StageCost.read_of("", taken / "learned.json") == found
     assert (taken / "extension.safetensors").read_bytes() == (made / "extension.safetensors").read_bytes()
     path = node.folder / name
     data = bytearray(path.read_bytes())
