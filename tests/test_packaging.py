@@ -82,7 +82,7 @@ def test_no_pickle_and_no_remote_code() -> None:
             assert "trust_remote_code=True" not in code, path
 
 
-@pytest.mark.slow
+@pytest.mark.long  # mypy from nothing: 28 s
 def test_a_user_without_the_plugin_of_pydantic_can_type_check_the_printed_code(
     installed: Path, tmp_path: Path
 ) -> None:

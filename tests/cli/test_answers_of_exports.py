@@ -33,7 +33,7 @@ json.dump(answers, sys.stdout)
 
 
 @pytest.mark.slow  # a process that imports transformers and answers 60 prompts
-@pytest.mark.parametrize("name", ["qwen2.5", "mixtral"])
+@pytest.mark.parametrize("name", ["qwen2.5", pytest.param("mixtral", marks=pytest.mark.long)])
 def test_a_stock_export_answers_as_moextend_does(cli: Cli, name: str) -> None:
     drawn, words = random.Random(0), ["what", "color", "is", "the", "cat", "left", "how", "many", "letters"]
     talks = []

@@ -41,7 +41,7 @@ def test_the_forgetting_table(shell: Shell) -> None:
     assert "toprule" in "".join(path.read_text() for path in Path("tables").iterdir())
 
 
-@pytest.mark.slow  # a training: some 10 seconds of CPU
+@pytest.mark.long  # trains, serves and exports: 26 s
 def test_the_skill(shell: Shell) -> None:
     page = read("skill.md").replace("head -n 3 train.jsonl\n", "")
     made, used = page[: page.index("## 3.")], page[page.index("## 9.") :]

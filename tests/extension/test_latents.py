@@ -153,6 +153,7 @@ def test_the_loss_is_what_new_experts_add_at_inputs_that_they_changed(model: Mul
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-3) and expected > 0
 
 
+@pytest.mark.long  # 10 s
 def test_new_experts_of_a_low_layer_cannot_open_those_of_a_higher_one(
     model: MultimodalLM, tmp_path: Path
 ) -> None:

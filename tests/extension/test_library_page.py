@@ -13,7 +13,9 @@ from moextend.data import modalities
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("page", "count"), [("library", 5), ("modalities", 5)])
+@pytest.mark.parametrize(
+    ("page", "count"), [("library", 5), pytest.param("modalities", 5, marks=pytest.mark.long)]
+)
 def test_the_page_runs_as_it_stands(
     page: str,
     count: int,

@@ -77,6 +77,7 @@ def failed(ended: Ended) -> str:
     return line
 
 
+@pytest.mark.long  # 30 s with its hub
 def test_a_shard_that_breaks_off_is_continued(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
     user.sequence()
     hub.fail(SHARD, times=2, drop_after=20_000)
@@ -166,6 +167,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.long  # 5 s
 def test_a_disk_that_is_full(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
     user.sequence()
     with small_disk(user.cache / "hub", "150k") as disk:

@@ -65,6 +65,7 @@ def files_of(hub: Hub, name: str = "me/skill", branch: str = "main") -> dict[str
     return {path: file.content for path, file in found.commits[found.refs[branch]].items()}
 
 
+@pytest.mark.long  # 38 s; test_path.py has the way from a hub to a report
 def test_push_pull_and_load(writer: User, hub: Hub, skill: Path) -> None:
     (writer.workspace / "skill" / ".env").write_text("SECRET=1")
     pushed = push(writer, "--licence", "mit", "--message", "First")

@@ -160,8 +160,8 @@ def wide(name: str) -> Any:
     return lm.requires_grad_(False)
 
 
-BIG = {"gpt_oss", "mixtral", "deepseek_v3"}
-"""Blocks of most of a gigabyte and more."""
+BIG = {"gpt_oss", "mixtral", "deepseek_v3", "olmoe"}
+"""Blocks that take more than ten seconds."""
 
 
 @pytest.mark.slow

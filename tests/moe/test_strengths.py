@@ -217,7 +217,9 @@ def test_the_fingerprint_tells_strengths_apart() -> None:
 
 
 @pytest.mark.slow  # compiles the model, 4 seconds of CPU
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode", ["exact", *(pytest.param(mode, marks=pytest.mark.long) for mode in ("paper", "slot"))]
+)
 def test_strengths_are_compiled_without_a_break(mode: Mode) -> None:
     lm = toy_lm()
     lm.set_experts_implementation("batched_mm")

@@ -135,7 +135,13 @@ EDITS: dict[str, tuple[str, Callable[[Path], object], str]] = {
 
 
 @pytest.mark.slow  # a run, three commands and a training for each edit
-@pytest.mark.parametrize("edit", list(EDITS))
+@pytest.mark.parametrize(
+    "edit",
+    [
+        pytest.param(name, marks=[] if name in ("base", "data of a scorer", "text") else pytest.mark.long)
+        for name in EDITS
+    ],
+)
 def test_what_is_edited_between_two_seeds_parts_them(edit: str, runs: Path, call: Call) -> None:
     """Also where the file keeps its time, as after an unpacked archive or a copy with times."""
     name, change, part = EDITS[edit]

@@ -61,7 +61,7 @@ def printed() -> list[str]:
     return shlex.split(line, comments=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long  # 24 s
 def test_the_lm_eval_command_of_the_page_gives_the_numbers_of_the_table(
     run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

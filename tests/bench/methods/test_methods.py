@@ -152,6 +152,7 @@ def test_ewc_protects_important_weights(world: World) -> None:
     assert sum(float(f.sum()) for f in fisher.values()) > 0
 
 
+@pytest.mark.long  # 9 s
 def test_lwf_distils_the_previous_model(world: World) -> None:
     """Distance of the labelled positions' distributions before and after the second stage."""
     row = world.data[TASKS[1]].held_out[:16]
@@ -165,6 +166,7 @@ def test_lwf_distils_the_previous_model(world: World) -> None:
     assert moved[1] < 0.3 * moved[0]
 
 
+@pytest.mark.long  # 7 s
 def test_o_lora_keeps_adapters_orthogonal(world: World) -> None:
     from moextend.bench.methods import adapters
 

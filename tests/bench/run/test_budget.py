@@ -150,6 +150,7 @@ def test_a_dry_run_refuses_a_layer_that_the_base_lacks(tmp_path: Path) -> None:
         preview(request, resolve(request))  # a base too small for an estimate
 
 
+@pytest.mark.long  # 6 s
 def test_one_stage_of_all_tasks_and_stages_from_the_base(tmp_path: Path) -> None:
     sequence(tmp_path, align=None, retention=[])
     request = Request(

@@ -77,7 +77,7 @@ def test_a_run_that_sees_and_hears(workspace: Path) -> None:
     assert costs[0] == eyes.costs()[1].alignments, "what it cost, also where another run paid"
 
 
-@pytest.mark.slow
+@pytest.mark.long  # 8 s
 def test_a_stage_is_restored_with_its_modalities(workspace: Path) -> None:
     run = done(workspace, "senses", "lora")
     model = restored(run, stage=2, task="tiny-match")

@@ -99,7 +99,13 @@ def learned(run: RunDir) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=pytest.mark.long if name in ("full-ft", "moextend:scope=all") else [])
+        for name in METHODS
+    ],
+)
 def test_every_method_fills_the_matrix(finished: Callable[[str], RunDir], method: str) -> None:
     run = finished(method)
     tasks = ("tiny-attributes", "tiny-counting", "tiny-facts")
@@ -201,7 +207,7 @@ def test_measuring_routing_changes_nothing_and_the_oracle_forces_the_right_exten
     assert prepared(workspace, method).config.oracle, "it stays on record"
 
 
-@pytest.mark.slow
+@pytest.mark.long  # 8 s
 def test_all_methods_see_the_same_batches(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, list[str]] = {}
     original = moextend.training.loop.InOrder.__getitem__

@@ -228,7 +228,7 @@ def test_a_damaged_node_is_not_taken(tmp_path: Path, name: str, damage: str) -> 
         assert (taken / "extension.safetensors").read_bytes() == (made / "extension.safetensors").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long  # 7 s
 def test_a_damaged_node_is_trained_again(do: Do, world: Path) -> None:
     first = do("lora", "other", "damaged")
     for node in Store(world / "damaged" / ".cache").nodes("stages"):

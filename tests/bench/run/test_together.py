@@ -159,6 +159,7 @@ def test_the_answers_of_two_processes_are_byte_equal(one: RunDir, fork_server: s
     assert not list(run.folder.rglob("*.part-*"))
 
 
+@pytest.mark.long  # 9 s
 def test_what_several_processes_began_a_single_one_continues(one: RunDir, fork_server: str) -> None:
     run = scored_again(one, "killed")
     started = work(
