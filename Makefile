@@ -67,8 +67,6 @@ $(VENV)/bin/python:
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --no-compile --editable .
-	# What pip would do with one core. A few files are for other versions of Python.
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ GLYPHS = {
 """Letters of five by seven pixels, row by row."""
 
 
+@cache
 def shape_mask(shape: str, radius: int, center: tuple[int, int]) -> Mask:
     """Mask of a shape; `center` is (x, y)."""
     ys, xs = np.mgrid[0:SIDE, 0:SIDE]
@@ -48,6 +50,7 @@ def shape_mask(shape: str, radius: int, center: tuple[int, int]) -> Mask:
     return inside
 
 
+@cache
 def glyph_mask(letter: str) -> Mask:
     """Mask of a letter: seven rows of five."""
     return np.array([[dot == "#" for dot in row] for row in GLYPHS[letter].split()])
@@ -58,7 +61,7 @@ def _draw(pixels: Pixels, thing: Thing, domain: Domain) -> None:
     center = (x + thing.shift[0], y + thing.shift[1])
     mask = shape_mask(thing.shape, RADIUS[thing.size], center)
     if domain.outlined:
-        mask &= ~shape_mask(thing.shape, RADIUS[thing.size] - LINE, center)
+        mask = mask & ~shape_mask(thing.shape, RADIUS[thing.size] - LINE, center)
     pixels[mask] = domain.palette[thing.color]
     pixels[y - 3 : y + 4, x - 2 : x + 3][glyph_mask(thing.letter)] = domain.ink
 
