@@ -47,9 +47,8 @@ def open_runs(
     changing = []
     for run, config in opened:
         record = _fitting_record(run, config)
-        needed = record is not None and must_be_free(
-            run
-        )  # also where the config changes: it may refuse the run
+        # Also of a run whose config changes, which it may refuse.
+        needed = record is not None and must_be_free(run)
         if needed or _wanted_record(record, config) != record:
             changing.append((run, config))
     with ExitStack() as locks:
