@@ -21,6 +21,8 @@ from tests.hub.server import Hub
 from tests.robustness.test_damages import results
 from tests.robustness.test_kills import alive, until
 
+pytestmark = pytest.mark.long  # 20 s; test_path.py has the way that is not interrupted
+
 SHARD = "GET /storage/models/org/olmoe@.*/model-00003-of-00004.safetensors"
 
 

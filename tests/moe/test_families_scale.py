@@ -160,14 +160,8 @@ def wide(name: str) -> Any:
     return lm.requires_grad_(False)
 
 
-BIG = {"gpt_oss", "mixtral", "deepseek_v3", "olmoe"}
-"""Blocks that take more than ten seconds."""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.long] if name in BIG else []) for name in WIDTHS]
-)
+@pytest.mark.long  # blocks of up to a gigabyte and more
+@pytest.mark.parametrize("name", WIDTHS)
 def test_exact_at_real_widths(name: str) -> None:
     lm = wide(name)
     ids = torch.randint(3, 60, (2, 4), generator=torch.Generator().manual_seed(1))

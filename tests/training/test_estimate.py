@@ -43,6 +43,7 @@ def test_what_learns_has_states_and_the_rest_is_frozen() -> None:
     assert deep.operations > 1.3 * upper.operations and deep.working > 2 * upper.working
 
 
+@pytest.mark.long  # 6 s
 def test_layers_that_are_not_run_count_as_much_as_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
     for learns in ("", "layers.0.", "gate.weight"):
         short = training(base(learns, layers=9), STEP)
@@ -88,6 +89,7 @@ def test_answers_cost_what_their_tokens_do_and_batches_their_adapters() -> None:
     )
 
 
+@pytest.mark.long  # 6 s
 def test_extensions_are_traced_in_every_routing() -> None:
     real = held([0], torch.device("cpu"))  # of an earlier pass with data: a traced one cannot use it
     for mode in ("exact", "paper", "slot"):

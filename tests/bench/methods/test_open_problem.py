@@ -28,6 +28,8 @@ from moextend.moe.sites import find_sites
 from tests.bench.methods.short import ShortLoop
 from tests.toys import picture, toy_model
 
+pytestmark = pytest.mark.long  # 23 s
+
 FOLDER = Path(__file__).parents[3] / "examples" / "open_problem"
 METHODS = ["text-gates", "text-gates:scope=own", "text-gates:shut_after=2", "text-gates:routing=slot", "output-penalty",
            "null-space", "gaussian-memory:rank=2", "slot-apart:hard=true,with_parent=true,start=0.2",

@@ -16,6 +16,8 @@ from moextend.errors import InputError
 from moextend.moe import attach
 from tests.bench.methods.short import SPECS, TASKS, World, learn, learned, loaded, logits
 
+pytestmark = pytest.mark.long  # 46 s; test_methods.py has a quick case of each method
+
 TEXT = [Conversation((("anna lives in", " oslo ."),))]
 SCALED = [spec for spec in SPECS if spec != "zero-shot"]
 

@@ -46,8 +46,10 @@ scoring: {batch_size: 10, limit: 30}
 settings:
   moextend: {probe_steps: 3, memory_tokens: 100}
 """
-METHODS = ["full-ft", "lora", "moextend:scope=own", "moextend:scope=auto", "moextend:scope=all",
-           pytest.param("moextend:routing=paper,scope=all", marks=pytest.mark.long)]  # fmt: skip
+METHODS = ["lora", "moextend:scope=own", "moextend:scope=auto", *(
+    pytest.param(name, marks=pytest.mark.long)
+    for name in ("full-ft", "moextend:scope=all", "moextend:routing=paper,scope=all")
+)]  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,13 +101,7 @@ def learned(run: RunDir) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "method",
-    [
-        pytest.param(name, marks=pytest.mark.long if name in ("full-ft", "moextend:scope=all") else [])
-        for name in METHODS
-    ],
-)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_fills_the_matrix(finished: Callable[[str], RunDir], method: str) -> None:
     run = finished(method)
     tasks = ("tiny-attributes", "tiny-counting", "tiny-facts")

@@ -28,7 +28,7 @@ from tests.bench.small import opened, small_workspace
 __all__ = ["stock_command"]
 
 Backend = Callable[[str], dict[str, Any]]
-pytestmark = pytest.mark.timeout(1200)  # several servers are started
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]  # 50 s; test_own_server.py has a quick case
 
 
 @pytest.fixture(scope="module")

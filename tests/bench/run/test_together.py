@@ -219,6 +219,7 @@ def test_a_cell_that_one_process_cannot_score_fails_in_all(place: Path, fork_ser
     assert len(run.cells()) == 12
 
 
+@pytest.mark.long  # 8 s
 def test_a_signal_to_one_process_stops_all_in_order(place: Path, one: RunDir, fork_server: str) -> None:
     run = prepared(place, "stopped")
     started = work(fork_server, run)
