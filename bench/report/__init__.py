@@ -132,9 +132,11 @@ def tables(
     else:
         parts = [
             [
-                with_sources([experiment], ranked(experiment, named) if rank else named)
-                for table in _with_run_notes(experiment, _measured(experiment, view, baseline, margin))
-                for named in [_named_apart(experiment, table)]
+                with_sources([experiment], ranked(experiment, table) if rank else table)
+                for table in _with_run_notes(
+                    experiment,
+                    [_named_apart(experiment, one) for one in _measured(experiment, view, baseline, margin)],
+                )
             ]
             for experiment in experiments
         ]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
 from moextend.bench import methods, metrics
 from moextend.bench.report.collect import Experiment, Result, alike, run_notes
-from moextend.bench.report.costs import training_flops
+from moextend.bench.report.costs import total, training_flops
 from moextend.bench.report.footnotes import seeds_note
 from moextend.bench.report.matched import short
 from moextend.bench.report.table import Column, Table, Value, named, number
@@ -123,12 +124,10 @@ def _scores(curve: Curve) -> list[float]:
 
 def run_costs(result: Result) -> dict[str, float | None]:
     """Costs of a whole run, alignments included; None where one is not known."""
-    costs = list(result.costs.values())
-    aligned = [one for cost in costs for one in cost.alignments.values()]
-    flops = [*map(training_flops, costs), *(one.flops for one in aligned)]
-    seconds = [cost.seconds for cost in costs] + [one.seconds for one in aligned]
-    complete = len(costs) == result.last
-    return {"flops": _sum(flops) if complete else None, "seconds": _sum(seconds) if complete else None}
+    aligned = [one for cost in result.costs.values() for one in cost.alignments.values()]
+    flops = [total(result, training_flops), *(one.flops for one in aligned)]
+    seconds = [total(result, attrgetter("seconds")), *(one.seconds for one in aligned)]
+    return {"flops": _sum(flops), "seconds": _sum(seconds)}
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

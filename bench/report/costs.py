@@ -27,9 +27,12 @@ NEAR = 0.1
 UNMATCHED = "≠"
 """Marks a number that is not."""
 
+KEPT = (
+    "MB: what is kept after the last stage besides the base: weights, memories and raw data that inference or a next "
+    "stage needs."
+)
 NOTE = (
-    "Of a whole run, mean over runs. trained: parameters of the largest stage. MB: what is kept after the last stage "
-    "besides the base: weights, memories and raw data that inference or a next stage needs. tokens: seen in training, "
+    f"Of a whole run, mean over runs. trained: parameters of the largest stage. {KEPT} tokens: seen in training, "
     "without padding. TFLOP: of all trainings, probes included. forward: operations per token for answering a stage's "
     "task after it, relative to the base, mean over stages. seconds: of learning; they depend on what else ran on the "
     "machine. peak: of the run's process, including the base; GPU: of learning."
@@ -151,10 +154,10 @@ def _row(group: Sequence[Result], first: Sequence[Value] | None) -> list[Value]:
     values = [
         trained_parameters(group),
         _value(metrics.average(map(kept_mb, group)), "{:.2f}"),
-        _value(_mean_total(group, attrgetter("tokens")), "{:,.0f}"),
-        _value(_mean_total(group, training_flops, 1e-12), "{:.2f}"),
+        _value(mean_total(group, attrgetter("tokens")), "{:,.0f}"),
+        _value(mean_total(group, training_flops, 1e-12), "{:.2f}"),
         _value(metrics.average(_forward(result) for result in group), "{:.2f}x"),
-        _value(_mean_total(group, attrgetter("seconds")), "{:.0f}"),
+        _value(mean_total(group, attrgetter("seconds")), "{:.0f}"),
         *(
             _value(metrics.average(_most(result, attrgetter(peak)) for result in group), "{:.0f}")
             for peak in ("peak_rss_mb", "peak_gpu_mb")
@@ -192,7 +195,8 @@ def kept_mb(result: Result) -> float | None:
     return cost.kept_mb if cost else None
 
 
-def _mean_total(group: Sequence[Result], what: What, unit: float = 1.0) -> float | None:
+def mean_total(group: Sequence[Result], what: What, unit: float = 1.0) -> float | None:
+    """Mean over runs of the `total`, in a unit; None if one is not known."""
     mean = metrics.average(total(result, what) for result in group)
     return None if mean is None else unit * mean
 

@@ -8,12 +8,13 @@ from contextlib import suppress
 from moextend.bench import metrics
 from moextend.bench.report.collect import Experiment, Result, grouped
 from moextend.bench.report.costs import (
+    KEPT,
     NEAR,
     UNMATCHED,
     kept_mb,
+    mean_total,
     near,
     reference_of,
-    total,
     trained_parameters,
     training_flops,
 )
@@ -22,9 +23,8 @@ from moextend.errors import InputError
 
 COLUMNS = [Column("params", "params"), Column("kept_mb", "MB"), Column("tflop", "TFLOP")]
 MEANING = (
-    "params: parameters that a stage trains (the largest stage). MB: what is kept after the last stage besides the "
-    "base: weights, memories and raw data that inference or a next stage needs. TFLOP: operations of all trainings, "
-    "probes included."
+    f"params: parameters that a stage trains (the largest stage). {KEPT} TFLOP: operations of all trainings, probes "
+    "included."
 )
 UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
@@ -42,8 +42,7 @@ def costs(group: Sequence[Result], reference: float | None = None) -> list[Value
     """Cells of COLUMNS for the runs of a row; trained parameters far from those of the `reference` are marked."""
     trained = trained_parameters(group).number
     kept = metrics.average(map(kept_mb, group))
-    flops = metrics.average(total(result, training_flops) for result in group)
-    cells = [_cell(trained), _cell(kept), _cell(None if flops is None else 1e-12 * flops)]
+    cells = [_cell(trained), _cell(kept), _cell(mean_total(group, training_flops, 1e-12))]
     return [cells[0].marked(UNMATCHED) if _differs(trained, reference) else cells[0], *cells[1:]]
 
 

@@ -70,7 +70,7 @@ def _do(context: RunContext) -> None:
             try:
                 _run(context, progress)
             except InputError as error:
-                refuse_data_changed_meanwhile(context)  # an error of data that were replaced says less
+                _refuse_if_data_changed(context)
                 note_broken(context, error)
                 raise
         if context.failures:
@@ -79,6 +79,16 @@ def _do(context: RunContext) -> None:
                 where=str(context.run.folder),
                 hint="Remove the cause and run the same command again: only those cells are scored.",
             )
+
+
+def _refuse_if_data_changed(context: RunContext) -> None:
+    """Raises RunConflict for data that changed, which an error about them says less clearly."""
+    try:
+        refuse_data_changed_meanwhile(context)
+    except RunConflict:
+        raise
+    except (InputError, OSError):
+        pass  # data that cannot be read now: the error is about them
 
 
 @contextmanager
