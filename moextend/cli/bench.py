@@ -36,8 +36,6 @@ COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
         "show": (contents.show, "moextend bench show tiny-counting --example"),
         "new": (contents.new, "moextend bench new method my-method"),
         "add-task": (contents.add_task, "moextend bench add-task vqa --data my-data.jsonl --name my-task"),
-        "move-task": (contents.move_task, "moextend bench move-task tiny-counting --to 1"),
-        "remove-task": (contents.remove_task, "moextend bench remove-task tiny-counting"),
         "audit": (planning.audit, "moextend bench audit tiny --strict"),
     },
     "Runs": {

@@ -335,13 +335,6 @@ OTHERS = [
     option("bench add-task caption --data own.json --name b", "own.json"),
     option("bench add-task lmms:nothing", "lmms"),
     option("bench add-task lmms:", "lmms:"),
-    option("bench move-task nothing --to 1 --sequence mine", "nothing"),
-    option("bench move-task tiny-counting --to 1", "registry/sequence.yaml", "--sequence"),
-    option("bench move-task tiny-counting --to 0 --sequence mine", "--to"),
-    option("bench move-task tiny-counting --to 9 --sequence mine", "9"),
-    option("bench move-task tiny-counting --sequence mine", "--to"),
-    option("bench remove-task nothing --sequence mine", "nothing"),
-    option("bench remove-task '' --sequence mine", "TASK", "empty"),
     option("bench rnu", "rnu"),
     option("benhc", "benhc"),
 ]  # fmt: skip

@@ -76,12 +76,6 @@ BENCH: list[Row] = [
     ("bench paper", [], "", [[], ["small"]]),
     ("bench show", [], "", [*WORDS, "none", "../colour", "tasks/colour", [], ["colour", "shade"], ["captions", "--exmaple"], ["colour", "--workspace", "none"]]),
     ("bench list", [], "", ["extra", ["--workspace", "none"], ["--workspace", "note.txt"], ["--json", "--x"]]),
-    ("bench move-task", ["-s", "small"], "", [
-        *[[word, "--to", "1"] for word in WORDS], ["none", "--to", "1"], ["colour"], ["colour", "--to", "0"], ["colour", "--to", "99"],
-        ["colour", "--to", "x"], [],
-    ]),
-    ("bench remove-task", ["-s", "small"], "", [*WORDS, "none", "captions", [], ["colour", "shade"]]),
-    ("bench remove-task", ["colour"], "--sequence", [*WORDS, "none", "../small", "registry/small.yaml/x"]),
     ("bench add-task", ["-s", "small"], "", [
         *[[word, *DATA] for word in WORDS], ["vqaa", *DATA], ["none"], ["colour"], ["tiny-counting", "--to", "0"],
         ["lmms:"], ["lmms:none"], ["lmms:mme", "--include-path", "none"], ["text", "--data", "none-such-task"], ["text", "--data", "note.txt"],
