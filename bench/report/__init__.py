@@ -8,7 +8,6 @@ from typing import Literal
 
 from moextend.bench.references import Reference
 from moextend.bench.report.ablations import ablation_tables
-from moextend.bench.report.audit import audit_tables
 from moextend.bench.report.budgets import budget_tables
 from moextend.bench.report.collect import Experiment, run_notes
 from moextend.bench.report.comparison import MARGIN, comparison_table, with_baseline
@@ -55,7 +54,6 @@ View = Literal[
     "readings",
     "rewind",
     "subsets",
-    "audit",
     "budgets",
 ]
 """What is shown of the results; `bench report` has an option for each."""
@@ -177,7 +175,7 @@ def _with_notes(table: Table, notes: Sequence[str]) -> Table:
 def _measured(experiment: Experiment, view: View, baseline: str | None, margin: float) -> list[Table]:
     several: dict[View, Callable[[Experiment], list[Table]]] = {
         "matrix": matrix_tables, "routing": routing_tables, "ablations": ablation_tables,
-        "rewind": rewind_tables, "subsets": subsets_tables, "audit": audit_tables,
+        "rewind": rewind_tables, "subsets": subsets_tables,
     }  # fmt: skip
     if view in several:
         return several[view](experiment)

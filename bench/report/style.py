@@ -82,8 +82,6 @@ class TableStyles(Spec):
     """`--subsets`"""
     budgets: TableStyle = TableStyle()
     """`--budgets`"""
-    audit: TableStyle = TableStyle()
-    """`--audit`"""
 
 
 class ReportStyle(Spec):

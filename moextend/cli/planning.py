@@ -143,13 +143,6 @@ def audit(
             "--limit", min=2, max=MOST_ITEMS, metavar="N", help="Maximum number of items read per split."
         ),
     ] = 50_000,
-    probe: Annotated[
-        bool,
-        typer.Option(
-            "--probe",
-            help="Also train linear probes, to show what the encoders' features contain of each task.",
-        ),
-    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit code 1 if a task exceeds a limit or is not audited.")
     ] = False,
@@ -158,12 +151,11 @@ def audit(
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Check before training what the tasks can measure: headroom, duplicates, leaked answers, too few items."""
+    """Check before training what the tasks can measure: headroom, duplicates, answers without media, too few items."""
     from rich.console import Console
 
     from moextend.bench.audit.base import base_row
-    from moextend.bench.audit.probe import feature_sources
-    from moextend.bench.audit.sequence import audit as audited
+    from moextend.bench.audit.tasks import audit as audited
     from moextend.bench.report import audit as forms
     from moextend.bench.report.terminal import print_tables
     from moextend.bench.run.plan import Request, chosen_sequence
@@ -181,7 +173,6 @@ def audit(
     row = base_row(sequence, workspace, options.runs_folder(runs, workspace), answer=base, console=console)
     found = audited(
         sequence.sequence, tasks, workspace, row, effect=effect, limit=limit, scored=sequence.scoring.limit,
-        features=feature_sources(sequence.base, workspace) if probe else None,
         on_task=lambda task: console.print(f"auditing {task}", markup=False),
     )  # fmt: skip
     if as_json:

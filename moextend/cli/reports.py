@@ -82,10 +82,6 @@ def report(
             "--subsets", help="Which stages help or hurt which tasks: stages left out (bench run --subsets)."
         ),
     ] = False,
-    audit: Annotated[
-        bool,
-        typer.Option("--audit", help="What the tasks can measure: headroom, duplicates, skew (bench audit)."),
-    ] = False,
     budgets: Annotated[
         bool,
         typer.Option(
@@ -166,7 +162,7 @@ def report(
     compared = baseline is not None and not budgets
     more: dict[View, bool] = {
         "tasks": tasks, "text": text, "transfer": transfer, "ablations": ablations, "routing": routing,
-        "readings": readings, "rewind": rewind, "subsets": subsets, "audit": audit, "budgets": budgets,
+        "readings": readings, "rewind": rewind, "subsets": subsets, "budgets": budgets,
     }  # fmt: skip
     views = [f"--{name}" for name, given in {**more, "matrix": matrix, "costs": costs}.items() if given]
     if items:

@@ -130,7 +130,7 @@ def run(
 
 def _warn_of_overlaps(tasks: Sequence[TaskSpec], workspace: Path) -> None:
     """Warns of tasks whose test items are in their training data; what cannot be read is an error of the run."""
-    from moextend.bench.audit.overlap import overlap
+    from moextend.bench.audit.duplicates import overlap
 
     for task in {task.task: task for task in tasks}.values():
         with suppress(MoextendError, OSError):

@@ -50,7 +50,7 @@ BENCH: list[Row] = [
         ["--baseline", "none"], ["--baseline", ""], ["--margin", "x"], ["--margin", "-1", "--baseline", "lora"],
         ["--margin", "nan", "--baseline", "lora"], ["--references", "none"], ["--references", ""], ["--out", "note.txt/below"],
         ["--out", ""], ["--fromat", "csv"], ["--style", "none.yaml"], ["--style", "note.txt"], ["--style", NUL], ["--style", LONG],
-        ["--style", "."], ["--tasks", "--text"], ["--audit", "--matrix"], ["--ablations", "--matrix"],
+        ["--style", "."], ["--tasks", "--text"], ["--ablations", "--matrix"],
         ["--budgets", "--matrix"], ["--budgets"], ["--accuracy", "50"], ["--budgets", "--accuracy", "101"],
         ["--budgets", "--accuracy", "nan"], ["--budgets", "--accuracy", "x"],
     ]),
