@@ -157,7 +157,6 @@ LIBRARY: list[Row] = [
     ("certify", ["skill", "--base", "tiny"], "--scope", [*WORDS, "everything", "Own"]),
     ("certify", ["skill", "--base", "tiny"], "--data", ["", "none.jsonl", "emptied", "/dev/null", "image.png", NUL]),
     ("certify", ["skill", "--base", "tiny"], "--near", ["", "none.jsonl", "emptied", "image.png"]),
-    ("certify", ["skill", "--base", "tiny"], "--text", ["", "none.txt", "emptied", "image.png"]),
     ("certify", ["skill", "--base", "tiny"], "--extension", ["none", "note.txt", "emptied", "registry", ""]),
     ("certify", ["skill", "--base", "tiny"], "--out", ["", "note.txt", "note.txt/below", "/dev/null", NUL, LONG]),
     ("certify", ["skill", "--base", "tiny"], "--run", [*WORDS, "none", "small/none"]),
