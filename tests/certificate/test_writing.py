@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from moextend.certificate.certify import certify
-from moextend.certificate.record import Certificate, check_record, digest_of
+from moextend.certificate.record import check_record, digest_of
 from moextend.errors import InputError
 from tests.certificate.conftest import made
 
@@ -129,9 +129,3 @@ def test_what_is_no_certificate(text: str, says: str, tmp_path: Path) -> None:
         check_record(tmp_path / "certificate-own.json")
     with pytest.raises(InputError, match="no such certificate"):
         check_record(tmp_path / "nothing.json")
-
-
-def test_the_hash_does_not_depend_on_the_order_of_keys(folder: Path) -> None:
-    values = json.loads((folder / "certificate-own.json").read_text())
-    turned = Certificate.parse(dict(reversed(values.items())), where="turned")
-    assert digest_of(turned.model_dump()) == values["sha256"]
