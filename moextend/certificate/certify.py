@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import platform
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from moextend.certificate.inputs import Seen, Set, compared, far_sets, near_sets, watched
-from moextend.certificate.record import BaseFacts, Certificate, Claim, Compared, Fact, claim, claims_of
+from moextend.certificate.record import (
+    CLAIMS,
+    BaseFacts,
+    Certificate,
+    Checked,
+    Claim,
+    Compared,
+    Fact,
+    claim,
+    claims_of,
+)
 from moextend.errors import InputError, counted
 from moextend.extension import latents, modalities, router_memory, store, task_inference, tensor_files
 from moextend.extension.activate import activate, unload
@@ -54,9 +65,8 @@ class _Work:
     folder: Path
     scope: Scope
     others: Sequence[str]
-    far: list[Set]
-    near: list[Set]
-    own: list[Set]
+    inputs: Mapping[str, list[Set]]
+    """Kind -> its sets."""
     has_data: bool
 
     def rest(self) -> None:
@@ -109,11 +119,11 @@ def certify(
             names.append(store.load_extension(model, other).name)
         if not broken:
             reads = list(task_inference.read(folder).kind) if task_inference.find(folder) else []
-            far, near, own = far_sets(model, items), list[Set](), list[Set]()
+            inputs = {"far": far_sets(model, items)}
             if scope == "auto" or data.own:
-                near, own = near_sets(model, folder, items, data.own, data.near)
-            sets = [*far, *near, *own]
-            work = _Work(model, card, folder, scope, names, far, near, own, bool(data.own))
+                inputs |= near_sets(model, folder, items, data.own, data.near)
+            sets = [one for each in inputs.values() for one in each]
+            work = _Work(model, card, folder, scope, names, defaultdict(list, inputs), bool(data.own))
             found |= {one.name: one for one in _attached(work)}
     finally:
         for name in reversed(names):
@@ -190,11 +200,10 @@ def _base(model: MultimodalLM, card: Card) -> Claim:
 
 def _attached(work: _Work) -> list[Claim]:
     """The claims that need the extension attached; it is unloaded afterwards, whatever happens."""
-    model, moments = work.model, dict[str, dict[str, str]]()
+    model, tensors = work.model, _tensors_of(work.model)
     work.rest()
-    classes, before = _classes(model), watched(model, [*work.far, *work.near, *work.own])
-    tensors = _tensors_of(model)
-    moments["before"] = tensor_hashes(tensors)
+    moments = {"before": tensor_hashes(tensors)}
+    classes, before = _classes(model), watched(model, [one for sets in work.inputs.values() for one in sets])
 
     def hashed(when: str) -> None:
         moments[when] = tensor_hashes({k: v for k, v in _tensors_of(model).items() if k in tensors})
@@ -205,7 +214,7 @@ def _attached(work: _Work) -> list[Claim]:
         return [claim("attach", "failed", reason=str(error))]
     try:
         hashed("while attached")
-        found = _in_use(work, before)
+        found = [_in_use(work, one, before) for one in CLAIMS if one.active and work.scope in one.scopes]
         hashed("after use")
     finally:
         unload(model, work.card.name)
@@ -213,15 +222,13 @@ def _attached(work: _Work) -> list[Claim]:
     size = sum(tensor.nbytes for tensor in tensors.values())
     parameters = sum(tensor.numel() for tensor in tensors.values())
     work.rest()
-    same, now = _unchanged("unload", compared(before, watched(model, work.far))), _classes(model)
+    same, now = _unchanged("unload", compared(before, watched(model, work.inputs["far"]))), _classes(model)
     other = sum(a != b for a, b in zip(classes, now, strict=False)) + abs(len(classes) - len(now))
+    update: dict[str, Any] = {"evidence": {"modules": len(classes), "modules of another class": other}}
     if other and same.status == "proved":
-        same = claim("unload", "failed", reason=f"{other} modules have another class.", sets=same.sets)
-    same = same.model_copy(update={"evidence": {"modules": len(classes), "modules of another class": other}})
-    return [
-        claim("attach", "proved", items=1, evidence={"base parameters": parameters}), _tensors(moments, size),
-        *found, same,
-    ]  # fmt: skip
+        update |= {"status": "failed", "reason": f"{other} modules have another class."}
+    attached = claim("attach", "proved", items=1, evidence={"base parameters": parameters})
+    return [attached, _tensors(moments, size), *found, same.model_copy(update=update)]
 
 
 def _tensors(moments: Mapping[str, Mapping[str, str]], size: int) -> Claim:
@@ -238,55 +245,35 @@ def _tensors(moments: Mapping[str, Mapping[str, str]], size: int) -> Claim:
     return claim("base tensors", "proved", items=len(first), evidence=evidence)
 
 
-def _in_use(work: _Work, before: Mapping[str, list[Seen]]) -> list[Claim]:
-    """The claims about inputs, with the extension attached."""
-    model, name, found = work.model, work.card.name, list[Claim]()
+def _in_use(work: _Work, checked: Checked, before: Mapping[str, list[Seen]]) -> Claim:
+    """A claim about inputs, with the extension attached."""
+    model, name = work.model, work.card.name
+    if checked.active == "none" and work.others and work.scope == "auto":  # compared with task inference
+        return claim(checked.name, "not checked", reason="other extensions choose among inputs, too.")
 
-    def changes(sets: Sequence[Set]) -> list[Compared]:
-        return compared(before, watched(model, sets, name))
+    def changes(*kinds: str) -> list[Compared]:
+        return compared(before, watched(model, [one for kind in kinds for one in work.inputs[kind]], name))
 
-    if work.scope == "all":
-        activate(model, "all")
-        always = _unchanged("text, always active", changes(work.far))
-        if not any(one.logits_changed for one in always.sets):
-            reason = "these texts did not change, and nothing keeps others from changing."
-            always = always.model_copy(update={"status": "not checked", "reason": reason})
-        found.append(always)
-    elif work.others and work.scope == "auto":  # the inputs were compared with task inference
-        reason = "other extensions choose among inputs, too."
-        found.append(claim("text, task given", "not checked", reason=reason))
-    else:
-        activate(model, "none")
-        found.append(_unchanged("text, task given", changes([*work.far, *work.near])))
-    if work.scope == "auto":
-        names = ("text, task inferred", "near inputs, task inferred")
-        try:
-            activate(model, "auto")
-        except InputError as error:
-            found += [claim(each, "failed", reason=str(error)) for each in names]
-        else:
-            near = _unchanged(names[1], changes(work.near))
-            if near.status == "proved" and not work.has_data:
-                reason = "only crafted texts were compared: no data of the task were given (--data)."
-                near = near.model_copy(update={"status": "not checked", "reason": reason})
-            own = {
-                f"{one.name}: inputs that reach it": f"{one.inputs_reached} of {one.items}"
-                for one in changes(work.own)
-            }
-            found += [
-                _unchanged(names[0], changes(work.far)), near.model_copy(update={"evidence": own})
-            ]  # fmt: skip
-    activate(model, [*(each["name"] for each in work.card.beside), name])
-    sets = changes([*work.far, *work.own])
-    seen = any(one.logits_changed for one in sets)
-    reason = "these inputs do not change when the extension is active, so equal results say little."
-    found.append(
-        claim(
-            "comparison", "proved" if seen else "not checked", reason="" if seen else reason,
-            items=sum(one.items for one in sets), sets=sets,
-        )
-    )  # fmt: skip
-    return found
+    itself = [*(each["name"] for each in work.card.beside), name]
+    try:
+        activate(model, itself if checked.active == "itself" else checked.active)
+    except InputError as error:
+        return claim(checked.name, "failed", reason=str(error))
+    sets, reason, evidence = changes(*checked.inputs), "", dict[str, Fact]()
+    found, changed = _unchanged(checked.name, sets), any(one.logits_changed for one in sets)
+    if checked.active == "itself":
+        found = claim(checked.name, "proved", items=sum(one.items for one in sets), sets=sets)
+        reason = "these inputs do not change when the extension is active, so equal results say little."
+    elif checked.active == "all":  # a measurement: equality proves little
+        reason = "these texts did not change, and nothing keeps others from changing."
+    elif checked.inputs == ("near",):
+        for one in changes("own"):
+            evidence[f"{one.name}: inputs that reach it"] = f"{one.inputs_reached} of {one.items}"
+        if not work.has_data and found.status == "proved":
+            reason = "only crafted texts were compared: no data of the task were given (--data)."
+    if reason and not changed:
+        return found.model_copy(update={"status": "not checked", "reason": reason, "evidence": evidence})
+    return found.model_copy(update={"evidence": evidence})
 
 
 def _unchanged(name: str, sets: Sequence[Compared]) -> Claim:

@@ -100,8 +100,8 @@ def far_sets(model: MultimodalLM, count: int) -> list[Set]:
 
 def near_sets(
     model: MultimodalLM, folder: Path, count: int, own: Sequence[Conversation], near: Sequence[Conversation]
-) -> tuple[list[Set], list[Set]]:
-    """Inputs that are near the task and not its own, and inputs that are its own.
+) -> dict[str, list[Set]]:
+    """Inputs that are near the task and not its own, and inputs that are its own (`own`).
 
     Near are its questions without their media, and their words in another order. Crafted texts come from the task
     statistics in `folder`, so they need no data.
@@ -123,7 +123,8 @@ def near_sets(
     ]
     if any(one.prompt.media for one in asked):
         close.insert(0, _set("questions as text", "questions of the task without their media", texts, count))
-    return _usable(model, close), _usable(model, [Set("own", "questions of the task", asked)])
+    mine = [Set("own", "questions of the task", asked)]
+    return {"near": _usable(model, close), "own": _usable(model, mine)}
 
 
 def _set(name: str, meaning: str, texts: Mapping[str, str], count: int) -> Set:

@@ -35,11 +35,16 @@ LIMITS = """\
 
 @dataclass(frozen=True)
 class Checked:
-    """A claim of the certificates of these scopes."""
+    """A claim, and how it is checked."""
 
     name: str
     statement: str
     scopes: tuple[str, ...] = SCOPES
+    """Scopes whose certificates have it."""
+    active: str = ""
+    """While inputs are computed with the extension attached, active are: none, auto, all, or itself; "": no inputs."""
+    inputs: tuple[str, ...] = ()
+    """Kinds of inputs: far, near, own."""
 
 
 CLAIMS = (
@@ -60,38 +65,33 @@ CLAIMS = (
         "With the extension attached and not activated, as for inputs of other tasks where the task is given, text is "
         "answered by the base: no new expert is reached, and logits, log-likelihoods and answers are equal bit for "
         "bit.",
-        ("own", "auto"),
+        ("own", "auto"), "none", ("far", "near"),
     ),
     Checked(
         "text, task inferred",
         "With the task inferred from each input, text that has nothing to do with the task is answered by the base: "
         "no new expert is reached, and logits, log-likelihoods and answers are equal bit for bit.",
-        ("auto",),
+        ("auto",), "auto", ("far",),
     ),
     Checked(
-        "near inputs, task inferred",
-        "The same holds for inputs near the task that are not its own.",
-        ("auto",),
+        "near inputs, task inferred", "The same holds for inputs near the task that are not its own.",
+        ("auto",), "auto", ("near",),
     ),
     Checked(
-        "text, always active",
-        "With the extension active for every input, text is answered as by the base.",
-        ("all",),
+        "text, always active", "With the extension active for every input, text is answered as by the base.",
+        ("all",), "all", ("far",),
     ),
     Checked(
-        "comparison",
-        "The comparison can see the extension: with it active, the same inputs give other logits.",
+        "comparison", "The comparison can see the extension: with it active, the same inputs give other logits.",
+        active="itself", inputs=("far", "own"),
     ),
     Checked(
         "unload",
         "After unloading, the model is the base again: the same classes of modules, and on all texts the same logits, "
         "log-likelihoods and answers bit for bit.",
     ),
-    Checked(
-        "forgetting",
-        "The extension is a stage of the named run, whose records give its row of forgetting.",
-    ),
-)
+    Checked("forgetting", "The extension is a stage of the named run, whose records give its row of forgetting."),
+)  # fmt: skip
 """All claims, in order."""
 
 
