@@ -34,7 +34,7 @@ FORMAT = Limit(
     "format",
     10.0,
     "{:.0f} points are only format",
-    "points between the strict and the normalised reading of the base, as in bench report --readings",
+    "points between the strict and the normalised reading of the base, as in bench report readings",
 )
 DUPLICATES = Limit(
     "duplicates",
