@@ -32,7 +32,7 @@ Point = tuple[float, float]
 def cost(experiment: Experiment, what: What, ax: Axes) -> Axes:
     """Draws final accuracy (ACC) against a cost of a run, a point a method, with the Pareto line.
 
-    Costs are those of `moextend bench report --costs`. A method that trains nothing is a line across.
+    Costs are those of `moextend bench report costs`. A method that trains nothing is a line across.
     """
     found, looks = points(experiment, what), label_looks(list(grouped(experiment.of("sequence"))))
     spent = {label: point for label, point in found.items() if point[0] > 0}

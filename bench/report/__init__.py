@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 from moextend.bench.references import Reference
 from moextend.bench.report.ablations import ablation_tables
@@ -56,7 +56,8 @@ View = Literal[
     "subsets",
     "budgets",
 ]
-"""What is shown of the results; `bench report` has an option for each."""
+"""What is shown of the results: `moextend bench report VIEW`."""
+VIEWS: tuple[View, ...] = get_args(View)
 EMPTY: dict[View, tuple[str, str]] = {
     "text": ("no run scores text tasks.", "Name some under 'retention' of the sequence."),
     "transfer": (
@@ -146,7 +147,7 @@ def tables(
             )
     if experiments and not measured:
         what, hint = EMPTY[view]
-        raise InputError(what, where=f"--{view}", hint=hint)
+        raise InputError(what, where=f"report {view}", hint=hint)
     found = [*measured, *published]
     return style.styled(found) if style else found
 

@@ -53,35 +53,35 @@ class TableStyles(Spec):
     forgetting: TableStyle = TableStyle()
     """The summary, one row per method."""
     tasks: TableStyle = TableStyle()
-    """Final scores task by task (`--tasks`)."""
+    """Final scores task by task (`report tasks`)."""
     text: TableStyle = TableStyle()
-    """What is left of text (`--text`)."""
+    """What is left of text (`report text`)."""
     transfer: TableStyle = TableStyle()
-    """Tasks that are only scored (`--transfer`)."""
+    """Tasks that are only scored (`report transfer`)."""
     ablations: TableStyle = TableStyle()
-    """Settings of a method side by side (`--ablations`)."""
+    """Settings of a method side by side (`report ablations`)."""
     matrix: TableStyle = TableStyle()
-    """The matrix of each run (`--matrix`)."""
+    """The matrix of each run (`report matrix`)."""
     costs: TableStyle = TableStyle()
-    """`--costs`"""
+    """`report costs`"""
     comparison: TableStyle = TableStyle()
     """`--baseline`"""
     orders: TableStyle = TableStyle()
     """Spread over seeds and orders, below the summary and the comparison."""
     routing: TableStyle = TableStyle()
-    """`--routing`"""
+    """`report routing`"""
     readings: TableStyle = TableStyle()
-    """`--readings`"""
+    """`report readings`"""
     kinds: TableStyle = TableStyle()
     """Scores by kind of question, below the readings."""
     published: TableStyle = TableStyle()
     """`--references`"""
     rewind: TableStyle = TableStyle()
-    """`--rewind`"""
+    """`report rewind`"""
     subsets: TableStyle = TableStyle()
-    """`--subsets`"""
+    """`report subsets`"""
     budgets: TableStyle = TableStyle()
-    """`--budgets`"""
+    """`report budgets`"""
 
 
 class ReportStyle(Spec):

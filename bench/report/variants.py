@@ -99,7 +99,7 @@ def rewind_tables(experiment: Experiment) -> list[Table]:
     scored = Scored.of(experiment)
     found = dial(experiment, scored)
     if not found:
-        return _nothing(scored, "--rewind")
+        return _nothing(scored, "report rewind")
     sections = [
         [_dial_row(mode, strength, runs) for strength, runs in rows.items()]
         for (mode, _, _), rows in found.items()
@@ -134,7 +134,7 @@ def subsets_tables(experiment: Experiment) -> list[Table]:
         if (table := _map(experiment, group, scored, reader)) is not None
     ]
     if not made:
-        return _nothing(scored, "--subsets")
+        return _nothing(scored, "report subsets")
     return [*made[:-1], replace(made[-1], notes=[*made[-1].notes, *scored.notes()])]
 
 
@@ -142,7 +142,7 @@ def variant_tables(experiment: Experiment) -> dict[str, list[Table]]:
     """Kind -> tables of all variants that are scored, for a report of everything; none where they cannot be read."""
     found: dict[str, list[Table]] = {"rewind": [], "subsets": []}
     for kind, tables in (("rewind", rewind_tables), ("subsets", subsets_tables)):
-        with suppress(InputError):  # bench report --rewind names what is damaged
+        with suppress(InputError):  # bench report rewind names what is damaged
             found[kind] = tables(experiment)
     return found
 

@@ -73,16 +73,14 @@ def write_page(
         typer.echo(page(experiments, **asked), nl=False)
 
 
-def write_tables(
-    experiments: list[Experiment], to: Path, form: str, view: View, more: Sequence[View], how: How
-) -> None:
+def write_tables(experiments: list[Experiment], to: Path, form: str, view: View, how: How) -> None:
     """Writes the tables of one view to a file, or of it and all usual views to a folder."""
     from moextend.bench.report import SUFFIX
     from moextend.util import files
 
     views: dict[Path, View] = {to: view}
     if not to.suffix:
-        every: list[View] = ["forgetting", "matrix", "costs", *more]
+        every: list[View] = ["forgetting", "matrix", "costs", view]
         views = {to / f"{name}.{SUFFIX[form]}": name for name in every}
     for path, name in views.items():
         files.write_text(path, _rendered(experiments, form, name, how, references=name == view))

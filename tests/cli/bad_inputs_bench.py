@@ -296,7 +296,7 @@ OTHERS = [
     option("bench verify --runs nothing", "--runs", "'nothing'"),
     option("bench gc --runs nothing", "--runs", "'nothing'"),
     option("bench verify", "no run", "--workspace"),
-    option("bench report --matrix --costs", "--matrix", "Use one of them"),
+    option("bench report matrix costs", "matrix", "Use one of them"),
     option("bench report --baseline ''", "--baseline", "empty"),
     option("bench report --references nothing", "--references", "'nothing'"),
     option("bench report --references ''", "--references", "empty"),

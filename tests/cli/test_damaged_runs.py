@@ -33,7 +33,7 @@ def test_a_damaged_run_does_not_hide_the_others(cli: Cli, tmp_path: Path) -> Non
     assert "replay-s0 is damaged: " in found.out and found.out.count("  damaged ") == 1
     states = {run["run"]: run["state"] for run in cli("bench", "status", "--json").json()}
     assert states == {"ewc-s0": "damaged", "lora-s0": "done", "replay-s0": "damaged"}
-    for options in ((), ("--baseline", "zero-shot"), ("--matrix",), ("--costs",)):
+    for options in ((), ("--baseline", "zero-shot"), ("matrix",), ("costs",)):
         found = cli("bench", "report", *options)
         assert found.code == 0, found.err
         words = " ".join(found.out.split())

@@ -45,7 +45,7 @@ def test_status_and_report_show_it(cli: Cli, former: Path) -> None:
     (record,) = cli("bench", "status", "--json").json()
     assert (record["state"], record["units"], record["error"]) == ("done", 36, None)
     assert record["metrics"]["acc"] == pytest.approx(22.2222, abs=1e-3)
-    for view in ((), ("--matrix",), ("--costs",), ("--routing",), ("--readings",)):
+    for view in ((), ("matrix",), ("costs",), ("routing",), ("readings",)):
         found = cli("bench", "report", *view)
         assert found.code == 0 and "lora" in found.out and "damaged" not in found.out, (view, found.err)
 

@@ -1,7 +1,6 @@
 /** Small parts of many views: choices, copying, and values that are loaded. */
 import { useEffect, useState } from "preact/hooks";
 import type { ComponentChildren } from "preact";
-import { shownVersion } from "../data";
 
 interface ChoiceProps {
   label: string;
@@ -52,8 +51,7 @@ async function copied(text: string): Promise<void> {
 }
 
 /** What a promise brings, undefined before; an error is shown where the value belongs. */
-export function useLoaded<T>(load: () => Promise<T>, of: string): { value?: T; error?: string } {
-  const key = `${shownVersion()} ${of}`;
+export function useLoaded<T>(load: () => Promise<T>, key: string): { value?: T; error?: string } {
   const [found, setFound] = useState<{ key: string; value?: T; error?: string }>({ key: "" });
   useEffect(() => {
     let current = true;

@@ -20,7 +20,7 @@ from moextend.errors import InputError, SpecError, UnknownName
 from tests.bench.conftest import MakeRun
 
 MakeStyling = Callable[..., Styling]
-NOT_STYLED = {"gate", "power"}
+NOT_STYLED = {"gate", "power", "audit"}
 """Kinds of tables that only commands of their own print."""
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.125, 70.0]]
 STYLE = """
