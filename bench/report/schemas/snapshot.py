@@ -137,7 +137,7 @@ class Snapshot:
             return []
         path = self.result.run.folder / cell.predictions
         try:
-            found = _text(path) if cell.by_lm_eval else self._asked(path, cell)
+            found = _text(path, cell.sha256) if cell.by_lm_eval else self._asked(path, cell)
             json.dumps([vars(item) for item in found], ensure_ascii=False).encode()  # refuses lone surrogates
             return found
         except Exception as error:  # as if they were not kept: one damaged file hides no other cell
@@ -145,7 +145,7 @@ class Snapshot:
             return []
 
     def _asked(self, path: Path, cell: Cell) -> list[Item]:
-        records = read_predictions(path)
+        records = read_predictions(path, cell.sha256)
         if not records:
             return []
         ids = Words()
@@ -181,10 +181,10 @@ def without_folders(name: str | None) -> str | None:
     return PureWindowsPath(name).name
 
 
-def _text(path: Path) -> list[Item]:
+def _text(path: Path, sha256: str) -> list[Item]:
     """The items of a text task."""
     found = []
-    for line in read_lines(path):
+    for line in read_lines(path, sha256):
         if "summary" not in line:
             right = line.get("right")
             found.append(
