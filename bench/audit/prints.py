@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from moextend.data.audio import AudioRef
 from moextend.data.images import ImageRef
 from moextend.data.media import MediaRef
+from moextend.data.sounds import AudioRef
 
 if TYPE_CHECKING:
     from numpy import ndarray

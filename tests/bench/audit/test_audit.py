@@ -28,10 +28,10 @@ from moextend.bench.report.collect import collect
 from moextend.bench.run.rundir import find_runs
 from moextend.bench.score.majority import normalised
 from moextend.bench.task import Data, TaskSpec
-from moextend.data.audio import AudioRef
 from moextend.data.columns import Columns
 from moextend.data.images import ImageRef
 from moextend.data.media import MediaRef
+from moextend.data.sounds import AudioRef
 from moextend.model.modality import Sources
 from tests.bench.ledger import Kind, Shape, write_run
 from tests.robustness import workspace as small
