@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from moextend.util.late import when_imported
 
 if TYPE_CHECKING:
-    from moextend.data.audio import AudioRef as AudioRef
     from moextend.data.conversations import Conversation as Conversation
     from moextend.data.images import ImageRef as ImageRef
     from moextend.data.media import MediaRef as MediaRef
     from moextend.data.modalities import ModalityType as ModalityType
     from moextend.data.modalities import register_modality as register_modality
+    from moextend.data.sounds import AudioRef as AudioRef
     from moextend.export.opening import load_model as load_model
     from moextend.export.saving import save_model as save_model
     from moextend.export.writing import save_stock as save_stock

@@ -48,7 +48,7 @@ class BaseRow:
         if cell is None or cell.predictions is None or self.run is None or cell.by_lm_eval:
             return []
         search(self.run.config.workspace)
-        records = read_predictions(self.run.folder / cell.predictions)
+        records = read_predictions(self.run.folder / cell.predictions, cell.sha256)
         return score_items(records, cell.scorer)[1] if records else []
 
 

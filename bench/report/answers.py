@@ -65,18 +65,18 @@ class AnswerReader:
         return self._read[key]
 
     def _text(self, result: Result, cell: Cell) -> Answers | None:
-        columns = self._texts[bool(cell.by_kind)].read(result.run.folder / str(cell.predictions))
+        columns = self._texts[bool(cell.by_kind)].read(result.run.folder / str(cell.predictions), cell.sha256)
         return self._made(cell, Answers(*(column[columns[0] != NONE] for column in columns)))
 
     def _vqa(self, result: Result, cell: Cell) -> Answers | None:
         path = result.run.folder / str(cell.predictions)
-        item, kind, group, answer = self._predictions.read(path)
+        item, kind, group, answer = self._predictions.read(path, cell.sha256)
         if not len(item):
             return None
         scores = self._scores(result.run.folder, cell, result.config.workspace)
         if not scores.are_of(item):
             scores = self._scores.again(
-                result.run.folder, cell, result.config.workspace, read_predictions(path)
+                result.run.folder, cell, result.config.workspace, read_predictions(path, cell.sha256)
             )
         return self._made(cell, Answers(item, kind, group, answer, scores.of(item)))
 

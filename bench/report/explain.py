@@ -288,7 +288,7 @@ def _versions(made: Mapping[str, Any]) -> str:
 def _vqa(run: RunDir, path: Path, cell: Cell) -> tuple[list[Answer], float]:
     """The items of an image task, and the score that the scorer makes of them now."""
     search(run.config.workspace)
-    records = read_predictions(path)
+    records = read_predictions(path, "")
     made, items = score_items(records, cell.scorer)
     scores = {item.id: item.score for item in items}
     answers = [

@@ -146,7 +146,7 @@ class ItemReader:
         else:
             path = result.run.folder / cell.predictions
             key = (path, cell.scorer)
-            read = partial(self._text, path, task) if cell.by_lm_eval else partial(self._vqa, result, cell)
+            read = partial(self._text, path, cell) if cell.by_lm_eval else partial(self._vqa, result, cell)
         if key not in self._read:
             try:
                 self._read[key] = read()
@@ -155,17 +155,17 @@ class ItemReader:
                 result.note_damage(task, error)
         return self._read[key]
 
-    def _text(self, path: Path, task: str) -> Items | None:
-        item, score = self._texts.read(path)
+    def _text(self, path: Path, cell: Cell) -> Items | None:
+        item, score = self._texts.read(path, cell.sha256)
         known = score == score
-        return self._made(task, item[known], score[known], known[known].astype(float))
+        return self._made(cell.task, item[known], score[known], known[known].astype(float))
 
     def _vqa(self, result: Result, cell: Cell) -> Items | None:
         groups: dict[int, str | None] = {}
         run = (result.run.folder, cell, result.config.workspace)
         found = self._scores(*run)
         if not self._same_items(cell.task, found.item):
-            records = read_predictions(result.run.folder / str(cell.predictions))
+            records = read_predictions(result.run.folder / str(cell.predictions), cell.sha256)
             items = self._ids.numbers(record.id for record in records)
             groups = dict(zip(items.tolist(), [record.group for record in records], strict=True))
             if records and not found.are_of(items):

@@ -324,7 +324,7 @@ def _samples(result: Result, cell: Cell) -> list[dict[str, Any]]:
 
 def _asked(result: Result, path: Path, cell: Cell) -> Iterator[dict[str, Any]]:
     """The answers of a task that this package scores."""
-    records = read_predictions(path)
+    records = read_predictions(path, cell.sha256)
     if not records:
         return
     ids = Words()
@@ -345,7 +345,7 @@ def _asked(result: Result, path: Path, cell: Cell) -> Iterator[dict[str, Any]]:
 
 def _of_text(path: Path, cell: Cell) -> Iterator[dict[str, Any]]:
     """The answers of a text task. Of a document only the id is recorded."""
-    for line in files.read_lines(path):
+    for line in files.read_lines(path, cell.sha256):
         if "summary" not in line:
             right = line.get("right")
             score = float(right) if isinstance(right, int | float) else None

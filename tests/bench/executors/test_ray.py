@@ -162,7 +162,7 @@ def test_a_node_with_another_version_is_named(
     monkeypatch.setattr("moextend.bench.executors.ray_executor.code", other)
     wait(executor, executor.submit([run.folder], Options()))
     assert read_status(run.folder).state == "done"
-    monkeypatch.setattr("moextend.bench.executors.ray_grid.code", other)
+    monkeypatch.setattr("moextend.bench.executors.ray_executor.code", other)
     run = make_run("moextend")
     wait(executor, executor.submit([run.folder], Options()))
     error = read_status(run.folder).error

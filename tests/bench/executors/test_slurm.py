@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.executors import slurm_commands
+from moextend.bench.executors import slurm as slurm_executor
 from moextend.bench.executors.executor import Job, Options, find, read_job
 from moextend.bench.executors.slurm import SlurmExecutor
 from moextend.bench.run.progress import Progress, Unit
@@ -108,7 +108,7 @@ def test_an_unknown_array_is_no_longer_in_the_queue(slurm: Path, make_run: MakeR
 def test_a_queue_that_does_not_answer_is_not_waited_for(
     slurm: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
-    monkeypatch.setattr(slurm_commands, "PATIENCE", 0.3)
+    monkeypatch.setattr(slurm_executor, "PATIENCE", 0.3)
     (slurm / trouble).touch()
     run = make_run().folder
     assert SlurmExecutor().states([Job(run, "slurm", "7_1", "")]) == {run: "unknown"}

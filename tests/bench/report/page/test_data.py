@@ -36,8 +36,8 @@ from moextend.bench.report.page.thumbnails import (
 )
 from moextend.bench.report.page.verdict import verdict
 from moextend.bench.run.rundir import find_runs
-from moextend.data.audio import AudioRef
 from moextend.data.images import ImageRef
+from moextend.data.sounds import AudioRef
 from moextend.util.files import read_lines
 from tests.bench import ledger
 from tests.bench.conftest import MakeRun
