@@ -13,9 +13,9 @@ from moextend.bench.data.items import asked
 from moextend.bench.data.source import find_source, is_generated
 from moextend.bench.score.majority import normalised
 from moextend.bench.task import TaskSpec
-from moextend.data.sounds import AudioRef
 from moextend.data.digests import FileDigests
 from moextend.data.images import ImageRef
+from moextend.data.sounds import AudioRef
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
