@@ -104,7 +104,7 @@ def run(
     )  # fmt: skip
     if dry_run:
         script = None if as_json else executing.scripts(how, paths)
-        options.echo(_preview(request, configs, folder, throughput, as_json) if script is None else script)
+        options.echo(_preview(request, configs, folder, throughput, as_json=as_json, script=script))
         return
     work = any(read_status(path).state != "done" for path in paths)
     if work and not quiet:
@@ -341,9 +341,14 @@ def _print_styled(experiments: list[Experiment], workspace: Path, view: View = "
 
 
 def _preview(
-    request: Request, configs: list[RunConfig], runs: Path, throughput: float | None, as_json: bool
-) -> str:
+    request: Request, configs: list[RunConfig], runs: Path, throughput: float | None, *, as_json: bool,
+    script: str | None,
+) -> str:  # fmt: skip
+    """What a command would do: the text of an executor with the hours that it takes, else all that is known."""
+    from moextend.bench.run.budget_text import in_all
     from moextend.bench.run.preview import describe, preview
 
-    found = preview(request, configs, runs=runs, throughput=throughput)
+    found = preview(request, configs, runs=runs, throughput=throughput, small=script is not None)
+    if script is not None:
+        return f"{script}# {in_all(found['estimate'])}"
     return json.dumps(found, indent=2) if as_json else describe(found)
