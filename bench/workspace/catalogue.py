@@ -37,40 +37,64 @@ def catalogue(workspace: Path) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def only(found: dict[str, list[dict[str, Any]]], word: str) -> dict[str, list[dict[str, Any]]]:
+    """A part of the catalogue, by its name ("tasks"), or what has a word in a text or a list of its record.
+
+    Raises:
+        InputError: nothing has it.
+    """
+    word = word.lower()
+    if word in found:
+        return {word: found[word]}
+    kept = {part: [one for one in records if _has(one, word)] for part, records in found.items()}
+    if not any(kept.values()):
+        raise InputError(f"nothing has '{word}' in its name or description.", where="WORD",
+                         hint=f"Give a part of a name, or one of {', '.join(found)}.")  # fmt: skip
+    return {part: records for part, records in kept.items() if records}
+
+
+def _has(record: dict[str, Any], word: str) -> bool:
+    texts = [record.get(key) or "" for key in ("name", "description", "kind", "base", "protocol", "source")]
+    return any(word in text.lower() for text in [*texts, *record.get("stages", [])])
+
+
 ROOMY = 110
 """Width of a terminal with room for all columns of tasks."""
 
 
 def tables(found: dict[str, list[dict[str, Any]]], width: int = 80) -> list[Table | str]:
-    """Catalogue for a terminal of `width` columns."""
+    """Catalogue, or a part of it, for a terminal of `width` columns."""
+    more = ["version", "from"] if width >= ROOMY else []
     sequences = _table("Sequences", ["name", "version", "from", "stages"])
-    for record in found["sequences"]:
+    for record in found.get("sequences", []):
         mark = " *" if record["default"] else ""
         stages = " → ".join(record["stages"]) or "none yet"
         _row(sequences, record, [record["name"] + mark, str(record["version"]), record["from"], stages])
-    more = ["version", "from"] if width >= ROOMY else []
     tasks = _table("Tasks", ["name", "kind", *more, "licence", "what"], narrow="licence")
-    for record in found["tasks"]:
+    for record in found.get("tasks", []):
         licence = record["licence"] + (" (non-commercial)" if record["non_commercial"] else "")
         about = [record["name"], record["kind"], *(str(record[key]) for key in more), licence]
         needs = f"(needs a {record['needs']}) " if record["needs"] else ""
         _row(tasks, record, [*about, needs + record["description"]])
     references = _table("Published numbers", ["name", "protocol", "from", "rows", "source"])
-    for record in found["references"]:
+    for record in found.get("references", []):
         about = [record["name"], record["protocol"], record["from"], str(record["rows"])]
         _row(references, record, [*about, record["source"]])
-    below = "Below a report: moextend bench report --references NAME\n"
     listed = _table("Methods", ["name", "from", "task id", "description"])
-    for record in found["methods"]:
+    for record in found.get("methods", []):
         _row(listed, record, [record[key] for key in ("name", "from", "task_identity", "description")])
     rules = _table("Scorers", ["name", "from", "rule"])
-    for record in found["scorers"]:
+    for record in found.get("scorers", []):
         _row(rules, record, [record[key] for key in ("name", "from", "description")])
-    new = "One of your own: moextend bench new method NAME, moextend bench new scorer NAME"
-    return [
-        sequences, "* runs when none is named: moextend bench run\n", tasks, "", references, below,
-        listed, "", rules, new,
-    ]  # fmt: skip
+    own = "One of your own: moextend bench new"
+    parts: dict[str, tuple[Table, str]] = {
+        "sequences": (sequences, "One with * runs when none is named: moextend bench run"),
+        "tasks": (tasks, "One of them in full: moextend bench show NAME"),
+        "references": (references, "Below a report: moextend bench report --references NAME"),
+        "methods": (listed, f"{own} method NAME"),
+        "scorers": (rules, f"{own} scorer NAME"),
+    }
+    return [line for part in found for line in (parts[part][0], f"{parts[part][1]}\n")]
 
 
 def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:

@@ -144,7 +144,16 @@ def remove_task(task: Task, sequence: Sequence = None, workspace: options.Worksp
     _print_stages(shorter)
 
 
-def list_all(workspace: options.Workspace = Path(), as_json: options.Json = False) -> None:
+def list_all(
+    word: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WORD", help="Only what has this word in its name or description, or a part: tasks."
+        ),
+    ] = None,
+    workspace: options.Workspace = Path(),
+    as_json: options.Json = False,
+) -> None:
     """List sequences, tasks, published numbers, methods and scorers, with the origin of each.
 
     Python files in methods/ and scorers/ of the workspace are run.
@@ -152,6 +161,8 @@ def list_all(workspace: options.Workspace = Path(), as_json: options.Json = Fals
     from moextend.bench.workspace import catalogue
 
     found = catalogue.catalogue(workspace)
+    if word:
+        found = catalogue.only(found, word)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
