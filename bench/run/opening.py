@@ -22,6 +22,42 @@ def folder_of(config: RunConfig, runs: Path) -> Path:
     return runs / slug(str(config.sequence["sequence"])) / config.slug
 
 
+def named_apart(
+    configs: Sequence[RunConfig], runs: Path, on_name: Callable[[str], None] = lambda words: None
+) -> list[RunConfig]:
+    """The configs; a method that has runs with other settings of the sequence names in its text what differs.
+
+    So the settings that `bench tune` chose begin a row of their own, next to that of the earlier runs.
+    """
+    names: dict[str, str] = {}
+    for config in {config.method: config for config in configs}.values():
+        folder = folder_of(config, runs)
+        earlier = [RunDir(each) for each in folder.parent.glob(f"{slug(config.method)}-s*")]
+        if differing := {key: None for run in earlier for key in _other_settings(run, config)}:
+            own, spec = config.parsed_method().config.model_dump(mode="json"), config.parsed_method()
+            for key in differing:
+                value = own[key]
+                spec = spec.having(key, "+".join(map(str, value)) if isinstance(value, list) else value)
+            names[config.method] = spec.text
+            on_name(f"{config.method} has runs with other settings: these runs are {spec.text}.")
+    return [
+        config.model_copy(update={"method": names.get(config.method, config.method)}) for config in configs
+    ]
+
+
+def _other_settings(run: RunDir, config: RunConfig) -> list[str]:
+    """Settings of a method that a trained run of the same text has otherwise; none where one cannot be named."""
+    try:
+        there = run.config
+        if there.method != config.method or removal.untrained(run):
+            return []
+        old, new = (each.parsed_method().config.model_dump(mode="json") for each in (there, config))
+    except InputError:  # `open_runs` says what is wrong with it
+        return []
+    found = [key for key in new if new[key] != old.get(key)]
+    return [] if any(new[key] is None for key in found) else found
+
+
 def open_run(config: RunConfig, runs: Path) -> RunDir:
     """Folder of `config` below `runs`, created if missing; see `open_runs`."""
     return open_runs([config], runs)[0]

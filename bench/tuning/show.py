@@ -68,6 +68,22 @@ def records(found: Mapping[str, Sequence[Tried]], best: Mapping[str, Tried]) -> 
     ]  # fmt: skip
 
 
+def edges(method: str, trials: Sequence[Tried], best: Tried) -> list[str]:
+    """Says which chosen numbers are the smallest or largest ones tried, so that better ones may lie beyond."""
+    found = []
+    for key, value in best.trial.settings.items():
+        tried = sorted({one.trial.settings.get(key, value) for one in trials if one.done}, key=str)
+        numbers = [one for one in tried if isinstance(one, int | float) and not isinstance(one, bool)]
+        if len(tried) == len(numbers) > 1 and value in (edge := (min(numbers), max(numbers))):
+            where = "smallest" if value == edge[0] else "largest"
+            found.append(
+                f"{method}: {key}={setting(value)} is at the edge, the {where} of {len(numbers)} values tried "
+                f"({setting(edge[0])} to {setting(edge[1])}). Try further ones: a larger --budget, or "
+                f"--method NAME:{key}=VALUE."
+            )
+    return found
+
+
 def line(method: str, entry: Tuned) -> str:
     """What was chosen for a method, in one line."""
     return (

@@ -68,7 +68,7 @@ def run(
 
     from moextend.bench.executors import submitting
     from moextend.bench.run import preflight
-    from moextend.bench.run.opening import folder_of
+    from moextend.bench.run.opening import folder_of, named_apart
     from moextend.bench.run.plan import Request, all_tasks, chosen_sequence, modes, resolve
     from moextend.bench.run.progress import read_status
     from moextend.bench.task import ALLOW_CODE
@@ -89,6 +89,10 @@ def run(
         None if quiet or as_json else lambda line: typer.echo(line, err=True),
         lambda problem: options.echo(f"left out: {problem}", err=True),
     )
+    folder = runs or workspace / "runs"
+    configs = named_apart(
+        configs, folder, lambda words: None if quiet or as_json else options.echo(words, err=True)
+    )
     asked = varying.wanted(
         configs, rewind=rewind, subsets=subsets, quiet=quiet or as_json,
         others={"--dry-run": dry_run, "--prepare": prepare, "--executor": executor != "local"},
@@ -96,7 +100,6 @@ def run(
     planned = chosen_sequence(request)
     tasks = all_tasks(planned, workspace)
     preflight.check(planned, tasks, workspace)
-    folder = runs or workspace / "runs"
     paths = [folder_of(config, folder) for config in configs]
     how = executing.chosen(
         executor, executor_option or [], jobs=jobs or default_jobs(configs, executor), device=device, wait=wait,
