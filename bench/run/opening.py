@@ -31,22 +31,18 @@ def named_apart(
     """
     names: dict[str, str] = {}
     for config in {config.method: config for config in configs}.values():
-        folder = folder_of(config, runs)
-        earlier = [RunDir(each) for each in folder.parent.glob(f"{slug(config.method)}-s*")]
-        if differing := {key: None for run in earlier for key in _other_settings(run, config)}:
-            own, spec = config.parsed_method().config.model_dump(mode="json"), config.parsed_method()
-            for key in differing:
-                value = own[key]
-                spec = spec.having(key, "+".join(map(str, value)) if isinstance(value, list) else value)
-            names[config.method] = spec.text
+        earlier = folder_of(config, runs).parent.glob(f"{slug(config.method)}-s*")
+        spec = config.parsed_method()
+        for key, value in dict(pair for run in earlier for pair in _changed(RunDir(run), config)).items():
+            spec = spec.having(key, value)
+        names[config.method] = spec.text
+        if spec.text != config.method:
             on_name(f"{config.method} has runs with other settings: these runs are {spec.text}.")
-    return [
-        config.model_copy(update={"method": names.get(config.method, config.method)}) for config in configs
-    ]
+    return [config.model_copy(update={"method": names[config.method]}) for config in configs]
 
 
-def _other_settings(run: RunDir, config: RunConfig) -> list[str]:
-    """Settings of a method that a trained run of the same text has otherwise; none where one cannot be named."""
+def _changed(run: RunDir, config: RunConfig) -> list[tuple[str, str]]:
+    """Settings of `config` that a trained run of the same method has otherwise; none if one has no value to name."""
     try:
         there = run.config
         if there.method != config.method or removal.untrained(run):
@@ -54,8 +50,11 @@ def _other_settings(run: RunDir, config: RunConfig) -> list[str]:
         old, new = (each.parsed_method().config.model_dump(mode="json") for each in (there, config))
     except InputError:  # `open_runs` says what is wrong with it
         return []
-    found = [key for key in new if new[key] != old.get(key)]
-    return [] if any(new[key] is None for key in found) else found
+    found = {key: value for key, value in new.items() if value != old.get(key)}
+    words = {
+        key: "+".join(map(str, one)) if isinstance(one, list) else str(one) for key, one in found.items()
+    }
+    return [] if None in found.values() else list(words.items())
 
 
 def open_run(config: RunConfig, runs: Path) -> RunDir:

@@ -72,15 +72,14 @@ def edges(method: str, trials: Sequence[Tried], best: Tried) -> list[str]:
     """Says which chosen numbers are the smallest or largest ones tried, so that better ones may lie beyond."""
     found = []
     for key, value in best.trial.settings.items():
-        tried = sorted({one.trial.settings.get(key, value) for one in trials if one.done}, key=str)
-        numbers = [one for one in tried if isinstance(one, int | float) and not isinstance(one, bool)]
-        if len(tried) == len(numbers) > 1 and value in (edge := (min(numbers), max(numbers))):
-            where = "smallest" if value == edge[0] else "largest"
-            found.append(
-                f"{method}: {key}={setting(value)} is at the edge, the {where} of {len(numbers)} values tried "
-                f"({setting(edge[0])} to {setting(edge[1])}). Try further ones: a larger --budget, or "
-                f"--method NAME:{key}=VALUE."
-            )
+        tried = {one.trial.settings.get(key, value) for one in trials if one.done}
+        if len(tried) > 1 and all(type(one) in (int, float) for one in tried):
+            ends = {min(tried): "smallest", max(tried): "largest"}
+            if value in ends:
+                found.append(
+                    f"{method}: {key}={setting(value)} is at the edge, the {ends[value]} of {len(tried)} values tried. "
+                    f"Try further ones: a larger --budget, or --method NAME:{key}=VALUE."
+                )
     return found
 
 

@@ -60,41 +60,41 @@ def _has(record: dict[str, Any], word: str) -> bool:
 
 ROOMY = 110
 """Width of a terminal with room for all columns of tasks."""
+NEW = "One of your own: moextend bench new"
+PARTS = {
+    "sequences": ("Sequences", "name version from stages", "* runs when none is named: moextend bench run"),
+    "tasks": ("Tasks", "name kind version from licence description", "In full: moextend bench show NAME"),
+    "references": (
+        "Published numbers", "name protocol from rows source", "Below a report: moextend bench report --references NAME"
+    ),
+    "methods": ("Methods", "name from task_identity description", f"{NEW} method NAME"),
+    "scorers": ("Scorers", "name from description", f"{NEW} scorer NAME"),
+}  # fmt: skip
+"""Part of the catalogue -> its title, the keys of records that are shown, and what stands below."""
 
 
 def tables(found: dict[str, list[dict[str, Any]]], width: int = 80) -> list[Table | str]:
     """Catalogue, or a part of it, for a terminal of `width` columns."""
-    more = ["version", "from"] if width >= ROOMY else []
-    sequences = _table("Sequences", ["name", "version", "from", "stages"])
-    for record in found.get("sequences", []):
-        mark = " *" if record["default"] else ""
-        stages = " → ".join(record["stages"]) or "none yet"
-        _row(sequences, record, [record["name"] + mark, str(record["version"]), record["from"], stages])
-    tasks = _table("Tasks", ["name", "kind", *more, "licence", "what"], narrow="licence")
-    for record in found.get("tasks", []):
-        licence = record["licence"] + (" (non-commercial)" if record["non_commercial"] else "")
-        about = [record["name"], record["kind"], *(str(record[key]) for key in more), licence]
-        needs = f"(needs a {record['needs']}) " if record["needs"] else ""
-        _row(tasks, record, [*about, needs + record["description"]])
-    references = _table("Published numbers", ["name", "protocol", "from", "rows", "source"])
-    for record in found.get("references", []):
-        about = [record["name"], record["protocol"], record["from"], str(record["rows"])]
-        _row(references, record, [*about, record["source"]])
-    listed = _table("Methods", ["name", "from", "task id", "description"])
-    for record in found.get("methods", []):
-        _row(listed, record, [record[key] for key in ("name", "from", "task_identity", "description")])
-    rules = _table("Scorers", ["name", "from", "rule"])
-    for record in found.get("scorers", []):
-        _row(rules, record, [record[key] for key in ("name", "from", "description")])
-    own = "One of your own: moextend bench new"
-    parts: dict[str, tuple[Table, str]] = {
-        "sequences": (sequences, "One with * runs when none is named: moextend bench run"),
-        "tasks": (tasks, "One of them in full: moextend bench show NAME"),
-        "references": (references, "Below a report: moextend bench report --references NAME"),
-        "methods": (listed, f"{own} method NAME"),
-        "scorers": (rules, f"{own} scorer NAME"),
-    }
-    return [line for part in found for line in (parts[part][0], f"{parts[part][1]}\n")]
+    lines: list[Table | str] = []
+    for part, records in found.items():
+        title, keys, below = PARTS[part]
+        narrow = part == "tasks" and width < ROOMY
+        shown = [key for key in keys.split() if not (narrow and key in ("version", "from"))]
+        table = _table(title, [key.replace("task_identity", "task id") for key in shown], narrow="licence")
+        for record in records:
+            _row(table, record, [_shown(record, key) for key in shown])
+        lines += [table, f"{below}\n"]
+    return lines
+
+
+def _shown(record: dict[str, Any], key: str) -> str:
+    value = record[key]
+    if key == "stages":
+        return " → ".join(value) or "none yet"
+    before = f"(needs a {record['needs']}) " if key == "description" and record.get("needs") else ""
+    after = " *" if key == "name" and record.get("default") else ""
+    after += " (non-commercial)" if key == "licence" and record["non_commercial"] else ""
+    return f"{before}{value}{after}"
 
 
 def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
