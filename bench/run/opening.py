@@ -38,7 +38,8 @@ def named_apart(
         names[config.method] = spec.text
         if spec.text != config.method:
             on_name(f"{config.method} has runs with other settings: these runs are {spec.text}.")
-    return [config.model_copy(update={"method": names[config.method]}) for config in configs]
+    named = [config.model_copy(update={"method": names[config.method]}) for config in configs]
+    return list({config.slug: config for config in named}.values())
 
 
 def _changed(run: RunDir, config: RunConfig) -> list[tuple[str, str]]:
