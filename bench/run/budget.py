@@ -124,6 +124,7 @@ def budget(
         "gradient_checkpointing": sizes.step.checkpointing,
         "throughput": reached,
         "throughput_of": None if throughput else THROUGHPUT[kind][0],
+        "unit": f"{'CPU' if kind == 'cpu' else 'GPU'}-hours",
         "overhead_gb": OVERHEAD / GB,
         "encoder": vars(plan.encoder) if plan.encoder else None,
         "items": plan.counts,

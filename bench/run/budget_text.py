@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from moextend.errors import counted
 from moextend.training.throughput import UTILISATION
 
 PARTS = {
@@ -39,6 +40,18 @@ def describe(found: Mapping[str, Any]) -> list[str]:
         f"{found['cache_mb_a_token']:.3g} MB per token in scoring, which is included."
     )
     return lines
+
+
+def in_all(found: Mapping[str, Any]) -> str:
+    """Hours of one run and of all; or why they are not known."""
+    if "not" in found:
+        return f"Hours: {found['not']}"
+    hours = {slug: run["hours"] for slug, run in found["runs"].items()}
+    longest = max(hours, key=lambda slug: hours[slug])
+    return (
+        f"Estimated: one run takes at most {_hours(hours[longest])} ({longest}), {counted(len(hours), 'run')} "
+        f"{sum(hours.values()):,.3g} {found['unit']}, at {_speed(found)}."
+    )
 
 
 def _run(slug: str, run: Mapping[str, Any]) -> list[str]:

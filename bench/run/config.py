@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from moextend.bench.scoring import Backend
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import Mode, TaskSpec
-from moextend.bench.tuned import FORMER
 from moextend.errors import SpecError
 from moextend.util import content, files, spec
 from moextend.util.record import Record, problem_of
@@ -189,7 +188,7 @@ class ConfigFile(Record):
                 places=self.places,
                 device=self.device,
                 protocol=self.protocol,
-                tuned_on=FORMER.get(self.tuned_on or "", self.tuned_on),
+                tuned_on=self.tuned_on,
                 oracle=self.oracle,
                 deterministic=self.deterministic,
                 backend=self.backend,

@@ -22,6 +22,42 @@ def folder_of(config: RunConfig, runs: Path) -> Path:
     return runs / slug(str(config.sequence["sequence"])) / config.slug
 
 
+def named_apart(
+    configs: Sequence[RunConfig], runs: Path, on_name: Callable[[str], None] = lambda words: None
+) -> list[RunConfig]:
+    """The configs; a method that has runs with other settings of the sequence names in its text what differs.
+
+    So the settings that `bench tune` chose begin a row of their own, next to that of the earlier runs.
+    """
+    names: dict[str, str] = {}
+    for config in {config.method: config for config in configs}.values():
+        earlier = folder_of(config, runs).parent.glob(f"{slug(config.method)}-s*")
+        spec = config.parsed_method()
+        for key, value in dict(pair for run in earlier for pair in _changed(RunDir(run), config)).items():
+            spec = spec.having(key, value)
+        names[config.method] = spec.text
+        if spec.text != config.method:
+            on_name(f"{config.method} has runs with other settings: these runs are {spec.text}.")
+    named = [config.model_copy(update={"method": names[config.method]}) for config in configs]
+    return list({config.slug: config for config in named}.values())
+
+
+def _changed(run: RunDir, config: RunConfig) -> list[tuple[str, str]]:
+    """Settings of `config` that a trained run of the same method has otherwise; none if one has no value to name."""
+    try:
+        there = run.config
+        if there.method != config.method or removal.untrained(run):
+            return []
+        old, new = (each.parsed_method().config.model_dump(mode="json") for each in (there, config))
+    except InputError:  # `open_runs` says what is wrong with it
+        return []
+    found = {key: value for key, value in new.items() if value != old.get(key)}
+    words = {
+        key: "+".join(map(str, one)) if isinstance(one, list) else str(one) for key, one in found.items()
+    }
+    return [] if None in found.values() else list(words.items())
+
+
 def open_run(config: RunConfig, runs: Path) -> RunDir:
     """Folder of `config` below `runs`, created if missing; see `open_runs`."""
     return open_runs([config], runs)[0]

@@ -44,12 +44,14 @@ def preview(
     *,
     runs: Path | None = None,
     throughput: float | None = None,
+    small: bool = False,
 ) -> dict[str, Any]:
     """What the command would do, as a JSON record.
 
     Args:
         runs: folder of the runs, in which some cells may be scored already; None: none are.
         throughput: see `budget`.
+        small: whether the runs of a small base are estimated without it, too.
 
     Raises:
         InputError: the request is not possible.
@@ -71,7 +73,7 @@ def preview(
         "left_out": left_out(request),
         "model_mb": _megabytes(sequence, request.workspace),
         "device": request.device,
-        "estimate": _estimate(request, configs, sequence, tasks, throughput),
+        "estimate": _estimate(request, configs, sequence, tasks, throughput, small),
     }
 
 
@@ -106,11 +108,12 @@ def _estimate(
     sequence: SequenceSpec,
     tasks: dict[str, TaskSpec],
     throughput: float | None,
+    small: bool,
 ) -> dict[str, Any]:
     """Memory, files, operations and hours of the runs, or why they are not known: {"not": why}."""
     size, base = _megabytes(sequence, request.workspace), sequence.base
     make = matching.skeletons(base, request.workspace)
-    if size and size < SMALL and throughput is None:
+    if size and size < SMALL and throughput is None and not small:
         paper = any(getattr(config.parsed_method().config, "routing", "") == "paper" for config in configs)
         if paper or _highest_layer(configs) >= layers_of(base, request.workspace):
             _check(configs, make)  # takes seconds

@@ -117,7 +117,16 @@ def add_task(
     typer.echo(f"Next: {new_sequence.run_command(longer.path.stem)}")
 
 
-def list_all(workspace: options.Workspace = Path(), as_json: options.Json = False) -> None:
+def list_all(
+    word: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WORD", help="Only what has this word in its name or description, or a part: tasks."
+        ),
+    ] = None,
+    workspace: options.Workspace = Path(),
+    as_json: options.Json = False,
+) -> None:
     """List sequences, tasks, published numbers, methods and scorers, with the origin of each.
 
     Python files in methods/ and scorers/ of the workspace are run.
@@ -125,6 +134,8 @@ def list_all(workspace: options.Workspace = Path(), as_json: options.Json = Fals
     from moextend.bench.workspace import catalogue
 
     found = catalogue.catalogue(workspace)
+    if word:
+        found = catalogue.only(found, word)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

@@ -157,6 +157,7 @@ def audit(
     from moextend.bench.audit.base import base_row
     from moextend.bench.audit.tasks import audit as audited
     from moextend.bench.report import audit as forms
+    from moextend.bench.report.table import NARROW
     from moextend.bench.report.terminal import print_tables
     from moextend.bench.run.plan import Request, chosen_sequence
     from moextend.bench.sequence import scored_tasks, stage_tasks
@@ -169,16 +170,17 @@ def audit(
         )
     sequence = chosen_sequence(Request(workspace, name))
     tasks = [*stage_tasks(sequence, workspace), *scored_tasks(sequence, workspace)]
-    console = Console(stderr=True, quiet=quiet or as_json, highlight=False, soft_wrap=True)
-    row = base_row(sequence, workspace, options.runs_folder(runs, workspace), answer=base, console=console)
+    progress = Console(stderr=True, quiet=quiet or as_json, highlight=False, soft_wrap=True)
+    row = base_row(sequence, workspace, options.runs_folder(runs, workspace), answer=base, console=progress)
     found = audited(
         sequence.sequence, tasks, workspace, row, effect=effect, limit=limit, scored=sequence.scoring.limit,
-        on_task=lambda task: console.print(f"auditing {task}", markup=False),
+        on_task=lambda task: progress.print(f"auditing {task}", markup=False),
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(forms.as_json(found), indent=2))
     else:
-        print_tables([forms.audit_table(found)], *output())
+        console, width = output()
+        print_tables([forms.audit_table(found)], console, width or NARROW)
     if strict and not (found.sound and found.complete):
         raise typer.Exit(1)
 

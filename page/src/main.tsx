@@ -5,13 +5,14 @@ import "./page.css";
 import { report, shown, type Experiment } from "./data";
 import { useNews } from "./live";
 import { href, useRoute, type Route } from "./route";
+import { arrows } from "./ui/arrows";
 import { Choice } from "./ui/parts";
 import { Overview } from "./views/overview";
 import { Matrices } from "./views/matrix";
 import { ItemList } from "./views/items";
 import { ItemView } from "./views/item";
-import { FlipsView } from "./views/flips";
-import { Readings } from "./views/readings";
+import { CHANGED, FlipsView } from "./views/flips";
+import { FORMAT, Readings } from "./views/readings";
 import { Routing } from "./views/routing";
 import { Costs } from "./views/costs";
 import { ProvenanceView } from "./views/provenance";
@@ -29,8 +30,8 @@ const VIEWS: [key: string, title: string, view: (props: ViewProps) => preact.JSX
   ["overview", "Summary", Overview],
   ["matrix", "Matrices", Matrices],
   ["items", "Items", ItemList],
-  ["flips", "Flips", FlipsView],
-  ["readings", "Form or knowledge", Readings],
+  ["flips", CHANGED, FlipsView],
+  ["readings", FORMAT, Readings],
   ["routing", "Routing", Routing],
   ["costs", "Costs", Costs],
   ["provenance", "Provenance", ProvenanceView],
@@ -50,7 +51,9 @@ function App() {
   }, [title, experiment, runs]);
   useEffect(() => {
     window.scrollTo(0, 0);
+    document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }, [route.view, number, route.get("id")]);
+  useEffect(() => window.addEventListener("keydown", arrows), []);
   return (
     <>
       <a class="skip" href="#main" onClick={skip}>

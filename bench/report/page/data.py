@@ -34,6 +34,7 @@ from moextend.errors import visible
 
 REPORT = "report"
 """The part that is loaded first."""
+NO_ANSWERS = "Packed without questions and answers: bench pack --predictions keeps them."
 
 
 @dataclass
@@ -192,6 +193,8 @@ def _items(
     task["kinds"] = sorted({visible(kind) for kind in made.kind if kind})
     shown = _media(own[0][1], task["key"], made, workspace, budget)
     task["media"], task["lacks"] = sum(map(bool, shown.at)), shown.lacks
+    if all(result.bare for _, result in own):
+        task["lacks"] = " ".join(filter(None, (shown.lacks, NO_ANSWERS)))
     if shown.media:
         files = {f"media/{task['part']}-{place}.{one.form}": one for place, one in enumerate(shown.media)}
         media = [{"kind": one.kind, "src": one.url if inline else path} for path, one in files.items()]

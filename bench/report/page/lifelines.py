@@ -102,7 +102,7 @@ def lifelines(task: str, results: Sequence[Result]) -> Lifelines | None:
             answers = reader(result, cell) if cell else None
             if cell and answers is not None:
                 found[run, stage] = answers
-                if len(asked) < len(reader.item):
+                if cell.predictions and len(asked) < len(reader.item):
                     asked |= _asked(result, cell)
     if not found:
         return None

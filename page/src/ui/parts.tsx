@@ -1,5 +1,5 @@
 /** Small parts of many views: choices, copying, and values that are loaded. */
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
 import type { ComponentChildren } from "preact";
 
 interface ChoiceProps {
@@ -64,6 +64,18 @@ export function useLoaded<T>(load: () => Promise<T>, key: string): { value?: T; 
     };
   }, [key]);
   return found.key === key ? found : {};
+}
+
+/** Whether the window is as narrow as a phone. */
+export function useNarrow(): boolean {
+  const query = useMemo(() => window.matchMedia("(max-width: 720px)"), []);
+  const [narrow, setNarrow] = useState(query.matches);
+  useEffect(() => {
+    const look = () => setNarrow(query.matches);
+    query.addEventListener("change", look);
+    return () => query.removeEventListener("change", look);
+  }, [query]);
+  return narrow;
 }
 
 export function Waiting({ title, error }: { title?: string; error?: string }) {
