@@ -60,7 +60,7 @@ COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
     "Exchange": {
         "pack": (sharing.pack, "moextend bench pack tiny --out tiny.tar.zst"),
         "unpack": (sharing.unpack, "moextend bench unpack tiny.tar.zst"),
-        "export": (sharing.export, "moextend bench export tiny --as lm-eval --out results/"),
+        "export": (sharing.export, "moextend bench export tiny --out results/"),
     },
 }
 """Panel of the help -> name of a command -> function and example."""

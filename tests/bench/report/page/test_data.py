@@ -233,6 +233,7 @@ def hostile(folder: Path) -> list[Experiment]:
         if "scores" not in path.name:
             text = path.read_text().replace('"prediction": "b"', f'"prediction": {json.dumps(HOSTILE)}')
             path.write_text(text.replace('("a",)', json.dumps(HOSTILE)))
+    ledger.sign_predictions(run)
     return collect(find_runs(runs))
 
 
@@ -340,4 +341,5 @@ def test_questions_of_text_tasks(tmp_path: Path) -> None:
         path.write_text(
             "".join(json.dumps({**line, "question": f"q{line.get('id')}"}) + "\n" for line in lines)
         )
+    ledger.sign_predictions(run)
     assert parts(collect([run])).values[task["part"]]["question"]["words"] == [f"q{n}" for n in range(5)]
