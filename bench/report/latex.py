@@ -188,8 +188,6 @@ def _number(value: Value) -> str:
     after = _after(match)
     if value.style == "bold":
         return f"\\bfseries {shown}" + (f"{{\\mdseries{after}}}" if after else "")
-    if value.style == "underline":
-        after = f"\\llap{{\\underline{{\\phantom{{${sign}{whole}{decimals}$}}}}}}{after}"
     return f"{shown}{{{after}}}" if after else shown
 
 

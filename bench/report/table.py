@@ -18,7 +18,7 @@ SPREAD = "±"
 DECIMALS = 1
 """Of scores, where nothing else is asked for."""
 
-Style = Literal["", "dim", "bold", "underline"]
+Style = Literal["", "dim", "bold"]
 Kind = Literal[
     "forgetting", "tasks", "text", "transfer", "ablations", "matrix", "costs", "comparison", "orders", "routing",
     "readings", "kinds", "published", "gate", "rewind", "subsets", "power", "audit", "budgets",

@@ -121,4 +121,4 @@ def _rendered(
     asked = how.tables(references=references)
     if form == "csv" and view == "matrix" and not asked["references"]:
         return cells(how.style.arranged(experiments))
-    return render(tables(experiments, view, rank=form == "latex", **asked), form)
+    return render(tables(experiments, view, rank=form != "csv", **asked), form)

@@ -9,7 +9,6 @@ from typing import Any
 from moextend.bench.report.ablations import setting, settings_of
 from moextend.bench.report.collect import Experiment, Result, grouped
 from moextend.bench.report.costs import NEAR, reference_of, trained_parameters, unmatched
-from moextend.bench.report.footnotes import COSTS
 from moextend.bench.report.latex import escape
 from moextend.bench.report.paper.bibliography import Bibliography
 from moextend.bench.report.sources import by_source, sources
@@ -19,6 +18,10 @@ from moextend.errors import counted
 
 BREAKS = re.compile(r"(?<=[:,/=+_-])(?=\w)")
 """Where a name may break."""
+COSTS = {
+    "trained_parameters": "trained parameters", "tokens": "training tokens", "flops": "training operations",
+}  # fmt: skip
+"""Columns of costs that are compared -> how they are called."""
 PACKAGES = ("moextend", "torch", "transformers", "accelerate", "peft", "open_clip_torch", "lm-eval")
 """Those whose versions are named."""
 
