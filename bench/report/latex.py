@@ -177,7 +177,7 @@ def _below(table: Table) -> str:
 def _fitted(table: Table) -> tuple[str, str, list[Table]]:
     """Environment, size of print, and the blocks of columns that a table needs."""
     names = [row[0].text for section in table.sections for row in section]
-    longest = max(len(_plain(part)) for name in names for part in parts(name))
+    longest = max(len(escape(part)) for name in names for part in parts(name))
     widths, first = _widths(table), max(NAME, longest + 1)
     for name, room in (("table", COLUMN), ("table*", PAGE)):
         for size, more in SIZES.items():
@@ -348,10 +348,6 @@ def escape(text: str) -> str:
     return "".join(
         ESCAPES.get(character) or _ascii(character) for character in LIGATURE.sub("\\g<0>\u200b", text)
     )
-
-
-def _plain(text: str) -> str:
-    return "".join(character if character in ESCAPES else _ascii(character) for character in text)
 
 
 def _ascii(character: str) -> str:
