@@ -89,7 +89,7 @@ def apart(tables: Sequence[Table]) -> tuple[str, str]:
 def environment(table: Table, label: str, *, place: str = "t") -> str:
     """The table as a float with a label, over both columns of a page if it is too wide for one."""
     table = _shown(table)
-    name, size, blocks = _fitted(table)
+    name, size, shown = _fitted(table)
     below = _below(table)
     width = "\\columnwidth" if name == "table" else "\\textwidth"
     return "\n".join(
@@ -102,7 +102,7 @@ def environment(table: Table, label: str, *, place: str = "t") -> str:
             f"\\label{{{label}}}",
             SETUP,
             f"{size}\\setlength{{\\tabcolsep}}{{3pt}}",
-            "\n\\par\\smallskip\n".join(_tabular(block, width) for block in blocks),
+            "\n\\par\\smallskip\n".join(_tabular(part, width) for part in shown),
             *([f"\\par\\smallskip\\footnotesize\\raggedright {escape(below)}"] if below else []),
             f"\\end{{{name}}}",
             "",
@@ -174,21 +174,26 @@ def _below(table: Table) -> str:
     )
 
 
+def blocks(table: Table) -> list[Table]:
+    """A table as it is shown, in blocks of columns where it is too wide for a page."""
+    return _fitted(_shown(table))[2]
+
+
 def _fitted(table: Table) -> tuple[str, str, list[Table]]:
     """Environment, size of print, and the blocks of columns that a table needs."""
     names = [row[0].text for section in table.sections for row in section]
-    longest = max(len(escape(part)) for name in names for part in parts(name))
+    longest = max((len(escape(part)) for name in names for part in parts(name)), default=0)
     widths, first = _widths(table), max(NAME, longest + 1)
     for name, room in (("table", COLUMN), ("table*", PAGE)):
         for size, more in SIZES.items():
             if first + sum(widths) <= room * more:
                 return name, size, [table]
-    blocks: list[list[int]] = [[]]
+    made: list[list[int]] = [[]]
     for place, width in enumerate(widths, 1):
-        if first + sum(widths[i - 1] for i in blocks[-1]) + width > room * more and blocks[-1]:
-            blocks.append([])
-        blocks[-1].append(place)
-    return name, size, [_columns(table, [0, *block]) for block in blocks]
+        if first + sum(widths[i - 1] for i in made[-1]) + width > room * more and made[-1]:
+            made.append([])
+        made[-1].append(place)
+    return name, size, [_columns(table, [0, *block]) for block in made]
 
 
 def _columns(table: Table, places: Sequence[int]) -> Table:
@@ -219,7 +224,7 @@ def _head(column: Column) -> list[str]:
 def pages(table: Table) -> list[Table]:
     """The table in parts that each fit a page: a float has no page break. Its notes are those of the last one."""
     parts: list[list[list[list[Value]]]] = [[]]
-    left = ROWS
+    left = most = ROWS // len(blocks(table))
     for section in table.sections:
         rows: list[list[Value]] = []
         for row in section:
@@ -227,7 +232,7 @@ def pages(table: Table) -> list[Table]:
             if lines > left:
                 parts[-1] += [rows] if rows else []
                 parts.append([])
-                rows, left = [], ROWS
+                rows, left = [], most
             rows.append(row)
             left -= lines
         parts[-1] += [rows] if rows else []
