@@ -35,6 +35,8 @@ SETUP = (
 SKIPS = r"\setlength{\abovecaptionskip}{0pt}\setlength{\belowcaptionskip}{6pt}"
 LIGATURE = re.compile(r"[-'](?=[-'])|[?!](?=`)")
 """Characters that LaTeX would make one with the next."""
+BREAKS = re.compile(r"(?<=[:,/=+_-])(?=[^\W\d])")
+"""Where a name may break."""
 SIGN = re.compile(r"(?<![^\s(])[-+](?=[\d.])")
 NUMBER = re.compile(rf"(<?)([-+]?)(\d[\d,]*)(\.\d+)?(?: {SPREAD}(\d+(?:\.\d+)?))?([^\d.,]*)")
 """Comparator, sign, whole part, decimals, spread, and marks."""
@@ -103,7 +105,7 @@ def environment(table: Table, label: str, *, place: str = "t") -> str:
             SETUP,
             f"{size}\\setlength{{\\tabcolsep}}{{3pt}}",
             "\n\\par\\smallskip\n".join(_tabular(part, width) for part in shown),
-            *([f"\\par\\smallskip\\footnotesize\\raggedright {escape(below)}"] if below else []),
+            *([f"\\par\\smallskip\\footnotesize\\raggedright {breakable(below)}"] if below else []),
             f"\\end{{{name}}}",
             "",
         ]
@@ -124,7 +126,7 @@ class Notes:
         notes = [note for note in table.notes if note not in self._given]
         if notes and _below(table) != " ".join(table.notes):
             self._given.update(notes)
-            words = escape(" ".join(notes))
+            words = breakable(" ".join(notes))
             self.text += f"\\paragraph{{Notes to Table~\\ref{{{label}}}.}}\n{words}\n\n"
 
 
@@ -321,8 +323,7 @@ def _row(row: Sequence[Value], layouts: Sequence[_Layout]) -> str:
         _number(value) if layout.numbers else _words(value)
         for value, layout in zip(row[1:], layouts[1:], strict=True)
     ]
-    name = "\\allowbreak{}".join(_words(replace(row[0], text=part)) for part in parts(row[0].text, ":,/_"))
-    return " & ".join([name, *cells]) + r" \\"
+    return " & ".join([breakable(row[0].text), *cells]) + r" \\"
 
 
 def _words(value: Value) -> str:
@@ -346,6 +347,11 @@ def _after(match: re.Match[str]) -> str:
     """What follows a number in its cell: the spread and marks."""
     spread, marks = match[5] or "", escape(match[6])
     return f"\\tiny$\\,\\pm\\,${spread}{marks}" if spread else marks
+
+
+def breakable(text: str) -> str:
+    """The same text, which may break between the words of a name."""
+    return "\\allowbreak{}".join(map(escape, BREAKS.split(text)))
 
 
 def escape(text: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from moextend.bench.report.ablations import setting, settings_of
 from moextend.bench.report.collect import Experiment, Result, grouped
 from moextend.bench.report.costs import NEAR, reference_of, trained_parameters, unmatched
-from moextend.bench.report.latex import escape
+from moextend.bench.report.latex import breakable, escape
 from moextend.bench.report.names import PAPERS
 from moextend.bench.report.paper.bibliography import Bibliography
 from moextend.bench.report.sources import by_source, sources
@@ -17,8 +16,6 @@ from moextend.bench.run.records import encoder_of
 from moextend.bench.scorers import shows
 from moextend.errors import counted
 
-BREAKS = re.compile(r"(?<=[:,/=+_-])(?=\w)")
-"""Where a name may break."""
 COSTS = {
     "trained_parameters": "trained parameters", "tokens": "training tokens", "flops": "training operations",
 }  # fmt: skip
@@ -48,7 +45,7 @@ def setup_text(experiment: Experiment, names: dict[str, str], bibliography: Bibl
 
 def code(text: str) -> str:
     """A name as code, which may break between its words."""
-    return "\\texttt{" + "\\allowbreak{}".join(map(escape, BREAKS.split(text))) + "}"
+    return f"\\texttt{{{breakable(text)}}}"
 
 
 def listed(words: Iterable[str]) -> str:
