@@ -35,8 +35,8 @@ SETUP = (
 SKIPS = r"\setlength{\abovecaptionskip}{0pt}\setlength{\belowcaptionskip}{6pt}"
 LIGATURE = re.compile(r"[-'](?=[-'])|[?!](?=`)")
 """Characters that LaTeX would make one with the next."""
-BREAKS = re.compile(r"(?<=[:,/=+_-])(?=[^\W\d])")
-"""Where a name may break."""
+BREAKS = ":,/=+_"
+"""Characters that a name may break after, as after a hyphen."""
 SIGN = re.compile(r"(?<![^\s(])[-+](?=[\d.])")
 NUMBER = re.compile(rf"(<?)([-+]?)(\d[\d,]*)(\.\d+)?(?: {SPREAD}(\d+(?:\.\d+)?))?([^\d.,]*)")
 """Comparator, sign, whole part, decimals, spread, and marks."""
@@ -349,9 +349,9 @@ def _after(match: re.Match[str]) -> str:
     return f"\\tiny$\\,\\pm\\,${spread}{marks}" if spread else marks
 
 
-def breakable(text: str) -> str:
+def breakable(text: str, after: str = BREAKS) -> str:
     """The same text, which may break between the words of a name."""
-    return "\\allowbreak{}".join(map(escape, BREAKS.split(text)))
+    return "\\allowbreak{}".join(map(escape, re.split(rf"(?<=[{after}])(?=[^\W\d])", text)))
 
 
 def escape(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from moextend.bench.report.ablations import setting, settings_of
 from moextend.bench.report.collect import Experiment, Result, grouped
 from moextend.bench.report.costs import NEAR, reference_of, trained_parameters, unmatched
-from moextend.bench.report.latex import breakable, escape
+from moextend.bench.report.latex import BREAKS, breakable, escape
 from moextend.bench.report.names import PAPERS
 from moextend.bench.report.paper.bibliography import Bibliography
 from moextend.bench.report.sources import by_source, sources
@@ -45,7 +45,7 @@ def setup_text(experiment: Experiment, names: dict[str, str], bibliography: Bibl
 
 def code(text: str) -> str:
     """A name as code, which may break between its words."""
-    return f"\\texttt{{{breakable(text)}}}"
+    return f"\\texttt{{{breakable(text, f'{BREAKS}-')}}}"  # typewriter fonts do not break at hyphens
 
 
 def listed(words: Iterable[str]) -> str:
