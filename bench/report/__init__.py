@@ -99,7 +99,7 @@ def tables(
     baseline: str | None = None,
     margin: float = MARGIN,
     references: Sequence[Reference] = (),
-    rank: bool = False,
+    rank: bool = True,
     style: Styling | None = None,
     accuracy: float | None = None,
 ) -> list[Table]:
@@ -109,7 +109,7 @@ def tables(
         baseline: the method that all are compared with; `comparison` needs it and leaves out experiments without runs
             of it, `budgets` takes it.
         margin: what counts as no difference, in points.
-        rank: whether the best and second best values are marked that tests can tell from the rest (ranks.ranked).
+        rank: whether the best values are bold that tests can tell from the rest (ranks.ranked).
         style: how the tables look, and which methods they have.
         accuracy: of `budgets`, in percent; None: the highest that every method reaches.
 

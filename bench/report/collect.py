@@ -428,7 +428,9 @@ def row_name(group: Sequence[Result], *, before: str = "", mark: str = "") -> Va
     """The cell that names a group of runs: its method with a mark, and its order."""
     config = group[0].config
     order = "" if config.order == "given" else f" ({config.order})"
-    return named(config.method, before=before, after=f"{mark}{order}", given=group[0].given)
+    return named(
+        config.method, before=before, after=f"{mark}{order}", task_id=group[0].facts.task_identity or ""
+    )
 
 
 def unfinished_mark(group: Sequence[Result]) -> str:

@@ -1,6 +1,6 @@
 /** The records of the page as bench/report/page/data.py writes them, and how parts are loaded. */
 
-export type TextValue = [text: string, number?: number | null, spread?: number | null, style?: string | null, mark?: string | null];
+export type TextValue = [text: string, number?: number | null, spread?: number | null, style?: string | null];
 
 export interface TableView {
   key: string;

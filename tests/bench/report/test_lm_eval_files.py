@@ -15,7 +15,7 @@ from moextend.bench.run.rundir import RunDir
 from moextend.bench.score.records import Cell
 from moextend.errors import InputError
 from moextend.util.files import read_lines
-from tests.bench.ledger import Kind, Shape, write_run, write_runs
+from tests.bench.ledger import Kind, Shape, sign_predictions, write_run, write_runs
 
 SHAPE = Shape(stages=2, texts=1, items=20)
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -133,6 +133,7 @@ def test_texts_stay_data(runs: list[RunDir], tmp_path: Path) -> None:
     lines = read_lines(path)
     lines[0]["prediction"] = hostile
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sign_predictions(runs[0])
     export(runs[:1], tmp_path / "out", items=True)
     found = [row for file in (tmp_path / "out").rglob("*.jsonl") for row in read_lines(file)]
     assert [row["resps"][0][0] for row in found].count(hostile) == 1
