@@ -39,16 +39,16 @@ class OfRun(Record):
     """A file that names its run, so that no other run takes a copy of it for its own, nor one that was edited."""
 
     run: str = ""
-    """Id of the run; "" in files of former runs."""
+    """Id of the run."""
     digest: str = ""
-    """In the file: digest of the other keys, and of the folder of a stage; files of former runs have none."""
+    """In the file: digest of the other keys, and of the folder of a stage."""
 
     @classmethod
     def read_of(cls, run: str, path: Path) -> Self | None:
         """As `read`; OfAnotherRun for a file of another run than that with the id `run`, or of another stage."""
         found = cls.read(path)
-        if found is None or not (found.run or found.digest):
-            return found
+        if found is None:
+            return None
         if found.run != run or found.digest != found._digest(path):
             what = "is a file of another run or stage, or was edited."
             raise OfAnotherRun(what, where=str(path), hint=AGAIN)
