@@ -1,4 +1,4 @@
-"""Folders that transformers loads as an extended model after `import moextend`."""
+"""Folders that transformers loads as an extended model after `moextend.register_auto_classes()`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from moextend.export.auto_config import MoextendConfig
 from moextend.moe.recipe import Mode
 from tests.toys import toy_lm, toy_tokenizer
 
+moextend.register_auto_classes()
 ACT = (
     "{first}\nimport torch\nfrom transformers import AutoModelForCausalLM\n"
     "lm = AutoModelForCausalLM.from_pretrained({folder!r}{more})\n"
@@ -98,7 +99,10 @@ def test_it_computes_on_a_cpu_as_load_does(
 
 @pytest.mark.parametrize(
     ("first", "more"),
-    [pytest.param("import moextend", "", marks=pytest.mark.long), ("import sys", ", trust_remote_code=True")],
+    [
+        pytest.param("import moextend; moextend.register_auto_classes()", "", marks=pytest.mark.long),
+        ("import sys", ", trust_remote_code=True"),
+    ],
 )
 def test_a_fresh_process_loads_it(first: str, more: str, base: Path, tmp_path: Path, ids: Tensor) -> None:
     model = moextend.load(str(base))
