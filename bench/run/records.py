@@ -263,8 +263,6 @@ class Status(Record):
     """Id of the process of the run. null: it did not start."""
     host: str = ""
     """Name of its machine."""
-    born: str | None = None
-    """Start time of the process, to distinguish it from a later one with the same id. null: not known."""
     started: float | None = None
     """Start of this attempt, in seconds since 1970. null: it did not start."""
     heartbeat: float | None = None

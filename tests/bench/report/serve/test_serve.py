@@ -22,6 +22,7 @@ pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
 from moextend.bench.report.serve import app, build, live, watcher
 from tests.bench.report.serve.serving import Served, add, cut, report_of, served, until
+from tests.bench.states import hold
 
 METHODS = {"lora": ledger.Kind(keeps=0.3), "replay": ledger.Kind(keeps=0.9)}
 
@@ -80,6 +81,7 @@ def test_cells_and_states_arrive_while_runs_work(made: list[RunDir], site: Serve
     status = read_status(lora.folder)
     running = {"state": "running", "phase": "train", "task": "task2", "step": 3, "steps": 4, "fraction": 0.4}
     _write(lora.folder, status.model_copy(update={**running, "host": "elsewhere", "heartbeat": time.time()}))
+    hold(lora.folder)
     events = site.events()
     first = next(events)
     assert first["all"] and first["rows"][name]["state"] == "running"
@@ -111,6 +113,7 @@ def test_reports_wait_only_while_runs_work(
     status, rest = read_status(made[0].folder), cut(made[0], 3)
     running = {"state": "running", "host": "elsewhere", "heartbeat": time.time()}
     _write(made[0].folder, status.model_copy(update=running))
+    hold(made[0].folder)
     events = site.events()
     version = until(events, lambda message: message["version"])["version"]
     builds = noted(monkeypatch, watcher, "build")
