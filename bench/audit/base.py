@@ -95,7 +95,7 @@ def base_row(
 
 def _forget(cache: Path, used: RunDir) -> None:
     """Removes the oldest runs of the cache beyond `KEPT`, but not `used`, nor runs that a process is working on."""
-    folders = [cache, *(path for path in cache.iterdir() if path.is_dir())]  # `cache`: of earlier versions
+    folders = [path for path in cache.iterdir() if path.is_dir()]
     others = [run for folder in folders for run in find_runs(folder) if run.folder != used.folder]
     with suppress(FileNotFoundError):  # another audit removes them, too
         others.sort(key=lambda run: run.folder.stat().st_mtime)

@@ -145,7 +145,6 @@ def _wanted_record(record: ConfigFile | None, config: RunConfig) -> ConfigFile:
     if record and without_notes(record.identity) == without_notes(identity):
         identity = record.identity  # a corrected licence makes no other run
     return ConfigFile(
-        # A record without an id is of an early version, and stays so: its scores name none, or one that is lost.
         id=record.id if record else uuid.uuid4().hex,
         digest=files.digest(identity), identity=identity, places=config.places, device=config.device,
         protocol=config.protocol, tuned_on=config.tuned_on, oracle=config.oracle or bool(record and record.oracle),

@@ -72,7 +72,7 @@ class RunDir:
 
     @cached_property
     def id(self) -> str:
-        """Unique id of the run, also among runs of the same config; "" for runs of early versions."""
+        """Unique id of the run, also among runs of the same config."""
         return self.config_file.id
 
     @cached_property

@@ -64,8 +64,7 @@ class Report:
     flops: float | None
     """Operations of all steps, forward and backward: those per position of one batch, times the positions of all.
 
-    With `cache_prefix`, steps that start above the cached prefix count as such. None for a compiled model, and for a
-    training that goes on from a checkpoint of a former version.
+    With `cache_prefix`, steps that start above the cached prefix count as such. None for a compiled model.
     """
     micro_batch: int | None = None
     """Conversations per forward pass in each process, if memory was too short for a batch; None: all of them."""

@@ -29,7 +29,7 @@ class Item:
 
     id: str
     question: str | None
-    """None: not recorded, as for text tasks in former runs."""
+    """None: not recorded."""
     references: list[str]
     answer: str
     score: float | None

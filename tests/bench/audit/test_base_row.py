@@ -18,7 +18,6 @@ from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import Cell, RunDir
 from moextend.bench.sequence import find_sequence
 from moextend.bench.task import find_task
-from tests.bench.ledger import Kind, Shape, write_run
 from tests.robustness import workspace as small
 
 
@@ -28,7 +27,6 @@ def test_the_cache_has_the_answers_for_a_few_configs_and_the_oldest_are_removed(
     folder, answered = small.make(tmp_path / "w"), list[Path]()
     file, cache = folder / "registry/small.yaml", folder / ".cache/audit"
     written = file.read_text()
-    write_run(cache, Shape(stages=1, texts=0, items=4), "zero-shot", 0, Kind())  # of an earlier version
 
     def launch(runs: Sequence[Path], **options: Any) -> dict[Path, Outcome]:
         for run in map(RunDir, runs):

@@ -186,12 +186,6 @@ def test_equal_runs_make_equal_files(runs: list[RunDir], schema: str, tmp_path: 
 
 
 @pytest.mark.parametrize("schema", schemas.SCHEMAS)
-def test_runs_of_early_versions_are_exported(schema: str, tmp_path: Path) -> None:
-    written = export([RunDir(FIXTURES / "old_run")], schema, tmp_path, items=True)
-    assert len([path for path in written if path.suffix == ".json"]) == 4
-
-
-@pytest.mark.parametrize("schema", schemas.SCHEMAS)
 @pytest.mark.parametrize("damage", ["{}", '{"id": "1", "prediction": "\\ud800", "answers": ["a"]}'])
 def test_a_damaged_file_hides_no_other_answers(
     runs: list[RunDir], schema: str, damage: str, tmp_path: Path

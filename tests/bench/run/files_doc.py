@@ -42,8 +42,8 @@ FILES: dict[str, type[Any]] = {
 HEAD = """# Files of a run
 
 A run is a folder `runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/`. All its records are JSON, or one JSON object a
-line. Each has `schema_version`; runs from before it existed are read, and files of a later version are refused. Files
-are written whole or not at all, and lines are synced: an interruption loses at most what was being computed.
+line. Each has `schema_version`; files of a later version are refused. Files are written whole or not at all, and lines
+are synced: an interruption loses at most what was being computed.
 
 | file | holds |
 | :-- | :-- |
