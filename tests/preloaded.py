@@ -159,7 +159,7 @@ def serve(path: str) -> None:
         gc.freeze()  # else every child looks through all that was imported, at the end of each training
         print("ready", flush=True)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for what it forks
-        while 0 not in select.select([0, server], [], [])[0]:
+        while 0 not in select.select([0, server.fileno()], [], [])[0]:
             server.handle_request()
 
 
