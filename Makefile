@@ -88,7 +88,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 PARITY := avalanche-lib lmms-eval loguru tenacity
 
 $(VENV)/installed-parity: $(VENV)/installed-dev Makefile
-	$(PIP) 'filelock>=3.18,<4'
+	$(PIP) 'filelock>=3.30,<4'
 	$(PIP) --no-deps $(PARITY)
 	@touch $@
 

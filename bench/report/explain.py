@@ -194,7 +194,7 @@ def _checked_weights(run: RunDir, stages: Sequence[Path]) -> dict[str, str]:
 
 
 def _is(path: Path, cell: Cell) -> bool:
-    """Whether a file is the one whose size and digest the cell notes; former runs note none."""
+    """Whether a file is the one whose size and digest the cell notes, if it does."""
     return (cell.size is None or path.stat().st_size == cell.size) and (
         not cell.sha256 or sha256(path) == cell.sha256
     )

@@ -156,8 +156,8 @@ def grows(old: dict[str, Any], new: dict[str, Any]) -> bool:
 class ConfigFile(Record):
     """`config.json`: the config of the run, paths of its specs, and its environment."""
 
-    id: str = ""
-    """Unique id of the run, also among runs of the same config; "" in former runs."""
+    id: str
+    """Unique id of the run, also among runs of the same config."""
     digest: str
     """Digest of `identity`, to refuse an edited one."""
     identity: dict[str, Any]

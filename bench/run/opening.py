@@ -12,6 +12,7 @@ from typing import Any
 from moextend.bench.run import removal
 from moextend.bench.run.complete import planned
 from moextend.bench.run.config import ConfigFile, RunConfig, differences, grows, slug, without_notes
+from moextend.bench.run.liveness import LEASE
 from moextend.bench.run.rundir import Key, RunDir, locked, run_name
 from moextend.errors import InputError, RunConflict
 from moextend.util import files
@@ -152,7 +153,7 @@ def _check_kinds(folder: Path) -> None:
             )
     for pattern in ("*", "stages/*/*", "predictions/*/*"):
         for path in sorted(folder.glob(pattern)):
-            is_record = path.name == ".lock" or path.suffix in (".json", ".jsonl", ".log", ".safetensors")
+            is_record = path.name == LEASE or path.suffix in (".json", ".jsonl", ".log", ".safetensors")
             if is_record and path.exists() and not path.is_file():
                 raise RunConflict(
                     "is not a file, but the run needs a file with this name.",
@@ -165,7 +166,7 @@ def _holds_files(folder: Path) -> bool:
     """Whether a folder has more files than an interrupt during its creation leaves."""
     if not folder.is_dir():
         return False
-    return any(not path.name.startswith(".") and path.name != "owner.json" for path in folder.iterdir())
+    return any(not path.name.startswith(".") for path in folder.iterdir())
 
 
 def _stored_identity(config: RunConfig) -> dict[str, Any]:
@@ -180,7 +181,6 @@ def _wanted_record(record: ConfigFile | None, config: RunConfig) -> ConfigFile:
     if record and without_notes(record.identity) == without_notes(identity):
         identity = record.identity  # a corrected licence makes no other run
     return ConfigFile(
-        # A record without an id is of an early version, and stays so: its scores name none, or one that is lost.
         id=record.id if record else uuid.uuid4().hex,
         digest=files.digest(identity), identity=identity, places=config.places, device=config.device,
         protocol=config.protocol, tuned_on=config.tuned_on, oracle=config.oracle or bool(record and record.oracle),

@@ -33,7 +33,7 @@ PARTIAL = ".unpack-"
 """Prefix of the folder of a pack that is being unpacked."""
 STALE = 86_400.0
 """Seconds after which such a folder is taken for one of a killed process."""
-LEFT_OUT = (".lock", "owner.json", "worker.log", "server.log", "job.json", "cancel.json")
+LEFT_OUT = ("worker.log", "server.log", "job.json", "cancel.json")
 """Files that belong to a process or a machine."""
 WITHOUT: dict[Kept, str] = {"predictions": "Add --no-predictions", "weights": "Leave --weights out"}
 """What a pack may leave out -> how to leave it out."""
@@ -221,7 +221,7 @@ def _portable(run: RunDir, path: Path, left_out: list[Kept]) -> bytes | None:
         return _text(record.model_copy(update={"places": {}}))
     if path == run.folder / "status.json":
         status = read_status(path.parent)
-        here = {"host": "", "pid": None, "born": None, "error": None}
+        here = {"host": "", "pid": None, "error": None}
         return _text(
             status.model_copy(update=here | ({"left_out": left_out} if status.state == "done" else {}))
         )

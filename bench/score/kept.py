@@ -129,7 +129,7 @@ class ScoreReader:
 
 
 def fits(cell: Cell, scores: ItemScores) -> bool:
-    """Whether these are as many scores as the cell counts, with its mean; former cells have no number of items."""
+    """Whether these are as many scores as the cell counts, with its mean."""
     import numpy as np
 
     alone = ~np.isnan(scores.score)

@@ -22,7 +22,8 @@ LOADS = {
 IS = {
     "extension": "an extension of a Mixture-of-Experts language model: new experts and their router rows. The base is "
     "not part of it, and does not change",
-    "moextend": "an extended Mixture-of-Experts language model, for `transformers` after `import moextend`",
+    "moextend": "an extended Mixture-of-Experts language model, for `transformers` "
+    "after `moextend.register_auto_classes()`",
     "stock": "a checkpoint with the experts of an extension, for plain `transformers`",
     "peft": "a LoRA adapter of a Mixture-of-Experts language model, for `peft`",
 }

@@ -27,13 +27,11 @@ class CountedSteps:
         """For each kind: positions in all processes up to the last `gather`, and the sum of positions times length."""
         self._own = torch.zeros_like(self._all)
         """The same of this process since then."""
-        self._former = False
-        """Whether the training goes on from a checkpoint of a version that did not count positions."""
 
     def knows(self, short: bool, length: int) -> bool:
         """Whether the operations of such a step need not be counted any more."""
         known = self._counted[short]
-        return self._former or (bool(known) and min(known) <= length * APART and length <= max(known) * APART)
+        return bool(known) and min(known) <= length * APART and length <= max(known) * APART
 
     def add(self, short: bool, rows: int, length: int, operations: int | None) -> None:
         """Adds a batch of rows of this length, padding included; `operations`: its operations if they were counted."""
@@ -51,7 +49,7 @@ class CountedSteps:
     @property
     def total(self) -> float | None:
         """Operations of all batches up to the last `gather`; None: not known."""
-        if self._former or not any(self._counted):
+        if not any(self._counted):
             return None
         full, short = self._counted
         total = 0.0
@@ -63,16 +61,14 @@ class CountedSteps:
         return total
 
     def state_dict(self) -> dict[str, Any]:
-        """State at the last `gather`, for JSON; empty where earlier positions are not known."""
-        return {} if self._former else {"operations_per_position": self._counted, "sums": self._all.tolist()}
+        """State at the last `gather`, for JSON."""
+        return {"operations_per_position": self._counted, "sums": self._all.tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores a state; in checkpoints of former versions there are no sums."""
-        self._former = "sums" not in state
-        if not self._former:
-            counted = state["operations_per_position"]
-            self._counted = [{int(length): each for length, each in known.items()} for known in counted]
-            self._all = torch.tensor(state["sums"])
+        """Restores a state."""
+        counted = state["operations_per_position"]
+        self._counted = [{int(length): each for length, each in known.items()} for known in counted]
+        self._all = torch.tensor(state["sums"])
 
 
 def _line(known: Mapping[int, float]) -> tuple[float, float]:

@@ -41,7 +41,7 @@ from moextend.training.prepare import (
 from moextend.training.settings import SCHEDULES, Settings
 from moextend.training.trackers import check_tracker
 from moextend.training.trainer import ITEMS, ExtraLoss, TokenTrainer
-from moextend.util import cpu, files, processes
+from moextend.util import files, processes
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +64,7 @@ class Report:
     flops: float | None
     """Operations of all steps, forward and backward: those per position of one batch, times the positions of all.
 
-    With `cache_prefix`, steps that start above the cached prefix count as such. None for a compiled model, and for a
-    training that goes on from a checkpoint of a former version.
+    With `cache_prefix`, steps that start above the cached prefix count as such. None for a compiled model.
     """
     micro_batch: int | None = None
     """Conversations per forward pass in each process, if memory was too short for a batch; None: all of them."""
@@ -202,8 +201,6 @@ def _prepared(
         stack.enter_context(kept_features(model, folder))
         stack.enter_context(in_float32(model, settings.bf16))
         warn_of_precision(model, settings)
-        if settings.bf16 and model.device.type == "cpu":
-            cpu.multiply_in_float32()
         stack.enter_context(experts_follow_autocast())
         learner = stack.enter_context(sharded(model, args.device)) if shard else model
         collate = partial(_collated, Collator.of(model))

@@ -145,7 +145,7 @@ def write_run(
     _write(
         run.folder,
         Status(
-            state="done", pid=1, host="host", born="1", started=0.0, heartbeat=9.0, elapsed=9.0, stage=shape.stages,
+            state="done", pid=1, host="host", started=0.0, heartbeat=9.0, elapsed=9.0, stage=shape.stages,
             stages=shape.stages, done=units, units=units, fraction=1.0, left=0.0, run=run.id, config=run.config.digest,
         ),
     )  # fmt: skip

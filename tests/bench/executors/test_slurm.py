@@ -10,6 +10,7 @@ from moextend.bench.executors import slurm as slurm_executor
 from moextend.bench.executors.executor import Job, Options, find, read_job
 from moextend.bench.executors.slurm import SlurmExecutor
 from moextend.bench.run.progress import Progress, Unit
+from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError
 from tests.bench.conftest import MakeRun
 from tests.bench.executors.conftest import calls
@@ -91,7 +92,7 @@ def test_the_queue_is_asked_only_where_the_folder_does_not_say(slurm: Path, make
     assert slurm_states(jobs[:1]) == {runs[0]: "ended"} and calls(slurm) == []
     with pytest.raises(KeyboardInterrupt), Progress(runs[4], []):
         raise KeyboardInterrupt
-    with Progress(runs[1], [Unit("train", 1, "x")]):
+    with RunDir(runs[1]).lock(), Progress(runs[1], [Unit("train", 1, "x")]):
         (slurm / "queue").write_text("7_2|PENDING\n7_1|RUNNING\n")
         assert slurm_states(jobs) == dict(
             zip(runs, ["ended", "running", "queued", "lost", "ended"], strict=True)

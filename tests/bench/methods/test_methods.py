@@ -232,10 +232,6 @@ def test_what_a_method_knows_of_the_task(spec: str) -> None:
     assert oracle is None or oracle.task_identity == "given"
 
 
-def test_the_former_word_of_a_given_task_is_read() -> None:
-    assert methods.parse("lora-per-task:task=told").make().task_identity == "given"
-
-
 def test_each_role_has_one_method() -> None:
     roles = {name: methods.role_of(name) for name in methods.OWN}
     assert {role: name for name, role in roles.items() if role} == {

@@ -265,11 +265,6 @@ def test_variants_that_differ_alike_have_names_of_their_own(tmp_path: Path) -> N
     assert frame(experiments, items=False)["sequence"].nunique() == 3
 
 
-def test_a_run_of_an_early_version() -> None:
-    found = frame(collect([RunDir(Path(__file__).parents[2] / "fixtures" / "old_run")], unfinished=True))
-    assert found["value"].notna().all() and found["item"].notna().any()
-
-
 # -- notebooks and files -------------------------------------------------------------------------------
 
 

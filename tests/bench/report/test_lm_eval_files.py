@@ -110,11 +110,6 @@ def test_equal_runs_make_equal_files(runs: list[RunDir], tmp_path: Path) -> None
     assert all(str(tmp_path) not in path.read_text() for path in first), "no path of this machine"
 
 
-def test_runs_of_early_versions_are_exported(tmp_path: Path) -> None:
-    written = export([RunDir(FIXTURES / "old_run")], tmp_path, items=True)
-    assert len([path for path in written if path.suffix == ".json"]) == 4
-
-
 @pytest.mark.parametrize("damage", ["{}", '{"id": "1", "prediction": "\\ud800", "answers": ["a"]}'])
 def test_a_damaged_file_hides_no_other_answers(runs: list[RunDir], damage: str, tmp_path: Path) -> None:
     cell = runs[0].cells()[1, "task1"]
