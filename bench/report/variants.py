@@ -104,7 +104,7 @@ def dial(experiment: Experiment, scored: Scored) -> dict[tuple[str, str, str], M
 
 def _strengths(result: Result, scored: Scored) -> dict[float, Result]:
     """Strength -> the run with the scores of the scaled model, of strengths at which all tasks are scored."""
-    tasks = {task for stage, task in result.cells if stage == result.last}
+    tasks = set(variants.tasks_of(result.config))
     found = {}
     for variant in scored.variants(result):
         strength, row = strength_of(variant), scored.row(result, variant)

@@ -12,7 +12,6 @@ from moextend.bench.report.frame import frame
 from moextend.bench.run.progress import _write
 from moextend.bench.run.records import State, Status
 from moextend.bench.run.rundir import RunDir, find_runs
-from moextend.util.files import write_json
 from tests.bench import ledger
 from tests.bench.conftest import MakeRun
 
@@ -35,7 +34,7 @@ def done(make_run: MakeRun) -> MakeRun:
     ) -> RunDir:
         run = make_run(method, seed, rows, text, **changes)
         _write(run.folder, Status(state=state))
-        write_json(run.folder / "facts.json", facts or {"task_identity": "none"})
+        run.write_facts(**(facts or {"task_identity": "none"}))
         return run
 
     return make

@@ -57,10 +57,9 @@ def test_the_row_of_one_run(done: MakeRun) -> None:
     [
         ({"task_identity": "given"}, "given"),
         ({"task_identity": "inferred"}, "inferred"),
-        ({"x": 1}, "?"),
     ],
 )
-def test_runs_of_early_versions_noted_whether_the_task_is_given(
+def test_a_row_says_whether_the_task_is_given(
     done: MakeRun, facts: dict[str, Any] | None, shown: str
 ) -> None:
     (experiment,) = collect([done(facts=facts)])

@@ -1,6 +1,5 @@
 """Every view as LaTeX: plain ASCII that compiles and fits its column."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ import pytest
 from moextend.bench.references import find_reference
 from moextend.bench.report import View, render, tables
 from moextend.bench.report.collect import collect
-from moextend.bench.run.records import StageCost
+from moextend.bench.run.records import RoutingReport, StageCost
 from moextend.util import content
 from tests.bench import ledger
 
@@ -43,10 +42,9 @@ def latex(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         for stage, task in enumerate(run.config.stages, 1):
             run.write_cost(stage, task, StageCost(trained_parameters=1000 * number, tokens=5, flops=2e12))
             folder = run.stage_folder(stage, task)
-            seen = {"reached": [{"task1": 0.5}], "drift": [0.1]}
-            (folder / "routing.json").write_text(
-                json.dumps({"tasks": {"task1": seen, "(text)": seen}, "layers": [0, 1], "change": [0.1, 0.2]})
-            )
+            seen = {"tokens": 5, "experts": [{"": [1, 2]}], "reached": [{"task1": 0.5}], "drift": [0.1]}
+            found = {"tasks": {"task1": seen, "(text)": seen}, "layers": [0, 1], "change": [0.1, 0.2]}
+            RoutingReport.parse({**found, "run": run.id}, where="").write(folder / "routing.json")
         ledger.write_variants(run)
     folder, shape = runs[0].folder.parents[1], ledger.Shape(items=40, transfers=1)
     for method, kind in kinds.items():

@@ -12,14 +12,20 @@ from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.run import diagnostics
 from moextend.bench.run.diagnostics import Diagnostics, drift
+from moextend.bench.run.records import RoutingReport
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage_data import StageData
 from moextend.errors import InputError
 from moextend.extension import task_inference
-from moextend.util.files import write_json
 from tests.bench.conftest import MakeRun
 
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
+
+
+def keep(run: RunDir, stage: int, task: str, report: dict[str, Any]) -> None:
+    """Writes the routing after a stage as the run does."""
+    folder = run.stage_folder(stage, task)
+    RoutingReport.parse({**report, "run": run.id}, where="").write(folder / "routing.json")
 
 
 def test_drift_is_zero_for_equal_choices_and_worked_out_by_hand_for_others() -> None:
@@ -48,12 +54,16 @@ def run(make_run: MakeRun) -> RunDir:
         "drift": [0.01, 0.03, 0.02],
     }
     learned = {**looked_at, "reached": [{"colour": 0.0, "count": 1.0}, {"count": 0.5}, {}]}
-    write_json(
-        run.stage_folder(1, "colour") / "routing.json",
+    keep(
+        run,
+        1,
+        "colour",
         {"layers": [0, 2], "change": [0.05, 0.01, 0.04], "tasks": {"colour": first}},
     )
-    write_json(
-        run.stage_folder(2, "count") / "routing.json",
+    keep(
+        run,
+        2,
+        "count",
         {
             "layers": [0, 1],
             "tasks": {"colour": then, "count": learned},
@@ -103,7 +113,7 @@ def test_the_view_shows_where_inputs_of_every_task_go(make_run: MakeRun) -> None
     ):
         tasks = {name: {"inputs": 256, "reached": reached}, "(text)": {"inputs": 9, "reached": {"": 1.0}}}
         record = {"tasks": {}, "inferred": {"rejected": {n: 0.008 for n in reached if n}, "tasks": tasks}}
-        write_json(run.stage_folder(index, name) / "routing.json", record)
+        keep(run, index, name, record)
     *_, table = tables(collect([run], unfinished=True), "routing")
     assert [column.title for column in table.columns] == ["stage", "task", "none", "1", "2"]
     assert [[[value.text for value in row] for row in section] for section in table.sections] == [
