@@ -15,11 +15,11 @@ from typing import Any
 from moextend.bench.data import unknown_notes
 from moextend.bench.data.source import parse_split, place
 from moextend.bench.methods import Shapes
-from moextend.bench.run import budget_text, matching
-from moextend.bench.run.budget import Plan, budget
+from moextend.bench.run import matching
 from moextend.bench.run.complete import planned
 from moextend.bench.run.data_size import stated_splits
 from moextend.bench.run.downloads import MB, download, has_config, layers_of, local_bytes, name_on_hub
+from moextend.bench.run.estimate import Plan, estimate
 from moextend.bench.run.opening import scored
 from moextend.bench.run.plan import LEFT_OUT, Request, all_tasks, chosen_sequence, left_out, stage_steps
 from moextend.bench.run.preflight import missing_files, readable, splits_used
@@ -28,14 +28,24 @@ from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import HAND, Data, TaskSpec
 from moextend.data.table import FORMATS
-from moextend.errors import InputError, at
+from moextend.errors import InputError, at, duration
 from moextend.model.located import locate
+from moextend.training.estimate import UTILISATION
 from moextend.util import downloads
 
 SHOWN = 3
 """Number of missing files of a split that are listed."""
 SMALL = 200
-"""MB of weights below which runs are only estimated if a throughput is given: it takes seconds."""
+"""MB of weights below which runs are only estimated if a throughput is given."""
+PARTS = {
+    "frozen": "frozen weights",
+    "weights": "weights",
+    "encoder": "image encoder",
+    "learning": "trained parameters with gradients and AdamW's moments",
+    "copies": "copies of trained parameters",
+    "working": "activations and temporary tensors",
+}
+"""Parts of a peak of memory -> their names."""
 
 
 def preview(
@@ -49,7 +59,7 @@ def preview(
 
     Args:
         runs: folder of the runs, in which some cells may be scored already; None: none are.
-        throughput: see `budget`.
+        throughput: see `estimate`.
 
     Raises:
         InputError: the request is not possible.
@@ -96,7 +106,7 @@ def describe(found: dict[str, Any]) -> str:
                 problem = f": {need['problem']}" if need["problem"] else ""
                 lines.append(f"    {need['where']} (for {', '.join(need['tasks'])}){problem}")
     estimate = found["estimate"]
-    lines += [f"Memory and hours: {estimate['not']}"] if "not" in estimate else budget_text.describe(estimate)
+    lines += [f"Memory and hours: {estimate['not']}"] if "not" in estimate else _estimated(estimate)
     return "\n".join([*lines, *_room(found)])
 
 
@@ -120,10 +130,10 @@ def _estimate(
     name = name_on_hub(base, request.workspace)
     if name and not has_config(name, base.revision):
         return {"not": "not estimated until the base's config is available."}
-    plan = Plan(sequence, tasks, request.workspace)
     _check(configs, make)
+    plan = Plan(sequence, tasks, request.workspace, make)
     try:
-        return budget(configs, plan, make, device=request.device, throughput=throughput)
+        return estimate(configs, plan, device=request.device, throughput=throughput)
     except InputError as error:
         return {"not": f"not estimated ({error})"}
 
@@ -132,7 +142,7 @@ def _check(configs: Sequence[RunConfig], make: Callable[[], Any]) -> None:
     """Raises InputError if a method cannot learn with the base."""
     try:
         shapes = Shapes(make())
-    except InputError:  # `budget` says why
+    except InputError:  # `estimate` says why
         return
     for config in configs:
         with at(f"method '{config.method}'"):
@@ -320,3 +330,46 @@ def _room(found: dict[str, Any]) -> list[str]:
         "them (gradients, AdamW); activations come on top.",
         f"Disk: up to {size * stages * len(found['runs']):,.1f} MB, if every stage kept all weights.",
     ]
+
+
+def _estimated(found: Mapping[str, Any]) -> list[str]:
+    """Lines on memory, files, operations and hours."""
+    asked, speed, on = found["scoring"], f"{found['throughput']:.3g} TFLOP/s", {True: "on", False: "off"}
+    if found["throughput_of"] is None:
+        speed += ", as --throughput says"
+    else:
+        speed += f" ({UTILISATION:.0%} of the peak of {found['throughput_of']}; --throughput sets another)"
+    lines = [
+        f"Estimated from shapes, not measured; memory to about 15%. Base: {found['parameters']:,} parameters, "
+        f"{found['active_parameters']:,} of them per token, in {found['base_dtype']}; bf16 {on[found['bf16']]}, "
+        f"gradient checkpointing {on[found['gradient_checkpointing']]}.",
+        f"Assumed: conversations of {found['tokens']} tokens, {found['labelled']} of them learned, "
+        f"{found['rows']} at a time; answers of {asked['new']} tokens to prompts of {asked['tokens']}, "
+        f"{asked['rows']} at a time; {speed}.",
+    ]
+    for slug, run in found["runs"].items():
+        each = run["stored_mb"] / max(1, len(run["stages"]))
+        work = ", ".join(f"{key} {_size(value)}" for key, value in run["teraflop"].items() if value)
+        lines += [
+            f"  {slug}: trains {run['parameters']['trained']:,} parameters per stage; stores {each:,.1f} MB per stage, "
+            f"{run['stored_mb']:,.1f} MB in all",
+            f"    memory: {'; '.join(_peak(*part) for part in run['memory'].items() if part[1]['peak_gb'])}",
+            f"    operations: {_size(run['teraflop_in_all'])} ({work}); {duration(3600 * run['hours'])}",
+        ]
+    unknown = sorted({name for run in found["runs"].values() for name in run["without_scoring_of"]})
+    if unknown:
+        lines.append(f"Scoring of {', '.join(unknown)} is not included: the number of items is not known.")
+    return [
+        *lines,
+        f"On top: about {found['overhead_gb']:.0f} GB of a GPU for its context and kernels. Keys and values take "
+        f"{found['cache_mb_a_token']:.3g} MB per token in scoring, which is included.",
+    ]
+
+
+def _peak(name: str, peak: Mapping[str, float]) -> str:
+    parts = [f"{PARTS[key]} {peak[f'{key}_gb']:.1f}" for key in PARTS if peak.get(f"{key}_gb", 0) >= 0.05]
+    return f"{name} {peak['peak_gb']:.1f} GB ({', '.join(parts)})"
+
+
+def _size(teraflop: float) -> str:
+    return f"{teraflop / 1e3:,.1f} PFLOP" if teraflop >= 1e3 else f"{teraflop:.3g} TFLOP"

@@ -28,7 +28,7 @@ from moextend.moe.kernels import experts_follow_autocast
 from moextend.moe.supported import check_setup
 from moextend.training import checkpoint
 from moextend.training import micro_batch as smaller
-from moextend.training.counted_steps import CountedSteps
+from moextend.training.flops import CountedSteps
 from moextend.training.prefix_cache import PrefixCache
 from moextend.training.prepare import (
     asks_to_shard,
@@ -64,8 +64,7 @@ class Report:
     flops: float | None
     """Operations of all steps, forward and backward: those per position of one batch, times the positions of all.
 
-    With `cache_prefix`, steps that start above the cached prefix count as such. None for a compiled model, and for a
-    training that goes on from a checkpoint of a former version.
+    With `cache_prefix`, steps that start above the cached prefix count as such. None for a compiled model.
     """
     micro_batch: int | None = None
     """Conversations per forward pass in each process, if memory was too short for a batch; None: all of them."""

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,8 @@ import moextend
 from moextend import Conversation, MultimodalLM, Prompt
 from moextend.bench import methods
 from moextend.bench.methods.method import Method, Stage
-from moextend.bench.run import budget
-from moextend.bench.run.method_size import Sizes
-from moextend.bench.sequence import Base, SequenceSpec
+from moextend.bench.run.estimate import Plan
+from moextend.bench.sequence import Base, Scoring, SequenceSpec
 from moextend.bench.sequence import Stage as Stage_
 from moextend.bench.task import Data, TaskSpec
 from moextend.model import loading
@@ -32,10 +31,9 @@ from moextend.model.batches import Collator
 from moextend.model.generation import generate, prompt_ids
 from moextend.model.multimodal import IGNORE
 from moextend.training import flops
-from moextend.training.estimate import bytes_of, cast
+from moextend.training.estimate import Step, bytes_of
 from moextend.training.loop import Report, train
 from moextend.training.settings import Settings, Training
-from moextend.training.tracing import Step
 from tests.toys import toy_tokenizer
 
 ITEMS, HELD, GENERIC, STEPS, ROWS, QUESTION, ANSWER, ASKED, NEW = 29, 3, 4, 2, 4, 40, 8, 8, 4
@@ -45,6 +43,7 @@ SPECS = (
     "ewc:items=8", "ewc:over=full-ft,items=8", "lwf", "lwf:over=full-ft", "o-lora", "moe-lora",
     "moextend:probe_steps=2", "moextend:scope=auto,layers=first", "moextend:scope=all,layers=first,memory_tokens=64",
     "moextend:routing=paper,layers=first", "moextend:routing=slot,layers=first",
+    "moextend:scope=all,retention=latent,layers=first,memory_tokens=96,memory_sample=48",
 )  # fmt: skip
 MID = {
     "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8,
@@ -190,32 +189,27 @@ def answers(model: MultimodalLM, prompts: Sequence[Prompt]) -> None:
 
 
 @dataclass(frozen=True)
-class FixedPlan(budget.Plan):
+class FixedPlan(Plan):
     """The tasks of `measure`."""
 
-    tokens: int = 0
-    """Of a conversation."""
-    prompt: int = 0
-    """Of a prompt."""
-    scoring: bool = False
+    lengths: tuple[int, int, int] = (0, 0, 0)
+    """Tokens of a conversation, those that are learned, and tokens of a prompt."""
+    asks: bool = False
+    """Whether a task's tokens are those of its prompts."""
+    generic = GENERIC
 
     def length(self, name: str) -> int:
         """As measured."""
-        return self.prompt if self.scoring else self.tokens
-
-    @property
-    def text(self) -> int:
-        """As measured."""
-        return self.tokens
-
-    @property
-    def generic(self) -> int:
-        """As measured."""
-        return GENERIC
+        return self.lengths[2] if self.asks else self.lengths[0]
 
     def items(self, name: str, split: Any) -> int:
         """As measured."""
         return ITEMS + HELD if split == "train" else ASKED
+
+    @cached_property
+    def step(self) -> Step:
+        """As measured."""
+        return replace(super().step, labelled=self.lengths[1])
 
 
 def estimate(spec: str, base: Small) -> list[Measured]:
@@ -223,35 +217,36 @@ def estimate(spec: str, base: Small) -> list[Measured]:
     model = base.make()
     rows = conversations(model, 1, 0)
     collate = Collator.of(model)
-    tokens = collate.ids(rows[:1])["input_ids"].shape[1]
-    prompt = len(prompt_ids(model, Prompt(rows[0].turns[0][0])))
-    labelled = int((collate(rows)["labels"] != IGNORE).sum())
+    lengths = (
+        collate.ids(rows[:1])["input_ids"].shape[1],
+        int((collate(rows)["labels"] != IGNORE).sum()),
+        len(prompt_ids(model, Prompt(rows[0].turns[0][0]))),
+    )
     del model
-    dtype = torch.bfloat16 if base.bf16 else torch.float32
-    step = Step(ROWS, tokens, labelled, bf16=base.bf16, checkpointing=base.checkpointing)
-    lm = cast(base.skeleton(), dtype)
-    sizes = Sizes(base.skeleton, dtype, step, ROWS, prompt, NEW, lm.config.hidden_size, ITEMS + HELD)
-    train = Training(steps=STEPS, batch_size=ROWS, learning_rate=1e-4, bf16=base.bf16)
+    train = Training(
+        steps=STEPS,
+        batch_size=ROWS,
+        learning_rate=1e-4,
+        bf16=base.bf16,
+        gradient_checkpointing=base.checkpointing,
+    )
     sequence = SequenceSpec(
-        sequence="s", version=1, base=Base(model="tiny"), stages=[Stage_(task=task) for task in TASKS], train=train
+        sequence="s", version=1, base=Base(model="tiny", dtype="bfloat16" if base.bf16 else "float32"), train=train,
+        stages=[Stage_(task=task) for task in TASKS], scoring=Scoring(batch_size=ROWS),
     )  # fmt: skip
     task = TaskSpec(task="one", version=1, kind="vqa", max_new_tokens=NEW, data=Data(path="none"))
-    tasks = dict.fromkeys(TASKS, task)
-    plan = FixedPlan(sequence, tasks, Path(), tokens, prompt)
-    shared = budget._Shared(plan, sizes, sizes.answers(), alignment=0)
-    asked = replace(shared, plan=replace(plan, scoring=True))
-    size, found = sizes.of(methods.parse(spec)), []
+    plan = FixedPlan(sequence, dict.fromkeys(TASKS, task), Path(), base.skeleton, lengths)
+    asked = replace(plan, asks=True)
+    parsed, found = methods.parse(spec), []
+    size, answers = plan.size(parsed), asked.size(parsed)
     for before in range(len(TASKS)):
-        cost = budget._stage(shared, size, ["one"], {"one": STEPS}, before)
-        scored = budget._scoring(asked, ["one"], size.answering, before * size.extra.together)["one"]
-        memory = budget._memory(shared, size, before + 1)
+        cost = plan.learning(size, ["one"], {"one": STEPS}, before)
+        scored, memory = asked.scoring(["one"], answers, before)["one"], plan.memory(size, before + 1)
         assert scored is not None
+        peaks = [memory[name].get("peak_gb", 0) * 1e9 for name in ("training", "scoring")]
         found.append(
-            Measured(
-                size.trained, size.stored, sum(cost.values()) * 1e12, memory["training"].get("peak_gb", 0) * 1e9,
-                scored * 1e12, memory["scoring"]["peak_gb"] * 1e9,
-            )
-        )  # fmt: skip
+            Measured(size.trained, round(size.stored), sum(cost.values()), peaks[0], scored, peaks[1])
+        )
     return found
 
 
