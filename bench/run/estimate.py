@@ -18,6 +18,7 @@ from moextend.bench.run.plan import stage_steps
 from moextend.bench.sequence import SequenceSpec, memory_texts
 from moextend.bench.task import TaskSpec
 from moextend.model.lm_head import text_config
+from moextend.model.upcycling import parameter_counts
 from moextend.training.encoder_size import ASSUMED_TOKENS, EncoderSize, image_encoder
 from moextend.training.estimate import (
     OVERHEAD,
@@ -145,8 +146,17 @@ class Plan:
         """A new base, of which nothing learns."""
         return Estimator(self.make(), self.dtype)
 
+    @cached_property
+    def _sizes(self) -> dict[str, MethodSize]:
+        return {}
+
     def size(self, spec: MethodSpec) -> MethodSize:
         """Size of a method."""
+        if spec.text not in self._sizes:
+            self._sizes[spec.text] = self._size(spec)
+        return self._sizes[spec.text]
+
+    def _size(self, spec: MethodSpec) -> MethodSize:
         base, method, step = self.estimator(), spec.make(), self.step
         items = min(self.items(stage.task, "train") or 10**9 for stage in self.sequence.stages)
         features = self.config.hidden_size + 2 * (self.encoder.width if self.encoder else 0)
@@ -213,10 +223,7 @@ class Plan:
         if before and extra.teacher:
             each += answers.forward(step.rows, length, step.labelled, step.rows)
         if before and extra.together:  # frozen parts of earlier stages: forward, and back to their inputs
-            own, base = (
-                found.forward(step.rows, length, 0, step.rows) for found in (self._uncalled(size), self.base)
-            )
-            each += before * (3 if step.checkpointing else 2) * (own - base)
+            each += before * (3 if step.checkpointing else 2) * tokens * (answers.a_token - self.base.a_token)
         found = [self.items(name, "train") or 0 for name in names]
         held = sum(map(held_out, found))
         other = answers.forward(extra.held_out * held + extra.generic * self.generic, length, 0, step.rows)
@@ -230,26 +237,19 @@ class Plan:
         self, names: Sequence[str], size: MethodSize | None = None, before: int = 0
     ) -> dict[str, float | None]:
         """Task -> operations of its scoring, of the base or a method; None: its number of items is not known."""
+        how = self.base if size is None else size.answering
+        if size is not None and size.extra.together:
+            how = replace(how, a_token=how.a_token + before * (how.a_token - self.base.a_token))
         found: dict[str, float | None] = {}
         for name in names:
-            items, total = self.items(name, "test"), None
-            if items is not None:
-                base = self._answers(name, items, self.base)
-                total = base if size is None else self._answers(name, items, size.answering)
-                if size is not None and size.extra.together:
-                    total += before * (self._answers(name, items, self._uncalled(size)) - base)
-            found[name] = total
+            items, task, batch = self.items(name, "test"), self.tasks[name], self.scored[0]
+            if items is None:
+                found[name] = None
+            elif task.kind == "text":
+                found[name] = how.forward(items * REQUESTS, TEXT_TOKENS, TEXT_TOKENS, batch)
+            else:
+                found[name] = how.operations(items, self.length(name), task.max_new_tokens, batch)
         return found
-
-    def _uncalled(self, size: MethodSize) -> Answering:
-        """peft adds the weights of all stacked adapters in the operations of one."""
-        return replace(size.answering, a_call=self.base.a_call)
-
-    def _answers(self, name: str, items: int, how: Answering) -> float:
-        task, batch = self.tasks[name], self.scored[0]
-        if task.kind == "text":
-            return how.forward(items * REQUESTS, TEXT_TOKENS, TEXT_TOKENS, batch)
-        return how.operations(items, self.length(name), task.max_new_tokens, batch)
 
     def memory(self, size: MethodSize, stages: int) -> dict[str, dict[str, float]]:
         """Peak memory in GB of the training and the scoring of `stages` stages, and its parts."""
@@ -287,16 +287,17 @@ def estimate(
     Raises:
         InputError: the base's config cannot be read.
     """
-    size, step, (rows, length, new) = plan.estimator().size, plan.step, plan.scored
+    step, (rows, length, new) = plan.step, plan.scored
+    total, active = parameter_counts(plan.make())
     name, peak = THROUGHPUT["cpu" if device.startswith("cpu") else "cuda"]
     reached = throughput or peak * UTILISATION
     return {
         "rows": step.rows, "tokens": step.length, "labelled": step.labelled,
-        "base_dtype": str(plan.dtype).removeprefix("torch."), "base_mb": size.total * plan.dtype.itemsize / 1e6,
-        "parameters": size.total, "active_parameters": size.active, "largest_layer_gb": size.largest_layer / GB,
-        "bf16": step.bf16, "gradient_checkpointing": step.checkpointing,
-        "throughput": reached, "throughput_of": None if throughput else name, "overhead_gb": OVERHEAD / GB,
-        "encoder": vars(plan.encoder) if plan.encoder else None, "items": plan.counts,
+        "base_dtype": str(plan.dtype).removeprefix("torch."), "base_mb": total * plan.dtype.itemsize / 1e6,
+        "parameters": total, "active_parameters": active, "bf16": step.bf16,
+        "gradient_checkpointing": step.checkpointing, "throughput": reached,
+        "throughput_of": None if throughput else f"{UTILISATION:.0%} of the peak of {name}",
+        "overhead_gb": OVERHEAD / GB, "encoder": vars(plan.encoder) if plan.encoder else None, "items": plan.counts,
         "scoring": {"rows": rows, "tokens": length, "new": new},
         "cache_mb_a_token": plan.base.cache_a_token / 1e6,
         "runs": {config.slug: _run(config, plan, reached) for config in configs},

@@ -6,9 +6,7 @@ items, and of a base on the hub its config.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,7 @@ from moextend.bench.methods import Shapes
 from moextend.bench.run import matching
 from moextend.bench.run.complete import planned
 from moextend.bench.run.data_size import stated_splits
-from moextend.bench.run.downloads import MB, download, has_config, layers_of, local_bytes, name_on_hub
-from moextend.bench.run.estimate import Plan, estimate
+from moextend.bench.run.downloads import MB, download, has_config, local_bytes, name_on_hub
 from moextend.bench.run.opening import scored
 from moextend.bench.run.plan import LEFT_OUT, Request, all_tasks, chosen_sequence, left_out, stage_steps
 from moextend.bench.run.preflight import missing_files, readable, splits_used
@@ -27,11 +24,8 @@ from moextend.bench.run.records import encoder_of
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import HAND, Data, TaskSpec
-from moextend.data.table import FORMATS
 from moextend.errors import InputError, at, duration
 from moextend.model.located import locate
-from moextend.training.estimate import UTILISATION
-from moextend.util import downloads
 
 SHOWN = 3
 """Number of missing files of a split that are listed."""
@@ -79,7 +73,6 @@ def preview(
         "to_prepare": _to_prepare(sequence, tasks, request.workspace),
         "unknown": _unknown(sequence, tasks, request.workspace),
         "left_out": left_out(request),
-        "model_mb": _megabytes(sequence, request.workspace),
         "device": request.device,
         "estimate": _estimate(request, configs, sequence, tasks, throughput),
     }
@@ -103,11 +96,10 @@ def describe(found: dict[str, Any]) -> str:
         for how in dict.fromkeys(need["how"] for need in found["to_prepare"]):
             lines.append(f"  {how}")
             for need in (need for need in found["to_prepare"] if need["how"] == how):
-                problem = f": {need['problem']}" if need["problem"] else ""
-                lines.append(f"    {need['where']} (for {', '.join(need['tasks'])}){problem}")
+                lines.append(f"    {need['where']} (for {', '.join(need['tasks'])})")
     estimate = found["estimate"]
     lines += [f"Memory and hours: {estimate['not']}"] if "not" in estimate else _estimated(estimate)
-    return "\n".join([*lines, *_room(found)])
+    return "\n".join(lines)
 
 
 def _estimate(
@@ -118,12 +110,13 @@ def _estimate(
     throughput: float | None,
 ) -> dict[str, Any]:
     """Memory, files, operations and hours of the runs, or why they are not known: {"not": why}."""
-    size, base = _megabytes(sequence, request.workspace), sequence.base
+    base = sequence.base
+    size = (local_bytes(base, request.workspace) or 0) / MB
     make = matching.skeletons(base, request.workspace)
-    if size and size < SMALL and throughput is None:
-        paper = any(getattr(config.parsed_method().config, "routing", "") == "paper" for config in configs)
-        if paper or _highest_layer(configs) >= layers_of(base, request.workspace):
-            _check(configs, make)  # takes seconds
+    if 0 < size < SMALL and throughput is None:
+        named = [config for config in configs if _names_layers(config.parsed_method().config)]
+        if named:
+            _check(named, make)  # takes seconds
         return {"not": f"a base of {size:,.1f} MB fits any GPU; --throughput estimates its runs."}
     if base.found(request.workspace) in base.by_hand(request.workspace):
         return {"not": "not estimated until the base is available."}
@@ -131,6 +124,8 @@ def _estimate(
     if name and not has_config(name, base.revision):
         return {"not": "not estimated until the base's config is available."}
     _check(configs, make)
+    from moextend.bench.run.estimate import Plan, estimate  # torch
+
     plan = Plan(sequence, tasks, request.workspace, make)
     try:
         return estimate(configs, plan, device=request.device, throughput=throughput)
@@ -149,10 +144,9 @@ def _check(configs: Sequence[RunConfig], make: Callable[[], Any]) -> None:
             config.parsed_method().make().check(shapes)
 
 
-def _highest_layer(configs: Sequence[RunConfig]) -> int:
-    """The highest layer that a method names; -1 if none does."""
-    named = [getattr(config.parsed_method().config, "layers", None) for config in configs]
-    return max((layer for layers in named if isinstance(layers, list) for layer in layers), default=-1)
+def _names_layers(settings: Any) -> bool:
+    """Whether a method's settings may not fit the base: named layers, or paper routing."""
+    return isinstance(getattr(settings, "layers", None), list) or getattr(settings, "routing", "") == "paper"
 
 
 def _unknown(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path) -> dict[str, list[str]]:
@@ -226,11 +220,11 @@ def _model_downloads(sequence: SequenceSpec, workspace: Path) -> list[dict[str, 
 def _to_prepare(
     sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path
 ) -> list[dict[str, Any]]:
-    """Files and folders that the user has to provide, for which tasks, how, and what the hub lacks of them."""
+    """Files and folders that the user has to provide, for which tasks, and how."""
     needs: dict[str, dict[str, Any]] = {}
 
-    def need(where: Path | str, how: str, task: str, problem: str | None = None) -> None:
-        made: dict[str, Any] = {"where": str(where), "how": how, "tasks": [], "problem": problem}
+    def need(where: Path | str, how: str, task: str) -> None:
+        made: dict[str, Any] = {"where": str(where), "how": how, "tasks": []}
         found = needs.setdefault(str(where), made)
         if task not in found["tasks"]:
             found["tasks"].append(task)
@@ -242,7 +236,6 @@ def _to_prepare(
             folder = place(task.lm_eval.data or "", task.folder(), workspace)
             if not folder.exists():
                 need(folder, task.lm_eval.prepare or "see the task's source", task.task)
-    listed = cache(_listed)
     for task, split in splits_used(sequence, tasks):
         assert task.data is not None, "only these have splits"
         try:
@@ -251,32 +244,8 @@ def _to_prepare(
             need(error.where or task.task, f"{error.what} {error.hint or ''}".strip(), task.task)
             continue
         for path in list(gone)[:SHOWN]:
-            problem = _not_on_hub(task, path, workspace, listed)
-            need(path, task.data.prepare or "Put it there, or correct its path.", task.task, problem)
+            need(path, task.data.prepare or "Put it there, or correct its path.", task.task)
     return list(needs.values())
-
-
-def _not_on_hub(
-    task: TaskSpec, path: Path, workspace: Path, listed: Callable[[str], frozenset[str]]
-) -> str | None:
-    """Says that the hub data set that a task's `source` names lacks a file; None if it has it, or is not known.
-
-    Such a data set is copied to a folder below data/ of the workspace as it is.
-    """
-    hub, data = re.match(r"hub ([\w.-]+/[\w.-]+)", task.source), workspace / "data"
-    inside = path.relative_to(data).parts[1:] if path.is_relative_to(data) else ()
-    if hub is None or not inside or path.suffix not in FORMATS:
-        return None
-    names, name = listed(hub[1]), "/".join(inside)
-    return f"hub data set {hub[1]} has no file {name}" if names and name not in names else None
-
-
-def _listed(name: str) -> frozenset[str]:
-    """Files of a hub data set; none if the hub cannot be asked."""
-    try:
-        return frozenset(file.rfilename for file in downloads.ask(name, "dataset").siblings or [])
-    except Exception:  # offline, gated, misspelt
-        return frozenset()
 
 
 def _data_downloads(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str, Any]]:
@@ -303,33 +272,9 @@ def _no_split(data: Data) -> str | None:
     return f"it has no split '{lacks[0]}', but {', '.join(stated)}." if lacks else None
 
 
-def _megabytes(sequence: SequenceSpec, workspace: Path) -> float | None:
-    """MB of a base that is here."""
-    size = local_bytes(sequence.base, workspace)
-    return None if size is None else size / MB
-
-
 def _download(found: dict[str, Any]) -> str:
     size = "size not known" if found["mb"] is None else f"{found['mb']:,.{0 if found['mb'] >= 10 else 1}f} MB"
     return f"{found['what']} ({size})" + (f": {found['problem']}" if found.get("problem") else "")
-
-
-def _room(found: dict[str, Any]) -> list[str]:
-    """Lines on memory and disk where there is no estimate."""
-    if "not" not in found["estimate"]:
-        return []
-    size = found["model_mb"]
-    if size is None:
-        known = [d["mb"] for d in found["downloads"] if d["what"].startswith("model ") and d["mb"]]
-        size = known[0] if known else None
-    if size is None:
-        return ["Memory and disk: not known until the base is available."]
-    stages = max(len(run["stages"]) for run in found["runs"])
-    return [
-        f"Memory of a run: weights {size:,.1f} MB, and three times that again where a method trains all of "
-        "them (gradients, AdamW); activations come on top.",
-        f"Disk: up to {size * stages * len(found['runs']):,.1f} MB, if every stage kept all weights.",
-    ]
 
 
 def _estimated(found: Mapping[str, Any]) -> list[str]:
@@ -338,7 +283,7 @@ def _estimated(found: Mapping[str, Any]) -> list[str]:
     if found["throughput_of"] is None:
         speed += ", as --throughput says"
     else:
-        speed += f" ({UTILISATION:.0%} of the peak of {found['throughput_of']}; --throughput sets another)"
+        speed += f" ({found['throughput_of']}; --throughput sets another)"
     lines = [
         f"Estimated from shapes, not measured; memory to about 15%. Base: {found['parameters']:,} parameters, "
         f"{found['active_parameters']:,} of them per token, in {found['base_dtype']}; bf16 {on[found['bf16']]}, "

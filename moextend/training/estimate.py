@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from moextend.model.lm_head import text_config
-from moextend.model.upcycling import parameter_counts
 from moextend.moe.families import rows_of
 from moextend.moe.sites import count_chosen, count_experts, find_sites
 from moextend.training.prepare import layers_of
@@ -136,17 +135,6 @@ class _Layer:
     """The first module that learns."""
 
 
-@dataclass(frozen=True)
-class Size:
-    """Parameters of a model."""
-
-    total: int
-    active: int
-    """Those that one token uses: of the base's experts its top-k."""
-    largest_layer: float
-    """Bytes of the largest layer, which FSDP gathers at a time."""
-
-
 class Estimator:
     """A language model on device meta; made before a method adds parameters to it, which then count too."""
 
@@ -232,13 +220,6 @@ class Estimator:
             a_call=sum(layer.call for layer in layers),
             head=2.0 * self._head.numel(),
         )
-
-    @property
-    def size(self) -> Size:
-        """Size of the model."""
-        layers = layers_of(self.lm)
-        total, active = parameter_counts(self.lm)
-        return Size(total, active, max((bytes_of(layer.parameters()) for layer in layers), default=0.0))
 
     @property
     def _head(self) -> Any:

@@ -29,7 +29,7 @@ def base(*learns: str, layers: int = 4, dtype: torch.dtype = torch.float32) -> E
 
 def test_what_learns_has_states_and_the_rest_is_frozen() -> None:
     whole, upper, deep = (base(learns).training(STEP) for learns in ("", "layers.3.", "layers.0."))
-    parameters = base().size.total
+    parameters = base().lm.num_parameters()
     assert whole.learns == parameters and whole.states == STATE * parameters and whole.frozen == 0
     assert upper.frozen == 4 * (parameters - upper.learns)
     assert upper.operations < 0.6 * whole.operations, "no gradients below the lowest layer that learns"

@@ -14,8 +14,10 @@ from moextend.bench import methods
 from moextend.bench.methods import Shapes
 from moextend.bench.run.estimate import ANSWER_TOKENS, GB, TERA, TEXT_TOKENS
 from moextend.model import loading
+from moextend.model.upcycling import parameter_counts
 from moextend.training.encoder_size import ASSUMED_TOKENS
-from moextend.training.estimate import OVERHEAD, UTILISATION, Estimator, Step, Training
+from moextend.training.estimate import OVERHEAD, UTILISATION, Estimator, Step, Training, bytes_of
+from moextend.training.prepare import layers_of
 
 DOC = Path(__file__).parents[3] / "docs" / "scale.md"
 CONFIGS = Path(__file__).parents[2] / "fixtures" / "scale"
@@ -56,13 +58,14 @@ def section(model: str) -> str:
             learning = methods.parse(text).make().trainable(Shapes(base.lm))
         base.learn_only(learning.values())
         found[text] = base
-    size, answers = base.size, base.answering(PROMPTS, LENGTH, NEW)
+    answers, (total, active) = base.answering(PROMPTS, LENGTH, NEW), parameter_counts(found["full-ft"].lm)
+    layer = max(bytes_of(each.parameters()) for each in layers_of(base.lm))
     scoring = (answers.weights + answers.working) / GB + ENCODER
     heads = " | ".join(f"`{text}`" for text in METHODS)
     lines = [
         f"## {model}",
         "",
-        f"{size.total:,} parameters, {size.active:,} of them per token. `{METHODS[-1]}` trains "
+        f"{total:,} parameters, {active:,} of them per token. `{METHODS[-1]}` trains "
         f"{_pass(base, 1).learns / 1e6:,.1f} M.",
         "",
         f"| set-up | {heads} | scoring | hours per stage (`{METHODS[-1]}`) |",
@@ -71,7 +74,7 @@ def section(model: str) -> str:
     for setup in SETUPS:
         rows = ONE if setup.devices == 1 else ROWS // setup.devices
         passes = [_pass(one, rows) for one in found.values()]
-        cells = [_cell(_gigabytes(one, setup, size.largest_layer), setup) for one in passes]
+        cells = [_cell(_gigabytes(one, setup, layer), setup) for one in passes]
         work = STEPS * ROWS / rows * passes[-1].operations / TERA
         hours = f"{work / (setup.devices * PEAK * UTILISATION) / 3600:,.2f}" if "no" not in cells[-1] else ""
         lines.append(f"| {setup.name} | {' | '.join(cells)} | {_cell(scoring, setup)} | {hours} |")
