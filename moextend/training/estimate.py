@@ -231,8 +231,8 @@ class Estimator:
         """Width of a query or key plus that of a value, of one head."""
         config = self.config
         wide = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        parted = getattr(config, "qk_nope_head_dim", 0) + getattr(config, "qk_rope_head_dim", 0)
-        return int((parted or wide) + (getattr(config, "v_head_dim", None) or wide))
+        split = getattr(config, "qk_nope_head_dim", 0) + getattr(config, "qk_rope_head_dim", 0)
+        return int((split or wide) + (getattr(config, "v_head_dim", None) or wide))
 
     @property
     def _attention(self) -> float:
