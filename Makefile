@@ -6,6 +6,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 WORKERS = $(shell $(BIN)/python -c 'import os; print(min(os.cpu_count() + 1, 4))')
 
+# Packages are compiled when they are first used. Where bytecode is not kept, every process compiles torch and transformers
+# again, for ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 
 help:           ## list the targets
@@ -52,10 +56,14 @@ base: $(VENV)/installed   ## make the tiny base again from its seed
 docs: $(VENV)/installed-dev   ## install, build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-figure: $(VENV)/installed   ## install, draw the picture of the README from the published runs
+FIGURES := zero-shot full-ft $(patsubst %,%:rank=12,lora replay ewc lwf o-lora) moe-lora:rank=9 lora-per-task:rank=12 moextend:scope=own
+
+figure: $(VENV)/installed   ## install, draw the pictures of the README and of docs/figures.md from the published runs
 	$(BIN)/moextend bench unpack docs/results/packs/tiny-s0.tar.zst --runs build/published
 	$(BIN)/moextend bench figures tiny --runs build/published --only matrix --format svg --out docs/images \
 	    --method full-ft --method moextend:scope=auto
+	$(BIN)/moextend bench unpack docs/results/packs/tiny-s[012].tar.zst --runs build/figures
+	$(BIN)/moextend bench figures tiny --runs build/figures --format png --out docs/images/figures $(addprefix --method ,$(FIGURES))
 
 page:           ## build the page of reports from page/ into the package (needs node 20 or later)
 	cd page && npm ci --no-audit --no-fund && npm run check && npm run build
@@ -80,7 +88,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 PARITY := avalanche-lib lmms-eval loguru tenacity
 
 $(VENV)/installed-parity: $(VENV)/installed-dev Makefile
-	$(PIP) 'filelock>=3.18,<4'
+	$(PIP) 'filelock>=3.30,<4'
 	$(PIP) --no-deps $(PARITY)
 	@touch $@
 

@@ -2,8 +2,8 @@
 
 A file `FOLDER/my_name.py` of the workspace, or an entry point `my-name`, adds the plug-in `my-name`. The name is known
 without an import, so a plug-in is imported only when it is used or listed. Files of the same folder whose names begin
-with `_` hold what plug-ins share (`from ._shared import helper`). The code of a workspace belongs to its user and runs
-like any other Python file.
+with `_` hold what plug-ins share (`from ._shared import helper`). Its digest covers all files of the folder
+that are no plug-ins. The code of a workspace belongs to its user and runs like any other Python file.
 """
 
 from __future__ import annotations
@@ -197,10 +197,19 @@ class _FileLoader:
 
     def __call__(self) -> tuple[ModuleType, str]:
         path, source = self.path.resolve(), self.path.read_bytes()
-        inside = {*path.parent.glob("_*"), *path.parent.glob("_*/**/*")}
-        kept = (each for each in sorted(inside) if each.is_file() and each.parent.name != "__pycache__")
-        shared = tuple(each.read_bytes() for each in kept)
+        shared = tuple(
+            f"{inside} {files.sha256(each)}\n".encode()
+            for each in sorted(path.parent.rglob("*"))
+            if _is_shared(inside := each.relative_to(path.parent)) and each.is_file()
+        )
         return _module(path, source, shared), hashlib.sha256(b"".join([source, *shared])).hexdigest()
+
+
+def _is_shared(path: Path) -> bool:
+    """Whether plug-ins may read a file of their folder: every one that is no plug-in of its own."""
+    if any(part.startswith(".") or part == "__pycache__" for part in path.parts):
+        return False
+    return len(path.parts) > 1 or path.suffix != ".py" or path.name.startswith("_")
 
 
 @dataclass(frozen=True)
@@ -216,7 +225,7 @@ class _PointLoader:
 
 @cache
 def _module(path: Path, source: bytes, shared: tuple[bytes, ...]) -> ModuleType:
-    """Module from the bytes of a file, so that no stale compiled file is used; `shared`: of the folder's shared files.
+    """Module from the bytes of a file, so that no stale compiled file is used; `shared`: digests of what is beside it.
 
     It belongs to a package of the folder, for relative imports of the shared files.
     """

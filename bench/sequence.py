@@ -8,7 +8,6 @@ from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Discriminator,
     Field,
     Tag,
@@ -21,7 +20,6 @@ from moextend.bench.base import Dtype as Dtype
 from moextend.bench.scoring import Scoring as Scoring
 from moextend.bench.task import NAME, TaskSpec, find_task
 from moextend.bench.tuned import (
-    FORMER,
     TEST,
     VALIDATION,
     Settings,
@@ -108,7 +106,7 @@ class SequenceSpec(Spec):
     """Default methods: `name` or `name:key=value,...`."""
     settings: Settings = {}
     """Settings of a method in this sequence, e.g. its learning rate."""
-    tuned_on: Annotated[Source | None, BeforeValidator(lambda word: FORMER.get(str(word), word))] = None
+    tuned_on: Source | None = None
     """Source of the settings of this sequence, except tuned ones. Null: not stated."""
     tuned: dict[str, Tuned] = unset({})
     """Method, as in `methods` -> the settings that `bench tune` chose for it; they override `settings`."""

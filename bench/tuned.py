@@ -15,8 +15,6 @@ chosen for this sequence. nothing: set by hand for this sequence, without a sear
 scored, which favours methods with more choices."""
 TEST: Source = "test items"
 """Source that favours methods with more choices; tables mark it."""
-FORMER = {"scored items": TEST, "other items": "validation items"}
-"""Words of early versions -> source."""
 VALIDATION: Source = "validation items"
 """Source of what `bench tune` chose; with " of NAME" where it was chosen on another sequence."""
 NO_SETTINGS = "no settings"

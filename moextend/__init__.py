@@ -11,20 +11,17 @@ docs/library.md is the tour. Names are loaded on first use, so that importing th
 
 from __future__ import annotations
 
-import warnings
-from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from moextend.util.late import when_imported
-
 if TYPE_CHECKING:
-    from moextend.data.audio import AudioRef as AudioRef
     from moextend.data.conversations import Conversation as Conversation
     from moextend.data.images import ImageRef as ImageRef
     from moextend.data.media import MediaRef as MediaRef
     from moextend.data.modalities import ModalityType as ModalityType
     from moextend.data.modalities import register_modality as register_modality
+    from moextend.data.sounds import AudioRef as AudioRef
+    from moextend.export.auto import register_auto_classes as register_auto_classes
     from moextend.export.opening import load_model as load_model
     from moextend.export.saving import save_model as save_model
     from moextend.export.writing import save_stock as save_stock
@@ -94,6 +91,7 @@ _HOME = {  # name -> module
     "parents": "extension.probe",
     "preview": "extension.extend",
     "probe_layers": "extension.probe",
+    "register_auto_classes": "export.auto",
     "register_modality": "data.modalities",
     "remove_modality": "extension.modalities",
     "save_base": "model.loading",
@@ -119,15 +117,3 @@ if not TYPE_CHECKING:  # a type checker knows the names above, and finds a missp
 
 def __dir__() -> list[str]:
     return list(_HOME)
-
-
-def _register(name: str) -> None:
-    """Makes the Auto classes of transformers know folders of extended models, by function `name` of `export.auto`."""
-    try:
-        getattr(import_module("moextend.export.auto"), name)()
-    except Exception as error:  # transformers is of use without that
-        warnings.warn(f"transformers will not load folders of moextend: {error}", stacklevel=2)
-
-
-when_imported("transformers.models.auto.configuration_auto", partial(_register, "register_config"))
-when_imported("transformers.models.auto.modeling_auto", partial(_register, "register_model"))

@@ -6,7 +6,6 @@ process, and ends as that one ends.
 What is forked runs the true worker, the true command line with such clients as its workers, or a script.
 """
 
-import array
 import contextlib
 import gc
 import glob
@@ -17,8 +16,10 @@ import runpy
 import select
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -41,8 +42,7 @@ def connect(path: str, order: dict[str, Any], streams: tuple[int, ...]) -> socke
     """A connection to the server that has forked a process for `order`; it ends with the process, and the reverse."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     client.connect(path)
-    handed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))]
-    client.sendmsg([json.dumps(order).encode()], handed)
+    socket.send_fds(client, [json.dumps(order).encode()], streams)
     return client
 
 
@@ -108,6 +108,45 @@ def be_client(kind: str, path: str, *arguments: str) -> None:
     sys.exit(code)
 
 
+class Handler(socketserver.BaseRequestHandler):
+    """Forks a process for a client, in a process of its own, and tells the client how it ended."""
+
+    request: socket.socket
+
+    def handle(self) -> None:
+        """Serves the client until one of both is gone."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        message, streams, _, _ = socket.recv_fds(self.request, 1 << 20, STREAMS)
+        pid = os.fork()
+        if not pid:
+            for stream, fd in enumerate(streams):
+                os.dup2(fd, stream)
+                os.close(fd)
+            self.request.close()
+            _become(json.loads(message), str(self.server.server_address))
+        for fd in streams:
+            os.close(fd)
+        self.request.send(str(pid).encode())
+        threading.Thread(target=self.kill_with_client, args=(pid,), daemon=True).start()
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with contextlib.suppress(OSError):  # nobody may ask any more
+            self.request.send(str(code).encode())
+
+    def kill_with_client(self, pid: int) -> None:
+        """A client says nothing: what is received is its end."""
+        with contextlib.suppress(OSError):
+            self.request.recv(1)
+            os.kill(pid, signal.SIGKILL)
+
+
+class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
+    """Forks for every client, whose process ends with the client."""
+
+    socket_type = socket.SOCK_SEQPACKET
+    request_queue_size = 16
+    block_on_close = False
+
+
 def serve(path: str) -> None:
     """Forks for every client until the standard input ends."""
     for name in IMPORTS:
@@ -115,27 +154,13 @@ def serve(path: str) -> None:
     vars(os)["fsync"] = unsynced
     if "HUB_PAUSES" in os.environ:
         _shorten_pauses(float(os.environ["HUB_PAUSES"]))
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    server.bind(path)
-    server.listen(16)
-    gc.collect()
-    gc.freeze()  # else every child looks through all that was imported, at the end of each training
-    print("ready", flush=True)
-    children: dict[int, socket.socket] = {}
-    while True:
-        watched: list[int | socket.socket] = [0, server, *children.values()]
-        ready, _, _ = select.select(watched, [], [], 0.02 if children else None)
-        if 0 in ready:
-            break
-        if server in ready:
-            connection, _ = server.accept()
-            children[_forked(connection, server, path, children)] = connection
-        for pid, connection in children.items():
-            if connection in ready:  # a client says nothing: it is gone, killed
-                _kill(pid)
-        _reap(children)
-    for pid in children:
-        _kill(pid)
+    with Server(path, Handler) as server:
+        gc.collect()
+        gc.freeze()  # else every child looks through all that was imported, at the end of each training
+        print("ready", flush=True)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for what it forks
+        while 0 not in select.select([0, server.fileno()], [], [])[0]:
+            server.handle_request()
 
 
 def _shorten_pauses(share: float) -> None:
@@ -144,40 +169,6 @@ def _shorten_pauses(share: float) -> None:
 
     impatient = {**vars(time), "sleep": lambda seconds: time.sleep(share * seconds)}
     vars(_http)["time"] = types.SimpleNamespace(**impatient)
-
-
-def _kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)  # not reaped yet, so the number is no other's
-
-
-def _reap(children: dict[int, socket.socket]) -> None:
-    for pid in list(children):
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            connection = children.pop(pid)
-            with contextlib.suppress(OSError):  # nobody may ask any more
-                connection.send(str(os.waitstatus_to_exitcode(status)).encode())
-            connection.close()
-
-
-def _forked(
-    connection: socket.socket, server: socket.socket, path: str, children: dict[int, socket.socket]
-) -> int:
-    room = array.array("i")
-    message, handed, _, _ = connection.recvmsg(1 << 20, socket.CMSG_LEN(STREAMS * room.itemsize))
-    room.frombytes(handed[0][2])
-    pid = os.fork()
-    if not pid:
-        for stream, fd in enumerate(room):
-            os.dup2(fd, stream)
-            os.close(fd)
-        for other in (connection, server, *children.values()):
-            other.close()
-        _become(json.loads(message), path)
-    for fd in room:
-        os.close(fd)
-    connection.send(str(pid).encode())
-    return pid
 
 
 def _become(order: dict[str, Any], path: str) -> None:

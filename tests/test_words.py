@@ -45,15 +45,13 @@ GONE = {
 }
 """Word -> what is written instead."""
 HISTORY = (
-    "CHANGELOG.md", "docs/log.md", "bench/run/records.py", "tests/bench/run/test_records.py",
-    "tests/cli/test_former_runs.py", "tests/test_words.py",
+    "CHANGELOG.md", "docs/log.md", "tests/test_words.py",
 )  # fmt: skip
-"""The past, what reads files of early versions, and this list."""
+"""The past, and this list."""
 
 
 ALLOWED = re.compile(
-    r"\brecogniser\.safetensors\b|[\"'](told|said|blind)[\"']|task=told|`(told|blind)`"  # in files of early versions
-    r"|blind people|words said again"  # tasks, which runs identify by their description
+    r"[\"'](said|blind)[\"']|blind people|words said again"  # tasks, which runs identify by their description
 )
 """Uses that stay."""
 

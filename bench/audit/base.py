@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 SMALL = "tiny"
 """Base of the package that answers within a minute."""
-KEPT = 4
-"""Configs whose answers stay in the cache of a workspace."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class BaseRow:
         if cell is None or cell.predictions is None or self.run is None or cell.by_lm_eval:
             return []
         search(self.run.config.workspace)
-        records = read_predictions(self.run.folder / cell.predictions)
+        records = read_predictions(self.run.folder / cell.predictions, cell.sha256)
         return score_items(records, cell.scorer)[1] if records else []
 
 
@@ -84,24 +82,12 @@ def base_row(
     except RunConflict:
         removal.remove(run)
         run = open_run(config, cache / config.digest)
-    _forget(cache, run)
     if not row_of(run).cells:
         with view([run.folder], 1, console) as shown:
             outcome = launch([run.folder], jobs=1, view=shown)[run.folder]
         if outcome.state != "done":
             return BaseRow(reason=f"the base could not answer: {outcome.error or outcome.state}")
     return row_of(run)
-
-
-def _forget(cache: Path, used: RunDir) -> None:
-    """Removes the oldest runs of the cache beyond `KEPT`, but not `used`, nor runs that a process is working on."""
-    folders = [cache, *(path for path in cache.iterdir() if path.is_dir())]  # `cache`: of earlier versions
-    others = [run for folder in folders for run in find_runs(folder) if run.folder != used.folder]
-    with suppress(FileNotFoundError):  # another audit removes them, too
-        others.sort(key=lambda run: run.folder.stat().st_mtime)
-        for run in others[: max(0, len(others) + 1 - KEPT)]:
-            with suppress(MoextendError):
-                removal.remove(run)
 
 
 def _kept(runs: Path, sequence: str) -> Iterator[RunDir]:

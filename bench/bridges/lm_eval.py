@@ -17,6 +17,7 @@ from lm_eval.api.registry import register_model
 from moextend.bench.bridges.opened import check, opened
 from moextend.bench.score.text.choices import SharedContext
 from moextend.errors import InputError, UnknownName
+from moextend.export.auto import register_auto_classes
 
 NAME = "moextend"
 
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str]) -> None:
 
     words = completed(arguments)
     _check(words)
+    register_auto_classes()  # for --model hf
     before, sys.argv = sys.argv, ["lm-eval", *words]
     try:
         cli_evaluate()

@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from moextend.bench.bridges.opened import opened
 from moextend.data import cells
-from moextend.data.audio import AudioRef
 from moextend.data.conversations import Conversation
 from moextend.data.examples import in_order
 from moextend.data.images import ImageRef
 from moextend.data.marks import marks_in
 from moextend.data.media import MediaRef
+from moextend.data.sounds import AudioRef
 from moextend.errors import InputError
 from moextend.model.batches import Collator, on_device
 from moextend.model.generation import Prompt, generate

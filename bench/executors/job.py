@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moextend.errors import InputError
-from moextend.util.holder import exists
+from moextend.util import lease
 from moextend.util.record import Record
 
 JOB = "job.json"
@@ -71,7 +71,8 @@ def this_process() -> str:
 def is_alive(job: Job) -> bool | None:
     """Whether the process in the id of a job (see `this_process`) is alive; None if that is not known here."""
     pid, _, host = job.id.partition("/")[0].partition("@")
-    return exists(int(pid)) if host == socket.gethostname() and pid.isdecimal() else None
+    own = host == socket.gethostname() and pid.isdecimal()
+    return lease.life(int(pid)) != "dead" if own else None
 
 
 def write_job(job: Job) -> None:

@@ -2,18 +2,130 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moextend.bench.executors import slurm_commands as commands
 from moextend.bench.executors.executor import Job, JobState, Options, now, write_job
 from moextend.bench.executors.slurm_script import Settings, render
 from moextend.bench.run.progress import read_status
 from moextend.errors import InputError
 from moextend.util import files
+
+PATIENCE = 5.0
+"""Seconds that a question may take."""
+SUBMISSION = 120.0
+"""Seconds that a submission may take."""
+MANY = 200
+"""Jobs a command line."""
+WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+"""States of squeue that are before a start."""
+
+
+def check() -> None:
+    """Raises InputError if there is no sbatch."""
+    if shutil.which("sbatch") is None:
+        raise InputError(
+            "sbatch is not on the PATH.",
+            where="--executor slurm",
+            hint="Run the command on a login node of the cluster; --dry-run prints the script.",
+        )
+
+
+def submit(script: str, *, dependency: str = "") -> tuple[str, str]:
+    """Submits the script at a path; returns the id of the array and its cluster ("": the only one).
+
+    Raises:
+        InputError: there is no sbatch, or it refuses the script; with its own words.
+    """
+    more = [f"--dependency={dependency}"] if dependency else []
+    check()
+    try:
+        done = _call(["sbatch", "--parsable", *more, script], SUBMISSION)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InputError(
+            f"sbatch cannot be called ({error}).",
+            where="--executor slurm",
+            hint="Try again later; sinfo shows the state of the cluster.",
+        ) from error
+    lines = done.stdout.strip().splitlines()
+    found = re.fullmatch(r"(\d+)(?:;(.+))?", lines[-1].strip()) if lines else None
+    if done.returncode or not found:
+        problem = " ".join(
+            (done.stderr.strip() or done.stdout.strip())
+            .replace("sbatch: error: ", "")
+            .replace("sbatch: ", "")
+            .split()
+        )
+        raise InputError(
+            f"sbatch refuses the job: {problem or f'code {done.returncode}'}.".replace("..", "."),
+            where="--executor slurm",
+            hint="Change the options: --executor-option KEY=VALUE; --dry-run prints the script.",
+        )
+    return found[1], found[2] or ""
+
+
+def largest_array() -> int | None:
+    """Maximum number of tasks of an array; None if it is not known here."""
+    found = re.search(
+        r"^MaxArraySize\s*=\s*(\d+)", _answer(["scontrol", "show", "config"]) or "", re.MULTILINE
+    )
+    return max(1, int(found[1]) - 1) if found else None  # the largest index is smaller than it
+
+
+def states(jobs: Sequence[Job]) -> dict[str, JobState] | None:
+    """Id -> queued or running, of those jobs of one cluster that are in the queue; None if it cannot be asked."""
+    arrays = list(dict.fromkeys(job.id.partition("_")[0] for job in jobs))
+    found: dict[str, JobState] = {}
+    for start in range(0, len(arrays), MANY):
+        listed = ",".join(arrays[start : start + MANY])
+        command = ["squeue", "--noheader", "--array", "--format=%i|%T", f"--jobs={listed}"]
+        answer = _answer([*command, *_cluster(jobs)], unknown="Invalid job id")
+        if answer is None:
+            return None
+        for line in answer.splitlines():
+            name, bar, state = line.strip().partition("|")
+            if bar:
+                found[name] = "queued" if state in WAITING else "running"
+    return found
+
+
+def cancel(jobs: Sequence[Job]) -> None:
+    """Removes queued jobs, and signals running ones; what is over already is no error."""
+    for start in range(0, len(jobs), MANY):
+        ids = [job.id for job in jobs[start : start + MANY]]
+        _answer(["scancel", *_cluster(jobs), "--state=PENDING", *ids])
+        # To the shell, which passes it on; a plain scancel would end the shell too soon for an orderly stop.
+        _answer(["scancel", *_cluster(jobs), "--batch", "--signal=USR1", "--state=RUNNING", *ids])
+
+
+def _cluster(jobs: Sequence[Job]) -> list[str]:
+    return [f"--clusters={jobs[0].address}"] if jobs and jobs[0].address else []
+
+
+def _answer(command: list[str], unknown: str = "") -> str | None:
+    """Output of a command; None if it is missing, slow or fails. "" if it fails with `unknown` in its error."""
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        done = _call(command, PATIENCE)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode and unknown and unknown in done.stderr:
+        return ""
+    return None if done.returncode else done.stdout
+
+
+def _call(command: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
 
 FOLDER = ".slurm"
 """Folder for scripts, below that of the runs."""
@@ -44,7 +156,7 @@ class SlurmExecutor:
             files.write_text(array.listed, "".join(f"{run}\n" for run in array.runs))
             files.write_text(array.script, array.text)
             try:
-                name, cluster = commands.submit(str(array.script), dependency=after)
+                name, cluster = submit(str(array.script), dependency=after)
             except InputError:
                 if not jobs:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -61,7 +173,7 @@ class SlurmExecutor:
     def check(self, options: Options) -> None:
         """Raises InputError if an option is wrong, or there is no Slurm here."""
         Settings.of(options)
-        commands.check()
+        check()
 
     def describe(self, runs: Sequence[Path], options: Options) -> str:
         """The scripts that `submit` would submit, and their runs as comments."""
@@ -90,12 +202,12 @@ class SlurmExecutor:
     def cancel(self, jobs: Sequence[Job]) -> None:
         """See `Executor`."""
         for cluster in {job.address for job in jobs}:
-            commands.cancel([job for job in jobs if job.address == cluster])
+            cancel([job for job in jobs if job.address == cluster])
 
 
 def _in_queue(jobs: Sequence[Job]) -> dict[Path, JobState]:
     """States of jobs of one cluster whose runs neither run nor ended by their folders."""
-    queue = commands.states(jobs)
+    queue = states(jobs)
     found: dict[Path, JobState] = {}
     for job in jobs:
         started = read_status(job.run).state != "waiting"  # read again: it may have begun and ended meanwhile
@@ -137,7 +249,7 @@ def _refuse_line_breaks(paths: Sequence[Path]) -> None:
 
 def _arrays(runs: Sequence[Path], settings: Settings, folder: Path) -> list[Array]:
     """The runs in arrays that are no larger than the cluster allows."""
-    size = min(settings.array_size or len(runs), commands.largest_array() or len(runs))
+    size = min(settings.array_size or len(runs), largest_array() or len(runs))
     parts = [tuple(runs[start : start + size]) for start in range(0, len(runs), size)]
     found = []
     for number, part in enumerate(parts, 1):

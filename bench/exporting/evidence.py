@@ -16,9 +16,8 @@ from moextend.bench.run.config import stage_name
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.rundir import RunDir, run_name
 from moextend.bench.run.stage_data import stage_seed
-from moextend.certificate import claims
 from moextend.certificate.certify import Data
-from moextend.certificate.record import Claim, Fact
+from moextend.certificate.record import Claim, Fact, claim
 from moextend.errors import InputError
 from moextend.extension import tensor_files
 
@@ -107,20 +106,20 @@ def forgetting_claim(run: RunDir, extension: Path) -> Claim:
     evidence: dict[str, Fact] = {"run": run_name(run.folder)}
     stage = stage_with(run, extension)
     if stage is None:
-        return claims.claim("forgetting", "failed", reason=no_stage(run), evidence=evidence)
+        return claim("forgetting", "failed", reason=no_stage(run), evidence=evidence)
     result = result_of(run)
     if result is None:
-        return claims.claim("forgetting", "not checked", reason=NO_SCORES, evidence=evidence)
+        return claim("forgetting", "not checked", reason=NO_SCORES, evidence=evidence)
     evidence["stage"], evidence["method"] = stage, result.config.method
     evidence["task id"] = result.facts.task_identity or "?"
     evidence["tasks"], evidence["text tasks"] = list(result.tasks), list(result.text)
     evidence |= row_of(result)
     if result.bare:
         reason = "the run is from a pack without predictions."
-        return claims.claim("forgetting", "not checked", reason=reason, evidence=evidence)
+        return claim("forgetting", "not checked", reason=reason, evidence=evidence)
     if result.state != "done" or result.lacks:
-        return claims.claim("forgetting", "not checked", reason="the run is not done.", evidence=evidence)
-    return claims.claim("forgetting", "proved", items=len(result.cells), evidence=evidence)
+        return claim("forgetting", "not checked", reason="the run is not done.", evidence=evidence)
+    return claim("forgetting", "proved", items=len(result.cells), evidence=evidence)
 
 
 def result_of(run: RunDir) -> Result | None:

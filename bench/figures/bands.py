@@ -85,9 +85,9 @@ def figures(source: Source) -> list[Figure]:
     own = dict(groups(shares[shares["role"] == "learned"])) if len(shares) else {}
     if not own:
         raise NothingToDraw(
-            "the answers to the learned tasks are not stored, or have no scores per item.",
+            "the items of the learned tasks have no scores of their own, or these are not stored.",
             where="flows",
-            hint="Use a scorer that scores each item alone, and keep the folder `predictions`.",
+            hint="Use a scorer that scores each item alone, and keep the folder predictions, or items.json of a pack.",
         )
     per_row, height, made = 2 if int(shares["stage"].max()) <= 6 else 1, 1.15, []
     for labels in style.pages(list(own), per_row, height, 0.3):

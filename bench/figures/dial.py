@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from moextend.bench import metrics
 from moextend.bench.figures import style
 from moextend.bench.figures.source import NothingToDraw, Source, label_looks, labelled
-from moextend.bench.report.collect import Experiment
+from moextend.bench.report.collect import Experiment, grouped
 from moextend.bench.report.forgetting import summary
 from moextend.bench.report.variants import Scored, dial
 
@@ -28,15 +28,16 @@ def rewind(experiment: Experiment, what: What, ax: Axes) -> Axes:
     The largest marker is the last model as it is, the smallest the base.
     """
     found = curves(experiment, what)
-    looks = label_looks(list(found))
+    looks = label_looks(list(grouped(experiment.of("sequence"))))
     for (method, order), curve in found.items():
         look = looks[labelled(method, order)]
         x, y = [point[1] for point in curve], [point[2] for point in curve]
-        ax.plot(x, y, label=labelled(method, order), color=look.color, linewidth=0.8)
+        ax.plot(x, y, label=labelled(method, order), **look.line(), markersize=0, linewidth=0.8)
         for strength, one, other in curve:
             points = look.points() | {"markersize": 1.2 + 3.2 * strength}
             ax.plot([one], [other], linestyle="none", **points)
     ax.margins(0.06)
+    style.percent(ax)
     ax.set_xlabel(AXES[what])
     return ax
 
@@ -71,5 +72,7 @@ def figures(source: Source) -> list[Figure]:
     for what, ax in zip(shown, axes, strict=True):
         rewind(source.experiment, what, ax)
     axes[0].set_ylabel("ACC (%)")
-    style.legend(drawn, style.handles(label_looks(list(curves(source.experiment, shown[0])))), length=1.6)
+    known = {labelled(*pair) for pair in curves(source.experiment, shown[0])}
+    looks = label_looks(list(grouped(source.experiment.of("sequence"))))
+    style.legend(drawn, style.handles({label: own for label, own in looks.items() if label in known}))
     return [drawn]

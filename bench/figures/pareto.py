@@ -32,7 +32,7 @@ Point = tuple[float, float]
 def cost(experiment: Experiment, what: What, ax: Axes) -> Axes:
     """Draws final accuracy (ACC) against a cost of a run, a point a method, with the Pareto line.
 
-    Costs are those of `moextend bench report --costs`. A method that trains nothing is a line across.
+    Costs are those of `moextend bench report costs`. A method that trains nothing is a line across.
     """
     found, looks = points(experiment, what), label_looks(list(grouped(experiment.of("sequence"))))
     spent = {label: point for label, point in found.items() if point[0] > 0}
@@ -50,6 +50,7 @@ def cost(experiment: Experiment, what: What, ax: Axes) -> Axes:
         ax.step(
             [x for x, _ in line], [y for _, y in line], where="post", color="#999999", linewidth=0.8, zorder=0
         )
+    style.percent(ax)
     return ax
 
 
@@ -59,10 +60,11 @@ def _scale(ax: Axes, values: Sequence[float]) -> None:
     room = max((high / low) ** 0.15, 1.6)
     low, high = low / room, high * room
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    fine = [digit * 10.0**power for power in decades for digit in (1, 2, 5)]
+    digits = ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3))
+    fine = [[digit * 10.0**power for power in decades for digit in each] for each in digits]
     ticks = next(
         inside
-        for tried in (fine, *([10.0**power for power in decades[::step]] for step in range(1, 100)))
+        for tried in (*fine, *([10.0**power for power in decades[::step]] for step in range(1, 100)))
         if len(inside := [tick for tick in tried if low <= tick <= high]) <= TICKS
     )
     ax.set_xlim(low, high)

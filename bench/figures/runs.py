@@ -45,6 +45,8 @@ def spread(results: DataFrame, ax: Axes, *, metric: str = "acc") -> Axes:
             )
     style.names_axis(ax, places)
     ax.set_xlabel(METRICS[metric])
+    if metric in ("la", "acc"):
+        style.percent(ax, "x")
     ax.spines["left"].set_visible(False)
     return ax
 

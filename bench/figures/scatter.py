@@ -32,6 +32,7 @@ def plasticity(results: DataFrame, ax: Axes) -> Axes:
         )
     ax.axhline(0, color="#bbbbbb", linewidth=0.6, zorder=0)
     ax.margins(0.08)
+    style.percent(ax, "x")
     _iso_lines(ax, int(results["learned_at"].max()))
     ax.set_xlabel("plasticity: LA (%)")
     ax.set_ylabel("stability: BWT (points)")

@@ -36,6 +36,7 @@ def text(results: DataFrame, ax: Axes) -> Axes:
     ax.set_xticks([0, 1], ["base", "last stage"])
     ax.set_xlim(-0.1, 1.05)
     ax.set_ylabel("text score (%)")
+    style.percent(ax)
     _label_ends(ax, ends, {label: own.color for label, own in looks.items()})
     return ax
 

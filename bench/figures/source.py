@@ -45,12 +45,9 @@ class Source:
             check_baseline(baseline, known)
         wanted = [*only, *([baseline] if only and baseline and baseline not in only else [])]
         kept = [
-            result
-            for method in wanted or known
-            for result in experiment.results
-            if result.config.method == method
+            result for method in wanted for result in experiment.results if result.config.method == method
         ]
-        return Source(replace(experiment, results=kept), baseline, names or {})
+        return Source(replace(experiment, results=kept or experiment.results), baseline, names or {})
 
     @cached_property
     def cells(self) -> DataFrame:

@@ -24,13 +24,15 @@ def accuracy(results: DataFrame, task: str, ax: Axes) -> Axes:
     looks = looks_of(results)
     for label, own in groups(results):
         stages, mean, sd = over_seeds(own, task)
-        ax.plot(stages, mean, label=label, **looks[label].line())
-        ax.fill_between(stages, mean - sd, mean + sd, color=looks[label].color, alpha=0.15, linewidth=0)
+        ax.plot(stages, mean, label=label, clip_on=False, **looks[label].line())
+        band = np.clip([mean - sd, mean + sd], 0, 100)
+        ax.fill_between(stages, *band, color=looks[label].color, alpha=0.15, linewidth=0)
     learned_at = results.loc[results["task"] == task, "learned_at"]
     for stage in sorted(set(learned_at) - {0}):
         ax.axvline(stage, color=GREY, linestyle=":", linewidth=0.7, zorder=0)
     last = int(results["stage"].max())
     ax.set_xticks(range(0, last + 1, style.step(last)))
+    style.percent(ax)
     ax.set_title("mean of text tasks" if task == TEXT else style.name(task, 26))
     return ax
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from moextend.bench.report.looks import Look
-from moextend.bench.report.style import renamed
+from moextend.bench.report.names import renamed
 from moextend.errors import visible
 from moextend.util import files
 from moextend.util.fold import folded
@@ -95,6 +95,13 @@ def outer(axes: Sequence[Axes], columns: int, x: str = "", y: str = "") -> None:
         ax.tick_params(labelbottom=below, labelleft=left)
         ax.set_xlabel(x if below else "")
         ax.set_ylabel(y if left else "")
+
+
+def percent(ax: Axes, axis: Literal["x", "y"] = "y") -> None:
+    """Fits an axis of percentages to what is drawn, also in panels that share it, and ends it at 0."""
+    ax.autoscale(axis=axis)
+    low, high = ax.get_ylim() if axis == "y" else ax.get_xlim()
+    (ax.set_ylim if axis == "y" else ax.set_xlim)(max(low, 0.0), high)
 
 
 def legend(figure: Figure, handles: Mapping[str, Any], *, length: float = 2.2) -> None:

@@ -11,8 +11,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import field_validator
-
 from moextend.bench.methods import adapters, inferred, trained
 from moextend.bench.methods.method import Stage
 from moextend.bench.methods.shapes import Extra
@@ -31,11 +29,6 @@ class LoraPerTask(inferred.Narrowed, adapters.AdapterPerTask):
         """What can be set."""
 
         task: Literal["given", "inferred"] = "given"
-
-        @field_validator("task", mode="before")
-        @classmethod
-        def _former_word(cls, value: Any) -> Any:
-            return "given" if value == "told" else value  # in runs of early versions
 
     config: Config
 

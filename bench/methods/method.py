@@ -112,7 +112,7 @@ class Method(ABC):
     role: ClassVar[Role | None] = None
     """Special use of this method in the package; plug-ins have none."""
     look: ClassVar[tuple[str, str] | None] = None
-    """Colour and marker in figures, of `bench/report/looks.py`. None: derived from the method's name."""
+    """Colour and marker in figures, of `bench/report/looks.py`, of a method of the package; others get free ones."""
     scales: ClassVar[Scales] = "nothing"
     """What `scale` scales. `each`: stages are separate extensions, of which some can be left out."""
 

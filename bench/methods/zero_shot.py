@@ -16,7 +16,7 @@ class ZeroShot(Method):
     """The base without training."""
 
     role = "base"
-    look = ("grey", "s")
+    look = ("grey", "p")
 
     @property
     def training_settings(self) -> None:

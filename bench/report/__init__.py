@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 from moextend.bench.references import Reference
 from moextend.bench.report.ablations import ablation_tables
-from moextend.bench.report.audit import audit_tables
 from moextend.bench.report.budgets import budget_tables
 from moextend.bench.report.collect import Experiment, run_notes
 from moextend.bench.report.comparison import MARGIN, comparison_table, with_baseline
@@ -55,10 +54,10 @@ View = Literal[
     "readings",
     "rewind",
     "subsets",
-    "audit",
     "budgets",
 ]
-"""What is shown of the results; `bench report` has an option for each."""
+"""What is shown of the results: `moextend bench report VIEW`."""
+VIEWS: tuple[View, ...] = get_args(View)
 EMPTY: dict[View, tuple[str, str]] = {
     "text": ("no run scores text tasks.", "Name some under 'retention' of the sequence."),
     "transfer": (
@@ -100,7 +99,7 @@ def tables(
     baseline: str | None = None,
     margin: float = MARGIN,
     references: Sequence[Reference] = (),
-    rank: bool = False,
+    rank: bool = True,
     style: Styling | None = None,
     accuracy: float | None = None,
 ) -> list[Table]:
@@ -110,7 +109,7 @@ def tables(
         baseline: the method that all are compared with; `comparison` needs it and leaves out experiments without runs
             of it, `budgets` takes it.
         margin: what counts as no difference, in points.
-        rank: whether the best and second best values are marked that tests can tell from the rest (ranks.ranked).
+        rank: whether the best values are bold that tests can tell from the rest (ranks.ranked).
         style: how the tables look, and which methods they have.
         accuracy: of `budgets`, in percent; None: the highest that every method reaches.
 
@@ -148,7 +147,7 @@ def tables(
             )
     if experiments and not measured:
         what, hint = EMPTY[view]
-        raise InputError(what, where=f"--{view}", hint=hint)
+        raise InputError(what, where=f"report {view}", hint=hint)
     found = [*measured, *published]
     return style.styled(found) if style else found
 
@@ -177,7 +176,7 @@ def _with_notes(table: Table, notes: Sequence[str]) -> Table:
 def _measured(experiment: Experiment, view: View, baseline: str | None, margin: float) -> list[Table]:
     several: dict[View, Callable[[Experiment], list[Table]]] = {
         "matrix": matrix_tables, "routing": routing_tables, "ablations": ablation_tables,
-        "rewind": rewind_tables, "subsets": subsets_tables, "audit": audit_tables,
+        "rewind": rewind_tables, "subsets": subsets_tables,
     }  # fmt: skip
     if view in several:
         return several[view](experiment)

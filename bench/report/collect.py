@@ -15,6 +15,7 @@ from moextend.bench.run.complete import lacking_facts, lacking_scores, names_of,
 from moextend.bench.run.config import JOINT, differences, without_notes
 from moextend.bench.run.inputs import of_cells, setting_parts, weights_parts
 from moextend.bench.run.items import NAME as ITEMS
+from moextend.bench.run.items import PackedItems, read_items
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RunFacts, StageCost, State, Status
 from moextend.bench.run.rundir import COST, PARITY, Cell, Key, RunConfig, RunDir
@@ -88,6 +89,11 @@ class Result:
     def has_items(self) -> bool:
         """Whether the scores of single items are here: by the predictions, or in a pack without them."""
         return not self.bare or (self.run.folder / ITEMS).is_file()
+
+    @cached_property
+    def packed(self) -> PackedItems:
+        """The scores of single items of a run from a pack without predictions."""
+        return read_items(self.run) or PackedItems()
 
     @property
     def tasks(self) -> list[str]:
@@ -344,7 +350,8 @@ def lacking_notes(results: Sequence[Result]) -> list[str]:
     lacks = [(result.name, [*result.lacks, *result.lacking_costs]) for result in results]
     known = [f"{name} lacks {names_of(parts)}" for name, parts in lacks if parts]
     which = "all runs" if len(bare) == len(results) else ", ".join(bare)
-    notes = [f"Without predictions, so scores are not checked against answers: {which}."] if bare else []
+    keep = "Packed without predictions, so scores are not checked against answers (bench pack --predictions keeps them)"
+    notes = [f"{keep}: {which}."] if bare else []
     again = "The same bench run makes it again" + (
         "; runs from a pack are removed (bench remove-run) and unpacked again." if bare else "."
     )
@@ -421,7 +428,9 @@ def row_name(group: Sequence[Result], *, before: str = "", mark: str = "") -> Va
     """The cell that names a group of runs: its method with a mark, and its order."""
     config = group[0].config
     order = "" if config.order == "given" else f" ({config.order})"
-    return named(config.method, before=before, after=f"{mark}{order}", given=group[0].given)
+    return named(
+        config.method, before=before, after=f"{mark}{order}", task_id=group[0].facts.task_identity or ""
+    )
 
 
 def unfinished_mark(group: Sequence[Result]) -> str:

@@ -223,6 +223,16 @@ def _tests(measured: Measured, groups: Groups, baseline: str) -> Iterator[Test]:
             yield Test(name, [], None, NO_SCORE)
 
 
+def verdicts(
+    measured: Measured, groups: Groups, baseline: str, *, less_is_better: bool, margin: float = MARGIN
+) -> dict[str, str]:
+    """Row's name -> verdict of `comparison_table` on it, in a metric or another measure."""
+    tests = list(_tests(measured, groups, baseline))
+    rows = section(tests, METRICS["fm" if less_is_better else "acc"], margin)
+    place = next(i for i, column in enumerate(COLUMNS) if column.key == "verdict")
+    return {row[0].text: row[place].text for row in rows}
+
+
 def _lacks_scores(result: Result) -> bool:
     """Whether a run has no score of some cell, because it is not finished or its file is damaged."""
     return any(key not in result.cells for key in planned(result.config))

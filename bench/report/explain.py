@@ -194,7 +194,7 @@ def _checked_weights(run: RunDir, stages: Sequence[Path]) -> dict[str, str]:
 
 
 def _is(path: Path, cell: Cell) -> bool:
-    """Whether a file is the one whose size and digest the cell notes; former runs note none."""
+    """Whether a file is the one whose size and digest the cell notes, if it does."""
     return (cell.size is None or path.stat().st_size == cell.size) and (
         not cell.sha256 or sha256(path) == cell.sha256
     )
@@ -288,7 +288,7 @@ def _versions(made: Mapping[str, Any]) -> str:
 def _vqa(run: RunDir, path: Path, cell: Cell) -> tuple[list[Answer], float]:
     """The items of an image task, and the score that the scorer makes of them now."""
     search(run.config.workspace)
-    records = read_predictions(path)
+    records = read_predictions(path, "")
     made, items = score_items(records, cell.scorer)
     scores = {item.id: item.score for item in items}
     answers = [

@@ -1,18 +1,10 @@
-"""Notes of tables: the seeds of the runs, and the costs that are not matched."""
+"""Notes of tables: the seeds of the runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from moextend.bench.report.collect import Experiment, grouped
-from moextend.bench.report.costs import NEAR, reference_of, unmatched
-
-COSTS = {
-    "trained_parameters": "trained parameters",
-    "tokens": "training tokens",
-    "flops": "training operations",
-}
-"""Columns of costs that are compared -> how they are called."""
 
 
 def seeds_note(experiment: Experiment) -> str:
@@ -30,24 +22,3 @@ def seeds_note(experiment: Experiment) -> str:
 
 def _numbers(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
-
-
-def unmatched_note(experiment: Experiment) -> str:
-    """The costs in which methods differ from the one that they are matched with; "" if there are none."""
-    reference, found = reference_of(experiment), unmatched(experiment)
-    if reference is None or not found:
-        return ""
-    every = list(dict.fromkeys(method for method, _ in grouped(experiment.of("sequence"))))
-    parts = []
-    for key, methods in found.items():
-        matched = [method for method in every if method not in methods and method != reference[0]]
-        shorter = len(matched) < len(methods)
-        named = (
-            f"all but {', '.join(matched)}"
-            if shorter and matched
-            else "all"
-            if shorter
-            else ", ".join(methods)
-        )
-        parts.append(f"{COSTS[key]} of {named}")
-    return f"Not matched (more than {NEAR:.0%} from {reference[0]}): {'; '.join(parts)}."

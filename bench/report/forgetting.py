@@ -28,12 +28,12 @@ from moextend.bench.report.table import Column, Table, Value, named, number, ove
 
 COLUMNS = [
     Column("method", "method", numeric=False),
-    Column("task_id", "task id", numeric=False),
-    Column("la", "LA"),
+    Column("task_id", "task id", numeric=False, paper=False),
+    Column("la", "LA", paper=False),
     Column("acc", "ACC"),
     Column("bwt", "BWT"),
-    Column("fm", "FM"),
-    Column("fwt", "FWT"),
+    Column("fm", "FM", paper=False),
+    Column("fwt", "FWT", paper=False),
     Column("text_change", "Δ text"),
     *matched.COLUMNS,
     Column("text_after", "text", wide=True),

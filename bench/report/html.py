@@ -15,7 +15,6 @@ table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .25rem .7rem; text-align: right; white-space: nowrap; }}
 th {{ border-bottom: 2px solid; }} tbody + tbody {{ border-top: 1px solid #999; }}
 .word {{ text-align: left; }} .dim {{ color: #999; }} .bold {{ font-weight: 600; }}
-.underline {{ text-decoration: underline; }}
 .wrap {{ overflow-x: auto; }} ul {{ color: #666; font-size: .85rem; padding-left: 1.2rem; }}
 </style></head><body>
 {body}

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench import stats
+from moextend.bench.report.answers import packed_scores
 from moextend.bench.report.collect import Result
-from moextend.bench.run.items import NAME as ITEMS
-from moextend.bench.run.items import PackedItems, read_items
 from moextend.bench.run.rundir import Cell
-from moextend.bench.score.kept import ItemScores, ScoreReader, fits, read_predictions, text_scores
+from moextend.bench.score.kept import ItemScores, ScoreReader, read_predictions, text_scores
 from moextend.bench.score.lines import DistinctLines, Words
-from moextend.errors import SpecError
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -106,7 +104,6 @@ class ItemReader:
         self._places: dict[str, dict[int, int]] = {}
         self._grouping: dict[str, Grouping] = {}
         self._read: dict[tuple[Path, str], Items | None] = {}
-        self._packs: dict[Path, PackedItems | None] = {}
         self._ids = Words()
         self._scores, self._texts = ScoreReader(self._ids), DistinctLines(partial(text_scores, self._ids))
 
@@ -146,7 +143,7 @@ class ItemReader:
         else:
             path = result.run.folder / cell.predictions
             key = (path, cell.scorer)
-            read = partial(self._text, path, task) if cell.by_lm_eval else partial(self._vqa, result, cell)
+            read = partial(self._text, path, cell) if cell.by_lm_eval else partial(self._vqa, result, cell)
         if key not in self._read:
             try:
                 self._read[key] = read()
@@ -155,21 +152,27 @@ class ItemReader:
                 result.note_damage(task, error)
         return self._read[key]
 
-    def _text(self, path: Path, task: str) -> Items | None:
-        item, score = self._texts.read(path)
+    def _text(self, path: Path, cell: Cell) -> Items | None:
+        item, score = self._texts.read(path, cell.sha256)
         known = score == score
-        return self._made(task, item[known], score[known], known[known].astype(float))
+        return self._made(cell.task, item[known], score[known], known[known].astype(float))
 
     def _vqa(self, result: Result, cell: Cell) -> Items | None:
         groups: dict[int, str | None] = {}
         run = (result.run.folder, cell, result.config.workspace)
         found = self._scores(*run)
         if not self._same_items(cell.task, found.item):
-            records = read_predictions(result.run.folder / str(cell.predictions))
+            records = read_predictions(result.run.folder / str(cell.predictions), cell.sha256)
             items = self._ids.numbers(record.id for record in records)
             groups = dict(zip(items.tolist(), [record.group for record in records], strict=True))
             if records and not found.are_of(items):
                 found = self._scores.again(*run, records)
+        return self._alone(result, cell, found, groups)
+
+    def _alone(
+        self, result: Result, cell: Cell, found: ItemScores, groups: Mapping[int, str | None]
+    ) -> Items | None:
+        """Of the items that have a score of their own; see `_made`."""
         alone = found.score == found.score
         visited = result.config.visited(cell.task)
         return self._made(
@@ -178,29 +181,13 @@ class ItemReader:
 
     def _packed(self, result: Result, cell: Cell) -> Items | None:
         """From the item scores of a run from a pack."""
-        import numpy as np
-
-        folder = result.run.folder
-        if folder not in self._packs:
-            self._packs[folder] = read_items(result.run)
-        packed = self._packs[folder]
-        found = packed.of(cell.stage, cell.task) if packed else None
-        if found is None:
+        packed = packed_scores(result, cell, self._ids)
+        if packed is None:
             return None
-        task, own = found
-        item, score = self._ids.numbers(task.items), np.array(own.scores, float)
-        weight = np.ones(len(item)) if own.weights is None else np.array(own.weights, float)
-        if not cell.by_lm_eval and not fits(cell, ItemScores(item, score, weight)):
-            raise SpecError(
-                f"the scores of items do not give that of {cell.task} after stage {cell.stage}: the file was edited.",
-                where=str(folder / ITEMS),
-                hint="Unpack the run again.",
-            )
-        alone = score == score
-        groups = dict(zip(item.tolist(), task.images or [None] * len(item), strict=True))
-        known = self._same_items(cell.task, item)
-        groups, visited = {} if known else groups, result.config.visited(cell.task)
-        return self._made(cell.task, item[alone], score[alone], weight[alone], groups, visited)
+        found, images = packed
+        known = self._same_items(cell.task, found.item)
+        groups = {} if known else dict(zip(found.item.tolist(), images, strict=True))
+        return self._alone(result, cell, found, groups)
 
     def _same_items(self, task: str, items: Array) -> bool:
         """Whether these are the items of a file of this task that was read before, with their images."""

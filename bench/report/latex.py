@@ -1,7 +1,8 @@
-r"""Tables in LaTeX, for any engine: \usepackage{booktabs,graphicx,siunitx}, siunitx 3 (TeX Live 2021) or later.
+r"""Tables in LaTeX, for any engine: \usepackage{booktabs,siunitx,tabularx}, siunitx 3 (TeX Live 2021) or later.
 
 Numbers stand in S columns: their decimal points are below each other, and a spread or a mark follows in small print.
-A dagger marks methods that are given the task of every input.
+A table is as wide as a column, or as a page of two columns where it must be; it has at most NOTES lines of notes, and
+the others are paragraphs of the text.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
+from moextend.bench.report.ranks import KINDS as RANKED
 from moextend.bench.report.table import SPREAD, Column, Table, Value
+from moextend.util.fold import folded_between, parts
 
 ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
@@ -20,12 +23,11 @@ ESCAPES = {
     ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "\n": " ",
     "±": r"$\pm$", "→": r"$\to$", "≠": r"$\neq$", "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$",
     "×": r"$\times$", "−": "$-$", "·": r"$\cdot$", "Δ": r"$\Delta$", "†": r"$\dagger$", "‡": r"$\ddagger$",
+    "§": r"\S{}", "¶": r"\P{}", "[": "{[}",
     "–": "--", "—": "---", "…": r"\ldots{}", "’": "'", "‘": "`", "“": "``", "”": "''", "\u00a0": "~",
     "\u200b": "{}", "`": r"\textasciigrave{}",
 }  # fmt: skip
-FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
-"""A table that is wider than its column shrinks to it; others stay as they are."""
-NEEDS = r"% needs \usepackage{booktabs,graphicx,siunitx}, siunitx 3"
+NEEDS = r"% needs \usepackage{booktabs,siunitx,tabularx}, siunitx 3"
 SETUP = (
     r"\sisetup{retain-explicit-plus,group-separator={,},group-minimum-digits=4,table-align-text-after=false,"
     "reset-text-series=false,text-series-to-math=true}%"
@@ -33,64 +35,209 @@ SETUP = (
 SKIPS = r"\setlength{\abovecaptionskip}{0pt}\setlength{\belowcaptionskip}{6pt}"
 LIGATURE = re.compile(r"[-'](?=[-'])|[?!](?=`)")
 """Characters that LaTeX would make one with the next."""
+BREAKS = ":,/=+_"
+"""Characters that a name may break after, as after a hyphen."""
 SIGN = re.compile(r"(?<![^\s(])[-+](?=[\d.])")
 NUMBER = re.compile(rf"(<?)([-+]?)(\d[\d,]*)(\.\d+)?(?: {SPREAD}(\d+(?:\.\d+)?))?([^\d.,]*)")
 """Comparator, sign, whole part, decimals, spread, and marks."""
-GIVEN = "†"
-GIVEN_NOTE = f"{GIVEN}: the method is given the task of every input."
-MARKS = {GIVEN: "‡"}
-"""The tables' own mark that is another one here, since the dagger is taken."""
-
-LONG = 1000
-"""Characters of notes from which on they are set smaller."""
-DAMAGE = re.compile(r" \(damaged: .*?\)(?=; \S+ \(|\.?$)")
-"""What is wrong with a run that is left out: paths of a machine, which no paper needs."""
+TASK_ID = {"given": "†", "inferred": "‡"}
+"""What a method knows of the task -> its mark."""
+MARKS = str.maketrans({"†": "§", "‡": "¶"})
+"""Marks of the tables that are others here, since the daggers are taken."""
+LEGEND = {
+    "†": "given the task id", "‡": "infers it", "§": "by construction", "≠": "not matched", "*": "not finished",
+    "¶": "tuned on test items",
+}  # fmt: skip
+"""Marks as they are printed -> what they say, below a table."""
+BOLD = "Bold: significantly best, with or without the task id."
+NAMES = r">{\raggedright\arraybackslash\hangindent=1em}X"
+"""The first column."""
+NOTES = 5
+"""Lines of notes below a table."""
+COLUMN, PAGE = 46.0, 96.0
+"""Digits of \\footnotesize that stand in a line, of one column and of a page of two."""
+SIZES = {"\\footnotesize": 1.0, "\\scriptsize": 1.14}
+"""Sizes of tables, the one that is tried first -> digits in a line."""
+SMALL, GAP = 0.7, 1.5
+"""Widths of a character in small print and of the room between columns, in digits."""
+NAME = 12
+"""Digits that a column of names has at least."""
+MACHINE = re.compile(r" \(damaged: .*?\)(?=; \S+ \(|\.?$)| \((?:moextend |docs/|--)[^()]*\)")
+"""Parts of notes that no paper needs: what is wrong with a run that is left out, options and commands."""
 ROWS = 45
-"""Largest number of one page."""
+"""Largest number of lines of one page."""
 FLOATS = 12
 """Tables without a page break between: LaTeX holds only so many."""
 
 
 def render(tables: Sequence[Table]) -> str:
-    """One table environment a table."""
-    labels = Labels()
-    shown = [environment(part, labels.of(part)) for table in tables for part in pages(table)]
+    """The tables, and below them their notes."""
+    shown, notes = apart(tables)
+    return f"{shown}\n{notes}" if notes else shown
+
+
+def apart(tables: Sequence[Table]) -> tuple[str, str]:
+    """The environments of the tables, and the paragraphs of notes that they have no room for."""
+    labels, notes = Labels(), Notes()
+    shown = []
+    for table in tables:
+        named = [(part, labels.of(part)) for part in pages(table)]
+        shown += [environment(*part) for part in named]
+        notes.add(*named[-1])
     parts = ["\n".join(shown[start : start + FLOATS]) for start in range(0, len(shown), FLOATS)]
-    return "\\clearpage\n".join(parts)
+    return "\\clearpage\n".join(parts), notes.text
 
 
-def environment(table: Table, label: str, *, wide: bool = False, place: str = "t") -> str:
-    """The table as a float with a label, over both columns of a page if it is `wide`."""
+def environment(table: Table, label: str, *, place: str = "t") -> str:
+    """The table as a float with a label, over both columns of a page if it is too wide for one."""
+    table = _shown(table)
+    name, size, shown = _fitted(table)
+    below = _below(table)
+    width = "\\columnwidth" if name == "table" else "\\textwidth"
+    return "\n".join(
+        [
+            NEEDS,
+            f"\\begin{{{name}}}[{place.replace('h', '') if name == 'table*' else place}]",
+            "\\centering",
+            SKIPS,
+            f"\\caption{{\\raggedright {escape(table.title)}}}",
+            f"\\label{{{label}}}",
+            SETUP,
+            f"{size}\\setlength{{\\tabcolsep}}{{3pt}}",
+            "\n\\par\\smallskip\n".join(_tabular(part, width) for part in shown),
+            *([f"\\par\\smallskip\\footnotesize\\raggedright {breakable(below)}"] if below else []),
+            f"\\end{{{name}}}",
+            "",
+        ]
+    )
+
+
+class Notes:
+    """The notes of the tables of one document as paragraphs: each is given once."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+        self.text = ""
+        """The paragraphs; "" where the tables have room for all notes."""
+
+    def add(self, table: Table, label: str) -> None:
+        """Adds those of a table, but for what stands below it."""
+        table = _shown(table)
+        notes = [note for note in table.notes if note not in self._given]
+        if notes and _below(table) != " ".join(table.notes):
+            self._given.update(notes)
+            words = breakable(" ".join(notes))
+            self.text += f"\\paragraph{{Notes to Table~\\ref{{{label}}}.}}\n{words}\n\n"
+
+
+def _shown(table: Table) -> Table:
+    """The columns and notes of a table that a paper has, with the marks of LaTeX."""
     table = table.narrow()
-    name = "table*" if wide else "table"
-    notes = " ".join(escape(note) for note in _notes(table))
-    size = "\\footnotesize" if len(notes) <= LONG else "\\scriptsize"
-    lines = [
-        NEEDS,
-        f"\\begin{{{name}}}[{place}]",
-        "\\centering",
-        SKIPS,
-        f"\\caption{{\\raggedright {escape(table.title)}}}",
-        f"\\label{{{label}}}",
-        SETUP,
-        FIT,
-        *_tabular(table),
-        *([f"\\par\\smallskip{size}\\raggedright {notes}"] if notes else []),
-        f"\\end{{{name}}}",
-        "",
+    kept = [i for i, column in enumerate(table.columns) if column.paper]
+    sections = [
+        [[_marked(row[i]) for i in kept] for row in section if any(row[i].text for i in kept[1:])]
+        for section in table.sections
     ]
-    return "\n".join(lines)
+    return replace(
+        table,
+        columns=[table.columns[i] for i in kept],
+        sections=[section for section in sections if section],
+        notes=[MACHINE.sub(_shortened, note).translate(MARKS) for note in table.notes],
+    )
+
+
+def _shortened(found: re.Match[str]) -> str:
+    return " (damaged)" if found[0].startswith(" (damaged") else ""
+
+
+def _marked(value: Value) -> Value:
+    own = replace(value, text=value.text.translate(MARKS))
+    return own.marked(TASK_ID.get(value.task_id, ""))
+
+
+def _below(table: Table) -> str:
+    """What stands below a table: all notes where they fit, else the meaning of its marks."""
+    name, _, _ = _fitted(table)
+    whole = " ".join(table.notes)
+    values = [value for section in table.sections for row in section for value in row]
+    marks = [
+        f"{mark}: {words}." for mark, words in LEGEND.items() if any(mark in value.text for value in values)
+    ]
+    room = 0.95 * NOTES * (COLUMN if name == "table" else PAGE)
+    if len(whole) <= room and not any(value.task_id in TASK_ID for value in values):
+        return whole
+    bold = any(value.style == "bold" for value in values) and table.kind in RANKED
+    return " ".join(
+        [
+            *marks,
+            *([BOLD] if bold else []),
+            *(note for note in table.notes if note.startswith((f"{SPREAD}:", "Columns: "))),
+        ]
+    )
+
+
+def blocks(table: Table) -> list[Table]:
+    """A table as it is shown, in blocks of columns where it is too wide for a page."""
+    return _fitted(_shown(table))[2]
+
+
+def _fitted(table: Table) -> tuple[str, str, list[Table]]:
+    """Environment, size of print, and the blocks of columns that a table needs."""
+    names = [row[0].text for section in table.sections for row in section]
+    longest = max((len(escape(part)) for name in names for part in parts(name)), default=0)
+    widths, first = _widths(table), max(NAME, longest + 1)
+    for name, room in (("table", COLUMN), ("table*", PAGE)):
+        for size, more in SIZES.items():
+            if first + sum(widths) <= room * more:
+                return name, size, [table]
+    made: list[list[int]] = [[]]
+    for place, width in enumerate(widths, 1):
+        if first + sum(widths[i - 1] for i in made[-1]) + width > room * more and made[-1]:
+            made.append([])
+        made[-1].append(place)
+    return name, size, [_columns(table, [0, *block]) for block in made]
+
+
+def _columns(table: Table, places: Sequence[int]) -> Table:
+    sections = [[[row[i] for i in places] for row in section] for section in table.sections]
+    return replace(table, columns=[table.columns[i] for i in places], sections=sections)
+
+
+def _widths(table: Table) -> list[float]:
+    """The widths of all columns but the first, in digits."""
+
+    def width(text: str) -> float:
+        number, _, spread = text.partition(f" {SPREAD}")
+        return len(number) + (SMALL * (len(spread) + 2) if spread else 0)
+
+    rows = [row for section in table.sections for row in section]
+    return [
+        GAP + max(max(map(len, _head(column)), default=0), *(width(row[i].text) for row in rows))
+        for i, column in enumerate(table.columns)
+        if i
+    ]
+
+
+def _head(column: Column) -> list[str]:
+    """The lines of a column's heading."""
+    return folded_between(column.title, 10)
 
 
 def pages(table: Table) -> list[Table]:
-    """The table in parts that each fit a page: a float has no page break. Its notes stand below the last one."""
+    """The table in parts that each fit a page: a float has no page break. Its notes are those of the last one."""
     parts: list[list[list[list[Value]]]] = [[]]
+    left = most = ROWS // len(blocks(table))
     for section in table.sections:
-        for start in range(0, len(section), ROWS):
-            rows = section[start : start + ROWS]
-            if sum(map(len, parts[-1])) + len(rows) > ROWS:
+        rows: list[list[Value]] = []
+        for row in section:
+            lines = 1 + len(row[0].text) // 30
+            if lines > left:
+                parts[-1] += [rows] if rows else []
                 parts.append([])
-            parts[-1].append(rows)
+                rows, left = [], most
+            rows.append(row)
+            left -= lines
+        parts[-1] += [rows] if rows else []
     if len(parts) == 1:
         return [table]
     found = [
@@ -116,29 +263,34 @@ class Labels:
         return found
 
 
-def _notes(table: Table) -> list[str]:
-    given = any(value.given for section in table.sections for row in section for value in row)
-    own = [MARKS.get(note[:1], note[:1]) + DAMAGE.sub(" (damaged)", note[1:]) for note in table.notes]
-    return [*([GIVEN_NOTE] if given else []), *own]
-
-
-def _tabular(table: Table) -> list[str]:
+def _tabular(table: Table, width: str) -> str:
     rows = [row for section in table.sections for row in section]
-    layouts = [_layout(column, [row[i] for row in rows]) for i, column in enumerate(table.columns)]
+    first, *others = [_layout(column, [row[i] for row in rows]) for i, column in enumerate(table.columns)]
+    layouts = [replace(first, column=NAMES), *others]
     heads = [
-        f"{{{escape(column.title)}}}" if layout.numbers else escape(column.title)
+        f"{{{_stacked(column)}}}" if layout.numbers else _stacked(column)
         for column, layout in zip(table.columns, layouts, strict=True)
     ]
     body = "\n\\midrule\n".join("\n".join(_row(row, layouts) for row in part) for part in table.sections)
-    return [
-        f"\\begin{{tabular}}{{{''.join(layout.column for layout in layouts)}}}",
-        "\\toprule",
-        " & ".join(heads) + r" \\",
-        "\\midrule",
-        body,
-        "\\bottomrule",
-        "\\end{tabular}}",
-    ]
+    return "\n".join(
+        [
+            f"\\begin{{tabularx}}{{{width}}}{{@{{}}{''.join(layout.column for layout in layouts)}@{{}}}}",
+            "\\toprule",
+            " & ".join(heads) + r" \\",
+            "\\midrule",
+            body,
+            "\\bottomrule",
+            "\\end{tabularx}",
+        ]
+    )
+
+
+def _stacked(column: Column) -> str:
+    lines = [escape(line) for line in _head(column)]
+    if len(lines) == 1:
+        return lines[0]
+    stacked = " \\\\ ".join(lines)
+    return f"\\shortstack[{'r' if column.numeric else 'l'}]{{{stacked}}}"
 
 
 @dataclass(frozen=True)
@@ -169,13 +321,13 @@ def _layout(column: Column, values: Sequence[Value]) -> _Layout:
 def _row(row: Sequence[Value], layouts: Sequence[_Layout]) -> str:
     cells = [
         _number(value) if layout.numbers else _words(value)
-        for value, layout in zip(row, layouts, strict=True)
+        for value, layout in zip(row[1:], layouts[1:], strict=True)
     ]
-    return " & ".join(cells) + r" \\"
+    return " & ".join([breakable(row[0].text), *cells]) + r" \\"
 
 
 def _words(value: Value) -> str:
-    shown = SIGN.sub(lambda sign: f"${sign[0]}$", escape(value.text)) + (escape(GIVEN) if value.given else "")
+    shown = SIGN.sub(lambda sign: f"${sign[0]}$", escape(value.text))
     return f"\\textbf{{{shown}}}" if value.style == "bold" and shown else shown
 
 
@@ -188,17 +340,18 @@ def _number(value: Value) -> str:
     after = _after(match)
     if value.style == "bold":
         return f"\\bfseries {shown}" + (f"{{\\mdseries{after}}}" if after else "")
-    if value.style == "underline":
-        after = f"\\llap{{\\underline{{\\phantom{{${sign}{whole}{decimals}$}}}}}}{after}"
     return f"{shown}{{{after}}}" if after else shown
 
 
 def _after(match: re.Match[str]) -> str:
     """What follows a number in its cell: the spread and marks."""
-    spread, marks = match[5] or "", "".join(MARKS.get(mark, mark) for mark in match[6])
-    if not spread:
-        return escape(marks)
-    return f"\\scriptsize$\\,\\pm\\,${spread}{escape(marks)}"
+    spread, marks = match[5] or "", escape(match[6])
+    return f"\\tiny$\\,\\pm\\,${spread}{marks}" if spread else marks
+
+
+def breakable(text: str, after: str = BREAKS) -> str:
+    """The same text, which may break between the words of a name."""
+    return "\\allowbreak{}".join(map(escape, re.split(rf"(?<=[{after}])(?=[^\W\d])", text)))
 
 
 def escape(text: str) -> str:

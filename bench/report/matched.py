@@ -21,7 +21,11 @@ from moextend.bench.report.costs import (
 from moextend.bench.report.table import Column, Value
 from moextend.errors import InputError
 
-COLUMNS = [Column("params", "params"), Column("kept_mb", "MB"), Column("tflop", "TFLOP")]
+COLUMNS = [
+    Column("params", "params", paper=False),
+    Column("kept_mb", "MB", paper=False),
+    Column("tflop", "TFLOP", paper=False),
+]
 MEANING = (
     f"params: parameters that a stage trains (the largest stage). {KEPT} TFLOP: operations of all trainings, probes "
     "included."

@@ -1,8 +1,9 @@
-"""Which values of a table are marked as the best and the second best: those that the tests tell from the rest."""
+"""Which values of a table are bold, in every format: the best that the tests of the comparison tell from the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -11,82 +12,84 @@ from moextend.bench.report.collect import Experiment, Result, grouped, row_name,
 from moextend.bench.report.comparison import (
     CHANGE,
     LESS_IS_BETTER,
-    MARGIN,
     METRICS,
     Measured,
     Weigh,
     differences,
     metric_weights,
-    same_seeds,
+    pairs_of,
+    verdicts,
 )
-from moextend.bench.report.footnotes import unmatched_note
+from moextend.bench.report.forgetting import text_untouched
 from moextend.bench.report.items import ItemReader, Weights
-from moextend.bench.report.table import Style, Table, Value
+from moextend.bench.report.table import Table
 
 RULE = (
-    "Bold: the best value of a column, where the paired test calls every other method of the table worse. Underlined: "
-    "the second best, where there is a bold one and the test calls all further methods worse. The test counts seeds "
-    "and items, is corrected for the number of methods (Holm, 5%), and takes differences within "
-    f"{MARGIN:g} point as equal; with one seed it tells nothing apart. The base and upper bounds are not ranked."
+    "Bold: the best of its column among methods that are given the task id, or among those that are not, where the "
+    "paired test calls each of the others worse (--baseline); never what holds by construction, the base or a bound."
 )
 """What `ranked` does, as a note of its table."""
+ONE_SEED = "Nothing is bold: with one seed, no test tells methods apart."
 KINDS = ("forgetting", "tasks", "text")
 """Tables that are ranked."""
 
+Group = tuple[bool, str]
+"""Methods that compete: whether they are given the task id, and the order of the stages."""
+
 
 def ranked(experiment: Experiment, table: Table) -> Table:
-    """The table with the best value of each column bold and the second best underlined, where tests distinguish them.
+    """The table with the best value of each column bold, where tests distinguish it.
 
-    The best mean of a column is bold only if the test of `comparison`, with it as the baseline, calls every other
-    method of the same order worse: over the seeds that both share and over their items, corrected by Holm for the
-    number of other methods at 5%, with differences within MARGIN points called equivalent. The second best mean is
-    underlined only if there is a bold one, and if with the second best as the baseline all methods but the best are
-    called worse. Where two methods cannot be distinguished, neither is marked. A method that learns nothing is not
-    ranked: it forgets nothing. Notes give the rule and, below the summary, what is not matched.
+    The best mean among the methods that are given the task id, and among those that are not, is bold if
+    `comparison_table` with it as the baseline calls every other one of them worse. Two values are never bold: that of a
+    method that learns nothing, and one that is what it is by construction, as the same weights answered before and
+    after. A note gives the rule.
     """
     if table.kind not in KINDS:
         return table
-    rows = {
-        row_name(group, mark=unfinished_mark(group)).text: group
-        for (method, _), group in grouped(experiment.of("sequence")).items()
-        if methods.role_of(method) != "base"
-    }
+    groups = grouped(experiment.of("sequence"))
+    keys = {row_name(group, mark=unfinished_mark(group)).text: key for key, group in groups.items()}
     *above, last = table.sections
-    reader = ItemReader()
-    marks: dict[tuple[str, int], Style] = {}
+    rows: dict[Group, list[str]] = defaultdict(list)
+    for name in (row[0].text for row in last if row[0].text in keys):
+        if methods.role_of(keys[name][0]) != "base":
+            rows[groups[keys[name]][0].given, keys[name][1]].append(name)
+    rows = {group: names for group, names in rows.items() if len(names) > 1}
+    reader, bold = ItemReader(), set[tuple[str, int]]()
     for place, column in enumerate(table.columns):
-        weigh = _weigh(table, column.key, experiment)
+        weigh = _weigh(table, column.key, experiment) if rows else None
         if weigh is None:
             continue
-        sign = -1.0 if column.title in LESS_IS_BETTER else 1.0
-        values = {row[0].text: row[place].number for row in last if row[0].text in rows}
-        good = {name: sign * value for name, value in values.items() if value is not None}
-        found = _column(Measured(reader, weigh), {name: rows[name] for name in good}, good, sign)
-        marks |= {(name, place): style for name, style in found.items()}
-    shown = [[_styled(value, marks.get((row[0].text, i))) for i, value in enumerate(row)] for row in last]
-    costs = unmatched_note(experiment) if table.kind == "forgetting" else ""
-    more = [RULE, costs] if costs else [RULE]
-    return replace(table, sections=[*above, shown], notes=[*more, *table.notes])
-
-
-def _column(
-    measured: Measured, groups: Mapping[str, Sequence[Result]], good: Mapping[str, float], sign: float
-) -> dict[str, Style]:
-    """The marks of a column, by row; every order of the tasks has its own."""
-    marks: dict[str, Style] = {}
-    for order in dict.fromkeys(group[0].config.order for group in groups.values()):
-        own = [name for name, group in groups.items() if group[0].config.order == order]
-        marks |= _marks(measured, groups, sorted(own, key=good.__getitem__, reverse=True), sign)
-    return marks
-
-
-def _styled(value: Value, style: Style | None) -> Value:
-    return replace(value, style=style) if style else value
+        less = table.kind == "forgetting" and METRICS.get(column.key) in LESS_IS_BETTER
+        measured, sign = Measured(reader, weigh), -1.0 if less else 1.0
+        values = {row[0].text: sign * value for row in last if (value := row[place].number) is not None}
+        for names in rows.values():
+            best, *others = sorted(values.keys() & names, key=values.__getitem__, reverse=True) or [""]
+            if not others or all(_by_construction(weigh, one) for one in groups[keys[best]]):
+                continue
+            # The nearest one mostly decides, and no further answers are read.
+            nearest = differences([*pairs_of(measured, groups, *keys[others[0]], keys[best][0]).values()])
+            if not (nearest and nearest[1] and nearest[1].p < stats.LEVEL):
+                continue
+            found = verdicts(measured, groups, keys[best][0], less_is_better=less)
+            if all(found.get(name) == "worse" for name in others):
+                bold.add((best, place))
+    shown = [
+        [replace(value, style="bold") if (row[0].text, i) in bold else value for i, value in enumerate(row)]
+        for row in last
+    ]
+    several = any(len(groups[keys[name]]) > 1 for names in rows.values() for name in names)
+    notes = [RULE if several else ONE_SEED] if rows else []
+    return replace(table, sections=[*above, shown], notes=[*notes, *table.notes])
 
 
 def _weigh(table: Table, key: str, experiment: Experiment) -> Weigh | None:
     """What a column is made of, as far as it can be tested."""
-    titles = {**METRICS, "text_change": CHANGE, "mean": METRICS["acc"] if table.kind == "tasks" else CHANGE}
+    titles = {
+        "forgetting": {**METRICS, "text_change": CHANGE},
+        "tasks": {"mean": METRICS["acc"]},
+        "text": {"mean": CHANGE, "change": CHANGE},
+    }[table.kind]
     if key in titles:
         return partial(metric_weights, titles[key])
     first = experiment.results[0]
@@ -97,38 +100,13 @@ def _final(task: str, result: Result, at: int | None) -> Weights | None:
     return {(result.last, task): 1.0}
 
 
-def _marks(
-    measured: Measured, groups: Mapping[str, Sequence[Result]], best_first: Sequence[str], sign: float
-) -> dict[str, Style]:
-    best, second, rest = best_first[:1], best_first[1:2], best_first[2:]
-    if not second or not _worse(measured, groups, best[0], [*second, *rest], [], sign):
-        return {}
-    found: dict[str, Style] = {best[0]: "bold"}
-    if rest and _worse(measured, groups, second[0], rest, best, sign):
-        found[second[0]] = "underline"
-    return found
-
-
-def _worse(
-    measured: Measured, groups: Mapping[str, Sequence[Result]], baseline: str, others: Sequence[str],
-    counted: Sequence[str], sign: float,
-) -> bool:  # fmt: skip
-    """Whether the test calls all `others` worse than the baseline; `counted` are more methods in the family of tests.
-
-    The others come nearest first: one that cannot be distinguished at all decides, and no further answers are read.
-    """
-    contrasts = []
-    for other in [*others, *counted]:
-        pairs = same_seeds(groups[baseline], groups[other])
-        found = differences([(measured(mine), measured(theirs)) for mine, theirs in pairs])
-        contrast = found[1] if found else None
-        if contrast is None or (other in others and contrast.p >= stats.LEVEL):
-            return False
-        contrasts.append(contrast)
-    different = stats.holm([contrast.p for contrast in contrasts])
-    same = stats.holm([contrast.p_equivalent(MARGIN) for contrast in contrasts])
-    tests = list(zip(contrasts, different, same, strict=True))[: len(others)]
-    return all(
-        stats.verdict(p, equivalent, gain=sign * contrast.value, seeds=contrast.seeds) == "better"
-        for contrast, p, equivalent in tests
-    )
+def _by_construction(weigh: Weigh, result: Result) -> bool:
+    """Whether a value cannot be otherwise: a difference between answers of the same weights, or an untouched text."""
+    weights: Mapping[tuple[int, str], float] = weigh(result, None) or {}
+    if weights and {task for _, task in weights} <= {*result.text} and text_untouched(result):
+        return True
+    sums: dict[tuple[str, str], float] = defaultdict(float)
+    for key, weight in weights.items():
+        cell = result.cells.get(key)
+        sums[key[1], cell.weights if cell else ""] += weight
+    return all(made and abs(total) < 1e-9 for (_, made), total in sums.items())

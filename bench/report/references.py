@@ -71,7 +71,7 @@ def _of_items(context: RunContext, name: str, cells: Sequence[Cell]) -> list[str
     known = _asked(context.tasks[name], context)
     found = []
     for cell in cells:
-        lines = read_predictions(context.run.folder / str(cell.predictions))
+        lines = read_predictions(context.run.folder / str(cell.predictions), cell.sha256)
         other = [line.id for line in lines if known.get(line.id) != _of_line(line)]
         if other:
             shown = ", ".join(other[:3]) + (", ..." if len(other) > 3 else "")

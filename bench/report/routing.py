@@ -39,7 +39,9 @@ def routing_tables(experiment: Experiment) -> list[Table]:
             damaged.append(damaged_run(result.run, error))
     found = [replace(table, notes=[NOTE, *table.notes]) for table in shown[:1]] + shown[1:] + inferred
     if damaged and not found:
-        raise InputError(f"no run is complete: {'; '.join(damaged)}.", where="--routing", hint="Run again.")
+        raise InputError(
+            f"no run is complete: {'; '.join(damaged)}.", where="report routing", hint="Run again."
+        )
     if damaged:
         found[0] = replace(found[0], notes=[*found[0].notes, f"Left out: {'; '.join(damaged)}."])
     return found

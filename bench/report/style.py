@@ -14,6 +14,7 @@ from pydantic import Field, field_validator
 from moextend.bench import methods
 from moextend.bench.report.collect import Experiment
 from moextend.bench.report.forgetting import MAJORITY
+from moextend.bench.report.names import PAPERS, explained, paper_names, renamed
 from moextend.bench.report.table import Column, Table, Value
 from moextend.errors import InputError, UnknownName
 from moextend.util import content, files, spec
@@ -53,37 +54,35 @@ class TableStyles(Spec):
     forgetting: TableStyle = TableStyle()
     """The summary, one row per method."""
     tasks: TableStyle = TableStyle()
-    """Final scores task by task (`--tasks`)."""
+    """Final scores task by task (`report tasks`)."""
     text: TableStyle = TableStyle()
-    """What is left of text (`--text`)."""
+    """What is left of text (`report text`)."""
     transfer: TableStyle = TableStyle()
-    """Tasks that are only scored (`--transfer`)."""
+    """Tasks that are only scored (`report transfer`)."""
     ablations: TableStyle = TableStyle()
-    """Settings of a method side by side (`--ablations`)."""
+    """Settings of a method side by side (`report ablations`)."""
     matrix: TableStyle = TableStyle()
-    """The matrix of each run (`--matrix`)."""
+    """The matrix of each run (`report matrix`)."""
     costs: TableStyle = TableStyle()
-    """`--costs`"""
+    """`report costs`"""
     comparison: TableStyle = TableStyle()
     """`--baseline`"""
     orders: TableStyle = TableStyle()
     """Spread over seeds and orders, below the summary and the comparison."""
     routing: TableStyle = TableStyle()
-    """`--routing`"""
+    """`report routing`"""
     readings: TableStyle = TableStyle()
-    """`--readings`"""
+    """`report readings`"""
     kinds: TableStyle = TableStyle()
     """Scores by kind of question, below the readings."""
     published: TableStyle = TableStyle()
     """`--references`"""
     rewind: TableStyle = TableStyle()
-    """`--rewind`"""
+    """`report rewind`"""
     subsets: TableStyle = TableStyle()
-    """`--subsets`"""
+    """`report subsets`"""
     budgets: TableStyle = TableStyle()
-    """`--budgets`"""
-    audit: TableStyle = TableStyle()
-    """`--audit`"""
+    """`report budgets`"""
 
 
 class ReportStyle(Spec):
@@ -132,6 +131,21 @@ class Styling:
     style: ReportStyle = field(default_factory=ReportStyle)
     where: str = FILE
     workspace: Path = Path()
+    short: Mapping[str, str] | None = None
+    """In papers: names of methods that the style gives none, explained in a note of each table."""
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Method or task -> the name that is shown, where it is another."""
+        return {**(self.short or {}), **self.style.names}
+
+    def for_papers(self, experiments: Sequence[Experiment]) -> Styling:
+        """The same with a short name for every method that the style gives none."""
+        results = [result for each in experiments for result in each.results]
+        ran = dict.fromkeys([methods.named("base"), *(result.config.method for result in results)])
+        taken = {*self.style.names.values(), *self.style.methods}
+        names = {**PAPERS, **paper_names(ran)}
+        return replace(self, short={own: name for own, name in names.items() if not {own, name} & taken})
 
     def arranged(self, experiments: Sequence[Experiment]) -> list[Experiment]:
         """The experiments with their runs in the style's order, and without those that it leaves out.
@@ -159,7 +173,8 @@ class Styling:
             and result.config.method not in place
         ]
         names = ", ".join(dict.fromkeys(result.config.method for result in hidden))
-        left_out = [*experiment.left_out, *([f"{names} (not in {Path(self.where).name})"] if names else [])]
+        named = names and self.short is None  # what an author leaves out is no matter of a paper
+        left_out = [*experiment.left_out, *([f"{names} (not in {Path(self.where).name})"] if named else [])]
         kept = [result for result in results if result not in hidden]
         return replace(experiment, results=kept, left_out=left_out)
 
@@ -194,7 +209,7 @@ class Styling:
 
     def shown(self, text: str) -> str:
         """A text with the names that the style gives to methods and tasks."""
-        return renamed(text, self.style.names)
+        return renamed(text, self.names)
 
     def styled(self, tables: Sequence[Table], *, whole: bool = False) -> list[Table]:
         """The tables as the style has them; UnknownName if it names a column that a table does not have.
@@ -202,11 +217,7 @@ class Styling:
         Args:
             whole: whether columns that the style leaves out are kept as wide ones, behind the others.
         """
-        return [_styled(table, self.style, self.where, whole=whole) for table in tables]
-
-    def row_name(self, value: Value) -> str:
-        """What a table shows as the name of a row."""
-        return _cell(value, self.style.names, None).text
+        return [_styled(table, self, whole=whole) for table in tables]
 
 
 def find_style(path: Path | None, workspace: Path) -> Styling:
@@ -220,12 +231,18 @@ def find_style(path: Path | None, workspace: Path) -> Styling:
     return Styling(ReportStyle() if default else spec.read(ReportStyle, found), str(found), workspace)
 
 
-def _styled(table: Table, style: ReportStyle, where: str, *, whole: bool) -> Table:
+def _styled(table: Table, styling: Styling, *, whole: bool) -> Table:
+    style, where, names = styling.style, styling.where, styling.names
     own: TableStyle = getattr(style.tables, table.kind)
     decimals = style.precision if own.precision is None else own.precision
     if own.columns is not None:
         table = _chosen(table, own.columns, f"{where}: tables.{table.kind}.columns", whole=whole)
-    names = style.names
+    short = {
+        row[0].of: name
+        for section in table.sections
+        for row in section
+        if (name := (styling.short or {}).get(row[0].of))
+    }
     sections = [
         [[_cell(value, names, decimals) for value in row] for row in section] for section in table.sections
     ]
@@ -243,7 +260,7 @@ def _styled(table: Table, style: ReportStyle, where: str, *, whole: bool) -> Tab
         title=title if own.caption is None else own.caption.replace(TITLE, title),
         columns=columns,
         sections=sections,
-        notes=[renamed(note, names) for note in table.notes],
+        notes=[*(renamed(note, names) for note in table.notes), *explained(short)],
         label=own.label or table.label,
     )
 
@@ -272,7 +289,7 @@ def _chosen(table: Table, keys: Sequence[str], where: str, *, whole: bool) -> Ta
         columns = [replace(table.columns[i], wide=i in others) for i in [*wanted, *others]]
         rows = [[[row[i] for i in [*wanted, *others]] for row in section] for section in table.sections]
         return replace(table, columns=columns, sections=rows)
-    columns = [replace(table.columns[i], wide=False) for i in wanted]
+    columns = [replace(table.columns[i], wide=False, paper=True) for i in wanted]
     sections = [[[row[i] for i in wanted] for row in section] for section in table.sections]
     kept = [[row for row in section if any(value.text for value in row[1:])] for section in sections]
     hidden = [table.columns[i].title for i in others]
@@ -293,12 +310,3 @@ def _without(note: str, titles: Sequence[str]) -> str:
     ]
     shown = "".join(parts).strip()
     return f"{shown[:-1]}." if shown.endswith(";") else shown
-
-
-def renamed(text: str, names: Mapping[str, str]) -> str:
-    """The text with methods and tasks as they are shown; commands, runs and longer names that hold one stay."""
-    if not names:
-        return text
-    longest_first = sorted(names, key=len, reverse=True)
-    pattern = rf"(?<![\w:=,+./-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w:=+/-]|[.,]\w| bench\b)"
-    return re.sub(pattern, lambda found: names[found[0]], text)

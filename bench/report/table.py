@@ -18,7 +18,7 @@ SPREAD = "±"
 DECIMALS = 1
 """Of scores, where nothing else is asked for."""
 
-Style = Literal["", "dim", "bold", "underline"]
+Style = Literal["", "dim", "bold"]
 Kind = Literal[
     "forgetting", "tasks", "text", "transfer", "ablations", "matrix", "costs", "comparison", "orders", "routing",
     "readings", "kinds", "published", "gate", "rewind", "subsets", "power", "audit", "budgets",
@@ -38,8 +38,8 @@ class Value:
     style: Style = ""
     of: str = ""
     """The method or task that the cell names, as the runs call it; `text` holds it too."""
-    given: bool = False
-    """Whether it names a method that is given the task."""
+    task_id: str = ""
+    """What the method that it names knows of the task at inference: "given", "inferred", "none"; "" if no matter."""
     form: Callable[[int], str] | None = field(default=None, compare=False, repr=False)
     """Decimals -> `text` with so many; None where the text depends on none."""
 
@@ -63,6 +63,8 @@ class Column:
     numeric: bool = True
     wide: bool = False
     """Shown only where there is room: CSV and HTML, or when asked for."""
+    paper: bool = True
+    """Whether LaTeX shows it, whose columns are narrow, without being asked for it."""
     machines: bool = True
     """Whether CSV has it; not where other columns hold the same as numbers."""
     spread: str = "sd"
@@ -111,9 +113,9 @@ def _shown(value: float, spread: float | None, signed: bool, decimals: int) -> s
     return shown if spread is None else f"{shown} {SPREAD}{spread:.{decimals}f}"
 
 
-def named(name: str, *, before: str = "", after: str = "", given: bool = False) -> Value:
+def named(name: str, *, before: str = "", after: str = "", task_id: str = "") -> Value:
     """A cell that names a method or task, with words around the name."""
-    return Value(f"{before}{name}{after}", of=name, given=given)
+    return Value(f"{before}{name}{after}", of=name, task_id=task_id)
 
 
 def over_runs(values: Iterable[float | None], *, signed: bool = False) -> Value:

@@ -86,7 +86,7 @@ def _changed(experiment: Experiment, kind: Part, tasks: Sequence[str], notes: Se
         return [
             # No method is given a task here: these inputs belong to none that is learned.
             [
-                replace(name, given=False),
+                replace(name, task_id=""),
                 *_scores(group, tasks, _final),
                 *_changes(group, tasks, marks=kind == "text"),
             ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from moextend.bench.report.names import explained, short_names
 from moextend.bench.report.table import NARROW, SPREAD, WIDTH, Column, Table, Value
 from moextend.errors import visible
 from moextend.util.fold import folded_between
@@ -67,53 +67,20 @@ def _with_short_names(tables: Sequence[Table], most: int) -> list[Table]:
     wide = {
         first.of.partition(":")[0] for first in firsts if _text_width(first.text) > most and first.of in full
     }
-    short = _short_names(name for name in full if name.partition(":")[0] in wide)
-    explained: set[str] = set()
+    short = short_names(name for name in full if name.partition(":")[0] in wide)
+    known: set[str] = set()
     found = []
     for table in tables:
         own = dict.fromkeys(row[0].of for section in table.sections for row in section)
-        new = [f"{short[name]} is {name}" for name in own if name in short and name not in explained]
-        explained |= own.keys()
+        new = {name: short[name] for name in own if name in short and name not in known}
+        known |= own.keys()
         sections = [[[_short(row[0], short), *row[1:]] for row in section] for section in table.sections]
-        notes = [*table.notes, *([f"Short names: {'; '.join(new)}."] if new else [])]
-        found.append(replace(table, sections=sections, notes=notes))
+        found.append(replace(table, sections=sections, notes=[*table.notes, *explained(new)]))
     return found
 
 
 def _short(first: Value, short: Mapping[str, str]) -> Value:
     return replace(first, text=first.text.replace(first.of, short.get(first.of, first.of), 1))
-
-
-def _short_names(methods: Iterable[str]) -> dict[str, str]:
-    """Method -> its name with as few settings as tell it from the others: of those that are words, only the values.
-
-    Of `moextend:scope=own` and `moextend:scope=all,layers=0` they are "moextend own" and "moextend all".
-    """
-    known = list(methods)
-    telling = {method: _telling(method, known) for method in known}
-    plain = {method: f"{name} {','.join(parts)}".strip() for method, (name, parts) in telling.items()}
-    words = {
-        method: f"{name} {','.join(map(_word, parts))}".strip() for method, (name, parts) in telling.items()
-    }
-    count = Counter(words.values())
-    short = {method: word if count[word] == 1 else plain[method] for method, word in words.items()}
-    return {method: name for method, name in short.items() if name != method}
-
-
-def _telling(method: str, known: Iterable[str]) -> tuple[str, list[str]]:
-    """The name of a method, and its first settings up to the one that no other of the methods has there."""
-    name, _, settings = method.partition(":")
-    parts = settings.split(",") if settings else []
-    for count in range(len(parts)):
-        same = f"{name}:{','.join(parts[:count])}," if count else f"{name}:"
-        if not any(f"{other},".startswith(same) or f"{other}:" == same for other in known if other != method):
-            return name, parts[:count]
-    return name, parts
-
-
-def _word(setting: str) -> str:
-    value = setting.partition("=")[2]
-    return value if value.isalpha() and value not in ("true", "false") else setting
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 from moextend.bench import stats
 from moextend.bench.report.collect import Experiment, Result, damaged_run, grouped, row_name, unfinished_mark
@@ -13,7 +14,7 @@ from moextend.bench.report.forgetting import summary
 from moextend.bench.report.items import ItemReader
 from moextend.bench.report.table import WIDTH, Column, Table, Value, over_runs, text
 from moextend.bench.run import variants
-from moextend.bench.run.rundir import Cell
+from moextend.bench.run.rundir import Cell, run_name
 from moextend.bench.run.variants import Variant, VariantCells
 from moextend.errors import InputError
 
@@ -40,7 +41,7 @@ class Scored:
     cells: dict[str, VariantCells]
     """Folder of a run -> its cells."""
     damaged: list[str] = field(default_factory=list)
-    """Runs whose variants cannot be read."""
+    """Runs whose variants cannot be read, or not all."""
 
     @staticmethod
     def of(experiment: Experiment) -> Scored:
@@ -82,15 +83,33 @@ def dial(experiment: Experiment, scored: Scored) -> dict[tuple[str, str, str], M
     found: dict[tuple[str, str, str], Mapping[float, list[Result]]] = {}
     for mode in ("sequence", "joint"):
         for (method, order), group in grouped(experiment.of(mode)).items():
-            rows: dict[float, list[Result]] = {}
-            for result in group:
-                for variant in scored.variants(result):
-                    strength = strength_of(variant)
-                    if strength is not None:
-                        rows.setdefault(strength, []).append(scored.row(result, variant))
+            known = [_strengths(result, scored) for result in group]
+            wanted = sorted({strength for own in known for strength in own})
             # The empty and the full subset of an interference map make no dial.
-            if any(0 < strength < 1 for strength in rows):
-                found[mode, method, order] = dict(sorted(rows.items()))
+            if not any(0 < strength < 1 for strength in wanted):
+                continue
+            rows: dict[float, list[Result]] = {strength: [] for strength in wanted}
+            for result, own in zip(group, known, strict=True):
+                lacking = [f"{strength:g}" for strength in wanted if strength not in own]
+                if lacking:
+                    name = run_name(result.run.folder)
+                    scored.damaged.append(f"{name} (not scored at strength {', '.join(lacking)})")
+                    continue
+                for strength in wanted:
+                    rows[strength].append(own[strength])
+            if rows[wanted[0]]:
+                found[mode, method, order] = rows
+    return found
+
+
+def _strengths(result: Result, scored: Scored) -> dict[float, Result]:
+    """Strength -> the run with the scores of the scaled model, of strengths at which all tasks are scored."""
+    tasks = {task for stage, task in result.cells if stage == result.last}
+    found = {}
+    for variant in scored.variants(result):
+        strength, row = strength_of(variant), scored.row(result, variant)
+        if strength is not None and tasks <= {task for stage, task in row.cells if stage == result.last}:
+            found[strength] = row
     return found
 
 
@@ -99,7 +118,7 @@ def rewind_tables(experiment: Experiment) -> list[Table]:
     scored = Scored.of(experiment)
     found = dial(experiment, scored)
     if not found:
-        return _nothing(scored, "--rewind")
+        return _nothing(scored, "report rewind")
     sections = [
         [_dial_row(mode, strength, runs) for strength, runs in rows.items()]
         for (mode, _, _), rows in found.items()
@@ -134,7 +153,7 @@ def subsets_tables(experiment: Experiment) -> list[Table]:
         if (table := _map(experiment, group, scored, reader)) is not None
     ]
     if not made:
-        return _nothing(scored, "--subsets")
+        return _nothing(scored, "report subsets")
     return [*made[:-1], replace(made[-1], notes=[*made[-1].notes, *scored.notes()])]
 
 
@@ -142,7 +161,7 @@ def variant_tables(experiment: Experiment) -> dict[str, list[Table]]:
     """Kind -> tables of all variants that are scored, for a report of everything; none where they cannot be read."""
     found: dict[str, list[Table]] = {"rewind": [], "subsets": []}
     for kind, tables in (("rewind", rewind_tables), ("subsets", subsets_tables)):
-        with suppress(InputError):  # bench report --rewind names what is damaged
+        with suppress(InputError):  # bench report rewind names what is damaged
             found[kind] = tables(experiment)
     return found
 
@@ -154,6 +173,14 @@ def _map(experiment: Experiment, group: Sequence[Result], scored: Scored, reader
     if not any(strength_of(variant) is None for variant in partial):
         return None  # a dial only
     tasks = [*group[0].tasks, *group[0].text]
+    whole = [
+        one for one in group if {*product(partial, tasks)} <= scored.cells.get(str(one.run.folder), {}).keys()
+    ]
+    lacking = [run_name(one.run.folder) for one in group if one not in whole]
+    scored.damaged.extend(f"{name} (not scored without all of these stages)" for name in lacking)
+    if not whole:
+        return None
+    group = whole
     with_names = 30 + sum(max(len(task), len("-99.9 (-99.9 to +99.9)")) + 1 for task in tasks) <= WIDTH
     rows = [
         [text(_left_out(variant)), *(_difference(group, variant, task, scored, reader) for task in tasks)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -53,7 +52,6 @@ def align(
     digest = files.digest(base, settings.record(), data_name, seed, chat)
     node = store.node("aligned", processes.first_says(lambda: digest))
     with processes.first_enters(lambda: node.lease(on_wait)):
-        processes.first_says(lambda: _adopt_former(node))
         usable = processes.first_says(lambda: _is_usable(node))
         if not usable:
             _train(model, data, settings, seed, node, on_step, modality, check)
@@ -128,22 +126,6 @@ def _is_usable(node: Node) -> bool:
         problem = error.what
     node.discard(problem)
     return False
-
-
-def _adopt_former(node: Node) -> None:
-    """Takes a projector over that an earlier version kept as `<key>.safetensors`."""
-    from moextend.training.checkpoint import read_tensors
-
-    former = node.folder.with_name(f"{node.key}.safetensors")
-    if node.card() is not None or not former.is_file():
-        return
-    known = {WEIGHTS: former, COST: former.with_suffix(".json")}
-    with suppress(InputError):
-        read_tensors(former)
-        found = {name: path for name, path in known.items() if path.is_file()}
-        node.put(found, about="projector that an earlier version aligned")
-        for path in found.values() if node.card() else ():  # else the disk is full
-            path.unlink()
 
 
 def _cost(node: Node, settings: Align) -> AlignmentCost:

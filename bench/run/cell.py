@@ -58,7 +58,7 @@ def parse_cell(record: Any, where: str, run: str, kind: type[C]) -> C:
     hint = "Remove the line, or run the same command again (moextend bench run), which scores the cell again."
     if not isinstance(record, dict):
         raise SpecError("not a scored cell.", where=where, hint=hint)
-    if run and record.get("run", run) != run:
+    if record.get("run", run) != run:
         raise SpecError("is a cell of another run.", where=where, hint=hint)
     if record.get(DIGEST, "") not in ("", _digest(record)):
         raise SpecError("was changed after it was scored.", where=where, hint=hint)

@@ -55,8 +55,7 @@ def lacks(run: RunDir, *, every_byte: bool = False) -> list[str]:
         found = lacking_facts(config, run.facts())
     except InputError as error:
         found = [f"readable facts ({error.what})"]
-    # Runs of early versions do not note what they worked on.
-    if status.run not in ("", run.id) or status.config not in ("", config.digest):
+    if (status.run, status.config) != (run.id, config.digest):
         found.append("a status of its own")
     try:
         found += lacking_scores(run, run.cells(), hashed=True, every_byte=every_byte)
@@ -311,7 +310,7 @@ def set_weights_aside(folder: Path, problem: str) -> str | None:
 def lineage_problem(folder: Path, parents: Sequence[str | None]) -> str | None:
     """Problem of a stage that was trained after other weights than those of its earlier stages, `parents`.
 
-    None where they are not known, as in runs of earlier versions.
+    None where they are not known.
     """
     try:
         known = files.read_json(folder / LINEAGE)

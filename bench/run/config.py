@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from moextend.bench.scoring import Backend
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import Mode, TaskSpec
-from moextend.bench.tuned import FORMER
 from moextend.errors import SpecError
 from moextend.util import content, files, spec
 from moextend.util.record import Record, problem_of
@@ -157,8 +156,8 @@ def grows(old: dict[str, Any], new: dict[str, Any]) -> bool:
 class ConfigFile(Record):
     """`config.json`: the config of the run, paths of its specs, and its environment."""
 
-    id: str = ""
-    """Unique id of the run, also among runs of the same config; "" in former runs."""
+    id: str
+    """Unique id of the run, also among runs of the same config."""
     digest: str
     """Digest of `identity`, to refuse an edited one."""
     identity: dict[str, Any]
@@ -189,7 +188,7 @@ class ConfigFile(Record):
                 places=self.places,
                 device=self.device,
                 protocol=self.protocol,
-                tuned_on=FORMER.get(self.tuned_on or "", self.tuned_on),
+                tuned_on=self.tuned_on,
                 oracle=self.oracle,
                 deterministic=self.deterministic,
                 backend=self.backend,

@@ -289,7 +289,8 @@ def estimate(
     """
     step, (rows, length, new) = plan.step, plan.scored
     total, active = parameter_counts(plan.make())
-    name, peak = THROUGHPUT["cpu" if device.startswith("cpu") else "cuda"]
+    kind = "cpu" if device.startswith("cpu") else "cuda"
+    name, peak = THROUGHPUT[kind]
     reached = throughput or peak * UTILISATION
     return {
         "rows": step.rows, "tokens": step.length, "labelled": step.labelled,
@@ -297,7 +298,8 @@ def estimate(
         "parameters": total, "active_parameters": active, "bf16": step.bf16,
         "gradient_checkpointing": step.checkpointing, "throughput": reached,
         "throughput_of": None if throughput else f"{UTILISATION:.0%} of the peak of {name}",
-        "overhead_gb": OVERHEAD / GB, "encoder": vars(plan.encoder) if plan.encoder else None, "items": plan.counts,
+        "unit": "CPU-hours" if kind == "cpu" else "GPU-hours", "overhead_gb": OVERHEAD / GB,
+        "encoder": vars(plan.encoder) if plan.encoder else None, "items": plan.counts,
         "scoring": {"rows": rows, "tokens": length, "new": new},
         "cache_mb_a_token": plan.base.cache_a_token / 1e6,
         "runs": {config.slug: _run(config, plan, reached) for config in configs},

@@ -15,15 +15,11 @@ from moextend.bench.run.rundir import RunDir, find_runs
 from moextend.bench.store import CARD, KINDS, Node, NodeCard, Store, User
 from moextend.errors import MoextendError, counted
 from moextend.util import files, lease
-from moextend.util.local_lock import LocalLock
 
 DAY = 86_400.0
 IN_USE = "in use"
 FEATURES = ("features.bin", "names.txt", CARD)
-"""Files of a folder of features; its lock stays."""
-LOCK = "lock"
-FORMER_CARD = "*.sha256.json"
-"""Cards of answers that an earlier version kept; this version reads only nodes."""
+"""Files of a folder of features."""
 
 
 @dataclass(frozen=True)
@@ -134,42 +130,18 @@ def _nodes(store: Store) -> Iterator[tuple[Node, list[Path]]]:
     for kind in KINDS:
         for node in store.nodes(kind):
             paths = _files(node.folder)
-            if any(path.name != LOCK for path in paths):
+            if paths:
                 yield node, paths
-    # Projectors of an earlier version, which the next run that needs them takes over.
-    for path in sorted((store.folder / "aligned").glob("*.safetensors")):
-        former = _Former(store, "aligned", path.stem)
-        yield former, former.paths()
-
-
-class _Former(Node):
-    """A projector that an earlier version kept as `<key>.safetensors` and `<key>.json`."""
-
-    def paths(self) -> list[Path]:
-        """Its files."""
-        return [
-            path
-            for path in self.folder.parent.glob(f"{self.key}.*")
-            if path.suffix in (".safetensors", ".json")
-        ]
-
-    def remove(self) -> None:
-        """Removes its files."""
-        for path in self.paths():
-            path.unlink(missing_ok=True)
 
 
 def _entry(node: Node, paths: Sequence[Path]) -> Entry:
-    former = isinstance(node, _Former)
-    card = None if former else _card(node)
+    card = _card(node)
     states = {path: state for path in paths if (state := _stat(path)) is not None}
     used = max((state.st_mtime for state in states.values()), default=0.0)
     if card is not None:
         about = card.about
         if node.kind != "features":  # whose other files may be those of a run, with their times
             used = states[node.folder / CARD].st_mtime if node.folder / CARD in states else 0.0
-    elif former or any(node.folder.glob(FORMER_CARD)):
-        about = "of an earlier version"
     else:
         about = "not complete"
     return Entry(
@@ -210,11 +182,9 @@ def _needed(node: Node, unfinished: Sequence[RunDir], ids: Collection[str]) -> s
         users = node.users()
         if existing := [user for user in users if user.id in ids or _exists(user)]:
             return f"{counted(len(existing), 'run')} made with it"
-        if ids and (isinstance(node, _Former) or not users):
+        if ids and not users:
             return "runs may have been made with it"
         return None
-    if any(node.folder.glob(FORMER_CARD)):
-        return None  # no run of this version reads it
     return f"{counted(len(unfinished), 'unfinished run')} may need it" if unfinished else None
 
 
@@ -237,13 +207,10 @@ def _removed(node: Node, dry_run: bool) -> bool:
     with ExitStack() as leases:
         try:
             leases.enter_context(node.lease(wait=False))
+            if node.kind == "features":  # its files are written under a lease of their own
+                leases.enter_context(lease.first(node.folder / FEATURES[0], patient=False))
         except lease.Held:
             return False
-        for path in _inner_locks(node):
-            lock = LocalLock(path)
-            if not lock.acquire():
-                return False
-            leases.callback(lock.release)
         if dry_run:
             return True
         with files.disk_errors(node.folder):
@@ -253,10 +220,3 @@ def _removed(node: Node, dry_run: bool) -> bool:
             else:
                 node.remove()
     return True
-
-
-def _inner_locks(node: Node) -> list[Path]:
-    """Locks in the folder: of features while they are written, and of answers of an earlier version."""
-    if node.kind == "features":
-        return [node.folder / LOCK]
-    return sorted(node.folder.glob("*.lock")) if node.kind == "predictions" else []

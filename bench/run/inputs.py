@@ -170,13 +170,11 @@ def refuse_changed(run: RunDir, before: Mapping[str, str], now: Mapping[str, str
 def refuse_other_inputs(run: RunDir, memo: Memo, config: RunConfig | None = None) -> None:
     """Raises RunConflict if something changed that a done run has used; `config`: of this workspace, if it was moved.
 
-    What is gone or cannot be read now is not compared, nor data of the hub, which are pinned. Of runs from a pack only
-    plug-ins are compared. `memo` keeps digests of data.
+    What is gone or cannot be read now is not compared, nor data of the hub, which are pinned. `memo` keeps
+    digests of data.
     """
     config, before = config or run.config, known(run)
     refuse_changed(run, before, code_parts(config))
-    if run.left_out:
-        return
     now: dict[str, str] = {}
     with suppress(MoextendError, OSError):
         now = file_parts(config)

@@ -104,7 +104,7 @@ def items_of(run: RunDir) -> PackedItems:
             continue
         try:
             if cell.by_lm_eval:
-                columns = texts.read(run.folder / cell.predictions)
+                columns = texts.read(run.folder / cell.predictions, cell.sha256)
             else:
                 own = scores(run.folder, cell, run.config.workspace)
                 columns = [own.item, own.score, own.weight]
@@ -142,7 +142,7 @@ def _images(run: RunDir, cells: Sequence[Cell]) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for cell in cells:
         if cell.n == 0 or cell.n > len(found):
-            lines = read_predictions(run.folder / str(cell.predictions))
+            lines = read_predictions(run.folder / str(cell.predictions), cell.sha256)
             found |= {line.id: line.group for line in lines}
     return found
 

@@ -12,6 +12,7 @@ from typing import Any
 from moextend.bench.run import removal
 from moextend.bench.run.complete import planned
 from moextend.bench.run.config import ConfigFile, RunConfig, differences, grows, slug, without_notes
+from moextend.bench.run.liveness import LEASE
 from moextend.bench.run.rundir import Key, RunDir, locked, run_name
 from moextend.errors import InputError, RunConflict
 from moextend.util import files
@@ -20,6 +21,42 @@ from moextend.util import files
 def folder_of(config: RunConfig, runs: Path) -> Path:
     """Folder of a run below `runs`; it may not exist."""
     return runs / slug(str(config.sequence["sequence"])) / config.slug
+
+
+def named_apart(
+    configs: Sequence[RunConfig], runs: Path, on_name: Callable[[str], None] = lambda words: None
+) -> list[RunConfig]:
+    """The configs; a method that has runs with other settings of the sequence names in its text what differs.
+
+    So the settings that `bench tune` chose begin a row of their own, next to that of the earlier runs.
+    """
+    names: dict[str, str] = {}
+    for config in {config.method: config for config in configs}.values():
+        earlier = folder_of(config, runs).parent.glob(f"{slug(config.method)}-s*")
+        spec = config.parsed_method()
+        for key, value in dict(pair for run in earlier for pair in _changed(RunDir(run), config)).items():
+            spec = spec.having(key, value)
+        names[config.method] = spec.text
+        if spec.text != config.method:
+            on_name(f"{config.method} has runs with other settings: these runs are {spec.text}.")
+    named = [config.model_copy(update={"method": names[config.method]}) for config in configs]
+    return list({config.slug: config for config in named}.values())
+
+
+def _changed(run: RunDir, config: RunConfig) -> list[tuple[str, str]]:
+    """Settings of `config` that a trained run of the same method has otherwise; none if one has no value to name."""
+    try:
+        there = run.config
+        if there.method != config.method or removal.untrained(run):
+            return []
+        old, new = (each.parsed_method().config.model_dump(mode="json") for each in (there, config))
+    except InputError:  # `open_runs` says what is wrong with it
+        return []
+    found = {key: value for key, value in new.items() if value != old.get(key)}
+    words = {
+        key: "+".join(map(str, one)) if isinstance(one, list) else str(one) for key, one in found.items()
+    }
+    return [] if None in found.values() else list(words.items())
 
 
 def open_run(config: RunConfig, runs: Path) -> RunDir:
@@ -116,7 +153,7 @@ def _check_kinds(folder: Path) -> None:
             )
     for pattern in ("*", "stages/*/*", "predictions/*/*"):
         for path in sorted(folder.glob(pattern)):
-            is_record = path.name == ".lock" or path.suffix in (".json", ".jsonl", ".log", ".safetensors")
+            is_record = path.name == LEASE or path.suffix in (".json", ".jsonl", ".log", ".safetensors")
             if is_record and path.exists() and not path.is_file():
                 raise RunConflict(
                     "is not a file, but the run needs a file with this name.",
@@ -129,7 +166,7 @@ def _holds_files(folder: Path) -> bool:
     """Whether a folder has more files than an interrupt during its creation leaves."""
     if not folder.is_dir():
         return False
-    return any(not path.name.startswith(".") and path.name != "owner.json" for path in folder.iterdir())
+    return any(not path.name.startswith(".") for path in folder.iterdir())
 
 
 def _stored_identity(config: RunConfig) -> dict[str, Any]:
@@ -144,7 +181,6 @@ def _wanted_record(record: ConfigFile | None, config: RunConfig) -> ConfigFile:
     if record and without_notes(record.identity) == without_notes(identity):
         identity = record.identity  # a corrected licence makes no other run
     return ConfigFile(
-        # A record without an id is of an early version, and stays so: its scores name none, or one that is lost.
         id=record.id if record else uuid.uuid4().hex,
         digest=files.digest(identity), identity=identity, places=config.places, device=config.device,
         protocol=config.protocol, tuned_on=config.tuned_on, oracle=config.oracle or bool(record and record.oracle),

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import get_args
 
 from moextend.bench.run import pack_file as archive
-from moextend.bench.run.complete import TENSORS
+from moextend.bench.run.complete import TENSORS, predictions_problem
 from moextend.bench.run.config import ConfigFile
 from moextend.bench.run.items import NAME as ITEMS
 from moextend.bench.run.items import items_of, read_items
@@ -33,7 +33,7 @@ PARTIAL = ".unpack-"
 """Prefix of the folder of a pack that is being unpacked."""
 STALE = 86_400.0
 """Seconds after which such a folder is taken for one of a killed process."""
-LEFT_OUT = (".lock", "owner.json", "worker.log", "server.log", "job.json", "cancel.json")
+LEFT_OUT = ("worker.log", "server.log", "job.json", "cancel.json")
 """Files that belong to a process or a machine."""
 WITHOUT: dict[Kept, str] = {"predictions": "Add --no-predictions", "weights": "Leave --weights out"}
 """What a pack may leave out -> how to leave it out."""
@@ -158,6 +158,16 @@ def _check(runs: Sequence[RunDir], left_out: Sequence[Kept], unfinished: bool) -
                 where=run_name(run.folder),
                 hint=f"{'. '.join(WITHOUT[kind] for kind in lacking)}. Or leave the run out.",
             )
+        kept = [
+            cell for cell in run.cells().values() if cell.predictions and "predictions" not in run.left_out
+        ]
+        for cell in kept:
+            if problem := predictions_problem(run.folder, cell, every_byte=True):
+                raise InputError(
+                    f"the predictions of {cell.task} after stage {cell.stage} are {problem}.",
+                    where=run_name(run.folder),
+                    hint="Restore the file, or run again.",
+                )
     if len({run_name(run.folder) for run in runs}) < len(runs):
         raise InputError(
             "two runs have the same name.", where="RUN", hint="Pack the runs of one --runs folder at a time."
@@ -211,7 +221,7 @@ def _portable(run: RunDir, path: Path, left_out: list[Kept]) -> bytes | None:
         return _text(record.model_copy(update={"places": {}}))
     if path == run.folder / "status.json":
         status = read_status(path.parent)
-        here = {"host": "", "pid": None, "born": None, "error": None}
+        here = {"host": "", "pid": None, "error": None}
         return _text(
             status.model_copy(update=here | ({"left_out": left_out} if status.state == "done" else {}))
         )

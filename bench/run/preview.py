@@ -24,7 +24,7 @@ from moextend.bench.run.records import encoder_of
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import HAND, Data, TaskSpec
-from moextend.errors import InputError, at, duration
+from moextend.errors import InputError, at, counted, duration
 from moextend.model.located import locate
 
 SHOWN = 3
@@ -48,12 +48,14 @@ def preview(
     *,
     runs: Path | None = None,
     throughput: float | None = None,
+    small: bool = False,
 ) -> dict[str, Any]:
     """What the command would do, as a JSON record.
 
     Args:
         runs: folder of the runs, in which some cells may be scored already; None: none are.
         throughput: see `estimate`.
+        small: whether the runs of a small base are estimated without it, too.
 
     Raises:
         InputError: the request is not possible.
@@ -74,7 +76,7 @@ def preview(
         "unknown": _unknown(sequence, tasks, request.workspace),
         "left_out": left_out(request),
         "device": request.device,
-        "estimate": _estimate(request, configs, sequence, tasks, throughput),
+        "estimate": _estimate(request, configs, sequence, tasks, throughput, small),
     }
 
 
@@ -108,12 +110,13 @@ def _estimate(
     sequence: SequenceSpec,
     tasks: dict[str, TaskSpec],
     throughput: float | None,
+    small: bool,
 ) -> dict[str, Any]:
     """Memory, files, operations and hours of the runs, or why they are not known: {"not": why}."""
     base = sequence.base
     size = (local_bytes(base, request.workspace) or 0) / MB
     make = matching.skeletons(base, request.workspace)
-    if 0 < size < SMALL and throughput is None:
+    if 0 < size < SMALL and throughput is None and not small:
         named = [config for config in configs if _names_layers(config.parsed_method().config)]
         if named:
             _check(named, make)  # takes seconds
@@ -279,18 +282,14 @@ def _download(found: dict[str, Any]) -> str:
 
 def _estimated(found: Mapping[str, Any]) -> list[str]:
     """Lines on memory, files, operations and hours."""
-    asked, speed, on = found["scoring"], f"{found['throughput']:.3g} TFLOP/s", {True: "on", False: "off"}
-    if found["throughput_of"] is None:
-        speed += ", as --throughput says"
-    else:
-        speed += f" ({found['throughput_of']}; --throughput sets another)"
+    asked, on = found["scoring"], {True: "on", False: "off"}
     lines = [
         f"Estimated from shapes, not measured; memory to about 15%. Base: {found['parameters']:,} parameters, "
         f"{found['active_parameters']:,} of them per token, in {found['base_dtype']}; bf16 {on[found['bf16']]}, "
         f"gradient checkpointing {on[found['gradient_checkpointing']]}.",
         f"Assumed: conversations of {found['tokens']} tokens, {found['labelled']} of them learned, "
         f"{found['rows']} at a time; answers of {asked['new']} tokens to prompts of {asked['tokens']}, "
-        f"{asked['rows']} at a time; {speed}.",
+        f"{asked['rows']} at a time; {_speed(found)}.",
     ]
     for slug, run in found["runs"].items():
         each = run["stored_mb"] / max(1, len(run["stages"]))
@@ -309,6 +308,24 @@ def _estimated(found: Mapping[str, Any]) -> list[str]:
         f"On top: about {found['overhead_gb']:.0f} GB of a GPU for its context and kernels. Keys and values take "
         f"{found['cache_mb_a_token']:.3g} MB per token in scoring, which is included.",
     ]
+
+
+def in_all(found: Mapping[str, Any]) -> str:
+    """Hours of one run and of all; or why they are not known."""
+    if "not" in found:
+        return f"Hours: {found['not']}"
+    hours = {slug: run["hours"] for slug, run in found["runs"].items()}
+    longest = max(hours, key=lambda slug: hours[slug])
+    return (
+        f"Estimated: one run takes at most {duration(3600 * hours[longest])} ({longest}), "
+        f"{counted(len(hours), 'run')} {sum(hours.values()):,.3g} {found['unit']}, at {_speed(found)}."
+    )
+
+
+def _speed(found: Mapping[str, Any]) -> str:
+    of = found["throughput_of"]
+    source = ", as --throughput says" if of is None else f" ({of}; --throughput sets another)"
+    return f"{found['throughput']:.3g} TFLOP/s{source}"
 
 
 def _peak(name: str, peak: Mapping[str, float]) -> str:

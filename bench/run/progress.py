@@ -18,7 +18,6 @@ from moextend.bench.run.records import RunError, State, Status
 from moextend.errors import InputError, MoextendError
 from moextend.util import files, processes
 from moextend.util.foreign import explained
-from moextend.util.holder import born
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +153,7 @@ class Progress:
         if total and left is not None:
             fraction = 1 - left / total
         return Status(
-            state=self._state, pid=os.getpid(), host=socket.gethostname(), born=born(os.getpid()),
+            state=self._state, pid=os.getpid(), host=socket.gethostname(),
             started=self._started, heartbeat=now, elapsed=now - self._started,
             phase=phase, task=task,
             stage=unit.stage if unit else max((u.stage for u in self._finished), default=0),

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
 from moextend.bench.store.records import KeptFile
 from moextend.bench.task import TaskIdentity
@@ -39,16 +39,16 @@ class OfRun(Record):
     """A file that names its run, so that no other run takes a copy of it for its own, nor one that was edited."""
 
     run: str = ""
-    """Id of the run; "" in files of former runs."""
+    """Id of the run."""
     digest: str = ""
-    """In the file: digest of the other keys, and of the folder of a stage; files of former runs have none."""
+    """In the file: digest of the other keys, and of the folder of a stage."""
 
     @classmethod
     def read_of(cls, run: str, path: Path) -> Self | None:
         """As `read`; OfAnotherRun for a file of another run than that with the id `run`, or of another stage."""
         found = cls.read(path)
-        if found is None or not (found.run or found.digest):
-            return found
+        if found is None:
+            return None
         if found.run != run or found.digest != found._digest(path):
             what = "is a file of another run or stage, or was edited."
             raise OfAnotherRun(what, where=str(path), hint=AGAIN)
@@ -116,7 +116,7 @@ class StageCost(OfRun):
     """Change of every layer's router in the probe (d_j of docs/method.md). null: no probe."""
     alignments: dict[str, AlignmentCost] = Field(default_factory=dict)
     """Modality -> alignment of its projector, at the first stage whose task has the modality. It comes on top of the
-    other keys. Files of former runs have none."""
+    other keys."""
     micro_batch: dict[str, int] = Field(default_factory=dict)
     """Phase (probe, train) -> conversations per forward pass in each process, if memory was too short for a batch: the
     same batch was then computed in parts."""
@@ -129,16 +129,12 @@ class StageCost(OfRun):
     """Other facts that the method recorded, such as `loss`. No table shows them."""
 
     @classmethod
-    def former(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """In early versions the method's facts were among the other keys."""
-        more = {key: value for key, value in values.items() if key not in cls.model_fields}
-        kept = {key: value for key, value in values.items() if key in cls.model_fields}
-        return {**kept, "notes": {**more, **kept.get("notes", {})}} if more else kept
-
-    @classmethod
     def of(cls, facts: dict[str, Any], *, where: str) -> Self:
-        """Record from a mapping with the method's facts and the measurements."""
-        return cls.parse({**facts, "schema_version": 0}, where=where, hint="Correct the method's `learn`.")
+        """Record from a mapping with the method's facts and the measurements; unknown keys become notes."""
+        known = {key: value for key, value in facts.items() if key in cls.model_fields}
+        notes = {key: value for key, value in facts.items() if key not in cls.model_fields}
+        values = {**known, "notes": notes | known.get("notes", {})}
+        return cls.parse(values, where=where, hint="Correct the method's `learn`.")
 
 
 class TaskRouting(BaseModel):
@@ -222,20 +218,6 @@ class RunFacts(OfRun):
     text_data: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Text task -> data set on the Hugging Face Hub -> its commit, from the first use on; a resumed run opens it."""
 
-    @classmethod
-    def former(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """In early versions `told` was true if the task is given, and false if it is inferred or not known."""
-        settings = values["settings"] if isinstance(values.get("settings"), dict) else {}
-        inferred = settings.get("scope") == "auto" or settings.get("task") == "inferred"
-        known = {True: "given", False: "inferred" if inferred else "none"}.get(values.get("told"))  # type: ignore[arg-type]
-        return {"task_identity": known, **values} if known else values
-
-    @model_validator(mode="before")
-    @classmethod
-    def _former_name(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """`majority` was `blind` in files of early versions, with and without `schema_version`."""
-        return {"majority": values["blind"], **values} if "blind" in values else values
-
 
 class RunError(BaseModel):
     """Why a run failed; passwords are masked."""
@@ -263,8 +245,6 @@ class Status(Record):
     """Id of the process of the run. null: it did not start."""
     host: str = ""
     """Name of its machine."""
-    born: str | None = None
-    """Start time of the process, to distinguish it from a later one with the same id. null: not known."""
     started: float | None = None
     """Start of this attempt, in seconds since 1970. null: it did not start."""
     heartbeat: float | None = None
@@ -295,16 +275,8 @@ class Status(Record):
     error: RunError | None = None
     """Why it failed. null: it did not."""
     run: str = ""
-    """Id of the run; "" in files of former runs."""
+    """Id of the run."""
     config: str = ""
-    """Digest of the config of this status: "done" holds for that config only; "" in files of former runs."""
+    """Digest of the config of this status: "done" holds for that config only."""
     left_out: list[Kept] = Field(default_factory=list)
     """What the pack that the run is from left out of what its stages learned (weights) and answered (predictions)."""
-
-    @classmethod
-    def former(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """In early versions the key of the hint was `mend`."""
-        error = values.get("error")
-        if isinstance(error, dict) and "mend" in error:
-            return {**values, "error": {"hint": error["mend"], **error}}
-        return values

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 
-from moextend.bench.run.liveness import LEASE, LOCK
-from moextend.bench.run.rundir import OWNER, RunDir
+from moextend.bench.run.liveness import LEASE
+from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError, SpecError
 from moextend.util import files
 
-KEPT = (LOCK, OWNER, "job.json")
-"""Files of the lock of a run, and the record of the job that executes it; its leases are kept, too."""
+KEPT = (LEASE, "job.json")
+"""The lease of a run, and the record of the job that executes it."""
 
 
 def untrained(run: RunDir) -> bool:
@@ -24,11 +24,11 @@ def untrained(run: RunDir) -> bool:
 
 
 def clear(run: RunDir) -> None:
-    """Removes everything from the folder of a run; this process must hold its lock."""
+    """Removes everything from the folder of a run; this process must hold its lease."""
     files.may_change(run.folder)
     with files.disk_errors(run.folder):
         for path in run.folder.iterdir():
-            if path.name in KEPT or path.name.startswith(f"{LEASE}-"):
+            if path.name in KEPT:
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from moextend.bench.run.cell import DIGEST, Key, line_of, parity_line, parse_cell, parse_parity
 from moextend.bench.run.config import ConfigFile, RunConfig, slug
-from moextend.bench.run.liveness import LEASE, LOCK
+from moextend.bench.run.liveness import LEASE
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import Kept, OfRun, RoutingReport, RunFacts, StageCost
 from moextend.bench.score.records import Cell
@@ -32,8 +32,6 @@ from moextend.bench.score.served.records import Parity
 from moextend.errors import InputError, RunBusy, RunConflict, SpecError, UnknownName, listed
 from moextend.util import files, lease, processes
 from moextend.util.environment import environment
-from moextend.util.holder import Holder
-from moextend.util.local_lock import LocalLock
 
 __all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_run", "find_runs", "locked", "run_name", "slug"]
 
@@ -49,8 +47,6 @@ PARITY = "parity.jsonl"
 PREDICTIONS = "predictions"
 PACKS = {".tar.zst": "zst", ".tar.gz": "gz", ".tar": ""}
 """Suffix of a pack of runs (see pack.py) -> its compression."""
-OWNER = "owner.json"
-"""File with the process that works on the run, of releases without leases."""
 R = TypeVar("R", bound=OfRun)
 
 
@@ -76,7 +72,7 @@ class RunDir:
 
     @cached_property
     def id(self) -> str:
-        """Unique id of the run, also among runs of the same config; "" for runs of early versions."""
+        """Unique id of the run, also among runs of the same config."""
         return self.config_file.id
 
     @cached_property
@@ -248,15 +244,12 @@ def locked(runs: Sequence[RunDir]) -> Iterator[None]:
         RunBusy: another process holds one of them; named.
         LeaseLost: this process was suspended or cut off from the disk for too long; also in the block.
     """
-    names = [run.folder / LEASE for run in runs]
-    locks = [LocalLock(run.folder / LOCK, run.folder / OWNER) for run in runs]
     try:
-        leases = lease.acquire_all(names, locks)
+        leases = lease.acquire_all([run.folder / LEASE for run in runs])
     except lease.Held as held:
-        folder = held.name.parent
         raise RunBusy(
-            f"another process is working on this run{_owner(folder, held.holder)}.",
-            where=str(folder),
+            f"another process is working on this run ({held.holder}).",
+            where=str(held.path.parent),
             hint="Wait for it, stop it, or use another --runs folder.",
         ) from held
     with ExitStack() as stack:
@@ -264,7 +257,6 @@ def locked(runs: Sequence[RunDir]) -> Iterator[None]:
             stack.enter_context(mine)
         for run, mine in zip(runs, leases, strict=True):
             stack.enter_context(files.guarded(run.folder, mine.check))
-            files.remove(run.folder / OWNER)  # of a process of an early version that is gone
         yield
 
 
@@ -337,14 +329,3 @@ def find_run(runs: Path, name: str, *, where: str) -> RunDir:
 def run_name(folder: Path) -> str:
     """<sequence>/<run>, a name for `find_runs`."""
     return f"{folder.parent.name}/{folder.name}"
-
-
-def _owner(folder: Path, holder: Holder | None) -> str:
-    """The process in brackets; that of an early version is in a file of its own."""
-    if holder:
-        return f" ({holder})"
-    try:
-        owner = files.read_json(folder / OWNER)
-        return f" (process {owner['pid']} on {owner['host']})"
-    except (OSError, SpecError, KeyError, TypeError):
-        return ""

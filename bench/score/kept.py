@@ -81,7 +81,7 @@ class ScoreReader:
             found = None
         if found is not None and fits(cell, found):
             return found
-        return self.again(folder, cell, workspace, read_predictions(path))
+        return self.again(folder, cell, workspace, read_predictions(path, cell.sha256))
 
     def again(
         self, folder: Path, cell: Cell, workspace: Path, records: Sequence[PredictionLine]
@@ -129,7 +129,7 @@ class ScoreReader:
 
 
 def fits(cell: Cell, scores: ItemScores) -> bool:
-    """Whether these are as many scores as the cell counts, with its mean; former cells have no number of items."""
+    """Whether these are as many scores as the cell counts, with its mean."""
     import numpy as np
 
     alone = ~np.isnan(scores.score)
@@ -140,9 +140,14 @@ def fits(cell: Cell, scores: ItemScores) -> bool:
     return abs(100 * mean - cell.value) < SAME
 
 
-def read_predictions(path: Path) -> list[PredictionLine]:
-    """The predictions of an image task; SpecError or pydantic.ValidationError if the file is damaged."""
-    return [PredictionLine.read(line) for line in read_lines(path)]
+def read_predictions(path: Path, sha256: str) -> list[PredictionLine]:
+    """The predictions of an image task; SpecError or pydantic.ValidationError if the file is damaged.
+
+    Args:
+        path: the file.
+        sha256: of its content, as the cell records it; "" for a cell that does not.
+    """
+    return [PredictionLine.read(line) for line in read_lines(path, sha256)]
 
 
 def text_scores(ids: Words, lines: list[Any]) -> list[Array]:

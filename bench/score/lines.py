@@ -58,17 +58,18 @@ class DistinctLines:
         self._bytes = 0
         self._columns: list[Array] = []
 
-    def read(self, path: Path, *, signed: bool = False) -> list[Array]:
+    def read(self, path: Path, sha256: str = "", *, signed: bool = False) -> list[Array]:
         """The columns of a file, [lines] each; of no lines if there is no file.
 
         Args:
+            sha256: of the content of the file, where it is known.
             signed: whether its last line signs the others (`files.write_lines`), and is no record.
 
-        Raises the errors of `files.read_lines` and of `parse`; SpecError for a signed file that was edited.
+        Raises the errors of `files.read_lines` and of `parse`; SpecError for a file that was edited.
         """
         import numpy as np
 
-        lines = files.signed_lines(path) if signed else files.raw_lines(path)
+        lines = files.signed_lines(path) if signed else files.raw_lines(path, sha256)
         if self._bytes > MOST:
             self._known, self._columns, self._bytes = {}, [], 0
         places = list(map(self._known.get, lines))

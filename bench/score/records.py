@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydantic import ConfigDict, Field, field_validator
 
@@ -18,7 +17,7 @@ class Cell(Record):
     """A line of `scores.jsonl`: one scored cell of the matrix; the last line of a stage and task counts.
 
     A line also has `run`, the id of the run, and `digest`, a digest of all other keys of the line; a line without it is
-    not a cell. Lines of former runs may lack `run`.
+    not a cell.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -40,9 +39,9 @@ class Cell(Record):
     predictions: str | None = None
     """Path of the predictions, relative to the folder of the run. null: not kept."""
     size: int | None = None
-    """Size of that file in bytes. null: not known, as in former runs."""
+    """Size of that file in bytes. null: not known."""
     sha256: str = ""
-    """SHA-256 of that file; "" in former runs."""
+    """SHA-256 of that file; "": not known."""
     seconds: float = 0.0
     """Wall-clock time of scoring, in seconds."""
     reused: bool = False
@@ -76,15 +75,6 @@ class Cell(Record):
         if path is not None and not _inside(path):
             raise ValueError("is not a path inside the folder of the run")
         return path
-
-    @classmethod
-    def former(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """In early versions `readings` and `reused` were under `extra`."""
-        extra = values.get("extra", {})
-        if not isinstance(extra, dict):
-            return values
-        kept = {key: value for key, value in values.items() if key != "extra"}
-        return {**{key: extra[key] for key in ("readings", "reused") if key in extra}, **kept}
 
 
 def _inside(path: str) -> bool:

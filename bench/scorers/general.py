@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from moextend.bench.scorers import (
-    boxes,
-    captions,
-    numbers,
-    options,
-    rules,
-    sets,
-    texts,
-    transcripts,
-)
+from moextend.bench.scorers import boxes, captions, numbers, options, rules, texts, transcripts
 from moextend.bench.scorers.scorer import Scorer, mean_of
 
 
@@ -101,7 +92,7 @@ GENERAL = (
         "option@4 on every rotation of a question (ids equal modulo 1,000,000); right only if all are",
         "MMBench, VLMEvalKit",
         comparable_with="MMBench rows of VLMEvalKit, where it needs no judge",
-        items=sets.circular,
+        items=captions.circular,
         lettered=True,
     ),
     Scorer(
@@ -111,7 +102,7 @@ GENERAL = (
         "POPE (LLaVA code)",
         comparable_with="POPE rows: LLaVA's table has the mean F1 of the three sets",
         item=rules.pope,
-        metrics=sets.yes_no,
+        metrics=captions.yes_no,
         spoken=rules.spoken,
     ),
     Scorer(

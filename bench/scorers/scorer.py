@@ -44,7 +44,7 @@ class Scorer:
 
 
 def mean_of(name: str, item: Item) -> Metrics:
-    """Metric with the mean of an older version of the rule, in percent, under its name."""
+    """Metric with the mean of a stricter rule, in percent, under its name."""
 
     def metrics(pairs: Iterable[tuple[str, Gold]]) -> dict[str, float]:
         return {name: 100 * fmean(item(prediction, gold) for prediction, gold in pairs)}

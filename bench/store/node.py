@@ -109,9 +109,7 @@ class Node:
             on_wait: called several times a second while another process has it.
             wait: False: lease.Held instead.
         """
-        # Releases without leases have a lock.
-        lock = self.folder.with_name(f"{self.key}.lock") if self.kind == "aligned" else None
-        with lease.first(self.folder, lock=lock, patient=wait, on_wait=on_wait):
+        with lease.first(self.folder, patient=wait, on_wait=on_wait):
             yield
 
     def card(self) -> NodeCard | None:
@@ -234,7 +232,7 @@ class Node:
         self.remove()
 
     def remove(self) -> None:
-        """Removes the node; the file of its lock stays, as others may wait for it."""
+        """Removes the node."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -68,6 +68,21 @@ def records(found: Mapping[str, Sequence[Tried]], best: Mapping[str, Tried]) -> 
     ]  # fmt: skip
 
 
+def edges(method: str, trials: Sequence[Tried], best: Tried) -> list[str]:
+    """Says which chosen numbers are the smallest or largest ones tried, so that better ones may lie beyond."""
+    found = []
+    for key, value in best.trial.settings.items():
+        tried = {one.trial.settings.get(key, value) for one in trials if one.done}
+        if len(tried) > 1 and all(type(one) in (int, float) for one in tried):
+            ends = {min(tried): "smallest", max(tried): "largest"}
+            if value in ends:
+                found.append(
+                    f"{method}: {key}={setting(value)} is at the edge, the {ends[value]} of {len(tried)} values tried. "
+                    f"Try further ones: a larger --budget, or --method NAME:{key}=VALUE."
+                )
+    return found
+
+
 def line(method: str, entry: Tuned) -> str:
     """What was chosen for a method, in one line."""
     return (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.methods import BOUNDS, MethodSpec
+from moextend.bench.methods import BOUNDS, MethodSpec, parse
 from moextend.bench.run.opening import folder_of
 from moextend.bench.run.plan import Request, all_tasks, chosen_methods, chosen_sequence, config_of
 from moextend.bench.run.rundir import RunConfig
@@ -104,6 +104,7 @@ def plan(search: Search, on_problem: Callable[[str], None] | None = None) -> Pla
             where="--tasks",
             hint="Give at most that number.",
         )
+    now = sequence
     unset: dict[str, object] = {"retention": [], "transfer": [], "tuned": {}, "tuning_source": None}
     sequence = sequence.model_copy(update={"stages": sequence.stages[: search.tasks], **unset})
     tasks = all_tasks(sequence, request.workspace)
@@ -111,7 +112,7 @@ def plan(search: Search, on_problem: Callable[[str], None] | None = None) -> Pla
         tasks[stage.task].refuse_needs()
         tasks[stage.task] = held_out_task(tasks[stage.task], search.percent, request.workspace)
     methods = _tunable(chosen_methods(request, sequence, on_problem), len(sequence.stages), on_problem)
-    trials = {method.text: _trials(search, sequence, tasks, method) for method in methods}
+    trials = {method.text: _trials(search, sequence, tasks, method, now) for method in methods}
     folders = {
         method.text: request.workspace / FOLDER / _digest(sequence, method, trials[method.text][0])
         for method in methods
@@ -175,13 +176,19 @@ def _tunable(
 
 
 def _trials(
-    search: Search, sequence: SequenceSpec, tasks: dict[str, TaskSpec], method: MethodSpec
+    search: Search, sequence: SequenceSpec, tasks: dict[str, TaskSpec], method: MethodSpec, now: SequenceSpec
 ) -> list[Trial]:
-    drawn = draw(
-        space_of(method, len(sequence.stages)), search.budget, search.search_seed, _numbers(sequence)
-    )
+    """The trials of a method: the settings that its runs have `now`, and drawn ones; equal ones once.
+
+    Another draw does not replace an equal one: after its choice was written, the same search has no new trials.
+    """
+    space, own = space_of(method, len(sequence.stages)), _numbers(sequence)
+    config = parse(method.text, now.settings_for(method.text), search.request.workspace).config
+    known = {name: own.get(name) if (value := getattr(config, name)) is None else value for name in space}
+    present = {name: value for name, value in known.items() if value is not None}
+    drawn = draw(space, search.budget, search.search_seed, own)[: search.budget - 1]
     found = []
-    for number, settings in enumerate(drawn, 1):
+    for number, settings in enumerate([present, *(each for each in drawn if each != present)], 1):
         spec = method
         for key, value in settings.items():
             spec = spec.having(key, value)

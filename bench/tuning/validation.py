@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moextend.bench.audit.overlap import overlap
+from moextend.bench.audit.duplicates import overlap
 from moextend.bench.data import overlaps
 from moextend.bench.data.source import find_source, is_generated, parse_split
 from moextend.bench.task import Data, TaskSpec

@@ -10,7 +10,7 @@ from moextend.bench.sequence import SequenceSpec, read_sequence
 from moextend.bench.tuned import Tuned
 from moextend.bench.workspace import new_sequence
 from moextend.bench.workspace.edit import Draft
-from moextend.bench.workspace.yaml_edit import edit_mapping, quoted
+from moextend.bench.workspace.yaml_edit import quoted, set_value
 from moextend.errors import InputError
 from moextend.util import content, files
 
@@ -64,4 +64,4 @@ def with_settings(draft: Draft, found: Mapping[str, Tuned]) -> Draft:
     records = {
         method: entry.model_dump(mode="json", exclude_defaults=True) for method, entry in entries.items()
     }
-    return Draft(draft.path, edit_mapping(draft.text, KEY, records, where=str(draft.path)))
+    return Draft(draft.path, set_value(draft.text, KEY, records, where=str(draft.path)))

@@ -37,40 +37,64 @@ def catalogue(workspace: Path) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def only(found: dict[str, list[dict[str, Any]]], word: str) -> dict[str, list[dict[str, Any]]]:
+    """A part of the catalogue, by its name ("tasks"), or what has a word in a text or a list of its record.
+
+    Raises:
+        InputError: nothing has it.
+    """
+    word = word.lower()
+    if word in found:
+        return {word: found[word]}
+    kept = {part: [one for one in records if _has(one, word)] for part, records in found.items()}
+    if not any(kept.values()):
+        raise InputError(f"nothing has '{word}' in its name or description.", where="WORD",
+                         hint=f"Give a part of a name, or one of {', '.join(found)}.")  # fmt: skip
+    return {part: records for part, records in kept.items() if records}
+
+
+def _has(record: dict[str, Any], word: str) -> bool:
+    texts = [record.get(key) or "" for key in ("name", "description", "kind", "base", "protocol", "source")]
+    return any(word in text.lower() for text in [*texts, *record.get("stages", [])])
+
+
 ROOMY = 110
 """Width of a terminal with room for all columns of tasks."""
+NEW = "One of your own: moextend bench new"
+PARTS = {
+    "sequences": ("Sequences", "name version from stages", "* runs when none is named: moextend bench run"),
+    "tasks": ("Tasks", "name kind version from licence description", "In full: moextend bench show NAME"),
+    "references": (
+        "Published numbers", "name protocol from rows source", "Below a report: moextend bench report --references NAME"
+    ),
+    "methods": ("Methods", "name from task_identity description", f"{NEW} method NAME"),
+    "scorers": ("Scorers", "name from description", f"{NEW} scorer NAME"),
+}  # fmt: skip
+"""Part of the catalogue -> its title, the keys of records that are shown, and what stands below."""
 
 
 def tables(found: dict[str, list[dict[str, Any]]], width: int = 80) -> list[Table | str]:
-    """Catalogue for a terminal of `width` columns."""
-    sequences = _table("Sequences", ["name", "version", "from", "stages"])
-    for record in found["sequences"]:
-        mark = " *" if record["default"] else ""
-        stages = " → ".join(record["stages"]) or "none yet"
-        _row(sequences, record, [record["name"] + mark, str(record["version"]), record["from"], stages])
-    more = ["version", "from"] if width >= ROOMY else []
-    tasks = _table("Tasks", ["name", "kind", *more, "licence", "what"], narrow="licence")
-    for record in found["tasks"]:
-        licence = record["licence"] + (" (non-commercial)" if record["non_commercial"] else "")
-        about = [record["name"], record["kind"], *(str(record[key]) for key in more), licence]
-        needs = f"(needs a {record['needs']}) " if record["needs"] else ""
-        _row(tasks, record, [*about, needs + record["description"]])
-    references = _table("Published numbers", ["name", "protocol", "from", "rows", "source"])
-    for record in found["references"]:
-        about = [record["name"], record["protocol"], record["from"], str(record["rows"])]
-        _row(references, record, [*about, record["source"]])
-    below = "Below a report: moextend bench report --references NAME\n"
-    listed = _table("Methods", ["name", "from", "task id", "description"])
-    for record in found["methods"]:
-        _row(listed, record, [record[key] for key in ("name", "from", "task_identity", "description")])
-    rules = _table("Scorers", ["name", "from", "rule"])
-    for record in found["scorers"]:
-        _row(rules, record, [record[key] for key in ("name", "from", "description")])
-    new = "One of your own: moextend bench new method NAME, moextend bench new scorer NAME"
-    return [
-        sequences, "* runs when none is named: moextend bench run\n", tasks, "", references, below,
-        listed, "", rules, new,
-    ]  # fmt: skip
+    """Catalogue, or a part of it, for a terminal of `width` columns."""
+    lines: list[Table | str] = []
+    for part, records in found.items():
+        title, keys, below = PARTS[part]
+        narrow = part == "tasks" and width < ROOMY
+        shown = [key for key in keys.split() if not (narrow and key in ("version", "from"))]
+        table = _table(title, [key.replace("task_identity", "task id") for key in shown], narrow="licence")
+        for record in records:
+            _row(table, record, [_shown(record, key) for key in shown])
+        lines += [table, f"{below}\n"]
+    return lines
+
+
+def _shown(record: dict[str, Any], key: str) -> str:
+    value = record[key]
+    if key == "stages":
+        return " → ".join(value) or "none yet"
+    before = f"(needs a {record['needs']}) " if key == "description" and record.get("needs") else ""
+    after = " *" if key == "name" and record.get("default") else ""
+    after += " (non-commercial)" if key == "licence" and record["non_commercial"] else ""
+    return f"{before}{value}{after}"
 
 
 def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:

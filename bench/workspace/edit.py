@@ -1,21 +1,18 @@
-"""Edits the sequences of a workspace: tasks to learn, their order, and tasks that are only scored."""
+"""Adds tasks to the sequences of a workspace: tasks to learn, and tasks that are only scored."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from moextend.bench.run.plan import DEFAULT
 from moextend.bench.sequence import OWN, SequenceSpec, read_sequence
 from moextend.bench.task import TaskSpec, read_task
 from moextend.bench.workspace import new_sequence
 from moextend.bench.workspace.new_sequence import NONE
-from moextend.bench.workspace.yaml_edit import Items, edit_list, quoted
-from moextend.errors import InputError, UnknownName
+from moextend.bench.workspace.yaml_edit import insert_item, quoted
+from moextend.errors import InputError
 from moextend.util import bounded_yaml, content, files, spec
 
 MODAL = "tiny-modal"
@@ -66,21 +63,21 @@ def draft(
     name: str | None,
     workspace: Path,
     *,
-    create: bool,
     base: str | None = None,
     encoders: Mapping[str, str | None] = NONE,
 ) -> Draft:
     """Sequence to edit: the workspace's own or `name`; one of the package is copied first.
 
+    The workspace's own is created if it is missing: the package's default without stages, or a plain one for another
+    `base` or encoder.
+
     Args:
-        create: create the workspace's own sequence if it is missing: the package's default without stages, or a plain
-            one for another `base` or encoder.
         encoders: key of `base` ("vision", "audio") -> encoder.
 
     Raises:
         InputError: the sequence exists with another base or encoder.
     """
-    found = _draft(name, workspace, create=create, base=base, encoders=encoders)
+    found = _draft(name, workspace, base, encoders)
     new_sequence.check_same(found.sequence.base, base, encoders, found.path)
     return found
 
@@ -94,9 +91,7 @@ def new(
     return Draft(path, new_sequence.new_text(path, base, encoders), read="")
 
 
-def _draft(
-    name: str | None, workspace: Path, *, create: bool, base: str | None, encoders: Mapping[str, str | None]
-) -> Draft:
+def _draft(name: str | None, workspace: Path, base: str | None, encoders: Mapping[str, str | None]) -> Draft:
     path = workspace / "registry" / f"{name or OWN}.yaml"
     if path.exists():
         read_sequence(path)
@@ -106,12 +101,6 @@ def _draft(
         found = content.find("registry", name, workspace, where="--sequence")
         text = found.read_text(encoding="utf-8")
         return Draft(path, text, read="") if found.stem == name else Draft(found, text, read=text)
-    if not create:
-        raise InputError(
-            "this workspace has no sequence.",
-            where=str(path),
-            hint=f"Make one: moextend bench add-task vqa. Or copy the package's: --sequence {DEFAULT}.",
-        )
     return Draft(path, new_sequence.new_text(path, base, encoders), read="")
 
 
@@ -121,31 +110,19 @@ def add(to: Draft, task: TaskSpec, *, at: int | None = None) -> Draft:
         raise InputError(
             f"task '{task.task}' is already in the sequence.",
             where=str(to.path),
-            hint="Move it with move-task, or add another one. To train on it again, name it again in the file.",
+            hint="To move it, move its line in the file. To train on it again, name it again there.",
         )
     if task.kind == "text":
-        return _edit(to, "retention", lambda items: [*items, f"- {quoted(task.task)}\n"])
-    place = len(to.tasks) if at is None else _place(to, at, len(to.tasks) + 1)
-    new = f"- task: {quoted(task.task)}\n"
-    return _edit(to, "stages", lambda items: [*items[:place], new, *items[place:]])
-
-
-def remove(of: Draft, name: str) -> Draft:
-    """Draft without a task."""
-    key, index = _find(of, name)
-    return _edit(of, key, lambda items: [*items[:index], *items[index + 1 :]])
-
-
-def move(of: Draft, name: str, to: int) -> Draft:
-    """Draft with a stage (or text task) moved to position `to`, counted from 1."""
-    key, index = _find(of, name)
-    place = _place(of, to, len(of.tasks if key == "stages" else of.sequence.retention))
-
-    def moved(items: Items) -> Items:
-        rest = [*items[:index], *items[index + 1 :]]
-        return [*rest[:place], items[index], *rest[place:]]
-
-    return _edit(of, key, moved)
+        key, place, item = "retention", len(to.sequence.retention), quoted(task.task)
+    else:
+        key, place, item = "stages", len(to.tasks) if at is None else at - 1, f"task: {quoted(task.task)}"
+        if not 0 <= place <= len(to.tasks):
+            raise InputError(
+                f"there is no position {at}.",
+                where=str(to.path),
+                hint=f"Positions: 1 to {len(to.tasks) + 1}.",
+            )
+    return replace(to, text=insert_item(to.text, key, place, item, where=str(to.path)))
 
 
 def next_default(kind: str, to: Draft, *, modality: str | None = None) -> TaskSpec:
@@ -179,27 +156,3 @@ def _at_hand(task: TaskSpec) -> bool:
     if task.lm_eval is not None:
         return task.lm_eval.path is not None and not task.lm_eval.data
     return task.data is not None and task.data.path.startswith("world:")
-
-
-def _find(of: Draft, name: str) -> tuple[str, int]:
-    if name in of.tasks:
-        return "stages", of.tasks.index(name)
-    if name in of.sequence.retention:
-        return "retention", of.sequence.retention.index(name)
-    raise UnknownName("task", name, [*of.tasks, *of.sequence.retention], where=str(of.path))
-
-
-def _place(of: Draft, place: int, places: int) -> int:
-    if not 1 <= place <= places:
-        raise InputError(
-            f"there is no position {place}.", where=str(of.path), hint=f"Positions: 1 to {places}."
-        )
-    return place - 1
-
-
-def _edit(of: Draft, key: str, change: Any) -> Draft:
-    # The same change is applied to the parsed list, and the result is compared with the edited text.
-    values: list[Any] = bounded_yaml.load(of.text, where=str(of.path)).get(key) or []
-    marked = {f"- {index}\n": value for index, value in enumerate(values)}
-    wanted = [marked[item] if item in marked else yaml.safe_load(item)[0] for item in change(list(marked))]
-    return replace(of, text=edit_list(of.text, key, change, wanted, where=str(of.path)))

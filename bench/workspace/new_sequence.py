@@ -10,15 +10,15 @@ from types import MappingProxyType
 from moextend.bench.run.plan import DEFAULT
 from moextend.bench.sequence import OWN, Base
 from moextend.bench.task import NAME
-from moextend.bench.workspace.yaml_edit import edit_list, quoted
+from moextend.bench.workspace.yaml_edit import quoted, set_value
 from moextend.errors import InputError, short
 from moextend.util import content
 
-HEAD = """# The tasks that this workspace learns, in order. Edit it as you like, or with: moextend bench add-task,
-# move-task, remove-task. Everything but the tasks was copied from the package's sequence '{name}'.
+HEAD = """# The tasks that this workspace learns, in order. Edit it as you like; moextend bench add-task adds a task.
+# Everything but the tasks was copied from the package's sequence '{name}'.
 """
-FRESH = """# The tasks that this workspace learns, in order. Edit it as you like, or with: moextend bench add-task,
-# move-task, remove-task. The training settings are a start and not tuned: choose them for this base.
+FRESH = """# The tasks that this workspace learns, in order. Edit it as you like; moextend bench add-task adds a task.
+# The training settings are a start and not tuned: choose them for this base.
 sequence: {name}
 version: 1
 description: The tasks of this workspace.
@@ -89,7 +89,7 @@ def run_command(sequence: str) -> str:
 
 
 def _emptied(path: Path, to: Path) -> str:
-    text = edit_list(path.read_text(encoding="utf-8"), "stages", lambda items: [], [], where=str(path))
+    text = set_value(path.read_text(encoding="utf-8"), "stages", [], where=str(path))
     text = re.sub(r"^(#.*\n)+", "", text)
     text = re.sub(r"^sequence:.*$", f"sequence: {quoted(to.stem)}", text, flags=re.MULTILINE)
     text = re.sub(r"^description:.*$", "description: The tasks of this workspace.", text, flags=re.MULTILINE)

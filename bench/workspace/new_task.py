@@ -96,8 +96,7 @@ def lmms_task(
     scorer: str | None,
 ) -> tuple[TaskSpec, tuple[str, ...]]:
     """Task for "lmms:TASK", as it will be written, and notes on parts that are not imported."""
-    from moextend.bench.data.lmms import import_task
-    from moextend.bench.data.lmms_files import PREFIX
+    from moextend.bench.data.lmms import PREFIX, import_task
 
     task = what.removeprefix(PREFIX)
     name = free_name(name or default_name(task), workspace)

@@ -1,43 +1,67 @@
-"""Edits one list or mapping of a person's YAML; the rest of the file, including comments, does not change.
+"""Edits one list or value of a person's YAML; the rest of the file, including comments, does not change.
 
 The file is edited as text, at positions from the YAML parser. Then it is parsed again; the edit is refused if anything
-except the list has changed. ruamel.yaml attaches a comment to the item before it, so that removing an item also removes
-the comment of the next one, and it rewrites the whole file with its own indents and line ends.
+except the list or value has changed. ruamel.yaml rewrites the whole file with its own indents and line ends.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import yaml
 
-from moextend.errors import InputError, SpecError
-
-Items = list[str]
-"""Lines of each item, with the comments above it."""
+from moextend.errors import SpecError
 
 
-def edit_list(text: str, key: str, change: Callable[[Items], Items], wanted: list[Any], *, where: str) -> str:
-    """`text` with a changed list under `key`. Raises SpecError if the result is not `wanted`.
+def insert_item(text: str, key: str, place: int, item: str, *, where: str) -> str:
+    """`text` with `item` at index `place` of the list `key`, which is made if it is missing.
 
-    `change` gets and returns the items as text: "- task: x\n" for a block list, "x" for a list in brackets.
+    Args: item: as in a block list, without the mark: "task: x", or "x".
+
+    Raises:
+        SpecError: the layout of the list does not allow it.
     """
-    node = _node(text, key)
-    if node is None:
-        edited = f"{text.rstrip()}\n{key}:\n{''.join(change([]))}"
+    node = next((value for name, value in _pairs(text) if name.value == key), None)
+    before = yaml.safe_load(text).get(key) or []
+    if not isinstance(node, yaml.SequenceNode):
+        edited = f"{text.rstrip()}\n{key}:\n- {item}\n"
     elif node.flow_style:
-        edited = _edit_flow(text, node, change, where)
+        edited = _in_brackets(text, node, place, item)
     else:
-        edited = _edit_block(text, key, node, change)
-    _verify(text, edited, key, wanted, where)
+        edited = _in_lines(text, node, place, item)
+    _verify(text, edited, key, [*before[:place], yaml.safe_load(item), *before[place:]], where)
     return edited
 
 
-def edit_mapping(text: str, key: str, wanted: dict[str, Any], *, where: str) -> str:
-    """`text` with the mapping `wanted` under `key`, in place of an earlier one with its comments.
+def _in_brackets(text: str, node: yaml.SequenceNode, place: int, item: str) -> str:
+    if not node.value:
+        return f"{text[: node.start_mark.index].rstrip(' ')}\n  - {item}{text[node.end_mark.index :]}"
+    item = f"{{{item}}}" if isinstance(yaml.safe_load(item), dict) else item
+    if place == len(node.value):
+        at, added = node.value[-1].end_mark.index, f", {item}"
+    else:
+        at, added = node.value[place].start_mark.index, f"{item}, "
+    return text[:at] + added + text[at:]
+
+
+def _in_lines(text: str, node: yaml.SequenceNode, place: int, item: str) -> str:
+    lines, indent = text.splitlines(keepends=True), " " * node.start_mark.column
+    if place == len(node.value):
+        at = max(node.end_mark.line, node.value[-1].start_mark.line + 1)
+        while at > node.value[-1].start_mark.line + 1 and _blank(lines[at - 1]):
+            at -= 1
+    else:
+        at = node.value[place].start_mark.line
+        while lines[at - 1].startswith(f"{indent}#") and (
+            place or indent
+        ):  # a comment belongs to the item below it
+            at -= 1
+    head = "".join(lines[:at])
+    return head + ("" if head.endswith("\n") else "\n") + f"{indent}- {item}\n" + "".join(lines[at:])
+
+
+def set_value(text: str, key: str, wanted: dict[str, Any] | list[Any], *, where: str) -> str:
+    """`text` with the value `wanted` under `key`, in place of an earlier one with its comments.
 
     Raises SpecError if the result is not `wanted`.
     """
@@ -63,70 +87,13 @@ def quoted(name: str) -> str:
     return str(yaml.safe_dump(name, default_flow_style=True, width=10**6)).splitlines()[0]
 
 
-def _node(text: str, key: str) -> yaml.SequenceNode | None:
-    for name, value in _pairs(text):
-        if name.value == key and isinstance(value, yaml.SequenceNode):
-            return value
-    return None
-
-
 def _pairs(text: str) -> list[tuple[yaml.Node, yaml.Node]]:
     """Keys and values at the top of a file."""
     return getattr(yaml.compose(text), "value", [])
 
 
-def _edit_flow(text: str, node: yaml.SequenceNode, change: Callable[[Items], Items], where: str) -> str:
-    start, end = node.start_mark.index, node.end_mark.index
-    if any(line.lstrip().startswith("#") or " #" in line for line in text[start:end].splitlines()):
-        raise InputError(
-            "has a comment between brackets, which an edit would lose.",
-            where=where,
-            hint="Write the list with one item per line, each after '- '.",
-        )
-    inner = [" ".join(text[i.start_mark.index : i.end_mark.index].split()) for i in node.value]
-    scalars = all(isinstance(item, yaml.ScalarNode) for item in node.value)
-    items = change([f"- {item}\n" for item in inner])
-    contents = [item.strip().removeprefix("- ") for item in items]
-    if scalars and not any(re.search(r"[:\n#]", item) for item in contents):
-        return f"{text[:start]}[{', '.join(contents)}]{text[end:]}"
-    # mappings are written on separate lines
-    lines = "".join(f"  {item}" for item in items)
-    return f"{text[:start].rstrip(' ')}\n{lines.rstrip(chr(10))}{text[end:]}"
-
-
-def _edit_block(text: str, key: str, node: yaml.SequenceNode, change: Callable[[Items], Items]) -> str:
-    lines = text.splitlines(keepends=True)
-    indent = " " * node.start_mark.column
-    starts = [item.start_mark.line for item in node.value]
-    for i, start in enumerate(starts):  # a comment above an item belongs to it
-        while lines[start - 1].startswith(f"{indent}#") and (i or indent):
-            start -= 1
-        starts[i] = start
-    end = max(node.end_mark.line, starts[-1] + 1)
-    while end > starts[-1] + 1 and _blank(lines[end - 1]):
-        end -= 1
-    edges = [*starts, end]
-    head, tail = lines[: starts[0]], lines[end:]
-    items = [_unindented("".join(lines[a:b]), indent) for a, b in pairwise(edges)]
-    changed = change(items)
-    if not changed:
-        mark = next(name.end_mark for name, _ in _pairs(text) if name.value == key)
-        line = head[mark.line]
-        head[mark.line] = line[: mark.column] + line[mark.column :].replace(":", ": []", 1)
-    body = "".join(_indented(item if item.endswith("\n") else f"{item}\n", indent) for item in changed)
-    return "".join(head) + body + "".join(tail)
-
-
 def _blank(line: str) -> bool:
     return not line.strip() or line.lstrip().startswith("#")
-
-
-def _unindented(item: str, indent: str) -> str:
-    return "".join(line.removeprefix(indent) for line in item.splitlines(keepends=True))
-
-
-def _indented(item: str, indent: str) -> str:
-    return "".join(f"{indent}{line}" if line.strip() else line for line in item.splitlines(keepends=True))
 
 
 def _verify(before: str, after: str, key: str, wanted: list[Any] | dict[str, Any], where: str) -> None:

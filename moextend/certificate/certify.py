@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import platform
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from moextend.certificate import claims as checks
-from moextend.certificate.inputs import Set, far_sets, near_sets
-from moextend.certificate.record import BaseFacts, Certificate, Claim, claims_in_use
-from moextend.certificate.watch import Seen, compared, watch
-from moextend.errors import InputError
-from moextend.extension import store, task_inference
+from moextend.certificate.inputs import Seen, Set, compared, far_sets, near_sets, watched
+from moextend.certificate.record import (
+    CLAIMS,
+    BaseFacts,
+    Certificate,
+    Checked,
+    Claim,
+    Compared,
+    Fact,
+    claim,
+    claims_of,
+)
+from moextend.errors import InputError, counted
+from moextend.extension import latents, modalities, router_memory, store, task_inference, tensor_files
 from moextend.extension.activate import activate, unload
 from moextend.extension.card import Card, read_extension
-from moextend.model.fingerprint import tensor_hashes
+from moextend.extension.folder import contents
+from moextend.model.fingerprint import base_parts, cached_digest, tensor_hashes
+from moextend.moe import attach
 from moextend.moe.recipe import Scope
+from moextend.util import files
 from moextend.util.release import __version__
 
 if TYPE_CHECKING:
@@ -29,7 +42,8 @@ if TYPE_CHECKING:
 
 ITEMS = 64
 """Number of text inputs, and of inputs of every other set at most."""
-NO_DATA = "only crafted texts were compared: no data of the task were given (--data)."
+SHOWN = 5
+"""Names in a piece of evidence at most."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +54,9 @@ class Data:
     """Data of the task, best those that it was not trained on."""
     near: Sequence[Conversation] = ()
     """Data that are near and not its own, such as those of other extensions."""
-    text: Sequence[Conversation] = ()
-    """Further texts, such as those that the base answers now."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Work:
     """A certification under way."""
 
@@ -52,14 +64,10 @@ class _Work:
     card: Card
     folder: Path
     scope: Scope
-    others: list[str]
-    far: list[Set]
-    near: list[Set] = field(default_factory=list)
-    own: list[Set] = field(default_factory=list)
-
-    def seen(self, sets: Sequence[Set], *, count: bool) -> dict[str, list[Seen]]:
-        """What the model does with the sets as it is now; `count`: counts the use of the new experts."""
-        return {one.name: watch(self.model, one.items, self.card.name if count else "") for one in sets}
+    others: Sequence[str]
+    inputs: Mapping[str, list[Set]]
+    """Kind -> its sets."""
+    has_data: bool
 
     def rest(self) -> None:
         """The state for inputs of no task: the base, or task inference among the other extensions."""
@@ -83,7 +91,7 @@ def certify(
 ) -> Certificate:
     """Certificate of the extension in `folder` on `model`, which is its base again afterwards.
 
-    A claim that does not hold is recorded as failed, and raises nothing.
+    A claim that does not hold is recorded as failed, and raises nothing. `write_to` writes the certificate.
 
     Args:
         model: the base, with its encoders and projectors, and without extensions.
@@ -102,32 +110,33 @@ def certify(
     if items < 2:
         raise InputError(f"items is {items}.", where="certify", hint="Give at least 2.")
     card = read_extension(folder)
-    found = [checks.files_claim(folder, card), checks.base_claim(model, card)]
-    facts, names = _base_facts(model, base), list[str]()
-    work = _Work(model, card, folder, scope or trained_scope(card, folder), names, [])
-    broken = next((one for one in found if one.status == "failed"), None)
+    scope = scope or trained_scope(card, folder)
+    found = {one.name: one for one in (_files(folder, card), _base(model, card))}
+    facts, sets, reads, names = _base_facts(model, base), list[Set](), list[str](), list[str]()
+    broken = next((f"'{one.name}' failed." for one in found.values() if one.status == "failed"), "")
     try:
         for other in others:
             names.append(store.load_extension(model, other).name)
-        if broken is None:
-            work.far = far_sets(model, items, data.text)
-            if work.scope == "auto" or data.own:
-                work.near, work.own = near_sets(model, folder, items, data.own, data.near)
-            found += _attached(work, bool(data.own))
-        else:
-            found += [
-                checks.not_checked(name, f"'{broken.name}' failed.") for name in claims_in_use(work.scope)
-            ]
+        if not broken:
+            reads = list(task_inference.read(folder).kind) if task_inference.find(folder) else []
+            inputs = {"far": far_sets(model, items)}
+            if scope == "auto" or data.own:
+                inputs |= near_sets(model, folder, items, data.own, data.near)
+            sets = [one for each in inputs.values() for one in each]
+            work = _Work(model, card, folder, scope, names, defaultdict(list, inputs), bool(data.own))
+            found |= {one.name: one for one in _attached(work)}
     finally:
         for name in reversed(names):
             unload(model, name)
-    found.append(forgetting or checks.not_checked("forgetting", "no run is named (--run)."))
+    found["forgetting"] = forgetting or claim("forgetting", "not checked", reason="no run is named (--run).")
+    left = broken or "it does not attach."
     return Certificate(
-        extension=card.name, folder=str(folder), files=checks.hashes_of(folder), mode=card.mode, scope=work.scope,
-        reads=_reads(folder) if broken is None else [], others=names, base=facts,
-        inputs=[one.described() for one in (*work.far, *work.near, *work.own)], claims=found, command=command,
-        date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), versions=_versions(model),
-    ).signed()  # fmt: skip
+        extension=card.name, folder=str(folder), mode=card.mode, scope=scope, reads=reads, others=names, base=facts,
+        files={name: files.sha256(folder / name) for name in contents(folder).own},
+        inputs=[one.described() for one in sets],
+        claims=[found.get(name) or claim(name, "not checked", reason=left) for name in claims_of(scope)],
+        command=command, date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), versions=_versions(model),
+    )  # fmt: skip
 
 
 def trained_scope(card: Card, folder: Path) -> Scope:
@@ -140,112 +149,160 @@ def trained_scope(card: Card, folder: Path) -> Scope:
     return "all" if card.beside else "own"
 
 
-def _attached(work: _Work, has_data: bool) -> list[Claim]:
+def _files(folder: Path, card: Card) -> Claim:
+    """Whether the files of an extension are complete and finite, and none can hold code."""
+    found, tensors = contents(folder), 0
+    evidence: dict[str, Fact] = {"format": tensor_files.FORMAT}
+    if found.others:
+        evidence["other files"] = list(found.others[:SHOWN])
+    if code := found.code(folder):
+        evidence["files that can hold code"] = code[:SHOWN]
+        reason = f"{code[0]} can hold code, and is not a file of an extension."
+        return claim("files", "failed", reason=reason, items=len(found.own), evidence=evidence)
+    try:
+        for stem in (tensor_files.STEM, *map(modalities.stem, modalities.carried(folder))):
+            tensors += len(tensor_files.load_tensors(folder, stem)[0])
+        if (path := task_inference.find(folder)) is not None:
+            statistics = task_inference.read(folder)
+            each = (statistics.mean, statistics.scatter, statistics.sample)
+            if not all(bool(tensor.isfinite().all()) for tensor in each):
+                hint = "Copy the extension again, or train it again."
+                raise InputError("holds numbers that are not finite.", where=str(path), hint=hint)
+            tensors += len(each)
+        if (folder / router_memory.FILE).is_file():
+            tensors += len(router_memory.read(folder).tensors())
+        if (folder / latents.FILE).is_file():
+            tensors += len(latents.read(folder).states)
+    except InputError as error:
+        return claim("files", "failed", reason=str(error), items=len(found.own), evidence=evidence)
+    evidence["files"], evidence["tensors"] = list(found.own), tensors
+    if card.made is not None:
+        evidence["made"], evidence["made with moextend"] = card.made.date, card.made.version
+    return claim("files", "proved", items=len(found.own), evidence=evidence)
+
+
+def _base(model: MultimodalLM, card: Card) -> Claim:
+    """Whether the weights of the base in memory are those whose fingerprint is in the card."""
+    wanted, needed = base_parts(card.base)
+    found = cached_digest(attach.base_tensors(model.lm))
+    has = base_parts(model.base_fingerprint())[1]
+    other = [name for name, own in needed.items() if name in has and has[name] != own]
+    evidence: dict[str, Fact] = {"recorded": card.base, "found": found, "type": model.base_dtype}
+    reason = ""
+    if found != wanted:
+        reason = f"its fingerprint is {found}, and the extension was trained on {wanted}."
+        if card.base_dtype and card.base_dtype != model.base_dtype:
+            reason += f" It has type {model.base_dtype}, and the training had {card.base_dtype}."
+    elif other:
+        reason = f"the encoder or the projector of modality '{other[0]}' is another one."
+    return claim("base", "failed" if reason else "proved", reason=reason, items=1, evidence=evidence)
+
+
+def _attached(work: _Work) -> list[Claim]:
     """The claims that need the extension attached; it is unloaded afterwards, whatever happens."""
-    model, name = work.model, work.card.name
+    model, tensors = work.model, _tensors_of(work.model)
     work.rest()
-    tensors = checks.tensors_of(model)
-    size = sum(tensor.nbytes for tensor in tensors.values())
     moments = {"before": tensor_hashes(tensors)}
-    classes = _classes(model)
-    before = work.seen([*work.far, *work.near, *work.own], count=False)
+    classes, before = _classes(model), watched(model, [one for sets in work.inputs.values() for one in sets])
+
+    def hashed(when: str) -> None:
+        moments[when] = tensor_hashes({k: v for k, v in _tensors_of(model).items() if k in tensors})
+
     try:
         store.load_extension(model, work.folder)
     except InputError as error:
-        left = [checks.not_checked(each, "it does not attach.") for each in claims_in_use(work.scope)[1:]]
-        return [checks.claim("attach", "failed", reason=str(error)), *left]
+        return [claim("attach", "failed", reason=str(error))]
     try:
-        moments["while attached"] = tensor_hashes(_same(model, tensors))
-        found = _in_use(work, before, has_data)
-        moments["after use"] = tensor_hashes(_same(model, tensors))
+        hashed("while attached")
+        found = [_in_use(work, one, before) for one in CLAIMS if one.active and work.scope in one.scopes]
+        hashed("after use")
     finally:
-        unload(model, name)
-    moments["after unloading"] = tensor_hashes(_same(model, tensors))
-    parameters = sum(p.numel() for p in checks.tensors_of(model).values())
-    attached = checks.claim("attach", "proved", items=1, evidence={"base parameters": parameters})
-    return [attached, checks.tensors_claim(moments, size), *found, _unloaded(work, before, classes)]
-
-
-def _same(model: MultimodalLM, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Tensors of the model now, of the names that the base had."""
-    return {name: tensor for name, tensor in checks.tensors_of(model).items() if name in tensors}
-
-
-def _in_use(work: _Work, before: Mapping[str, list[Seen]], has_data: bool) -> list[Claim]:
-    """The claims about inputs, with the extension attached."""
-
-    def changes(sets: Sequence[Set]) -> list[Any]:
-        now = work.seen(sets, count=True)
-        return [compared(one.name, before[one.name], now[one.name]) for one in sets]
-
-    model, found = work.model, list[Claim]()
-    if work.scope == "all":
-        activate(model, "all")
-        found.append(_always(changes(work.far)))
-    else:
-        activate(model, "none")
-        if not (work.others and work.scope == "auto"):  # else the inputs were compared with task inference
-            found.append(checks.unchanged_claim("text, task given", changes([*work.far, *work.near])))
-        else:
-            found.append(checks.not_checked("text, task given", "other extensions choose among inputs, too."))
-    if work.scope == "auto":
-        found += _inferred(work, changes, has_data)
-    activate(model, [*(each["name"] for each in work.card.beside), work.card.name])
-    found.append(_control(changes([*work.far, *work.own])))
-    return found
-
-
-def _inferred(work: _Work, changes: Any, has_data: bool) -> list[Claim]:
-    """The claims about inputs whose task is inferred."""
-    names = ("text, task inferred", "near inputs, task inferred")
-    try:
-        activate(work.model, "auto")
-    except InputError as error:
-        return [checks.claim(name, "failed", reason=str(error)) for name in names]
-    far, near = checks.unchanged_claim(names[0], changes(work.far)), changes(work.near)
-    close = checks.unchanged_claim(names[1], near)
-    if close.status == "proved" and not has_data:
-        close = checks.claim(names[1], "not checked", reason=NO_DATA, items=close.items, sets=near)
-    own = {
-        f"{one.name}: inputs that reach it": f"{one.inputs_reached} of {one.items}"
-        for one in changes(work.own)
-    }
-    return [far, close.model_copy(update={"evidence": own})]
-
-
-def _always(sets: Sequence[Any]) -> Claim:
-    """The claim about an extension that is active for every input: a change is measured, and equality proves little."""
-    found = checks.unchanged_claim("text, always active", sets)
-    same = not any(one.logits_changed for one in sets)
-    if same:
-        reason = "these texts did not change, and nothing keeps others from changing."
-        return checks.claim(found.name, "not checked", reason=reason, items=found.items, sets=sets)
-    return found
-
-
-def _control(sets: Sequence[Any]) -> Claim:
-    """Whether the comparison sees an active extension."""
-    changed = sum(one.logits_changed for one in sets)
-    items = sum(one.items for one in sets)
-    if changed:
-        return checks.claim("comparison", "proved", items=items, sets=sets)
-    reason = "these inputs do not change when the extension is active, so equal results say little."
-    return checks.claim("comparison", "not checked", reason=reason, items=items, sets=sets)
-
-
-def _unloaded(work: _Work, before: Mapping[str, list[Seen]], classes: list[str]) -> Claim:
-    """Whether the model is the same as before, without the extension."""
+        unload(model, work.card.name)
+    hashed("after unloading")
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    parameters = sum(tensor.numel() for tensor in tensors.values())
     work.rest()
-    now = work.seen(work.far, count=False)
-    found = checks.unchanged_claim(
-        "unload", [compared(one.name, before[one.name], now[one.name]) for one in work.far]
+    same, now = _unchanged("unload", compared(before, watched(model, work.inputs["far"]))), _classes(model)
+    other = sum(a != b for a, b in zip(classes, now, strict=False)) + abs(len(classes) - len(now))
+    update: dict[str, Any] = {"evidence": {"modules": len(classes), "modules of another class": other}}
+    if other and same.status == "proved":
+        update |= {"status": "failed", "reason": f"{other} modules have another class."}
+    attached = claim("attach", "proved", items=1, evidence={"base parameters": parameters})
+    return [attached, _tensors(moments, size), *found, same.model_copy(update=update)]
+
+
+def _tensors(moments: Mapping[str, Mapping[str, str]], size: int) -> Claim:
+    """Whether the hashes of base tensors (moment -> name -> hash) stay those of the first moment; `size` in bytes."""
+    (_, first), *others = moments.items()
+    evidence: dict[str, Fact] = {"bytes": size, "digest": files.digest(dict(first))}
+    for when, found in others:
+        changed = [name for name, value in first.items() if found.get(name) != value]
+        evidence[f"changed {when}"] = len(changed)
+        if changed:
+            named = ", ".join(changed[:SHOWN])
+            reason = f"{counted(len(changed), 'base tensor')} changed {when}: {named}."
+            return claim("base tensors", "failed", reason=reason, items=len(first), evidence=evidence)
+    return claim("base tensors", "proved", items=len(first), evidence=evidence)
+
+
+def _in_use(work: _Work, checked: Checked, before: Mapping[str, list[Seen]]) -> Claim:
+    """A claim about inputs, with the extension attached."""
+    model, name = work.model, work.card.name
+    if checked.active == "none" and work.others and work.scope == "auto":  # compared with task inference
+        return claim(checked.name, "not checked", reason="other extensions choose among inputs, too.")
+
+    def changes(*kinds: str) -> list[Compared]:
+        return compared(before, watched(model, [one for kind in kinds for one in work.inputs[kind]], name))
+
+    itself = [*(each["name"] for each in work.card.beside), name]
+    try:
+        activate(model, itself if checked.active == "itself" else checked.active)
+    except InputError as error:
+        return claim(checked.name, "failed", reason=str(error))
+    sets, reason, evidence = changes(*checked.inputs), "", dict[str, Fact]()
+    found, changed = _unchanged(checked.name, sets), any(one.logits_changed for one in sets)
+    if checked.active == "itself":
+        found = claim(checked.name, "proved", items=sum(one.items for one in sets), sets=sets)
+        reason = "these inputs do not change when the extension is active, so equal results say little."
+    elif checked.active == "all":  # a measurement: equality proves little
+        reason = "these texts did not change, and nothing keeps others from changing."
+    elif checked.inputs == ("near",):
+        for one in changes("own"):
+            evidence[f"{one.name}: inputs that reach it"] = f"{one.inputs_reached} of {one.items}"
+        if not work.has_data and found.status == "proved":
+            reason = "only crafted texts were compared: no data of the task were given (--data)."
+    if reason and not changed:
+        return found.model_copy(update={"status": "not checked", "reason": reason, "evidence": evidence})
+    return found.model_copy(update={"evidence": evidence})
+
+
+def _unchanged(name: str, sets: Sequence[Compared]) -> Claim:
+    """Whether inputs are answered as by the base."""
+    items = sum(one.items for one in sets)
+    if not items:
+        return claim(name, "not checked", reason="there are no such inputs.")
+    worst = next(
+        (
+            s
+            for s in sets
+            if s.inputs_reached or s.logits_changed or s.likelihoods_changed or s.answers_changed
+        ),
+        None,
     )
-    other = sum(a != b for a, b in zip(classes, _classes(work.model), strict=False))
-    other += abs(len(classes) - len(_classes(work.model)))
-    if other and found.status == "proved":
-        reason = f"{other} modules have another class."
-        return checks.claim("unload", "failed", reason=reason, items=found.items, sets=found.sets)
-    return found.model_copy(update={"evidence": {"modules": len(classes), "modules of another class": other}})
+    if worst is None:
+        return claim(name, "proved", items=items, sets=sets)
+    reason = (
+        f"of {counted(worst.items, 'input')} ({worst.name}) {worst.inputs_reached} reached a new expert; logits "
+        f"changed for {worst.logits_changed}, log-likelihoods for {worst.likelihoods_changed} and answers for "
+        f"{worst.answers_changed}."
+    )
+    return claim(name, "failed", reason=reason, items=items, sets=sets)
+
+
+def _tensors_of(model: MultimodalLM) -> dict[str, Tensor]:
+    """Name -> parameter or buffer of the base: the language model, and encoders and projectors."""
+    every = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: tensor for name, tensor in every.items() if ".ext_" not in name}
 
 
 def _classes(model: MultimodalLM) -> list[str]:
@@ -253,16 +310,11 @@ def _classes(model: MultimodalLM) -> list[str]:
 
 
 def _base_facts(model: MultimodalLM, name: str) -> BaseFacts:
-    tensors = checks.tensors_of(model)
+    tensors = _tensors_of(model)
     return BaseFacts(
         name=name, fingerprint=model.base_fingerprint(), dtype=model.base_dtype, tensors=len(tensors),
         bytes=sum(tensor.nbytes for tensor in tensors.values()),
     )  # fmt: skip
-
-
-def _reads(folder: Path) -> list[str]:
-    """Modalities of the inputs that task inference accepts; none where it has no statistics."""
-    return list(task_inference.read(folder).kind) if task_inference.find(folder) is not None else []
 
 
 def _versions(model: MultimodalLM) -> dict[str, str]:

@@ -1,53 +1,51 @@
-"""Inputs that a certificate compares: text of many kinds, and text near the task of the extension.
+"""Inputs that a certificate compares, and what a model does with them.
 
-Everything is drawn from fixed seeds, so that a certificate can be repeated.
+Text of many kinds, and inputs near the task of the extension. Everything is drawn from fixed seeds, so that a
+certificate can be repeated.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
-import re
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from moextend.certificate.record import InputSet
-from moextend.certificate.watch import Item, fits
+from moextend.certificate.record import Compared, InputSet
 from moextend.data.conversations import Conversation
 from moextend.extension import task_inference
 from moextend.extension.effect import GENERIC
-from moextend.model.generation import Prompt
+from moextend.extension.usage import used_experts
+from moextend.model.feature_cache import sources_of
+from moextend.model.generation import Prompt, each_by_its_own, generate, prompt_ids
+from moextend.model.likelihood import choice_rows
 from moextend.model.marks import without_marks
+from moextend.model.modality import gather
 from moextend.model.multimodal import MultimodalLM
+from moextend.moe.sites import Site, find_sites
 from moextend.util import files
 
 SEED = 20408
+NEW_TOKENS = 12
+"""Length of a greedy answer in tokens."""
 CRAFTED_TOKENS = 8
 """Length of a crafted text in tokens."""
 ANSWER = "It is not known."
 """Answer of inputs that have none."""
-MOST_CANDIDATES = 20_000
-"""Tokens that crafted texts are made of at most: those with the largest product with the mean embedding."""
-COMMON = 0.5
-"""Share of the questions that a word must be in to belong to their form."""
 
-_PLACES = ("Norway", "Chile", "the old town", "a small island", "the north", "Kenya", "the valley", "Japan")
-_THINGS = ("bridge", "river", "engine", "letter", "garden", "violin", "market", "cloud", "contract", "stone")
-_NAMES = ("Maria", "Ahmed", "the doctor", "my neighbour", "Professor Lin", "the youngest child", "Olga")
-_VERBS = ("repaired", "forgot", "described", "sold", "found", "painted", "measured", "returned")
-_FRAMES = (
-    ("{name} {verb} the {thing} in {place}, because", "there was no other way."),
-    ("Question: What is {a} plus {b}?\nAnswer:", "{c}"),
-    ("Translate into German: The {thing} is in {place}.", "Das weiß ich nicht."),
-    ('{{"name": "{thing}", "count": {a}, "place":', '"{place}"}}'),
-    ("def {plain}_count(items):\n    total = {a}\n    for item in items:", "total += 1"),
-    ("Write one sentence about a {thing}.", "The {thing} was older than {name}."),
-    ("{a} people visited {place} last year, and", "most of them saw the {thing}."),
-    ("Is it true that {name} {verb} a {thing}? Answer yes or no.", "no"),
-)
+
+@dataclass(frozen=True)
+class Item:
+    """An input, and an answer whose log-likelihood is compared."""
+
+    prompt: Prompt
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -60,166 +58,132 @@ class Set:
 
     def described(self) -> InputSet:
         """Its record."""
-        values = [
-            [one.prompt.text, one.answer, [medium.digest for medium in one.prompt.media]]
-            for one in self.items
-        ]
+        values = [[i.prompt.text, i.answer, [medium.digest for medium in i.prompt.media]] for i in self.items]
         return InputSet(
             name=self.name, meaning=self.meaning, items=len(self.items), digest=files.digest(values)
         )
 
 
-def far_sets(model: MultimodalLM, count: int, own: Sequence[Conversation] = ()) -> list[Set]:
-    """Text that has nothing to do with the task: sentences, random tokens, and texts of the user.
+@dataclass(frozen=True)
+class Seen:
+    """What a model does with an input."""
 
-    Args:
-        count: inputs, half of them sentences and half random tokens. own: texts of the user, as many.
-    """
-    drawn = random.Random(SEED)
-    sentences = [Item(Prompt(text), answer) for text, answer in GENERIC]
-    while len(sentences) < count:
-        sentences.append(_sentence(drawn))
-    words = [Item(Prompt(text), ANSWER) for text in _random_texts(model, count, drawn)]
-    found = [
-        Set(
-            "sentences", "sentences, sums, code and questions from templates", sentences[: count - count // 2]
-        ),
-        Set("random tokens", "random tokens of the vocabulary", words[: count // 2]),
-    ]
-    if own:
-        found.append(Set("your text", "the texts of --text", items_of(own, text_only=True)[:count]))
-    return _usable(model, found)
+    logits: str
+    """SHA-256 of the logits at all positions of input and answer, in their own number type."""
+    likelihood: float
+    """Log-likelihood of the answer, in nats."""
+    answer: str
+    """Greedy answer."""
+    tokens: int
+    reached: int
+    """Tokens that used a new expert of the extension."""
+
+
+def far_sets(model: MultimodalLM, count: int) -> list[Set]:
+    """`count` texts that have nothing to do with the task, half of them sentences and half random tokens."""
+    drawn, ordinary = random.Random(SEED), _ordinary(model)
+    sentences = {f"{a} {b} {c}": d for c, d in GENERIC for a, b in GENERIC}
+    tokens = (
+        _text_of(model, [drawn.choice(ordinary) for _ in range(drawn.randint(3, 20))]) for _ in range(count)
+    )
+    alone = dict(GENERIC)
+    return _usable(
+        model,
+        [
+            _set("sentences", "sentences of several kinds", alone | sentences, count - count // 2),
+            _set(
+                "random tokens", "random tokens of the vocabulary", dict.fromkeys(tokens, ANSWER), count // 2
+            ),
+        ],
+    )
 
 
 def near_sets(
-    model: MultimodalLM,
-    folder: Path,
-    count: int,
-    own: Sequence[Conversation] = (),
-    near: Sequence[Conversation] = (),
-) -> tuple[list[Set], list[Set]]:
-    """Inputs that are near the task and not its own, and inputs that are its own.
+    model: MultimodalLM, folder: Path, count: int, own: Sequence[Conversation], near: Sequence[Conversation]
+) -> dict[str, list[Set]]:
+    """Inputs that are near the task and not its own, and inputs that are its own (`own`).
 
-    Where the task has media, its questions as text alone and in other words are near; where it is text, they are its
-    own, and only their words in another order and other words in their form are near. Crafted texts come from the
-    task statistics in `folder`, so they need no data.
+    Near are its questions without their media, and their words in another order. Crafted texts come from the task
+    statistics in `folder`, so they need no data.
 
     Args:
         count: inputs of a set at most. own: data of the task. near: other data, such as those of other extensions.
     """
-    asked, drawn = items_of(own)[:count], random.Random(SEED + 1)
-    texts = [Item(Prompt(text), each.answer) for each in asked if (text := _text_of(each))]
-    reworded = [Item(Prompt(_reworded(one.prompt.text, drawn)), one.answer) for one in texts]
-    as_text = [
-        Set("questions as text", "questions of the task without their media", texts),
-        Set("reworded", "these questions in other words", reworded),
-    ]
-    is_text = not any(each.prompt.media for each in asked)
+    asked, drawn = _items_of(own)[:count], random.Random(SEED + 1)
+    texts = {
+        text: one.answer
+        for one in asked
+        if (text := " ".join(without_marks(one.prompt.text, one.prompt.media).split()))
+    }
+    crafted = dict.fromkeys(_crafted(model, folder, count), ANSWER)
     close = [
-        Set("same words", "the words of the questions in another order", _shuffled(texts, drawn)),
-        Set("same form", "other words in the form of the questions", _same_form(model, texts, drawn)),
-        Set("crafted", "texts that are made to resemble the task statistics", _crafted(model, folder, count)),
-        Set("near data", "inputs of --near", items_of(near)[:count]),
+        _set("same words", "the words of the questions in another order", _shuffled(texts, drawn), count),
+        _set("crafted", "texts that are made to resemble the task statistics", crafted, count),
+        Set("near data", "inputs of --near", _items_of(near)[:count]),
     ]
+    if any(one.prompt.media for one in asked):
+        close.insert(0, _set("questions as text", "questions of the task without their media", texts, count))
     mine = [Set("own", "questions of the task", asked)]
-    if is_text:
-        return _usable(model, close), _usable(model, [mine[0], as_text[1]])
-    return _usable(model, [*as_text, *close]), _usable(model, mine)
+    return {"near": _usable(model, close), "own": _usable(model, mine)}
 
 
-def items_of(conversations: Sequence[Conversation], *, text_only: bool = False) -> list[Item]:
+def _set(name: str, meaning: str, texts: Mapping[str, str], count: int) -> Set:
+    """A set of the first texts (text -> answer)."""
+    items = [Item(Prompt(text), answer) for text, answer in texts.items() if text]
+    return Set(name, meaning, items[:count])
+
+
+def _items_of(conversations: Sequence[Conversation]) -> list[Item]:
     """First turns as inputs, each one once; of plain texts the first half is the input."""
     found: dict[tuple[str, str, tuple[str, ...]], Item] = {}
     for row in conversations:
-        for text, answer in row.turns[:1]:
-            asked = Prompt.first(row)
-            if not text:
-                words = answer.split(" ")
-                half = max(1, len(words) // 2)
-                asked, answer = Prompt(" ".join(words[:half])), " ".join(words[half:])
-            if text_only:
-                asked = replace(asked, text=without_marks(asked.text, asked.media).strip(), media=())
-            key = (asked.system, asked.text, tuple(medium.digest for medium in asked.media))
-            found.setdefault(key, Item(asked, answer.strip() or ANSWER))
+        asked, (text, answer) = Prompt.first(row), row.turns[0]
+        if not text:
+            words = answer.split(" ")
+            half = max(1, len(words) // 2)
+            asked, answer = Prompt(" ".join(words[:half])), " ".join(words[half:])
+        key = (asked.system, asked.text, tuple(medium.digest for medium in asked.media))
+        found.setdefault(key, Item(asked, answer.strip() or ANSWER))
     return list(found.values())
 
 
 def _usable(model: MultimodalLM, sets: Sequence[Set]) -> list[Set]:
     """Sets without inputs that are too long, or of a modality that the model lacks; empty sets are left out."""
-    found = []
-    for one in sets:
-        known = [each for each in one.items if all(m.modality in model.modalities for m in each.prompt.media)]
-        items = [each for each in known if fits(model, each)]
-        if items:
-            found.append(Set(one.name, one.meaning, items))
-    return found
 
+    def fits(item: Item) -> bool:
+        if any(medium.modality not in model.modalities for medium in item.prompt.media):
+            return False
+        length = len(prompt_ids(model, item.prompt))
+        longest = NEW_TOKENS + len(model.tokenizer(f" {item.answer}")["input_ids"])
+        return length > 0 and (model.context is None or length + longest <= model.context)
 
-def _sentence(drawn: random.Random) -> Item:
-    frame, answer = drawn.choice(_FRAMES)
-    a, b, thing = drawn.randrange(100), drawn.randrange(100), drawn.choice(_THINGS)
-    words = {
-        "a": a, "b": b, "c": a + b, "thing": thing, "plain": thing, "name": drawn.choice(_NAMES),
-        "place": drawn.choice(_PLACES), "verb": drawn.choice(_VERBS),
-    }  # fmt: skip
-    text = frame.format(**words)
-    return Item(Prompt(text[0].upper() + text[1:] if text[0].isalpha() else text), answer.format(**words))
-
-
-def _random_texts(model: MultimodalLM, count: int, drawn: random.Random) -> list[str]:
-    """Texts of random tokens, without special ones."""
-    ordinary = _ordinary(model)
-    texts = [
-        model.tokenizer.decode([drawn.choice(ordinary) for _ in range(drawn.randint(3, 20))])
-        for _ in range(count)
-    ]
-    return [clean for text in texts if (clean := without_marks(text).strip())]
+    found = [Set(one.name, one.meaning, [item for item in one.items if fits(item)]) for one in sets]
+    return [one for one in found if one.items]
 
 
 def _ordinary(model: MultimodalLM) -> list[int]:
-    """Ids of tokens that are not special, and that decode to something."""
+    """Ids of tokens that are not special."""
     special, size = set(model.tokenizer.all_special_ids), model.lm.get_input_embeddings().weight.shape[0]
     return [i for i in range(min(size, len(model.tokenizer))) if i not in special]
 
 
-def _text_of(item: Item) -> str:
-    return " ".join(without_marks(item.prompt.text, item.prompt.media).split())
+def _text_of(model: MultimodalLM, ids: Sequence[int]) -> str:
+    return without_marks(model.tokenizer.decode(ids)).strip()
 
 
-def _reworded(text: str, drawn: random.Random) -> str:
-    forms = ("Please answer this. {}", "{} Give a short answer.", "I would like to know: {}", "Tell me, {}")
-    return drawn.choice(forms).format(text)
-
-
-def _shuffled(texts: Sequence[Item], drawn: random.Random) -> list[Item]:
-    """The words in another order; a text of which all orders are equal is left out."""
+def _shuffled(texts: dict[str, str], drawn: random.Random) -> dict[str, str]:
+    """The words in another order; a text that is the same again is left out."""
     found = {}
-    for one in texts:
-        words = one.prompt.text.split()
-        before = list(words)
+    for text, answer in texts.items():
+        words = text.split()
         drawn.shuffle(words)
-        if words != before:
-            found[" ".join(words)] = Item(Prompt(" ".join(words)), one.answer)
-    return list(found.values())
-
-
-def _same_form(model: MultimodalLM, texts: Sequence[Item], drawn: random.Random) -> list[Item]:
-    """The words that most questions have, with random words instead of the others."""
-    rows = [one.prompt.text.split() for one in texts]
-    counts = Counter(word for row in rows for word in set(row))
-    form = {word for word, times in counts.items() if times > COMMON * len(rows)}
-    ordinary, found = _ordinary(model), {}
-    for row, one in zip(rows, texts, strict=True):
-        if all(word in form for word in row):
-            continue
-        other = (re.sub(r"\W", "", model.tokenizer.decode([drawn.choice(ordinary)])) or "x" for _ in row)
-        text = " ".join(word if word in form else next(other) for word in row)
-        found[text] = Item(Prompt(text), one.answer)
-    return list(found.values())
+        if " ".join(words) != text:
+            found[" ".join(words)] = answer
+    return found
 
 
 @torch.no_grad()
-def _crafted(model: MultimodalLM, folder: Path, count: int) -> list[Item]:
+def _crafted(model: MultimodalLM, folder: Path, count: int) -> list[str]:
     """Texts whose mean embedding is near that of a held-out input of the extension: greedy choice of tokens.
 
     They show whether text can reach the extension at all, whatever its statistics are.
@@ -227,31 +191,102 @@ def _crafted(model: MultimodalLM, folder: Path, count: int) -> list[Item]:
     if task_inference.find(folder) is None:
         return []
     statistics, table = task_inference.read(folder), model.lm.get_input_embeddings().weight
-    places, width = torch.tensor(_ordinary(model), device=table.device), table.shape[1]
-    if len(places) > MOST_CANDIDATES:  # a copy of a large table as float32 would take gigabytes
-        towards = table @ statistics.mean[:width].to(table.device, table.dtype)
-        places = places[towards[places].topk(MOST_CANDIDATES).indices]
-    rows = table[places].float()
-    targets = [statistics.mean, *statistics.sample][: max(1, count // 2)]
-    found: dict[str, Item] = {}
-    for target in targets:
-        ids = _nearest(rows, target[:width].to(table.device).float())
-        text = without_marks(model.tokenizer.decode(places[ids].tolist())).strip()
-        if text:
-            found[text] = Item(Prompt(text), ANSWER)
-    return list(found.values())
+    places = _ordinary(model)
+    barred = torch.ones(len(table), dtype=torch.bool, device=table.device)
+    barred[places] = False
+    norms = table.norm(dim=1, dtype=torch.float32).square().masked_fill(barred, float("inf"))
+    found = []
+    for target in [statistics.mean, *statistics.sample][: max(1, count // 2)]:
+        wanted = target[: table.shape[1]].to(table.device).float()
+        best, ids, nearest, total = float("inf"), list[int](), list[int](), torch.zeros_like(wanted)
+        for length in range(1, CRAFTED_TOKENS + 1):
+            left = (wanted * length - total).to(table.dtype)  # no copy of a large table as float32
+            ids.append(int((norms - 2 * (table @ left)).argmin()))
+            total = total + table[ids[-1]].float()
+            far = float((total / length - wanted).square().sum())
+            if far < best:
+                best, nearest = far, list(ids)
+        if text := _text_of(model, nearest):
+            found.append(text)
+    return found
 
 
-def _nearest(table: torch.Tensor, target: torch.Tensor) -> list[int]:
-    """Rows of `table` [V, H] whose mean comes nearest to `target` [H], chosen one after the other."""
-    best, chosen, total, nearest = float("inf"), list[int](), torch.zeros_like(target), list[int]()
-    norms = table.square().sum(1)
-    for length in range(1, CRAFTED_TOKENS + 1):
-        wanted = target * length - total
-        row = int((norms - 2 * (table @ wanted)).argmin())
-        chosen.append(row)
-        total = total + table[row]
-        far = float((total / length - target).square().sum())
-        if far < best:
-            best, nearest = far, list(chosen)
-    return nearest
+def compared(before: Mapping[str, list[Seen]], after: Mapping[str, list[Seen]]) -> list[Compared]:
+    """Comparison of the same inputs before and after, set by set."""
+    found = []
+    for name, seen in after.items():
+        pairs = list(zip(before[name], seen, strict=True))
+        found.append(
+            Compared(
+                name=name,
+                items=len(pairs),
+                tokens=sum(b.tokens for _, b in pairs),
+                inputs_reached=sum(b.reached > 0 for _, b in pairs),
+                tokens_reached=sum(b.reached for _, b in pairs),
+                logits_changed=sum(a.logits != b.logits for a, b in pairs),
+                likelihoods_changed=sum(a.likelihood != b.likelihood for a, b in pairs),
+                answers_changed=sum(a.answer != b.answer for a, b in pairs),
+                largest_change=max((abs(a.likelihood - b.likelihood) for a, b in pairs), default=0.0),
+            )
+        )
+    return found
+
+
+def watched(model: MultimodalLM, sets: Sequence[Set], name: str = "") -> dict[str, list[Seen]]:
+    """What the model does with each set as it is now; `name`: extension whose use is counted.
+
+    One forward pass of input and answer, alone in its batch, gives all but the greedy answers, which are computed in
+    batches. A batch is the same before and after unless an input of it reaches the extension, which is counted for
+    itself.
+    """
+    found = {}
+    for one in sets:
+        answers = generate(
+            model, [item.prompt for item in one.items], max_new_tokens=NEW_TOKENS, batch_size=16
+        )
+        found[one.name] = [_seen(model, *each, name) for each in zip(one.items, answers, strict=True)]
+    return found
+
+
+def _seen(model: MultimodalLM, item: Item, answer: str, name: str) -> Seen:
+    with _counting(model, name) as reached:
+        ((logits, likelihood, tokens),) = each_by_its_own(
+            model, [item.prompt], lambda _: [_rated(model, item)]
+        )
+    count = int(torch.stack(reached).any(0).sum()) if reached else 0
+    return Seen(logits, likelihood, answer, tokens, count)
+
+
+@torch.no_grad()
+def _rated(model: MultimodalLM, item: Item) -> tuple[str, float, int]:
+    """SHA-256 of the logits of input and answer, log-likelihood of the answer, and the number of tokens."""
+    (row,) = choice_rows(model, 0, item.prompt, [item.answer])
+    ids = torch.tensor([row.ids], device=model.device)
+    features = gather(row.media, sources_of(model, None))
+    logits = model(ids, torch.ones_like(ids), features=features)["logits"]
+    raw = logits.cpu().contiguous().flatten().view(torch.uint8)
+    start = max(1, row.start)
+    steps = logits[0, start - 1 : -1].float().log_softmax(-1).gather(-1, ids[0, start:, None])
+    return hashlib.sha256(memoryview(raw.numpy().data)).hexdigest(), float(steps.sum()), ids.shape[1]
+
+
+@contextmanager
+def _counting(model: MultimodalLM, name: str) -> Iterator[list[Tensor]]:
+    """Context that collects, for each router with rows of the extension, which tokens [T] use its experts."""
+    found: list[Tensor] = []
+
+    def look(site: Site, x: Tensor, out: Any) -> None:
+        used = used_experts(site, x, out).get(name)
+        if used is not None:
+            found.append(used.any(1).cpu())
+
+    hooks = [
+        site.router.register_forward_hook(lambda module, args, out, site=site: look(site, args[0], out))
+        for site in find_sites(model.lm)
+        if name in getattr(site.router, "ext_parts", {})
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,16 +1,19 @@
-"""The certificate of an extension: claims with their evidence, and the SHA-256 of the record."""
+"""The certificate of an extension: its claims, the record with their evidence, its page, and the check of a record."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from moextend.errors import InputError, SpecError
+from moextend.extension.folder import contents
 from moextend.util import files
 from moextend.util.record import Record
 
@@ -18,46 +21,88 @@ KIND = "moextend certificate"
 Status = Literal["proved", "failed", "not checked"]
 Fact = int | float | str | list[str]
 AGAIN = "Create it again: moextend certify EXTENSION --base BASE."
-_TEXT_CLAIMS = {
-    "own": ("text, task given",),
-    "auto": ("text, task given", "text, task inferred", "near inputs, task inferred"),
-    "all": ("text, always active",),
-}
-"""Scope -> its claims about text."""
+SCOPES = ("own", "auto", "all")
 FILE, PAGE = "certificate-{}.json", "certificate-{}.md"
 """Names of the record and the page of a scope, so that the certificates of several scopes lie side by side."""
-_STRICT = ConfigDict(**{**Record.model_config, "extra": "forbid"})
-"""A key that no release wrote is no part of a certificate."""
+LIMITS = """\
+- "Proved" for tensors and files means all of them. For inputs it means those that were compared, on this machine and
+  with these versions; other inputs may reach new experts where every input may, or where the task is inferred.
+- Inputs are computed one at a time. In a batch, padding and other inputs may change last bits, with and without the
+  extension.
+- The SHA-256 shows that the record was not changed by accident. It is no signature: whoever changes the record can
+  compute it again."""
 
 
-def claims_in_use(scope: str) -> list[str]:
-    """Claims that need the extension attached, in order; KeyError for an unknown scope."""
-    return ["attach", "base tensors", *_TEXT_CLAIMS[scope], "comparison", "unload"]
+@dataclass(frozen=True)
+class Checked:
+    """A claim, and how it is checked."""
+
+    name: str
+    statement: str
+    scopes: tuple[str, ...] = SCOPES
+    """Scopes whose certificates have it."""
+    active: str = ""
+    """While inputs are computed with the extension attached, active are: none, auto, all, or itself; "": no inputs."""
+    inputs: tuple[str, ...] = ()
+    """Kinds of inputs: far, near, own."""
 
 
-def claims_of(scope: str) -> list[str]:
-    """All claims of a certificate, in order; none for an unknown scope."""
-    return ["files", "base", *claims_in_use(scope), "forgetting"] if scope in _TEXT_CLAIMS else []
+CLAIMS = (
+    Checked(
+        "files",
+        "The extension's files are complete: formats are known, SHA-256 sums are those that the cards state, all "
+        "numbers are finite, and no file can hold code.",
+    ),
+    Checked("base", "The base is the one that the extension was trained on."),
+    Checked("attach", "The extension attaches to the base."),
+    Checked(
+        "base tensors",
+        "No base tensor changes by a bit: before the extension is attached, while it is attached, after inputs were "
+        "computed with it, and after it is unloaded.",
+    ),
+    Checked(
+        "text, task given",
+        "With the extension attached and not activated, as for inputs of other tasks where the task is given, text is "
+        "answered by the base: no new expert is reached, and logits, log-likelihoods and answers are equal bit for "
+        "bit.",
+        ("own", "auto"), "none", ("far", "near"),
+    ),
+    Checked(
+        "text, task inferred",
+        "With the task inferred from each input, text that has nothing to do with the task is answered by the base: "
+        "no new expert is reached, and logits, log-likelihoods and answers are equal bit for bit.",
+        ("auto",), "auto", ("far",),
+    ),
+    Checked(
+        "near inputs, task inferred", "The same holds for inputs near the task that are not its own.",
+        ("auto",), "auto", ("near",),
+    ),
+    Checked(
+        "text, always active", "With the extension active for every input, text is answered as by the base.",
+        ("all",), "all", ("far",),
+    ),
+    Checked(
+        "comparison", "The comparison can see the extension: with it active, the same inputs give other logits.",
+        active="itself", inputs=("far", "own"),
+    ),
+    Checked(
+        "unload",
+        "After unloading, the model is the base again: the same classes of modules, and on all texts the same logits, "
+        "log-likelihoods and answers bit for bit.",
+    ),
+    Checked("forgetting", "The extension is a stage of the named run, whose records give its row of forgetting."),
+)  # fmt: skip
+"""All claims, in order."""
 
 
-def files_in(folder: Path) -> list[Path]:
-    """The certificates in a folder, one for each scope."""
-    return [folder / name for scope in _TEXT_CLAIMS if (folder / (name := FILE.format(scope))).is_file()]
+class _Part(BaseModel):
+    """A part of a certificate. A key that no release wrote is none."""
+
+    model_config = ConfigDict(**{**Record.model_config, "extra": "forbid"})
 
 
-def digest_of(values: Mapping[str, Any]) -> str:
-    """SHA-256 of the canonical JSON of all keys but `sha256`."""
-    text = json.dumps(
-        {key: value for key, value in values.items() if key != "sha256"},
-        sort_keys=True, separators=(",", ":"), ensure_ascii=False,
-    )  # fmt: skip
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-class Compared(BaseModel):
+class Compared(_Part):
     """One set of inputs before the extension was attached and with it; counts of inputs unless it says tokens."""
-
-    model_config = _STRICT
 
     name: str
     """Name of the set."""
@@ -86,10 +131,8 @@ class Compared(BaseModel):
         )
 
 
-class Claim(BaseModel):
+class Claim(_Part):
     """A statement, whether it was proved, and the numbers that say so."""
-
-    model_config = _STRICT
 
     name: str
     """Short name."""
@@ -107,10 +150,8 @@ class Claim(BaseModel):
     """Comparison of each set of inputs."""
 
 
-class InputSet(BaseModel):
+class InputSet(_Part):
     """A set of inputs that the claims are about."""
-
-    model_config = _STRICT
 
     name: str
     """Name, as in the claims."""
@@ -122,10 +163,8 @@ class InputSet(BaseModel):
     """Sixteen hex digits over texts, answers and media (SHA-256)."""
 
 
-class BaseFacts(BaseModel):
+class BaseFacts(_Part):
     """The base that the claims are about."""
-
-    model_config = _STRICT
 
     name: str
     """Name that it was loaded by."""
@@ -142,7 +181,7 @@ class BaseFacts(BaseModel):
 class Certificate(Record):
     """`certificate-SCOPE.json`: the claims about one extension on one base, in one scope."""
 
-    model_config = _STRICT
+    model_config = _Part.model_config
 
     kind: str = KIND
     """Marks the file."""
@@ -180,25 +219,67 @@ class Certificate(Record):
         """Whether no claim failed."""
         return all(claim.status != "failed" for claim in self.claims)
 
-    def digest(self) -> str:
-        """The SHA-256 that the record must have."""
-        return digest_of(self.model_dump())
+    @property
+    def verdict(self) -> str:
+        """The number of claims of each status, in a sentence."""
+        statuses = [claim.status for claim in self.claims]
+        counts = [f"{statuses.count(status)} {status}" for status in ("proved", "failed", "not checked")]
+        return f"{len(statuses)} claims: {', '.join(counts)}."
 
-    def signed(self) -> Certificate:
-        """The record with its SHA-256."""
-        return self.model_copy(update={"sha256": self.digest()})
+    def write_to(self, out: Path) -> Certificate:
+        """Writes the record, with its SHA-256, and the page; returns it with the folder relative to `out`."""
+        folder = Path(os.path.relpath(self.folder, out)).as_posix()
+        final = self.model_copy(update={"folder": folder})
+        final = final.model_copy(update={"sha256": digest_of(final.model_dump())})
+        final.write(out / FILE.format(final.scope))
+        files.write_text(out / PAGE.format(final.scope), page(final))
+        return final
 
 
-def read(path: Path) -> Certificate:
-    """Certificate from a file; InputError if there is none."""
-    return read_with_digest(path)[0]
+def claim(
+    name: str,
+    status: Status,
+    *,
+    reason: str = "",
+    items: int = 0,
+    evidence: Mapping[str, Fact] | None = None,
+    sets: Sequence[Compared] = (),
+) -> Claim:
+    """The claim of this name."""
+    statement = next(one.statement for one in CLAIMS if one.name == name)
+    return Claim(
+        name=name, statement=statement, status=status, reason=reason, items=items, evidence=dict(evidence or {}),
+        sets=list(sets),
+    )  # fmt: skip
 
 
-def read_with_digest(path: Path) -> tuple[Certificate, str]:
-    """Certificate from a file, and the SHA-256 of what the file says, before it is read as a record.
+def claims_of(scope: str) -> list[str]:
+    """Names of the claims of a certificate, in order; none for an unknown scope."""
+    return [one.name for one in CLAIMS if scope in one.scopes]
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The certificates in a folder, one for each scope."""
+    return [path for scope in SCOPES if (path := folder / FILE.format(scope)).is_file()]
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of all keys but `sha256`."""
+    text = json.dumps(
+        {key: value for key, value in values.items() if key != "sha256"},
+        sort_keys=True, separators=(",", ":"), ensure_ascii=False,
+    )  # fmt: skip
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_record(path: Path, folder: Path | None = None) -> tuple[Certificate, list[str]]:
+    """A written certificate, and why it is not that of the extension: SHA-256, files, missing claims.
+
+    Args:
+        path: the file. folder: of the extension; None: the one that the certificate names.
 
     Raises:
-        InputError: there is no certificate; or the file has a key twice, or one that a certificate does not have.
+        InputError: there is no certificate, or it has a key twice, or one that a certificate does not have.
     """
     try:
         values = files.read_json(path, unique=True)
@@ -209,4 +290,57 @@ def read_with_digest(path: Path) -> tuple[Certificate, str]:
     found = Certificate.parse(values, where=str(path), hint=AGAIN)
     if found.kind != KIND:
         raise InputError("is not a certificate of an extension.", where=str(path), hint=AGAIN)
-    return found, digest_of(values)
+    folder, problems = folder or path.parent / found.folder, []
+    if digest_of(values) != found.sha256:  # of what the file says, before it is read as a record
+        problems.append("its SHA-256 is not that of its content: it was changed after it was made.")
+    if (made := claims_of(found.scope)) != [one.name for one in found.claims]:
+        problems.append(
+            f"its claims are not those that are always made: {', '.join(made) or 'no such scope'}."
+        )
+    present = contents(folder)
+    for name, wanted in found.files.items():
+        if name not in present.own:
+            problems.append(f"{folder / name} is missing.")
+        elif files.sha256(folder / name) != wanted:
+            problems.append(f"{folder / name} is not the file that was certified.")
+    problems += [f"{folder / name} was added." for name in present.own if name not in found.files]
+    problems += [f"{folder / name} was added, and can hold code." for name in present.code(folder)]
+    return found, problems
+
+
+def page(c: Certificate) -> str:
+    """The readable page of a certificate, in Markdown."""
+    facts = {
+        "base": f"{c.base.name} (`{c.base.fingerprint}`, {c.base.dtype}, {c.base.tensors} tensors)",
+        "routing and scope": f"{c.mode}, {c.scope}",
+        "other extensions": ", ".join(c.others) or "none",
+        "made": f"{c.date} with `{c.command}`" if c.command else c.date,
+        "versions": ", ".join(f"{name} {version}" for name, version in c.versions.items()),
+        "SHA-256 of the record": f"`{c.sha256}`",
+    }
+    parts = [f"# Certificate of extension '{c.extension}'", c.verdict, _table(("", ""), list(facts.items()))]
+    claims = [(one.name, _marked(one.status), str(one.items or "-")) for one in c.claims]
+    parts.append(_table(("claim", "status", "compared"), claims))
+    for one in c.claims:
+        parts += [f"## {one.name[0].upper()}{one.name[1:]}", f"{one.statement} {_marked(one.status)}."]
+        parts += [f"Reason: {one.reason}"] if one.reason else []
+        if one.sets:
+            titles = [name.replace("_", " ") for name in Compared.model_fields]
+            parts.append(_table(titles, [[str(value) for _, value in each] for each in one.sets]))
+        shown = {k: ", ".join(v) if isinstance(v, list) else v for k, v in one.evidence.items()}
+        parts += ["\n".join(f"- {name}: {value}" for name, value in shown.items())] if shown else []
+    inputs = [(one.name, one.meaning, str(one.items), f"`{one.digest}`") for one in c.inputs]
+    parts += ["## Inputs", _table(("set", "meaning", "items", "digest"), inputs)] if inputs else []
+    hashes = [(f"`{name}`", f"`{value}`") for name, value in c.files.items()]
+    parts += ["## Files", _table(("file", "SHA-256"), hashes), "## Limits", LIMITS]
+    return "\n\n".join(parts) + "\n"
+
+
+def _marked(status: Status) -> str:
+    return "**FAILED**" if status == "failed" else status
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    lines = [" | ".join(titles), " | ".join("---" for _ in titles), *(" | ".join(row) for row in escaped)]
+    return "\n".join(f"| {line} |" for line in lines)

@@ -169,8 +169,8 @@ def shown(
 
 def check_readable(medium: MediaRef) -> None:
     """Raises InputError if the medium cannot be read; an image and a sound are read up to the header."""
-    from moextend.data.audio import AudioRef
     from moextend.data.images import ImageRef
+    from moextend.data.sounds import AudioRef
 
     if isinstance(medium, ImageRef):
         medium.size()

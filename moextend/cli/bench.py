@@ -36,8 +36,6 @@ COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
         "show": (contents.show, "moextend bench show tiny-counting --example"),
         "new": (contents.new, "moextend bench new method my-method"),
         "add-task": (contents.add_task, "moextend bench add-task vqa --data my-data.jsonl --name my-task"),
-        "move-task": (contents.move_task, "moextend bench move-task tiny-counting --to 1"),
-        "remove-task": (contents.remove_task, "moextend bench remove-task tiny-counting"),
         "audit": (planning.audit, "moextend bench audit tiny --strict"),
     },
     "Runs": {
@@ -62,7 +60,7 @@ COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
     "Exchange": {
         "pack": (sharing.pack, "moextend bench pack tiny --out tiny.tar.zst"),
         "unpack": (sharing.unpack, "moextend bench unpack tiny.tar.zst"),
-        "export": (sharing.export, "moextend bench export tiny --as lm-eval --out results/"),
+        "export": (sharing.export, "moextend bench export tiny --out results/"),
     },
 }
 """Panel of the help -> name of a command -> function and example."""

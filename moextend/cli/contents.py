@@ -1,4 +1,4 @@
-"""Commands for the content of a workspace: list, show, new, add-task, move-task, remove-task."""
+"""Commands for the content of a workspace: list, show, new, add-task, remove-run."""
 
 from __future__ import annotations
 
@@ -16,18 +16,12 @@ if TYPE_CHECKING:
     from moextend.bench.task import TaskSpec
     from moextend.bench.workspace.edit import Draft
 
-Sequence = Annotated[
-    str | None,
-    typer.Option("--sequence", "-s", help="The sequence to change. Default: the workspace's own."),
-]
 Base = Annotated[
     str | None,
     typer.Option(help="Base of a new sequence: a folder, a .gguf file, a hub id, tiny or smollm2."),
 ]
 Vision = Annotated[str | None, typer.Option(help="Image encoder of a new sequence, e.g. ViT-B-32/openai.")]
 Audio = Annotated[str | None, typer.Option(help="Audio encoder of a new sequence, e.g. openai/whisper-tiny.")]
-Task = Annotated[str, typer.Argument(metavar="TASK", help="Its name.")]
-Position = Annotated[int | None, typer.Option("--to", min=1, help="Position, from 1. Default: the last.")]
 
 
 def add_task(
@@ -68,7 +62,9 @@ def add_task(
             "--trust-remote-code", help="Run the Python code in a folder of lm-eval YAMLs (--data)."
         ),
     ] = False,
-    to: Position = None,
+    to: Annotated[
+        int | None, typer.Option("--to", min=1, help="Position, from 1. Default: the last.")
+    ] = None,
     sequence: Annotated[
         str | None,
         typer.Option(
@@ -121,30 +117,16 @@ def add_task(
     typer.echo(f"Next: {new_sequence.run_command(longer.path.stem)}")
 
 
-def move_task(
-    task: Task,
-    to: Annotated[int, typer.Option("--to", min=1, help="New position, from 1.")],
-    sequence: Sequence = None,
+def list_all(
+    word: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WORD", help="Only what has this word in its name or description, or a part: tasks."
+        ),
+    ] = None,
     workspace: options.Workspace = Path(),
+    as_json: options.Json = False,
 ) -> None:
-    """Move a task to another position in the sequence."""
-    from moextend.bench.workspace import edit
-
-    moved = edit.move(edit.draft(sequence, workspace, create=False), task, to)
-    moved.write()
-    _print_stages(moved)
-
-
-def remove_task(task: Task, sequence: Sequence = None, workspace: options.Workspace = Path()) -> None:
-    """Remove a task from the sequence; the task itself and the results of runs stay."""
-    from moextend.bench.workspace import edit
-
-    shorter = edit.remove(edit.draft(sequence, workspace, create=False), task)
-    shorter.write()
-    _print_stages(shorter)
-
-
-def list_all(workspace: options.Workspace = Path(), as_json: options.Json = False) -> None:
     """List sequences, tasks, published numbers, methods and scorers, with the origin of each.
 
     Python files in methods/ and scorers/ of the workspace are run.
@@ -152,6 +134,8 @@ def list_all(workspace: options.Workspace = Path(), as_json: options.Json = Fals
     from moextend.bench.workspace import catalogue
 
     found = catalogue.catalogue(workspace)
+    if word:
+        found = catalogue.only(found, word)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -258,7 +242,7 @@ def _draft(
     if fresh and name is not None:
         return edit.new(name, workspace, base=base, encoders=encoders, where="--sequence")
     try:
-        return edit.draft(name, workspace, create=True, base=base, encoders=encoders)
+        return edit.draft(name, workspace, base=base, encoders=encoders)
     except UnknownName as error:
         hint = f"{error.hint} To make a new sequence, add --new."
         raise InputError(error.what, where=error.where, hint=hint) from error

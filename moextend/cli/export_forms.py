@@ -41,8 +41,8 @@ def loaded(
     base: str, folders: Sequence[Path], how: How, encoders: dict[str, str], projectors: list[Path] | None
 ) -> MultimodalLM:
     """The base with the extensions, all active, on the CPU."""
-    from moextend.export.notes import check_rounding
     from moextend.export.planned import dtype_of
+    from moextend.export.stock import check_rounding
     from moextend.extension.card import read_extension
 
     own = dtype_of([read_extension(folder) for folder in folders])
@@ -58,7 +58,7 @@ def stock_form(model: MultimodalLM, how: How, reference: Tensor | None = None) -
 
     reference: logits to compare with, see `save_stock`.
     """
-    from moextend.export.notes import notes_of
+    from moextend.export.stock import notes_of
     from moextend.export.writing import save_stock
 
     for note in notes_of(model):
@@ -126,7 +126,7 @@ def _stock(found: StageModel, how: How) -> dict[str, Any]:
     from moextend.bench.exporting import adapters
     from moextend.export.check import sample_logits
     from moextend.export.exact import state_of
-    from moextend.export.notes import check_rounding
+    from moextend.export.stock import check_rounding
 
     lm, own = found.model.lm, found.model.base_dtype
     if how.dtype not in (None, own, "float32"):

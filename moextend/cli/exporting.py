@@ -18,7 +18,7 @@ from moextend.errors import InputError, at, counted
 EXAMPLE = "moextend export facts --base tiny --as stock --out facts-moe"
 FORMS = {
     STOCK: "a checkpoint that plain transformers loads",
-    FOLDER: "a folder that transformers loads after `import moextend`",
+    FOLDER: "a folder that transformers loads after `moextend.register_auto_classes()`",
     PEFT: "an adapter that peft loads",
 }
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moextend.errors import InputError, listed, short, visible
+from moextend.errors import InputError, short, visible
 from moextend.util.limits import MOST_SEED, MOST_STEPS
 
 if TYPE_CHECKING:
-    from moextend.bench.report import View
+    pass
 
 
 def _folder(path: Path) -> Path:
@@ -252,19 +252,6 @@ def methods(values: Iterable[str]) -> list[str]:
     found = [word for value in values for word in ([value] if ":" in value else words([value], "--method"))]
     _refuse_twice(found, "--method")
     return found
-
-
-def view(**asked: bool) -> View:
-    """The view of the results whose option is given; InputError if there are several."""
-    given = [view for view, wanted in asked.items() if wanted]
-    if len(given) > 1:
-        named = listed([f"--{'baseline' if view == 'comparison' else view}" for view in given])
-        raise InputError(
-            f"{named} are separate views.",
-            where="report",
-            hint="Use one of them per call.",
-        )
-    return cast("View", given[0]) if given else "forgetting"
 
 
 def refuse_with(option: str, others: Iterable[str]) -> None:

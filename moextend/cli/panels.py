@@ -21,7 +21,7 @@ PANELS = {
 }
 """Title -> names of parameters."""
 VIEWS = {
-    "report": "tasks text transfer ablations matrix costs routing readings rewind subsets audit budgets items",
+    "report": "tasks text transfer ablations matrix costs routing readings rewind subsets budgets items",
 }
 """Command -> its parameters that choose a view."""
 

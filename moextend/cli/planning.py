@@ -143,13 +143,6 @@ def audit(
             "--limit", min=2, max=MOST_ITEMS, metavar="N", help="Maximum number of items read per split."
         ),
     ] = 50_000,
-    probe: Annotated[
-        bool,
-        typer.Option(
-            "--probe",
-            help="Also train linear probes, to show what the encoders' features contain of each task.",
-        ),
-    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit code 1 if a task exceeds a limit or is not audited.")
     ] = False,
@@ -158,13 +151,13 @@ def audit(
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Check before training what the tasks can measure: headroom, duplicates, leaked answers, too few items."""
+    """Check before training what the tasks can measure: headroom, duplicates, answers without media, too few items."""
     from rich.console import Console
 
     from moextend.bench.audit.base import base_row
-    from moextend.bench.audit.probe import feature_sources
-    from moextend.bench.audit.sequence import audit as audited
+    from moextend.bench.audit.tasks import audit as audited
     from moextend.bench.report import audit as forms
+    from moextend.bench.report.table import NARROW
     from moextend.bench.report.terminal import print_tables
     from moextend.bench.run.plan import Request, chosen_sequence
     from moextend.bench.sequence import scored_tasks, stage_tasks
@@ -177,17 +170,17 @@ def audit(
         )
     sequence = chosen_sequence(Request(workspace, name))
     tasks = [*stage_tasks(sequence, workspace), *scored_tasks(sequence, workspace)]
-    console = Console(stderr=True, quiet=quiet or as_json, highlight=False, soft_wrap=True)
-    row = base_row(sequence, workspace, options.runs_folder(runs, workspace), answer=base, console=console)
+    progress = Console(stderr=True, quiet=quiet or as_json, highlight=False, soft_wrap=True)
+    row = base_row(sequence, workspace, options.runs_folder(runs, workspace), answer=base, console=progress)
     found = audited(
         sequence.sequence, tasks, workspace, row, effect=effect, limit=limit, scored=sequence.scoring.limit,
-        features=feature_sources(sequence.base, workspace) if probe else None,
-        on_task=lambda task: console.print(f"auditing {task}", markup=False),
+        on_task=lambda task: progress.print(f"auditing {task}", markup=False),
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(forms.as_json(found), indent=2))
     else:
-        print_tables([forms.audit_table(found)], *output())
+        console, width = output()
+        print_tables([forms.audit_table(found)], console, width or NARROW)
     if strict and not (found.sound and found.complete):
         raise typer.Exit(1)
 

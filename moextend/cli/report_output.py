@@ -73,20 +73,22 @@ def write_page(
         typer.echo(page(experiments, **asked), nl=False)
 
 
-def write_tables(
-    experiments: list[Experiment], to: Path, form: str, view: View, more: Sequence[View], how: How
-) -> None:
+def write_tables(experiments: list[Experiment], to: Path, form: str, view: View, how: How) -> None:
     """Writes the tables of one view to a file, or of it and all usual views to a folder."""
     from moextend.bench.report import SUFFIX
     from moextend.util import files
 
     views: dict[Path, View] = {to: view}
     if not to.suffix:
-        every: list[View] = ["forgetting", "matrix", "costs", *more]
+        every: list[View] = ["forgetting", "matrix", "costs", view]
         views = {to / f"{name}.{SUFFIX[form]}": name for name in every}
     for path, name in views.items():
-        files.write_text(path, _rendered(experiments, form, name, how, references=name == view))
-        typer.echo(f"wrote {path}")
+        text, notes = _rendered(experiments, form, name, how, references=name == view)
+        texts = {path: text, path.with_name(f"{path.stem}-notes{path.suffix}"): notes}
+        for one, content in texts.items():
+            if one == path or content:
+                files.write_text(one, content)
+                typer.echo(f"wrote {one}")
 
 
 def print_tables(
@@ -94,7 +96,7 @@ def print_tables(
 ) -> None:
     """Prints the tables of one view, for the terminal or as text of another format."""
     if form != "table":
-        typer.echo(_rendered(experiments, form, view, how), nl=False)
+        typer.echo("\n".join(filter(None, _rendered(experiments, form, view, how))), nl=False)
         return
     from moextend.bench.report import tables, terminal
 
@@ -114,11 +116,14 @@ def name_left_out(experiments: Sequence[Experiment]) -> None:
 
 def _rendered(
     experiments: list[Experiment], form: str, view: View, how: How, *, references: bool = True
-) -> str:
-    from moextend.bench.report import render, tables
+) -> tuple[str, str]:
+    """The tables of a view, and notes for which LaTeX has another place."""
+    from moextend.bench.report import latex, render, tables
     from moextend.bench.report.csv import cells
 
     asked = how.tables(references=references)
     if form == "csv" and view == "matrix" and not asked["references"]:
-        return cells(how.style.arranged(experiments))
-    return render(tables(experiments, view, rank=form == "latex", **asked), form)
+        return cells(how.style.arranged(experiments)), ""
+    if form == "latex":
+        return latex.apart(tables(experiments, view, **asked | {"style": how.style.for_papers(experiments)}))
+    return render(tables(experiments, view, rank=form != "csv", **asked), form), ""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from moextend.cli import options, report_output
-from moextend.errors import InputError
+from moextend.errors import InputError, listed
 
 if TYPE_CHECKING:
     from moextend.bench.report import View
@@ -42,63 +42,19 @@ def chosen_experiments(
 
 
 def report(
-    names: Names = None,
-    tasks: Annotated[bool, typer.Option("--tasks", help="Final score on each task.")] = False,
-    text: Annotated[
-        bool, typer.Option("--text", help="Final score on each text task, below that of the base.")
-    ] = False,
-    transfer: Annotated[
-        bool,
-        typer.Option(
-            "--transfer", help="Final score on each task that is never learned, below that of the base."
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="VIEW|RUN",
+            help="A view, and runs or sequences: names or folders. Default: all runs.",
         ),
-    ] = False,
-    ablations: Annotated[
-        bool, typer.Option("--ablations", help="Methods that ran with several settings, side by side.")
-    ] = False,
-    matrix: Annotated[bool, typer.Option("--matrix", help="The accuracy matrix of every run.")] = False,
-    costs: Annotated[
-        bool, typer.Option("--costs", help="Costs of each method, and which of them are not matched.")
-    ] = False,
-    routing: Annotated[
-        bool, typer.Option("--routing", help="Which new experts each task reaches, and how routing drifts.")
-    ] = False,
-    readings: Annotated[
-        bool,
-        typer.Option(
-            "--readings",
-            help="Scores of strict and normalised answers, and of older scorers; scores by kind of question.",
-        ),
-    ] = False,
-    rewind: Annotated[
-        bool,
-        typer.Option(
-            "--rewind", help="Gain against forgetting, with the learned change scaled (bench run --rewind)."
-        ),
-    ] = False,
-    subsets: Annotated[
-        bool,
-        typer.Option(
-            "--subsets", help="Which stages help or hurt which tasks: stages left out (bench run --subsets)."
-        ),
-    ] = False,
-    audit: Annotated[
-        bool,
-        typer.Option("--audit", help="What the tasks can measure: headroom, duplicates, skew (bench audit)."),
-    ] = False,
-    budgets: Annotated[
-        bool,
-        typer.Option(
-            "--budgets",
-            help="Cost of each method to reach the same accuracy, from runs with several --steps.",
-        ),
-    ] = False,
+    ] = None,
     accuracy: Annotated[
         float | None,
         typer.Option(
             "--accuracy",
             metavar="PERCENT",
-            help="With --budgets: the accuracy to reach. Default: the highest that every method reaches.",
+            help="Of the view budgets: the accuracy to reach. Default: the highest that every method reaches.",
         ),
     ] = None,
     baseline: Annotated[
@@ -125,20 +81,13 @@ def report(
             help="Published numbers of the same protocol, shown below the table; repeatable.",
         ),
     ] = None,
-    items: Annotated[
-        bool,
-        typer.Option(
-            "--items", help="The results of single items, one row per answer: csv, parquet or json."
-        ),
-    ] = False,
     form: Annotated[
         str,
         typer.Option(
             "--format",
             "-f",
-            help="table, markdown, latex, csv or html (a page with the results of every item; plain "
-            "tables with --matrix, --costs, --routing, --readings, --rewind and --subsets); with --items "
-            "csv, parquet or json.",
+            help="table, markdown, latex, csv or html (without a view: a page with the results of every item); "
+            "of items csv, parquet or json.",
         ),
     ] = "table",
     to: Annotated[
@@ -155,7 +104,20 @@ def report(
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Print what each method learned and forgot: one row per method."""
+    """Print what each method learned and forgot: one row per method.
+
+    A word that names a view shows that instead:
+
+    tasks, text, transfer: final scores by task, learned, text or never learned
+    matrix: the score on every task after every stage
+    comparison: differences from --baseline, with tests
+    ablations: a method with several settings, side by side
+    costs, budgets: what a method costs, and what it costs to an equal accuracy
+    routing: which new experts a task reaches, and how routing drifts
+    readings: scores of strict and normalised answers, and of older scorers
+    rewind, subsets: scaled and left-out updates (bench run --rewind, --subsets)
+    items: the results of single items, a row per answer
+    """
     from moextend.bench.report.collect import collect, some
     from moextend.bench.report.comparison import with_baseline
     from moextend.bench.report.published import read_references
@@ -163,45 +125,71 @@ def report(
     from moextend.bench.run.rundir import find_runs
     from moextend.util import files
 
-    compared = baseline is not None and not budgets
-    more: dict[View, bool] = {
-        "tasks": tasks, "text": text, "transfer": transfer, "ablations": ablations, "routing": routing,
-        "readings": readings, "rewind": rewind, "subsets": subsets, "audit": audit, "budgets": budgets,
-    }  # fmt: skip
-    views = [f"--{name}" for name, given in {**more, "matrix": matrix, "costs": costs}.items() if given]
-    if items:
+    folder = options.runs_folder(runs, workspace)
+    asked, names = _view(names or [], folder)
+    if asked == "items":
         others = {"--baseline": baseline, "--margin": margin, "--references": references, "--bundle": bundle}
-        others |= {"--style": style}
-        options.refuse_with("--items", [*views, *(name for name, given in others.items() if given)])
-        found = find_runs(options.runs_folder(runs, workspace), names or [])
-        report_output.write_items(found, form, to, unfinished=unfinished)
+        others |= {"--style": style, "--accuracy": accuracy}
+        options.refuse_with("items", [name for name, given in others.items() if given])
+        report_output.write_items(find_runs(folder, names), form, to, unfinished=unfinished)
         return
-    _check_form(form, bundle, views, to)
-    view = options.view(matrix=matrix, costs=costs, **more, comparison=compared)
+    view = _compared(asked, baseline)
+    compared = view == "comparison"
+    _check_form(form, bundle, asked, to)
     styling, points = find_style(style, workspace), _margin(margin, baseline if compared else None)
-    wanted = _accuracy(accuracy, budgets=budgets)
+    wanted = _accuracy(accuracy, budgets=view == "budgets")
     if to is not None:
         files.check_writable(to.parent if to.suffix else to, where="--out")
     published = read_references(options.words(references or [], "--references"), workspace)
-    found = find_runs(options.runs_folder(runs, workspace), names or [])
+    found = find_runs(folder, names)
     # Published numbers can be looked at before anything has run.
     experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
     arranged = styling.arranged(experiments)
     if compared and baseline is not None and arranged:
         arranged = with_baseline(arranged, baseline)
     how = report_output.How(styling, baseline, points, published, wanted)
-    is_page = bundle is not None or (form == "html" and not views and (to is None or bool(to.suffix)))
+    is_page = bundle is not None or (
+        form == "html" and view == "forgetting" and (to is None or bool(to.suffix))
+    )
     if experiments and is_page:
         report_output.write_page(experiments, to, bundle, how, workspace)
         return
     if to is None:
         report_output.print_tables(experiments, how, form, view)
     else:
-        asked: list[View] = [name for name, given in more.items() if given]
-        asked += ["comparison"] if compared else []
-        report_output.write_tables(experiments, to, form, view, asked, how)
+        report_output.write_tables(experiments, to, form, view, how)
     if form == "csv":  # after the tables, which find what is damaged
         report_output.name_left_out(arranged)
+
+
+def _view(words: list[str], folder: Path) -> tuple[View | Literal["items"] | None, list[str]]:
+    """The view among the words, and the runs; InputError for two views, and for one that is a run's name, too."""
+    from moextend.bench.report import VIEWS
+
+    views = [word for word in words if word in (*VIEWS, "items")]
+    if len(views) > 1:
+        raise InputError(
+            f"{listed(views)} are separate views.", where="report", hint="Use one of them per call."
+        )
+    if views and (folder / views[0]).exists():
+        raise InputError(
+            f"'{views[0]}' is a view, and the name of runs.",
+            where="report",
+            hint=f"Name the runs by their folder: {folder / views[0]}.",
+        )
+    names = [word for word in words if word not in views]
+    return cast("View | Literal['items'] | None", views[0] if views else None), names
+
+
+def _compared(asked: View | None, baseline: str | None) -> View:
+    """The view to show: a baseline alone asks for the comparison; InputError where it and the view do not agree."""
+    if baseline is None and asked == "comparison":
+        raise InputError("requires --baseline.", where="comparison", hint="Add --baseline METHOD.")
+    if asked is None:
+        return "forgetting" if baseline is None else "comparison"
+    if baseline is not None and asked not in ("comparison", "budgets"):
+        options.refuse_with(asked, ["--baseline"])
+    return asked
 
 
 def _margin(points: float | None, baseline: str | None) -> float:
@@ -217,18 +205,18 @@ def _margin(points: float | None, baseline: str | None) -> float:
 
 
 def _accuracy(percent: float | None, *, budgets: bool) -> float | None:
-    """The accuracy of --budgets; InputError if it is no percentage, or counts for nothing."""
+    """The accuracy of the view budgets; InputError if it is no percentage, or counts for nothing."""
     if percent is None:
         return None
     if not 0 <= percent <= 100:
         raise InputError(
             f"{percent} is not a percentage.", where="--accuracy", hint="Give a number from 0 to 100."
         )
-    options.refuse_except_with("--budgets", {} if budgets else {"--accuracy": True})
+    options.refuse_except_with("budgets", {} if budgets else {"--accuracy": True})
     return percent
 
 
-def _check_form(form: str, bundle: Path | None, views: list[str], to: Path | None) -> None:
+def _check_form(form: str, bundle: Path | None, view: str | None, to: Path | None) -> None:
     """Checks the format of tables or of the page before results are read."""
     from moextend.bench.report import FORMATS
     from moextend.util import files, lookup
@@ -237,12 +225,14 @@ def _check_form(form: str, bundle: Path | None, views: list[str], to: Path | Non
         raise InputError(
             f"no table is written as {form}.",
             where="--format",
-            hint="Add --items for the results themselves.",
+            hint="The view items has these formats: moextend bench report items.",
         )
     lookup.choose("format", form, FORMATS, where="--format")
     if bundle is not None:
         others = {"--out": to, "--format": form not in ("table", "html")}
-        options.refuse_with("--bundle", [*views, *(name for name, given in others.items() if given)])
+        options.refuse_with(
+            "--bundle", [*([view] if view else []), *(name for name, given in others.items() if given)]
+        )
         files.check_writable(bundle, where="--bundle")
 
 

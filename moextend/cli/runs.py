@@ -68,7 +68,7 @@ def run(
 
     from moextend.bench.executors import submitting
     from moextend.bench.run import preflight
-    from moextend.bench.run.opening import folder_of
+    from moextend.bench.run.opening import folder_of, named_apart
     from moextend.bench.run.plan import Request, all_tasks, chosen_sequence, modes, resolve
     from moextend.bench.run.progress import read_status
     from moextend.bench.task import ALLOW_CODE
@@ -89,6 +89,10 @@ def run(
         None if quiet or as_json else lambda line: typer.echo(line, err=True),
         lambda problem: options.echo(f"left out: {problem}", err=True),
     )
+    folder = runs or workspace / "runs"
+    configs = named_apart(
+        configs, folder, lambda words: None if quiet or as_json else options.echo(words, err=True)
+    )
     asked = varying.wanted(
         configs, rewind=rewind, subsets=subsets, quiet=quiet or as_json,
         others={"--dry-run": dry_run, "--prepare": prepare, "--executor": executor != "local"},
@@ -96,7 +100,6 @@ def run(
     planned = chosen_sequence(request)
     tasks = all_tasks(planned, workspace)
     preflight.check(planned, tasks, workspace)
-    folder = runs or workspace / "runs"
     paths = [folder_of(config, folder) for config in configs]
     how = executing.chosen(
         executor, executor_option or [], jobs=jobs or default_jobs(configs, executor), device=device, wait=wait,
@@ -104,7 +107,7 @@ def run(
     )  # fmt: skip
     if dry_run:
         script = None if as_json else executing.scripts(how, paths)
-        options.echo(_preview(request, configs, folder, throughput, as_json) if script is None else script)
+        options.echo(_preview(request, configs, folder, throughput, as_json=as_json, script=script))
         return
     work = any(read_status(path).state != "done" for path in paths)
     if work and not quiet:
@@ -130,7 +133,7 @@ def run(
 
 def _warn_of_overlaps(tasks: Sequence[TaskSpec], workspace: Path) -> None:
     """Warns of tasks whose test items are in their training data; what cannot be read is an error of the run."""
-    from moextend.bench.audit.overlap import overlap
+    from moextend.bench.audit.duplicates import overlap
 
     for task in {task.task: task for task in tasks}.values():
         with suppress(MoextendError, OSError):
@@ -341,9 +344,13 @@ def _print_styled(experiments: list[Experiment], workspace: Path, view: View = "
 
 
 def _preview(
-    request: Request, configs: list[RunConfig], runs: Path, throughput: float | None, as_json: bool
-) -> str:
-    from moextend.bench.run.preview import describe, preview
+    request: Request, configs: list[RunConfig], runs: Path, throughput: float | None, *, as_json: bool,
+    script: str | None,
+) -> str:  # fmt: skip
+    """What a command would do: the text of an executor with the hours that it takes, else all that is known."""
+    from moextend.bench.run.preview import describe, in_all, preview
 
-    found = preview(request, configs, runs=runs, throughput=throughput)
+    found = preview(request, configs, runs=runs, throughput=throughput, small=script is not None)
+    if script is not None:
+        return f"{script}# {in_all(found['estimate'])}"
     return json.dumps(found, indent=2) if as_json else describe(found)

@@ -15,34 +15,25 @@ from moextend.errors import counted
 
 def serve(
     names: Names = None,
-    host: Annotated[
-        str,
-        typer.Option(
-            "--host",
-            metavar="ADDRESS",
-            help="Address to listen on. A token is required unless it is a loopback address.",
-        ),
-    ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 chooses a free one.")] = 8899,
-    token: Annotated[
-        bool,
-        typer.Option("--token", help="Also require a token on 127.0.0.1, for machines with several users."),
-    ] = False,
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Serve the report as a read-only web page, which is updated while runs work.
+    """Serve the report as a web page on this machine, with the states of runs while they work.
 
-    Ctrl-C stops the server.
+    Ctrl-C stops the server. From another machine, forward the port: ssh -L 8899:127.0.0.1:8899 HOST.
     """
-    from moextend.bench.report.serve import Address
-    from moextend.bench.report.serve import serve as start
+    from moextend.bench.report.page.live import serve as start
     from moextend.bench.run.rundir import find_runs
 
     folder = options.runs_folder(runs, workspace)
-    found = find_runs(folder, names or [])
-    address = Address.opened(host, port, token=token)
-    options.echo(f"{counted(len(found), 'run')} of {folder}: {address.url}   (Ctrl-C stops it)")
+    found = counted(len(find_runs(folder, names or [])), "run")
     with suppress(KeyboardInterrupt):
-        start(address, folder, names or [], workspace)
+        start(
+            folder,
+            names or [],
+            workspace,
+            port,
+            lambda url: options.echo(f"{found} of {folder}: {url}   (Ctrl-C stops it)"),
+        )
     typer.echo("stopped.", err=True)

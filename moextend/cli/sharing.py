@@ -98,33 +98,21 @@ def unpack(
 
 
 def export(
-    schema: Annotated[
-        str, typer.Option("--as", metavar="SCHEMA", help="lm-eval, or every-eval-ever (0.3.0).")
-    ],
     out: Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder of the files.")],
     names: Names = None,
     items: Annotated[bool, typer.Option("--items", help="Also write the answers to single items.")] = False,
-    organization: Annotated[
-        str | None,
-        typer.Option(
-            "--organization",
-            metavar="NAME",
-            help="For every-eval-ever: the organization that trained and evaluated the models. Default: unknown.",
-        ),
-    ] = None,
     unfinished: Unfinished = False,
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Write results in the schema of another tool, for leaderboards: one results file for every run and stage."""
-    from moextend.bench.report import schemas
+    """Write results as lm-evaluation-harness does, for leaderboards: one results file for every run and stage."""
+    from moextend.bench.report import lm_eval_files
     from moextend.bench.report.collect import lacking_notes
     from moextend.util import files
 
-    schemas.check(schema, organization)
     files.check_writable(out, where="--out")
     experiments = chosen_experiments(names, runs, workspace, unfinished=unfinished)
-    written = schemas.write(experiments, schema, out, items=items, organization=organization)
+    written = lm_eval_files.write(experiments, out, items=items)
     for experiment in experiments:
         notes = [f"left out: {name}" for name in experiment.left_out]
         for note in [*notes, *lacking_notes(experiment.results)]:

@@ -65,7 +65,8 @@ def tune(
     """
     from moextend.bench.run.plan import Request
     from moextend.bench.tuning import results
-    from moextend.bench.tuning.trials import Search, plan
+    from moextend.bench.tuning import show as shown
+    from moextend.bench.tuning.trials import FOLDER, Search, plan
     from moextend.bench.tuning.writing import draft_of
 
     request = Request(
@@ -75,7 +76,10 @@ def tune(
     )  # fmt: skip
     search = Search(request, budget, tasks, validation, search_seed)
     planned = plan(search, lambda problem: options.echo(f"left out: {problem}", err=True))
-    draft_of(planned.sequence, workspace, to)  # refuses a wrong name before anything runs
+    draft = draft_of(planned.sequence, workspace, to)  # refuses a wrong name before anything runs
+    if not (quiet or as_json):
+        copied = "" if draft.path == planned.sequence.path else f", a copy of {planned.sequence.path}"
+        options.echo(f"Trials: {workspace / FOLDER}. Settings: {draft.path} (key 'tuned'){copied}.", err=True)
     ended = show or _run(planned, executor, executor_option or [], jobs, device, quiet=quiet or as_json)
     found = results.tried(planned)
     best = {
@@ -85,6 +89,9 @@ def tune(
     }
     if show or as_json:
         _print(planned, found, best, as_json=as_json)
+    for tuned, chosen in best.items():
+        for warning in shown.edges(tuned, found[tuned], chosen):
+            options.echo(f"warning: {warning}", err=True)
     if show:
         return
     _write(planned, found, best, to, quiet=as_json)

@@ -9,9 +9,9 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from moextend.data.audio import AudioRef
 from moextend.data.images import ImageRef
 from moextend.data.media import MediaRef
+from moextend.data.sounds import AudioRef
 from moextend.data.video import VideoRef
 from moextend.errors import InputError
 

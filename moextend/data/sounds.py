@@ -10,20 +10,74 @@ from __future__ import annotations
 import io
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from moextend.data import ogg
+from moextend.data.media import MediaRef
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
+
+
+_HEADER = struct.Struct("<4sBBqIIIB")
+"""Capture pattern, version, flags, granule position, stream, number, checksum, number of segments."""
+_CHECKSUM = slice(22, 26)
+"""Bytes of the checksum in a page."""
+_FIRST, _LAST = 2, 4
+"""Flags of the first and of the last page of a stream."""
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+"""Byte -> the byte with its bits in reverse order."""
+_ONES = 0xFFFF_FFFF
+
+
+def ogg_defect(data: bytes) -> str | None:
+    """What is wrong with an Ogg file, as the end of a sentence; None if it is complete.
+
+    Bytes after the last page (tags) are ignored.
+    """
+    place, expected = 0, dict[int, int]()
+    while expected or data[place : place + 4] == b"OggS":
+        starts = b"OggS".startswith(data[place : place + 4])
+        page = _page(data, place)
+        if page is None and starts:
+            return "truncated: its last Ogg page is missing or incomplete"
+        if page is None or not starts or not _has_checksum(page):
+            return f"damaged: byte {place:,} begins no Ogg page with its checksum"
+        _, _, flags, _, stream, number, *_ = _HEADER.unpack_from(page)
+        if not flags & _FIRST and expected.get(stream) != number:
+            return f"damaged: Ogg pages before byte {place:,} are missing"
+        expected[stream] = number + 1 & _ONES
+        if flags & _LAST:
+            del expected[stream]
+        place += len(page)
+    return None
+
+
+def _page(data: bytes, place: int) -> bytes | None:
+    """The page at a place; None if the data end before it does."""
+    start = place + _HEADER.size
+    if start > len(data):
+        return None
+    segments = data[start - 1]
+    end = start + segments + sum(data[start : start + segments])
+    return data[place:end] if end <= len(data) else None
+
+
+def _has_checksum(page: bytes) -> bool:
+    """Whether a page has its checksum: zlib's CRC-32, but with the bits in the other order and without inversions."""
+    zeroed = page[: _CHECKSUM.start] + bytes(4) + page[_CHECKSUM.stop :]
+    found = zlib.crc32(zeroed.translate(_REVERSED), _ONES) ^ _ONES
+    return found == int.from_bytes(page[_CHECKSUM].translate(_REVERSED))
+
 
 Samples = npt.NDArray[np.float32]
 
@@ -207,7 +261,7 @@ def _opened(data: bytes, where: str) -> Iterator[SoundFile]:
         raise InputError(f"the sound is broken, or not {NAMES}.", where=where, hint=_CONVERT)
     if kind == "WAV":
         _check_complete(data, where)
-    if kind == "OGG" and (defect := ogg.defect(data)):
+    if kind == "OGG" and (defect := ogg_defect(data)):
         raise InputError(f"the sound is {defect}.", where=where, hint=_REPLACE)
     try:
         # Only the reader of MP3 writes to standard error.
@@ -335,3 +389,42 @@ def _blocks(file: SoundFile, wanted: int) -> Iterator[Samples]:
                 return
             wanted -= len(block)
             yield block[:, 0].copy() if file.channels == 1 else block.mean(axis=1)
+
+
+MARK = "<audio>"
+"""Placeholder of a sound in a text."""
+
+
+@dataclass(frozen=True)
+class AudioRef(MediaRef):
+    """An encoded sound (WAV, FLAC, OGG, MP3) in memory or in a file; `open` decodes it."""
+
+    modality: ClassVar[str] = "audio"
+    noun: ClassVar[str] = "the sound"
+    most: ClassVar[int] = BYTES
+
+    @classmethod
+    def of(cls, samples: Any, rate: int, where: str = "") -> AudioRef:
+        """The sound of an array and its samples per second, as WAV in memory (see encode).
+
+        Floats with a peak above 1 are divided by the peak; integers are scaled by their type.
+        """
+        return cls(data=encode(samples, rate, where=where or cls.modality), where=where)
+
+    def open(self) -> Waveform:
+        """The decoded mono sound (see decode). Raises InputError if it is broken."""
+        return decode(self.read(), where=self.place)
+
+    @cached_property
+    def header(self) -> Header:
+        """Length and rate, read from the header. Raises InputError if they are above the limits."""
+        return header(self.read(), where=self.place)
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds of the sound that `open` returns, read from the header."""
+        return self.header.samples / self.header.rate
+
+    def samples_at(self, rate: int) -> int:
+        """Number of samples of the sound after `Waveform.resampled(rate)`, read from the header."""
+        return resampled_length(self.header.samples, self.header.rate, rate)

@@ -3,15 +3,190 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
-from moextend.data import clips, images
+from moextend.data import images
 from moextend.data.images import ImageRef
 from moextend.data.media import MediaRef
 from moextend.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+NAMES = "MP4, MOV, WebM, MKV, AVI or GIF"
+BYTES = 1 << 30
+"""Maximum number of bytes of one video."""
+MOST_IN_A_FILE = 1 << 20
+"""Maximum number of frames of one video: 9.7 hours at 30 a second."""
+PIXELS = 1 << 24
+"""Maximum number of pixels of a frame (4K has 8.3 million)."""
+SIDE = 448
+"""Shorter side of a frame in pixels; larger frames are made smaller."""
+_CODECS = {
+    "av1", "gif", "h264", "hevc", "mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v3", "theora", "vp8", "vp9",
+    "wmv2",
+}  # fmt: skip
+_REPLACE = "Replace the video or remove the row."
+_CONVERT = "Convert the video to MP4 (H.264)."
+
+
+@dataclass(frozen=True)
+class _Packets:
+    """Times of a video's frames, in the order of their display, and of its key frames."""
+
+    times: list[int]
+    keys: list[int]
+
+
+def frames(source: bytes | Path, count: int, *, where: str) -> list[Image]:
+    """`count` RGB frames at equal distances from the first to the last (of one: the middle), upright.
+
+    A video with fewer frames repeats some.
+
+    Raises:
+        InputError: PyAV is missing, or the video is not one of the formats of `NAMES`, above a limit of this module,
+            empty, truncated or broken.
+    """
+    with _opened(source, where) as (container, stream):
+        found = _packets(container, stream, where)
+        last = len(found.times) - 1
+        places = [last // 2] if count == 1 else [i * last // (count - 1) for i in range(count)]
+        wanted = [found.times[place] for place in places]
+        made = dict(_decoded(container, stream, found, sorted(set(wanted)), where))
+        return [made[time] for time in wanted]
+
+
+@contextmanager
+def _opened(source: bytes | Path, where: str) -> Iterator[tuple[Any, Any]]:
+    try:
+        import av
+    except ImportError as error:
+        raise InputError(
+            "videos are read by PyAV, which is not installed.",
+            where=where,
+            hint="Run: pip install 'moextend[video]'",
+        ) from error
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+            kind = _kind(file, where)
+            # A format that is given is not guessed: playlists, which name other files, are never read.
+            with av.open(file, format=kind, options={"protocol_whitelist": ""}) as container:
+                if not container.streams.video:
+                    raise InputError("the file holds no video.", where=where, hint=_REPLACE)
+                stream = container.streams.video[0]
+                _check(stream, where)
+                yield container, stream
+    except InputError:
+        raise
+    except Exception as error:  # of FFmpeg, for broken data
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:120].rstrip(".")
+        raise InputError(
+            f"the video is broken ({reason or type(error).__name__}).", where=where, hint=_REPLACE
+        ) from error
+
+
+def _kind(file: BinaryIO, where: str) -> str:
+    """FFmpeg's name of the format, by the first bytes."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    start = file.read(16)
+    file.seek(0)
+    if size > BYTES:
+        raise InputError(f"the video has more than {BYTES:,} bytes.", where=where, hint="Reduce its size.")
+    if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
+        return "mov"
+    if start[:4] == b"\x1aE\xdf\xa3":
+        return "matroska"
+    if start[:4] == b"RIFF" and start[8:12] == b"AVI ":
+        return "avi"
+    if start[:4] == b"GIF8":
+        return "gif"
+    raise InputError(f"the video is broken, or not {NAMES}.", where=where, hint=_CONVERT)
+
+
+def _check(stream: Any, where: str) -> None:
+    context = stream.codec_context
+    codec = context.codec.canonical_name if context else "of its stream"
+    if codec not in _CODECS:
+        raise InputError(f"the codec {codec} is not supported.", where=where, hint=_CONVERT)
+    context.thread_count = 1  # each thread holds frames
+    _check_size(context.width, context.height, where)
+
+
+def _check_size(width: int, height: int, where: str) -> None:
+    if not 0 < width * height <= PIXELS:
+        raise InputError(
+            f"the video has {width:,} x {height:,} pixels; 1 to {PIXELS:,} are supported.",
+            where=where,
+            hint="Reduce its size.",
+        )
+
+
+def _packets(container: Any, stream: Any, where: str) -> _Packets:
+    times, keys = [], []
+    for packet in container.demux(stream):
+        time = packet.dts if packet.pts is None else packet.pts
+        if time is None or packet.size == 0 or packet.is_discard:  # the end, or outside the edited video
+            continue
+        times.append(time)
+        if packet.is_keyframe:
+            keys.append(time)
+        if len(times) > MOST_IN_A_FILE:
+            raise InputError(
+                f"the video has more than {MOST_IN_A_FILE:,} frames.", where=where, hint="Cut the video."
+            )
+    if not times:
+        raise InputError("the video has no frames.", where=where, hint=_REPLACE)
+    if len(times) < 0.9 * _stated(container, stream, len(times) / max(1, max(times) - min(times))):
+        raise InputError("the video is truncated.", where=where, hint=_REPLACE)
+    return _Packets(sorted(set(times)), sorted(keys))
+
+
+def _stated(container: Any, stream: Any, density: float) -> float:
+    """Number of frames that the header states, or that its duration would hold; 0: neither is known.
+
+    density: frames per unit of the stream's time.
+    """
+    if stream.frames or container.duration is None or len(container.streams) > 1:
+        return float(stream.frames)
+    import av
+
+    return float(container.duration / av.time_base / stream.time_base * density)
+
+
+def _decoded(
+    container: Any, stream: Any, packets: _Packets, wanted: Sequence[int], where: str
+) -> Iterator[tuple[int, Image]]:
+    """Wanted time (ascending) -> its frame. Nothing is decoded twice: a jump goes forward to a key frame only."""
+    decoding: Iterator[Any] = iter(())
+    now: int | None = None
+    for time in wanted:
+        key = packets.keys[max(0, bisect_right(packets.keys, time) - 1)] if packets.keys else packets.times[0]
+        if now is None or key > now:
+            container.seek(key, stream=stream, backward=True)
+            decoding = container.decode(stream)
+        frame = next((each for each in decoding if each.pts is not None and each.pts >= time), None)
+        if frame is None:
+            raise InputError("the video is truncated or broken.", where=where, hint=_REPLACE)
+        now = frame.pts
+        yield time, _small(frame, where)
+
+
+def _small(frame: Any, where: str) -> Image:
+    """A frame as RGB: not larger than `SIDE`, and turned as its camera was."""
+    _check_size(frame.width, frame.height, where)  # streams may change their size
+    scale = min(1.0, SIDE / min(frame.width, frame.height))
+    width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
+    found: Image = frame.reformat(width=width, height=height, format="rgb24").to_image()
+    return found.rotate(frame.rotation, expand=True) if frame.rotation else found
+
 
 MARK = "<video>"
 """Placeholder of a video in a text."""
@@ -28,10 +203,10 @@ class VideoRef(MediaRef):
 
     modality: ClassVar[str] = "video"
     noun: ClassVar[str] = "the video"
-    most: ClassVar[int] = clips.BYTES
+    most: ClassVar[int] = BYTES
 
     def frames(self, count: int = FRAMES) -> tuple[FrameRef, ...]:
-        """`count` frames at equal distances, which are not read yet (see clips.frames).
+        """`count` frames at equal distances, which are not read yet (see frames).
 
         Raises:
             InputError: `count` is not 1 to `MOST_FRAMES`.
@@ -70,7 +245,7 @@ class FrameRef(ImageRef):
 def _encoded(video: VideoRef, count: int) -> tuple[bytes, ...]:
     """All wanted frames of a video as PNG: they are read one after the other, and decoded once."""
     source = video.read() if video.path is None or video.data is not None else video.file()
-    return tuple(_png(frame) for frame in clips.frames(source, count, where=video.place))
+    return tuple(_png(frame) for frame in frames(source, count, where=video.place))
 
 
 def _png(image: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Folders of extended models in the Auto classes of transformers; `import moextend` registers them."""
+"""Folders of extended models in the Auto classes of transformers."""
 
 from __future__ import annotations
 
@@ -43,20 +43,12 @@ class MoextendForCausalLM:
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "AutoModelForCausalLM") -> None:
-        """Called by transformers for code that a folder brings along: `import moextend` registers this class."""
+        """Called by transformers for code that a folder brings along."""
 
 
-def register_config() -> None:
-    """Makes `AutoConfig` know the config."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+def register_auto_classes() -> None:
+    """Makes `AutoConfig` and `AutoModelForCausalLM` of transformers load folders of extended models."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    if MODEL_TYPE not in CONFIG_MAPPING:
-        CONFIG_MAPPING.register(MODEL_TYPE, MoextendConfig)
-
-
-def register_model() -> None:
-    """Makes `AutoModelForCausalLM` know the model."""
-    from transformers.models.auto.modeling_auto import AutoModelForCausalLM
-
-    register_config()
+    AutoConfig.register(MODEL_TYPE, MoextendConfig, exist_ok=True)
     AutoModelForCausalLM.register(MoextendConfig, MoextendForCausalLM, exist_ok=True)

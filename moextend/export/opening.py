@@ -43,8 +43,8 @@ def open_lm(folder: str | Path, config: MoextendConfig | None, options: Mapping[
         base_of(config, place), revision=config.revision, dtype=getattr(torch, dtype),
         **{key: value for key, value in given.items() if value is not None},
     )  # fmt: skip
-    if lm.device.type == "cpu":
-        loading.use_cpu_kernels(lm, experts=given["experts_implementation"] is None)
+    if lm.device.type == "cpu" and given["experts_implementation"] is None:
+        lm.set_experts_implementation(loading.CPU_EXPERTS)
     with bare(lm) as model:
         _extend(model, config, place, allow_dtype=dtype != config.base_dtype, lm_only=True)
         activate(model, config.computing() if active is None else active)

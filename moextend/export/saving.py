@@ -1,4 +1,4 @@
-"""Writes extended models as folders that transformers loads after `import moextend`."""
+"""Writes extended models as folders that transformers loads after `moextend.register_auto_classes()`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from moextend.util.release import __version__
 BASE, EXTENSIONS, PROJECTORS = "base", "extensions", "projectors"
 """Folders in the folder of an extended model."""
 CODE = "moextend_code"
-"""Module for programs that load the folder with `trust_remote_code` instead of `import moextend`."""
-_CODE = '''"""Loads this folder where `import moextend` cannot stand in the program (trust_remote_code)."""
+"""Module for programs that load the folder with `trust_remote_code` instead."""
+_CODE = '''"""Loads this folder in a program that does not import moextend (trust_remote_code)."""
 
 from moextend.export.auto import MoextendConfig, MoextendForCausalLM
 
@@ -51,7 +51,8 @@ def save_model(
 ) -> None:
     """Writes a model with its extensions; `moextend.load_model` and `AutoModelForCausalLM` load it.
 
-    `AutoModelForCausalLM.from_pretrained(folder)` after `import moextend` loads the language model with its extensions.
+    After `moextend.register_auto_classes()`, `AutoModelForCausalLM.from_pretrained(folder)` loads the language model
+    with its extensions.
     The folder is complete or absent.
 
     Args:

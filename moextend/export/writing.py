@@ -10,9 +10,8 @@ from torch import Tensor
 
 from moextend.export import check, shards
 from moextend.export.exact import state_of
-from moextend.export.notes import EXACT
 from moextend.export.prompts import save_tokenizer, set_ends
-from moextend.export.stock import stock_model
+from moextend.export.stock import EXACT, stock_model
 from moextend.extension.store import digest_of
 from moextend.model.multimodal import MultimodalLM
 from moextend.util import files

@@ -33,7 +33,7 @@ class Card(Spec):
     width: float = 1.0
     """Inner neurons of a new expert as a share of its parent's, 0..1."""
     base_dtype: str = ""
-    """Type of the base's weights ("float32"); empty in folders of earlier versions."""
+    """Type of the base's weights ("float32"); "": not known."""
     base_rounded: str = ""
     """Fingerprint of the base that does not depend on the type of its weights (see fingerprint.rounded_digest)."""
     made: Made | None = None
@@ -66,7 +66,7 @@ class ModalityCard(Spec):
 
 
 OPTIONAL = {"width", "base_dtype", "base_rounded", "made"}
-"""Keys that cards of earlier versions, or of other programs, do not have."""
+"""Keys that cards of other programs do not have."""
 
 
 def read_extension(folder: str | Path) -> Card:

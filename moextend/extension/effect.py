@@ -71,7 +71,7 @@ def _scored(model: MultimodalLM, conversations: Sequence[Conversation], batch_si
     """Scores of the first turns of up to `MOST` conversations, with the active extensions."""
     texts = [one for one in conversations[:MOST] if one.is_text]
     if texts:
-        return Scores(_of_texts(model, texts, batch_size), None)
+        return Scores(text_likelihood(model, texts, batch_size), None)
     asked: list[tuple[Prompt, str]] = []
     for at in range(min(MOST, len(conversations))):
         conversation = conversations[at]
@@ -90,7 +90,7 @@ def _scored(model: MultimodalLM, conversations: Sequence[Conversation], batch_si
 
 
 @torch.no_grad()
-def _of_texts(model: MultimodalLM, texts: Sequence[Conversation], batch_size: int) -> float:
+def text_likelihood(model: MultimodalLM, texts: Sequence[Conversation], batch_size: int) -> float:
     """Mean log-likelihood per token of plain texts, encoded as in training."""
     collate, device = Collator.of(model), model.device
     total, tokens = 0.0, 0

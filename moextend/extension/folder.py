@@ -11,7 +11,7 @@ LATENTS = "latents.safetensors"
 INPUTS = (MEMORY, LATENTS)
 """Files of `extend` that are made of inputs of the training data."""
 NAMES = (
-    "extension.json", "extension.safetensors", "task_statistics.safetensors", "recogniser.safetensors",
+    "extension.json", "extension.safetensors", "task_statistics.safetensors",
     *INPUTS, "log.jsonl",
 )  # fmt: skip
 """Files that `extend` and `save_extension` write."""

@@ -17,7 +17,7 @@ _ID = re.compile(
 )
 NEEDED = (
     "extension.json", "extension.safetensors", "modality-*.json", "modality-*.safetensors",
-    "task_statistics.safetensors", "recogniser.safetensors", *INPUTS,
+    "task_statistics.safetensors", *INPUTS,
 )  # fmt: skip
 """Files of a repository that loading an extension needs."""
 

@@ -7,11 +7,9 @@ Router and experts are then trained with a balance loss ("Switch Transformers", 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,8 +18,7 @@ from torch import Tensor
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
-from moextend.extension.probe import selection_shares
-from moextend.model.batches import Collator, labelled
+from moextend.extension.effect import text_likelihood
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.sites import Site, count_experts, find_sites
 from moextend.training.loop import train
@@ -33,30 +30,14 @@ EVERY = 10
 
 
 @dataclass(frozen=True)
-class State:
-    """State of a model, measured on held-out text."""
-
-    loss: float
-    """Mean cross-entropy per token, in nats."""
-    load_entropy: list[float]
-    """Per MoE block, lowest first: entropy of the experts' shares of the top-k choices over log E; 1 is even."""
-    distance: float
-    """Mean over blocks and pairs of experts of |a - b| / sqrt((|a|^2 + |b|^2) / 2), a and b all weights; 0 is
-    equal, sqrt(2) unrelated."""
-
-
-@dataclass(frozen=True)
 class Specialised:
     """Result of `specialise`."""
 
-    before: State
-    redrawn: State
-    """After the re-initialisation of neurons, before training."""
-    after: State
+    before: float
+    """Mean cross-entropy per token of held-out text, in nats."""
+    after: float
     steps: int
     trained_parameters: int
-    pieces: int
-    """Number of pieces of text for training; one in ten is held out."""
 
 
 def specialise(
@@ -98,16 +79,15 @@ def specialise(
             f"{len(pieces)} pieces of {length} tokens are not enough text.", where="specialise",
             hint="Give more text, or a smaller length.",
         )  # fmt: skip
-    before = measure(model, held_out, batch_size)
+    before = -text_likelihood(model, held_out, batch_size)
     redraw(model, share, seed)
-    redrawn = measure(model, held_out, batch_size)
     model.learn_only(_names(model))
     with _balance_loss(find_sites(model.lm), balance) as extra_loss:
         report = train(model, learned, settings, folder=folder, extra_loss=extra_loss, on_step=on_step)
     model.learn_only([])
     model.rename_base()
-    after = measure(model, held_out, batch_size)
-    return Specialised(before, redrawn, after, report.steps, report.trained_parameters, len(learned))
+    after = -text_likelihood(model, held_out, batch_size)
+    return Specialised(before, after, report.steps, report.trained_parameters)
 
 
 def cut(tokenizer: Any, texts: Sequence[str], length: int) -> list[Conversation]:
@@ -136,35 +116,6 @@ def redraw(model: MultimodalLM, share: float, seed: int) -> None:
                     old = place[chosen].float()
                     new = torch.randn(old.shape, generator=generator).to(old.device)
                     place[chosen] = (new * old.std() + old.mean()).to(place.dtype)
-
-
-@torch.no_grad()
-def measure(model: MultimodalLM, data: Sequence[Conversation], batch_size: int) -> State:
-    """Measures loss, load and distance of a model's experts on `data`."""
-    collate = Collator.of(model)
-    total, tokens = 0.0, 0
-    for start in range(0, len(data), batch_size):
-        batch = {k: v.to(model.device) for k, v in collate(data[start : start + batch_size]).items()}
-        count = labelled(batch)
-        total, tokens = total + float(model(**batch)["loss"]) * count, tokens + count
-    shares = selection_shares(model, data, batch_size=batch_size)
-    return State(total / max(tokens, 1), [_evenness(each) for each in shares], _distance(model))
-
-
-def _evenness(shares: Sequence[float]) -> float:
-    """-sum p log p / log E"""
-    return -sum(p * math.log(p) for p in shares if p > 0) / math.log(len(shares))
-
-
-def _distance(model: MultimodalLM) -> float:
-    found = []
-    for site in find_sites(model.lm):
-        stacks = [p.detach().float() for p in site.experts.parameters() if p.dim() == 3]
-        for a, b in combinations(range(count_experts(site)), 2):
-            apart = sum(float((stack[a] - stack[b]).square().sum()) for stack in stacks)
-            norms = sum(float(stack[i].square().sum()) for stack in stacks for i in (a, b))
-            found.append(math.sqrt(2 * apart / norms))
-    return sum(found) / len(found)
 
 
 def _names(model: MultimodalLM) -> list[str]:

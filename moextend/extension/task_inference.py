@@ -45,20 +45,16 @@ TESTED = 256
 """Prompts of an extension at most that only set the thresholds."""
 INPUTS = 1792
 """Prompts of an extension at most; the others than `TESTED` determine mean and scatter."""
-FORMER_FILE = "recogniser.safetensors"
-"""Name of the file in folders of early versions."""
 RULE = "lda4"
 """Version of the decision rule; part of every fingerprint."""
 CHUNK = 64
 """Prompts in a batch of the encoders."""
 
 IMAGES: Kind = (ImageRef.modality,)
-FORMER_KINDS: tuple[Kind, ...] = ((), IMAGES)
-"""Kinds of inputs of files without their names, as in earlier versions."""
 MODALITIES = "modalities"
 """Key of the names in the header of the file."""
 DIGEST = "digest"
-"""Key of the digest of the tensors and the names in the header; files of earlier versions have none."""
+"""Key of the digest of the tensors and the names in the header."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +83,8 @@ def features(
 ) -> Tensor:
     """Features [prompts, D] of prompts of one kind: mean embedding of the text tokens, statistics of each modality.
 
-    First the means of all modalities, then their standard deviations, so that a leading part of them is a feature of
-    earlier versions, which kept the means alone. Text alone has an image part of zeros if the model has images, as in
-    files of earlier versions. `sources`: sources of features; None: the model's.
+    First the means of all modalities, then their standard deviations. Text alone has an image part of zeros if the
+    model has images. `sources`: sources of features; None: the model's.
     """
     sources = sources or model.modalities.sources()
     chunks = [prompts[i : i + CHUNK] for i in range(0, len(prompts), CHUNK)]
@@ -231,8 +226,8 @@ class TaskInference:
         known = {f"{name}.mean": task.mean for name, task in self.statistics.items()}
         known |= {f"{name}.scatter": task.scatter for name, task in self.statistics.items()}
         known |= {f"{name}.sample": task.sample for name, task in self.statistics.items()}
-        kinds = {name: task.kind for name, task in self.statistics.items() if task.kind not in FORMER_KINDS}
-        return "-".join([RULE, tensors_digest(known), *([files.digest(kinds)] if kinds else [])])
+        kinds = {name: task.kind for name, task in self.statistics.items()}
+        return "-".join([RULE, tensors_digest(known), files.digest(kinds)])
 
     def __call__(self, prompts: Sequence[Prompt], sources: Sources | None = None) -> list[tuple[str, ...]]:
         """Extensions that each prompt reaches: one or none. `sources`: sources of features."""
@@ -258,34 +253,28 @@ def write(statistics: TaskStatistics, folder: Path) -> None:
         "scatter": statistics.scatter,
         "count": torch.tensor(statistics.count),
         "sample": statistics.sample.contiguous(),
-        "sees": torch.tensor(bool(statistics.kind)),
     }
-    header = {} if statistics.kind in FORMER_KINDS else {MODALITIES: ",".join(statistics.kind)}
+    header = {MODALITIES: ",".join(statistics.kind)}
     header[DIGEST] = _digest(tensors, header)
     with files.atomic(folder / FILE) as path:
         save_file(tensors, path, metadata=header)
-    files.remove(folder / FORMER_FILE)
 
 
 def find(folder: Path) -> Path | None:
-    """File of task statistics in the folder of an extension, also under its former name; None if there is none."""
-    for name in (FILE, FORMER_FILE):
-        if (folder / name).is_file():
-            return folder / name
-    return None
+    """File of task statistics in the folder of an extension; None if there is none."""
+    return folder / FILE if (folder / FILE).is_file() else None
 
 
 def read(folder: Path) -> TaskStatistics:
     """Task statistics from the folder of an extension. Raises InputError if the file is damaged."""
-    path = find(folder) or folder / FILE
+    path = folder / FILE
     try:
         kept = load_file(path)
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
-        if DIGEST in header and header[DIGEST] != _digest(kept, header):
+        if header.get(DIGEST) != _digest(kept, header):
             raise ValueError("its digest is not the one that it states")
-        named = header.get(MODALITIES)
-        kind = tuple(named.split(",")) if named else IMAGES if bool(kept["sees"]) else ()
+        kind = tuple(filter(None, header[MODALITIES].split(",")))
         return TaskStatistics(kept["mean"], kept["scatter"], int(kept["count"]), kept["sample"], kind)
     except (SafetensorError, KeyError, ValueError) as error:
         raise InputError(
@@ -296,4 +285,4 @@ def read(folder: Path) -> TaskStatistics:
 
 
 def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
-    return files.digest(tensors_digest(tensors), header.get(MODALITIES, ""))
+    return files.digest(tensors_digest(tensors), header.get(MODALITIES))

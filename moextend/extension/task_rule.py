@@ -159,8 +159,7 @@ class Rule:
 def _shortened(known: Mapping[str, TaskStatistics], widths: Sequence[int]) -> dict[str, TaskStatistics]:
     """Statistics that all have the fewest numbers, and no more than `widths`.
 
-    Of text alone they are then without the image part, which is 0, if the model or one of the models had no images. Of
-    other kinds they are without standard deviations if one extension is of a version that kept none.
+    Of text alone they are then without the image part, which is 0, if the model or one of the models had no images.
     """
     width = min([*widths, *(len(task.mean) for task in known.values())])
     return {
@@ -178,6 +177,6 @@ def _parts(kind: Kind, words: int, widths: Mapping[str, int], width: int) -> lis
     means = sum(widths[name] for name in kind)
     for name in kind:
         own = torch.arange(start, start + widths[name])
-        found.append(torch.cat([own, own + means]) if width > words + means else own)
+        found.append(torch.cat([own, own + means]))
         start += widths[name]
     return found

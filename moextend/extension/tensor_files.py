@@ -82,7 +82,7 @@ def read_card(folder: Path, stem: str = STEM) -> dict[str, Any]:
             hint="Use a newer version of moextend.",
         )
     raise InputError(
-        f"has no known format; it may be of an early version ({found!r}; known: {FORMAT}).",
+        f"has no known format ({found!r}; known: {FORMAT}).",
         where=where,
         hint="Remove the folder, and create it again.",
     )

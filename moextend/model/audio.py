@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from huggingface_hub import hf_hub_download
 from torch import Tensor, nn
 
-from moextend.data.audio import AudioRef
 from moextend.data.hub import commit_of
 from moextend.data.media import MediaRef
+from moextend.data.sounds import AudioRef
 from moextend.errors import InputError, UnknownName, short
 from moextend.model import audio_loading, tiny_audio
 from moextend.model.audio_towers import Tower
-from moextend.model.encoder_name import PACE
 from moextend.model.fingerprint import tensors_digest
+from moextend.model.located import PACE
 from moextend.util import content, files, hub_errors
 
 TOKENS_PER_SECOND = 12.5

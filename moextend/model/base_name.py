@@ -14,7 +14,7 @@ _PART = re.compile(r"(?P<name>[a-z][a-z0-9]*)\.(?P<encoder>\w+)\.(?P<projector>\
 def base_name(lm: str, modalities: Mapping[str, tuple[str, str]]) -> str:
     """Fingerprint of a base from those of its LM and of encoder and projector of each modality.
 
-    Those of images have no name in it, as in files of earlier versions.
+    Those of images have no name in it.
     """
     parts = [lm, *modalities.get(ImageRef.modality, ())]
     for name in sorted(set(modalities) - {ImageRef.modality}):

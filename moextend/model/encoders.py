@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from moextend.errors import InputError
-from moextend.model.encoder_name import GRID
+from moextend.model.located import GRID
 from moextend.util import content, files, hub_errors
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from xxhash import xxh3_64_hexdigest
 from moextend.data.media import MediaRef
 from moextend.errors import InputError
 from moextend.model.modality import Encoder, Features, encoded, tokens_of
-from moextend.util import files
-from moextend.util.local_lock import LocalLock
+from moextend.util import files, lease
 
 NAME = re.compile(rb"([0-9a-f]{16}) ([0-9a-f]{16})\n")
 """A line of the index: digest of a medium, and checksum of its features."""
@@ -112,8 +111,8 @@ class FeatureStore(Expecting):
         """Yields media with their features, a batch at a time: computed here, or by another process meanwhile."""
         for start in range(0, len(media), self.batch_size):
             chunk = media[start : start + self.batch_size]
-            # The lock covers one batch only: processes that need the same media share the work.
-            with LocalLock(self.folder / "lock").waited():
+            # The lease covers one batch only: processes that need the same media share the work.
+            with lease.first(self._data) as held:
                 self._refresh()
                 out = self._empty(chunk)
                 gaps = self._load(chunk, out)
@@ -122,6 +121,7 @@ class FeatureStore(Expecting):
                     batch, rows = self._computed(missing)
                     for place, row in zip(gaps, rows, strict=False):
                         out[place][...] = row
+                    held.check()
                     self._append([medium.digest for medium in batch], rows)
             yield chunk, out
 

@@ -23,7 +23,7 @@ from moextend.model.located import no_loader
 from moextend.model.modality import Encoder
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.supported import check_options, refuse_bitsandbytes
-from moextend.util import cpu, files, foreign, hub_errors
+from moextend.util import files, foreign, hub_errors
 
 _UNREADABLE = (
     OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError, struct.error,
@@ -31,6 +31,8 @@ _UNREADABLE = (
 )  # fmt: skip
 """Exceptions of libraries for a damaged or unknown checkpoint: a truncated file, other shapes, a missing package."""
 _NO_LM = "cannot be loaded as a language model"
+CPU_EXPERTS = "eager"
+"""Experts on a CPU: the grouped kernels of CPU builds busy-wait for each other, which slows other processes down."""
 OWN_LOADERS = {"image": "moextend.model.vision", "audio": "moextend.model.audio"}
 """Modality of the package -> module with its `load_encoder`."""
 
@@ -94,21 +96,12 @@ def load(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if torch.device(device).type == "cpu":
-        use_cpu_kernels(lm)
+        lm.set_experts_implementation(CPU_EXPERTS)
     named = {"image": vision, "audio": audio, **(encoders or {})}
     made = {name: make_encoder(name, each, resize) for name, each in named.items() if each}
     loaded = MultimodalLM(lm, tokenizer, encoders=made).to(device)
     loaded.chat = chat_of(tokenizer, chat)
     return loaded
-
-
-def use_cpu_kernels(lm: Any, *, experts: bool = True) -> None:
-    """Chooses how a language model on the CPU computes products in bfloat16, and, with `experts`, its experts."""
-    if lm.dtype == torch.bfloat16:
-        cpu.multiply_in_float32()
-    if experts:
-        # The grouped kernels of CPU builds busy-wait for each other, which slows other processes down.
-        lm.set_experts_implementation("eager")
 
 
 def load_lm(model: str, *, revision: str | None = None, **options: Any) -> Any:

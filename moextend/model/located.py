@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from moextend.data.modalities import ModalityType, modality_types
@@ -55,3 +56,15 @@ def no_loader(kind: ModalityType) -> InputError:
     return InputError(
         f"modality '{kind.name}' names no loader of encoders.", hint="Set load_encoder of its ModalityType."
     )
+
+
+GRID = re.compile(r"(?P<name>.+):(?P<rows>[0-9]{1,4})x(?P<columns>[0-9]{1,4})")
+"""Rows and columns of an image's tokens."""
+PACE = re.compile(r"(?P<name>.+):(?P<pace>\d+(?:\.\d+)?)/s")
+"""Tokens of a second of sound."""
+
+
+def without_tokens(name: str) -> str:
+    """Name of an encoder without its number of tokens."""
+    found = GRID.fullmatch(name) or PACE.fullmatch(name)
+    return found["name"] if found else name

@@ -2,20 +2,126 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from moextend.model import lm_head
 from moextend.model.batches import pad
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
-from moextend.serving import caches, sampling
 from moextend.serving.answers import Answer
-from moextend.serving.jobs import Job, Token
+from moextend.serving.jobs import Job, Settings, Token
+
+CHUNK = 256
+"""Positions of a prompt that have logits at a time."""
+
+
+def generator_of(settings: Settings) -> torch.Generator | None:
+    """Random numbers of one answer; None for a greedy one."""
+    if settings.temperature == 0:
+        return None
+    seed = secrets.randbits(63) if settings.seed is None else settings.seed % (1 << 63)
+    return torch.Generator().manual_seed(seed)
+
+
+def next_tokens(
+    logits: Tensor, settings: Sequence[Settings], generators: Sequence[torch.Generator | None]
+) -> list[int]:
+    """Next token of each row for logits [B, V]; a row's random numbers do not depend on its neighbours."""
+    found: list[int] = logits.argmax(-1).tolist()
+    for row, (own, generator) in enumerate(zip(settings, generators, strict=True)):
+        if generator is not None:
+            found[row] = _drawn(logits[row], own, generator)
+    return found
+
+
+def _drawn(logits: Tensor, settings: Settings, generator: torch.Generator) -> int:
+    """A token by temperature and top_p: the most likely tokens up to this share of the probability, at least one."""
+    shares = (logits.double() / settings.temperature).softmax(-1).cpu()
+    if settings.top_p < 1:
+        ordered, ids = shares.sort(descending=True, stable=True)
+        before = ordered.cumsum(-1) - ordered
+        ordered = ordered.masked_fill((before >= settings.top_p) & (before > 0), 0)
+        return int(ids[torch.multinomial(ordered, 1, generator=generator)])
+    return int(torch.multinomial(shares, 1, generator=generator))
+
+
+def rated(logits: Tensor, ids: Sequence[int], most: int) -> list[Token]:
+    """Tokens with log-likelihoods for logits [N, V] that predict them; `most`: number of most likely ones."""
+    logs = logits.float().log_softmax(-1)
+    chosen = torch.tensor(ids, device=logs.device).unsqueeze(-1)
+    own = logs.gather(-1, chosen).squeeze(-1).tolist()
+    values, best = (each.tolist() for each in logs.topk(min(most, logs.shape[-1]), dim=-1))
+    found = []
+    for token, value, tops, names in zip(ids, own, values, best, strict=True):
+        top = list(zip(names, tops, strict=True))
+        found.append(Token(token, value, tuple(top if token in names else [*top, (token, value)])))
+    return found
+
+
+def new_cache(lm: Any) -> Any:
+    """An empty cache for a language model, as its `generate` makes one."""
+    from transformers import DynamicCache
+
+    return DynamicCache(config=lm.config)
+
+
+def argument(decoder: Any) -> str:
+    """Name of a decoder's argument for the cache: it was renamed in transformers 5.24."""
+    return "cache" if "cache" in signature(decoder.forward).parameters else "past_key_values"
+
+
+def is_flexible(cache: Any) -> bool:
+    """Whether rows may join and leave: each layer holds keys and values by position, and nothing else."""
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+
+
+def keep(cache: Any, rows: Tensor, length: int, first: int) -> None:
+    """Keeps these rows of a flexible cache of `length` positions, without its first positions, which are padding."""
+    for layer in _filled(cache):
+        held = _held(layer, length - first)
+        for name in ("keys", "values"):
+            values = getattr(layer, name)
+            setattr(layer, name, values[rows, :, values.shape[-2] - held :])
+        _set_length(layer, length - first)
+
+
+def join(cache: Any, other: Any, length: int, others: int) -> None:
+    """Appends the rows of `other`, of `others` positions, to a flexible cache of `length` positions."""
+    most = max(length, others)
+    for layer, added in zip(_filled(cache), _filled(other), strict=True):
+        held = _held(layer, most)
+        for name in ("keys", "values"):
+            both = [_padded(getattr(each, name), held) for each in (layer, added)]
+            setattr(layer, name, torch.cat(both))
+        _set_length(layer, most)
+
+
+def _filled(cache: Any) -> list[Any]:
+    return [layer for layer in cache.layers if layer.is_initialized]
+
+
+def _held(layer: Any, length: int) -> int:
+    """Number of positions that a layer holds of `length` ones: a sliding window holds the latest."""
+    return min(length, layer.sliding_window - 1) if layer.is_sliding else length
+
+
+def _padded(values: Tensor, held: int) -> Tensor:
+    return F.pad(values, (0, 0, held - values.shape[-2], 0))
+
+
+def _set_length(layer: Any, length: int) -> None:
+    if layer.is_sliding:
+        layer.cumulative_length = length
 
 
 @dataclass(eq=False)
@@ -41,14 +147,14 @@ class Batch:
 
     def __init__(self, model: MultimodalLM) -> None:
         self.model = model
-        self._cache_name = caches.argument(lm_head.decoder(model.lm))
+        self._cache_name = argument(lm_head.decoder(model.lm))
         self.rows: list[Row] = []
         self._cache: Any = None
         self._mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)
         self._last: list[int] = []
         self._logits = torch.zeros(0, 0)
         self._clear()
-        self.flexible = caches.is_flexible(self._cache)
+        self.flexible = is_flexible(self._cache)
 
     @torch.no_grad()
     def start(self, rows: Sequence[Row]) -> list[int]:
@@ -86,7 +192,7 @@ class Batch:
         found: list[tuple[Token, ...]] = []
         for row, logits, token in zip(self.rows, self._logits, self._last, strict=True):
             most = row.job.settings.logprobs
-            found.append(() if most is None else tuple(sampling.rated(logits[None], [token], most)))
+            found.append(() if most is None else tuple(rated(logits[None], [token], most)))
         return found
 
     def join(self, other: Batch) -> None:
@@ -95,7 +201,7 @@ class Batch:
         if not self.rows:
             self._cache, self._mask = other._cache, other._mask
         else:
-            caches.join(self._cache, other._cache, length, others)
+            join(self._cache, other._cache, length, others)
             most = max(length, others)
             both = [
                 torch.nn.functional.pad(each, (most - each.shape[1], 0)) for each in (self._mask, other._mask)
@@ -117,13 +223,13 @@ class Batch:
         kept = torch.tensor(places, device=self.model.device)
         mask = self._mask[kept]
         first = int(mask.any(0).int().argmax())
-        caches.keep(self._cache, kept, mask.shape[1], first)
+        keep(self._cache, kept, mask.shape[1], first)
         self._mask = mask[:, first:]
         self.rows = [self.rows[place] for place in places]
         self._last = [self._last[place] for place in places]
 
     def _clear(self) -> None:
-        self.rows, self._last, self._cache = [], [], caches.new_cache(self.model.lm)
+        self.rows, self._last, self._cache = [], [], new_cache(self.model.lm)
         self._mask = self._mask[:0, :0]
 
     def _hidden(self, inputs: dict[str, Tensor], mask: Tensor, places: Tensor) -> Tensor:
@@ -141,7 +247,7 @@ class Batch:
     def _advanced(self, logits: Tensor) -> list[int]:
         self._logits = logits.float()
         settings = [row.job.settings for row in self.rows]
-        self._last = sampling.next_tokens(self._logits, settings, [row.generator for row in self.rows])
+        self._last = next_tokens(self._logits, settings, [row.generator for row in self.rows])
         return self._last
 
     def _rated_prompt(self, row: Row, states: Tensor) -> tuple[Token, ...]:
@@ -149,10 +255,10 @@ class Batch:
         ids, most = row.job.ids, row.job.settings.logprobs or 0
         states = states[len(states) - len(ids) :]
         found = [Token(ids[0], None)]
-        for start in range(0, len(ids) - 1, sampling.CHUNK):
-            part = states[start : min(start + sampling.CHUNK, len(ids) - 1)]
+        for start in range(0, len(ids) - 1, CHUNK):
+            part = states[start : min(start + CHUNK, len(ids) - 1)]
             logits = lm_head.logits(self.model.lm, part)
-            found += sampling.rated(logits, ids[start + 1 : start + 1 + len(part)], most)
+            found += rated(logits, ids[start + 1 : start + 1 + len(part)], most)
         return tuple(found)
 
 

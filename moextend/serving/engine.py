@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from moextend.model.feature_cache import Recent
 from moextend.model.generation import stop_ids
 from moextend.model.modality import See, gather
-from moextend.serving import errors, sampling
+from moextend.serving import batch, errors
 from moextend.serving.answers import Answer
 from moextend.serving.batch import Batch, Row
 from moextend.serving.catalogue import Catalogue
@@ -231,7 +231,7 @@ class Engine:
                 job.fingerprint = known.fingerprint(job.names)
                 job.shown = tuple(known.shown(name) for name in job.names)
                 answer = Answer.of(self._model.tokenizer, job)
-                rows.append(Row(job, answer, sampling.generator_of(job.settings), features))
+                rows.append(Row(job, answer, batch.generator_of(job.settings), features))
             except Exception as error:
                 self._fail(job, _logged(error))
         return rows

@@ -7,8 +7,8 @@ import binascii
 import re
 from collections.abc import Sequence
 
-from moextend.data.audio import AudioRef
 from moextend.data.images import ImageRef
+from moextend.data.sounds import AudioRef
 from moextend.errors import InputError
 from moextend.model.batches import piece_ids
 from moextend.model.generation import Prompt, message_ids

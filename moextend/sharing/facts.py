@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from moextend.certificate.certify import trained_scope
-from moextend.certificate.record import Certificate, files_in
+from moextend.certificate.record import Certificate, check_record, files_in
 from moextend.extension import task_inference
 from moextend.extension.card import Card, read_extension
 from moextend.model.sources import is_hub_name
@@ -128,7 +128,5 @@ def _modalities(folder: Path, card: Card | None) -> tuple[str, ...]:
 
 def _certificates(folder: Path) -> tuple[Certificate, ...]:
     """The certificates in the folder that are about these files."""
-    from moextend.certificate.writing import check_record
-
     checked = [check_record(path, folder) for path in files_in(folder)]
     return tuple(found for found, problems in checked if not problems)

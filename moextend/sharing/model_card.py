@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from moextend.certificate.page import verdict_of
 from moextend.certificate.record import PAGE
 from moextend.errors import counted
 from moextend.extension.origin import Effect
@@ -23,7 +22,8 @@ LOADS = {
 IS = {
     "extension": "an extension of a Mixture-of-Experts language model: new experts and their router rows. The base is "
     "not part of it, and does not change",
-    "moextend": "an extended Mixture-of-Experts language model, for `transformers` after `import moextend`",
+    "moextend": "an extended Mixture-of-Experts language model, for `transformers` "
+    "after `moextend.register_auto_classes()`",
     "stock": "a checkpoint with the experts of an extension, for plain `transformers`",
     "peft": "a LoRA adapter of a Mixture-of-Experts language model, for `peft`",
 }
@@ -213,7 +213,7 @@ def _certified(facts: CardFacts) -> str:
         rows = [[claim.name, claim.status, str(claim.items or "-")] for claim in one.claims]
         details = f"made {one.date}; details are in `{PAGE.format(one.scope)}`."
         parts += [
-            f"Scope {one.scope}: {verdict_of(one)[:-1]}, {details}",
+            f"Scope {one.scope}: {one.verdict[:-1]}, {details}",
             _table(["claim", "status", "compared"], rows),
         ]
     return "\n\n".join(parts)

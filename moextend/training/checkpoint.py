@@ -66,7 +66,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors from a file of `write_tensors`; files of early versions are not checked.
+    """Tensors from a file of `write_tensors`.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -79,7 +79,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError("no such file.", where=str(path), hint="Make it again.") from error
     except (SafetensorError, OSError) as error:
         raise InputError(f"is damaged ({error}).", where=str(path), hint="Make it again.") from error
-    if named is not None and tensors_digest(tensors) != named:
+    if tensors_digest(tensors) != named:
         raise InputError(
             "is damaged: its tensors are not those that were written.", where=str(path), hint="Make it again."
         )

@@ -41,7 +41,7 @@ from moextend.training.prepare import (
 from moextend.training.settings import SCHEDULES, Settings
 from moextend.training.trackers import check_tracker
 from moextend.training.trainer import ITEMS, ExtraLoss, TokenTrainer
-from moextend.util import cpu, files, processes
+from moextend.util import files, processes
 
 log = logging.getLogger(__name__)
 
@@ -201,8 +201,6 @@ def _prepared(
         stack.enter_context(kept_features(model, folder))
         stack.enter_context(in_float32(model, settings.bf16))
         warn_of_precision(model, settings)
-        if settings.bf16 and model.device.type == "cpu":
-            cpu.multiply_in_float32()
         stack.enter_context(experts_follow_autocast())
         learner = stack.enter_context(sharded(model, args.device)) if shard else model
         collate = partial(_collated, Collator.of(model))

@@ -22,6 +22,7 @@ from moextend.errors import InputError
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.supported import check_launcher
 from moextend.training.settings import Settings
+from moextend.util.environment import lacks_bfloat16
 
 _WARNED: set[str] = set()
 
@@ -51,10 +52,15 @@ class PrecisionWarning(UserWarning):
 
 
 def warn_of_precision(model: MultimodalLM, settings: Settings) -> None:
-    """Warns once per process if the base's dtype and `bf16` disagree."""
+    """Warns once per process if the base's dtype and `bf16` disagree, or the CPU is slow in bfloat16."""
     dtype = model.lm.dtype
     size = sum(p.numel() * p.element_size() for p in model.lm.parameters() if not p.requires_grad) / 1e9
-    if settings.bf16 and dtype == torch.float32:
+    if settings.bf16 and model.device.type == "cpu" and lacks_bfloat16():
+        message = (
+            "bf16 is true, and this CPU has no instructions for bfloat16: a step takes about 20 times as long as in "
+            "float32. Load the base with dtype='float32', and set bf16: false."
+        )
+    elif settings.bf16 and dtype == torch.float32:
         message = (
             f"bf16 is true, and the base is float32: its {size:.3g} GB of frozen weights would take half in bfloat16, "
             "and are cast for every product. Load it with dtype='auto' or 'bfloat16', or set bf16: false."

@@ -96,8 +96,8 @@ class Training(Spec):
 
         A later setting is left out if it has the value of early runs, so that their records still match.
         """
-        former = {name for name, value in ADDED.items() if getattr(self, name) == value}
-        return self.model_dump(mode="json", exclude=former)
+        usual = {name for name, value in ADDED.items() if getattr(self, name) == value}
+        return self.model_dump(mode="json", exclude=usual)
 
     def settings(
         self, seed: int, *, steps: int | None = None, learning_rate: float | None = None

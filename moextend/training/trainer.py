@@ -313,16 +313,14 @@ class TokenTrainer(Trainer):
         saved = load_file(Path(resume_from_checkpoint) / WEIGHTS)
         with torch.no_grad():
             for name, parameter in self.model.trainable().items():
-                former = name.removeprefix("modalities.image.")  # in checkpoints of earlier versions
-                parameter.copy_(saved[name if name in saved else former])
+                parameter.copy_(saved[name])
         self.counted.load_state_dict(files.read_json(Path(resume_from_checkpoint) / COUNTED))
         self._resume_loss(Path(resume_from_checkpoint))
         if self.drawn is not None:
             self.drawn.load_state_dict(load_file(Path(resume_from_checkpoint) / DRAWN))
 
     def _resume_loss(self, folder: Path) -> None:
-        """Takes over the losses that were not logged before the checkpoint; former checkpoints have none."""
-        if (folder / UNLOGGED).exists():
-            total, self._logged = files.read_json(folder / UNLOGGED)
-            begun = int(folder.name.rpartition("-")[2])
-            self._unlogged, self._carried = total, (total, begun) if begun > self._logged else None
+        """Takes over the losses that were not logged before the checkpoint."""
+        total, self._logged = files.read_json(folder / UNLOGGED)
+        begun = int(folder.name.rpartition("-")[2])
+        self._unlogged, self._carried = total, (total, begun) if begun > self._logged else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import os
 import signal
@@ -12,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from moextend.errors import InputError, MoextendError, short, visible
 from moextend.util import surrogates
@@ -45,27 +44,6 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _asked(app: typer.Typer, words: list[str]) -> typer.Typer:
-    """The command line without commands that these words do not need: typer reads the options of all that it holds.
-
-    Needed are the command that the words begin with, or else all names at its level, for the help or an error.
-    """
-    found = copy.copy(app)
-    found.registered_groups = [copy.copy(each) for each in app.registered_groups]
-    for group in found.registered_groups:
-        inner = cast("typer.Typer", group.typer_instance)
-        if group.name not in words:
-            group.typer_instance = copy.copy(inner)
-            group.typer_instance.registered_commands = []
-        elif group.name == words[0]:
-            group.typer_instance = _asked(inner, words[1:])
-    commands = [each for each in found.registered_commands if each.name in words[:1]]
-    groups = [each for each in found.registered_groups if each.name in words[:1]]
-    if commands or groups:
-        found.registered_commands, found.registered_groups = commands, groups
-    return found
-
-
 def _terminated(*_: object) -> NoReturn:
     sys.exit(TERMINATED)
 
@@ -81,7 +59,6 @@ def _code(app: typer.Typer, name: str) -> int:
     try:
         if not any(key.endswith("_COMPLETE") for key in os.environ):  # a shell asks for words to complete
             _check_encoding()
-            app = _asked(app, sys.argv[1:])
         code = app(prog_name=name, standalone_mode=False)
         if sys.stdout:
             sys.stdout.flush()

@@ -10,8 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from moextend.util.cpu import CPUINFO, lacks_bfloat16
-
+CPUINFO = Path("/proc/cpuinfo")
+BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Flags of x86 (two) and of ARM."""
 PACKAGES = (
     "moextend", "torch", "transformers", "accelerate", "peft", "open_clip_torch", "lm-eval", "datasets",
     "safetensors", "pillow", "numpy",
@@ -32,15 +33,25 @@ def environment(**more: Any) -> dict[str, Any]:
     }
 
 
+def lacks_bfloat16() -> bool:
+    """Whether the CPU is known to have no instructions for bfloat16; False where the system does not tell its flags."""
+    flags = _cpuinfo("flags") or _cpuinfo("Features")
+    return bool(flags) and not BFLOAT16 & set(flags.split())
+
+
 @cache
 def processor() -> str:
     """Architecture and model: libraries choose their kernels by both."""
+    return f"{platform.machine()} {_cpuinfo('model name') or platform.processor()}"
+
+
+def _cpuinfo(key: str) -> str:
+    """The value of a key for the first core; "" if it is not known."""
     try:
         lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        model = platform.processor()
-    return f"{platform.machine()} {model}"
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
 
 
 def code() -> dict[str, str | None]:

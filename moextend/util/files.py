@@ -278,23 +278,30 @@ def _write_all(file: io.FileIO, text: bytes) -> None:
         rest = rest[file.write(rest) or 0 :]
 
 
-def read_lines(path: Path) -> list[Any]:
-    """Records of an append-only file, without an incomplete last line.
+def read_lines(path: Path, sha256: str = "") -> list[Any]:
+    """Records of an append-only file, without an incomplete last line; `sha256`: of its content, where it is known.
 
     Raises:
-        SpecError: another line is not JSON.
+        SpecError: another line is not JSON, or the content is another one.
         InputError: the file cannot be read.
     """
-    lines = raw_lines(path)
+    lines = raw_lines(path, sha256)
     return parsed(lines, path, range(1, len(lines) + 1))
 
 
-def raw_lines(path: Path) -> list[bytes]:
-    """Lines of an append-only file, without an incomplete last line; InputError if it cannot be read."""
+def raw_lines(path: Path, sha256: str = "") -> list[bytes]:
+    """As `read_lines`, without a look at the lines."""
     try:
-        return _read(path).split(b"\n")[:-1]  # not splitlines(): a text may hold other line separators
+        content = _read(path)
     except FileNotFoundError:
         return []
+    if sha256 and hashlib.sha256(content).hexdigest() != sha256:
+        raise SpecError(
+            "is not the file that was scored: it was edited.",
+            where=str(path),
+            hint="Restore the original file, or run again.",
+        )
+    return content.split(b"\n")[:-1]  # not splitlines(): a text may hold other line separators
 
 
 def parsed(lines: Sequence[bytes], path: Path, numbers: Iterable[int]) -> list[Any]:

@@ -1,7 +1,6 @@
 """Typed, frozen records for the files of a run; writers and readers use the same classes.
 
-Every record has a `schema_version`. Older files have none; they are converted by `former`. A file of a later version is
-refused.
+Every record has a `schema_version`. A file of a later version is refused.
 """
 
 from __future__ import annotations
@@ -29,19 +28,14 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
     schema_version: int = VERSION
-    """Version of the file's format: 1. Files of former runs have none."""
-
-    @classmethod
-    def former(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Converts the values of a file without a version to the current form."""
-        return values
+    """Version of the file's format: 1."""
 
     @classmethod
     def parse(cls, values: Any, *, where: str, hint: str = AGAIN) -> Self:
         """Record from a JSON value; SpecError if it is invalid, LaterVersion for a later version."""
         if not isinstance(values, dict):
             raise SpecError(f"holds {type_name(values)}, not a mapping of keys.", where=where, hint=hint)
-        version = values.get("schema_version", 0)
+        version = values.get("schema_version")
         if isinstance(version, int) and version > VERSION:
             raise LaterVersion(
                 f"has schema_version {version}; this release reads versions up to {VERSION}.",
@@ -49,8 +43,6 @@ class Record(BaseModel):
                 hint="Update moextend.",
             )
         try:
-            if version == 0:
-                values = cls.former({**values, "schema_version": VERSION})
             return cls.model_validate(values)
         except ValidationError as error:
             raise SpecError(f"{problem_of(error)}.", where=where, hint=hint) from error

@@ -1,6 +1,6 @@
 /** The records of the page as bench/report/page/data.py writes them, and how parts are loaded. */
 
-export type TextValue = [text: string, number?: number | null, spread?: number | null, style?: string | null, mark?: string | null];
+export type TextValue = [text: string, number?: number | null, spread?: number | null, style?: string | null];
 
 export interface TableView {
   key: string;
@@ -181,8 +181,8 @@ declare global {
   }
 }
 
-/** Whether the page comes from moextend bench serve, and changes while runs work. */
-export const live = document.getElementById("part-live") !== null;
+/** The version of this page where it comes from moextend bench serve; null elsewhere. */
+export const shown = JSON.parse(document.getElementById("part-live")?.textContent ?? "null") as string | null;
 
 const loaded = new Map<string, Promise<unknown>>();
 const waiting = new Map<string, (value: unknown) => void>();
@@ -193,7 +193,7 @@ function part<T>(name: string): Promise<T> {
   let found = loaded.get(name);
   if (!found) {
     const element = document.getElementById(`part-${name}`);
-    found = element ? Promise.resolve(JSON.parse(element.textContent ?? "null")) : live ? fetched(name, version) : script(name);
+    found = element ? Promise.resolve(JSON.parse(element.textContent ?? "null")) : script(name);
     loaded.set(name, found);
   }
   return found as Promise<T>;
@@ -209,41 +209,11 @@ function script(name: string): Promise<unknown> {
   });
 }
 
-/** A part from moextend bench serve; JSON, which no page of another site can read. */
-async function fetched(name: string, of: string): Promise<unknown> {
-  const answer = await fetch(`parts/${name}.json?v=${of}`);
-  if (!answer.ok) throw new Error(`The server has no ${name} of this version.`);
-  return answer.json();
-}
-
-let version = "";
 let current: Report | null = null;
-
-/** Names the version of all parts; "" where there is only one. */
-export const shownVersion = () => version;
 
 export function report(): Report {
   current ??= (JSON.parse(document.getElementById("part-report")?.textContent ?? "null") as Report | null) ?? { experiments: [], published: [] };
   return current;
-}
-
-/** Replaces the report, and what is loaded, by another version, at once. */
-export async function refresh(next: string): Promise<void> {
-  const fresh = (await fetched("report", next)) as Report;
-  const [parts, opens] = [new Map<string, Promise<unknown>>(), new Map<string, Promise<Items>>()];
-  await Promise.all(
-    [...loaded.keys()].map(async (name) => {
-      const value = await fetched(name, next).catch(() => undefined); // gone, or asked for again by a view
-      if (value === undefined) return;
-      parts.set(name, Promise.resolve(value));
-      if (made.has(name)) opens.set(name, Promise.resolve(await opened(value as ItemsPart)));
-    }),
-  );
-  loaded.clear();
-  parts.forEach((value, name) => loaded.set(name, value));
-  made.clear();
-  opens.forEach((value, name) => made.set(name, value));
-  [version, current] = [next, fresh];
 }
 
 export const flips = (experiment: number) => part<Flips>(`e${experiment}.flips`);

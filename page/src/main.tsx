@@ -2,21 +2,22 @@
 import { render } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import "./page.css";
-import { live, report, type Experiment } from "./data";
+import { report, shown, type Experiment } from "./data";
 import { useNews } from "./live";
 import { href, useRoute, type Route } from "./route";
-import { Choice, Waiting } from "./ui/parts";
+import { arrows } from "./ui/arrows";
+import { Choice } from "./ui/parts";
 import { Overview } from "./views/overview";
 import { Matrices } from "./views/matrix";
 import { ItemList } from "./views/items";
 import { ItemView } from "./views/item";
-import { FlipsView } from "./views/flips";
-import { Readings } from "./views/readings";
+import { CHANGED, FlipsView } from "./views/flips";
+import { FORMAT, Readings } from "./views/readings";
 import { Routing } from "./views/routing";
 import { Costs } from "./views/costs";
 import { ProvenanceView } from "./views/provenance";
 import { Limits } from "./views/limits";
-import { Connection, LOST, Runs } from "./views/runs";
+import { Connection, Runs } from "./views/runs";
 
 export interface ViewProps {
   experiment: Experiment;
@@ -29,8 +30,8 @@ const VIEWS: [key: string, title: string, view: (props: ViewProps) => preact.JSX
   ["overview", "Summary", Overview],
   ["matrix", "Matrices", Matrices],
   ["items", "Items", ItemList],
-  ["flips", "Flips", FlipsView],
-  ["readings", "Form or knowledge", Readings],
+  ["flips", CHANGED, FlipsView],
+  ["readings", FORMAT, Readings],
   ["routing", "Routing", Routing],
   ["costs", "Costs", Costs],
   ["provenance", "Provenance", ProvenanceView],
@@ -43,14 +44,16 @@ function App() {
   const data = report();
   const number = Math.min(Number(route.get("x") || 0), data.experiments.length - 1) || 0;
   const experiment: Experiment | undefined = data.experiments[number];
-  const runs = live && (route.view === "runs" || (!experiment && news.known));
+  const runs = shown && (route.view === "runs" || !experiment);
   const [, title, View] = VIEWS.find(([key]) => key === route.view) ?? (route.view === "item" ? ["item", "Item", ItemView] : VIEWS[0]);
   useEffect(() => {
     document.title = experiment ? `${runs ? "Runs" : title}: ${experiment.name}, moextend report` : "moextend: runs";
   }, [title, experiment, runs]);
   useEffect(() => {
     window.scrollTo(0, 0);
+    document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }, [route.view, number, route.get("id")]);
+  useEffect(() => window.addEventListener("keydown", arrows), []);
   return (
     <>
       <a class="skip" href="#main" onClick={skip}>
@@ -69,11 +72,11 @@ function App() {
               onChange={(value) => (location.hash = href(route.view, { x: Number(value) || null }))}
             />
           )}
-          {live && <Connection news={news} />}
+          {shown && <Connection news={news} />}
           <Theme />
         </div>
         <nav aria-label="Views">
-          {live && (
+          {shown && (
             <a href={href("runs", { x: number || null })} aria-current={runs ? "page" : undefined}>
               Runs
             </a>
@@ -88,7 +91,7 @@ function App() {
         </nav>
       </header>
       <main id="main" tabIndex={-1}>
-        {runs ? <Runs news={news} /> : experiment ? <View key={number} experiment={experiment} number={number} route={route} /> : <Waiting title="Runs" error={news.connection === "lost" ? LOST : undefined} />}
+        {runs ? <Runs news={news} /> : experiment ? <View key={number} experiment={experiment} number={number} route={route} /> : null}
       </main>
     </>
   );

@@ -34,7 +34,7 @@ from moextend.bench.score.records import Scores
 from moextend.bench.score.vqa import ItemScore, scores_path
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import TaskSpec
-from moextend.util.files import digest, signature
+from moextend.util.files import digest, sha256, signature
 
 SCORER = "exact@1"
 KINDS = ("color", "count", "shape")
@@ -145,7 +145,7 @@ def write_run(
     _write(
         run.folder,
         Status(
-            state="done", pid=1, host="host", born="1", started=0.0, heartbeat=9.0, elapsed=9.0, stage=shape.stages,
+            state="done", pid=1, host="host", started=0.0, heartbeat=9.0, elapsed=9.0, stage=shape.stages,
             stages=shape.stages, done=units, units=units, fraction=1.0, left=0.0, run=run.id, config=run.config.digest,
         ),
     )  # fmt: skip
@@ -156,6 +156,16 @@ def rewrite_scores(run: RunDir, **changes: Any) -> None:
     """Changes keys of all cells of a run, as if they had been scored so."""
     path = run.folder / "scores.jsonl"
     lines = [json.loads(line) | changes for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(signed(line)) + "\n" for line in lines))
+
+
+def sign_predictions(run: RunDir) -> None:
+    """Records the predictions as they are now in the cells of a run, as if they had been scored so."""
+    path = run.folder / "scores.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        kept = run.folder / str(line["predictions"])
+        line |= {"size": kept.stat().st_size, "sha256": sha256(kept)}
     path.write_text("".join(json.dumps(signed(line)) + "\n" for line in lines))
 
 

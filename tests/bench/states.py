@@ -7,6 +7,7 @@ host, runs on another host, is lost, was killed, failed.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -16,14 +17,20 @@ from moextend.bench.run.liveness import LEASE
 from moextend.bench.run.progress import STATUS, read_status
 from moextend.bench.run.records import RunError, Status
 from moextend.bench.run.rundir import RunDir
-from moextend.util import lease
-from moextend.util.holder import Holder
 from tests.bench import ledger
 
-ELSEWHERE = {"host": "node-17", "boot": "another", "machine": "another", "pid": 4711}
 GONE = 2**22 + 1
 """A process id that Linux does not give."""
 SILENT = 3600.0
+
+
+def hold(folder: Path, **changes: Any) -> Path:
+    """Leaves a lease in the folder of a run, as a process of another host does; the file."""
+    holder = {"pid": 12, "host": "nodeA", "mode": "lease", "token": "0", "duration": 2.0, **changes}
+    path = folder / LEASE
+    path.unlink(missing_ok=True)
+    path.write_text("\n".join(["filelock/2", *(f"{key}={value}" for key, value in holder.items()), ""]))
+    return path
 
 
 def write(runs: Path, count: int, stages: int = 10) -> list[RunDir]:
@@ -40,21 +47,22 @@ def write(runs: Path, count: int, stages: int = 10) -> list[RunDir]:
 def _become(run: RunDir, state: int) -> None:
     if state < 5:
         return
-    me: dict[str, Any] = {"host": Holder.here(60).host, "pid": os.getpid(), "born": Holder.here(60).born}
+    me: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
+    elsewhere: dict[str, Any] = {"host": "node-17", "pid": 4711}
     unit: dict[str, Any] = {"state": "running", "phase": "train", "task": "task3", "step": 120, "steps": 400}
     now = time.time()
     if state == 5:
-        _put(run, {**unit, **me, "heartbeat": now}, {}, now)
+        _put(run, {**unit, **me, "heartbeat": now}, me, now)
     elif state == 6:
-        _put(run, {**unit, "host": "node-17", "pid": 4711, "heartbeat": now}, ELSEWHERE, now)
+        _put(run, {**unit, **elsewhere, "heartbeat": now}, elsewhere, now)
     elif state == 7:
         silent = now - SILENT
-        _put(run, {**unit, "host": "node-17", "pid": 4711, "heartbeat": silent}, ELSEWHERE, silent)
+        _put(run, {**unit, **elsewhere, "heartbeat": silent}, elsewhere, silent)
     elif state == 8:
-        _put(run, {**unit, **me, "pid": GONE, "heartbeat": now}, {"pid": GONE}, now)
+        _put(run, {**unit, **me, "pid": GONE, "heartbeat": now}, {**me, "pid": GONE}, now)
     else:
         error = RunError(what="no disk space left.", where="/data", hint="Free some space.")
-        _put(run, {"state": "failed", "error": error}, {"released": True}, now)
+        _put(run, {"state": "failed", "error": error}, {}, now)
 
 
 def _put(run: RunDir, status: dict[str, Any], holder: dict[str, Any], beat: float) -> None:
@@ -63,9 +71,8 @@ def _put(run: RunDir, status: dict[str, Any], holder: dict[str, Any], beat: floa
     (run.folder / STATUS).write_text(
         Status.model_validate({**done.model_dump(), **changed}).model_dump_json()
     )
-    path = next(run.folder.glob(f"{LEASE}-*"))
-    path.write_bytes(lease._encoded(Holder.here(SILENT / 2).model_copy(update=holder)))
-    os.utime(path, (beat, beat))
+    if holder:
+        os.utime(hold(run.folder, duration=SILENT / 2, **holder), (beat, beat))
 
 
 if __name__ == "__main__":

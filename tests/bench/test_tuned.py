@@ -62,8 +62,6 @@ def test_a_run_is_the_same_wherever_its_settings_are_written(tmp_path: Path) -> 
         ("ewc:strength=3", None, None),
         ("moextend", None, None),
         ("zero-shot", "test items", "no settings"),
-        ("ewc", "scored items", "test items"),
-        ("ewc", "other items", "validation items"),
     ],
 )
 def test_a_run_records_the_source_of_its_settings(

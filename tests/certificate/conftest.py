@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import moextend
-from moextend.certificate import watch
+from moextend.certificate import inputs
 from moextend.certificate.record import Certificate, Claim
 from moextend.extension import task_inference
 from moextend.moe.recipe import Mode
@@ -22,7 +22,7 @@ WRONG = 0.3
 @pytest.fixture(autouse=True)
 def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers of two tokens, which is enough to see a change."""
-    monkeypatch.setattr(watch, "NEW_TOKENS", 2)
+    monkeypatch.setattr(inputs, "NEW_TOKENS", 2)
 
 
 def made(

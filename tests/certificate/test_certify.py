@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 import moextend
 from moextend.certificate import certify as certifying
-from moextend.certificate import inputs
 from moextend.certificate.certify import Data, certify
 from moextend.errors import InputError
 from moextend.extension import store, task_inference
@@ -54,9 +53,7 @@ def test_an_extension_for_images_is_proved_near_its_task(tmp_path: Path) -> None
     assert set(statuses(found).values()) == {"proved", "not checked"} and found.sound, statuses(found)
     near = claim(found, NEAR)
     assert near.status == "proved"
-    assert {one.name for one in near.sets} == {
-        "questions as text", "reworded", "same words", "same form", "crafted",
-    }  # fmt: skip
+    assert {one.name for one in near.sets} == {"questions as text", "same words", "crafted"}
     assert near.evidence["own: inputs that reach it"] == "6 of 6"
 
 
@@ -81,12 +78,8 @@ def test_statistics_that_let_all_text_in_are_found(tmp_path: Path) -> None:
     assert claim(found, "text, task given").status == "proved", "where the task is given, it does not act"
 
 
-@pytest.mark.parametrize("candidates", [20_000, 12])
-def test_a_leak_for_few_texts_is_found_without_data(
-    candidates: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_leak_for_few_texts_is_found_without_data(tmp_path: Path) -> None:
     """The attack: statistics that accept only texts about one trigger, which no ordinary text resembles."""
-    monkeypatch.setattr(inputs, "MOST_CANDIDATES", candidates)
     model = made(tmp_path)
     infers(model, tmp_path, asked(300, words=(57, 58, 59)))
     found = certify(model, tmp_path, items=8)
@@ -103,7 +96,7 @@ def test_text_of_the_same_words_is_near_a_text_task(tmp_path: Path) -> None:
     near = claim(found, NEAR)
     words = next(one for one in near.sets if one.name == "same words")
     assert near.status == "failed" and words.inputs_reached == words.items == 4
-    assert "reworded" not in {one.name for one in near.sets}, "these are its own"
+    assert "questions as text" not in {one.name for one in near.sets}, "these are its own"
 
 
 def test_another_base_and_a_changed_weight_are_found(tmp_path: Path) -> None:

@@ -42,39 +42,6 @@ def test_a_certificate_is_made_and_checked(cli: Cli, tmp_path: Path) -> None:
     assert broken.code == 1 and "failed       files" in broken.out and "not checked  unload" in broken.out
 
 
-WRONG = [
-    ("", "EXTENSION: is missing"),
-    ("skill --scope own", "--base: is missing"),
-    ("skill --base tinny", "no model 'tinny'"),
-    ("skill --base nope", "BASE: there is no model or folder 'nope', and the hub cannot be reached"),
-    ("skill --base tiny --scope ours", "no scope 'ours'"),
-    ("skill --base tiny --items 1", "--items"),
-    ("skill --base tiny --data nothing.json", "--data"),
-    ("skill --base tiny --run nothing", "no run 'nothing'"),
-    ("skill --base tiny -e nothing", "nothing"),
-    ("nothing --base tiny", "no such folder"),
-    ("nothing --data d.json", "applies only to an extension with --base"),
-    ("--check nothing.json", "no such certificate"),
-    ("nothing --check nothing.json", "no folder 'nothing'"),
-]
-
-
-def test_wrong_input_is_refused_in_one_line(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    extension("skill")
-    for arguments, says in WRONG:
-        found = cli("certify", *arguments.split())
-        assert found.code == 2 and says in found.err, (arguments, found.err)
-        assert found.err.count("\n") == 1 or "nope" not in arguments, found.err
-    assert not (tmp_path / "skill" / "certificate-own.json").exists()
-
-
 @pytest.mark.slow  # two certificates
 def test_scopes_lie_side_by_side_and_the_card_lists_them(cli: Cli, tmp_path: Path) -> None:
     extension("skill")

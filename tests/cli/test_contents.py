@@ -1,4 +1,4 @@
-"""list, show, add-task, move-task and remove-task from the command line."""
+"""list, show, add-task and remove-run from the command line."""
 
 import io
 import re
@@ -27,17 +27,6 @@ def test_add_task_makes_a_sequence_and_appends_to_it(cli: Cli, tmp_path: Path) -
     cli("bench", "add-task", "tiny-reading")
     cli("bench", "add-task", "vqa", "--to", "1")
     assert stages(tmp_path) == ["tiny-counting", "tiny-attributes", "tiny-reading"]
-
-
-def test_move_and_remove(cli: Cli, tmp_path: Path) -> None:
-    for name in ("tiny-counting", "tiny-reading"):
-        cli("bench", "add-task", name)
-    assert cli("bench", "move-task", "tiny-reading", "--to", "1").code == 0
-    assert stages(tmp_path) == ["tiny-reading", "tiny-counting"]
-    assert cli("bench", "remove-task", "tiny-reading").code == 0
-    assert stages(tmp_path) == ["tiny-counting"]
-    cli("bench", "remove-task", "tiny-counting")
-    assert "has no stages. Add one" in cli("bench", "run").err
 
 
 def data(tmp_path: Path, rows: int = 20) -> None:
@@ -198,12 +187,6 @@ def test_remove_run_asks_and_refuses_one_that_is_worked_on(
     assert held.code == 2 and "another process is working on this run" in held.err and folder.is_dir()
     assert cli("bench", "remove-run", "sequence/lora-s0", "--yes").code == 0 and not folder.exists()
     assert "no run 'lora-s0'" in cli("bench", "remove-run", "lora-s0", "--yes").err
-
-
-def test_remove_and_move_need_a_sequence(cli: Cli) -> None:
-    found = cli("bench", "remove-task", "tiny-counting")
-    assert (found.code, "has no sequence" in found.err) == (2, True)
-    assert cli("bench", "move-task", "tiny-counting", "--to", "1").code == 2
 
 
 def test_list_names_everything_and_broken_files_with_their_error(cli: Cli, tmp_path: Path) -> None:

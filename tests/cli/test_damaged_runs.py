@@ -1,5 +1,6 @@
 """Damaged and read-only runs, full disks and closed pipes on the command line."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from moextend.util.record import VERSION
 from tests.cli.conftest import Cli
 
 
@@ -33,7 +35,7 @@ def test_a_damaged_run_does_not_hide_the_others(cli: Cli, tmp_path: Path) -> Non
     assert "replay-s0 is damaged: " in found.out and found.out.count("  damaged ") == 1
     states = {run["run"]: run["state"] for run in cli("bench", "status", "--json").json()}
     assert states == {"ewc-s0": "damaged", "lora-s0": "done", "replay-s0": "damaged"}
-    for options in ((), ("--baseline", "zero-shot"), ("--matrix",), ("--costs",)):
+    for options in ((), ("--baseline", "zero-shot"), ("matrix",), ("costs",)):
         found = cli("bench", "report", *options)
         assert found.code == 0, found.err
         words = " ".join(found.out.split())
@@ -87,3 +89,14 @@ def test_output_into_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
     command = f"{sys.executable} -m moextend bench list -w {tmp_path} --json | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+def test_a_config_of_a_later_version_is_named_in_every_view(cli: Cli, tmp_path: Path) -> None:
+    cli("bench", "run", "-m", "lora")
+    path = tmp_path / "runs/tiny/lora-s0/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": VERSION + 1}))
+    for command in ("status", "report"):
+        found = cli("bench", command)
+        message = " ".join((found.out + found.err).split())
+        assert f"has schema_version {VERSION + 1}" in message and "Update moextend" in message
+        assert "Traceback" not in message

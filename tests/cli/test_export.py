@@ -41,6 +41,7 @@ def test_the_three_forms_and_the_plan(cli: Cli, tmp_path: Path) -> None:
     linked = cli("export", "skill", "--base", "tiny", "--as", "moextend", "--out", "linked")
     assert linked.code == 0 and "skill" in linked.out
     ids = torch.arange(20).view(2, 10)
+    moextend.register_auto_classes()
     with torch.no_grad():
         logits = AutoModelForCausalLM.from_pretrained("linked")(ids).logits
         assert torch.allclose(lm(ids).logits, logits, atol=1e-4)

@@ -1,4 +1,4 @@
-"""`moextend bench figures` and `report --items`, and what docs/figures.md says of them."""
+"""`moextend bench figures` and `report items`, and what docs/figures.md says of them."""
 
 from __future__ import annotations
 
@@ -122,20 +122,20 @@ def test_figures_of_several_experiments_do_not_overwrite_each_other(
 
 
 def test_items_as_a_file_and_as_text(cli: Any, runs: Path, tmp_path: Path) -> None:
-    text = cli("bench", "report", "--items", "-f", "csv")
+    text = cli("bench", "report", "items", "-f", "csv")
     assert text.code == 0 and text.out.splitlines()[0] == ",".join(COLUMNS)
     assert len(text.out.splitlines()) == 1 + 4 * 3 * 3 * 12
-    done = cli("bench", "report", "lora-s0", "--items", "-f", "parquet", "--out", "new/items.parquet")
+    done = cli("bench", "report", "lora-s0", "items", "-f", "parquet", "--out", "new/items.parquet")
     assert done.out == "wrote new/items.parquet\n"
     assert len(pd.read_parquet(tmp_path / "new" / "items.parquet")) == 3 * 3 * 12
-    assert cli("bench", "report", "--items", "-f", "json", "--out", "new").out == "wrote new/items.json\n"
+    assert cli("bench", "report", "items", "-f", "json", "--out", "new").out == "wrote new/items.json\n"
 
 
 def test_items_name_what_is_missing(cli: Any, runs: Path) -> None:
     for path in (runs / "ledger" / "lora-s0" / "predictions").glob("*/task1-*"):
         path.write_text("broken\n" * 12)
     (runs / "ledger" / "lora-s1" / "status.json").unlink()
-    done = cli("bench", "report", "--items", "-f", "csv")
+    done = cli("bench", "report", "items", "-f", "csv")
     assert done.code == 0 and "left out: lora-s1 (waiting)" in done.err
     assert "the predictions of task1 (damaged: " in done.err
 
@@ -143,10 +143,10 @@ def test_items_name_what_is_missing(cli: Any, runs: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--items"], "no format of items 'table'. Available: csv, json, parquet."),
-        (["--items", "-f", "parquet"], "parquet cannot be printed. Name a file: --out items.parquet."),
-        (["--items", "-f", "csv", "--matrix"], "--items: cannot be combined with --matrix."),
-        (["-f", "json"], "no table is written as json. Add --items"),
+        (["items"], "no format of items 'table'. Available: csv, json, parquet."),
+        (["items", "-f", "parquet"], "parquet cannot be printed. Name a file: --out items.parquet."),
+        (["items", "-f", "csv", "matrix"], "report: items and matrix are separate views."),
+        (["-f", "json"], "no table is written as json. The view items"),
     ],
 )
 def test_wrong_use_of_items(cli: Any, runs: Path, arguments: list[str], words: str) -> None:

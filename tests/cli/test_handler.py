@@ -114,13 +114,13 @@ def test_output_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
 
 def test_a_reader_that_closes_the_pipe_ends_the_report_quietly(cli: Cli, tmp_path: Path) -> None:
     assert cli("bench", "run", "-m", "lora").code == 0
-    done = shell("python -m moextend bench report --matrix | true", tmp_path)
+    done = shell("python -m moextend bench report matrix | true", tmp_path)
     assert done.stderr == ""
 
 
 def test_text_that_the_encoding_lacks_is_no_error(cli: Cli, tmp_path: Path) -> None:
     cli("bench", "run", "-m", "lora")
-    done = shell("PYTHONIOENCODING=ascii python -m moextend bench report --matrix", tmp_path)
+    done = shell("PYTHONIOENCODING=ascii python -m moextend bench report matrix", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "\\xb1" in done.stdout
 
@@ -191,7 +191,7 @@ DAMAGE = {
     "cost": ("stages/1-tiny-attributes/cost.json", '{"seconds": "long", "flops": []}'),
     "routing": ("stages/1-tiny-attributes/routing.json", '{"tasks": 5}'),
 }
-VIEWS = {"cost": "--costs", "facts": "--costs", "scores": "--costs"}
+VIEWS = {"cost": "costs", "facts": "costs", "scores": "costs"}
 """Damage -> a view that reads what is damaged."""
 
 
@@ -205,7 +205,7 @@ def test_one_damaged_run_blocks_no_command_for_the_others(cli: Cli, tmp_path: Pa
             path.mkdir()
         else:
             path.write_bytes(text.encode("utf-8", "surrogateescape"))
-        view = VIEWS.get(damage, "--matrix")
+        view = VIEWS.get(damage, "matrix")
         for command in (["status"], ["status", "--json"], ["report"], ["report", view]):
             found = cli("bench", *command)
             assert found.code == 0 and "lora" in found.out, (damage, command, found.err)
@@ -274,7 +274,7 @@ def test_runs_of_a_read_only_file_system_are_shown_and_reported(
     assert cli("bench", "run", "-m", "lora,ewc").code == 0
     read_only(tmp_path / "runs")
     for command in (
-        ["status"], ["status", "lora-s0"], ["report"], ["report", "--matrix"], ["report", "--costs"],
+        ["status"], ["status", "lora-s0"], ["report"], ["report", "matrix"], ["report", "costs"],
         ["report", "--baseline", "lora"],
     ):  # fmt: skip
         found = cli("bench", *command)

@@ -18,7 +18,7 @@ def test_html_is_a_page_and_views_are_tables(cli: Cli, runs: None, tmp_path: Pat
     page = (tmp_path / "page.html").read_text()
     assert 'id="part-report"' in page
     assert cli("bench", "report", "-f", "html").out == page
-    table = cli("bench", "report", "-f", "html", "--costs").out
+    table = cli("bench", "report", "-f", "html", "costs").out
     assert "<table>" in table and "part-report" not in table
     assert len(page) < 5_000_000
 
@@ -33,10 +33,10 @@ def test_a_bundle_is_a_folder(cli: Cli, runs: None, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--matrix"], "--matrix"),
+        (["matrix"], "matrix"),
         (["-f", "csv"], "--format"),
         (["-o", "x.html"], "--out"),
-        (["--items", "-f", "csv"], "--bundle"),
+        (["items", "-f", "csv"], "--bundle"),
     ],
 )
 def test_a_bundle_refuses_what_does_not_belong_to_it(

@@ -46,9 +46,9 @@ def test_runs_are_rewound_after_they_are_done(cli: Cli, scored: list[str], tmp_p
     assert scored == [f"lora-s0 strength {s}" for s in ("0", "0.25", "0.5", "0.75", "1")]
     assert "tiny/lora-s0: strength 0.25, some-task (2 of 5)" in found.err
     assert "tiny: gain against forgetting" in found.out
-    again = cli("bench", "report", "--rewind", "--format", "csv")
+    again = cli("bench", "report", "rewind", "--format", "csv")
     assert again.code == 0 and again.out.count("\ntiny-rewind,lora,") == 5
-    assert cli("bench", "report", "--subsets").code == 2
+    assert cli("bench", "report", "subsets").code == 2
     assert cli("bench", "run", "-m", "lora", "--rewind", "--json").err == ""
 
 

@@ -283,15 +283,15 @@ def test_report_formats_and_files(cli: Cli, tmp_path: Path) -> None:
     cli("bench", "run", "-m", "full-ft,lora")
     assert "| lora | none |" in cli("bench", "report", "-f", "markdown").out
     assert cli("bench", "report", "-f", "latex").out.startswith("% needs")
-    assert cli("bench", "report", "--matrix", "-f", "csv").out.startswith("sequence,run,method")
+    assert cli("bench", "report", "matrix", "-f", "csv").out.startswith("sequence,run,method")
     assert "full-ft*" in cli("bench", "report", "--unfinished").out
-    assert "0 base" in cli("bench", "report", "--matrix", "lora-s0").out
+    assert "0 base" in cli("bench", "report", "matrix", "lora-s0").out
     found = cli("bench", "report", "-f", "html", "--out", "pages")
     assert found.out.split()[1::2] == [f"pages/{view}.html" for view in ("forgetting", "matrix", "costs")]
-    assert "tiny: costs" in cli("bench", "report", "--costs").out
-    refused = cli("bench", "report", "--routing")
-    assert refused.code == 2 and "--routing: no run has records of its routing." in refused.err
-    many = cli("bench", "report", "--costs", "--matrix")
+    assert "tiny: costs" in cli("bench", "report", "costs").out
+    refused = cli("bench", "report", "routing")
+    assert refused.code == 2 and "report routing: no run has records of its routing." in refused.err
+    many = cli("bench", "report", "costs", "matrix")
     assert many.code == 2 and "Use one of them per call." in many.err
     wrong = cli("bench", "report", "--baseline", "lroa")
     assert wrong.code == 2 and "no method 'lroa'. Did you mean 'lora'" in wrong.err

@@ -16,8 +16,6 @@ from tests.cli.conftest import Cli
 pytest.importorskip("starlette", reason="starlette is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
-from moextend.bench.report.serve import server
-
 
 def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
     ledger.write_runs(tmp_path / "runs", ledger.Shape(items=6), {"lora": ledger.Kind()}, [0])
@@ -43,11 +41,10 @@ def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
             )
             assert found, line
             connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=60)
-            connection.request("GET", "/events")
-            stream = connection.getresponse()
-            assert stream.readline().startswith(b"retry")
+            connection.request("GET", "/live.json")
+            assert b'"state":"done"' in connection.getresponse().read()
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)  # with a tab that is still open
+            out, err = process.communicate(timeout=60)  # with a connection that is still open
             assert (process.returncode, out, err) == (0, "", "stopped.\n")
             connection.close()
         finally:
@@ -67,10 +64,6 @@ def test_a_port_in_use_is_one_line(cli: Cli) -> None:
     [
         (["--port"], "--port"),
         (["--port", "70000"], "65535"),
-        (
-            ["--host", "no-such-host.invalid"],
-            "--host: 'no-such-host.invalid' is not an address of this machine.",
-        ),
         (["no-such-run"], "no run 'no-such-run'"),
         (["-w", "nowhere"], "nowhere"),
     ],
@@ -79,10 +72,3 @@ def test_wrong_input_is_one_line(cli: Cli, options: list[str], problem: str) -> 
     refused = cli("bench", "serve", *options)
     assert refused.code == 2 and problem in refused.err
     assert refused.err.count("\n") == 1 and refused.out == ""
-
-
-def test_missing_packages_are_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "PACKAGES", ("starlette", "no_such_package"))
-    refused = cli("bench", "serve", "--port", "0")
-    assert refused.code == 2 and refused.err.count("\n") == 1
-    assert refused.err.endswith("no_such_package is not installed. Run: pip install 'moextend[serve]'\n")

@@ -29,7 +29,7 @@ def read(page: str) -> str:
 @pytest.mark.slow  # two runs of two stages: some 10 seconds of CPU
 def test_the_forgetting_table(shell: Shell) -> None:
     shell.follow(read("forgetting-table.md"))
-    cells = shell.command("moextend bench report --matrix --format csv")
+    cells = shell.command("moextend bench report matrix --format csv")
     score = {
         (row["method"], int(row["stage"]), row["task"]): float(row["value"])
         for row in DictReader(StringIO(cells))

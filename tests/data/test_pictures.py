@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moextend.data import pictures
+from moextend.data import images
 from moextend.data.images import ImageRef
 from moextend.errors import InputError
 
@@ -34,7 +34,7 @@ def decoded(data: bytes) -> np.ndarray[Any, Any]:
     return np.asarray(image)
 
 
-@pytest.mark.parametrize("kind", pictures.FORMATS)
+@pytest.mark.parametrize("kind", images.FORMATS)
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK"])
 def test_eight_bit_images_decode_as_pillow_converts_them(kind: str, mode: str) -> None:
     try:
@@ -189,12 +189,12 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
 
 def test_too_many_bytes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "large.png").open("wb") as file:
-        file.truncate(pictures.BYTES + 1)  # sparse
+        file.truncate(images.BYTES + 1)  # sparse
     with pytest.raises(
         InputError, match=r"large\.png: the image has 268,435,457 bytes, more than 268,435,456"
     ):
         ImageRef(path=tmp_path / "large.png").open()
-    monkeypatch.setattr(pictures, "BYTES", 10)
+    monkeypatch.setattr(images, "BYTES", 10)
     with pytest.raises(InputError, match="more than 10 bytes"):
         ImageRef(data=encoded(RGB, "PNG")).open()
 
@@ -267,7 +267,7 @@ def fuzz(count: int, seed: int) -> tuple[int, int]:
             )
         else:
             fine += 1
-            assert image.mode == "RGB" and 0 < image.width * image.height <= pictures.PIXELS
+            assert image.mode == "RGB" and 0 < image.width * image.height <= images.PIXELS
         with suppress(InputError):
             ref.size()
     return fine, refused

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moextend.data import sounds
-from moextend.data.audio import AudioRef
 from moextend.data.modalities import modality_types
+from moextend.data.sounds import AudioRef
 from moextend.errors import InputError
 
 LOSSLESS = [("WAV", each) for each in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")] + [

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 
 import moextend
-from moextend.data import clips, video
-from moextend.data.audio import AudioRef
+from moextend.data import video
 from moextend.data.columns import Columns
 from moextend.data.examples import Layout, Reader
 from moextend.data.images import ImageRef
 from moextend.data.own import own_data
 from moextend.data.prompts import prompt_text
+from moextend.data.sounds import AudioRef
 from moextend.data.table import read_table
 from moextend.data.video import VideoRef, expanded
 from moextend.errors import InputError, SpecError
@@ -72,13 +72,13 @@ def test_frames_are_at_equal_distances_from_the_first_to_the_last(kind: str, cod
 def test_frames_are_images_that_are_read_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.mp4").write_bytes(encoded())
     frames = VideoRef(path=tmp_path / "a.mp4", where="row 4", folders=(tmp_path,)).frames(4)
-    opened, real = [], clips.frames
+    opened, real = [], video.frames
 
     def counted(*arguments: Any, **options: Any) -> Any:
         opened.append(arguments)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(clips, "frames", counted)
+    monkeypatch.setattr(video, "frames", counted)
     assert all(isinstance(frame, ImageRef) and frame.modality == "image" for frame in frames) and not opened
     assert len({frame.digest for frame in frames}) == 4 and frames[0].size() == (64, 48)
     assert len(opened) == 1, "decoded once for all frames"
@@ -105,7 +105,7 @@ def test_a_video_of_a_turned_camera_is_upright(monkeypatch: pytest.MonkeyPatch) 
         def to_image(self) -> Image.Image:
             return Image.new("RGB", (64, 48))
 
-    assert clips._small(Turned(), "row 1").size == (48, 64)
+    assert video._small(Turned(), "row 1").size == (48, 64)
 
 
 def test_marks_and_media_are_expanded_in_their_order() -> None:
@@ -233,11 +233,11 @@ def test_too_many_pixels_frames_or_bytes_are_refused(tmp_path: Path, monkeypatch
     ref = VideoRef(data=encoded(), where="row 1")
     for name, limit, message in (
         ("PIXELS", 100, "has 64 x 48 pixels; 1 to 100 are"),
-        ("FRAMES", 59, "more than 59 frames"),
+        ("MOST_IN_A_FILE", 59, "more than 59 frames"),
         ("BYTES", 10, "more than 10 bytes"),
     ):
         with monkeypatch.context() as patch, pytest.raises(InputError, match=message):
-            patch.setattr(clips, name, limit)
+            patch.setattr(video, name, limit)
             ref.frames(7)[0].read()
     with (tmp_path / "large.mp4").open("wb") as file:
         file.truncate(VideoRef.most + 1)  # sparse
@@ -270,7 +270,7 @@ def fuzz(count: int, seed: int) -> tuple[int, int]:
             assert str(error).startswith("row 1: ") and len(str(error)) < 400 and "\n" not in str(error)
         else:
             fine += 1
-            assert all(0 < min(frame.size) <= clips.SIDE for frame in found)
+            assert all(0 < min(frame.size) <= video.SIDE for frame in found)
         video._encoded.cache_clear()
     return fine, refused
 

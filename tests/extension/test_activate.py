@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +93,6 @@ def test_auto_finds_the_extension_of_each_input(folder: Path) -> None:
     assert generate(model, asked[2:3], max_new_tokens=1, batch_size=1) == base
     activate(model, "none")
     assert model.choose is None
-
-
-def test_auto_reads_folders_with_the_former_file_name(folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(folder / "colour", tmp_path / "colour")
-    (tmp_path / "colour" / "task_statistics.safetensors").rename(tmp_path / "colour/recogniser.safetensors")
-    model = loaded(tmp_path, "colour")
-    activate(model, "auto")
-    assert generate(model, [prompt(COLOUR[0])], max_new_tokens=1, batch_size=1) == ["w50"]
 
 
 def test_auto_needs_statistics_and_a_whole_model(folder: Path) -> None:

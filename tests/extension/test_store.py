@@ -130,7 +130,7 @@ def test_a_damaged_or_missing_extension_is_one_clear_error(tmp_path: Path) -> No
     [
         ({"format": 2}, "has format 2, and this version of moextend reads format 1"),
         ({"format": "x"}, "has no known format"),
-        ({"format": None}, r"early version.*Remove the folder, and create it again"),
+        ({"format": None}, r"no known format.*Remove the folder, and create it again"),
         ({"plan": None}, "holds no expert set"),
         ({"plan": {"0": [1]}}, "holds other tensors than extension.json says"),
         ({"plan": {"7": [1]}}, "MoE blocks 0 to 2"),

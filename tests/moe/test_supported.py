@@ -239,6 +239,7 @@ def test_compile_with_fsdp_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("dtype", "bf16", "message"),
     [
+        ("bfloat16, slow", True, r"no instructions for bfloat16.*Load the base with dtype='float32'"),
         (
             "float32",
             True,
@@ -258,6 +259,8 @@ def test_base_and_settings_that_disagree_warn_once(
     dtype: str, bf16: bool, message: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prepare, "_WARNED", set())
+    dtype, slow, _ = dtype.partition(", slow")
+    monkeypatch.setattr(prepare, "lacks_bfloat16", lambda: bool(slow))
     model = toy_model()
     model.lm.to(getattr(torch, dtype))
     moextend.attach(model.lm, "a", {1: [0]})

@@ -50,9 +50,9 @@ BENCH: list[Row] = [
         ["--baseline", "none"], ["--baseline", ""], ["--margin", "x"], ["--margin", "-1", "--baseline", "lora"],
         ["--margin", "nan", "--baseline", "lora"], ["--references", "none"], ["--references", ""], ["--out", "note.txt/below"],
         ["--out", ""], ["--fromat", "csv"], ["--style", "none.yaml"], ["--style", "note.txt"], ["--style", NUL], ["--style", LONG],
-        ["--style", "."], ["--tasks", "--text"], ["--audit", "--matrix"], ["--ablations", "--matrix"],
-        ["--budgets", "--matrix"], ["--budgets"], ["--accuracy", "50"], ["--budgets", "--accuracy", "101"],
-        ["--budgets", "--accuracy", "nan"], ["--budgets", "--accuracy", "x"],
+        ["--style", "."], ["tasks", "text"], ["ablations", "matrix"],
+        ["budgets", "matrix"], ["budgets"], ["--accuracy", "50"], ["budgets", "--accuracy", "101"],
+        ["budgets", "--accuracy", "nan"], ["budgets", "--accuracy", "x"],
     ]),
     ("bench power", ["small"], "", [
         *WORDS, "none", "small/none", [], ["small", "--runs", "note.txt"], ["small", "--baseline", "none"], ["small", "--method", "none"],
@@ -76,12 +76,6 @@ BENCH: list[Row] = [
     ("bench paper", [], "", [[], ["small"]]),
     ("bench show", [], "", [*WORDS, "none", "../colour", "tasks/colour", [], ["colour", "shade"], ["captions", "--exmaple"], ["colour", "--workspace", "none"]]),
     ("bench list", [], "", ["extra", ["--workspace", "none"], ["--workspace", "note.txt"], ["--json", "--x"]]),
-    ("bench move-task", ["-s", "small"], "", [
-        *[[word, "--to", "1"] for word in WORDS], ["none", "--to", "1"], ["colour"], ["colour", "--to", "0"], ["colour", "--to", "99"],
-        ["colour", "--to", "x"], [],
-    ]),
-    ("bench remove-task", ["-s", "small"], "", [*WORDS, "none", "captions", [], ["colour", "shade"]]),
-    ("bench remove-task", ["colour"], "--sequence", [*WORDS, "none", "../small", "registry/small.yaml/x"]),
     ("bench add-task", ["-s", "small"], "", [
         *[[word, *DATA] for word in WORDS], ["vqaa", *DATA], ["none"], ["colour"], ["tiny-counting", "--to", "0"],
         ["lmms:"], ["lmms:none"], ["lmms:mme", "--include-path", "none"], ["text", "--data", "none-such-task"], ["text", "--data", "note.txt"],
@@ -163,7 +157,6 @@ LIBRARY: list[Row] = [
     ("certify", ["skill", "--base", "tiny"], "--scope", [*WORDS, "everything", "Own"]),
     ("certify", ["skill", "--base", "tiny"], "--data", ["", "none.jsonl", "emptied", "/dev/null", "image.png", NUL]),
     ("certify", ["skill", "--base", "tiny"], "--near", ["", "none.jsonl", "emptied", "image.png"]),
-    ("certify", ["skill", "--base", "tiny"], "--text", ["", "none.txt", "emptied", "image.png"]),
     ("certify", ["skill", "--base", "tiny"], "--extension", ["none", "note.txt", "emptied", "registry", ""]),
     ("certify", ["skill", "--base", "tiny"], "--out", ["", "note.txt", "note.txt/below", "/dev/null", NUL, LONG]),
     ("certify", ["skill", "--base", "tiny"], "--run", [*WORDS, "none", "small/none"]),

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from tests.bench.states import hold
 
 from .ways import (
     WAYS,
@@ -35,11 +37,6 @@ Damage = Callable[[SimpleNamespace], object]
 def one(folder: Path, pattern: str) -> Path:
     """The first file that is named so."""
     return sorted(folder.glob(pattern))[0]
-
-
-def owner(pid: int, host: str) -> Damage:
-    """Leaves the file with the process of a release without leases."""
-    return lambda d: (d.run / "owner.json").write_text(json.dumps({"pid": pid, "host": host}))
 
 
 def in_run(pattern: str, way: Way) -> Damage:
@@ -72,7 +69,6 @@ FINISHED = {
     "predictions": ("predictions/*/colour-????????????????.jsonl", ("deleted", "empty", "cut", "garbage", "flipped", "a folder")),
     "predictions of text": ("predictions/*/words-*.jsonl", ("deleted", "cut", "flipped")),
     "item scores": ("predictions/*/colour-*.scores3.jsonl", ("deleted", "cut", "garbage", "a folder")),
-    ".lock": (".lock", ("deleted", "garbage", "a folder", "a dangling link")),
     "a stage's folder": ("stages/1-*", ("deleted",)),
     "the folder of stages": ("stages", ("deleted",)),
     "the folder of predictions": ("predictions", ("deleted",)),
@@ -98,7 +94,7 @@ def _products() -> list[tuple[str, str, Damage]]:
         pattern = f"stages/2-*/train-in-flight/checkpoint-2/{name}"
         found += [(f"killed: {name} {way}", "half", in_run(pattern, WAYS[way])) for way in ways]
     ways = ("deleted", "empty", "cut", "garbage", "a folder", "a list", "UTF-16", "a dangling link", "a FIFO")
-    return found + [(f"killed: the lease {way}", "half", in_run(".lease-*", WAYS[way])) for way in ways]
+    return found + [(f"killed: the lease {way}", "half", in_run(".lease", WAYS[way])) for way in ways]
 
 
 def running(pid: int, **changes: Any) -> Damage:
@@ -217,12 +213,9 @@ SINGLE: list[tuple[str, str, Damage]] = [
     ("done: weights of moextend flipped", "auto", in_run("stages/1-*/extension.safetensors", flip)),
     ("done: card of moextend is a list", "auto", in_run("stages/1-*/extension.json", listed)),
     ("killed: status gone", "half", in_run("status.json", delete)),
-    ("killed: owner of an early release is a dead process", "half", owner(2**22 - 3, "elsewhere")),
-    ("killed: owner of an early release is another's process", "half", owner(1, "elsewhere")),
-    ("killed: the lease is a dead process's", "half", in_run(".lease-*", lambda p: edit(p, pid=2**22 - 3))),
-    ("killed: the lease is another's process's", "half", in_run(".lease-*", lambda p: edit(p, pid=1))),
-    ("killed: the lease is another host's", "half", in_run(".lease-*", lambda p: edit(p, boot="x", host="elsewhere", machine="x", seconds=2.0))),
-    ("killed: the lease is of a later release", "half", in_run(".lease-*", lambda p: edit(p, schema_version=99))),
+    ("killed: the lease is another's process's", "half", in_run(".lease", lambda p: hold(p.parent, host=socket.gethostname(), pid=1, start=1))),
+    ("killed: the lease is another host's", "half", in_run(".lease", lambda p: hold(p.parent, host="elsewhere"))),
+    ("killed: the lease is of a later release", "half", in_run(".lease", lambda p: p.write_text("filelock/3\n"))),
     ("killed: the job is gone", "half", in_run("job.json", delete)),
     ("killed: the job is garbage", "half", in_run("job.json", garbage)),
     ("killed: the job is a list", "half", in_run("job.json", listed)),

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from moextend.data.pictures import decode, size
+from moextend.data.images import decode, size
 from moextend.errors import InputError
 
 SECONDS = 10

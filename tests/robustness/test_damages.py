@@ -28,7 +28,7 @@ NAMES = {"lora": "lora-s0", "half": "lora-s0", "auto": "moextend+scope-auto-s0"}
 CHECKPOINT = "runs/small/lora-s0/stages/2-*/train-in-flight/checkpoint-2/manifest.json"
 HANG = 120
 """Seconds after which a command counts as hanging."""
-OURS = ("status.json", "owner.json", ".lock", ".lease-", "worker.log", "job.json", "cancel.json")
+OURS = ("status.json", ".lease", "worker.log", "job.json", "cancel.json")
 """Files of a run that hold no result."""
 
 Cli = Callable[..., SimpleNamespace]
@@ -38,7 +38,7 @@ Cli = Callable[..., SimpleNamespace]
 def cli(forked_workers: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
     """Calls `moextend` with workers that are forked."""
     monkeypatch.setattr(launch, "TICK", 0.02)
-    monkeypatch.setattr(lease, "SECONDS", 0.5)  # a damaged lease is waited for
+    monkeypatch.setattr(lease, "SECONDS", 2.0)  # that of another host is waited for
     monkeypatch.setenv("COLUMNS", "200")
     return caller(capfd, monkeypatch)
 

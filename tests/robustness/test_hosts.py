@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from moextend.util.holder import VARIABLE
+from moextend.util.lease import VARIABLE
 
 from . import hosts, workspace
 from .hosts import Command, Host, until
@@ -63,8 +63,9 @@ def works(folder: Path, host: Host) -> bool:
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """All files of the run, with their times."""
-    paths = [path for path in sorted((folder / RUN).rglob("*")) if path.is_file()]
+    """All files of the run, with their times, but the log, which tells what both hosts did."""
+    found = sorted((folder / RUN).rglob("*"))
+    paths = [path for path in found if path.is_file() and path.name != "worker.log"]
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
 
 

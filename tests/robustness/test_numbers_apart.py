@@ -50,7 +50,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.write_text(text + "\n")
     for kind, files in {
         "methods": {"mine.py": METHOD, "_shared.py": "NOTE = 1\n"},
-        "scorers": {"mine.py": SCORER, "_rule.py": "FULL = 1.0\n", "_data/deep/table.json": "[1]\n"},
+        "scorers": {"mine.py": SCORER, "_rule.py": "FULL = 1.0\n", "data/deep/table.json": "[1]\n"},
     }.items():
         for name, code in files.items():
             (folder / kind / name).parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ EDITS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "helper of a method": ("methods/_shared.py", words("1", "2"), "code of method 'mine'"),
     "helper of a scorer": ("scorers/_rule.py", words("1.0", "0.5"), "code of scorer 'mine@1'"),
-    "data of a scorer": ("scorers/_data/deep/table.json", words("1", "2"), "code of scorer 'mine@1'"),
+    "data of a scorer": ("scorers/data/deep/table.json", words("1", "2"), "code of scorer 'mine@1'"),
     "picture": ("images/colour-test-0.png", picture, "test data of task 'colour'"),
     "text": ("tasks/words/test.jsonl", other_answers, "text task 'words'"),
 }
@@ -198,6 +198,20 @@ def test_a_done_run_is_refused_in_a_copy_of_its_workspace_with_other_inputs(
         assert (code, part in output) == (2, True), output
 
 
+@pytest.mark.parametrize("edit", ["text", "picture"])
+def test_a_run_from_a_pack_is_refused_in_a_workspace_with_other_inputs(
+    edit: str, done: Path, call: Call, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(done, copy, ignore=shutil.ignore_patterns("runs", ".cache"))
+    name, change, part = EDITS[edit]
+    change(copy / name)
+    assert call("bench", "pack", "small", "--out", str(tmp_path / "runs.tar.gz"))[0] == 0
+    assert call("bench", "unpack", str(tmp_path / "runs.tar.gz"), "--workspace", str(copy))[0] == 0
+    code, output = call("bench", "run", "small", "-m", "mine", "-q", "--workspace", str(copy))
+    assert (code, part in output) == (2, True), output
+
+
 def test_a_run_under_the_name_of_another_method_is_a_copy(runs: Path, call: Call) -> None:
     shutil.copytree(runs / "mine-s0", runs / "ewc-s0")
     shutil.copytree(runs / "mine-s0", runs / "mine-s1")
@@ -238,7 +252,7 @@ def test_scores_of_another_run_are_in_no_format(way: str, runs: Path, call: Call
         if code == 0 and form == "csv":
             assert [row["method"] for row in table(output)] == ["zero-shot"]
     out = runs.parents[1] / "results"
-    call("bench", "export", "small", "--as", "lm-eval", "--out", str(out))
+    call("bench", "export", "small", "--out", str(out))
     written = {path.name.split("__")[1] for path in out.glob("small__*")}
     shutil.rmtree(out, ignore_errors=True)
     assert written == {"mine-s0", "zero-shot-s0"} - left

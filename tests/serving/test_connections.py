@@ -7,17 +7,13 @@ import select
 import socket
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
-
-from tests.bench import ledger
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
 
-from tests.bench.report.serve.serving import served as page_served
 from tests.serving.living import Living
 
 PATIENCE = 60.0
@@ -64,15 +60,6 @@ def test_silent_connections_keep_nobody_out(served: Living) -> None:
             assert client.get("/health").status_code == 200
             reply = client.post("/v1/completions", json={"model": "work", "prompt": "a", "max_tokens": 2})
             assert reply.status_code == 200
-        assert closed(silent)
-
-
-@pytest.mark.slow
-def test_nor_do_they_in_the_server_of_the_page(tmp_path: Path) -> None:
-    ledger.write_runs(tmp_path / "runs", ledger.Shape(items=6), {"lora": ledger.Kind()}, [0])
-    with page_served(tmp_path / "runs") as site, ExitStack() as stack:
-        silent = opened(stack, site.address.port, 300)
-        assert site.get("/").status == 200
         assert closed(silent)
 
 

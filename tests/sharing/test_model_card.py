@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from moextend.certificate.certify import certify
-from moextend.certificate.writing import write
 from moextend.sharing.contents import local_paths, pushed
 from moextend.sharing.facts import RunFacts, TaskResult, facts_of
 from moextend.sharing.model_card import MARK, model_card
@@ -31,7 +30,7 @@ RUN = RunFacts(
 def folder(tmp_path: Path) -> Path:
     model = made(tmp_path / "skill")
     infers(model, tmp_path / "skill", seen(10))
-    write(certify(model, tmp_path / "skill", items=2, scope="own", base="org/olmoe"), tmp_path / "skill")
+    certify(model, tmp_path / "skill", items=2, scope="own", base="org/olmoe").write_to(tmp_path / "skill")
     return tmp_path / "skill"
 
 

@@ -1,26 +1,18 @@
 """Tensor files with checksums."""
 
-import errno
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
-from moextend import Conversation, MultimodalLM, Settings, train
 from moextend.bench.run import alignment
-from moextend.bench.run.records import AlignmentCost
 from moextend.bench.sequence import Align
 from moextend.bench.store import Store
 from moextend.errors import InputError
 from moextend.extension import align, router_memory
 from moextend.training import checkpoint
-from moextend.util import files
-from tests.toys import picture
 
 TENSORS = {"0": torch.arange(12.0).reshape(3, 4), "2": torch.ones(5, 4)}
 
@@ -57,17 +49,10 @@ def test_no_flipped_bit_and_no_cut_is_read(tmp_path: Path) -> None:
         router_memory.read(tmp_path)
 
 
-def test_files_of_early_versions_are_read(tmp_path: Path) -> None:
-    save_file(TENSORS, tmp_path / "old.safetensors")
-    read = checkpoint.read_tensors(tmp_path / "old.safetensors")
-    assert all(torch.equal(read[name], tensor) for name, tensor in TENSORS.items())
-
-
 def test_tensors_that_are_not_finite_are_not_read(tmp_path: Path) -> None:
-    """Also of early versions, whose files name no digest."""
-    save_file({"0": torch.tensor([1.0, float("nan")])}, tmp_path / "old.safetensors")
+    checkpoint.write_tensors(tmp_path / "x.safetensors", {"0": torch.tensor([1.0, float("nan")])})
     with pytest.raises(InputError, match="not finite"):
-        checkpoint.read_tensors(tmp_path / "old.safetensors")
+        checkpoint.read_tensors(tmp_path / "x.safetensors")
 
 
 def into_folder(path: Path) -> None:
@@ -78,36 +63,6 @@ def into_folder(path: Path) -> None:
 class Projector(torch.nn.Linear):
     def reset(self, seed: int) -> None:
         torch.nn.init.zeros_(self.weight)
-
-
-def test_a_checkpoint_with_former_names_of_a_projector_is_read(
-    tmp_path: Path, model: MultimodalLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def former(tensors: dict[str, Tensor], path: Path) -> None:
-        save_file({name.removeprefix("modalities.image."): own for name, own in tensors.items()}, path)
-
-    settings = Settings(steps=4, batch_size=2, learning_rate=1e-2, checkpoint_steps=2)
-    data = [Conversation(((f"<image> w{i}", "w5"),), (picture(i),)) for i in range(8)]
-
-    def trained(on_step: Callable[[int, int], None] | None = None) -> Tensor:
-        model.learn_only(["modalities.image.projector.outer.bias"])
-        train(model, data, settings, folder=tmp_path / "t", on_step=on_step)
-        assert model.projector
-        return model.projector.outer.bias.detach().clone()
-
-    def stop(done: int, total: int) -> None:
-        if done == 3:
-            raise KeyboardInterrupt
-
-    assert model.projector
-    begun = model.projector.outer.bias.detach().clone()
-    expected = trained()
-    with torch.no_grad():
-        model.projector.outer.bias.copy_(begun)
-    monkeypatch.setattr("moextend.training.trainer.save_file", former)
-    with pytest.raises(KeyboardInterrupt):
-        trained(stop)
-    assert torch.equal(trained(), expected)
 
 
 def test_a_damaged_projector_in_the_cache_is_aligned_again(
@@ -145,47 +100,3 @@ def test_a_damaged_projector_in_the_cache_is_aligned_again(
             damage(kept)
     assert trained == ["once"] * 4
     assert [message.endswith("it is made again.") for message in caplog.messages] == [True] * 3
-
-
-@pytest.mark.parametrize("room", [True, False])
-def test_a_projector_of_an_earlier_version_is_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
-) -> None:
-    projector = Projector(3, 2, bias=False)
-    model: Any = SimpleNamespace(
-        modalities={"image": SimpleNamespace(projector=projector)},
-        chat=None,
-        base_fingerprint=lambda modalities: "base",
-    )
-    settings = Align(task="captions", steps=1, batch_size=1, learning_rate=0.1)
-    key = files.digest("base", settings.record(), "x", 0, None)
-    kept = {name: torch.full_like(tensor, 2.0) for name, tensor in projector.state_dict().items()}
-    checkpoint.write_tensors(tmp_path / "aligned" / f"{key}.safetensors", kept)
-    known = {"task": "captions", "steps": 1, "tokens": 7, "flops": 8.0, "seconds": 9.0}
-    files.write_json(tmp_path / "aligned" / f"{key}.json", known)
-
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    def take() -> AlignmentCost:
-        return alignment.align(
-            model,
-            [],
-            settings,
-            seed=0,
-            data_name="x",
-            store=Store(tmp_path),
-            on_step=lambda done, total: None,
-        )
-
-    if not room:
-        with monkeypatch.context() as patch:
-            patch.setattr("moextend.bench.store.node._write", fail)
-            patch.setattr(align, "train_projector", fail)
-            with pytest.raises(OSError, match="No space"):
-                take()
-        assert list(tmp_path.glob("aligned/*.safetensors")), "it was not taken over"
-    for _ in range(2):
-        cost = take()
-        assert cost.model_dump(exclude_unset=True) == known and bool((projector.weight == 2).all())
-    assert not list(tmp_path.glob("aligned/*.safetensors")), "it takes no room twice"

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from moextend import Conversation, train
-from moextend.training import checkpoint, loop
+from moextend.training import loop
 from moextend.training.loop import Report
 from tests.training.toy_training import DATA, SETTINGS, extended, parts, stop_at
 
@@ -121,23 +121,6 @@ def test_the_flops_of_a_resumed_training_include_all_attempts(tmp_path: Path) ->
     with pytest.raises(KeyboardInterrupt):
         train(extended(), rows, SETTINGS, folder=tmp_path / "t", on_step=stop_at(5))
     assert train(extended(), rows, SETTINGS, folder=tmp_path / "t") == whole
-
-
-def test_the_flops_after_a_checkpoint_of_a_former_version_are_not_known(
-    tmp_path: Path, stopped: tuple[Path, dict[str, torch.Tensor]]
-) -> None:
-    folder = shutil.copytree(stopped[0], tmp_path / "t")
-    for newest in folder.glob("checkpoint-*"):
-        (newest / "flops.json").write_text('{"0": 123.0}\n', encoding="utf-8")
-        checkpoint.seal(newest)
-    shutil.rmtree(folder / "checkpoint-6")
-    with pytest.raises(KeyboardInterrupt):  # and after a checkpoint that goes on from it
-        train(extended(), DATA, SETTINGS, folder=folder, on_step=stop_at(8))
-    assert (folder / "checkpoint-6").is_dir()
-    again = extended()
-    assert train(again, DATA, SETTINGS, folder=folder).flops is None
-    for name, value in stopped[1].items():
-        assert torch.equal(parts(again)[name], value), name
 
 
 @pytest.mark.parametrize("stops", [[4], [3, 4, 10]])

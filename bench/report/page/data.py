@@ -22,8 +22,9 @@ from moextend.bench.report.page.limits import limits
 from moextend.bench.report.page.provenance import provenance
 from moextend.bench.report.page.routes import routes
 from moextend.bench.report.page.thumbnails import Budget, Thumbnails, thumbnails
-from moextend.bench.report.page.verdict import Verdict, verdict
+from moextend.bench.report.page.verdict import verdict
 from moextend.bench.report.published import published_tables
+from moextend.bench.report.ranks import ranked
 from moextend.bench.report.readings import kinds_table, readings_table
 from moextend.bench.report.sources import noted
 from moextend.bench.report.style import Styling
@@ -34,6 +35,7 @@ from moextend.errors import visible
 
 REPORT = "report"
 """The part that is loaded first."""
+NO_ANSWERS = "Packed without questions and answers: bench pack --predictions keeps them."
 
 
 @dataclass
@@ -81,34 +83,23 @@ def parts(
     return found
 
 
-def table_view(
-    table: Table, style: Styling, marks: Mapping[str, Mapping[str, str]] | None = None
-) -> dict[str, Any]:
-    """A table with its numbers as they are written and unrounded; `marks` is column -> row's name -> mark."""
-    names = {row[0].text: style.row_name(row[0]) for section in table.sections for row in section}
+def table_view(table: Table, style: Styling) -> dict[str, Any]:
+    """A table with its numbers as they are written and unrounded."""
     (table,) = style.styled([table], whole=True)
     columns = [
         {"key": visible(one.key), "title": visible(one.title), "numeric": one.numeric, "wide": one.wide}
         for one in table.columns
     ]
-    own = [(marks or {}).get(column.key, {}) for column in table.columns]
-    known = [{names[row]: mark for row, mark in column.items() if row in names} for column in own]
-    sections = [
-        [
-            [_value(value, own.get(row[0].text, "")) for value, own in zip(row, known, strict=True)]
-            for row in section
-        ]
-        for section in table.sections
-    ]
+    sections = [[[_value(value) for value in row] for row in section] for section in table.sections]
     return {
         "key": visible(table.key), "title": visible(table.title), "columns": columns, "sections": sections,
         "notes": [visible(note) for note in table.notes],
     }  # fmt: skip
 
 
-def _value(value: Value, mark: str) -> list[Any]:
-    """[text, number, spread, style, mark], cut where the rest is empty."""
-    whole = [visible(value.text), value.number, value.spread, value.style or None, mark or None]
+def _value(value: Value) -> list[Any]:
+    """[text, number, spread, style], cut where the rest is empty."""
+    whole = [visible(value.text), value.number, value.spread, value.style or None]
     while len(whole) > 1 and whole[-1] is None:
         whole.pop()
     return whole
@@ -125,8 +116,8 @@ def _experiment(
     readings = [table for table in (readings_table(experiment), kinds_table(experiment)) if table]
     places = {task["key"]: place for place, task in enumerate(tasks)}
 
-    def view(table: Table, *how: Any) -> dict[str, Any]:
-        return table_view(noted([experiment], table), *how)
+    def view(table: Table) -> dict[str, Any]:
+        return table_view(noted([experiment], table), style)
 
     return {
         "name": visible(experiment.name),
@@ -136,11 +127,11 @@ def _experiment(
         "methods": _methods(experiment, runs, style, places),
         "runs": [_run(result, places) for result in runs],
         "cells": _cells(runs, places),
-        "summary": view(summary, style, _marks(found)),
-        "comparison": view(found.comparison, style) if found.comparison else None,
-        "further": [view(table, style) for table in further],
-        "costs": view(costs, style),
-        "readings": [view(table, style) for table in readings],
+        "summary": view(ranked(experiment, summary)),
+        "comparison": view(found.comparison) if found.comparison else None,
+        "further": [view(table) for table in further],
+        "costs": view(costs),
+        "readings": [view(table) for table in readings],
         "limits": [
             {
                 "title": limit.title,
@@ -150,11 +141,6 @@ def _experiment(
             for limit in limits(experiment, found, costs)
         ],
     }
-
-
-def _marks(found: Verdict) -> dict[str, dict[str, str]]:
-    """Ties of the tests, by column and row; a method that is alone needs no mark."""
-    return {key: own for key, own in found.marks.items() if len(own) > 1}
 
 
 def _tasks(experiment: Experiment, prefix: str) -> list[dict[str, Any]]:
@@ -192,6 +178,8 @@ def _items(
     task["kinds"] = sorted({visible(kind) for kind in made.kind if kind})
     shown = _media(own[0][1], task["key"], made, workspace, budget)
     task["media"], task["lacks"] = sum(map(bool, shown.at)), shown.lacks
+    if all(result.bare for _, result in own):
+        task["lacks"] = " ".join(filter(None, (shown.lacks, NO_ANSWERS)))
     if shown.media:
         files = {f"media/{task['part']}-{place}.{one.form}": one for place, one in enumerate(shown.media)}
         media = [{"kind": one.kind, "src": one.url if inline else path} for path, one in files.items()]

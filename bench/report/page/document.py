@@ -35,10 +35,7 @@ TEMPLATE = """<!doctype html>
 def page(experiments: Sequence[Experiment], **options: Any) -> str:
     """One HTML file with everything in it; options as data.parts takes them."""
     found = parts(experiments, **options)
-    blocks = [
-        f'<script type="application/json" id="part-{name}">{encoded(value)}</script>'
-        for name, value in found.values.items()
-    ]
+    blocks = [_block(name, encoded(value)) for name, value in found.values.items()]
     return TEMPLATE.format(
         policy=_policy(),
         title=_title(experiments),
@@ -47,8 +44,15 @@ def page(experiments: Sequence[Experiment], **options: Any) -> str:
     )
 
 
-def bundle(experiments: Sequence[Experiment], folder: Path, **options: Any) -> Path:
-    """Writes index.html with parts and images into `folder`; the path of index.html."""
+def bundle(experiments: Sequence[Experiment], folder: Path, live: str | None = None, **options: Any) -> Path:
+    """Writes index.html with parts and images into `folder`; the path of index.html.
+
+    Args:
+        experiments: what the page shows.
+        folder: where the files go.
+        live: the version of the page that a server compares with its runs; None: no server is asked.
+        options: as data.parts takes them.
+    """
     found = parts(experiments, inline=False, **options)
     first = encoded(found.values.pop(REPORT))
     for name, value in found.values.items():
@@ -62,9 +66,13 @@ def bundle(experiments: Sequence[Experiment], folder: Path, **options: Any) -> P
             temporary.write_bytes(data)
     for name in ("page.js", "page.css"):
         files.write_text(folder / name, asset(name))
-    scripts = f'<script type="application/json" id="part-{REPORT}">{first}</script>\n<script src="page.js"></script>'
+    blocks = {REPORT: first} | ({"live": encoded(live)} if live else {})
+    scripts = "\n".join(
+        [*(_block(name, text) for name, text in blocks.items()), '<script src="page.js"></script>']
+    )
     style = '<link rel="stylesheet" href="page.css">'
-    text = TEMPLATE.format(policy=_policy(FOLDER), title=_title(experiments), style=style, scripts=scripts)
+    policy = _policy(FOLDER) if live is None else _policy(FOLDER, "; connect-src 'self'")
+    text = TEMPLATE.format(policy=policy, title=_title(experiments), style=style, scripts=scripts)
     files.write_text(folder / "index.html", text)
     return folder / "index.html"
 
@@ -81,10 +89,14 @@ def asset(name: str) -> str:
     return (resources(__package__) / "assets" / name).read_text(encoding="utf-8")
 
 
-def _policy(own: str = "") -> str:
-    return f'<meta http-equiv="Content-Security-Policy" content="{POLICY.format(own=own).strip()}">\n'
+def _block(name: str, text: str) -> str:
+    return f'<script type="application/json" id="part-{name}">{text}</script>'
+
+
+def _policy(own: str = "", more: str = "") -> str:
+    return f'<meta http-equiv="Content-Security-Policy" content="{POLICY.format(own=own).strip()}{more}">\n'
 
 
 def _title(experiments: Sequence[Experiment]) -> str:
     names = dict.fromkeys(experiment.name for experiment in experiments)
-    return escape(visible(f"{', '.join(names)}: moextend report"))
+    return escape(visible(f"{', '.join(names) or 'no results'}: moextend report"))

@@ -102,7 +102,7 @@ def lifelines(task: str, results: Sequence[Result]) -> Lifelines | None:
             answers = reader(result, cell) if cell else None
             if cell and answers is not None:
                 found[run, stage] = answers
-                if len(asked) < len(reader.item):
+                if cell.predictions and len(asked) < len(reader.item):
                     asked |= _asked(result, cell)
     if not found:
         return None
@@ -152,13 +152,13 @@ def _asked(result: Result, cell: Any) -> dict[str, Asked]:
     """What the items of a cell ask; only of answers that could be read."""
     path = result.run.folder / cell.predictions
     if cell.by_lm_eval:
-        lines = [line for line in read_lines(path) if "summary" not in line]
+        lines = [line for line in read_lines(path, cell.sha256) if "summary" not in line]
         return {
             text_item(line): Asked(str(line.get("question", "")), str(line.get("gold", ""))) for line in lines
         }
     return {
         one.id: Asked(one.question, " / ".join(one.answers), " | ".join(one.choices or ()), one.image)
-        for one in read_predictions(path)
+        for one in read_predictions(path, cell.sha256)
     }
 
 

@@ -16,7 +16,7 @@ def routes(results: Sequence[Result], shown: Callable[[str], str]) -> list[dict[
     for number, result in enumerate(results):
         try:
             stages = result.run.routing()
-        except Exception:  # `moextend bench report --routing` names it
+        except Exception:  # `moextend bench report routing` names it
             continue
         if stages:
             rows = [_stage(result, stage, report, shown) for stage, report in sorted(stages.items())]

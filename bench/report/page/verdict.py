@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from moextend.bench import methods, metrics, stats
 from moextend.bench.report.collect import Experiment, Result, grouped
 from moextend.bench.report.comparison import (
-    CHANGE,
-    LESS_IS_BETTER,
     MARGIN,
     METRICS,
     comparison_table,
@@ -30,19 +28,15 @@ KNOWN = {
     "?": "With a task identity that is not recorded",
 }
 """What methods know of the task at inference -> the start of a sentence."""
-KEYS = {title: key for key, title in METRICS.items()} | {CHANGE: "text_change"}
-"""Metric of a comparison -> its column in the forgetting table."""
 
 
 @dataclass
 class Verdict:
-    """The best method of every metric, and what the tests say of the others."""
+    """The best method, and what the tests say of the others."""
 
     sentences: list[str] = field(default_factory=list)
-    leaders: dict[str, str] = field(default_factory=dict)
-    """Column of the forgetting table -> the method with the best mean."""
-    marks: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Column -> row's name -> "best", "tie" (not significantly different from it) or "apart"."""
+    leader: str | None = None
+    """The method with the highest ACC."""
     comparison: Table | None = None
     """Every method against the one with the highest ACC."""
 
@@ -64,15 +58,8 @@ def verdict(experiment: Experiment, baseline: str | None = None, margin: float =
             tables[method] = comparison_table(experiment, method, margin, reader)
         return tables[method]
 
-    for metric, key in KEYS.items():
-        leader = _leader(groups, key, less=metric in LESS_IS_BETTER)
-        if leader:
-            found.leaders[key] = leader
-            found.marks[key] = {leader: "best"} | {
-                row["method"].text: "apart" if _apart(row) else "tie"
-                for row in rows_of(against(leader), metric)
-            }
-    shown = baseline if baseline and has_baseline(experiment, baseline) else found.leaders.get("acc")
+    found.leader = _leader(groups)
+    shown = baseline if baseline and has_baseline(experiment, baseline) else found.leader
     found.comparison = against(shown) if shown else None
     found.sentences = _sentences(groups, against)
     return found
@@ -82,7 +69,7 @@ def _sentences(groups: dict[str, list[Result]], against: Callable[[str], Table])
     """One sentence of the methods that know as much of the task; the highest ACC first."""
     found = []
     for identity, own in _by_identity(groups).items():
-        best = _leader(own, "acc")
+        best = _leader(own)
         if best:
             rows = rows_of(against(best), ACC)
             found.append((_mean(own[best], "acc") or 0.0, _sentence(own, best, identity, rows)))
@@ -105,10 +92,10 @@ def _apart(row: Row) -> bool:
     return verdict in APART or (verdict == "items only" and p is not None and p < stats.LEVEL)
 
 
-def _leader(groups: dict[str, list[Result]], key: str, *, less: bool = False) -> str | None:
-    means = {method: _mean(group, key) for method, group in groups.items()}
+def _leader(groups: dict[str, list[Result]]) -> str | None:
+    means = {method: _mean(group, "acc") for method, group in groups.items()}
     known = {method: mean for method, mean in means.items() if mean is not None}
-    return (min if less else max)(known, key=lambda method: known[method], default=None)
+    return max(known, key=known.__getitem__, default=None)
 
 
 def _mean(group: Sequence[Result], key: str) -> float | None:

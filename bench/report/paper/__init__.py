@@ -14,7 +14,7 @@ from moextend.bench.report.ablations import ablation_tables
 from moextend.bench.report.collect import Experiment
 from moextend.bench.report.costs import costs_table
 from moextend.bench.report.forgetting import forgetting_table
-from moextend.bench.report.latex import Labels, environment, escape, pages
+from moextend.bench.report.latex import Labels, Notes, environment, escape, pages
 from moextend.bench.report.orders import orders_tables
 from moextend.bench.report.paper.bibliography import Bibliography, find_entries
 from moextend.bench.report.paper.setup import setup_text
@@ -29,11 +29,11 @@ from moextend.errors import InputError
 from moextend.util import files
 
 MARK = "% Written by moextend bench paper: changes here are lost at its next call."
-MAIN = r"""\documentclass[10pt]{article}
+MAIN = r"""\documentclass[10pt,twocolumn]{article}
 \def\DoNotLoadEpstopdf{}%% figures are PDF: no program has to be started
-\usepackage[margin=2.5cm]{geometry}
-\usepackage{booktabs,graphicx,siunitx}
-\emergencystretch=2em
+\usepackage[margin=2cm]{geometry}
+\usepackage{booktabs,graphicx,siunitx,tabularx}
+\emergencystretch=5em\hbadness=10000
 
 \title{%(title)s}
 \author{}
@@ -49,6 +49,8 @@ MAIN = r"""\documentclass[10pt]{article}
 %(main)s
 %(figures)s%(further)s
 \clearpage
+\section{Notes to the tables}
+\input{notes}
 \bibliographystyle{plain}
 \bibliography{references}
 \end{document}
@@ -95,14 +97,17 @@ def write(experiment: Experiment, styling: Styling, folder: Path, draw: Draw) ->
         InputError: a file of the project is there and was not written by this function.
         UnknownName: the style names a column, task or method that does not exist.
     """
+    styling = styling.for_papers([experiment])
     (experiment,) = styling.arranged([experiment])
     bibliography = Bibliography(find_entries(styling.workspace))
     texts = {f"tables/{name}.tex": text for name, text in _tables(experiment, styling).items()}
+    notes = texts.pop("tables/notes.tex")
     further = [name for name in TITLES if f"tables/{name}.tex" in texts]
-    texts["setup.tex"] = setup_text(experiment, styling.style.names, bibliography)
+    texts["setup.tex"] = setup_text(experiment, styling.names, bibliography)
+    texts["notes.tex"] = notes
     texts["references.bib"] = bibliography.text
     _refuse_foreign(folder, texts)
-    pictures = list(draw(experiment, styling.style.names, folder / "figures"))
+    pictures = list(draw(experiment, styling.names, folder / "figures"))
     once = {"main.tex": _main(experiment, styling, further, pictures), "latexmkrc": LATEXMKRC}
     kept = [folder / name for name in once if files.exists(folder / name)]
     made = {name: f"{MARK}\n{text}" for name, text in texts.items()}
@@ -128,7 +133,7 @@ def _refuse_foreign(folder: Path, names: Iterable[str]) -> None:
 
 
 def _tables(experiment: Experiment, styling: Styling) -> dict[str, str]:
-    """Name -> table environments."""
+    """Name -> table environments; `notes` are the paragraphs of notes."""
     text, transfer = text_table(experiment), transfer_table(experiment)
     made: dict[str, list[Table]] = {
         "main": [forgetting_table(experiment), *orders_tables(experiment)],
@@ -139,18 +144,17 @@ def _tables(experiment: Experiment, styling: Styling) -> dict[str, str]:
         **variant_tables(experiment),
         "costs": [costs_table(experiment)] if any(result.costs for result in experiment.results) else [],
     }
-    labels = Labels()
-    return {
-        name: "\n".join(
-            environment(part, labels.of(part, f"tab:{name}"), place="tp" if name == "main" else "htp")
-            for table in styling.styled(
-                [with_sources([experiment], ranked(experiment, table)) for table in found]
-            )
-            for part in pages(table)
-        )
-        for name, found in made.items()
-        if found
-    }
+    labels, notes, texts = Labels(), Notes(), dict[str, str]()
+    for name, found in made.items():
+        shown = [with_sources([experiment], ranked(experiment, table)) for table in found]
+        parts = [part for table in styling.styled(shown) for part in pages(table)]
+        named = [(part, labels.of(part, f"tab:{name}")) for part in parts]
+        for one in named:
+            notes.add(*one)
+        if named:
+            place = "tp" if name == "main" else "htp"
+            texts[name] = "\n".join(environment(*one, place=place) for one in named)
+    return {**texts, "notes": notes.text}
 
 
 def _label(styling: Styling, name: str) -> str:

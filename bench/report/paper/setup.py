@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from moextend.bench.report.ablations import setting, settings_of
 from moextend.bench.report.collect import Experiment, Result, grouped
 from moextend.bench.report.costs import NEAR, reference_of, trained_parameters, unmatched
-from moextend.bench.report.footnotes import COSTS
-from moextend.bench.report.latex import escape
+from moextend.bench.report.latex import BREAKS, breakable, escape
+from moextend.bench.report.names import PAPERS
 from moextend.bench.report.paper.bibliography import Bibliography
 from moextend.bench.report.sources import by_source, sources
 from moextend.bench.run.records import encoder_of
 from moextend.bench.scorers import shows
 from moextend.errors import counted
 
-BREAKS = re.compile(r"(?<=[:,/=+_-])(?=\w)")
-"""Where a name may break."""
+COSTS = {
+    "trained_parameters": "trained parameters", "tokens": "training tokens", "flops": "training operations",
+}  # fmt: skip
+"""Columns of costs that are compared -> how they are called."""
 PACKAGES = ("moextend", "torch", "transformers", "accelerate", "peft", "open_clip_torch", "lm-eval")
 """Those whose versions are named."""
 
@@ -44,7 +45,7 @@ def setup_text(experiment: Experiment, names: dict[str, str], bibliography: Bibl
 
 def code(text: str) -> str:
     """A name as code, which may break between its words."""
-    return "\\texttt{" + "\\allowbreak{}".join(map(escape, BREAKS.split(text))) + "}"
+    return f"\\texttt{{{breakable(text, f'{BREAKS}-')}}}"  # typewriter fonts do not break at hyphens
 
 
 def listed(words: Iterable[str]) -> str:
@@ -170,7 +171,7 @@ class _Writer:
             return [
                 f"{self.name(groups[0][0].config.method)}{cited}: {', '.join(_facts(groups[0], common))}."
             ]
-        first = f"{code(family)}{cited}, {len(groups)} variants"
+        first = f"{escape(PAPERS.get(family, family))}{cited}, {len(groups)} variants"
         rows = [f"{first}, all with {', '.join(_words(common))}." if common else f"{first}."]
         return rows + [
             f"{self.name(group[0].config.method)}: {', '.join(_facts(group, own))}."

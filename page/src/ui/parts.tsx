@@ -1,7 +1,6 @@
 /** Small parts of many views: choices, copying, and values that are loaded. */
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
 import type { ComponentChildren } from "preact";
-import { shownVersion } from "../data";
 
 interface ChoiceProps {
   label: string;
@@ -52,8 +51,7 @@ async function copied(text: string): Promise<void> {
 }
 
 /** What a promise brings, undefined before; an error is shown where the value belongs. */
-export function useLoaded<T>(load: () => Promise<T>, of: string): { value?: T; error?: string } {
-  const key = `${shownVersion()} ${of}`;
+export function useLoaded<T>(load: () => Promise<T>, key: string): { value?: T; error?: string } {
   const [found, setFound] = useState<{ key: string; value?: T; error?: string }>({ key: "" });
   useEffect(() => {
     let current = true;
@@ -66,6 +64,18 @@ export function useLoaded<T>(load: () => Promise<T>, of: string): { value?: T; e
     };
   }, [key]);
   return found.key === key ? found : {};
+}
+
+/** Whether the window is as narrow as a phone. */
+export function useNarrow(): boolean {
+  const query = useMemo(() => window.matchMedia("(max-width: 720px)"), []);
+  const [narrow, setNarrow] = useState(query.matches);
+  useEffect(() => {
+    const look = () => setNarrow(query.matches);
+    query.addEventListener("change", look);
+    return () => query.removeEventListener("change", look);
+  }, [query]);
+  return narrow;
 }
 
 export function Waiting({ title, error }: { title?: string; error?: string }) {

@@ -72,12 +72,10 @@ function Head({ column, order, sort }: { column: TableView["columns"][number]; o
   );
 }
 
-const MARKS: Record<string, string> = { best: "best of the column", tie: "not significantly different from the best" };
-
 function Cell({ value, numeric, head, method }: { value: TextValue; numeric: boolean; head: boolean; method?: Method }) {
-  const [text, , , style, mark] = value;
+  const [text, , , style] = value;
   const content = method ? <MethodName method={method} name={text} /> : text;
-  const classes = [numeric ? "number" : "", style ?? "", mark ?? ""].join(" ").trim();
+  const classes = [numeric ? "number" : "", style ?? ""].join(" ").trim();
   if (head) {
     return (
       <th scope="row" class={classes}>
@@ -87,10 +85,10 @@ function Cell({ value, numeric, head, method }: { value: TextValue; numeric: boo
   }
   const [number, spread] = numeric ? text.split(" ±", 2) : [text];
   return (
-    <td class={classes} title={mark ? MARKS[mark] : undefined}>
+    <td class={classes}>
       {numeric ? number : content}
       {spread && <span class="spread"> ±{spread}</span>}
-      {mark && MARKS[mark] && <span class="sr">, {MARKS[mark]}</span>}
+      {numeric && style === "bold" && <span class="sr">, bold</span>}
     </td>
   );
 }

@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import type { Method } from "../data";
 import type { ViewProps } from "../main";
 import { one } from "../format";
-import { Choice } from "../ui/parts";
+import { Choice, useNarrow } from "../ui/parts";
 import { Shape } from "../ui/marker";
 import { Notes, Table } from "../ui/table";
 
@@ -13,7 +13,9 @@ interface Point {
   acc: number;
 }
 
-const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT] = [860, 400, 46, 46, 30, 170];
+const [HEIGHT, LEFT, BOTTOM, TOP] = [400, 46, 46, 30];
+/** Of the drawing, and of the room for labels at its right; on a phone, labels stand where there is room among the points. */
+const [WIDE, NARROW] = [[860, 170], [380, 26]] as const;
 
 export function Costs({ experiment }: ViewProps) {
   const { costs, summary } = experiment;
@@ -41,8 +43,9 @@ export function Costs({ experiment }: ViewProps) {
 }
 
 function Pareto({ points, name }: { points: Point[]; name: string }) {
+  const [width, right] = useNarrow() ? NARROW : WIDE;
   const costs = points.map((own) => own.cost);
-  const x = scale(costs, [LEFT + 14, WIDTH - RIGHT]);
+  const x = scale(costs, [LEFT + 14, width - right]);
   const accs = points.map((own) => own.acc);
   const [low, high] = [Math.floor(Math.min(...accs) / 5) * 5, Math.ceil((Math.max(...accs) + 0.5) / 5) * 5];
   const y = (value: number) => HEIGHT - BOTTOM - ((value - low) / (high - low || 1)) * (HEIGHT - BOTTOM - TOP);
@@ -50,10 +53,10 @@ function Pareto({ points, name }: { points: Point[]; name: string }) {
   const rows = [...Array((high - low) / 5 + 1).keys()].map((step) => low + 5 * step).filter((_, i, all) => all.length < 9 || i % 2 === 0);
   return (
     <figure class="chart" tabIndex={0} role="group" aria-label={`ACC against ${name}`}>
-      <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={`ACC against ${name}; not beaten in both: ${front.map((own) => own.method.label).join(", ")}`}>
+      <svg viewBox={`0 0 ${width} ${HEIGHT}`} role="img" aria-label={`ACC against ${name}; not beaten in both: ${front.map((own) => own.method.label).join(", ")}`}>
         {rows.map((tick) => (
           <g>
-            <line x1={LEFT} x2={WIDTH - RIGHT + 14} y1={y(tick)} y2={y(tick)} class="grid" />
+            <line x1={LEFT} x2={width - right + 14} y1={y(tick)} y2={y(tick)} class="grid" />
             <text x={LEFT - 8} y={y(tick) + 4} text-anchor="end">
               {tick}
             </text>
@@ -64,7 +67,7 @@ function Pareto({ points, name }: { points: Point[]; name: string }) {
             {short(tick)}
           </text>
         ))}
-        <text x={(LEFT + WIDTH - RIGHT) / 2} y={HEIGHT - 6} text-anchor="middle" class="title">
+        <text x={(LEFT + width - right) / 2} y={HEIGHT - 6} text-anchor="middle" class="title">
           {name}
           {x.log ? " (log scale)" : ""}
         </text>
@@ -78,7 +81,7 @@ function Pareto({ points, name }: { points: Point[]; name: string }) {
             <Shape method={own.method} x={x.place(own.cost)} y={y(own.acc)} size={front.includes(own) ? 7 : 5.5} />
           </g>
         ))}
-        {labelled(front, points.map((own) => ({ own, x: x.place(own.cost), y: y(own.acc) }))).map((label) => (
+        {labelled(front, points.map((own) => ({ own, x: x.place(own.cost), y: y(own.acc) })), width).map((label) => (
           <text x={label.x} y={label.y + 4} text-anchor={label.anchor} class={front.includes(label.own) ? "title" : ""}>
             {label.own.method.label}
           </text>
@@ -122,7 +125,7 @@ type Label = Placed & { anchor: "start" | "end" | "middle" };
 type Box = [left: number, top: number, right: number, bottom: number];
 
 /** Labels that cover neither points nor each other: of the front first, then of plain methods as far as there is room. */
-function labelled(front: Point[], placed: Placed[]): Label[] {
+function labelled(front: Point[], placed: Placed[], end: number): Label[] {
   const taken: Box[] = placed.map(({ x, y }) => [x - 6, y - 6, x + 6, y + 6]);
   const wanted = [...placed].sort((a, b) => rank(front, a.own) - rank(front, b.own)).filter(({ own }) => rank(front, own) < 2);
   const found: Label[] = [];
@@ -131,7 +134,7 @@ function labelled(front: Point[], placed: Placed[]): Label[] {
     for (const [dx, dy] of [[11, 0], [-11, 0], [0, -15], [0, 15], [11, -13], [11, 13], [-11, -13], [-11, 13], [14, -26], [14, 26]]) {
       const left = dx > 0 ? x + dx : dx < 0 ? x + dx - width : x - width / 2;
       const box: Box = [left, y + dy - 6, left + width, y + dy + 6];
-      const free = left > LEFT && box[1] > TOP - 14 && box[3] < HEIGHT - BOTTOM + 2 && taken.every((other) => apart(box, other));
+      const free = left > LEFT && left + width < end && box[1] > TOP - 14 && box[3] < HEIGHT - BOTTOM + 2 && taken.every((other) => apart(box, other));
       if (!free) continue;
       taken.push(box);
       found.push({ own, x: dx === 0 ? x : x + dx, y: y + dy, anchor: dx > 0 ? "start" : dx < 0 ? "end" : "middle" });

@@ -5,10 +5,11 @@ import { pValue } from "../format";
 import type { ViewProps } from "../main";
 import { changed, href } from "../route";
 import { MethodName } from "../ui/marker";
-import { Choice, useLoaded, Waiting } from "../ui/parts";
+import { Choice, Empty, useLoaded, Waiting } from "../ui/parts";
 import { firstMethod, sequenceMethods } from "../filter";
-import { Legend } from "./items";
+import { Legend, NO_ITEMS } from "./items";
 
+export const CHANGED = "Changed predictions";
 const MOST = 600;
 
 export function FlipsView({ experiment, number, route }: ViewProps) {
@@ -17,12 +18,13 @@ export function FlipsView({ experiment, number, route }: ViewProps) {
   const wanted = route.get("m") || firstMethod(methods)?.label || "";
   const task = route.get("t");
   const set = (changes: Record<string, string>) => (location.hash = changed(changes).slice(1));
-  if (!loaded.value) return <Waiting title="Flips" error={loaded.error} />;
+  if (!loaded.value) return <Waiting title={CHANGED} error={loaded.error} />;
+  if (!loaded.value.rows.length) return <Empty title={CHANGED}>{NO_ITEMS}</Empty>;
   const byRun = new Map(methods.flatMap((method) => method.runs.map((run) => [run, method] as const)));
   const rows = loaded.value.rows.filter(([own, run]) => (wanted === "*" || byRun.get(run)?.label === wanted) && (!task || experiment.tasks[own].key === task));
   return (
     <>
-      <h1>Flips</h1>
+      <h1>{CHANGED}</h1>
       <p class="lead">
         What one stage does to the items of a task. McNemar's exact test asks whether as many items become right as become wrong; it counts items as
         independent, also those of one image, and is not corrected for the number of rows.
@@ -33,7 +35,7 @@ export function FlipsView({ experiment, number, route }: ViewProps) {
         <Legend />
       </div>
       {rows.length > MOST && <p class="muted">The first {MOST} of {rows.length.toLocaleString("en-US")} rows. Choose a method or task.</p>}
-      <div class="scroll" tabIndex={0} role="group" aria-label="Flips">
+      <div class="scroll" tabIndex={0} role="group" aria-label={CHANGED}>
         <table class="data">
           <caption class="hidden">Items by what a stage does to them</caption>
           <thead>

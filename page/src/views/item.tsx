@@ -27,7 +27,7 @@ export function ItemView({ experiment, number, route }: ViewProps) {
   const [before, after] = [at > 0 ? link(at - 1) : undefined, link(at + 1)];
   useEffect(() => {
     const key = (event: KeyboardEvent) => {
-      if (/^(INPUT|SELECT|TEXTAREA)$/.test((event.target as HTMLElement).tagName) || event.altKey || event.ctrlKey || event.metaKey) return;
+      if (/^(INPUT|SELECT|TEXTAREA)$/.test((event.target as HTMLElement).tagName) || event.altKey || event.ctrlKey || event.metaKey || event.defaultPrevented) return;
       const to = { ArrowLeft: before, ArrowRight: after, Escape: back }[event.key];
       if (to) location.hash = to.slice(1);
     };
@@ -122,7 +122,7 @@ function Answers({ found, item, runs, names }: { found: Loaded; item: number; ru
                   const partly = score !== null && score > 0 && score < 1;
                   return (
                     <td class={`answer ${fate}`} title={`${fate}${score === null ? "" : `, score ${score}`}`}>
-                      <span class="mark">{right === 1 ? "✓" : right === 0 ? "✗" : "·"}</span> {answer === null ? <i class="muted">none</i> : answer === "" ? <i class="muted">empty</i> : answer}
+                      <span class="mark">{right === 1 ? "✓" : right === 0 ? "✗" : "·"}</span> {answer === null ? <i class="muted">not kept</i> : answer === "" ? <i class="muted">empty</i> : answer}
                       {partly && <span class="spread"> {score.toFixed(2)}</span>}
                       <span class="sr">, {fate}</span>
                     </td>

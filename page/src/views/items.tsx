@@ -1,12 +1,12 @@
 /** Lifelines: every item with what became of it under every method. */
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { items as load, media, type Items, type Media, type Medium, type Task } from "../data";
 import { FATES, fateAt, rightAt, type Fate } from "../fate";
 import { FILTERS, filtered, seeds, sequenceMethods, shownMethods, shownRuns, type Shown } from "../filter";
 import { plural } from "../format";
 import type { ViewProps } from "../main";
 import { href, replace } from "../route";
-import { Choice, Empty, useLoaded, Waiting } from "../ui/parts";
+import { Choice, Empty, useLoaded, useNarrow, Waiting } from "../ui/parts";
 import { Marker } from "../ui/marker";
 import { VirtualList } from "../ui/virtual";
 
@@ -22,6 +22,7 @@ export function useItems(tasks: Task[]): { value?: Loaded[]; error?: string } {
   return useLoaded(all, tasks.map((task) => task.part).join(" "));
 }
 
+export const NO_ITEMS = "These runs keep neither the answers nor the scores of single items.";
 const LINE = 15;
 
 export function ItemList({ experiment, number, route }: ViewProps) {
@@ -46,7 +47,7 @@ export function ItemList({ experiment, number, route }: ViewProps) {
     return () => window.removeEventListener("keydown", key);
   }, []);
   const phone = useNarrow();
-  if (!known.length) return <Empty title="Items">The answers of single items are not kept in these runs.</Empty>;
+  if (!known.length) return <Empty title="Items">{NO_ITEMS}</Empty>;
   const total = (loaded.value ?? []).reduce((sum, own) => sum + own.items.ids.length, 0);
   const height = phone ? 104 + shown.length * LINE + 16 : Math.max(92, shown.length * LINE + 26);
   const kinds = [...new Set(tasks.flatMap((task) => task.kinds))].sort();
@@ -104,17 +105,6 @@ export function ItemList({ experiment, number, route }: ViewProps) {
 /** The settings of the list, which an item's address keeps so that the list can be left and entered again. */
 export function kept(route: { get(name: string): string }): Record<string, string> {
   return Object.fromEntries(["f", "a", "b", "stage", "kind", "seed", "q", "show"].map((name) => [name, route.get(name)]));
-}
-
-function useNarrow(): boolean {
-  const query = useMemo(() => window.matchMedia("(max-width: 720px)"), []);
-  const [narrow, setNarrow] = useState(query.matches);
-  useEffect(() => {
-    const look = () => setNarrow(query.matches);
-    query.addEventListener("change", look);
-    return () => query.removeEventListener("change", look);
-  }, [query]);
-  return narrow;
 }
 
 /** Where the items of one cell are shown: what its score rests on. */

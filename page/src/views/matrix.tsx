@@ -26,7 +26,7 @@ export function Matrices({ experiment, number, route }: ViewProps) {
         <Choice label="Runs" value={base} options={[["", "Mean over seeds"], ["each", "Every run"]]} onChange={(run) => set({ run })} />
         <Choice label="Numbers" value={shown} options={[["score", "Score, %"], ["change", "Change from the base"]]} onChange={(v) => set({ v })} />
         <p class="legend">
-          Row: after this stage. Outlined: the task just learned. Hatched: learned later. A cell leads to its items.
+          Row: after this stage. Outlined: the task just learned. Hatched: learned later. A cell leads to its items; arrow keys go from cell to cell.
         </p>
       </div>
       {methods.map((method) =>

@@ -9,7 +9,7 @@ import { MethodName } from "../ui/marker";
 
 export function Overview({ experiment, number }: ViewProps) {
   const [wide, setWide] = useState(false);
-  const marked = experiment.summary.sections.flat(2).some((value) => value[4] === "tie");
+  const marked = experiment.summary.sections.flat(2).some((value) => value[3] === "bold");
   const bounds = experiment.summary.sections.length > 1;
   return (
     <>
@@ -25,11 +25,7 @@ export function Overview({ experiment, number }: ViewProps) {
           <label class="check">
             <input type="checkbox" checked={wide} onChange={(event) => setWide(event.currentTarget.checked)} /> All columns
           </label>
-          {marked && (
-            <p class="legend">
-              <b class="best">Bold</b> is the best of a column, <span class="tie">60.0</span> is not significantly different from it (paired test, corrected).
-            </p>
-          )}
+          {marked && <p class="legend">{experiment.summary.notes[0]}</p>}
         </div>
         <Table table={experiment.summary} methods={experiment.methods} wide={wide} labels={bounds ? ["References", "Methods"] : []} />
         <Notes notes={experiment.summary.notes} />

@@ -1,14 +1,16 @@
-/** Form or knowledge: the same answers read strictly, normalised, and by likelihood. */
+/** Format or knowledge errors: the same answers read strictly, normalised, and by likelihood. */
 import type { ViewProps } from "../main";
 import { Section } from "../ui/parts";
 import { Notes, Table } from "../ui/table";
 
+export const FORMAT = "Format or knowledge errors";
+
 export function Readings({ experiment }: ViewProps) {
   return (
     <>
-      <h1>Form or knowledge</h1>
+      <h1>{FORMAT}</h1>
       <p class="lead">
-        An answer that is right once it is normalised, or right by likelihood, but not as it is written, lost its form and not what it knows.
+        An answer that is right once it is normalised, or right by likelihood, but not as it is written, is an error of format, not of knowledge.
       </p>
       {experiment.readings.map((table) => (
         <Section id={table.key} title={table.title}>

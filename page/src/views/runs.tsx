@@ -3,13 +3,18 @@ import type { LiveRun, News } from "../live";
 import { Copy } from "../ui/parts";
 
 export const LOST = "The server does not answer. Open the address that it printed.";
-const WORDS = { connecting: "connecting…", live: "live", lost: "no connection" };
+const WORDS = { connecting: "connecting…", live: "live", lost: "no connection", newer: "There are new results." };
 const START = "moextend bench run";
 
 export function Connection({ news }: { news: News }) {
   return (
     <p class={`connection ${news.connection}`} role="status" title={news.connection === "lost" ? LOST : undefined}>
       {WORDS[news.connection]}
+      {news.connection === "newer" && (
+        <button type="button" class="small" onClick={() => location.reload()}>
+          Show them
+        </button>
+      )}
     </p>
   );
 }
@@ -23,7 +28,7 @@ export function Runs({ news }: { news: News }) {
       {news.notes.map((note) => (
         <p class="warning">{note}</p>
       ))}
-      {!news.runs.length && news.known && <None />}
+      {!news.runs.length && news.connection !== "connecting" && <None />}
       {news.runs.length > 0 && (
         <>
           <p>{counted(news.runs)}</p>
@@ -32,8 +37,8 @@ export function Runs({ news }: { news: News }) {
               <caption class="hidden">Runs, their states and what they do</caption>
               <thead>
                 <tr>
-                  {["method", "seed", "state", "stage", "progress", "now", "left", "loss"].map((title) => (
-                    <th scope="col" class={["seed", "stage", "left", "loss"].includes(title) ? "number" : ""}>
+                  {["method", "seed", "state", "stage", "progress", "now", "left"].map((title) => (
+                    <th scope="col" class={["seed", "stage", "left"].includes(title) ? "number" : ""}>
                       {title}
                     </th>
                   ))}
@@ -42,7 +47,7 @@ export function Runs({ news }: { news: News }) {
               {sequences.map((sequence) => (
                 <tbody key={sequence}>
                   <tr class="label">
-                    <th scope="rowgroup" colSpan={8}>
+                    <th scope="rowgroup" colSpan={7}>
                       {sequence}
                     </th>
                   </tr>
@@ -55,7 +60,6 @@ export function Runs({ news }: { news: News }) {
               ))}
             </table>
           </div>
-          <p class="small-text muted">Loss: of the stage that was trained last, where the method records it. Its title has all stages.</p>
         </>
       )}
     </>
@@ -63,8 +67,6 @@ export function Runs({ news }: { news: News }) {
 }
 
 function Row({ run }: { run: LiveRun }) {
-  const losses = run.losses ?? [];
-  const last = losses[losses.length - 1];
   return (
     <tr>
       <th scope="row" title={run.run}>
@@ -76,9 +78,6 @@ function Row({ run }: { run: LiveRun }) {
       <td>{run.fraction !== undefined && <progress value={run.fraction} max={1} aria-label={`${run.run}: ${Math.floor(100 * run.fraction)}%`} />}</td>
       <td class="now">{run.now}</td>
       <td class="number">{run.left}</td>
-      <td class="number" title={losses.map(([stage, loss]) => `stage ${stage}: ${loss.toFixed(3)}`).join(", ")}>
-        {last?.[1].toFixed(3)}
-      </td>
     </tr>
   );
 }
@@ -86,7 +85,7 @@ function Row({ run }: { run: LiveRun }) {
 function None() {
   return (
     <>
-      <p>There is no run yet. Start one in this workspace; it appears here without a reload.</p>
+      <p>There is no run yet. Start one in this workspace; it appears here.</p>
       <div class="command">
         <code>{START}</code>
         <Copy text={START} />

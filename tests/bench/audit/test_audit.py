@@ -1,4 +1,4 @@
-"""The audit: duplicates, common answers, named answers, skewed options, and tasks that are too small."""
+"""The audit: duplicates, common answers, and tasks that are too small."""
 
 from __future__ import annotations
 
@@ -14,26 +14,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageDraw
 
-from moextend.bench.audit import prints, texts
 from moextend.bench.audit.base import BaseRow
-from moextend.bench.audit.overlap import in_training
-from moextend.bench.audit.probe import probe_level
-from moextend.bench.audit.task import TaskAudit, audit_task
+from moextend.bench.audit.duplicates import fingerprint, in_training, near_media, near_texts
+from moextend.bench.audit.tasks import TaskAudit, audit
 from moextend.bench.data import Item
-from moextend.bench.report import tables
-from moextend.bench.report.collect import collect
-from moextend.bench.run.rundir import find_runs
 from moextend.bench.score.majority import normalised
 from moextend.bench.task import Data, TaskSpec
-from moextend.data.audio import AudioRef
 from moextend.data.columns import Columns
 from moextend.data.images import ImageRef
 from moextend.data.media import MediaRef
-from moextend.model.modality import Sources
-from tests.bench.ledger import Kind, Shape, write_run
+from moextend.data.sounds import AudioRef
 from tests.robustness import workspace as small
 
 
@@ -57,9 +49,10 @@ def _encoded(image: Image.Image, form: str = "PNG", **options: Any) -> ImageRef:
 
 def _found(*pairs: tuple[ImageRef | AudioRef, ImageRef | AudioRef]) -> list[bool]:
     """Whether the second of each pair counts as a near duplicate of the first."""
-    made = [(prints.print_of(one), prints.print_of(other)) for one, other in pairs]
-    assert all(one and other for one, other in made)
-    return [prints.near([one], [other]) == [[0]] for one, other in made if one and other]
+    made = [(fingerprint(one), fingerprint(other)) for one, other in pairs]
+    return [
+        near_media([one], [other]) == [[0]] for one, other in made if one is not None and other is not None
+    ]
 
 
 def test_an_image_in_another_encoding_and_size_is_a_near_duplicate_and_other_images_are_not() -> None:
@@ -104,8 +97,8 @@ def test_texts_are_near_as_a_direct_comparison_of_their_n_grams_says() -> None:
 
     alike = [[len(grams(a) & grams(b)) / len(grams(a) | grams(b)) for b in train] for a in test]
     wanted = [int(np.argmax(row)) if max(row) >= 0.8 else None for row in alike]
-    assert texts.near(test, train) == wanted and None in wanted
-    assert texts.near(["How many?", "how few"], ["how many", "how few are there"]) == [0, None]
+    assert near_texts(test, train) == wanted and None in wanted
+    assert near_texts(["How many?", "how few"], ["how many", "how few are there"]) == [0, None]
 
 
 Row = dict[str, Any]
@@ -120,8 +113,6 @@ def audited(tmp_path: Path) -> Audit:
         train: Sequence[Row],
         test: Sequence[Row],
         *,
-        scorer: str = "exact@1",
-        features: Sources | None = None,
         scored: int | None = None,
         limit: int = 20_000,
         **columns: str | None,
@@ -134,12 +125,10 @@ def audited(tmp_path: Path) -> Audit:
         mark = "<image> " if columns.get("image") else ""
         task = TaskSpec(
             task="mine", version=1, kind="vqa", data=Data(path=str(folder), train="train", test="test"),
-            columns=Columns(**{**named, **columns}), prompt=mark + "{question}", scorer=scorer,
+            columns=Columns(**{**named, **columns}), prompt=mark + "{question}", scorer="exact@1",
             path=tmp_path / "mine.yaml",
         )  # fmt: skip
-        return audit_task(
-            task, tmp_path, BaseRow(), effect=5.0, limit=limit, scored=scored, features=features
-        )
+        return audit("mine", [task], tmp_path, BaseRow(), effect=5.0, limit=limit, scored=scored).tasks[0]
 
     return run
 
@@ -186,45 +175,6 @@ def test_rows_that_are_in_training_are_found_with_an_example(audited: Audit) -> 
     assert found.pair is not None and "train.jsonl" in found.pair[1]
 
 
-def test_an_answer_that_only_the_question_names_is_found(audited: Audit) -> None:
-    def named(rows: list[Row]) -> list[Row]:
-        return [
-            {**row, "q": f"{row['q']} with {row['a']} in it"} if i % 3 == 0 else row
-            for i, row in enumerate(rows)
-        ]
-
-    found = audited(named(_plain(400, 1)), named(_plain(2000, 2)))
-    assert limits(found) == ["named"] and found.named == pytest.approx(100 / 3 * 7 / 8, abs=4)
-
-
-def _chosen(count: int, seed: int, place: Callable[[random.Random], int], longer: bool = False) -> list[Row]:
-    draw, rows = random.Random(seed), []
-    for i in range(count):
-        choices = draw.sample([f"{letter}{n}" for letter in "abcdefgh" for n in range(10)], 4)
-        right = place(draw)
-        choices[right] += " and more" * longer
-        rows.append({"q": f"which one {seed} {i}", "a": choices[right], "c": choices})
-    return rows
-
-
-@pytest.mark.parametrize(
-    ("place", "longer", "wanted"),
-    [
-        (lambda draw: draw.randrange(4), False, []),
-        (lambda draw: draw.choice([0, 1, 2, 2, 2, 3]), False, ["options"]),
-        (lambda draw: draw.randrange(4), True, ["options"]),
-    ],
-    ids=["even", "third-place", "longest"],
-)
-def test_skewed_options_are_found(
-    audited: Audit, place: Callable[[random.Random], int], longer: bool, wanted: list[str]
-) -> None:
-    rows = _chosen(400, 1, place, longer), _chosen(2000, 2, place, longer)
-    found = audited(*rows, scorer="option@1", choices="c")
-    assert found.options is not None and found.options.items == 2000
-    assert limits(found) == wanted
-
-
 def test_too_few_items_are_found_and_the_needed_number_is_enough(audited: Audit) -> None:
     found = audited(_plain(400, 1), _plain(300, 2))
     assert limits(found) == ["small"] and found.items_needed is not None
@@ -261,52 +211,6 @@ def test_images_that_training_shares_and_that_cannot_be_read_are_found(
     assert "broken" in limits(gone) and len(gone.broken) == 2 + 1, gone.broken
 
 
-def test_probes_read_what_the_features_show_and_nothing_else(audited: Audit, tmp_path: Path) -> None:
-    """Each question form has its own probe: the shade answers one question, and its opposite the other."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    shades = {seed: random.Random(seed).choice([40, 200]) for seed in range(120)}
-    for seed, shade in shades.items():
-        noise = np.random.default_rng(seed).integers(-20, 20, (16, 16, 3))
-        Image.fromarray((noise + shade).astype(np.uint8)).save(folder / f"{seed}.png")
-
-    def rows(seeds: range) -> list[Row]:
-        bright = {seed: "yes" if shades[seed] == 200 else "no" for seed in seeds}
-        other = {"yes": "no", "no": "yes"}
-        asked = [{"q": "is it bright", "a": bright[seed], "i": f"{seed}.png"} for seed in seeds]
-        return asked + [{"q": "is it dark", "a": other[bright[seed]], "i": f"{seed}.png"} for seed in seeds]
-
-    def pixels(media: Sequence[Any]) -> list[torch.Tensor]:
-        return [torch.from_numpy(np.array(one.open(), np.float32)).flatten(0, 1) for one in media]
-
-    def nothing(media: Sequence[Any]) -> list[torch.Tensor]:
-        return [torch.zeros(4, 3) for _ in media]
-
-    split = rows(range(80)), rows(range(80, 120))
-    seen = audited(*split, image="i", features={"image": pixels})
-    assert seen.probe == 100 and seen.majority is not None and seen.majority < 70
-    unseen = audited(*split, image="i", features={"image": nothing})
-    assert unseen.probe == unseen.majority and "probe" in limits(unseen) and "probe" not in limits(seen)
-    assert audited(*split, image="i", features={"audio": nothing}).probe is None
-
-
-def test_a_task_without_data_has_a_reason_and_no_numbers(tmp_path: Path) -> None:
-    task = TaskSpec(task="mine", version=1, kind="vqa", data=Data(path="none"), path=tmp_path / "mine.yaml")
-    found = audit_task(task, tmp_path, BaseRow(), effect=5.0, limit=100)
-    assert found.verdict.startswith("not audited: ") and not found.findings
-
-
-def test_the_report_audits_the_tasks_of_runs_with_their_own_row_0(tmp_path: Path) -> None:
-    write_run(tmp_path, Shape(stages=2, texts=1, items=40), "lora", 0, Kind())
-    (experiment,) = collect(find_runs(tmp_path))
-    (table,) = tables([experiment], "audit")
-    keys = [column.key for column in table.columns]
-    rows = {row[0].text: dict(zip(keys, row, strict=True)) for row in table.sections[0]}
-    assert rows["text1"]["base"].number == experiment.results[0].cells[0, "text1"].value
-    assert rows["task1"]["verdict"].text == "not audited"
-    assert any(note.startswith("task1: not audited: ") for note in table.notes)
-
-
 def test_items_without_media_are_compared_by_their_text_beside_items_with_media(
     audited: Audit, tmp_path: Path
 ) -> None:
@@ -335,32 +239,6 @@ def test_media_without_fingerprints_are_the_same_if_their_bytes_are() -> None:
 
     shared, same, _ = in_training(items(b"a", b"b", b"c"), items(b"b", b"c", b"d", b"e"), {})
     assert (shared, same) == (50, 50)
-
-
-@pytest.mark.parametrize(
-    ("train", "test", "known"),
-    [(("image",), ("image", "audio"), True), (("image", "audio"), ("image",), True), ((), ("image",), False)],
-)
-def test_probes_of_media_that_only_some_items_have(
-    train: Sequence[str], test: Sequence[str], known: bool
-) -> None:
-    types: dict[str, type[MediaRef]] = {"image": ImageRef, "audio": AudioRef}
-
-    def items(names: Sequence[str], count: int) -> list[Item]:
-        return [
-            Item(
-                tuple(types[name](data=bytes([i % 2]), where="w") for name in names if name == "image" or i == 3),
-                "what", (str(i % 2),), id=str(i),
-            )
-            for i in range(count)
-        ]  # fmt: skip
-
-    def read(media: Sequence[Any]) -> list[torch.Tensor]:
-        return [torch.full((2, 3), float(one.data[0])) for one in media]
-
-    task = TaskSpec(task="mine", version=1, kind="vqa", data=Data(path="none"))
-    found = probe_level(task, items(train, 60), items(test, 10), dict.fromkeys(types, read))
-    assert found == (100 if known else None)
 
 
 def test_strict_fails_if_a_task_is_not_audited(tmp_path: Path) -> None:
@@ -407,8 +285,8 @@ def test_the_command_lets_the_base_answer_once_and_strict_sets_the_exit_code(
     by_task = {task["task"]: task for task in found["tasks"]}
     assert by_task["colour"]["base"] is not None and by_task["words"]["base"] is not None
     assert not (folder / "runs").exists() and found["sound"] is False
-    code, out, err = command("--strict", "--probe")
-    assert code == 1 and "zero-shot" not in err and "too few items" in out and "probe: score of linear" in out
+    code, out, err = command("--strict")
+    assert code == 1 and "zero-shot" not in err and "too few items" in out
     file = folder / "registry/small.yaml"
     file.write_text(file.read_text().replace("batch_size: 4,", "batch_size: 3,"))
     code, out, err = command()

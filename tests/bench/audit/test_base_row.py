@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from moextend.bench.audit.base import KEPT, BaseRow, base_row
+from moextend.bench.audit.base import base_row
 from moextend.bench.data import data_digest, source
 from moextend.bench.run.inputs import data_part
 from moextend.bench.run.launch import Outcome
@@ -18,37 +18,7 @@ from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import Cell, RunDir
 from moextend.bench.sequence import find_sequence
 from moextend.bench.task import find_task
-from tests.bench.ledger import Kind, Shape, write_run
 from tests.robustness import workspace as small
-
-
-def test_the_cache_has_the_answers_for_a_few_configs_and_the_oldest_are_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, answered = small.make(tmp_path / "w"), list[Path]()
-    file, cache = folder / "registry/small.yaml", folder / ".cache/audit"
-    written = file.read_text()
-    write_run(cache, Shape(stages=1, texts=0, items=4), "zero-shot", 0, Kind())  # of an earlier version
-
-    def launch(runs: Sequence[Path], **options: Any) -> dict[Path, Outcome]:
-        for run in map(RunDir, runs):
-            answered.append(run.folder)
-            for task in ("colour", "shade", "words"):
-                run.append_cell(Cell(stage=0, task=task, value=50.0, n=4, scorer="exact@1"))
-        return {run: Outcome(run, "done") for run in runs}
-
-    def row(batch_size: int) -> BaseRow:
-        file.write_text(written.replace("batch_size: 4,", f"batch_size: {batch_size},"))
-        return base_row(
-            find_sequence("small", folder), folder, folder / "runs", answer=True, console=Console(quiet=True)
-        )
-
-    monkeypatch.setattr("moextend.bench.audit.base.launch", launch)
-    for batch_size in (1, 2, 2, 1, 3, 4, 5, 6):
-        assert row(batch_size).cell("colour") is not None, row(batch_size).reason
-    assert len(answered) == len(set(answered)) == 6
-    left = {path.parent for path in cache.rglob("config.json")}
-    assert left == set(answered[-KEPT:]) and len(left) == 4
 
 
 def test_answers_of_the_base_to_other_data_are_not_shown(

@@ -184,6 +184,6 @@ def test_from_the_command_line(
 
 
 def test_without_lmms_eval_a_folder_is_asked_for(imported: Imported, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moextend.bench.data.lmms_files.find_spec", lambda name: None)
+    monkeypatch.setattr("moextend.bench.data.lmms.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"lmms-eval is not installed.*--include-path FOLDER"):
         imported("chartqa", None)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.data.lmms_files import Function, find
+from moextend.bench.data.lmms import Function, find
 from moextend.bench.task import find_task
 
 pytestmark = pytest.mark.skipif(

@@ -13,10 +13,10 @@ import pytest
 from moextend.bench.data import check_task, conversations, data_digest, open_items, prompt_text
 from moextend.bench.task import Data, TaskSpec
 from moextend.data import modalities
-from moextend.data.audio import AudioRef
 from moextend.data.columns import Columns
 from moextend.data.media import MediaRef
 from moextend.data.modalities import ModalityType, register_modality
+from moextend.data.sounds import AudioRef
 from moextend.errors import InputError, SpecError, UnknownName
 from tests.data.small import WriteJsonl, png, wav
 

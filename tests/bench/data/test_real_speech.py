@@ -7,7 +7,7 @@ import pytest
 from moextend.bench.data import check_task, guess_task, open_items, prompt_text
 from moextend.bench.score.majority import majority_level
 from moextend.bench.task import TaskSpec, find_task
-from moextend.data.audio import AudioRef
+from moextend.data.sounds import AudioRef
 
 SIZES = {
     "real-language": (704, 1543),

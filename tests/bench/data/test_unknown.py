@@ -2,7 +2,7 @@
 
 import pytest
 
-from moextend.bench.data.unknown import Unknown, unknown_words
+from moextend.bench.data.check import Unknown, unknown_words
 
 
 def test_words_that_the_tokenizer_does_not_know_are_counted() -> None:

@@ -24,7 +24,7 @@ from moextend.bench.run.launch import launch
 from moextend.bench.run.progress import mark_failed, read_status
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError, RunFailed
-from moextend.util.holder import born
+from moextend.util.lease import life
 from tests.bench.conftest import MakeRun
 from tests.bench.executors.one_machine_ray import start_ray
 from tests.bench.run.test_launch import FAKE, Silent
@@ -109,7 +109,7 @@ def test_a_killed_process_of_ray_ends_its_worker_and_the_run_goes_on(
 
     jobs = executor.submit([run.folder], Options(setup=(once(tmp_path, "slept"),), passed={"retries": "1"}))
     wait(executor, jobs, kill)
-    assert killed and born(killed[0]) is None  # gone, or a zombie that nobody has asked for yet
+    assert killed and life(killed[0]) == "dead"  # gone, or a zombie that nobody has asked for yet
     status, log = read_status(run.folder), run.log.read_text()
     assert status.state == "done" and len(values(run)) == 9
     assert log.count("submitted again") == 1 and "WorkerCrashedError" in log
@@ -162,7 +162,7 @@ def test_a_node_with_another_version_is_named(
     monkeypatch.setattr("moextend.bench.executors.ray_executor.code", other)
     wait(executor, executor.submit([run.folder], Options()))
     assert read_status(run.folder).state == "done"
-    monkeypatch.setattr("moextend.bench.executors.ray_grid.code", other)
+    monkeypatch.setattr("moextend.bench.executors.ray_executor.code", other)
     run = make_run("moextend")
     wait(executor, executor.submit([run.folder], Options()))
     error = read_status(run.folder).error

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.executors import slurm_commands
+from moextend.bench.executors import slurm as slurm_executor
 from moextend.bench.executors.executor import Job, Options, find, read_job
 from moextend.bench.executors.slurm import SlurmExecutor
 from moextend.bench.run.progress import Progress, Unit
+from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError
 from tests.bench.conftest import MakeRun
 from tests.bench.executors.conftest import calls
@@ -91,7 +92,7 @@ def test_the_queue_is_asked_only_where_the_folder_does_not_say(slurm: Path, make
     assert slurm_states(jobs[:1]) == {runs[0]: "ended"} and calls(slurm) == []
     with pytest.raises(KeyboardInterrupt), Progress(runs[4], []):
         raise KeyboardInterrupt
-    with Progress(runs[1], [Unit("train", 1, "x")]):
+    with RunDir(runs[1]).lock(), Progress(runs[1], [Unit("train", 1, "x")]):
         (slurm / "queue").write_text("7_2|PENDING\n7_1|RUNNING\n")
         assert slurm_states(jobs) == dict(
             zip(runs, ["ended", "running", "queued", "lost", "ended"], strict=True)
@@ -108,7 +109,7 @@ def test_an_unknown_array_is_no_longer_in_the_queue(slurm: Path, make_run: MakeR
 def test_a_queue_that_does_not_answer_is_not_waited_for(
     slurm: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
-    monkeypatch.setattr(slurm_commands, "PATIENCE", 0.3)
+    monkeypatch.setattr(slurm_executor, "PATIENCE", 0.3)
     (slurm / trouble).touch()
     run = make_run().folder
     assert SlurmExecutor().states([Job(run, "slurm", "7_1", "")]) == {run: "unknown"}

@@ -25,6 +25,7 @@ from moextend.bench.executors.job import JOB
 from moextend.bench.run import launch
 from moextend.bench.run.cancelling import cancel, cancelled
 from moextend.bench.run.progress import Progress, mark_failed, read_status
+from moextend.bench.run.rundir import RunDir, locked
 from moextend.errors import InputError, RunFailed, UnknownName
 from tests.bench.conftest import MakeRun
 from tests.bench.run.test_launch import Silent
@@ -251,7 +252,7 @@ def test_cancelling_asks_the_worker_and_the_executor(workspace: Path, make_run: 
     with Progress(done, []):
         pass
     (workspace / "executors" / "state").write_text("queued")
-    with Progress(running, []), Progress(alone, []):
+    with locked([RunDir(running), RunDir(alone)]), Progress(running, []), Progress(alone, []):
         found = submitting.cancel([queued, running, done, alone], workspace)
     assert found == {queued: "cancelled", running: "stops", done: "not cancelled: done", alone: "stops"}
     assert [cancelled(run) for run in found] == [True, True, False, True]

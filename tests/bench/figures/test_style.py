@@ -129,20 +129,33 @@ def test_every_method_of_the_package_has_its_look() -> None:
 
 
 def test_a_look_depends_on_the_name_alone() -> None:
-    names = ["lora", "lora:rank=8", "my-method", "my-method:x=1", "moextend:scope=auto", "moextend:scope=all"]
+    names = ["lora", "replay:rank=8", "my-method", "moextend:scope=auto"]
     alone = {name: looks([(name, "given")])[name, "given"] for name in names}
+    assert alone == {name: look(name) for name in names}
     together = looks([(name, "given") for name in reversed(names)])
-    assert alone == {name: own for (name, _), own in together.items()} == {name: look(name) for name in names}
+    assert {name: own.color for (name, _), own in together.items()} == {
+        name: look(name).color for name in names
+    }
     assert look("my-method") == look("my-method") and look("my-method").color in FOREIGN
     assert look("lora:rank=8").color == look("lora").color, "settings keep the colour"
     assert look("lora:rank=8") != look("lora") != look("lora", "reverse")
 
 
-def test_looks_of_one_figure_differ() -> None:
-    many = [(f"moextend:k={i}", "given") for i in range(12)]
-    found = looks(many)
-    assert len({(own.color, own.marker, own.filled) for own in found.values()}) == 12
+@pytest.mark.parametrize(
+    "names", [[f"{name}:rank=8" for name in KNOWN.names(None)], [f"moextend:k={i}" for i in range(12)]]
+)
+def test_looks_of_one_figure_differ_in_marker_and_dash(names: list[str]) -> None:
+    found = [own.line() for own in looks([(name, "given") for name in names]).values()]
+    assert (
+        len({own["marker"] for own in found}) == len({str(own["linestyle"]) for own in found}) == len(names)
+    )
     assert len(looks([(f"moextend:k={i}", "given") for i in range(40)])) == 40, "more than there are markers"
+
+
+def test_plug_in_methods_have_colours_of_their_own() -> None:
+    found = looks([(f"mine{i}{settings}", "given") for i in range(len(FOREIGN)) for settings in ("", ":a=1")])
+    assert {own.color for own in found.values()} == {*FOREIGN}
+    assert len({found[name, "given"].color for name in ("mine0", "mine0:a=1")}) == 1
 
 
 # Viénot, Brettel and Mollon (1999) for protanopia and deuteranopia, Brettel's first plane for tritanopia; linear RGB
@@ -157,7 +170,8 @@ SIMULATED = {
 @pytest.mark.parametrize("sight", SIMULATED)
 def test_colours_differ_for_all_eyes(sight: str) -> None:
     """The least distance in CIE Lab; 2 is just visible, 10 is clear at a glance."""
-    labs = {name: lab(np.array(SIMULATED[sight]) @ linear(color)) for name, color in PALETTE.items()}
+    known = {**PALETTE, **{color: color for color in FOREIGN}}
+    labs = {name: lab(np.array(SIMULATED[sight]) @ linear(color)) for name, color in known.items()}
     near = {pair: float(np.linalg.norm(labs[pair[0]] - labs[pair[1]])) for pair in combinations(labs, 2)}
     assert min(near.values()) > 10, sorted(near.items(), key=lambda one: one[1])[:3]
 

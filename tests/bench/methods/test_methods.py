@@ -191,7 +191,7 @@ def test_which_methods_leave_text_to_the_base_by_construction(spec: str) -> None
 
 
 def test_moe_lora_is_the_sum_of_its_experts() -> None:
-    from moextend.bench.methods.mixture import Mixture
+    from moextend.bench.methods.moe_lora import Mixture
 
     torch.manual_seed(0)
     mixture = Mixture(6, 5, experts=3, rank=2, scale=2.0)
@@ -230,10 +230,6 @@ def test_what_a_method_knows_of_the_task(spec: str) -> None:
     known = oracle is not None
     assert known == (spec in inferred or "scope=all" in spec), "chooses by itself"
     assert oracle is None or oracle.task_identity == "given"
-
-
-def test_the_former_word_of_a_given_task_is_read() -> None:
-    assert methods.parse("lora-per-task:task=told").make().task_identity == "given"
 
 
 def test_each_role_has_one_method() -> None:

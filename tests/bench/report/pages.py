@@ -35,7 +35,7 @@ COMMAND = ("moextend", "bench", "report")
 WIDTH = "100"
 PACKS = Path(__file__).parents[3] / "docs" / "results" / "packs"
 PARTS = ("columns", "rows", "notes")
-BARE = "Without predictions, so scores are not checked against answers"
+BARE = "Packed without predictions, so scores are not checked against answers"
 """Begins the note on runs from published packs, which is left out: a page says in words where its runs are."""
 NUMBER = re.compile(r"[-+]?\d[\d.,]*(?: ±[\d.]+)?")
 BLOCK = re.compile(

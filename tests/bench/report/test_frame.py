@@ -180,8 +180,13 @@ def test_a_cell_without_predictions_keeps_its_row(one: RunDir) -> None:
     assert len(cells(found)) == 3 * 3
 
 
-def test_damaged_predictions_are_named_and_hide_nothing_else(one: RunDir) -> None:
-    predictions(one.folder, "task1")[0].write_text('{"id": 1}\n' * 3)
+@pytest.mark.parametrize("edited", ["damaged", "of the same size"])
+def test_edited_predictions_are_named_and_hide_nothing_else(one: RunDir, edited: str) -> None:
+    path = predictions(one.folder, "task1")[0]
+    first, *rest = path.read_text().splitlines(keepends=True)
+    record = json.loads(first)
+    other = first.replace(f'"id": "{record["id"]}"', f'"id": "{"x" * len(record["id"])}"')
+    path.write_text('{"id": 1}\n' * 3 if edited == "damaged" else "".join([other, *rest]))
     (experiment,) = collect([one])
     found = frame([experiment])
     assert found["item"].isna().sum() == 1
@@ -258,11 +263,6 @@ def test_variants_that_differ_alike_have_names_of_their_own(tmp_path: Path) -> N
         "or the test tests nothing"
     )
     assert frame(experiments, items=False)["sequence"].nunique() == 3
-
-
-def test_a_run_of_an_early_version() -> None:
-    found = frame(collect([RunDir(Path(__file__).parents[2] / "fixtures" / "old_run")], unfinished=True))
-    assert found["value"].notna().all() and found["item"].notna().any()
 
 
 # -- notebooks and files -------------------------------------------------------------------------------

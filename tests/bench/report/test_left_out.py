@@ -29,9 +29,9 @@ REASONS = {
     "lora-s7": "(waiting) of other",
 }
 VIEWS = {
-    "forgetting": [], "tasks": ["--tasks"], "text": ["--text"], "matrix": ["--matrix"], "costs": ["--costs"],
-    "routing": ["--routing"], "readings": ["--readings"], "comparison": ["--baseline", "moextend"],
-    "ablations": ["--ablations"], "rewind": ["--rewind"], "subsets": ["--subsets"],
+    "forgetting": [], "tasks": ["tasks"], "text": ["text"], "matrix": ["matrix"], "costs": ["costs"],
+    "routing": ["routing"], "readings": ["readings"], "comparison": ["--baseline", "moextend"],
+    "ablations": ["ablations"], "rewind": ["rewind"], "subsets": ["subsets"],
 }  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def test_gate_names_it(runs: Path, form: str) -> None:
 
 
 def test_items_and_a_file_name_it_on_standard_error(runs: Path, tmp_path: Path) -> None:
-    for more in (["--items", "-f", "json"], ["-f", "csv", "--out", str(tmp_path / "table.csv")]):
+    for more in (["items", "-f", "json"], ["-f", "csv", "--out", str(tmp_path / "table.csv")]):
         found = CliRunner().invoke(app, ["bench", "report", "--runs", str(runs), *more])
         assert found.exit_code == 0 and names_all(found.stderr), found.output
 
@@ -103,7 +103,7 @@ def test_a_comparison_names_the_sequence_that_lacks_the_baseline(two_sequences: 
 
 
 def test_the_csv_of_several_sequences_has_one_head(two_sequences: Path) -> None:
-    found = CliRunner().invoke(app, ["bench", "report", "--runs", str(two_sequences), "--tasks", "-f", "csv"])
+    found = CliRunner().invoke(app, ["bench", "report", "--runs", str(two_sequences), "tasks", "-f", "csv"])
     rows = list(csv.DictReader(io.StringIO(found.stdout), restkey="more"))
     assert all(None not in row.values() and "more" not in row for row in rows)
     by_method = {row["method"]: row for row in rows}

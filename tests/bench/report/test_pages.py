@@ -35,7 +35,7 @@ old
 
 Words.
 
-<!-- matrix: moextend bench report ledger/lora-s0 --matrix -->
+<!-- matrix: moextend bench report matrix ledger/lora-s0 -->
 <!-- /matrix -->
 """
 

@@ -1,4 +1,4 @@
-"""The best and second best of a column are marked only where tests tell them from the rest."""
+"""The best of a column is bold only where tests tell it from the rest, in every format."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +8,8 @@ import pytest
 
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
-from moextend.bench.report.ranks import RULE
+from moextend.bench.report.ranks import ONE_SEED, RULE
 from moextend.bench.report.table import Value
-from moextend.bench.run.records import StageCost
 from moextend.util import files
 from tests.bench import ledger
 
@@ -29,7 +28,7 @@ def ranked_rows(tmp_path_factory: pytest.TempPathFactory) -> RankedRows:
         folder = tmp_path_factory.mktemp("ranks")
         made = {name.replace("_", "-"): ledger.Kind(**kind) for name, kind in kinds.items()}
         runs = ledger.write_runs(folder, ledger.Shape(items=items), made, seeds)
-        (table,) = tables(collect(runs), rank=True)
+        (table,) = tables(collect(runs))
         keys = [column.key for column in table.columns]
         return {
             row[0].text: dict(zip(keys, row, strict=True)) for section in table.sections for row in section
@@ -42,13 +41,12 @@ def marks(rows: Rows, key: str) -> dict[str, str]:
     return {name: row[key].style for name, row in rows.items() if row[key].style}
 
 
-def test_the_best_is_bold_and_the_second_underlined_where_they_are_apart(ranked_rows: RankedRows) -> None:
+def test_the_best_is_bold_where_it_is_apart(ranked_rows: RankedRows) -> None:
     rows = ranked_rows(
         lora={"keeps": 0.2}, moextend={"learned": 0.95, "keeps": 1.0}, replay={"learned": 0.85, "keeps": 0.7}
     )
-    assert marks(rows, "acc") == {"moextend": "bold", "replay": "underline"}
-    assert marks(rows, "la")["moextend"] == "bold"
-    assert marks(rows, "fm") == {"moextend": "bold", "replay": "underline"}, "of FM less is better"
+    assert marks(rows, "acc") == marks(rows, "la") == {"moextend": "bold"}
+    assert marks(rows, "fm") == {"moextend": "bold"}, "of FM less is better"
     fm = [rows[name]["fm"].number or 0.0 for name in ("moextend", "replay", "lora")]
     assert fm == sorted(fm) and fm[0] < fm[1] < fm[2]
     assert not marks(rows, "runs")
@@ -57,8 +55,6 @@ def test_the_best_is_bold_and_the_second_underlined_where_they_are_apart(ranked_
 def test_what_cannot_be_distinguished_is_not_marked(ranked_rows: RankedRows) -> None:
     best = {"learned": 0.95, "keeps": 1.0}
     assert not marks(ranked_rows(lora={"keeps": 0.2}, moextend=best, replay=best), "acc")
-    rows = ranked_rows(lora={"keeps": 0.2}, ewc={"keeps": 0.2}, moextend=best)
-    assert marks(rows, "acc") == {"moextend": "bold"}, "the second is not distinguished from the third"
 
 
 def test_one_seed_or_one_method_marks_nothing(ranked_rows: RankedRows) -> None:
@@ -81,7 +77,7 @@ def test_marks_are_those_of_the_comparison(tmp_path: Path) -> None:
         "moextend": ledger.Kind(learned=0.8, keeps=1.0, run_sd=0.02),
     }
     experiments = collect(ledger.write_runs(tmp_path, ledger.Shape(items=200), kinds, SEEDS))
-    (table,) = tables(experiments, rank=True)
+    (table,) = tables(experiments)
     for place, column in enumerate(table.columns):
         if column.title not in ("LA", "ACC", "BWT", "FM", "FWT", "Δ text"):
             continue
@@ -98,46 +94,56 @@ def test_marks_are_those_of_the_comparison(tmp_path: Path) -> None:
             assert (value.style == "bold") == everyone_worse, (name, column.title, verdicts)
 
 
-def test_the_rule_stands_below_the_table(tmp_path: Path) -> None:
-    runs = ledger.write_runs(tmp_path, ledger.Shape(items=40), {"lora": ledger.Kind()}, (0, 1))
+def test_methods_that_are_given_the_task_id_compete_with_each_other_alone(tmp_path: Path) -> None:
+    kinds = {name: ledger.Kind(learned=learned, keeps=1.0) for name, learned in
+             {"lora-per-task": 0.6, "moextend": 0.95, "lora": 0.5, "replay": 0.8, "ewc": 0.6}.items()}  # fmt: skip
+    runs = ledger.write_runs(tmp_path, ledger.Shape(items=300), kinds, SEEDS)
+    for run in runs:
+        run.write_facts(
+            task_identity="given" if run.config.method in ("lora-per-task", "moextend") else "inferred"
+        )
+        if run.config.method == "moextend":  # the weights of the base: every change is 0 by construction
+            ledger.rewrite_scores(run, weights=next(iter(run.cells().values())).weights)
+    (table,) = tables(collect(runs))
+    keys = [column.key for column in table.columns]
+    rows = {row[0].text: dict(zip(keys, row, strict=True)) for row in table.sections[-1]}
+    assert marks(rows, "acc") == marks(rows, "la") == {"moextend": "bold", "replay": "bold"}
+    assert "moextend" not in marks(rows, "text_change") and "moextend" not in marks(rows, "bwt")
+
+
+def test_the_rule_stands_below_the_table_of_every_format(tmp_path: Path) -> None:
+    kinds = {"lora": ledger.Kind(keeps=0.2), "replay": ledger.Kind(learned=0.95, keeps=1.0)}
+    runs = ledger.write_runs(tmp_path, ledger.Shape(items=300), kinds, SEEDS)
     for view in ("forgetting", "tasks", "text"):
-        (table,) = tables(collect(runs), view, rank=True)
+        (table,) = tables(collect(runs), view)
         assert table.notes[0] == RULE
-        assert RULE not in tables(collect(runs), view)[0].notes
-    assert "Bold: the best value" in render([table], "latex")
+        (alone,) = tables(collect(runs[:4]), view)
+        assert RULE not in alone.notes, "one method"
+        (once,) = tables(collect([runs[0], runs[4]]), view)
+        assert once.notes[0] == ONE_SEED
+    (table,) = tables(collect(runs))
+    acc = next(row for row in table.sections[-1] if row[0].text == "replay")[3].text
+    assert f"**{acc}**" in render([table], "markdown") and f"<td class='bold'>{acc}</td>" in render(
+        [table], "html"
+    )
+    assert f"\\bfseries {acc.partition(' ')[0]}" in render([table], "latex")
 
 
-def test_seeds_and_what_is_not_matched_stand_below_the_summary(tmp_path: Path) -> None:
-    kinds = {name: ledger.Kind() for name in ("moextend", "lora", "ewc", "lwf")}
+def test_seeds_stand_below_the_summary(tmp_path: Path) -> None:
+    kinds = {name: ledger.Kind() for name in ("moextend", "lwf")}
     runs = ledger.write_runs(tmp_path, ledger.Shape(items=40), kinds, (0, 1))[:-1]
-
-    def notes(trained: dict[str, int], tokens: dict[str, int]) -> list[str]:
-        for run in runs:
-            for stage, task in enumerate(run.config.stages, 1):
-                cost = StageCost(
-                    trained_parameters=trained.get(run.config.method, 1000),
-                    tokens=tokens.get(run.config.method, 9),
-                )
-                run.write_cost(stage, task, cost)
-        (table,) = tables(collect(runs), rank=True)
-        assert "Seeds: 0, 1; lwf: 0." in table.notes
-        return table.notes[1:2]
-
-    first = "Not matched (more than 10% from moextend):"
-    assert notes({"lora": 1050, "ewc": 2000, "lwf": 3000}, {}) == [
-        f"{first} trained parameters of all but lora."
-    ]
-    assert notes({}, {"ewc": 5}) == [f"{first} training tokens of ewc."]
+    (table,) = tables(collect(runs))
+    assert "Seeds: 0, 1; lwf: 0." in table.notes
 
 
 def test_the_best_of_each_task_is_marked(tmp_path: Path) -> None:
     kinds = {"lora": ledger.Kind(keeps=0.2), "moextend": ledger.Kind(learned=0.95, keeps=1.0, text_lost=0.0)}
     kinds["lora"] = ledger.Kind(keeps=0.2, text_lost=0.5)
     runs = ledger.write_runs(tmp_path, ledger.Shape(items=300), kinds, SEEDS)
-    (table,) = tables(collect(runs), "tasks", rank=True)
+    (table,) = tables(collect(runs), "tasks")
     best = next(row for row in table.sections[-1] if row[0].text == "moextend")
     assert [value.style for value in best[1:5]] == ["bold"] * 4
-    (text,) = tables(collect(runs), "text", rank=True)
+    (text,) = tables(collect(runs), "text")
     best = next(row for row in text.sections[-1] if row[0].text == "moextend")
     assert [value.style for value in best[1:3]] == ["bold"] * 2
 
@@ -160,5 +166,5 @@ def test_a_method_that_is_near_the_best_is_enough_to_stop_reading(
 
     experiments = collect(runs)
     monkeypatch.setattr(files, "raw_lines", counted)
-    tables(experiments, "tasks", rank=True)
+    tables(experiments, "tasks")
     assert read and {path.parents[2].name[:8] for path in read} == {"moextend", "replay-s"}

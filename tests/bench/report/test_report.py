@@ -55,8 +55,7 @@ def test_the_row_of_one_run(done: MakeRun) -> None:
 @pytest.mark.parametrize(
     ("facts", "shown"),
     [
-        ({"told": True}, "given"),
-        ({"told": False}, "none"),
+        ({"task_identity": "given"}, "given"),
         ({"task_identity": "inferred"}, "inferred"),
         ({"x": 1}, "?"),
     ],

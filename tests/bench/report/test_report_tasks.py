@@ -80,7 +80,8 @@ def test_tasks_that_are_only_scored(done: MakeRun, make_config: MakeConfig) -> N
     (table,) = tables([*collect(runs), *collect([other])], "transfer")
     assert table.notes[-1].startswith("Not in these tables: other: no run scores a task")
     with pytest.raises(
-        InputError, match=r"--transfer: no run scores a task that it does not learn, other than text tasks\."
+        InputError,
+        match=r"report transfer: no run scores a task that it does not learn, other than text tasks\.",
     ):
         tables(collect([done("ewc")]), "transfer")
 
@@ -122,10 +123,12 @@ def test_settings_of_early_runs_are_those_of_their_names(done: MakeRun) -> None:
 
 
 def test_what_is_not_there_is_an_error_with_a_hint(done: MakeRun, make_config: MakeConfig) -> None:
-    with pytest.raises(InputError, match=r"--ablations: no method ran with several settings\. Run a method"):
+    with pytest.raises(
+        InputError, match=r"report ablations: no method ran with several settings\. Run a method"
+    ):
         tables(collect([done()]), "ablations")
     sequence = {**make_config().sequence, "retention": []}
-    with pytest.raises(InputError, match=r"--text: no run scores text tasks"):
+    with pytest.raises(InputError, match=r"report text: no run scores text tasks"):
         tables(collect([done("ewc", sequence=sequence, text=())]), "text")
 
 

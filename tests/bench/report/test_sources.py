@@ -95,8 +95,3 @@ def test_the_set_up_of_a_paper_names_the_sources(experiment: Experiment) -> None
 def test_runs_of_which_nothing_is_stated_have_no_note(done: MakeRun) -> None:
     (experiment,) = collect([done("lora"), done("ewc")])
     assert not any("Settings" in note for note in notes(tables([experiment])))
-
-
-def test_former_words_are_read(done: MakeRun, tmp_path: Path) -> None:
-    run = done("lora", tuned_on="scored items")
-    assert RunDir(run.folder).config.tuned_on == "test items"

@@ -20,7 +20,7 @@ from moextend.errors import InputError, SpecError, UnknownName
 from tests.bench.conftest import MakeRun
 
 MakeStyling = Callable[..., Styling]
-NOT_STYLED = {"gate", "power"}
+NOT_STYLED = {"gate", "power", "audit"}
 """Kinds of tables that only commands of their own print."""
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.125, 70.0]]
 STYLE = """
@@ -131,7 +131,7 @@ def test_methods_that_are_not_named_can_be_left_out(
 def test_names_in_notes_change_as_words_and_not_in_commands(
     experiments: list[Experiment], styling: MakeStyling
 ) -> None:
-    from moextend.bench.report.style import renamed
+    from moextend.bench.report.names import renamed
 
     known = {"moextend": "Ours", "lora": "LoRA"}
     assert renamed("moextend 1, lora 2; lora-s0, lora:rank=2 (moextend bench run)", known) == (
@@ -218,17 +218,3 @@ def test_the_page_has_the_names_the_order_and_the_decimals(
     assert rows["LoRA & co"][1][0] == "65.31 ±0.35"
     assert "LoRA & co" in json.dumps(made["verdict"] + made["limits"])
     assert "moextend:scope=all" not in json.dumps([made["summary"], made["costs"], made["verdict"]])
-
-
-def test_marks_of_the_page_are_those_of_its_own_names(
-    experiments: list[Experiment], styling: MakeStyling
-) -> None:
-    plain, styled = (
-        parts(experiments, style=style).values["report"]["experiments"][0]["summary"]
-        for style in (None, styling("methods: {lora: LoRA}\n"))
-    )
-    marks = [
-        {row[0][0] for row in table["sections"][-1] for value in row if len(value) > 4}
-        for table in (plain, styled)
-    ]
-    assert "lora" in marks[0] and marks[1] == {name.replace("lora", "LoRA") for name in marks[0]}

@@ -110,6 +110,20 @@ def test_seeds_make_a_mean(tmp_path: Path) -> None:
     assert shown.key.endswith("moextend-subsets") and "3 seeds" in shown.notes[0]
 
 
+def test_a_seed_that_was_not_scaled_is_left_out_by_name(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, SHAPE, {"moextend": Kind(), "lora": Kind()}, (0, 1, 2))
+    for each in runs[:5]:
+        write_variants(each)
+    path = runs[0].folder / variants.FILE
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[1:]))
+    (dial,) = tables(collect(runs), "rewind")
+    assert [{row[-1].number for row in section} for section in dial.sections] == [{2}, {2}]
+    notes = " ".join(dial.notes)
+    assert "moextend-s0 (not scored at strength" in notes and "lora-s2 (not scored at strength" in notes
+    assert "moextend-s1" not in notes
+
+
 def test_former_weights_and_damaged_lines_do_not_count(tmp_path: Path) -> None:
     runs = write_runs(tmp_path, SHAPE, {"moextend": Kind(), "lora": Kind()}, (0,))
     for each in runs:

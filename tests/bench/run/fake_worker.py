@@ -27,7 +27,7 @@ def work(run: RunDir) -> None:
     plan = [Unit("score", 0, "all", 2)]
     for stage, task in enumerate(config.stages, 1):
         plan += [Unit("train", stage, task, 3), Unit("score", stage, "all", 2)]
-    with run.lock(), Progress(run.folder, plan) as progress:
+    with run.lock(), Progress(run.folder, plan, run=run.id, config=config.digest) as progress:
         for unit in plan:
             if unit.phase == "score" and (unit.stage, config.stages[0]) in run.cells():
                 progress.finish(unit)

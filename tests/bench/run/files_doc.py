@@ -22,7 +22,6 @@ from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Cell
 from moextend.bench.score.served.records import Parity
 from moextend.bench.store import NodeCard, StoreFile
-from moextend.util.holder import Holder
 
 FILES: dict[str, type[Any]] = {
     "config.json": ConfigFile,
@@ -35,7 +34,6 @@ FILES: dict[str, type[Any]] = {
     "status.json": Status,
     "stages/<t>-<task>/cost.json": StageCost,
     "stages/<t>-<task>/routing.json": RoutingReport,
-    ".lease-<n>": Holder,
     ".cache/store.json": StoreFile,
     ".cache/<kind>/<key>/card.json": NodeCard,
     "job.json": JobRecord,
@@ -44,8 +42,8 @@ FILES: dict[str, type[Any]] = {
 HEAD = """# Files of a run
 
 A run is a folder `runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/`. All its records are JSON, or one JSON object a
-line. Each has `schema_version`; runs from before it existed are read, and files of a later version are refused. Files
-are written whole or not at all, and lines are synced: an interruption loses at most what was being computed.
+line. Each has `schema_version`; files of a later version are refused. Files are written whole or not at all, and lines
+are synced: an interruption loses at most what was being computed.
 
 | file | holds |
 | :-- | :-- |
@@ -60,8 +58,7 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | `stages/<t>-<task>/routing.json` | which experts the learned tasks reach after it |
 | `predictions/<weights>/` | answers, one line per item, and what a scorer makes of each (`*.scores3.jsonl`) |
 | `items.json` | in a run from a pack without predictions: the score of each item |
-| `.lease-<n>` | the process that works on the run now; see [reliability](../reliability.md#several-hosts) |
-| `.lock`, `owner.json` | the same for releases without leases |
+| `.lease` | the process that works on it, see [reliability](../reliability.md#several-hosts) |
 | `job.json`, `cancel.json` | the job that executes the run, and a request to stop it |
 | `worker.log` | what the process did, with the time, and what it wrote to its standard error |
 | `server.log` | what the servers that it started wrote |

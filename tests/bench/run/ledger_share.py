@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 RECORDS = (
     *(f"bench/run/{name}.py" for name in ("rundir", "progress", "cell", "complete", "provenance", "records")),
     "bench/store/",
-    *(f"moextend/util/{name}" for name in ("files", "record", "lease", "holder", "local_lock", "late")),
+    *(f"moextend/util/{name}" for name in ("files", "record", "lease")),
 )
 INTERVAL = 0.01
 

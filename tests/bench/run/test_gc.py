@@ -161,22 +161,6 @@ def test_files_of_runs_and_other_folders_are_not_touched(
     assert (outside / "precious").exists() and (store.folder / "world" / "data").exists()
 
 
-def test_results_of_earlier_versions(store: Store, run: RunDir, tmp_path: Path) -> None:
-    answers = store.folder / "predictions" / "0123"
-    files.write_text(answers / "task-1.jsonl", "{}\n")
-    files.write_json(answers / "task-1.sha256.json", "00")
-    projector = store.folder / "aligned" / "4567.safetensors"
-    files.write_text(projector, "p")
-    files.write_json(projector.with_suffix(".json"), {})
-    found = {entry.key: entry for entry in collect(store, tmp_path / "runs")}
-    assert found["0123"].kept is None and not answers.exists(), "no run reads them, done or not"
-    assert found["4567"].kept == "runs may have been made with it" and projector.exists()
-    run.config_path.unlink()
-    (run.folder / "status.json").unlink(missing_ok=True)
-    assert gone(collect(store, tmp_path / "runs")) == ["4567"]
-    assert not projector.exists() and not projector.with_suffix(".json").exists()
-
-
 def test_a_damaged_card_is_no_reason_to_remove_more_than_was_asked(
     store: Store, make: Make, run: RunDir, tmp_path: Path
 ) -> None:

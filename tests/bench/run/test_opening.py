@@ -105,7 +105,7 @@ def test_a_run_that_is_worked_on_is_not_touched_by_a_second_command(
 
 
 def without_locks(found: dict[Path, bytes]) -> dict[Path, bytes]:
-    return {path: data for path, data in found.items() if not path.name.startswith((".lock", ".lease-"))}
+    return {path: data for path, data in found.items() if not path.name.startswith(".lease")}
 
 
 def test_no_run_is_touched_where_another_of_the_same_command_is_refused(
@@ -152,7 +152,7 @@ def test_a_folder_that_an_interruption_left_before_its_config_is_used(
 ) -> None:
     folder = tmp_path / "mini" / make_config().slug
     folder.mkdir(parents=True)
-    for name in (".lock", ".config.json.x1", "owner.json"):
+    for name in (".lease", ".config.json.x1"):
         (folder / name).write_text("")
     assert open_run(make_config(), tmp_path).config == make_config()
 

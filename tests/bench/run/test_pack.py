@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
+from moextend.bench.report.frame import frame
 from moextend.bench.run.complete import lacks
 from moextend.bench.run.pack import pack, unpack
 from moextend.bench.run.pack_file import MANIFEST
@@ -85,12 +86,19 @@ def test_a_pack_without_predictions_gives_the_same_tables(runs: list[RunDir], tm
     assert (tmp_path / "again.tar").read_bytes() == (tmp_path / "r.tar").read_bytes()
     full = render(tables(collect(find_runs(tmp_path / "a/runs"))), "markdown")
     without = render(tables(collect(find_runs(there))), "markdown")
-    note = "- Without predictions, so scores are not checked against answers: all runs.\n"
+    note = (
+        "- Packed without predictions, so scores are not checked against answers "
+        "(bench pack --predictions keeps them): all runs.\n"
+    )
     assert note in without and without.replace(note, "") == full
+
+    columns = ["run", "stage", "task", "item", "group", "score", "value"]
+    kept, packed = (frame(collect(find_runs(path)))[columns] for path in (tmp_path / "a/runs", there))
+    assert kept["item"].notna().all() and packed.astype(str).equals(kept.astype(str))
 
     assert compared(there) == [pytest.approx(row) for row in compared(tmp_path / "a/runs")]
     mixed = [*find_runs(tmp_path / "a/runs", ["full-ft-s0"]), *find_runs(there, ["full-ft-s1"])]
-    assert "answers: full-ft-s1." in render(tables(collect(mixed)), "markdown")
+    assert "keeps them): full-ft-s1." in render(tables(collect(mixed)), "markdown")
     both = [
         *find_runs(tmp_path / "a/runs", ["full-ft-s0", "lora-s1"]),
         *find_runs(there, ["full-ft-s1", "lora-s0"]),
@@ -139,8 +147,7 @@ def compared(folder: Path, runs: list[RunDir] | None = None) -> list[dict[str, f
 
 def test_equal_runs_make_equal_bytes_without_this_machine(runs: list[RunDir], tmp_path: Path) -> None:
     run = runs[0]
-    for name in ("worker.log", "owner.json"):
-        (run.folder / name).write_text(str(tmp_path))
+    (run.folder / "worker.log").write_text(str(tmp_path))
     pack(runs, tmp_path / "1.tar", weights=True)
     for path in run.folder.rglob("*"):
         path.touch()

@@ -1,7 +1,6 @@
 """status.json contains the progress of a run, and distinguishes a live run from a dead one."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -10,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.run import liveness, progress
+from moextend.bench.run import progress
 from moextend.bench.run.progress import Progress, Unit, mark_failed, read_status
 from moextend.bench.run.records import RunError, Status
+from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError, RunFailed
 
 PLAN = [
@@ -41,7 +41,7 @@ def test_a_run_without_a_start_is_waiting(tmp_path: Path) -> None:
 
 
 def test_status_while_running(tmp_path: Path) -> None:
-    with Progress(tmp_path, PLAN) as run:
+    with RunDir(tmp_path).lock(), Progress(tmp_path, PLAN) as run:
         run.begin(PLAN[0])
         status = read_status(tmp_path)
         assert (status.state, status.phase, status.stage, status.stages) == ("running", "score", 0, 2)
@@ -178,23 +178,6 @@ def test_a_killed_process_leaves_an_interrupted_run(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "running"
     assert read_status(tmp_path).state == "interrupted"
     assert read_status(tmp_path).stage == 1
-
-
-def test_a_process_with_a_reused_number_is_another_one(tmp_path: Path) -> None:
-    with Progress(tmp_path, PLAN):
-        record = json.loads((tmp_path / "status.json").read_text())
-        assert record["pid"] == os.getpid()
-        (tmp_path / "status.json").write_text(json.dumps({**record, "born": "1"}))
-        assert read_status(tmp_path).state == "interrupted"
-
-
-def test_on_another_machine_the_heartbeat_decides(tmp_path: Path, clock: Clock) -> None:
-    with Progress(tmp_path, PLAN):
-        record = {**json.loads((tmp_path / "status.json").read_text()), "host": "elsewhere"}
-        (tmp_path / "status.json").write_text(json.dumps(record))
-        assert read_status(tmp_path).state == "running"
-        clock.now += liveness.STALE + 1
-        assert read_status(tmp_path).state == "interrupted"
 
 
 def test_a_broken_status_is_an_interrupted_run(tmp_path: Path) -> None:

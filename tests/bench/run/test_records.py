@@ -1,16 +1,22 @@
-"""Records of a run: documented fields, exact types, readable in every earlier version."""
+"""Records of a run: documented fields, exact types, later versions."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from moextend.bench.run.complete import set_damaged_aside
 from moextend.bench.run.config import Identity
-from moextend.bench.run.records import RunFacts, StageCost, Status
+from moextend.bench.run.records import RunFacts, StageCost
+from moextend.bench.run.rundir import RunDir
 from moextend.errors import SpecError
+from moextend.util import files
 from moextend.util.record import VERSION, LaterVersion
+from tests.bench.conftest import MakeRun
 from tests.bench.run.files_doc import FILES, docstrings, fields_of
 
 
@@ -55,17 +61,33 @@ def test_a_later_version_is_not_reported_as_damage() -> None:
         RunFacts.parse({"schema_version": VERSION + 1, "new": 1}, where="facts.json")
 
 
-def test_files_of_early_versions_are_read_in_the_current_form() -> None:
-    assert RunFacts.parse({"told": True}, where="").task_identity == "given"
-    for settings, known in (
-        ({"scope": "auto"}, "inferred"),
-        ({"task": "inferred"}, "inferred"),
-        ({}, "none"),
-    ):
-        assert RunFacts.parse({"told": False, "settings": settings}, where="").task_identity == known
-    for version in ({}, {"schema_version": VERSION}):
-        facts = RunFacts.parse({**version, "blind": {"a": 1.0}}, where="")
-        assert facts.majority == {"a": 1.0} and "blind" not in facts.model_dump()
-    error = {"what": "x", "where": None, "mend": "y"}
-    status = Status.parse({"state": "failed", "error": error}, where="")
-    assert status.error is not None and status.error.hint == "y"
+@pytest.mark.parametrize("name", ["config.json", "facts.json", "stages/1-colour/cost.json"])
+def test_a_run_of_a_later_version_is_left_as_it_is(make_run: MakeRun, name: str) -> None:
+    run = make_run()
+    run.write_facts(task_identity="none")
+    run.write_cost(1, "colour", StageCost())
+    files.write_json(run.folder / name, {**files.read_json(run.folder / name), "schema_version": VERSION + 1})
+    before = {path: path.read_bytes() for path in run.folder.rglob("*.json*")}
+    with pytest.raises(LaterVersion):
+        set_damaged_aside(RunDir(run.folder))
+        _ = RunDir(run.folder).config
+    assert {path: path.read_bytes() for path in run.folder.rglob("*.json*")} == before
+
+
+def test_a_wrong_type_is_set_aside_and_named_in_the_log(
+    make_run: MakeRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run()
+    path = run.stage_folder(1, "colour") / "cost.json"
+    path.write_text('{"seconds": "long"}')
+    set_damaged_aside(run)
+    assert not path.exists() and path.with_name("cost.json.damaged").exists()
+    assert "'seconds': Input should be a valid number" in caplog.text
+
+
+def test_records_are_read_without_torch() -> None:
+    """`bench status` starts fast."""
+    code = (
+        "import moextend.bench.run.rundir, moextend.bench.run.progress, sys; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from moextend.bench.run.config import differences
-from moextend.bench.run.liveness import holder_of
+from moextend.bench.run.liveness import LEASE
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.records import RunFacts
 from moextend.bench.run.rundir import Cell, RunDir, find_runs, slug
 from moextend.errors import RunConflict, UnknownName
 from moextend.util import files
+from moextend.util.lease import holder_of
 from tests.bench.conftest import MakeConfig, MakeRun
 
 
@@ -111,9 +112,9 @@ def test_an_error_in_the_work_frees_the_lock_and_passes_through(make_run: MakeRu
     with pytest.raises(KeyError), run.lock():
         raise KeyError("ours")
     with run.lock():
-        held = holder_of(run.folder)
-        assert held and held[0].pid == os.getpid()
-    assert holder_of(run.folder) is None
+        held = holder_of(run.folder / LEASE)
+        assert held and held.pid == os.getpid()
+    assert holder_of(run.folder / LEASE) is None
 
 
 def test_facts_are_added_key_by_key(make_run: MakeRun) -> None:

@@ -141,15 +141,6 @@ def test_a_file_in_the_place_of_a_folder_is_refused(make_run: MakeRun) -> None:
     assert (run.folder / "predictions").read_text() == "mine"
 
 
-def test_a_config_that_lost_its_id_gets_no_new_one(make_run: MakeRun) -> None:
-    run = make_run(rows=[(10.0, 20.0)])
-    path = run.folder / "config.json"
-    path.write_text(
-        json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "id"})
-    )
-    assert make_run().cells()[0, "colour"].value == 10.0, "its scores are still its own"
-
-
 def test_a_broken_config_is_named(make_run: MakeRun) -> None:
     run = make_run()
     path = run.folder / "config.json"
@@ -159,6 +150,7 @@ def test_a_broken_config_is_named(make_run: MakeRun) -> None:
         ("[]", "holds no config"),
         (json.dumps({**record, "identity": {**record["identity"], "seed": 5}}), "was edited"),
         (json.dumps({**record, "identity": {"sead": 5}}), "holds no config"),
+        (json.dumps({key: value for key, value in record.items() if key != "id"}), "holds no config"),
     ]:
         path.write_text(text)
         with pytest.raises(SpecError, match=what):

@@ -114,7 +114,7 @@ def test_predictions_that_do_not_give_the_score_of_the_cell_are_an_error(
         line["prediction"] = "c"
     write_lines(path, lines)
     kept.unlink()
-    with pytest.raises(SpecError, match="do not give the recorded score") as caught:
+    with pytest.raises(SpecError, match="is not the file that was scored") as caught:
         read(run, cell)
     assert caught.value.where == str(path) and not kept.exists()
 
@@ -123,7 +123,7 @@ def test_scores_of_a_run_that_is_being_removed_are_not_written_again(
     run: RunDir, cell: Cell, kept: Path
 ) -> None:
     path = run.folder / str(cell.predictions)
-    answers = read_predictions(path)
+    answers = read_predictions(path, "")
     shutil.rmtree(run.folder)
     found = ScoreReader(Words()).again(run.folder, cell, run.folder, answers)
     assert len(found.score) == cell.n and not run.folder.exists()

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.data import Item
-from moextend.bench.score.parts import Parts
 from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.vqa import Parts
 from moextend.util import processes
 
 ITEMS = [Item((), f"what is {i}", ("yes",), id=str(i), kind=None, row=f"row {i}") for i in range(11)]

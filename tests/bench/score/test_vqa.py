@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from moextend.bench.data import Item, open_items
-from moextend.bench.score import parts, vqa
+from moextend.bench.score import vqa
 from moextend.bench.score.kept import ScoreReader
 from moextend.bench.score.lines import Words
 from moextend.bench.score.majority import majority_level
@@ -49,7 +49,7 @@ class Parrot:
 
 @pytest.fixture
 def every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "KEPT_EVERY", 0.0)
+    monkeypatch.setattr(vqa, "KEPT_EVERY", 0.0)
 
 
 def run(

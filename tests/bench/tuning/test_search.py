@@ -9,6 +9,7 @@ import yaml
 from moextend.bench.methods import OWN, parse
 from moextend.bench.plugins import load_later
 from moextend.bench.run.plan import Request
+from moextend.bench.sequence import find_sequence
 from moextend.bench.tuning.results import Tried, best
 from moextend.bench.tuning.search import draw, space_of
 from moextend.bench.tuning.trials import Planned, Search, Trial, plan
@@ -63,8 +64,16 @@ def test_the_same_seed_gives_the_same_trials_and_a_larger_budget_adds_some() -> 
 
 def test_every_method_searches_the_same_learning_rates_and_as_often(tmp_path: Path) -> None:
     found = planned(tmp_path, "full-ft", "lora", "ewc", "moextend:scope=all", "moextend:scope=own").trials
-    rates = {tuple(trial.settings["learning_rate"] for trial in trials) for trials in found.values()}
-    assert len(rates) == 1 and {len(trials) for trials in found.values()} == {4}
+    drawn = {
+        one["learning_rate"]
+        for one in draw({"learning_rate": LogRange(0.1, 10, relative=True)}, 3, 0, {"learning_rate": 0.003})
+    }
+    for method, trials in found.items():
+        now = parse(method, find_sequence("tiny", tmp_path).settings_for(method)).config
+        first, *others = [trial.settings["learning_rate"] for trial in trials]
+        assert (
+            first == (now.model_dump()["learning_rate"] or 0.003) and drawn - {first} <= {*others} <= drawn
+        ), method
     assert [*found["ewc"][0].settings] == ["learning_rate", "rank", "strength"]
     assert [*found["moextend:scope=own"][0].settings] == ["learning_rate"]
     assert [*found["moextend:scope=all"][0].settings] == ["learning_rate", "gate_rate", "memory_weight"]

@@ -14,7 +14,7 @@ from moextend.errors import InputError, SpecError, UnknownName
 
 @pytest.fixture
 def draft(tmp_path: Path) -> edit.Draft:
-    return edit.draft(None, tmp_path, create=True)
+    return edit.draft(None, tmp_path)
 
 
 def test_a_new_workspace_gets_the_default_without_its_stages(draft: edit.Draft, tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_a_new_workspace_gets_the_default_without_its_stages(draft: edit.Draft, 
 
 def test_a_change_of_somebody_else_is_not_overwritten(draft: edit.Draft, tmp_path: Path) -> None:
     path = draft.write()
-    first, second = (edit.draft(None, tmp_path, create=True) for _ in range(2))
+    first, second = (edit.draft(None, tmp_path) for _ in range(2))
     edit.add(first, edit.next_default("vqa", first)).write()
     text = path.read_text()
     with pytest.raises(InputError, match="was changed by somebody else meanwhile"):
@@ -56,43 +56,27 @@ def test_when_the_package_has_no_more_the_hint_is_own_data(draft: edit.Draft) ->
         edit.next_default("text", draft)
 
 
-def test_adding_moving_removing(draft: edit.Draft, tmp_path: Path) -> None:
-    names = ["tiny-attributes", "tiny-counting", "tiny-reading"]
-    for name in names:
-        draft = edit.add(draft, find_task(name, tmp_path))
-    draft = edit.move(draft, "tiny-reading", 1)
-    assert draft.tasks == ["tiny-reading", "tiny-attributes", "tiny-counting"]
-    draft = edit.add(edit.remove(draft, "tiny-attributes"), find_task("tiny-position", tmp_path), at=2)
-    assert draft.tasks == ["tiny-reading", "tiny-position", "tiny-counting"]
-    draft = edit.remove(draft, "tiny-facts")
-    assert "tiny-facts" not in draft.sequence.retention
-    draft = edit.add(draft, find_task("tiny-facts", tmp_path))
-    assert draft.sequence.retention[-1] == "tiny-facts"
-
-
-def test_wrong_names_and_places(draft: edit.Draft, tmp_path: Path) -> None:
-    task = find_task("tiny-counting", tmp_path)
-    draft = edit.add(draft, task)
-    with pytest.raises(InputError, match="is already in the sequence"):
-        edit.add(draft, task)
-    with pytest.raises(UnknownName, match=r"no task 'tiny-count'\. Did you mean 'tiny-counting'"):
-        edit.remove(draft, "tiny-count")
-    with pytest.raises(InputError, match=r"there is no position 3\. Positions: 1 to 1"):
-        edit.move(draft, "tiny-counting", 3)
-
-
-def test_a_workspace_without_a_sequence_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"this workspace has no sequence\. Make one: moextend bench add-task vqa"
+def test_tasks_are_added_in_their_place(draft: edit.Draft, tmp_path: Path) -> None:
+    for name, at in (
+        ("tiny-attributes", None),
+        ("tiny-counting", None),
+        ("tiny-reading", 1),
+        ("tiny-position", 3),
     ):
-        edit.draft(None, tmp_path, create=False)
+        draft = edit.add(draft, find_task(name, tmp_path), at=at)
+    assert draft.tasks == ["tiny-reading", "tiny-attributes", "tiny-position", "tiny-counting"]
+    with pytest.raises(InputError, match="is already in the sequence"):
+        edit.add(draft, find_task("tiny-facts", tmp_path))
+    with pytest.raises(InputError, match=r"there is no position 6\. Positions: 1 to 5"):
+        edit.add(draft, find_task("tiny-dark", tmp_path), at=6)
 
 
 def test_a_sequence_of_the_package_is_copied_not_changed(tmp_path: Path) -> None:
     before = find_sequence(DEFAULT, tmp_path)
-    edit.remove(edit.draft(DEFAULT, tmp_path, create=False), before.stages[0].task).write()
+    added = new_task.new_task("text", "arc_easy", tmp_path, name=None, columns={}, scorer=None)
+    edit.add(edit.draft(DEFAULT, tmp_path), added).write()
     assert before.path and read_sequence(before.path) == before
-    assert [s.task for s in find_sequence(DEFAULT, tmp_path).stages] == [s.task for s in before.stages[1:]]
+    assert find_sequence(DEFAULT, tmp_path).retention == [*before.retention, "arc_easy"]
 
 
 def test_a_broken_sequence_is_reported_before_it_is_edited(tmp_path: Path) -> None:
@@ -100,7 +84,7 @@ def test_a_broken_sequence_is_reported_before_it_is_edited(tmp_path: Path) -> No
     path.parent.mkdir()
     path.write_text("sequence: x\nversion: 1\nbase: {model: tiny}\nstage: []\ntrain: {}\n")
     with pytest.raises(SpecError, match=r"sequence.yaml: "):
-        edit.draft(None, tmp_path, create=True)
+        edit.draft(None, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +168,7 @@ def test_an_edited_sequence_keeps_its_line_ends(tmp_path: Path) -> None:
     made = edit.new("mine", tmp_path)
     path = edit.add(made, find_task("tiny-counting", tmp_path)).write()
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    edit.add(edit.draft("mine", tmp_path, create=False), find_task("tiny-reading", tmp_path)).write()
+    edit.add(edit.draft("mine", tmp_path), find_task("tiny-reading", tmp_path)).write()
     lines = path.read_bytes().splitlines(keepends=True)
     assert len(lines) > 3 and all(line.endswith(b"\r\n") for line in lines)
-    assert edit.draft("mine", tmp_path, create=False).tasks == ["tiny-counting", "tiny-reading"]
+    assert edit.draft("mine", tmp_path).tasks == ["tiny-counting", "tiny-reading"]

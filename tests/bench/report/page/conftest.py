@@ -57,6 +57,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path.write_text(
                 path.read_text().replace('"prediction": "b"', f'"prediction": {json.dumps(HOSTILE)}')
             )
+    ledger.sign_predictions(made[-1])
     return folder
 
 

@@ -1,0 +1,165 @@
+"""Files of lm-evaluation-harness: its own readers take them, with the numbers of the report."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moextend.bench.report.collect import collect
+from moextend.bench.report.csv import cells
+from moextend.bench.report.lm_eval_files import UNSAFE, metric_of, without_folders, write
+from moextend.bench.run.rundir import RunDir
+from moextend.bench.score.records import Cell
+from moextend.errors import InputError
+from moextend.util.files import read_lines
+from tests.bench.ledger import Kind, Shape, sign_predictions, write_run, write_runs
+
+SHAPE = Shape(stages=2, texts=1, items=20)
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[RunDir]:
+    return write_runs(tmp_path / "runs", SHAPE, {"lora": Kind(), "moextend:scope=own": Kind(keeps=1.0)}, [0])
+
+
+def export(runs: list[RunDir], out: Path, **how: Any) -> list[Path]:
+    return write(collect(runs), out, **how)
+
+
+def reported(runs: list[RunDir]) -> dict[tuple[str, int, str], dict[str, str]]:
+    rows = csv.DictReader(io.StringIO(cells(collect(runs))))
+    return {(row["run"], int(row["stage"]), row["task"]): row for row in rows}
+
+
+def test_lm_eval_reads_its_files(runs: list[RunDir], tmp_path: Path) -> None:
+    from lm_eval import utils
+    from lm_eval.result_schema import EvalResults, SampleResult
+
+    written = export(runs, tmp_path / "out", items=True)
+    names = list(map(str, written))
+    results, samples = utils.get_results_filenames(names), utils.get_sample_results_filenames(names)
+    assert (len(results), len(samples)) == (6, 18)
+    assert {utils.get_file_task_name(Path(name).name) for name in samples} == {"task1", "task2", "text1"}
+    dates = {utils.get_file_datetime(Path(name).name) for name in samples}
+    assert {Path(name).name for name in results} <= {f"results_{date}.json" for date in dates}
+    for path in map(Path, results):
+        found = json.loads(path.read_text())
+        assert set(found) - {"moextend"} <= set(EvalResults.__annotations__)
+        assert path.parent.name == found["model_name_sanitized"]
+        assert (
+            path.parent.name
+            == utils.sanitize_model_name(found["model_name"])
+            == UNSAFE.sub("__", found["model_name"])
+        )
+    keys = set(read_lines(Path(samples[0]))[0])
+    assert set(SampleResult.__annotations__) <= keys
+
+
+def test_lm_eval_prints_the_numbers_of_the_report(runs: list[RunDir], tmp_path: Path) -> None:
+    from lm_eval.utils import make_table
+
+    rows, compared = reported(runs), 0
+    for path in export(runs, tmp_path / "out"):
+        found = json.loads(path.read_text())
+        own = found["moextend"]
+        printed = make_table(found)
+        for task, scores in found["results"].items():
+            row = rows[own["run"], own["stage"], task]
+            metric = "acc" if task == "text1" else row["scorer"]
+            value, error = scores[f"{metric},none"], scores[f"{metric}_stderr,none"]
+            assert (value, error) == (float(row["value"]) / 100, float(row["stderr"]) / 100)
+            (line,) = (line for line in printed.splitlines() if line.startswith(f"|{task}"))
+            shown = [cell.strip() for cell in line.split("|")[1:-1]]
+            assert (float(shown[6]), float(shown[8])) == (round(value, 4), round(error, 4))
+            assert shown[:5] == [task, "1", "none", "" if task == "text1" else "0", metric]
+            cell = own["cells"][task]
+            assert [str(cell[key]) for key in ("value", "stderr", "n", "scorer", "weights")] == [
+                row[key] for key in ("value", "stderr", "n", "scorer", "weights")
+            ]
+            compared += 1
+    assert compared == len(rows) == 18
+
+
+def test_lm_eval_samples_make_the_score(runs: list[RunDir], tmp_path: Path) -> None:
+    from lm_eval.utils import hash_string
+
+    for path in export(runs[:1], tmp_path / "out", items=True):
+        if path.name.startswith("results"):
+            results = json.loads(path.read_text())["results"]
+            continue
+        lines = read_lines(path)
+        task, metric = path.name.split("_")[1], lines[0]["metrics"][0]
+        assert sum(line[metric] for line in lines) / len(lines) == pytest.approx(
+            results[task][f"{metric},none"]
+        )
+        assert [line["doc_id"] for line in lines] == list(range(20))
+        assert lines[0]["target_hash"] == hash_string(lines[0]["target"])
+        assert (lines[0]["doc_hash"] is None) == (task == "text1"), "the document of a text task is not kept"
+
+
+def test_equal_runs_make_equal_files(runs: list[RunDir], tmp_path: Path) -> None:
+    first, second = (export(runs, tmp_path / name, items=True) for name in "ab")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    assert [path.relative_to(tmp_path / "a") for path in first] == [
+        path.relative_to(tmp_path / "b") for path in second
+    ]
+    assert all(str(tmp_path) not in path.read_text() for path in first), "no path of this machine"
+
+
+@pytest.mark.parametrize("damage", ["{}", '{"id": "1", "prediction": "\\ud800", "answers": ["a"]}'])
+def test_a_damaged_file_hides_no_other_answers(runs: list[RunDir], damage: str, tmp_path: Path) -> None:
+    cell = runs[0].cells()[1, "task1"]
+    (runs[0].folder / str(cell.predictions)).write_text(f"{damage}\n")
+    experiments = collect(runs[:1])
+    write(experiments, tmp_path / "out", items=True)
+    assert any("the predictions of task1 (damaged" in note for note in experiments[0].results[0].lacks)
+    text = "".join(path.read_text() for path in (tmp_path / "out").rglob("*samples*"))
+    assert "task1-test-00000-0" in text and "task2-test-00000-0" in text
+
+
+def test_texts_stay_data(runs: list[RunDir], tmp_path: Path) -> None:
+    hostile = '"}\n{"x": "</script>\\u001b[2J\u2028\x1b'
+    cell = runs[0].cells()[0, "task1"]
+    path = runs[0].folder / str(cell.predictions)
+    lines = read_lines(path)
+    lines[0]["prediction"] = hostile
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sign_predictions(runs[0])
+    export(runs[:1], tmp_path / "out", items=True)
+    found = [row for file in (tmp_path / "out").rglob("*.jsonl") for row in read_lines(file)]
+    assert [row["resps"][0][0] for row in found].count(hostile) == 1
+
+
+def test_metrics_of_text_tasks_are_named_as_lm_eval_names_them() -> None:
+    cell = Cell(
+        stage=0, task="t", value=50, scorer="lm-eval:exact_match", readings={"exact_match,strict": 50.0}
+    )
+    assert metric_of(cell) == ("exact_match", "strict")
+    assert metric_of(cell.model_copy(update={"readings": {}})) == ("exact_match", "none")
+    assert metric_of(cell.model_copy(update={"scorer": "exact@1"})) == ("exact@1", "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [
+        ("/home/me/models/a", "a"), ("C:\\models\\a", "a"), ("~/a", "a"), ("org/a", "org/a"), ("world:x", "world:x"),
+        ("data:a/b", "data:a/b"), (None, None),
+    ],
+)  # fmt: skip
+def test_names_have_no_folders_of_a_machine(name: str | None, public: str | None) -> None:
+    assert without_folders(name) == public
+
+
+def test_errors(runs: list[RunDir], tmp_path: Path) -> None:
+    other = write_run(tmp_path / "more", Shape(stages=3, texts=1, items=20), "lora", 0, Kind())
+    with pytest.raises(InputError, match="2 runs have the name 'ledger/lora-s0'"):
+        export([*runs, other], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    path = runs[0].folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "environments": []}))
+    with pytest.raises(InputError, match="the records have no date"):
+        export(runs, tmp_path / "out")
