@@ -6,6 +6,7 @@ items, and of a base on the hub its config.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -317,7 +318,7 @@ def in_all(found: Mapping[str, Any]) -> str:
     hours = {slug: run["hours"] for slug, run in found["runs"].items()}
     longest = max(hours, key=lambda slug: hours[slug])
     return (
-        f"Estimated: one run takes at most {duration(3600 * hours[longest])} ({longest}), "
+        f"Estimated: one run takes at most {duration(math.ceil(3600 * hours[longest]))} ({longest}), "
         f"{counted(len(hours), 'run')} {sum(hours.values()):,.3g} {found['unit']}, at {_speed(found)}."
     )
 
