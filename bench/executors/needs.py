@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moextend.bench.run import budget, downloads, matching
+from moextend.bench.run import downloads, matching
+from moextend.bench.run.estimate import Plan, estimate
 from moextend.bench.run.rundir import RunConfig
 from moextend.errors import InputError
 
@@ -30,9 +31,8 @@ def memory_gb(configs: Sequence[RunConfig], *, on_gpu: bool) -> list[float | Non
         size = downloads.local_bytes(sequence.base, first.workspace)
         if size and size < SMALL_GB * 1e9:
             return [PROCESS_GB] * len(configs)
-        make = matching.skeletons(sequence.base, first.workspace)
-        plan = budget.Plan(sequence, tasks, first.workspace)
-        found = budget.budget([] if on_gpu else configs, plan, make)
+        plan = Plan(sequence, tasks, first.workspace, matching.skeletons(sequence.base, first.workspace))
+        found = estimate([] if on_gpu else configs, plan)
     except (InputError, OSError):
         return [None] * len(configs)
     base = found["base_mb"] / 1e3

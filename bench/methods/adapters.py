@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods import trained
-from moextend.bench.methods.extra import Extra
 from moextend.bench.methods.method import Knob, LoraRank, Parameters, Rate, Stage
+from moextend.bench.methods.shapes import Extra
 from moextend.errors import InputError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from moextend.bench.methods.extra import Extra, Pass
 from moextend.bench.methods.method import Parameters, Stage
+from moextend.bench.methods.shapes import Extra
 from moextend.bench.methods.weights import AdapterOrAll
 from moextend.util import files
 from moextend.util.limits import MOST_STEPS
@@ -47,8 +47,7 @@ class Ewc(AdapterOrAll):
 
     def extra(self, model: Any) -> Extra:
         """The Fisher information; it, the earlier weights and the distance from them are held by a training."""
-        fisher = Pass("items", most=self.config.items, backward=True)
-        return Extra(passes=(fisher,), copies=3, stored_copies=2)
+        return Extra(gradients=self.config.items, copies=3, stored_copies=2)
 
     def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
         """Penalty of all earlier stages."""

@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from moextend.bench.methods import adapters, inferred, trained
-from moextend.bench.methods.extra import Extra
 from moextend.bench.methods.method import Stage
+from moextend.bench.methods.shapes import Extra
 from moextend.bench.task import TaskIdentity
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, S
 
 from pydantic import Field
 
-from moextend.bench.methods.extra import Extra
+from moextend.bench.methods.shapes import Extra
 from moextend.bench.task import TaskIdentity
 from moextend.training.settings import Rate as Rate
 from moextend.util.search_space import Choices, LogRange, SearchSpace, declared

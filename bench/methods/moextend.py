@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import moextend
 from moextend.bench.methods import inferred, trained
-from moextend.bench.methods.extra import Extra, Pass
 from moextend.bench.methods.method import Knob, LearningRate, Loop, Method, Parameters, Stage
+from moextend.bench.methods.shapes import Extra
 from moextend.bench.task import TaskIdentity
 from moextend.moe.recipe import Recipe, Scope, count_layers
 
@@ -206,15 +206,14 @@ class MoExtend(inferred.Narrowed, Method):
         from moextend.moe.sites import find_sites
 
         config, lm = self.config, model.lm
-        passes = [Pass("held-out", times=2 if self.probe_steps else 1)]  # chooses layers and parents
-        stored = sampled = replayed = 0
+        held_out = 2 if self.probe_steps else 1  # chooses layers and parents
+        stored = sampled = replayed = generic = 0
         kept = min(config.memory_tokens, model.held_out_tokens)
         width = text_config(lm.config).hidden_size * lm.dtype.itemsize
         if config.keeps_memory and config.retention == "latent":
-            passes.append(Pass("held-out", most=2, times=2))  # the check; few inputs are kept
             stored, replayed = kept * width, min(config.memory_sample, kept)
         elif config.keeps_memory:
-            passes += [Pass("held-out"), Pass("generic")]
+            held_out, generic = held_out + 1, 1
             stored = (
                 (self._extended(lm) if config.same_layers else len(find_sites(lm))) * kept * (width + SIZE)
             )
@@ -222,18 +221,9 @@ class MoExtend(inferred.Narrowed, Method):
         if config.scope == "auto":
             stored += inferred.stored(model)
         return Extra(
-            passes=tuple(passes), adds=True, together=config.scope == "all", stored=stored,
-            sampled=sampled, replayed=replayed,
-            share=1.0 if config.routing == "exact" else self._average(lm),
+            held_out, generic, adds=True, together=config.scope == "all", stored=stored, sampled=sampled,
+            replayed=replayed,
         )  # fmt: skip
-
-    @staticmethod
-    def _average(lm: Any) -> float:
-        """Share of the tokens that an average expert of the base computes."""
-        from moextend.moe.sites import count_chosen, count_experts, find_sites
-
-        site = find_sites(lm)[0]
-        return count_chosen(site) / count_experts(site)
 
     def _extended(self, lm: Any) -> int:
         """Number of layers that get new experts."""

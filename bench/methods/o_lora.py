@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from moextend.bench.methods import adapters
-from moextend.bench.methods.extra import Extra
 from moextend.bench.methods.method import Stage
+from moextend.bench.methods.shapes import Extra
 from moextend.util.search_space import LogRange
 
 if TYPE_CHECKING:

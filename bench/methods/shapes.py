@@ -1,8 +1,9 @@
-"""A replacement for a model when only its parameters are counted."""
+"""What `--dry-run` and `--match` see of a model, and what a method tells them of its costs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -23,3 +24,31 @@ class Shapes:
 
     def learn_only(self, names: Sequence[str]) -> None:
         """Does nothing."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Costs of a stage besides the training of its parameters."""
+
+    held_out: int = 0
+    """Passes over the held-out items."""
+    generic: int = 0
+    """Passes over the generic texts."""
+    gradients: int = 0
+    """Training items of which gradients are computed, one at a time."""
+    teacher: bool = False
+    """Whether each step, from the second stage on, computes its batch once more without gradients."""
+    copies: int = 0
+    """Float32 copies of the trained parameters that a training holds, from the second stage on."""
+    adds: bool = False
+    """Whether each stage adds parameters, and those of earlier ones stay in memory."""
+    together: bool = False
+    """Whether parameters of earlier stages compute too, in training and in scoring."""
+    sampled: int = 0
+    """Tokens of a memory that the trained parameters compute in each step, where there is a memory."""
+    replayed: int = 0
+    """Tokens of a memory that every step computes a whole pass of, where there is a memory."""
+    stored_copies: int = 1
+    """Tensors of the size of the trained parameters that a stage writes."""
+    stored: int = 0
+    """Bytes of other files of a stage."""

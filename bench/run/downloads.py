@@ -12,7 +12,6 @@ from moextend.data.hub import is_prepared
 from moextend.errors import MoextendError
 from moextend.model import hub, sources
 from moextend.util import content, downloads
-from moextend.util.files import read_json
 from moextend.util.hub_errors import Kind, of_hub
 
 MB = 1e6
@@ -33,15 +32,6 @@ def local_bytes(base: Base, workspace: Path) -> int | None:
     found = _place(base, workspace)
     files = found.rglob("*.safetensors") if isinstance(found, Path) else ()
     return sum(file.stat().st_size for file in files) or None
-
-
-def layers_of(base: Base, workspace: Path) -> int:
-    """Layers of a base whose config.json is on this machine, with experts or without; 0 if it does not give them."""
-    found = _place(base, workspace)
-    if not isinstance(found, Path) or not (found / "config.json").is_file():
-        return 0
-    config = read_json(found / "config.json")
-    return int({**config, **(config.get("text_config") or {})}.get("num_hidden_layers", 0))
 
 
 def _place(base: Base, workspace: Path) -> Path | str | None:

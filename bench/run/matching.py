@@ -130,12 +130,14 @@ def _size(spec: MethodSpec, by: str, make: Callable[[], Any]) -> int:
 
 def size(spec: MethodSpec, lm: Any) -> Size:
     """Size of a method's training in its first stage; changes `lm`, which may be on device meta."""
-    method = spec.make()
-    met = _met(lm, method.competing)  # before anything stands in the way of finding the experts
+    from moextend.training.estimate import Estimator, numel_of
+
+    method, base = spec.make(), Estimator(lm)  # before anything stands in the way of finding the experts
     trained = method.trainable(Shapes(lm))
+    shares = {name: base.share(name.removeprefix("lm."), method.competing) for name in trained}
     return Size(
-        sum(parameter.numel() for parameter in trained.values()),
-        round(sum(2 * parameter.numel() * met(name) for name, parameter in trained.items())),
+        numel_of(trained.values()),
+        round(sum(2 * parameter.numel() * shares[name] for name, parameter in trained.items())),
     )
 
 
@@ -156,15 +158,3 @@ def skeletons(base: Base, workspace: Path) -> Callable[[], Any]:
     """A function that returns another such model at each call; the base's files are read once, at the first."""
     first = cache(lambda: skeleton(base, workspace))
     return lambda: deepcopy(first())
-
-
-def _met(lm: Any, new: int) -> Callable[[str], float]:
-    """Share of a parameter, by its name, that one token uses if `new` experts of a layer compete."""
-    from moextend.moe.sites import count_chosen, count_experts, find_sites
-
-    shares = {}
-    for site in find_sites(lm):
-        chosen = count_chosen(site)
-        shares[f"lm.{site.name}.experts.ext_groups."] = min(1.0, chosen / new)
-        shares[f"lm.{site.name}.experts."] = chosen / count_experts(site)
-    return lambda name: next((share for part, share in shares.items() if name.startswith(part)), 1.0)

@@ -6,20 +6,18 @@ items, and of a base on the hub its config.
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from moextend.bench.data import unknown_notes
 from moextend.bench.data.source import parse_split, place
 from moextend.bench.methods import Shapes
-from moextend.bench.run import budget_text, matching
-from moextend.bench.run.budget import Plan, budget
+from moextend.bench.run import matching
 from moextend.bench.run.complete import planned
 from moextend.bench.run.data_size import stated_splits
-from moextend.bench.run.downloads import MB, download, has_config, layers_of, local_bytes, name_on_hub
+from moextend.bench.run.downloads import MB, download, has_config, local_bytes, name_on_hub
 from moextend.bench.run.opening import scored
 from moextend.bench.run.plan import LEFT_OUT, Request, all_tasks, chosen_sequence, left_out, stage_steps
 from moextend.bench.run.preflight import missing_files, readable, splits_used
@@ -27,15 +25,22 @@ from moextend.bench.run.records import encoder_of
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import HAND, Data, TaskSpec
-from moextend.data.table import FORMATS
-from moextend.errors import InputError, at
+from moextend.errors import InputError, at, counted, duration
 from moextend.model.located import locate
-from moextend.util import downloads
 
 SHOWN = 3
 """Number of missing files of a split that are listed."""
 SMALL = 200
-"""MB of weights below which runs are only estimated if a throughput is given: it takes seconds."""
+"""MB of weights below which runs are only estimated if a throughput is given."""
+PARTS = {
+    "frozen": "frozen weights",
+    "weights": "weights",
+    "encoder": "image encoder",
+    "learning": "trained parameters with gradients and AdamW's moments",
+    "copies": "copies of trained parameters",
+    "working": "activations and temporary tensors",
+}
+"""Parts of a peak of memory -> their names."""
 
 
 def preview(
@@ -50,7 +55,7 @@ def preview(
 
     Args:
         runs: folder of the runs, in which some cells may be scored already; None: none are.
-        throughput: see `budget`.
+        throughput: see `estimate`.
         small: whether the runs of a small base are estimated without it, too.
 
     Raises:
@@ -71,7 +76,6 @@ def preview(
         "to_prepare": _to_prepare(sequence, tasks, request.workspace),
         "unknown": _unknown(sequence, tasks, request.workspace),
         "left_out": left_out(request),
-        "model_mb": _megabytes(sequence, request.workspace),
         "device": request.device,
         "estimate": _estimate(request, configs, sequence, tasks, throughput, small),
     }
@@ -95,11 +99,10 @@ def describe(found: dict[str, Any]) -> str:
         for how in dict.fromkeys(need["how"] for need in found["to_prepare"]):
             lines.append(f"  {how}")
             for need in (need for need in found["to_prepare"] if need["how"] == how):
-                problem = f": {need['problem']}" if need["problem"] else ""
-                lines.append(f"    {need['where']} (for {', '.join(need['tasks'])}){problem}")
+                lines.append(f"    {need['where']} (for {', '.join(need['tasks'])})")
     estimate = found["estimate"]
-    lines += [f"Memory and hours: {estimate['not']}"] if "not" in estimate else budget_text.describe(estimate)
-    return "\n".join([*lines, *_room(found)])
+    lines += [f"Memory and hours: {estimate['not']}"] if "not" in estimate else _estimated(estimate)
+    return "\n".join(lines)
 
 
 def _estimate(
@@ -111,22 +114,25 @@ def _estimate(
     small: bool,
 ) -> dict[str, Any]:
     """Memory, files, operations and hours of the runs, or why they are not known: {"not": why}."""
-    size, base = _megabytes(sequence, request.workspace), sequence.base
+    base = sequence.base
+    size = (local_bytes(base, request.workspace) or 0) / MB
     make = matching.skeletons(base, request.workspace)
-    if size and size < SMALL and throughput is None and not small:
-        paper = any(getattr(config.parsed_method().config, "routing", "") == "paper" for config in configs)
-        if paper or _highest_layer(configs) >= layers_of(base, request.workspace):
-            _check(configs, make)  # takes seconds
+    if 0 < size < SMALL and throughput is None and not small:
+        named = [config for config in configs if _names_layers(config.parsed_method().config)]
+        if named:
+            _check(named, make)  # takes seconds
         return {"not": f"a base of {size:,.1f} MB fits any GPU; --throughput estimates its runs."}
     if base.found(request.workspace) in base.by_hand(request.workspace):
         return {"not": "not estimated until the base is available."}
     name = name_on_hub(base, request.workspace)
     if name and not has_config(name, base.revision):
         return {"not": "not estimated until the base's config is available."}
-    plan = Plan(sequence, tasks, request.workspace)
     _check(configs, make)
+    from moextend.bench.run.estimate import Plan, estimate  # torch
+
+    plan = Plan(sequence, tasks, request.workspace, make)
     try:
-        return budget(configs, plan, make, device=request.device, throughput=throughput)
+        return estimate(configs, plan, device=request.device, throughput=throughput)
     except InputError as error:
         return {"not": f"not estimated ({error})"}
 
@@ -135,17 +141,16 @@ def _check(configs: Sequence[RunConfig], make: Callable[[], Any]) -> None:
     """Raises InputError if a method cannot learn with the base."""
     try:
         shapes = Shapes(make())
-    except InputError:  # `budget` says why
+    except InputError:  # `estimate` says why
         return
     for config in configs:
         with at(f"method '{config.method}'"):
             config.parsed_method().make().check(shapes)
 
 
-def _highest_layer(configs: Sequence[RunConfig]) -> int:
-    """The highest layer that a method names; -1 if none does."""
-    named = [getattr(config.parsed_method().config, "layers", None) for config in configs]
-    return max((layer for layers in named if isinstance(layers, list) for layer in layers), default=-1)
+def _names_layers(settings: Any) -> bool:
+    """Whether a method's settings may not fit the base: named layers, or paper routing."""
+    return isinstance(getattr(settings, "layers", None), list) or getattr(settings, "routing", "") == "paper"
 
 
 def _unknown(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path) -> dict[str, list[str]]:
@@ -219,11 +224,11 @@ def _model_downloads(sequence: SequenceSpec, workspace: Path) -> list[dict[str, 
 def _to_prepare(
     sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path
 ) -> list[dict[str, Any]]:
-    """Files and folders that the user has to provide, for which tasks, how, and what the hub lacks of them."""
+    """Files and folders that the user has to provide, for which tasks, and how."""
     needs: dict[str, dict[str, Any]] = {}
 
-    def need(where: Path | str, how: str, task: str, problem: str | None = None) -> None:
-        made: dict[str, Any] = {"where": str(where), "how": how, "tasks": [], "problem": problem}
+    def need(where: Path | str, how: str, task: str) -> None:
+        made: dict[str, Any] = {"where": str(where), "how": how, "tasks": []}
         found = needs.setdefault(str(where), made)
         if task not in found["tasks"]:
             found["tasks"].append(task)
@@ -235,7 +240,6 @@ def _to_prepare(
             folder = place(task.lm_eval.data or "", task.folder(), workspace)
             if not folder.exists():
                 need(folder, task.lm_eval.prepare or "see the task's source", task.task)
-    listed = cache(_listed)
     for task, split in splits_used(sequence, tasks):
         assert task.data is not None, "only these have splits"
         try:
@@ -244,32 +248,8 @@ def _to_prepare(
             need(error.where or task.task, f"{error.what} {error.hint or ''}".strip(), task.task)
             continue
         for path in list(gone)[:SHOWN]:
-            problem = _not_on_hub(task, path, workspace, listed)
-            need(path, task.data.prepare or "Put it there, or correct its path.", task.task, problem)
+            need(path, task.data.prepare or "Put it there, or correct its path.", task.task)
     return list(needs.values())
-
-
-def _not_on_hub(
-    task: TaskSpec, path: Path, workspace: Path, listed: Callable[[str], frozenset[str]]
-) -> str | None:
-    """Says that the hub data set that a task's `source` names lacks a file; None if it has it, or is not known.
-
-    Such a data set is copied to a folder below data/ of the workspace as it is.
-    """
-    hub, data = re.match(r"hub ([\w.-]+/[\w.-]+)", task.source), workspace / "data"
-    inside = path.relative_to(data).parts[1:] if path.is_relative_to(data) else ()
-    if hub is None or not inside or path.suffix not in FORMATS:
-        return None
-    names, name = listed(hub[1]), "/".join(inside)
-    return f"hub data set {hub[1]} has no file {name}" if names and name not in names else None
-
-
-def _listed(name: str) -> frozenset[str]:
-    """Files of a hub data set; none if the hub cannot be asked."""
-    try:
-        return frozenset(file.rfilename for file in downloads.ask(name, "dataset").siblings or [])
-    except Exception:  # offline, gated, misspelt
-        return frozenset()
 
 
 def _data_downloads(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str, Any]]:
@@ -296,30 +276,63 @@ def _no_split(data: Data) -> str | None:
     return f"it has no split '{lacks[0]}', but {', '.join(stated)}." if lacks else None
 
 
-def _megabytes(sequence: SequenceSpec, workspace: Path) -> float | None:
-    """MB of a base that is here."""
-    size = local_bytes(sequence.base, workspace)
-    return None if size is None else size / MB
-
-
 def _download(found: dict[str, Any]) -> str:
     size = "size not known" if found["mb"] is None else f"{found['mb']:,.{0 if found['mb'] >= 10 else 1}f} MB"
     return f"{found['what']} ({size})" + (f": {found['problem']}" if found.get("problem") else "")
 
 
-def _room(found: dict[str, Any]) -> list[str]:
-    """Lines on memory and disk where there is no estimate."""
-    if "not" not in found["estimate"]:
-        return []
-    size = found["model_mb"]
-    if size is None:
-        known = [d["mb"] for d in found["downloads"] if d["what"].startswith("model ") and d["mb"]]
-        size = known[0] if known else None
-    if size is None:
-        return ["Memory and disk: not known until the base is available."]
-    stages = max(len(run["stages"]) for run in found["runs"])
-    return [
-        f"Memory of a run: weights {size:,.1f} MB, and three times that again where a method trains all of "
-        "them (gradients, AdamW); activations come on top.",
-        f"Disk: up to {size * stages * len(found['runs']):,.1f} MB, if every stage kept all weights.",
+def _estimated(found: Mapping[str, Any]) -> list[str]:
+    """Lines on memory, files, operations and hours."""
+    asked, on = found["scoring"], {True: "on", False: "off"}
+    lines = [
+        f"Estimated from shapes, not measured; memory to about 15%. Base: {found['parameters']:,} parameters, "
+        f"{found['active_parameters']:,} of them per token, in {found['base_dtype']}; bf16 {on[found['bf16']]}, "
+        f"gradient checkpointing {on[found['gradient_checkpointing']]}.",
+        f"Assumed: conversations of {found['tokens']} tokens, {found['labelled']} of them learned, "
+        f"{found['rows']} at a time; answers of {asked['new']} tokens to prompts of {asked['tokens']}, "
+        f"{asked['rows']} at a time; {_speed(found)}.",
     ]
+    for slug, run in found["runs"].items():
+        each = run["stored_mb"] / max(1, len(run["stages"]))
+        work = ", ".join(f"{key} {_size(value)}" for key, value in run["teraflop"].items() if value)
+        lines += [
+            f"  {slug}: trains {run['parameters']['trained']:,} parameters per stage; stores {each:,.1f} MB per stage, "
+            f"{run['stored_mb']:,.1f} MB in all",
+            f"    memory: {'; '.join(_peak(*part) for part in run['memory'].items() if part[1]['peak_gb'])}",
+            f"    operations: {_size(run['teraflop_in_all'])} ({work}); {duration(3600 * run['hours'])}",
+        ]
+    unknown = sorted({name for run in found["runs"].values() for name in run["without_scoring_of"]})
+    if unknown:
+        lines.append(f"Scoring of {', '.join(unknown)} is not included: the number of items is not known.")
+    return [
+        *lines,
+        f"On top: about {found['overhead_gb']:.0f} GB of a GPU for its context and kernels. Keys and values take "
+        f"{found['cache_mb_a_token']:.3g} MB per token in scoring, which is included.",
+    ]
+
+
+def in_all(found: Mapping[str, Any]) -> str:
+    """Hours of one run and of all; or why they are not known."""
+    if "not" in found:
+        return f"Hours: {found['not']}"
+    hours = {slug: run["hours"] for slug, run in found["runs"].items()}
+    longest = max(hours, key=lambda slug: hours[slug])
+    return (
+        f"Estimated: one run takes at most {duration(math.ceil(3600 * hours[longest]))} ({longest}), "
+        f"{counted(len(hours), 'run')} {sum(hours.values()):,.3g} {found['unit']}, at {_speed(found)}."
+    )
+
+
+def _speed(found: Mapping[str, Any]) -> str:
+    of = found["throughput_of"]
+    source = ", as --throughput says" if of is None else f" ({of}; --throughput sets another)"
+    return f"{found['throughput']:.3g} TFLOP/s{source}"
+
+
+def _peak(name: str, peak: Mapping[str, float]) -> str:
+    parts = [f"{PARTS[key]} {peak[f'{key}_gb']:.1f}" for key in PARTS if peak.get(f"{key}_gb", 0) >= 0.05]
+    return f"{name} {peak['peak_gb']:.1f} GB ({', '.join(parts)})"
+
+
+def _size(teraflop: float) -> str:
+    return f"{teraflop / 1e3:,.1f} PFLOP" if teraflop >= 1e3 else f"{teraflop:.3g} TFLOP"

@@ -194,11 +194,10 @@ def _estimate(
 
     from moextend.extension.estimate import estimate
     from moextend.model.loading import load_tokenizer, skeleton
-    from moextend.training.estimate import cast
 
     lm = skeleton(base)
     if dtype != "auto":
-        cast(lm, getattr(torch, dtype))
+        lm.to(getattr(torch, dtype))
     settings = settings_of(lm.dtype, len(rows), values)
     found = estimate(
         lm, rows, recipe, settings, load_tokenizer(base), vision=vision, device=device_of(device)

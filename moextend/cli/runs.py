@@ -348,8 +348,7 @@ def _preview(
     script: str | None,
 ) -> str:  # fmt: skip
     """What a command would do: the text of an executor with the hours that it takes, else all that is known."""
-    from moextend.bench.run.budget_text import in_all
-    from moextend.bench.run.preview import describe, preview
+    from moextend.bench.run.preview import describe, in_all, preview
 
     found = preview(request, configs, runs=runs, throughput=throughput, small=script is not None)
     if script is not None:

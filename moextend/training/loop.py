@@ -28,7 +28,7 @@ from moextend.moe.kernels import experts_follow_autocast
 from moextend.moe.supported import check_setup
 from moextend.training import checkpoint
 from moextend.training import micro_batch as smaller
-from moextend.training.counted_steps import CountedSteps
+from moextend.training.flops import CountedSteps
 from moextend.training.prefix_cache import PrefixCache
 from moextend.training.prepare import (
     asks_to_shard,

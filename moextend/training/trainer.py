@@ -19,7 +19,7 @@ from moextend.errors import RunFailed
 from moextend.model.batches import labelled
 from moextend.model.short_memory import first_line, is_out_of_memory, release
 from moextend.training import checkpoint, flops, micro_batch
-from moextend.training.counted_steps import CountedSteps
+from moextend.training.flops import CountedSteps
 from moextend.training.prefix_cache import PrefixCache
 from moextend.training.prepare import Unsharded
 from moextend.training.settings import Settings

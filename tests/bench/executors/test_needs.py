@@ -36,10 +36,8 @@ def test_runs_take_the_peak_of_their_method_and_on_a_gpu_the_weights(
     (tmp_path / "config.json").write_text(json.dumps(MIXTRAL))
     runs = configs(make_config, str(tmp_path))
     lora, full = memory_gb(runs, on_gpu=False)
-    assert lora and full and PROCESS_GB + BASE_GB < lora < full, (
-        "peft keeps dense sums of stacks and adapters"
-    )
-    assert full > PROCESS_GB + 4 * BASE_GB, "weights, gradients and two moments"
+    assert lora and lora > PROCESS_GB + 2 * BASE_GB, "peft keeps dense sums of stacks and adapters"
+    assert full and full > PROCESS_GB + 4 * BASE_GB, "weights, gradients and two moments"
     assert memory_gb(runs, on_gpu=True) == pytest.approx([PROCESS_GB + BASE_GB] * 2, rel=0.01)
 
 
