@@ -165,6 +165,7 @@ def test_a_pack_without_answers_plans_the_same_and_without_item_scores_names_the
     assert packed_rows == pytest.approx(rows)
     for path in other.rglob("items.json"):
         path.unlink()
+    (found,) = collect(find_runs(other, []))
     with pytest.raises(InputError, match="is from a pack without predictions"):
         plan(found, Wanted())
     with pytest.raises(InputError, match=r"lora-s\d.*is from a pack without predictions"):

@@ -235,9 +235,9 @@ def test_a_file_is_read_once(ledger_runs: list[RunDir], monkeypatch: pytest.Monk
     read: list[Path] = []
     plain = files.raw_lines
 
-    def reading(path: Path) -> list[bytes]:
+    def reading(path: Path, sha256: str = "") -> list[bytes]:
         read.append(path)
-        return plain(path)
+        return plain(path, sha256)
 
     monkeypatch.setattr(files, "raw_lines", reading)
     compared(ledger_runs)
