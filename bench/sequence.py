@@ -157,7 +157,8 @@ class SequenceSpec(Spec):
             return entry, None
         name, _ = base_spec(method)
         if same_fixed(entry, self.settings.get(name, {}), origin.settings.get(name, {})):
-            return entry, source
+            other = entry.steps not in (None, self.train.steps)
+            return entry, f"{source} with {entry.steps} steps" if other else source
         return entry, TEST if self.tuned_on == TEST else None
 
     @property

@@ -48,7 +48,7 @@ class Tuned(Spec):
     limit: int | None = None
     """Maximum number of validation items per task; null: all."""
     steps: int | None = None
-    """Training steps per stage, if other than the sequence's."""
+    """Training steps per stage; null: not recorded."""
     search_seed: int = 0
     """Seed of the search."""
     versions: dict[str, str] = Field(default={})

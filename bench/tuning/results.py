@@ -99,7 +99,7 @@ def record(planned: Planned, method: str, trials: Sequence[Tried], chosen: Tried
         tasks=[stage.task for stage in planned.sequence.stages],
         validation=search.percent,
         limit=planned.sequence.scoring.limit,
-        steps=search.request.steps,
+        steps=planned.sequence.train.steps,
         search_seed=search.search_seed,
         versions={name: version for name, version in packages.items() if name in VERSIONS and version},
         date=time.strftime("%Y-%m-%d"),

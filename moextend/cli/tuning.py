@@ -80,6 +80,8 @@ def tune(
     if not (quiet or as_json):
         copied = "" if draft.path == planned.sequence.path else f", a copy of {planned.sequence.path}"
         options.echo(f"Trials: {workspace / FOLDER}. Settings: {draft.path} (key 'tuned'){copied}.", err=True)
+    if show:
+        _refuse_changed(planned)
     ended = show or _run(planned, executor, executor_option or [], jobs, device, quiet=quiet or as_json)
     found = results.tried(planned)
     best = {
@@ -121,6 +123,18 @@ def _write(
     for method, entry in entries.items() if not quiet else ():
         options.echo(line(method, entry))
     options.echo(f"Wrote the settings to {path} (key 'tuned').", err=quiet)
+
+
+def _refuse_changed(planned: Planned) -> None:
+    """Raises RunConflict if data, code or models changed since a trial used them, as a run of the trial would."""
+    from moextend.bench.run.inputs import Memo, refuse_other_inputs
+    from moextend.bench.run.progress import read_status
+    from moextend.bench.run.rundir import RunDir
+
+    memo: Memo = {}
+    for path, config in planned.configs.items():
+        if read_status(path).state == "done":
+            refuse_other_inputs(RunDir(path), memo, config)
 
 
 def _run(

@@ -97,6 +97,12 @@ def test_tuned_settings_are_marked_only_with_the_settings_they_were_tuned_with(
     assert source(tmp_path, "other") == (expected and f"{expected} of mine")
 
 
+def test_settings_that_were_tuned_with_other_steps_say_so(tmp_path: Path) -> None:
+    for steps, expected in ((200, "validation items"), (7, "validation items with 7 steps")):
+        write(tmp_path, "mine", tuned={"lora": entry(steps=steps).model_dump(mode="json")})
+        assert source(tmp_path, "mine") == expected
+
+
 def test_entries_without_a_record_are_compared_with_the_sequence_that_has_them(tmp_path: Path) -> None:
     tuned = {"lora": entry().model_dump(mode="json")}
     write(tmp_path, "mine", settings={"lora": {"alpha": 3}}, tuned=tuned)
