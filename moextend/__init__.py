@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 _HOME = {  # name -> module
     "__version__": "util.release",
-    "AudioRef": "data.audio",
+    "AudioRef": "data.sounds",
     "Conversation": "data.conversations",
     "Extension": "extension.store",
     "ImageRef": "data.images",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moextend.bench import methods
-from moextend.bench.run import removal
+from moextend.bench.run import opening
 from moextend.bench.run.inputs import Memo, refuse_other_inputs
 from moextend.bench.run.launch import launch
 from moextend.bench.run.live import view
@@ -80,7 +80,7 @@ def base_row(
     try:
         refuse_other_inputs(run, memo)
     except RunConflict:
-        removal.remove(run)
+        opening.remove(run)
         run = open_run(config, cache / config.digest)
     if not row_of(run).cells:
         with view([run.folder], 1, console) as shown:

@@ -10,7 +10,7 @@ from moextend.bench.report.collect import Result
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.rundir import RunDir, run_name
 from moextend.errors import InputError
-from moextend.sharing.facts import RunFacts, TaskResult
+from moextend.sharing.model_card import RunFacts, TaskResult
 
 
 def run_facts(run: RunDir, extension: Path) -> RunFacts:

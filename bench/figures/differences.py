@@ -11,8 +11,8 @@ from moextend.bench.figures import style
 from moextend.bench.figures.source import NothingToDraw, Source, label_looks
 from moextend.bench.report.collect import Experiment, grouped
 from moextend.bench.report.comparison import CHANGE, MARGIN, NOT_KEPT, comparison_table
+from moextend.bench.report.footnotes import UNTOUCHED
 from moextend.bench.report.looks import BLACK
-from moextend.bench.report.media import UNTOUCHED
 from moextend.bench.report.table import Value
 
 SHOWN = ("ACC", CHANGE)

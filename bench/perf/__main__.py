@@ -14,7 +14,7 @@ import typer
 
 from moextend.bench.perf.steps import METHODS, SIZES, Clock, Row, Size, measure, missing
 from moextend.bench.report import markdown, terminal
-from moextend.bench.report.matched import short
+from moextend.bench.report.footnotes import short
 from moextend.bench.report.table import Column, Table, Value, text
 from moextend.errors import InputError
 from moextend.util import files, lookup

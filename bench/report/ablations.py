@@ -7,11 +7,11 @@ from typing import Any
 
 from moextend.bench.report.collect import Experiment, Result, grouped, row_name, unfinished_mark
 from moextend.bench.report.costs import trained_parameters
+from moextend.bench.report.footnotes import UNTOUCHED, media_of
 from moextend.bench.report.forgetting import (
     summary,
     text_untouched,
 )
-from moextend.bench.report.media import UNTOUCHED, media_of
 from moextend.bench.report.table import Column, Table, Value, over_runs, text
 
 NOTE = (

@@ -12,8 +12,7 @@ from typing import Any
 from moextend.bench import methods, metrics
 from moextend.bench.report.collect import Experiment, Result, alike, run_notes
 from moextend.bench.report.costs import total, training_flops
-from moextend.bench.report.footnotes import seeds_note
-from moextend.bench.report.matched import short
+from moextend.bench.report.footnotes import seeds_note, short
 from moextend.bench.report.table import Column, Table, Value, named, number
 from moextend.bench.stats.reaching import Place, Ratio, at, common_score, over_seeds, reached
 from moextend.errors import UnknownName, counted

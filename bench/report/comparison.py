@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from moextend.bench import methods, metrics, stats
-from moextend.bench.report.backends import backend_notes
 from moextend.bench.report.collect import (
     Experiment,
     Groups,
@@ -19,9 +18,9 @@ from moextend.bench.report.collect import (
     run_notes,
     unfinished_mark,
 )
+from moextend.bench.report.footnotes import UNTOUCHED, backend_notes, media_of
 from moextend.bench.report.forgetting import text_untouched
 from moextend.bench.report.items import ItemReader, Parts, Weights, contrast
-from moextend.bench.report.media import UNTOUCHED, media_of
 from moextend.bench.report.table import Column, Table, Value, count, interval, number, p_value, text
 from moextend.bench.run.complete import planned
 from moextend.errors import InputError, UnknownName

@@ -7,8 +7,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from moextend.bench import methods, metrics
-from moextend.bench.report import matched
-from moextend.bench.report.backends import backend_notes
+from moextend.bench.report import footnotes
 from moextend.bench.report.collect import (
     Experiment,
     Groups,
@@ -22,8 +21,7 @@ from moextend.bench.report.collect import (
     scale_notes,
     unfinished_mark,
 )
-from moextend.bench.report.footnotes import seeds_note
-from moextend.bench.report.media import UNTOUCHED, media_of
+from moextend.bench.report.footnotes import UNTOUCHED, backend_notes, media_of, seeds_note
 from moextend.bench.report.table import Column, Table, Value, named, number, over_runs, text
 
 COLUMNS = [
@@ -35,7 +33,7 @@ COLUMNS = [
     Column("fm", "FM", paper=False),
     Column("fwt", "FWT", paper=False),
     Column("text_change", "Δ text"),
-    *matched.COLUMNS,
+    *footnotes.COLUMNS,
     Column("text_after", "text", wide=True),
     Column("runs", "runs", wide=True),
     Column("maa", "MAA", wide=True),
@@ -64,7 +62,7 @@ def forgetting_table(experiment: Experiment) -> Table:
     """One row per method, below the bounds that are known."""
     groups = grouped(experiment.of("sequence"))
     joint = grouped(experiment.of("joint"))
-    wanted = matched.reference_count(experiment)
+    wanted = footnotes.reference_count(experiment)
     rows = [
         _row(group, joint.get(key) or joint.get((key[0], "given")), wanted) for key, group in groups.items()
     ]
@@ -78,7 +76,7 @@ def forgetting_table(experiment: Experiment) -> Table:
 
 def _columns(sections: Sequence[Sequence[Sequence[Value]]]) -> list[Column]:
     """The columns; those of costs are wide where no run knows any."""
-    costs = [place for place, column in enumerate(COLUMNS) if column in matched.COLUMNS]
+    costs = [place for place, column in enumerate(COLUMNS) if column in footnotes.COLUMNS]
     if any(row[place].number is not None for rows in sections for row in rows for place in costs):
         return COLUMNS
     return [replace(column, wide=column.wide or place in costs) for place, column in enumerate(COLUMNS)]
@@ -128,7 +126,7 @@ def _row(group: list[Result], joint: list[Result] | None, reference: float | Non
         over(metrics.forgetting, signed=True),
         over(metrics.fwt, signed=True),
         change,
-        *matched.costs(group, reference),
+        *footnotes.costs(group, reference),
         after,
         Value(str(len(group)), len(group)),
         over(metrics.maa),
@@ -191,7 +189,7 @@ def _bounds(experiment: Experiment, joint: Groups) -> list[list[Value]]:
         rows.append(
             _bound(
                 row_name(group, before="joint, "), len(group), acc=over_runs(finals), words=_text(group),
-                costs=matched.costs(group),
+                costs=footnotes.costs(group),
             )
         )  # fmt: skip
     for group in grouped(experiment.of("independent")).values():
@@ -209,7 +207,7 @@ def _bound(
         "method": name, "la": la, "acc": acc, "text_after": after, "text_change": change,
         "runs": Value(str(runs), runs) if runs else None,
     }  # fmt: skip
-    known |= {column.key: cost for column, cost in zip(matched.COLUMNS, costs or [], strict=False)}
+    known |= {column.key: cost for column, cost in zip(footnotes.COLUMNS, costs or [], strict=False)}
     return [known.get(column.key) or Value() for column in COLUMNS]
 
 
@@ -245,7 +243,7 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
     if experiment.results:
         notes.append(" ".join(_bound_notes(experiment)))
         notes += [note for note in (seeds_note(experiment), _items(experiment.results)) if note]
-    notes += matched.matched_notes(experiment)
+    notes += footnotes.matched_notes(experiment)
     if any(text_untouched(result) for result in experiment.results):
         notes.append(media_of(experiment.results).by_construction)
     notes += scale_notes(experiment.results)

@@ -10,7 +10,6 @@ from statistics import fmean
 from typing import Literal
 
 from moextend.bench import methods, stats
-from moextend.bench.report.backends import backend_notes
 from moextend.bench.report.collect import (
     Experiment,
     Result,
@@ -21,9 +20,9 @@ from moextend.bench.report.collect import (
     unfinished_mark,
 )
 from moextend.bench.report.comparison import check_margin, differences, is_row_zero
+from moextend.bench.report.footnotes import backend_notes, media_of
 from moextend.bench.report.forgetting import text_untouched
 from moextend.bench.report.items import ItemReader
-from moextend.bench.report.media import media_of
 from moextend.bench.report.sources import source_note, sources
 from moextend.bench.stats import planning
 from moextend.errors import InputError, UnknownName

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from moextend.bench import metrics
-from moextend.bench.report.backends import backend_notes
 from moextend.bench.report.collect import Experiment, Result, scale_notes
+from moextend.bench.report.footnotes import backend_notes
 from moextend.bench.report.table import WIDTH, Column, Style, Table, Value, named, number, text
 
 NOTE = "Row: after this stage. Dim: tasks learned later. Bold: the one just learned."

@@ -18,8 +18,8 @@ from moextend.bench.report.collect import (
     scale_notes,
     unfinished_mark,
 )
+from moextend.bench.report.footnotes import UNTOUCHED, media_of
 from moextend.bench.report.forgetting import text_untouched
-from moextend.bench.report.media import UNTOUCHED, media_of
 from moextend.bench.report.table import WIDTH, Column, Table, Value, named, over_runs
 
 TASKS = (

@@ -1,21 +1,61 @@
-"""The folders of the runs of a command: new ones, ones with a config that fits, and those that are refused."""
+"""The folders of the runs of a command: new ones, ones with a config that fits, refused ones; and their removal."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.run import removal
 from moextend.bench.run.complete import planned
 from moextend.bench.run.config import ConfigFile, RunConfig, differences, grows, slug, without_notes
-from moextend.bench.run.liveness import LEASE
+from moextend.bench.run.progress import LEASE
 from moextend.bench.run.rundir import Key, RunDir, locked, run_name
-from moextend.errors import InputError, RunConflict
+from moextend.errors import InputError, RunConflict, SpecError
 from moextend.util import files
+
+KEPT = (LEASE, "job.json")
+"""The lease of a run, and the record of the job that executes it."""
+
+
+def untrained(run: RunDir) -> bool:
+    """Whether the run has no files of a stage, not even a checkpoint, and no cell after stage 0."""
+    if any(path.is_file() for path in run.folder.glob("stages/**/*")):
+        return False
+    try:
+        return all(stage == 0 for stage, _ in run.cells())
+    except SpecError:  # scores that cannot be read may be of a trained stage
+        return False
+
+
+def clear(run: RunDir) -> None:
+    """Removes everything from the folder of a run; this process must hold its lease."""
+    files.may_change(run.folder)
+    with files.disk_errors(run.folder):
+        for path in run.folder.iterdir():
+            if path.name in KEPT:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def remove(run: RunDir) -> None:
+    """Removes the folder of a run; RunBusy if a process is working on it, InputError if it is a link to a folder."""
+    if run.folder.is_symlink():
+        raise InputError(
+            "is a link to another folder.",
+            where=str(run.folder),
+            hint="Remove that folder, and the link by hand.",
+        )
+    with run.lock():
+        clear(run)
+    with files.disk_errors(run.folder):
+        shutil.rmtree(run.folder)
 
 
 def folder_of(config: RunConfig, runs: Path) -> Path:
@@ -47,7 +87,7 @@ def _changed(run: RunDir, config: RunConfig) -> list[tuple[str, str]]:
     """Settings of `config` that a trained run of the same method has otherwise; none if one has no value to name."""
     try:
         there = run.config
-        if there.method != config.method or removal.untrained(run):
+        if there.method != config.method or untrained(run):
             return []
         old, new = (each.parsed_method().config.model_dump(mode="json") for each in (there, config))
     except InputError:  # `open_runs` says what is wrong with it
@@ -97,7 +137,7 @@ def open_runs(
         for (run, config), record in zip(changing, records, strict=True):
             if not record and run.config_path.exists():
                 on_replace(run)
-                removal.clear(run)
+                clear(run)
             _write_config(run, record, _wanted_record(record, config))
     return [run for run, _ in opened]
 
@@ -136,7 +176,7 @@ def _fitting_record(run: RunDir, config: RunConfig) -> ConfigFile | None:
     before, now = without_notes(record.identity), without_notes(identity)
     found = differences(before, now)
     if found and not grows(before, now):
-        if removal.untrained(RunDir(run.folder)):  # a run of its own: what it reads of the old config is kept
+        if untrained(RunDir(run.folder)):  # a run of its own: what it reads of the old config is kept
             return None
         raise _conflict(run.folder, found)
     return record

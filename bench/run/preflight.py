@@ -20,7 +20,7 @@ from moextend.errors import InputError, SpecError, at
 from moextend.model import hub, sources
 from moextend.model.located import locate
 from moextend.model.preflight import check_device
-from moextend.training.trackers import check_tracker
+from moextend.training.settings import check_tracker
 from moextend.util import content, files
 
 READ = {".json", ".jsonl", ".csv", ".tsv"}

@@ -13,11 +13,36 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from moextend.bench.run.liveness import is_held, judged
 from moextend.bench.run.records import RunError, State, Status
 from moextend.errors import InputError, MoextendError
-from moextend.util import files, processes
+from moextend.util import files, lease, processes
 from moextend.util.foreign import explained
+
+LEASE = ".lease"
+"""Name of the lease in the folder of a run."""
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process that may be alive holds the lease of a run."""
+    holder = lease.holder_of(folder / LEASE)
+    return holder is not None and holder.life() != "dead"
+
+
+def judged(folder: Path, status: Status) -> Status:
+    """A status "running" as it is: running, lost or interrupted, with the process that holds the run.
+
+    lost: the heartbeat stopped, and the process is on another host, or suspended.
+    """
+    holder = lease.holder_of(folder / LEASE)
+    life = holder.life() if holder else "dead"
+    if holder is None or life == "dead":
+        return status.model_copy(update={"state": "interrupted", "phase": None, "left": None})
+    beat = max(holder.beat, status.heartbeat or 0.0)
+    status = status.model_copy(update={"pid": holder.pid, "host": holder.host, "heartbeat": beat})
+    if life == "unknown" and time.time() - beat > holder.seconds:
+        return status.model_copy(update={"state": "lost", "phase": None, "left": None})
+    return status
+
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,7 @@ from typing import Any, TypeVar
 
 from moextend.bench.run.cell import DIGEST, Key, line_of, parity_line, parse_cell, parse_parity
 from moextend.bench.run.config import ConfigFile, RunConfig, slug
-from moextend.bench.run.liveness import LEASE
-from moextend.bench.run.progress import read_status
+from moextend.bench.run.progress import LEASE, read_status
 from moextend.bench.run.records import Kept, OfRun, RoutingReport, RunFacts, StageCost
 from moextend.bench.score.records import Cell
 from moextend.bench.score.served.records import Parity

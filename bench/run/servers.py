@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moextend.bench.run import exported, server_process
 from moextend.bench.run.context import RunContext
 from moextend.bench.score.backend import Served
 from moextend.bench.score.served.answers import ServedModel
@@ -17,11 +24,149 @@ from moextend.bench.score.served.parity import Compared, compare_task, tolerance
 from moextend.bench.score.served.proof import BASE, Known, prove
 from moextend.bench.score.served.records import Parity, Weights
 from moextend.bench.scoring import OPENAI, filled
-from moextend.errors import InputError, masked
-from moextend.util import processes
+from moextend.errors import InputError, RunFailed, last_line, masked, short
+from moextend.model import sources
+from moextend.util import processes, tether
 
 if TYPE_CHECKING:
     from moextend.model.multimodal import MultimodalLM
+
+
+EXPORTS = "served"
+"""Folder in that of the run, while a server reads from it."""
+
+
+@contextmanager
+def folder_of(context: RunContext, index: int, task: str, weights: str) -> Iterator[str]:
+    """Context with the folder (of a base from the hub: the id) of the model after stage `index` for inputs of `task`.
+
+    Raises:
+        InputError: a base that no other program can load.
+        ServerFailed: the model cannot be exported in this form.
+    """
+    if index == 0 or weights in context.base_weights:
+        yield _base(context)
+        return
+    out = context.run.folder / EXPORTS
+    shutil.rmtree(out, ignore_errors=True)
+    try:
+        _export(context, index, task, out)
+        yield str(out)
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def _base(context: RunContext) -> str:
+    base = context.sequence.base
+    if base.upcycle is not None:
+        raise InputError(
+            "the run makes its own base (upcycle), so no server can load it.",
+            where="base.upcycle",
+            hint="Save it with moextend upcycle, and name the folder as base.model.",
+        )
+    return str(sources.find(base.found(context.workspace), where="base.model"))
+
+
+def _export(context: RunContext, index: int, task: str, out: Path) -> None:
+    """In a process of its own: an export changes the model that it writes."""
+    wanted = context.backend
+    command = [
+        sys.executable, "-P", "-m", "moextend", "export", f"{context.run.folder}:{index}",
+        "--as", wanted.export, "--out", str(out), "--workspace", str(context.workspace),
+    ]  # fmt: skip
+    if wanted.export == "stock":
+        command += ["--task", task]
+    if wanted.export_dtype:
+        command += ["--dtype", wanted.export_dtype]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        last = last_line(done.stderr, 400) or "no message"
+        raise ServerFailed(
+            f"stage {index} cannot be exported for the server: {last.removeprefix('error: ')}",
+            where=f"scoring.export: {wanted.export}",
+            hint="See docs/serving.md.",
+        )
+
+
+POLL = 0.5
+"""Seconds between two questions whether a server answers."""
+GRACE = 10.0
+"""Seconds that a server gets to stop."""
+
+
+def free_port() -> int:
+    """A port of this host that nobody uses now."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def started(
+    command: str,
+    client: Callable[[int], Client],
+    log: Path,
+    *,
+    patience: float,
+    tick: Callable[[], None],
+    **words: str,
+) -> Iterator[Client]:
+    """Context with a server that the command starts; its output goes to `log`.
+
+    Args:
+        client: the client of a server at a port of this host.
+        patience: seconds until it must answer.
+        tick: called while it starts.
+        words: values of the placeholders besides {port}.
+
+    Raises:
+        RunFailed: the command does not exist, ends, or does not answer in time.
+    """
+    port = free_port()
+    arguments = [filled(word, port=str(port), **words) for word in shlex.split(command)]
+    with ExitStack() as stack:
+        output = stack.enter_context(log.open("ab"))
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-I", tether.__file__, str(os.getpid()), *arguments],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise _failed(f"the server cannot be started ({error.strerror})", arguments, log) from error
+        stack.callback(stop, process)
+        found = client(port)
+        end = time.monotonic() + patience
+        while not found.is_ready():
+            tick()
+            if process.poll() is not None:
+                raise _failed(
+                    f"the server ended with code {process.returncode} before it answered", arguments, log
+                )
+            if time.monotonic() > end:
+                raise _failed(f"the server does not answer within {patience:g} seconds", arguments, log)
+            time.sleep(POLL)
+        yield found
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends a server with all that it started: in order, then by force."""
+    for number, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+            break
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)  # what the server left behind
+
+
+def _failed(what: str, arguments: list[str], log: Path) -> RunFailed:
+    line = last_line(log.read_bytes()) if log.exists() else ""
+    last = f" Its last line: {line}" if line else ""
+    return ServerFailed(
+        f"{what}.{last}", where=short(shlex.join(arguments), 200), hint=f"Its output is in {log}."
+    )
+
 
 OURS = "moextend"
 """Owner of the models of `moextend serve`, whose fingerprints identify weights."""
@@ -138,11 +283,9 @@ class Servers:
             return self._at(self.settings.server)
         if self._running is None or self._running[0] != cell.weights:
             self._stop()
-            folder = self._stack.enter_context(
-                exported.folder_of(self.context, cell.index, cell.task, cell.weights)
-            )
+            folder = self._stack.enter_context(folder_of(self.context, cell.index, cell.task, cell.weights))
             client = self._stack.enter_context(
-                server_process.started(
+                started(
                     self.settings.serve, lambda port: self._at(f"http://127.0.0.1:{port}/v1"),
                     self.context.run.folder / "server.log", patience=self.settings.start_timeout, tick=self._tick,
                     folder=folder, model=self._wanted(cell), **self._words(cell),

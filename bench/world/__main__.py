@@ -56,7 +56,7 @@ def audio(
 @app.command()
 def items(folder: Annotated[Path, typer.Argument(help="Folder of the JSON lines.")]) -> None:
     """Write the items of the text tasks. Example: items tasks/tiny/lm_eval/data."""
-    from moextend.bench.world.text_items import write_items
+    from moextend.bench.world.text import write_items
 
     for path in write_items(folder):
         typer.echo(path)
@@ -114,7 +114,7 @@ def sounds(
     seed: Annotated[int, typer.Option(help="Seed of the scene and the performer.")] = 0,
 ) -> None:
     """Draw spectrograms of sounds. Example: sounds docs/images/world-sounds.png."""
-    from moextend.bench.world.spectrograms import draw_sounds
+    from moextend.bench.world.picture import draw_sounds
 
     draw_sounds(out, seed)
     typer.echo(out)

@@ -16,8 +16,8 @@ import torch
 from moextend.bench.world import language, measure, vision
 from moextend.bench.world.language import Progress
 from moextend.bench.world.scenes import WORLD_VERSION
-from moextend.bench.world.text_items import TEXT_TASKS, text_items
-from moextend.bench.world.tokens import save_tokenizer
+from moextend.bench.world.text import TEXT_TASKS, text_items
+from moextend.bench.world.words import save_tokenizer
 from moextend.util.files import write_json, write_text
 
 LIBRARIES = ("torch", "transformers", "open_clip_torch", "tokenizers", "numpy", "safetensors")

@@ -13,9 +13,8 @@ from torch.nn import functional
 from moextend.bench.world import words
 from moextend.bench.world.optim import Optimizers
 from moextend.bench.world.questions import Balance
-from moextend.bench.world.text import Piece, training_line
-from moextend.bench.world.text_items import Item
-from moextend.bench.world.tokens import LONGEST
+from moextend.bench.world.text import Item, Piece, training_line
+from moextend.bench.world.words import LONGEST
 
 WORDS = words.vocabulary()
 IDS = {word: i for i, word in enumerate(WORDS)}

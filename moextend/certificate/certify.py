@@ -30,7 +30,8 @@ from moextend.extension import latents, modalities, router_memory, store, task_i
 from moextend.extension.activate import activate, unload
 from moextend.extension.card import Card, read_extension
 from moextend.extension.folder import contents
-from moextend.model.fingerprint import base_parts, cached_digest, tensor_hashes
+from moextend.model.base_name import base_parts
+from moextend.model.fingerprint import cached_digest, tensor_hashes
 from moextend.moe import attach
 from moextend.moe.recipe import Scope
 from moextend.util import files

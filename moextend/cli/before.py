@@ -112,8 +112,7 @@ def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
 
 def check_settings(values: Mapping[str, Any]) -> None:
     """Raises InputError if training settings are out of range, or the tracker is not installed."""
-    from moextend.training.settings import Settings
-    from moextend.training.trackers import check_tracker
+    from moextend.training.settings import Settings, check_tracker
 
     if not values["learning_rate"] > 0:
         raise InputError(

@@ -6,21 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from moextend.cli import (
-    contents,
-    figures,
-    gating,
-    jobs,
-    papers,
-    planning,
-    reports,
-    runs,
-    serving,
-    sharing,
-    storing,
-    tuning,
-    verifying,
-)
+from moextend.cli import contents, figures, gating, jobs, planning, reports, runs, sharing, tuning
 from moextend.cli.command import Command
 
 app = typer.Typer(
@@ -45,8 +31,8 @@ COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
         "logs": (jobs.logs, "moextend bench logs tiny/lora-s0 --follow"),
         "cancel": (jobs.cancel, "moextend bench cancel tiny/lora-s0"),
         "remove-run": (contents.remove_run, "moextend bench remove-run tiny/lora-s0"),
-        "verify": (verifying.verify, "moextend bench verify tiny/lora-s0"),
-        "gc": (storing.gc, "moextend bench gc --dry-run"),
+        "verify": (sharing.verify, "moextend bench verify tiny/lora-s0"),
+        "gc": (sharing.gc, "moextend bench gc --dry-run"),
     },
     "Results": {
         "report": (reports.report, "moextend bench report --format latex --out tables/"),
@@ -54,8 +40,8 @@ COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
         "gate": (gating.gate, gating.EXAMPLE),
         "power": (planning.power, "moextend bench power tiny --method lora --effect 3"),
         "figures": (figures.figures, "moextend bench figures tiny --out figures/"),
-        "paper": (papers.paper, "moextend bench paper tiny --out paper/"),
-        "serve": (serving.serve, "moextend bench serve --port 8899"),
+        "paper": (figures.paper, "moextend bench paper tiny --out paper/"),
+        "serve": (figures.serve, "moextend bench serve --port 8899"),
     },
     "Exchange": {
         "pack": (sharing.pack, "moextend bench pack tiny --out tiny.tar.zst"),

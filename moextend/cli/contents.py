@@ -204,7 +204,7 @@ def remove_run(
     runs: options.Runs = None,
 ) -> None:
     """Remove a run with its weights and scores; refused while a process works on it."""
-    from moextend.bench.run import removal
+    from moextend.bench.run import opening
     from moextend.bench.run.rundir import find_run, run_name
     from moextend.errors import InputError
 
@@ -218,7 +218,7 @@ def remove_run(
         )
     if not yes and not typer.confirm(f"Remove {run.folder} with its weights and scores?"):
         raise typer.Exit(1)
-    removal.remove(run)
+    opening.remove(run)
     typer.echo(f"removed {run.folder}")
 
 

@@ -14,7 +14,7 @@ from moextend.errors import InputError, at, counted
 if TYPE_CHECKING:
     from moextend.extension.remote import HubId
     from moextend.sharing.contents import Pushed
-    from moextend.sharing.facts import RunFacts
+    from moextend.sharing.model_card import RunFacts
 
 PUSH = "moextend push facts me/facts --dry-run"
 PULL = "moextend pull me/facts --out facts"
@@ -58,7 +58,7 @@ def push(
     """Push an extension, or an exported model, to the hub: its files and a model card, in one commit."""
     from moextend.extension.folder import INPUTS
     from moextend.sharing.contents import local_paths, pushed
-    from moextend.sharing.facts import facts_of
+    from moextend.sharing.model_card import facts_of
 
     named = _named(repository, branch)
     folder, facts = _source(source, run, options.runs_folder(runs, workspace))

@@ -1,7 +1,8 @@
-"""Commands that share runs and results: pack, unpack, export."""
+"""Commands for runs as files: pack, unpack, export, verify, gc."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -119,3 +120,82 @@ def export(
             options.echo(note, err=True)
     count = sum(len(experiment.results) for experiment in experiments)
     typer.echo(f"wrote {counted(len(written), 'file')} of {counted(count, 'run')} to {out}")
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is kept and why.")] = False,
+    older_than: Annotated[
+        float | None,
+        typer.Option("--older-than", min=0, metavar="DAYS", help="Keep what was used in the last DAYS."),
+    ] = None,
+    max_size: Annotated[
+        float | None,
+        typer.Option("--max-size", min=0, metavar="GB", help="Remove only until no more than this is left."),
+    ] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+) -> None:
+    """Remove results from the workspace's cache that no run needs: projectors, answers, trained stages, features.
+
+    What a running command uses is kept, and so is what runs that are not done may need.
+    """
+    from moextend.bench.run import gc as collecting
+    from moextend.bench.store import Store
+
+    entries = collecting.collect(
+        Store((workspace / ".cache").absolute()), options.runs_folder(runs, workspace), dry_run=dry_run,
+        older_than=older_than, max_bytes=None if max_size is None else 1e9 * max_size,
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps([entry.record() for entry in entries], indent=2))
+        return
+    for line in [] if quiet else collecting.lines(entries, dry_run=dry_run):
+        options.echo(line)
+    typer.echo(collecting.summary(entries, dry_run=dry_run))
+
+
+def verify(
+    names: Names = None,
+    batches: Annotated[
+        int,
+        typer.Option(
+            "--batches", min=0, metavar="N", help="Batches of every cell to answer again. 0: load no model."
+        ),
+    ] = 1,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+) -> None:
+    """Check every file of runs, score them again, and answer a sample of their items again.
+
+    Exit code 1: something is wrong, and the output says how to repair it.
+    Nothing is changed. What a pack left out is not checked.
+    """
+    from moextend.bench.report import verify as verifying
+    from moextend.bench.run.rundir import find_runs, run_name
+    from moextend.util.quiet import quiet_process
+
+    quiet_process()
+    folder, found = options.runs_folder(runs, workspace), []
+    chosen = find_runs(folder, names or [])
+    if not chosen:
+        raise InputError(
+            "no run to verify.",
+            where=str(folder),
+            hint="Name the folder of the runs (--runs), or the workspace (--workspace).",
+        )
+    for run in chosen:
+        name = run_name(run.folder)
+        follow = (
+            None if quiet or as_json else lambda cell, name=name: options.echo(f"{name}: {cell}", err=True)
+        )
+        found.append(verifying.verify(run, batches, follow))
+        if not as_json:
+            options.echo(verifying.text(found[-1]))
+    if as_json:
+        typer.echo(json.dumps([one.record() for one in found], indent=2))
+    if not all(one.sound for one in found):
+        raise typer.Exit(1)

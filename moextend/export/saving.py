@@ -18,7 +18,8 @@ from moextend.export.prompts import save_tokenizer
 from moextend.export.stock import stock_model
 from moextend.extension import align, store, tensor_files
 from moextend.extension.card import read_extension
-from moextend.model.fingerprint import base_parts, tensors_digest
+from moextend.model.base_name import base_parts
+from moextend.model.fingerprint import tensors_digest
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.moe.strengths import below_one

@@ -4,18 +4,76 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from moextend.export import check, shards
+from moextend.errors import RunFailed
+from moextend.export import shards
 from moextend.export.exact import state_of
 from moextend.export.prompts import save_tokenizer, set_ends
 from moextend.export.stock import EXACT, stock_model
 from moextend.extension.store import digest_of
+from moextend.model import lm_head
 from moextend.model.multimodal import MultimodalLM
 from moextend.util import files
 from moextend.util.release import __version__
+
+TOKENS = 64
+STEP = 7919
+"""Distance of consecutive ids in the vocabulary; a prime, so that few are met twice."""
+ALLOWED = 1e-4
+"""Largest difference of logits in float32, as a share of the largest logit; a wrong checkpoint differs by far more."""
+
+
+@torch.no_grad()
+def sample_logits(lm: Any) -> Tensor:
+    """Logits [1, T, vocabulary] (float32, on the CPU) of fixed ids, which spread over the vocabulary."""
+    return lm(input_ids=_ids(lm).to(lm.device)).logits.float().cpu()  # type: ignore[no-any-return]
+
+
+def _ids(lm: Any) -> Tensor:
+    """Ids [1, T] without those that the config names, such as the place of an image."""
+    size = lm.get_input_embeddings().weight.shape[0]
+    config = lm_head.text_config(lm.config)
+    named = {**config.to_dict(), **lm.config.to_dict()}
+    special = {
+        value
+        for key, value in named.items()
+        if key.endswith(("token_id", "token_index"))
+        if isinstance(value, int)
+    }
+    spread = (number * STEP % size for number in range(size))
+    count = min(TOKENS, getattr(config, "max_position_embeddings", None) or TOKENS)
+    return torch.tensor([list(islice((each for each in spread if each not in special), count))])
+
+
+def largest_difference(folder: Path, expected: Tensor, like: Any, *, rounded: bool) -> float:
+    """Largest difference of logits between the checkpoint in `folder`, loaded by plain transformers, and `expected`.
+
+    Args:
+        like: the class that loads it (the one of the base).
+        rounded: new weights were rounded to the base's number type, so that any difference is accepted.
+
+    Raises:
+        RunFailed: tensors are missing, or the logits differ by more than rounding.
+    """
+    lm, found = like.from_pretrained(folder, output_loading_info=True)
+    if missing := sorted(found["missing_keys"]):
+        raise RunFailed(f"the written checkpoint lacks {missing[0]}.", where=str(folder))
+    lm.set_experts_implementation("eager")  # as moextend.load does on a CPU
+    difference = float((sample_logits(lm.eval()) - expected).abs().max())
+    if not rounded and not difference <= ALLOWED * max(1.0, float(expected.abs().max())):
+        raise RunFailed(
+            f"the written checkpoint computes other logits than the model (difference {difference:.1e}).",
+            where=str(folder),
+            hint="Nothing was kept. Export with --as moextend, and report this base.",
+        )
+    return difference
+
 
 RECORD = "moextend_export.json"
 """What was exported, as information for users; transformers does not read it."""
@@ -56,7 +114,7 @@ def save_stock(
         max_shard_size: largest file ("5GB").
         release: frees the experts of `model` on the way, which cannot be used afterwards; less memory is needed.
         compare: loads the checkpoint and compares its logits with those of `model` before the folder appears.
-        reference: logits to compare with (`check.sample_logits`), before adapters were merged; None: those of `model`.
+        reference: logits to compare with (`sample_logits`), before adapters were merged; None: those of `model`.
         on_shard: called with (files written, all files).
 
     Raises:
@@ -66,7 +124,7 @@ def save_stock(
     """
     folder, lm = Path(folder), model.lm
     dtype = str(lm.dtype).removeprefix("torch.")
-    expected = reference if reference is not None else check.sample_logits(lm) if compare else None
+    expected = reference if reference is not None else sample_logits(lm) if compare else None
     scope, kind = state_of(lm), type(lm)
     facts = [{"name": name, "digest": digest_of(model, name)} for name in scope.active]
     with files.new_folder(folder) as made:
@@ -87,6 +145,6 @@ def save_stock(
         if expected is not None:
             rounded = bool(scope.active) and dtype not in EXACT
             del plan, stock
-            found = check.compare(made, expected, kind, rounded=rounded)
+            found = largest_difference(made, expected, kind, rounded=rounded)
             written = replace(written, difference=found)
     return written

@@ -35,9 +35,8 @@ from moextend.moe.recipe import Recipe, check_name
 from moextend.moe.recipe import recipe as read_recipe
 from moextend.training import resuming
 from moextend.training.loop import Report, train
-from moextend.training.settings import Settings, default_settings
+from moextend.training.settings import Settings, check_tracker, default_settings
 from moextend.training.splits import complete, hold_out
-from moextend.training.trackers import check_tracker
 from moextend.training.trainer import ExtraLoss
 from moextend.util import files
 from moextend.util.processes import first_writes, launched

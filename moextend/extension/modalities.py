@@ -10,7 +10,7 @@ from moextend.data.images import ImageRef
 from moextend.errors import InputError, UnknownName
 from moextend.extension import tensor_files
 from moextend.extension.card import ModalityCard, read_extension
-from moextend.model.fingerprint import base_parts
+from moextend.model.base_name import base_parts
 from moextend.model.loading import load_encoder
 from moextend.model.modality import Encoder, Modality
 from moextend.model.multimodal import MultimodalLM

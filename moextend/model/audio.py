@@ -17,7 +17,7 @@ from moextend.data.hub import commit_of
 from moextend.data.media import MediaRef
 from moextend.data.sounds import AudioRef
 from moextend.errors import InputError, UnknownName, short
-from moextend.model import audio_loading, tiny_audio
+from moextend.model import audio_towers, tiny_audio
 from moextend.model.audio_towers import Tower
 from moextend.model.fingerprint import tensors_digest
 from moextend.model.located import PACE
@@ -116,7 +116,7 @@ def load_encoder(
     if config.get("model_type") == tiny_audio.MODEL_TYPE and isinstance(source, Path):
         tower = tiny_audio.load_tiny_audio(source)
     else:
-        tower = audio_loading.load_tower(str(source), config, revision, where)
+        tower = audio_towers.load_tower(str(source), config, revision, where)
     return AudioEncoder(tower, _stack(tower, tokens_per_second, where), name, str(revision or ""))
 
 

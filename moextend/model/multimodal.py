@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from moextend.data.images import ImageRef
 from moextend.errors import RunFailed
 from moextend.model import lm_head
+from moextend.model.base_name import base_name
 from moextend.model.chat import Chat
-from moextend.model.fingerprint import base_name, cached_digest, rounded_digest
+from moextend.model.fingerprint import cached_digest, rounded_digest
 from moextend.model.modality import Encoder, Modalities, Projector, Sources
 from moextend.moe import attach
 

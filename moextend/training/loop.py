@@ -38,8 +38,7 @@ from moextend.training.prepare import (
     sharded,
     warn_of_precision,
 )
-from moextend.training.settings import SCHEDULES, Settings
-from moextend.training.trackers import check_tracker
+from moextend.training.settings import SCHEDULES, Settings, check_tracker
 from moextend.training.trainer import ITEMS, ExtraLoss, TokenTrainer
 from moextend.util import files, processes
 

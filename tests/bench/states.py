@@ -13,8 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.run.liveness import LEASE
-from moextend.bench.run.progress import STATUS, read_status
+from moextend.bench.run.progress import LEASE, STATUS, read_status
 from moextend.bench.run.records import RunError, Status
 from moextend.bench.run.rundir import RunDir
 from tests.bench import ledger

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.run.server_process import free_port
+from moextend.bench.run.servers import free_port
 from tests.cli.conftest import Cli
 
 WRONG = [

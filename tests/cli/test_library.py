@@ -19,8 +19,7 @@ import moextend
 from moextend.cli import library
 from moextend.cli.main import app
 from moextend.sharing.contents import pushed
-from moextend.sharing.facts import facts_of
-from moextend.sharing.model_card import model_card
+from moextend.sharing.model_card import facts_of, model_card
 from tests.cli.conftest import Cli
 
 COMMANDS = dict(typer.main.get_group(app).commands)

@@ -14,7 +14,7 @@ from moextend.bench.run.opening import open_run
 from moextend.bench.run.progress import _write
 from moextend.bench.run.records import Status
 from moextend.bench.run.rundir import RunDir
-from moextend.cli.papers import FIGURES
+from moextend.cli.figures import FIGURES
 from tests.bench import ledger
 from tests.cli.conftest import Cli
 

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import moextend
 from moextend import MultimodalLM
 from moextend.errors import InputError, RunFailed
-from moextend.export import check, shards
+from moextend.export import shards, writing
 from moextend.export.planned import planned_stock
 from moextend.export.stock import stock_model
 from moextend.export.writing import RECORD, save_stock
@@ -140,7 +140,7 @@ def test_a_wrong_checkpoint_never_appears(tmp_path: Path, monkeypatch: pytest.Mo
     model = plain()
     changed(model)
     seen = [torch.tensor([0.0]), torch.tensor([1.0])]
-    monkeypatch.setattr(check, "sample_logits", lambda lm: seen.pop())
+    monkeypatch.setattr(writing, "sample_logits", lambda lm: seen.pop())
     with pytest.raises(RunFailed, match="other logits"):
         save_stock(model, tmp_path / "out")
     assert not any(tmp_path.iterdir())

@@ -11,8 +11,7 @@ import yaml
 
 from moextend.certificate.certify import certify
 from moextend.sharing.contents import local_paths, pushed
-from moextend.sharing.facts import RunFacts, TaskResult, facts_of
-from moextend.sharing.model_card import MARK, model_card
+from moextend.sharing.model_card import MARK, RunFacts, TaskResult, facts_of, model_card
 from tests.certificate.conftest import infers, made, seen
 
 RUN = RunFacts(

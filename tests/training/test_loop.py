@@ -310,7 +310,7 @@ def test_a_tracker_gets_the_losses_and_keeps_them(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(
         "transformers.integrations.get_available_reporting_integrations", lambda: ["tensorboard"]
     )
-    monkeypatch.setattr("moextend.training.trackers.find_spec", lambda name: True)
+    monkeypatch.setattr("moextend.training.settings.find_spec", lambda name: True)
     monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
     report = train(extended(), DATA, SETTINGS.having(report_to="tensorboard"), folder=tmp_path / "t")
     assert len(logged) == 9 and logged[0][1] == report.loss_first

@@ -16,11 +16,9 @@ from moextend.bench.report.fate import FATES
 from moextend.bench.report.forgetting import forgetting_table
 from moextend.bench.report.looks import looks
 from moextend.bench.report.orders import orders_tables
-from moextend.bench.report.page.flips import Flip
-from moextend.bench.report.page.lifelines import Lifelines, lifelines
+from moextend.bench.report.page.lifelines import Flip, Lifelines, lifelines
 from moextend.bench.report.page.limits import limits
-from moextend.bench.report.page.provenance import provenance
-from moextend.bench.report.page.routes import routes
+from moextend.bench.report.page.provenance import provenance, routes
 from moextend.bench.report.page.thumbnails import Budget, Thumbnails, thumbnails
 from moextend.bench.report.page.verdict import verdict
 from moextend.bench.report.published import published_tables

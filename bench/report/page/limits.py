@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from moextend.bench import methods
 from moextend.bench.report.collect import Experiment, grouped, input_notes, lacking_notes
+from moextend.bench.report.footnotes import media_of
 from moextend.bench.report.forgetting import text_untouched
 from moextend.bench.report.gate import gate
-from moextend.bench.report.media import media_of
 from moextend.bench.report.page.verdict import ACC, Verdict, rows_of
 from moextend.bench.report.sources import sources
 from moextend.bench.report.table import Table

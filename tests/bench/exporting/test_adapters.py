@@ -17,7 +17,7 @@ from moextend.bench.exporting import adapters
 from moextend.bench.exporting.stage import StageModel
 from moextend.bench.methods import adapters as lora
 from moextend.bench.methods.table import parse
-from moextend.cli.export_forms import STOCK, How, of_run
+from moextend.cli.exporting import STOCK, How, of_run
 from moextend.errors import InputError
 from moextend.export.writing import save_stock
 from tests.toys import toy_lm, toy_tokenizer

@@ -9,7 +9,7 @@ from rich.console import Console
 from moextend.bench.methods import parse
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
-from moextend.bench.report.matched import MEANING, matched_notes, short
+from moextend.bench.report.footnotes import MEANING, matched_notes, short
 from moextend.bench.report.terminal import print_tables
 from moextend.bench.run import matching
 from moextend.bench.run.records import StageCost

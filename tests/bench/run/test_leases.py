@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from moextend.bench.run import progress
-from moextend.bench.run.liveness import LEASE
-from moextend.bench.run.progress import Progress, Unit, mark_failed, read_status
+from moextend.bench.run.progress import LEASE, Progress, Unit, mark_failed, read_status
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import Cell, RunDir, locked
 from moextend.errors import InputError, LeaseLost, RunConflict, RunFailed

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from moextend.bench.run.config import differences
-from moextend.bench.run.liveness import LEASE
 from moextend.bench.run.opening import open_run
+from moextend.bench.run.progress import LEASE
 from moextend.bench.run.records import RunFacts
 from moextend.bench.run.rundir import Cell, RunDir, find_runs, slug
 from moextend.errors import RunConflict, UnknownName

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.report.backends import backend_notes
 from moextend.bench.report.collect import collect, some
-from moextend.bench.run import runner, server_process
+from moextend.bench.report.footnotes import backend_notes
+from moextend.bench.run import runner, servers
 from moextend.bench.run.complete import lacks, unproved
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import PARITY, RunDir
-from moextend.bench.run.server_process import started
+from moextend.bench.run.servers import started
 from moextend.bench.score.served.client import Client, ServerFailed
 from moextend.bench.score.served.proof import ParityRefused
 from moextend.bench.store.node import OFF
@@ -183,4 +183,4 @@ def test_a_server_is_stopped_with_what_it_started(tmp_path: Path) -> None:
         while not Path(f"/proc/{child}/stat").read_text().split(") ")[1].startswith("Z"):
             os.kill(child, 0)
         raise ProcessLookupError
-    assert server_process.free_port() > 0
+    assert servers.free_port() > 0

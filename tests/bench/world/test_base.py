@@ -7,7 +7,7 @@ import torch
 from moextend.bench.world import base, language, measure, vision, words
 from moextend.bench.world.optim import OrthogonalMomentum, orthogonalised, schedule
 from moextend.bench.world.scenes import WORLD_VERSION
-from moextend.bench.world.text_items import text_items
+from moextend.bench.world.text import text_items
 
 FOLDER = Path(__file__).parents[3] / "registry" / "models" / "tiny"
 RECORD = json.loads((FOLDER / "build.json").read_text())

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from moextend.bench.world.spectrograms import draw_sounds
+from moextend.bench.world.picture import draw_sounds
 
 
 def test_a_sheet_is_drawn(tmp_path: Path) -> None:

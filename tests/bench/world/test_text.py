@@ -8,8 +8,8 @@ import yaml
 from moextend.bench.world import text, words
 from moextend.bench.world.questions import Balance
 from moextend.bench.world.scenes import Scene, Thing
-from moextend.bench.world.text_items import ITEMS, TEXT_TASKS, text_items
-from moextend.bench.world.tokens import build_tokenizer
+from moextend.bench.world.text import ITEMS, TEXT_TASKS, text_items
+from moextend.bench.world.words import build_tokenizer
 
 FOLDER = Path(__file__).parents[3] / "tasks" / "tiny" / "lm_eval"
 

@@ -22,8 +22,7 @@ from moextend.bench.report.csv import cells
 from moextend.bench.report.fate import FATES, item_fates
 from moextend.bench.report.page.data import _tasks, parts
 from moextend.bench.report.page.document import encoded
-from moextend.bench.report.page.flips import mcnemar
-from moextend.bench.report.page.lifelines import interned, packed
+from moextend.bench.report.page.lifelines import interned, mcnemar, packed
 from moextend.bench.report.page.thumbnails import (
     RATE,
     SECONDS,

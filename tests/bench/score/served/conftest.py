@@ -15,7 +15,7 @@ import torch
 
 import moextend
 from moextend import MultimodalLM
-from moextend.bench.run.server_process import free_port, stop
+from moextend.bench.run.servers import free_port, stop
 from moextend.bench.score.served.client import Client
 from moextend.bench.score.served.proof import BASE, Known
 from moextend.export.writing import save_stock

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.run.server_process import free_port
+from moextend.bench.run.servers import free_port
 from moextend.bench.score.served import client as room
 from moextend.bench.score.served.answers import OtherWeights, ServedModel
 from moextend.bench.score.served.client import Client, ServerFailed, check_reachable
