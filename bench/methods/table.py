@@ -29,6 +29,12 @@ OWN = {
 }
 """Methods of the package."""
 
+TITLES = {
+    "zero-shot": "Zero-shot", "full-ft": "Full FT", "lora": "LoRA", "lora-per-task": "LoRA per task",
+    "replay": "Replay", "ewc": "EWC", "lwf": "LwF", "o-lora": "O-LoRA", "moe-lora": "MoELoRA", "moextend": "MoExtend",
+}  # fmt: skip
+"""Methods of the package -> their names in papers."""
+
 ALL = "all"
 """Keyword for all methods."""
 BOUNDS: dict[str, Mode] = {"joint": "joint", "individual": "independent"}

@@ -6,11 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-PAPERS = {
-    "zero-shot": "Zero-shot", "full-ft": "Full FT", "lora": "LoRA", "lora-per-task": "LoRA per task",
-    "replay": "Replay", "ewc": "EWC", "lwf": "LwF", "o-lora": "O-LoRA", "moe-lora": "MoELoRA", "moextend": "MoExtend",
-}  # fmt: skip
-"""Methods of the package -> their names in papers."""
+from moextend.bench.methods import TITLES
 
 
 def paper_names(methods: Iterable[str]) -> dict[str, str]:
@@ -20,7 +16,7 @@ def paper_names(methods: Iterable[str]) -> dict[str, str]:
     found = {}
     for method, name in short.items():
         own = method.partition(":")[0]
-        found[method] = PAPERS.get(own, own) + name.removeprefix(own).replace("_", " ")
+        found[method] = TITLES.get(own, own) + name.removeprefix(own).replace("_", " ")
     return {method: name for method, name in found.items() if name != method}
 
 

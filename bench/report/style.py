@@ -12,9 +12,10 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from moextend.bench import methods
+from moextend.bench.methods import TITLES
 from moextend.bench.report.collect import Experiment
 from moextend.bench.report.forgetting import MAJORITY
-from moextend.bench.report.names import PAPERS, explained, paper_names, renamed
+from moextend.bench.report.names import explained, paper_names, renamed
 from moextend.bench.report.table import Column, Table, Value
 from moextend.errors import InputError, UnknownName
 from moextend.util import content, files, spec
@@ -144,7 +145,7 @@ class Styling:
         results = [result for each in experiments for result in each.results]
         ran = dict.fromkeys([methods.named("base"), *(result.config.method for result in results)])
         taken = {*self.style.names.values(), *self.style.methods}
-        names = {**PAPERS, **paper_names(ran)}
+        names = {**TITLES, **paper_names(ran)}
         return replace(self, short={own: name for own, name in names.items() if not {own, name} & taken})
 
     def arranged(self, experiments: Sequence[Experiment]) -> list[Experiment]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from moextend.bench.tuning.results import Tried
     from moextend.bench.tuning.trials import Planned
+    from moextend.bench.workspace.edit import Draft
 
 
 def tune(
@@ -66,7 +67,7 @@ def tune(
     from moextend.bench.run.plan import Request
     from moextend.bench.tuning import results
     from moextend.bench.tuning import show as shown
-    from moextend.bench.tuning.trials import FOLDER, Search, plan
+    from moextend.bench.tuning.trials import Search, plan
     from moextend.bench.tuning.writing import draft_of
 
     request = Request(
@@ -77,12 +78,11 @@ def tune(
     search = Search(request, budget, tasks, validation, search_seed)
     planned = plan(search, lambda problem: options.echo(f"left out: {problem}", err=True))
     draft = draft_of(planned.sequence, workspace, to)  # refuses a wrong name before anything runs
-    if not (quiet or as_json):
-        copied = "" if draft.path == planned.sequence.path else f", a copy of {planned.sequence.path}"
-        options.echo(f"Trials: {workspace / FOLDER}. Settings: {draft.path} (key 'tuned'){copied}.", err=True)
     if show:
         _refuse_changed(planned)
-    ended = show or _run(planned, executor, executor_option or [], jobs, device, quiet=quiet or as_json)
+    ended = show or _run(
+        planned, draft, executor, executor_option or [], jobs, device, quiet=quiet or as_json
+    )
     found = results.tried(planned)
     best = {
         method: one
@@ -138,7 +138,14 @@ def _refuse_changed(planned: Planned) -> None:
 
 
 def _run(
-    planned: Planned, executor: str, given: Sequence[str], jobs: int | None, device: str, *, quiet: bool
+    planned: Planned,
+    draft: Draft,
+    executor: str,
+    given: Sequence[str],
+    jobs: int | None,
+    device: str,
+    *,
+    quiet: bool,
 ) -> bool:
     """Executes the runs of all trials that are not done; returns whether they ended, or go on elsewhere."""
     from moextend.bench.executors import submitting
@@ -160,6 +167,10 @@ def _run(
         runs=workspace / FOLDER if work else None,
     )  # fmt: skip
     executing.check(how)
+    if not quiet:
+        source = planned.sequence.path
+        copied = "" if draft.path == source else f", a copy of {source}"
+        options.echo(f"Trials: {workspace / FOLDER}. Settings: {draft.path} (key 'tuned'){copied}.", err=True)
     busy = submitting.busy(paths, workspace)
     opened, to_do = list[RunDir](), list[RunDir]()
     for folder in dict.fromkeys(planned.folders.values()):

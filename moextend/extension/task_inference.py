@@ -51,10 +51,8 @@ CHUNK = 64
 """Prompts in a batch of the encoders."""
 
 IMAGES: Kind = (ImageRef.modality,)
-MODALITIES = "modalities"
-"""Key of the names in the header of the file."""
-DIGEST = "digest"
-"""Key of the digest of the tensors and the names in the header."""
+STATED = "statistics"
+"""Key in the header of the file: digest of the statistics, and the modalities of the inputs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,10 +252,10 @@ def write(statistics: TaskStatistics, folder: Path) -> None:
         "count": torch.tensor(statistics.count),
         "sample": statistics.sample.contiguous(),
     }
-    header = {MODALITIES: ",".join(statistics.kind)}
-    header[DIGEST] = _digest(tensors, header)
+    kind = ",".join(statistics.kind)
     with files.atomic(folder / FILE) as path:
-        save_file(tensors, path, metadata=header)
+        # One key: safetensors writes several in any order, and equal statistics would be unequal files.
+        save_file(tensors, path, metadata={STATED: f"{_digest(tensors, kind)} {kind}"})
 
 
 def find(folder: Path) -> Path | None:
@@ -271,11 +269,11 @@ def read(folder: Path) -> TaskStatistics:
     try:
         kept = load_file(path)
         with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-        if header.get(DIGEST) != _digest(kept, header):
+            digest, _, kind = (file.metadata() or {})[STATED].partition(" ")
+        if digest != _digest(kept, kind):
             raise ValueError("its digest is not the one that it states")
-        kind = tuple(filter(None, header[MODALITIES].split(",")))
-        return TaskStatistics(kept["mean"], kept["scatter"], int(kept["count"]), kept["sample"], kind)
+        kinds = tuple(filter(None, kind.split(",")))
+        return TaskStatistics(kept["mean"], kept["scatter"], int(kept["count"]), kept["sample"], kinds)
     except (SafetensorError, KeyError, ValueError) as error:
         raise InputError(
             f"is damaged ({error}).",
@@ -284,5 +282,5 @@ def read(folder: Path) -> TaskStatistics:
         ) from error
 
 
-def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
-    return files.digest(tensors_digest(tensors), header.get(MODALITIES))
+def _digest(tensors: Mapping[str, Tensor], kind: str) -> str:
+    return files.digest(tensors_digest(tensors), kind)

@@ -22,7 +22,12 @@ HUB = re.compile(r"add-task chartqa|lmms-lab-encoder/|lmms:")
 def commands(section: str) -> list[list[str]]:
     text = PAGE.read_text("utf-8").partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [shlex.split(line)[1:] for block in blocks for line in block.splitlines() if not HUB.search(line)]
+    return [
+        shlex.split(line, comments=True)[1:]
+        for block in blocks
+        for line in block.splitlines()
+        if not HUB.search(line)
+    ]
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from moextend.bench.methods import TITLES
 from moextend.bench.report.ablations import setting, settings_of
 from moextend.bench.report.collect import Experiment, Result, grouped
 from moextend.bench.report.costs import NEAR, reference_of, trained_parameters, unmatched
 from moextend.bench.report.latex import BREAKS, breakable, escape
-from moextend.bench.report.names import PAPERS
 from moextend.bench.report.paper.bibliography import Bibliography
 from moextend.bench.report.sources import by_source, sources
 from moextend.bench.run.records import encoder_of
@@ -171,7 +171,7 @@ class _Writer:
             return [
                 f"{self.name(groups[0][0].config.method)}{cited}: {', '.join(_facts(groups[0], common))}."
             ]
-        first = f"{escape(PAPERS.get(family, family))}{cited}, {len(groups)} variants"
+        first = f"{escape(TITLES.get(family, family))}{cited}, {len(groups)} variants"
         rows = [f"{first}, all with {', '.join(_words(common))}." if common else f"{first}."]
         return rows + [
             f"{self.name(group[0].config.method)}: {', '.join(_facts(group, own))}."
