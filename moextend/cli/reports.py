@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from moextend.cli import options, report_output
-from moextend.errors import InputError, listed
+from moextend.errors import InputError, UnknownName, listed
 
 if TYPE_CHECKING:
     from moextend.bench.report import View
@@ -166,7 +167,12 @@ def _view(words: list[str], folder: Path) -> tuple[View | Literal["items"] | Non
     """The view among the words, and the runs; InputError for two views, and for one that is a run's name, too."""
     from moextend.bench.report import VIEWS
 
-    views = [word for word in words if word in (*VIEWS, "items")]
+    known = (*VIEWS, "items")
+    for word in words:
+        is_run = (folder / word).exists() or Path(word).exists()
+        if word not in known and not is_run and get_close_matches(word, known, cutoff=0.75):
+            raise UnknownName("view or run", word, known, where="report")
+    views = [word for word in words if word in known]
     if len(views) > 1:
         raise InputError(
             f"{listed(views)} are separate views.", where="report", hint="Use one of them per call."
