@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from moextend.bench.methods import adapters, trained
 from moextend.bench.methods.method import Knob, LoraRank, Rate
@@ -23,26 +21,6 @@ if TYPE_CHECKING:
 
     from moextend import MultimodalLM
     from moextend.moe.sites import Site
-
-
-class Mixture(nn.Module):
-    """``scale sum_e softmax(G x)_e B_e A_e x`` for x [..., inputs]; initially zero, as all B are zero."""
-
-    def __init__(self, inputs: int, outputs: int, experts: int, rank: int, scale: float) -> None:
-        super().__init__()
-        self.router = nn.Linear(inputs, experts, bias=False)
-        self.a = nn.Parameter(torch.empty(experts, rank, inputs).uniform_(-(inputs**-0.5), inputs**-0.5))
-        self.b = nn.Parameter(torch.zeros(experts, outputs, rank))
-        self.scale = scale
-        self.strength = 1.0
-        """0..1: factor on the term."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Term [..., outputs] to add to the map's output."""
-        gates = self.router(x.float()).softmax(-1)
-        inner = torch.einsum("...i,eri->...er", x.float(), self.a) * gates.unsqueeze(-1)
-        return torch.einsum("...er,eor->...o", inner, self.b).mul(self.scale * self.strength).to(x.dtype)
-
 
 MARK = "moe_lora"
 
@@ -77,6 +55,7 @@ class MoeLora(TrainedWeights):
         """Adds the LoRA experts to the maps; they have no effect until they are trained."""
         import torch
 
+        from moextend.bench.methods.mixture import Mixture
         from moextend.model import lm_head
         from moextend.moe import sites
 
@@ -99,6 +78,7 @@ class MoeLora(TrainedWeights):
 
     def scale(self, model: MultimodalLM, task: str, strengths: Mapping[str, float]) -> str:
         """Scales the output of the LoRA experts."""
+        from moextend.bench.methods.mixture import Mixture
         from moextend.moe.strengths import named
 
         strength = one_strength(strengths)

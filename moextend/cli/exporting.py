@@ -27,6 +27,14 @@ STOCK, FOLDER, PEFT = "stock", "moextend", "peft"
 """The forms."""
 
 
+EXAMPLE = "moextend export facts --base tiny --as stock --out facts-moe"
+FORMS = {
+    STOCK: "a checkpoint that plain transformers loads",
+    FOLDER: "a folder that transformers loads after `moextend.register_auto_classes()`",
+    PEFT: "an adapter that peft loads",
+}
+
+
 @dataclass(frozen=True)
 class How:
     """What is asked for: the options of the same names."""
@@ -45,8 +53,8 @@ def loaded(
     base: str, folders: Sequence[Path], how: How, encoders: dict[str, str], projectors: list[Path] | None
 ) -> MultimodalLM:
     """The base with the extensions, all active, on the CPU."""
+    from moextend.export.notes import check_rounding
     from moextend.export.planned import dtype_of
-    from moextend.export.stock import check_rounding
     from moextend.extension.card import read_extension
 
     own = dtype_of([read_extension(folder) for folder in folders])
@@ -62,7 +70,7 @@ def stock_form(model: MultimodalLM, how: How, reference: Tensor | None = None) -
 
     reference: logits to compare with, see `save_stock`.
     """
-    from moextend.export.stock import notes_of
+    from moextend.export.notes import notes_of
     from moextend.export.writing import save_stock
 
     for note in notes_of(model):
@@ -129,7 +137,7 @@ def of_run(source: str, how: How, task: str | None, runs: Path) -> dict[str, Any
 def _stock(found: StageModel, how: How) -> dict[str, Any]:
     from moextend.bench.exporting import adapters
     from moextend.export.exact import state_of
-    from moextend.export.stock import check_rounding
+    from moextend.export.notes import check_rounding
     from moextend.export.writing import sample_logits
 
     lm, own = found.model.lm, found.model.base_dtype
@@ -170,14 +178,6 @@ def _peft(found: StageModel, out: Path, base: str | None) -> dict[str, Any]:
         "form": PEFT, "folder": str(out), "source": found.name, "task": found.task, "rank": rank, "bytes": size,
         "base": str(source),
     }  # fmt: skip
-
-
-EXAMPLE = "moextend export facts --base tiny --as stock --out facts-moe"
-FORMS = {
-    STOCK: "a checkpoint that plain transformers loads",
-    FOLDER: "a folder that transformers loads after `moextend.register_auto_classes()`",
-    PEFT: "an adapter that peft loads",
-}
 
 
 def export(

@@ -14,8 +14,9 @@ from torch import Tensor
 from moextend.errors import RunFailed
 from moextend.export import shards
 from moextend.export.exact import state_of
+from moextend.export.notes import EXACT
 from moextend.export.prompts import save_tokenizer, set_ends
-from moextend.export.stock import EXACT, stock_model
+from moextend.export.stock import stock_model
 from moextend.extension.store import digest_of
 from moextend.model import lm_head
 from moextend.model.multimodal import MultimodalLM
@@ -27,6 +28,10 @@ STEP = 7919
 """Distance of consecutive ids in the vocabulary; a prime, so that few are met twice."""
 ALLOWED = 1e-4
 """Largest difference of logits in float32, as a share of the largest logit; a wrong checkpoint differs by far more."""
+
+
+RECORD = "moextend_export.json"
+"""What was exported, as information for users; transformers does not read it."""
 
 
 @torch.no_grad()
@@ -73,10 +78,6 @@ def largest_difference(folder: Path, expected: Tensor, like: Any, *, rounded: bo
             hint="Nothing was kept. Export with --as moextend, and report this base.",
         )
     return difference
-
-
-RECORD = "moextend_export.json"
-"""What was exported, as information for users; transformers does not read it."""
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ def test_which_methods_leave_text_to_the_base_by_construction(spec: str) -> None
 
 
 def test_moe_lora_is_the_sum_of_its_experts() -> None:
-    from moextend.bench.methods.moe_lora import Mixture
+    from moextend.bench.methods.mixture import Mixture
 
     torch.manual_seed(0)
     mixture = Mixture(6, 5, experts=3, rank=2, scale=2.0)
