@@ -88,21 +88,28 @@ def lacking_scores(
     missing = [
         f"{task} after stage {stage}" for stage, task in planned(run.config) if (stage, task) not in cells
     ]
+    changed = changed_predictions(run, cells.values(), hashed=hashed, every_byte=every_byte)
+    found = [f"the score of {_listed(missing)}"] if missing else []
+    alone = [f"{cell.task} after stage {cell.stage}" for cell in unproved(run, cells.values())]
+    found += [f"a parity check of the server that scored {_listed(alone)}"] if alone else []
+    return found + ([f"the predictions of {_listed(changed)}"] if changed else [])
+
+
+def changed_predictions(
+    run: RunDir, cells: Iterable[Cell], *, hashed: bool = True, every_byte: bool = False
+) -> list[str]:
+    """Cells whose predictions are not those that were scored, each with what is wrong; a file is read once."""
     problems: dict[str, str | None] = {}
     changed = []
-    for cell in cells.values():
+    for cell in cells:
         if cell.predictions is not None:
             if cell.predictions not in problems:
                 problems[cell.predictions] = predictions_problem(
                     run.folder, cell, hashed=hashed, every_byte=every_byte
                 )
             if problems[cell.predictions]:
-                where = f"{cell.task} after stage {cell.stage}"
-                changed.append(f"{where} ({problems[cell.predictions]})")
-    found = [f"the score of {_listed(missing)}"] if missing else []
-    alone = [f"{cell.task} after stage {cell.stage}" for cell in unproved(run, cells.values())]
-    found += [f"a parity check of the server that scored {_listed(alone)}"] if alone else []
-    return found + ([f"the predictions of {_listed(changed)}"] if changed else [])
+                changed.append(f"{cell.task} after stage {cell.stage} ({problems[cell.predictions]})")
+    return changed
 
 
 def unproved(run: RunDir, cells: Iterable[Cell]) -> list[Cell]:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import get_args
 
 from moextend.bench.run import pack_file as archive
-from moextend.bench.run.complete import TENSORS, predictions_problem
+from moextend.bench.run.complete import TENSORS, changed_predictions
 from moextend.bench.run.config import ConfigFile
 from moextend.bench.run.items import NAME as ITEMS
 from moextend.bench.run.items import items_of, read_items
@@ -158,16 +158,14 @@ def _check(runs: Sequence[RunDir], left_out: Sequence[Kept], unfinished: bool) -
                 where=run_name(run.folder),
                 hint=f"{'. '.join(WITHOUT[kind] for kind in lacking)}. Or leave the run out.",
             )
-        kept = [
-            cell for cell in run.cells().values() if cell.predictions and "predictions" not in run.left_out
-        ]
-        for cell in kept:
-            if problem := predictions_problem(run.folder, cell, every_byte=True):
-                raise InputError(
-                    f"the predictions of {cell.task} after stage {cell.stage} are {problem}.",
-                    where=run_name(run.folder),
-                    hint="Restore the file, or run again.",
-                )
+        kept = () if "predictions" in run.left_out else run.cells().values()
+        changed = changed_predictions(run, kept, every_byte=True)
+        if changed:
+            raise InputError(
+                f"the predictions of {'; '.join(changed)} are not those that were scored.",
+                where=run_name(run.folder),
+                hint="Restore the files, or run again.",
+            )
     if len({run_name(run.folder) for run in runs}) < len(runs):
         raise InputError(
             "two runs have the same name.", where="RUN", hint="Pack the runs of one --runs folder at a time."
