@@ -26,6 +26,20 @@ _SHOWN = 5
 """Number of words in a warning."""
 
 
+EXACT = "exact@1"
+_LETTER = re.compile(
+    r"\b(?:option|choice)s?\W+(?:\w+\W+){0,3}letter\b|\bletter\W+(?:\w+\W+){0,4}(?:option|choice)|"
+    r"\banswer\W+with\W+(?:\w+\W+){0,2}letter\b|选项字母",
+    re.IGNORECASE,
+)
+"""Pattern of prompts that ask for the letter of a choice."""
+_LETTERS = frozenset(string.ascii_uppercase)
+_READ = 500
+"""Number of items per split whose answers are read."""
+_TRIED = 50
+"""Number of items of which at least one must score 1 with its own answer (annotators may disagree on some)."""
+
+
 @dataclass(frozen=True)
 class Unknown:
     """Unknown words of some texts."""
@@ -92,20 +106,6 @@ def _unknown_token(path: Path) -> str | None:
         return str(model["vocab"][model["unk_id"]][0])
     token = model.get("unk_token")
     return None if token is None else str(token)
-
-
-EXACT = "exact@1"
-_LETTER = re.compile(
-    r"\b(?:option|choice)s?\W+(?:\w+\W+){0,3}letter\b|\bletter\W+(?:\w+\W+){0,4}(?:option|choice)|"
-    r"\banswer\W+with\W+(?:\w+\W+){0,2}letter\b|选项字母",
-    re.IGNORECASE,
-)
-"""Pattern of prompts that ask for the letter of a choice."""
-_LETTERS = frozenset(string.ascii_uppercase)
-_READ = 500
-"""Number of items per split whose answers are read."""
-_TRIED = 50
-"""Number of items of which at least one must score 1 with its own answer (annotators may disagree on some)."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,14 @@ _KEY = re.compile(r"""^(["']?)(?:task|group|tag)\1[ \t]*:.*(?:\n(?:[ \t]+.*|-[ \
 """Lines with the names of a task and its groups; only these lines are parsed until the task is found."""
 
 
+_MERGED = "Copy what it names into one YAML."
+_PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+_TEMPLATE = re.compile(r"\{[{%]")
+_METRICS = (("anls", "anls@1"), ("relaxed", "relaxed@1"), ("cider", "cider@1"))
+"""Word in the name of a metric -> scorer with the same rule."""
+_TOKENS = 16
+
+
 @dataclass(frozen=True)
 class Function:
     """A value `!function module.name`: Python code of lmms-eval."""
@@ -115,7 +123,6 @@ def _include(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
 
 _Loader.add_constructor("!function", _function)
 _Loader.add_constructor("!include", _include)
-_MERGED = "Copy what it names into one YAML."
 
 
 def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -139,13 +146,6 @@ def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not template.is_file():
         raise InputError(f"includes {shared}, which does not exist.", where=str(path), hint="Add the file.")
     return {**_read(template, (*within, path.resolve())), **config}
-
-
-_PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-_TEMPLATE = re.compile(r"\{[{%]")
-_METRICS = (("anls", "anls@1"), ("relaxed", "relaxed@1"), ("cider", "cider@1"))
-"""Word in the name of a metric -> scorer with the same rule."""
-_TOKENS = 16
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from moextend.data.table import Row, Table
 from moextend.errors import InputError, SpecError, counted
 from moextend.util.files import stamp
 
+SplitName = Literal["train", "test"]
+
 
 class Joined:
     """A table with an additional column: the image from another table, found by the id in the column `join.by`."""
@@ -64,9 +66,6 @@ class Joined:
                 hint="Check data.join of the task.",
             )
         return self._images.row(at, (self._image,)).get(self._image)
-
-
-SplitName = Literal["train", "test"]
 
 
 def open_items(

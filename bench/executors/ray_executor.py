@@ -34,6 +34,18 @@ SHARE = "The folders of runs and workspace must be on a file system that all nod
 INTERRUPTED = (130, -signal.SIGINT)
 
 
+PASSED = ("files", "nodes", "retries", "temp_dir")
+"""Options that are passed through."""
+WHY = {
+    "files": "A run also reads the workspace's tasks, data and caches; nothing is copied to nodes and back.",
+    "nodes": "Leave the option out for a cluster that does not grow.",
+}
+VARIABLES = (
+    "HF_HUB_OFFLINE", "MOEXTEND_ALLOW_CODE", "MOEXTEND_DEBUG", "MOEXTEND_LEASE_SECONDS", "OMP_NUM_THREADS",
+)  # fmt: skip
+"""Environment variables that workers get from here; all others are those of their node."""
+
+
 @dataclass
 class Task:
     """A run, and its current attempt."""
@@ -238,18 +250,6 @@ def _first_line(error: Exception) -> str:
 
 def _last_line(text: object) -> str:
     return str(text).strip().rpartition("\n")[2]
-
-
-PASSED = ("files", "nodes", "retries", "temp_dir")
-"""Options that are passed through."""
-WHY = {
-    "files": "A run also reads the workspace's tasks, data and caches; nothing is copied to nodes and back.",
-    "nodes": "Leave the option out for a cluster that does not grow.",
-}
-VARIABLES = (
-    "HF_HUB_OFFLINE", "MOEXTEND_ALLOW_CODE", "MOEXTEND_DEBUG", "MOEXTEND_LEASE_SECONDS", "OMP_NUM_THREADS",
-)  # fmt: skip
-"""Environment variables that workers get from here; all others are those of their node."""
 
 
 class RayExecutor:

@@ -26,6 +26,10 @@ WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT",
 """States of squeue that are before a start."""
 
 
+FOLDER = ".slurm"
+"""Folder for scripts, below that of the runs."""
+
+
 def check() -> None:
     """Raises InputError if there is no sbatch."""
     if shutil.which("sbatch") is None:
@@ -125,10 +129,6 @@ def _call(command: list[str], seconds: float) -> subprocess.CompletedProcess[str
         command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
-
-
-FOLDER = ".slurm"
-"""Folder for scripts, below that of the runs."""
 
 
 @dataclass(frozen=True)

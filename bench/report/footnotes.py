@@ -23,6 +23,18 @@ from moextend.bench.report.table import Column, Value
 from moextend.data.modalities import modality_types
 from moextend.errors import InputError, counted
 
+UNTOUCHED = "†"
+COLUMNS = [
+    Column("params", "params", paper=False),
+    Column("kept_mb", "MB", paper=False),
+    Column("tflop", "TFLOP", paper=False),
+]
+MEANING = (
+    f"params: parameters that a stage trains (the largest stage). {KEPT} TFLOP: operations of all trainings, probes "
+    "included."
+)
+UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+
 
 def seeds_note(experiment: Experiment) -> str:
     """ "Seeds: 0, 1, 2; lora: 0, 1."; "" where nothing was learned in sequence."""
@@ -59,9 +71,6 @@ def _backend_note(result: Result) -> str:
         f"{result.name} is scored by {engines}{part}: weights proved, {counted(answers, 'sampled answer')} equal to "
         f"those of transformers{likelihoods}."
     )
-
-
-UNTOUCHED = "†"
 
 
 @dataclass(frozen=True)
@@ -106,18 +115,6 @@ def media_of(results: Sequence[Result]) -> Media:
         (known.noun, known.plural) if (known := types.get(name)) else (name, f"{name}s") for name in names
     ]
     return Media(tuple(nouns)) if nouns else Media()
-
-
-COLUMNS = [
-    Column("params", "params", paper=False),
-    Column("kept_mb", "MB", paper=False),
-    Column("tflop", "TFLOP", paper=False),
-]
-MEANING = (
-    f"params: parameters that a stage trains (the largest stage). {KEPT} TFLOP: operations of all trainings, probes "
-    "included."
-)
-UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def short(number: float) -> str:

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from moextend.bench.task import TaskSpec
 
 
+AGAIN = "Run the same command again, which makes again what is missing or damaged: {}"
+MACHINE = ("python", "packages", "platform")
+"""Parts of an environment that change the last bits of an answer."""
+
+
 @dataclass(frozen=True)
 class References:
     """What the comparison found."""
@@ -99,11 +104,6 @@ def _asked(task: TaskSpec, context: RunContext) -> dict[str, object]:
 
 def _of_line(line: PredictionLine) -> object:
     return line.question, line.answers, line.choices, line.kind, line.position
-
-
-AGAIN = "Run the same command again, which makes again what is missing or damaged: {}"
-MACHINE = ("python", "packages", "platform")
-"""Parts of an environment that change the last bits of an answer."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,23 @@ LEASE = ".lease"
 """Name of the lease in the folder of a run."""
 
 
+log = logging.getLogger(__name__)
+STATUS = "status.json"
+WRITE_EVERY = 0.5
+"""Minimum seconds between two writes."""
+IN_LOG = "The traceback is in the log of the run. If the message does not help, report it as a bug."
+"""Hint for an unexpected error."""
+DOING = {
+    "check": "checking the data", "load": "loading", "prepare": "preparing", "serve": "starting a server",
+    "wait": "waiting for another run:", "align": "aligning", "probe": "probing", "train": "learning",
+    "score": "scoring",
+}  # fmt: skip
+"""Phase of a run -> words before its task; the first five are between the steps of its units."""
+Spent = dict[tuple[str, str | None], tuple[float, int]]
+"""(phase, task), and (phase, None) for all tasks -> seconds and steps."""
+Phase = Literal["align", "probe", "train", "score"]
+
+
 def is_held(folder: Path) -> bool:
     """Whether a process that may be alive holds the lease of a run."""
     holder = lease.holder_of(folder / LEASE)
@@ -42,28 +59,6 @@ def judged(folder: Path, status: Status) -> Status:
     if life == "unknown" and time.time() - beat > holder.seconds:
         return status.model_copy(update={"state": "lost", "phase": None, "left": None})
     return status
-
-
-log = logging.getLogger(__name__)
-
-STATUS = "status.json"
-WRITE_EVERY = 0.5
-"""Minimum seconds between two writes."""
-IN_LOG = "The traceback is in the log of the run. If the message does not help, report it as a bug."
-"""Hint for an unexpected error."""
-DOING = {
-    "check": "checking the data", "load": "loading", "prepare": "preparing", "serve": "starting a server",
-    "wait": "waiting for another run:", "align": "aligning", "probe": "probing", "train": "learning",
-    "score": "scoring",
-}  # fmt: skip
-"""Phase of a run -> words before its task; the first five are between the steps of its units."""
-
-
-Spent = dict[tuple[str, str | None], tuple[float, int]]
-"""(phase, task), and (phase, None) for all tasks -> seconds and steps."""
-
-
-Phase = Literal["align", "probe", "train", "score"]
 
 
 @dataclass(frozen=True)

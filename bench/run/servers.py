@@ -36,6 +36,16 @@ EXPORTS = "served"
 """Folder in that of the run, while a server reads from it."""
 
 
+POLL = 0.5
+"""Seconds between two questions whether a server answers."""
+GRACE = 10.0
+"""Seconds that a server gets to stop."""
+OURS = "moextend"
+"""Owner of the models of `moextend serve`, whose fingerprints identify weights."""
+NAME = "{run}-{stage}-{extension}"
+"""Name of a model for a server that a run starts, if none is set."""
+
+
 @contextmanager
 def folder_of(context: RunContext, index: int, task: str, weights: str) -> Iterator[str]:
     """Context with the folder (of a base from the hub: the id) of the model after stage `index` for inputs of `task`.
@@ -86,12 +96,6 @@ def _export(context: RunContext, index: int, task: str, out: Path) -> None:
             where=f"scoring.export: {wanted.export}",
             hint="See docs/serving.md.",
         )
-
-
-POLL = 0.5
-"""Seconds between two questions whether a server answers."""
-GRACE = 10.0
-"""Seconds that a server gets to stop."""
 
 
 def free_port() -> int:
@@ -166,12 +170,6 @@ def _failed(what: str, arguments: list[str], log: Path) -> RunFailed:
     return ServerFailed(
         f"{what}.{last}", where=short(shlex.join(arguments), 200), hint=f"Its output is in {log}."
     )
-
-
-OURS = "moextend"
-"""Owner of the models of `moextend serve`, whose fingerprints identify weights."""
-NAME = "{run}-{stage}-{extension}"
-"""Name of a model for a server that a run starts, if none is set."""
 
 
 @dataclass(frozen=True)

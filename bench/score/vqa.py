@@ -38,6 +38,18 @@ KEPT_EVERY = 2.0
 Lines = list[PredictionLine]
 
 
+Answer = Callable[[Sequence["Prompt"]], list[str]]
+"""Answers of a model to one batch of prompts."""
+Rate = Callable[[Sequence["Prompt"], Sequence[Sequence[str]]], list[tuple[float, ...]]]
+"""Log-likelihoods of each prompt's choices, for the questions with choices in one batch."""
+Progress = Callable[[int, int], None]
+"""Called with (items done, all items)."""
+READINGS = ("strict", "normalised", "likelihood")
+"""Names of the readings of an answer besides its score; see docs/scorers.md."""
+_SCORES_FORMAT = 3
+"""Incremented with every change of the readings or of the lines of scores: older files are computed again."""
+
+
 class Parts:
     """Answered batches of one file of predictions.
 
@@ -149,19 +161,6 @@ class Parts:
 
 def _part(path: Path, rank: int) -> Path:
     return path.with_name(f"{path.stem}.part-{rank}.jsonl")
-
-
-Answer = Callable[[Sequence["Prompt"]], list[str]]
-"""Answers of a model to one batch of prompts."""
-Rate = Callable[[Sequence["Prompt"], Sequence[Sequence[str]]], list[tuple[float, ...]]]
-"""Log-likelihoods of each prompt's choices, for the questions with choices in one batch."""
-Progress = Callable[[int, int], None]
-"""Called with (items done, all items)."""
-
-READINGS = ("strict", "normalised", "likelihood")
-"""Names of the readings of an answer besides its score; see docs/scorers.md."""
-_SCORES_FORMAT = 3
-"""Incremented with every change of the readings or of the lines of scores: older files are computed again."""
 
 
 @dataclass(frozen=True)

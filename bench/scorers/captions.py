@@ -40,6 +40,10 @@ _TOKEN = re.compile(
 _ENDING = re.compile(r"(?<=\w)(n't|'(?:s|m|d|re|ve|ll))$")
 
 
+TURN = 1_000_000
+"""Rotations of an MMBench question have ids that are equal modulo this number."""
+
+
 def ptb_tokens(text: str) -> list[str]:
     """Lower-case words in Penn Treebank style, without punctuation, as in the COCO evaluation.
 
@@ -123,10 +127,6 @@ def _likeness(predicted: _Vector, other: _Vector) -> float:
             )
             total += common / (a * b)
     return total / ORDERS * math.exp(-((predicted.length - other.length) ** 2) / (2 * SIGMA**2))
-
-
-TURN = 1_000_000
-"""Rotations of an MMBench question have ids that are equal modulo this number."""
 
 
 def circular(answered: Sequence[Answered]) -> list[float | None]:

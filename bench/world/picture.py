@@ -30,6 +30,11 @@ LINE = 38
 """Maximum number of characters in a line under an image."""
 
 
+SIGNS = ("A", "C", "H", "X", "3", "7")
+WINDOW, STEP = 256, 32
+"""Samples of a frame, and from one frame to the next."""
+
+
 def draw_sheet(out: Path, seed: int) -> None:
     """Writes a PNG of eight test scenes with captions, questions and answers."""
     from matplotlib.figure import Figure
@@ -87,11 +92,6 @@ def _words(scene: Scene, balance: Balance) -> str:
 
 def _wrapped(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(text, LINE, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
-
-
-SIGNS = ("A", "C", "H", "X", "3", "7")
-WINDOW, STEP = 256, 32
-"""Samples of a frame, and from one frame to the next."""
 
 
 def draw_sounds(out: Path, seed: int) -> None:

@@ -64,16 +64,16 @@ PREPOSITIONS = ("near", "behind", "with")
 DIGITS = tuple(str(number) for number in range(19))
 
 
+LONGEST = 256
+"""Maximum number of positions of the language model."""
+
+
 def vocabulary() -> list[str]:
     """Every word once, the special tokens first; the index is the token id."""
     pairs = [word for pair in (*NOUNS, *VERBS, *RELATIONS.values()) for word in pair]
     groups = (SPECIAL, GRAMMAR, COLORS, SHAPES, PLURALS.values(), SIZES, LETTERS, ROWS, COLUMNS, CELLS)
     more = (NUMBERS, YES_NO, (EMPTY,), NAMES, CITIES, JOBS, PETS, pairs, ADJECTIVES, PREPOSITIONS, DIGITS)
     return list(dict.fromkeys(word for group in (*groups, *more) for word in group))
-
-
-LONGEST = 256
-"""Maximum number of positions of the language model."""
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

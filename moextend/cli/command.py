@@ -26,23 +26,6 @@ PANELS = {
     "Files and output": "out to form style bundle quiet as_json workspace runs",
 }
 """Title -> names of parameters."""
-VIEWS = {
-    "report": "tasks text transfer ablations matrix costs routing readings rewind subsets budgets items",
-}
-"""Command -> its parameters that choose a view."""
-
-
-def put_in_panels(command: Any) -> None:
-    """Gives the options of a long command their panels; what is in no group, or alone in one, stays under Options."""
-    if len(command.params) <= LONG:
-        return
-    options = [each for each in command.params if each.param_type_name == "option"]
-    titles = {name: title for title, names in PANELS.items() for name in names.split()}
-    titles |= dict.fromkeys(VIEWS.get(command.name, "").split(), "Views")
-    sizes = Counter(titles.get(each.name) for each in options)
-    for option in options:
-        title = titles.get(option.name)
-        option.rich_help_panel = title if sizes[title] > 1 else None
 
 
 TEXTS = ("prompt", "template")
@@ -51,6 +34,18 @@ DEFAULTS = {("run", "--subsets"): "leave-one-out"}
 """Command and option that may stand without its value -> the value."""
 LONGEST = 255
 """Bytes of the name of a file."""
+
+
+def put_in_panels(command: Any) -> None:
+    """Gives the options of a long command their panels; what is in no group, or alone in one, stays under Options."""
+    if len(command.params) <= LONG:
+        return
+    options = [each for each in command.params if each.param_type_name == "option"]
+    titles = {name: title for title, names in PANELS.items() for name in names.split()}
+    sizes = Counter(titles.get(each.name) for each in options)
+    for option in options:
+        title = titles.get(option.name)
+        option.rich_help_panel = title if sizes[title] > 1 else None
 
 
 class Command(TyperCommand):

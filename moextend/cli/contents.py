@@ -206,7 +206,6 @@ def remove_run(
     """Remove a run with its weights and scores; refused while a process works on it."""
     from moextend.bench.run import opening
     from moextend.bench.run.rundir import find_run, run_name
-    from moextend.errors import InputError
 
     run = find_run(options.runs_folder(runs, workspace), name, where="RUN")
     named = name.rstrip("/") in (run.folder.name, run_name(run.folder))

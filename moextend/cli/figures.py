@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from moextend.bench.report.paper import Picture
 
 
+FIGURES = {
+    "accuracy": "Accuracy on each task after every stage.",
+    "plasticity": "What a method learns (LA) against what it forgets.",
+}
+"""Figures of a paper -> captions."""
+
+
 def figures(
     to: Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder of the figures.")],
     names: Names = None,
@@ -131,13 +138,6 @@ def serve(
             lambda url: options.echo(f"{found} of {folder}: {url}   (Ctrl-C stops it)"),
         )
     typer.echo("stopped.", err=True)
-
-
-FIGURES = {
-    "accuracy": "Accuracy on each task after every stage.",
-    "plasticity": "What a method learns (LA) against what it forgets.",
-}
-"""Figures of a paper -> captions."""
 
 
 def paper(

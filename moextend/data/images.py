@@ -34,6 +34,10 @@ _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 """Pillow's modes with more than eight bits; all have one channel."""
 
 
+MARK = "<image>"
+"""Placeholder of an image in a text."""
+
+
 def decode(data: bytes, *, where: str) -> Image:
     """The first frame as 8-bit RGB: 16-bit and float grey scaled, transparency over white, EXIF orientation applied.
 
@@ -197,10 +201,6 @@ def _bands(image: Image) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
     for start in range(0, image.height, rows):
         band = image.crop((0, start, image.width, min(start + rows, image.height)))
         yield start, np.nan_to_num(np.asarray(band).astype(np.float64), posinf=0.0, neginf=0.0)
-
-
-MARK = "<image>"
-"""Placeholder of an image in a text."""
 
 
 @dataclass(frozen=True)

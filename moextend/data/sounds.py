@@ -39,6 +39,31 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _ONES = 0xFFFF_FFFF
 
 
+Samples = npt.NDArray[np.float32]
+NAMES = "WAV, FLAC, OGG (Vorbis, Opus) or MP3"
+BYTES = 1 << 28
+"""Maximum number of bytes of one encoded sound."""
+SECONDS = 600
+"""Maximum length of one sound."""
+RATES = (1_000, 192_000)
+"""Lowest and highest number of samples per second."""
+CHANNELS = 16
+"""Maximum number of channels."""
+_FORMATS = ("WAV", "WAVEX", "FLAC", "OGG", "MP3")
+_ENCODINGS = (
+    "PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW",
+    "VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III",
+)  # fmt: skip
+_BLOCK = 1 << 18
+"""Number of values (samples of all channels) that are decoded at a time."""
+_REST = 1 << 11
+"""Maximum number of bytes after the last frame of an MP3 (tags, an incomplete frame)."""
+_REPLACE = "Replace the sound or remove the row."
+_CONVERT = "Convert the sound to 16-bit WAV or FLAC."
+MARK = "<audio>"
+"""Placeholder of a sound in a text."""
+
+
 def ogg_defect(data: bytes) -> str | None:
     """What is wrong with an Ogg file, as the end of a sentence; None if it is complete.
 
@@ -77,30 +102,6 @@ def _has_checksum(page: bytes) -> bool:
     zeroed = page[: _CHECKSUM.start] + bytes(4) + page[_CHECKSUM.stop :]
     found = zlib.crc32(zeroed.translate(_REVERSED), _ONES) ^ _ONES
     return found == int.from_bytes(page[_CHECKSUM].translate(_REVERSED))
-
-
-Samples = npt.NDArray[np.float32]
-
-NAMES = "WAV, FLAC, OGG (Vorbis, Opus) or MP3"
-BYTES = 1 << 28
-"""Maximum number of bytes of one encoded sound."""
-SECONDS = 600
-"""Maximum length of one sound."""
-RATES = (1_000, 192_000)
-"""Lowest and highest number of samples per second."""
-CHANNELS = 16
-"""Maximum number of channels."""
-_FORMATS = ("WAV", "WAVEX", "FLAC", "OGG", "MP3")
-_ENCODINGS = (
-    "PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW",
-    "VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III",
-)  # fmt: skip
-_BLOCK = 1 << 18
-"""Number of values (samples of all channels) that are decoded at a time."""
-_REST = 1 << 11
-"""Maximum number of bytes after the last frame of an MP3 (tags, an incomplete frame)."""
-_REPLACE = "Replace the sound or remove the row."
-_CONVERT = "Convert the sound to 16-bit WAV or FLAC."
 
 
 @dataclass(frozen=True)
@@ -389,10 +390,6 @@ def _blocks(file: SoundFile, wanted: int) -> Iterator[Samples]:
                 return
             wanted -= len(block)
             yield block[:, 0].copy() if file.channels == 1 else block.mean(axis=1)
-
-
-MARK = "<audio>"
-"""Placeholder of a sound in a text."""
 
 
 @dataclass(frozen=True)

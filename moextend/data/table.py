@@ -20,6 +20,12 @@ SHOWN = 16
 """Hex digits of a digest, as in `FileDigests`."""
 
 
+Row = Mapping[str, Any]
+FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".json": "json"}
+_LOOKED_AT = 200
+"""Number of rows of a JSON file that determine its columns."""
+
+
 def arrow_rows(files: Sequence[Path], cache: Path) -> Any:
     """A `datasets.Dataset` of the rows of files, in copies below `cache` that can be read at any row.
 
@@ -79,11 +85,7 @@ def _blocks(path: Path) -> tuple[Any, Iterator[Any]]:
         return reader.schema, map(reader.get_batch, range(reader.num_record_batches))
 
 
-Row = Mapping[str, Any]
-FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".json": "json"}
 FORMATS |= {".csv": "csv", ".tsv": "csv", ".txt": "text"}
-_LOOKED_AT = 200
-"""Number of rows of a JSON file that determine its columns."""
 
 
 class Table(Protocol):

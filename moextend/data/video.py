@@ -37,6 +37,15 @@ _REPLACE = "Replace the video or remove the row."
 _CONVERT = "Convert the video to MP4 (H.264)."
 
 
+MARK = "<video>"
+"""Placeholder of a video in a text."""
+FRAMES = 8
+"""Default number of frames of a video."""
+MOST_FRAMES = 64
+_RECENT = 2
+"""Number of videos whose frames are kept, encoded."""
+
+
 @dataclass(frozen=True)
 class _Packets:
     """Times of a video's frames, in the order of their display, and of its key frames."""
@@ -186,15 +195,6 @@ def _small(frame: Any, where: str) -> Image:
     width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
     found: Image = frame.reformat(width=width, height=height, format="rgb24").to_image()
     return found.rotate(frame.rotation, expand=True) if frame.rotation else found
-
-
-MARK = "<video>"
-"""Placeholder of a video in a text."""
-FRAMES = 8
-"""Default number of frames of a video."""
-MOST_FRAMES = 64
-_RECENT = 2
-"""Number of videos whose frames are kept, encoded."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,10 @@ from moextend.util.quiet import quiet_loggers
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 
 
+_CHANGING = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
+"""Keys of a config that do not change the frames."""
+
+
 class Tower(Protocol):
     """A frozen network from the samples of one sound to frames."""
 
@@ -247,8 +251,6 @@ KINDS: dict[str, type[TransformersTower]] = {
     "clap_audio_model": Clap,
 }
 """`model_type` of a config -> tower."""
-_CHANGING = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
-"""Keys of a config that do not change the frames."""
 
 
 def load_tower(source: str, config: Mapping[str, Any], revision: str | None, where: str) -> TransformersTower:

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from moextend.data.modalities import ModalityType, modality_types
 from moextend.errors import InputError, UnknownName
 
+GRID = re.compile(r"(?P<name>.+):(?P<rows>[0-9]{1,4})x(?P<columns>[0-9]{1,4})")
+"""Rows and columns of an image's tokens."""
+PACE = re.compile(r"(?P<name>.+):(?P<pace>\d+(?:\.\d+)?)/s")
+"""Tokens of a second of sound."""
+
 
 @dataclass(frozen=True)
 class Located:
@@ -56,12 +61,6 @@ def no_loader(kind: ModalityType) -> InputError:
     return InputError(
         f"modality '{kind.name}' names no loader of encoders.", hint="Set load_encoder of its ModalityType."
     )
-
-
-GRID = re.compile(r"(?P<name>.+):(?P<rows>[0-9]{1,4})x(?P<columns>[0-9]{1,4})")
-"""Rows and columns of an image's tokens."""
-PACE = re.compile(r"(?P<name>.+):(?P<pace>\d+(?:\.\d+)?)/s")
-"""Tokens of a second of sound."""
 
 
 def without_tokens(name: str) -> str:

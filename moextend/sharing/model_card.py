@@ -18,6 +18,29 @@ from moextend.model.sources import is_hub_name
 from moextend.sharing.contents import Kind, Pushed
 from moextend.util.release import __version__
 
+MARK = "<!-- made by moextend push -->"
+"""Marks a card that may be made again; another README.md stays as it is."""
+LOADS = {
+    "extension": "extension = moextend.load_extension(model, {id!r})",
+    "moextend": "model = moextend.load_model({id!r})",
+    "stock": "lm = AutoModelForCausalLM.from_pretrained({id!r})",
+    "peft": "lm = PeftModel.from_pretrained(base, {id!r})",
+}
+IS = {
+    "extension": "an extension of a Mixture-of-Experts language model: new experts and their router rows. The base is "
+    "not part of it, and does not change",
+    "moextend": "an extended Mixture-of-Experts language model, for `transformers` "
+    "after `moextend.register_auto_classes()`",
+    "stock": "a checkpoint with the experts of an extension, for plain `transformers`",
+    "peft": "a LoRA adapter of a Mixture-of-Experts language model, for `peft`",
+}
+USE = {
+    "own": "The task is given: activate it for inputs of its task only. All others are answered by the base.",
+    "auto": "The task is inferred from each input; inputs that are too far from the training inputs are answered by "
+    "the base.",
+    "all": "It is active for every input, together with its co-active extensions.",
+}
+
 
 @dataclass(frozen=True)
 class TaskResult:
@@ -135,30 +158,6 @@ def _certificates(folder: Path) -> tuple[Certificate, ...]:
     """The certificates in the folder that are about these files."""
     checked = [check_record(path, folder) for path in files_in(folder)]
     return tuple(found for found, problems in checked if not problems)
-
-
-MARK = "<!-- made by moextend push -->"
-"""Marks a card that may be made again; another README.md stays as it is."""
-LOADS = {
-    "extension": "extension = moextend.load_extension(model, {id!r})",
-    "moextend": "model = moextend.load_model({id!r})",
-    "stock": "lm = AutoModelForCausalLM.from_pretrained({id!r})",
-    "peft": "lm = PeftModel.from_pretrained(base, {id!r})",
-}
-IS = {
-    "extension": "an extension of a Mixture-of-Experts language model: new experts and their router rows. The base is "
-    "not part of it, and does not change",
-    "moextend": "an extended Mixture-of-Experts language model, for `transformers` "
-    "after `moextend.register_auto_classes()`",
-    "stock": "a checkpoint with the experts of an extension, for plain `transformers`",
-    "peft": "a LoRA adapter of a Mixture-of-Experts language model, for `peft`",
-}
-USE = {
-    "own": "The task is given: activate it for inputs of its task only. All others are answered by the base.",
-    "auto": "The task is inferred from each input; inputs that are too far from the training inputs are answered by "
-    "the base.",
-    "all": "It is active for every input, together with its co-active extensions.",
-}
 
 
 def model_card(facts: CardFacts, repository: str) -> str:

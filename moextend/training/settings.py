@@ -41,6 +41,10 @@ ADDED = {"betas": (0.9, 0.98), "epsilon": 1e-8}
 """Settings that are missing in records of early runs, with the values that these runs used."""
 
 
+PACKAGES = {"azure_ml": ("azureml",), "flyte": ("flytekit",), "tensorboard": ("tensorboard", "tensorboardX")}
+"""Tracker -> names of its package, if it is another one."""
+
+
 class Training(Spec):
     """Settings that all trainings of a sequence share; a method may set its own learning rate."""
 
@@ -147,10 +151,6 @@ def clash(settings: Training) -> str | None:
     if seen > MOST_SEEN:
         return f"steps x batch_size x gradient_accumulation is {seen:,}, more than {MOST_SEEN:,}"
     return None
-
-
-PACKAGES = {"azure_ml": ("azureml",), "flyte": ("flytekit",), "tensorboard": ("tensorboard", "tensorboardX")}
-"""Tracker -> names of its package, if it is another one."""
 
 
 def check_tracker(name: str, *, where: str = "report_to") -> None:

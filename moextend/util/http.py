@@ -144,10 +144,10 @@ def _line(form: LogFormat, scope: Scope, status: int, seconds: float) -> str:
     return " ".join([*map(str, values.values()), *([] if model is None else [json.dumps(model)])])
 
 
-def config_of(app: ASGIApp, *, grace: int, lifespan: Literal["on", "off"] = "off") -> uvicorn.Config:
+def config_of(app: ASGIApp, *, grace: int) -> uvicorn.Config:
     """Settings of a `Server`; `grace`: seconds that answers may still take at its end."""
     # Without a logging configuration: setting one closes the handlers of all other libraries.
     return uvicorn.Config(
-        app, http=Protocol, access_log=False, log_config=None, log_level="error", lifespan=lifespan, ws="none",
+        app, http=Protocol, access_log=False, log_config=None, log_level="error", lifespan="off", ws="none",
         server_header=False, proxy_headers=False, timeout_keep_alive=int(PATIENCE), timeout_graceful_shutdown=grace,
     )  # fmt: skip

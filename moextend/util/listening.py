@@ -13,10 +13,11 @@ from moextend.errors import InputError, listed
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 """Names of this machine in a Host header."""
+BACKLOG = 128
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]{1,5})?", re.IGNORECASE)
 
 
-def listen(host: str, port: int, backlog: int = 128) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on a port, 0 for a free one.
 
     Raises:
@@ -30,7 +31,7 @@ def listen(host: str, port: int, backlog: int = 128) -> socket.socket:
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(place)
-        opened.listen(backlog)
+        opened.listen(BACKLOG)
     except OSError as error:
         opened.close()
         raise _refused(error, host, port) from error

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     Array = ndarray[Any, Any]
 
 
+LEVEL = 6
+"""Of zlib: more takes much longer and saves little."""
+
+
 @dataclass(frozen=True)
 class Flip:
     """What happens to the items of one task at one stage of one run."""
@@ -61,10 +65,6 @@ def mcnemar(gained: int, lost: int) -> float:
 
     changed = gained + lost
     return 1.0 if changed == 0 else min(1.0, 2 * float(bdtr(min(gained, lost), changed, 0.5)))
-
-
-LEVEL = 6
-"""Of zlib: more takes much longer and saves little."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
 """First bytes of an image -> its type, of those that every server reads."""
 
 
+ECHO = "Use a server that gives log-probabilities of the prompt (echo with logprobs), such as vLLM or moextend serve."
+
+
 def messages(prompt: Prompt) -> list[Message]:
     """The messages of a prompt; each medium is a part at the place of its mark.
 
@@ -72,9 +75,6 @@ def _png(image: Any) -> bytes:
     with io.BytesIO() as file:
         image.save(file, format="PNG")
         return file.getvalue()
-
-
-ECHO = "Use a server that gives log-probabilities of the prompt (echo with logprobs), such as vLLM or moextend serve."
 
 
 class OtherWeights(ServerFailed):

@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+_FEWSHOT_SEED = 1234
+"""lm-eval's default, so that the numbers equal those of its command line."""
+
+
 class ServedLM(SharedContext):
     """See the module; the options are those of lm-eval's HFLM."""
 
@@ -107,10 +111,6 @@ class ServedLM(SharedContext):
         """A text that follows a prompt, as lm-eval decodes it without the prompt: some tokenizers drop the space."""
         word = self.tokenizer.decode(self.tok_encode("b a", add_special_tokens=False)[-1:])
         return text if word.startswith(" ") else text.removeprefix(" ")
-
-
-_FEWSHOT_SEED = 1234
-"""lm-eval's default, so that the numbers equal those of its command line."""
 
 
 @dataclass(frozen=True)

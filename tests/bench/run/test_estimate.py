@@ -34,7 +34,9 @@ def check(spec: str, base: str, folder: Path) -> None:
     assumed = any(word in spec for word in ("paper", "slot", "probe_steps", "latent"))
     memory, files = 0.3 if base == "tiny" else 0.15, 0.4 if "latent" in spec else 0.01
     for guess, real in zip(estimate(spec, base), measure(spec, base, folder), strict=True):
-        assert guess.trained == real.trained and guess.stored == pytest.approx(real.stored, rel=files, abs=100)
+        assert guess.trained == real.trained and guess.stored == pytest.approx(
+            real.stored, rel=files, abs=100
+        )
         assert guess.operations == pytest.approx(real.operations, rel=0.2 if assumed else 0.05)
         assert guess.scoring == pytest.approx(real.scoring, rel=0.2 if assumed else 0.05)
         if real.trained:
