@@ -8,7 +8,7 @@
 # TORCH_INDEX: index of the wheels of torch and torchvision, such as https://download.pytorch.org/whl/cpu. Default: pip's.
 set -euo pipefail
 
-step=$1 venv=$2
+step=${1-} venv=${2-}
 case $step in
     torch)
         python3 -m venv "$venv"

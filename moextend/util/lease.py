@@ -166,6 +166,7 @@ class Lease:
             if owner is None or owner.token != self._lock.token:
                 self._lost = TAKEN if owner else REMOVED
         if self._lost:
+            self._interrupts = False  # the error says it; an interrupt of the heartbeat would hide it
             raise LeaseLost(
                 f"the lease of process {os.getpid()} on {socket.gethostname()} is lost: {self._lost}.",
                 where=str(self.path.parent),
