@@ -30,7 +30,11 @@ def paper_choice(
     choice, as a group that is always open.
     """
     old = logits.shape[-1]
-    scores, share = merged_scores(how, logits, new)
+    if how.score is None:
+        scores, share = merged_softmax(logits, new)
+    else:  # element-wise scores of the old experts do not change: their share is one
+        scores = torch.cat([how.score(_wide(logits)), how.score(_wide(new))], 1)
+        share = torch.ones_like(scores[:, :1])
     if how.choose is not None:
         weights, index = how.choose(torch.cat([logits, new.to(logits.dtype)], 1))
         change = _calibrations(parts, scores)
@@ -74,17 +78,6 @@ def _merit(
         open_ = torch.full_like(own, -torch.inf).scatter(1, base_index, own.gather(1, base_index))
         merit = torch.cat([open_, merit[:, logits.shape[1] :]], 1)
     return merit
-
-
-def merged_scores(how: Scoring, old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """The family's scores over old and new logits [T, m + n], and the share [T, 1] of the old experts.
-
-    With element-wise scores the old ones do not change: their share is one.
-    """
-    if how.score is None:
-        return merged_softmax(old, new)
-    old, new = _wide(old), _wide(new)
-    return torch.cat([how.score(old), how.score(new)], 1), torch.ones_like(old[:, :1])
 
 
 def merged_softmax(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:

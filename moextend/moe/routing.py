@@ -26,15 +26,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moextend.moe import strengths
-from moextend.moe.constants import held
-from moextend.moe.families import family_of, features, scoring_of
-from moextend.moe.family_table import EAGER_WITHOUT_SENTINEL
+from moextend.moe.families import EAGER_WITHOUT_SENTINEL, family_of, features, scoring_of
 from moextend.moe.kernels import asks_device as asks_device
-from moextend.moe.kernels import implementation, run, run_on_device
+from moextend.moe.kernels import held, implementation, run, run_on_device
 from moextend.moe.paper_routing import paper_choice
 from moextend.moe.recipe import Mode
-from moextend.moe.router_parts import RouterPart
-from moextend.moe.rows import Rows
+from moextend.moe.router_parts import RouterPart, Rows
 from moextend.moe.scoring import Scoring
 from moextend.moe.slot_routing import slot_choice
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from moextend.moe.constants import held
+from moextend.moe.kernels import held
 
 REACH = 0.5
 """Distance of a lead from the decision boundary beyond which it gets no further gradient."""

@@ -36,13 +36,6 @@ def test_a_card_with_a_wrong_value_names_it(tmp_path: Path, change: dict[str, An
     assert not moextend.extensions(model)
 
 
-def test_a_deeply_nested_card_is_no_json(tmp_path: Path) -> None:
-    (tmp_path / "extension.safetensors").touch()
-    (tmp_path / "extension.json").write_text("[" * 100_000)
-    with pytest.raises(InputError, match="not valid JSON"):
-        moextend.load_extension(toy_model(), tmp_path)
-
-
 def test_the_base_is_read_once_for_all_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, digest = toy_model(), Mock(wraps=fingerprint.rounded_digest)
     monkeypatch.setattr(multimodal, "rounded_digest", digest)

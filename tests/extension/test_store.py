@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from moextend import activate, attach, detach, extensions, load_extension, new_parameters, save_extension
+from moextend import attach, detach, extensions, load_extension, new_parameters, save_extension
 from moextend.errors import InputError
 from moextend.extension.store import active_fingerprint
 from moextend.extension.tensor_files import is_complete, load_tensors
@@ -91,22 +91,6 @@ def test_a_later_extension_needs_the_earlier_ones_in_their_order(tmp_path: Path,
     assert torch.equal(logits(other, ids), logits(model, ids))
 
 
-def test_extensions_that_were_loaded_in_another_order_are_refused(tmp_path: Path) -> None:
-    model = toy_model()
-    for name in "ab":
-        activate(model, "none")
-        attach(model.lm, name, {0: [1]})
-        save_extension(model, name, folder=tmp_path / name)
-    activate(model, "all")
-    attach(model.lm, "c", {1: [0]})
-    save_extension(model, "c", folder=tmp_path / "c")
-    other = toy_model()
-    load_extension(other, tmp_path / "b")
-    load_extension(other, tmp_path / "a")
-    with pytest.raises(InputError, match="made with a, b active, but the order is b, a"):
-        load_extension(other, tmp_path / "c")
-
-
 def test_a_damaged_or_missing_extension_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no extension"):
         load_extension(toy_model(), tmp_path)
@@ -167,17 +151,6 @@ def test_a_model_in_a_shorter_type_is_saved_and_loaded(dtype: torch.dtype, tmp_p
         assert model.projector
         model.projector.inner.weight.add_(1)
     assert active_fingerprint(other) != active_fingerprint(model)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_file_in_a_shorter_type_is_widened(dtype: torch.dtype, tmp_path: Path) -> None:
-    model = grown("exact", "a")
-    save_extension(model, "a", folder=tmp_path)
-    shorter = {key: p.detach().to(dtype) for key, p in new_parameters(model.lm, "a").items()}
-    rewrite(tmp_path, shorter)
-    other = toy_model()
-    load_extension(other, tmp_path)
-    assert all(torch.equal(p, shorter[key].float()) for key, p in new_parameters(other.lm, "a").items())
 
 
 def rewrite(folder: Path, content: dict[str, Tensor] | bytes) -> None:
@@ -269,18 +242,6 @@ def test_the_base_in_another_dtype_is_named_and_accepted_on_request(encoder: boo
         load_extension(in_dtype(torch.float16, encoder), tmp_path, allow_dtype=True)
 
 
-def test_another_encoder_is_not_taken_for_another_dtype(tmp_path: Path) -> None:
-    model = in_dtype(torch.float32)
-    attach(model.lm, "a", {0: [1]})
-    save_extension(model, "a", folder=tmp_path)
-    short = in_dtype(torch.bfloat16)
-    with torch.no_grad():
-        assert short.projector
-        short.projector.inner.weight.add_(1)
-    with pytest.raises(InputError, match="belongs to another base"):
-        load_extension(short, tmp_path, allow_dtype=True)
-
-
 def test_folders_of_earlier_versions_are_read(tmp_path: Path) -> None:
     model = grown("exact", "a")
     save_extension(model, "a", folder=tmp_path)
@@ -290,20 +251,3 @@ def test_folders_of_earlier_versions_are_read(tmp_path: Path) -> None:
     load_extension(toy_model(), tmp_path)
     with pytest.raises(InputError, match=r"belongs to another base .*bfloat16\).*same encoder and dtype"):
         load_extension(in_dtype(torch.bfloat16), tmp_path)
-
-
-def test_the_card_says_what_it_is(tmp_path: Path) -> None:
-    model = grown("exact", "a")
-    save_extension(model, "a", folder=tmp_path)
-    card = json.loads((tmp_path / "extension.json").read_text())
-    assert card["plan"] == {"0": [1], "2": [0, 3]} and card["base"] == model.base_fingerprint()
-
-
-def test_the_fingerprint_names_what_computes() -> None:
-    model = grown("exact", "a", "b")
-    both = active_fingerprint(model)
-    activate(model.lm, ["a"])
-    one = active_fingerprint(model)
-    activate(model.lm, [])
-    assert active_fingerprint(model) == model.base_fingerprint()
-    assert len({both, one, model.base_fingerprint()}) == 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import Mock
@@ -27,27 +26,6 @@ def test_image_tasks_are_distinguished_by_their_questions(model: MultimodalLM) -
     assert task_inference.accuracy(statistics) == {"colour": 1.0, "count": 1.0}
     choose = task_inference.TaskInference(model, statistics)
     assert choose([COLOUR[3], COUNT[5], TEXT[1]]) == [("colour",), ("count",), ()]
-
-
-def test_an_extension_of_one_input_has_no_share_of_held_out_ones(model: MultimodalLM) -> None:
-    statistics = {
-        "colour": task_inference.collect(model, COLOUR),
-        "one": task_inference.collect(model, COUNT[:1]),
-    }
-    assert task_inference.accuracy(statistics) == {"colour": 1.0}
-
-
-def test_images_of_large_numbers_do_not_drown_the_question(model: MultimodalLM) -> None:
-    drawn = random.Random(0)
-    model.modalities["image"].features = lambda images: 1000 * features_of(model, images)
-    with torch.no_grad():
-        model.lm.get_input_embeddings().weight.mul_(0.1)
-    statistics = {}
-    for name, prompts in (("colour", COLOUR), ("count", COUNT)):
-        seen = [(picture(*(drawn.randrange(256) for _ in range(3))),) for _ in prompts]
-        mixed = [Prompt(prompt.text, images) for prompt, images in zip(prompts, seen, strict=True)]
-        statistics[name] = task_inference.collect(model, mixed)
-    assert task_inference.accuracy(statistics) == {"colour": 1.0, "count": 1.0}
 
 
 def test_generation_reaches_the_chosen_extension_only(model: MultimodalLM) -> None:
@@ -137,14 +115,6 @@ def test_a_threshold_is_an_order_statistic() -> None:
     assert task_rule.threshold([distances[: task_rule.FEWEST - 1]]).distances == (math.inf,)
 
 
-def test_thresholds_follow_the_covariance_that_later_extensions_change() -> None:
-    first, second = of_features(drawn(800, 0.0, 0)), of_features(5 * drawn(800, 0.0, 1) + 1)
-    alone = task_rule.Rule({"a": first}, 5).thresholds["a"]
-    together = task_rule.Rule({"a": first, "b": second}, 5)
-    assert together.thresholds["a"].distances[0] < 0.5 * alone.distances[0]
-    assert "a" in together.choose(drawn(2000, 0.0, 3), IMAGES)
-
-
 def test_too_few_inputs_make_no_threshold_and_a_warning(
     model: MultimodalLM, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -228,39 +198,3 @@ def test_inputs_that_share_a_question_are_accepted_alone_as_in_a_batch() -> None
             pieces = [rule.choose(x[i : i + size], IMAGES) for i in range(0, len(x), size)]
             assert [each for piece in pieces for each in piece] == together, (name, size)
     assert rule.choose(own["one"] - 2, IMAGES) == [None] * 128
-
-
-class Noisy:
-    """Image features [tokens, 8] whose mean is the same for all images, and whose deviation is that of the image."""
-
-    def __init__(self, model: MultimodalLM) -> None:
-        self.model = model
-
-    def __call__(self, images: Sequence[ImageRef]) -> list[torch.Tensor]:
-        drawn = torch.Generator().manual_seed(0)
-        x = torch.randn(16, 8, generator=drawn)
-        x = (x - x.mean(0)) / x.std(0)
-        return [x * (0.5 + features.mean(0)) for features in features_of(self.model, images)]
-
-
-def test_images_of_the_same_mean_are_separated_by_their_deviation(model: MultimodalLM) -> None:
-    model.modalities["image"].features = Noisy(model)
-    dark = [Prompt("<image> w1", (picture(i, i, i),)) for i in range(40)]
-    light = [Prompt("<image> w1", (picture(200 + i, 200 + i, 200 + i),)) for i in range(40)]
-    statistics = {"dark": task_inference.collect(model, dark), "light": task_inference.collect(model, light)}
-    assert task_inference.accuracy(statistics) == {"dark": 1.0, "light": 1.0}
-    x = task_inference.features(model, dark[:3], IMAGES)
-    tokens = Noisy(model)([picture(2, 2, 2)])[0]
-    assert torch.allclose(x[2, 32:40], tokens.mean(0), atol=1e-6)
-    assert torch.allclose(x[2, 40:], tokens.var(0, correction=0).sqrt())
-
-
-def test_thresholds_hold_for_data_that_are_sorted(model: MultimodalLM) -> None:
-    shades = [Prompt(f"<image> w1 w{i % 5 + 3}", (picture(i // 2, i // 3, i // 4),)) for i in range(500)]
-    task = task_inference.collect(model, shades, tested=120)
-    again = task_inference.collect(model, shades, tested=120)
-    assert torch.equal(task.sample, again.sample)
-    every = task_inference.features(model, shades, IMAGES)[:, 32]
-    drawn = task.sample[:, 32].sort().values
-    assert float((drawn.quantile(0.25) - every.quantile(0.25)).abs()) < 0.2 * float(every.max() - every.min())
-    assert float((drawn.quantile(0.75) - every.quantile(0.75)).abs()) < 0.2 * float(every.max() - every.min())

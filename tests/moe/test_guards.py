@@ -6,10 +6,9 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
-import torch
 from transformers import AutoModelForCausalLM
 
-from moextend import attach, detach, save_base
+from moextend import attach, detach
 from moextend.errors import InputError
 from moextend.moe.attach import scope_of
 from tests.moe.toy_composites import build_composite
@@ -40,22 +39,6 @@ def test_an_extended_model_is_saved_with_its_extensions(tmp_path: Path) -> None:
         again = AutoModelForCausalLM.from_pretrained(tmp_path / names[-1])
         assert list(again.model.layers[0].mlp.gate.ext_parts) == ["a"]
         assert scope_of(again).known == names
-
-
-def test_without_extensions_it_is_saved_as_before(tmp_path: Path) -> None:
-    model = toy_model()
-    attach(model.lm, "a", {0: [1]})
-    copy = deepcopy(model.lm)
-    detach(model.lm, "a")
-    assert "save_pretrained" not in model.lm.__dict__
-    save_base(model, tmp_path / "base")
-    detach(copy, "a")
-    copy.save_pretrained(tmp_path / "copy")
-    for folder in ("base", "copy"):
-        again = AutoModelForCausalLM.from_pretrained(tmp_path / folder)
-        assert all(
-            torch.equal(again.state_dict()[key], tensor) for key, tensor in model.lm.state_dict().items()
-        )
 
 
 def test_all_parts_of_a_composite_are_guarded(tmp_path: Path) -> None:

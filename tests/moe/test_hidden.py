@@ -22,7 +22,6 @@ from moextend import (
     activate,
     attach,
     detach,
-    extend,
     generate,
     new_parameters,
     train,
@@ -102,17 +101,6 @@ def test_it_is_refused_afterwards(place: str, way: str, tmp_path: Path) -> None:
         with unchanged(model.lm), pytest.raises(InputError, match="would hide the extension"):
             call()
     activate(model, "none")  # the base can be had
-
-
-def test_extend_refuses_before_it_probes(tmp_path: Path) -> None:
-    model = toy_model()
-    block: Any = places(model.lm)["block"]
-    block.forward = MethodType(fused, block)
-    data = [Conversation((("w1 w2", "w50"),))] * 4
-    steps: list[int] = []
-    with unchanged(model.lm), pytest.raises(InputError, match="would hide the extension"):
-        extend(model, "a", data, folder=tmp_path, on_step=lambda done, total: steps.append(done))
-    assert steps == []
 
 
 def test_a_class_that_calls_neither_router_nor_experts_is_seen_at_the_first_forward(ids: Tensor) -> None:
@@ -205,18 +193,6 @@ def test_an_extended_model_is_dispatched_and_its_extension_comes_off(
     attach(lm, "a", {0: [1], 2: [0]}, mode=mode)
     shaken(lm, "a")
     assert not torch.equal(logits(lm, ids), base)
-
-
-def test_hooks_that_are_gone_leave_an_extension_that_comes_off(ids: Tensor) -> None:
-    lm = toy_lm()
-    base = logits(lm, ids)
-    attach(lm, "a", {0: [1]})
-    dispatch_model(lm, device_map("cpu"), main_device="cpu", force_hooks=True)
-    remove_hook_from_submodules(lm)
-    shaken(lm, "a")
-    assert not torch.equal(logits(lm, ids), base)
-    detach(lm, "a")
-    assert torch.equal(logits(lm, ids), base)
 
 
 def test_offloaded_weights_and_device_maps_are_refused_by_name(ids: Tensor, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from moextend import activate, attach, new_parameters
 from moextend.errors import InputError, RunFailed, UnknownName
 from moextend.moe.attach import reaching_rows, scope_of
 from moextend.moe.recipe import Mode
-from moextend.moe.rows import Rows
+from moextend.moe.router_parts import Rows
 from moextend.moe.sites import find_sites
 from tests.moe.toy_families import VOCABULARY, build, outputs
 

@@ -21,7 +21,6 @@ from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
 from moextend.training import loop
 from moextend.training.loop import draw_order
-from moextend.training.prepare import asks_to_shard
 from moextend.training.trainer import TokenTrainer
 from tests.toys import toy_model
 from tests.training.toy_training import DATA, SETTINGS, UNEVEN, difference, extended, parts, stop_at
@@ -161,26 +160,6 @@ def test_gradients_are_cut_to_the_norm(tmp_path: Path) -> None:
     assert min(norms[:2]) > 0.02 and norms[2:] == pytest.approx([0.01, 0.01], rel=1e-2)
 
 
-def test_bfloat16_computes_in_it_and_learns_in_float32(tmp_path: Path) -> None:
-    model = extended()
-    model.lm.to(torch.bfloat16)
-    for parameter in model.trainable().values():
-        parameter.data = parameter.data.float()
-    kinds: set[torch.dtype] = set()
-    projection = layers(model)[2].get_submodule("self_attn.q_proj")
-    handle = projection.register_forward_hook(lambda m, a, out: kinds.add(out.dtype))
-    before = parts(model)
-    settings = Settings(steps=40, batch_size=12, learning_rate=1e-2, bf16=True)
-    report = train(model, DATA, settings, folder=tmp_path / "t")
-    handle.remove()
-    assert kinds == {torch.bfloat16}
-    assert report.loss_last < report.loss_first - 0.5
-    after = parts(model)
-    assert all(p.dtype == torch.float32 and not torch.equal(p, before[n]) for n, p in after.items())
-    assert "forward" not in model.__dict__, "nothing is left on the model"
-    assert model.get_parameter("lm.lm_head.weight").dtype == torch.bfloat16
-
-
 def test_bfloat16_parameters_are_float32_during_training(tmp_path: Path) -> None:
     model = toy_model()
     model.lm.to(torch.bfloat16)
@@ -226,46 +205,6 @@ def test_checkpointed_layers_are_those_that_learn(tmp_path: Path, mode: Mode) ->
     assert not any(layer.gradient_checkpointing for layer in layers(saving))
 
 
-def test_all_layers_are_checkpointed_where_the_projector_learns(tmp_path: Path) -> None:
-    model = toy_model()
-    model.learn_only([name for name, _ in model.named_parameters() if ".projector." in name])
-    runs: list[int] = []
-    layers(model)[0].get_submodule("self_attn").register_forward_hook(lambda m, a, out: runs.append(1))
-    train(model, DATA, SETTINGS.having(steps=1, gradient_checkpointing=True), folder=tmp_path / "t")
-    assert len(runs) == 2
-
-
-def test_frozen_tensors_have_no_gradient_and_no_optimizer_state(tmp_path: Path, trainers: list[Any]) -> None:
-    model = extended()
-    train(model, DATA, SETTINGS.having(steps=2), folder=tmp_path / "t")
-    state = trainers[0].optimizer.optimizer.state
-    assert {id(p) for p in state} == {id(p) for p in new_parameters(model.lm, "a").values()}
-    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
-
-
-def test_an_extra_loss_sees_the_batch_and_what_the_model_returned(tmp_path: Path) -> None:
-    def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
-        assert len(out["logits"]) == int((batch["labels"][:, 1:] != -100).sum())
-        return out["loss"]
-
-    twice, once = extended(), extended()
-    doubled = train(twice, DATA, SETTINGS.having(steps=1), folder=tmp_path / "a", extra_loss=loss)
-    single = train(once, DATA, SETTINGS.having(steps=1), folder=tmp_path / "b")
-    assert doubled.loss_first == pytest.approx(2 * single.loss_first)
-
-
-def test_a_launcher_that_asks_for_another_sharding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not asks_to_shard()
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(InputError, match=r"accelerate config: fsdp_config: only FSDP2.*Set fsdp_version: 2"):
-        asks_to_shard()
-    monkeypatch.setenv("FSDP_VERSION", "2")
-    assert asks_to_shard()
-    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
-    with pytest.raises(InputError, match="fsdp_cpu_ram_efficient_loading: false"):
-        asks_to_shard()
-
-
 @pytest.mark.long
 def test_compiled_layers_learn_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
@@ -289,14 +228,6 @@ def test_adamw_gets_its_settings(tmp_path: Path, trainers: list[Any]) -> None:
     assert torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[1])
 
 
-def test_a_missing_tracker_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"report_to: .*Did you mean 'tensorboard'\?"):
-        SETTINGS.having(report_to="tensorbord")
-    monkeypatch.setattr("transformers.integrations.get_available_reporting_integrations", list)
-    with pytest.raises(InputError, match=r"the tracker 'wandb' is not installed\."):
-        train(extended(), DATA, SETTINGS.having(report_to="wandb"), folder=tmp_path / "t")
-
-
 def test_a_tracker_gets_the_losses_and_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[tuple[str | None, float]] = []
 
@@ -310,7 +241,6 @@ def test_a_tracker_gets_the_losses_and_keeps_them(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(
         "transformers.integrations.get_available_reporting_integrations", lambda: ["tensorboard"]
     )
-    monkeypatch.setattr("moextend.training.settings.find_spec", lambda name: True)
     monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
     report = train(extended(), DATA, SETTINGS.having(report_to="tensorboard"), folder=tmp_path / "t")
     assert len(logged) == 9 and logged[0][1] == report.loss_first

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import pickle
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,7 +17,6 @@ from moextend.training.settings import (
     Settings,
     Tracker,
     Training,
-    default_settings,
 )
 
 PLAIN = Settings(steps=2, batch_size=4, learning_rate=1e-3)
@@ -67,27 +64,6 @@ def test_a_wrong_setting_is_one_clear_error(wrong: dict[str, Any], message: str)
         with pytest.raises(InputError, match=f"^training settings: {message}") as error:
             make()
         assert "\n" not in str(error.value)
-
-
-def test_settings_are_values() -> None:
-    assert Settings(batch_size=4, learning_rate=0.001, steps=2, betas=[0.9, 0.98]) == PLAIN
-    assert PLAIN == copy.deepcopy(PLAIN) == pickle.loads(pickle.dumps(PLAIN)) == PLAIN.having()
-    assert PLAIN.having(seed=3).seed == 3 and PLAIN.seed == 0
-
-
-def test_a_sequence_shares_all_but_the_seed() -> None:
-    shared = Training(steps=2, batch_size=4, learning_rate=1e-3)
-    assert shared.settings(0) == PLAIN
-    assert shared.settings(7, steps=5, learning_rate=0.1) == PLAIN.having(seed=7, steps=5, learning_rate=0.1)
-
-
-@pytest.mark.parametrize(
-    ("given", "steps"),
-    [({}, 5), ({"batch_size": 4}, 17), ({"batch_size": 4, "gradient_accumulation": 2}, 9), ({"steps": 2}, 2)],
-)
-def test_without_steps_there_are_three_passes(given: dict[str, Any], steps: int) -> None:
-    found = default_settings(22, **given, seed=1, betas=None)
-    assert (found.steps, found.seed, found.betas) == (steps, 1, PLAIN.betas)
 
 
 def test_a_record_of_the_defaults_is_that_of_former_runs() -> None:
