@@ -358,8 +358,7 @@ def _lines(record: dict[str, Any]) -> str:
         f"wrote {record['folder']}: {_size_line(record['files'], record['bytes'], record['parameters'])}"
     ]
     if record["experts"]:
-        never = f", and {record['padded']} that are never chosen" if record["padded"] else ""
-        lines.append(f"{counted(record['experts'], 'new expert')} in all layers{never}")
+        lines.append(f"{counted(record['experts'], 'new expert')} in all layers")
     if record["difference"] is not None:
         lines.append(
             f"Read back by transformers: logits differ by at most {record['difference']:.1e} from the model's."

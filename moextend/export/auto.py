@@ -10,10 +10,7 @@ from moextend.errors import InputError
 from moextend.extension.folder import MODEL_TYPE
 
 FORMAT = 1
-"""Version of the folder; one that is not in FORMATS is refused."""
-WITH_STRENGTHS = 2
-"""Version of a folder with strengths, which earlier releases would ignore."""
-FORMATS = (FORMAT, WITH_STRENGTHS)
+"""Version of the folder; another one is refused."""
 
 
 class MoextendConfig(PreTrainedConfig):

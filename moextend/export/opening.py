@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from moextend.errors import InputError, listed
-from moextend.export.auto import FORMATS, MoextendConfig
+from moextend.errors import InputError
+from moextend.export.auto import FORMAT, MoextendConfig
 from moextend.export.saving import BASE, EXTENSIONS, PROJECTORS, bare
 from moextend.extension import align, store
 from moextend.extension.activate import activate
@@ -123,12 +123,11 @@ def read_config(place: Path) -> MoextendConfig:
 
 def check(config: MoextendConfig, place: Path) -> None:
     """Raises InputError for a format of a later version, or names that are no folders."""
-    if config.format not in FORMATS:
-        known = listed([str(known) for known in FORMATS])
+    if config.format != FORMAT:
         raise InputError(
-            f"has format {config.format}, and this version of moextend reads format {known}.",
+            f"has format {config.format}, and this version of moextend reads format {FORMAT}.",
             where=str(place / "config.json"),
-            hint="Use a newer version of moextend.",
+            hint="Use the version that wrote it, or export it again.",
         )
     for each in config.extensions:
         if not re.fullmatch(r"[\w-]+", str(each.get("folder", ""))):

@@ -12,7 +12,7 @@ from typing import Any
 
 from moextend.errors import InputError
 from moextend.export import shards
-from moextend.export.auto import FORMAT, WITH_STRENGTHS, MoextendConfig
+from moextend.export.auto import MoextendConfig
 from moextend.export.prompts import save_tokenizer
 from moextend.export.stock import stock_model
 from moextend.extension import align, store, tensor_files
@@ -88,9 +88,8 @@ def save_model(
         if getattr(model.lm, "generation_config", None) is not None:
             model.lm.generation_config.save_pretrained(made)
         computing = list(scope.active if active is None else active)
-        weak = below_one(scope.strengths, computing)
         _write_config(
-            made, format=WITH_STRENGTHS if weak else FORMAT, strengths=weak,
+            made, strengths=below_one(scope.strengths, computing),
             base=base or "", base_copied=with_base, revision=revision, base_dtype=model.base_dtype,
             base_fingerprint=model.base_fingerprint(), extensions=listed, encoders=named, resize=resize,
             active=computing,

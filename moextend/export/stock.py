@@ -21,7 +21,6 @@ from moextend.moe.families import family_of, scoring_of
 from moextend.moe.recipe import Mode
 from moextend.moe.router_parts import RouterPart
 from moextend.moe.routing import ExtendedRouter, Scope, reachable
-from moextend.moe.scoring import Scoring
 from moextend.moe.sites import STACKS, Site, count_experts, find_sites
 from moextend.moe.strengths import below_one
 
@@ -32,12 +31,6 @@ COUNTS = (
 )  # fmt: skip
 """Keys of configs with the number of experts of a layer."""
 GROUPS = ("n_group", "topk_group")
-NEVER = -1e9
-"""Bias of an expert that is never chosen; finite, because some routers multiply it."""
-NEVER_HALF = -6e4
-"""The same as float16."""
-
-
 ALL_LAYERS = "routing=paper, calibration=false, layers=all and scope=all"
 _ELSE = "Or export it with --as moextend, which keeps it as it is."
 
@@ -50,9 +43,7 @@ class StockModel:
     tensors: dict[str, Tensor]
     """Name in the model -> tensor; on device meta for a plan."""
     added: int = 0
-    """New experts, in all layers together, without the padded ones."""
-    padded: int = 0
-    """Experts that can never be chosen, in all layers together."""
+    """New experts, in all layers together."""
 
 
 def stock_model(lm: Any, *, release: bool = False) -> StockModel:
@@ -77,17 +68,14 @@ def stock_model(lm: Any, *, release: bool = False) -> StockModel:
     base = attach.base_tensors(lm)
     shapes = skeleton.state_dict()
     _refuse_others(lm, base, shapes, sites)
-    padded = 0
     for site in sites:
-        lacking = most - new_experts(site)
-        padded += lacking
         for key in [key for key in base if key.startswith(f"{site.name}.")]:
             if shapes[key].shape != base[key].shape:
                 name = key.removeprefix(f"{site.name}.")
-                base[key] = _grown(site, name, base[key], shapes[key].shape, lacking)
+                base[key] = _grown(site, name, base[key], shapes[key].shape)
                 if release and name.startswith("experts."):
                     site.experts._parameters[name.removeprefix("experts.")] = None
-    return StockModel(skeleton, base, sum(map(new_experts, sites)), padded)
+    return StockModel(skeleton, base, sum(map(new_experts, sites)))
 
 
 def _skeleton(lm: Any, sites: list[Site], more: int) -> Any:
@@ -110,38 +98,30 @@ def _skeleton(lm: Any, sites: list[Site], more: int) -> Any:
     return skeleton
 
 
-def _grown(site: Site, name: str, base: Tensor, shape: torch.Size, lacking: int) -> Tensor:
-    """A tensor of a block with one entry more for each new expert, and for `lacking` that are never chosen."""
+def _grown(site: Site, name: str, base: Tensor, shape: torch.Size) -> Tensor:
+    """A tensor of a block with one entry more for each new expert."""
     axis = next(i for i, (now, then) in enumerate(zip(base.shape, shape, strict=True)) if now != then)
-    new, fill = _new_entries(site, name, base, axis)
     known = count_experts(site)  # experts without weights (LongCat) come after those with weights
-    pieces = [base.narrow(axis, 0, known), *(each.to(base) for each in new)]
-    if lacking:
-        pieces.append(torch.full_like(base.narrow(axis, 0, 1), fill).repeat_interleave(lacking, axis))
-    pieces.append(base.narrow(axis, known, base.shape[axis] - known))
-    grown = torch.cat(pieces, axis)
+    new = [each.to(base) for each in _new_entries(site, name, base, axis)]
+    rest = base.narrow(axis, known, base.shape[axis] - known)
+    grown = torch.cat([base.narrow(axis, 0, known), *new, rest], axis)
     assert grown.shape == shape, name
     return grown
 
 
-def _new_entries(site: Site, name: str, base: Tensor, axis: int) -> tuple[list[Tensor], float]:
-    """Entries of the new experts in the tensor `name` of a block, and the value for one that is never chosen."""
+def _new_entries(site: Site, name: str, base: Tensor, axis: int) -> list[Tensor]:
+    """Entries of the new experts in the tensor `name` of a block."""
     own = parts(site)
-    parents = [parent for part in own for parent in part.parents]
-    router = next(key for key, module in site.block.named_modules() if module is site.router)
-    never = NEVER_HALF if base.dtype == torch.float16 else NEVER
     if name.startswith("experts."):
-        groups = reachable(site.experts) if own else []
-        return [getattr(group, name.removeprefix("experts.")).detach() for group in groups], 0.0
+        return [getattr(group, name.removeprefix("experts.")).detach() for group in reachable(site.experts)]
+    router = next(key for key, module in site.block.named_modules() if module is site.router)
     if name == f"{router}.{family_of(site.router).rows}":
-        return [part.rows.detach() for part in own], 0.0
+        return [part.rows.detach() for part in own]
     if name == f"{router}.bias":
-        return [cast(Tensor, part.bias).detach() for part in own], never
-    inherited = [base.index_select(axis, torch.tensor(parents, device=base.device))] if parents else []
-    if name.endswith(CHOICE_BIASES):
-        return inherited, never
-    if name.endswith("per_expert_scale"):
-        return inherited, 1.0
+        return [cast(Tensor, part.bias).detach() for part in own]
+    if name.endswith((*CHOICE_BIASES, "per_expert_scale")):
+        parents = [parent for part in own for parent in part.parents]
+        return [base.index_select(axis, torch.tensor(parents, device=base.device))]
     raise InputError(
         f"{site.name}.{name} has an entry for each expert, and the values for new experts are not known.",
         hint="Export with --as moextend.",
@@ -207,15 +187,12 @@ def _obstacle(sites: Sequence[Site], mode: Mode) -> tuple[str, str] | None:
         return "calibration=true changes the chosen weights after the top-k", again
     most = max(map(new_experts, sites))
     for site in sites:
-        if (new := new_experts(site)) < most and not can_pad(site):
-            return (
-                f"{site.name} has {new} new experts and another layer {most} (layers=...): a stock model has as many "
-                f"in every layer, and {family_of(site.router).router} has no bias that keeps others from being chosen",
-                again,
-            )
+        if (new := new_experts(site)) < most:
+            what = f"{site.name} has {new} new experts and another layer {most} (layers=...), and a stock model has as "
+            return f"{what}many in every layer", again
         router: Any = site.router
         groups = getattr(router, "num_group", None) or getattr(router, "n_group", None) or 1
-        if new and limited(site) and (getattr(router, "topk_group", None) or 1) < groups:
+        if limited(site) and (getattr(router, "topk_group", None) or 1) < groups:
             what = "the base chooses from some groups of its experts, and groups of a stock model have equal sizes"
             return what, "No setting makes this export exact."
     return None
@@ -231,30 +208,9 @@ def parts(site: Site) -> list[RouterPart]:
     return reachable(site.router) if isinstance(site.router, ExtendedRouter) else []
 
 
-def scoring(site: Site) -> Scoring | None:
-    """Scoring of a block's router; None for a router that paper routing does not know.
-
-    A bias that the block passes to its router is replaced by zeros.
-    """
-    router = site.router
-    if family_of(router).scoring is None:
-        return None
-    return scoring_of(router, (torch.zeros(count_experts(site)),))
-
-
-def can_pad(site: Site) -> bool:
-    """Whether a router has a bias per expert that keeps an expert from being chosen, without effect on the others."""
-    if isinstance(getattr(site.router, "bias", None), Tensor):
-        return True  # on the logits: the expert's share of a softmax is zero
-    how = scoring(site)
-    if how is None:  # experts fixed by the token's id
-        return isinstance(getattr(site.router, "tid2eid", None), Tensor)
-    named = (name for name, _ in (*site.block.named_parameters(), *site.block.named_buffers()))
-    biased = any(name.endswith(CHOICE_BIASES) and not name.startswith("experts.") for name in named)
-    return how.bias is not None and how.score is not None and biased
-
-
 def limited(site: Site) -> bool:
-    """Whether a router chooses from some groups of its experts."""
-    how = scoring(site)
-    return how is not None and how.limited and getattr(site.router, "topk_method", "") != "greedy"
+    """Whether a router that paper routing knows chooses from some groups of its experts."""
+    if family_of(site.router).scoring is None:
+        return False
+    how = scoring_of(site.router, (torch.zeros(count_experts(site)),))  # for a bias that the block passes
+    return how.limited and getattr(site.router, "topk_method", "") != "greedy"

@@ -91,9 +91,7 @@ class Written:
     bytes: int
     parameters: int
     experts: int
-    """New experts in the checkpoint, in all layers together; without those that are never chosen."""
-    padded: int
-    """Experts that can never be chosen."""
+    """New experts in the checkpoint, in all layers together."""
     difference: float | None
     """Largest difference of logits between the checkpoint and the model, on fixed ids; None: not compared."""
 
@@ -137,12 +135,10 @@ def save_stock(
         plan = shards.plan(stock, max_shard_size)
         shards.write(plan, stock.skeleton, made, on_shard)
         save_tokenizer(model, made)
-        written = Written(
-            folder, len(plan.split), plan.bytes, plan.parameters, stock.added, stock.padded, None
-        )
+        written = Written(folder, len(plan.split), plan.bytes, plan.parameters, stock.added, None)
         record = {
             "form": "stock", "base": model.base_fingerprint(), "extensions": facts, "dtype": dtype,
-            "new_experts": stock.added, "never_chosen": stock.padded, "version": __version__,
+            "new_experts": stock.added, "version": __version__,
         }  # fmt: skip
         files.write_json(made / RECORD, record)
         if expected is not None:

@@ -155,16 +155,11 @@ class ModalityCard(Spec):
     """Fingerprint of the language model and the encoder."""
 
 
-OPTIONAL = {"width", "base_dtype", "base_rounded", "made"}
-"""Keys that cards of other programs do not have."""
-
-
 def read_extension(folder: str | Path) -> Card:
     """Card of the expert set in `folder`; InputError if there is none of this format."""
     folder = Path(folder)
     values = {key: value for key, value in read_card(folder).items() if key not in ("format", "sha256")}
-    known = set(Card.model_fields)
-    if not known - OPTIONAL <= set(values) <= known:
+    if not {"name", "plan"} <= set(values):
         raise InputError(
             "holds no expert set, but files of another method.",
             where=str(folder),

@@ -12,7 +12,7 @@ from typing import Any
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
-from moextend.extension import latents, modalities, retention, store, task_inference, tensor_files
+from moextend.extension import latents, modalities, store, task_inference, tensor_files
 from moextend.extension.align import SAMPLE
 from moextend.extension.card import NOWHERE, Origin, made_of
 from moextend.extension.learning import (
@@ -26,6 +26,7 @@ from moextend.extension.learning import (
     probed,
 )  # fmt: skip
 from moextend.extension.probe import Probe
+from moextend.extension.retention import Retention
 from moextend.extension.store import Extension
 from moextend.model.feature_cache import kept_features
 from moextend.model.multimodal import MultimodalLM
@@ -97,10 +98,10 @@ def extend(
     learned, held = _split(data, held_out, seed)
     chosen = _settings(settings, len(learned), seed)
     check_tracker(chosen.report_to)
-    coactive, earlier = coactive_of(model, wanted), list[Path]()
+    coactive, earlier, keeping = coactive_of(model, wanted), list[Path](), Retention(model, wanted)
     if wanted.keeps_memory:
-        earlier = [_folder_of(model, other, retention.file_of(wanted)) for other in coactive]
-    retention.check(model, wanted, earlier)
+        earlier = [_folder_of(model, other, keeping.file) for other in coactive]
+    keeping.check(earlier)
     steps = wanted.probe_steps if wanted.layers == "probe" else 0
     content = resuming.learned_name(learned, chosen, at_least=steps)
     facts = {

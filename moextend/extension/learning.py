@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
-from moextend.extension import retention, store
+from moextend.extension import store
 from moextend.extension.card import Made
 from moextend.extension.probe import Probe, choose_layers, parents, probe_layers, selection_shares
+from moextend.extension.retention import Retention
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.moe.recipe import Recipe
@@ -89,8 +90,9 @@ def learn(
     known = name in attach.scope_of(model.lm).known
     check_extensible(model.lm)
     check_fits(model.lm, recipe)
-    retention.check(model, recipe, earlier)
-    retention.check_model(model, recipe, held_out)
+    kept_by = Retention(model, recipe, seed, batch_size)
+    kept_by.check(earlier)
+    kept_by.check_model(held_out)
     try:
         attach.activate(model.lm, coactive)
         kept_probe = folder / resuming.PROBE if folder else None
@@ -100,12 +102,12 @@ def learn(
             if first and kept_probe:
                 files.write_json(kept_probe, vars(probe))
         plan = plan_of(probe, recipe, seed)
-        kept = retention.gather(model, recipe, plan, earlier, generic, seed, batch_size)
+        kept = kept_by.gather(plan, earlier, generic)
         attach.attach(
             model.lm, name, plan, mode=recipe.routing, calibrate=recipe.calibration, width=recipe.width, seed=seed
         )  # fmt: skip
         model.learn_only([f"lm.{key}" for key in attach.new_parameters(model.lm, name)])
-        report = loop(learning_rate=learning_rate, **retention.loss_on(model, name, recipe, kept, seed))
+        report = loop(learning_rate=learning_rate, **kept_by.loss(name, kept))
     except BaseException:
         if not known and name in attach.scope_of(model.lm).known:
             attach.detach(model.lm, name)
@@ -128,7 +130,7 @@ def keep(
     made: Made | None = None,
 ) -> None:
     """Writes what later extensions need for retention, then the extension; `batch_size`: of forward passes."""
-    retention.keep(model, name, recipe, folder, held_out, seed, batch_size)
+    Retention(model, recipe, seed, batch_size).keep(name, folder, held_out)
     store.save_extension(model, name, folder=folder, made=made)
 
 

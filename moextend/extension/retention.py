@@ -215,15 +215,14 @@ def _watched(sites: Sequence[Site]) -> Iterator[dict[int, list[Tensor]]]:
     seen: dict[int, list[Tensor]] = {site.layer: [] for site in sites}
     with ExitStack() as stack:
         for site in sites:
-            own = seen[site.layer]
-            look = partial(_note, own)
-            stack.callback(site.router.register_forward_hook(look).remove)
-            stack.callback(watch_experts(site, lambda read, out, own=own: own.extend((read, out))).remove)
+            note = partial(_note, seen[site.layer])
+            stack.callback(site.router.register_forward_hook(lambda m, args, out, note=note: note(args[0])).remove)
+            stack.callback(watch_experts(site, note).remove)
         yield seen
 
 
-def _note(seen: list[Tensor], module: Any, args: Any, out: Any) -> None:
-    seen.append(args[0].flatten(0, -2))
+def _note(seen: list[Tensor], *tensors: Tensor) -> None:
+    seen += [tensor.flatten(0, -2) for tensor in tensors]
 
 
 def _check_exact(sites: Sequence[Site], retention: str) -> None:
@@ -247,109 +246,105 @@ def _added(site: Site, name: str, x: Tensor, read: Tensor) -> Tensor:
     return add_gated(torch.zeros_like(read), [group], read, gates.to(read.dtype))
 
 
-def file_of(recipe: Recipe) -> str:
-    """Name of the file in the folder of an extension."""
-    return cast(str, _module(recipe).FILE)
+@dataclass(frozen=True)
+class Retention:
+    """What extensions by a recipe keep of their data for later ones: router inputs or latents."""
 
+    model: MultimodalLM
+    recipe: Recipe
+    seed: int = 0
+    batch_size: int = 64
+    """Conversations in a forward pass."""
 
-def check(model: MultimodalLM, recipe: Recipe, earlier: Sequence[Path]) -> None:
-    """Raises InputError if what is kept in one of the folders lacks what an extension by this recipe needs."""
-    if not earlier:
-        return
-    if recipe.retention == "latent":
-        latents.check(earlier, _start(model, recipe), model.width)
-    else:
-        router_memory.check(earlier, _layers(model, recipe))
+    @property
+    def _module(self) -> Any:
+        """The module of what is kept; both have FILE, read, write and join."""
+        return latents if self.recipe.retention == "latent" else router_memory
 
+    @property
+    def file(self) -> str:
+        """Name of the file in the folder of an extension."""
+        return cast(str, self._module.FILE)
 
-def check_model(model: MultimodalLM, recipe: Recipe, data: Sequence[Conversation]) -> None:
-    """Raises InputError if the recipe keeps latents and the model cannot compute from them.
+    @property
+    def _layers(self) -> Collection[int]:
+        """MoE blocks that can have new experts."""
+        total = len(find_sites(self.model.lm))
+        return fixed_layers(self.recipe.layers, self.recipe.share, total) or range(total)
 
-    Logs a warning if `data`, of which something is kept, are few.
-    """
-    if recipe.keeps_memory and len(data) < FEWEST:
-        log.warning(
-            "Retention '%s' keeps inputs of %d held-out conversations only: later extensions may change what this one "
-            "does for other inputs. %d are a tenth of %d conversations; held_out=... names them.",
-            recipe.retention, len(data), FEWEST, 10 * FEWEST,
-        )  # fmt: skip
-    if recipe.keeps_memory and recipe.retention == "latent":
-        if asks_to_shard():
-            raise InputError(
-                "cannot be used with a sharded model (FSDP): its loss needs full forward passes.",
-                where="retention 'latent'",
-                hint="Use retention 'output', or train without FSDP.",
-            )
-        latents.check_model(model, data, _start(model, recipe))
+    @property
+    def _start(self) -> int:
+        """Decoder layer whose inputs are kept as latents: that of the lowest MoE block that can have new experts."""
+        return latents.layer_of(self.model, min(self._layers))
 
+    def check(self, earlier: Sequence[Path]) -> None:
+        """Raises InputError if what is kept in one of the folders lacks what an extension by this recipe needs."""
+        if earlier and self._module is latents:
+            latents.check(earlier, self._start, self.model.width)
+        elif earlier:
+            router_memory.check(earlier, self._layers)
 
-def keep(
-    model: MultimodalLM, name: str, recipe: Recipe, folder: Path, data: Sequence[Conversation], seed: int,
-    batch_size: int,
-) -> None:  # fmt: skip
-    """Writes what is kept of `data`, if the recipe keeps anything; `batch_size`: of forward passes."""
-    if not recipe.keeps_memory:
-        return
-    layers = [site.layer for site in sites_of(model, name)] if recipe.same_layers else None
-    _module(recipe).write(_collect(model, recipe, data, layers, seed, batch_size), folder)
+    def check_model(self, data: Sequence[Conversation]) -> None:
+        """Raises InputError if the recipe keeps latents and the model cannot compute from them.
 
+        Logs a warning if `data`, of which something is kept, are few.
+        """
+        if not self.recipe.keeps_memory:
+            return
+        if len(data) < FEWEST:
+            log.warning(
+                "Retention '%s' keeps inputs of %d held-out conversations only: later extensions may change what this "
+                "one does for other inputs. %d are a tenth of %d conversations; held_out=... names them.",
+                self.recipe.retention, len(data), FEWEST, 10 * FEWEST,
+            )  # fmt: skip
+        if self._module is latents:
+            if asks_to_shard():
+                raise InputError(
+                    "cannot be used with a sharded model (FSDP): its loss needs full forward passes.",
+                    where="retention 'latent'",
+                    hint="Use retention 'output', or train without FSDP.",
+                )
+            latents.check_model(self.model, data, self._start)
 
-def gather(
-    model: MultimodalLM, recipe: Recipe, layers: Collection[int], earlier: Sequence[Path],
-    generic: Sequence[Conversation], seed: int, batch_size: int,
-) -> Memory | Latents:  # fmt: skip
-    """What is kept of the generic text and of all earlier extensions, for new experts in the MoE blocks `layers`.
+    def keep(self, name: str, folder: Path, data: Sequence[Conversation]) -> None:
+        """Writes what is kept of `data` of extension `name`, if the recipe keeps anything."""
+        if self.recipe.keeps_memory:
+            same = self.recipe.same_layers
+            layers = [site.layer for site in sites_of(self.model, name)] if same else None
+            self._module.write(self._collect(data, layers), folder)
 
-    Empty if the recipe keeps nothing.
-    """
-    if not recipe.keeps_memory:
-        return Memory()
-    module = _module(recipe)
-    found = [module.read(folder) for folder in earlier]
-    if generic:
-        found.insert(0, _collect(model, recipe, generic, layers, seed, batch_size))
-    return cast(Memory | Latents, module.join(found))
+    def gather(
+        self, layers: Collection[int], earlier: Sequence[Path], generic: Sequence[Conversation]
+    ) -> Memory | Latents:
+        """What is kept of the generic text and of all earlier extensions, for new experts in the MoE blocks `layers`.
 
+        Empty if the recipe keeps nothing.
+        """
+        if not self.recipe.keeps_memory:
+            return Memory()
+        first = [self._collect(generic, layers)] if generic else []
+        return cast(
+            Memory | Latents, self._module.join(first + [self._module.read(each) for each in earlier])
+        )
 
-def loss_on(
-    model: MultimodalLM, name: str, recipe: Recipe, kept: Memory | Latents, seed: int
-) -> dict[str, Any]:
-    """Retention loss on what is kept, and its factors on learning rates; empty if nothing is kept."""
-    if not kept:
-        return {}
-    how: dict[str, Any] = {"weight": recipe.memory_weight, "sample": recipe.memory_sample, "seed": seed}
-    if isinstance(kept, Latents):
-        loss = latent_loss(model, name, kept, **how)
-    elif recipe.retention == "output":
-        loss = output_loss(model, name, kept, **how)
-    else:
-        loss = retention_loss(model, name, kept.router_inputs, margin=recipe.margin, **how)
-    return {"rates": {".rows": recipe.gate_rate, ".bias": recipe.gate_rate}, "extra_loss": loss}
+    def _collect(self, data: Sequence[Conversation], layers: Collection[int] | None) -> Memory | Latents:
+        """What is kept of `data`; `layers`: MoE blocks whose router inputs are kept, None: all."""
+        how: Any = {"layer": self._start} if self._module is latents else {"layers": layers}
+        found: Memory | Latents = self._module.collect(
+            self.model, data, self.recipe.memory_tokens, self.seed, batch_size=self.batch_size, **how
+        )
+        return found
 
-
-def _module(recipe: Recipe) -> Any:
-    """The module of what is kept; both have FILE, read, write and join."""
-    return latents if recipe.retention == "latent" else router_memory
-
-
-def _collect(
-    model: MultimodalLM, recipe: Recipe, data: Sequence[Conversation], layers: Collection[int] | None, seed: int,
-    batch_size: int,
-) -> Memory | Latents:  # fmt: skip
-    """What is kept of `data`; `layers`: MoE blocks whose router inputs are kept, None: all."""
-    count = recipe.memory_tokens
-    if recipe.retention == "latent":
-        start = _start(model, recipe)
-        return latents.collect(model, data, count, seed, layer=start, batch_size=batch_size)
-    return router_memory.collect(model, data, count, seed, batch_size=batch_size, layers=layers)
-
-
-def _layers(model: MultimodalLM, recipe: Recipe) -> Collection[int]:
-    """MoE blocks that can have new experts."""
-    total = len(find_sites(model.lm))
-    return fixed_layers(recipe.layers, recipe.share, total) or range(total)
-
-
-def _start(model: MultimodalLM, recipe: Recipe) -> int:
-    """Decoder layer whose inputs are kept as latents: that of the lowest MoE block that can have new experts."""
-    return latents.layer_of(model, min(_layers(model, recipe)))
+    def loss(self, name: str, kept: Memory | Latents) -> dict[str, Any]:
+        """Retention loss on what is kept, and its factors on learning rates; empty if nothing is kept."""
+        recipe, how = self.recipe, dict[str, Any]()
+        how |= {"weight": recipe.memory_weight, "sample": recipe.memory_sample, "seed": self.seed}
+        if not kept:
+            return {}
+        if isinstance(kept, Latents):
+            loss = latent_loss(self.model, name, kept, **how)
+        elif recipe.retention == "output":
+            loss = output_loss(self.model, name, kept, **how)
+        else:
+            loss = retention_loss(self.model, name, kept.router_inputs, margin=recipe.margin, **how)
+        return {"rates": {".rows": recipe.gate_rate, ".bias": recipe.gate_rate}, "extra_loss": loss}

@@ -23,7 +23,7 @@ FORMAT = 1
 """Version of the files; a card with another version is refused."""
 STEM = "extension"
 """Stem of the files of an extension: extension.safetensors and extension.json."""
-CHUNK = 1 << 18
+CHUNK = 1 << 16
 """Numbers per read."""
 READABLE = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 """Number types that convert to float32 exactly."""
@@ -77,17 +77,10 @@ def read_card(folder: Path, stem: str = STEM) -> dict[str, Any]:
     found = card.get("format") if isinstance(card, dict) else None
     if found == FORMAT:
         return cast(dict[str, Any], card)
-    where = str(folder / f"{stem}.json")
-    if isinstance(found, int) and found > FORMAT:
-        raise InputError(
-            f"has format {found}, and this version of moextend reads format {FORMAT}.",
-            where=where,
-            hint="Use a newer version of moextend.",
-        )
     raise InputError(
-        f"has no known format ({found!r}; known: {FORMAT}).",
-        where=where,
-        hint="Remove the folder, and create it again.",
+        f"has format {found!r}, and this version of moextend reads format {FORMAT}.",
+        where=str(folder / f"{stem}.json"),
+        hint="Use the version that wrote it, or create it again.",
     )
 
 

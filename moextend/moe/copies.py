@@ -183,4 +183,4 @@ def _transposed(experts: Any) -> bool:
     if known is not None:
         return bool(known)
     first: Tensor = experts.gate_up_proj if hasattr(experts, "gate_up_proj") else experts.up_proj
-    return first.shape[2] != experts.down_proj.shape[1]
+    return bool(first.shape[2] != experts.down_proj.shape[1])

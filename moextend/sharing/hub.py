@@ -158,6 +158,17 @@ def local_paths(folder: Path, kind: Kind) -> list[str]:
     return [f"{name} names {value}" for value in named if value.startswith(("/", "~"))]
 
 
+_REFUSALS = {
+    401: ("the hub refuses the token.", "Log in again with hf auth login, or correct HF_TOKEN."),
+    403: (
+        "this account or its token may not write there.",
+        "Use a token with write access, and OWNER/NAME with your own name or that of your organization.",
+    ),
+    404: (
+        "the hub has no such owner, repository or branch, or this account may not see it.",
+        "Check the name and the branch.",
+    ),
+}
 AGAIN = "Nothing was committed. Run the same command again: files that the hub has are not sent again."
 
 
@@ -281,21 +292,11 @@ def _explained(named: HubId, *, pushing: bool = False) -> Iterator[None]:
 
 def _refused(error: BaseException, named: HubId) -> MoextendError | None:
     """The hub's answer that this user may not write."""
-    statuses = [hub_errors.status_of(cause) for cause in foreign.causes(error)]
-    if 401 in statuses:
-        return InputError(
-            "the hub refuses the token.", where=str(named), hint="Log in again with hf auth login, or correct HF_TOKEN."
-        )  # fmt: skip
-    if 403 in statuses:
-        return InputError(
-            "this account or its token may not write there.", where=str(named),
-            hint="Use a token with write access, and OWNER/NAME with your own name or that of your organization.",
-        )  # fmt: skip
-    if 404 in statuses:
-        return InputError(
-            "the hub has no such owner, repository or branch, or this account may not see it.", where=str(named),
-            hint="Check the name and the branch.",
-        )  # fmt: skip
-    if 409 in statuses or 412 in statuses:
+    statuses = {hub_errors.status_of(cause) for cause in foreign.causes(error)}
+    for status in (401, 403, 404):
+        if status in statuses:
+            what, hint = _REFUSALS[status]
+            return InputError(what, where=str(named), hint=hint)
+    if statuses & {409, 412}:
         return RunFailed("another commit was pushed at the same time.", where=str(named), hint=AGAIN)
     return None

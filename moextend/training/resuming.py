@@ -90,9 +90,9 @@ def name_data(data: Sequence[Conversation], places: Iterable[int] | None = None)
         hasher.update("".join(texts).encode("utf-8", "surrogatepass"))
         for medium in row.media:
             try:
-                data = medium.read()
+                content = medium.read()
             except InputError:  # whoever opens the medium says what is wrong
-                data = b"missing"
-            hasher.update(f"\n{len(data)} ".encode())
-            hasher.update(data)
+                content = b"missing"
+            hasher.update(f"\n{len(content)} ".encode())
+            hasher.update(content)
     return hasher.hexdigest()

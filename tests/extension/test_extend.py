@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +16,6 @@ from moextend import Conversation, MultimodalLM, Recipe, Settings, extend, load_
 from moextend.errors import InputError
 from moextend.model.feature_cache import BATCH
 from moextend.model.feature_store import AHEAD
-from moextend.moe.recipe import Mode
-from moextend.util import spec
 from tests.toys import ToyEncoder, picture, toy_lm, toy_model, toy_tokenizer
 
 DATA = [Conversation(((f"<image> w{i % 7}", f"w{i % 5 + 40}"),), (picture(i * 9),)) for i in range(24)]
@@ -203,13 +201,6 @@ def test_extend_refuses(name: str, change: dict[str, Any], message: str, tmp_pat
     assert moextend.extensions(model) == before and moextend.moe.attach.scope_of(model.lm).active == ("old",)
 
 
-def test_the_loss_on_outputs_is_for_exact_routing() -> None:
-    found = {mode: Recipe(routing=mode).retention for mode in get_args(Mode)}
-    assert found == {"exact": "output", "paper": "none", "slot": "memory"}
-    with pytest.raises(InputError, match=r"routing=slot cannot use retention=output: use retention=memory"):
-        spec.parse(Recipe, {"routing": "slot", "retention": "output"}, where="here")
-
-
 def test_a_projector_is_aligned_once(tmp_path: Path) -> None:
     model, fresh = toy_model(), toy_model()
     before, base = bits(model), model.base_fingerprint()
@@ -264,32 +255,3 @@ def test_media_need_a_projector_that_was_aligned_or_loaded(tmp_path: Path) -> No
     moextend.load_projector(loaded, tmp_path / "p")
     for ready in (model, loaded):
         moextend.preview(ready, DATA, settings=SHORT, probe_steps=1)
-
-
-@pytest.mark.parametrize(
-    ("count", "recipe", "warned"),
-    [
-        (29, Recipe(scope="all", layers=[0]), True),
-        (29, Recipe(scope="all", layers=[0], retention="latent"), True),
-        (30, Recipe(scope="all", layers=[0]), False),
-        (29, Recipe(scope="all", layers=[0], retention="none"), False),
-        (29, Recipe(scope="own", layers=[0]), False),
-    ],
-)
-def test_few_held_out_conversations_of_a_retention_are_warned_of(
-    count: int, recipe: Recipe, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = Settings(steps=1, batch_size=2, learning_rate=1e-3)
-    extend(
-        toy_model(),
-        "a",
-        TEXT[:4],
-        held_out=TEXT[:count],
-        folder=tmp_path / "a",
-        settings=settings,
-        recipe=recipe,
-    )
-    warnings = [
-        line for line in caplog.messages if f"keeps inputs of {count} held-out conversations only" in line
-    ]
-    assert bool(warnings) == warned, caplog.messages

@@ -19,11 +19,10 @@ from moextend.extension.store import active_fingerprint
 from moextend.model.batches import Collator
 from moextend.model.likelihood import choice_likelihoods
 from tests.moe.toy_families import build
-from tests.toys import ToyEncoder, curve, picture, series, toy_lm, toy_model, toy_tokenizer
+from tests.toys import ToyEncoder, curve, picture, series, toy_model, toy_tokenizer
 
 SHORT = Settings(steps=3, batch_size=4, learning_rate=1e-2)
 SEEN = [Conversation(((f"<image> w{i % 7}", f"w{i % 5 + 40}"),), (picture(i * 9),)) for i in range(12)]
-TEXT = [Conversation(((f"w{i % 7} w3", f"w{i % 5 + 40}"),)) for i in range(12)]
 FAMILIES = ("mixtral", "olmoe", "qwen2_moe", "gpt_oss")
 ASKED = [Prompt("<image> w1 w2", (picture(30),)), Prompt("w3 w4"), Prompt("w5 <image>", (picture(3, 200),))]
 
@@ -190,24 +189,6 @@ def test_a_modality_that_cannot_be_had_leaves_the_model_alone(
     with pytest.raises(InputError, match=messages[damage]):
         load_extension(fresh, path.parent)
     assert list(fresh.modalities) == ["image"] and not moextend.extensions(fresh)
-
-
-def test_images_may_be_the_modality_that_is_added(tmp_path: Path) -> None:
-    bare = MultimodalLM(toy_lm(), toy_tokenizer())
-    moextend.extend(bare, "words", TEXT, folder=tmp_path / "words", settings=SHORT, layers=[0])
-    moextend.add_modality(bare, "image", "tiny", resize="squash")
-    activate(bare, "none")
-    with pytest.raises(InputError, match="the projector of modality 'image' is random"):
-        moextend.extend(bare, "sees", SEEN, folder=tmp_path / "sees", settings=SHORT, layers=[1])
-    bare.modalities["image"].projector.aligned = True
-    moextend.extend(bare, "sees", SEEN, folder=tmp_path / "sees", settings=SHORT, layers=[1])
-    expected = generate(bare, ASKED, max_new_tokens=3, batch_size=2)
-    other = MultimodalLM(toy_lm(), toy_tokenizer())
-    load_extension(other, tmp_path / "sees")
-    assert generate(other, ASKED, max_new_tokens=3, batch_size=2) == expected
-    load_extension(other, tmp_path / "words")
-    unload(other, "sees")
-    assert not other.modalities and [each.name for each in moextend.extensions(other)] == ["words"]
 
 
 def test_a_projector_is_given_at_once(made: Path, tmp_path: Path) -> None:

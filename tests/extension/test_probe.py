@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 
@@ -13,9 +9,7 @@ from moextend import (
     Conversation,
     MultimodalLM,
     Probe,
-    Settings,
     choose_layers,
-    extend,
     parents,
     probe_layers,
     selection_shares,
@@ -86,33 +80,6 @@ def test_parents_are_the_most_chosen_experts() -> None:
     assert parents(PROBE, [0, 1]) == {0: [0], 1: [1]}
     assert parents(PROBE, [2], 2) == {2: [2, 1]}
     assert parents(PROBE, [2], 4) == {2: [2, 1, 0, 2]}
-
-
-def test_a_probe_computes_as_many_as_the_training_and_keeps_nothing(
-    model: MultimodalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = [Conversation(((f"w{i} w{i + 1}", "w1"),)) for i in range(20)]
-    batches, held, hidden = list[int](), list[int](), MultimodalLM.hidden
-    inputs: list[weakref.ref[torch.Tensor]] = []
-
-    def counted(self: MultimodalLM, input_ids: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
-        batches.append(len(input_ids))
-        found = hidden(self, input_ids, *args, **more)
-        if not torch.is_grad_enabled():
-            held.append(sum(each() is not None for each in inputs))
-        return found
-
-    monkeypatch.setattr(MultimodalLM, "hidden", counted)
-    for site in find_sites(model.lm):
-        site.router.register_forward_hook(lambda module, args, out: inputs.append(weakref.ref(args[0])))
-    learned = Settings(steps=1, batch_size=3, learning_rate=1e-3)
-    extend(model, "a", rows, folder=tmp_path, held_out=rows[:10], scope="all", probe_steps=1, memory_tokens=9,
-           settings=learned)  # fmt: skip
-    looked = [size for size in batches if size != 3]
-    assert max(batches) == 3 and looked == [1] * 3, (
-        "10 held-out ones: before and after the probe, and for the memory"
-    )
-    assert held and max(held) == 0, "no router input outlives its layer"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,9 @@ from moextend import (
 )
 from moextend.errors import InputError
 from moextend.extension import router_memory
-from moextend.extension.probe import watched
 from moextend.extension.retention import output_loss
 from moextend.extension.router_memory import Memory, RouterInputs
 from moextend.extension.tensor_files import write_tensors
-from moextend.model.batches import Collator
 from moextend.moe.recipe import Mode, Recipe
 from moextend.moe.sites import find_sites
 from tests.moe.test_routing import shake
@@ -93,31 +90,6 @@ def test_the_rows_do_not_depend_on_the_batch_size(model: MultimodalLM) -> None:
     for batch_size in (5, 32, 1000):
         again = inputs(model, rows, tokens=200, seed=3, batch_size=batch_size)
         assert all(torch.allclose(kept[layer], again[layer], atol=1e-5) for layer in kept), batch_size
-
-
-def keep(seen: list[Tensor], _: object, x: Tensor, out: object) -> None:
-    seen.append(x)
-
-
-def test_a_memory_of_text_has_no_token_of_an_image(model: MultimodalLM) -> None:
-    site, seen = find_sites(model.lm)[1], list[Tensor]()
-    (mask,) = watched(model, NEW, [site], partial(keep, seen), batch_size=20, which="text")
-    batch = Collator.of(model)(NEW)
-    assert torch.equal(mask, (batch["input_ids"] >= 0) & batch["attention_mask"].bool())
-    text = seen[0].reshape(-1, 32)[mask.flatten()]
-    kept = inputs(model, NEW, tokens=50, seed=0, which="text")[1]
-    assert torch.equal(kept, text[torch.randperm(len(text), generator=torch.Generator().manual_seed(0))[:50]])
-
-
-def test_a_memory_of_answers_has_tokens_that_predict_one(model: MultimodalLM) -> None:
-    site, seen = find_sites(model.lm)[1], list[Tensor]()
-    (mask,) = watched(model, NEW, [site], partial(keep, seen), batch_size=20, which="answers")
-    labels = Collator.of(model)(NEW)["labels"]
-    assert [(row.nonzero() + 1).tolist() for row in mask] == [(row >= 0).nonzero().tolist() for row in labels]
-    assert mask.sum() == 40  # an answer is a word and the end token
-    kept = inputs(model, NEW, tokens=40, seed=0, which="answers")[1]
-    rows = seen[0].reshape(-1, 32)[mask.flatten()]
-    assert torch.equal(kept, rows[torch.randperm(40, generator=torch.Generator().manual_seed(0))])
 
 
 def test_the_output_loss_is_the_relative_change_of_the_blocks(model: MultimodalLM) -> None:

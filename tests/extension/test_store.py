@@ -113,8 +113,7 @@ def test_a_damaged_or_missing_extension_is_one_clear_error(tmp_path: Path) -> No
     ("change", "message"),
     [
         ({"format": 2}, "has format 2, and this version of moextend reads format 1"),
-        ({"format": "x"}, "has no known format"),
-        ({"format": None}, r"no known format.*Remove the folder, and create it again"),
+        ({"format": None}, "has format None"),
         ({"plan": None}, "holds no expert set"),
         ({"plan": {"0": [1]}}, "holds other tensors than extension.json says"),
         ({"plan": {"7": [1]}}, "MoE blocks 0 to 2"),
@@ -200,17 +199,6 @@ def test_weights_that_are_no_numbers_are_refused_by_name(value: float, tmp_path:
     assert not extensions(other)
 
 
-def test_a_plan_that_the_file_does_not_hold_takes_no_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save_extension(grown("exact", "a"), "a", folder=tmp_path)
-    card = json.loads((tmp_path / "extension.json").read_text()) | {"plan": {"0": [1] * 10**6}}
-    (tmp_path / "extension.json").write_text(json.dumps(card))
-    monkeypatch.setattr(expand, "attach", None)
-    with pytest.raises(InputError, match=r"holds other tensors than extension\.json says"):
-        load_extension(toy_model(), tmp_path)
-
-
 def in_dtype(dtype: torch.dtype, encoder: bool = True, seed: int = 0) -> MultimodalLM:
     """The base as `load(dtype=...)` gives it."""
     torch.manual_seed(1)
@@ -240,14 +228,3 @@ def test_the_base_in_another_dtype_is_named_and_accepted_on_request(encoder: boo
         load_extension(another, tmp_path, allow_dtype=True)
     with pytest.raises(InputError, match="use dtype='float32': float16 rounds its numbers"):
         load_extension(in_dtype(torch.float16, encoder), tmp_path, allow_dtype=True)
-
-
-def test_folders_of_earlier_versions_are_read(tmp_path: Path) -> None:
-    model = grown("exact", "a")
-    save_extension(model, "a", folder=tmp_path)
-    card = json.loads((tmp_path / "extension.json").read_text())
-    del card["base_dtype"], card["base_rounded"]
-    (tmp_path / "extension.json").write_text(json.dumps(card))
-    load_extension(toy_model(), tmp_path)
-    with pytest.raises(InputError, match=r"belongs to another base .*bfloat16\).*same encoder and dtype"):
-        load_extension(in_dtype(torch.bfloat16), tmp_path)

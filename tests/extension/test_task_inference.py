@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 import torch
 
-from moextend import ImageRef, MultimodalLM, Prompt, activate, attach, generate, new_parameters
+from moextend import MultimodalLM, Prompt, activate, attach, generate, new_parameters
 from moextend.extension import task_inference, task_rule
 from moextend.extension.task_inference import IMAGES
-from moextend.model.likelihood import choice_likelihoods
 from tests.extension.prompts import COLOUR, COUNT, TEXT
-from tests.toys import features_of, picture
+from tests.toys import picture
 
 
 def test_image_tasks_are_distinguished_by_their_questions(model: MultimodalLM) -> None:
@@ -134,47 +131,6 @@ def test_an_unrelated_image_or_question_reaches_the_base(model: MultimodalLM) ->
     assert choose([own, image, question, TEXT[0]]) == [("colour",), (), (), ()]
     shares = choose.shares([own, image, question, own])
     assert shares == {"": 0.5, "colour": 0.5}
-
-
-class Counting:
-    """Image features from the model's encoder; how many images each call encoded."""
-
-    def __init__(self, model: MultimodalLM) -> None:
-        self.model, self.calls = model, list[int]()
-
-    def __call__(self, images: Sequence[ImageRef]) -> torch.Tensor:
-        self.calls.append(len(images))
-        return features_of(self.model, images)
-
-
-def test_a_covariance_is_factorised_once_and_an_image_encoded_once(
-    model: MultimodalLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    factorise = Mock(wraps=torch.linalg.cholesky)
-    monkeypatch.setattr(torch.linalg, "cholesky", factorise)
-    monkeypatch.setattr(torch.linalg, "solve", None)
-    for name in ("colour", "count"):
-        activate(model.lm, [])
-        attach(model.lm, name, {0: [1]})
-    activate(model.lm, [])
-    statistics = {
-        "colour": task_inference.collect(model, COLOUR),
-        "count": task_inference.collect(model, COUNT),
-    }
-    model.choose = choose = task_inference.TaskInference(model, statistics)
-    see = model.modalities["image"].features = Counting(model)
-    generate(model, [COLOUR[1], COUNT[2], COLOUR[3], COLOUR[1], TEXT[0]], max_new_tokens=1, batch_size=5)
-    assert see.calls == [3], "three images, for the choice and for the answers"
-    for _ in range(3):
-        choice_likelihoods(model, [COLOUR[1], COUNT[2]], [["w3", "w4"]] * 2, batch_size=4)
-    assert see.calls == [3, 2, 2, 2]
-    sizes = [len(call.args[0]) for call in factorise.call_args_list]
-    assert sizes == [32 + 8 + 8, 8 + 8], "all features, and the images'; the text's is a part of the first"
-    del choose.statistics["count"]
-    assert choose([COLOUR[1], COUNT[2]]) == [("colour",)] * 2 and factorise.call_count == 4
-    given = Counting(model)
-    generate(model, [COLOUR[5]], max_new_tokens=1, batch_size=1, features={"image": given})
-    assert given.calls == [1] and len(see.calls) == 5, "the choice uses the source that it is given"
 
 
 def test_inputs_that_share_a_question_are_accepted_alone_as_in_a_batch() -> None:

@@ -8,15 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import moextend
 from moextend import activate, attach, detach, new_parameters
 from moextend.errors import InputError
-from moextend.extension import activate as activating
-from moextend.extension import task_inference
 from moextend.moe import attach as expand
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
-from tests.toys import toy_lm, toy_model
+from tests.toys import toy_lm
 
 COACTIVE: dict[str, tuple[str, ...]] = {"a": (), "b": (), "c": ("a",), "d": ("b",), "e": ("a", "b", "d")}
 """Extension -> its co-active extensions."""
@@ -109,22 +106,3 @@ def test_it_is_not_active_without_its_co_active_extensions(mode: Mode) -> None:
         activate(lm, ["a", "c"])
     attach(lm, "d", {0: [1]}, mode=mode)
     activate(lm, ["a", "d"])
-
-
-def test_auto_reaches_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = toy_model()
-    inputs = task_inference.TaskStatistics(
-        torch.zeros(8), torch.eye(8), 2, torch.zeros(1, 8), task_inference.IMAGES
-    )
-    monkeypatch.setattr(activating, "_statistics", lambda model, name: inputs)
-    attach(model.lm, "a", {0: [1]})
-    activate(model, "auto")
-    activate(model, "none")
-    attach(model.lm, "b", {0: [1]})
-    activate(model, "auto")
-    activate(model, "all")
-    attach(model.lm, "c", {0: [1]})
-    activate(model, "none")
-    with pytest.raises(InputError, match="'c' was made with 'a', 'b' active"):
-        moextend.activate(model, "auto")
-    assert model.choose is None

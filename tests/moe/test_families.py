@@ -137,17 +137,6 @@ def test_generation_with_a_cache_equals_the_full_forward(name: str, mode: Mode, 
         assert torch.allclose(logits, whole[:, ids.shape[1] - 1 + step], atol=2e-4)
 
 
-@pytest.mark.parametrize(("name", "mode"), KINDS_BOTH)
-def test_padding_and_order_do_not_matter(name: str, mode: Mode, lm: Any, ids: Tensor) -> None:
-    attach(lm, "a", everywhere(lm, 1), mode=mode)
-    shake(lm, "a", 0.1)
-    alone = outputs(lm, ids)
-    padded = torch.cat([ids, torch.zeros(3, 2, dtype=torch.long)], 1)
-    mask = (torch.arange(padded.shape[1]) < ids.shape[1]).long().expand(3, -1)
-    assert torch.allclose(outputs(lm, padded, attention_mask=mask)[:, : ids.shape[1]], alone, atol=1e-4)
-    assert torch.allclose(outputs(lm, ids[[2, 0, 1]]), alone[[2, 0, 1]], atol=1e-4)
-
-
 @pytest.mark.parametrize("name", sorted(MODELS_WITHOUT_PAPER))
 def test_paper_is_refused_with_the_reason_and_leaves_the_model_alone(name: str, lm: Any, ids: Tensor) -> None:
     base = outputs(lm, ids)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from moextend import attach, detach
+from moextend import attach, detach, register_auto_classes
 from moextend.errors import InputError
 from moextend.moe.attach import scope_of
 from tests.moe.toy_composites import build_composite
@@ -29,6 +29,7 @@ def test_a_part_of_an_extended_model_is_not_saved(tmp_path: Path) -> None:
 
 
 def test_an_extended_model_is_saved_with_its_extensions(tmp_path: Path) -> None:
+    register_auto_classes()
     model = toy_model()
     attach(model.lm, "a", {0: [1]})
     attach(model.lm, "b", {1: [0]})

@@ -17,9 +17,7 @@ from torch import Tensor, nn
 import moextend
 from moextend import activate, attach, detach, new_parameters
 from moextend.errors import InputError
-from moextend.moe import attach as expand
 from moextend.moe.attach import scope_of
-from moextend.moe.copies import new_experts
 from moextend.moe.recipe import Mode
 from tests.moe.unchanged import same, snapshot, unchanged
 from tests.toys import toy_lm, toy_model
@@ -107,24 +105,6 @@ def test_stopped_at_any_line_it_is_done_or_nothing_is(
     if what == "detach":
         back()
     assert torch.equal(logits(lm, ids), wanted), "a retry adds what the first try would have added"
-
-
-@pytest.mark.parametrize("block", [0, 1, 2])
-@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
-def test_out_of_memory_in_any_block(block: int, error: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    lm, made = toy_lm(), new_experts
-
-    def scarce(site: Any, *args: Any) -> nn.Module:
-        if site.layer == block:
-            raise error
-        return made(site, *args)
-
-    monkeypatch.setattr(expand, "new_experts", scarce)
-    with unchanged(lm), pytest.raises(error):
-        attach(lm, "a", {0: [1], 1: [1], 2: [1]})
-    monkeypatch.undo()
-    attach(lm, "a", {0: [1], 1: [1], 2: [1]})
-    assert len(new_parameters(lm, "a")) == 12
 
 
 def test_what_is_refused_changes_nothing(ids: Tensor) -> None:

@@ -105,16 +105,6 @@ def test_a_copy_holds_the_values_of_its_source(mode: Mode, block: tuple[int, int
             assert found.dtype == torch.float32 and torch.equal(found, wanted), key
 
 
-def test_a_narrow_copy_keeps_the_neurons_of_largest_value() -> None:
-    lm = fp8()
-    attach(lm, "a", {0: [1]}, width=0.4)
-    base: Any = find_sites(lm)[0].experts
-    down = values(base.down_proj[1], base.down_proj_scale_inv[1], BLOCK)
-    kept = down.norm(dim=0).topk(16).indices.sort().values
-    wanted = values(base.gate_up_proj[1], base.gate_up_proj_scale_inv[1], BLOCK)[torch.cat([kept, 24 + kept])]
-    assert torch.equal(base.ext_groups["a"].gate_up_proj[0], wanted)
-
-
 @pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("mode", MODES)
 def test_it_computes_learns_and_comes_off(mode: Mode, ids: Tensor, tmp_path: Path) -> None:

@@ -70,15 +70,6 @@ def test_the_hard_gate_passes_gradients_that_bring_it_back() -> None:
     assert gate.grad.tolist() == [0.0, -1.0, 3.0, 0.0, 1.0]
 
 
-def test_paper_mode_copies_expert_and_row() -> None:
-    lm = toy_lm()
-    attach(lm, "a", {0: [3]}, mode="paper")
-    site: Any = find_sites(lm)[0]
-    assert torch.equal(site.router.ext_parts["a"].rows[0], site.router.weight[3])
-    assert torch.equal(site.experts.ext_groups["a"].down_proj[0], site.experts.down_proj[3])
-    assert torch.equal(site.experts.ext_groups["a"].gate_up_proj[0], site.experts.gate_up_proj[3])
-
-
 def test_merged_softmax_is_the_softmax_over_all() -> None:
     generator = torch.Generator().manual_seed(0)
     old, new = torch.randn(9, 4, generator=generator), torch.randn(9, 2, generator=generator)

@@ -19,7 +19,7 @@ from moextend import (
 )
 from moextend.errors import InputError
 from moextend.moe.sites import find_sites
-from moextend.moe.slot_routing import REACH, Switch, slot_choice
+from moextend.moe.slot_routing import REACH, slot_choice
 from tests.moe.toy_families import VOCABULARY, build, family, outputs
 from tests.toys import toy_model
 
@@ -153,14 +153,6 @@ def test_gradients_of_rows_are_those_of_the_difference_that_a_child_makes() -> N
                     expected[column] += gain
     assert torch.allclose(part.bias.grad, expected, rtol=1e-3, atol=1e-4)
     assert site.router.ext_parts["a"].bias.grad is None
-
-
-def test_the_switch_passes_gradients_that_bring_a_lead_back() -> None:
-    lead = torch.tensor([-0.6, -0.6, -0.1, 0.0, 0.6, 0.6, -torch.inf], requires_grad=True)
-    out: Tensor = Switch.apply(lead)  # type: ignore[no-untyped-call]
-    out.backward(torch.tensor([1.0, -1.0, 3.0, 2.0, -1.0, 1.0, 1.0]))
-    assert out.tolist() == [0, 0, 0, 1, 1, 1, 0]
-    assert lead.grad is not None and lead.grad.tolist() == [0, -1, 3, 2, 0, 1, 0]
 
 
 def test_a_tie_is_the_parents_until_a_child_learns() -> None:

@@ -136,19 +136,6 @@ def test_a_strength_is_a_number_from_0_to_1(wrong: Any) -> None:
         activate(lm, ["a"], strengths={"a": 0.5})
 
 
-def test_all_with_strengths_and_what_is_not_named_has_one() -> None:
-    lm = toy_lm()
-    attach(lm, "a", {1: [0]})
-    activate(lm, [])
-    attach(lm, "b", {1: [1]})
-    activate(lm, "all", strengths={"a": 0.5})
-    assert expand.scope_of(lm).active == ("a", "b") and expand.scope_of(lm).strengths == {"a": 0.5}
-    activate(lm, "all")
-    assert not expand.scope_of(lm).strengths
-    with pytest.raises(UnknownName):
-        activate(lm, "all", strengths={"c": 0.5})
-
-
 def test_nothing_is_trained_on_a_weakened_extension() -> None:
     lm = toy_lm()
     attach(lm, "a", {1: [0]})
@@ -173,21 +160,3 @@ def test_the_fingerprint_tells_strengths_apart() -> None:
     assert len({full, half, active_fingerprint(model)}) == 3
     activate(model, {"a": 0})
     assert active_fingerprint(model) == model.base_fingerprint()
-
-
-@pytest.mark.slow  # compiles the model, 4 seconds of CPU
-@pytest.mark.parametrize(
-    "mode", ["exact", *(pytest.param(mode, marks=pytest.mark.long) for mode in ("paper", "slot"))]
-)
-def test_strengths_are_compiled_without_a_break(mode: Mode) -> None:
-    lm = toy_lm()
-    lm.set_experts_implementation("batched_mm")
-    attach(lm, "a", {0: [0], 2: [1]}, mode=mode)
-    attach(lm, "b", {2: [0]}, mode=mode)
-    shaken(lm, "a", "b")
-    activate(lm, {"a": 0.6, "b": 0.3})
-    torch._dynamo.reset()
-    compiled = torch.compile(lm, fullgraph=True, backend="aot_eager")
-    with torch.no_grad():
-        expected, found = (each(IDS, use_cache=False).logits for each in (lm, compiled))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

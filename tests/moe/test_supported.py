@@ -22,7 +22,6 @@ from moextend.errors import InputError, MoextendError
 from moextend.moe import supported
 from moextend.training import prepare
 from moextend.training.prepare import PrecisionWarning
-from moextend.util.limits import DTYPES
 from tests.toys import toy_lm, toy_model, toy_tokenizer
 
 DATA = [Conversation(((f"w{i}", "w9 w3"),)) for i in range(4)]
@@ -35,17 +34,6 @@ def saved(tmp_path: Path) -> Path:
     toy_lm("olmoe").bfloat16().save_pretrained(folder)
     toy_tokenizer().save_pretrained(folder)
     return folder
-
-
-def test_auto_takes_the_checkpoints_dtype_and_float32_stays_the_default(saved: Path) -> None:
-    how_to: dict[str, dict[str, Any]] = {how: {"dtype": how} if how else {} for how in ("", *DTYPES)}
-    found = {how: moextend.load(str(saved), **options).lm for how, options in how_to.items()}
-    kinds = {how: {p.dtype for p in lm.parameters()} for how, lm in found.items()}
-    assert kinds == {
-        "": {torch.float32}, "auto": {torch.bfloat16}, "float32": {torch.float32}, "bfloat16": {torch.bfloat16},
-        "float16": {torch.float16}, "float64": {torch.float64},
-    }  # fmt: skip
-    assert {p.dtype for p in moextend.load("tiny", dtype="auto").lm.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize(
@@ -72,12 +60,6 @@ def test_options_that_no_base_can_have_are_one_clear_error_before_any_work(
 ) -> None:
     with pytest.raises(MoextendError, match=message):
         moextend.load("no/such-model", **options)
-
-
-def test_flash_attention_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supported, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"package is not installed\. Run pip install flash-attn.*'sdpa'"):
-        moextend.load("tiny", dtype="auto", device="cuda", attn_implementation="flash_attention_2")
 
 
 def test_a_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

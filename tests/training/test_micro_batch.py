@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 
 from moextend import MultimodalLM, Settings, retention_loss, train
 from moextend.errors import RunFailed
 from moextend.extension import router_memory
-from moextend.model.multimodal import IGNORE
 from moextend.training import micro_batch
 from moextend.training.loop import Report
 from moextend.training.trainer import TokenTrainer
 from tests.training.short_memory import Memory, holding
-from tests.training.toy_training import UNEVEN, difference, extended, stop_at
+from tests.training.toy_training import UNEVEN, difference, extended
 
 SETTINGS = Settings(
     steps=4, batch_size=6, learning_rate=1e-2, gradient_accumulation=2, seed=3, checkpoint_steps=2
@@ -90,28 +86,6 @@ def test_a_short_memory_halves_the_micro_batch_and_changes_nothing(
         f"Tried to allocate {rows}.00 GiB); continuing with {less}."
         for rows, less in ((6, 3), (3, 2))
     ]
-
-
-def test_parts_count_by_their_labelled_tokens_or_by_their_rows() -> None:
-    def part(*labels: list[int]) -> dict[str, Tensor]:
-        return {"input_ids": torch.zeros(len(labels), 4), "labels": torch.tensor(labels)}
-
-    none, two, three = [IGNORE] * 4, [5, 5, IGNORE, 5], [IGNORE, 5, 5, 5]
-    assert micro_batch.shares([part(two, none), part(three)]) == [2 / 5, 3 / 5]
-    assert micro_batch.shares([part(none, none), part(none)]) == [2 / 3, 1 / 3]
-
-
-def test_an_interrupted_training_keeps_its_micro_batch(tmp_path: Path) -> None:
-    whole, _, _ = trained(tmp_path / "whole")
-    model = extended()
-    with holding(layer(model), 3), pytest.raises(KeyboardInterrupt):
-        train(model, UNEVEN, SETTINGS, folder=tmp_path / "t", on_step=stop_at(3))
-    assert json.loads((tmp_path / "t" / micro_batch.FILE).read_text()) == 3
-    model = extended()
-    with holding(layer(model), 3) as memory:
-        report = train(model, UNEVEN, SETTINGS, folder=tmp_path / "t")
-    assert max(memory.seen) == 3 and report.micro_batch == 3 and not (tmp_path / "t").exists()
-    assert difference(whole, model) < 1e-4
 
 
 def test_one_conversation_that_does_not_fit_is_one_clear_error(tmp_path: Path) -> None:
