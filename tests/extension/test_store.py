@@ -6,20 +6,25 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
 
+import moextend
 from moextend import attach, detach, extensions, load_extension, new_parameters, save_extension
 from moextend.errors import InputError
 from moextend.extension.store import active_fingerprint
 from moextend.extension.tensor_files import is_complete, load_tensors
+from moextend.model import fingerprint, multimodal
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach as expand
 from moextend.moe.recipe import Mode
-from tests.toys import ToyEncoder, toy_lm, toy_model, toy_tokenizer
+from tests.toys import WORDS, ToyEncoder, toy_lm, toy_model, toy_tokenizer
 
 
 def logits(model: MultimodalLM, ids: Tensor) -> Tensor:
@@ -228,3 +233,70 @@ def test_the_base_in_another_dtype_is_named_and_accepted_on_request(encoder: boo
         load_extension(another, tmp_path, allow_dtype=True)
     with pytest.raises(InputError, match="use dtype='float32': float16 rounds its numbers"):
         load_extension(in_dtype(torch.float16, encoder), tmp_path, allow_dtype=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": [1]}, {"name": 1}, {"plan": []}, {"plan": {"a": [1]}}, {"plan": {"00": [1]}}, {"plan": {"0": 1}},
+        {"plan": {"0": [-1]}}, {"beside": [1]}, {"beside": None}, {"beside": [{"name": "a"}]}, {"width": "x"},
+        {"calibrate": 7}, {"base_dtype": [1]}, {"mode": "other"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_card_with_a_wrong_value_names_it(tmp_path: Path, change: dict[str, Any]) -> None:
+    model = toy_model()
+    moextend.attach(model.lm, "a", {0: [1]})
+    moextend.save_extension(model, "a", folder=tmp_path)
+    moextend.detach(model.lm, "a")
+    path = tmp_path / "extension.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=rf"extension\.json: {next(iter(change))}"):
+        moextend.load_extension(model, tmp_path)
+    assert not moextend.extensions(model)
+
+
+def test_the_base_is_read_once_for_all_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, digest = toy_model(), Mock(wraps=fingerprint.rounded_digest)
+    monkeypatch.setattr(multimodal, "rounded_digest", digest)
+    for name in ("a", "b"):
+        moextend.attach(model.lm, name, {0: [1]})
+        moextend.save_extension(model, name, folder=tmp_path / name)
+    cards = [json.loads((tmp_path / name / "extension.json").read_text()) for name in ("a", "b")]
+    assert digest.call_count == 1 and cards[0]["base_rounded"] == cards[1]["base_rounded"] != ""
+    model.rename_base()
+    assert model.base_rounded() == cards[0]["base_rounded"] and digest.call_count == 2
+
+
+PEAK = Path("/proc/self/clear_refs")
+
+
+def resident(key: str) -> int:
+    """Bytes that this process holds in memory (VmRSS), or its peak since the last reset (VmHWM)."""
+    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+@pytest.mark.skipif(not PEAK.exists(), reason="needs Linux's account of the peak memory")
+def test_loading_takes_the_extension_own_bytes_and_no_more(tmp_path: Path) -> None:
+    def large() -> MultimodalLM:
+        config = AutoConfig.for_model(
+            "mixtral", hidden_size=256, intermediate_size=4096, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=4, vocab_size=len(WORDS), num_local_experts=2,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        return MultimodalLM(AutoModelForCausalLM.from_config(config).eval(), toy_tokenizer())
+
+    model, other = large(), large()
+    attach(model.lm, "a", {0: [0, 1], 1: [1]})
+    save_extension(model, "a", folder=tmp_path)
+    wanted = new_parameters(model.lm, "a")
+    before = resident("VmRSS")
+    PEAK.write_text("5")
+    loaded = load_extension(other, tmp_path)
+    peak = resident("VmHWM") - before
+    assert loaded.bytes > 35e6 and all(
+        torch.equal(p, wanted[name]) for name, p in new_parameters(other.lm, "a").items()
+    )
+    assert peak <= 1.05 * loaded.bytes

@@ -21,7 +21,7 @@ from moextend.errors import InputError
 from moextend.extension import router_memory
 from moextend.extension.probe import watched
 from moextend.extension.retention import output_loss
-from moextend.moe.paper_routing import paper_choice
+from moextend.moe.competing import paper_choice
 from moextend.moe.recipe import Mode
 from moextend.moe.router_parts import Calibration, RouterPart
 from moextend.moe.scoring import Scoring

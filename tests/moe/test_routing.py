@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moextend import activate, attach, new_parameters
-from moextend.moe.paper_routing import merged_softmax
+from moextend.moe.competing import merged_softmax
 from moextend.moe.router_parts import Calibration
 from moextend.moe.routing import HardGate
 from moextend.moe.sites import find_sites

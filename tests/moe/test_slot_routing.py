@@ -18,8 +18,8 @@ from moextend import (
     retention_loss,
 )
 from moextend.errors import InputError
+from moextend.moe.competing import REACH, slot_choice
 from moextend.moe.sites import find_sites
-from moextend.moe.slot_routing import REACH, slot_choice
 from tests.moe.toy_families import VOCABULARY, build, family, outputs
 from tests.toys import toy_model
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from moextend import MultimodalLM, Settings, attach, new_parameters, retention_loss, train
-from moextend.errors import InputError
+from moextend.errors import InputError, RunFailed
 from moextend.extension import router_memory
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
@@ -213,3 +214,47 @@ def test_a_tracker_gets_the_losses_and_keeps_them(tmp_path: Path, monkeypatch: p
     report = train(extended(), DATA, SETTINGS.having(report_to="tensorboard"), folder=tmp_path / "t")
     assert len(logged) == 9 and logged[0][1] == report.loss_first
     assert logged[0][0] == str(tmp_path / "logs"), "what a tracker writes outlives the training's folder"
+
+
+def not_finite(at: int, where: str, model: MultimodalLM) -> Any:
+    """An extra loss whose value, or whose gradient alone, is not finite in step `at`."""
+    steps = iter(range(1, 100))
+
+    def loss(batch: Mapping[str, torch.Tensor], out: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        zero = (next(iter(model.trainable().values())) * 0).sum()
+        if next(steps) != at:
+            return zero
+        # The slope of the root is infinite at zero, and infinity times zero is no number.
+        return zero + torch.nan if where == "loss" else zero.sqrt() * 0
+
+    return loss
+
+
+@pytest.mark.parametrize(("where", "step"), [("loss", 5), ("gradient", 5), ("weight", 6), ("weight", 9)])
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "as on a GPU"])
+def test_a_training_that_diverges_fails_with_its_step(
+    tmp_path: Path, where: str, step: int, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not at_once:
+        monkeypatch.setattr(TokenTrainer, "read_at_once", ())
+    model = extended()
+
+    def spoil(done: int, total: int) -> None:
+        if (where, done) == ("weight", step):
+            with torch.no_grad():
+                next(iter(model.trainable().values())).view(-1)[0] = torch.inf
+
+    spoiled = None if where == "weight" else not_finite(step, where, model)
+    with pytest.raises(RunFailed, match=f"the training diverged: the {where}") as error:
+        train(model, DATA, SETTINGS, folder=tmp_path / "t", extra_loss=spoiled, on_step=spoil)
+    assert error.value.where == f"step {step}"
+    assert "Use a lower learning rate" in str(error.value)
+    for checkpoint in (tmp_path / "t").glob("checkpoint-*/trained.safetensors"):
+        assert all(bool(tensor.isfinite().all()) for tensor in load_file(checkpoint).values())
+
+
+def test_a_learning_rate_that_is_too_high_fails(tmp_path: Path) -> None:
+    model = toy_model()
+    model.learn_only([name for name, _ in model.named_parameters() if name.startswith("lm.")])
+    with pytest.raises(RunFailed, match="the training diverged"):
+        train(model, DATA, SETTINGS.having(learning_rate=1e30), folder=tmp_path / "t")
