@@ -7,12 +7,12 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
@@ -215,14 +215,16 @@ def _watched(sites: Sequence[Site]) -> Iterator[dict[int, list[Tensor]]]:
     seen: dict[int, list[Tensor]] = {site.layer: [] for site in sites}
     with ExitStack() as stack:
         for site in sites:
-            note = partial(_note, seen[site.layer])
-            stack.callback(site.router.register_forward_hook(lambda m, args, out, note=note: note(args[0])).remove)
-            stack.callback(watch_experts(site, note).remove)
+            for handle in _watch(site, seen[site.layer]):
+                stack.callback(handle.remove)
         yield seen
 
 
-def _note(seen: list[Tensor], *tensors: Tensor) -> None:
-    seen += [tensor.flatten(0, -2) for tensor in tensors]
+def _watch(site: Site, seen: list[Tensor]) -> list[RemovableHandle]:
+    def note(*tensors: Tensor) -> None:
+        seen.extend(tensor.flatten(0, -2) for tensor in tensors)
+
+    return [site.router.register_forward_hook(lambda _, args, __: note(args[0])), watch_experts(site, note)]
 
 
 def _check_exact(sites: Sequence[Site], retention: str) -> None:

@@ -90,6 +90,11 @@ def test_a_later_extension_needs_the_earlier_ones_in_their_order(tmp_path: Path,
     with pytest.raises(InputError, match="made with another extension 'b' than the loaded one"):
         load_extension(other, tmp_path / "c")
     assert [each.name for each in extensions(other)] == ["b", "a"]
+    for again in "ba":
+        detach(other.lm, again)
+        load_extension(other, tmp_path / again)
+    with pytest.raises(InputError, match="made with a, b active, but the order is b, a"):
+        load_extension(other, tmp_path / "c")
     detach(other.lm, "b")
     load_extension(other, tmp_path / "b")
     load_extension(other, tmp_path / "c")
