@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from moextend.extension.probe import probe_layers as probe_layers
     from moextend.extension.probe import selection_shares as selection_shares
     from moextend.extension.retention import retention_loss as retention_loss
-    from moextend.extension.specialise import specialise as specialise
     from moextend.extension.store import Extension as Extension
     from moextend.extension.store import active_fingerprint as active_fingerprint
     from moextend.extension.store import extensions as extensions
@@ -99,7 +98,6 @@ _HOME = {  # name -> module
     "save_model": "export.saving",
     "save_stock": "export.writing",
     "selection_shares": "extension.probe",
-    "specialise": "extension.specialise",
     "train": "training.loop",
     "unload": "extension.activate",
     "upcycle": "model.upcycling",

@@ -43,7 +43,7 @@ def align(
     several processes need the same projector, one of them trains it; `on_wait` is called while another one does.
     Returns what the training cost, also if another run trained it.
     """
-    from moextend.training.checkpoint import read_tensors
+    from moextend.extension.tensor_files import read_tensors
 
     projector = model.modalities[modality].projector
     projector.reset(seed)
@@ -78,7 +78,7 @@ def _train(
 ) -> None:
     """Trains the projector and keeps it in the node."""
     from moextend.extension.align import train_projector
-    from moextend.training.checkpoint import write_tensors
+    from moextend.extension.tensor_files import write_tensors
 
     began = time.monotonic()
     report = train_projector(
@@ -113,7 +113,7 @@ def _train(
 
 def _is_usable(node: Node) -> bool:
     """Whether the node has a projector. A damaged one is removed, with a warning."""
-    from moextend.training.checkpoint import read_tensors
+    from moextend.extension.tensor_files import read_tensors
 
     if node.card() is None:
         return False

@@ -22,7 +22,7 @@ from moextend.util import processes
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
-    from moextend.extension.usage import Use
+    from moextend.extension.probe import Use
     from moextend.moe.sites import Site
 
 SAMPLE = 32
@@ -162,7 +162,7 @@ def _routing(use: Use, then: TaskRouting | None) -> TaskRouting:
 def _count(model: MultimodalLM, sites: Sequence[Site], rows: Sequence[Conversation]) -> Use:
     """Use of experts by some conversations, each with the extensions that it reaches at inference."""
     from moextend import Prompt
-    from moextend.extension.usage import Use, count_use
+    from moextend.extension.probe import Use, count_use
     from moextend.model.generation import each_by_its_own
 
     use = Use()

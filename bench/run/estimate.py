@@ -19,16 +19,18 @@ from moextend.bench.sequence import SequenceSpec, memory_texts
 from moextend.bench.task import TaskSpec
 from moextend.model.lm_head import text_config
 from moextend.model.upcycling import parameter_counts
-from moextend.training.encoder_size import ASSUMED_TOKENS, EncoderSize, image_encoder
 from moextend.training.estimate import (
+    ASSUMED_TOKENS,
     OVERHEAD,
     THROUGHPUT,
     UTILISATION,
     Answering,
+    EncoderSize,
     Estimator,
     Step,
     Training,
     bytes_of,
+    image_encoder,
     numel_of,
 )
 from moextend.training.splits import held_out

@@ -24,12 +24,12 @@ from moextend.certificate.record import (
     Fact,
     claim,
     claims_of,
-)
+)  # fmt: skip
 from moextend.errors import InputError, counted
-from moextend.extension import latents, modalities, router_memory, store, task_inference, tensor_files
+from moextend.extension import modalities, store, task_inference, tensor_files
 from moextend.extension.activate import activate, unload
 from moextend.extension.card import Card, read_extension
-from moextend.extension.folder import contents
+from moextend.extension.folder import SINGLE, contents
 from moextend.model.base_name import base_parts
 from moextend.model.fingerprint import cached_digest, tensor_hashes
 from moextend.moe import attach
@@ -113,7 +113,12 @@ def certify(
     card = read_extension(folder)
     scope = scope or trained_scope(card, folder)
     found = {one.name: one for one in (_files(folder, card), _base(model, card))}
-    facts, sets, reads, names = _base_facts(model, base), list[Set](), list[str](), list[str]()
+    tensors = _tensors_of(model)
+    facts = BaseFacts(
+        name=base, fingerprint=model.base_fingerprint(), dtype=model.base_dtype, tensors=len(tensors),
+        bytes=sum(tensor.nbytes for tensor in tensors.values()),
+    )  # fmt: skip
+    sets, reads, names = list[Set](), list[str](), list[str]()
     broken = next((f"'{one.name}' failed." for one in found.values() if one.status == "failed"), "")
     try:
         for other in others:
@@ -156,24 +161,14 @@ def _files(folder: Path, card: Card) -> Claim:
     evidence: dict[str, Fact] = {"format": tensor_files.FORMAT}
     if found.others:
         evidence["other files"] = list(found.others[:SHOWN])
-    if code := found.code(folder):
-        evidence["files that can hold code"] = code[:SHOWN]
-        reason = f"{code[0]} can hold code, and is not a file of an extension."
-        return claim("files", "failed", reason=reason, items=len(found.own), evidence=evidence)
     try:
+        if code := found.code(folder):
+            evidence["files that can hold code"] = code[:SHOWN]
+            raise InputError(f"{code[0]} can hold code, and is not a file of an extension.")
         for stem in (tensor_files.STEM, *map(modalities.stem, modalities.carried(folder))):
             tensors += len(tensor_files.load_tensors(folder, stem)[0])
-        if (path := task_inference.find(folder)) is not None:
-            statistics = task_inference.read(folder)
-            each = (statistics.mean, statistics.scatter, statistics.sample)
-            if not all(bool(tensor.isfinite().all()) for tensor in each):
-                hint = "Copy the extension again, or train it again."
-                raise InputError("holds numbers that are not finite.", where=str(path), hint=hint)
-            tensors += len(each)
-        if (folder / router_memory.FILE).is_file():
-            tensors += len(router_memory.read(folder).tensors())
-        if (folder / latents.FILE).is_file():
-            tensors += len(latents.read(folder).states)
+        for name in SINGLE:
+            tensors += len(tensor_files.read_tensors(folder / name)) if (folder / name).is_file() else 0
     except InputError as error:
         return claim("files", "failed", reason=str(error), items=len(found.own), evidence=evidence)
     evidence["files"], evidence["tensors"] = list(found.own), tensors
@@ -260,21 +255,24 @@ def _in_use(work: _Work, checked: Checked, before: Mapping[str, list[Seen]]) -> 
         activate(model, itself if checked.active == "itself" else checked.active)
     except InputError as error:
         return claim(checked.name, "failed", reason=str(error))
-    sets, reason, evidence = changes(*checked.inputs), "", dict[str, Fact]()
-    found, changed = _unchanged(checked.name, sets), any(one.logits_changed for one in sets)
-    if checked.active == "itself":
+    sets, same, update = changes(*checked.inputs), checked.same, dict[str, Any]()
+    if checked.active == "itself":  # here a change is what is claimed
         found = claim(checked.name, "proved", items=sum(one.items for one in sets), sets=sets)
-        reason = "these inputs do not change when the extension is active, so equal results say little."
-    elif checked.active == "all":  # a measurement: equality proves little
-        reason = "these texts did not change, and nothing keeps others from changing."
-    elif checked.inputs == ("near",):
-        for one in changes("own"):
-            evidence[f"{one.name}: inputs that reach it"] = f"{one.inputs_reached} of {one.items}"
-        if not work.has_data and found.status == "proved":
-            reason = "only crafted texts were compared: no data of the task were given (--data)."
-    if reason and not changed:
-        return found.model_copy(update={"status": "not checked", "reason": reason, "evidence": evidence})
-    return found.model_copy(update={"evidence": evidence})
+    else:
+        found = _unchanged(checked.name, sets)
+    if checked.inputs == ("near",):
+        update["evidence"] = {
+            f"{one.name}: inputs that reach it": f"{one.inputs_reached} of {one.items}" for one in changes("own")
+        }  # fmt: skip
+        same = (
+            ""
+            if work.has_data
+            else "only crafted texts were compared: no data of the task were given (--data)."
+        )
+    certain = found.status != "proved" and not checked.same
+    if same and not certain and not any(one.logits_changed for one in sets):
+        update |= {"status": "not checked", "reason": same}
+    return found.model_copy(update=update)
 
 
 def _unchanged(name: str, sets: Sequence[Compared]) -> Claim:
@@ -282,14 +280,7 @@ def _unchanged(name: str, sets: Sequence[Compared]) -> Claim:
     items = sum(one.items for one in sets)
     if not items:
         return claim(name, "not checked", reason="there are no such inputs.")
-    worst = next(
-        (
-            s
-            for s in sets
-            if s.inputs_reached or s.logits_changed or s.likelihoods_changed or s.answers_changed
-        ),
-        None,
-    )
+    worst = next((one for one in sets if not one.unchanged), None)
     if worst is None:
         return claim(name, "proved", items=items, sets=sets)
     reason = (
@@ -308,14 +299,6 @@ def _tensors_of(model: MultimodalLM) -> dict[str, Tensor]:
 
 def _classes(model: MultimodalLM) -> list[str]:
     return [f"{name}: {type(module).__qualname__}" for name, module in model.named_modules()]
-
-
-def _base_facts(model: MultimodalLM, name: str) -> BaseFacts:
-    tensors = _tensors_of(model)
-    return BaseFacts(
-        name=name, fingerprint=model.base_fingerprint(), dtype=model.base_dtype, tensors=len(tensors),
-        bytes=sum(tensor.nbytes for tensor in tensors.values()),
-    )  # fmt: skip
 
 
 def _versions(model: MultimodalLM) -> dict[str, str]:

@@ -21,7 +21,7 @@ from moextend.certificate.record import Compared, InputSet
 from moextend.data.conversations import Conversation
 from moextend.extension import task_inference
 from moextend.extension.effect import GENERIC
-from moextend.extension.usage import used_experts
+from moextend.extension.probe import used_experts
 from moextend.model.feature_cache import sources_of
 from moextend.model.generation import Prompt, each_by_its_own, generate, prompt_ids
 from moextend.model.likelihood import choice_rows
@@ -82,20 +82,15 @@ class Seen:
 def far_sets(model: MultimodalLM, count: int) -> list[Set]:
     """`count` texts that have nothing to do with the task, half of them sentences and half random tokens."""
     drawn, ordinary = random.Random(SEED), _ordinary(model)
-    sentences = {f"{a} {b} {c}": d for c, d in GENERIC for a, b in GENERIC}
+    texts = dict(GENERIC) | {f"{a} {b} {c}": d for c, d in GENERIC for a, b in GENERIC}
     tokens = (
         _text_of(model, [drawn.choice(ordinary) for _ in range(drawn.randint(3, 20))]) for _ in range(count)
     )
-    alone = dict(GENERIC)
-    return _usable(
-        model,
-        [
-            _set("sentences", "sentences of several kinds", alone | sentences, count - count // 2),
-            _set(
-                "random tokens", "random tokens of the vocabulary", dict.fromkeys(tokens, ANSWER), count // 2
-            ),
-        ],
-    )
+    sets = [
+        _set("sentences", "sentences of several kinds", texts, count - count // 2),
+        _set("random tokens", "random tokens of the vocabulary", dict.fromkeys(tokens, ANSWER), count // 2),
+    ]
+    return _usable(model, sets)
 
 
 def near_sets(
@@ -110,14 +105,12 @@ def near_sets(
         count: inputs of a set at most. own: data of the task. near: other data, such as those of other extensions.
     """
     asked, drawn = _items_of(own)[:count], random.Random(SEED + 1)
-    texts = {
-        text: one.answer
-        for one in asked
-        if (text := " ".join(without_marks(one.prompt.text, one.prompt.media).split()))
-    }
+    plain = (" ".join(without_marks(one.prompt.text, one.prompt.media).split()) for one in asked)
+    texts = {text: one.answer for text, one in zip(plain, asked, strict=True) if text}
+    others = {words: texts[text] for text in texts if (words := _shuffled(text, drawn)) != text}
     crafted = dict.fromkeys(_crafted(model, folder, count), ANSWER)
     close = [
-        _set("same words", "the words of the questions in another order", _shuffled(texts, drawn), count),
+        _set("same words", "the words of the questions in another order", others, count),
         _set("crafted", "texts that are made to resemble the task statistics", crafted, count),
         Set("near data", "inputs of --near", _items_of(near)[:count]),
     ]
@@ -125,6 +118,12 @@ def near_sets(
         close.insert(0, _set("questions as text", "questions of the task without their media", texts, count))
     mine = [Set("own", "questions of the task", asked)]
     return {"near": _usable(model, close), "own": _usable(model, mine)}
+
+
+def _shuffled(text: str, drawn: random.Random) -> str:
+    words = text.split()
+    drawn.shuffle(words)
+    return " ".join(words)
 
 
 def _set(name: str, meaning: str, texts: Mapping[str, str], count: int) -> Set:
@@ -171,17 +170,6 @@ def _text_of(model: MultimodalLM, ids: Sequence[int]) -> str:
     return without_marks(model.tokenizer.decode(ids)).strip()
 
 
-def _shuffled(texts: dict[str, str], drawn: random.Random) -> dict[str, str]:
-    """The words in another order; a text that is the same again is left out."""
-    found = {}
-    for text, answer in texts.items():
-        words = text.split()
-        drawn.shuffle(words)
-        if " ".join(words) != text:
-            found[" ".join(words)] = answer
-    return found
-
-
 @torch.no_grad()
 def _crafted(model: MultimodalLM, folder: Path, count: int) -> list[str]:
     """Texts whose mean embedding is near that of a held-out input of the extension: greedy choice of tokens.
@@ -213,23 +201,18 @@ def _crafted(model: MultimodalLM, folder: Path, count: int) -> list[str]:
 
 def compared(before: Mapping[str, list[Seen]], after: Mapping[str, list[Seen]]) -> list[Compared]:
     """Comparison of the same inputs before and after, set by set."""
-    found = []
-    for name, seen in after.items():
-        pairs = list(zip(before[name], seen, strict=True))
-        found.append(
-            Compared(
-                name=name,
-                items=len(pairs),
-                tokens=sum(b.tokens for _, b in pairs),
-                inputs_reached=sum(b.reached > 0 for _, b in pairs),
-                tokens_reached=sum(b.reached for _, b in pairs),
-                logits_changed=sum(a.logits != b.logits for a, b in pairs),
-                likelihoods_changed=sum(a.likelihood != b.likelihood for a, b in pairs),
-                answers_changed=sum(a.answer != b.answer for a, b in pairs),
-                largest_change=max((abs(a.likelihood - b.likelihood) for a, b in pairs), default=0.0),
-            )
+    each = {name: list(zip(before[name], seen, strict=True)) for name, seen in after.items()}
+    return [
+        Compared(
+            name=name, items=len(pairs), tokens=sum(b.tokens for _, b in pairs),
+            inputs_reached=sum(b.reached > 0 for _, b in pairs), tokens_reached=sum(b.reached for _, b in pairs),
+            logits_changed=sum(a.logits != b.logits for a, b in pairs),
+            likelihoods_changed=sum(a.likelihood != b.likelihood for a, b in pairs),
+            answers_changed=sum(a.answer != b.answer for a, b in pairs),
+            largest_change=max((abs(a.likelihood - b.likelihood) for a, b in pairs), default=0.0),
         )
-    return found
+        for name, pairs in each.items()
+    ]  # fmt: skip
 
 
 def watched(model: MultimodalLM, sets: Sequence[Set], name: str = "") -> dict[str, list[Seen]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +45,8 @@ class Checked:
     """While inputs are computed with the extension attached, active are: none, auto, all, or itself; "": no inputs."""
     inputs: tuple[str, ...] = ()
     """Kinds of inputs: far, near, own."""
+    same: str = ""
+    """Why the claim is not checked if these inputs do not change, where equal results prove little."""
 
 
 CLAIMS = (
@@ -79,11 +81,12 @@ CLAIMS = (
     ),
     Checked(
         "text, always active", "With the extension active for every input, text is answered as by the base.",
-        ("all",), "all", ("far",),
+        ("all",), "all", ("far",), "these texts did not change, and nothing keeps others from changing.",
     ),
     Checked(
         "comparison", "The comparison can see the extension: with it active, the same inputs give other logits.",
         active="itself", inputs=("far", "own"),
+        same="these inputs do not change when the extension is active, so equal results say little.",
     ),
     Checked(
         "unload",
@@ -126,9 +129,8 @@ class Compared(_Part):
     @property
     def unchanged(self) -> bool:
         """Whether all results are equal bit for bit, and no input reached a new expert."""
-        return not (
-            self.inputs_reached or self.logits_changed or self.likelihoods_changed or self.answers_changed
-        )
+        changed = self.logits_changed, self.likelihoods_changed, self.answers_changed
+        return not (self.inputs_reached or any(changed))
 
 
 class Claim(_Part):
@@ -226,6 +228,12 @@ class Certificate(Record):
         counts = [f"{statuses.count(status)} {status}" for status in ("proved", "failed", "not checked")]
         return f"{len(statuses)} claims: {', '.join(counts)}."
 
+    @property
+    def summary(self) -> str:
+        """A table of the claims and their statuses, in Markdown."""
+        rows = [(one.name, _marked(one.status), one.items or "-") for one in self.claims]
+        return table(("claim", "status", "compared"), rows)
+
     def write_to(self, out: Path) -> Certificate:
         """Writes the record, with its SHA-256, and the page; returns it with the folder relative to `out`."""
         folder = Path(os.path.relpath(self.folder, out)).as_posix()
@@ -236,21 +244,10 @@ class Certificate(Record):
         return final
 
 
-def claim(
-    name: str,
-    status: Status,
-    *,
-    reason: str = "",
-    items: int = 0,
-    evidence: Mapping[str, Fact] | None = None,
-    sets: Sequence[Compared] = (),
-) -> Claim:
-    """The claim of this name."""
+def claim(name: str, status: Status, **more: Any) -> Claim:
+    """The claim of this name; `more`: further fields."""
     statement = next(one.statement for one in CLAIMS if one.name == name)
-    return Claim(
-        name=name, statement=statement, status=status, reason=reason, items=items, evidence=dict(evidence or {}),
-        sets=list(sets),
-    )  # fmt: skip
+    return Claim(name=name, statement=statement, status=status, **more)
 
 
 def claims_of(scope: str) -> list[str]:
@@ -310,29 +307,26 @@ def check_record(path: Path, folder: Path | None = None) -> tuple[Certificate, l
 
 def page(c: Certificate) -> str:
     """The readable page of a certificate, in Markdown."""
-    facts = {
-        "base": f"{c.base.name} (`{c.base.fingerprint}`, {c.base.dtype}, {c.base.tensors} tensors)",
-        "routing and scope": f"{c.mode}, {c.scope}",
-        "other extensions": ", ".join(c.others) or "none",
-        "made": f"{c.date} with `{c.command}`" if c.command else c.date,
-        "versions": ", ".join(f"{name} {version}" for name, version in c.versions.items()),
-        "SHA-256 of the record": f"`{c.sha256}`",
-    }
-    parts = [f"# Certificate of extension '{c.extension}'", c.verdict, _table(("", ""), list(facts.items()))]
-    claims = [(one.name, _marked(one.status), str(one.items or "-")) for one in c.claims]
-    parts.append(_table(("claim", "status", "compared"), claims))
+    facts = [
+        ("base", f"{c.base.name} (`{c.base.fingerprint}`, {c.base.dtype}, {c.base.tensors} tensors)"),
+        ("routing and scope", f"{c.mode}, {c.scope}"),
+        ("other extensions", ", ".join(c.others) or "none"),
+        ("made", f"{c.date} with `{c.command}`" if c.command else c.date),
+        ("versions", ", ".join(f"{name} {version}" for name, version in c.versions.items())),
+        ("SHA-256 of the record", f"`{c.sha256}`"),
+    ]
+    parts = [f"# Certificate of extension '{c.extension}'", c.verdict, table(("", ""), facts), c.summary]
     for one in c.claims:
         parts += [f"## {one.name[0].upper()}{one.name[1:]}", f"{one.statement} {_marked(one.status)}."]
         parts += [f"Reason: {one.reason}"] if one.reason else []
-        if one.sets:
-            titles = [name.replace("_", " ") for name in Compared.model_fields]
-            parts.append(_table(titles, [[str(value) for _, value in each] for each in one.sets]))
-        shown = {k: ", ".join(v) if isinstance(v, list) else v for k, v in one.evidence.items()}
-        parts += ["\n".join(f"- {name}: {value}" for name, value in shown.items())] if shown else []
-    inputs = [(one.name, one.meaning, str(one.items), f"`{one.digest}`") for one in c.inputs]
-    parts += ["## Inputs", _table(("set", "meaning", "items", "digest"), inputs)] if inputs else []
+        titles = [name.replace("_", " ") for name in Compared.model_fields]
+        parts += [table(titles, [[value for _, value in each] for each in one.sets])] if one.sets else []
+        shown = [f"- {k}: {', '.join(v) if isinstance(v, list) else v}" for k, v in one.evidence.items()]
+        parts += ["\n".join(shown)] if shown else []
+    inputs = [(one.name, one.meaning, one.items, f"`{one.digest}`") for one in c.inputs]
+    parts += ["## Inputs", table(("set", "meaning", "items", "digest"), inputs)] if inputs else []
     hashes = [(f"`{name}`", f"`{value}`") for name, value in c.files.items()]
-    parts += ["## Files", _table(("file", "SHA-256"), hashes), "## Limits", LIMITS]
+    parts += ["## Files", table(("file", "SHA-256"), hashes), "## Limits", LIMITS]
     return "\n\n".join(parts) + "\n"
 
 
@@ -340,7 +334,8 @@ def _marked(status: Status) -> str:
     return "**FAILED**" if status == "failed" else status
 
 
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    lines = [" | ".join(titles), " | ".join("---" for _ in titles), *(" | ".join(row) for row in escaped)]
-    return "\n".join(f"| {line} |" for line in lines)
+def table(titles: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A table in Markdown."""
+    titles = list(titles)
+    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (titles, ["---"] * len(titles), *cells))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from moextend.cli import before
 from moextend.cli.opening import device_of, opened
 from moextend.errors import InputError
-from moextend.export.kind import is_extended
+from moextend.extension.folder import is_extended
 
 if TYPE_CHECKING:
-    from moextend.export.auto_config import MoextendConfig
+    from moextend.export.auto import MoextendConfig
     from moextend.model.multimodal import MultimodalLM
 
 

@@ -187,7 +187,7 @@ def _of_folder(
     from moextend.certificate.certify import Data
     from moextend.certificate.certify import certify as certified
     from moextend.extension.card import read_extension
-    from moextend.extension.remote import local_folder
+    from moextend.extension.folder import local_folder
 
     folder = local_folder(extension, where="EXTENSION")
     card = read_extension(folder)

@@ -53,8 +53,7 @@ def loaded(
     base: str, folders: Sequence[Path], how: How, encoders: dict[str, str], projectors: list[Path] | None
 ) -> MultimodalLM:
     """The base with the extensions, all active, on the CPU."""
-    from moextend.export.notes import check_rounding
-    from moextend.export.planned import dtype_of
+    from moextend.export.writing import check_rounding, dtype_of
     from moextend.extension.card import read_extension
 
     own = dtype_of([read_extension(folder) for folder in folders])
@@ -70,8 +69,7 @@ def stock_form(model: MultimodalLM, how: How, reference: Tensor | None = None) -
 
     reference: logits to compare with, see `save_stock`.
     """
-    from moextend.export.notes import notes_of
-    from moextend.export.writing import save_stock
+    from moextend.export.writing import notes_of, save_stock
 
     for note in notes_of(model):
         options.echo(f"note: {note}", err=True)
@@ -109,7 +107,7 @@ def folder_form(
 def of_run(source: str, how: How, task: str | None, runs: Path) -> dict[str, Any]:
     """Exports a stage of a run; returns what was written."""
     from moextend.bench.exporting import stage
-    from moextend.export.exact import state_of
+    from moextend.export.stock import state_of
     from moextend.util.quiet import quiet_process
 
     quiet_process()
@@ -136,9 +134,8 @@ def of_run(source: str, how: How, task: str | None, runs: Path) -> dict[str, Any
 
 def _stock(found: StageModel, how: How) -> dict[str, Any]:
     from moextend.bench.exporting import adapters
-    from moextend.export.exact import state_of
-    from moextend.export.notes import check_rounding
-    from moextend.export.writing import sample_logits
+    from moextend.export.stock import state_of
+    from moextend.export.writing import check_rounding, sample_logits
 
     lm, own = found.model.lm, found.model.base_dtype
     if how.dtype not in (None, own, "float32"):
@@ -313,7 +310,7 @@ def _extensions(sources: Sequence[str], base: str | None) -> list[Path] | None:
 
 def _plan(base: str, folders: Sequence[Path], how: How) -> None:
     """Prints what would be written."""
-    from moextend.export.planned import planned_stock
+    from moextend.export.writing import planned_stock
     from moextend.util.quiet import quiet_process
 
     quiet_process()
@@ -361,8 +358,7 @@ def _lines(record: dict[str, Any]) -> str:
         f"wrote {record['folder']}: {_size_line(record['files'], record['bytes'], record['parameters'])}"
     ]
     if record["experts"]:
-        never = f", and {record['padded']} that are never chosen" if record["padded"] else ""
-        lines.append(f"{counted(record['experts'], 'new expert')} in all layers{never}")
+        lines.append(f"{counted(record['experts'], 'new expert')} in all layers")
     if record["difference"] is not None:
         lines.append(
             f"Read back by transformers: logits differ by at most {record['difference']:.1e} from the model's."

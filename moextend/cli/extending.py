@@ -45,7 +45,7 @@ from moextend.util.limits import BATCH, MOST_BATCH, MOST_STEPS, RATE
 
 if TYPE_CHECKING:
     from moextend.data.conversations import Conversation
-    from moextend.extension.origin import Effect, Origin
+    from moextend.extension.card import Effect, Origin
     from moextend.extension.store import Extension
     from moextend.model.multimodal import MultimodalLM
     from moextend.moe.recipe import Recipe
@@ -170,7 +170,7 @@ def extend(
         return
     model = opened(base, encoders, projector, dtype, attention, device, workspace)
     load_active(model, extension, projector)
-    from moextend.extension.origin import Origin
+    from moextend.extension.card import Origin
 
     settings = settings_of(model.lm.dtype, len(rows), values)
     origin = Origin(base, data, licence, other_options(context, named))

@@ -208,7 +208,7 @@ def folders_of(extensions: Sequence[Path] | None) -> list[Path]:
     """Folders of extensions; those that are named by a hub id are downloaded."""
     if not extensions:
         return []
-    from moextend.extension.remote import local_folder
+    from moextend.extension.folder import local_folder
 
     return [local_folder(one, where="--extension") for one in extensions]
 

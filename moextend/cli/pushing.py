@@ -12,8 +12,8 @@ from moextend.cli import before, options
 from moextend.errors import InputError, at, counted
 
 if TYPE_CHECKING:
-    from moextend.extension.remote import HubId
-    from moextend.sharing.contents import Pushed
+    from moextend.extension.folder import HubId
+    from moextend.sharing.hub import Pushed
     from moextend.sharing.model_card import RunFacts
 
 PUSH = "moextend push facts me/facts --dry-run"
@@ -57,7 +57,7 @@ def push(
 ) -> None:
     """Push an extension, or an exported model, to the hub: its files and a model card, in one commit."""
     from moextend.extension.folder import INPUTS
-    from moextend.sharing.contents import local_paths, pushed
+    from moextend.sharing.hub import local_paths, pushed
     from moextend.sharing.model_card import facts_of
 
     named = _named(repository, branch)
@@ -128,7 +128,7 @@ def pull(
 
 def _named(repository: str, revision: str | None) -> HubId:
     """Repository and branch. Raises InputError for an invalid name, or two branches."""
-    from moextend.extension.remote import HubId, parse
+    from moextend.extension.folder import HubId, parse
 
     found = parse(repository, where="OWNER/NAME")
     if revision is None:

@@ -1,12 +1,66 @@
-"""Folders of extended models in the Auto classes of transformers."""
+"""Folders of extended models in the Auto classes of transformers; imports transformers' configs only."""
 
 from __future__ import annotations
 
 from typing import Any, NoReturn
 
+from transformers.configuration_utils import PreTrainedConfig
+
 from moextend.errors import InputError
-from moextend.export.auto_config import MoextendConfig as MoextendConfig
-from moextend.export.kind import MODEL_TYPE as MODEL_TYPE
+from moextend.extension.folder import MODEL_TYPE
+
+FORMAT = 1
+"""Version of the folder; another one is refused."""
+
+
+class MoextendConfig(PreTrainedConfig):
+    """An extended model: its base, by name or as a copy in the folder, and its extensions."""
+
+    model_type = MODEL_TYPE
+
+    def __init__(
+        self,
+        format: int = FORMAT,
+        base: str = "",
+        base_copied: bool = False,
+        revision: str | None = None,
+        base_fingerprint: str = "",
+        base_dtype: str = "float32",
+        extensions: list[dict[str, str]] | None = None,
+        active: list[str] | None = None,
+        strengths: dict[str, float] | None = None,
+        encoders: dict[str, str] | None = None,
+        resize: str | None = None,
+        chat: bool | None = None,
+        moextend_version: str = "",
+        **more: Any,
+    ) -> None:
+        """Args:
+        format: version of the folder.
+        base: name of the base as `moextend.load` takes it; of a copied one, as information.
+        base_copied: the base is in the folder `base`.
+        revision: of a base from the hub.
+        base_fingerprint: of the language model of the base, its encoders and projectors.
+        base_dtype: number type of its weights in the training.
+        extensions: name, folder, routing mode and digest of the weights of each extension, oldest first.
+        active: extensions that compute after loading.
+        strengths: extension -> strength after loading, for those below 1.
+        encoders: modality -> name of its encoder; its projector is in `projectors/<modality>`.
+        resize: as in `moextend.load`.
+        chat: as in `moextend.load`.
+        moextend_version: version that wrote the folder.
+        """
+        self.format, self.base, self.base_copied, self.revision = format, base, base_copied, revision
+        self.base_fingerprint, self.base_dtype = base_fingerprint, base_dtype
+        self.extensions, self.encoders = extensions or [], encoders or {}
+        self.active = [each["name"] for each in self.extensions] if active is None else active
+        self.strengths = {name: float(strength) for name, strength in (strengths or {}).items()}
+        self.resize, self.chat, self.moextend_version = resize, chat, moextend_version
+        super().__init__(**more)
+
+    def computing(self) -> dict[str, float]:
+        """Extension -> strength, of those that compute after loading."""
+        return {name: self.strengths.get(name, 1.0) for name in self.active}
 
 
 class MoextendForCausalLM:

@@ -9,18 +9,20 @@ from typing import Any
 
 import torch
 
-from moextend.errors import InputError, listed
-from moextend.export.auto_config import FORMATS, MoextendConfig
-from moextend.export.kind import MODEL_TYPE
+from moextend.errors import InputError
+from moextend.export.auto import FORMAT, MoextendConfig
 from moextend.export.saving import BASE, EXTENSIONS, PROJECTORS, bare
 from moextend.extension import align, store
 from moextend.extension.activate import activate
+from moextend.extension.folder import MODEL_TYPE
 from moextend.model import loading
 from moextend.model.multimodal import MultimodalLM
 from moextend.util import hub_errors
 
 _HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
 """Options of `from_pretrained` that are for downloads."""
+_OTHERS = ("adapter_kwargs", "subfolder", "gguf_file", "code_revision", "use_safetensors")
+"""Options that say where in a folder stock weights lie."""
 
 
 def open_lm(folder: str | Path, config: MoextendConfig | None, options: Mapping[str, Any]) -> Any:
@@ -30,13 +32,11 @@ def open_lm(folder: str | Path, config: MoextendConfig | None, options: Mapping[
     place = _local(folder, given.pop("revision", None), downloads)
     config = config or read_config(place)
     check(config, place)
-    for key in ("adapter_kwargs", "subfolder", "gguf_file", "code_revision", "use_safetensors"):
-        given.pop(key, None)
     for key in ("attn_implementation", "experts_implementation"):  # the Auto classes leave them in the config
         given[key] = given.get(key) or getattr(config, f"_{key}")
-    info = given.pop("output_loading_info", False)
-    active = given.pop("active", None)
-    asked = [given.pop(key, None) for key in ("dtype", "torch_dtype")]
+    info, active, *asked = (
+        given.pop(key, None) for key in ("output_loading_info", "active", "dtype", "torch_dtype", *_OTHERS)
+    )
     wanted = str(asked[0] or asked[1] or "auto").removeprefix("torch.")
     dtype = config.base_dtype if wanted == "auto" else wanted
     lm = loading.load_lm(
@@ -123,12 +123,11 @@ def read_config(place: Path) -> MoextendConfig:
 
 def check(config: MoextendConfig, place: Path) -> None:
     """Raises InputError for a format of a later version, or names that are no folders."""
-    if config.format not in FORMATS:
-        known = listed([str(known) for known in FORMATS])
+    if config.format != FORMAT:
         raise InputError(
-            f"has format {config.format}, and this version of moextend reads format {known}.",
+            f"has format {config.format}, and this version of moextend reads format {FORMAT}.",
             where=str(place / "config.json"),
-            hint="Use a newer version of moextend.",
+            hint="Use the version that wrote it, or export it again.",
         )
     for each in config.extensions:
         if not re.fullmatch(r"[\w-]+", str(each.get("folder", ""))):

@@ -12,12 +12,12 @@ from typing import Any
 
 from moextend.errors import InputError
 from moextend.export import shards
-from moextend.export.auto_config import FORMAT, WITH_STRENGTHS, MoextendConfig
-from moextend.export.kind import is_extended
+from moextend.export.auto import MoextendConfig
 from moextend.export.prompts import save_tokenizer
 from moextend.export.stock import stock_model
 from moextend.extension import align, store, tensor_files
 from moextend.extension.card import read_extension
+from moextend.extension.folder import INPUTS, contents, is_extended
 from moextend.model.base_name import base_parts
 from moextend.model.fingerprint import tensors_digest
 from moextend.model.multimodal import MultimodalLM
@@ -88,9 +88,8 @@ def save_model(
         if getattr(model.lm, "generation_config", None) is not None:
             model.lm.generation_config.save_pretrained(made)
         computing = list(scope.active if active is None else active)
-        weak = below_one(scope.strengths, computing)
         _write_config(
-            made, format=WITH_STRENGTHS if weak else FORMAT, strengths=weak,
+            made, strengths=below_one(scope.strengths, computing),
             base=base or "", base_copied=with_base, revision=revision, base_dtype=model.base_dtype,
             base_fingerprint=model.base_fingerprint(), extensions=listed, encoders=named, resize=resize,
             active=computing,
@@ -130,7 +129,9 @@ def save_lm(
             made = Path(temporary) / "model"
             save_model(model, made, base=str(lm.name_or_path), with_base=True, max_shard_size=size)
             for path in sorted(made.iterdir(), key=lambda path: path.name == taken.name):  # the config last
-                _replace(path, folder / path.name)
+                if (goal := folder / path.name).is_dir():
+                    shutil.rmtree(goal)
+                path.replace(goal)
 
 
 @contextmanager
@@ -180,9 +181,9 @@ def _save(model: MultimodalLM, name: str, place: int, made: Path) -> dict[str, s
     folder = made / EXTENSIONS / own
     if known is not None and _is_same(model, known, digest):
         folder.mkdir(parents=True)
-        kept = [*known.glob("extension.*"), *known.glob("modality-*"), *known.glob("task_statistics.*")]
-        for path in kept:
-            shutil.copyfile(path, folder / path.name)
+        for file in contents(known).own:
+            if file not in (*INPUTS, "log.jsonl"):
+                shutil.copyfile(known / file, folder / file)
     else:
         try:
             store.save_extension(model, name, folder=folder)
@@ -215,9 +216,3 @@ def _encoders(model: MultimodalLM, named: Mapping[str, str]) -> dict[str, str]:
             hint=f"Give encoders={{'{missing[0]}': NAME}}.",
         )
     return {name: named[name] for name in loaded}
-
-
-def _replace(path: Path, goal: Path) -> None:
-    if goal.is_dir():
-        shutil.rmtree(goal)
-    path.replace(goal)

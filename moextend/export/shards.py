@@ -129,15 +129,12 @@ def write(
 
 def _untied(tensors: dict[str, Tensor], skeleton: Any) -> dict[str, Tensor]:
     """Without the tensors that the class ties to another one, which it restores."""
+
+    def restored(key: str, tensor: Tensor) -> bool:
+        other = tensors.get(tied.get(key, ""))
+        if other is None or tensor.shape != other.shape:
+            return False
+        return tensor.is_meta or tensor.data_ptr() == other.data_ptr()
+
     tied = dict(getattr(skeleton, "all_tied_weights_keys", None) or {})
-    return {
-        key: tensor
-        for key, tensor in tensors.items()
-        if key not in tied or not _same(tensor, tensors.get(tied[key]))
-    }
-
-
-def _same(tensor: Tensor, other: Tensor | None) -> bool:
-    if other is None or tensor.shape != other.shape:
-        return False
-    return tensor.is_meta or tensor.data_ptr() == other.data_ptr()
+    return {key: tensor for key, tensor in tensors.items() if not restored(key, tensor)}

@@ -1,8 +1,8 @@
-"""Writes the stock checkpoint of an extended model."""
+"""Writes the stock checkpoint of an extended model, or plans it, and says what it lacks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moextend.errors import RunFailed
+from moextend.errors import InputError, RunFailed
 from moextend.export import shards
-from moextend.export.exact import state_of
-from moextend.export.notes import EXACT
 from moextend.export.prompts import save_tokenizer, set_ends
-from moextend.export.stock import stock_model
-from moextend.extension.store import digest_of
+from moextend.export.stock import state_of, stock_model
+from moextend.extension import store
+from moextend.extension.card import Card, read_extension
 from moextend.model import lm_head
+from moextend.model.loading import skeleton
 from moextend.model.multimodal import MultimodalLM
+from moextend.moe import attach
 from moextend.util import files
 from moextend.util.release import __version__
 
@@ -29,7 +30,8 @@ STEP = 7919
 ALLOWED = 1e-4
 """Largest difference of logits in float32, as a share of the largest logit; a wrong checkpoint differs by far more."""
 
-
+EXACT = ("float32", "float64")
+"""Number types of a base in which new weights, which are float32, are not rounded."""
 RECORD = "moextend_export.json"
 """What was exported, as information for users; transformers does not read it."""
 
@@ -89,9 +91,7 @@ class Written:
     bytes: int
     parameters: int
     experts: int
-    """New experts in the checkpoint, in all layers together; without those that are never chosen."""
-    padded: int
-    """Experts that can never be chosen."""
+    """New experts in the checkpoint, in all layers together."""
     difference: float | None
     """Largest difference of logits between the checkpoint and the model, on fixed ids; None: not compared."""
 
@@ -127,7 +127,7 @@ def save_stock(
     dtype = str(lm.dtype).removeprefix("torch.")
     expected = reference if reference is not None else sample_logits(lm) if compare else None
     scope, kind = state_of(lm), type(lm)
-    facts = [{"name": name, "digest": digest_of(model, name)} for name in scope.active]
+    facts = [{"name": name, "digest": store.digest_of(model, name)} for name in scope.active]
     with files.new_folder(folder) as made:
         stock = stock_model(lm, release=release)
         if stock.skeleton.generation_config is not None:
@@ -135,12 +135,10 @@ def save_stock(
         plan = shards.plan(stock, max_shard_size)
         shards.write(plan, stock.skeleton, made, on_shard)
         save_tokenizer(model, made)
-        written = Written(
-            folder, len(plan.split), plan.bytes, plan.parameters, stock.added, stock.padded, None
-        )
+        written = Written(folder, len(plan.split), plan.bytes, plan.parameters, stock.added, None)
         record = {
             "form": "stock", "base": model.base_fingerprint(), "extensions": facts, "dtype": dtype,
-            "new_experts": stock.added, "never_chosen": stock.padded, "version": __version__,
+            "new_experts": stock.added, "version": __version__,
         }  # fmt: skip
         files.write_json(made / RECORD, record)
         if expected is not None:
@@ -149,3 +147,69 @@ def save_stock(
             found = largest_difference(made, expected, kind, rounded=rounded)
             written = replace(written, difference=found)
     return written
+
+
+def planned_stock(
+    base: str,
+    folders: Sequence[Path],
+    *,
+    dtype: str | None = None,
+    revision: str | None = None,
+    max_shard_size: str = shards.SHARD,
+) -> shards.Plan:
+    """The checkpoint that `save_stock` would write for `base` with the extensions in `folders`, oldest first.
+
+    Its tensors are on device meta. Digests and fingerprints are not compared.
+
+    Args:
+        dtype: number type of the base, as in `moextend.load`; None: that of the first extension's base.
+
+    Raises:
+        InputError: no stock class computes exactly the same, or a folder holds no extension, or does not fit the base.
+    """
+    cards = [read_extension(folder) for folder in folders]
+    lm = skeleton(base, revision=revision)
+    wanted = dtype or dtype_of(cards)
+    if wanted != "auto":  # else that of its config
+        lm.to(getattr(torch, wanted))
+    for card in cards:
+        store.attach_empty(lm, card, card.name, [each["name"] for each in card.beside])
+    attach.activate(lm, attach.scope_of(lm).known)
+    return shards.plan(stock_model(lm), max_shard_size)
+
+
+def dtype_of(cards: Sequence[Card]) -> str:
+    """Number type of the base that the extensions were made on."""
+    return next((card.base_dtype for card in cards if card.base_dtype), "float32")
+
+
+def check_rounding(own: str, wanted: str | None) -> None:
+    """Raises InputError if a checkpoint of the base's number type would round the new weights unasked.
+
+    Args:
+        own: number type of the base in the training. wanted: the one that the user names.
+    """
+    if wanted is None and own not in EXACT:
+        raise InputError(
+            f"the base is {own}, and the new experts are float32: rounded to {own} they compute other logits.",
+            where="--dtype",
+            hint=f"Accept that with --dtype {own}, or write all weights as float32: --dtype float32.",
+        )
+
+
+def notes_of(model: MultimodalLM) -> list[str]:
+    """What users of a stock checkpoint of `model` must know: every input reaches the new experts, no encoder."""
+    found = []
+    for name in state_of(model.lm).active:
+        folder = store.handle(model, name).folder
+        made = None if folder is None else read_extension(folder).made
+        scope = str(made.recipe.get("scope", "")) if made else ""
+        if scope in ("own", "auto"):
+            found.append(
+                f"extension '{name}' was made with scope={scope}, for inputs of its own; in the checkpoint every input "
+                "reaches it."
+            )
+    if model.modalities:
+        names = ", ".join(model.modalities)
+        found.append(f"the checkpoint reads text only: encoders and projectors ({names}) are not part of it.")
+    return found

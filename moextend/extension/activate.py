@@ -92,9 +92,8 @@ def unload(model: MultimodalLM, name: str) -> None:
         UnknownName: the model has no extension of that name.
         InputError: it is a co-active extension of a later one, which would give other results without it.
     """
+    store.handle(model, name)
     scope = attach.scope_of(model.lm)
-    if name not in scope.known:
-        raise UnknownName("extension", name, scope.known)
     later = [other for other in reversed(scope.known) if name in scope.coactive[other]]
     if later:
         raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 
 import torch
@@ -77,13 +77,9 @@ def align(
         },
     )
     with kept_features(model, folder):
+        flight = folder / "align-in-flight"
         report = train_projector(
-            model,
-            conversations,
-            settings,
-            folder=folder / "align-in-flight",
-            modality=modality,
-            on_step=on_step,
+            model, conversations, settings, folder=flight, modality=modality, on_step=on_step
         )
     with first_writes() as first:
         if first:
@@ -136,13 +132,10 @@ def _sample(own: Modality, media: Sequence[MediaRef]) -> Tensor:
 
     A store of features computes full batches: fewer media at a time would cost as much.
     """
-    total = 0
-    for place, medium in enumerate(media):
-        total += own.tokens_of(medium) * own.encoder.width
-        if total > VALUES:
-            media = media[: max(1, place)]
-            break
-    return torch.cat([packed(own.see(media[i : i + AT_ONCE])).cpu() for i in range(0, len(media), AT_ONCE)])
+    sizes = (own.tokens_of(medium) * own.encoder.width for medium in media)
+    count = max(1, sum(total <= VALUES for total in accumulate(sizes)))
+    batches = [media[i : min(i + AT_ONCE, count)] for i in range(0, count, AT_ONCE)]
+    return torch.cat([packed(own.see(batch)).cpu() for batch in batches])
 
 
 def save_projector(model: MultimodalLM, folder: str | Path, *, modality: str = ImageRef.modality) -> None:

@@ -1,19 +1,109 @@
-"""Cards on disk: of an expert set (extension.json), and of a modality that it needs (modality-NAME.json)."""
+"""Cards on disk: of an expert set (extension.json), with how it was made, and of a modality that it needs."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator
 
 from moextend.errors import InputError
-from moextend.extension.origin import Effect, Made
 from moextend.extension.tensor_files import STEM, read_card
-from moextend.moe.recipe import Mode
+from moextend.moe.recipe import Mode, Recipe
 from moextend.util import files, spec
+from moextend.util.release import __version__
 from moextend.util.spec import Spec
+
+if TYPE_CHECKING:
+    from moextend.training.loop import Report
+    from moextend.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Origin of an extension as far as the caller knows it, for its card."""
+
+    base: str = ""
+    data: str = ""
+    licence: str = ""
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Option of `moextend extend` -> its values, besides base, data, recipe and settings."""
+
+
+NOWHERE = Origin()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of some texts."""
+
+    likelihood: float
+    """Mean log-likelihood per token of the answers, in nats."""
+    exact: float | None = None
+    """Share of answers that are generated exactly, 0..1; None if an answer is long."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Effect of an extension."""
+
+    held_out: int
+    """Number of scored conversations."""
+    before: Scores
+    after: Scores
+    generic: float
+    """Change of the mean log-likelihood per token of generic text, with the extension used as its scope does."""
+
+
+class Made(Spec):
+    """How an extension was made, as information for users only."""
+
+    base: str
+    """Name of the base."""
+    data: str
+    """Origin of the data."""
+    data_digest: str
+    """Digest of the training content."""
+    conversations: int
+    """Number of conversations for training, with held-out ones."""
+    recipe: dict[str, Any]
+    settings: dict[str, Any]
+    loss_first: float
+    loss_last: float
+    """Mean loss over the first and the last tenth of the steps."""
+    date: str
+    """UTC."""
+    version: str
+    """Version of moextend."""
+    licence: str = ""
+    options: dict[str, list[str]] = spec.unset({})
+    """Option of `moextend extend` -> its values, for those given besides base, data, name, recipe and settings."""
+    effect: Effect | None = spec.unset(None)
+    """What `moextend extend` measured on held-out conversations; None: the library made the extension."""
+
+
+def made_of(
+    origin: Origin, recipe: Recipe, settings: Settings, report: Report, content: str, conversations: int
+) -> Made:
+    """Record of a finished training."""
+    return Made(
+        base=origin.base,
+        data=origin.data,
+        licence=origin.licence,
+        options={option: list(values) for option, values in origin.options.items()},
+        data_digest=content,
+        conversations=conversations,
+        recipe=recipe.model_dump(),
+        settings=settings.model_dump(mode="json"),
+        loss_first=report.loss_first,
+        loss_last=report.loss_last,
+        date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        version=__version__,
+    )
 
 
 class Card(Spec):
@@ -65,16 +155,11 @@ class ModalityCard(Spec):
     """Fingerprint of the language model and the encoder."""
 
 
-OPTIONAL = {"width", "base_dtype", "base_rounded", "made"}
-"""Keys that cards of other programs do not have."""
-
-
 def read_extension(folder: str | Path) -> Card:
     """Card of the expert set in `folder`; InputError if there is none of this format."""
     folder = Path(folder)
     values = {key: value for key, value in read_card(folder).items() if key not in ("format", "sha256")}
-    known = set(Card.model_fields)
-    if not known - OPTIONAL <= set(values) <= known:
+    if not {"name", "plan"} <= set(values):
         raise InputError(
             "holds no expert set, but files of another method.",
             where=str(folder),

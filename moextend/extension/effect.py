@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from moextend.extension import store
-from moextend.extension.card import note_effect
-from moextend.extension.origin import Effect, Scores
+from moextend.extension.card import Effect, Scores, note_effect
 from moextend.extension.task_inference import TaskInference, read
 from moextend.model.batches import Collator, labelled, on_device, piece_ids
 from moextend.model.generation import Prompt, generate
@@ -69,24 +68,24 @@ def measured(
 
 def _scored(model: MultimodalLM, conversations: Sequence[Conversation], batch_size: int) -> Scores:
     """Scores of the first turns of up to `MOST` conversations, with the active extensions."""
-    texts = [one for one in conversations[:MOST] if one.is_text]
+    rows = [conversations[at] for at in range(min(MOST, len(conversations)))]
+    texts = [row for row in rows if row.is_text]
     if texts:
         return Scores(text_likelihood(model, texts, batch_size), None)
-    asked: list[tuple[Prompt, str]] = []
-    for at in range(min(MOST, len(conversations))):
-        conversation = conversations[at]
-        asked.append((Prompt.first(conversation), conversation.turns[0][1]))
-    asked = [(prompt, answer) for prompt, answer in asked if answer]
+    asked = [(Prompt.first(row), row.turns[0][1]) for row in rows if row.turns[0][1]]
     if not asked:
         return Scores(float("nan"), None)
-    longest = max(len(piece_ids(model.tokenizer, f" {answer}", False)) for _, answer in asked)
-    exact = None
+    longest, exact = max(_tokens(model, answer) for _, answer in asked), None
     if longest <= SHORT:
         generated = generate(
             model, [prompt for prompt, _ in asked], max_new_tokens=longest + 1, batch_size=batch_size
         )
         exact = sum(a.strip() == b.strip() for a, (_, b) in zip(generated, asked, strict=True)) / len(asked)
     return Scores(_likelihood(model, asked, batch_size), exact)
+
+
+def _tokens(model: MultimodalLM, answer: str) -> int:
+    return len(piece_ids(model.tokenizer, f" {answer}", False))
 
 
 @torch.no_grad()
@@ -133,5 +132,5 @@ def _likelihood(model: MultimodalLM, asked: Sequence[tuple[Prompt, str]], batch_
     found = choice_likelihoods(
         model, [prompt for prompt, _ in asked], [[answer] for _, answer in asked], batch_size=batch_size
     )
-    tokens = sum(max(1, len(piece_ids(model.tokenizer, f" {answer}", False))) for _, answer in asked)
+    tokens = sum(max(1, _tokens(model, answer)) for _, answer in asked)
     return sum(value for (value,) in found) / tokens

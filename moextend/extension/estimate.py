@@ -9,8 +9,16 @@ from typing import Any
 from moextend.data.conversations import Conversation
 from moextend.moe import attach
 from moextend.moe.recipe import Recipe, count_layers
-from moextend.training.encoder_size import ASSUMED_TOKENS, image_encoder
-from moextend.training.estimate import OVERHEAD, THROUGHPUT, UTILISATION, Estimator, Step, bytes_of
+from moextend.training.estimate import (
+    ASSUMED_TOKENS,
+    OVERHEAD,
+    THROUGHPUT,
+    UTILISATION,
+    Estimator,
+    Step,
+    bytes_of,
+    image_encoder,
+)
 from moextend.training.settings import Settings
 
 LOOKED_AT = 200

@@ -6,17 +6,17 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
-from moextend.extension import latents, memories, modalities, store, task_inference, tensor_files
+from moextend.extension import latents, modalities, store, task_inference, tensor_files
 from moextend.extension.align import SAMPLE
+from moextend.extension.card import NOWHERE, Origin, made_of
 from moextend.extension.learning import (
-    Learned,
+    Loop,
     check_fits,
     coactive_of,
     forget_probe,
@@ -24,10 +24,10 @@ from moextend.extension.learning import (
     learn,
     plan_of,
     probed,
-)
-from moextend.extension.origin import NOWHERE, Origin, made_of
+)  # fmt: skip
 from moextend.extension.probe import Probe
-from moextend.extension.store import Extension, digest_of
+from moextend.extension.retention import Retention
+from moextend.extension.store import Extension
 from moextend.model.feature_cache import kept_features
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
@@ -88,16 +88,48 @@ def extend(
             call with other arguments, there are fewer than two conversations, or the data does not fit the model.
             The model is unchanged.
     """
-    wanted = _recipe(recipe, fields, f"extension '{name}'")
-    call = _checked(model, name, data, Path(folder), wanted, settings, held_out, generic, seed)
-    resuming.go_on(call.folder, call.facts(model))
-    with kept_features(model, call.folder):
-        new = call.learn(model, on_step)
+    where, folder = f"extension '{name}'", Path(folder)
+    wanted = _recipe(recipe, fields, where)
+    if seed < 0:
+        raise InputError(f"seed is {seed}.", where=where, hint="Give 0 or more.")
+    _check_new(model, name, folder, where)
+    _check_data(model, data, held_out, where)
+    check_fits(model.lm, wanted)
+    learned, held = _split(data, held_out, seed)
+    chosen = _settings(settings, len(learned), seed)
+    check_tracker(chosen.report_to)
+    coactive, earlier, keeping = coactive_of(model, wanted), list[Path](), Retention(model, wanted)
+    if wanted.keeps_memory:
+        earlier = [_folder_of(model, other, keeping.file) for other in coactive]
+    keeping.check(earlier)
+    steps = wanted.probe_steps if wanted.layers == "probe" else 0
+    content = resuming.learned_name(learned, chosen, at_least=steps)
+    facts = {
+        "name": name, "recipe": wanted.model_dump(), "settings": chosen.record(), "seed": seed, "data": content,
+        "held_out": resuming.name_data(held),
+        "generic": resuming.name_data(generic) if wanted.keeps_memory else "",
+        "model": model.base_fingerprint(),
+        "beside": [[other, store.digest_of(model, other)] for other in coactive],
+    }  # fmt: skip
+    resuming.go_on(folder, facts)
+    with kept_features(model, folder):
+        new = learn(
+            model, name, wanted, _loop(model, learned, chosen, folder, on_step), held_out=held, seed=seed,
+            coactive=coactive, earlier=earlier, generic=generic, batch_size=_batch(chosen), folder=folder,
+        )  # fmt: skip
         with first_writes() as first:
             if first:
-                call.save(model, new, origin)
+                if wanted.scope == "auto":
+                    prompts = task_inference.inputs_of(held, learned)
+                    task_inference.write(task_inference.collect(model, prompts), folder)
+                made = made_of(origin, wanted, chosen, new.report, content, len(learned) + len(held))
+                keep(
+                    model, name, wanted, folder, held_out=held, seed=seed, batch_size=_batch(chosen), made=made
+                )  # fmt: skip
+                resuming.done(folder)
+                forget_probe(folder)
     modalities.hold(model, name)
-    attach.scope_of(model.lm).folders[name] = call.folder
+    attach.scope_of(model.lm).folders[name] = folder
     model.choose = None
     return store.handle(model, name)
 
@@ -129,8 +161,7 @@ def preview(
         InputError: an argument is out of range, or there are fewer than two conversations.
     """
     wanted = _recipe(recipe, fields, "the extension")
-    _check_data(data, held_out, where="the extension")
-    _check_aligned(model, data, held_out, where="the extension")
+    _check_data(model, data, held_out, where="the extension")
     check_fits(model.lm, wanted)
     learned, held = _split(data, held_out, seed)
     chosen = _settings(settings, len(learned), seed)
@@ -140,95 +171,9 @@ def preview(
         attach.reaching(model.lm, coactive),
         kept_features(model, Path(folder)),
     ):
-        loop = _OwnLoop(model, learned, chosen, Path(folder), on_step)
+        loop = _loop(model, learned, chosen, Path(folder), on_step)
         probe = probed(model, wanted, held, loop, _batch(chosen))
     return Choice(plan_of(probe, wanted, seed), probe)
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A call of `extend` with resolved arguments."""
-
-    name: str
-    folder: Path
-    recipe: Recipe
-    settings: Settings
-    learned: Sequence[Conversation]
-    held_out: Sequence[Conversation]
-    generic: Sequence[Conversation]
-    seed: int
-    coactive: Sequence[str]
-    earlier: Sequence[Path]
-    """Folders of the co-active extensions if the recipe needs their router-input memories."""
-    content: str
-    """Digest of the training data."""
-
-    def facts(self, model: MultimodalLM) -> resuming.Facts:
-        """Arguments that must be the same to continue an interrupted call."""
-        return {
-            "name": self.name,
-            "recipe": self.recipe.model_dump(),
-            "settings": self.settings.record(),
-            "seed": self.seed,
-            "data": self.content,
-            "held_out": resuming.name_data(self.held_out),
-            "generic": resuming.name_data(self.generic) if self.recipe.keeps_memory else "",
-            "model": model.base_fingerprint(),
-            "beside": [[name, digest_of(model, name)] for name in self.coactive],
-        }
-
-    def learn(self, model: MultimodalLM, on_step: Callable[[int, int], None] | None) -> Learned:
-        """Probes, adds experts and trains them."""
-        loop = _OwnLoop(model, self.learned, self.settings, self.folder, on_step)
-        return learn(
-            model, self.name, self.recipe, loop, held_out=self.held_out, seed=self.seed, coactive=self.coactive,
-            earlier=self.earlier, generic=self.generic, batch_size=_batch(self.settings), folder=self.folder,
-        )  # fmt: skip
-
-    def save(self, model: MultimodalLM, new: Learned, origin: Origin) -> None:
-        """Saves the extension with the files of its scope, and removes the state of the call."""
-        learned, held = self.learned, self.held_out
-        if self.recipe.scope == "auto":
-            prompts = task_inference.inputs_of(held, learned)
-            task_inference.write(task_inference.collect(model, prompts), self.folder)
-        made = made_of(origin, self.recipe, self.settings, new.report, self.content, len(learned) + len(held))
-        keep(
-            model, self.name, self.recipe, self.folder, held_out=held, seed=self.seed,
-            batch_size=_batch(self.settings), made=made,
-        )  # fmt: skip
-        resuming.done(self.folder)
-        forget_probe(self.folder)
-
-
-def _checked(
-    model: MultimodalLM,
-    name: str,
-    data: Sequence[Conversation],
-    folder: Path,
-    recipe: Recipe,
-    settings: Settings | None,
-    held_out: Sequence[Conversation] | None,
-    generic: Sequence[Conversation],
-    seed: int,
-) -> _Call:
-    """The call with resolved arguments. Raises InputError if it is not possible; changes nothing."""
-    if seed < 0:
-        raise InputError(f"seed is {seed}.", where=f"extension '{name}'", hint="Give 0 or more.")
-    _check_new(model, name, data, held_out, folder)
-    check_fits(model.lm, recipe)
-    learned, held = _split(data, held_out, seed)
-    chosen = _settings(settings, len(learned), seed)
-    check_tracker(chosen.report_to)
-    coactive = coactive_of(model, recipe)
-    earlier = (
-        [_folder_of(model, other, memories.file_of(recipe)) for other in coactive]
-        if recipe.keeps_memory
-        else []
-    )
-    memories.check(model, recipe, earlier)
-    steps = recipe.probe_steps if recipe.layers == "probe" else 0
-    content = resuming.learned_name(learned, chosen, at_least=steps)
-    return _Call(name, folder, recipe, chosen, learned, held, generic, seed, coactive, earlier, content)
 
 
 def _recipe(recipe: Recipe | None, fields: Mapping[str, Any], where: str) -> Recipe:
@@ -256,18 +201,16 @@ def _settings(settings: Settings | None, conversations: int, seed: int) -> Setti
     return chosen
 
 
-@dataclass(frozen=True)
-class _OwnLoop:
+def _loop(
+    model: MultimodalLM,
+    data: Sequence[Conversation],
+    settings: Settings,
+    folder: Path,
+    on_step: Callable[[int, int], None] | None,
+) -> Loop:
     """Training loop of one call, bound to its data, settings and folder."""
 
-    model: MultimodalLM
-    data: Sequence[Conversation]
-    settings: Settings
-    folder: Path
-    on_step: Callable[[int, int], None] | None
-
-    def __call__(
-        self,
+    def loop(
         *,
         learning_rate: float | None = None,
         extra_loss: ExtraLoss | None = None,
@@ -275,15 +218,17 @@ class _OwnLoop:
         steps: int | None = None,
         phase: str = "train",
     ) -> Report:
+        def log(entry: Mapping[str, float]) -> None:
+            files.append_lines(folder / LOG, [{"phase": phase, "time": time.time(), **entry}])
+
         wanted = {"steps": steps, "learning_rate": learning_rate}
-        own: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
+        own = settings.having(**{key: value for key, value in wanted.items() if value is not None})
         return train(
-            self.model, self.data, self.settings.having(**own), folder=self.folder / f"{phase}-in-flight",
-            extra_loss=extra_loss, rates=rates, on_step=self.on_step, on_log=partial(self._log, phase),
+            model, data, own, folder=folder / f"{phase}-in-flight", extra_loss=extra_loss, rates=rates,
+            on_step=on_step, on_log=log,
         )  # fmt: skip
 
-    def _log(self, phase: str, entry: Mapping[str, float]) -> None:
-        files.append_lines(self.folder / LOG, [{"phase": phase, "time": time.time(), **entry}])
+    return loop
 
 
 def _batch(settings: Settings) -> int:
@@ -298,22 +243,13 @@ def _split(
     return hold_out([data], seed) if held_out is None else (complete(data), complete(held_out))
 
 
-def _check_new(
-    model: MultimodalLM,
-    name: str,
-    data: Sequence[Conversation],
-    held_out: Sequence[Conversation] | None,
-    folder: Path,
-) -> None:
-    """Raises InputError if the name, the folder or the data do not allow a new extension."""
-    where = f"extension '{name}'"
+def _check_new(model: MultimodalLM, name: str, folder: Path, where: str) -> None:
+    """Raises InputError if the name or the folder do not allow a new extension."""
     check_name(name)
     if name in attach.scope_of(model.lm).known:
         raise InputError(
             "the model already has an extension of this name.", where=where, hint="Choose another name."
         )
-    _check_data(data, held_out, where)
-    _check_aligned(model, data, held_out, where)
     near = next(place for place in (folder, *folder.parents) if place.exists())
     if not near.is_dir():
         raise InputError("is not a folder.", where=str(near), hint="Name a new folder.")
@@ -325,22 +261,10 @@ def _check_new(
         )
 
 
-def _check_aligned(
+def _check_data(
     model: MultimodalLM, data: Sequence[Conversation], held_out: Sequence[Conversation] | None, where: str
 ) -> None:
-    """Raises InputError if the first conversations, learned or held out, have media whose projector is random."""
-    random = {name for name, modality in model.modalities.items() if not modality.projector.aligned}
-    given = (data, held_out or ()) if random else ()  # not read without need
-    seen = chain.from_iterable(islice(rows, SAMPLE) for rows in given)
-    for name in random & {medium.modality for row in seen for medium in row.media}:
-        raise InputError(
-            f"the conversations have {name} media, and the projector of modality '{name}' is random.",
-            where=where,
-            hint="Before the first extension, moextend.align it, or moextend.load_projector an aligned one.",
-        )
-
-
-def _check_data(data: Sequence[Conversation], held_out: Sequence[Conversation] | None, where: str) -> None:
+    """Raises InputError for too few conversations, and for media, in the first ones, whose projector is random."""
     if not isinstance(data, Sized):
         raise InputError(f"{data!r} holds no conversations.", where=where, hint="Give a list of them.")
     if len(data) < 2 or (held_out is not None and not len(held_out)):
@@ -353,6 +277,15 @@ def _check_data(data: Sequence[Conversation], held_out: Sequence[Conversation] |
     if isinstance(data, list | tuple) and not (hasattr(data[0], "turns") and hasattr(data[0], "media")):
         raise InputError(
             f"{data[0]!r} is not a conversation.", where=where, hint="Give a list of moextend.Conversation."
+        )
+    random = {name for name, modality in model.modalities.items() if not modality.projector.aligned}
+    given = (data, held_out or ()) if random else ()  # not read without need
+    seen = chain.from_iterable(islice(rows, SAMPLE) for rows in given)
+    for name in random & {medium.modality for row in seen for medium in row.media}:
+        raise InputError(
+            f"the conversations have {name} media, and the projector of modality '{name}' is random.",
+            where=where,
+            hint="Before the first extension, moextend.align it, or moextend.load_projector an aligned one.",
         )
 
 

@@ -19,12 +19,12 @@ from moextend.data.conversations import Conversation
 from moextend.errors import InputError
 from moextend.extension.folder import LATENTS
 from moextend.extension.probe import tokens_of
+from moextend.extension.tensor_files import AGAIN, read_tensors, write_tensors
 from moextend.model.above import NotAbove, caught, close, decoder_layers, handing_in
 from moextend.model.batches import Collator, on_device
 from moextend.model.lm_head import decoder, layers_need_ids
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.sites import find_sites
-from moextend.training.checkpoint import read_tensors, write_tensors
 
 FILE = LATENTS
 
@@ -157,7 +157,7 @@ def read(folder: Path) -> Latents:
         raise InputError(
             "has no latents of this version.",
             where=str(folder / FILE),
-            hint="Copy the folder again, or train the extension again.",
+            hint=AGAIN,
         )
     return Latents(int(layer), states.split(lengths.tolist()))
 
@@ -175,9 +175,8 @@ def check(folders: Sequence[Path], layer: int, width: int) -> None:
         if found.states[0].shape[1] != width:
             raise InputError(
                 f"has states of width {found.states[0].shape[1]}, and the model has {width}.",
-                where=str(folder / FILE),
-                hint="It belongs to another model: copy the folder again, or train the extension again.",
-            )
+                where=str(folder / FILE), hint=AGAIN,
+            )  # fmt: skip
 
 
 def join(every: Sequence[Latents]) -> Latents:

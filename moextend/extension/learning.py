@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from moextend.data.conversations import Conversation
-from moextend.errors import InputError, SpecError
-from moextend.extension import memories, store
-from moextend.extension.origin import Made
+from moextend.errors import InputError
+from moextend.extension import store
+from moextend.extension.card import Made
 from moextend.extension.probe import Probe, choose_layers, parents, probe_layers, selection_shares
+from moextend.extension.retention import Retention
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
-from moextend.moe.extensible import check_extensible, check_mode
 from moextend.moe.recipe import Recipe
 from moextend.moe.sites import find_sites
 from moextend.moe.strengths import check_full
+from moextend.moe.supported import check_extensible, check_mode
 from moextend.training import resuming
 from moextend.training.loop import Report
 from moextend.training.trainer import ExtraLoss
@@ -89,26 +90,24 @@ def learn(
     known = name in attach.scope_of(model.lm).known
     check_extensible(model.lm)
     check_fits(model.lm, recipe)
-    memories.check(model, recipe, earlier)
-    memories.check_model(model, recipe, held_out)
+    kept_by = Retention(model, recipe, seed, batch_size)
+    kept_by.check(earlier)
+    kept_by.check_model(held_out)
     try:
         attach.activate(model.lm, coactive)
-        probe = _kept_probe(folder) or probed(model, recipe, held_out, loop, batch_size)
-        if folder is not None:
-            _keep_probe(probe, folder)
+        kept_probe = folder / resuming.PROBE if folder else None
+        known_probe = Probe(**files.read_json(kept_probe)) if kept_probe and kept_probe.is_file() else None
+        probe = known_probe or probed(model, recipe, held_out, loop, batch_size)
+        with first_writes() as first:
+            if first and kept_probe:
+                files.write_json(kept_probe, vars(probe))
         plan = plan_of(probe, recipe, seed)
-        kept = memories.gather(model, recipe, plan, earlier, generic, seed, batch_size)
+        kept = kept_by.gather(plan, earlier, generic)
         attach.attach(
-            model.lm,
-            name,
-            plan,
-            mode=recipe.routing,
-            calibrate=recipe.calibration,
-            width=recipe.width,
-            seed=seed,
-        )
+            model.lm, name, plan, mode=recipe.routing, calibrate=recipe.calibration, width=recipe.width, seed=seed
+        )  # fmt: skip
         model.learn_only([f"lm.{key}" for key in attach.new_parameters(model.lm, name)])
-        report = loop(learning_rate=learning_rate, **memories.retention(model, name, recipe, kept, seed))
+        report = loop(learning_rate=learning_rate, **kept_by.loss(name, kept))
     except BaseException:
         if not known and name in attach.scope_of(model.lm).known:
             attach.detach(model.lm, name)
@@ -131,30 +130,13 @@ def keep(
     made: Made | None = None,
 ) -> None:
     """Writes what later extensions need for retention, then the extension; `batch_size`: of forward passes."""
-    memories.keep(model, name, recipe, folder, held_out, seed, batch_size)
+    Retention(model, recipe, seed, batch_size).keep(name, folder, held_out)
     store.save_extension(model, name, folder=folder, made=made)
 
 
 def forget_probe(folder: Path) -> None:
     """Removes the results of the probe after the extension is saved."""
     files.remove(folder / resuming.PROBE)
-
-
-def _kept_probe(folder: Path | None) -> Probe | None:
-    """Results of the probe of an interrupted call; None if the probe was not complete."""
-    if folder is None:
-        return None
-    try:
-        known = files.read_json(folder / resuming.PROBE)
-        return Probe(known["before"], known["change"])
-    except (FileNotFoundError, SpecError, KeyError, TypeError):
-        return None
-
-
-def _keep_probe(probe: Probe, folder: Path) -> None:
-    with first_writes() as first:
-        if first:
-            files.write_json(folder / resuming.PROBE, {"before": probe.before, "change": probe.change})
 
 
 def probed(

@@ -135,8 +135,8 @@ def load_missing(model: MultimodalLM, base: str, folder: Path) -> list[str]:
     try:
         for name in base_parts(base)[1]:
             if name not in model.modalities and holds(folder, name):
-                _load(model, name, folder)
                 added.append(name)
+                _load(model, name, folder)
     except BaseException:
         forget(model, added)
         raise
@@ -163,7 +163,7 @@ def carried(folder: Path) -> list[str]:
 
 def forget(model: MultimodalLM, names: list[str]) -> None:
     """Removes modalities that `load_missing` added."""
-    for name in names:
+    for name in set(names) & {*model.modalities}:
         del model.modalities[name]
 
 
@@ -180,25 +180,20 @@ def _load(model: MultimodalLM, name: str, folder: Path) -> None:
         )
     add_modality(model, name, card.encoder, **card.settings)
     modality: Modality = model.modalities[name]
+    found = modality.encoder.fingerprint()
+    if found != card.fingerprint:
+        raise InputError(
+            f"encoder '{card.encoder}' is not the one of the training ({card.fingerprint}, this one is {found}).",
+            where=where,
+            hint="Use the files of the encoder that the extension was trained with.",
+        )
     try:
-        found = modality.encoder.fingerprint()
-        if found != card.fingerprint:
-            raise InputError(
-                f"encoder '{card.encoder}' is not the one of the training ({card.fingerprint}, "
-                f"this one is {found}).",
-                where=where,
-                hint="Use the files of the encoder that the extension was trained with.",
-            )
-        try:
-            modality.projector.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise InputError(
-                "holds another projector than the model's.", where=where, hint="Train the extension again."
-            ) from error
-        modality.known_as((found, card.projector))
-    except BaseException:
-        del model.modalities[name]
-        raise
+        modality.projector.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(
+            "holds another projector than the model's.", where=where, hint="Train the extension again."
+        ) from error
+    modality.known_as((found, card.projector))
 
 
 def stem(name: str) -> str:

@@ -1,30 +1,40 @@
-"""Retention losses: they keep new experts from acting on earlier data, of which router inputs or latents are kept."""
+"""Retention: router inputs or latents of an extension's data are kept, and losses on them keep later experts from
+acting on them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from moextend.data.conversations import Conversation
 from moextend.errors import InputError
-from moextend.extension import latents
+from moextend.extension import latents, router_memory
 from moextend.extension.latents import Latents
 from moextend.extension.probe import watch_experts
 from moextend.extension.router_memory import Memory, RouterInputs
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.families import chooses_by_logits, family_of, features
+from moextend.moe.recipe import Recipe, fixed_layers
 from moextend.moe.router_parts import RouterPart
 from moextend.moe.routing import Scope, add_gated, hard_gate
 from moextend.moe.sites import Site, find_sites
+from moextend.training.prepare import asks_to_shard
 
 if TYPE_CHECKING:
     from moextend.training.trainer import ExtraLoss
 
+FEWEST = 30
+"""Held-out conversations below which a warning is logged: of n that are drawn, none may show 3 / n of the inputs (with
+95% confidence), a tenth with 30."""
+log = logging.getLogger(__name__)
 SMALLEST = 0.01
 """Smallest size of an output that a change is compared with, as a share of the mean size in its block."""
 
@@ -55,15 +65,9 @@ def sites_of(model: MultimodalLM, name: str) -> list[Site]:
 
 
 def sampled_loss(
-    model: MultimodalLM,
-    name: str,
-    memory: RouterInputs,
-    term: Callable[[Site, Tensor], Tensor],
-    *,
-    weight: float,
-    sample: int,
-    seed: int,
-) -> SampledLoss:
+    model: MultimodalLM, name: str, memory: RouterInputs, term: Callable[[Site, Tensor], Tensor], *, weight: float,
+    sample: int, seed: int,
+) -> SampledLoss:  # fmt: skip
     """``weight`` times the mean of a term over the MoE blocks with new experts of extension `name`.
 
     Args:
@@ -85,15 +89,8 @@ def sampled_loss(
 
 
 def retention_loss(
-    model: MultimodalLM,
-    name: str,
-    memory: RouterInputs,
-    *,
-    margin: float,
-    weight: float,
-    sample: int,
-    seed: int,
-) -> SampledLoss:
+    model: MultimodalLM, name: str, memory: RouterInputs, *, margin: float, weight: float, sample: int, seed: int
+) -> SampledLoss:  # fmt: skip
     """Loss that keeps the new experts of extension `name` from acting on the router inputs in `memory`.
 
     For inputs x of a block it is ``weight * mean(relu(r x + b - threshold + margin))``. The threshold is the value that
@@ -153,16 +150,10 @@ def output_loss(
     earlier inputs apart themselves. Every step samples `sample` inputs per block. `exact` routing only.
 
     Raises:
-        InputError: another routing mode, or a memory without sizes of outputs.
+        InputError: another routing mode.
     """
     sites, device = sites_of(model, name), model.device
     _check_exact(sites, "output")
-    lacking = [site.layer for site in sites if site.layer not in memory.sizes]
-    if lacking:
-        raise InputError(
-            f"the router-input memory has no sizes of outputs of MoE layers {', '.join(map(str, lacking))}.",
-            hint="Use retention 'memory'.",
-        )
     kept = {
         site.layer: (
             memory.router_inputs[site.layer].to(device),
@@ -222,20 +213,18 @@ def _watched(sites: Sequence[Site]) -> Iterator[dict[int, list[Tensor]]]:
     """Context that yields, after a forward pass, for each MoE block: [tokens, ...] inputs of its router, inputs of its
     experts, and what its experts put out."""
     seen: dict[int, list[Tensor]] = {site.layer: [] for site in sites}
-
-    def watch(site: Site) -> tuple[RemovableHandle, RemovableHandle]:
-        own = seen[site.layer]
-        return (
-            site.router.register_forward_hook(lambda module, args, out: own.append(args[0].flatten(0, -2))),
-            watch_experts(site, lambda read, out: own.extend((read, out))),
-        )
-
-    hooks = [hook for site in sites for hook in watch(site)]
-    try:
+    with ExitStack() as stack:
+        for site in sites:
+            for handle in _watch(site, seen[site.layer]):
+                stack.callback(handle.remove)
         yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
+
+
+def _watch(site: Site, seen: list[Tensor]) -> list[RemovableHandle]:
+    def note(*tensors: Tensor) -> None:
+        seen.extend(tensor.flatten(0, -2) for tensor in tensors)
+
+    return [site.router.register_forward_hook(lambda _, args, __: note(args[0])), watch_experts(site, note)]
 
 
 def _check_exact(sites: Sequence[Site], retention: str) -> None:
@@ -257,3 +246,107 @@ def _added(site: Site, name: str, x: Tensor, read: Tensor) -> Tensor:
     gates = hard_gate(part(features(site.router, x).to(home)))
     read = read.to(home)
     return add_gated(torch.zeros_like(read), [group], read, gates.to(read.dtype))
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What extensions by a recipe keep of their data for later ones: router inputs or latents."""
+
+    model: MultimodalLM
+    recipe: Recipe
+    seed: int = 0
+    batch_size: int = 64
+    """Conversations in a forward pass."""
+
+    @property
+    def _module(self) -> Any:
+        """The module of what is kept; both have FILE, read, write and join."""
+        return latents if self.recipe.retention == "latent" else router_memory
+
+    @property
+    def file(self) -> str:
+        """Name of the file in the folder of an extension."""
+        return cast(str, self._module.FILE)
+
+    @property
+    def _layers(self) -> Collection[int]:
+        """MoE blocks that can have new experts."""
+        total = len(find_sites(self.model.lm))
+        return fixed_layers(self.recipe.layers, self.recipe.share, total) or range(total)
+
+    @property
+    def _start(self) -> int:
+        """Decoder layer whose inputs are kept as latents: that of the lowest MoE block that can have new experts."""
+        return latents.layer_of(self.model, min(self._layers))
+
+    def check(self, earlier: Sequence[Path]) -> None:
+        """Raises InputError if what is kept in one of the folders lacks what an extension by this recipe needs."""
+        if earlier and self._module is latents:
+            latents.check(earlier, self._start, self.model.width)
+        elif earlier:
+            router_memory.check(earlier, self._layers)
+
+    def check_model(self, data: Sequence[Conversation]) -> None:
+        """Raises InputError if the recipe keeps latents and the model cannot compute from them.
+
+        Logs a warning if `data`, of which something is kept, are few.
+        """
+        if not self.recipe.keeps_memory:
+            return
+        if len(data) < FEWEST:
+            log.warning(
+                "Retention '%s' keeps inputs of %d held-out conversations only: later extensions may change what this "
+                "one does for other inputs. %d are a tenth of %d conversations; held_out=... names them.",
+                self.recipe.retention, len(data), FEWEST, 10 * FEWEST,
+            )  # fmt: skip
+        if self._module is latents:
+            if asks_to_shard():
+                raise InputError(
+                    "cannot be used with a sharded model (FSDP): its loss needs full forward passes.",
+                    where="retention 'latent'",
+                    hint="Use retention 'output', or train without FSDP.",
+                )
+            latents.check_model(self.model, data, self._start)
+
+    def keep(self, name: str, folder: Path, data: Sequence[Conversation]) -> None:
+        """Writes what is kept of `data` of extension `name`, if the recipe keeps anything."""
+        if self.recipe.keeps_memory:
+            same = self.recipe.same_layers
+            layers = [site.layer for site in sites_of(self.model, name)] if same else None
+            self._module.write(self._collect(data, layers), folder)
+
+    def gather(
+        self, layers: Collection[int], earlier: Sequence[Path], generic: Sequence[Conversation]
+    ) -> Memory | Latents:
+        """What is kept of the generic text and of all earlier extensions, for new experts in the MoE blocks `layers`.
+
+        Empty if the recipe keeps nothing.
+        """
+        if not self.recipe.keeps_memory:
+            return Memory()
+        first = [self._collect(generic, layers)] if generic else []
+        return cast(
+            Memory | Latents, self._module.join(first + [self._module.read(each) for each in earlier])
+        )
+
+    def _collect(self, data: Sequence[Conversation], layers: Collection[int] | None) -> Memory | Latents:
+        """What is kept of `data`; `layers`: MoE blocks whose router inputs are kept, None: all."""
+        how: Any = {"layer": self._start} if self._module is latents else {"layers": layers}
+        found: Memory | Latents = self._module.collect(
+            self.model, data, self.recipe.memory_tokens, self.seed, batch_size=self.batch_size, **how
+        )
+        return found
+
+    def loss(self, name: str, kept: Memory | Latents) -> dict[str, Any]:
+        """Retention loss on what is kept, and its factors on learning rates; empty if nothing is kept."""
+        recipe, how = self.recipe, dict[str, Any]()
+        how |= {"weight": recipe.memory_weight, "sample": recipe.memory_sample, "seed": self.seed}
+        if not kept:
+            return {}
+        if isinstance(kept, Latents):
+            loss = latent_loss(self.model, name, kept, **how)
+        elif recipe.retention == "output":
+            loss = output_loss(self.model, name, kept, **how)
+        else:
+            loss = retention_loss(self.model, name, kept.router_inputs, margin=recipe.margin, **how)
+        return {"rates": {".rows": recipe.gate_rate, ".bias": recipe.gate_rate}, "extra_loss": loss}

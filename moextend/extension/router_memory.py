@@ -18,10 +18,10 @@ from moextend.data.conversations import Conversation
 from moextend.errors import InputError
 from moextend.extension.folder import MEMORY
 from moextend.extension.probe import Which, tokens_of, watch_experts, watched
+from moextend.extension.tensor_files import AGAIN, read_tensors, write_tensors
 from moextend.model.batches import Collator
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.sites import Site, find_sites
-from moextend.training.checkpoint import read_tensors, write_tensors
 
 FILE = MEMORY
 
@@ -38,8 +38,7 @@ class Memory:
 
     router_inputs: RouterInputs = field(default_factory=dict)
     sizes: dict[int, Tensor] = field(default_factory=dict)
-    """MoE block -> squared norm [tokens] of the output of its experts, shared ones not included. Memories of version
-    0.1.0 have none."""
+    """MoE block -> squared norm [tokens] of the output of its experts, shared ones not included."""
     expert_inputs: dict[int, Tensor] = field(default_factory=dict)
     """MoE block -> inputs of its experts [tokens, width], of blocks whose experts read other values than the router."""
 
@@ -91,8 +90,8 @@ def collect(
         count = int(tokens_of(collate.ids(group), which).sum())
         drawn = torch.randperm(count, generator=generator)[: -(-tokens // len(groups))]
         pieces.append(_drawn(model, group, drawn, batch_size, which, layers))
-    every = _joined(pieces).tensors()
-    return _slim(Memory.of({name: x[:tokens].contiguous() for name, x in every.items()}))
+    found = {name: x[:tokens].contiguous() for name, x in _joined(pieces).tensors().items()}
+    return Memory.of(found)
 
 
 def _drawn(
@@ -140,61 +139,41 @@ def read(folder: Path) -> Memory:
     """Memory from the folder of an extension; InputError if the file is missing or damaged."""
     tensors = read_tensors(folder / FILE)
     known = all(re.fullmatch(r"\d+(\.size|\.experts)?", name) for name in tensors)
-    found = Memory.of(tensors) if known else Memory()
-    rows = {layer: len(x) for layer, x in found.router_inputs.items() if x.dim() == 2 and len(x)}
-    layers = [*found.router_inputs.items(), *found.sizes.items(), *found.expert_inputs.items()]
-    if not known or not all(rows.get(layer) == len(x) for layer, x in layers):
+    rows = {name: len(x) for name, x in tensors.items() if name.isdecimal() and x.dim() == 2 and len(x)}
+    if not known or not all(rows.get(name.partition(".")[0]) == len(x) for name, x in tensors.items()):
         raise InputError(
             "is not a router-input memory of this version.",
             where=str(folder / FILE),
-            hint="Copy the folder again, or train the extension again.",
+            hint=AGAIN,
         )
-    return found
+    return Memory.of(tensors)
 
 
-def check(folders: Sequence[Path], layers: Collection[int], *, sizes: bool) -> None:
-    """Raises InputError if the memory in one of the folders lacks what new experts in these MoE blocks need.
-
-    Args: sizes: whether sizes of outputs are needed, besides router inputs.
-    """
+def check(folders: Sequence[Path], layers: Collection[int]) -> None:
+    """Raises InputError if the memory in one of the folders lacks what new experts in these MoE blocks need."""
     for folder in folders:
-        memory, where = read(folder), str(folder / FILE)
-        if sizes and not memory.sizes:
-            raise InputError(
-                "has no sizes of outputs: it was kept by version 0.1.0.",
-                where=where,
-                hint="Set retention='memory', or train that extension again.",
-            )
-        lacking = sorted(set(layers) - memory.router_inputs.keys())
+        known = sorted(read(folder).router_inputs)
+        lacking = sorted(set(layers) - set(known))
         if lacking:
-            known = ", ".join(map(str, sorted(memory.router_inputs)))
             raise InputError(
                 f"has no router inputs of MoE layers {', '.join(map(str, lacking))}, which are to get new experts.",
-                where=where,
-                hint=f"Extend layers {known}, or train that extension again with others.",
+                where=str(folder / FILE),
+                hint=f"Extend layers {', '.join(map(str, known))}, or train that extension again with others.",
             )
 
 
 def join(memories: Sequence[Memory]) -> Memory:
-    """All memories, one after the other; without sizes if one of them has none."""
-    return _slim(_joined([_complete(memory) for memory in memories]))
-
-
-def _complete(memory: Memory) -> Memory:
-    """With inputs of the experts of every block."""
-    return Memory(memory.router_inputs, memory.sizes, memory.router_inputs | memory.expert_inputs)
-
-
-def _slim(memory: Memory) -> Memory:
-    """Without inputs of experts that are those of the router."""
-    x = memory.router_inputs
-    other = {layer: own for layer, own in memory.expert_inputs.items() if not torch.equal(own, x[layer])}
-    return Memory(x, memory.sizes, other)
+    """All memories, one after the other."""
+    every = [Memory(one.router_inputs, one.sizes, one.router_inputs | one.expert_inputs) for one in memories]
+    return _joined(every)
 
 
 def _joined(memories: Sequence[Memory]) -> Memory:
-    if not memories:
-        return Memory()
+    """All of them, without inputs of experts that are those of the router."""
     every = [memory.tensors() for memory in memories]
-    names = [name for name in every[0] if all(name in own for own in every)]
-    return Memory.of({name: torch.cat([own[name] for own in every]) for name in names})
+    names = [name for name in every[0] if all(name in own for own in every)] if every else []
+    found = {name: torch.cat([own[name] for own in every]) for name in names}
+    same = {
+        n for n, x in found.items() if n.endswith(".experts") and torch.equal(x, found[n.partition(".")[0]])
+    }
+    return Memory.of({name: x for name, x in found.items() if name not in same})

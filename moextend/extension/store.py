@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from moextend.data.images import ImageRef
 from moextend.errors import InputError, UnknownName
 from moextend.extension import modalities, tensor_files
-from moextend.extension.card import Card, read_extension
+from moextend.extension.card import Card, Made, read_extension
+from moextend.extension.folder import local_folder
 from moextend.extension.modalities import stem
-from moextend.extension.origin import Made
-from moextend.extension.remote import local_folder
 from moextend.extension.tensor_files import STEM, misfit, shapes
 from moextend.model.base_name import base_parts
 from moextend.model.fingerprint import tensors_digest
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.moe.recipe import Mode
+from moextend.moe.routing import Scope
 from moextend.moe.sites import find_sites
 from moextend.moe.strengths import named
 
@@ -34,103 +34,77 @@ def check_base(
 
     Modalities that the model has besides those of the training do not matter. `lm_only`: nor do those of the training.
     """
-    lm, needed = base_parts(card.base)
-    if lm_only:
-        needed = {}
-    own, has = base_parts(model.base_fingerprint())
-    differing = [name for name, part in needed.items() if has.get(name) != part]
+    (lm, needed), (own, has) = base_parts(card.base), base_parts(model.base_fingerprint())
+    differing = [name for name, part in needed.items() if has.get(name) != part and not lm_only]
     if lm == own and not differing:
         return
-    if not differing and _differs_in_dtype(model, card):
+    what, hint = _difference(model, card, lm == own, differing)
+    other_type = card.base_dtype not in ("", model.base_dtype)
+    if lm != own and not differing and other_type and card.base_rounded == model.base_rounded():
         if allow_dtype:
             return
-        raise InputError(
-            f"extension '{card.name}' was made on a {card.base_dtype} base, and this one is {model.base_dtype}.",
-            where=str(folder),
-            hint=f"Load the base with dtype='{card.base_dtype}', or accept results that differ a little: "
-            "load_extension(..., allow_dtype=True).",
+        what = f"was made on a {card.base_dtype} base, and this one is {model.base_dtype}."
+        hint = (
+            f"Load the base with dtype='{card.base_dtype}', or accept results that differ a little: "
+            "load_extension(..., allow_dtype=True)."
         )
-    if lm == own:
-        _refuse_modality(card, differing[0], needed[differing[0]], has.get(differing[0]), folder)
+    raise InputError(f"extension '{card.name}' {what}", where=str(folder), hint=hint)
+
+
+def _difference(model: MultimodalLM, card: Card, same_lm: bool, differing: Sequence[str]) -> tuple[str, str]:
+    """How the base differs from that of an extension, and what to do."""
+    if same_lm:
+        name = differing[0]
+        needed, has = (base_parts(own)[1].get(name) for own in (card.base, model.base_fingerprint()))
+        if has is None:
+            return (
+                f"was made with a model that has modality '{name}', and this one does not have it.",
+                f"If the folder is a copy, look for {stem(name)}.json in the original. Otherwise load the model with "
+                f"its {name} encoder, or add it: moextend.add_modality(model, '{name}', ...).",
+            )
+        if needed is not None and has[0] == needed[0]:
+            which, more = ("", "") if name == ImageRef.modality else (f" of '{name}'", f", modality='{name}'")
+            return (
+                f"was made with another projector{which}.",
+                f"Load the one of its alignment first: load_projector(model, folder{more}), or --projector FOLDER of "
+                "a command.",
+            )
     made = f"{card.base}, {card.base_dtype}" if card.base_dtype else card.base
-    hint = "Load the base that it was trained on, with the same encoder" + (
-        "." if card.base_dtype else " and dtype."
-    )
+    hint = "Load the base that it was trained on, with the same encoder and dtype."
     if model.base_dtype == "float16" and card.base_dtype not in ("", "float16"):
         hint += f" If it is that base, use dtype='{card.base_dtype}': float16 rounds its numbers, or cannot hold them."
-    raise InputError(
-        f"extension '{card.name}' belongs to another base ({made}; this one is {model.base_fingerprint()}, "
-        f"{model.base_dtype}).",
-        where=str(folder),
-        hint=hint,
+    return (
+        f"belongs to another base ({made}; this one is {model.base_fingerprint()}, {model.base_dtype}).",
+        hint,
     )
 
 
-def _refuse_modality(
-    card: Card, name: str, needed: tuple[str, str], has: tuple[str, str] | None, folder: Path
-) -> None:
-    """Raises InputError if the base is right and a modality is missing, or has another projector."""
-    if has is None:
-        raise InputError(
-            f"extension '{card.name}' was made with a model that has modality '{name}', and this one does not have it.",
-            where=str(folder),
-            hint=f"If the folder is a copy, look for {stem(name)}.json in the original. Otherwise load the model with "
-            f"its {name} encoder, or add it: moextend.add_modality(model, '{name}', ...).",
-        )
-    if has[0] == needed[0]:
-        which, how = (
-            ("", "(model, folder)")
-            if name == ImageRef.modality
-            else (f" of '{name}'", f"(model, folder, modality='{name}')")
-        )
-        raise InputError(
-            f"extension '{card.name}' was made with another projector{which}.",
-            where=str(folder),
-            hint=f"Load the one of its alignment first: load_projector{how}, or --projector FOLDER of a command.",
-        )
-
-
-def _differs_in_dtype(model: MultimodalLM, card: Card) -> bool:
-    """Whether the base is the extension's own, and only its number type differs."""
-    return card.base_dtype not in ("", model.base_dtype) and card.base_rounded == model.base_rounded()
-
-
-def coactive_of(
-    model: MultimodalLM, card: Card, folder: Path, digest_of: Callable[[MultimodalLM, str], str]
-) -> list[str]:
+def coactive_of(model: MultimodalLM, card: Card, folder: Path) -> list[str]:
     """Names that the co-active extensions of a card have in `model`, oldest first.
-
-    `digest_of`: digest of the weights of a loaded extension.
 
     Raises:
         InputError: one is missing, is another one, or they are loaded in another order.
     """
     scope, names = attach.scope_of(model.lm), list[str]()
+    made, problem = f"extension '{card.name}' was made with", ("", "")
     for earlier in card.beside:
         title = earlier["name"]
         titled = [name for name in scope.known if scope.titles.get(name, name) == title]
-        if not titled:
-            raise InputError(
-                f"extension '{card.name}' was made with '{title}' active, and it is not loaded.",
-                where=str(folder),
-                hint=f"Load '{title}' first.",
-            )
         same = [name for name in titled if digest_of(model, name) == earlier["digest"]]
-        if not same:
-            raise InputError(
-                f"extension '{card.name}' was made with another extension '{title}' than the loaded one.",
-                where=str(folder),
-                hint=f"Unload '{title}' and load the one that it was made with.",
-            )
-        names.append(same[0])
+        if not titled:
+            problem = f"{made} '{title}' active, and it is not loaded.", f"Load '{title}' first."
+        elif not same:
+            what = f"{made} another extension '{title}' than the loaded one."
+            problem = what, f"Unload '{title}' and load the one that it was made with."
+        if problem[0]:
+            break
+        names += same[:1]
     loaded = [name for name in scope.known if name in names]
-    if loaded != names:
-        raise InputError(
-            f"extension '{card.name}' was made with {', '.join(names)} active, but the order is "
-            f"{', '.join(loaded)}.",
-            where=str(folder),
-            hint="Unload them and load them in that order.",
-        )
+    if not problem[0] and loaded != names:
+        what = f"{made} {', '.join(names)} active, but the order is {', '.join(loaded)}."
+        problem = what, "Unload them and load them in that order."
+    if problem[0]:
+        raise InputError(problem[0], where=str(folder), hint=problem[1])
     return names
 
 
@@ -141,9 +115,7 @@ def check_plan(model: MultimodalLM, card: Card, path: Path) -> None:
         if not block.isdecimal() or int(block) >= len(sites):
             continue  # attach reports it
         start = f"{sites[int(block)].name}."
-        mine = [
-            shape for name, (shape, _) in held.items() if name.startswith(start) and ".ext_groups." in name
-        ]
+        mine = [shape for name, shape in held.items() if name.startswith(start) and ".ext_groups." in name]
         if not mine or any(shape[:1] != (len(sources),) for shape in mine):
             raise misfit(path)
 
@@ -190,26 +162,20 @@ def save_extension(
     Raises:
         UnknownName: the model has no such extension, or one of its co-active extensions is gone.
     """
-    folder, scope = Path(folder), attach.scope_of(model.lm)
-    if name not in scope.known:
-        raise UnknownName("extension", name, scope.known)
+    folder, scope = Path(folder), _scope(model, name)
     earlier = scope.coactive[name] if coactive is None else coactive
     modalities.hold(model, name)
     modalities.save(model, folder)
     tensors = _in_float32(model, name)
     title = scope.titles.get
     card = Card(
-        name=title(name, name),
-        mode=scope.mode,
+        name=title(name, name), mode=scope.mode,
         plan={str(block): parents for block, parents in plan_of(model, name).items()},
         calibrate=any(".calibration." in key for key in tensors),
         beside=[{"name": title(other, other), "digest": digest_of(model, other)} for other in earlier],
-        base=model.base_fingerprint(),
-        width=scope.widths[name],
-        base_dtype=model.base_dtype,
-        base_rounded=model.base_rounded(),
-        made=made,
-    )
+        base=model.base_fingerprint(), width=scope.widths[name], base_dtype=model.base_dtype,
+        base_rounded=model.base_rounded(), made=made,
+    )  # fmt: skip
     tensor_files.save_tensors(folder, tensors, card.model_dump(exclude_none=True))
     scope.folders[name] = folder
 
@@ -267,18 +233,16 @@ def _attach(
 ) -> None:
     """Attaches the expert set in `folder` after all checks; an exception leaves the model as it was."""
     check_base(model, card, folder, allow_dtype, lm_only)
-    coactive = coactive_of(model, card, folder, digest_of)
+    coactive = coactive_of(model, card, folder)
     tensor_files.check_sum(folder, tensor_files.read_card(folder))
     check_plan(model, card, folder / f"{STEM}.safetensors")
-    activate_again = attach.activation(model.lm)
+    activate_again, known = attach.activation(model.lm), name in attach.scope_of(model.lm).known
     try:
         attach_empty(model.lm, card, name, coactive)
-        try:
-            tensor_files.read_into(folder / f"{STEM}.safetensors", _parameters(model, name, card.name))
-        except BaseException:
-            attach.detach(model.lm, name)
-            raise
+        tensor_files.read_into(folder / f"{STEM}.safetensors", _parameters(model, name, card.name))
     except BaseException:
+        if not known and name in attach.scope_of(model.lm).known:
+            attach.detach(model.lm, name)
         activate_again()
         raise
 
@@ -297,20 +261,21 @@ def extensions(model: MultimodalLM) -> list[Extension]:
 
 def handle(model: MultimodalLM, name: str) -> Extension:
     """Description of extension `name` of `model`; UnknownName if it has none of that name."""
+    scope = _scope(model, name)
+    new = attach.new_parameters(model.lm, name).values()
+    return Extension(
+        name=name, mode=scope.mode, plan=plan_of(model, name), width=scope.widths[name],
+        coactive=scope.coactive[name], parameters=sum(p.numel() for p in new),
+        bytes=sum(p.numel() * p.element_size() for p in new), folder=scope.folders.get(name),
+    )  # fmt: skip
+
+
+def _scope(model: MultimodalLM, name: str) -> Scope:
+    """State of the extensions of `model`; UnknownName if `name` is none of them."""
     scope = attach.scope_of(model.lm)
     if name not in scope.known:
         raise UnknownName("extension", name, scope.known)
-    new = attach.new_parameters(model.lm, name).values()
-    return Extension(
-        name=name,
-        mode=scope.mode,
-        plan=plan_of(model, name),
-        width=scope.widths[name],
-        coactive=scope.coactive[name],
-        parameters=sum(p.numel() for p in new),
-        bytes=sum(p.numel() * p.element_size() for p in new),
-        folder=scope.folders.get(name),
-    )
+    return scope
 
 
 def plan_of(model: MultimodalLM, name: str) -> dict[int, list[int]]:
@@ -324,9 +289,7 @@ def plan_of(model: MultimodalLM, name: str) -> dict[int, list[int]]:
 
 def digest_of(model: MultimodalLM, name: str) -> str:
     """Digest of the weights of extension `name` as float32; UnknownName if the model has none of that name."""
-    known = attach.scope_of(model.lm).known
-    if name not in known:
-        raise UnknownName("extension", name, known)
+    _scope(model, name)
     return tensors_digest(_in_float32(model, name))
 
 

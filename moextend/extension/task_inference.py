@@ -20,14 +20,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moextend.data.conversations import Conversation
 from moextend.data.images import ImageRef
 from moextend.data.media import MediaRef
-from moextend.errors import InputError
+from moextend.extension import tensor_files
+from moextend.extension.folder import STATISTICS
 from moextend.extension.task_rule import FEWEST, Kind, Rule
 from moextend.model.fingerprint import tensors_digest
 from moextend.model.generation import Prompt
@@ -40,7 +39,7 @@ from moextend.util import files
 
 log = logging.getLogger(__name__)
 
-FILE = "task_statistics.safetensors"
+FILE = STATISTICS
 TESTED = 256
 """Prompts of an extension at most that only set the thresholds."""
 INPUTS = 1792
@@ -51,8 +50,6 @@ CHUNK = 64
 """Prompts in a batch of the encoders."""
 
 IMAGES: Kind = (ImageRef.modality,)
-STATED = "statistics"
-"""Key in the header of the file: digest of the statistics, and the modalities of the inputs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +82,10 @@ def features(
     model has images. `sources`: sources of features; None: the model's.
     """
     sources = sources or model.modalities.sources()
-    chunks = [prompts[i : i + CHUNK] for i in range(0, len(prompts), CHUNK)]
     names = [name for name in kind or IMAGES if name in model.modalities]
     found = []
-    for chunk in chunks:
+    for start in range(0, len(prompts), CHUNK):
+        chunk = prompts[start : start + CHUNK]
         seen = [_seen(model, name, chunk, sources) for name in names]
         deviations = [deviation for _, deviation in seen] if kind else []
         found.append(torch.cat([_words(model, chunk), *(mean for mean, _ in seen), *deviations], 1))
@@ -156,7 +153,7 @@ def prompts_of(conversations: Sequence[Conversation]) -> list[Prompt]:
 
 def inputs_of(held_out: Sequence[Conversation], data: Sequence[Conversation]) -> list[Prompt]:
     """At most `INPUTS` prompts for `collect`: of held-out conversations, then of training data, at even distances."""
-    first = (held_out[place] for place in evenly(min(INPUTS, len(held_out)), len(held_out)))
+    first = [held_out[place] for place in evenly(min(INPUTS, len(held_out)), len(held_out))]
     return prompts_of([*first, *(data[place] for place in places(len(held_out), len(data)))])
 
 
@@ -175,12 +172,9 @@ def accuracy(known: Mapping[str, TaskStatistics]) -> dict[str, float]:
 
     An extension without held-out inputs (it has one input) is left out.
     """
-    rule, found = Rule(known), {}
-    for name, task in known.items():
-        nearest = rule.nearest(task.sample, task.kind)
-        if nearest:
-            found[name] = sum(other == name for other in nearest) / len(nearest)
-    return found
+    rule = Rule(known)
+    nearest = {name: rule.nearest(task.sample, task.kind) for name, task in known.items()}
+    return {name: found.count(name) / len(found) for name, found in nearest.items() if found}
 
 
 class TaskInference:
@@ -221,9 +215,11 @@ class TaskInference:
 
     def fingerprint(self) -> str:
         """Identifies the rule and the statistics."""
-        known = {f"{name}.mean": task.mean for name, task in self.statistics.items()}
-        known |= {f"{name}.scatter": task.scatter for name, task in self.statistics.items()}
-        known |= {f"{name}.sample": task.sample for name, task in self.statistics.items()}
+        known = {
+            f"{name}.{part}": getattr(task, part)
+            for name, task in self.statistics.items()
+            for part in ("mean", "scatter", "sample")
+        }
         kinds = {name: task.kind for name, task in self.statistics.items()}
         return "-".join([RULE, tensors_digest(known), files.digest(kinds)])
 
@@ -246,16 +242,9 @@ class TaskInference:
 
 def write(statistics: TaskStatistics, folder: Path) -> None:
     """Writes task statistics to the folder of an extension."""
-    tensors = {
-        "mean": statistics.mean,
-        "scatter": statistics.scatter,
-        "count": torch.tensor(statistics.count),
-        "sample": statistics.sample.contiguous(),
-    }
-    kind = ",".join(statistics.kind)
-    with files.atomic(folder / FILE) as path:
-        # One key: safetensors writes several in any order, and equal statistics would be unequal files.
-        save_file(tensors, path, metadata={STATED: f"{_digest(tensors, kind)} {kind}"})
+    tensors = {name: getattr(statistics, name) for name in ("mean", "scatter", "sample")}
+    tensors["count"] = torch.tensor(statistics.count)
+    tensor_files.write_tensors(folder / FILE, tensors, ",".join(statistics.kind))
 
 
 def find(folder: Path) -> Path | None:
@@ -265,22 +254,11 @@ def find(folder: Path) -> Path | None:
 
 def read(folder: Path) -> TaskStatistics:
     """Task statistics from the folder of an extension. Raises InputError if the file is damaged."""
-    path = folder / FILE
-    try:
-        kept = load_file(path)
-        with safe_open(path, "pt") as file:
-            digest, _, kind = (file.metadata() or {})[STATED].partition(" ")
-        if digest != _digest(kept, kind):
-            raise ValueError("its digest is not the one that it states")
-        kinds = tuple(filter(None, kind.split(",")))
-        return TaskStatistics(kept["mean"], kept["scatter"], int(kept["count"]), kept["sample"], kinds)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise InputError(
-            f"is damaged ({error}).",
-            where=str(path),
-            hint="Copy the folder again, or train the extension again.",
-        ) from error
-
-
-def _digest(tensors: Mapping[str, Tensor], kind: str) -> str:
-    return files.digest(tensors_digest(tensors), kind)
+    kept, kind = tensor_files.read_noted(folder / FILE)
+    return TaskStatistics(
+        kept["mean"],
+        kept["scatter"],
+        int(kept["count"]),
+        kept["sample"],
+        tuple(filter(None, kind.split(","))),
+    )

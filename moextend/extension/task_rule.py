@@ -76,10 +76,7 @@ class _Space:
         self._full = (torch.arange(self.width), factor)
         # The text comes first: a leading block of the factor is the factor of the leading block.
         blocks = [torch.linalg.cholesky(within[part][:, part]) for part in parts[1:]]
-        self._parts = [
-            (part, block)
-            for part, block in zip(parts, [factor[part][:, part] for part in parts[:1]] + blocks, strict=True)
-        ]
+        self._parts = list(zip(parts, [factor[part][:, part] for part in parts[:1]] + blocks, strict=True))
         samples = [self._by_part(task.sample) for task in known.values()]
         self.thresholds = [threshold([d[:, i] for d in ds]) if ds else None for i, ds in enumerate(samples)]
 
@@ -101,13 +98,11 @@ class _Space:
 
     def near_enough(self, x: Tensor, places: Sequence[int]) -> list[bool]:
         """Whether features [n, D] lie within the thresholds of the extensions with indices `places`."""
-        within = torch.ones(len(x), dtype=torch.bool)
+        within, own = torch.ones(len(x), dtype=torch.bool), torch.tensor(places)
         for i, distances in enumerate(self._by_part(x)):
-            limits = torch.tensor(
-                [known.distances[i] for known in self.thresholds if known], dtype=torch.double
-            )
-            own = torch.tensor(places)
-            slack = SLACK * len(self._parts[i][1])
+            kept = [known.distances[i] for known in self.thresholds if known]
+            limits = torch.tensor(kept, dtype=torch.double)
+            slack = SLACK * len(self._parts[i][0])
             within &= distances.gather(1, own[:, None]).squeeze(1) <= limits[own] + slack
         return within.tolist()
 

@@ -1,9 +1,8 @@
-"""Tensors in a folder: STEM.safetensors with the tensors, and STEM.json (the card) with their SHA-256."""
+"""Tensors in a folder: STEM.safetensors with a card (STEM.json) that has their SHA-256, and files that state theirs."""
 
 from __future__ import annotations
 
-import io
-import math
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -14,13 +13,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moextend.errors import InputError
+from moextend.model.fingerprint import tensors_digest
 from moextend.util import files
 
+AGAIN = "Copy it again, or make it again."
+STATED = "identity"
+"""Key in the header of a file of tensors: its digest, and a note."""
 FORMAT = 1
 """Version of the files; a card with another version is refused."""
 STEM = "extension"
 """Stem of the files of an extension: extension.safetensors and extension.json."""
-CHUNK = 1 << 22
+CHUNK = 1 << 16
 """Numbers per read."""
 READABLE = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 """Number types that convert to float32 exactly."""
@@ -74,17 +77,10 @@ def read_card(folder: Path, stem: str = STEM) -> dict[str, Any]:
     found = card.get("format") if isinstance(card, dict) else None
     if found == FORMAT:
         return cast(dict[str, Any], card)
-    where = str(folder / f"{stem}.json")
-    if isinstance(found, int) and found > FORMAT:
-        raise InputError(
-            f"has format {found}, and this version of moextend reads format {FORMAT}.",
-            where=where,
-            hint="Use a newer version of moextend.",
-        )
     raise InputError(
-        f"has no known format ({found!r}; known: {FORMAT}).",
-        where=where,
-        hint="Remove the folder, and create it again.",
+        f"has format {found!r}, and this version of moextend reads format {FORMAT}.",
+        where=str(folder / f"{stem}.json"),
+        hint="Use the version that wrote it, or create it again.",
     )
 
 
@@ -100,50 +96,81 @@ def check_sum(folder: Path, card: Mapping[str, Any], stem: str = STEM) -> None:
         raise InputError(
             f"is damaged: its SHA-256 is not the one that {stem}.json names.",
             where=str(path),
-            hint="Copy the folder again, or create it again.",
+            hint=AGAIN,
         )
 
 
 @torch.no_grad()
 def read_into(path: Path, places: Mapping[str, Tensor]) -> None:
-    """Fills float32 tensors (contiguous) from a safetensors file, without a copy of the file in memory.
-
-    safetensors would map the file or read complete tensors, which temporarily doubles the memory of the largest one.
-    Here it gives only the offsets, and the bytes are read in chunks. Shorter number types are converted to float32.
+    """Fills contiguous float32 tensors from a safetensors file, without a copy of it in memory.
 
     Raises:
         InputError: the file has other names, shapes or types than `places`, or a value that is not finite.
     """
-    held = shapes(path)
-    if {name: shape for name, (shape, _) in held.items()} != {n: tuple(p.shape) for n, p in places.items()}:
+    if shapes(path) != {name: tuple(place.shape) for name, place in places.items()}:
         raise misfit(path)
-    sizes = {name: math.prod(shape) * READABLE[kind].itemsize for name, (shape, kind) in held.items()}
-    with path.open("rb", buffering=0) as file:
-        # The format has no gaps between tensors and no bytes after them.
-        file.seek(path.stat().st_size - sum(sizes.values()))
-        for name, (_, kind) in held.items():
-            for piece in torch.split(places[name].detach().view(-1), CHUNK):
-                straight = piece.device.type == "cpu" and READABLE[kind] == piece.dtype
-                buffer = piece if straight else torch.empty(piece.shape, dtype=READABLE[kind])
-                _fill(file, buffer, path)
-                _check_finite(path, name, buffer)
-                if not straight:
-                    piece.copy_(buffer)
+    with path.open("rb") as file:  # safetensors would map the file, which counts as memory
+        start = 8 + int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(start - 8))
+        for name, place in places.items():
+            kind = READABLE[header[name]["dtype"]]
+            file.seek(start + header[name]["data_offsets"][0])
+            for piece in place.detach().view(-1).split(CHUNK):
+                values = torch.frombuffer(bytearray(file.read(len(piece) * kind.itemsize)), dtype=kind)
+                _check_finite(path, name, values)
+                piece.copy_(values)
 
 
-def shapes(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Name -> shape and type of the tensors in a file, in the order of their bytes; InputError for other types."""
-    held: dict[str, tuple[tuple[int, ...], str]] = {}
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the tensors in a file; InputError for types that do not convert to float32 exactly."""
     try:
         with safe_open(path, "pt") as file:
-            for name in file.offset_keys():
-                part = file.get_slice(name)
-                held[name] = (tuple(part.get_shape()), part.get_dtype())
+            held = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            if any(part.get_dtype() not in READABLE for part in held.values()):
+                raise misfit(path)
+            return {name: tuple(part.get_shape()) for name, part in held.items()}
     except SafetensorError as error:
         raise _unreadable(path, error) from error
-    if any(kind not in READABLE for _, kind in held.values()):
-        raise misfit(path)
-    return held
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], note: str = "") -> None:
+    """Writes one file of tensors that states its identity and a note in its header."""
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with files.atomic(path) as temporary:
+        # One key: safetensors writes several in any order, and equal tensors would be unequal files.
+        save_file(ready, temporary, metadata={STATED: f"{_identity(ready, note)} {note}"})
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors from a file of `write_tensors`; raises as `read_noted`."""
+    return read_noted(path)[0]
+
+
+def read_noted(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Tensors and note from a file of `write_tensors`.
+
+    Raises:
+        InputError: the file is missing or damaged, or a value is not finite.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            stated, _, note = (file.metadata() or {}).get(STATED, "").partition(" ")
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise InputError("no such file.", where=str(path), hint=AGAIN) from error
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"is damaged ({error}).", where=str(path), hint=AGAIN) from error
+    if stated != _identity(tensors, note):
+        raise InputError(
+            "is damaged: its tensors are not those that were written.", where=str(path), hint=AGAIN
+        )
+    for name, tensor in tensors.items():
+        _check_finite(path, name, tensor)
+    return tensors, note
+
+
+def _identity(tensors: Mapping[str, Tensor], note: str) -> str:
+    return files.digest(tensors_digest(tensors), note)
 
 
 def misfit(path: Path) -> InputError:
@@ -151,19 +178,6 @@ def misfit(path: Path) -> InputError:
     return InputError(
         f"holds other tensors than {STEM}.json says.", where=str(path), hint="Train the extension again."
     )
-
-
-def _fill(file: io.FileIO, buffer: Tensor, path: Path) -> None:
-    rest = memoryview(buffer.view(torch.uint8).numpy().data)
-    while len(rest):
-        count = file.readinto(rest)
-        if not count:
-            raise InputError(
-                "ends too early.",
-                where=str(path),
-                hint="Copy the folder again, or create it again.",
-            )
-        rest = rest[count:]
 
 
 def _check_finite(path: Path, name: str, tensor: Tensor) -> None:
@@ -180,5 +194,5 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(
         f"is not a safetensors file ({error}).",
         where=str(path),
-        hint="Copy the folder again, or create it again.",
+        hint=AGAIN,
     )

@@ -28,7 +28,7 @@ ROWS = {
 """Initialisation of router rows.
 
 If top_k is a power of two, the weights of paired rows are exact, and the logits are closer to the dense model's. But
-equal experts of a pair get equal gradients: only `specialise` with a share makes them different.
+equal experts of a pair get equal gradients, and stay equal.
 """
 
 

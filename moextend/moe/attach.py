@@ -19,13 +19,11 @@ from moextend.errors import InputError, UnknownName
 from moextend.moe import guards, reach, strengths
 from moextend.moe.copies import base_class, new_experts, new_rows, subclass
 from moextend.moe.dense_blocks import DenseBlock, DenseExperts, DenseRouter
-from moextend.moe.extensible import check_block, check_plan
 from moextend.moe.recipe import Mode, check_name
-from moextend.moe.router_parts import Calibration, Parts, RouterPart
+from moextend.moe.router_parts import Calibration, Parts, RouterPart, Rows
 from moextend.moe.routing import ExtendedExperts, ExtendedRouter, Scope
-from moextend.moe.rows import Rows
 from moextend.moe.sites import Site, find_sites, first_new_id
-from moextend.moe.supported import check_setup
+from moextend.moe.supported import check_block, check_plan, check_setup
 
 Plan = Mapping[int, Sequence[int]]
 """MoE block -> the base expert that each new expert is copied from."""

@@ -23,23 +23,34 @@ def watch_balance(lm: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
 
     The router rows in training are determined once, at the start.
     """
-    logits: dict[RouterPart, Tensor] = {}
+    logits: dict[nn.Module, Tensor] = {}
     choices: dict[RouterPart, Choice] = {}
+
+    def keep(part: nn.Module, args: Any, out: Tensor) -> None:
+        logits[part] = out
+
+    def choose(router: nn.Module, args: Any, out: Any) -> None:
+        exact = cast(Scope, router.ext_scope).mode == "exact"
+        first = cast(int, router.ext_first)
+        for part in reachable(router):
+            if part in logits:
+                choices[part] = (_open if exact else _won)(logits.pop(part), out, first)
+            first += part.count
+
+    def loss(mask: Tensor) -> Tensor:
+        real = mask.flatten().bool()
+        each = [balance_loss(*choice, real) for choice in choices.values()]
+        choices.clear()
+        return torch.stack(each).mean() if each else torch.zeros((), device=mask.device)
+
     with ExitStack() as stack:
         for site in find_sites(lm):
             stores = cast(Any, getattr(site.router, "ext_parts", {}))
             learning = [part for part in stores.values() if part.rows.requires_grad]
-            for part in learning:
-                stack.callback(part.register_forward_hook(_keep(logits)).remove)
-            if learning:
-                stack.callback(site.router.register_forward_hook(_choose(logits, choices, learning)).remove)
-
-        def loss(mask: Tensor) -> Tensor:
-            real = mask.flatten().bool()
-            each = [balance_loss(*choice, real) for choice in choices.values()]
-            choices.clear()
-            return torch.stack(each).mean() if each else torch.zeros((), device=mask.device)
-
+            for module, hook in [(part, keep) for part in learning] + [(site.router, choose)] * bool(
+                learning
+            ):
+                stack.callback(module.register_forward_hook(hook).remove)
         yield loss
 
 
@@ -56,27 +67,6 @@ def balance_loss(probabilities: Tensor, used: Tensor, real: Tensor) -> Tensor:
     share = taken.sum(0) / taken.sum().clamp_min(1)
     mean = (probabilities * tokens).sum(0) / tokens.sum().clamp_min(1)
     return probabilities.shape[1] * (share * mean).sum()
-
-
-def _keep(logits: dict[RouterPart, Tensor]) -> Callable[..., None]:
-    def hook(part: RouterPart, args: Any, out: Tensor) -> None:
-        logits[part] = out
-
-    return hook
-
-
-def _choose(
-    logits: dict[RouterPart, Tensor], choices: dict[RouterPart, Choice], learning: list[RouterPart]
-) -> Callable[..., None]:
-    def hook(router: nn.Module, args: Any, out: Any) -> None:
-        exact = cast(Scope, router.ext_scope).mode == "exact"
-        first = cast(int, router.ext_first)
-        for part in reachable(router):
-            if part in learning:
-                choices[part] = (_open if exact else _won)(logits.pop(part), out, first)
-            first += part.count
-
-    return hook
 
 
 def _open(logits: Tensor, out: Any, first: int) -> Choice:

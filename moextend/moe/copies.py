@@ -1,21 +1,27 @@
-"""The new router rows and experts of an extension for one MoE block, copied from the base."""
+"""The new router rows and experts of an extension for one MoE block, copied from the base.
+
+A narrow expert has some inner neurons of its parent. Inner neuron n is a row of the gate, a row of the up projection
+and a column of the down projection.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from moextend.moe import expert_width, guards, quantised
+from moextend.moe import guards, quantised
 from moextend.moe.dense_blocks import DenseBlock, DenseGroup
-from moextend.moe.families import rows_of
-from moextend.moe.family_table import NEEDS_TWO_SLOTS
+from moextend.moe.families import NEEDS_TWO_SLOTS, rows_of
 from moextend.moe.recipe import Mode
 from moextend.moe.router_parts import Calibration, RouterPart
 from moextend.moe.routing import ExtendedExperts, ExtendedRouter, PairGroup
 from moextend.moe.sites import Site, count_experts, first_new_id
 
+STEP = 8
+"""Widths are multiples of this: grouped matrix products need rows of a multiple of 16 bytes."""
 _SUBCLASS: dict[tuple[type, type], type] = {}
 _COUNTS = ("num_experts", "num_routed_experts", "total_experts")
 """Attributes of experts classes with the number of experts."""
@@ -87,10 +93,10 @@ def new_experts(site: Site, sources: list[int], mode: Mode, width: float, empty:
         if tensor is None or tensor.shape[0] not in (count_experts(site), first_new_id(site)):
             group._parameters[key] = tensor
             continue
-        shape, copied = expert_width.shape(base, key, width), not (zero and key.startswith("down_proj"))
+        shape, copied = copy_shape(base, key, width), not (zero and key.startswith("down_proj"))
         copy = (torch.empty if empty else torch.zeros)((len(sources), *shape), device=tensor.device)
         for place, source in enumerate(sources if copied and not empty else ()):
-            copy[place].copy_(expert_width.kept(base, key, source, width))
+            copy[place].copy_(kept(base, key, source, width))
         group._parameters[key] = nn.Parameter(copy)
     return group
 
@@ -120,3 +126,61 @@ def _bare_group(site: Site, count: int) -> nn.Module:
     group.num_experts = count
     group._is_expert_parallel = False
     return cast(nn.Module, group)
+
+
+def inner_size(experts: nn.Module) -> int:
+    """Number I of inner neurons of one expert."""
+    return cast(Tensor, experts.down_proj).shape[1 if _transposed(experts) else 2]
+
+
+def inner_count(experts: nn.Module, width: float) -> int:
+    """Number of inner neurons at the share `width`, rounded up to a multiple of `STEP`."""
+    full = inner_size(experts)
+    return min(full, STEP * math.ceil(width * full / STEP))
+
+
+def copy_shape(experts: nn.Module, key: str, width: float) -> torch.Size:
+    """Shape of one expert's part of the stacked tensor `key` at the share `width`."""
+    found = list(cast(Tensor, getattr(experts, key)).shape[1:])
+    axis = _axis(experts, key)
+    if axis is not None:
+        found[axis] = found[axis] // inner_size(experts) * inner_count(experts, width)
+    return torch.Size(found)
+
+
+def kept(experts: nn.Module, key: str, source: int, width: float) -> Tensor:
+    """Part of expert `source` in the stacked tensor `key` that a new expert of that width copies.
+
+    It has the neurons with the largest column norm in the down projection, in their original order.
+    """
+    full = quantised.matrix(experts, key, source)
+    axis, wanted, inner = _axis(experts, key), inner_count(experts, width), inner_size(experts)
+    if axis is None or wanted == inner:
+        return full
+    out = quantised.matrix(experts, "down_proj", source).float()
+    norms = out.norm(dim=1 if _transposed(experts) else 0)
+    neurons = norms.topk(wanted).indices.sort().values
+    if full.shape[axis] == 2 * inner:
+        if getattr(experts, "is_concatenated", True):
+            neurons = torch.cat([neurons, inner + neurons])
+        else:  # gate and up alternate (gpt-oss)
+            neurons = torch.stack([2 * neurons, 2 * neurons + 1], 1).flatten()
+    return full.index_select(axis, neurons)
+
+
+def _axis(experts: nn.Module, key: str) -> int | None:
+    """Axis of the inner neurons in one expert's part of the stacked tensor `key`; None: there is none."""
+    if key == "down_proj":
+        return 0 if _transposed(experts) else 1
+    if key in ("gate_up_proj", "up_proj"):
+        return 1 if _transposed(experts) else 0
+    return 0 if key in ("gate_up_proj_bias", "up_proj_bias") else None
+
+
+def _transposed(experts: Any) -> bool:
+    """Whether matrices are [in, out] (gpt-oss, Llama 4) instead of [out, in]."""
+    known = getattr(experts, "is_transposed", None)  # set by transformers' decorator, if the class has it
+    if known is not None:
+        return bool(known)
+    first: Tensor = experts.gate_up_proj if hasattr(experts, "gate_up_proj") else experts.up_proj
+    return bool(first.shape[2] != experts.down_proj.shape[1])

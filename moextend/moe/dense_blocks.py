@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from moextend.moe import strengths
+from moextend.moe.competing import paper_choice
 from moextend.moe.families import scoring_of
-from moextend.moe.paper_routing import paper_choice
 from moextend.moe.routing import (
     ExtendedExperts,
     ExtendedRouter,

@@ -43,7 +43,8 @@ def forbid_saving(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(type(module), "save_pretrained"):
             module.__dict__["save_pretrained"] = _refuse
-    if hasattr(type(model), "save_pretrained") and _is_lm(model):
+    own: Any = model
+    if hasattr(type(model), "save_pretrained") and hasattr(model, "can_generate") and own.can_generate():
         model.__dict__["save_pretrained"] = MethodType(_save, model)  # deepcopy binds it to the copy
 
 
@@ -53,10 +54,6 @@ def allow_saving(model: nn.Module) -> None:
         own = module.__dict__.get("save_pretrained")
         if own is _refuse or getattr(own, "__func__", None) is _save:
             del module.__dict__["save_pretrained"]
-
-
-def _is_lm(model: Any) -> bool:
-    return hasattr(model, "can_generate") and bool(model.can_generate())
 
 
 def _save(self: nn.Module, save_directory: Any, **options: Any) -> None:

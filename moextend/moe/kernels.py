@@ -1,8 +1,9 @@
-"""How experts are computed: the dtype of their products, and a grouped kernel without device synchronisation."""
+"""How experts are computed: the dtype of their products, and what spares waits for the device: a grouped kernel, and
+a cache of small index tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -12,6 +13,25 @@ from torch.func import functional_call
 
 INTERFACES = ("grouped_mm", "batched_mm")
 """Implementations of experts in transformers that ignore autocast, or follow it only after weights are copied."""
+
+
+_HELD: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
+
+
+def held(values: Sequence[int], device: torch.device) -> Tensor:
+    """`values` as an int64 tensor [n] on `device`; cached, so it must not be changed.
+
+    A new tensor from host data would wait for the device. The key of the cache is the values, so no entry is stale.
+    """
+    if torch.compiler.is_compiling():  # a constant of the graph
+        return torch.tensor(values, dtype=torch.int64, device=device)
+    key = (tuple(values), device)
+    found = _HELD.get(key)
+    if found is None:
+        with torch.inference_mode(False):  # the backward pass may need it
+            found = torch.tensor(values, dtype=torch.int64, device=device)
+        _HELD[key] = found
+    return found
 
 
 def working_dtype(h: Tensor) -> torch.dtype:

@@ -21,7 +21,7 @@ def is_scale(key: str) -> bool:
 def scales_of(experts: nn.Module, key: str) -> Tensor | None:
     """Scales [E, rows, columns] of the blocks of FP8 codes in the stacked tensor `key`; None if it has no codes."""
     codes = getattr(experts, key, None)
-    if not isinstance(codes, Tensor) or not _is_fp8(codes):
+    if not isinstance(codes, Tensor) or not codes.is_floating_point() or codes.element_size() != 1:
         return None
     return cast("Tensor | None", getattr(experts, key + SCALE, None))
 
@@ -44,10 +44,6 @@ def _block(experts: nn.Module, axis: int, size: int, count: int) -> int:
     if wanted is not None and -(-size // wanted[axis]) == count:
         return int(wanted[axis])
     return -(-size // count)
-
-
-def _is_fp8(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.element_size() == 1
 
 
 def check_experts(model: nn.Module, experts: nn.Module, name: str, count: int) -> None:

@@ -30,41 +30,40 @@ def check_free(model: nn.Module, site: Site) -> None:
 
     A forward on the block, or on a module around it up to the decoder layer, may wrap that of the class.
     """
-    swapped = [site.router, site.experts, *([site.block] if site.dense else [])]
-    for module in swapped:
+    for module in (site.router, site.experts, *([site.block] if site.dense else [])):
         if not _is_own(module.__dict__.get("forward"), module):
             raise _hidden(site.name, module)
-    for name, module in (*_around(model, site), (site.name, site.block)):
-        if _hides(module):
-            raise _hidden(name, module)
+    _check_around(model, site)
 
 
 def check(model: nn.Module) -> None:
     """Raises InputError if a forward that was set later hides an extended module of `model`."""
-    extended = any(isinstance(module, ExtendedRouter) for module in model.modules())
-    for site in find_sites(model) if extended else ():
-        if not isinstance(site.router, ExtendedRouter):
-            continue
-        for name, module in (*_around(model, site), (site.name, site.block)):
-            if _hides(module):
-                raise _hidden(name, module)
-        for module in (site.router, site.experts):
-            if _hides(module):
-                raise _hidden(site.name, module)
+    if any(isinstance(module, ExtendedRouter) for module in model.modules()):
+        for site in find_sites(model):
+            if isinstance(site.router, ExtendedRouter):
+                _check_around(model, site, site.router, site.experts)
+
+
+def _check_around(model: nn.Module, site: Site, *inside: nn.Module) -> None:
+    """Raises InputError if a forward hides that of a class around the block, of the block, or of modules `inside`."""
+    for name, module in (*_around(model, site), *((site.name, module) for module in (site.block, *inside))):
+        forward = module.__dict__.get("forward")
+        while forward is not None and not _is_own(forward, module):
+            forward = getattr(forward, "__wrapped__", None)
+        if forward is None and "forward" in module.__dict__:
+            raise _hidden(name, module)
 
 
 def check_restorable(module: nn.Module) -> None:
     """Raises InputError if a forward on the instance would still call that of the extended class."""
     own = module.__dict__
-    if _is_own(own.get("forward"), module) or (
-        "_old_forward" in own and _is_own(own["_old_forward"], module)
-    ):
-        return
-    raise InputError(
-        f"the forward of a {type(module).__name__} was replaced after the extension was attached, so its "
-        "class cannot be restored.",
-        hint="Restore its own forward first (del module.forward).",
-    )
+    wrapped = "_old_forward" in own and _is_own(own["_old_forward"], module)
+    if not wrapped and not _is_own(own.get("forward"), module):
+        raise InputError(
+            f"the forward of a {type(module).__name__} was replaced after the extension was attached, so its "
+            "class cannot be restored.",
+            hint="Restore its own forward first (del module.forward).",
+        )
 
 
 def rebind(module: nn.Module, forward: Any) -> None:
@@ -131,16 +130,6 @@ def _around(model: nn.Module, site: Site) -> Iterator[tuple[str, nn.Module]]:
 def _is_own(forward: Any, module: nn.Module) -> bool:
     """Whether `forward` is unset or is the forward of the module's class."""
     return forward is None or getattr(forward, "__func__", None) is type(module).forward
-
-
-def _hides(module: nn.Module) -> bool:
-    """Whether a forward on the instance does not wrap that of its class (judged by `__wrapped__`)."""
-    forward = module.__dict__.get("forward")
-    while forward is not None:
-        if _is_own(forward, module):
-            return False
-        forward = getattr(forward, "__wrapped__", None)
-    return "forward" in module.__dict__
 
 
 def _hidden(name: str, module: nn.Module) -> InputError:

@@ -9,7 +9,7 @@ for bit before training. A token with closed gates is computed exactly as in the
 **paper** (MoExtend, arXiv 2408.03511, and its public code): softmax over old and new experts, top-k of it, and
 calibrations that correct the chosen weights: ``w = (p + sum_t C_t(p))[idx]``, renormalised.
 
-**slot**: the base's top-k is unchanged, and the children of an expert compete with it for its slot (slot_routing.py).
+**slot**: the base's top-k is unchanged, and the children of an expert compete with it for its slot (competing.py).
 """
 
 from __future__ import annotations
@@ -26,17 +26,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moextend.moe import strengths
-from moextend.moe.constants import held
-from moextend.moe.families import family_of, features, scoring_of
-from moextend.moe.family_table import EAGER_WITHOUT_SENTINEL
+from moextend.moe.competing import paper_choice, slot_choice
+from moextend.moe.families import EAGER_WITHOUT_SENTINEL, family_of, features, scoring_of
 from moextend.moe.kernels import asks_device as asks_device
-from moextend.moe.kernels import implementation, run, run_on_device
-from moextend.moe.paper_routing import paper_choice
+from moextend.moe.kernels import held, implementation, run, run_on_device
 from moextend.moe.recipe import Mode
-from moextend.moe.router_parts import RouterPart
-from moextend.moe.rows import Rows
+from moextend.moe.router_parts import RouterPart, Rows
 from moextend.moe.scoring import Scoring
-from moextend.moe.slot_routing import slot_choice
 
 
 @dataclass

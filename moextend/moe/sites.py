@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from moextend.errors import InputError
 from moextend.moe import quantised
-from moextend.moe.families import rows_of
-from moextend.moe.family_table import NOT_FUSED
+from moextend.moe.families import NOT_FUSED, rows_of
 
 STACKS = ("gate_up_proj", "up_proj")
 """Names of the first tensor of stacked experts, with a gate and without."""
@@ -55,9 +54,8 @@ def find_sites(model: nn.Module) -> list[Site]:
         if parts is not None:
             sites.append(Site(name, len(sites), *parts, module))
     if not sites:
-        packed = [type(m).__name__ for m in model.modules() if type(m).__name__ in PACKED]
-        if packed:
-            raise quantised.refusal(f"{packed[0]} holds packed weights", PACKED[packed[0]])
+        for packed in {type(module).__name__ for module in model.modules()} & PACKED.keys():
+            raise quantised.refusal(f"{packed} holds packed weights", PACKED[packed])
         why = f": {next(iter(refused.values()))}" if refused else ""
         raise InputError(
             f"{type(model).__name__} has no MoE block that can be extended{why}.",
@@ -70,15 +68,12 @@ def find_sites(model: nn.Module) -> list[Site]:
 def parts_of(block: nn.Module) -> tuple[nn.Module, nn.Module] | None:
     """Router and experts of a MoE block; None for another module."""
     experts = getattr(block, "experts", None)
-    if not isinstance(experts, nn.Module) or not _is_fused(experts):
+    stacks = [getattr(experts, name, None) for name in STACKS] if isinstance(experts, nn.Module) else []
+    if not any(isinstance(stack, Tensor) and stack.dim() == 3 for stack in stacks):
         return None
     router = getattr(block, "gate", None) or getattr(block, "router", None)
-    return (router, experts) if isinstance(router, nn.Module) and rows_of(router) is not None else None
-
-
-def _is_fused(experts: nn.Module) -> bool:
-    stacked = (getattr(experts, name, None) for name in STACKS)
-    return any(isinstance(tensor, Tensor) and tensor.dim() == 3 for tensor in stacked)
+    found = isinstance(router, nn.Module) and rows_of(router) is not None
+    return (cast(nn.Module, router), cast(nn.Module, experts)) if found else None
 
 
 def count_experts(site: Site) -> int:

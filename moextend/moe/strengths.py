@@ -13,7 +13,6 @@ block's experts are weighted for each S_u, and the weights are added (at most on
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ def checked(strengths: Mapping[str, Any]) -> dict[str, float]:
     """The strengths as numbers; InputError for one that is no number from 0 to 1."""
     for name, strength in strengths.items():
         is_number = isinstance(strength, int | float) and not isinstance(strength, bool)
-        if not is_number or not math.isfinite(strength) or not 0 <= strength <= 1:
+        if not is_number or not 0 <= strength <= 1:
             raise InputError(
                 f"{strength!r} is not a strength.",
                 where=f"extension '{name}'",

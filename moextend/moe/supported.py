@@ -1,29 +1,28 @@
-"""Checks whether the set-up of a base can be extended and trained; unsupported ones are named (docs/gpu.md)."""
+"""Checks of what a base is loaded with, and of a model before it is extended or trained (docs/gpu.md)."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
 
 from moextend.errors import InputError
+from moextend.moe import quantised, reach
+from moextend.moe.families import rows_of, scoring_of
+from moextend.moe.recipe import Mode
+from moextend.moe.routing import ExtendedExperts
+from moextend.moe.sites import Site, count_chosen, count_experts, find_sites
 from moextend.util import lookup
 from moextend.util.limits import ATTENTION, DTYPES
 
 _BITSANDBYTES = {"Params4bit", "Int8Params"}
-_LAUNCHERS = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
-_AXES = {"TP": "tensor", "CP": "context", "SP": "sequence"}
-_FSDP = {
-    "FSDP_OFFLOAD_PARAMS": ("offloading of parameters", "Set fsdp_offload_params: false."),
-    "FSDP_ACTIVATION_CHECKPOINTING": (
-        "activation checkpointing by the launcher",
-        "Set fsdp_activation_checkpointing: false, and gradient_checkpointing: true in the training settings.",
-    ),
-}
-_TRUE = {"1", "true", "yes", "on", "y", "t"}
+_QUANTISED = (
+    "the model is quantised by bitsandbytes, which quantises the layers around the experts but not the experts.",
+    "Load the checkpoint without quantisation, with dtype='bfloat16'.",
+)
 
 
 def check_setup(lm: Any, where: str) -> None:
@@ -40,10 +39,9 @@ def _problems(lm: Any) -> Iterator[tuple[str, str]]:
     from torch.distributed.tensor import DTensor  # takes as long to import as torch itself
 
     parameters = list(lm.parameters())
-    if quantised_by_bitsandbytes(getattr(lm, "config", None)) or any(
-        type(parameter).__name__ in _BITSANDBYTES for parameter in parameters
-    ):
-        yield _bitsandbytes()
+    kinds = {type(parameter).__name__ for parameter in parameters}
+    if kinds & _BITSANDBYTES or _by_bitsandbytes(getattr(lm, "config", None)):
+        yield _QUANTISED
     if any(isinstance(parameter, DTensor) for parameter in parameters):
         yield (
             "the model's weights are sharded over processes (DTensor: tensor parallelism or FSDP).",
@@ -65,62 +63,22 @@ def _problems(lm: Any) -> Iterator[tuple[str, str]]:
         )
 
 
-def quantised_by_bitsandbytes(config: Any) -> bool:
+def _by_bitsandbytes(config: Any) -> bool:
     """Whether a model's config (an object or the content of config.json) has bitsandbytes quantisation."""
-    how = _field(config, "quantization_config")
-    method = _field(how, "quant_method")
+
+    def value(record: Any, key: str) -> Any:
+        return record.get(key) if isinstance(record, Mapping) else getattr(record, key, None)
+
+    how = value(config, "quantization_config")
+    method = value(how, "quant_method")
     named = str(getattr(method, "value", method)) == "bitsandbytes"
-    return named or bool(_field(how, "load_in_4bit") or _field(how, "load_in_8bit"))
-
-
-def _field(record: Any, key: str) -> Any:
-    return record.get(key) if isinstance(record, Mapping) else getattr(record, key, None)
+    return named or bool(value(how, "load_in_4bit") or value(how, "load_in_8bit"))
 
 
 def refuse_bitsandbytes(config: Any, where: str) -> None:
     """Raises InputError if a model's config has bitsandbytes quantisation."""
-    if quantised_by_bitsandbytes(config):
-        what, hint = _bitsandbytes()
-        raise InputError(what, where=where, hint=hint)
-
-
-def _bitsandbytes() -> tuple[str, str]:
-    return (
-        "the model is quantised by bitsandbytes, which quantises the layers around the experts but not the experts.",
-        "Load the checkpoint without quantisation, with dtype='bfloat16'.",
-    )
-
-
-def check_launcher() -> None:
-    """Refuses settings of a launcher (its environment variables) that the training loop does not support.
-
-    Raises:
-        InputError: DeepSpeed, Megatron-LM, tensor, context or sequence parallelism, or an unsupported FSDP option.
-    """
-    for variable, name in _LAUNCHERS.items():
-        if _on(variable):
-            raise InputError(
-                f"{name} is not supported.",
-                where="accelerate config",
-                hint="Use distributed_type: FSDP with fsdp_version: 2, or MULTI_GPU (docs/training.md).",
-            )
-    for axis, name in _AXES.items():
-        if os.environ.get(f"PARALLELISM_CONFIG_{axis}_SIZE", "1") not in ("", "1"):
-            raise InputError(
-                f"{name} parallelism is not supported.",
-                where="accelerate config: parallelism_config",
-                hint=f"Leave out parallelism_config_{axis.lower()}_size; use FSDP2 or MULTI_GPU (docs/training.md).",
-            )
-    if _on("ACCELERATE_USE_FSDP"):
-        for variable, (name, hint) in _FSDP.items():
-            if _on(variable):
-                raise InputError(
-                    f"{name} is not supported.", where="accelerate config: fsdp_config", hint=hint
-                )
-
-
-def _on(variable: str) -> bool:
-    return os.environ.get(variable, "").lower() in _TRUE
+    if _by_bitsandbytes(config):
+        raise InputError(_QUANTISED[0], where=where, hint=_QUANTISED[1])
 
 
 def check_device(device: str) -> None:
@@ -136,8 +94,9 @@ def check_device(device: str) -> None:
     if wanted.type == "cpu" and not wanted.index:
         return
     here = torch.accelerator.current_accelerator(check_available=True)
-    if here is None or here.type != wanted.type or (wanted.index or 0) >= torch.accelerator.device_count():
-        found = f"{torch.accelerator.device_count()} of type {here.type}" if here else "none"
+    count = torch.accelerator.device_count()
+    if here is None or here.type != wanted.type or (wanted.index or 0) >= count:
+        found = f"{count} of type {here.type}" if here else "none"
         raise InputError(
             f"there is no device '{device}' that torch can use (accelerators: {found}).",
             where="device",
@@ -156,20 +115,85 @@ def check_options(dtype: str, device: str, attention: str | None) -> None:
     if attention is not None:
         lookup.choose("attention", attention, dict.fromkeys(ATTENTION), where="attn_implementation")
     if attention == "flash_attention_2":
+        why, hint = "", "Use attn_implementation='sdpa'."
         if device.partition(":")[0] != "cuda":
-            _no_flash(f"it runs on CUDA devices, not on '{device}'")
-        if dtype in ("float32", "float64"):
-            _no_flash(f"it computes in bfloat16 or float16, not in {dtype}", "dtype='bfloat16' or ")
-        if find_spec("flash_attn") is None:
-            _no_flash("its package is not installed", "pip install flash-attn --no-build-isolation, or ")
+            why = f"it runs on CUDA devices, not on '{device}'"
+        elif dtype in ("float32", "float64"):
+            why = f"it computes in bfloat16 or float16, not in {dtype}"
+            hint = "Use dtype='bfloat16' or attn_implementation='sdpa'."
+        elif find_spec("flash_attn") is None:
+            why = "its package is not installed"
+            hint = "Run pip install flash-attn --no-build-isolation, or use 'sdpa'."
+        if why:
+            what = f"flash_attention_2 cannot be used: {why}."
+            raise InputError(what, where="attn_implementation", hint=hint)
     check_device(device)
 
 
-def _no_flash(why: str, way: str = "") -> None:
-    raise InputError(
-        f"flash_attention_2 cannot be used: {why}.",
-        where="attn_implementation",
-        hint=f"Use {way}attn_implementation='sdpa'."
-        if not way.startswith("pip")
-        else f"Run {way}use 'sdpa'.",
+def check_plan(plan: object) -> None:
+    """Raises InputError if `plan` is not a mapping from blocks to the experts to copy."""
+    fits = isinstance(plan, Mapping) and all(
+        hasattr(block, "__index__")
+        and isinstance(experts, Sequence)
+        and all(hasattr(e, "__index__") for e in experts)
+        for block, experts in plan.items()
     )
+    if not fits:
+        hint = "Map MoE blocks to lists of experts: {0: [3], 2: [1]}."
+        raise InputError(f"{plan!r} is not a plan.", where="plan", hint=hint)
+
+
+def check_extensible(model: nn.Module) -> None:
+    """Raises InputError if a block of `model` cannot be extended in any routing mode, for any plan."""
+    check_setup(model, where="extend")
+    for site in find_sites(model):
+        _check_site(model, site)
+
+
+def check_block(model: nn.Module, sites: list[Site], block: int, sources: Sequence[int], mode: Mode) -> None:
+    """Raises InputError if block `block` cannot get copies of the experts `sources`."""
+    what = ""
+    if not 0 <= block < len(sites):
+        what = f"the model has MoE blocks 0 to {len(sites) - 1}, not {block}."
+    elif wrong := [source for source in sources if not 0 <= source < count_experts(sites[block])]:
+        what = f"{sites[block].name} has experts 0 to {count_experts(sites[block]) - 1}, not {wrong[0]}."
+    if what:
+        raise InputError(what, where="plan", hint="Name one of them.")
+    check_mode(sites[block], mode)
+    _check_site(model, sites[block])
+
+
+def check_mode(site: Site, mode: Mode) -> None:
+    """Raises InputError if a block cannot be extended, or could not learn to route, in this mode."""
+    if mode == "paper" and scoring_of(site.router).normalise and count_chosen(site) == 1:
+        raise InputError(
+            f"routing 'paper' learns nothing in the router of {site.name}: it chooses one expert for a token and sets "
+            "its weight to 1, which has no gradient for rows and calibrations.",
+            hint="Use routing 'exact' or 'slot', or a base without norm_topk_prob or with more experts for a token.",
+        )
+    if mode == "slot" and site.dense:
+        raise InputError(
+            f"routing 'slot' cannot extend {site.name}: every expert computes every token, so it has no slots.",
+            hint="Use routing 'exact', which extends every family.",
+        )
+
+
+def _check_site(model: nn.Module, site: Site) -> None:
+    """Raises InputError if a block in its current state cannot be extended in any routing mode."""
+    if not isinstance(site.experts, ExtendedExperts) and getattr(site.experts, "_is_expert_parallel", False):
+        raise InputError(
+            f"{site.name} is split over devices by expert parallelism.",
+            hint="Extend the model on one device, or with every device holding all experts.",
+        )
+    hooked = any(hasattr(module, "_hf_hook") for module in model.modules())
+    for module in (site.experts, site.router):  # a model with only meta tensors is accepted
+        offloaded = any(p.is_meta for p in module.parameters())
+        if offloaded and (hooked or not all(p.is_meta for p in model.parameters())):
+            raise InputError(
+                f"weights of {site.name} ({type(module).__name__}) are offloaded, and cannot be copied.",
+                hint="Load the full model on one device, without a device map that offloads; extend it there, and "
+                "dispatch it afterwards.",
+            )
+    quantised.check_experts(model, site.experts, f"{site.name}.experts", count_experts(site))
+    quantised.check_tensor(model, cast(Tensor, rows_of(site.router)), f"the router of {site.name}")
+    reach.check_free(model, site)

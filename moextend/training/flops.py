@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -40,6 +40,11 @@ class Counter(TorchDispatchMode):
         return out
 
 
+def _grouped(a: Any, b: Any, *args: Any, **kwargs: Any) -> int:
+    """Each row of `a` is multiplied with one matrix of `b` (for a weight's gradient: columns with rows)."""
+    return int(2 * a.shape[-2] * a.shape[-1] * b.shape[-1])
+
+
 @cache
 def _formulas() -> dict[Any, Callable[..., int]]:
     """Operator -> cost function: torch's, and our own for operators without one."""
@@ -47,29 +52,19 @@ def _formulas() -> dict[Any, Callable[..., int]]:
     for library, name, formula in (
         ("aten", "_grouped_mm", _grouped),
         ("transformers", "grouped_mm_fallback", _grouped),
-        ("aten", "_scaled_dot_product_flash_attention_for_cpu", _attention),
-        ("aten", "_scaled_dot_product_flash_attention_for_cpu_backward", _attention_backward),
-    ):
+        (
+            "aten", "_scaled_dot_product_flash_attention_for_cpu",
+            lambda q, k, v, *args, **more: sdpa_flop_count(q.shape, k.shape, v.shape),
+        ),
+        (
+            "aten", "_scaled_dot_product_flash_attention_for_cpu_backward",
+            lambda g, q, k, v, *args, **more: sdpa_backward_flop_count(g.shape, q.shape, k.shape, v.shape),
+        ),
+    ):  # fmt: skip
         operator = getattr(getattr(torch.ops, library), name, None)
         if operator is not None:
             found[operator] = formula
     return found
-
-
-def _grouped(a: Any, b: Any, *args: Any, **kwargs: Any) -> int:
-    """Each row of `a` is multiplied with one matrix of `b` (for a weight's gradient: columns with rows)."""
-    return int(2 * a.shape[-2] * a.shape[-1] * b.shape[-1])
-
-
-def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    return cast(int, sdpa_flop_count(query.shape, key.shape, value.shape))
-
-
-def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    return cast(
-        int,
-        sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape),
-    )
 
 
 class CountedSteps:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from moextend.data.conversations import Conversation
@@ -41,9 +39,6 @@ from moextend.training.prepare import (
 from moextend.training.settings import SCHEDULES, Settings, check_tracker
 from moextend.training.trainer import ITEMS, ExtraLoss, TokenTrainer
 from moextend.util import files, processes
-
-log = logging.getLogger(__name__)
-
 
 LOGGED = ("loss", "grad_norm", "learning_rate")
 """Keys of the argument of `on_log`."""
@@ -91,14 +86,7 @@ class InOrder(Dataset[tuple[int, Conversation]]):
         return len(self.order)
 
     def __getitem__(self, place: int) -> tuple[int, Conversation]:
-        item = self.order[place]
-        return item, self.data[item]
-
-
-def _collated(collate: Collator, items: Sequence[tuple[int, Conversation]]) -> dict[str, Any]:
-    """A batch, with the indices of its rows in the data."""
-    batch = collate([conversation for _, conversation in items])
-    return {**batch, ITEMS: torch.tensor([item for item, _ in items])}
+        return self.order[place], self.data[self.order[place]]
 
 
 def train(
@@ -148,27 +136,20 @@ def train(
         trainer.rows = min(rows for rows in (args.per_device_train_batch_size, noted, micro_batch) if rows)
         trainer.add_callback(_Follow(on_step, on_log))
         try:
-            with expecting(model, data, dict.fromkeys(order)), _memory_errors(model):
-                trainer.train(resume_from_checkpoint=processes.first_says(lambda: _last_checkpoint(folder)))
+            with expecting(model, data, dict.fromkeys(order)):
+                trainer.train(resume_from_checkpoint=processes.first_says(lambda: checkpoint.last(folder)))
             trainer.check_finite()
             trainer.accelerator.wait_for_everyone()
+        except RuntimeError as error:  # outside of a batch, such as for the optimizer's state
+            if not is_out_of_memory(error):
+                raise
+            raise smaller.too_large(model, None, first_line(error)) from error
         finally:
             model.eval()
     if args.should_save:
         files.may_change(folder)
         shutil.rmtree(folder, ignore_errors=True)
     return _report(trainer, model)
-
-
-@contextmanager
-def _memory_errors(model: MultimodalLM) -> Iterator[None]:
-    """Context in which short memory outside of a batch, such as for the optimizer's state, is one clear error."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise smaller.too_large(model, None, first_line(error)) from error
 
 
 def _check(model: MultimodalLM, settings: Settings, folder: Path) -> None:
@@ -184,10 +165,10 @@ def _check(model: MultimodalLM, settings: Settings, folder: Path) -> None:
     check_tracker(settings.report_to)
     if Path(folder).exists() and not Path(folder).is_dir():
         raise InputError("is not a folder.", where=str(folder), hint="Name a new folder.")
-    if asks_to_shard() and settings.compile:
-        raise InputError(
-            "compile cannot be combined with FSDP.", where="training settings", hint="Use compile: false."
-        )
+    together = [key for key in ("compile", "cache_prefix") if asks_to_shard() and getattr(settings, key)]
+    if together:
+        what = f"{together[0]} cannot be combined with FSDP."
+        raise InputError(what, where="training settings", hint=f"Use {together[0]}: false.")
 
 
 @contextmanager
@@ -202,14 +183,17 @@ def _prepared(
         warn_of_precision(model, settings)
         stack.enter_context(experts_follow_autocast())
         learner = stack.enter_context(sharded(model, args.device)) if shard else model
-        collate = partial(_collated, Collator.of(model))
-        trainer = TokenTrainer(model=learner, args=args, train_dataset=rows, data_collator=collate)
+        collate = Collator.of(model)
+
+        def collated(items: Sequence[tuple[int, Conversation]]) -> dict[str, Any]:
+            batch = collate([conversation for _, conversation in items])
+            return {**batch, ITEMS: torch.tensor([item for item, _ in items])}
+
+        trainer = TokenTrainer(model=learner, args=args, train_dataset=rows, data_collator=collated)
         trainer.remove_callback(PrinterCallback)
         trainer.settings = settings
         trainer.sharded, trainer.counted = shard, CountedSteps()
-        trainer.model_accepts_loss_kwargs = (
-            True  # compute_loss scales by the tokens of the whole step already
-        )
+        trainer.model_accepts_loss_kwargs = True  # compute_loss scales by the tokens of the step
         if settings.gradient_checkpointing:
             stack.enter_context(checkpointing(learner))
         if settings.compile:
@@ -218,7 +202,11 @@ def _prepared(
             trainer.balance = stack.enter_context(watch_balance(learner.lm))
         if settings.cache_prefix:
             trainer.prefix = _prefix(learner, trainer, folder)
-        _keep_logs(trainer, folder)
+        for (
+            callback
+        ) in trainer.callback_handler.callbacks:  # trackers write next to `folder`, which is removed
+            if getattr(callback, "logging_dir", "") is None:
+                callback.logging_dir = str(folder.parent / "logs")
         yield trainer
 
 
@@ -226,8 +214,8 @@ def _report(trainer: TokenTrainer, model: MultimodalLM) -> Report:
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return Report(
         steps=trainer.state.global_step,
-        loss_first=losses[0] if losses else float("nan"),
-        loss_last=losses[-1] if losses else float("nan"),
+        loss_first=next(iter(losses), float("nan")),
+        loss_last=next(reversed(losses), float("nan")),
         trained_parameters=sum(p.numel() for p in model.trainable().values()),
         tokens=trainer.state.num_input_tokens_seen,
         flops=trainer.counted.gather(trainer.accelerator).total,
@@ -237,16 +225,11 @@ def _report(trainer: TokenTrainer, model: MultimodalLM) -> Report:
 
 def _prefix(model: MultimodalLM, trainer: TokenTrainer, folder: Path) -> PrefixCache:
     """Prefix cache of a training, after a test with one batch."""
-    if trainer.sharded:
-        raise InputError(
-            "cache_prefix cannot be combined with FSDP.",
-            where="training settings",
-            hint="Use cache_prefix: false.",
-        )
     cache = PrefixCache(model, folder)
     rows: Any = trainer.train_dataset
-    each = min(len(rows), trainer.args.per_device_train_batch_size)
-    batch = trainer.data_collator([rows[place] for place in range(each)])
+    batch = trainer.data_collator(
+        [rows[i] for i in range(min(len(rows), trainer.args.per_device_train_batch_size))]
+    )
     batch.pop(ITEMS)
     cache.check(on_device(batch, model.device))
     return cache
@@ -289,17 +272,8 @@ def _arguments(settings: Settings, folder: Path, device: torch.device) -> Traini
     args.per_device_train_batch_size = settings.batch_size // count
     args.dataloader_pin_memory = args.device.type == "cuda"  # batches of a Collator are in host memory
     args._n_gpu = min(1, args.n_gpu)  # one process uses one accelerator: no nn.DataParallel
-    args.mixed_precision = (
-        "no"  # the settings decide, not the launcher's config; see TokenTrainer.compute_loss
-    )
+    args.mixed_precision = "no"  # the settings decide, not the launcher; see TokenTrainer.compute_loss
     return args
-
-
-def _keep_logs(trainer: Trainer, folder: Path) -> None:
-    """Context in which trackers write their files next to `folder`, which is removed at the end."""
-    for callback in trainer.callback_handler.callbacks:
-        if getattr(callback, "logging_dir", "") is None:
-            callback.logging_dir = str(folder.parent / "logs")
 
 
 class _Follow(TrainerCallback):
@@ -321,28 +295,3 @@ class _Follow(TrainerCallback):
         """Called after every optimizer step."""
         if self.on_step and state.is_world_process_zero:
             self.on_step(state.global_step, state.max_steps)
-
-
-def _last_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint; incomplete ones are removed, with a warning in the log."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -_step(path))
-    for newest in found:
-        problem = checkpoint.problem(newest)
-        if problem is None:
-            return str(newest)
-        log.warning(
-            "%s: is not complete (%s); the training continues from an older one, or from the beginning.",
-            newest,
-            problem,
-        )
-        files.may_change(newest)
-        if newest.is_dir():
-            shutil.rmtree(newest, ignore_errors=True)
-        else:
-            newest.unlink(missing_ok=True)
-    return None
-
-
-def _step(path: Path) -> int:
-    number = path.name.rpartition("-")[2]
-    return int(number) if number.isdecimal() else -1

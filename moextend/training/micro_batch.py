@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor
 
@@ -74,14 +72,12 @@ class Begin:
         """Args: state: that of an extra loss with random numbers."""
         self.batches: list[dict[str, Any]] = []
         """Batches of the step so far."""
-        self._python, self._numpy = random.getstate(), numpy.random.get_state()
         self._cpu = torch.get_rng_state()
         self._cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
         self._drawn = copied(state()) if state else None
 
     def restore(self, load: Callable[[Mapping[str, Tensor]], None] | None) -> None:
         """Goes back to the beginning; `load` takes the state of the extra loss."""
-        random.setstate(self._python), numpy.random.set_state(self._numpy)
         torch.set_rng_state(self._cpu)
         if self._cuda is not None:
             torch.cuda.set_rng_state(self._cuda)

@@ -121,7 +121,7 @@ def _unfit(model: MultimodalLM, why: str) -> InputError:
 
 
 class _Store:
-    """Tensors of one dtype by number, in a temporary file of the process."""
+    """Tensors by number, in a temporary file of the process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -129,24 +129,18 @@ class _Store:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed with the store
         self._places: dict[int, tuple[int, torch.Size, torch.dtype]] = {}
-        self._end = 0
 
     def __contains__(self, item: int) -> bool:
         return item in self._places
 
     def __setitem__(self, item: int, tensor: Tensor) -> None:
-        raw = tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes()
         with files.disk_errors(self.folder):
-            written = os.pwrite(self._file.fileno(), raw, self._end)
-            while written < len(raw):
-                written += os.pwrite(self._file.fileno(), raw[written:], self._end + written)
-        self._places[item] = (self._end, tensor.shape, tensor.dtype)
-        self._end += len(raw)
+            self._places[item] = self._file.seek(0, os.SEEK_END), tensor.shape, tensor.dtype
+            self._file.write(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
 
     def __getitem__(self, item: int) -> Tensor:
         start, shape, dtype = self._places[item]
-        raw = bytearray(shape.numel() * dtype.itemsize)
         with files.disk_errors(self.folder):
-            read = os.preadv(self._file.fileno(), [raw], start)
-        assert read == len(raw), "the file is this process's own"
+            self._file.seek(start)
+            raw = bytearray(self._file.read(shape.numel() * dtype.itemsize))
         return torch.frombuffer(raw, dtype=dtype).view(shape)

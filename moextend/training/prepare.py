@@ -20,11 +20,29 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from moextend.errors import InputError
 from moextend.model.multimodal import MultimodalLM
-from moextend.moe.supported import check_launcher
 from moextend.training.settings import Settings
 from moextend.util.environment import lacks_bfloat16
 
-_WARNED: set[str] = set()
+_INSTEAD = "Use distributed_type: FSDP with fsdp_version: 2, or MULTI_GPU (docs/training.md)."
+_LEAVE = "Leave out parallelism_config_{}_size; use FSDP2 or MULTI_GPU (docs/training.md)."
+_UNSUPPORTED = {
+    "ACCELERATE_USE_DEEPSPEED": ("DeepSpeed is", "", _INSTEAD),
+    "ACCELERATE_USE_MEGATRON_LM": ("Megatron-LM is", "", _INSTEAD),
+    **{
+        f"PARALLELISM_CONFIG_{axis}_SIZE": (
+            f"{name} parallelism is", "parallelism_config", _LEAVE.format(axis.lower())
+        )
+        for axis, name in (("TP", "tensor"), ("CP", "context"), ("SP", "sequence"))
+    },
+    "FSDP_OFFLOAD_PARAMS": (
+        "offloading of parameters is", "fsdp_config", "Set fsdp_offload_params: false."
+    ),
+    "FSDP_ACTIVATION_CHECKPOINTING": (
+        "activation checkpointing by the launcher is", "fsdp_config",
+        "Set fsdp_activation_checkpointing: false, and gradient_checkpointing: true in the training settings.",
+    ),
+}  # fmt: skip
+"""Variable that a launcher sets -> what is not supported, its part of the config, and what to do."""
 
 
 @contextmanager
@@ -52,8 +70,8 @@ class PrecisionWarning(UserWarning):
 
 
 def warn_of_precision(model: MultimodalLM, settings: Settings) -> None:
-    """Warns once per process if the base's dtype and `bf16` disagree, or the CPU is slow in bfloat16."""
-    dtype = model.lm.dtype
+    """Warns if the base's dtype and `bf16` disagree, or the CPU is slow in bfloat16."""
+    dtype, message = model.lm.dtype, ""
     size = sum(p.numel() * p.element_size() for p in model.lm.parameters() if not p.requires_grad) / 1e9
     if settings.bf16 and model.device.type == "cpu" and lacks_bfloat16():
         message = (
@@ -76,25 +94,27 @@ def warn_of_precision(model: MultimodalLM, settings: Settings) -> None:
             f"bf16 is false, and the base is {name}: the base still computes in {name}, and trained parameters are "
             "kept in float32. Set bf16: true, or load the base in float32 for float32 products."
         )
-    else:
-        return
-    if message not in _WARNED:
-        _WARNED.add(message)
+    if message:
         warnings.warn(message, PrecisionWarning, stacklevel=3)
 
 
 def asks_to_shard() -> bool:
-    """Whether the launcher's config sets FSDP; InputError for unsupported settings."""
-    check_launcher()
-    if not parse_flag_from_env("ACCELERATE_USE_FSDP"):
-        return False
-    if os.environ.get("FSDP_VERSION") != "2" or parse_flag_from_env("FSDP_CPU_RAM_EFFICIENT_LOADING"):
-        raise InputError(
-            "only FSDP2 without RAM-efficient loading is supported.",
-            where="accelerate config: fsdp_config",
-            hint="Set fsdp_version: 2 and fsdp_cpu_ram_efficient_loading: false.",
-        )
-    return True
+    """Whether the launcher's config sets FSDP; InputError for settings that the training loop does not support."""
+    sharded, problem = parse_flag_from_env("ACCELERATE_USE_FSDP"), ("", "", "")
+    for variable, (what, where, hint) in _UNSUPPORTED.items():
+        if variable.startswith("PARALLELISM"):
+            found = os.environ.get(variable, "1") not in ("", "1")
+        else:
+            found = parse_flag_from_env(variable) and (sharded or variable.startswith("ACCELERATE"))
+        if found and not problem[0]:
+            problem = f"{what} not supported.", where, hint
+    other = os.environ.get("FSDP_VERSION") != "2" or parse_flag_from_env("FSDP_CPU_RAM_EFFICIENT_LOADING")
+    if sharded and other and not problem[0]:
+        what = "only FSDP2 without RAM-efficient loading is supported."
+        problem = what, "fsdp_config", "Set fsdp_version: 2 and fsdp_cpu_ram_efficient_loading: false."
+    if problem[0]:
+        raise InputError(problem[0], where=f"accelerate config: {problem[1]}".rstrip(": "), hint=problem[2])
+    return bool(sharded)
 
 
 class Unsharded(nn.Module):

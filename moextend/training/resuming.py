@@ -9,7 +9,6 @@ from typing import Any
 from xxhash import xxh3_128
 
 from moextend.data.conversations import Conversation
-from moextend.data.media import MediaRef
 from moextend.errors import InputError
 from moextend.training.loop import draw_order
 from moextend.training.settings import Settings
@@ -35,8 +34,7 @@ def go_on(folder: Path, facts: Facts) -> None:
     """
     path = folder / BEGUN
     known = files.read_json(path) if is_begun(folder) and path.is_file() else facts
-    differing = _differing(known, facts)
-    if differing:
+    if differing := _differing(known, facts):
         raise InputError(
             f"was started with other arguments or another model: {', '.join(differing)}.",
             where=str(folder),
@@ -57,10 +55,8 @@ def done(folder: Path) -> None:
     files.remove(folder / BEGUN)
 
 
-def _differing(known: Any, facts: Facts) -> list[str]:
+def _differing(known: Mapping[str, Any], facts: Facts) -> list[str]:
     """Names of the arguments that differ; for settings and recipes each field."""
-    if not isinstance(known, dict):
-        return ["started by another version"]
     found = []
     for name in sorted({*known, *facts}):
         old, new = known.get(name), facts.get(name)
@@ -93,14 +89,10 @@ def name_data(data: Sequence[Conversation], places: Iterable[int] | None = None)
         hasher.update(f"\n{place} {row.closed} {len(row.media)} {[len(text) for text in texts]}".encode())
         hasher.update("".join(texts).encode("utf-8", "surrogatepass"))
         for medium in row.media:
-            _add_medium(hasher, medium)
+            try:
+                content = medium.read()
+            except InputError:  # whoever opens the medium says what is wrong
+                content = b"missing"
+            hasher.update(f"\n{len(content)} ".encode())
+            hasher.update(content)
     return hasher.hexdigest()
-
-
-def _add_medium(hasher: xxh3_128, medium: MediaRef) -> None:
-    try:
-        data = medium.read()
-    except InputError:  # whoever opens the medium says what is wrong
-        data = b"missing"
-    hasher.update(f"\n{len(data)} ".encode())
-    hasher.update(data)

@@ -7,7 +7,6 @@ MoExtend uses in its experiments (arXiv 2408.03511).
 from __future__ import annotations
 
 import math
-from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -39,10 +38,6 @@ PASSES = 3
 """Passes over the data if the number of steps is not set."""
 ADDED = {"betas": (0.9, 0.98), "epsilon": 1e-8}
 """Settings that are missing in records of early runs, with the values that these runs used."""
-
-
-PACKAGES = {"azure_ml": ("azureml",), "flyte": ("flytekit",), "tensorboard": ("tensorboard", "tensorboardX")}
-"""Tracker -> names of its package, if it is another one."""
 
 
 class Training(Spec):
@@ -162,10 +157,9 @@ def check_tracker(name: str, *, where: str = "report_to") -> None:
 
     if name not in INTEGRATION_TO_CALLBACK:
         raise UnknownName("tracker", name, ["none", "all", *INTEGRATION_TO_CALLBACK], where=where)
-    packages = PACKAGES.get(name, (name,))
-    if not any(map(find_spec, packages)) or name not in get_available_reporting_integrations():
+    if name not in get_available_reporting_integrations():
         raise InputError(
             f"the tracker '{name}' is not installed.",
             where=where,
-            hint=f"Install its package ({packages[0]}), or use report_to: none.",
+            hint="Install its package, or use report_to: none.",
         )

@@ -98,15 +98,13 @@ class TokenTrainer(Trainer):
 
     def _watch(self, what: int, value: Any) -> None:
         """Records a value of this step that is not finite, without waiting for the device; on the CPU raises."""
-        value = torch.as_tensor(value)
-        if value.device.type in self.read_at_once:
-            if not bool(value.isfinite()):
-                raise diverged(f"the {WATCHED[what]} is not finite", self.state.global_step + 1)
-            return
+        value = torch.as_tensor(value).detach()
         if self._bad is None:
             self._bad = torch.full((len(WATCHED),), -1, dtype=torch.long, device=value.device)
-        first = (self._bad[what] < 0) & ~value.detach().isfinite()
+        first = (self._bad[what] < 0) & ~value.isfinite()
         self._bad[what] = torch.where(first, self.state.global_step + 1, self._bad[what])
+        if value.device.type in self.read_at_once:
+            self.check_finite(weights=False)
 
     def check_finite(self, *, weights: bool = True) -> None:
         """Raises RunFailed if an earlier loss or gradient, or a current weight, is not finite; waits for the device."""
@@ -114,12 +112,11 @@ class TokenTrainer(Trainer):
             if step >= 0:
                 raise diverged(f"the {what} is not finite", step)
         learning = self.model.trainable() if weights else {}
-        if not learning:
-            return
-        finite_all = torch.stack([p.detach().isfinite().all() for p in learning.values()]).tolist()
-        bad = [name for name, finite in zip(learning, finite_all, strict=True) if not finite]
-        if bad:
-            raise diverged(f"the weight {bad[0]} is not finite", self.state.global_step)
+        finite = (
+            torch.stack([p.detach().isfinite().all() for p in learning.values()]).tolist() if learning else []
+        )
+        for name in (name for name, is_finite in zip(learning, finite, strict=True) if not is_finite):
+            raise diverged(f"the weight {name} is not finite", self.state.global_step)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
@@ -275,11 +272,9 @@ class TokenTrainer(Trainer):
                 groups.setdefault(factor, []).append(parameter)
             self.optimizer = torch.optim.AdamW(
                 [{"params": ps, "lr": self.args.learning_rate * f} for f, ps in groups.items()],
-                betas=self.settings.betas,
-                eps=self.settings.epsilon,
-                weight_decay=self.settings.weight_decay,
+                betas=self.settings.betas, eps=self.settings.epsilon, weight_decay=self.settings.weight_decay,
                 fused=True,
-            )
+            )  # fmt: skip
         return self.optimizer
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
@@ -302,25 +297,20 @@ class TokenTrainer(Trainer):
         trained = {name: p.detach().contiguous() for name, p in self.model.trainable().items()}
         with files.disk_errors(folder):
             save_file(trained, folder / WEIGHTS)
-            (folder / COUNTED).write_text(json.dumps(self.counted.state_dict()) + "\n", encoding="utf-8")
-            (folder / UNLOGGED).write_text(
-                json.dumps([float(self._unlogged), self._logged]) + "\n", encoding="utf-8"
-            )
+            (folder / COUNTED).write_text(json.dumps(self.counted.state_dict()))
+            (folder / UNLOGGED).write_text(json.dumps([float(self._unlogged), self._logged]))
             if self.drawn is not None:
                 save_file(self.drawn.state_dict(), folder / DRAWN)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        saved = load_file(Path(resume_from_checkpoint) / WEIGHTS)
+        folder = Path(resume_from_checkpoint)
+        saved = load_file(folder / WEIGHTS)
         with torch.no_grad():
             for name, parameter in self.model.trainable().items():
                 parameter.copy_(saved[name])
-        self.counted.load_state_dict(files.read_json(Path(resume_from_checkpoint) / COUNTED))
-        self._resume_loss(Path(resume_from_checkpoint))
-        if self.drawn is not None:
-            self.drawn.load_state_dict(load_file(Path(resume_from_checkpoint) / DRAWN))
-
-    def _resume_loss(self, folder: Path) -> None:
-        """Takes over the losses that were not logged before the checkpoint."""
+        self.counted.load_state_dict(files.read_json(folder / COUNTED))
         total, self._logged = files.read_json(folder / UNLOGGED)
         begun = int(folder.name.rpartition("-")[2])
         self._unlogged, self._carried = total, (total, begun) if begun > self._logged else None
+        if self.drawn is not None:
+            self.drawn.load_state_dict(load_file(folder / DRAWN))

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 import moextend
 from moextend.certificate import certify as certifying
 from moextend.certificate.certify import Data, certify
-from moextend.errors import InputError
 from moextend.extension import store, task_inference
 from moextend.extension.task_inference import TaskStatistics
 from moextend.moe.recipe import Mode
@@ -26,7 +25,7 @@ NEAR = "near inputs, task inferred"
 
 @pytest.mark.parametrize(
     ("family", "mode"),
-    [("mixtral", "exact"), ("olmoe", "paper"), ("qwen3_moe", "slot"), ("qwen2_moe", "exact"), ("granitemoe", "paper")],
+    [("mixtral", "exact"), ("olmoe", "paper"), ("qwen3_moe", "slot")],
 )  # fmt: skip
 def test_an_honest_extension_of_each_family(family: str, mode: Mode, tmp_path: Path) -> None:
     model = made(tmp_path, family, mode)
@@ -57,13 +56,6 @@ def test_an_extension_for_images_is_proved_near_its_task(tmp_path: Path) -> None
     assert near.evidence["own: inputs that reach it"] == "6 of 6"
 
 
-def test_without_data_of_the_task_nearness_is_not_claimed(tmp_path: Path) -> None:
-    model = made(tmp_path)
-    infers(model, tmp_path, seen())
-    near = claim(certify(model, tmp_path, items=2), NEAR)
-    assert near.status == "not checked" and "--data" in near.reason and near.items
-
-
 def test_statistics_that_let_all_text_in_are_found(tmp_path: Path) -> None:
     """The attack: an extension for images whose task statistics are exchanged, so that it acts on text."""
     model = made(tmp_path)
@@ -87,16 +79,6 @@ def test_a_leak_for_few_texts_is_found_without_data(tmp_path: Path) -> None:
     assert near.status == "failed"
     crafted = next(one for one in near.sets if one.name == "crafted")
     assert crafted.inputs_reached > 0
-
-
-def test_text_of_the_same_words_is_near_a_text_task(tmp_path: Path) -> None:
-    model = made(tmp_path)
-    infers(model, tmp_path, asked())
-    found = certify(model, tmp_path, items=4, data=Data(own=asked()[70:]))
-    near = claim(found, NEAR)
-    words = next(one for one in near.sets if one.name == "same words")
-    assert near.status == "failed" and words.inputs_reached == words.items == 4
-    assert "questions as text" not in {one.name for one in near.sets}, "these are its own"
 
 
 def test_another_base_and_a_changed_weight_are_found(tmp_path: Path) -> None:
@@ -209,15 +191,6 @@ def test_a_tampered_extension_is_found(damage: Any, says: str, tmp_path: Path) -
     assert claim(found, "unload").status == "not checked"
 
 
-def test_other_files_of_text_are_named(tmp_path: Path) -> None:
-    model = made(tmp_path)
-    for name in ("cost.json", "LICENSE", "notes.txt"):
-        (tmp_path / name).write_text("text")
-    files_claim = claim(certify(model, tmp_path, items=2), "files")
-    assert files_claim.status == "proved"
-    assert files_claim.evidence["other files"] == ["LICENSE", "cost.json", "notes.txt"]
-
-
 def test_an_extension_without_effect_proves_nothing_of_others(tmp_path: Path) -> None:
     model = made(tmp_path, noise=0.0)
     found = certify(model, tmp_path, items=2, scope="all")
@@ -235,11 +208,3 @@ def test_beside_other_extensions(tmp_path: Path) -> None:
     assert found.others == ["first"] and found.sound, statuses(found)
     assert "near data" in {one.name for one in claim(found, NEAR).sets}
     assert claim(found, "unload").status == "proved" and moextend.extensions(model) == []
-
-
-def test_wrong_arguments(tmp_path: Path) -> None:
-    model = made(tmp_path / "skill")
-    with pytest.raises(InputError, match="holds no extension"):
-        certify(model, tmp_path)
-    with pytest.raises(InputError, match="items is 1"):
-        certify(model, tmp_path / "skill", items=1)

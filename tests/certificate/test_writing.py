@@ -107,13 +107,6 @@ def test_a_file_that_can_hold_code_was_added(name: str, folder: Path) -> None:
     ]
 
 
-def test_it_is_checked_against_a_copy_elsewhere(folder: Path, written: Path, tmp_path: Path) -> None:
-    alone = tmp_path / "alone.json"
-    shutil.copy(folder / "certificate-own.json", alone)
-    assert "is missing" in check_record(alone)[1][0]
-    assert check_record(alone, written)[1] == []
-
-
 @pytest.mark.parametrize(
     ("text", "says"),
     [

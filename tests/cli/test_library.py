@@ -18,7 +18,7 @@ from PIL import Image
 import moextend
 from moextend.cli import library
 from moextend.cli.main import app
-from moextend.sharing.contents import pushed
+from moextend.sharing.hub import pushed
 from moextend.sharing.model_card import facts_of, model_card
 from tests.cli.conftest import Cli
 

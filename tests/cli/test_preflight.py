@@ -11,7 +11,6 @@ import pytest
 
 from moextend.bench.run import launch
 from moextend.model import loading
-from moextend.training import settings
 from tests.cli.conftest import Cli, Result
 
 from . import bad_inputs, bad_inputs_bench, bad_inputs_library
@@ -45,7 +44,7 @@ def refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refuse
     monkeypatch.setattr(launch, "launch", started)
     monkeypatch.setattr(loading, "_reader", started)
     monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available=False: None)
-    monkeypatch.setattr(settings, "find_spec", lambda name: None)  # no tracker is installed
+    monkeypatch.setattr("transformers.integrations.get_available_reporting_integrations", list)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / ".cache").unlink()
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, GenerationConfig
 
-import moextend
 from moextend import MultimodalLM, Prompt
 from moextend.export.prompts import save_tokenizer, set_ends
 from moextend.model.chat import chat_of
@@ -53,10 +52,3 @@ def test_it_ends_answers_as_moextend_does(tmp_path: Path) -> None:
     config = GenerationConfig(eos_token_id=2)
     set_ends(model, config)
     assert set(tokenizer.convert_ids_to_tokens(config.eos_token_id)) >= {"<|end|>", "<|endoftext|>"}
-
-
-def test_an_exported_base_without_a_template_is_asked_as_before(tmp_path: Path) -> None:
-    model = moextend.load("tiny")
-    moextend.save_model(model, tmp_path / "out", base="tiny", with_base=True)
-    again = moextend.load_model(tmp_path / "out")
-    assert again.chat is None and prompt_ids(again, TALK) == prompt_ids(model, TALK)

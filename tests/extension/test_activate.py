@@ -134,15 +134,3 @@ def test_unloading_gives_the_base_back_object_by_object(folder: Path, ids: Tenso
     assert moextend.extensions(model) == []
     with pytest.raises(UnknownName):
         unload(model, "count")
-
-
-def test_a_co_active_extension_of_a_later_one_stays(model: MultimodalLM, tmp_path: Path) -> None:
-    for name in ("a", "b", "c"):
-        moextend.attach(model.lm, name, {0: [1]})
-    with pytest.raises(
-        InputError, match=r"'b' was made with 'a' active and needs it\. Unload first, in this order: c, b\."
-    ):
-        unload(model, "a")
-    for name in ("c", "b", "a"):
-        unload(model, name)
-    assert moextend.extensions(model) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -14,15 +14,8 @@ from torch import Tensor
 import moextend
 from moextend import Conversation, MultimodalLM, Recipe, Settings, extend, load_extension
 from moextend.errors import InputError
-from moextend.extension import router_memory
-from moextend.extension.learning import plan_of
-from moextend.extension.probe import Probe
-from moextend.extension.router_memory import Memory
 from moextend.model.feature_cache import BATCH
 from moextend.model.feature_store import AHEAD
-from moextend.moe.recipe import Mode
-from moextend.moe.sites import count_experts, find_sites
-from moextend.util import spec
 from tests.toys import ToyEncoder, picture, toy_lm, toy_model, toy_tokenizer
 
 DATA = [Conversation(((f"<image> w{i % 7}", f"w{i % 5 + 40}"),), (picture(i * 9),)) for i in range(24)]
@@ -119,35 +112,6 @@ def test_an_interrupted_call_leaves_the_model_as_it_was_and_goes_on(phase: str, 
         assert torch.equal(model.state_dict()[name], tensor), name
 
 
-def test_an_interrupted_call_does_not_go_on_beside_another_extension_of_that_name(tmp_path: Path) -> None:
-    def stop(done: int, total: int) -> None:
-        if done == 3:
-            raise KeyboardInterrupt
-
-    how: dict[str, Any] = {"scope": "all", "layers": "all", "retention": "none", "settings": SHORT}
-    first, other = toy_model(), toy_model()
-    extend(first, "a", DATA, folder=tmp_path / "a", **how)
-    with pytest.raises(KeyboardInterrupt):
-        extend(first, "b", DATA, folder=tmp_path / "b", on_step=stop, **how)
-    extend(other, "a", DATA, folder=tmp_path / "other", seed=5, **how)
-    with pytest.raises(InputError, match="started with other arguments"):
-        extend(other, "b", DATA, folder=tmp_path / "b", **how)
-
-
-def test_more_random_parents_than_experts_repeat_none_before_all_were_drawn() -> None:
-    model = toy_model()
-    experts = count_experts(find_sites(model.lm)[0])
-    probe = Probe([[1.0] * experts] * 3, [])
-    wanted = Recipe(layers="all", parent="random", experts=experts + 2)
-    drawn = plan_of(probe, wanted, 0)
-    assert all(
-        len(parents) == experts + 2 and set(parents[:experts]) == set(range(experts))
-        for parents in drawn.values()
-    )
-    few = plan_of(probe, wanted.model_copy(update={"experts": 2}), 0)
-    assert all(len(set(parents)) == 2 for parents in few.values())
-
-
 class Reader(Sequence[Conversation]):
     """Knows no slices, and reads an item when it is asked for."""
 
@@ -187,14 +151,6 @@ def test_data_are_read_when_they_are_needed(model: MultimodalLM, tmp_path: Path)
     assert moextend.extensions(model)[0].plan.keys() == {0}
 
 
-def test_the_default_settings_are_three_passes(model: MultimodalLM, tmp_path: Path) -> None:
-    steps: list[int] = []
-    extend(
-        model, "mine", DATA, folder=tmp_path, layers="last", on_step=lambda done, total: steps.append(total)
-    )
-    assert steps == [5] * 5, "22 conversations are learned"
-
-
 def test_scope_all_is_made_with_the_active_ones(model: MultimodalLM, tmp_path: Path, ids: Tensor) -> None:
     how: dict[str, Any] = {"scope": "all", "layers": "all", "settings": SHORT, "memory_tokens": 40}
     text = [Conversation(((f"w{i} w{i + 1}", ""),)) for i in range(9)]
@@ -205,10 +161,6 @@ def test_scope_all_is_made_with_the_active_ones(model: MultimodalLM, tmp_path: P
     load_extension(fresh, tmp_path / "a")
     assert load_extension(fresh, tmp_path / "b") == made
     assert torch.equal(logits(fresh, ids), logits(model, ids))
-    kept = router_memory.read(tmp_path / "b")
-    router_memory.write(Memory(kept.router_inputs), tmp_path / "b")
-    with pytest.raises(InputError, match=r"b/memory.*kept by version 0\.1\.0\. Set retention='memory'"):
-        extend(model, "d", DATA, folder=tmp_path / "d", **how)
     extend(model, "d", DATA, folder=tmp_path / "d", retention="memory", **how)
     moextend.detach(model.lm, "d")
     own = extend(model, "c", DATA, folder=tmp_path / "c", scope="own", layers="first", settings=SHORT)
@@ -247,21 +199,6 @@ def test_extend_refuses(name: str, change: dict[str, Any], message: str, tmp_pat
     with pytest.raises(InputError, match=message):
         extend(model, name, call.pop("data"), folder=tmp_path / call.pop("folder"), **call)
     assert moextend.extensions(model) == before and moextend.moe.attach.scope_of(model.lm).active == ("old",)
-
-
-def test_only_exact_routing_has_narrow_experts() -> None:
-    widths = {mode: Recipe(routing=mode).width for mode in get_args(Mode)}
-    assert widths == {"exact": 0.25, "paper": 1, "slot": 1}
-    assert Recipe(routing="slot", width=1).width == 1
-    with pytest.raises(InputError, match=r"routing=paper starts from full copies: width must be 1"):
-        spec.parse(Recipe, {"routing": "paper", "width": 0.5}, where="here")
-
-
-def test_the_loss_on_outputs_is_for_exact_routing() -> None:
-    found = {mode: Recipe(routing=mode).retention for mode in get_args(Mode)}
-    assert found == {"exact": "output", "paper": "none", "slot": "memory"}
-    with pytest.raises(InputError, match=r"routing=slot cannot use retention=output: use retention=memory"):
-        spec.parse(Recipe, {"routing": "slot", "retention": "output"}, where="here")
 
 
 def test_a_projector_is_aligned_once(tmp_path: Path) -> None:
@@ -318,32 +255,3 @@ def test_media_need_a_projector_that_was_aligned_or_loaded(tmp_path: Path) -> No
     moextend.load_projector(loaded, tmp_path / "p")
     for ready in (model, loaded):
         moextend.preview(ready, DATA, settings=SHORT, probe_steps=1)
-
-
-@pytest.mark.parametrize(
-    ("count", "recipe", "warned"),
-    [
-        (29, Recipe(scope="all", layers=[0]), True),
-        (29, Recipe(scope="all", layers=[0], retention="latent"), True),
-        (30, Recipe(scope="all", layers=[0]), False),
-        (29, Recipe(scope="all", layers=[0], retention="none"), False),
-        (29, Recipe(scope="own", layers=[0]), False),
-    ],
-)
-def test_few_held_out_conversations_of_a_retention_are_warned_of(
-    count: int, recipe: Recipe, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = Settings(steps=1, batch_size=2, learning_rate=1e-3)
-    extend(
-        toy_model(),
-        "a",
-        TEXT[:4],
-        held_out=TEXT[:count],
-        folder=tmp_path / "a",
-        settings=settings,
-        recipe=recipe,
-    )
-    warnings = [
-        line for line in caplog.messages if f"keeps inputs of {count} held-out conversations only" in line
-    ]
-    assert bool(warnings) == warned, caplog.messages

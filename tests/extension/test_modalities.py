@@ -19,11 +19,10 @@ from moextend.extension.store import active_fingerprint
 from moextend.model.batches import Collator
 from moextend.model.likelihood import choice_likelihoods
 from tests.moe.toy_families import build
-from tests.toys import ToyEncoder, curve, picture, series, toy_lm, toy_model, toy_tokenizer
+from tests.toys import ToyEncoder, curve, picture, series, toy_model, toy_tokenizer
 
 SHORT = Settings(steps=3, batch_size=4, learning_rate=1e-2)
 SEEN = [Conversation(((f"<image> w{i % 7}", f"w{i % 5 + 40}"),), (picture(i * 9),)) for i in range(12)]
-TEXT = [Conversation(((f"w{i % 7} w3", f"w{i % 5 + 40}"),)) for i in range(12)]
 FAMILIES = ("mixtral", "olmoe", "qwen2_moe", "gpt_oss")
 ASKED = [Prompt("<image> w1 w2", (picture(30),)), Prompt("w3 w4"), Prompt("w5 <image>", (picture(3, 200),))]
 
@@ -142,28 +141,6 @@ def test_an_extension_brings_the_modality_of_its_training(made: Path, tmp_path: 
     assert fresh.base_fingerprint() == toy_model().base_fingerprint()
 
 
-def test_the_folder_says_what_the_modality_is(made: Path, tmp_path: Path) -> None:
-    model = hearing(made)
-    card = json.loads((made / "hears" / "modality-series.json").read_text())
-    assert card["encoder"] == card["facts"]["name"] == "fourier" and card["fingerprint"] == "fourier1"
-    assert not list((made / "sees").glob("modality-*"))
-    base = json.loads((made / "hears" / "extension.json").read_text())["base"]
-    assert (
-        base
-        == model.base_fingerprint()
-        == f"{toy_model().base_fingerprint()}-series.fourier1.{card['projector']}"
-    )
-
-
-def test_earlier_extensions_load_into_a_model_with_more_modalities(made: Path, tmp_path: Path) -> None:
-    hearing(made)
-    more = MultimodalLM(toy_model().lm, toy_tokenizer(), ToyEncoder(), {"series": series().Fourier()})
-    load_extension(more, made / "sees")
-    with pytest.raises(InputError, match=r"made with another projector of 'series'.*modality='series'"):
-        load_extension(more, made / "hears")
-    assert [each.name for each in moextend.extensions(more)] == ["sees"]
-
-
 def test_what_misses_is_named(made: Path, tmp_path: Path) -> None:
     model = hearing(made)
     with pytest.raises(InputError, match=r"extension 'hears' needs it.*Unload first: hears"):
@@ -212,35 +189,6 @@ def test_a_modality_that_cannot_be_had_leaves_the_model_alone(
     with pytest.raises(InputError, match=messages[damage]):
         load_extension(fresh, path.parent)
     assert list(fresh.modalities) == ["image"] and not moextend.extensions(fresh)
-
-
-def test_a_model_in_a_shorter_type_keeps_the_names_of_its_modalities(made: Path, tmp_path: Path) -> None:
-    model = hearing(made)
-    named = model.base_fingerprint()
-    model.modalities.bfloat16()
-    assert model.base_fingerprint() == named
-    moextend.save_extension(model, "hears", folder=tmp_path / "short")
-    fresh = toy_model()
-    load_extension(fresh, tmp_path / "short")
-    assert fresh.base_fingerprint() == named
-
-
-def test_images_may_be_the_modality_that_is_added(tmp_path: Path) -> None:
-    bare = MultimodalLM(toy_lm(), toy_tokenizer())
-    moextend.extend(bare, "words", TEXT, folder=tmp_path / "words", settings=SHORT, layers=[0])
-    moextend.add_modality(bare, "image", "tiny", resize="squash")
-    activate(bare, "none")
-    with pytest.raises(InputError, match="the projector of modality 'image' is random"):
-        moextend.extend(bare, "sees", SEEN, folder=tmp_path / "sees", settings=SHORT, layers=[1])
-    bare.modalities["image"].projector.aligned = True
-    moextend.extend(bare, "sees", SEEN, folder=tmp_path / "sees", settings=SHORT, layers=[1])
-    expected = generate(bare, ASKED, max_new_tokens=3, batch_size=2)
-    other = MultimodalLM(toy_lm(), toy_tokenizer())
-    load_extension(other, tmp_path / "sees")
-    assert generate(other, ASKED, max_new_tokens=3, batch_size=2) == expected
-    load_extension(other, tmp_path / "words")
-    unload(other, "sees")
-    assert not other.modalities and [each.name for each in moextend.extensions(other)] == ["words"]
 
 
 def test_a_projector_is_given_at_once(made: Path, tmp_path: Path) -> None:

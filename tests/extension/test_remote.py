@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from moextend.errors import InputError
-from moextend.extension import remote
-from moextend.extension.remote import HubId, hub_id, local_folder, parse
+from moextend.extension import folder as remote
+from moextend.extension.folder import HubId, hub_id, local_folder, parse
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,11 @@ from moextend import (
 )
 from moextend.errors import InputError
 from moextend.extension import router_memory
-from moextend.extension.probe import watched
 from moextend.extension.retention import output_loss
 from moextend.extension.router_memory import Memory, RouterInputs
-from moextend.model.batches import Collator
-from moextend.model.generation import Prompt, generate
+from moextend.extension.tensor_files import write_tensors
 from moextend.moe.recipe import Mode, Recipe
 from moextend.moe.sites import find_sites
-from moextend.training.checkpoint import write_tensors
 from tests.moe.test_routing import shake
 from tests.toys import picture
 
@@ -42,13 +38,6 @@ def inputs(model: MultimodalLM, data: list[Conversation], **settings: Any) -> Ro
     return router_memory.collect(model, data, **settings).router_inputs
 
 
-def test_kept_inputs_are_tokens_without_padding(model: MultimodalLM) -> None:
-    kept = inputs(model, OLD, tokens=30, seed=0)
-    assert {layer: x.shape for layer, x in kept.items()} == dict.fromkeys(range(3), (30, 32))
-    again = inputs(model, OLD, tokens=30, seed=0)
-    assert all(torch.equal(kept[layer], again[layer]) for layer in kept)
-
-
 def test_a_memory_survives_the_disk(model: MultimodalLM, tmp_path: Path) -> None:
     kept = router_memory.collect(model, OLD, tokens=30, seed=0)
     assert set(kept.tensors()) == {*"012", "0.size", "1.size", "2.size"}
@@ -57,15 +46,6 @@ def test_a_memory_survives_the_disk(model: MultimodalLM, tmp_path: Path) -> None
     for name, x in kept.tensors().items():
         assert torch.equal(both.tensors()[name], torch.cat([x, x]))
     assert not router_memory.join([]) and not Memory() and kept
-
-
-def test_a_memory_without_sizes_joins_others(model: MultimodalLM) -> None:
-    kept = router_memory.collect(model, OLD, tokens=30, seed=0)
-    joined = router_memory.join([kept, Memory(kept.router_inputs)])
-    assert set(joined.tensors()) == {*"012"} and len(joined.router_inputs[1]) == 60
-    attach(model.lm, "a", {0: [1]})
-    with pytest.raises(InputError, match=r"no sizes of outputs of MoE layers 0\. Use retention"):
-        output_loss(model, "a", joined, weight=1.0, sample=5, seed=0)
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
@@ -112,56 +92,6 @@ def test_the_rows_do_not_depend_on_the_batch_size(model: MultimodalLM) -> None:
         assert all(torch.allclose(kept[layer], again[layer], atol=1e-5) for layer in kept), batch_size
 
 
-def keep(seen: list[Tensor], _: object, x: Tensor, out: object) -> None:
-    seen.append(x)
-
-
-def test_the_rows_are_drawn_evenly_from_every_64_conversations(model: MultimodalLM) -> None:
-    """Stated again: all router inputs are kept, and a permutation of each group's real tokens says which stay."""
-    rows = [Conversation(((" ".join(f"w{j}" for j in range(i % 9 + 1)), ""),)) for i in range(150)]
-    generator, expected = torch.Generator().manual_seed(3), list[torch.Tensor]()
-    site = find_sites(model.lm)[1]
-    for start in range(0, 150, 64):
-        group, seen = rows[start : start + 64], list[torch.Tensor]()
-        for mask in watched(model, group, [site], partial(keep, seen), batch_size=64):
-            real = mask.flatten()
-        x = seen[0].reshape(len(real), -1)[real]
-        expected.append(x[torch.randperm(len(x), generator=generator)[:67]])
-    kept = inputs(model, rows, tokens=200, seed=3)
-    assert torch.equal(kept[1], torch.cat(expected)[:200])
-
-
-def test_a_memory_of_text_has_no_token_of_an_image(model: MultimodalLM) -> None:
-    site, seen = find_sites(model.lm)[1], list[Tensor]()
-    (mask,) = watched(model, NEW, [site], partial(keep, seen), batch_size=20, which="text")
-    batch = Collator.of(model)(NEW)
-    assert torch.equal(mask, (batch["input_ids"] >= 0) & batch["attention_mask"].bool())
-    text = seen[0].reshape(-1, 32)[mask.flatten()]
-    kept = inputs(model, NEW, tokens=50, seed=0, which="text")[1]
-    assert torch.equal(kept, text[torch.randperm(len(text), generator=torch.Generator().manual_seed(0))[:50]])
-
-
-def test_a_memory_of_answers_has_tokens_that_predict_one(model: MultimodalLM) -> None:
-    site, seen = find_sites(model.lm)[1], list[Tensor]()
-    (mask,) = watched(model, NEW, [site], partial(keep, seen), batch_size=20, which="answers")
-    labels = Collator.of(model)(NEW)["labels"]
-    assert [(row.nonzero() + 1).tolist() for row in mask] == [(row >= 0).nonzero().tolist() for row in labels]
-    assert mask.sum() == 40  # an answer is a word and the end token
-    kept = inputs(model, NEW, tokens=40, seed=0, which="answers")[1]
-    rows = seen[0].reshape(-1, 32)[mask.flatten()]
-    assert torch.equal(kept, rows[torch.randperm(40, generator=torch.Generator().manual_seed(0))])
-
-
-def test_tokens_of_media_are_known_in_a_forward_pass_alone(model: MultimodalLM) -> None:
-    seen = list[Tensor | None]()
-    hook = model.lm.register_forward_hook(lambda *unused: seen.append(model.media_tokens))
-    decoder = model.lm.model.register_forward_hook(lambda *unused: seen.append(model.media_tokens))
-    generate(model, [Prompt("<image> w3", (picture(5),))], max_new_tokens=2, batch_size=1)
-    hook.remove(), decoder.remove()
-    assert model.media_tokens is None and len(seen) >= 2
-    assert all(each is not None and each.tolist() == [[False, *[True] * 4, False]] for each in seen)
-
-
 def test_the_output_loss_is_the_relative_change_of_the_blocks(model: MultimodalLM) -> None:
     attach(model.lm, "a", {0: [1], 1: [0]})
     shake(model.lm, "a")
@@ -195,29 +125,6 @@ def test_the_output_loss_is_the_relative_change_of_the_blocks(model: MultimodalL
             if name.endswith("bias"):
                 parameter.fill_(-1000.0)
     assert float(loss({}, {})) == 0, "closed gates add nothing"
-
-
-def test_a_trained_output_loss_leaves_kept_tokens_as_they_are(model: MultimodalLM, tmp_path: Path) -> None:
-    old = router_memory.collect(model, OLD, tokens=40, seed=0)
-    changes = []
-    for weight in (0.0, 30.0):
-        name = f"w{int(weight)}"
-        attach(model.lm, name, {0: [1], 1: [1]})
-        model.learn_only([f"lm.{key}" for key in new_parameters(model.lm, name)])
-        loss = output_loss(model, name, old, weight=weight, sample=40, seed=0)
-        train(model, NEW, Settings(steps=60, batch_size=20, learning_rate=1e-2), folder=tmp_path / name,
-              extra_loss=loss, rates={".rows": 3.0, ".bias": 3.0})  # fmt: skip
-        measured = output_loss(model, name, old, weight=1.0, sample=40, seed=0)
-        changes.append(float(measured({}, {}).detach()))
-        activate(model.lm, [])
-    assert changes[1] < 0.05 * changes[0], changes
-
-
-@pytest.mark.parametrize("mode", ["slot", "paper"])
-def test_the_output_loss_needs_exact_routing(model: MultimodalLM, mode: Mode) -> None:
-    attach(model.lm, "a", {0: [1]}, mode=mode)
-    with pytest.raises(InputError, match="retention 'output' needs routing 'exact'"):
-        output_loss(model, "a", Memory(), weight=1.0, sample=5, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 import torch
 
-from moextend import ImageRef, MultimodalLM, Prompt, activate, attach, generate, new_parameters
+from moextend import Conversation, MultimodalLM, Prompt, activate, attach, generate, new_parameters
+from moextend.errors import InputError
 from moextend.extension import task_inference, task_rule
 from moextend.extension.task_inference import IMAGES
-from moextend.model.likelihood import choice_likelihoods
-from tests.extension.prompts import COLOUR, COUNT, TEXT
-from tests.toys import features_of, picture
+from tests.toys import ToyEncoder, curve, picture, series, toy_lm, toy_tokenizer
+
+COLOUR = [Prompt(f"<image> w1 w2 w{i % 5 + 3}", (picture(i * 5),)) for i in range(40)]
+COUNT = [Prompt(f"<image> w30 w31 w{i % 5 + 3}", (picture(i * 5),)) for i in range(40)]
+TEXT = [Prompt(f"w1 w2 w{i % 5 + 3}") for i in range(40)]
 
 
 def test_image_tasks_are_distinguished_by_their_questions(model: MultimodalLM) -> None:
@@ -27,27 +28,6 @@ def test_image_tasks_are_distinguished_by_their_questions(model: MultimodalLM) -
     assert task_inference.accuracy(statistics) == {"colour": 1.0, "count": 1.0}
     choose = task_inference.TaskInference(model, statistics)
     assert choose([COLOUR[3], COUNT[5], TEXT[1]]) == [("colour",), ("count",), ()]
-
-
-def test_an_extension_of_one_input_has_no_share_of_held_out_ones(model: MultimodalLM) -> None:
-    statistics = {
-        "colour": task_inference.collect(model, COLOUR),
-        "one": task_inference.collect(model, COUNT[:1]),
-    }
-    assert task_inference.accuracy(statistics) == {"colour": 1.0}
-
-
-def test_images_of_large_numbers_do_not_drown_the_question(model: MultimodalLM) -> None:
-    drawn = random.Random(0)
-    model.modalities["image"].features = lambda images: 1000 * features_of(model, images)
-    with torch.no_grad():
-        model.lm.get_input_embeddings().weight.mul_(0.1)
-    statistics = {}
-    for name, prompts in (("colour", COLOUR), ("count", COUNT)):
-        seen = [(picture(*(drawn.randrange(256) for _ in range(3))),) for _ in prompts]
-        mixed = [Prompt(prompt.text, images) for prompt, images in zip(prompts, seen, strict=True)]
-        statistics[name] = task_inference.collect(model, mixed)
-    assert task_inference.accuracy(statistics) == {"colour": 1.0, "count": 1.0}
 
 
 def test_generation_reaches_the_chosen_extension_only(model: MultimodalLM) -> None:
@@ -137,14 +117,6 @@ def test_a_threshold_is_an_order_statistic() -> None:
     assert task_rule.threshold([distances[: task_rule.FEWEST - 1]]).distances == (math.inf,)
 
 
-def test_thresholds_follow_the_covariance_that_later_extensions_change() -> None:
-    first, second = of_features(drawn(800, 0.0, 0)), of_features(5 * drawn(800, 0.0, 1) + 1)
-    alone = task_rule.Rule({"a": first}, 5).thresholds["a"]
-    together = task_rule.Rule({"a": first, "b": second}, 5)
-    assert together.thresholds["a"].distances[0] < 0.5 * alone.distances[0]
-    assert "a" in together.choose(drawn(2000, 0.0, 3), IMAGES)
-
-
 def test_too_few_inputs_make_no_threshold_and_a_warning(
     model: MultimodalLM, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -164,47 +136,6 @@ def test_an_unrelated_image_or_question_reaches_the_base(model: MultimodalLM) ->
     assert choose([own, image, question, TEXT[0]]) == [("colour",), (), (), ()]
     shares = choose.shares([own, image, question, own])
     assert shares == {"": 0.5, "colour": 0.5}
-
-
-class Counting:
-    """Image features from the model's encoder; how many images each call encoded."""
-
-    def __init__(self, model: MultimodalLM) -> None:
-        self.model, self.calls = model, list[int]()
-
-    def __call__(self, images: Sequence[ImageRef]) -> torch.Tensor:
-        self.calls.append(len(images))
-        return features_of(self.model, images)
-
-
-def test_a_covariance_is_factorised_once_and_an_image_encoded_once(
-    model: MultimodalLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    factorise = Mock(wraps=torch.linalg.cholesky)
-    monkeypatch.setattr(torch.linalg, "cholesky", factorise)
-    monkeypatch.setattr(torch.linalg, "solve", None)
-    for name in ("colour", "count"):
-        activate(model.lm, [])
-        attach(model.lm, name, {0: [1]})
-    activate(model.lm, [])
-    statistics = {
-        "colour": task_inference.collect(model, COLOUR),
-        "count": task_inference.collect(model, COUNT),
-    }
-    model.choose = choose = task_inference.TaskInference(model, statistics)
-    see = model.modalities["image"].features = Counting(model)
-    generate(model, [COLOUR[1], COUNT[2], COLOUR[3], COLOUR[1], TEXT[0]], max_new_tokens=1, batch_size=5)
-    assert see.calls == [3], "three images, for the choice and for the answers"
-    for _ in range(3):
-        choice_likelihoods(model, [COLOUR[1], COUNT[2]], [["w3", "w4"]] * 2, batch_size=4)
-    assert see.calls == [3, 2, 2, 2]
-    sizes = [len(call.args[0]) for call in factorise.call_args_list]
-    assert sizes == [32 + 8 + 8, 8 + 8], "all features, and the images'; the text's is a part of the first"
-    del choose.statistics["count"]
-    assert choose([COLOUR[1], COUNT[2]]) == [("colour",)] * 2 and factorise.call_count == 4
-    given = Counting(model)
-    generate(model, [COLOUR[5]], max_new_tokens=1, batch_size=1, features={"image": given})
-    assert given.calls == [1] and len(see.calls) == 5, "the choice uses the source that it is given"
 
 
 def test_inputs_that_share_a_question_are_accepted_alone_as_in_a_batch() -> None:
@@ -230,37 +161,88 @@ def test_inputs_that_share_a_question_are_accepted_alone_as_in_a_batch() -> None
     assert rule.choose(own["one"] - 2, IMAGES) == [None] * 128
 
 
-class Noisy:
-    """Image features [tokens, 8] whose mean is the same for all images, and whose deviation is that of the image."""
-
-    def __init__(self, model: MultimodalLM) -> None:
-        self.model = model
-
-    def __call__(self, images: Sequence[ImageRef]) -> list[torch.Tensor]:
-        drawn = torch.Generator().manual_seed(0)
-        x = torch.randn(16, 8, generator=drawn)
-        x = (x - x.mean(0)) / x.std(0)
-        return [x * (0.5 + features.mean(0)) for features in features_of(self.model, images)]
+def test_a_later_extension_leaves_earlier_statistics_alone(model: MultimodalLM, tmp_path: Path) -> None:
+    statistics = task_inference.collect(model, COLOUR)
+    task_inference.write(statistics, tmp_path)
+    attach(model.lm, "count", {0: [1]})
+    again = task_inference.collect(model, COLOUR)
+    kept = task_inference.read(tmp_path)
+    for one in (again, kept):
+        assert torch.equal(one.mean, statistics.mean) and torch.equal(one.scatter, statistics.scatter)
+        assert (one.count, one.kind) == (statistics.count, statistics.kind)
 
 
-def test_images_of_the_same_mean_are_separated_by_their_deviation(model: MultimodalLM) -> None:
-    model.modalities["image"].features = Noisy(model)
-    dark = [Prompt("<image> w1", (picture(i, i, i),)) for i in range(40)]
-    light = [Prompt("<image> w1", (picture(200 + i, 200 + i, 200 + i),)) for i in range(40)]
-    statistics = {"dark": task_inference.collect(model, dark), "light": task_inference.collect(model, light)}
-    assert task_inference.accuracy(statistics) == {"dark": 1.0, "light": 1.0}
-    x = task_inference.features(model, dark[:3], IMAGES)
-    tokens = Noisy(model)([picture(2, 2, 2)])[0]
-    assert torch.allclose(x[2, 32:40], tokens.mean(0), atol=1e-6)
-    assert torch.allclose(x[2, 40:], tokens.var(0, correction=0).sqrt())
+def test_damaged_statistics_are_refused(model: MultimodalLM, tmp_path: Path) -> None:
+    task_inference.write(task_inference.collect(model, COLOUR), tmp_path)
+    path = tmp_path / "task_statistics.safetensors"
+    whole = path.read_bytes()
+    for damaged in (
+        whole[:-1] + bytes([whole[-1] ^ 1]),
+        whole[:-200] + bytes([whole[-200] ^ 64]) + whole[-199:],
+        whole.replace(b'"mean"', b'"meal"', 1),
+        whole[: len(whole) // 2],
+        b"",
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"task_statistics.safetensors: is damaged.*Copy it again"):
+            task_inference.read(tmp_path)
 
 
-def test_thresholds_hold_for_data_that_are_sorted(model: MultimodalLM) -> None:
-    shades = [Prompt(f"<image> w1 w{i % 5 + 3}", (picture(i // 2, i // 3, i // 4),)) for i in range(500)]
-    task = task_inference.collect(model, shades, tested=120)
-    again = task_inference.collect(model, shades, tested=120)
-    assert torch.equal(task.sample, again.sample)
-    every = task_inference.features(model, shades, IMAGES)[:, 32]
-    drawn = task.sample[:, 32].sort().values
-    assert float((drawn.quantile(0.25) - every.quantile(0.25)).abs()) < 0.2 * float(every.max() - every.min())
-    assert float((drawn.quantile(0.75) - every.quantile(0.75)).abs()) < 0.2 * float(every.max() - every.min())
+def mixed_model() -> MultimodalLM:
+    torch.manual_seed(1)
+    return MultimodalLM(toy_lm(), toy_tokenizer(), ToyEncoder(), {"series": series().Fourier()})
+
+
+def test_each_modality_has_a_part_and_a_threshold(tmp_path: Path) -> None:
+    model = mixed_model()
+    both = [
+        Prompt(f"<series> w1 <image> w{i % 5 + 3}", (curve(1 + i / 200, 2), picture(i))) for i in range(120)
+    ]
+    task_inference.write(task_inference.collect(model, both), tmp_path)
+    kept = task_inference.read(tmp_path)
+    assert kept.kind == ("image", "series") and kept.mean.shape == (32 + 2 * (8 + 8),)
+    choose = task_inference.TaskInference(
+        model, {"both": kept, "colour": task_inference.collect(model, COLOUR)}
+    )
+    assert len(choose.rule.thresholds["both"].distances) == 3
+    own = Prompt("w1 <image> <series> w4", (picture(55), curve(1.2, 2)))
+    other_series = Prompt("w1 <image> <series> w4", (picture(55), curve(40, 2, 7)))
+    other_image = Prompt("w1 <image> <series> w4", (picture(0, 250, 250), curve(1.2, 2)))
+    assert choose([own, other_series, other_image, COLOUR[3], TEXT[1]]) == [
+        ("both",), (), (), ("colour",), (),
+    ]  # fmt: skip
+    assert choose([Prompt("<series> w1", (curve(1.2, 2),))]) == [()]
+    other = task_inference.TaskInference(
+        model, {"both": replace(kept, kind=("image", "touch")), "colour": choose.statistics["colour"]}
+    )
+    assert other.fingerprint() != choose.fingerprint()
+
+
+def test_statistics_of_text_fit_models_with_and_without_images(model: MultimodalLM) -> None:
+    bare = MultimodalLM(model.lm, model.tokenizer)
+    tasks = {"text": TEXT, "more": [Prompt(f"w30 w31 w{i % 5 + 3}") for i in range(40)]}
+    by_bare = {name: task_inference.collect(bare, prompts) for name, prompts in tasks.items()}
+    by_seeing = {name: task_inference.collect(model, prompts) for name, prompts in tasks.items()}
+    assert len(by_bare["text"].mean) < len(by_seeing["text"].mean)
+    asked = [TEXT[3], tasks["more"][4]]
+    for statistics in (by_bare, by_seeing, {"text": by_bare["text"], "more": by_seeing["more"]}):
+        for own in (bare, model):
+            assert task_inference.TaskInference(own, statistics)(asked) == [("text",), ("more",)]
+        assert task_inference.accuracy(statistics) == {"text": 1.0, "more": 1.0}
+
+
+def test_statistics_are_of_held_out_inputs_and_of_training_data_at_even_distances(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def rows(count: int, first: int) -> list[Conversation]:
+        return [Conversation(turns=((f"w{first + i}", "w1"),)) for i in range(count)]
+
+    monkeypatch.setattr(task_inference, "INPUTS", 5)
+    found = [prompt.text for prompt in task_inference.inputs_of(rows(2, 0), rows(9, 10))]
+    assert found == ["w0", "w1", "w10", "w13", "w16"]
+    assert len(task_inference.inputs_of(rows(2, 0), rows(1, 10))) == 3
+    assert [prompt.text for prompt in task_inference.inputs_of(rows(7, 0), rows(1, 10))] == [
+        "w0", "w1", "w2", "w4", "w5"
+    ]  # fmt: skip
+    assert [prompt.text for prompt in task_inference.inputs_of(rows(2, 0), [])] == ["w0", "w1"]
+    assert task_inference.places(2, 9) == [0, 3, 6] and task_inference.places(7, 9) == []

@@ -1,4 +1,4 @@
-"""Upcycling: exact equality, copied settings, refused models, and specialised experts."""
+"""Upcycling: exact equality, copied settings, and refused models."""
 
 from __future__ import annotations
 

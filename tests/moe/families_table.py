@@ -17,7 +17,7 @@ from torch import Tensor
 
 import moextend
 from moextend.errors import InputError
-from moextend.moe.family_table import FAMILIES
+from moextend.moe.families import FAMILIES
 from moextend.moe.recipe import Mode
 from moextend.moe.scoring import Family
 from moextend.moe.sites import find_sites

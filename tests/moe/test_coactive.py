@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-import moextend
-from moextend import activate, attach, detach, load_extension, new_parameters, save_extension
+from moextend import activate, attach, detach, new_parameters
 from moextend.errors import InputError
-from moextend.extension import activate as activating
-from moextend.extension import task_inference
 from moextend.moe import attach as expand
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
-from tests.toys import toy_lm, toy_model
+from tests.toys import toy_lm
 
 COACTIVE: dict[str, tuple[str, ...]] = {"a": (), "b": (), "c": ("a",), "d": ("b",), "e": ("a", "b", "d")}
 """Extension -> its co-active extensions."""
@@ -84,38 +80,6 @@ def test_a_calibration_uses_the_columns_of_its_co_active_extensions(active: list
         assert found == pytest.approx(wanted, abs=1e-5)
 
 
-@torch.no_grad()
-def test_an_expert_that_is_never_chosen_changes_nothing() -> None:
-    lm = toy_lm()
-    attach(lm, "a", {1: [1]}, mode="paper", calibrate=False)
-    router: Any = find_sites(lm)[1].router
-    activate(lm, [])
-    attach(lm, "b", {1: [2]}, mode="paper")
-    shaken(lm, "b")
-    x = torch.rand(40, 32, generator=torch.Generator().manual_seed(4)) + 0.1
-    router.ext_parts["a"].rows.fill_(-50.0)
-    alone = router(x)
-    activate(lm, ["a", "b"])
-    both = router(x)
-    assert bool((alone[2] == 4).any())
-    assert torch.equal(torch.where(alone[2] == 4, 5, alone[2]), both[2])
-    assert torch.allclose(alone[1], both[1], atol=1e-6)
-
-
-@torch.no_grad()
-def test_it_is_saved_and_loaded(ids: Tensor, tmp_path: Path) -> None:
-    model, other = toy_model(), toy_model()
-    grown(model.lm)
-    for name in COACTIVE:
-        save_extension(model, name, folder=tmp_path / name)
-    for name in COACTIVE:
-        load_extension(other, tmp_path / name)
-    for names in (["a", "b"], ["a", "b", "c"], list(COACTIVE)):
-        activate(model.lm, names)
-        activate(other.lm, names)
-        assert torch.equal(model.lm(ids).logits, other.lm(ids).logits), names
-
-
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
 def test_it_is_not_active_without_its_co_active_extensions(mode: Mode) -> None:
     lm = toy_lm()
@@ -142,37 +106,3 @@ def test_it_is_not_active_without_its_co_active_extensions(mode: Mode) -> None:
         activate(lm, ["a", "c"])
     attach(lm, "d", {0: [1]}, mode=mode)
     activate(lm, ["a", "d"])
-
-
-@pytest.mark.parametrize(
-    ("mode", "calibrate"), [("exact", False), ("slot", False), ("paper", False), ("paper", True)]
-)
-def test_a_measurement_may_activate_a_part(mode: Mode, calibrate: bool) -> None:
-    lm = toy_lm()
-    for name in ("a", "b"):
-        attach(lm, name, {0: [1]}, mode=mode, calibrate=calibrate)
-    if calibrate:
-        with pytest.raises(InputError, match="'b' was made with 'a' active"):
-            expand.activate(lm, ["b"], partial=True)
-    else:
-        expand.activate(lm, ["b"], partial=True)
-        assert expand.scope_of(lm).active == ("b",)
-
-
-def test_auto_reaches_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = toy_model()
-    inputs = task_inference.TaskStatistics(
-        torch.zeros(8), torch.eye(8), 2, torch.zeros(1, 8), task_inference.IMAGES
-    )
-    monkeypatch.setattr(activating, "_statistics", lambda model, name: inputs)
-    attach(model.lm, "a", {0: [1]})
-    activate(model, "auto")
-    activate(model, "none")
-    attach(model.lm, "b", {0: [1]})
-    activate(model, "auto")
-    activate(model, "all")
-    attach(model.lm, "c", {0: [1]})
-    activate(model, "none")
-    with pytest.raises(InputError, match="'c' was made with 'a', 'b' active"):
-        moextend.activate(model, "auto")
-    assert model.choose is None

@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 
 from moextend import attach, detach, load_extension, new_parameters, save_extension
-from moextend.errors import InputError
 from moextend.extension.store import handle
 from moextend.model.multimodal import MultimodalLM
-from moextend.moe import expert_width
-from moextend.moe.recipe import Mode
+from moextend.moe import copies
 from moextend.moe.sites import count_experts, find_sites, first_new_id
-from tests.moe.test_families import ALL, HEADLESS, KINDS, everywhere, ids, kernels, lm, shake, use
+from tests.moe.test_families import HEADLESS, KINDS, everywhere, ids, kernels, lm, shake, use
 from tests.moe.toy_families import outputs
 
 __all__ = ["ids", "lm"]
@@ -25,19 +23,19 @@ THIRD = 0.3
 """8 of 24 neurons."""
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_narrow_expert_is_its_parent_without_the_weakest_neurons(name: str, lm: Any, ids: Tensor) -> None:
     attach(lm, "a", everywhere(lm, 1), width=THIRD)
     site = find_sites(lm)[0]
     base, group = site.experts, site.experts.get_submodule("ext_groups.a")
-    inner = expert_width.inner_size(base)
-    assert expert_width.inner_size(group) == 8 < inner
+    inner = copies.inner_size(base)
+    assert copies.inner_size(group) == 8 < inner
     whole = {key: p.detach() for key, p in base._parameters.items() if p is not None}
     hidden = whole["down_proj"][0].numel() // inner
     with torch.no_grad():
         for key, parameter in group._parameters.items():
             if parameter is not None and parameter.requires_grad:
-                parameter[0] = expert_width.kept(base, key, 1, THIRD)
+                parameter[0] = copies.kept(base, key, 1, THIRD)
     parent = copy.deepcopy(group)
     for key, tensor in whole.items():
         if tensor.shape[0] in (count_experts(site), first_new_id(site)):
@@ -52,7 +50,7 @@ def test_a_narrow_expert_is_its_parent_without_the_weakest_neurons(name: str, lm
     assert expected.abs().max() > 0 and torch.allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", KINDS)
 def test_exact_equals_the_base_and_kernels_agree(name: str, lm: Any, ids: Tensor) -> None:
     base = outputs(lm, ids)
     attach(lm, "a", everywhere(lm, 1, 0), width=THIRD)
@@ -84,13 +82,3 @@ def test_saved_and_loaded_with_full_width_ones(name: str, lm: Any, ids: Tensor, 
     assert [load_extension(model, tmp_path / own).width for own in ("a", "b")] == [THIRD, 1.0]
     assert handle(model, "a").parameters == sizes[0]
     assert torch.equal(outputs(lm, ids), trained)
-
-
-@pytest.mark.parametrize("name", ["mixtral"])
-def test_widths_are_rounded_up_and_checked(name: str, lm: Any) -> None:
-    experts = find_sites(lm)[0].experts
-    assert [expert_width.count(experts, width) for width in (0.01, 1 / 3, 0.34, 0.9, 1)] == [8, 8, 16, 24, 24]
-    wrong: list[tuple[Mode, float]] = [("slot", 0.5), ("paper", 0.5), ("exact", 0.0), ("exact", 1.5)]
-    for mode, width in wrong:
-        with pytest.raises(InputError, match="cannot have experts of"):
-            attach(lm, "a", everywhere(lm, 1), mode=mode, width=width)

@@ -11,11 +11,9 @@ from torch import Tensor, nn
 
 from moextend import activate, attach, detach, new_parameters
 from moextend.errors import InputError
-from moextend.moe.families import family_of
-from moextend.moe.family_table import FAMILIES
+from moextend.moe.families import FAMILIES, family_of
 from moextend.moe.recipe import Mode
-from moextend.moe.routing import skips_sentinel
-from moextend.moe.sites import count_experts, find_sites
+from moextend.moe.sites import find_sites
 from tests.moe.toy_families import CONFIGS, VOCABULARY, family, outputs
 
 ALL = sorted(CONFIGS)
@@ -139,29 +137,6 @@ def test_generation_with_a_cache_equals_the_full_forward(name: str, mode: Mode, 
         assert torch.allclose(logits, whole[:, ids.shape[1] - 1 + step], atol=2e-4)
 
 
-@pytest.mark.parametrize(("name", "mode"), KINDS_BOTH)
-def test_padding_and_order_do_not_matter(name: str, mode: Mode, lm: Any, ids: Tensor) -> None:
-    attach(lm, "a", everywhere(lm, 1), mode=mode)
-    shake(lm, "a", 0.1)
-    alone = outputs(lm, ids)
-    padded = torch.cat([ids, torch.zeros(3, 2, dtype=torch.long)], 1)
-    mask = (torch.arange(padded.shape[1]) < ids.shape[1]).long().expand(3, -1)
-    assert torch.allclose(outputs(lm, padded, attention_mask=mask)[:, : ids.shape[1]], alone, atol=1e-4)
-    assert torch.allclose(outputs(lm, ids[[2, 0, 1]]), alone[[2, 0, 1]], atol=1e-4)
-
-
-@pytest.mark.parametrize(("name", "mode"), KINDS_BOTH)
-def test_implementations_of_experts_agree(name: str, mode: Mode, lm: Any, ids: Tensor) -> None:
-    attach(lm, "a", everywhere(lm, 1, 0), mode=mode)
-    shake(lm, "a", 0.1)
-    attach(lm, "b", everywhere(lm, 2), mode=mode)
-    shake(lm, "b", 0.1)
-    eager = outputs(lm, ids)
-    for kernel in kernels(lm)[1:]:
-        use(lm, kernel)
-        assert torch.allclose(outputs(lm, ids), eager, atol=1e-4), kernel
-
-
 @pytest.mark.parametrize("name", sorted(MODELS_WITHOUT_PAPER))
 def test_paper_is_refused_with_the_reason_and_leaves_the_model_alone(name: str, lm: Any, ids: Tensor) -> None:
     base = outputs(lm, ids)
@@ -171,34 +146,3 @@ def test_paper_is_refused_with_the_reason_and_leaves_the_model_alone(name: str, 
         attach(lm, "a", everywhere(lm, 1), mode="paper")
     assert {key: type(m) for key, m in lm.named_modules()} == kinds
     assert torch.equal(outputs(lm, ids), base)
-
-
-@pytest.mark.parametrize("name", [name for name in PAPER if name != "llama4_text"])  # has no slots
-def test_slots_that_new_experts_won_add_nothing_to_the_base(name: str, lm: Any, ids: Tensor) -> None:
-    """Where an implementation has no id to leave out, it computes a spare expert with weight zero."""
-    site: Any = find_sites(lm)[0]
-    k, m = 2, count_experts(site)
-    down = site.experts.get_parameter("down_proj")
-    width = down.shape[2 if not getattr(site.experts, "is_transposed", False) else 1]
-    width = down.numel() // m // width
-    h = torch.randn(5, width, generator=torch.Generator().manual_seed(1))
-    weights = torch.rand(5, k, generator=torch.Generator().manual_seed(2))
-    index = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 0], [0, 2]])
-    attach(lm, "a", everywhere(lm, 1), mode="paper")
-    first, group = site.experts.ext_first, site.experts.ext_groups["a"]
-    fused = hasattr(site.experts, "_is_expert_parallel")
-    won = torch.tensor([[False, False], [True, False], [False, True], [True, True], [False, False]])
-    for kernel in kernels(lm):
-        use(lm, kernel)
-        with torch.no_grad():
-            out = site.experts(h, index.masked_fill(won, first), weights)
-            activate(lm, [])
-            if fused:
-                site.experts._is_expert_parallel = False
-            expected = site.experts(h, index, weights.masked_fill(won, 0))
-            share = (weights * won).sum(1, keepdim=True)
-            expected = expected + group(h, torch.zeros(5, 1, dtype=torch.long), share)
-            activate(lm, ["a"])
-            if fused:
-                site.experts._is_expert_parallel = True
-        assert torch.allclose(out, expected, atol=1e-5), (kernel, skips_sentinel(site.experts))

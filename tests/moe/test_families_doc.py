@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from moextend.errors import InputError
-from moextend.moe.family_table import FAMILIES, NOT_FUSED
+from moextend.moe.families import FAMILIES, NOT_FUSED
 from moextend.moe.sites import find_sites
 from tests.moe.families_table import DOC, HEAD, table
 from tests.moe.toy_families import CONFIGS, family

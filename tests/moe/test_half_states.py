@@ -15,23 +15,17 @@ import torch
 from torch import Tensor, nn
 
 import moextend
-from moextend import Conversation, MultimodalLM, Settings, activate, attach, detach, new_parameters
+from moextend import activate, attach, detach, new_parameters
 from moextend.errors import InputError
-from moextend.moe import attach as expand
 from moextend.moe.attach import scope_of
-from moextend.moe.copies import new_experts
 from moextend.moe.recipe import Mode
-from moextend.moe.router_parts import Calibration
-from moextend.moe.sites import find_sites
 from tests.moe.unchanged import same, snapshot, unchanged
 from tests.toys import toy_lm, toy_model
 
 PLAN = {0: [1], 2: [0, 3]}
 NASTY = [
-    "update", "train", "items", "type", "forward", "keys", "values", "pop", "clear", "parameters", "training",
-    "state_dict", "to", "eval", "half", "compile", "_modules", "_parameters", "__class__", "__init__", "1st", "007",
-    "-", "_", "weight", "bias", "rows", "calibration", "experts", "router", "gate", "ext_parts", "ext_groups",
-    "gate_up_proj", "num_experts", "gradient_checkpointing", "name", "coactive", "vision", "façade",
+    "update", "type", "training", "state_dict", "_modules", "__class__", "007", "-", "weight", "experts", "ext_parts",
+    "façade",
 ]  # fmt: skip
 
 
@@ -113,24 +107,6 @@ def test_stopped_at_any_line_it_is_done_or_nothing_is(
     assert torch.equal(logits(lm, ids), wanted), "a retry adds what the first try would have added"
 
 
-@pytest.mark.parametrize("block", [0, 1, 2])
-@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
-def test_out_of_memory_in_any_block(block: int, error: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    lm, made = toy_lm(), new_experts
-
-    def scarce(site: Any, *args: Any) -> nn.Module:
-        if site.layer == block:
-            raise error
-        return made(site, *args)
-
-    monkeypatch.setattr(expand, "new_experts", scarce)
-    with unchanged(lm), pytest.raises(error):
-        attach(lm, "a", {0: [1], 1: [1], 2: [1]})
-    monkeypatch.undo()
-    attach(lm, "a", {0: [1], 1: [1], 2: [1]})
-    assert len(new_parameters(lm, "a")) == 12
-
-
 def test_what_is_refused_changes_nothing(ids: Tensor) -> None:
     lm = toy_lm()
     attach(lm, "a", PLAN)
@@ -152,21 +128,6 @@ def test_what_is_refused_changes_nothing(ids: Tensor) -> None:
     for call in calls:
         with unchanged(lm), pytest.raises(InputError):
             call()
-
-
-@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
-def test_the_generator_is_left_alone_and_a_seed_gives_the_same_numbers(mode: Mode) -> None:
-    lm = toy_lm()
-    torch.manual_seed(7)
-    state = torch.get_rng_state()
-    attach(lm, "a", PLAN, mode=mode, seed=11)
-    assert torch.equal(torch.get_rng_state(), state)
-    if mode == "paper":
-        torch.manual_seed(11)
-        for block, parents in PLAN.items():
-            wanted = Calibration(4 + len(parents))
-            found: Any = find_sites(lm)[block].router.ext_parts
-            assert torch.equal(found["a"].calibration.inner.weight, wanted.inner.weight)
 
 
 @pytest.mark.parametrize(
@@ -199,29 +160,3 @@ def test_any_name_of_letters_digits_and_dashes(
         assert torch.equal(logits(model.lm, ids), base) and torch.equal(logits(other.lm, ids), base), name
         model.learn_only([])
     assert snapshot(model.lm)["modules"] == before
-
-
-def test_all_of_these_names_at_once(ids: Tensor) -> None:
-    lm = toy_lm()
-    base = logits(lm, ids)
-    for name in NASTY:
-        attach(lm, name, {1: [0]})
-    assert len(find_sites(lm)) == 3
-    lm.train()
-    lm.eval()
-    assert torch.equal(logits(lm, ids), base)
-    for name in NASTY:
-        detach(lm, name)
-    assert scope_of(lm).known == [] and torch.equal(logits(lm, ids), base)
-
-
-def test_an_extension_of_such_a_name_is_learned(tmp_path: Path) -> None:
-    model: MultimodalLM = toy_model()
-    data = [Conversation(((f"w1 w{i + 3}", "w50"),)) for i in range(6)]
-    settings = Settings(steps=2, batch_size=2, learning_rate=1e-2)
-    made = moextend.extend(model, "training", data, folder=tmp_path, layers="all", settings=settings)
-    assert made.name == "training" and any(
-        bool(p.any()) for p in new_parameters(model.lm, "training").values()
-    )
-    moextend.unload(model, "training")
-    assert moextend.load_extension(model, tmp_path).plan == made.plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial, update_wrapper
 from pathlib import Path
 from types import MethodType
@@ -14,6 +15,7 @@ import torch
 from accelerate import cpu_offload, dispatch_model
 from accelerate.hooks import remove_hook_from_submodules
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
 from moextend import (
     Conversation,
@@ -22,14 +24,16 @@ from moextend import (
     activate,
     attach,
     detach,
-    extend,
     generate,
     new_parameters,
+    register_auto_classes,
     train,
 )
 from moextend.errors import InputError
+from moextend.moe.attach import scope_of
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
+from tests.moe.toy_composites import build_composite
 from tests.moe.toy_families import build
 from tests.moe.unchanged import unchanged
 from tests.toys import toy_lm, toy_model
@@ -102,17 +106,6 @@ def test_it_is_refused_afterwards(place: str, way: str, tmp_path: Path) -> None:
         with unchanged(model.lm), pytest.raises(InputError, match="would hide the extension"):
             call()
     activate(model, "none")  # the base can be had
-
-
-def test_extend_refuses_before_it_probes(tmp_path: Path) -> None:
-    model = toy_model()
-    block: Any = places(model.lm)["block"]
-    block.forward = MethodType(fused, block)
-    data = [Conversation((("w1 w2", "w50"),))] * 4
-    steps: list[int] = []
-    with unchanged(model.lm), pytest.raises(InputError, match="would hide the extension"):
-        extend(model, "a", data, folder=tmp_path, on_step=lambda done, total: steps.append(done))
-    assert steps == []
 
 
 def test_a_class_that_calls_neither_router_nor_experts_is_seen_at_the_first_forward(ids: Tensor) -> None:
@@ -207,18 +200,6 @@ def test_an_extended_model_is_dispatched_and_its_extension_comes_off(
     assert not torch.equal(logits(lm, ids), base)
 
 
-def test_hooks_that_are_gone_leave_an_extension_that_comes_off(ids: Tensor) -> None:
-    lm = toy_lm()
-    base = logits(lm, ids)
-    attach(lm, "a", {0: [1]})
-    dispatch_model(lm, device_map("cpu"), main_device="cpu", force_hooks=True)
-    remove_hook_from_submodules(lm)
-    shaken(lm, "a")
-    assert not torch.equal(logits(lm, ids), base)
-    detach(lm, "a")
-    assert torch.equal(logits(lm, ids), base)
-
-
 def test_offloaded_weights_and_device_maps_are_refused_by_name(ids: Tensor, tmp_path: Path) -> None:
     offloaded = r"weights of model\.layers\.2\.mlp \(MixtralExperts\) are offloaded.*dispatch it afterwards"
     lm = toy_lm()
@@ -240,3 +221,40 @@ def test_offloaded_weights_and_device_maps_are_refused_by_name(ids: Tensor, tmp_
         shapes = toy_lm()
     attach(shapes, "a", {0: [1]})
     assert all(p.is_meta for p in new_parameters(shapes, "a").values())
+
+
+def test_a_part_of_an_extended_model_is_not_saved(tmp_path: Path) -> None:
+    model = toy_model()
+    attach(model.lm, "a", {0: [1]})
+    attach(model.lm, "b", {1: [0]})
+    for part in (model.lm.model, deepcopy(model.lm).model):
+        with pytest.raises(InputError, match=r"model is extended.*save_extension.*unload"):
+            part.save_pretrained(tmp_path / "saved")
+    detach(model.lm, "a")
+    with pytest.raises(InputError, match="model is extended"):
+        model.lm.model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+def test_an_extended_model_is_saved_with_its_extensions(tmp_path: Path) -> None:
+    register_auto_classes()
+    model = toy_model()
+    attach(model.lm, "a", {0: [1]})
+    attach(model.lm, "b", {1: [0]})
+    copy = deepcopy(model.lm)
+    detach(copy, "b")
+    for lm, names in ((model.lm, ["a", "b"]), (copy, ["a"])):
+        lm.save_pretrained(tmp_path / names[-1])
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / names[-1])
+        assert list(again.model.layers[0].mlp.gate.ext_parts) == ["a"]
+        assert scope_of(again).known == names
+
+
+def test_all_parts_of_a_composite_are_guarded(tmp_path: Path) -> None:
+    lm = build_composite("qwen3_vl_moe")
+    attach(lm, "a", {0: [1]})
+    for part in (lm.model, lm.model.language_model):
+        with pytest.raises(InputError, match="model is extended"):
+            part.save_pretrained(tmp_path)
+    detach(lm, "a")
+    assert not any("save_pretrained" in part.__dict__ for part in lm.modules())

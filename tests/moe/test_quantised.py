@@ -105,16 +105,6 @@ def test_a_copy_holds_the_values_of_its_source(mode: Mode, block: tuple[int, int
             assert found.dtype == torch.float32 and torch.equal(found, wanted), key
 
 
-def test_a_narrow_copy_keeps_the_neurons_of_largest_value() -> None:
-    lm = fp8()
-    attach(lm, "a", {0: [1]}, width=0.4)
-    base: Any = find_sites(lm)[0].experts
-    down = values(base.down_proj[1], base.down_proj_scale_inv[1], BLOCK)
-    kept = down.norm(dim=0).topk(16).indices.sort().values
-    wanted = values(base.gate_up_proj[1], base.gate_up_proj_scale_inv[1], BLOCK)[torch.cat([kept, 24 + kept])]
-    assert torch.equal(base.ext_groups["a"].gate_up_proj[0], wanted)
-
-
 @pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("mode", MODES)
 def test_it_computes_learns_and_comes_off(mode: Mode, ids: Tensor, tmp_path: Path) -> None:
@@ -138,22 +128,6 @@ def test_it_computes_learns_and_comes_off(mode: Mode, ids: Tensor, tmp_path: Pat
     assert torch.equal(logits(lm, ids), base)
     load_extension(model, tmp_path)
     assert torch.equal(logits(lm, ids), changed)
-
-
-@torch.no_grad()
-def test_a_group_computes_what_its_weights_say() -> None:
-    lm = fp8()
-    attach(lm, "a", {0: [1, 3]}, mode="paper")
-    group: Any = find_sites(lm)[0].experts.get_submodule("ext_groups.a")
-    x = torch.randn(9, 32, generator=torch.Generator().manual_seed(0))
-    index = torch.tensor([[0, 1], [1, 0]] * 4 + [[0, 1]])
-    weights = torch.rand(9, 2, generator=torch.Generator().manual_seed(1))
-    for t, found in enumerate(group(x, index, weights)):
-        wanted = torch.zeros(32)
-        for e, w in zip(index[t].tolist(), weights[t], strict=True):
-            a, b = (group.gate_up_proj[e] @ x[t]).chunk(2)
-            wanted += w * (group.down_proj[e] @ (F.silu(a) * b))
-        assert torch.allclose(found, wanted, atol=1e-5)
 
 
 def codes(kind: torch.dtype) -> Callable[[Any], None]:
@@ -230,13 +204,3 @@ def test_mxfp4_is_refused_with_the_way_out(loaded: bool) -> None:
     with pytest.raises(InputError, match=r"quantisation 'mxfp4'.*dequantize=True.*Mxfp4Config"):
         attach(lm, "a", {0: [1]})
     assert not any(type(m).__name__.startswith("Extended") for m in lm.modules())
-
-
-def test_codes_without_scales_are_refused() -> None:
-    lm = fp8()
-    experts: Any = find_sites(lm)[2].experts
-    del experts.down_proj_scale_inv
-    before = [type(m) for m in lm.modules()]
-    with pytest.raises(InputError, match=r"down_proj holds float8_e4m3fn \(quantisation 'fp8'\)"):
-        attach(lm, "a", {0: [1], 2: [1]})
-    assert [type(m) for m in lm.modules()] == before

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from moextend import activate, attach, new_parameters
-from moextend.errors import InputError, RunFailed, UnknownName
+from moextend.errors import InputError, UnknownName
 from moextend.moe.attach import reaching_rows, scope_of
 from moextend.moe.recipe import Mode
-from moextend.moe.rows import Rows
 from moextend.moe.sites import find_sites
 from tests.moe.toy_families import VOCABULARY, build, outputs
 
@@ -94,8 +93,3 @@ def test_rows_keep_the_strengths_of_their_extensions(kind: str, mode: Mode) -> N
     with reaching_rows(lm, [("b",), ("a", "b")]):
         one, other = outputs(lm, TEXT[:1].expand(2, -1))
     assert torch.allclose(one, other, atol=1e-5), "strength 0 is not active"
-
-
-def test_tokens_that_do_not_belong_to_rows_are_refused() -> None:
-    with pytest.raises(RunFailed, match="7 tokens of 2 rows"):
-        Rows.over([("a",), ()], torch.device("cpu")).of_tokens(7)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,28 +11,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moextend import (
-    Conversation,
-    MultimodalLM,
-    Settings,
     activate,
     attach,
     detach,
     new_parameters,
     retention_loss,
-    train,
 )
 from moextend.errors import InputError
+from moextend.moe.competing import REACH, slot_choice
 from moextend.moe.sites import find_sites
-from moextend.moe.slot_routing import REACH, Switch, slot_choice
 from tests.moe.toy_families import VOCABULARY, build, family, outputs
-from tests.toys import picture, toy_model
+from tests.toys import toy_model
 
 KINDS = [
     "mixtral", "olmoe", "gpt_oss", "deepseek_v3", "gemma4_text", "nemotron_h", "longcat_flash", "phimoe",
     "muse_spark_text", "deepseek_v4", "zaya",
 ]  # fmt: skip
 """One family for each way of routing and computing."""
-DATA = [Conversation(((f"<image> w{i}", f"w{i % 5}"),), (picture(i * 9),)) for i in range(12)]
 TEXT = torch.randint(4, 60, (3, 9), generator=torch.Generator().manual_seed(8))
 
 
@@ -46,12 +40,6 @@ def shake(lm: torch.nn.Module, name: str, seed: int = 5) -> None:
 
 def everywhere(lm: torch.nn.Module, *parents: int) -> dict[int, list[int]]:
     return {site.layer: list(parents) for site in find_sites(lm)}
-
-
-def logits(model: MultimodalLM) -> Tensor:
-    with torch.no_grad():
-        logits: Tensor = model.lm(TEXT).logits
-    return logits
 
 
 @pytest.fixture
@@ -84,15 +72,6 @@ def test_equals_the_base_before_training_and_learns_from_the_start(name: str, lm
         assert any(p.grad is not None and p.grad.any() for key, p in new.items() if ".ext_groups." in key)
         detach(lm, "b")
         detach(lm, "a")
-
-
-def test_a_bfloat16_base_is_kept_to_the_bit() -> None:
-    lm = build("mixtral").bfloat16()
-    base = outputs(lm, TEXT)
-    attach(lm, "a", everywhere(lm, 1), mode="slot")
-    assert torch.equal(outputs(lm, TEXT), base)
-    shake(lm, "a")
-    assert outputs(lm, TEXT).dtype == base.dtype and not torch.equal(outputs(lm, TEXT), base)
 
 
 def two_extensions(k: int = 2) -> tuple[torch.nn.Module, Tensor]:
@@ -144,20 +123,6 @@ def test_it_equals_a_plain_loop_and_k_experts_stay_active(k: int) -> None:
     assert {4, 5, 6, 7} <= set(index.flatten().tolist()), "a child won nowhere: the test shows nothing"
 
 
-def test_learning_computes_what_inference_computes() -> None:
-    lm, x = two_extensions()
-    site: Any = find_sites(lm)[1]
-    with torch.no_grad():
-        _, weights, index = site.router(x)
-        out = site.experts(x, index, weights)
-    _, shares, ids = site.router(x)
-    assert ids.shape == (60, 4), "two slots and the two children that learn"
-    assert torch.allclose(site.experts(x, ids, shares), out, atol=1e-5)
-    for t in range(len(x)):
-        used = sorted(int(i) for i, w in zip(ids[t], shares[t], strict=True) if w > 0)
-        assert used == sorted(index[t].tolist())
-
-
 def test_gradients_of_rows_are_those_of_the_difference_that_a_child_makes() -> None:
     """The straight-through gradient of a lead is weight * <dL/dout, child(x) - what it competes with>."""
     lm, x = two_extensions()
@@ -190,14 +155,6 @@ def test_gradients_of_rows_are_those_of_the_difference_that_a_child_makes() -> N
     assert site.router.ext_parts["a"].bias.grad is None
 
 
-def test_the_switch_passes_gradients_that_bring_a_lead_back() -> None:
-    lead = torch.tensor([-0.6, -0.6, -0.1, 0.0, 0.6, 0.6, -torch.inf], requires_grad=True)
-    out: Tensor = Switch.apply(lead)  # type: ignore[no-untyped-call]
-    out.backward(torch.tensor([1.0, -1.0, 3.0, 2.0, -1.0, 1.0, 1.0]))
-    assert out.tolist() == [0, 0, 0, 1, 1, 1, 0]
-    assert lead.grad is not None and lead.grad.tolist() == [0, -1, 3, 2, 0, 1, 0]
-
-
 def test_a_tie_is_the_parents_until_a_child_learns() -> None:
     weights, index = torch.tensor([[0.7, 0.3]]), torch.tensor([[1, 0]])
     leads = torch.zeros(1, 2)
@@ -209,28 +166,6 @@ def test_a_tie_is_the_parents_until_a_child_learns() -> None:
         weights_now, index_now = slot_choice(weights, index, leads, [1, 1], learns, 4)
         assert index_now.tolist() == ids
         assert torch.equal(weights_now, torch.tensor(shares))
-
-
-def test_training_leaves_the_base_and_earlier_extensions_alone(tmp_path: Path) -> None:
-    model = toy_model()
-    base, kept = logits(model), {name: p.detach().clone() for name, p in model.named_parameters()}
-    for name, parents in (("a", (0, 3, 0)), ("b", (0, 2, 1))):
-        activate(model.lm, [])
-        attach(model.lm, name, {block: [parent] for block, parent in enumerate(parents)}, mode="slot")
-        start = {key: p.detach().clone() for key, p in new_parameters(model.lm, name).items()}
-        model.learn_only([f"lm.{key}" for key in start])
-        train(model, DATA, Settings(steps=8, batch_size=6, learning_rate=1e-2), folder=tmp_path / name)
-        assert all(not torch.equal(p, start[key]) for key, p in new_parameters(model.lm, name).items())
-        for key, value in kept.items():
-            assert torch.equal(model.get_parameter(key), value), key
-        kept |= {f"lm.{key}": p.detach().clone() for key, p in new_parameters(model.lm, name).items()}
-    learned = logits(model)
-    assert not torch.equal(learned, base)
-    activate(model.lm, [])
-    assert torch.equal(logits(model), base), "scope own: text reaches no extension"
-    detach(model.lm, "a")
-    detach(model.lm, "b")
-    assert torch.equal(logits(model), base)
 
 
 def test_memory_uses_only_tokens_whose_slots_a_child_could_win() -> None:

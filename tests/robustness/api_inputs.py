@@ -307,8 +307,6 @@ OTHERS: list[tuple[str, Call]] = [
     ("parents: none", lambda w: moextend.parents(moextend.Probe([[1.0]], [0.1]), [0], 0)),
     ("selection_shares: no data", lambda w: moextend.selection_shares(w.model, [])),
     ("selection_shares: batch size 0", lambda w: moextend.selection_shares(w.model, w.data, batch_size=0)),
-    ("specialise: no texts", lambda w: moextend.specialise(w.other, [], 1, folder=w.folder / "new")),
-    ("specialise: steps 0", lambda w: moextend.specialise(w.other, ["red"] * 9, 0, folder=w.folder / "new")),
     ("ImageRef: a folder", lambda w: moextend.ImageRef(path=w.folder).open()),
     ("ImageRef: /dev/zero", lambda w: moextend.ImageRef(path=Path("/dev/zero")).open()),
     ("ImageRef: nothing", lambda w: moextend.ImageRef().open()),

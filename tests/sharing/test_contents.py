@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from moextend.errors import InputError
-from moextend.extension.folder import contents
-from moextend.sharing.contents import kind_of_names, local_paths, pushed
+from moextend.sharing.hub import kind_of_names, local_paths, pushed
 from tests.certificate.conftest import made
 
 
@@ -55,12 +54,6 @@ def test_pickles_are_refused(folder: Path, name: str) -> None:
     with pytest.raises(InputError, match="may hold code") as refused:
         pushed(folder)
     assert name in str(refused.value)
-
-
-def test_a_safetensors_file_whose_length_looks_like_a_pickle_is_none(folder: Path) -> None:
-    head = (folder / "extension.safetensors").read_bytes()
-    (folder / "modality-audio.safetensors").write_bytes(b"\x80\x02" + head[2:])
-    assert contents(folder).pickles == ()
 
 
 def test_tokens_are_refused(folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from moextend.certificate.certify import certify
-from moextend.sharing.contents import local_paths, pushed
+from moextend.sharing.hub import local_paths, pushed
 from moextend.sharing.model_card import MARK, RunFacts, TaskResult, facts_of, model_card
 from tests.certificate.conftest import infers, made, seen
 
@@ -82,11 +82,3 @@ def test_a_base_and_data_of_the_hub_are_named(folder: Path) -> None:
     (folder / "extension.json").write_text(json.dumps({**card, "made": made_of}))
     found = metadata(model_card(facts_of(pushed(folder)), "me/skill"))
     assert found["base_model"] == "org/olmoe" and found["datasets"] == ["org/questions"]
-
-
-def test_the_metadata_is_what_the_hub_reads(folder: Path) -> None:
-    from huggingface_hub import ModelCard
-
-    data: Any = ModelCard(model_card(facts_of(pushed(folder), run=RUN, licence="mit"), "me/skill")).data
-    assert data.base_model == "org/olmoe"
-    assert {one.metric_value for one in data.eval_results} == {70.75, 40.0}

@@ -57,14 +57,6 @@ def test_batches_of_other_lengths_lie_on_a_line() -> None:
     assert steps.gather(ONE_PROCESS).total == pytest.approx(sum(cost(*batch) for batch in batches))
 
 
-def test_one_length_counts_by_positions_and_a_kind_of_another_process_as_the_known_one() -> None:
-    steps = CountedSteps()
-    assert steps.gather(ONE_PROCESS).total is None
-    steps.add(False, 4, 10, 4000)
-    steps.add(True, 2, 10, None)
-    assert steps.gather(ONE_PROCESS).total == 6000
-
-
 def test_a_state_goes_on() -> None:
     steps = CountedSteps()
     steps.add(False, 4, 10, cost(4, 10))

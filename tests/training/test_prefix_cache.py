@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,9 +12,8 @@ from torch import Tensor, nn
 
 from moextend import Conversation, MultimodalLM, Settings, attach, new_parameters, train
 from moextend.errors import InputError
-from moextend.model.batches import Collator
 from moextend.moe.recipe import Mode
-from moextend.training import flops, loop
+from moextend.training import flops
 from moextend.training.prefix_cache import PrefixCache
 from moextend.training.trainer import TokenTrainer
 from tests.toys import picture, toy_model
@@ -80,34 +78,6 @@ def test_a_cached_prefix_changes_only_rounding(tmp_path: Path, data: list[Conver
     whole_checks, checks, epoch = 2, 3, 2
     assert counts == [whole_checks + epoch, checks + 8, checks + 8], "an epoch is two steps of eight"
     assert not any("forward" in layer.__dict__ or layer._forward_hooks for layer in short.lm.model.layers)
-
-
-def test_it_goes_with_accumulation_checkpointing_and_bfloat16(tmp_path: Path) -> None:
-    settings = SETTINGS.having(
-        batch_size=2, gradient_accumulation=2, gradient_checkpointing=True, bf16=True, balance=0.1
-    )
-    plain, short = extended(), extended()
-    for model in (plain, short):
-        model.lm.to(torch.bfloat16)
-        for parameter in model.trainable().values():
-            parameter.data = parameter.data.float()
-    whole = losses(plain, EVEN, settings, tmp_path / "a")
-    counts = runs_of(short)
-    begun = losses(short, EVEN, settings.having(cache_prefix=True), tmp_path / "b")
-    assert begun == pytest.approx(whole, rel=0.05)
-    assert counts[0] == 2 + 4
-
-
-def test_later_epochs_count_fewer_operations(tmp_path: Path) -> None:
-    def operations(**more: Any) -> float:
-        found = train(extended(), EVEN, SETTINGS.having(**more), folder=tmp_path / "t").flops
-        assert found
-        return found
-
-    one = operations(steps=2)
-    assert operations() == 4 * one
-    assert operations(steps=2, cache_prefix=True) == one
-    assert one < operations(cache_prefix=True) < 3.5 * one
 
 
 @pytest.mark.parametrize("cache_prefix", [False, True])
@@ -183,45 +153,9 @@ def test_a_model_that_it_does_not_fit_is_one_clear_error(
         PrefixCache(model, tmp_path)
 
 
-def test_compile_and_fsdp_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cache_prefix cannot be combined with compile"):
-        SETTINGS.having(cache_prefix=True, compile=True)
-    sharded = cast(TokenTrainer, SimpleNamespace(sharded=True))
-    with pytest.raises(InputError, match="cache_prefix cannot be combined with FSDP"):
-        loop._prefix(toy_model(), sharded, tmp_path)
-
-
-@pytest.mark.parametrize("family", ["olmoe", "qwen2_moe", "qwen3_moe", "granitemoe"])
-def test_other_families_give_the_same_logits(tmp_path: Path, family: str) -> None:
-    model = extended(family)
-    batch = Collator.of(model)(UNEVEN)
-    items, mask = list(range(len(UNEVEN))), batch["attention_mask"]
-    cache = PrefixCache(model, tmp_path)
-    cache.check(batch)
-    with torch.no_grad():
-        with cache.around(items, mask):
-            whole = model(**batch)["logits"]
-        assert cache.knows(items) and not cache.knows([99])
-        counts = runs_of(model)
-        with cache.around(items, mask):
-            short = model(**batch)["logits"]
-    assert counts == [0, 1, 1]
-    torch.testing.assert_close(short, whole, rtol=1e-5, atol=1e-5)
-
-
-def test_no_backward_below_what_learns_and_the_head_at_labels_only() -> None:
-    model = extended()
-    reached, rows = set(), []
-    for place, layer in enumerate(model.lm.model.layers):
-
-        def reach(layer: nn.Module, args: Any, out: Tensor, place: int = place) -> None:
-            if out.requires_grad:
-                out.register_hook(lambda gradient, place=place: reached.add(place))
-
-        layer.register_forward_hook(reach)
-    model.lm.lm_head.register_forward_hook(lambda head, args, out: rows.append(out.shape[:-1].numel()))
-    batch = Collator.of(model)(UNEVEN)
-    model(**batch)["loss"].backward()
-    assert reached == {1, 2}
-    assert rows == [int((batch["labels"] != -100).sum())]
-    assert {n for n, p in model.named_parameters() if p.grad is not None} == set(model.trainable())
+@pytest.mark.parametrize("key", ["cache_prefix", "compile"])
+def test_fsdp_is_refused(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"{key} cannot be combined with FSDP.*Use {key}: false"):
+        train(extended(), EVEN, SETTINGS.having(**{key: True}), folder=tmp_path / "t")

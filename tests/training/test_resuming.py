@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-import moextend
 from moextend import Conversation, ImageRef, Settings, align, extend
 from moextend.errors import InputError
 from moextend.extension import learning
 from moextend.extension.store import digest_of
-from moextend.training.resuming import BEGUN, PROBE, learned_name, name_data
+from moextend.training.resuming import BEGUN, PROBE, name_data
 from tests.toys import picture, toy_model
 
 SHORT = Settings(steps=6, batch_size=4, learning_rate=1e-2, checkpoint_steps=2)
@@ -37,7 +36,6 @@ def changed(rows: Sequence[Conversation], **change: Any) -> list[Conversation]:
     return [replace(row, **change) for row in rows]
 
 
-TEXT = [Conversation(((f"w{i} w{i + 1}", ""),)) for i in range(9)]
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "answers": ({"data": data(41)}, "data, held_out"),
     "order": ({"data": data()[::-1]}, "data, held_out"),
@@ -81,16 +79,6 @@ def test_the_same_data_in_other_objects_goes_on(begun: Path) -> None:
         assert torch.equal(model.state_dict()[name], tensor), name
 
 
-def test_other_generic_text_is_refused(tmp_path: Path) -> None:
-    how: dict[str, Any] = {**HOW, "scope": "all", "memory_tokens": 20, "held_out": data()[:4]}
-    with pytest.raises(KeyboardInterrupt):
-        extend(toy_model(), "a", data(), folder=tmp_path, on_step=stop, generic=TEXT, **how)
-    with pytest.raises(InputError, match=r"another model: generic\."):
-        extend(toy_model(), "a", data(), folder=tmp_path, generic=TEXT[::-1], **how)
-    with pytest.raises(InputError, match=r"another model: held_out\."):
-        extend(toy_model(), "a", data(), folder=tmp_path, generic=TEXT, **how | {"held_out": data()[1:5]})
-
-
 def test_an_alignment_goes_on_with_the_same_data_only(tmp_path: Path) -> None:
     model = toy_model()
     with pytest.raises(KeyboardInterrupt):
@@ -107,14 +95,6 @@ def test_an_alignment_goes_on_with_the_same_data_only(tmp_path: Path) -> None:
     align(whole, data(), SHORT, folder=tmp_path / "whole")
     assert steps == [3, 4, 5, 6] and model.base_fingerprint() == whole.base_fingerprint()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["projector.json", "projector.safetensors", "whole"]
-
-
-def test_a_note_of_another_version_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        extend(toy_model(), "mine", data(), folder=tmp_path, on_step=stop, **HOW)
-    (tmp_path / BEGUN).write_text('"0123456789abcdef"')
-    with pytest.raises(InputError, match="started by another version"):
-        extend(toy_model(), "mine", data(), folder=tmp_path, **HOW)
 
 
 def test_texts_and_images_are_distinguished_where_they_end(tmp_path: Path) -> None:
@@ -140,25 +120,6 @@ def test_texts_and_images_are_distinguished_where_they_end(tmp_path: Path) -> No
     assert name_data(rows[6]) == names[7], (
         "an image in a file counts by its content, not by its path and time"
     )
-
-
-def test_only_what_is_learned_is_read_for_its_name() -> None:
-    class Reader(list[Conversation]):
-        def __getitem__(self, at: Any) -> Any:
-            read.append(at)
-            return super().__getitem__(at)
-
-    read: list[int] = []
-    rows = Reader(data())
-    learned_name(rows, SHORT.having(steps=3))
-    assert len(read) == len(set(read)) == 12
-    learned_name(rows, SHORT.having(steps=3), at_least=100)
-    assert len(read) == 12 + 24
-
-
-def test_a_finished_extension_needs_no_note(tmp_path: Path) -> None:
-    extend(toy_model(), "mine", data(), folder=tmp_path / "mine", **HOW)
-    assert moextend.load_extension(toy_model(), tmp_path / "mine").name == "mine"
 
 
 def test_a_finished_probe_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

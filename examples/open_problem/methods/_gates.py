@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from moextend.extension.retention import sites_of
+from moextend.moe.competing import Switch
 from moextend.moe.families import rows_of
 from moextend.moe.sites import Site
-from moextend.moe.slot_routing import Switch
 
 
 def parts_of(model: Any, name: str) -> Iterator[tuple[Site, Any]]:

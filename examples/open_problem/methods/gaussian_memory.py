@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from moextend.extension.router_memory import Memory
-from moextend.training.checkpoint import read_tensors, write_tensors
+from moextend.extension.tensor_files import read_tensors, write_tensors
 
 from ._base import OpenProblem
 

@@ -10,8 +10,7 @@ from moextend.bench import methods
 from moextend.bench.methods import Shapes
 from moextend.bench.run.estimate import ANSWER_TOKENS, GB, TERA, TEXT_TOKENS
 from moextend.model import loading
-from moextend.training.encoder_size import ASSUMED_TOKENS
-from moextend.training.estimate import THROUGHPUT, UTILISATION, Estimator, Step, bytes_of
+from moextend.training.estimate import ASSUMED_TOKENS, THROUGHPUT, UTILISATION, Estimator, Step, bytes_of
 from moextend.training.prepare import layers_of
 
 DOC = Path(__file__).parents[3] / "docs" / "scale.md"

@@ -16,7 +16,7 @@ from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.preview import describe, preview
 from moextend.bench.task import find_task
 from moextend.errors import InputError
-from moextend.training.encoder_size import EncoderSize, image_encoder
+from moextend.training.estimate import EncoderSize, image_encoder
 from tests.bench.run.measured import BASES, estimate, measure
 
 SPECS = (

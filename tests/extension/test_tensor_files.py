@@ -11,8 +11,7 @@ from moextend.bench.run import alignment
 from moextend.bench.sequence import Align
 from moextend.bench.store import Store
 from moextend.errors import InputError
-from moextend.extension import align, router_memory
-from moextend.training import checkpoint
+from moextend.extension import align, router_memory, tensor_files
 
 TENSORS = {"0": torch.arange(12.0).reshape(3, 4), "2": torch.ones(5, 4)}
 
@@ -50,9 +49,9 @@ def test_no_flipped_bit_and_no_cut_is_read(tmp_path: Path) -> None:
 
 
 def test_tensors_that_are_not_finite_are_not_read(tmp_path: Path) -> None:
-    checkpoint.write_tensors(tmp_path / "x.safetensors", {"0": torch.tensor([1.0, float("nan")])})
+    tensor_files.write_tensors(tmp_path / "x.safetensors", {"0": torch.tensor([1.0, float("nan")])})
     with pytest.raises(InputError, match="not finite"):
-        checkpoint.read_tensors(tmp_path / "x.safetensors")
+        tensor_files.read_tensors(tmp_path / "x.safetensors")
 
 
 def into_folder(path: Path) -> None:
