@@ -16,7 +16,7 @@ from moextend.bench.data.open import SplitName, check_gold, open_items, open_tab
 from moextend.bench.scorers import Answered, find_scorer, is_lettered, own_answer, score_set
 from moextend.bench.scorers.rules import gold_position
 from moextend.bench.task import TaskSpec
-from moextend.data import marks
+from moextend.data import modalities
 from moextend.data.digests import FileDigests
 from moextend.errors import InputError
 from moextend.util import content
@@ -233,7 +233,7 @@ def unknown_notes(task: TaskSpec, workspace: Path, base: str) -> list[str]:
 
 def _unknown(task: TaskSpec, items: Sequence[Item], base: str) -> Iterator[str]:
     by_column = {"answers": [target_text(task, item) for item in items]}
-    by_column["prompts"] = [marks.stripped(prompt_text(task, item)) for item in items]
+    by_column["prompts"] = [modalities.stripped(prompt_text(task, item)) for item in items]
     for name, texts in by_column.items():
         found = unknown_words(texts, base)
         if found.words or found.texts:

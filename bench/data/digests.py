@@ -9,12 +9,11 @@ from pathlib import Path
 from moextend.bench.data.open import Items, Opened, SplitName, open_items, open_table
 from moextend.bench.data.source import find_source
 from moextend.bench.task import TaskSpec
-from moextend.data.columns import several
 from moextend.data.digests import FileDigests
-from moextend.data.each import Each
+from moextend.data.examples import several
 from moextend.data.hub import commit_of
-from moextend.data.matching import Matching
 from moextend.data.media import MediaRef
+from moextend.data.selections import Each, Matching
 from moextend.data.table import ArrowTable, Table
 from moextend.errors import InputError
 from moextend.util.files import digest

@@ -12,60 +12,16 @@ from moextend.bench.data.parts import Content, rows_of
 from moextend.bench.data.source import Part, files_of, find_source, parse_split, place
 from moextend.bench.scorers import is_lettered, search
 from moextend.bench.task import Data, Join, TaskSpec
-from moextend.data import cells, opening
+from moextend.data import cells, source
 from moextend.data.conversations import Conversations
-from moextend.data.each import Each
 from moextend.data.examples import Reader, cell, check_choice, check_letters, no_column
-from moextend.data.matching import Matching
 from moextend.data.media import MediaRef
-from moextend.data.table import Row, Table
+from moextend.data.selections import Each, Joined, Matching
+from moextend.data.table import Table
 from moextend.errors import InputError, SpecError, counted
 from moextend.util.files import stamp
 
 SplitName = Literal["train", "test"]
-
-
-class Joined:
-    """A table with an additional column: the image from another table, found by the id in the column `join.by`."""
-
-    def __init__(self, table: Table, images: Table, join: Join) -> None:
-        self.columns = tuple(dict.fromkeys((*table.columns, join.image)))
-        self.source = table.source
-        self._table, self._images, self._by, self._image = table, images, join.by, join.image
-        self._rows = {cells.text(name): row for row, name in enumerate(images.column(join.id))}
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def row(self, i: int, columns: Sequence[str]) -> Row:
-        """Cells of row `i` in `columns`, with its image from the other table."""
-        own = [name for name in columns if name != self._image]
-        if len(own) == len(columns):
-            return self._table.row(i, columns)
-        row = self._table.row(i, tuple(dict.fromkeys((*own, self._by))))
-        return {**row, self._image: self._looked_up(row.get(self._by), self.where(i))}
-
-    def column(self, name: str) -> Iterator[Any]:
-        """Cells of a column; for the image column the ids of the images."""
-        return self._table.column(self._by if name == self._image else name)
-
-    def where(self, i: int) -> str:
-        """File and row, for error messages."""
-        return self._table.where(i)
-
-    def home(self, i: int) -> Path | None:
-        """Folder of the file of row `i`."""
-        return self._table.home(i)
-
-    def _looked_up(self, name: Any, where: str) -> Any:
-        at = self._rows.get(cells.text(name))
-        if at is None:
-            raise InputError(
-                f"there is no image '{cells.text(name)}' in {self._images.source}.",
-                where=f"{where}: column '{self._by}'",
-                hint="Check data.join of the task.",
-            )
-        return self._images.row(at, (self._image,)).get(self._image)
 
 
 def open_items(
@@ -133,7 +89,7 @@ def conversations(task: TaskSpec, workspace: Path) -> Conversations[Item]:
 
 
 @dataclass(frozen=True)
-class Opened(opening.Opened):
+class Opened(source.Opened):
     """All rows of a split, also if the task uses only a part of them."""
 
     part: Part
@@ -186,7 +142,7 @@ def _joined(task: TaskSpec, data: Data, join: Join, opened: Opened, workspace: P
             raise no_column(name, images.table, where=_at(task, f"data.join.{key}"))
     if join.by not in opened.table.columns:
         raise no_column(join.by, opened.table, where=_at(task, "data.join.by"))
-    joined = Joined(opened.table, images.table, join)
+    joined = Joined(opened.table, images.table, by=join.by, key=join.id, column=join.image)
     return replace(opened, table=joined, files=(*opened.files, *images.files))
 
 
@@ -194,13 +150,13 @@ def _opened(task: TaskSpec, data: Data, part: Part, workspace: Path, *, where: s
     source = find_source(data, task.folder(), workspace, where=_at(task, "data.path"))
     folder = source.folder if data.images is None else place(data.images, task.folder(), workspace)
     if source.hub is not None:
-        found = opening.open_remote(
+        found = source.open_remote(
             source.hub, part.split, folder, config=data.config, revision=data.revision,
             where=_at(task, "data.path"),
         )  # fmt: skip
     else:
         files = files_of(source, part.split, where=where)
-        found = opening.open_files(files, folder, workspace / ".cache")
+        found = source.open_files(files, folder, workspace / ".cache")
     return Opened(found.table, found.folder, found.files, part)
 
 

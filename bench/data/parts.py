@@ -14,9 +14,8 @@ from moextend.bench.data.items import asked
 from moextend.bench.data.source import Part, tested
 from moextend.bench.task import TaskSpec
 from moextend.data import cells
-from moextend.data.columns import several
 from moextend.data.digests import FileDigests
-from moextend.data.examples import Reader
+from moextend.data.examples import Reader, several
 from moextend.data.media import MediaRef
 from moextend.data.table import Table
 from moextend.errors import InputError

@@ -139,8 +139,7 @@ def shown(
         InputError: files and marks do not agree, a modality has no encoder, or a file cannot be read.
     """
     from moextend.data.examples import in_order
-    from moextend.data.marks import marks_in
-    from moextend.data.modalities import modality_types
+    from moextend.data.modalities import marks_in, modality_types
 
     types, marks, before = modality_types(), marks_in(prompt), ""
     found: list[MediaRef] = []

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from moextend.data import cells, marks
+from moextend.data import cells, modalities
 from moextend.data.examples import CAPITALIZED, LETTERS, Example, Layout
 from moextend.data.modalities import modality_types
 from moextend.data.video import mark_filled, marks_for
@@ -19,8 +19,8 @@ def prompt_text(layout: Layout, example: Example) -> str:
     A line with a column that is empty for this example is left out. Marks in the data of modalities that the row has
     are removed: they would be read as placeholders of other media.
     """
-    shown = (*example.shown, *marks.modalities_of(example.media))
-    values = {**example.fields, "question": marks.stripped(example.question, shown).strip()}
+    shown = (*example.shown, *modalities.modalities_of(example.media))
+    values = {**example.fields, "question": modalities.stripped(example.question, shown).strip()}
     names = layout.placeholders()
     if "choices" in names:
         if layout.columns.choices is None:
@@ -42,8 +42,8 @@ def prompt_text(layout: Layout, example: Example) -> str:
         # A question without choices has no empty line in their place.
         filled = filled.replace("{choices}\n", "")
     fill = {name: _Text(value) for name, value in values.items()}
-    texts = [marks.stripped(piece.format(**fill), shown) for piece in marks.split_at_marks(filled)]
-    found = zip(marks.marks_in(filled), texts[1:], strict=True)
+    texts = [modalities.stripped(piece.format(**fill), shown) for piece in modalities.split_at_marks(filled)]
+    found = zip(modalities.marks_in(filled), texts[1:], strict=True)
     return texts[0] + "".join(marks_for(name, layout.columns.frames) + text for name, text in found)
 
 
@@ -66,7 +66,7 @@ def _marked(layout: Layout, example: Example) -> str:
     """Template with as many marks of every modality as the example has media of it; a video has one mark."""
     prompt = layout.template(example.choices)
     shown = [name for ref in example.media if (name := mark_filled(ref)) is not None]
-    wanted = marks.marks_in(prompt)
+    wanted = modalities.marks_in(prompt)
     if shown == wanted:
         return prompt
     media = Counter(shown)
@@ -92,7 +92,7 @@ def _without(prompt: str, modality: str) -> str:
     mark = f"<{modality}>"
 
     def joined(line: re.Match[str]) -> str:
-        return line[1] + "\n" * any(name != modality for name in marks.marks_in(line[1]))
+        return line[1] + "\n" * any(name != modality for name in modalities.marks_in(line[1]))
 
     return re.sub(rf"([^\n]*){mark}\n", joined, prompt).replace(mark, "").lstrip()
 

@@ -1,21 +1,24 @@
-"""Finds data: files, folders of several layouts, hub data sets."""
+"""Finds and opens data: files, folders of several layouts, hub data sets."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, field_validator
 
-from moextend.data.table import FORMATS
+from moextend.data.hub import open_hub
+from moextend.data.llava import expand
+from moextend.data.table import FORMATS, Table, read_table
 from moextend.errors import InputError, UnknownName
 from moextend.util import bounded_yaml
-from moextend.util.files import exists
+from moextend.util.files import exists, stamp
 from moextend.util.spec import Spec, parse
 
 WHOLE = "all"
@@ -191,3 +194,39 @@ def near(path: Path) -> str:
         return f"There is no folder {path.parent} either. "
     found = difflib.get_close_matches(path.name, [child.name for child in path.parent.iterdir()], n=1)
     return f"Did you mean '{found[0]}'? " if found else ""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A table and the folder of its images."""
+
+    table: Table
+    folder: Path | None
+    """Base of relative image paths, besides the folder of their file."""
+    files: tuple[Path, ...]
+
+
+def open_files(files: Sequence[Path], folder: Path | None, cache: Path) -> Opened:
+    """Rows of files of one format; `cache`: folder for copies of Parquet and Arrow files."""
+    stamps = tuple((path, stamp(path.stat())) for path in files)
+    return Opened(_read(stamps, cache), folder, tuple(files))
+
+
+def open_remote(
+    name: str,
+    split: str,
+    folder: Path | None = None,
+    *,
+    config: str | None = None,
+    revision: str | None = None,
+    where: str,
+) -> Opened:
+    """Rows of a split of a hub data set."""
+    remote = open_hub(name, split, config, revision, where=where)
+    return Opened(expand(remote), folder, tuple(remote.files()))
+
+
+@lru_cache(maxsize=8)
+def _read(stamps: tuple[tuple[Path, str], ...], cache: Path) -> Table:
+    """Table of files, cached in the process until a file changes."""
+    return expand(read_table([path for path, _ in stamps], cache))

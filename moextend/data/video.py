@@ -11,14 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
-from moextend.data import images
+from moextend.data.images import MARK as IMAGE_MARK
 from moextend.data.images import ImageRef
 from moextend.data.media import MediaRef
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
 
 NAMES = "MP4, MOV, WebM, MKV, AVI or GIF"
 BYTES = 1 << 30
@@ -29,29 +28,14 @@ PIXELS = 1 << 24
 """Maximum number of pixels of a frame (4K has 8.3 million)."""
 SIDE = 448
 """Shorter side of a frame in pixels; larger frames are made smaller."""
+FRAMES = 8
+"""Default number of frames of a video."""
+MOST_FRAMES = 64
 _CODECS = {
     "av1", "gif", "h264", "hevc", "mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v3", "theora", "vp8", "vp9",
     "wmv2",
 }  # fmt: skip
 _REPLACE = "Replace the video or remove the row."
-_CONVERT = "Convert the video to MP4 (H.264)."
-
-
-MARK = "<video>"
-"""Placeholder of a video in a text."""
-FRAMES = 8
-"""Default number of frames of a video."""
-MOST_FRAMES = 64
-_RECENT = 2
-"""Number of videos whose frames are kept, encoded."""
-
-
-@dataclass(frozen=True)
-class _Packets:
-    """Times of a video's frames, in the order of their display, and of its key frames."""
-
-    times: list[int]
-    keys: list[int]
 
 
 def frames(source: bytes | Path, count: int, *, where: str) -> list[Image]:
@@ -64,12 +48,16 @@ def frames(source: bytes | Path, count: int, *, where: str) -> list[Image]:
             empty, truncated or broken.
     """
     with _opened(source, where) as (container, stream):
-        found = _packets(container, stream, where)
-        last = len(found.times) - 1
+        times, keys = _packets(container, stream, where)
+        last = len(times) - 1
         places = [last // 2] if count == 1 else [i * last // (count - 1) for i in range(count)]
-        wanted = [found.times[place] for place in places]
-        made = dict(_decoded(container, stream, found, sorted(set(wanted)), where))
+        wanted = [times[place] for place in places]
+        made = dict(_decoded(container, stream, keys or times[:1], sorted(set(wanted)), where))
         return [made[time] for time in wanted]
+
+
+def _error(what: str, where: str, hint: str = _REPLACE) -> InputError:
+    return InputError(f"the video {what}.", where=where, hint=hint)
 
 
 @contextmanager
@@ -88,17 +76,21 @@ def _opened(source: bytes | Path, where: str) -> Iterator[tuple[Any, Any]]:
             # A format that is given is not guessed: playlists, which name other files, are never read.
             with av.open(file, format=kind, options={"protocol_whitelist": ""}) as container:
                 if not container.streams.video:
-                    raise InputError("the file holds no video.", where=where, hint=_REPLACE)
-                stream = container.streams.video[0]
-                _check(stream, where)
-                yield container, stream
+                    raise _error("holds no frames", where)
+                context = container.streams.video[0].codec_context
+                codec = context.codec.canonical_name if context else "of its stream"
+                if codec not in _CODECS:
+                    raise _error(
+                        f"has the codec {codec}, which is not supported", where, "Convert it to H.264."
+                    )
+                context.thread_count = 1  # each thread holds frames
+                _check_size(context.width, context.height, where)
+                yield container, container.streams.video[0]
     except InputError:
         raise
     except Exception as error:  # of FFmpeg, for broken data
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:120].rstrip(".")
-        raise InputError(
-            f"the video is broken ({reason or type(error).__name__}).", where=where, hint=_REPLACE
-        ) from error
+        raise _error(f"is broken ({reason or type(error).__name__})", where) from error
 
 
 def _kind(file: BinaryIO, where: str) -> str:
@@ -108,37 +100,24 @@ def _kind(file: BinaryIO, where: str) -> str:
     start = file.read(16)
     file.seek(0)
     if size > BYTES:
-        raise InputError(f"the video has more than {BYTES:,} bytes.", where=where, hint="Reduce its size.")
+        raise _error(f"has more than {BYTES:,} bytes", where, "Reduce its size.")
     if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
         return "mov"
-    if start[:4] == b"\x1aE\xdf\xa3":
-        return "matroska"
     if start[:4] == b"RIFF" and start[8:12] == b"AVI ":
         return "avi"
-    if start[:4] == b"GIF8":
-        return "gif"
-    raise InputError(f"the video is broken, or not {NAMES}.", where=where, hint=_CONVERT)
-
-
-def _check(stream: Any, where: str) -> None:
-    context = stream.codec_context
-    codec = context.codec.canonical_name if context else "of its stream"
-    if codec not in _CODECS:
-        raise InputError(f"the codec {codec} is not supported.", where=where, hint=_CONVERT)
-    context.thread_count = 1  # each thread holds frames
-    _check_size(context.width, context.height, where)
+    for name, mark in (("matroska", b"\x1aE\xdf\xa3"), ("gif", b"GIF8")):
+        if start.startswith(mark):
+            return name
+    raise _error(f"is broken, or not {NAMES}", where, "Convert it to MP4 (H.264).")
 
 
 def _check_size(width: int, height: int, where: str) -> None:
     if not 0 < width * height <= PIXELS:
-        raise InputError(
-            f"the video has {width:,} x {height:,} pixels; 1 to {PIXELS:,} are supported.",
-            where=where,
-            hint="Reduce its size.",
-        )
+        raise _error(f"has {width:,} x {height:,} pixels; 1 to {PIXELS:,} are supported", where)
 
 
-def _packets(container: Any, stream: Any, where: str) -> _Packets:
+def _packets(container: Any, stream: Any, where: str) -> tuple[list[int], list[int]]:
+    """Times of a video's frames, in the order of their display, and of its key frames."""
     times, keys = [], []
     for packet in container.demux(stream):
         time = packet.dts if packet.pts is None else packet.pts
@@ -148,42 +127,28 @@ def _packets(container: Any, stream: Any, where: str) -> _Packets:
         if packet.is_keyframe:
             keys.append(time)
         if len(times) > MOST_IN_A_FILE:
-            raise InputError(
-                f"the video has more than {MOST_IN_A_FILE:,} frames.", where=where, hint="Cut the video."
-            )
+            raise _error(f"has more than {MOST_IN_A_FILE:,} frames", where, "Cut the video.")
     if not times:
-        raise InputError("the video has no frames.", where=where, hint=_REPLACE)
-    if len(times) < 0.9 * _stated(container, stream, len(times) / max(1, max(times) - min(times))):
-        raise InputError("the video is truncated.", where=where, hint=_REPLACE)
-    return _Packets(sorted(set(times)), sorted(keys))
-
-
-def _stated(container: Any, stream: Any, density: float) -> float:
-    """Number of frames that the header states, or that its duration would hold; 0: neither is known.
-
-    density: frames per unit of the stream's time.
-    """
-    if stream.frames or container.duration is None or len(container.streams) > 1:
-        return float(stream.frames)
-    import av
-
-    return float(container.duration / av.time_base / stream.time_base * density)
+        raise _error("has no frames", where)
+    if len(times) < 0.9 * stream.frames:  # 0: the header states no number
+        raise _error("is truncated", where)
+    return sorted(set(times)), sorted(keys)
 
 
 def _decoded(
-    container: Any, stream: Any, packets: _Packets, wanted: Sequence[int], where: str
+    container: Any, stream: Any, keys: Sequence[int], wanted: Sequence[int], where: str
 ) -> Iterator[tuple[int, Image]]:
     """Wanted time (ascending) -> its frame. Nothing is decoded twice: a jump goes forward to a key frame only."""
     decoding: Iterator[Any] = iter(())
     now: int | None = None
     for time in wanted:
-        key = packets.keys[max(0, bisect_right(packets.keys, time) - 1)] if packets.keys else packets.times[0]
+        key = keys[max(0, bisect_right(keys, time) - 1)]
         if now is None or key > now:
             container.seek(key, stream=stream, backward=True)
             decoding = container.decode(stream)
         frame = next((each for each in decoding if each.pts is not None and each.pts >= time), None)
         if frame is None:
-            raise InputError("the video is truncated or broken.", where=where, hint=_REPLACE)
+            raise _error("is truncated or broken", where)
         now = frame.pts
         yield time, _small(frame, where)
 
@@ -206,17 +171,9 @@ class VideoRef(MediaRef):
     most: ClassVar[int] = BYTES
 
     def frames(self, count: int = FRAMES) -> tuple[FrameRef, ...]:
-        """`count` frames at equal distances, which are not read yet (see frames).
-
-        Raises:
-            InputError: `count` is not 1 to `MOST_FRAMES`.
-        """
+        """`count` frames at equal distances, which are not read yet. Raises InputError above `MOST_FRAMES`."""
         if not 1 <= count <= MOST_FRAMES:
-            raise InputError(
-                f"{count} frames of a video were requested.",
-                where=self.place,
-                hint=f"Ask for 1 to {MOST_FRAMES}.",
-            )
+            raise _error(f"is asked for {count} frames", self.place, f"Ask for 1 to {MOST_FRAMES}.")
         return tuple(
             FrameRef(where=f"{self.place}: frame {i + 1} of {count}", video=self, index=i, count=count)
             for i in range(count)
@@ -241,7 +198,7 @@ class FrameRef(ImageRef):
         return _encoded(self.video, self.count)[self.index]
 
 
-@lru_cache(_RECENT)
+@lru_cache(2)
 def _encoded(video: VideoRef, count: int) -> tuple[bytes, ...]:
     """All wanted frames of a video as PNG: they are read one after the other, and decoded once."""
     source = video.read() if video.path is None or video.data is not None else video.file()
@@ -260,20 +217,20 @@ def expanded(text: str, media: Sequence[MediaRef], frames: int = FRAMES) -> tupl
     Args:
         media: in the order of the marks in the text.
     """
-    return text.replace(MARK, marks_for(VideoRef.modality, frames)), with_frames(media, frames)
+    mark = f"<{VideoRef.modality}>"
+    return text.replace(mark, marks_for(VideoRef.modality, frames)), with_frames(media, frames)
 
 
 def with_frames(media: Iterable[MediaRef], frames: int) -> tuple[MediaRef, ...]:
     """Media with `frames` images instead of each video."""
-    found: list[MediaRef] = []
-    for ref in media:
-        found += ref.frames(frames) if isinstance(ref, VideoRef) else [ref]
-    return tuple(found)
+    return tuple(
+        one for ref in media for one in (ref.frames(frames) if isinstance(ref, VideoRef) else (ref,))
+    )
 
 
 def marks_for(modality: str, frames: int) -> str:
     """Marks in the final text for the mark of a modality: of a video, those of its frames."""
-    return images.MARK * frames if modality == VideoRef.modality else f"<{modality}>"
+    return IMAGE_MARK * frames if modality == VideoRef.modality else f"<{modality}>"
 
 
 def mark_filled(ref: MediaRef) -> str | None:

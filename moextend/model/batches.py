@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from moextend.data.conversations import Conversation
-from moextend.data.marks import marks_in, modalities_of
 from moextend.data.media import MediaRef
+from moextend.data.modalities import marks_in, modalities_of
 from moextend.errors import InputError
 from moextend.model.chat import Chat, Tokens
 from moextend.model.marks import too_long

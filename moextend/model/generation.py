@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import torch
 
 from moextend.data.conversations import Conversation
-from moextend.data.marks import media_at
 from moextend.data.media import MediaRef
+from moextend.data.modalities import media_at
 from moextend.errors import InputError
 from moextend.model.batches import encode, pad, piece_ids
 from moextend.model.feature_cache import sources_of

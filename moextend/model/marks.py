@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from moextend.data.marks import marks_in, modalities_of, split_at_marks
 from moextend.data.media import MediaRef
-from moextend.data.modalities import modality_types
+from moextend.data.modalities import marks_in, modalities_of, modality_types, split_at_marks
 from moextend.errors import InputError, counted
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from moextend.data.conversations import Conversation
-from moextend.data.marks import modalities_of, split_at_marks
 from moextend.data.media import MediaRef
+from moextend.data.modalities import modalities_of, split_at_marks
 from moextend.model.marks import check_marks
 
 Role = Literal["system", "user", "assistant"]

@@ -12,7 +12,7 @@ from moextend.bench.score import vqa
 from moextend.bench.scorers import Answered, readings, score_set
 from moextend.bench.task import Data, TaskSpec
 from moextend.data import cells
-from moextend.data.columns import Columns
+from moextend.data.examples import Columns
 from moextend.errors import InputError
 from tests.bench.scorers.single import score
 

@@ -8,7 +8,7 @@ import pytest
 from moextend.bench.data import Item, check_task, hub_revision, open_items, prompt_text
 from moextend.bench.scorers import Answered, find_scorer, score_set
 from moextend.bench.task import Data, TaskSpec, read_task
-from moextend.data.marks import marks_in
+from moextend.data.modalities import marks_in
 from moextend.errors import InputError
 from moextend.util import content
 from tests.bench.data.hub_rows import FOLDER, Hub, fixtures, of_task

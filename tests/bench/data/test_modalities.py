@@ -13,7 +13,7 @@ import pytest
 from moextend.bench.data import check_task, conversations, data_digest, open_items, prompt_text
 from moextend.bench.task import Data, TaskSpec
 from moextend.data import modalities
-from moextend.data.columns import Columns
+from moextend.data.examples import Columns
 from moextend.data.media import MediaRef
 from moextend.data.modalities import ModalityType, register_modality
 from moextend.data.sounds import AudioRef

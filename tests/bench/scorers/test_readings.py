@@ -17,7 +17,7 @@ from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.scorers import Answered, readings
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Data, TaskSpec
-from moextend.data.columns import Columns
+from moextend.data.examples import Columns
 from moextend.model import generation, likelihood
 from moextend.model.generation import Prompt
 from moextend.util.files import read_lines

@@ -1,18 +1,15 @@
 """Answers about sounds are computed again here, only from the descriptions and the words of the question."""
 
 import random
-from collections import Counter
 from typing import NamedTuple
 
 import pytest
 
-from moextend.bench.world import hearing
-from moextend.bench.world.data import heard
-from moextend.bench.world.hearing import HEARINGS, Heard
-from moextend.bench.world.questions import Question, majority_level
-from moextend.bench.world.recital import Performance, Recital, draw_recital, perform, tell
+from moextend.bench.world import data, hearing
+from moextend.bench.world.hearing import HEARINGS, Heard, Performance, Recital, tell
+from moextend.bench.world.questions import Question
 from moextend.bench.world.scenes import Scene, caption
-from moextend.bench.world.sound import RATE, Melody, describe
+from moextend.bench.world.sound import Melody, describe
 from moextend.bench.world.speech import Utterance
 from moextend.bench.world.words import NUMBERS, vocabulary
 
@@ -24,7 +21,6 @@ KINDS = {
     "scenes": {"color-at", "letter-at", "count-color"},
     "sounds": {"caption"},
 }
-HIGHEST_MAJORITY = {"timbre": 25, "melody": 35, "spoken": 8, "match": 25, "scenes": 25, "sounds": 5}
 
 
 class Tone(NamedTuple):
@@ -136,70 +132,30 @@ def drawn(task: str, count: int) -> list[tuple[Heard, Question]]:
 @pytest.mark.parametrize("task", HEARINGS)
 def test_every_answer_is_true_and_in_known_words(task: str) -> None:
     known, kinds = set(vocabulary()), set()
-    for one, q in drawn(task, 400):
+    for one, q in drawn(task, 200):
         assert q.answer == answer(one, q), (tell(one.sound), q)
         assert set(f"Q {q.words} A: {q.answer}".split()) <= known
         kinds.add(q.kind)
     assert kinds == KINDS[task]
 
 
-@pytest.mark.parametrize("task", HEARINGS)
-def test_no_question_has_two_answers(task: str) -> None:
-    for one, questions in hearing.asked_sounds(task, random.Random(1), "train", 200, 9):
-        assert len({q.words for q in questions}) == len(questions) > 0, tell(one.sound)
+def test_train_and_test_share_no_performer_and_no_content_of_several_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("SOUNDS", "MATCHED", "RECITED"):
+        monkeypatch.setattr(data, name, {"train": 200, "test": 100})
+    for task in HEARINGS:
+        train, test = ([one.sound for one, _ in data.heard(task, split)] for split in ("train", "test"))
+        for find in (performer, content):
+            assert not ({find(one) for one in train} & {find(one) for one in test}) - {None}
 
 
-@pytest.mark.parametrize("task", HEARINGS)
-def test_majority_level_is_low(task: str) -> None:
-    learned, scored = ([q for _, qs in heard(task, split) for q in qs] for split in ("train", "test"))
-    assert majority_level(learned, scored) < HIGHEST_MAJORITY[task]
-    assert set(Counter(q.kind for q in scored)) == KINDS[task]
+def performer(sound: Performance) -> int:
+    match sound:
+        case Melody(_, number) | Utterance(_, number) | Recital(_, number):
+            return number
 
 
-def test_yes_and_no_are_balanced_in_pairs() -> None:
-    asked = [q for _, qs in heard("match", "train") for q in qs]
-    for kind in ("same-letter", "same-color", "same-count"):
-        of_kind = [q.answer.split()[-1] == "yes" for q in asked if q.kind == kind]
-        assert 0.46 < sum(of_kind) / len(of_kind) < 0.54
-
-
-@pytest.mark.parametrize("task", HEARINGS)
-def test_train_and_test_share_no_performer_no_picture_and_no_content(task: str) -> None:
+def content(sound: Performance) -> str | None:
     """A single note or sign is in both, by other performers."""
-    train, test = ([one for one, _ in heard(task, split)] for split in ("train", "test"))
-    for parts in (performers, pictures, contents):
-        assert not parts(train) & parts(test)
-
-
-def performers(sounds: list[Heard]) -> set[int]:
-    found = set()
-    for one in sounds:
-        match one.sound:
-            case Melody(_, performer) | Utterance(_, performer) | Recital(_, performer):
-                found.add(performer)
-    return found
-
-
-def pictures(sounds: list[Heard]) -> set[str]:
-    return {one.scene.content() for one in sounds if one.scene}
-
-
-def contents(sounds: list[Heard]) -> set[str]:
-    single = {Melody: "notes", Utterance: "signs", Recital: "things"}
-    return {one.sound.content() for one in sounds if len(getattr(one.sound, single[type(one.sound)])) > 1}
-
-
-def test_a_scene_is_described_drawn_and_recited_alike() -> None:
-    for one, questions in hearing.asked_sounds("scenes", random.Random(2), "train", 50, 3):
-        assert isinstance(one.sound, Recital) and one.scene == one.sound.scene
-        assert len(questions) == 3
-        shown = [set(part.split()) for part in caption(one.scene).removesuffix(" .").split(" ; ")]
-        heard_parts = [set(part.split()) for part in tell(one.sound).removesuffix(" .").split(" ; ")]
-        assert all(any(part <= thing for thing in shown) for part in heard_parts)
-
-
-def test_a_recital_plays_and_says_its_things_from_left_to_right() -> None:
-    recital = draw_recital(random.Random(3), "test")
-    samples, spans = perform(recital)
-    assert [thing.column for thing in recital.things] == [0, 1, 2]
-    assert len(spans) == 6 and spans[-1][1] < len(samples) / RATE < 3.5
+    return sound.content() if " ; " in tell(sound) else None
