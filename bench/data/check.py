@@ -40,61 +40,37 @@ _TRIED = 50
 """Number of items of which at least one must score 1 with its own answer (annotators may disagree on some)."""
 
 
-@dataclass(frozen=True)
-class Unknown:
-    """Unknown words of some texts."""
-
-    texts: float = 0.0
-    """Share of texts with an unknown word."""
-    tokens: float = 0.0
-    """Share of unknown tokens."""
-    words: tuple[str, ...] = ()
-    """The most frequent unknown words."""
-
-
-def unknown_words(texts: Sequence[str], base: str) -> Unknown:
-    """Words of the texts that the tokenizer of `base` does not know.
+def unknown_words(texts: Sequence[str], base: str) -> Counter[str]:
+    """Words of the texts that the tokenizer of `base` does not know, with their numbers.
 
     None found if the tokenizer can encode every text, or if it is not on this machine: nothing is downloaded.
     """
     path = _tokenizer(base)
-    if path is None or not texts:
-        return Unknown()
-    from tokenizers import Tokenizer
-
-    unknown = _unknown_token(path)
-    if unknown is None:
-        return Unknown()
-    tokenizer = Tokenizer.from_file(str(path))
+    unknown = _unknown_token(path) if path else None
     words: Counter[str] = Counter()
-    lost = missing = tokens = 0
-    for text, encoding in zip(texts, tokenizer.encode_batch(list(texts)), strict=True):
-        places = zip(encoding.tokens, encoding.offsets, strict=True)
-        found = {text[first:last].strip() for token, (first, last) in places if token == unknown}
-        words.update(found - {""})
-        lost += bool(found)
-        missing += encoding.tokens.count(unknown)
-        tokens += len(encoding.tokens)
-    most = tuple(word for word, _ in words.most_common(_SHOWN))
-    return Unknown(lost / len(texts), missing / max(1, tokens), most)
+    if unknown is not None:
+        from tokenizers import Tokenizer
+
+        for text, encoding in zip(
+            texts, Tokenizer.from_file(str(path)).encode_batch(list(texts)), strict=True
+        ):
+            places = zip(encoding.tokens, encoding.offsets, strict=True)
+            words.update(text[first:last].strip() for token, (first, last) in places if token == unknown)
+    return words
 
 
 def _tokenizer(base: str) -> Path | None:
     """Tokenizer file of a packaged model, of a folder, or of a hub model in the cache."""
-    packaged = content.package_folder("registry") / "models" / base
-    for folder in (packaged / "lm", Path(base), Path(base) / "lm"):
-        if (folder / _FILE).is_file():
-            return folder / _FILE
-    if base.count("/") != 1:
-        return None
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
+    from moextend.model.sources import snapshot
 
-    try:
-        found = try_to_load_from_cache(base, _FILE)
-    except HFValidationError:  # no name of a hub model, as /folder
-        return None
-    return Path(found) if isinstance(found, str) else None
+    packaged = content.package_folder("registry") / "models" / base / "lm"
+    folders = (
+        packaged,
+        Path(base),
+        Path(base) / "lm",
+        snapshot(base, None) if base.count("/") == 1 else None,
+    )
+    return next((folder / _FILE for folder in folders if folder and (folder / _FILE).is_file()), None)
 
 
 def _unknown_token(path: Path) -> str | None:
@@ -139,7 +115,8 @@ def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Chec
         read.append("train")
         same = overlaps(task, workspace)
     for items in samples:
-        _open_media(items[0])
+        for medium in items[0].media:
+            medium.open()
         prompt_text(task, items[0])
     first = {
         split: list(islice(open_items(task, split, workspace, media=False, strict=False), _READ))
@@ -147,10 +124,13 @@ def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Chec
     }
     for looked_at in first.values():
         _answerable(task, looked_at)
-    seen = first["test"]
+    warnings = tuple(_warnings(task, first["test"], base))
+    if same:
+        memorised = "train and test have the same rows: the score is that of memorised answers (data.train, data.test)."
+        warnings = (memorised, *warnings)
     example, answer = _scored(task, test)
     shown = prompt_text(task, example)
-    return Checked(sizes, shown, answer, test.columns, (*_of_splits(same), *_warnings(task, seen, base)))
+    return Checked(sizes, shown, answer, test.columns, warnings)
 
 
 def overlaps(task: TaskSpec, workspace: Path) -> bool:
@@ -164,11 +144,6 @@ def overlaps(task: TaskSpec, workspace: Path) -> bool:
         return True
     with FileDigests(workspace / ".cache") as known:
         return bool(train.files) and [*map(known.of, train.files)] == [*map(known.of, test.files)]
-
-
-def _of_splits(same: bool) -> Iterator[str]:
-    if same:
-        yield "train and test have the same rows, so the score measures memorised answers (data.train, data.test)."
 
 
 def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
@@ -235,18 +210,9 @@ def _unknown(task: TaskSpec, items: Sequence[Item], base: str) -> Iterator[str]:
     by_column = {"answers": [target_text(task, item) for item in items]}
     by_column["prompts"] = [modalities.stripped(prompt_text(task, item)) for item in items]
     for name, texts in by_column.items():
-        found = unknown_words(texts, base)
-        if found.words or found.texts:
-            yield (
-                f"{100 * found.texts:.0f}% of the {name} have words that the tokenizer of '{base}' does "
-                f"not know, such as {', '.join(map(repr, found.words))}: {100 * found.tokens:.0f}% of "
-                "their tokens are unknown."
-            )
-
-
-def _open_media(item: Item) -> None:
-    for medium in item.media:
-        medium.open()
+        if found := unknown_words(texts, base):
+            most = ", ".join(repr(word) for word, _ in found.most_common(_SHOWN))
+            yield f"the {name} have {len(found)} words that the tokenizer of '{base}' does not know, such as {most}."
 
 
 def _scored(task: TaskSpec, items: Sequence[Item]) -> tuple[Item, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,10 +19,8 @@ from moextend.util import bounded_yaml
 
 PREFIX = "lmms:"
 """Prefix of names of lmms-eval tasks."""
-_KEY = re.compile(r"""^(["']?)(?:task|group|tag)\1[ \t]*:.*(?:\n(?:[ \t]+.*|-[ \t].*|#.*|))*""", re.MULTILINE)
-"""Lines with the names of a task and its groups; only these lines are parsed until the task is found."""
-
-
+_KEY = re.compile(r"""^["']?(task|group|tag)["']? *:\s*["'[]*([^\s"'#\],]+)""", re.MULTILINE)
+"""A line with the name of a task or of its group; only these lines are read until the task is found."""
 _MERGED = "Copy what it names into one YAML."
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _TEMPLATE = re.compile(r"\{[{%]")
@@ -43,59 +41,16 @@ def find(task: str, include: Path | None) -> tuple[Path, dict[str, Any]]:
     folder = include or _installed()
     if not folder.is_dir():
         raise InputError("no such folder.", where=f"--include-path {folder}", hint="Name a folder of YAMLs.")
-    names: list[str] = []
-    members: dict[str, list[str]] = {}
+    names: dict[str, set[str]] = {"task": set(), "group": set(), "tag": set()}
     for path in sorted(folder.rglob("*.yaml")):
-        own = _names(path.read_text(encoding="utf-8", errors="replace"))
-        if own.task == task:
-            return path, _read(path)
-        names += [own.task] if own.task else []
-        for group in own.groups:
-            members.setdefault(group, []).extend(own.parts or ([own.task] if own.task else []))
-    if task in members:
-        raise _is_group(members[task], f"{PREFIX}{task} ({folder})")
-    raise UnknownName("lmms-eval task", task, [*names, *members], where=f"{PREFIX}{task}")
-
-
-@dataclass(frozen=True)
-class _Names:
-    """Names in a YAML of lmms-eval."""
-
-    task: str | None
-    parts: tuple[str, ...]
-    """Tasks of a group."""
-    groups: tuple[str, ...]
-    """Groups and tags that it defines or belongs to."""
-
-
-def _names(text: str) -> _Names:
-    """Names in a YAML, without parsing its other keys; empty if these lines are not valid YAML."""
-    found: dict[str, list[str]] = {"task": [], "group": [], "tag": []}
-    single = False
-    for match in _KEY.finditer(text):
-        try:
-            value = bounded_yaml.load(match[0], where="", loader=_Loader)
-        except InputError:
-            continue
-        if not isinstance(value, dict):
-            continue
-        for key, entry in value.items():
-            single = single or (key == "task" and not isinstance(entry, list))
-            parts = entry if isinstance(entry, list) else [entry]
-            found[key] += [str(_part(part)) for part in parts if isinstance(part, str | int | Mapping)]
-    tasks = tuple(found["task"])
-    groups = (*found["group"], *found["tag"])
-    return _Names(tasks[0], (), groups) if single and tasks else _Names(None, tasks, groups)
-
-
-def _part(part: Any) -> Any:
-    """Name of a member of a group."""
-    return part.get("task", part.get("group")) if isinstance(part, Mapping) else part
-
-
-def _is_group(parts: Iterable[Any], where: str) -> InputError:
-    named = ", ".join(str(_part(part)) for part in parts)
-    return InputError(f"is a group of tasks: {named}.", where=where, hint="Import them one by one.")
+        for key, name in _KEY.findall(path.read_text(encoding="utf-8", errors="replace")):
+            if (key, name) == ("task", task):
+                return path, _read(path)
+            names[key].add(name)
+    where = f"{PREFIX}{task} ({folder})"
+    if task in names["group"] | names["tag"]:
+        raise InputError("is a group of tasks.", where=where, hint="Import its tasks one by one.")
+    raise UnknownName("lmms-eval task", task, sorted(names["task"]), where=f"{PREFIX}{task}")
 
 
 def _installed() -> Path:
@@ -137,14 +92,11 @@ def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
     if shared is None:
         return config
     if not isinstance(shared, str):
-        raise InputError(
-            "includes several files or code; only one file is supported.", where=str(path), hint=_MERGED
-        )
+        what = "includes several files or code; only one file is supported."
+        raise InputError(what, where=str(path), hint=_MERGED)
     template = path.parent / shared
     if template.resolve() in (path.resolve(), *within):
         raise InputError(f"includes itself (through {shared}).", where=str(path), hint="Remove the include.")
-    if not template.is_file():
-        raise InputError(f"includes {shared}, which does not exist.", where=str(path), hint="Add the file.")
     return {**_read(template, (*within, path.resolve())), **config}
 
 
@@ -196,48 +148,40 @@ def import_task(
     return Imported(found, tuple(_notes(config, found)))
 
 
+_BY_HAND = "Write the task's YAML by hand (docs/adding.md)"
+
+
 def _refuse(config: Mapping[str, Any], where: str) -> None:
     """Raises InputError if the task cannot be imported."""
     for key in ("lmms_eval_specific_kwargs", "generation_kwargs", "dataset_kwargs", "metric_list"):
         if isinstance(config.get(key), Function):
-            raise InputError(
-                f"sets {key} by code ({_shown(config[key])}), which is not run.",
-                where=where,
-                hint="Write the task's YAML by hand (docs/adding.md).",
-            )
-    if "process_docs" in config:
-        raise InputError(
-            f"changes its rows by code (process_docs: {_shown(config['process_docs'])}), which is not run.",
-            where=where,
-            hint="Write the task's YAML by hand (docs/adding.md), or prepare its rows and add them with --data.",
-        )
+            what = f"sets {key} by code ({_shown(config[key])}), which is not run."
+            raise InputError(what, where=where, hint=f"{_BY_HAND}.")
     judged = [name for name in _metrics(config) if re.search(r"gpt|judge|llm", name)]
-    if judged:
-        raise InputError(
-            f"needs a judge (a language model that grades free text) for {', '.join(judged)}, and moextend has none.",
-            where=where,
-            hint="Score a run's model in lmms-eval: --model moextend --model_args run=FOLDER.",
-        )
     kind = config.get("output_type", "generate_until")
-    if kind != "generate_until":
-        raise InputError(
-            f"has output_type {kind}: only generated answers are imported.",
-            where=where,
-            hint="Choose the task's variant that generates.",
-        )
+    if "process_docs" in config:
+        what = f"changes its rows by code (process_docs: {_shown(config['process_docs'])}), which is not run."
+        hint = f"{_BY_HAND}, or prepare its rows and add them with --data."
+    elif judged:
+        what = f"needs a judge (a language model that grades free text) for {', '.join(judged)}, and moextend has none."
+        hint = "Score a run's model in lmms-eval: --model moextend --model_args run=FOLDER."
+    elif kind != "generate_until":
+        what = f"has output_type {kind}: only generated answers are imported."
+        hint = "Choose the task's variant that generates."
+    else:
+        return
+    raise InputError(what, where=where, hint=hint)
 
 
 def _data(config: Mapping[str, Any], where: str) -> Data:
     path, more = config.get("dataset_path"), dict(config.get("dataset_kwargs") or {})
-    if not isinstance(path, str) or "data_files" in more or path in ("json", "parquet", "csv"):
-        raise InputError("names no data set of the hub.", where=where, hint="Add its data with --data.")
-    if more.get("video") or more.get("From_YouTube"):
-        raise InputError("is a video task.", where=where, hint="Only images and text are supported.")
     test = config.get("test_split") or config.get("validation_split")
-    if not isinstance(test, str):
-        raise InputError("names no test_split.", where=where, hint="Write the task's YAML by hand.")
+    named = isinstance(path, str) and "data_files" not in more and path not in ("json", "parquet", "csv")
+    if not named or not isinstance(test, str):
+        what = "names no test_split." if named else "names no data set of the hub."
+        raise InputError(what, where=where, hint=f"{_BY_HAND}.")
     return Data(
-        path=path, config=config.get("dataset_name"), revision=more.get("revision"),
+        path=str(path), config=config.get("dataset_name"), revision=more.get("revision"),
         train=config.get("training_split"), test=test,
     )  # fmt: skip
 
@@ -257,26 +201,17 @@ def _prompt(config: Mapping[str, Any], task: TaskSpec, where: str) -> str:
     if isinstance(text, str) and _column(text) is None:
         rest = _PLACEHOLDER.sub("", text)
         if _TEMPLATE.search(rest):
-            raise InputError(
-                f"has a template that does more than name columns (doc_to_text: {text!r}).",
-                where=where,
-                hint="Write the task's YAML by hand.",
-            )
+            what = f"has a template that does more than name columns (doc_to_text: {text!r})."
+            raise InputError(what, where=where, hint=f"{_BY_HAND}.")
         pieces = _PLACEHOLDER.split(text)
         filled = "".join(_literal(piece) if i % 2 == 0 else f"{{{piece}}}" for i, piece in enumerate(pieces))
         return mark + filled.replace(f"{{{task.columns.question}}}", "{question}")
     if task.columns.question is None:
         return task.prompt
-    extra = _default(config)
+    extra = (config.get("lmms_eval_specific_kwargs") or {}).get("default") or {}
     choices = "\n{choices}" if task.columns.choices is not None else ""
     before, after = (_literal(str(extra.get(key) or "")) for key in ("pre_prompt", "post_prompt"))
     return f"{mark}{before}{{question}}{choices}{after}"
-
-
-def _default(config: Mapping[str, Any]) -> dict[str, Any]:
-    """lmms-eval's default settings, which apply to all models."""
-    extra = config.get("lmms_eval_specific_kwargs") or {}
-    return dict(extra.get("default") or {}) if isinstance(extra, dict) else {}
 
 
 def _literal(text: str) -> str:

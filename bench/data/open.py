@@ -12,11 +12,13 @@ from moextend.bench.data.parts import Content, rows_of
 from moextend.bench.data.source import Part, files_of, find_source, parse_split, place
 from moextend.bench.scorers import is_lettered, search
 from moextend.bench.task import Data, Join, TaskSpec
-from moextend.data import cells, source
+from moextend.data import cells
 from moextend.data.conversations import Conversations
 from moextend.data.examples import Reader, cell, check_choice, check_letters, no_column
 from moextend.data.media import MediaRef
 from moextend.data.selections import Each, Joined, Matching
+from moextend.data.source import Opened as OpenedRows
+from moextend.data.source import open_files, open_remote
 from moextend.data.table import Table
 from moextend.errors import InputError, SpecError, counted
 from moextend.util.files import stamp
@@ -89,7 +91,7 @@ def conversations(task: TaskSpec, workspace: Path) -> Conversations[Item]:
 
 
 @dataclass(frozen=True)
-class Opened(source.Opened):
+class Opened(OpenedRows):
     """All rows of a split, also if the task uses only a part of them."""
 
     part: Part
@@ -118,7 +120,7 @@ def _matching(task: TaskSpec, where: Mapping[str, str], table: Table) -> Matchin
         if name not in table.columns:
             raise no_column(name, table, where=_at(task, "data.where"))
     found = Matching(table, where)
-    if twice := set(found.columns[len(table.columns) :]) & set(table.columns):
+    if twice := set(found.groups) & set(table.columns):
         raise SpecError(
             f"the group '{min(twice)}' has the name of a column.",
             where=_at(task, "data.where"),
@@ -150,13 +152,13 @@ def _opened(task: TaskSpec, data: Data, part: Part, workspace: Path, *, where: s
     source = find_source(data, task.folder(), workspace, where=_at(task, "data.path"))
     folder = source.folder if data.images is None else place(data.images, task.folder(), workspace)
     if source.hub is not None:
-        found = source.open_remote(
+        found = open_remote(
             source.hub, part.split, folder, config=data.config, revision=data.revision,
             where=_at(task, "data.path"),
         )  # fmt: skip
     else:
         files = files_of(source, part.split, where=where)
-        found = source.open_files(files, folder, workspace / ".cache")
+        found = open_files(files, folder, workspace / ".cache")
     return Opened(found.table, found.folder, found.files, part)
 
 

@@ -29,8 +29,8 @@ def check_model(
 ) -> None:
     """Raises InputError if the base, an encoder or a loading option does not exist."""
     from moextend.model import sources
-    from moextend.model.located import locate
-    from moextend.model.preflight import check_device
+    from moextend.model.encoders import locate
+    from moextend.model.sources import check_device
     from moextend.util import lookup
     from moextend.util.limits import ATTENTION, DTYPES
 

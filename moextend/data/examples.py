@@ -301,8 +301,7 @@ class Reader:
             return (cells.box(value, image.size(), where=at),), None
         if self._choices and options is None:
             value = cells.listed(value)
-        found = cells.answers(value, options, where=at, form=form)
-        return found, cells.position(value, options, where=at, form=form)
+        return cells.answers(value, options, where=at, form=form)
 
     def _refs(self, row: Row, i: int, where: str) -> tuple[MediaRef, ...]:
         """Media of a row, modality by modality."""

@@ -31,10 +31,6 @@ SIDE = 448
 FRAMES = 8
 """Default number of frames of a video."""
 MOST_FRAMES = 64
-_CODECS = {
-    "av1", "gif", "h264", "hevc", "mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v3", "theora", "vp8", "vp9",
-    "wmv2",
-}  # fmt: skip
 _REPLACE = "Replace the video or remove the row."
 
 
@@ -78,11 +74,6 @@ def _opened(source: bytes | Path, where: str) -> Iterator[tuple[Any, Any]]:
                 if not container.streams.video:
                     raise _error("holds no frames", where)
                 context = container.streams.video[0].codec_context
-                codec = context.codec.canonical_name if context else "of its stream"
-                if codec not in _CODECS:
-                    raise _error(
-                        f"has the codec {codec}, which is not supported", where, "Convert it to H.264."
-                    )
                 context.thread_count = 1  # each thread holds frames
                 _check_size(context.width, context.height, where)
                 yield container, container.streams.video[0]

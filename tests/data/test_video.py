@@ -24,7 +24,7 @@ from moextend.data.table import read_table
 from moextend.data.video import VideoRef, expanded
 from moextend.errors import InputError, SpecError
 from moextend.model.loading import load_encoder
-from moextend.model.marks import no_encoder
+from moextend.model.messages import no_encoder
 from tests.data.test_sounds import mutated
 
 av: Any = pytest.importorskip("av", reason="needs PyAV: pip install 'moextend[video]'")
@@ -80,19 +80,6 @@ def test_frames_are_images_that_are_read_late(tmp_path: Path, monkeypatch: pytes
     assert len({frame.digest for frame in frames}) == 4 and frames[0].size() == (64, 48)
     assert len(opened) == 1, "decoded once for all frames"
     assert frames[2].digest == VideoRef(data=encoded()).frames(4)[2].digest
-
-
-def test_a_video_of_a_turned_camera_is_upright(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Turned:
-        width, height, rotation = 64, 48, 90
-
-        def reformat(self, **_: Any) -> Turned:
-            return self
-
-        def to_image(self) -> Image.Image:
-            return Image.new("RGB", (64, 48))
-
-    assert video._small(Turned(), "row 1").size == (48, 64)
 
 
 def test_marks_and_media_are_expanded_in_their_order() -> None:
@@ -185,7 +172,6 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a playlist": (lambda: PLAYLIST, "broken, or not MP4"),
     "a concatenation": (lambda: b"ffconcat version 1.0\nfile /etc/hostname\n", "broken, or not MP4"),
     "no video": (audio_only, "holds no frames"),
-    "a codec": (lambda: encoded("matroska", "ffv1", 3), "codec ffv1, which is not supported"),
     "truncated MP4": (lambda: encoded()[:-400], "has no frames"),
     "truncated AVI": (lambda: encoded("avi", "mpeg4")[:-5_000], "truncated"),
     "a start": (lambda: encoded()[:24], "broken"),

@@ -18,8 +18,7 @@ from moextend.extension import router_memory
 from moextend.extension.learning import plan_of
 from moextend.extension.probe import Probe
 from moextend.extension.router_memory import Memory
-from moextend.model.feature_cache import BATCH
-from moextend.model.feature_store import AHEAD
+from moextend.model.feature_cache import AHEAD, BATCH
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import count_experts, find_sites
 from moextend.util import spec

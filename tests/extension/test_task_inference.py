@@ -14,7 +14,7 @@ import torch
 from moextend import ImageRef, MultimodalLM, Prompt, activate, attach, generate, new_parameters
 from moextend.extension import task_inference, task_rule
 from moextend.extension.task_inference import IMAGES
-from moextend.model.likelihood import choice_likelihoods
+from moextend.model.generation import choice_likelihoods
 from tests.extension.prompts import COLOUR, COUNT, TEXT
 from tests.toys import features_of, picture
 

@@ -10,7 +10,7 @@ from accelerate import dispatch_model
 
 import moextend
 from moextend import MultimodalLM, Prompt, generate
-from moextend.model.likelihood import choice_likelihoods
+from moextend.model.generation import choice_likelihoods
 from tests.toys import picture, toy_model
 
 PLACES = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 
 from moextend import Conversation
 from moextend.errors import InputError
-from moextend.extension.probe import selection_shares
 from moextend.extension.specialise import cut, redraw, specialise
 from moextend.model.upcycling import upcycle
 from moextend.moe.sites import find_sites
@@ -46,30 +44,6 @@ def test_specialising_makes_experts_different_and_learns(tmp_path: Path) -> None
     )
     assert not model.trainable() and model.base_fingerprint() != name
     assert not any(site.router._forward_hooks for site in find_sites(model.lm))
-
-
-def test_the_balance_loss_evens_the_load(tmp_path: Path) -> None:
-    most = []
-    for balance in (0.0, 1.0):
-        model = upcycle(dense_model(), experts=4, top_k=1)
-        specialise(
-            model, stories(), 25, folder=tmp_path / "t", share=0, balance=balance, learning_rate=3e-3,
-            length=16, batch_size=16,
-        )  # fmt: skip
-        shares = selection_shares(model, cut(model.tokenizer, stories(6), 16), batch_size=16)
-        most.append(max(max(each) for each in shares))
-    assert most[1] < most[0] and most[1] < 0.5
-
-
-def test_paired_experts_stay_equal_unless_a_share_is_redrawn(tmp_path: Path) -> None:
-    def pair_is_equal(share: float) -> bool:
-        model = upcycle(dense_model(), experts=4, top_k=2, rows="paired")
-        specialise(model, stories(), 5, folder=tmp_path / "t", share=share, length=16)
-        experts: Any = find_sites(model.lm)[0].experts
-        assert not torch.equal(experts.down_proj[0], experts.down_proj[2])
-        return torch.equal(experts.down_proj[0], experts.down_proj[1])
-
-    assert pair_is_equal(0.0) and not pair_is_equal(0.5)
 
 
 @given(share=st.floats(0, 1), seed=st.integers(0, 99))

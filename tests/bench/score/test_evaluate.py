@@ -20,7 +20,7 @@ from moextend.bench.task import Data, TaskSpec, read_task
 from moextend.data.examples import Columns
 from moextend.errors import InputError, SpecError
 from moextend.model import generation
-from moextend.model.feature_store import FeatureStore
+from moextend.model.feature_cache import FeatureStore
 from moextend.model.generation import Prompt
 from tests.toys import ToyEncoder
 
