@@ -1,27 +1,29 @@
-"""Opens the items of a split lazily."""
+"""Opens the items of a split lazily; and digests of data, for the keys of results that were computed from it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from moextend.bench.data.items import Item, prompt_text, target_text
-from moextend.bench.data.parts import Content, rows_of
+from moextend.bench.data.items import Content, Item, prompt_text, rows_of, target_text
 from moextend.bench.data.source import Part, files_of, find_source, parse_split, place
 from moextend.bench.scorers import is_lettered, search
 from moextend.bench.task import Data, Join, TaskSpec
 from moextend.data import cells
 from moextend.data.conversations import Conversations
-from moextend.data.examples import Reader, cell, check_choice, check_letters, no_column
+from moextend.data.digests import FileDigests
+from moextend.data.examples import Reader, cell, check_choice, check_letters, no_column, several
+from moextend.data.hub import commit_of
 from moextend.data.media import MediaRef
 from moextend.data.selections import Each, Joined, Matching
 from moextend.data.source import Opened as OpenedRows
 from moextend.data.source import open_files, open_remote
-from moextend.data.table import Table
+from moextend.data.table import ArrowTable, Table
 from moextend.errors import InputError, SpecError, counted
-from moextend.util.files import stamp
+from moextend.util.files import digest, stamp
 
 SplitName = Literal["train", "test"]
 
@@ -262,3 +264,57 @@ def check_gold(task: TaskSpec, item: Item) -> None:
     """
     more = " (answer_as), or choose another scorer"
     check_choice(item, task.columns.answer, why=f"'{task.scorer}' needs one", more=more)
+
+
+def data_digest(
+    task: TaskSpec, split: SplitName, workspace: Path, *, instead: Mapping[int, str] | None = None
+) -> str:
+    """Digest of a split (sixteen hex digits): its files, and the files of media that they name.
+
+    `instead`: index in `media_files` -> digest to take instead of its own.
+    """
+    opened = open_table(task, split, workspace)
+    with FileDigests(workspace / ".cache") as known:
+        files = [known.of(path) for path in opened.files]
+        media = [
+            known.of_medium(ref) for ref in _media_files(opened, open_items(task, split, workspace), task)
+        ]
+    for index, other in (instead or {}).items():
+        if index < len(media):
+            media[index] = other
+    part = [opened.part.low, opened.part.high, *([opened.part.side] if opened.part.side else [])]
+    where = task.data.model_dump(include={"where"}) if task.data else {}  # left out while unset
+    return digest({"files": files, "images": media, "part": part, **where})
+
+
+def media_files(task: TaskSpec, split: SplitName, workspace: Path) -> Iterator[MediaRef]:
+    """Media of a split in files of their own, which may be replaced, row by row; none where Parquet contains them."""
+    return _media_files(open_table(task, split, workspace), open_items(task, split, workspace), task)
+
+
+def hub_revision(task: TaskSpec, workspace: Path) -> str | None:
+    """Commit of the opened hub data set of a task; None for other data."""
+    if task.data is None:
+        return None
+    splits: tuple[SplitName, ...] = ("test", "train")  # a task that only aligns may have no test split
+    for split in splits:
+        with suppress(InputError):  # scoring or training reports this error
+            if find_source(task.data, task.folder(), workspace, where="data.path").hub is None:
+                return None
+            return commit_of(open_table(task, split, workspace).files)
+    return None
+
+
+def _media_files(opened: Opened, items: Items, task: TaskSpec) -> Iterator[MediaRef]:
+    return iter(()) if _holds_media(opened, task) else items.media_refs()
+
+
+def _holds_media(opened: Opened, task: TaskSpec) -> bool:
+    """Whether the files of the rows contain all media."""
+    table: Table = opened.table
+    while isinstance(table, Each | Matching):
+        table = table.table
+    columns = [
+        name for column in task.columns.by_modality.values() for name in several(column, table.columns)
+    ]
+    return not columns or (isinstance(table, ArrowTable) and all(map(table.holds_bytes, columns)))

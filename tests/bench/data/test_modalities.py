@@ -80,7 +80,7 @@ def test_cells_hold_sounds(kind: str, heard: Any, recordings: Path, write_jsonl:
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        (3, "column 'clip': holds int, not a sound. A sound is a path"),
+        (3, "column 'clip': holds int, not a sound. Write a path"),
         ({"array": [0.0]}, "column 'clip': holds an array, not a sound. A sound is {"),
         ("https://x.org/a.wav", "the sound is a web address"),
         ("../private.wav", "the sound lies outside the folder of the data"),

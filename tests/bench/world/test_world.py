@@ -17,7 +17,7 @@ from moextend.bench.sequence import read_sequence
 from moextend.bench.task import find_task
 from moextend.bench.world import data, sound, speech, words
 from moextend.bench.world.data import VIEWS, asked_scenes, heard, view_of
-from moextend.bench.world.hearing import HEARINGS, Recital, draw_recital, perform
+from moextend.bench.world.hearing import HEARINGS, Performance, Recital, draw_recital, perform, tell
 from moextend.bench.world.questions import ASKERS
 from moextend.bench.world.render import DOMAINS, glyph_mask, png, render
 from moextend.bench.world.scenes import WORLD_VERSION, Scene, Split, any_scene, caption, twin
@@ -211,6 +211,28 @@ def test_every_task_of_a_sequence_is_of_the_world(name: str) -> None:
             ("image",),
             "<image> Q {question} A:",
         )
+
+
+def test_train_and_test_share_no_performer_and_no_content_of_several_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("SOUNDS", "MATCHED", "RECITED"):
+        monkeypatch.setattr(data, name, {"train": 200, "test": 100})
+    for task in HEARINGS:
+        train, test = ([one.sound for one, _ in heard(task, split)] for split in ("train", "test"))
+        for find in (performer, heard_words):
+            assert not ({find(one) for one in train} & {find(one) for one in test}) - {None}
+
+
+def performer(one: Performance) -> int:
+    match one:
+        case Melody(_, number) | Utterance(_, number) | Recital(_, number):
+            return number
+
+
+def heard_words(one: Performance) -> str | None:
+    """A single note or sign is in both, by other performers."""
+    return one.content() if " ; " in tell(one) else None
 
 
 ASKED = {
