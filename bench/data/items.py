@@ -13,7 +13,7 @@ from typing import Any
 from moextend.bench.data.source import Part, tested
 from moextend.bench.scorers import own_answer
 from moextend.bench.task import TaskSpec
-from moextend.data import cells, prompts
+from moextend.data import cells, conversations
 from moextend.data.digests import FileDigests
 from moextend.data.examples import Example, Reader, several
 from moextend.data.media import MediaRef
@@ -39,7 +39,7 @@ class Item(Example):
 
 def prompt_text(task: TaskSpec, item: Item) -> str:
     """Prompt of `item`, with one `<image>` mark for each of its images."""
-    return prompts.prompt_text(task.layout, item)
+    return conversations.prompt_text(task.layout, item)
 
 
 def target_text(task: TaskSpec, item: Item) -> str:

@@ -26,6 +26,21 @@ from moextend.bench.world.render import DOMAINS, DRIFT, Domain
 
 LOOKING = ("plain", "night", "pastel", "sketch", "negative", *(f"drift-{step + 1}" for step in range(DRIFT)))
 """Domains with a data set `DOMAIN-looking`."""
+CAPTIONS = "captions"
+SPLITS: tuple[Split, ...] = ("train", "test")
+IMAGES = {"train": 8000, "test": 500}
+"""Number of images per split of an image task."""
+CAPTIONED = {"train": 4000, "test": 500}
+"""Number of images per split of the captions."""
+SOUNDS = {"train": 3000, "test": 500}
+"""Number of sounds per split of a task."""
+MATCHED = {"train": 6000, "test": 500}
+"""Number of pairs of an image and a sound per split."""
+RECITED = {"train": 250, "test": 250}
+"""Number of scenes that are described, drawn and recited."""
+ASKED = {"train": 3, "test": 1}
+"""Number of questions per image, and maximum number of questions per sound."""
+Row = dict[str, Any]
 
 
 class View(NamedTuple):
@@ -66,23 +81,7 @@ def view_of(name: str) -> View:
     return VIEWS.get(name) or View(ASKERS[name])
 
 
-CAPTIONS = "captions"
 DATASETS = (*ASKERS, CAPTIONS, *HEARINGS, *VIEWS)
-SPLITS: tuple[Split, ...] = ("train", "test")
-IMAGES = {"train": 8000, "test": 500}
-"""Number of images per split of an image task."""
-CAPTIONED = {"train": 4000, "test": 500}
-"""Number of images per split of the captions."""
-SOUNDS = {"train": 3000, "test": 500}
-"""Number of sounds per split of a task."""
-MATCHED = {"train": 6000, "test": 500}
-"""Number of pairs of an image and a sound per split."""
-RECITED = {"train": 250, "test": 250}
-"""Number of scenes that are described, drawn and recited."""
-ASKED = {"train": 3, "test": 1}
-"""Number of questions per image, and maximum number of questions per sound."""
-
-Row = dict[str, Any]
 
 
 def materialise(name: str, folder: Path) -> Path:

@@ -19,6 +19,13 @@ from moextend.bench.world.words import LONGEST
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Newton-Schulz iteration of Muon (Jordan et al., 2024)."""
+WORDS = words.vocabulary()
+IDS = {word: i for i, word in enumerate(WORDS)}
+ROPE_THETA = 500.0
+"""RoPE base. Lines are short: with Mixtral's 1e6 most frequencies hardly rotate within a line, and the model does not
+learn within a thousand steps which attribute belongs to which thing."""
+AUXILIARY = 0.01
+"""Weight of the router's load-balancing loss."""
 
 
 def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
@@ -88,15 +95,6 @@ def schedule(step: int, steps: int, warmup: float = 0.05) -> float:
     if step < rise:
         return (step + 1) / rise
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-
-
-WORDS = words.vocabulary()
-IDS = {word: i for i, word in enumerate(WORDS)}
-ROPE_THETA = 500.0
-"""RoPE base. Lines are short: with Mixtral's 1e6 most frequencies hardly rotate within a line, and the model does not
-learn within a thousand steps which attribute belongs to which thing."""
-AUXILIARY = 0.01
-"""Weight of the router's load-balancing loss."""
 
 
 def build_language_model(seed: int) -> Any:

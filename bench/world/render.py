@@ -34,6 +34,24 @@ BLACK: Color = (0, 0, 0)
 WHITE: Color = (255, 255, 255)
 DRIFT = 5
 """Number of steps of the drift."""
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+CELL = 16
+SIDE = CELL * GRID
+RADIUS = {"small": 5, "big": 7}
+LINE = 2
+"""Width of an outline in pixels."""
+GLYPHS = {
+    "A": ".###. #...# #...# ##### #...# #...# #...#",
+    "C": ".#### #.... #.... #.... #.... #.... .####",
+    "E": "##### #.... #.... ####. #.... #.... #####",
+    "H": "#...# #...# #...# ##### #...# #...# #...#",
+    "K": "#...# #..#. #.#.. ##... #.#.. #..#. #...#",
+    "L": "#.... #.... #.... #.... #.... #.... #####",
+    "T": "##### ..#.. ..#.. ..#.. ..#.. ..#.. ..#..",
+    "X": "#...# #...# .#.#. ..#.. .#.#. #...# #...#",
+}
+"""Letters of five by seven pixels, row by row."""
 
 
 @dataclass(frozen=True)
@@ -103,27 +121,6 @@ DOMAINS: dict[str, Domain] = {
     **{f"drift-{step}": drifted((step - 1) / (DRIFT - 1)) for step in range(1, DRIFT + 1)},
 }
 """Name -> domain. In `bright`, `dim` and `dark` the ground decides which names hold."""
-
-
-Pixels = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
-
-CELL = 16
-SIDE = CELL * GRID
-RADIUS = {"small": 5, "big": 7}
-LINE = 2
-"""Width of an outline in pixels."""
-GLYPHS = {
-    "A": ".###. #...# #...# ##### #...# #...# #...#",
-    "C": ".#### #.... #.... #.... #.... #.... .####",
-    "E": "##### #.... #.... ####. #.... #.... #####",
-    "H": "#...# #...# #...# ##### #...# #...# #...#",
-    "K": "#...# #..#. #.#.. ##... #.#.. #..#. #...#",
-    "L": "#.... #.... #.... #.... #.... #.... #####",
-    "T": "##### ..#.. ..#.. ..#.. ..#.. ..#.. ..#..",
-    "X": "#...# #...# .#.#. ..#.. .#.#. #...# #...#",
-}
-"""Letters of five by seven pixels, row by row."""
 
 
 @cache

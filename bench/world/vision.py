@@ -59,6 +59,7 @@ CONFIG: dict[str, Any] = {
     },
 }
 """Content of `open_clip_config.json`."""
+VALUES = {"color": COLORS, "shape": SHAPES, "size": SIZES, "letter": LETTERS}
 
 
 def build_vision_model(seed: int) -> Any:
@@ -178,9 +179,6 @@ def probe_scenes(seed: int, count: int, split: Split) -> list[Scene]:
     """New scenes of a split for measuring the encoder."""
     rng = random.Random(seed)
     return [draw_scene(rng, split) for _ in range(count)]
-
-
-VALUES = {"color": COLORS, "shape": SHAPES, "size": SIZES, "letter": LETTERS}
 
 
 def probe_accuracies(

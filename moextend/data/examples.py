@@ -21,6 +21,14 @@ from moextend.data.video import FRAMES, MOST_FRAMES, with_frames
 from moextend.errors import InputError, SpecError, UnknownName
 from moextend.util.spec import Spec, unset
 
+LETTERS = string.ascii_uppercase
+SYSTEM = "system message"
+"""Column with the system message of conversations, which `llava.expand` adds."""
+OWN_PLACEHOLDERS = ("question", "choices")
+"""Placeholders of a prompt that are not columns."""
+CAPITALIZED = "capitalize"
+"""Form of a placeholder, `{question:capitalize}`: a capital at the start and the rest in lower case."""
+
 
 class Columns(Spec):
     """Name of the column for each role."""
@@ -98,15 +106,6 @@ class Columns(Spec):
 def several(name: str, columns: Iterable[str]) -> tuple[str, ...]:
     """Columns with choices or media: one with lists, or several with one each ("A,B,C,D")."""
     return (name,) if name in columns else tuple(part.strip() for part in name.split(","))
-
-
-LETTERS = string.ascii_uppercase
-SYSTEM = "system message"
-"""Column with the system message of conversations, which `llava.expand` adds."""
-OWN_PLACEHOLDERS = ("question", "choices")
-"""Placeholders of a prompt that are not columns."""
-CAPITALIZED = "capitalize"
-"""Form of a placeholder, `{question:capitalize}`: a capital at the start and the rest in lower case."""
 
 
 @dataclass(frozen=True)

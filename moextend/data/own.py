@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from moextend.data import cells
-from moextend.data.conversations import Conversation, Conversations, Lazy
+from moextend.data.conversations import Conversation, Conversations, Lazy, answer_text, prompt_text
 from moextend.data.examples import Example, Layout, Reader, check_choice
 from moextend.data.guess import guess, named_splits, text_column
 from moextend.data.hub import hub_splits
 from moextend.data.modalities import marks_in, modality_types
-from moextend.data.prompts import answer_text, prompt_text
 from moextend.data.selections import Each
 from moextend.data.source import Opened, locate, near, open_files, open_remote, place
 from moextend.data.table import TEXT as COLUMN

@@ -24,12 +24,13 @@ from moextend.model.messages import Message, media_of, messages_of, no_encoder, 
 from moextend.model.modality import Sources, gather
 from moextend.model.multimodal import IGNORE, MultimodalLM
 from moextend.moe.reach import check as check_reached
-from moextend.util import surrogates
+from moextend.util import files
 
 R = TypeVar("R")
 Found = TypeVar("Found")
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -122,9 +123,6 @@ def noted() -> Iterator[BatchLimit]:
         _CURRENT.reset(token)
 
 
-T = TypeVar("T")
-
-
 @dataclass(frozen=True)
 class Prompt:
     """A text with a mark for each of its media: `<image>`, `<audio>`, ...
@@ -143,7 +141,7 @@ class Prompt:
     def __post_init__(self) -> None:
         """Raises InputError for a text with a lone surrogate, which no tokenizer reads."""
         for text in (self.system, self.text, *(text for turn in self.before for text in turn)):
-            surrogates.refuse(text, where="prompt")
+            files.refuse_surrogates(text, where="prompt")
 
     @classmethod
     def first(cls, conversation: Conversation) -> Prompt:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from moextend.errors import InputError, SpecError
-from moextend.util import surrogates
+from moextend.util import files
 
 LENGTH = 1 << 19
 """Maximum number of characters of a YAML text."""
@@ -46,7 +46,7 @@ class Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         problem = ""
-        if isinstance(node, yaml.ScalarNode) and (found := surrogates.lone(node.value)):
+        if isinstance(node, yaml.ScalarNode) and (found := files.lone(node.value)):
             problem = f"a lone surrogate ({found}), which is not a character"
         elif isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > DIGITS:
             problem = f"a number of {len(node.value):,} digits, more than {DIGITS:,}"

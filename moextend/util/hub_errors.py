@@ -27,6 +27,8 @@ _UNREACHABLE = (
     "ProxyError",
 )
 """Names of the errors of HTTP libraries; huggingface_hub changed its library twice."""
+WAIT = 5.0
+"""Seconds that the hub has to state what it has."""
 
 
 def of_hub(
@@ -159,10 +161,6 @@ def status_of(error: Any) -> int | None:
     """Status of the answer of an HTTP error."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
-
-
-WAIT = 5.0
-"""Seconds that the hub has to state what it has."""
 
 
 def ask(name: str, kind: Kind, *, revision: str | None = None, sizes: bool = False) -> Any:

@@ -29,6 +29,9 @@ KINDS = {
     "list[str]": "a list of texts",
 }
 """Part of a location that names one of several types, each of which a value may have -> words for it."""
+VERSION = 1
+"""Version of the files of a run."""
+AGAIN = "Run the command again: it creates the file again."
 
 
 def unset(default: Any) -> Any:
@@ -167,11 +170,6 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 def _keys(kind: type[BaseModel]) -> str:
     return ", ".join(name for name, field in kind.model_fields.items() if not field.exclude) or "none"
-
-
-VERSION = 1
-"""Version of the files of a run."""
-AGAIN = "Run the command again: it creates the file again."
 
 
 class LaterVersion(InputError):

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from moextend.data import video
+from moextend.data.conversations import prompt_text
 from moextend.data.examples import Columns, Layout, Reader
 from moextend.data.images import ImageRef
 from moextend.data.own import own_data
-from moextend.data.prompts import prompt_text
 from moextend.data.sounds import AudioRef
 from moextend.data.table import read_table
 from moextend.data.video import VideoRef, expanded
