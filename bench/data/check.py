@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from moextend.bench.data.items import Item, prompt_text, target_text
-from moextend.bench.data.open import SplitName, check_gold, open_items, open_table
+from moextend.bench.data.open import SplitName, at_key, check_gold, open_items, open_table
 from moextend.bench.scorers import Answered, find_scorer, is_lettered, own_answer, score_set
 from moextend.bench.scorers.rules import gold_position
 from moextend.bench.task import TaskSpec
@@ -157,7 +157,7 @@ def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
         raise InputError(
             f"asks for a letter, but {len(others)} of {len(lettered)} answers are neither a letter nor a choice "
             f"({first.row}: {first.answers[0]!r}).",
-            where=f"{task.path or task.task}: prompt",
+            where=at_key(task, "prompt"),
             hint=f"{how}Set answer_as (letter, position, text), or ask for something else.",
         )
     if is_lettered(task.scorer) and all(
@@ -166,7 +166,7 @@ def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
         raise InputError(
             f"'{task.scorer}' reads letters, but no answer is a letter or a choice ({items[0].row}: "
             f"{items[0].answers[0]!r}).",
-            where=f"{task.path or task.task}: scorer",
+            where=at_key(task, "scorer"),
             hint="Set columns.choices, or choose another scorer, such as exact@1.",
         )
     for item in items if is_lettered(task.scorer) else ():
@@ -175,14 +175,14 @@ def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
     if texts:
         raise InputError(
             f"asks for a letter, but '{task.scorer}' compares it with the text of a choice ({texts[0].row}).",
-            where=f"{task.path or task.task}: scorer",
+            where=at_key(task, "scorer"),
             hint="Choose a scorer that reads letters, such as option@4.",
         )
     generated = task.data is not None and task.data.path.startswith("world:")
     if task.kind == "caption" and task.scorer == EXACT and not generated:
         raise InputError(
             f"'{EXACT}' accepts only the exact words of a caption.",
-            where=f"{task.path or task.task}: scorer",
+            where=at_key(task, "scorer"),
             hint="Score captions by cider@1.",
         )
 
@@ -217,7 +217,7 @@ def _unknown(task: TaskSpec, items: Sequence[Item], base: str) -> Iterator[str]:
 
 def _scored(task: TaskSpec, items: Sequence[Item]) -> tuple[Item, str]:
     """The first item whose own answer gets the top score, and this answer."""
-    where = f"{task.path or task.task}: scorer"
+    where = at_key(task, "scorer")
     scorer = find_scorer(task.scorer, where=where)
     tried = list(islice(items, _TRIED))
     answers = [own_answer(scorer.name, item) for item in tried]

@@ -70,14 +70,14 @@ def _empty_part(task: TaskSpec, split: SplitName, table: Table, part: Part) -> I
         return InputError(
             f"the {counted(len(table), 'row')} of {table.source} share one {what}, and rows that share one stay "
             "together.",
-            where=_at(task, f"data.{split}"),
+            where=at_key(task, f"data.{split}"),
             hint=f"Use data with a second {what}, or a folder with the files train and test.",
         )
     sides = "" if part.side else f" (train: '{part.split}[train]', test: '{part.split}[test]')"
     return InputError(
         f"none of the {len(table):,} rows of {table.source} falls into this part: rows are assigned to parts by their "
         "hash, and rows that share a medium or a group stay together.",
-        where=_at(task, f"data.{split}"),
+        where=at_key(task, f"data.{split}"),
         hint=f"Use more data, a larger part, or a division by content, which leaves no side empty{sides}."
         if sides
         else "Use more data, or a larger part (bench tune: --validation).",
@@ -102,8 +102,8 @@ class Opened(OpenedRows):
 def open_table(task: TaskSpec, split: SplitName, workspace: Path) -> Opened:
     """All rows of a split, without the task's columns."""
     data = data_of(task)
-    part = parse_split(_split_name(task, split), where=_at(task, f"data.{split}"))
-    opened = _opened(task, data, part, workspace, where=_at(task, f"data.{split}"))
+    part = parse_split(_split_name(task, split), where=at_key(task, f"data.{split}"))
+    opened = _opened(task, data, part, workspace, where=at_key(task, f"data.{split}"))
     if data.join is not None:
         opened = _joined(task, data, data.join, opened, workspace)
     if data.where is not None:
@@ -112,7 +112,7 @@ def open_table(task: TaskSpec, split: SplitName, workspace: Path) -> Opened:
         return opened
     for name in data.each:
         if name not in opened.table.columns:
-            raise no_column(name, opened.table, where=_at(task, "data.each"))
+            raise no_column(name, opened.table, where=at_key(task, "data.each"))
     return replace(opened, table=Each(opened.table, data.each))
 
 
@@ -120,18 +120,18 @@ def _matching(task: TaskSpec, where: Mapping[str, str], table: Table) -> Matchin
     """Rows that match `data.where`."""
     for name in where:
         if name not in table.columns:
-            raise no_column(name, table, where=_at(task, "data.where"))
+            raise no_column(name, table, where=at_key(task, "data.where"))
     found = Matching(table, where)
     if twice := set(found.groups) & set(table.columns):
         raise SpecError(
             f"the group '{min(twice)}' has the name of a column.",
-            where=_at(task, "data.where"),
+            where=at_key(task, "data.where"),
             hint="Rename it.",
         )
     if not len(found):
         raise InputError(
             f"none of the {len(table):,} rows of {table.source} matches.",
-            where=_at(task, "data.where"),
+            where=at_key(task, "data.where"),
             hint="Correct the patterns: each must match the whole cell.",
         )
     return found
@@ -140,23 +140,23 @@ def _matching(task: TaskSpec, where: Mapping[str, str], table: Table) -> Matchin
 def _joined(task: TaskSpec, data: Data, join: Join, opened: Opened, workspace: Path) -> Opened:
     """Rows with images from another table."""
     other = data.model_copy(update={"config": join.config})
-    images = _opened(task, other, Part(join.split), workspace, where=_at(task, "data.join.split"))
+    images = _opened(task, other, Part(join.split), workspace, where=at_key(task, "data.join.split"))
     for key, name in (("id", join.id), ("image", join.image)):
         if name not in images.table.columns:
-            raise no_column(name, images.table, where=_at(task, f"data.join.{key}"))
+            raise no_column(name, images.table, where=at_key(task, f"data.join.{key}"))
     if join.by not in opened.table.columns:
-        raise no_column(join.by, opened.table, where=_at(task, "data.join.by"))
+        raise no_column(join.by, opened.table, where=at_key(task, "data.join.by"))
     joined = Joined(opened.table, images.table, by=join.by, key=join.id, column=join.image)
     return replace(opened, table=joined, files=(*opened.files, *images.files))
 
 
 def _opened(task: TaskSpec, data: Data, part: Part, workspace: Path, *, where: str) -> Opened:
-    source = find_source(data, task.folder(), workspace, where=_at(task, "data.path"))
+    source = find_source(data, task.folder(), workspace, where=at_key(task, "data.path"))
     folder = source.folder if data.images is None else place(data.images, task.folder(), workspace)
     if source.hub is not None:
         found = open_remote(
             source.hub, part.split, folder, config=data.config, revision=data.revision,
-            where=_at(task, "data.path"),
+            where=at_key(task, "data.path"),
         )  # fmt: skip
     else:
         files = files_of(source, part.split, where=where)
@@ -167,7 +167,9 @@ def _opened(task: TaskSpec, data: Data, part: Part, workspace: Path, *, where: s
 def data_of(task: TaskSpec) -> Data:
     """Data of the task. Raises SpecError for a text task, whose data belongs to lm-eval."""
     if task.data is None:
-        raise SpecError(f"a {task.kind} task has no data.", where=_at(task, "data"), hint="Use a vqa task.")
+        raise SpecError(
+            f"a {task.kind} task has no data.", where=at_key(task, "data"), hint="Use a vqa task."
+        )
     return task.data
 
 
@@ -176,12 +178,13 @@ def _split_name(task: TaskSpec, split: SplitName) -> str:
     name = data.train if split == "train" else data.test
     if name is None:
         raise InputError(
-            "is null: this task is only scored.", where=_at(task, "data.train"), hint="Name a split."
+            "is null: this task is only scored.", where=at_key(task, "data.train"), hint="Name a split."
         )
     return name
 
 
-def _at(task: TaskSpec, key: str) -> str:
+def at_key(task: TaskSpec, key: str) -> str:
+    """Place of a key of a task, for messages."""
     return f"{task.path or task.task}: {key}"
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -144,21 +143,17 @@ def train_audio_model(model: TinyAudio, heads: nn.ModuleDict, recipe: Recipe) ->
     optimizers = Optimizers(
         nn.ModuleList([model, heads]), recipe.steps, _is_matrix, adam=recipe.adam, muon=recipe.muon
     )
-    losses = []
-    model.train()
-    for _ in track(range(recipe.steps), "audio encoder"):
+
+    def loss_of() -> tuple[Tensor, Tensor]:
         batch = together(rng.sample(pool, recipe.batch))
         features = model(batch.samples, batch.lengths)
-        loss = torch.stack(
-            [
-                functional.cross_entropy(heads[head](features).mT, classes)
-                for head, classes in batch.truth.items()
-            ]
-        ).sum()
-        optimizers.step(loss)
-        losses.append(loss.item())
-    model.eval()
-    return sum(losses[-20:]) / len(losses[-20:])
+        each = [
+            functional.cross_entropy(heads[head](features).mT, right) for head, right in batch.truth.items()
+        ]
+        loss = torch.stack(each).sum()
+        return loss, loss
+
+    return optimizers.train("audio encoder", loss_of)
 
 
 def _is_matrix(name: str, weight: Tensor) -> bool:

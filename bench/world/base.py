@@ -74,7 +74,7 @@ def build_language(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 
 def build_vision(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Trains and saves the vision encoder; returns parameters, loss, probes, retrieval, feature scale, seconds."""
+    """Trains and saves the vision encoder; returns parameters, loss, probes, feature scale, seconds."""
     start = time.perf_counter()
     model = vision.build_vision_model(recipe.seed)
     loss = vision.train_vision_model(model, recipe.seed, recipe.vision_steps, recipe.vision_batch)
@@ -83,7 +83,6 @@ def build_vision(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "loss": round(loss, 4),
         "probe_accuracy": vision.probe_accuracies(model, recipe.seed),
-        "retrieval_of_100": vision.retrieval(model, recipe.seed),
         "feature_std": round(vision.feature_scale(model, recipe.seed), 4),
         "seconds": round(time.perf_counter() - start),
     }

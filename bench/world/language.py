@@ -77,6 +77,20 @@ class Optimizers:
         ]
         self.rates = (adam, muon)
 
+    def train(self, what: str, loss_of: Callable[[], tuple[Tensor, Tensor]]) -> float:
+        """Trains in place; returns the mean loss of the last 20 steps.
+
+        Args: loss_of: a step's loss, and what is minimised.
+        """
+        losses = []
+        self.model.train()
+        for _ in track(range(self.steps), what):
+            loss, minimised = loss_of()
+            self.step(minimised)
+            losses.append(loss.item())
+        self.model.eval()
+        return sum(losses[-20:]) / len(losses[-20:])
+
     def step(self, loss: Tensor) -> None:
         """One step, with the gradient norm clipped at 1."""
         self.model.zero_grad(set_to_none=True)
@@ -142,18 +156,16 @@ def train_language_model(model: Any, seed: int, steps: int, batch: int) -> float
     rng = random.Random(seed)
     balance = Balance(rng)
     optimizers = Optimizers(model, steps, _is_matrix, adam=3e-3, muon=0.02)
-    model.train()
     model.set_experts_implementation("eager")
-    losses = []
-    for _ in track(range(steps), "language model"):
+
+    def loss_of() -> tuple[Tensor, Tensor]:
         ids, weights = line_batch([training_line(rng, balance) for _ in range(batch)])
         out = model(input_ids=ids, output_router_logits=True, use_cache=False)
         each = functional.cross_entropy(out.logits[:, :-1].mT, ids[:, 1:], reduction="none")
         loss = (each * weights[:, 1:]).sum() / weights[:, 1:].sum()
-        optimizers.step(loss + AUXILIARY * out.aux_loss)
-        losses.append(loss.item())
-    model.eval()
-    return sum(losses[-20:]) / len(losses[-20:])
+        return loss, loss + AUXILIARY * out.aux_loss
+
+    return optimizers.train("language model", loss_of)
 
 
 def _is_matrix(name: str, weight: Tensor) -> bool:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -125,20 +124,23 @@ def train_vision_model(model: Any, seed: int, steps: int, batch: int, members: i
     generator = torch.Generator().manual_seed(seed)
     optimizers = Optimizers(model, steps, _is_matrix, adam=2e-3, muon=0.02)
     target = torch.arange(batch * members)
-    losses = []
-    model.train()
-    for _ in track(range(steps), "vision encoder"):
+
+    def clamp() -> None:
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+
+    def loss_of() -> tuple[Tensor, Tensor]:
+        clamp()
         chosen = torch.randint(0, len(pool.images), (batch,), generator=generator)
         images = pool.images[chosen].flatten(0, 1).permute(0, 3, 1, 2).float() / 255
         image, text, scale = model((images - MEAN[0]) / STD[0], pool.captions[chosen].flatten(0, 1))
         logits = scale * image @ text.T
         loss = (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
-        optimizers.step(loss)
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, math.log(100))
-        losses.append(loss.item())
-    model.eval()
-    return sum(losses[-20:]) / len(losses[-20:])
+        return loss, loss
+
+    found = optimizers.train("vision encoder", loss_of)
+    clamp()
+    return found
 
 
 def _is_matrix(name: str, weight: Tensor) -> bool:
@@ -220,16 +222,6 @@ def _linear_probe(x: Tensor, y: Tensor, classes: int, seed: int, steps: int = 30
         loss.backward()
         optimizer.step()
     return classifier.requires_grad_(False)
-
-
-@torch.no_grad()
-def retrieval(model: Any, seed: int, count: int = 100) -> float:
-    """Percent of test images whose caption is the nearest of `count` captions."""
-    scenes = probe_scenes(seed, count, "test")
-    image = model.encode_image(pixels(scenes), normalize=True)
-    text = model.encode_text(caption_ids(scenes), normalize=True)
-    hits = (image @ text.T).argmax(1) == torch.arange(count)
-    return round(100 * float(hits.float().mean()), 1)
 
 
 def feature_scale(model: Any, seed: int, count: int = 500) -> float:

@@ -56,7 +56,8 @@ def frames(source: bytes | Path, count: int, *, where: str) -> list[Image]:
             # A format that is given is not guessed: playlists, which name other files, are never read.
             kind = _format(file.read(16), where)
             file.seek(0)
-            with av.open(file, format=kind, options={"protocol_whitelist": ""}) as container:
+            with av.open(file, format=kind, options={"protocol_whitelist": ""}) as opened:
+                container: Any = opened  # for reading
                 stream = container.streams.video[0]
                 stream.codec_context.thread_count = 1  # each thread holds frames
                 found = {

@@ -140,14 +140,6 @@ class TransformersTower(nn.Module):
         self.model, self.extractor, self._config = model, extractor, config
         self.rate = int(extractor.sampling_rate)
 
-    def length(self, samples: int) -> int:
-        """Number of frames of so many samples."""
-        raise NotImplementedError
-
-    def frames(self, samples: Samples) -> Tensor:
-        """Frames [length, width] of one sound, float32."""
-        raise NotImplementedError
-
     def facts(self) -> dict[str, Any]:
         """Config of the checkpoint and settings of the extractor, as JSON values."""
         settings = {name: getattr(self.extractor, name) for name in self.settings}
@@ -218,7 +210,7 @@ class Waves(TransformersTower):
         return cast(Tensor, self.model(self._input(values)).last_hidden_state[0].float())
 
 
-KINDS: dict[str, type[TransformersTower]] = {
+KINDS: dict[str, type[Whisper] | type[Waves]] = {
     "whisper": Whisper,
     "wav2vec2": Waves,
     "hubert": Waves,
@@ -227,23 +219,21 @@ KINDS: dict[str, type[TransformersTower]] = {
 """`model_type` of a config -> tower."""
 
 
-def load_encoder(
-    name: str, tokens_per_second: float | None = None, *, revision: str | None = None
-) -> AudioEncoder:
+def load_encoder(name: str, *, revision: str | None = None) -> AudioEncoder:
     """Encoder `name`: of the package ("tiny"), a folder or a hub id (Whisper, wav2vec 2.0, HuBERT, WavLM).
 
     Args:
-        name: also with its number of tokens a second: "openai/whisper-tiny.en:10/s".
-        tokens_per_second: if the name does not say; None: `TOKENS_PER_SECOND`. Whole frames are stacked, so the
-            encoder's own number (`facts`) may differ a little.
+        name: also with its number of tokens a second, else `TOKENS_PER_SECOND`: "openai/whisper-tiny.en:10/s". Whole
+            frames are stacked, so the encoder's own number (`facts`) may differ a little.
         revision: commit, branch or tag of a hub id.
 
     Raises:
         InputError: there is no such encoder, its files are missing or damaged, or it has fewer frames a second.
     """
     where = f"audio encoder '{short(str(name), 100)}'"
+    asked: float | None = None
     if paced := PACE.fullmatch(name):
-        name, tokens_per_second = paced["name"], float(paced["pace"])
+        name, asked = paced["name"], float(paced["pace"])
     source = locate(name, where=where)
     path = source / "config.json" if isinstance(source, Path) else _downloaded(source, revision, where)
     config = _config(path, source)
@@ -255,13 +245,13 @@ def load_encoder(
     else:
         tower = _load_tower(str(source), config, revision, where)
     frames = tower.frames_per_second
-    if tokens_per_second is not None and not 0 < tokens_per_second <= frames * 1.001:
+    if asked is not None and not 0 < asked <= frames * 1.001:
         raise InputError(
-            f"gives {frames:g} frames per second, and {tokens_per_second:g} tokens per second were requested.",
+            f"gives {frames:g} frames per second, and {asked:g} tokens per second were requested.",
             where=where,
             hint=f"Ask for more than 0 and at most {frames:g}.",
         )
-    stack = max(1, round(frames / (tokens_per_second or TOKENS_PER_SECOND)))
+    stack = max(1, round(frames / (asked or TOKENS_PER_SECOND)))
     return AudioEncoder(tower, stack, name, str(revision or ""))
 
 
@@ -323,9 +313,7 @@ def _downloaded(name: str, revision: str | None, where: str) -> Path:
         return Path(hf_hub_download(name, "config.json", revision=revision))
 
 
-def _load_tower(
-    source: str, config: Mapping[str, Any], revision: str | None, where: str
-) -> TransformersTower:
+def _load_tower(source: str, config: Mapping[str, Any], revision: str | None, where: str) -> Whisper | Waves:
     """Tower of a folder or hub id, whose config.json holds `config`.
 
     Raises:

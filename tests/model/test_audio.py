@@ -64,11 +64,11 @@ def test_features_depend_on_no_other_sound_and_repeat(encoder: AudioEncoder, mon
 
 def test_tokens_a_second_are_a_setting(folders: dict[str, Path]) -> None:
     folder = str(folders["whisper"])
-    default, five = load_encoder(folder), load_encoder(folder, 10)
+    default, five = load_encoder(folder), load_encoder(f"{folder}:10/s")
     assert (default.stack, default.width, default.facts["tokens_per_second"]) == (4, 64, 12.5)
     assert (five.stack, five.width, five.facts["tokens_per_second"]) == (5, 80, 10)
-    assert load_encoder(f"{folder}:10/s").fingerprint() == five.fingerprint() != default.fingerprint()
-    (frames,), (stacked,) = load_encoder(folder, 50)([sound(1)]), five([sound(1)])
+    assert five.fingerprint() != default.fingerprint()
+    (frames,), (stacked,) = load_encoder(f"{folder}:50/s")([sound(1)]), five([sound(1)])
     assert torch.equal(frames.view(10, 80), stacked)
     for pace in ("51", "0"):
         with pytest.raises(
@@ -197,4 +197,4 @@ def test_an_encoder_of_the_hub_is_opened_at_its_commit(
             assert load_encoder("org/sounds").facts["source"] == first
         assert load_encoder("org/sounds", revision=first).facts["source"] == first
         assert load_encoder("org/sounds").facts["source"] != first
-        assert load_encoder("org/sounds", 10).fingerprint() == encoder.fingerprint()
+        assert load_encoder("org/sounds:10/s").fingerprint() == encoder.fingerprint()

@@ -107,11 +107,3 @@ def test_a_first_turn_that_is_too_long_is_refused(model: MultimodalLM) -> None:
     with pytest.raises(InputError, match=r"takes 164 tokens \(160 of 40 images\).*context length is 128"):
         Collator.of(model)([talk])
     assert Collator.of(model)([Conversation((("w1 " * 200, ""),))])["input_ids"].shape == (1, 128)
-
-
-def test_a_text_that_is_too_long_to_learn_loses_its_end(model: MultimodalLM) -> None:
-    collate = Collator(model.tokenizer, model.modalities, context=4)
-    with pytest.warns(UserWarning, match=r"Texts of more than 4 tokens lose their end\."):
-        batch = collate([Conversation((("", "w1 w2 w3 w4 w5"),))])
-    assert batch["input_ids"].tolist() == [[1, ID["w1"], ID["w2"], ID["w3"]]]
-    assert batch["labels"].tolist() == [[IGNORE, ID["w1"], ID["w2"], ID["w3"]]]

@@ -21,7 +21,7 @@ from timm.models import save_for_hf
 from moextend.data.images import ImageRef
 from moextend.errors import InputError
 from moextend.model import encoders
-from moextend.model.vision import VisionEncoder, load_encoder
+from moextend.model.vision import load_encoder
 
 TEXT = {"context_length": 4, "vocab_size": 8, "width": 16, "heads": 2, "layers": 1}
 CLIP = {"image_size": 32, "patch_size": 8, "layers": 3, "width": 32, "head_width": 8}
@@ -126,14 +126,6 @@ def test_a_convolutional_network_gives_its_last_map(home: str, tmp_path: Path) -
     rows, columns = watched.out.shape[2:]
     assert tokens.shape == (2, rows * columns, watched.out.shape[1])
     assert torch.equal(tokens[1, columns + 1], watched.out[1, :, 1, 1])
-
-
-def test_a_transformer_in_stages_gives_its_last_one() -> None:
-    tower: Any = timm.create_model("hiera_tiny_224", stages=(1, 1, 1, 1), embed_dim=16, num_heads=1).eval()
-    encoder = VisionEncoder(encoders.Tower(tower, lambda image: torch.zeros(3, 224, 224), (224, 224), {}))
-    last = Watch(tower.blocks[-1])
-    tokens = encoder([noise()])
-    assert torch.equal(tokens, last.out.flatten(1, -2)) and tokens.shape == (1, 49, 128)
 
 
 def test_tokens_are_pooled_to_the_grid_of_the_name(tmp_path: Path) -> None:

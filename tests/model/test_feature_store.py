@@ -162,20 +162,6 @@ def test_records_of_different_sizes_are_kept(tmp_path: Path) -> None:
     assert (tmp_path / "fourier1" / "features.bin").stat().st_size == sum(each.nbytes for each in of_curves())
 
 
-def test_a_medium_is_encoded_alone_where_sizes_differ(tmp_path: Path) -> None:
-    """Its features must not depend on the other media of a batch."""
-    asked: list[int] = []
-
-    class Counted(series().Fourier):  # type: ignore[misc]
-        def forward(self, media: Sequence[Any]) -> list[torch.Tensor]:
-            asked.append(len(media))
-            found: list[torch.Tensor] = super().forward(media)
-            return found
-
-    FeatureStore(Counted(), tmp_path)(curves())
-    assert asked == [1] * 30
-
-
 @pytest.mark.parametrize("again", [False, True])
 def test_a_store_that_is_removed_meanwhile_begins_again(tmp_path: Path, again: bool) -> None:
     store = FeatureStore(ToyEncoder(), tmp_path, batch_size=5)

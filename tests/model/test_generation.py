@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from moextend import Conversation, MultimodalLM, Prompt, attach, generate, new_parameters
+from moextend import MultimodalLM, Prompt, attach, generate, new_parameters
 from moextend.errors import InputError
-from moextend.model.batches import Collator
 from moextend.model.generation import prompt_ids
 from moextend.moe.recipe import Mode
 from tests.toys import picture, shown, toy_model
@@ -64,15 +63,6 @@ def test_the_checkpoints_own_way_of_decoding_is_left_aside() -> None:
     )  # fmt: skip
     assert generate(model, PROMPTS, max_new_tokens=6, batch_size=3) == expected
     assert model.lm.generation_config is own and own.num_beams == 3
-
-
-def test_earlier_turns_read_as_in_training(model: MultimodalLM) -> None:
-    assert prompt_ids(model, PROMPTS[0])[-2:] == model.tokenizer.convert_tokens_to_ids(["w1", "w2"])
-    prompt = PROMPTS[4]
-    learned = Conversation((*prompt.before, (prompt.text, "w9")), prompt.media)
-    ids = Collator.of(model)([learned])["input_ids"][0].tolist()
-    asked = prompt_ids(model, prompt)
-    assert ids[: len(asked)] == asked and len(ids) == len(asked) + 2
 
 
 @pytest.mark.parametrize(

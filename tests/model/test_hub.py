@@ -50,21 +50,3 @@ def test_an_encoder_is_opened_at_its_recorded_commit(served: LocalHub) -> None:
         load_encoder("hf-hub:org/tower")
     assert newest != opened
     assert {asked.split()[1] for asked in served.asked} == {"main", first, newest["org/tower"]}
-
-
-def test_files_of_one_encoder_are_of_one_commit_if_the_branch_moves_meanwhile(
-    served: LocalHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = served.push("org/tower", TINY / "vision")
-    own = served.file
-
-    def moving(path: str) -> tuple[str, Path] | None:
-        found = own(path)
-        if "config" in path and len(served.commits["org/tower"]) == 1 and found:
-            served.push("org/tower", TINY / "vision")
-        return found
-
-    monkeypatch.setattr(served, "file", moving)
-    with sources.pinned({}) as opened:
-        load_encoder("hf-hub:org/tower")
-    assert opened == {"org/tower": first}

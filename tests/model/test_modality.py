@@ -17,7 +17,7 @@ from moextend.model.batches import Collator
 from moextend.model.chat import chat_of
 from moextend.model.feature_cache import store_features
 from moextend.model.generation import choice_likelihoods
-from tests.toys import TOKENS, ToyEncoder, curve, picture, series, toy_lm, toy_model, toy_tokenizer
+from tests.toys import ToyEncoder, curve, picture, series, toy_lm, toy_model, toy_tokenizer
 
 TOY = (
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ ' w50 ' + m.content + ' w51' }}"
@@ -84,21 +84,6 @@ def test_a_batch_equals_its_prompts_one_at_a_time(model: MultimodalLM) -> None:
     one = [choice_likelihoods(model, [prompt], [["w1", "w2 w3"]], batch_size=1)[0] for prompt in mixed()]
     together = choice_likelihoods(model, mixed(), choices, batch_size=6)
     assert torch.allclose(torch.tensor(one), torch.tensor(together), atol=1e-4)
-
-
-def test_turns_that_the_context_cannot_hold_go_with_their_media(model: MultimodalLM) -> None:
-    long = mixed()[3]
-    talk = Conversation((*long.before, (long.text, "w8")), long.media)
-    first = Collator.of(model).ids([Conversation(talk.turns[:2], talk.media[:2])])["input_ids"].shape[1]
-    collate = Collator(model.tokenizer, model.modalities, chat=model.chat, context=first)
-    with pytest.warns(UserWarning, match="lose their last turns"):
-        batch = collate([talk])
-    assert {name: len(own) for name, own in batch["features"].items()} == {"image": TOKENS, "series": 4}
-    short = Collator(model.tokenizer, model.modalities, chat=model.chat, context=5)
-    with pytest.raises(
-        InputError, match=r"\(4 of 1 image, 4 of 1 time series\).*fewer images or time series"
-    ):
-        short([talk])
 
 
 @pytest.mark.parametrize(

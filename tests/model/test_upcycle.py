@@ -150,13 +150,6 @@ def test_what_has_no_counterpart_is_refused(family: str, more: dict[str, Any], r
     )
 
 
-def test_a_parameter_without_a_place_is_refused() -> None:
-    dense = dense_lm()
-    dense.model.layers[0].self_attn.extra = nn.Linear(2, 2)
-    with pytest.raises(InputError, match=r"no place for its parameter model\.layers\.0\.self_attn\.extra"):
-        upcycle_lm(dense, experts=4)
-
-
 def test_quantised_weights_are_refused() -> None:
     dense = dense_lm()
     weight = dense.model.layers[0].mlp.up_proj.weight

@@ -56,27 +56,6 @@ def test_a_letter_is_asked_but_the_scorer_compares_texts(lettered: MakeTask, wor
         check_task(task, workspace)
 
 
-def test_questions_without_choices_among_others_are_asked_for_a_word(
-    pictures: Path, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    row = {"image": "img0.png", "question": "which?", "answer": "A", "options": ["cat", "dog"]}
-    write_jsonl(pictures / "test.jsonl", [row, {**row, "answer": "6", "options": []}])
-    task = guess_task(str(pictures), name="mine", workspace=workspace, columns={})
-    lettered, free = (prompt_text(task, item) for item in open_items(task, "test", workspace))
-    assert lettered.endswith("letter from the given choices directly.") and free.endswith("word or phrase.")
-    assert check_task(task, workspace).items == {"test": 2}
-
-
-def test_numbers_among_the_choices_are_text_by_default(lettered: MakeTask, workspace: Path) -> None:
-    numbers = ("1", "2", "3")
-    task = lettered(["1", "2"], numbers)
-    assert [item.answers for item in open_items(task, "test", workspace)] == [("1",), ("2",)]
-    assert "for positions, set answer_as: position" in check_task(task, workspace).warnings[0]
-    task = lettered(["1", "2"], numbers, answer_as="position")
-    assert [item.answers for item in open_items(task, "test", workspace)] == [("2",), ("3",)]
-    assert check_task(task, workspace).warnings == ()
-
-
 def test_guessed_captions_are_not_scored_by_exact_match(
     pictures: Path, write_jsonl: WriteJsonl, workspace: Path
 ) -> None:

@@ -1,6 +1,5 @@
 """Tasks guessed from their data."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -81,16 +80,6 @@ def test_captions(pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, work
     write_jsonl(pictures / "metadata.jsonl", values)
     task = guess(pictures, workspace)
     assert (task.kind, task.columns.question, task.columns.image) == ("caption", None, "file_name")
-
-
-def test_conversations(pictures: Path, workspace: Path) -> None:
-    talk = [{"from": "human", "value": "<image>\nwhat? Be short."}, {"from": "gpt", "value": "a cat"}]
-    entries = [{"id": i, "image": "img0.png", "conversations": talk} for i in range(4)]
-    for split in ("train", "test"):
-        (pictures / f"{split}.json").write_text(json.dumps(entries))
-    task = guess(pictures, workspace)
-    assert (task.columns.group, task.columns.id, task.prompt) == (None, "id", "<image>\n{question}")
-    assert check_task(task, workspace).prompt == "<image>\nwhat? Be short."
 
 
 def test_column_that_cannot_be_guessed(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from moextend.bench.sequence import read_sequence
 from moextend.bench.task import find_task
-from moextend.bench.world import data, sound, speech, words
+from moextend.bench.world import data, sound, words
 from moextend.bench.world.data import VIEWS, asked_scenes, heard, view_of
 from moextend.bench.world.hearing import HEARINGS, Performance, Recital, draw_recital, perform, tell
 from moextend.bench.world.questions import ASKERS
@@ -140,22 +140,6 @@ def test_a_wav_holds_the_samples() -> None:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (RATE, 1, 1)
         read = (np.frombuffer(file.readframes(file.getnframes()), np.uint8) - 128.0) / 127
     assert np.abs(read - samples).max() < 1e-6
-
-
-def test_signs_differ_more_than_speakers() -> None:
-    """The nearest of 36 mean shapes names the sign for most new speakers, with no learning at all."""
-
-    def shape(sign: str, speaker: int, take: int = 0) -> np.ndarray:
-        """Log spectrum in 8 parts of the time and 16 bands: what a simple ear hears."""
-        parts = np.array_split(speech.say(Utterance((sign,), speaker, take)).samples, 8)
-        bands = [np.array_split(np.abs(np.fft.rfft(p * np.hanning(len(p)), 512)) ** 2, 16) for p in parts]
-        logs = np.log([[band.mean() + 1e-3 for band in part] for part in bands])
-        return np.asarray((logs - logs.mean()).ravel() / logs.std())
-
-    known = {sign: np.mean([shape(sign, speaker) for speaker in range(8)], 0) for sign in speech.NAMES}
-    asked = [(sign, shape(sign, speaker, 9)) for sign in speech.NAMES for speaker in (100, 101)]
-    hits = [sign == min(known, key=lambda name: np.abs(known[name] - one).sum()) for sign, one in asked]
-    assert np.mean(hits) > 0.75
 
 
 def test_a_recital_plays_and_says_its_things_from_left_to_right() -> None:
