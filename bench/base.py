@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from moextend.bench.task import put_by_hand
-from moextend.model.located import without_tokens
+from moextend.model.encoders import without_tokens
 from moextend.training.settings import Seed
 from moextend.util import files
 from moextend.util.spec import Spec, unset

@@ -10,11 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from moextend.data.cells import AnswerForm
-from moextend.data.columns import Columns
-from moextend.data.examples import Layout
+from moextend.data.examples import Columns, Layout
 from moextend.errors import InputError, SpecError
 from moextend.util import content, spec
-from moextend.util.limits import MOST_TOKENS
+from moextend.util.lookup import MOST_TOKENS
 from moextend.util.spec import Spec, unset
 
 """text: the answer itself. letter: the letter of the right choice. position: the index of the right choice, from 0, as

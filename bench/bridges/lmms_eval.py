@@ -21,8 +21,8 @@ from moextend.data import cells
 from moextend.data.conversations import Conversation
 from moextend.data.examples import in_order
 from moextend.data.images import ImageRef
-from moextend.data.marks import marks_in
 from moextend.data.media import MediaRef
+from moextend.data.modalities import marks_in
 from moextend.data.sounds import AudioRef
 from moextend.errors import InputError
 from moextend.model.batches import Collator, on_device

@@ -12,11 +12,11 @@ from itertools import islice
 from pathlib import Path
 
 from moextend.bench.data.items import Item, prompt_text, target_text
-from moextend.bench.data.open import SplitName, check_gold, open_items, open_table
+from moextend.bench.data.open import SplitName, at_key, check_gold, open_items, open_table
 from moextend.bench.scorers import Answered, find_scorer, is_lettered, own_answer, score_set
 from moextend.bench.scorers.rules import gold_position
 from moextend.bench.task import TaskSpec
-from moextend.data import marks
+from moextend.data import modalities
 from moextend.data.digests import FileDigests
 from moextend.errors import InputError
 from moextend.util import content
@@ -40,61 +40,37 @@ _TRIED = 50
 """Number of items of which at least one must score 1 with its own answer (annotators may disagree on some)."""
 
 
-@dataclass(frozen=True)
-class Unknown:
-    """Unknown words of some texts."""
-
-    texts: float = 0.0
-    """Share of texts with an unknown word."""
-    tokens: float = 0.0
-    """Share of unknown tokens."""
-    words: tuple[str, ...] = ()
-    """The most frequent unknown words."""
-
-
-def unknown_words(texts: Sequence[str], base: str) -> Unknown:
-    """Words of the texts that the tokenizer of `base` does not know.
+def unknown_words(texts: Sequence[str], base: str) -> Counter[str]:
+    """Words of the texts that the tokenizer of `base` does not know, with their numbers.
 
     None found if the tokenizer can encode every text, or if it is not on this machine: nothing is downloaded.
     """
     path = _tokenizer(base)
-    if path is None or not texts:
-        return Unknown()
-    from tokenizers import Tokenizer
-
-    unknown = _unknown_token(path)
-    if unknown is None:
-        return Unknown()
-    tokenizer = Tokenizer.from_file(str(path))
+    unknown = _unknown_token(path) if path else None
     words: Counter[str] = Counter()
-    lost = missing = tokens = 0
-    for text, encoding in zip(texts, tokenizer.encode_batch(list(texts)), strict=True):
-        places = zip(encoding.tokens, encoding.offsets, strict=True)
-        found = {text[first:last].strip() for token, (first, last) in places if token == unknown}
-        words.update(found - {""})
-        lost += bool(found)
-        missing += encoding.tokens.count(unknown)
-        tokens += len(encoding.tokens)
-    most = tuple(word for word, _ in words.most_common(_SHOWN))
-    return Unknown(lost / len(texts), missing / max(1, tokens), most)
+    if unknown is not None:
+        from tokenizers import Tokenizer
+
+        for text, encoding in zip(
+            texts, Tokenizer.from_file(str(path)).encode_batch(list(texts)), strict=True
+        ):
+            places = zip(encoding.tokens, encoding.offsets, strict=True)
+            words.update(text[first:last].strip() for token, (first, last) in places if token == unknown)
+    return words
 
 
 def _tokenizer(base: str) -> Path | None:
     """Tokenizer file of a packaged model, of a folder, or of a hub model in the cache."""
-    packaged = content.package_folder("registry") / "models" / base
-    for folder in (packaged / "lm", Path(base), Path(base) / "lm"):
-        if (folder / _FILE).is_file():
-            return folder / _FILE
-    if base.count("/") != 1:
-        return None
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
+    from moextend.model.sources import snapshot
 
-    try:
-        found = try_to_load_from_cache(base, _FILE)
-    except HFValidationError:  # no name of a hub model, as /folder
-        return None
-    return Path(found) if isinstance(found, str) else None
+    packaged = content.package_folder("registry") / "models" / base / "lm"
+    folders = (
+        packaged,
+        Path(base),
+        Path(base) / "lm",
+        snapshot(base, None) if base.count("/") == 1 else None,
+    )
+    return next((folder / _FILE for folder in folders if folder and (folder / _FILE).is_file()), None)
 
 
 def _unknown_token(path: Path) -> str | None:
@@ -139,7 +115,8 @@ def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Chec
         read.append("train")
         same = overlaps(task, workspace)
     for items in samples:
-        _open_media(items[0])
+        for medium in items[0].media:
+            medium.open()
         prompt_text(task, items[0])
     first = {
         split: list(islice(open_items(task, split, workspace, media=False, strict=False), _READ))
@@ -147,10 +124,13 @@ def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Chec
     }
     for looked_at in first.values():
         _answerable(task, looked_at)
-    seen = first["test"]
+    warnings = tuple(_warnings(task, first["test"], base))
+    if same:
+        memorised = "train and test have the same rows: the score is that of memorised answers (data.train, data.test)."
+        warnings = (memorised, *warnings)
     example, answer = _scored(task, test)
     shown = prompt_text(task, example)
-    return Checked(sizes, shown, answer, test.columns, (*_of_splits(same), *_warnings(task, seen, base)))
+    return Checked(sizes, shown, answer, test.columns, warnings)
 
 
 def overlaps(task: TaskSpec, workspace: Path) -> bool:
@@ -166,11 +146,6 @@ def overlaps(task: TaskSpec, workspace: Path) -> bool:
         return bool(train.files) and [*map(known.of, train.files)] == [*map(known.of, test.files)]
 
 
-def _of_splits(same: bool) -> Iterator[str]:
-    if same:
-        yield "train and test have the same rows, so the score measures memorised answers (data.train, data.test)."
-
-
 def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
     """Raises InputError if the gold answers do not have the form that the prompt or the scorer asks for."""
     lettered = [item for item in items if _LETTER.search(task.layout.template(item.choices))]
@@ -182,7 +157,7 @@ def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
         raise InputError(
             f"asks for a letter, but {len(others)} of {len(lettered)} answers are neither a letter nor a choice "
             f"({first.row}: {first.answers[0]!r}).",
-            where=f"{task.path or task.task}: prompt",
+            where=at_key(task, "prompt"),
             hint=f"{how}Set answer_as (letter, position, text), or ask for something else.",
         )
     if is_lettered(task.scorer) and all(
@@ -191,7 +166,7 @@ def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
         raise InputError(
             f"'{task.scorer}' reads letters, but no answer is a letter or a choice ({items[0].row}: "
             f"{items[0].answers[0]!r}).",
-            where=f"{task.path or task.task}: scorer",
+            where=at_key(task, "scorer"),
             hint="Set columns.choices, or choose another scorer, such as exact@1.",
         )
     for item in items if is_lettered(task.scorer) else ():
@@ -200,14 +175,14 @@ def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
     if texts:
         raise InputError(
             f"asks for a letter, but '{task.scorer}' compares it with the text of a choice ({texts[0].row}).",
-            where=f"{task.path or task.task}: scorer",
+            where=at_key(task, "scorer"),
             hint="Choose a scorer that reads letters, such as option@4.",
         )
     generated = task.data is not None and task.data.path.startswith("world:")
     if task.kind == "caption" and task.scorer == EXACT and not generated:
         raise InputError(
             f"'{EXACT}' accepts only the exact words of a caption.",
-            where=f"{task.path or task.task}: scorer",
+            where=at_key(task, "scorer"),
             hint="Score captions by cider@1.",
         )
 
@@ -233,25 +208,16 @@ def unknown_notes(task: TaskSpec, workspace: Path, base: str) -> list[str]:
 
 def _unknown(task: TaskSpec, items: Sequence[Item], base: str) -> Iterator[str]:
     by_column = {"answers": [target_text(task, item) for item in items]}
-    by_column["prompts"] = [marks.stripped(prompt_text(task, item)) for item in items]
+    by_column["prompts"] = [modalities.stripped(prompt_text(task, item)) for item in items]
     for name, texts in by_column.items():
-        found = unknown_words(texts, base)
-        if found.words or found.texts:
-            yield (
-                f"{100 * found.texts:.0f}% of the {name} have words that the tokenizer of '{base}' does "
-                f"not know, such as {', '.join(map(repr, found.words))}: {100 * found.tokens:.0f}% of "
-                "their tokens are unknown."
-            )
-
-
-def _open_media(item: Item) -> None:
-    for medium in item.media:
-        medium.open()
+        if found := unknown_words(texts, base):
+            most = ", ".join(repr(word) for word, _ in found.most_common(_SHOWN))
+            yield f"the {name} have {len(found)} words that the tokenizer of '{base}' does not know, such as {most}."
 
 
 def _scored(task: TaskSpec, items: Sequence[Item]) -> tuple[Item, str]:
     """The first item whose own answer gets the top score, and this answer."""
-    where = f"{task.path or task.task}: scorer"
+    where = at_key(task, "scorer")
     scorer = find_scorer(task.scorer, where=where)
     tried = list(islice(items, _TRIED))
     answers = [own_answer(scorer.name, item) for item in tried]

@@ -49,28 +49,9 @@ def guess_task(
     Raises:
         InputError: question, answer or image cannot be guessed; the message lists the columns.
     """
-    yaml = workspace.resolve() / "tasks" / f"{name}.yaml"
+    path = workspace.resolve() / "tasks" / f"{name}.yaml"
     where = f"data {data}"
-    return guess_columns(
-        _data(data, yaml.parent, workspace, where=where), path=yaml, workspace=workspace, columns=columns,
-        scorer=scorer, captions=captions, source=data, where=where, encoders=encoders, on_note=on_note,
-    )  # fmt: skip
-
-
-def guess_columns(
-    found: Data,
-    *,
-    path: Path,
-    workspace: Path,
-    columns: Mapping[str, str],
-    scorer: str | None = None,
-    captions: bool = False,
-    source: str,
-    where: str,
-    encoders: Collection[str] | None = None,
-    on_note: Callable[[str], None] = lambda note: None,
-) -> TaskSpec:
-    """Same as `guess_task`, for data with known splits; `path`: file of the task."""
+    found = _data(data, path.parent, workspace, where=where)
     task = TaskSpec(task=path.stem, version=1, kind="vqa", data=found, max_new_tokens=TOKENS, path=path)
     table = open_table(task, "test", workspace).table
     if not columns and text_column(table):
@@ -93,7 +74,7 @@ def guess_columns(
             "open_prompt": guessed.open_prompt,
             "scorer": scorer or rule,
             "max_new_tokens": tokens,
-            "source": source,
+            "source": data,
         }
     )
 

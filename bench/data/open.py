@@ -1,71 +1,31 @@
-"""Opens the items of a split lazily."""
+"""Opens the items of a split lazily; and digests of data, for the keys of results that were computed from it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from moextend.bench.data.items import Item, prompt_text, target_text
-from moextend.bench.data.parts import Content, rows_of
+from moextend.bench.data.items import Content, Item, prompt_text, rows_of, target_text
 from moextend.bench.data.source import Part, files_of, find_source, parse_split, place
 from moextend.bench.scorers import is_lettered, search
 from moextend.bench.task import Data, Join, TaskSpec
-from moextend.data import cells, opening
+from moextend.data import cells
 from moextend.data.conversations import Conversations
-from moextend.data.each import Each
-from moextend.data.examples import Reader, cell, check_choice, check_letters, no_column
-from moextend.data.matching import Matching
+from moextend.data.digests import FileDigests
+from moextend.data.examples import Reader, cell, check_choice, check_letters, no_column, several
+from moextend.data.hub import commit_of
 from moextend.data.media import MediaRef
-from moextend.data.table import Row, Table
+from moextend.data.selections import Each, Joined, Matching
+from moextend.data.source import Opened as OpenedRows
+from moextend.data.source import open_files, open_remote
+from moextend.data.table import ArrowTable, Table
 from moextend.errors import InputError, SpecError, counted
-from moextend.util.files import stamp
+from moextend.util.files import digest, stamp
 
 SplitName = Literal["train", "test"]
-
-
-class Joined:
-    """A table with an additional column: the image from another table, found by the id in the column `join.by`."""
-
-    def __init__(self, table: Table, images: Table, join: Join) -> None:
-        self.columns = tuple(dict.fromkeys((*table.columns, join.image)))
-        self.source = table.source
-        self._table, self._images, self._by, self._image = table, images, join.by, join.image
-        self._rows = {cells.text(name): row for row, name in enumerate(images.column(join.id))}
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def row(self, i: int, columns: Sequence[str]) -> Row:
-        """Cells of row `i` in `columns`, with its image from the other table."""
-        own = [name for name in columns if name != self._image]
-        if len(own) == len(columns):
-            return self._table.row(i, columns)
-        row = self._table.row(i, tuple(dict.fromkeys((*own, self._by))))
-        return {**row, self._image: self._looked_up(row.get(self._by), self.where(i))}
-
-    def column(self, name: str) -> Iterator[Any]:
-        """Cells of a column; for the image column the ids of the images."""
-        return self._table.column(self._by if name == self._image else name)
-
-    def where(self, i: int) -> str:
-        """File and row, for error messages."""
-        return self._table.where(i)
-
-    def home(self, i: int) -> Path | None:
-        """Folder of the file of row `i`."""
-        return self._table.home(i)
-
-    def _looked_up(self, name: Any, where: str) -> Any:
-        at = self._rows.get(cells.text(name))
-        if at is None:
-            raise InputError(
-                f"there is no image '{cells.text(name)}' in {self._images.source}.",
-                where=f"{where}: column '{self._by}'",
-                hint="Check data.join of the task.",
-            )
-        return self._images.row(at, (self._image,)).get(self._image)
 
 
 def open_items(
@@ -110,14 +70,14 @@ def _empty_part(task: TaskSpec, split: SplitName, table: Table, part: Part) -> I
         return InputError(
             f"the {counted(len(table), 'row')} of {table.source} share one {what}, and rows that share one stay "
             "together.",
-            where=_at(task, f"data.{split}"),
+            where=at_key(task, f"data.{split}"),
             hint=f"Use data with a second {what}, or a folder with the files train and test.",
         )
     sides = "" if part.side else f" (train: '{part.split}[train]', test: '{part.split}[test]')"
     return InputError(
         f"none of the {len(table):,} rows of {table.source} falls into this part: rows are assigned to parts by their "
         "hash, and rows that share a medium or a group stay together.",
-        where=_at(task, f"data.{split}"),
+        where=at_key(task, f"data.{split}"),
         hint=f"Use more data, a larger part, or a division by content, which leaves no side empty{sides}."
         if sides
         else "Use more data, or a larger part (bench tune: --validation).",
@@ -133,7 +93,7 @@ def conversations(task: TaskSpec, workspace: Path) -> Conversations[Item]:
 
 
 @dataclass(frozen=True)
-class Opened(opening.Opened):
+class Opened(OpenedRows):
     """All rows of a split, also if the task uses only a part of them."""
 
     part: Part
@@ -142,8 +102,8 @@ class Opened(opening.Opened):
 def open_table(task: TaskSpec, split: SplitName, workspace: Path) -> Opened:
     """All rows of a split, without the task's columns."""
     data = data_of(task)
-    part = parse_split(_split_name(task, split), where=_at(task, f"data.{split}"))
-    opened = _opened(task, data, part, workspace, where=_at(task, f"data.{split}"))
+    part = parse_split(_split_name(task, split), where=at_key(task, f"data.{split}"))
+    opened = _opened(task, data, part, workspace, where=at_key(task, f"data.{split}"))
     if data.join is not None:
         opened = _joined(task, data, data.join, opened, workspace)
     if data.where is not None:
@@ -152,7 +112,7 @@ def open_table(task: TaskSpec, split: SplitName, workspace: Path) -> Opened:
         return opened
     for name in data.each:
         if name not in opened.table.columns:
-            raise no_column(name, opened.table, where=_at(task, "data.each"))
+            raise no_column(name, opened.table, where=at_key(task, "data.each"))
     return replace(opened, table=Each(opened.table, data.each))
 
 
@@ -160,18 +120,18 @@ def _matching(task: TaskSpec, where: Mapping[str, str], table: Table) -> Matchin
     """Rows that match `data.where`."""
     for name in where:
         if name not in table.columns:
-            raise no_column(name, table, where=_at(task, "data.where"))
+            raise no_column(name, table, where=at_key(task, "data.where"))
     found = Matching(table, where)
-    if twice := set(found.columns[len(table.columns) :]) & set(table.columns):
+    if twice := set(found.groups) & set(table.columns):
         raise SpecError(
             f"the group '{min(twice)}' has the name of a column.",
-            where=_at(task, "data.where"),
+            where=at_key(task, "data.where"),
             hint="Rename it.",
         )
     if not len(found):
         raise InputError(
             f"none of the {len(table):,} rows of {table.source} matches.",
-            where=_at(task, "data.where"),
+            where=at_key(task, "data.where"),
             hint="Correct the patterns: each must match the whole cell.",
         )
     return found
@@ -180,34 +140,36 @@ def _matching(task: TaskSpec, where: Mapping[str, str], table: Table) -> Matchin
 def _joined(task: TaskSpec, data: Data, join: Join, opened: Opened, workspace: Path) -> Opened:
     """Rows with images from another table."""
     other = data.model_copy(update={"config": join.config})
-    images = _opened(task, other, Part(join.split), workspace, where=_at(task, "data.join.split"))
+    images = _opened(task, other, Part(join.split), workspace, where=at_key(task, "data.join.split"))
     for key, name in (("id", join.id), ("image", join.image)):
         if name not in images.table.columns:
-            raise no_column(name, images.table, where=_at(task, f"data.join.{key}"))
+            raise no_column(name, images.table, where=at_key(task, f"data.join.{key}"))
     if join.by not in opened.table.columns:
-        raise no_column(join.by, opened.table, where=_at(task, "data.join.by"))
-    joined = Joined(opened.table, images.table, join)
+        raise no_column(join.by, opened.table, where=at_key(task, "data.join.by"))
+    joined = Joined(opened.table, images.table, by=join.by, key=join.id, column=join.image)
     return replace(opened, table=joined, files=(*opened.files, *images.files))
 
 
 def _opened(task: TaskSpec, data: Data, part: Part, workspace: Path, *, where: str) -> Opened:
-    source = find_source(data, task.folder(), workspace, where=_at(task, "data.path"))
+    source = find_source(data, task.folder(), workspace, where=at_key(task, "data.path"))
     folder = source.folder if data.images is None else place(data.images, task.folder(), workspace)
     if source.hub is not None:
-        found = opening.open_remote(
+        found = open_remote(
             source.hub, part.split, folder, config=data.config, revision=data.revision,
-            where=_at(task, "data.path"),
+            where=at_key(task, "data.path"),
         )  # fmt: skip
     else:
         files = files_of(source, part.split, where=where)
-        found = opening.open_files(files, folder, workspace / ".cache")
+        found = open_files(files, folder, workspace / ".cache")
     return Opened(found.table, found.folder, found.files, part)
 
 
 def data_of(task: TaskSpec) -> Data:
     """Data of the task. Raises SpecError for a text task, whose data belongs to lm-eval."""
     if task.data is None:
-        raise SpecError(f"a {task.kind} task has no data.", where=_at(task, "data"), hint="Use a vqa task.")
+        raise SpecError(
+            f"a {task.kind} task has no data.", where=at_key(task, "data"), hint="Use a vqa task."
+        )
     return task.data
 
 
@@ -216,12 +178,13 @@ def _split_name(task: TaskSpec, split: SplitName) -> str:
     name = data.train if split == "train" else data.test
     if name is None:
         raise InputError(
-            "is null: this task is only scored.", where=_at(task, "data.train"), hint="Name a split."
+            "is null: this task is only scored.", where=at_key(task, "data.train"), hint="Name a split."
         )
     return name
 
 
-def _at(task: TaskSpec, key: str) -> str:
+def at_key(task: TaskSpec, key: str) -> str:
+    """Place of a key of a task, for messages."""
     return f"{task.path or task.task}: {key}"
 
 
@@ -304,3 +267,57 @@ def check_gold(task: TaskSpec, item: Item) -> None:
     """
     more = " (answer_as), or choose another scorer"
     check_choice(item, task.columns.answer, why=f"'{task.scorer}' needs one", more=more)
+
+
+def data_digest(
+    task: TaskSpec, split: SplitName, workspace: Path, *, instead: Mapping[int, str] | None = None
+) -> str:
+    """Digest of a split (sixteen hex digits): its files, and the files of media that they name.
+
+    `instead`: index in `media_files` -> digest to take instead of its own.
+    """
+    opened = open_table(task, split, workspace)
+    with FileDigests(workspace / ".cache") as known:
+        files = [known.of(path) for path in opened.files]
+        media = [
+            known.of_medium(ref) for ref in _media_files(opened, open_items(task, split, workspace), task)
+        ]
+    for index, other in (instead or {}).items():
+        if index < len(media):
+            media[index] = other
+    part = [opened.part.low, opened.part.high, *([opened.part.side] if opened.part.side else [])]
+    where = task.data.model_dump(include={"where"}) if task.data else {}  # left out while unset
+    return digest({"files": files, "images": media, "part": part, **where})
+
+
+def media_files(task: TaskSpec, split: SplitName, workspace: Path) -> Iterator[MediaRef]:
+    """Media of a split in files of their own, which may be replaced, row by row; none where Parquet contains them."""
+    return _media_files(open_table(task, split, workspace), open_items(task, split, workspace), task)
+
+
+def hub_revision(task: TaskSpec, workspace: Path) -> str | None:
+    """Commit of the opened hub data set of a task; None for other data."""
+    if task.data is None:
+        return None
+    splits: tuple[SplitName, ...] = ("test", "train")  # a task that only aligns may have no test split
+    for split in splits:
+        with suppress(InputError):  # scoring or training reports this error
+            if find_source(task.data, task.folder(), workspace, where="data.path").hub is None:
+                return None
+            return commit_of(open_table(task, split, workspace).files)
+    return None
+
+
+def _media_files(opened: Opened, items: Items, task: TaskSpec) -> Iterator[MediaRef]:
+    return iter(()) if _holds_media(opened, task) else items.media_refs()
+
+
+def _holds_media(opened: Opened, task: TaskSpec) -> bool:
+    """Whether the files of the rows contain all media."""
+    table: Table = opened.table
+    while isinstance(table, Each | Matching):
+        table = table.table
+    columns = [
+        name for column in task.columns.by_modality.values() for name in several(column, table.columns)
+    ]
+    return not columns or (isinstance(table, ArrowTable) and all(map(table.holds_bytes, columns)))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from moextend.errors import InputError
 from moextend.util import lease
-from moextend.util.record import Record
+from moextend.util.spec import Record
 
 JOB = "job.json"
 

@@ -16,7 +16,7 @@ from moextend.bench.methods.method import Parameters, Stage
 from moextend.bench.methods.shapes import Extra
 from moextend.bench.methods.weights import AdapterOrAll
 from moextend.util import files
-from moextend.util.limits import MOST_STEPS
+from moextend.util.lookup import MOST_STEPS
 from moextend.util.search_space import LogRange
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from moextend.util import files
-from moextend.util.record import Record
+from moextend.util.spec import Record
 
 CANCEL = "cancel.json"
 CANCELLED = "cancelled"

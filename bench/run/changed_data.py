@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moextend.bench.data import data_digest
-from moextend.bench.data.digests import media_files
-from moextend.bench.data.open import open_table
+from moextend.bench.data.open import media_files, open_table
 from moextend.bench.data.source import is_generated
 from moextend.bench.run.complete import named_weights
 from moextend.bench.run.config import stage_name

@@ -17,7 +17,7 @@ from moextend.bench.run.rundir import COST, FACTS, PARITY, ROUTING, Cell, Key, R
 from moextend.bench.store import KeptFile
 from moextend.errors import InputError, MoextendError, SpecError
 from moextend.util import files
-from moextend.util.record import LaterVersion
+from moextend.util.spec import LaterVersion
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,7 @@ from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import Mode, TaskSpec
 from moextend.errors import SpecError
 from moextend.util import content, files, spec
-from moextend.util.record import Record, problem_of
-from moextend.util.spec import unset
+from moextend.util.spec import Record, problem_of, unset
 
 if TYPE_CHECKING:
     from moextend.bench.methods import MethodSpec

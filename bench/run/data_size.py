@@ -11,7 +11,7 @@ from moextend.bench.data.source import Part, is_generated, parse_split, place
 from moextend.bench.run.preflight import readable
 from moextend.bench.task import HAND, TaskSpec
 from moextend.errors import InputError
-from moextend.util import downloads
+from moextend.util import hub_errors
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -71,7 +71,7 @@ def _rows(task: TaskSpec, part: Part, workspace: Path) -> int | None:
 def stated_splits(name: str, config: str | None, revision: str | None) -> dict[str, int]:
     """Split -> rows, as the card of a hub data set states them; empty if it does not, or offline."""
     try:
-        info = downloads.ask(name, "dataset", revision=revision)
+        info = hub_errors.ask(name, "dataset", revision=revision)
         card = info.card_data.to_dict() if info.card_data else {}
     except Exception:  # offline, gated, misspelt: the run says which
         return {}

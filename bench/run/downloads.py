@@ -10,8 +10,8 @@ from typing import Any
 from moextend.bench.sequence import Base
 from moextend.data.hub import is_prepared
 from moextend.errors import MoextendError
-from moextend.model import hub, sources
-from moextend.util import content, downloads
+from moextend.model import sources
+from moextend.util import content, hub_errors
 from moextend.util.hub_errors import Kind, of_hub
 
 MB = 1e6
@@ -49,7 +49,7 @@ def download(name: str, kind: Kind, revision: str | None) -> list[dict[str, Any]
     if kind == "dataset" and is_prepared(name):
         return []
     try:
-        info = downloads.ask(name, kind, revision=revision, sizes=True)
+        info = hub_errors.ask(name, kind, revision=revision, sizes=True)
     except Exception as error:  # offline, gated, misspelt
         if kind == "model" and _is_cached(name, revision):
             return []
@@ -73,18 +73,18 @@ def _used(files: list[Any]) -> list[Any]:
 
 def has_config(name: str, revision: str | None) -> bool:
     """Whether the config of a model of the hub is in the cache, or could be downloaded into it now."""
-    if hub.snapshot(name, revision) is not None:
+    if sources.snapshot(name, revision) is not None:
         return True
     try:
-        downloads.ask(name, "model", revision=revision)  # once: the download tries for half a minute
-        return hub.commit(name, revision) is not None
+        hub_errors.ask(name, "model", revision=revision)  # once: the download tries for half a minute
+        return sources.commit(name, revision) is not None
     except Exception:  # offline, gated, misspelt: a run says which
         return False
 
 
 def _is_cached(name: str, revision: str | None) -> bool:
     """Whether a model's config and all its weights are in the cache; the hub is not asked."""
-    folder = hub.snapshot(name, revision)
+    folder = sources.snapshot(name, revision)
     names = ("model.safetensors", "pytorch_model.bin")
     return folder is not None and any(_is_complete(folder / name) for name in names)
 

@@ -15,7 +15,7 @@ from moextend.bench.score.lines import DistinctLines, Words
 from moextend.bench.score.records import Cell
 from moextend.errors import InputError, SpecError
 from moextend.util import files
-from moextend.util.record import Record
+from moextend.util.spec import Record
 
 if TYPE_CHECKING:
     from numpy import ndarray

@@ -25,7 +25,7 @@ from moextend.bench.run.records import Kept
 from moextend.bench.run.rundir import PREDICTIONS, RunDir, locked, run_name
 from moextend.errors import InputError, RunConflict, SpecError, listed
 from moextend.util import files
-from moextend.util.record import LaterVersion, Record
+from moextend.util.spec import LaterVersion, Record
 
 log = logging.getLogger(__name__)
 

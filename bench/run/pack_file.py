@@ -19,7 +19,7 @@ from moextend.bench.run.rundir import PACKS
 from moextend.bench.store import KeptFile
 from moextend.errors import InputError
 from moextend.util import files
-from moextend.util.record import Record
+from moextend.util.spec import Record
 
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 64 << 20

@@ -27,7 +27,7 @@ from moextend.bench.tuned import NO_SETTINGS
 from moextend.errors import InputError, counted, masked, short
 from moextend.training.settings import clash
 from moextend.util import content, lookup, spec
-from moextend.util.limits import MOST_SEED, MOST_STEPS
+from moextend.util.lookup import MOST_SEED, MOST_STEPS
 
 if TYPE_CHECKING:
     from moextend.bench.methods import MethodSpec

@@ -17,9 +17,9 @@ from moextend.data.hub import check_access
 from moextend.data.modalities import modality_types
 from moextend.data.table import FORMATS
 from moextend.errors import InputError, SpecError, at
-from moextend.model import hub, sources
-from moextend.model.located import locate
-from moextend.model.preflight import check_device
+from moextend.model import sources
+from moextend.model.encoders import locate
+from moextend.model.sources import check_device
 from moextend.training.settings import check_tracker
 from moextend.util import content, files
 
@@ -178,11 +178,11 @@ def _check_hub(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace:
     """
     base = sequence.base
     found = sources.find(base.found(workspace))
-    if isinstance(found, str) and hub.snapshot(found, base.revision) is None:
+    if isinstance(found, str) and sources.snapshot(found, base.revision) is None:
         key = "base.revision" if base.revision else "base.model"
         where = f"{sequence.path or sequence.sequence}: {key}"
         sources.check_hub(found, revision=base.revision, where=where)
-        hub.commit(found, base.revision, where=where)
+        sources.commit(found, base.revision, where=where)
     for task in tasks.values():
         if task.data is None or is_generated(task):
             continue

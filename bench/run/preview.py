@@ -26,7 +26,7 @@ from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import HAND, Data, TaskSpec
 from moextend.errors import InputError, at, counted, duration
-from moextend.model.located import locate
+from moextend.model.encoders import locate
 
 SHOWN = 3
 """Number of missing files of a split that are listed."""

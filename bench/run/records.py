@@ -15,7 +15,7 @@ from moextend.bench.store.records import KeptFile
 from moextend.bench.task import TaskIdentity
 from moextend.errors import MoextendError, SpecError
 from moextend.util import files
-from moextend.util.record import AGAIN, Record
+from moextend.util.spec import AGAIN, Record
 
 BASE = "base"
 """The base among the models of a run that may come from the hub."""

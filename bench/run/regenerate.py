@@ -83,8 +83,7 @@ def _vqa_again(
     context: RunContext, model: MultimodalLM, task: TaskSpec, path: Path, batches: int
 ) -> tuple[int, list[str]]:
     """Number of answers made again, and the ids of those that differ."""
-    from moextend.model.generation import generate
-    from moextend.model.likelihood import choice_likelihoods
+    from moextend.model.generation import choice_likelihoods, generate
 
     size = context.sequence.scoring.batch_size
     items = open_items(task, "test", context.workspace, context.sequence.scoring.limit)

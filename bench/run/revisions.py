@@ -48,13 +48,13 @@ def record_commits(run: RunDir, task: TaskSpec, workspace: Path) -> None:
 
 def base_revision(run: RunDir, base: Base, workspace: Path) -> str | None:
     """Revision of the base that the run opens: its recorded commit; at the first use that of now, which is recorded."""
-    from moextend.model import hub, sources
+    from moextend.model import sources
 
     name = sources.find(base.found(workspace))
     if isinstance(name, Path):
         return base.revision
     known = recorded(run).models.get(BASE, {}).get(name)
-    found = known or hub.commit(name, base.revision)
+    found = known or sources.commit(name, base.revision)
     if found is None:
         return base.revision
     if known is None:
@@ -68,8 +68,8 @@ def encoder_revisions(run: RunDir, encoders: Mapping[str, str]) -> Iterator[None
 
     Args: encoders: modality -> encoder.
     """
-    from moextend.model import hub
-    from moextend.model.located import locate
+    from moextend.model import sources
+    from moextend.model.encoders import locate
 
     found = {modality: locate(modality, name) for modality, name in encoders.items()}
     remote = {modality: where for modality, where in found.items() if where.remote}
@@ -77,7 +77,7 @@ def encoder_revisions(run: RunDir, encoders: Mapping[str, str]) -> Iterator[None
         yield
         return
     known = {modality: recorded(run).models.get(encoder_of(modality), {}) for modality in remote}
-    with hub.pinned({name: sha for commits in known.values() for name, sha in commits.items()}) as opened:
+    with sources.pinned({name: sha for commits in known.values() for name, sha in commits.items()}) as opened:
         yield
     named = {where.repository: modality for modality, where in remote.items() if where.repository}
     for modality in remote:  # repositories of open_clip and timm are known only after loading

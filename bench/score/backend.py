@@ -48,7 +48,7 @@ class InProcess:
 
     def rate(self, prompts: Sequence[Prompt], choices: Sequence[Sequence[str]]) -> list[tuple[float, ...]]:
         """See Backend."""
-        from moextend.model.likelihood import choice_likelihoods
+        from moextend.model.generation import choice_likelihoods
 
         return choice_likelihoods(self.model, prompts, choices, batch_size=self.batch_size)
 
@@ -103,7 +103,7 @@ def rated(
     choices: Sequence[Sequence[str]],
 ) -> list[tuple[float, ...]]:
     """Log-likelihoods of the choices of each prompt by a server; () for a prompt with media."""
-    from moextend.model.likelihood import choice_rows
+    from moextend.model.generation import choice_rows
 
     rows = [
         row

@@ -18,7 +18,7 @@ from moextend.bench.score.records import LM_EVAL, Cell, Scores
 from moextend.bench.scoring import Scoring
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError
-from moextend.model import short_memory
+from moextend.model import generation
 from moextend.util import processes
 from moextend.util.files import digest, sha256
 
@@ -55,7 +55,7 @@ def score_cell(
     """
     began = time.monotonic()
     score = _text_cell if task.kind == "text" else _vqa_cell
-    with short_memory.noted() as limit:
+    with generation.noted() as limit:
         backend = backend or InProcess(model, scoring.batch_size)
         scores, path, reused = score(
             model, task, weights, folder, scoring, workspace, on_items, share, backend

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ConfigDict, Field, field_validator
 
-from moextend.util.record import Record
+from moextend.util.spec import Record
 
 LM_EVAL = "lm-eval:"
 """Start of the name of a scorer that is a metric of lm-eval."""

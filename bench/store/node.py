@@ -15,7 +15,7 @@ from typing import Any, Literal
 from moextend.bench.store.records import KeptFile, NodeCard, StoreFile, User
 from moextend.errors import InputError, MoextendError, SpecError
 from moextend.util import files, lease
-from moextend.util.record import LaterVersion
+from moextend.util.spec import LaterVersion
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import BaseModel, Field
 
 from moextend.util import files
-from moextend.util.record import Record
+from moextend.util.spec import Record
 
 
 class KeptFile(BaseModel):

@@ -86,24 +86,6 @@ def with_prompt(task: TaskSpec, prompt: str) -> TaskSpec:
     return task.model_copy(update={"prompt": prompt})
 
 
-def lmms_task(
-    what: str,
-    workspace: Path,
-    *,
-    name: str | None,
-    include: Path | None,
-    columns: dict[str, str],
-    scorer: str | None,
-) -> tuple[TaskSpec, tuple[str, ...]]:
-    """Task for "lmms:TASK", as it will be written, and notes on parts that are not imported."""
-    from moextend.bench.data.lmms import PREFIX, import_task
-
-    task = what.removeprefix(PREFIX)
-    name = free_name(name or default_name(task), workspace)
-    found = import_task(task, name=name, workspace=workspace, include=include, columns=columns, scorer=scorer)
-    return found.task, found.notes
-
-
 def check(task: TaskSpec, workspace: Path, base: str | None = None) -> dict[str, Any]:
     """Opens a task's data, renders one example and scores it. Raises InputError if that fails.
 

@@ -7,12 +7,10 @@ whether it belongs to the first, second, ... part of the sound.
 from __future__ import annotations
 
 import math
-import platform
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moextend.bench.world.optim import Optimizers
-from moextend.bench.world.recital import Performance, Recital, draw_recital, perform
-from moextend.bench.world.scenes import WORLD_VERSION, Split
+from moextend.bench.world.base import recorded
+from moextend.bench.world.hearing import Performance, Recital, draw_recital, perform
+from moextend.bench.world.language import Optimizers
+from moextend.bench.world.scenes import Split
 from moextend.bench.world.sound import MOST_NOTES, RATE, Melody, draw_melody
 from moextend.bench.world.speech import NAMES, Utterance, draw_utterance
 from moextend.bench.world.words import COLORS, NUMBERS, ROWS, SIZES
 from moextend.model.tiny_audio import TinyAudio, TinyAudioConfig
-from moextend.util.files import write_json, write_text
+from moextend.util.files import write_json
 
 CONFIG = TinyAudioConfig(
     rate=RATE, fft=256, hop=80, mels=48, width=96, strides=(2, 2, 2), layers=2, heads=4, inner=192, seconds=30
@@ -44,18 +43,8 @@ HEADS: dict[str, tuple[str, ...]] = {
     "order": (NOTHING, *NUMBERS[1 : MOST_NOTES + 1]),
 }
 """Classifier -> its classes; each moment has one of each."""
-MEANING = {
-    "color": "timbre of the note",
-    "row": "register of the note",
-    "size": "length of the note",
-    "sign": "letter or digit that is spoken",
-    "order": "first, second, third or fourth part of the sound",
-}
 SCORED = 600
 """Number of test sounds that measure the encoder."""
-LIBRARIES = ("torch", "numpy", "safetensors")
-
-Progress = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -147,29 +136,24 @@ def together(examples: Sequence[Example]) -> Batch:
     return Batch(pad([one.samples for one in examples], True), lengths, truth)
 
 
-def train_audio_model(model: TinyAudio, heads: nn.ModuleDict, recipe: Recipe, tick: Progress) -> float:
+def train_audio_model(model: TinyAudio, heads: nn.ModuleDict, recipe: Recipe) -> float:
     """Trains in place; returns the mean loss of the last 20 steps."""
     pool = draw_examples(recipe.seed, "train", recipe.sounds)
     rng = random.Random(recipe.seed)
     optimizers = Optimizers(
         nn.ModuleList([model, heads]), recipe.steps, _is_matrix, adam=recipe.adam, muon=recipe.muon
     )
-    losses = []
-    model.train()
-    for _ in range(recipe.steps):
+
+    def loss_of() -> tuple[Tensor, Tensor]:
         batch = together(rng.sample(pool, recipe.batch))
         features = model(batch.samples, batch.lengths)
-        loss = torch.stack(
-            [
-                functional.cross_entropy(heads[head](features).mT, classes)
-                for head, classes in batch.truth.items()
-            ]
-        ).sum()
-        optimizers.step(loss)
-        losses.append(loss.item())
-        tick()
-    model.eval()
-    return sum(losses[-20:]) / len(losses[-20:])
+        each = [
+            functional.cross_entropy(heads[head](features).mT, right) for head, right in batch.truth.items()
+        ]
+        loss = torch.stack(each).sum()
+        return loss, loss
+
+    return optimizers.train("audio encoder", loss_of)
 
 
 def _is_matrix(name: str, weight: Tensor) -> bool:
@@ -188,47 +172,20 @@ def accuracies(model: TinyAudio, heads: nn.ModuleDict, examples: Sequence[Exampl
     return {head: round(100 * torch.cat(found).float().mean().item(), 1) for head, found in hits.items()}
 
 
-def build(recipe: Recipe, out: Path, tick: Progress) -> dict[str, Any]:
-    """Trains the encoder and saves it under `out` with a record and a model card; returns the record."""
+def build(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """Trains the encoder and saves it under `out` with a record, which it returns."""
     torch.set_num_threads(1)  # one thread keeps the order of sums, so that builds are reproducible
     start = time.perf_counter()
     model, heads = build_audio_model(recipe.seed), build_heads(recipe.seed)
-    loss = train_audio_model(model, heads, recipe, tick)
+    loss = train_audio_model(model, heads, recipe)
     model.save(out)
     scored = draw_examples(recipe.seed + 1, "test", SCORED)
     record = {
-        "world_version": WORLD_VERSION,
-        "recipe": asdict(recipe),
+        **recorded(recipe),
         "parameters": sum(p.numel() for p in model.parameters()),
         "loss": round(loss, 4),
         "accuracy": accuracies(model, heads, scored),
         "seconds": round(time.perf_counter() - start),
-        "libraries": {name: version(name) for name in LIBRARIES},
-        "python": platform.python_version(),
-        "machine": platform.machine(),
     }
     write_json(out / "build.json", record)
-    write_text(out / "README.md", model_card(record))
     return record
-
-
-def model_card(record: dict[str, Any]) -> str:
-    """README of the encoder."""
-    rows = "\n".join(f"| {MEANING[head]} | {score} |" for head, score in record["accuracy"].items())
-    return f"""# The tiny audio encoder
-
-It hears the sounds of the generated world (version {record["world_version"]}): notes of six timbres, and the names of
-letters and digits. It knows nothing else.
-
-- `config.json`, `model.safetensors`: a `TinyAudio` (`moextend.model.tiny_audio`), {record["parameters"]:,} parameters;
-  {RATE // 1000} kHz mono, {RATE / STRIDE:g} features of width {CONFIG.width} per second.
-- `build.json`: seed, steps, library versions and the scores below.
-
-Trained on {record["recipe"]["sounds"]:,} sounds of train performers by
-`python -m moextend.bench.world audio --seed {record["recipe"]["seed"]} --out registry/models/tiny/audio`
-in {record["seconds"]} s on one thread. Licence: Apache-2.0, as the rest of the package.
-
-| what a feature says of its moment | accuracy of a linear classifier on {SCORED} sounds of test performers |
-|---|---|
-{rows}
-"""

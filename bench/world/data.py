@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from moextend.bench.world.domains import PLAIN
-from moextend.bench.world.hearing import HEARINGS, MATCH, SCENES, Heard, asked_sounds
+from moextend.bench.world.hearing import HEARINGS, MATCH, SCENES, Heard, asked_sounds, perform
 from moextend.bench.world.questions import ASKERS, Balance, Question
-from moextend.bench.world.recital import perform
-from moextend.bench.world.render import png
+from moextend.bench.world.render import PLAIN, png
 from moextend.bench.world.scenes import WORLD_VERSION, Scene, Split, caption, draw_scene, hashed
 from moextend.bench.world.sound import wav
-from moextend.bench.world.views import VIEWS, view_of
+from moextend.data.images import ImageRef
 from moextend.errors import UnknownName
 from moextend.util.files import atomic
 
+if TYPE_CHECKING:
+    from moextend.model.generation import Prompt
+from typing import NamedTuple
+
+from moextend.bench.world.questions import Asker, attributes
+from moextend.bench.world.render import DOMAINS, DRIFT, Domain
+
+LOOKING = ("plain", "night", "pastel", "sketch", "negative", *(f"drift-{step + 1}" for step in range(DRIFT)))
+"""Domains with a data set `DOMAIN-looking`."""
 CAPTIONS = "captions"
-DATASETS = (*ASKERS, CAPTIONS, *HEARINGS, *VIEWS)
 SPLITS: tuple[Split, ...] = ("train", "test")
 IMAGES = {"train": 8000, "test": 500}
 """Number of images per split of an image task."""
@@ -33,8 +40,48 @@ RECITED = {"train": 250, "test": 250}
 """Number of scenes that are described, drawn and recited."""
 ASKED = {"train": 3, "test": 1}
 """Number of questions per image, and maximum number of questions per sound."""
-
 Row = dict[str, Any]
+
+
+class View(NamedTuple):
+    """Questions about scenes that are drawn in a domain."""
+
+    asker: Asker
+    domain: Domain = PLAIN
+
+    def questions(self, scene: Scene) -> Iterator[Question]:
+        """All questions about the scene, in the names of the domain."""
+        return self.asker(self.domain.named(scene))
+
+
+def looking(scene: Scene) -> Iterator[Question]:
+    """Asks for the color, the shape and the letter at a place."""
+    for t in scene.things:
+        yield Question("color-at", f"what color at {t.place}", t.color)
+        yield Question("shape-at", f"what shape at {t.place}", t.shape)
+        yield Question("letter-at", f"which letter at {t.place}", t.letter)
+
+
+def coloring(scene: Scene) -> Iterator[Question]:
+    """Asks for the color at a place, of a shape and with a letter."""
+    kinds = ("color-at", "color-of-shape", "color-of-letter")
+    return (question for question in attributes(scene) if question.kind in kinds)
+
+
+VIEWS: dict[str, View] = {
+    **{f"{name}-looking": View(looking, DOMAINS[name]) for name in LOOKING},
+    **{f"{name}-coloring": View(coloring, DOMAINS[name]) for name in ("bright", "dim", "dark")},
+    **{f"dusk-{name}": View(asker, DOMAINS["dusk"]) for name, asker in ASKERS.items()},
+}
+"""Data set -> what is asked of it, and how it is drawn."""
+
+
+def view_of(name: str) -> View:
+    """The view of a data set about images; those of `ASKERS` are drawn plain."""
+    return VIEWS.get(name) or View(ASKERS[name])
+
+
+DATASETS = (*ASKERS, CAPTIONS, *HEARINGS, *VIEWS)
 
 
 def materialise(name: str, folder: Path) -> Path:
@@ -78,6 +125,15 @@ def asked_scenes(name: str, split: Split) -> Iterator[tuple[Scene, list[Question
         if len(questions) == ASKED[split]:
             made += 1
             yield scene, questions
+
+
+def prompts(name: str, split: Split, count: int) -> list[Prompt]:
+    """The first question about each of the first scenes of a split, as the tasks of images ask it."""
+    from moextend.model.generation import Prompt
+
+    asked, domain = islice(asked_scenes(name, split), count), view_of(name).domain
+    images = ((ImageRef(data=png(scene, domain)), some[0].words) for scene, some in asked)
+    return [Prompt(f"<image> Q {words} A:", (image,)) for image, words in images]
 
 
 def _rows(name: str, split: Split, scenes: Iterable[tuple[Scene, list[Question]]]) -> Iterator[Row]:

@@ -139,13 +139,3 @@ class Balance:
             left.remove(best)
             chosen.append(best)
         return chosen
-
-
-def majority_level(learned: Iterable[Question], scored: Iterable[Question]) -> float:
-    """Accuracy in percent of the most frequent training answer to the question's kind."""
-    counts: dict[str, Counter[str]] = {}
-    for q in learned:
-        counts.setdefault(q.kind, Counter())[q.answer] += 1
-    best = {kind: answers.most_common(1)[0][0] for kind, answers in counts.items()}
-    hits = [best.get(q.kind) == q.answer for q in scored]
-    return 100 * sum(hits) / len(hits)

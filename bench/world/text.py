@@ -6,6 +6,7 @@ list to be copied) have a low weight, words that need a skill (a verb, an answer
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -50,12 +51,6 @@ class Fact(NamedTuple):
     others: tuple[str, ...]
 
 
-class Copying(NamedTuple):
-    """Words that are repeated."""
-
-    listed: tuple[str, ...]
-
-
 def facts() -> list[Fact]:
     """All facts of the world: city, job and pet of every person."""
     rng = random.Random(FACT_SEED)
@@ -92,12 +87,12 @@ def agreement(rng: random.Random, split: Split) -> Agreement:
 
 def copying(
     rng: random.Random, split: Split, pool: tuple[str, ...], least: int = 3, most: int = 5
-) -> Copying:
+) -> tuple[str, ...]:
     """A list of the split; words may occur twice."""
     while True:
         listed = tuple(rng.choice(pool) for _ in range(rng.randint(least, most)))
         if text_split(" ".join(listed)) == split:
-            return Copying(listed)
+            return listed
 
 
 def text_questions(scene: Scene) -> Iterator[Question]:
@@ -132,7 +127,7 @@ def arithmetic_piece(rng: random.Random) -> Piece:
 
 def copying_piece(rng: random.Random) -> Piece:
     """A list of any words of the world and its repetition, so that every word is learned as input and as output."""
-    listed = " ".join(copying(rng, "train", COPIED).listed)
+    listed = " ".join(copying(rng, "train", COPIED))
     return [Word("copy"), *say(listed, 0.1), Word("to"), *say(listed), Word(".")]
 
 
@@ -252,7 +247,7 @@ def arithmetic_item(rng: random.Random) -> Item:
 def copying_item(rng: random.Random) -> Item:
     """A held-out list of four different words, cut within its second half; the choices are its words."""
     while True:
-        listed = copying(rng, "test", COPIED, 4, 4).listed
+        listed = copying(rng, "test", COPIED, 4, 4)
         if len(set(listed)) == len(listed):
             break
     done = rng.randrange(4)
@@ -296,11 +291,7 @@ def text_items(task: str) -> list[Item]:
 
 def write_items(folder: Path) -> list[Path]:
     """Writes `<task>.jsonl` for every text task; returns the files."""
-    import json
-
-    paths = []
-    for task in TEXT_TASKS:
-        path = folder / f"{task}.jsonl"
+    paths = {task: folder / f"{task}.jsonl" for task in TEXT_TASKS}
+    for task, path in paths.items():
         write_text(path, "".join(json.dumps(item) + "\n" for item in text_items(task)))
-        paths.append(path)
-    return paths
+    return list(paths.values())

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from moextend.bench.world import words
-from moextend.bench.world.domains import PLAIN, Domain
-from moextend.bench.world.language import IDS, Progress
-from moextend.bench.world.optim import Optimizers
-from moextend.bench.world.render import CELL, SIDE, render
+from moextend.bench.world.language import IDS, Optimizers
+from moextend.bench.world.render import CELL, PLAIN, SIDE, Domain, render
 from moextend.bench.world.scenes import Scene, Split, caption, draw_scene, twin
+from moextend.bench.world.words import COLORS, LETTERS, SHAPES, SIZES
+from moextend.util import content
 from moextend.util.files import write_json
 
 LAYERS, WIDTH, HEADS = 4, 64, 4
@@ -58,6 +58,7 @@ CONFIG: dict[str, Any] = {
     },
 }
 """Content of `open_clip_config.json`."""
+VALUES = {"color": COLORS, "shape": SHAPES, "size": SIZES, "letter": LETTERS}
 
 
 def build_vision_model(seed: int) -> Any:
@@ -117,29 +118,29 @@ def _group(rng: random.Random, members: int) -> list[Scene]:
     return group
 
 
-def train_vision_model(
-    model: Any, seed: int, steps: int, batch: int, tick: Progress, members: int = 4
-) -> float:
+def train_vision_model(model: Any, seed: int, steps: int, batch: int, members: int = 4) -> float:
     """Trains in place; returns the mean contrastive loss of the last 20 steps. `batch`: number of groups."""
     pool = draw_pool(seed, POOL, members)
     generator = torch.Generator().manual_seed(seed)
     optimizers = Optimizers(model, steps, _is_matrix, adam=2e-3, muon=0.02)
     target = torch.arange(batch * members)
-    losses = []
-    model.train()
-    for _ in range(steps):
+
+    def clamp() -> None:
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+
+    def loss_of() -> tuple[Tensor, Tensor]:
+        clamp()
         chosen = torch.randint(0, len(pool.images), (batch,), generator=generator)
         images = pool.images[chosen].flatten(0, 1).permute(0, 3, 1, 2).float() / 255
         image, text, scale = model((images - MEAN[0]) / STD[0], pool.captions[chosen].flatten(0, 1))
         logits = scale * image @ text.T
         loss = (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
-        optimizers.step(loss)
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, math.log(100))
-        losses.append(loss.item())
-        tick()
-    model.eval()
-    return sum(losses[-20:]) / len(losses[-20:])
+        return loss, loss
+
+    found = optimizers.train("vision encoder", loss_of)
+    clamp()
+    return found
 
 
 def _is_matrix(name: str, weight: Tensor) -> bool:
@@ -168,7 +169,62 @@ def save_vision_model(model: Any, folder: Path) -> None:
     save_file(weights, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
 
 
+def shipped() -> Any:
+    """The encoder of the package."""
+    import open_clip
+
+    folder = content.package_folder("registry") / "models" / "tiny" / "vision"
+    return open_clip.create_model_and_transforms(f"local-dir:{folder}")[0].eval()
+
+
 def probe_scenes(seed: int, count: int, split: Split) -> list[Scene]:
     """New scenes of a split for measuring the encoder."""
     rng = random.Random(seed)
     return [draw_scene(rng, split) for _ in range(count)]
+
+
+def probe_accuracies(
+    model: Any, seed: int, learned: int = 3000, scored: int = 500, domain: Domain = PLAIN
+) -> dict[str, float]:
+    """Percent of things in test scenes whose attribute a linear probe predicts from the token of their cell.
+
+    The probe is trained and scored on pictures of the domain.
+    """
+    train, test = probe_scenes(seed, learned, "train"), probe_scenes(seed + 1, scored, "test")
+    train_x, test_x = _thing_tokens(model, train, domain), _thing_tokens(model, test, domain)
+    mean, std = train_x.mean(0), train_x.std(0)
+    train_x, test_x = (train_x - mean) / std, (test_x - mean) / std
+    accuracies = {}
+    for attribute, values in VALUES.items():
+        classifier = _linear_probe(train_x, _labels(train, attribute), len(values), seed)
+        hits = classifier(test_x).argmax(-1) == _labels(test, attribute)
+        accuracies[attribute] = round(100 * hits.float().mean().item(), 1)
+    return accuracies
+
+
+def _thing_tokens(model: Any, scenes: list[Scene], domain: Domain) -> Tensor:
+    features = patch_features(model, pixels(scenes, domain))
+    return torch.stack([features[i, t.cell] for i, scene in enumerate(scenes) for t in scene.things])
+
+
+def _labels(scenes: list[Scene], attribute: str) -> Tensor:
+    values = VALUES[attribute]
+    return torch.tensor([values.index(getattr(t, attribute)) for scene in scenes for t in scene.things])
+
+
+def _linear_probe(x: Tensor, y: Tensor, classes: int, seed: int, steps: int = 300) -> nn.Linear:
+    torch.manual_seed(seed)
+    classifier = nn.Linear(x.shape[1], classes)
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=0.03, weight_decay=1e-3)
+    for _ in range(steps):
+        loss = functional.cross_entropy(classifier(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return classifier.requires_grad_(False)
+
+
+def feature_scale(model: Any, seed: int, count: int = 500) -> float:
+    """Standard deviation of the raw patch tokens over training scenes; a projector divides by it."""
+    features = patch_features(model, pixels(probe_scenes(seed, count, "train")))
+    return float(features.std())

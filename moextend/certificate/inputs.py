@@ -23,9 +23,8 @@ from moextend.extension import task_inference
 from moextend.extension.effect import GENERIC
 from moextend.extension.probe import used_experts
 from moextend.model.feature_cache import sources_of
-from moextend.model.generation import Prompt, each_by_its_own, generate, prompt_ids
-from moextend.model.likelihood import choice_rows
-from moextend.model.marks import without_marks
+from moextend.model.generation import Prompt, choice_rows, each_by_its_own, generate, prompt_ids
+from moextend.model.messages import without_marks
 from moextend.model.modality import gather
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.sites import Site, find_sites

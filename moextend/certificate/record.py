@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from moextend.errors import InputError, SpecError
 from moextend.extension.folder import contents
 from moextend.util import files
-from moextend.util.record import Record
+from moextend.util.spec import Record
 
 KIND = "moextend certificate"
 Status = Literal["proved", "failed", "not checked"]

@@ -29,10 +29,10 @@ def check_model(
 ) -> None:
     """Raises InputError if the base, an encoder or a loading option does not exist."""
     from moextend.model import sources
-    from moextend.model.located import locate
-    from moextend.model.preflight import check_device
+    from moextend.model.encoders import locate
+    from moextend.model.sources import check_device
     from moextend.util import lookup
-    from moextend.util.limits import ATTENTION, DTYPES
+    from moextend.util.lookup import ATTENTION, DTYPES
 
     options.device(device)
     lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="--dtype")
@@ -139,8 +139,7 @@ def shown(
         InputError: files and marks do not agree, a modality has no encoder, or a file cannot be read.
     """
     from moextend.data.examples import in_order
-    from moextend.data.marks import marks_in
-    from moextend.data.modalities import modality_types
+    from moextend.data.modalities import marks_in, modality_types
 
     types, marks, before = modality_types(), marks_in(prompt), ""
     found: list[MediaRef] = []

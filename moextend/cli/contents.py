@@ -29,7 +29,7 @@ def add_task(
         str,
         typer.Argument(
             metavar="TASK|KIND",
-            help="A task's name, a kind (vqa, qa (no images), audio, caption, text), or lmms:TASK.",
+            help="A task's name, a kind (vqa, qa (no images), audio, caption, text).",
         ),
     ],
     data: Annotated[
@@ -52,10 +52,6 @@ def add_task(
     base: Base = None,
     vision: Vision = None,
     audio: Audio = None,
-    include_path: Annotated[
-        Path | None,
-        typer.Option(help="Folder of lmms-eval YAMLs, for lmms:TASK. Default: the installed ones."),
-    ] = None,
     trust_remote_code: Annotated[
         bool,
         typer.Option(
@@ -82,17 +78,9 @@ def add_task(
 
     encoders = {"vision": vision, "audio": audio}
     draft = _draft(sequence, workspace, fresh, base, encoders)
-    notes: tuple[str, ...] = ()
-    if what.startswith("lmms:"):
-        given = options.pairs(columns or [], "--columns")
-        task, notes = new_task.lmms_task(
-            what, workspace, name=name, include=include_path, columns=given, scorer=scorer
-        )
-        new = True
-    else:
-        task, new = _task_to_add(
-            what, data, name, columns, scorer, prompt, draft, workspace, trust_code=trust_remote_code
-        )
+    task, new = _task_to_add(
+        what, data, name, columns, scorer, prompt, draft, workspace, trust_code=trust_remote_code
+    )
     if prompt is not None:
         task = new_task.with_prompt(task, prompt)
     longer = edit.add(draft, task, at=to)
@@ -107,8 +95,6 @@ def add_task(
             options.echo(
                 f"  note: the data have {media} (column '{column}'), so this is a task about {media}."
             )
-    for note in notes:
-        options.echo(f"  not imported: {note}")
     spec = longer.sequence.base
     for modality in set(task.modalities) - set(spec.encoders_in(workspace)):
         key = spec.encoder_key(modality)

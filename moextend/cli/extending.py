@@ -41,7 +41,7 @@ from moextend.cli.opening import (
     settings_of,
 )  # fmt: skip
 from moextend.errors import at, counted, duration
-from moextend.util.limits import BATCH, MOST_BATCH, MOST_STEPS, RATE
+from moextend.util.lookup import BATCH, MOST_BATCH, MOST_STEPS, RATE
 
 if TYPE_CHECKING:
     from moextend.data.conversations import Conversation

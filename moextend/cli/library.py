@@ -40,7 +40,7 @@ from moextend.cli.opening import (
     weighed,
 )  # fmt: skip
 from moextend.errors import InputError
-from moextend.util.limits import BATCH, MOST_STEPS, MOST_TOKENS, RATE
+from moextend.util.lookup import BATCH, MOST_STEPS, MOST_TOKENS, RATE
 
 
 def align(

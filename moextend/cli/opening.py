@@ -12,7 +12,7 @@ import typer
 from moextend.cli import options
 from moextend.errors import InputError, at, short
 from moextend.util import files
-from moextend.util.limits import MOST_BATCH, MOST_SEED, MOST_STEPS
+from moextend.util.lookup import MOST_BATCH, MOST_SEED, MOST_STEPS
 
 if TYPE_CHECKING:
     from moextend.data.conversations import Conversation

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moextend.errors import InputError, short, visible
-from moextend.util.limits import MOST_SEED, MOST_STEPS
+from moextend.util.lookup import MOST_SEED, MOST_STEPS
 
 if TYPE_CHECKING:
     pass

@@ -25,7 +25,7 @@ from moextend.cli.opening import (
 )
 from moextend.errors import InputError
 from moextend.util import files
-from moextend.util.limits import MOST_TOKENS
+from moextend.util.lookup import MOST_TOKENS
 
 EXAMPLE = "moextend serve tiny -e facts"
 PACKAGES = ("fastapi", "uvicorn", "prometheus_client")

@@ -11,7 +11,7 @@ import typer
 from moextend.cli import options
 from moextend.cli.bars import bar
 from moextend.cli.before import check_out
-from moextend.util.limits import MOST_SEED
+from moextend.util.lookup import MOST_SEED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,12 +34,6 @@ def upcycle(
     out: Annotated[Path, typer.Option("--out", "-o", help="A new folder for the model.")],
     experts: Annotated[int, typer.Option(min=2, help="Experts per layer.")] = 4,
     top_k: Annotated[int, typer.Option(min=1, help="Experts per token.")] = 2,
-    rows: Annotated[
-        str,
-        typer.Option(
-            help="Router rows: random, or paired (top-k experts share a row and are always chosen together)."
-        ),
-    ] = "random",
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the router's rows.")] = 0,
     dtype: Annotated[
         str, typer.Option(help="Number type: float32, bfloat16, float16, or auto (the source's).")
@@ -53,11 +47,11 @@ def upcycle(
     from moextend.model.upcycling import check_numbers, parameter_counts
     from moextend.model.upcycling import upcycle as upcycled
     from moextend.util import files, lookup
-    from moextend.util.limits import DTYPES
+    from moextend.util.lookup import DTYPES
     from moextend.util.quiet import quiet_process
 
     lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="--dtype")
-    check_numbers(experts, top_k, rows)
+    check_numbers(experts, top_k)
     files.check_new(out)
     check_out(out)
     sources.check_hub(sources.find(source, where="SOURCE"), where="SOURCE")
@@ -66,9 +60,7 @@ def upcycle(
     name, before = type(dense.lm).__name__, sum(p.numel() for p in dense.lm.parameters())
     expected = _logits(dense)
     with bar("layers", quiet=as_json) as on_layer:
-        moe = upcycled(
-            dense, experts=experts, top_k=top_k, rows=rows, seed=seed, keep_dense=False, on_layer=on_layer
-        )
+        moe = upcycled(dense, experts=experts, top_k=top_k, seed=seed, keep_dense=False, on_layer=on_layer)
     save_base(moe, out)
     kind, fingerprint = type(moe.lm).__name__, moe.base_fingerprint()
     total, active = parameter_counts(moe.lm)
@@ -76,7 +68,7 @@ def upcycle(
     found = _logits(load(str(out), dtype=dtype))
     record = {
         "source": source, "dense": name, "moe": kind, "out": str(out),
-        "experts": experts, "top_k": top_k, "rows": rows, "seed": seed, "dtype": dtype,
+        "experts": experts, "top_k": top_k, "seed": seed, "dtype": dtype,
         "parameters_dense": before, "parameters": total, "parameters_active": active,
         "fingerprint": fingerprint,
         "largest_logit": float(expected.abs().max()),

@@ -55,7 +55,10 @@ def media(kind: type[MediaRef], value: Any, *, where: str, folders: tuple[Path, 
         return tuple(ref for part in value for ref in media(kind, part, where=where, folders=folders))
     if isinstance(value, Mapping):
         if value.get("bytes") is None and value.get("array") is not None:
-            return (_sampled(kind, value, where),)
+            if not hasattr(kind, "of") or "sampling_rate" not in value:
+                hint = 'A sound is {"array": [...], "sampling_rate": 16000}; other media are encoded bytes or paths.'
+                raise InputError(f"holds an array, not {kind.one()}.", where=where, hint=hint)
+            return (kind.of(value["array"], value["sampling_rate"], where),)
         data = value.get("bytes")
         return media(kind, data if data is not None else value.get("path"), where=where, folders=folders)
     if missing(value) or value == "":
@@ -64,9 +67,9 @@ def media(kind: type[MediaRef], value: Any, *, where: str, folders: tuple[Path, 
         return (kind(data=value, where=where),)
     if not isinstance(value, str):
         raise InputError(
-            f"holds {type_name(value)}, not {_a(kind)}.",
+            f"holds {type_name(value)}, not {kind.one()}.",
             where=where,
-            hint=f"{_a(kind).capitalize()} is a path, encoded bytes or base64.",
+            hint="Write a path, encoded bytes or base64.",
         )
     if value.startswith("data:") or (
         len(value) > 64 and value.startswith(_ENCODED.get(kind.modality, ("data:",)))
@@ -76,28 +79,9 @@ def media(kind: type[MediaRef], value: Any, *, where: str, folders: tuple[Path, 
         raise InputError(
             f"{kind.noun} is a web address ({value}).",
             where=where,
-            hint=f"Download the {kind.noun.removeprefix('the ')}s and name their files.",
+            hint=f"Download {kind.noun} and name its file.",
         )
     return (kind(path=_found(value, folders), where=where, folders=folders or hub_caches()),)
-
-
-def _sampled(kind: type[MediaRef], value: Mapping[str, Any], where: str) -> MediaRef:
-    """A medium of {"array", "sampling_rate"}, as decoded sounds of `datasets` have it."""
-    of = getattr(kind, "of", None)
-    if of is None or "sampling_rate" not in value:
-        raise InputError(
-            f"holds an array, not {_a(kind)}.",
-            where=where,
-            hint='A sound is {"array": [...], "sampling_rate": 16000}; other media are encoded bytes or paths.',
-        )
-    found: MediaRef = of(value["array"], value["sampling_rate"], where)
-    return found
-
-
-def _a(kind: type[MediaRef]) -> str:
-    """ "an image", "a sound"."""
-    noun = kind.noun.removeprefix("the ")
-    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"
 
 
 def hub_caches() -> tuple[Path, ...]:
@@ -194,16 +178,19 @@ def _by_key(value: Mapping[Any, Any], where: str) -> tuple[str, ...] | None:
 
 def answers(
     value: Any, options: tuple[str, ...] | None, *, where: str, form: AnswerForm | None = None
-) -> tuple[str, ...]:
-    """Gold answers of a cell: one, or one per annotator. An answer that names a choice becomes the choice's text.
+) -> tuple[tuple[str, ...], int | None]:
+    """Gold answers of a cell: one, or one per annotator; and the position of the choice that the first one gives.
 
-    With choices, a number is a position from 0, also as text, unless the text is one of the choices.
+    An answer that names a choice becomes the choice's text. With choices, a number is a position from 0, also as text,
+    unless the text is one of the choices. The position is None unless an earlier choice has the same text, so that the
+    text alone is ambiguous.
     """
-    parts = golds(value)
-    found = tuple(_answer(part, options, where, form) for part in parts)
-    if not found or not any(answer.strip() for answer in found):
+    named = [_named(part, options or (), where, form) for part in golds(value)]
+    found = tuple(written if place is None else (options or ())[place] for written, place in named)
+    if not any(answer.strip() for answer in found):
         raise InputError("has no answer.", where=where, hint="Add the answer or remove the row.")
-    return found
+    first, texts = named[0][1], [option.strip() for option in options or ()]
+    return found, first if first is not None and texts.index(texts[first]) != first else None
 
 
 def golds(value: Any) -> list[Any]:
@@ -211,22 +198,6 @@ def golds(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
         value = value.get("answer", value.get("text"))
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def position(
-    value: Any, options: tuple[str, ...] | None, *, where: str, form: AnswerForm | None = None
-) -> int | None:
-    """Position of the choice that the (first) gold of a cell gives by letter or position.
-
-    None unless an earlier choice has the same text, so that the text alone is ambiguous.
-    """
-    parts = golds(value)
-    first = parts[0] if parts else value
-    place = _named(first, options, where, form)[1]
-    if place is None or options is None:
-        return None
-    texts = [option.strip() for option in options]
-    return place if texts.index(texts[place]) != place else None
 
 
 def right_choice(
@@ -242,48 +213,35 @@ def right_choice(
     return at if 0 <= at < (len(texts) or 26) else None
 
 
-def _answer(value: Any, options: tuple[str, ...] | None, where: str, form: AnswerForm | None) -> str:
-    written, place = _named(value, options, where, form)
-    return written if place is None or options is None else options[place]
-
-
 def _named(
-    value: Any, options: tuple[str, ...] | None, where: str, form: AnswerForm | None
+    value: Any, options: tuple[str, ...], where: str, form: AnswerForm | None
 ) -> tuple[str, int | None]:
     """A gold as text, and the position of the choice that it gives by letter or position."""
     if isinstance(value, Mapping):
         value = value.get("answer", value.get("text"))
     written = text(value)
-    if not options or form == "text" or not written.strip():
+    bare = written.strip()
+    if not options or form == "text" or not bare:
         return written, None
     if form == "letter":
-        letter = string.ascii_uppercase.find(written.strip().upper())
-        return written, _position(letter, written, options, where, form)
-    number = value if isinstance(value, int) and not isinstance(value, bool) else None
-    if (
-        number is None
-        and re.fullmatch(r"\d{1,9}", written.strip())
-        and (form == "position" or written.strip() not in options)
-    ):
-        number = int(written)
-    if number is None and form == "position":
-        number = -1
-    if number is None or (isinstance(value, str) and form is None and number >= len(options)):
+        place = string.ascii_uppercase.find(bare.upper()) if len(bare) == 1 else -1
+    elif isinstance(value, int) and not isinstance(value, bool):
+        place = value
+    elif re.fullmatch(r"\d{1,9}", bare) and (form == "position" or bare not in options):
+        place = int(bare)
+        if form is None and place >= len(options):
+            return written, None
+    elif form is None:
         return written, None
-    return written, _position(number, written, options, where, form)
-
-
-def _position(
-    number: int, written: str, options: tuple[str, ...], where: str, form: AnswerForm | None
-) -> int:
-    """`number`, if it is the position of a choice. Raises InputError if not."""
-    if 0 <= number < len(options) and (form != "letter" or len(written.strip()) == 1):
-        return number
-    what, hint = f"no position among {len(options)} choices", "Positions count from 0."
-    if form == "letter":
+    else:
+        place = -1
+    if not 0 <= place < len(options):
         last = string.ascii_uppercase[len(options) - 1]
-        what, hint = f"not the letter of one of {len(options)} choices", f"Letters are A to {last}."
-    raise InputError(f"answer {written} is {what}.", where=where, hint=hint)
+        lettered = f"not the letter of one of {len(options)} choices", f"Letters are A to {last}."
+        counted = f"no position among {len(options)} choices", "Positions count from 0."
+        what, hint = lettered if form == "letter" else counted
+        raise InputError(f"answer {written} is {what}.", where=where, hint=hint)
+    return written, place
 
 
 def box(value: Any, size: tuple[int, int], *, where: str) -> str:

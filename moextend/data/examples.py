@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moextend.data import cells, marks
+from pydantic import field_validator, model_validator
+
+from moextend.data import cells, modalities
 from moextend.data.cells import AnswerForm
-from moextend.data.columns import Columns, several
 from moextend.data.images import ImageRef
 from moextend.data.media import MediaRef
 from moextend.data.modalities import modality_types
 from moextend.data.table import Row, Table
-from moextend.data.video import with_frames
+from moextend.data.video import FRAMES, MOST_FRAMES, with_frames
 from moextend.errors import InputError, SpecError, UnknownName
+from moextend.util.spec import Spec, unset
 
 LETTERS = string.ascii_uppercase
 SYSTEM = "system message"
@@ -26,6 +28,84 @@ OWN_PLACEHOLDERS = ("question", "choices")
 """Placeholders of a prompt that are not columns."""
 CAPITALIZED = "capitalize"
 """Form of a placeholder, `{question:capitalize}`: a capital at the start and the rest in lower case."""
+
+
+class Columns(Spec):
+    """Name of the column for each role."""
+
+    image: str | None = "image"
+    """One column, or several with at most one image each ("image_1,image_2"). Null: no images, which is the default of
+    data with another medium."""
+    audio: str | None = unset(None)
+    """The same for sounds."""
+    video: str | None = unset(None)
+    """The same for videos, of which `frames` images are taken."""
+    frames: int = unset(FRAMES)
+    """Number of frames of each video, at equal distances."""
+    media: dict[str, str] = unset({})
+    """Other modalities (of plug-ins) -> the same."""
+    question: str | None = "question"
+    """Null for captions."""
+    answer: str = "answer"
+    """A string, or a list of strings (several annotators)."""
+    id: str | None = None
+    """Unique per item; null: the row number is the id."""
+    group: str | None = None
+    """Same value for all items of a medium, which are learned as one conversation with several turns."""
+    kind: str | None = None
+    """Kind of question, for scores by kind, and for the majority answer where questions have no common form."""
+    choices: str | None = None
+    """A list, several columns ("A,B,C,D"), or an object by letter or position."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_image_unless_named(cls, values: Any) -> Any:
+        """Data with another medium have images only if `image` names their column."""
+        other = isinstance(values, dict) and any(values.get(key) for key in ("audio", "video", "media"))
+        return {"image": None, **values} if other else values
+
+    @field_validator("frames")
+    @classmethod
+    def _some_frames(cls, frames: int) -> int:
+        if not 1 <= frames <= MOST_FRAMES:
+            raise ValueError(f"is not 1 to {MOST_FRAMES}")
+        return frames
+
+    @field_validator("media")
+    @classmethod
+    def _own_keys(cls, media: dict[str, str]) -> dict[str, str]:
+        """Refuses modalities that have a key of their own."""
+        if own := [name for name in media if name in ("image", "audio", "video")]:
+            raise ValueError(f"write columns.{own[0]} instead of columns.media.{own[0]}")
+        return media
+
+    @property
+    def by_modality(self) -> dict[str, str]:
+        """Modality -> its column, or several joined by commas."""
+        found = {"image": self.image, "audio": self.audio, "video": self.video, **self.media}
+        return {name: column for name, column in found.items() if column is not None}
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities that a model gets: a video is images."""
+        types = modality_types()
+        known = (types.get(name) for name in self.by_modality)
+        found = zip(self.by_modality, known, strict=True)
+        return tuple(dict.fromkeys((kind and kind.becomes) or name for name, kind in found))
+
+    @property
+    def singles(self) -> dict[str, str]:
+        """Role -> its column, for the roles with one cell per row."""
+        return {
+            role: name
+            for role in ("question", "answer", "id", "group", "kind")
+            if (name := getattr(self, role))
+        }
+
+
+def several(name: str, columns: Iterable[str]) -> tuple[str, ...]:
+    """Columns with choices or media: one with lists, or several with one each ("A,B,C,D")."""
+    return (name,) if name in columns else tuple(part.strip() for part in name.split(","))
 
 
 @dataclass(frozen=True)
@@ -168,11 +248,13 @@ class Reader:
         options, refs = self._options(row, where), self._refs(row, i, where)
         answers, position = self._answers(row, options, refs, where)
         media = self._expanded(in_order(self._layout.template(options), refs)) if self._media else ()
-        shown = marks.modalities_of([*refs, *media])
+        shown = modalities.modalities_of([*refs, *media])
         question = cells.text(cell(row, names.question, where)) if names.question else ""
         found = Example(
             media=media,
-            question=marks.stripped(question, shown).strip() if marks.marks_in(question, shown) else question,
+            question=modalities.stripped(question, shown).strip()
+            if modalities.marks_in(question, shown)
+            else question,
             answers=answers,
             choices=options,
             position=position,
@@ -218,8 +300,7 @@ class Reader:
             return (cells.box(value, image.size(), where=at),), None
         if self._choices and options is None:
             value = cells.listed(value)
-        found = cells.answers(value, options, where=at, form=form)
-        return found, cells.position(value, options, where=at, form=form)
+        return cells.answers(value, options, where=at, form=form)
 
     def _refs(self, row: Row, i: int, where: str) -> tuple[MediaRef, ...]:
         """Media of a row, modality by modality."""
@@ -245,7 +326,7 @@ class Reader:
 
 def in_order(template: str, media: Sequence[MediaRef]) -> tuple[MediaRef, ...]:
     """Media in the order of the marks of a template; a single mark of a modality stands for all its media."""
-    wanted = marks.marks_in(template)
+    wanted = modalities.marks_in(template)
     left: dict[str, list[MediaRef]] = {}
     for ref in media:
         left.setdefault(ref.modality, []).append(ref)

@@ -8,20 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
-from moextend.data.cells import golds, text
-from moextend.data.columns import Columns
-from moextend.data.detect import (
-    IMAGES,
-    has_pictures,
-    image_column,
-    left_out,
-    media_columns,
-    named,
-    open_media,
-    sound_column,
-    unread_media,
-    video_column,
-)
+from moextend.data.cells import golds, missing, text
+from moextend.data.examples import Columns
 from moextend.data.llava import Turns
 from moextend.data.modalities import modality_types
 from moextend.data.source import WHOLE
@@ -41,44 +29,31 @@ _TRAIN = ("train", "training")
 _TEST = ("test", "testmini", "validation", "val", "valid", "dev", "eval", "evaluation")
 _NAMES = {
     "question": (
-        "question",
-        "questions",
-        "query",
-        "instruction",
-        "problem",
-        "statement",
-        "sentence",
-        "prompt",
-        "input",
+        "question", "questions", "query", "instruction", "problem", "statement", "sentence", "prompt", "input",
     ),
     "answer": (
-        "answer",
-        "answers",
-        "label",
-        "labels",
-        "target",
-        "ground_truth",
-        "gold",
-        "response",
-        "output",
-        "completion",
+        "answer", "answers", "label", "labels", "target", "ground_truth", "gold", "response", "output", "completion",
     ),
     "id": ("question_id", "questionid", "id", "qid", "uid"),
     "group": ("group", "image_id", "imageid", "img_id", "image_name", "scene_id"),
     "kind": ("kind", "question_type", "type", "question_kind", "category", "subject", "puzzle"),
     "choices": ("choices", "options", "multiple_choices"),
+}  # fmt: skip
+_MEDIA = {
+    "image": ("image", "images", "img", "picture", "photo", "image_path", "file_name", "filename"),
+    "audio": ("audio", "sound", "speech", "clip", "wav", "file", "path"),
+    "video": ("video", "videos", "clip", "clips", "movie", "video_path"),
 }
-_OWN = ("image", "audio", "video")
-"""Modalities whose columns are guessed."""
+"""Modality whose column is guessed -> usual names of it."""
+_ENDINGS = {
+    "image": (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"),
+    "audio": (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
+    "video": (".mp4", ".mov", ".webm", ".mkv", ".avi", ".m4v"),
+}
+_STILL = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"M4A ", b"M4B ")
+"""Brands of files in the container of MP4 that hold no video."""
 _CAPTIONS = ("caption", "captions", "description")
-_TRANSCRIPTS = (
-    "transcription",
-    "transcript",
-    "text",
-    "sentence",
-    "normalized_text",
-    "raw_text",
-)
+_WORDS = ("transcription", "transcript", "text", "sentence", "normalized_text", "raw_text")
 """Columns with the words of a sound, if there are no answers."""
 _SPOKEN = ("language", "command", "keyword", "digit", "word", "emotion", "speaker")
 """Columns with a label of a sound, if there are no answers and no words."""
@@ -93,9 +68,10 @@ _LONG = 6
 _LETTERS = ("A", "B", "C", "D")
 _LOOKED_AT = 500
 """Number of rows that the guess looks at."""
+_FIRST = 20
+"""Number of rows in which a cell with a medium is looked for."""
 _KINDS = range(2, 51)
 """Allowed numbers of different values in a column of kinds."""
-
 
 AnswerKind = Literal["caption", "transcript", "label", "letter", "text", "several", "word"]
 """Kinds of answers: a caption, the words of a sound, a label (also without a question), the letter of a choice, a long
@@ -140,21 +116,79 @@ def guess(
     chosen = {
         key: None if column == NULL and NULL not in table.columns else column for key, column in given.items()
     }
-    media = open_media(chosen, marked)
+    types = modality_types()
+    media = set(types if marked is None else marked) - set(chosen)
+    if any(chosen.get(name) for name in types):
+        media = set()
     columns, notes = _columns(table, chosen, media, where=where, needs=needs, encoders=encoders)
     first = [table.row(i, table.columns) for i in range(min(_LOOKED_AT, len(table)))]
     prompt, answers = _form(columns, first, bare=isinstance(table, Turns))
     return Guess(columns, prompt, _open_prompt(columns, first), answers, _each(columns, first), tuple(notes))
 
 
+def modality_of(value: Any) -> str | None:
+    """Modality of the medium in a cell: encoded bytes, a path with a known ending, an array with a rate, or a list."""
+    if isinstance(value, list | tuple):
+        return modality_of(value[0]) if value else None
+    if isinstance(value, Mapping):
+        if {"array", "sampling_rate"} <= set(value):
+            return "audio"
+        if set(value) != {"bytes", "path"}:
+            return None
+        found = {modality_of(value["bytes"]), modality_of(value["path"])}
+        return next((name for name in ("audio", "video") if name in found), "image")
+    if isinstance(value, str):
+        return next((name for name, ends in _ENDINGS.items() if value.lower().endswith(ends)), None)
+    if not isinstance(value, bytes):
+        return None
+    if value[:4] == b"RIFF" and value[8:12] in (b"AVI ", b"WAVE"):
+        return "video" if value[8:12] == b"AVI " else "audio"
+    if value[:4] == b"\x1aE\xdf\xa3" or (value[4:8] == b"ftyp" and value[8:12] not in _STILL):
+        return "video"
+    mpeg = len(value) > 1 and value[0] == 0xFF and value[1] & 0xE0 == 0xE0 and value[1] & 0x06 != 0
+    return "audio" if value[:4] in (b"fLaC", b"OggS") or value[:3] == b"ID3" or mpeg else "image"
+
+
+def _media_columns(table: Table, columns: Sequence[str]) -> dict[str, str | None]:
+    """Modality -> the column that holds it: the only one by its content, else the one with a usual name."""
+    held: dict[str, list[str]] = {name: [] for name in _MEDIA}
+    for column in columns:
+        cells = (table.row(i, (column,)).get(column) for i in range(min(_FIRST, len(table))))
+        cell = next((cell for cell in cells if not missing(cell) and cell not in ("", [])), None)
+        found = modality_of(cell)
+        if found == "image" and column.lower() in _MEDIA["video"] and _is_gif(cell):
+            found = "video"
+        if found and not (found == "image" and isinstance(cell, str)):  # paths of images by their name only
+            held[found].append(column)
+    found_in = {
+        name: own[0] if len(own) == 1 else _named(_MEDIA[name], own if name != "image" else ())
+        for name, own in held.items()
+    }
+    rest = [column for column in columns if column not in found_in.values()]
+    return {**found_in, "image": found_in["image"] or _named(_MEDIA["image"], rest)}
+
+
+def _is_gif(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_is_gif, value.values()))
+    return value.lower().endswith(".gif") if isinstance(value, str) else str(value)[:6] == "b'GIF8"
+
+
+def _named(names: Sequence[str], columns: Iterable[str]) -> str | None:
+    """Column with the first of the names that the table has; the case is ignored."""
+    lower = {column.lower(): column for column in columns}
+    return next((lower[name] for name in names if name in lower), None)
+
+
 def text_column(table: Table) -> str | None:
     """Column `text` of a table without questions, answers and media; None for other tables."""
-    kinds = (_NAMES["question"], _NAMES["answer"], IMAGES, _CAPTIONS)
-    if any(named(names, table.columns) for names in kinds) or image_column(table, table.columns):
-        return None
-    if sound_column(table, table.columns) or video_column(table, table.columns):
-        return None
-    return named(("text",), table.columns)
+    kinds = (_NAMES["question"], _NAMES["answer"], _CAPTIONS)
+    known = any(_named(names, table.columns) for names in kinds)
+    return (
+        None
+        if known or any(_media_columns(table, table.columns).values())
+        else _named(("text",), table.columns)
+    )
 
 
 def named_splits(splits: Sequence[str], name: str, *, where: str, hint: str) -> tuple[str | None, str | None]:
@@ -193,12 +227,8 @@ def _each(columns: Columns, rows: Sequence[Row]) -> tuple[str, ...] | None:
 def _check_given(table: Table, given: Mapping[str, str | None], where: str) -> None:
     roles = {**Columns.model_fields, **modality_types()}
     for key, column in given.items():
-        if key == "media":
-            raise InputError(
-                "has a key for each modality.", where=f"{where}: columns.media", hint="Write MODALITY=COLUMN."
-            )
-        if key not in roles:
-            raise UnknownName("key of columns", key, roles, where=where)
+        if key == "media" or key not in roles:  # a column of media is named by its modality
+            raise UnknownName("key of columns", key, [name for name in roles if name != "media"], where=where)
         if column is not None and column not in table.columns and key not in ("choices", "frames"):
             raise UnknownName("column", column, table.columns, where=f"{where} ({table.source})")
 
@@ -216,47 +246,38 @@ def _columns(
     _check_given(table, given, where)
     taken = [column for key, column in given.items() if key != "frames"]
     free = [column for column in table.columns if column not in taken]
-    found = media_columns(table, free)
-    left, notes = left_out(found, media, encoders)
+    found = _media_columns(table, free)
+    left = _left_out([name for name in found if found[name] and name in media], encoders)
+    notes = [
+        f"column '{found[name]}' with {modality_types()[name].plural} is left out: the base has no encoder for them"
+        for name in left
+    ]
     sound = given.get("audio") or (found["audio"] if "audio" in media else None)
     free = [column for column in free if column not in (found["audio"], found["video"])]
-    guessed: dict[str, str | None] = {key: named(names, free) for key, names in _NAMES.items()}
-    guessed |= {name: found[name] if name in media and name not in left else None for name in _OWN}
+    guessed: dict[str, str | None] = {key: _named(names, free) for key, names in _NAMES.items()}
+    guessed |= {name: found[name] if name in media and name not in left else None for name in _MEDIA}
     if guessed["choices"] is None and all(letter in free for letter in _LETTERS):
         guessed["choices"] = ",".join(letter for letter in "ABCDEFGH" if letter in free)
     if guessed["question"] is None and guessed["answer"] is None:
-        words = (*_CAPTIONS, "text") if needs == CAPTIONED else _CAPTIONS
-        guessed["answer"] = named(words, free)
+        guessed["answer"] = _named((*_CAPTIONS, "text") if needs == CAPTIONED else _CAPTIONS, free)
     if sound and guessed["answer"] is None and "answer" not in given:
-        guessed["answer"] = named((*_CAPTIONS, *_TRANSCRIPTS, *_SPOKEN), free)
-        notes += _other_answers(table, guessed, free)
+        guessed["answer"] = _named((*_CAPTIONS, *_WORDS, *_SPOKEN), free)
         if guessed["question"] == guessed["answer"]:
             guessed["question"] = None
-    guessed["id"] = _kept(table, guessed["id"], _unique)
-    guessed["kind"] = _kept(table, guessed["kind"], _few)
-    guessed["group"] = _kept(table, guessed["group"], _repeats)
+    for role, fits in (("id", _unique), ("kind", _few), ("group", _repeats)):
+        guessed[role] = _kept(table, guessed[role], fits)
     guessed |= given
     _complete(guessed, table, sees="image" in media, where=where, needs=needs)
-    unread = unread_media(table, [column for column in free if column not in guessed.values()])
-    notes += [
-        f"column '{column}' has paths of {ending} files, which are not read"
-        for column, ending in unread.items()
-    ]
     own = {key: column for key, column in guessed.items() if key in Columns.model_fields}
     others = {key: column for key, column in guessed.items() if key not in own and column is not None}
     return parse(Columns, {**own, "media": others}, where=f"{where}: columns"), notes
 
 
-def _other_answers(table: Table, guessed: Mapping[str, str | None], free: Sequence[str]) -> list[str]:
-    """A note with the columns that could be the answer too."""
-    others = [
-        name
-        for name in free
-        if name not in guessed.values() and _kept(table, name, lambda v: _few(v) and _repeats(v))
-    ]
-    if guessed["answer"] is None or not others:
-        return []
-    return [f"the answer is column '{guessed['answer']}'; it could be {' or '.join(map(repr, others))} too"]
+def _left_out(guessed: Sequence[str], encoders: Collection[str] | None) -> list[str]:
+    """Modalities of guessed columns that the model does not read, if it reads others."""
+    types = modality_types()
+    read = [name for name in guessed if encoders is None or (types[name].becomes or name) in encoders]
+    return [name for name in guessed if read and name not in read]
 
 
 def _complete(
@@ -267,7 +288,8 @@ def _complete(
     other = any(guessed.get(name) for name in modality_types() if name != "image")
     # A caption needs an image. Columns that look like images are not ignored silently.
     missed = sees and guessed["image"] is None and not other
-    shows = missed and (caption or (needs == NEEDED and has_pictures(table)))
+    cells = table.row(0, table.columns).values() if len(table) else ()
+    shows = missed and (caption or (needs == NEEDED and "image" in map(modality_of, cells)))
     for key in ("image", *needs) if shows else needs:
         # A medium needs no question, and a caption no image if there is another medium.
         spared = {"question": caption or other, "image": other}.get(key, False)
@@ -304,15 +326,14 @@ def _form(columns: Columns, rows: Sequence[Row], *, bare: bool) -> tuple[str, An
     if columns.question is None:
         return _unasked(columns, rows)
     # Alpaca's layout: the input of an instruction has its own column.
-    more = named(("input",), {name for row in rows for name in row})
+    more = _named(("input",), {name for row in rows for name in row})
     if columns.choices is not None:
         return _shown(LETTER, columns, more), "letter"
-    answers = [row.get(columns.answer) for row in rows]
-    parts = [part for answer in answers for part in golds(answer)]
-    lengths = sorted(len(_answer_text(part).split()) for part in parts)
+    answers = [golds(row.get(columns.answer)) for row in rows]
+    lengths = sorted(len(_answer_text(part).split()) for parts in answers for part in parts)
     if lengths and lengths[len(lengths) // 2] > _LONG:
         return _shown(BARE, columns, more), "text"
-    several = any(len(golds(answer)) > 3 for answer in answers)
+    several = any(len(parts) > 3 for parts in answers)
     return _shown(BARE if bare else SHORT, columns, more), "several" if several else "word"
 
 
@@ -325,18 +346,12 @@ def _unasked(columns: Columns, rows: Sequence[Row]) -> tuple[str, AnswerKind]:
     """Prompt and kind of answers of data without questions."""
     last = next(reversed(columns.by_modality), "image")
     if (columns.audio or columns.video) and columns.answer.lower() not in _CAPTIONS:
-        answers = [_answer_text(row.get(columns.answer)) for row in rows]
-        if _labels(answers):
+        counts = Counter(_answer_text(row.get(columns.answer)) for row in rows)
+        if len(counts) <= _KINDS[-1] and counts.total() >= 2 * len(counts):  # a small closed set
             return _shown(LABEL, columns, None), "label"
         if columns.audio:
             return _shown(TRANSCRIPT, columns, None), "transcript"
     return _shown(CAPTION.format(modality_types()[last].ref.noun), columns, None), "caption"
-
-
-def _labels(answers: Sequence[str]) -> bool:
-    """Whether the answers are of a small closed set."""
-    counts = Counter(answers)
-    return len(counts) <= _KINDS[-1] and len(answers) >= 2 * len(counts)
 
 
 def _shown(prompt: str, columns: Columns, more: str | None) -> str:

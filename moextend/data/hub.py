@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -13,7 +12,7 @@ from typing import Any
 from moextend.data.digests import FileDigests
 from moextend.data.table import ArrowTable
 from moextend.errors import InputError, MoextendError, UnknownName
-from moextend.util import downloads, foreign, hub_errors
+from moextend.util import foreign, hub_errors
 from moextend.util.files import digest, exists, stamp
 from moextend.util.quiet import quiet_datasets, quiet_loggers
 
@@ -38,23 +37,16 @@ def _load(name: str, split: str, config: str | None, revision: str | None, where
 
     try:
         with quiet_datasets(), quiet_loggers("datasets", "huggingface_hub"):
-            downloads.remove_stale(downloads.folder_of(name, "dataset"))
-            found = _at_commit(
-                datasets.load_dataset(name, config, split=split, revision=revision), name, revision
-            )
-            _check_downloads(name, found, where)
-            return found
+            rows = datasets.load_dataset(name, config, split=split, revision=revision)
+            return _at_commit(rows, name, revision)
     except (DatasetNotFoundError, DatasetGenerationError, OSError) as error:
         raise _refused(error, name, revision, where) from error
     except ValueError as error:
         known = _splits(name, config, revision)
         if known and split not in known:
             raise UnknownName("split", split, known, where=where) from error
-        raise InputError(
-            f"the hub data set '{name}' cannot be opened ({error}).",
-            where=where,
-            hint="Name its config under data.config.",
-        ) from error
+        what = f"the hub data set '{name}' cannot be opened ({error})."
+        raise InputError(what, where=where, hint="Name its config under data.config.") from error
     except Exception as error:  # of the HTTP library: a time-out
         reason = hub_errors.of_hub(error, name, "dataset", revision=revision, where=where)
         if reason is None:
@@ -63,35 +55,22 @@ def _load(name: str, split: str, config: str | None, revision: str | None, where
 
 
 def _refused(error: Exception, name: str, revision: str | None, where: str) -> MoextendError:
-    """The error for a hub data set that `datasets` could not open; files that are damaged are removed."""
+    """The error for a hub data set that `datasets` could not open."""
     from datasets.exceptions import DatasetNotFoundError
 
     if (known := _reason(error, name, revision, where)) is not None:
         return known
-    damaged = [
-        file
-        for commit in downloads.folder_of(name, "dataset").glob("snapshots/*")
-        for file in downloads.remove_damaged(commit)
-    ]
-    if damaged:
-        return downloads.damage(damaged, where=where)
     if not isinstance(error, DatasetNotFoundError | ConnectionError | FileNotFoundError):
         return foreign.explained(error, where=where)
+    return _unknown(name, f"the hub has no such data set ({error})", where)
+
+
+def _unknown(name: str, what: str, where: str) -> InputError:
     return InputError(
-        f"no file or folder '{name}', and the hub has no such data set ({error}).",
+        f"no file or folder '{name}', and {what}.",
         where=where,
         hint="Check the path or the id; offline, download it first, or name a local folder.",
     )
-
-
-def _check_downloads(name: str, rows: Any, where: str) -> None:
-    """Raises RunFailed if a file that `rows` were read from differs from what the hub states; both are removed."""
-    files = [Path(file["filename"]) for file in rows.cache_files]
-    commit = commit_of(files)
-    snapshots = downloads.folder_of(name, "dataset") / "snapshots"
-    if commit and (damaged := downloads.remove_damaged(snapshots / commit)):
-        shutil.rmtree(files[0].parent, ignore_errors=True)
-        raise downloads.damage(damaged, where=where)
 
 
 def check_access(name: str, revision: str | None, *, where: str) -> None:
@@ -129,7 +108,7 @@ def _refusal(name: str, revision: str | None, where: str) -> MoextendError | Non
     from huggingface_hub import HfApi
 
     try:
-        downloads.ask(name, "dataset", revision=revision)
+        hub_errors.ask(name, "dataset", revision=revision)
         with quiet_loggers("huggingface_hub"):
             HfApi().auth_check(name, repo_type="dataset")
     except Exception as error:
@@ -160,13 +139,6 @@ class LocalData:
         content = self._digest(paths)
         place = self.cache / "rows" / content
         rows = load_dataset(*arguments, **{**options, "cache_dir": str(place)})
-        if self._digest(paths) != content:
-            shutil.rmtree(place, ignore_errors=True)
-            raise InputError(
-                "was replaced while it was read.",
-                where=", ".join(map(str, paths)),
-                hint="Repeat the command.",
-            )
         self.stamps |= {path: stamp(path.stat()) for path in paths}
         return rows
 
@@ -197,8 +169,6 @@ def pinned(revisions: Mapping[str, str], local: LocalData) -> Iterator[dict[str,
         found = own(path, *arguments, revision=wanted, **options)
         if isinstance(found, datasets.DatasetDict):
             found = datasets.DatasetDict({key: _at_commit(rows, path, wanted) for key, rows in found.items()})
-            for rows in found.values():
-                _check_downloads(path, rows, f"data set '{path}'")
             files = [file["filename"] for rows in found.values() for file in rows.cache_files]
             if (commit := commit_of(map(Path, files))) is not None:
                 opened[path] = commit
@@ -255,9 +225,5 @@ def hub_splits(name: str, *, where: str) -> list[str]:
     """Splits of a hub data set. Raises InputError if the hub has it not, and RunFailed if it cannot be reached."""
     found = _splits(name, None, None, where=where)
     if not found:
-        raise InputError(
-            f"no file or folder '{name}', and the hub did not list its splits.",
-            where=where,
-            hint="Check the path or the id; offline, name a local folder.",
-        )
+        raise _unknown(name, "the hub did not list its splits", where)
     return found

@@ -30,6 +30,12 @@ PIXELS = 89_478_485
 _BAND = 1 << 20
 """Number of pixels with more than eight bits that are converted at a time."""
 _ORIENTATION = 0x0112
+_TURNED = (
+    "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90",
+)  # fmt: skip
+"""Pillow's names of what undoes the EXIF orientations from 2 to 8."""
+_REDUCE = "Reduce the size of the image."
+_REPLACE = "Replace or convert the image, or remove the row."
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 """Pillow's modes with more than eight bits; all have one channel."""
 
@@ -63,9 +69,7 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
     from PIL import Image, UnidentifiedImageError
 
     if len(data) > BYTES:
-        raise InputError(
-            f"the image has more than {BYTES:,} bytes.", where=where, hint="Reduce the size of the image."
-        )
+        raise _error(f"has more than {BYTES:,} bytes", where, _REDUCE)
     _silence_readers()
     try:
         # Readers warn about metadata, which is not used, and about the size, which is checked here.
@@ -80,20 +84,14 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         bomb = isinstance(error, Image.DecompressionBombError)
         what = f"has more than {PIXELS:,} pixels" if bomb else f"is broken, or not {_NAMES}"
-        raise InputError(
-            f"the image {what}.",
-            where=where,
-            hint="Reduce the size of the image."
-            if bomb
-            else "Replace or convert the image, or remove the row.",
-        ) from error
+        raise _error(what, where, _REDUCE if bomb else _REPLACE) from error
     except Exception as error:  # readers raise many types of errors for broken data
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(
-            f"the image is broken ({type(error).__name__}{': ' if reason else ''}{reason}).",
-            where=where,
-            hint="Replace the image or remove the row.",
-        ) from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:140].rstrip(": ")
+        raise _error(f"is broken ({reason})", where) from error
+
+
+def _error(what: str, where: str, hint: str = _REPLACE) -> InputError:
+    return InputError(f"the image {what}.", where=where, hint=hint)
 
 
 @cache
@@ -116,13 +114,9 @@ def _silence_readers() -> None:
 def _check_size(image: Image, where: str) -> None:
     width, height = image.size
     if width * height > PIXELS:
-        raise InputError(
-            f"the image has {width:,} x {height:,} pixels, more than {PIXELS:,}.",
-            where=where,
-            hint="Reduce the size of the image.",
-        )
+        raise _error(f"has {width:,} x {height:,} pixels, more than {PIXELS:,}", where, _REDUCE)
     if not width * height:
-        raise InputError("the image has no pixels.", where=where, hint="Replace the image or remove the row.")
+        raise _error("has no pixels", where)
 
 
 def _check_complete(image: Image, where: str) -> None:
@@ -130,15 +124,10 @@ def _check_complete(image: Image, where: str) -> None:
     boxes = [tile[1] for tile in getattr(image, "tile", [])]
     if image.format != "TIFF" or not boxes:
         return
-    rows = (
-        image.width if _orientation(image) >= 5 else image.height
-    )  # Pillow gives the size of the rotated image
+    # Pillow gives the size of the rotated image.
+    rows = image.width if _orientation(image) >= 5 else image.height
     if max(box[3] for box in boxes) < rows:
-        raise InputError(
-            "the image is broken (its last rows are missing).",
-            where=where,
-            hint="Replace the image or remove the row.",
-        )
+        raise _error("is broken (its last rows are missing)", where)
 
 
 def _orientation(image: Image) -> int:
@@ -153,17 +142,8 @@ def _orientation(image: Image) -> int:
 def _upright(image: Image) -> Image:
     from PIL.Image import Transpose
 
-    turned = (
-        Transpose.FLIP_LEFT_RIGHT,
-        Transpose.ROTATE_180,
-        Transpose.FLIP_TOP_BOTTOM,
-        Transpose.TRANSPOSE,
-        Transpose.ROTATE_270,
-        Transpose.TRANSVERSE,
-        Transpose.ROTATE_90,
-    )
     orientation = _orientation(image)
-    return image if orientation == 1 else image.transpose(turned[orientation - 2])
+    return image if orientation == 1 else image.transpose(Transpose[_TURNED[orientation - 2]])
 
 
 def _rgb(image: Image) -> Image:

@@ -1,24 +1,17 @@
-"""LLaVA's layouts.
-
-Every question of a conversation becomes a row, with its answer. In evaluation files the column `text` is the question
-and `question_id` the id.
-"""
+"""LLaVA's conversations: every question becomes a row, with its answer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from moextend.data import marks
+from moextend.data import modalities
 from moextend.data.examples import SYSTEM
-from moextend.data.modalities import modality_types
 from moextend.data.table import ListTable, Row, Table
 from moextend.errors import InputError
 
 COLUMNS = ("conversations", "messages")
-_EVALUATION = {"question_id", "text"}
-_NAMES = {"id": "question_id", "question": "text"}
 _ASKS = ("human", "user")
 _ANSWERS = ("gpt", "assistant", "model")
 _RULES = ("system", "developer")
@@ -29,64 +22,23 @@ class Turns(ListTable):
     """Turns of conversations as rows."""
 
 
-class Asked:
-    """An evaluation file of LLaVA (question_id, image, text, answer) with the column names of conversations."""
-
-    def __init__(self, table: Table) -> None:
-        self._table, self.source = table, table.source
-        self._media = _media(table)
-        self._names = {**_NAMES, "group": self._media[0]}
-        self.columns = tuple(dict.fromkeys((*table.columns, "id", "question", *self._media, "group")))
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def row(self, i: int, columns: Sequence[str]) -> Row:
-        """Cells of row `i` in `columns`."""
-        own = [self._names.get(name, name) for name in columns]
-        cells = self._table.row(i, tuple(name for name in own if name in self._table.columns))
-        found = {name: cells[known] for name, known in zip(columns, own, strict=True) if known in cells}
-        if isinstance(found.get("question"), str):
-            shown = [name for name in self._media if name in self._table.columns]
-            found["question"] = marks.stripped(found["question"], shown).strip()
-        return {**{name: [] for name in columns if name in self._media}, **found}
-
-    def column(self, name: str) -> Iterator[Any]:
-        """Cells of a column."""
-        known = self._names.get(name, name)
-        if known in self._table.columns:
-            return self._table.column(known)
-        return iter([None] * len(self))
-
-    def where(self, i: int) -> str:
-        """File and entry, for error messages."""
-        return self._table.where(i)
-
-    def home(self, i: int) -> Path | None:
-        """Folder of the file."""
-        return self._table.home(i)
-
-
 def _media(table: Table) -> list[str]:
     """Columns of media, which are called like their modality; there is at least one."""
-    return [name for name in modality_types() if name in table.columns] or ["image"]
+    return [name for name in modalities.modality_types() if name in table.columns] or ["image"]
 
 
 def expand(table: Table) -> Table:
     """The table; for conversations one row per turn, with id, media, question, answer and group."""
     column = next((name for name in COLUMNS if name in table.columns), None)
     if column is None:
-        return (
-            Asked(table) if set(table.columns) >= _EVALUATION and "question" not in table.columns else table
-        )
+        return table
     rows: list[Row] = []
     places: list[str] = []
     homes: list[Path | None] = []
-    media = _media(table)
+    # An entry without the key `image` is a text-only turn; its image is not missing.
+    empty: Row = {name: [] for name in _media(table)}
     for i in range(len(table)):
-        # An entry without the key `image` is a text-only turn; its image is not missing.
-        row = table.row(i, table.columns)
-        entry = {**row, **{name: [] for name in media if name not in row}}
+        entry = {**empty, **table.row(i, table.columns)}
         for turn, place in _turns(entry, column, i, table.where(i)):
             rows.append(turn)
             places.append(place)
@@ -99,7 +51,14 @@ def expand(table: Table) -> Table:
 
 
 def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, str]]:
-    system, talk = _split(_messages(entry.get(column), where), where)
+    talk = _messages(entry.get(column), where)
+    system = talk.pop(0)[1].strip() if talk and talk[0][0] in _RULES else ""
+    if any(who in _RULES for who, _ in talk):
+        raise InputError(
+            "has a system message that does not open the conversation.",
+            where=where,
+            hint="Keep only one, as the first message, or make it part of a question.",
+        )
     if len(talk) % 2 or not talk:
         raise InputError(
             f"has {len(talk)} messages.",
@@ -107,7 +66,7 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
             hint="A conversation has questions, each followed by its answer.",
         )
     group = str(entry.get("id", i))
-    shown = [name for name in modality_types() if entry.get(name) not in (None, "", [])]
+    shown = [name for name in modalities.modality_types() if entry.get(name) not in (None, "", [])]
     shared = {name: value for name, value in entry.items() if name != column}
     for turn, ((asks, question), (answers, answer)) in enumerate(zip(talk[::2], talk[1::2], strict=True)):
         place = f"{where}, turn {turn + 1}"
@@ -119,7 +78,7 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
             )
         own = {
             "id": f"{group}-{turn}",
-            "question": marks.stripped(question, shown).strip(),
+            "question": modalities.stripped(question, shown).strip(),
             "answer": answer.strip(),
             "group": group,
             **({SYSTEM: system} if system else {}),
@@ -127,33 +86,17 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
         yield {**shared, **own}, place
 
 
-def _split(messages: list[tuple[str, str]], where: str) -> tuple[str, list[tuple[str, str]]]:
-    """Text of the system message, and the messages after it."""
-    opening = messages[:1] if messages and messages[0][0] in _RULES else []
-    talk = messages[len(opening) :]
-    if any(who in _RULES for who, _ in talk):
-        raise InputError(
-            "has a system message that does not open the conversation.",
-            where=where,
-            hint="Keep only one, as the first message, or make it part of a question.",
-        )
-    return "".join(what.strip() for _, what in opening), talk
-
-
 def _messages(value: Any, where: str) -> list[tuple[str, str]]:
     """(role, text) of each message."""
     found = []
     for message in value if isinstance(value, list | tuple) else [None]:
-        if not isinstance(message, Mapping):
-            raise InputError(
-                "is not a list of messages.", where=where, hint='Write {"from": ..., "value": ...}.'
-            )
-        who, what = message.get("from", message.get("role")), message.get("value", message.get("content"))
+        known: Mapping[str, Any] = message if isinstance(message, Mapping) else {}
+        who, what = known.get("from", known.get("role")), known.get("value", known.get("content"))
         if not isinstance(who, str) or not isinstance(what, str):
             raise InputError(
-                "has a message without 'from' and 'value'.",
+                "is not a list of messages, each with 'from' and 'value'.",
                 where=where,
-                hint="Add them (or role and content).",
+                hint='Write [{"from": ..., "value": ...}, ...] (or role and content).',
             )
         found.append((who, what))
     return found

@@ -32,6 +32,12 @@ class MediaRef(ABC):
     folders: tuple[Path, ...] | None = field(default=None, compare=False)
     """Folders that may contain the file, after symbolic links are resolved; None: any folder."""
 
+    @classmethod
+    def one(cls) -> str:
+        """One of them in a sentence: "an image", "a sound"."""
+        noun = cls.noun.removeprefix("the ")
+        return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"
+
     @abstractmethod
     def open(self) -> Any:
         """The decoded medium, as encoders of its modality take it. Raises InputError if it is broken."""

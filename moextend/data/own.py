@@ -7,18 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from moextend.data import cells
-from moextend.data.conversations import Conversation, Conversations, Lazy
-from moextend.data.each import Each
+from moextend.data.conversations import Conversation, Conversations, Lazy, answer_text, prompt_text
 from moextend.data.examples import Example, Layout, Reader, check_choice
 from moextend.data.guess import guess, named_splits, text_column
 from moextend.data.hub import hub_splits
-from moextend.data.marks import marks_in
-from moextend.data.modalities import modality_types
-from moextend.data.opening import Opened, open_files, open_remote
-from moextend.data.prompts import answer_text, prompt_text
-from moextend.data.source import locate, near, place
+from moextend.data.modalities import marks_in, modality_types
+from moextend.data.selections import Each
+from moextend.data.source import Opened, locate, near, open_files, open_remote, place
+from moextend.data.table import TEXT as COLUMN
 from moextend.data.table import Table
-from moextend.data.text import COLUMN
 from moextend.errors import InputError, UnknownName
 
 

@@ -1,22 +1,20 @@
-"""Finds data: files, folders of several layouts, hub data sets."""
+"""Finds and opens data: files, folders of several layouts, hub data sets."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from pydantic import ConfigDict, field_validator
-
-from moextend.data.table import FORMATS
+from moextend.data.hub import open_hub
+from moextend.data.llava import expand
+from moextend.data.table import FORMATS, Table, read_table
 from moextend.errors import InputError, UnknownName
-from moextend.util import bounded_yaml
-from moextend.util.files import exists
-from moextend.util.spec import Spec, parse
+from moextend.util.files import exists, stamp
 
 WHOLE = "all"
 """Name of the only split of a single file."""
@@ -24,56 +22,6 @@ _SPLITS = tuple(suffix for suffix, kind in FORMATS.items() if kind != "text")
 """Suffixes of splits in a folder. Text files are excluded: one may be a licence or a list of labels."""
 _SHARD = re.compile(r"[-_]\d+(-of-\d+)?$")
 _HUB = re.compile(r"^[\w.-]+/[\w.-]+$")
-_FRONT = re.compile(r"\A\ufeff?\s*---[ \t]*\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
-"""Front matter of a card."""
-
-
-class CardPart(Spec):
-    """Base of the parts of a data set's card, of which most keys are not for this package."""
-
-    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
-
-
-class SplitFiles(CardPart):
-    """An entry of `data_files`."""
-
-    split: str
-    path: list[str]
-    """Paths and patterns relative to the card."""
-
-    @field_validator("path", mode="before")
-    @classmethod
-    def _patterns(cls, value: Any) -> Any:
-        patterns = value if isinstance(value, list) else [value]
-        for pattern in patterns:
-            parts = Path(pattern).parts if isinstance(pattern, str) else ()
-            deep = any("**" in part and part != "**" for part in parts)
-            if not parts or deep or "\0" in pattern or Path(pattern).is_absolute():
-                raise ValueError("must be a path or a pattern relative to the card")
-        return patterns
-
-
-class Config(CardPart):
-    """A configuration of a data set."""
-
-    config_name: str = "default"
-    default: bool = False
-    data_files: tuple[SplitFiles, ...] = ()
-
-    @field_validator("data_files", mode="before")
-    @classmethod
-    def _entries(cls, value: Any) -> list[Any]:
-        """All forms as a list of entries: patterns of the training split, {split: patterns}, or {split, path}."""
-        if isinstance(value, dict) and "path" not in value:
-            value = [{"split": split, "path": path} for split, path in value.items()]
-        entries = value if isinstance(value, list) else [] if value is None else [value]
-        return [one if isinstance(one, dict) else {"split": "train", "path": one} for one in entries]
-
-
-class Card(CardPart):
-    """The front matter of a data set's README.md."""
-
-    configs: list[Config] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,9 +67,6 @@ def _file(path: Path) -> Source:
 
 
 def _folder(path: Path, config: str | None, *, where: str) -> Source:
-    configs = _configs(path / "README.md")
-    if configs:
-        return _from_configs(path, configs, config, where=where)
     inner = path / config if config else path
     if not inner.is_dir():
         known = [child.name for child in path.iterdir() if child.is_dir()]
@@ -150,44 +95,45 @@ def _splits(folder: Path) -> dict[str, tuple[Path, ...]]:
     return {name: tuple(files) for name, files in found.items()}
 
 
-def _configs(readme: Path) -> list[Config]:
-    """The configs with files of a data card; empty if it has none."""
-    front = _FRONT.match(bounded_yaml.read_text(readme)) if readme.is_file() else None
-    if front is None:
-        return []
-    where = f"{readme}: its front matter"
-    value = bounded_yaml.load(front[1], where=where, loader=bounded_yaml.Loader)
-    card = parse(Card, value, where=where) if isinstance(value, dict) else Card()
-    return [config for config in card.configs or () if config.data_files]
-
-
-def _from_configs(path: Path, configs: list[Config], wanted: str | None, *, where: str) -> Source:
-    by_name = {config.config_name: config for config in configs}
-    marked = next((name for name, config in by_name.items() if config.default), "default")
-    name = wanted or (marked if marked in by_name else next(iter(by_name)))
-    if wanted is None and len(by_name) > 1 and marked not in by_name:
-        raise InputError(
-            f"{path} has several configs: {', '.join(by_name)}.",
-            where=where,
-            hint="Name the folder or a file of one; in a task, data.config.",
-        )
-    if name not in by_name:
-        raise UnknownName("config", name, by_name, where=f"{where}.config")
-    splits: dict[str, tuple[Path, ...]] = {}
-    for entry in by_name[name].data_files:
-        files = [file for pattern in entry.path for file in sorted(path.glob(pattern)) if file.is_file()]
-        splits[entry.split] = (*splits.get(entry.split, ()), *files)
-    for split, found in splits.items():
-        if not found:
-            raise InputError(
-                f"split '{split}' has no files.", where=str(path / "README.md"), hint="Correct its paths."
-            )
-    return Source(str(path) if name == "default" else f"{path} ({name})", path, splits)
-
-
 def near(path: Path) -> str:
     """First sentence of the hint for a missing path: its missing parent folder or a similar path; else ""."""
     if not path.parent.is_dir():
         return f"There is no folder {path.parent} either. "
     found = difflib.get_close_matches(path.name, [child.name for child in path.parent.iterdir()], n=1)
     return f"Did you mean '{found[0]}'? " if found else ""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A table and the folder of its images."""
+
+    table: Table
+    folder: Path | None
+    """Base of relative image paths, besides the folder of their file."""
+    files: tuple[Path, ...]
+
+
+def open_files(files: Sequence[Path], folder: Path | None, cache: Path) -> Opened:
+    """Rows of files of one format; `cache`: folder for copies of Parquet and Arrow files."""
+    stamps = tuple((path, stamp(path.stat())) for path in files)
+    return Opened(_read(stamps, cache), folder, tuple(files))
+
+
+def open_remote(
+    name: str,
+    split: str,
+    folder: Path | None = None,
+    *,
+    config: str | None = None,
+    revision: str | None = None,
+    where: str,
+) -> Opened:
+    """Rows of a split of a hub data set."""
+    remote = open_hub(name, split, config, revision, where=where)
+    return Opened(expand(remote), folder, tuple(remote.files()))
+
+
+@lru_cache(maxsize=8)
+def _read(stamps: tuple[tuple[Path, str], ...], cache: Path) -> Table:
+    """Table of files, cached in the process until a file changes."""
+    return expand(read_table([path for path, _ in stamps], cache))

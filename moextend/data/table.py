@@ -1,91 +1,31 @@
-"""Rows with named columns, read lazily from parquet, JSON lines, JSON, CSV or plain text."""
+"""Rows with named columns, read lazily from parquet, arrow, JSON lines or plain text, or at once from JSON or CSV."""
 
 from __future__ import annotations
 
 import csv
 import sys
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from moextend.data.digests import FileDigests
-from moextend.data.text import TextTable
 from moextend.errors import InputError, MoextendError, type_name
 from moextend.util.files import atomic, parse_json, sha256
 
+Row = Mapping[str, Any]
+FORMATS = {
+    ".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "csv",
+    ".txt": "text",
+}  # fmt: skip
+TEXT = "text"
+"""The only column of plain text."""
 BLOCK = 256
 """Rows that are converted, and lie together in the copy."""
 SHOWN = 16
 """Hex digits of a digest, as in `FileDigests`."""
-
-
-Row = Mapping[str, Any]
-FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".json": "json"}
 _LOOKED_AT = 200
 """Number of rows of a JSON file that determine its columns."""
-
-
-def arrow_rows(files: Sequence[Path], cache: Path) -> Any:
-    """A `datasets.Dataset` of the rows of files, in copies below `cache` that can be read at any row.
-
-    A copy is found by the content of its file, never by its path and time: a file that was replaced is read again, and
-    a file that was moved is not copied again.
-    """
-    import datasets
-
-    with FileDigests(cache) as known:
-        copies = [_copy(path, cache / "rows", known) for path in files]
-    return datasets.concatenate_datasets([datasets.Dataset.from_file(str(copy)) for copy in copies])
-
-
-def _copy(path: Path, folder: Path, known: FileDigests) -> Path:
-    """The copy of a file, named by the digests of the file and of itself."""
-    import pyarrow
-
-    digest = known.of(path)
-    for copy in folder.glob(f"{digest}-*.arrow"):
-        if copy.stem == f"{digest}-{known.of(copy)}":
-            return copy
-        copy.unlink()  # damaged
-    with atomic(folder / f"{digest}.arrow") as temporary:
-        schema, blocks = _blocks(path)
-        # Text by number (pandas' categories) has a dictionary a block; `datasets` reads plain text.
-        plain = pyarrow.schema([_plain(field) for field in schema], schema.metadata)
-        with pyarrow.ipc.new_stream(str(temporary), plain) as out:
-            for block in blocks:
-                out.write_batch(block if plain == schema else block.cast(plain))
-        if sha256(path)[:SHOWN] != digest:
-            raise InputError("was replaced while it was read.", where=str(path), hint="Repeat the command.")
-        copy = folder / f"{digest}-{sha256(temporary)[:SHOWN]}.arrow"
-    (folder / f"{digest}.arrow").replace(copy)
-    return copy
-
-
-def _plain(field: Any) -> Any:
-    import pyarrow
-
-    return field.with_type(field.type.value_type) if pyarrow.types.is_dictionary(field.type) else field
-
-
-def _blocks(path: Path) -> tuple[Any, Iterator[Any]]:
-    """The schema of a file, and its rows in blocks; memory holds a few blocks."""
-    import pyarrow
-    from pyarrow import parquet
-
-    if path.suffix.lower() == ".parquet":
-        file = parquet.ParquetFile(path, pre_buffer=False)
-        return file.schema_arrow, file.iter_batches(BLOCK)
-    source = pyarrow.OSFile(str(path))
-    try:
-        stream = pyarrow.ipc.open_stream(source)
-        return stream.schema, iter(stream)
-    except pyarrow.ArrowInvalid:
-        reader = pyarrow.ipc.open_file(path)
-        return reader.schema, map(reader.get_batch, range(reader.num_record_batches))
-
-
-FORMATS |= {".csv": "csv", ".tsv": "csv", ".txt": "text"}
 
 
 class Table(Protocol):
@@ -136,9 +76,9 @@ class ArrowTable:
     def column(self, name: str) -> Iterator[Any]:
         """Cells of a column, read in blocks."""
         cells = self._cells(name)
-        for start in range(0, len(self), 256):
+        for start in range(0, len(self), BLOCK):
             try:
-                values = cells[start : start + 256].to_pylist()
+                values = cells[start : start + BLOCK].to_pylist()
             except UnicodeDecodeError as error:
                 raise _not_utf8(error, self.source) from error
             for value in values:
@@ -191,7 +131,7 @@ class ListTable:
         self, rows: list[Row], places: Sequence[str], source: str, homes: Sequence[Path | None]
     ) -> None:
         self._rows, self._places, self.source, self._homes = rows, places, source, homes
-        self.columns = tuple(dict.fromkeys(key for row in rows[:_LOOKED_AT] for key in row))
+        self.columns = _keys(rows[:_LOOKED_AT])
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -213,43 +153,57 @@ class ListTable:
         return self._homes[i]
 
 
+def _keys(rows: Iterable[Row]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(key for row in rows for key in row))
+
+
 class LinesTable:
-    """Rows of JSON-lines files; memory holds only the offset of each line."""
+    """Rows of JSON-lines files; memory holds only the place of each row."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self._files = list(files)
-        self.source = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
-        self._file, self._offset, self._line = array("L"), array("Q"), array("L")
+        self._files, self.source = list(files), _together(files)
+        self._file, self._line = array("L"), array("L")
+        self._start, self._end = array("Q"), array("Q")
         for f, path in enumerate(files):
-            self._index(f, path)
-        heads = [self._read(i) for i in range(min(_LOOKED_AT, len(self)))]
-        self.columns = tuple(dict.fromkeys(key for row in heads for key in row))
+            offset = 0
+            joins = self._joins(path)
+            within = False
+            with path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    full = bool(line.strip())
+                    if full and not (within and joins):
+                        self._file.append(f)
+                        self._line.append(number)
+                        self._start.append(offset)
+                        self._end.append(offset)
+                    offset += len(line)
+                    if full:
+                        self._end[-1] = offset
+                    within = full
+        self.columns = _keys(self._read(i) for i in range(min(_LOOKED_AT, len(self))))
 
-    def _index(self, f: int, path: Path) -> None:
-        offset = 0
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    self._file.append(f)
-                    self._offset.append(offset)
-                    self._line.append(number)
-                offset += len(line)
-
-    def __len__(self) -> int:
-        return len(self._offset)
+    def _joins(self, path: Path) -> bool:
+        """Whether lines that follow each other are one row."""
+        return False
 
     def _read(self, i: int) -> Row:
+        return _object(_json(self._bytes(i), self.where(i)), self.where(i))
+
+    def _bytes(self, i: int) -> bytes:
         with self._files[self._file[i]].open("rb") as file:
-            file.seek(self._offset[i])
-            return _object(_json(file.readline(), self.where(i)), self.where(i))
+            file.seek(self._start[i])
+            return file.read(self._end[i] - self._start[i])
+
+    def __len__(self) -> int:
+        return len(self._start)
 
     def row(self, i: int, columns: Sequence[str]) -> Row:
-        """Cells of line `i` in `columns`."""
+        """Cells of row `i` in `columns`."""
         cells = self._read(i)
         return {name: cells[name] for name in columns if name in cells}
 
     def column(self, name: str) -> Iterator[Any]:
-        """Cells of a column, one line at a time."""
+        """Cells of a column, one row at a time."""
         return (self._read(i).get(name) for i in range(len(self)))
 
     def where(self, i: int) -> str:
@@ -259,6 +213,22 @@ class LinesTable:
     def home(self, i: int) -> Path | None:
         """Folder of the file."""
         return self._files[self._file[i]].parent
+
+
+class TextTable(LinesTable):
+    """Paragraphs of text files, separated by empty lines, or the lines of a file without empty lines."""
+
+    def _joins(self, path: Path) -> bool:
+        """Whether the file has an empty line between two texts."""
+        with path.open("rb") as file:
+            full = [bool(line.strip()) for line in file]
+        return True in full and False in full[full.index(True) : len(full) - full[::-1].index(True)]
+
+    def _read(self, i: int) -> Row:
+        try:
+            return {TEXT: self._bytes(i).decode("utf-8-sig").replace("\r\n", "\n").strip()}
+        except UnicodeDecodeError as error:
+            raise InputError("is not UTF-8 text.", where=self.where(i), hint="Save it as UTF-8.") from error
 
 
 def read_table(files: Sequence[Path], cache: Path) -> Table:
@@ -273,21 +243,35 @@ def read_table(files: Sequence[Path], cache: Path) -> Table:
     table: Table
     if kind in ("parquet", "arrow"):
         table = _arrow(kind, files, cache)
-    elif kind == "jsonl":
-        table = LinesTable(files)
-    elif kind == "text":
-        table = TextTable(files)
+    elif kind in ("jsonl", "text"):
+        table = (LinesTable if kind == "jsonl" else TextTable)(files)
     else:
-        table = _in_memory(files, _json_rows if kind == "json" else _csv_rows)
+        read = _json_rows if kind == "json" else _csv_rows
+        found = [(place, row, path.parent) for path in files for place, row in read(path)]
+        rows: list[Row] = [row for _, row, _ in found]
+        homes = [home for _, _, home in found]
+        table = ListTable(rows, [place for place, _, _ in found], str(files[0]), homes)
     if not len(table):
         raise InputError("has no rows.", where=table.source, hint="Check the file.")
     return table
 
 
+def _together(files: Sequence[Path]) -> str:
+    return str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+
+
 def _arrow(kind: str, files: Sequence[Path], cache: Path) -> Table:
+    """Rows of files, in copies below `cache` that can be read at any row.
+
+    A copy is found by the content of its file, never by its path and time: a file that was replaced is read again, and
+    a file that was moved is not copied again.
+    """
+    import datasets
 
     try:
-        dataset = arrow_rows(files, cache)
+        with FileDigests(cache) as known:
+            copies = [_copy(path, cache / "rows", known) for path in files]
+        rows = datasets.concatenate_datasets([datasets.Dataset.from_file(str(copy)) for copy in copies])
     except MoextendError:
         raise
     except Exception as error:
@@ -296,8 +280,53 @@ def _arrow(kind: str, files: Sequence[Path], cache: Path) -> Table:
             where=", ".join(map(str, files[:3])),
             hint="Save the file again.",
         ) from error
-    source = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
-    return ArrowTable(dataset, source, files[0].parent)
+    return ArrowTable(rows, _together(files), files[0].parent)
+
+
+def _copy(path: Path, folder: Path, known: FileDigests) -> Path:
+    """The copy of a file, named by the digests of the file and of itself."""
+    import pyarrow
+
+    digest = known.of(path)
+    for copy in folder.glob(f"{digest}-*.arrow"):
+        if copy.stem == f"{digest}-{known.of(copy)}":
+            return copy
+        copy.unlink()  # damaged
+    with atomic(folder / f"{digest}.arrow") as temporary:
+        schema, blocks = _blocks(path)
+        # Text by number (pandas' categories) has a dictionary a block; `datasets` reads plain text.
+        plain = pyarrow.schema([_plain(field) for field in schema], schema.metadata)
+        with pyarrow.ipc.new_stream(str(temporary), plain) as out:
+            for block in blocks:
+                out.write_batch(block if plain == schema else block.cast(plain))
+        if sha256(path)[:SHOWN] != digest:
+            raise InputError("was replaced while it was read.", where=str(path), hint="Repeat the command.")
+        copy = folder / f"{digest}-{sha256(temporary)[:SHOWN]}.arrow"
+    (folder / f"{digest}.arrow").replace(copy)
+    return copy
+
+
+def _plain(field: Any) -> Any:
+    import pyarrow
+
+    return field.with_type(field.type.value_type) if pyarrow.types.is_dictionary(field.type) else field
+
+
+def _blocks(path: Path) -> tuple[Any, Iterator[Any]]:
+    """The schema of a file, and its rows in blocks; memory holds a few blocks."""
+    import pyarrow
+    from pyarrow import parquet
+
+    if path.suffix.lower() == ".parquet":
+        file = parquet.ParquetFile(path, pre_buffer=False)
+        return file.schema_arrow, file.iter_batches(BLOCK)
+    source = pyarrow.OSFile(str(path))
+    try:
+        stream = pyarrow.ipc.open_stream(source)
+        return stream.schema, iter(stream)
+    except pyarrow.ArrowInvalid:
+        reader = pyarrow.ipc.open_file(path)
+        return reader.schema, map(reader.get_batch, range(reader.num_record_batches))
 
 
 def root_cause(error: BaseException) -> str:
@@ -306,18 +335,6 @@ def root_cause(error: BaseException) -> str:
         error = error.__cause__ or error.__context__ or error
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
-
-
-def _in_memory(files: Sequence[Path], read: Any) -> ListTable:
-    rows: list[Row] = []
-    places: list[str] = []
-    homes: list[Path] = []
-    for path in files:
-        for place, row in read(path):
-            rows.append(row)
-            places.append(place)
-            homes.append(path.parent)
-    return ListTable(rows, places, str(files[0]), homes)
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:

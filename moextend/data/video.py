@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from moextend.data import images
+from moextend.data.images import MARK as IMAGE_MARK
 from moextend.data.images import ImageRef
 from moextend.data.media import MediaRef
 from moextend.errors import InputError
@@ -19,39 +18,22 @@ from moextend.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-
-NAMES = "MP4, MOV, WebM, MKV, AVI or GIF"
 BYTES = 1 << 30
 """Maximum number of bytes of one video."""
-MOST_IN_A_FILE = 1 << 20
-"""Maximum number of frames of one video: 9.7 hours at 30 a second."""
 PIXELS = 1 << 24
 """Maximum number of pixels of a frame (4K has 8.3 million)."""
 SIDE = 448
 """Shorter side of a frame in pixels; larger frames are made smaller."""
-_CODECS = {
-    "av1", "gif", "h264", "hevc", "mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v3", "theora", "vp8", "vp9",
-    "wmv2",
-}  # fmt: skip
-_REPLACE = "Replace the video or remove the row."
-_CONVERT = "Convert the video to MP4 (H.264)."
-
-
-MARK = "<video>"
-"""Placeholder of a video in a text."""
 FRAMES = 8
 """Default number of frames of a video."""
 MOST_FRAMES = 64
-_RECENT = 2
-"""Number of videos whose frames are kept, encoded."""
-
-
-@dataclass(frozen=True)
-class _Packets:
-    """Times of a video's frames, in the order of their display, and of its key frames."""
-
-    times: list[int]
-    keys: list[int]
+_FORMATS = {
+    "mov": rb"....(?:ftyp|moov|mdat|wide|free)",
+    "matroska": rb"\x1aE\xdf\xa3",
+    "avi": rb"RIFF....AVI ",
+    "gif": rb"GIF8",
+}
+"""FFmpeg's name of a format -> the first bytes of its files."""
 
 
 def frames(source: bytes | Path, count: int, *, where: str) -> list[Image]:
@@ -60,137 +42,60 @@ def frames(source: bytes | Path, count: int, *, where: str) -> list[Image]:
     A video with fewer frames repeats some.
 
     Raises:
-        InputError: PyAV is missing, or the video is not one of the formats of `NAMES`, above a limit of this module,
-            empty, truncated or broken.
+        InputError: PyAV is missing, or the video is not MP4, MOV, WebM, MKV, AVI or GIF, too large, or broken.
     """
-    with _opened(source, where) as (container, stream):
-        found = _packets(container, stream, where)
-        last = len(found.times) - 1
-        places = [last // 2] if count == 1 else [i * last // (count - 1) for i in range(count)]
-        wanted = [found.times[place] for place in places]
-        made = dict(_decoded(container, stream, found, sorted(set(wanted)), where))
-        return [made[time] for time in wanted]
-
-
-@contextmanager
-def _opened(source: bytes | Path, where: str) -> Iterator[tuple[Any, Any]]:
     try:
         import av
     except ImportError as error:
+        hint = "Run: pip install 'moextend[video]'"
         raise InputError(
-            "videos are read by PyAV, which is not installed.",
-            where=where,
-            hint="Run: pip install 'moextend[video]'",
+            "videos are read by PyAV, which is not installed.", where=where, hint=hint
         ) from error
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-            kind = _kind(file, where)
             # A format that is given is not guessed: playlists, which name other files, are never read.
-            with av.open(file, format=kind, options={"protocol_whitelist": ""}) as container:
-                if not container.streams.video:
-                    raise InputError("the file holds no video.", where=where, hint=_REPLACE)
+            kind = _format(file.read(16), where)
+            file.seek(0)
+            with av.open(file, format=kind, options={"protocol_whitelist": ""}) as opened:
+                container: Any = opened  # for reading
                 stream = container.streams.video[0]
-                _check(stream, where)
-                yield container, stream
+                stream.codec_context.thread_count = 1  # each thread holds frames
+                found = {
+                    one.pts for one in container.demux(stream) if one.pts is not None and not one.is_discard
+                }
+                times, last = sorted(found), len(found) - 1
+                wanted = [times[last // 2 if count == 1 else i * last // (count - 1)] for i in range(count)]
+                container.seek(times[0], stream=stream)
+                made: dict[int, Image] = {}
+                for frame in container.decode(stream):
+                    if frame.pts in wanted:
+                        made[frame.pts] = _small(frame, where)
+                    if len(made) == len(set(wanted)):
+                        break
+                return [made[time] for time in wanted]
     except InputError:
         raise
-    except Exception as error:  # of FFmpeg, for broken data
+    except Exception as error:  # of FFmpeg for broken data; without a video, or without some of its frames
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:120].rstrip(".")
-        raise InputError(
-            f"the video is broken ({reason or type(error).__name__}).", where=where, hint=_REPLACE
-        ) from error
+        raise _error(f"is truncated or broken ({reason or type(error).__name__})", where) from error
 
 
-def _kind(file: BinaryIO, where: str) -> str:
-    """FFmpeg's name of the format, by the first bytes."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    start = file.read(16)
-    file.seek(0)
-    if size > BYTES:
-        raise InputError(f"the video has more than {BYTES:,} bytes.", where=where, hint="Reduce its size.")
-    if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
-        return "mov"
-    if start[:4] == b"\x1aE\xdf\xa3":
-        return "matroska"
-    if start[:4] == b"RIFF" and start[8:12] == b"AVI ":
-        return "avi"
-    if start[:4] == b"GIF8":
-        return "gif"
-    raise InputError(f"the video is broken, or not {NAMES}.", where=where, hint=_CONVERT)
+def _error(what: str, where: str) -> InputError:
+    return InputError(f"the video {what}.", where=where, hint="Convert it to MP4 (H.264), or remove the row.")
 
 
-def _check(stream: Any, where: str) -> None:
-    context = stream.codec_context
-    codec = context.codec.canonical_name if context else "of its stream"
-    if codec not in _CODECS:
-        raise InputError(f"the codec {codec} is not supported.", where=where, hint=_CONVERT)
-    context.thread_count = 1  # each thread holds frames
-    _check_size(context.width, context.height, where)
-
-
-def _check_size(width: int, height: int, where: str) -> None:
-    if not 0 < width * height <= PIXELS:
-        raise InputError(
-            f"the video has {width:,} x {height:,} pixels; 1 to {PIXELS:,} are supported.",
-            where=where,
-            hint="Reduce its size.",
-        )
-
-
-def _packets(container: Any, stream: Any, where: str) -> _Packets:
-    times, keys = [], []
-    for packet in container.demux(stream):
-        time = packet.dts if packet.pts is None else packet.pts
-        if time is None or packet.size == 0 or packet.is_discard:  # the end, or outside the edited video
-            continue
-        times.append(time)
-        if packet.is_keyframe:
-            keys.append(time)
-        if len(times) > MOST_IN_A_FILE:
-            raise InputError(
-                f"the video has more than {MOST_IN_A_FILE:,} frames.", where=where, hint="Cut the video."
-            )
-    if not times:
-        raise InputError("the video has no frames.", where=where, hint=_REPLACE)
-    if len(times) < 0.9 * _stated(container, stream, len(times) / max(1, max(times) - min(times))):
-        raise InputError("the video is truncated.", where=where, hint=_REPLACE)
-    return _Packets(sorted(set(times)), sorted(keys))
-
-
-def _stated(container: Any, stream: Any, density: float) -> float:
-    """Number of frames that the header states, or that its duration would hold; 0: neither is known.
-
-    density: frames per unit of the stream's time.
-    """
-    if stream.frames or container.duration is None or len(container.streams) > 1:
-        return float(stream.frames)
-    import av
-
-    return float(container.duration / av.time_base / stream.time_base * density)
-
-
-def _decoded(
-    container: Any, stream: Any, packets: _Packets, wanted: Sequence[int], where: str
-) -> Iterator[tuple[int, Image]]:
-    """Wanted time (ascending) -> its frame. Nothing is decoded twice: a jump goes forward to a key frame only."""
-    decoding: Iterator[Any] = iter(())
-    now: int | None = None
-    for time in wanted:
-        key = packets.keys[max(0, bisect_right(packets.keys, time) - 1)] if packets.keys else packets.times[0]
-        if now is None or key > now:
-            container.seek(key, stream=stream, backward=True)
-            decoding = container.decode(stream)
-        frame = next((each for each in decoding if each.pts is not None and each.pts >= time), None)
-        if frame is None:
-            raise InputError("the video is truncated or broken.", where=where, hint=_REPLACE)
-        now = frame.pts
-        yield time, _small(frame, where)
+def _format(start: bytes, where: str) -> str:
+    """FFmpeg's name of the format of a file that starts so."""
+    found = next((name for name, first in _FORMATS.items() if re.match(first, start, re.DOTALL)), None)
+    if found is None:
+        raise _error("is broken, or not MP4, MOV, WebM, MKV, AVI or GIF", where)
+    return found
 
 
 def _small(frame: Any, where: str) -> Image:
     """A frame as RGB: not larger than `SIDE`, and turned as its camera was."""
-    _check_size(frame.width, frame.height, where)  # streams may change their size
+    if frame.width * frame.height > PIXELS:
+        raise _error(f"has frames of {frame.width:,} x {frame.height:,} pixels, more than {PIXELS:,}", where)
     scale = min(1.0, SIDE / min(frame.width, frame.height))
     width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
     found: Image = frame.reformat(width=width, height=height, format="rgb24").to_image()
@@ -206,17 +111,9 @@ class VideoRef(MediaRef):
     most: ClassVar[int] = BYTES
 
     def frames(self, count: int = FRAMES) -> tuple[FrameRef, ...]:
-        """`count` frames at equal distances, which are not read yet (see frames).
-
-        Raises:
-            InputError: `count` is not 1 to `MOST_FRAMES`.
-        """
+        """`count` frames at equal distances, which are not read yet. Raises InputError above `MOST_FRAMES`."""
         if not 1 <= count <= MOST_FRAMES:
-            raise InputError(
-                f"{count} frames of a video were requested.",
-                where=self.place,
-                hint=f"Ask for 1 to {MOST_FRAMES}.",
-            )
+            raise _error(f"is asked for {count} frames, not 1 to {MOST_FRAMES}", self.place)
         return tuple(
             FrameRef(where=f"{self.place}: frame {i + 1} of {count}", video=self, index=i, count=count)
             for i in range(count)
@@ -241,7 +138,7 @@ class FrameRef(ImageRef):
         return _encoded(self.video, self.count)[self.index]
 
 
-@lru_cache(_RECENT)
+@lru_cache(2)
 def _encoded(video: VideoRef, count: int) -> tuple[bytes, ...]:
     """All wanted frames of a video as PNG: they are read one after the other, and decoded once."""
     source = video.read() if video.path is None or video.data is not None else video.file()
@@ -260,20 +157,20 @@ def expanded(text: str, media: Sequence[MediaRef], frames: int = FRAMES) -> tupl
     Args:
         media: in the order of the marks in the text.
     """
-    return text.replace(MARK, marks_for(VideoRef.modality, frames)), with_frames(media, frames)
+    mark = f"<{VideoRef.modality}>"
+    return text.replace(mark, marks_for(VideoRef.modality, frames)), with_frames(media, frames)
 
 
 def with_frames(media: Iterable[MediaRef], frames: int) -> tuple[MediaRef, ...]:
     """Media with `frames` images instead of each video."""
-    found: list[MediaRef] = []
-    for ref in media:
-        found += ref.frames(frames) if isinstance(ref, VideoRef) else [ref]
-    return tuple(found)
+    return tuple(
+        one for ref in media for one in (ref.frames(frames) if isinstance(ref, VideoRef) else (ref,))
+    )
 
 
 def marks_for(modality: str, frames: int) -> str:
     """Marks in the final text for the mark of a modality: of a video, those of its frames."""
-    return images.MARK * frames if modality == VideoRef.modality else f"<{modality}>"
+    return IMAGE_MARK * frames if modality == VideoRef.modality else f"<{modality}>"
 
 
 def mark_filled(ref: MediaRef) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moextend.errors import InputError
-from moextend.util import downloads, files, hub_errors
+from moextend.util import files, hub_errors
 from moextend.util.quiet import quiet_loggers
 
 MEMORY = "memory.safetensors"
@@ -189,17 +189,11 @@ def download(named: HubId, patterns: Sequence[str], *, where: str | None = None)
     """Folder of a commit in the user's cache with the files that match; raises the errors of `local_folder`."""
     from huggingface_hub import snapshot_download
 
-    downloads.remove_stale(downloads.folder_of(named.name, "model"))
     try:
         with quiet_loggers("huggingface_hub"):
-            folder = Path(
-                snapshot_download(named.name, revision=named.revision, allow_patterns=list(patterns))
-            )
+            return Path(snapshot_download(named.name, revision=named.revision, allow_patterns=list(patterns)))
     except Exception as error:
         found = hub_errors.of_hub(error, named.name, revision=named.revision, where=where)
         if found is None:
             raise
         raise found from error
-    if damaged := downloads.remove_damaged(folder):
-        raise downloads.damage(damaged, where=where or f"model '{named}'")
-    return folder

@@ -20,9 +20,16 @@ from moextend.errors import InputError
 from moextend.extension.folder import LATENTS
 from moextend.extension.probe import tokens_of
 from moextend.extension.tensor_files import AGAIN, read_tensors, write_tensors
-from moextend.model.above import NotAbove, caught, close, decoder_layers, handing_in
 from moextend.model.batches import Collator, on_device
-from moextend.model.lm_head import decoder, layers_need_ids
+from moextend.model.lm_head import (
+    NotAbove,
+    caught,
+    close,
+    decoder,
+    decoder_layers,
+    handing_in,
+    layers_need_ids,
+)
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.sites import find_sites
 

@@ -30,8 +30,7 @@ from moextend.extension.folder import STATISTICS
 from moextend.extension.task_rule import FEWEST, Kind, Rule
 from moextend.model.fingerprint import tensors_digest
 from moextend.model.generation import Prompt
-from moextend.model.marks import without_marks
-from moextend.model.messages import BETWEEN
+from moextend.model.messages import BETWEEN, without_marks
 from moextend.model.modality import Sources
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from moextend.data.conversations import Conversation
-from moextend.data.marks import marks_in, modalities_of
 from moextend.data.media import MediaRef
+from moextend.data.modalities import marks_in, modalities_of
 from moextend.errors import InputError
 from moextend.model.chat import Chat, Tokens
-from moextend.model.marks import too_long
-from moextend.model.messages import Message, folded, media_of, of_conversation
+from moextend.model.messages import Message, folded, media_of, of_conversation, too_long
 from moextend.model.modality import Modalities, gather
 from moextend.model.multimodal import IGNORE, MultimodalLM
 

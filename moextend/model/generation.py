@@ -1,30 +1,126 @@
-"""Greedy generation in fixed batches."""
+"""Greedy generation in fixed batches, log-likelihoods of choices, and batches that do not fit into memory."""
 
 from __future__ import annotations
 
+import gc
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
 import torch
 
 from moextend.data.conversations import Conversation
-from moextend.data.marks import media_at
 from moextend.data.media import MediaRef
-from moextend.errors import InputError
+from moextend.data.modalities import media_at
+from moextend.errors import InputError, RunFailed
 from moextend.model.batches import encode, pad, piece_ids
 from moextend.model.feature_cache import sources_of
-from moextend.model.marks import no_encoder, too_long
-from moextend.model.messages import Message, media_of, messages_of
+from moextend.model.messages import Message, media_of, messages_of, no_encoder, too_long
 from moextend.model.modality import Sources, gather
-from moextend.model.multimodal import MultimodalLM
-from moextend.model.short_memory import current_limit
+from moextend.model.multimodal import IGNORE, MultimodalLM
 from moextend.moe.reach import check as check_reached
-from moextend.util import surrogates
+from moextend.util import files
 
+R = TypeVar("R")
+Found = TypeVar("Found")
+
+log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the CPU's allocator, had no memory for a tensor."""
+    import torch
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and should_reduce_batch_size(error)
+    )
+
+
+def release() -> None:
+    """Frees the memory of an attempt that failed; called after its error is gone, which keeps its tensors."""
+    from accelerate.utils.memory import clear_device_cache
+
+    gc.collect()
+    clear_device_cache()
+
+
+def first_line(error: BaseException) -> str:
+    """The part of an error of memory that says how much was wanted."""
+    text = str(error).strip()
+    return " ".join(text.splitlines()[:1])[:200].rstrip(".") or type(error).__name__
+
+
+class BatchLimit:
+    """Largest number of rows that fit into memory, as far as is known."""
+
+    def __init__(self) -> None:
+        self.rows: int | None = None
+        """None: every batch fitted."""
+
+    def split(
+        self, work: Callable[[Sequence[R]], Sequence[Found]], rows: Sequence[R], what: str
+    ) -> list[Found]:
+        """What `work` returns for `rows`, one result a row: in one call if it fits, else in calls with fewer rows.
+
+        A size that did not fit is not tried again. The results of smaller batches are the same up to rounding, as
+        padding and the order of sums depend on the size.
+
+        Raises:
+            RunFailed: a single row does not fit. `what`: the work, for the message.
+        """
+        found: list[Found] = []
+        while len(found) < len(rows):
+            left = len(rows) - len(found)
+            size = min(left, self.rows or left)
+            try:
+                found += work(rows[len(found) : len(found) + size])
+                continue
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                problem = first_line(error)
+            release()
+            if size == 1:
+                raise too_little(what, problem)
+            self.rows = (size + 1) // 2
+            log.warning("%s: no memory for %d rows at a time; continuing with %d.", what, size, self.rows)
+        return found
+
+
+def too_little(what: str, problem: str) -> RunFailed:
+    """Error for a single row that does not fit."""
+    return RunFailed(
+        f"out of memory with one row at a time ({problem}).",
+        where=what,
+        hint="Load the base in bfloat16 (dtype: auto), use shorter inputs (fewer examples, smaller images) or answers, "
+        "or a device with more memory; other programs may use it, too (nvidia-smi).",
+    )
+
+
+_CURRENT: ContextVar[BatchLimit | None] = ContextVar("limit", default=None)
+
+
+def current_limit() -> BatchLimit:
+    """The limit of the enclosing `noted`; without one a new limit."""
+    return _CURRENT.get() or BatchLimit()
+
+
+@contextmanager
+def noted() -> Iterator[BatchLimit]:
+    """Context in which all computations share one limit, which it yields."""
+    mine = BatchLimit()
+    token = _CURRENT.set(mine)
+    try:
+        yield mine
+    finally:
+        _CURRENT.reset(token)
 
 
 @dataclass(frozen=True)
@@ -45,7 +141,7 @@ class Prompt:
     def __post_init__(self) -> None:
         """Raises InputError for a text with a lone surrogate, which no tokenizer reads."""
         for text in (self.system, self.text, *(text for turn in self.before for text in turn)):
-            surrogates.refuse(text, where="prompt")
+            files.refuse_surrogates(text, where="prompt")
 
     @classmethod
     def first(cls, conversation: Conversation) -> Prompt:
@@ -206,3 +302,86 @@ def _stop(model: MultimodalLM) -> int | list[int]:
         return end
     own = model.lm.generation_config.eos_token_id
     return sorted({*model.chat.stop, *([own] if isinstance(own, int) else own or [])})
+
+
+@dataclass(frozen=True)
+class ChoiceRow:
+    """A prompt and one choice as ids; the score begins at `start`."""
+
+    place: int
+    ids: list[int]
+    start: int
+    media: tuple[MediaRef, ...]
+
+
+def choice_likelihoods(
+    model: MultimodalLM,
+    prompts: Sequence[Prompt],
+    choices: Sequence[Sequence[str]],
+    *,
+    batch_size: int,
+    features: Sources | None = None,
+) -> list[tuple[float, ...]]:
+    """Log-likelihoods (nats, summed over tokens) of each prompt's choices as its continuation.
+
+    A choice follows a space, or is the answer in the chat template. Prompt and choice are tokenised together; all
+    choices of a prompt are scored from the first token in which any of them differs from the prompt alone. A batch has
+    `batch_size` rows of prompt and choice. If `model.choose` is set, it chooses the extensions of each prompt;
+    otherwise the active ones compute. A batch that does not fit into memory is split.
+    """
+    sources = sources_of(model, features)
+
+    def rated(places: Sequence[int]) -> list[tuple[float, ...]]:
+        rows = [row for place in places for row in choice_rows(model, place, prompts[place], choices[place])]
+        found = _scored(model, rows, batch_size, sources)
+        return [found.get(place, ()) for place in places]
+
+    return each_by_its_own(model, prompts, rated, sources)
+
+
+def choice_rows(model: MultimodalLM, place: int, prompt: Prompt, choices: Sequence[str]) -> list[ChoiceRow]:
+    """The rows of one prompt, whose index is `place`: one a choice."""
+    alone = [*prompt_ids(model, prompt), *(model.chat.lead if model.chat else ())]
+    if model.chat is not None:
+        full = [message_ids(model, prompt.messages(choice), end=False)[0] for choice in choices]
+    else:  # together: the answer may change the last token of the prompt
+        full = [prompt_ids(model, replace(prompt, text=f"{prompt.text} {choice}")) for choice in choices]
+    start = min((_common(alone, ids) for ids in full), default=0)
+    return [ChoiceRow(place, ids, start, prompt.media) for ids in full]
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the common prefix."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _scored(
+    model: MultimodalLM, rows: Sequence[ChoiceRow], batch_size: int, sources: Sources
+) -> dict[int, tuple[float, ...]]:
+    """Index of a prompt -> the values of its rows."""
+    found: dict[int, tuple[float, ...]] = {}
+    limit = current_limit()
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        sums = limit.split(lambda part: _sums(model, part, sources), batch, "log-likelihoods of choices")
+        for row, value in zip(batch, sums, strict=True):
+            found[row.place] = (*found.get(row.place, ()), value)
+    return found
+
+
+@torch.no_grad()
+def _sums(model: MultimodalLM, rows: Sequence[ChoiceRow], sources: Sources) -> list[float]:
+    ids = pad([row.ids for row in rows], model.tokenizer.pad_token_id)
+    mask = pad([[1] * len(row.ids) for row in rows], 0)
+    labels = pad([[IGNORE] * row.start + row.ids[row.start :] for row in rows], IGNORE)
+    media = [medium for row in rows for medium in row.media]
+    out = model(
+        ids.to(model.device),
+        mask.to(model.device),
+        labels=labels.to(model.device),
+        features=gather(media, sources),
+    )
+    scored = labels[:, 1:][labels[:, 1:] != IGNORE].to(model.device)
+    steps = out["logits"].float().log_softmax(-1).gather(-1, scored.unsqueeze(-1)).squeeze(-1)
+    values = iter(steps.tolist())
+    return [sum(islice(values, len(row.ids) - max(1, row.start))) for row in rows]

@@ -15,11 +15,10 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from moextend.data.modalities import modality_types
-from moextend.errors import InputError, MoextendError, RunFailed, UnknownName, short
-from moextend.model import hub, lm_head, sources
+from moextend.errors import InputError, MoextendError, UnknownName, short
+from moextend.model import lm_head, sources
 from moextend.model.chat import chat_of
-from moextend.model.encoders import Resize
-from moextend.model.located import no_loader
+from moextend.model.encoders import Resize, no_loader
 from moextend.model.modality import Encoder
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.supported import check_options, refuse_bitsandbytes
@@ -72,7 +71,7 @@ def load(
     Raises:
         InputError: the model or encoder cannot be found or loaded; a package for it is missing; its chat template
             cannot be used; or dtype, device or attention are unknown or incompatible.
-        RunFailed: a download failed, or what it brought is damaged.
+        RunFailed: a download failed.
     """
     from transformers import AutoTokenizer
 
@@ -130,24 +129,12 @@ def _find(model: str) -> tuple[Path | str, dict[str, Any]]:
 
 def _read_lm(model: str, source: Path | str, options: dict[str, Any]) -> Any:
     """Language model of `source`; InputError if tensors are missing."""
-    if isinstance(source, str):
-        hub.tidy(source)
     keys = ("revision", "trust_remote_code", "gguf_file")
     named: dict[str, Any] = {key: options[key] for key in keys if key in options}
     auto, own = _reader(source, named)
     if "gguf_file" not in options:
         own["use_safetensors"] = True
     lm, found = auto.from_pretrained(source, output_loading_info=True, **options, **own)
-    if isinstance(source, str):
-        hub.check_downloads(source, options.get("revision"))
-    config = lm.config.get_text_config()
-    chosen, experts = (getattr(config, name, None) for name in ("num_experts_per_tok", "num_local_experts"))
-    if isinstance(chosen, int) and isinstance(experts, int) and not 0 < chosen <= experts:
-        raise InputError(
-            f"config.json gives {experts} experts, of which a token uses {chosen}.",
-            where=f"model '{model}'",
-            hint="Correct config.json.",
-        )
     if missing := sorted(found["missing_keys"]):
         raise InputError(
             f"the checkpoint lacks {len(missing)} tensors, which would be random ({', '.join(missing[:2])}, ...).",
@@ -245,10 +232,6 @@ def _unreadable(
     if isinstance(source, str):
         if (found := hub_errors.of_hub(error, source, revision=revision)) is not None:
             return found
-        try:
-            hub.check_downloads(source, revision)
-        except RunFailed as damaged:
-            return damaged
     elif isinstance(error, OSError) and (full := foreign.of_disk(error, Path(source))) is not None:
         return full
     if not isinstance(error, _UNREADABLE):

@@ -15,7 +15,7 @@ from moextend.data.images import ImageRef
 from moextend.data.media import MediaRef
 from moextend.errors import InputError
 from moextend.model.fingerprint import tensors_digest
-from moextend.model.marks import no_encoder
+from moextend.model.messages import no_encoder
 from moextend.util import foreign
 
 IMAGE = -200
@@ -179,7 +179,7 @@ class Modality(nn.Module):
         self.encoder: Encoder = encoder
         self.projector = Projector(encoder.width, hidden)
         self.features: See | None = None
-        """Source of features; None: the encoder itself (see feature_store.FeatureStore)."""
+        """Source of features; None: the encoder itself (see feature_cache.FeatureStore)."""
         self.added: Mapping[str, Any] | None = None
         """Of a modality that was added after loading: name and settings of its encoder, as JSON values."""
         self.needed_by: set[str] = set()

@@ -15,7 +15,7 @@ from moextend.errors import RunFailed
 from moextend.model import lm_head
 from moextend.model.base_name import base_name
 from moextend.model.chat import Chat
-from moextend.model.fingerprint import cached_digest, rounded_digest
+from moextend.model.fingerprint import rounded_digest, tensors_digest
 from moextend.model.modality import Encoder, Modalities, Projector, Sources
 from moextend.moe import attach
 
@@ -100,11 +100,6 @@ class MultimodalLM(nn.Module):
     def projector(self) -> Projector | None:
         """Projector of images."""
         return self.modalities["image"].projector if "image" in self.modalities else None
-
-    @property
-    def visual_tokens(self) -> int:
-        """Number of tokens per image."""
-        return self.vision.tokens if self.vision else 0
 
     @property
     def context(self) -> int | None:
@@ -210,7 +205,7 @@ class MultimodalLM(nn.Module):
 
     def rename_base(self) -> None:
         """Makes the LM's current weights, without those of extensions, the base of `base_fingerprint`."""
-        self._base = cached_digest(attach.base_tensors(self.lm))
+        self._base = tensors_digest(attach.base_tensors(self.lm))
         self._rounded = ""
         self.base_dtype = str(self.lm.dtype).removeprefix("torch.")
 

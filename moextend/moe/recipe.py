@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 
 from moextend.errors import InputError
 from moextend.util import spec
-from moextend.util.limits import MOST_STEPS
+from moextend.util.lookup import MOST_STEPS
 from moextend.util.search_space import LogRange
 from moextend.util.spec import Spec
 

@@ -16,7 +16,7 @@ from moextend.moe.recipe import Mode
 from moextend.moe.routing import ExtendedExperts
 from moextend.moe.sites import Site, count_chosen, count_experts, find_sites
 from moextend.util import lookup
-from moextend.util.limits import ATTENTION, DTYPES
+from moextend.util.lookup import ATTENTION, DTYPES
 
 _BITSANDBYTES = {"Params4bit", "Int8Params"}
 _QUANTISED = (

@@ -12,8 +12,7 @@ from moextend.data.sounds import AudioRef
 from moextend.errors import InputError
 from moextend.model.batches import piece_ids
 from moextend.model.generation import Prompt, message_ids
-from moextend.model.marks import no_encoder
-from moextend.model.messages import BETWEEN, Message, Part, Role, media_of
+from moextend.model.messages import BETWEEN, Message, Part, Role, media_of, no_encoder
 from moextend.model.multimodal import MultimodalLM
 from moextend.serving import errors, protocol
 from moextend.serving.errors import ApiError

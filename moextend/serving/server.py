@@ -20,9 +20,8 @@ from moextend.serving.catalogue import Catalogue
 from moextend.serving.engine import Engine, Limits
 from moextend.serving.guard import Guard, refusal
 from moextend.serving.metrics import Metrics
-from moextend.util import http
-from moextend.util.http import LogFormat
-from moextend.util.listening import hosts_of
+from moextend.util import listening
+from moextend.util.listening import LogFormat, hosts_of
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 REQUESTS = 4096
@@ -47,7 +46,7 @@ class Access:
     """Form of the access log; None: none is written."""
 
 
-class Server(http.Server):
+class Server(uvicorn.Server):
     """uvicorn with a graceful stop: answers that are on their way get `grace` seconds, the others an error."""
 
     def __init__(self, config: uvicorn.Config, engine: Engine, grace: float) -> None:
@@ -139,8 +138,8 @@ def server_of(
     engine = Engine(Catalogue(model), limits, metrics)
     hosts = hosts_of(access.host, opened) if access.key is None else None
     guard = Guard(application(engine, metrics, options), metrics, access.key, hosts, access.most)
-    counted = http.Counted(guard, REQUESTS, refusal(errors.crowded()), access.log)
-    return Server(http.config_of(counted, grace=int(grace) + MARGIN), engine, grace), engine
+    counted = listening.Counted(guard, REQUESTS, refusal(errors.crowded()), access.log)
+    return Server(listening.config_of(counted, grace=int(grace) + MARGIN), engine, grace), engine
 
 
 def serve(

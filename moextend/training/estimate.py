@@ -344,7 +344,7 @@ def _measured(name: str) -> EncoderSize:
     from moextend.training import flops
     from moextend.util.quiet import quiet_loggers
 
-    source = encoders.locate(name)
+    source = encoders.find_tower(name)
     if source.model.startswith(encoders.HUB) or "hf-hub:" in source.model:
         raise ValueError("only the hub knows its shape")
     with quiet_loggers("open_clip", "timm", "root"), torch.device("meta"):

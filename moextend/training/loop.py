@@ -18,8 +18,8 @@ from moextend.data.conversations import Conversation
 from moextend.errors import InputError
 from moextend.model.batches import Collator, on_device
 from moextend.model.feature_cache import expecting, kept_features
+from moextend.model.generation import first_line, is_out_of_memory
 from moextend.model.multimodal import MultimodalLM
-from moextend.model.short_memory import first_line, is_out_of_memory
 from moextend.moe import reach
 from moextend.moe.balance import watch_balance
 from moextend.moe.kernels import experts_follow_autocast

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from moextend.errors import InputError
-from moextend.model.above import NotAbove, caught, close, decoder_layers, handing_in
+from moextend.model.lm_head import NotAbove, caught, close, decoder_layers, handing_in
 from moextend.model.multimodal import MultimodalLM
 from moextend.training.prepare import lowest
 from moextend.util import files

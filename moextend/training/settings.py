@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from moextend.errors import InputError, UnknownName
-from moextend.util.limits import BATCH, MOST_BATCH, MOST_SEED, MOST_SEEN, MOST_STEPS, RATE
+from moextend.util.lookup import BATCH, MOST_BATCH, MOST_SEED, MOST_SEEN, MOST_STEPS, RATE
 from moextend.util.spec import Spec
 
 Schedule = Literal["cosine", "linear", "constant"]

@@ -17,7 +17,7 @@ from transformers import Trainer
 
 from moextend.errors import RunFailed
 from moextend.model.batches import labelled
-from moextend.model.short_memory import first_line, is_out_of_memory, release
+from moextend.model.generation import first_line, is_out_of_memory, release
 from moextend.training import checkpoint, flops, micro_batch
 from moextend.training.flops import CountedSteps
 from moextend.training.prefix_cache import PrefixCache

@@ -16,21 +16,20 @@ from typing import Any
 import yaml
 
 from moextend.errors import InputError, SpecError
-from moextend.util import surrogates
+from moextend.util import files
 
 LENGTH = 1 << 19
 """Maximum number of characters of a YAML text."""
 DIGITS = 1_000
 """Maximum number of digits of a whole number. Python does not print numbers of more than 4,300."""
+VALUES = 10_000
+"""Maximum number of values of a YAML text; an alias counts as its expansion."""
 DEPTH = 50
 """Maximum depth of nested lists and mappings."""
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with limits; the last of repeated keys counts, as usual in YAML."""
-
-    most = 100_000
-    """Maximum number of values; an alias counts as its expansion."""
+    """PyYAML's safe loader with limits; repeated keys are errors."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
@@ -46,26 +45,21 @@ class Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, f"more than {DEPTH} nested levels", mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
-        if isinstance(node, yaml.ScalarNode) and (found := surrogates.lone(node.value)):
+        problem = ""
+        if isinstance(node, yaml.ScalarNode) and (found := files.lone(node.value)):
             problem = f"a lone surrogate ({found}), which is not a character"
-            raise yaml.composer.ComposerError(None, None, problem, mark)
-        if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > DIGITS:
+        elif isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > DIGITS:
             problem = f"a number of {len(node.value):,} digits, more than {DIGITS:,}"
+        elif alias and id(node) not in self._sizes:
+            problem = "an alias inside the value that it refers to"
+        if problem:
             raise yaml.composer.ComposerError(None, None, problem, mark)
-        if alias and id(node) not in self._sizes:
-            raise yaml.composer.ComposerError(None, None, "an alias inside the value that it refers to", mark)
         self._values += self._sizes[id(node)] if alias else 1
-        if self._values > self.most:
-            raise yaml.composer.ComposerError(None, None, f"more than {self.most:,} values", mark)
+        if self._values > VALUES:
+            raise yaml.composer.ComposerError(None, None, f"more than {VALUES:,} values", mark)
         if not alias:
             self._sizes[id(node)] = self._values - before
         return node
-
-
-class StrictLoader(Loader):
-    """Loader for users' files: repeated keys are errors."""
-
-    most = 10_000
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Constructs a mapping; ConstructorError for a repeated key."""
@@ -81,15 +75,15 @@ class StrictLoader(Loader):
         return super().construct_mapping(node, deep)
 
 
-def load(text: str, *, where: str, loader: type[Loader] = StrictLoader) -> Any:
+def load(text: str, *, where: str) -> Any:
     """Value of a YAML text; SpecError with line and column if it is invalid or exceeds a limit."""
-    return copy.deepcopy(_guarded(lambda: _loaded(_short_enough(text, where), loader), where))  # type: ignore[arg-type]
+    return copy.deepcopy(_guarded(lambda: _loaded(_short_enough(text, where)), where))
 
 
 @lru_cache(maxsize=256)
-def _loaded(text: str, loader: type[Loader]) -> Any:
+def _loaded(text: str) -> Any:
     """The value, kept: one command reads the same tasks and sequences several times, for 10 ms each."""
-    return yaml.load(text, Loader=loader)
+    return yaml.load(text, Loader=Loader)
 
 
 def compose(text: str, *, where: str) -> yaml.Node | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from moextend.errors import InputError, MoextendError, short, visible
-from moextend.util import surrogates
+from moextend.util import files
 from moextend.util.foreign import debugging, explained
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _check_encoding() -> None:
     with suppress(OSError):  # the folder was removed
         texts["the working folder"] = str(Path.cwd())
     for where, text in texts.items():
-        if surrogates.lone(text):
+        if files.lone(text):
             raise InputError(f"'{short(text, 80)}' is not UTF-8 text.", where=where, hint="Rename it.")
 
 

@@ -1,4 +1,4 @@
-"""Interrupt-safe files: atomic writes, append-only lines, digests."""
+"""Interrupt-safe files: atomic writes, append-only lines, digests; and texts that no file can hold."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from moextend.errors import InputError, MoextendError, SpecError
-from moextend.util import surrogates
 from moextend.util.foreign import of_disk
 
 BLOCK = 1 << 16
@@ -26,10 +25,23 @@ DEEPEST = 100
 """Levels of lists and objects in JSON; deeper ones are refused."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """Escape of a surrogate in JSON; a pair of them is a character."""
-
-
 _guards: list[tuple[str, Callable[[], None]]] = []
 """Folder, ending with a separator, and what is called before a change below it."""
+
+
+def lone(text: str) -> str | None:
+    """The first lone surrogate of a text, escaped ("\\ud800"); None if it has none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return ascii(text[error.start])[1:-1]
+    return None
+
+
+def refuse_surrogates(text: str, *, where: str, hint: str = "Correct or remove it.") -> None:
+    """Raises InputError for a text with a lone surrogate."""
+    if found := lone(text):
+        raise InputError(f"has a lone surrogate ({found}), which is not a character.", where=where, hint=hint)
 
 
 @contextmanager
@@ -62,7 +74,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeEncodeError:
-        surrogates.refuse(str(path), where=str(path), hint="Rename it.")
+        refuse_surrogates(str(path), where=str(path), hint="Rename it.")
         raise
     except OSError as error:
         found = of_disk(error, path)
@@ -327,7 +339,7 @@ def parse_json(
         if _is_deep(value):
             raise ValueError(f"it nests deeper than {DEEPEST} levels")
         suspicious = _SURROGATE.search(decoded)
-        found = surrogates.lone(json.dumps(value, ensure_ascii=False)) if suspicious else None
+        found = lone(json.dumps(value, ensure_ascii=False)) if suspicious else None
     except (ValueError, RecursionError) as error:
         raise SpecError(f"not valid JSON ({error}).", where=where, hint=hint) from error
     if found:

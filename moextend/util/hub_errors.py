@@ -1,4 +1,4 @@
-"""Errors of downloads from the Hugging Face Hub as one line each: what is refused or fails, and what to do."""
+"""Asks the Hugging Face Hub what it has; and errors of its downloads as one line each: what fails, and what to do."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from moextend.errors import InputError, MoextendError, RunFailed
 from moextend.util import foreign
+from moextend.util.quiet import quiet_loggers
 
 Kind = Literal["model", "dataset"]
 LOGIN = "log in with hf auth login, or set HF_TOKEN"
@@ -26,6 +27,8 @@ _UNREACHABLE = (
     "ProxyError",
 )
 """Names of the errors of HTTP libraries; huggingface_hub changed its library twice."""
+WAIT = 5.0
+"""Seconds that the hub has to state what it has."""
 
 
 def of_hub(
@@ -158,3 +161,22 @@ def status_of(error: Any) -> int | None:
     """Status of the answer of an HTTP error."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
+
+
+def ask(name: str, kind: Kind, *, revision: str | None = None, sizes: bool = False) -> Any:
+    """What the hub states of a repository: ModelInfo or DatasetInfo of huggingface_hub, whose errors it raises.
+
+    The hub is asked once and has `WAIT` seconds to answer; downloads try for more than a minute.
+
+    Args:
+        sizes: also those of the files.
+    """
+    from huggingface_hub import HfApi
+
+    with quiet_loggers("huggingface_hub"):
+        return HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=WAIT, files_metadata=sizes)
+
+
+def folder_of(name: str, kind: Kind) -> Path:
+    """Folder of the downloads of a repository, whether there are any or not."""
+    return Path(cache()) / f"{kind}s--{name.replace('/', '--')}"

@@ -1,4 +1,4 @@
-"""Tables of names: name -> "module:object", loaded on use."""
+"""Tables of names, whose objects are loaded on use; known names, limits and defaults of options."""
 
 from __future__ import annotations
 
@@ -9,6 +9,22 @@ from typing import Any, TypeVar
 from moextend.errors import UnknownName
 
 T = TypeVar("T")
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
+"""Number types of a base's weights; auto: the checkpoint's own."""
+ATTENTION = ("eager", "sdpa", "flash_attention_2")
+"""Attention implementations of a base."""
+MOST_SEED = 2**32 - 1
+"""Largest seed of numpy."""
+MOST_STEPS = 1_000_000
+MOST_BATCH = 100_000
+MOST_TOKENS = 100_000
+"""Largest number of tokens of one answer."""
+MOST_SEEN = 10**8
+"""Largest number of conversations of one training, with repetitions: their order is drawn before the first step."""
+BATCH = 16
+"""Batch size of a training if none is named: a start, not tuned to any model."""
+RATE = 1e-3
+"""Learning rate of a training if none is named: likewise."""
 
 
 def choose(kind: str, name: str, table: Mapping[str, T], *, where: str | None = None) -> T:
@@ -23,3 +39,6 @@ def load(target: str) -> Any:
     module, _, attribute = target.partition(":")
     found = import_module(module)
     return getattr(found, attribute) if attribute else found
+
+
+"""Limits of options: known names, the largest numbers, and the values of options that are not named."""

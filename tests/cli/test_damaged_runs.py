@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from moextend.util.record import VERSION
+from moextend.util.spec import VERSION
 from tests.cli.conftest import Cli
 
 

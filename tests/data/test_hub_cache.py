@@ -45,12 +45,6 @@ def opened(commit: str | None) -> tuple[int, str | None]:
     return table.row(0, ["value"])["value"], hub.commit_of(table.files())
 
 
-def test_a_recorded_commit_is_opened_from_the_cache(cache: Path) -> None:
-    assert opened(None) == (1, NEWEST)
-    assert opened(NEWEST) == (1, NEWEST)
-    assert opened(FIRST) == (0, FIRST)
-
-
 def test_a_commit_that_is_not_in_the_cache_is_refused_in_one_line(cache: Path) -> None:
     with pytest.raises(InputError) as refused:
         opened(MISSING)

@@ -70,31 +70,6 @@ def test_a_folder_of_images_with_metadata(own: Own, pictures: Path) -> None:
     assert rows[5].media[0].path == folder / "train" / "img5.png"
 
 
-def test_few_captions_are_all_learned(own: Own, pictures: Path) -> None:
-    rows = own(written(pictures / "few.csv", [{"image": "img0.png", "caption": "a thing"}] * 3))
-    assert [row.turns[0][1] for row in rows] == ["a thing"] * 3
-
-
-def test_a_folder_as_the_hub_has_it(own: Own, tmp_path: Path) -> None:
-    plain = [{"question": f"what is {i}", "answer": str(i)} for i in range(6)]
-    (tmp_path / "set" / "data").mkdir(parents=True)
-    for split, part in (("train", plain[:4]), ("test", plain[4:])):
-        written(tmp_path / "set" / "data" / f"{split}-00000-of-00001.parquet", part)
-    assert len(own(tmp_path / "set")) == 4, "what is there to train on"
-    card = tmp_path / "set" / "README.md"
-    configs = "- config_name: {}\n{}  data_files: data/{}-*\n"
-    one, two = ("train", ""), ("test", "  default: true\n")
-    card.write_text(
-        "---\nconfigs:\n" + "".join(configs.format(n, mark, n) for n, mark in (one, two)) + "---\n"
-    )
-    assert len(own(tmp_path / "set")) == 2, "the config that is marked"
-    card.write_text(card.read_text().replace("  default: true\n", ""))
-    with pytest.raises(
-        InputError, match=r"has several configs: train, test\. Name the folder or a file of one"
-    ):
-        own(tmp_path / "set")
-
-
 def test_data_of_the_hub(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
@@ -110,19 +85,6 @@ def test_data_of_the_hub(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = own("someone/somewhat", template="Q {question} A:")
     assert [*rows] == [Conversation((("Q what? A:", "this"),))] * 3
     assert asked[0][0][0] == "someone/somewhat" and asked[0][1]["split"] == "train"
-
-
-def test_choices_are_answered_by_letter(own: Own, tmp_path: Path) -> None:
-    rows = [{"question": "which?", "choices": ["red", "blue"], "answer": answer} for answer in ("blue", 0)]
-    found = own(written(tmp_path / "a.json", rows))
-    assert [row.turns[0][1] for row in found] == ["B", "A"]
-    assert found[0].turns[0][0].startswith("which?\nA. red\nB. blue\nAnswer with")
-    rows[1]["answer"] = "green"
-    with pytest.raises(
-        InputError,
-        match=r"entry 2: column 'answer': answer 'green' is none of the 2 choices, and the prompt asks for the letter",
-    ):
-        own(written(tmp_path / "b.json", rows))[1]
 
 
 def test_turns_of_a_conversation_stay_together(own: Own, tmp_path: Path) -> None:
@@ -153,13 +115,6 @@ def test_a_column_of_text_is_learned_as_it_is(name: str, own: Own, tmp_path: Pat
         own(path, {"text": "txt"})
     with pytest.raises(InputError, match=r"column 'text': holds no text\."):
         own(written(tmp_path / f"none{path.suffix}", [{"id": 0, "text": " "}]))
-
-
-def test_a_text_with_a_label_is_no_plain_text(own: Own, tmp_path: Path) -> None:
-    path = written(tmp_path / "a.jsonl", [{"text": "good film", "label": "positive"}] * 3)
-    with pytest.raises(InputError, match=r"which column holds the question\?"):
-        own(path)
-    assert own(path, {"question": "text"})[0].turns == ((f"good film\n{SHORT}", "positive"),)
 
 
 def test_a_text_file_of_a_folder_is_no_split(own: Own, tmp_path: Path) -> None:

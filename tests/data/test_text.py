@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from moextend.data.table import read_table
-from moextend.data.text import TextTable
+from moextend.data.table import TextTable, read_table
 from moextend.errors import InputError
 
 

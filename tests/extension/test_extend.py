@@ -14,8 +14,7 @@ from torch import Tensor
 import moextend
 from moextend import Conversation, MultimodalLM, Recipe, Settings, extend, load_extension
 from moextend.errors import InputError
-from moextend.model.feature_cache import BATCH
-from moextend.model.feature_store import AHEAD
+from moextend.model.feature_cache import AHEAD, BATCH
 from tests.toys import ToyEncoder, picture, toy_lm, toy_model, toy_tokenizer
 
 DATA = [Conversation(((f"<image> w{i % 7}", f"w{i % 5 + 40}"),), (picture(i * 9),)) for i in range(24)]

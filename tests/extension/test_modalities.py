@@ -17,7 +17,7 @@ from moextend import Conversation, MultimodalLM, Prompt, Settings, activate, gen
 from moextend.errors import InputError, UnknownName
 from moextend.extension.store import active_fingerprint
 from moextend.model.batches import Collator
-from moextend.model.likelihood import choice_likelihoods
+from moextend.model.generation import choice_likelihoods
 from tests.moe.toy_families import build
 from tests.toys import ToyEncoder, curve, picture, series, toy_model, toy_tokenizer
 

@@ -56,8 +56,6 @@ class Fault:
     """Bytes of the body after which the connection is cut."""
     slow: float = 0.0
     """Seconds before the answer, and between two blocks of the body."""
-    damage: bool = False
-    """Bytes of the body are changed; its length stays."""
     truncate: int | None = None
     """Bytes of the body that are sent, as if they were all."""
     hit: threading.Event = field(default_factory=threading.Event)
@@ -287,8 +285,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, answer: Answer, fault: Fault) -> None:
         body = answer.body
-        if answer.status in (200, 206) and fault.damage:
-            body = body[:-4] + bytes(byte ^ 0xFF for byte in body[-4:])
         if answer.status in (200, 206) and fault.truncate is not None:
             body = body[: fault.truncate]
         self.send_response(answer.status)

@@ -1,4 +1,4 @@
-"""Downloads that break off, are killed, come damaged or find no room: one error, and the same command goes on."""
+"""Downloads that break off, are killed or find no room: one error, and the same command goes on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,37 +78,12 @@ def failed(ended: Ended) -> str:
     return line
 
 
-@pytest.mark.long  # 30 s with its hub
-def test_a_shard_that_breaks_off_is_continued(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
+def test_a_shard_that_is_cut_short_is_not_kept(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
     user.sequence()
-    hub.fail(SHARD, times=2, drop_after=20_000)
-    ran = user.run()
-    assert ran.code == 0, ran.text
-    assert hub.bodies().count("model-00003-of-00004.safetensors") == 3
-    assert complete(user) == undisturbed
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        pytest.param(
-            {"truncate": 30_000},
-            r"model-00003-of-00004.safetensors ended after 30,000 of [\d,]+ bytes",
-            marks=pytest.mark.long,
-        ),
-        (
-            {"damage": True},
-            r"the SHA-256 of model-00003-of-00004.safetensors is not the one that the hub states",
-        ),
-    ],
-)
-def test_a_damaged_shard_is_not_kept(
-    user: User, hub: Hub, undisturbed: dict[str, Any], fault: dict[str, Any], message: str
-) -> None:
-    user.sequence()
-    hub.fail(SHARD, **fault)
+    hub.fail(SHARD, truncate=30_000)
     error = failed(user.run())
-    assert re.search(message, error) and "un the same command again" in error, error
+    assert re.search(r"model-00003-of-00004.safetensors ended after 30,000 of [\d,]+ bytes", error)
+    assert "un the same command again" in error, error
     hub.recover()
     dry = user("bench", "run", "shop", "--dry-run")
     assert "model org/olmoe from the hub (0.1 MB)" in dry.text, "what is missing, not all"
@@ -131,8 +105,6 @@ def test_killed_in_a_download_and_in_training(user: User, hub: Hub, undisturbed:
     partial = [blob for blob in user.blobs("models--*") if blob.name.endswith(".incomplete")]
     assert partial, "huggingface_hub leaves what it has of a shard"
     assert not list(user.folder_of().glob("stages/*"))
-    for path in partial:
-        os.utime(path, (0, time.time() - 4000))
     hub.recover()
     client = user.start(
         "bench", "run", "shop", "-q", KILL_WHEN=str(user.folder_of() / "stages/*/*-in-flight/*")
@@ -142,7 +114,6 @@ def test_killed_in_a_download_and_in_training(user: User, hub: Hub, undisturbed:
     assert not [each for each in hub.asked if "/org/olmoe/resolve/main/" in each.path], (
         "only the recorded commit"
     )
-    assert not any(path.exists() for path in partial), "nobody continues it: it is removed after an hour"
     assert complete(user) == undisturbed
 
 
@@ -181,18 +152,6 @@ def test_a_disk_that_is_full(user: User, hub: Hub, undisturbed: dict[str, Any]) 
 
 
 @pytest.mark.long
-def test_a_hub_that_is_busy_and_slow(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
-    user.sequence()
-    hub.fail("HEAD /org/olmoe/resolve/.*/config.json", times=1, status=500)
-    hub.fail(SHARD, times=1, status=429, headers={"Retry-After": "0"})
-    hub.fail("GET /storage/datasets", times=1, status=429, headers={"Retry-After": "0"})
-    hub.fail("GET /storage/models", slow=0.05)
-    ran = user.run()
-    assert ran.code == 0, ran.text
-    assert complete(user) == undisturbed
-
-
-@pytest.mark.long
 def test_a_hub_that_fails(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
     user.sequence()
     hub.fail(SHARD, status=500)
@@ -201,13 +160,3 @@ def test_a_hub_that_fails(user: User, hub: Hub, undisturbed: dict[str, Any]) -> 
         "model 'org/olmoe': the hub answers 500 (server error)." in error and "Run the same command" in error
     )
     assert complete(user) == undisturbed
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("status", [429, 503])
-def test_a_hub_that_fails_from_the_start(user: User, hub: Hub, status: int) -> None:
-    user.sequence()
-    hub.fail("HEAD /org/olmoe/resolve/", status=status)
-    ended = user.run()
-    assert ended.code == 1 and f"shop.yaml: base.model: the hub answers {status}" in ended.error
-    assert not list(user.workspace.glob("runs/*/*"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.certificate.conftest import made
 from tests.hub.commands import Ended, User
 from tests.hub.repositories import Repository
 from tests.hub.server import Hub
@@ -49,7 +47,6 @@ def writer(user: User, hub: Hub, skill: Path) -> Iterator[User]:
     yield user
     hub.uploads.writers.clear()
     hub.uploads.stored.clear()
-    hub.uploads.part_size = None
     hub.tokens.pop(TOKEN)
     for key in [key for key in hub.repositories if key[1].startswith("me/")]:
         del hub.repositories[key]
@@ -87,29 +84,6 @@ def test_push_pull_and_load(writer: User, hub: Hub, skill: Path) -> None:
     assert offline.code == 0 and offline.text == local.text
 
 
-def test_a_dry_run_asks_nothing(writer: User, hub: Hub) -> None:
-    shown = push(writer, "--dry-run", "--json", token="")
-    assert shown.code == 0, shown.text
-    found: Any = json.loads(shown.text)
-    assert [each["name"] for each in found["files"]] == ["extension.json", WEIGHTS]
-    assert found["card"].startswith("---\n") and hub.asked == []
-
-
-def test_a_note_names_files_that_words_can_be_read_from(writer: User, hub: Hub) -> None:
-    import torch
-
-    from moextend.extension import latents
-
-    assert "words can be recovered" not in push(writer, "--dry-run").text
-    latents.write(latents.Latents(0, [torch.zeros(3, 96)]), writer.workspace / "skill")
-    ended = push(writer, "--dry-run")
-    assert (
-        ended.code == 0
-        and "note: latents.safetensors is derived from inputs of the training data" in ended.text
-    )
-    assert ended.text.count("latents.safetensors") > 1
-
-
 def test_branches_and_revisions(writer: User, hub: Hub) -> None:
     assert push(writer, "--branch", "v1").code == 0
     assert WEIGHTS in files_of(hub, branch="v1") and WEIGHTS not in files_of(hub)
@@ -124,29 +98,6 @@ def test_branches_and_revisions(writer: User, hub: Hub) -> None:
     assert writer(*ask, "me/skill").code == 2 and writer(*ask, "me/skill@v9").code == 2
     twice = push(writer, "--branch", "v1", name="me/skill@v2")
     assert twice.code == 2 and "given twice" in twice.error
-
-
-def test_a_second_push_replaces_the_first(writer: User, hub: Hub) -> None:
-    extra = writer.workspace / "skill" / "log.jsonl"
-    extra.write_text("{}\n")
-    assert push(writer).code == 0 and "log.jsonl" in files_of(hub)
-    extra.unlink()
-    hub.repositories["models", "me/skill"].commits[hub.repositories["models", "me/skill"].refs["main"]][
-        "notes.txt"
-    ] = hub.uploads.file("notes.txt", b"by hand")
-    again = push(writer)
-    assert again.code == 0 and "removed log.jsonl" in again.text
-    assert {"notes.txt", WEIGHTS} <= set(files_of(hub)) and "log.jsonl" not in files_of(hub)
-    puts = [asked for asked in hub.asked if asked.method == "PUT"]
-    assert len(puts) == 1, "weights that the hub has are not sent again"
-
-
-def test_large_files_go_in_parts(writer: User, hub: Hub, skill: Path) -> None:
-    hub.uploads.part_size = 20_000
-    assert push(writer).code == 0
-    parts = [asked for asked in hub.asked if asked.method == "PUT"]
-    assert len(parts) == -(-(skill / WEIGHTS).stat().st_size // 20_000) > 1
-    assert files_of(hub)[WEIGHTS] == (skill / WEIGHTS).read_bytes()
 
 
 def test_private_repositories(writer: User, hub: Hub) -> None:
@@ -195,14 +146,6 @@ def test_an_upload_that_fails_leaves_nothing(writer: User, hub: Hub, match: str,
     assert push(writer).code == 0 and WEIGHTS in files_of(hub)
 
 
-def test_what_was_damaged_on_its_way_is_not_pulled(writer: User, hub: Hub) -> None:
-    assert push(writer).code == 0
-    hub.fail("GET /storage/.*safetensors", damage=True, times=1)
-    damaged = writer("pull", "me/skill", "--out", "a")
-    assert damaged.code == 1 and "damaged" in damaged.text and not (writer.workspace / "a").exists()
-    assert writer("pull", "me/skill", "--out", "a").code == 0
-
-
 def test_a_repository_with_pickles(writer: User, hub: Hub) -> None:
     assert push(writer).code == 0
     repository = hub.repositories["models", "me/skill"]
@@ -213,9 +156,3 @@ def test_a_repository_with_pickles(writer: User, hub: Hub) -> None:
     assert writer("pull", "me/skill", "--out", "a").code == 0
     assert not {"optimizer.pt", "run.sh", "pytorch_model.bin"} & set(hub.bodies())
     assert not (writer.workspace / "a" / "optimizer.pt").exists()
-
-
-def test_the_toy_of_the_certificates_is_no_extension_of_the_tiny_base(writer: User, tmp_path: Path) -> None:
-    made(tmp_path / "toy")
-    shown = writer("push", str(tmp_path / "toy"), "me/toy", "--dry-run")
-    assert shown.code == 0 and "would push to me/toy: extension, 3 files" in shown.text

@@ -34,10 +34,6 @@ class Uploads:
     """Token -> owners that it may write to."""
     stored: dict[str, bytes] = field(default_factory=dict)
     """SHA-256 -> content of large files."""
-    parts: dict[str, bytes] = field(default_factory=dict)
-    """SHA-256 and number -> part of a large file."""
-    part_size: int | None = None
-    """Bytes of a part; None: large files come in one request."""
     messages: list[str] = field(default_factory=list)
     """Messages of commits."""
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="moextend-hub-")))
@@ -70,10 +66,9 @@ def uploaded(hub: Hub, asked: Asked, body: bytes) -> Answer | None:
         ("POST", r"/api/models/([^/]+/[^/]+)/branch/(.+)", _branch),
         ("POST", r"/api/models/([^/]+/[^/]+)/preupload/([^/]+)", _preupload),
         ("POST", r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", _batch),
-        ("POST", r"/api/complete/(\w+)", _complete),
         ("POST", r"/api/models/([^/]+/[^/]+)/commit/([^/]+)", _commit),
     ]
-    if asked.method == "PUT" and (put := re.fullmatch(r"/upload/([0-9a-f]{64})(?:/(\d+))?", path)):
+    if asked.method == "PUT" and (put := re.fullmatch(r"/upload/([0-9a-f]{64})", path)):
         return _put(hub, body, *put.groups())
     for method, pattern, answer in routes:
         if asked.method == method and (found := re.fullmatch(pattern, path)):
@@ -163,32 +158,16 @@ def _batch(hub: Hub, asked: Asked, body: bytes, name: str) -> Answer:
         return found
     objects = []
     for each in json.loads(body)["objects"]:
-        place, size = f"{hub.storage}/upload/{each['oid']}", hub.uploads.part_size
-        if each["oid"] in hub.uploads.stored:
-            objects.append(each)
-        elif size is None or each["size"] <= size:
-            objects.append({**each, "actions": {"upload": {"href": place}}})
-        else:
-            count = -(-each["size"] // size)
-            header = {str(i): f"{place}/{i}" for i in range(1, count + 1)} | {"chunk_size": str(size)}
-            href = f"{hub.address}/api/complete/{each['oid']}"
-            objects.append({**each, "actions": {"upload": {"href": href, "header": header}}})
+        upload = {"actions": {"upload": {"href": f"{hub.storage}/upload/{each['oid']}"}}}
+        objects.append(each if each["oid"] in hub.uploads.stored else {**each, **upload})
     return _answer(200, {"transfer": "basic", "objects": objects})
 
 
-def _put(hub: Hub, body: bytes, oid: str, part: str | None) -> Answer:
-    if part is not None:
-        hub.uploads.parts[f"{oid}/{part}"] = body
-        return _answer(200, None, ETag=f'"{hashlib.sha1(body).hexdigest()}"')
+def _put(hub: Hub, body: bytes, oid: str) -> Answer:
     if hashlib.sha256(body).hexdigest() != oid:
         return _answer(400, {"error": "the content does not match"})
     hub.uploads.stored[oid] = body
     return _answer(200)
-
-
-def _complete(hub: Hub, asked: Asked, body: bytes, oid: str) -> Answer:
-    numbers = [each["partNumber"] for each in json.loads(body)["parts"]]
-    return _put(hub, b"".join(hub.uploads.parts[f"{oid}/{number}"] for number in numbers), oid, None)
 
 
 def _commit(hub: Hub, asked: Asked, body: bytes, name: str, revision: str) -> Answer:

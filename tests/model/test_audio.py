@@ -11,15 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from moextend.data.sounds import AudioRef
 from moextend.errors import InputError
-from moextend.model import hub
+from moextend.model import sources
 from moextend.model.audio import AudioEncoder, load_encoder
 from tests.model.local_hub import serving
 from tests.model.toy_audio import KINDS, saved, sound
 
 LENGTHS = [0.0001, 0.011, 0.3, 1.0, 1.999, 2.0, 2.3]
-RATES = {"ast": 10.0, "clap": 64.0, "clap-fused": 64.0, "clap-audio": 64.0, "own": 25.0}
+RATES = {"own": 25.0}
 
 
 @pytest.fixture(scope="module")
@@ -63,51 +62,19 @@ def test_features_depend_on_no_other_sound_and_repeat(encoder: AudioEncoder, mon
     assert equal(together, encoder([*sounds, sounds[0]])[:4])
 
 
-def test_a_long_sound_is_encoded_window_by_window(encoder: AudioEncoder) -> None:
-    encoder.tower.window = min(encoder.tower.window, 32_000)
-    whole = sound(2 * encoder.tower.window / encoder.tower.rate + 0.5, rate=16_000)
-    samples = whole.open().samples
-    size = encoder.tower.window
-    parts = [encoder.tower.frames(samples[i : i + size]) for i in range(0, len(samples), size)]
-    wanted = torch.cat(parts)
-    (found,) = encoder([whole])
-    assert torch.equal(found.view(-1, encoder.tower.width)[: len(wanted)], wanted)
-    assert not found.view(-1, encoder.tower.width)[len(wanted) :].any()
-
-
-def test_a_loaded_encoder_is_the_saved_one(
-    kind: str, encoder: AudioEncoder, folders: dict[str, Path]
-) -> None:
-    again = load_encoder(str(folders[kind]))
-    assert again.fingerprint() == encoder.fingerprint() and again.facts == encoder.facts
-    assert json.loads(json.dumps(encoder.facts)) == encoder.facts
-    assert equal(again([sound(0.5)]), encoder([sound(0.5)]))
-
-
 def test_tokens_a_second_are_a_setting(folders: dict[str, Path]) -> None:
     folder = str(folders["whisper"])
-    default, five = load_encoder(folder), load_encoder(folder, 10)
+    default, five = load_encoder(folder), load_encoder(f"{folder}:10/s")
     assert (default.stack, default.width, default.facts["tokens_per_second"]) == (4, 64, 12.5)
     assert (five.stack, five.width, five.facts["tokens_per_second"]) == (5, 80, 10)
-    assert load_encoder(f"{folder}:10/s").fingerprint() == five.fingerprint() != default.fingerprint()
-    (frames,), (stacked,) = load_encoder(folder, 50)([sound(1)]), five([sound(1)])
+    assert five.fingerprint() != default.fingerprint()
+    (frames,), (stacked,) = load_encoder(f"{folder}:50/s")([sound(1)]), five([sound(1)])
     assert torch.equal(frames.view(10, 80), stacked)
     for pace in ("51", "0"):
         with pytest.raises(
             InputError, match=r"gives 50 frames per second, and \d+ tokens per second were requested"
         ):
             load_encoder(f"{folder}:{pace}/s")
-
-
-def test_the_whole_model_and_its_encoder_give_the_same(tmp_path: Path, folders: dict[str, Path]) -> None:
-    from transformers import WhisperFeatureExtractor, WhisperModel
-
-    model = WhisperModel.from_pretrained(folders["whisper"])
-    model.get_encoder().save_pretrained(tmp_path)
-    WhisperFeatureExtractor.from_pretrained(folders["whisper"]).save_pretrained(tmp_path)
-    whole, part = load_encoder(str(folders["whisper"])), load_encoder(str(tmp_path))
-    assert equal(whole([sound(1)]), part([sound(1)]))
-    assert "decoder" not in " ".join(whole.state_dict())
 
 
 @pytest.mark.parametrize("seconds", [0.0001, 0.02, 0.5, 1.99, 2.0])
@@ -118,23 +85,6 @@ def test_whisper_sees_what_its_extractor_computes(folders: dict[str, Path], seco
     wanted = tower.extractor(samples, sampling_rate=16_000, return_tensors="pt").input_features
     found = tower.mel(torch.from_numpy(samples)[None], 200)
     assert torch.allclose(found, wanted, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("kind", ["whisper", "own"])
-def test_spectrograms_are_float32_in_a_model_of_half_precision(kind: str, encoder: AudioEncoder) -> None:
-    tower: Any = encoder.tower
-    wave = torch.from_numpy(sound(0.5, rate=16_000).open().samples)[None]
-    exact = tower.mel(wave, 50)
-    encoder.bfloat16()
-    assert torch.equal(tower.mel(wave, 50), exact)
-
-
-def test_half_precision_gives_float32(encoder: AudioEncoder) -> None:
-    (exact,) = encoder([sound(0.5)])
-    (found,) = encoder.bfloat16()([sound(0.5)])
-    # Processors round products of bfloat16 in different ways.
-    alike = torch.cosine_similarity(found.flatten(), exact.flatten(), dim=0)
-    assert found.dtype == torch.float32 and float(alike) > 0.9
 
 
 def test_a_checkpoint_without_training_tensors_repeats(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -170,7 +120,7 @@ def test_missing_tensors_are_refused(folders: dict[str, Path], tmp_path: Path) -
 @pytest.mark.parametrize(
     ("without", "message"),
     [
-        ("config.json", r"holds no audio encoder: there is no config\.json\. Save an encoder"),
+        ("config.json", r"holds no audio encoder: there is no config\.json with keys\. Save an encoder"),
         ("model.safetensors", r"its weights cannot be loaded \(.*\)\. Check the files"),
         (
             "preprocessor_config.json",
@@ -185,14 +135,7 @@ def test_missing_files_are_named(
         load_encoder(str(copied(folders["whisper"], tmp_path, without)))
 
 
-def test_pickles_are_not_read(folders: dict[str, Path], tmp_path: Path) -> None:
-    folder = copied(folders["whisper"], tmp_path, "model.safetensors")
-    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    with pytest.raises(InputError, match=r"has no weights as safetensors\. Files of pickle"):
-        load_encoder(str(folder))
-
-
-@pytest.mark.parametrize("kind", ["whisper", "wavlm", "clap"])
+@pytest.mark.parametrize("kind", ["whisper", "wavlm"])
 def test_code_of_a_checkpoint_is_not_run(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
     folder = copied(folders[kind], tmp_path)
     (folder / "evil.py").write_text("raise SystemExit('ran')")
@@ -231,18 +174,6 @@ def test_files_that_do_not_fit_are_refused(
         load_encoder(str(folder))
 
 
-def test_damaged_files_are_refused(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
-        folder = tmp_path / name
-        folder.mkdir()
-        copied(folders[kind], folder)
-        if not (folder / name).exists():
-            continue
-        (folder / name).write_bytes((folder / name).read_bytes()[:-20])
-        with pytest.raises(InputError):
-            load_encoder(str(folder))
-
-
 def test_unknown_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(InputError, match="no audio encoder 'tinny'"):
@@ -252,70 +183,18 @@ def test_unknown_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             load_encoder(name)
 
 
-def test_a_broken_sound_is_named(encoder: AudioEncoder) -> None:
-    broken = AudioRef(data=b"nothing", where="data.jsonl: row 7")
-    for look in (encoder.tokens_of, lambda ref: encoder([sound(0.1), ref])):
-        with pytest.raises(InputError, match=r"^data\.jsonl: row 7: the sound is broken"):
-            look(broken)
-
-
 def test_an_encoder_of_the_hub_is_opened_at_its_commit(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(tmp_path / "cache", monkeypatch) as served:
         first = served.push("org/sounds", folders["whisper"])
-        with hub.pinned({}) as opened:
+        with sources.pinned({}) as opened:
             encoder = load_encoder("org/sounds:10/s")
         assert opened == {"org/sounds": first} and encoder.stack == 5
         assert (encoder.facts["name"], encoder.facts["source"]) == ("org/sounds", first)
         served.push("org/sounds", folders["whisper"])
-        with hub.pinned(opened):
+        with sources.pinned(opened):
             assert load_encoder("org/sounds").facts["source"] == first
         assert load_encoder("org/sounds", revision=first).facts["source"] == first
         assert load_encoder("org/sounds").facts["source"] != first
-        assert load_encoder("org/sounds", 10).fingerprint() == encoder.fingerprint()
-
-
-def test_what_the_hub_lacks_is_named(
-    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "pickled").mkdir()
-    folder = copied(folders["whisper"], tmp_path / "pickled", "model.safetensors")
-    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    with serving(tmp_path / "cache", monkeypatch) as served:
-        served.push("org/pickled", folder)
-        with pytest.raises(InputError, match=r"has no weights as safetensors\. Files of pickle"):
-            load_encoder("org/pickled")
-        assert not any("pytorch_model.bin" in asked for asked in served.asked)
-        with pytest.raises(
-            InputError, match=r"no folder 'org/none', and its config\.json cannot be downloaded"
-        ):
-            load_encoder("org/none")
-
-
-@pytest.fixture
-def real(real_data: Path) -> Path:
-    if not (real_data / "whisper-tiny-en").is_dir():
-        pytest.skip(f"no whisper-tiny-en in {real_data} (set MOEXTEND_REAL_DATA)")
-    return real_data
-
-
-@pytest.mark.realdata
-def test_the_real_encoder_reads_real_clips(real: Path) -> None:
-    encoder = load_encoder(str(real / "whisper-tiny-en"))
-    clips = [json.loads(line) for line in (real / "speech" / "clips.jsonl").read_text().splitlines()][:3]
-    refs = [AudioRef(path=real / "speech" / clip["audio"]) for clip in clips]
-    assert [ref.seconds for ref in refs] == pytest.approx([clip["seconds"] for clip in clips], abs=0.01)
-    found = encoder(refs)
-    assert [each.shape for each in found] == [(encoder.tokens_of(ref), 1_536) for ref in refs]
-    assert all(torch.isfinite(each).all() and each.std() > 0.5 for each in found)
-
-
-@pytest.mark.realdata
-def test_the_real_encoder_sees_what_its_extractor_computes(real: Path) -> None:
-    tower: Any = load_encoder(str(real / "whisper-tiny-en")).tower
-    clips = [json.loads(line) for line in (real / "speech" / "clips.jsonl").read_text().splitlines()]
-    for clip in clips[::300]:
-        samples = AudioRef(path=real / "speech" / clip["audio"]).open().resampled(16_000).samples
-        wanted = tower.extractor(samples, sampling_rate=16_000, return_tensors="pt").input_features
-        assert torch.allclose(tower.mel(torch.from_numpy(samples)[None], 3_000), wanted, atol=1e-4, rtol=0)
+        assert load_encoder("org/sounds:10/s").fingerprint() == encoder.fingerprint()

@@ -11,7 +11,7 @@ from moextend import Conversation, MultimodalLM
 from moextend.errors import InputError
 from moextend.model.batches import Collator, encode, piece_ids
 from moextend.model.messages import messages_of, of_conversation
-from moextend.model.modality import IMAGE, Modalities
+from moextend.model.modality import IMAGE
 from moextend.model.multimodal import IGNORE
 from tests.toys import TOKENS, WORDS, features_of, picture, toy_tokenizer
 
@@ -43,11 +43,6 @@ def test_plain_text_is_learned_from_its_first_word_to_its_end() -> None:
     assert pieces[-1][0] == "w1 w2", "as in the text: no space before its first word"
 
 
-def test_marks_and_images_must_agree(model: MultimodalLM) -> None:
-    with pytest.raises(InputError, match="2 images, but 1 <image> mark "):
-        Collator.of(model)([Conversation((("<image> w1", "w2"),), (picture(1), picture(2)))])
-
-
 def test_padding_changes_nothing(model: MultimodalLM) -> None:
     collate = Collator(model.tokenizer, model.modalities)
     short = Conversation((("<image> w1", "w2"),), (picture(90, 10),))
@@ -56,23 +51,6 @@ def test_padding_changes_nothing(model: MultimodalLM) -> None:
         alone = model(**collate([short]))["logits"]
         padded = model(**collate([long, short]))["logits"]
     assert torch.allclose(alone, padded[2:], atol=1e-5)
-
-
-def test_logits_are_made_at_labelled_positions_only(model: MultimodalLM) -> None:
-    collate = Collator(model.tokenizer, model.modalities)
-    batch = collate([Conversation((("<image> w1 w2 w3", "w2"),), (picture(90),))])
-    out = model(**batch)
-    assert out["logits"].shape == (2, len(WORDS))
-    labels = batch.pop("labels")
-    every = model(**batch)["logits"][:, :-1][labels[:, 1:] != IGNORE]
-    assert torch.allclose(out["logits"], every, atol=1e-6)
-    assert torch.allclose(out["loss"], torch.nn.functional.cross_entropy(every, torch.tensor([ID["w2"], 2])))
-
-
-def test_embeddings_of_a_text_are_the_models_own(model: MultimodalLM, ids: torch.Tensor) -> None:
-    mask = torch.ones_like(ids)
-    with torch.no_grad():
-        assert torch.equal(model(ids, mask)["logits"], model.lm(ids, attention_mask=mask).logits)
 
 
 def test_images_keep_their_order_over_turns_and_rows(model: MultimodalLM) -> None:
@@ -105,11 +83,6 @@ def test_a_batch_equals_its_conversations_one_at_a_time(model: MultimodalLM) -> 
     assert torch.allclose(alone, together, atol=1e-5)
 
 
-def test_an_image_needs_an_encoder(model: MultimodalLM) -> None:
-    with pytest.raises(InputError, match="has an image, but the model has no image encoder"):
-        Collator(model.tokenizer, Modalities())([Conversation((("<image> w1", "w2"),), (picture(1),))])
-
-
 def test_what_the_context_cannot_hold_goes_by_whole_turns(model: MultimodalLM) -> None:
     turns = (("<image> w1", "w2"), ("<image> w3", "w4"), ("w5", "w6"))
     talk = Conversation(turns, (picture(1), picture(200)))
@@ -134,11 +107,3 @@ def test_a_first_turn_that_is_too_long_is_refused(model: MultimodalLM) -> None:
     with pytest.raises(InputError, match=r"takes 164 tokens \(160 of 40 images\).*context length is 128"):
         Collator.of(model)([talk])
     assert Collator.of(model)([Conversation((("w1 " * 200, ""),))])["input_ids"].shape == (1, 128)
-
-
-def test_a_text_that_is_too_long_to_learn_loses_its_end(model: MultimodalLM) -> None:
-    collate = Collator(model.tokenizer, model.modalities, context=4)
-    with pytest.warns(UserWarning, match=r"Texts of more than 4 tokens lose their end\."):
-        batch = collate([Conversation((("", "w1 w2 w3 w4 w5"),))])
-    assert batch["input_ids"].tolist() == [[1, ID["w1"], ID["w2"], ID["w3"]]]
-    assert batch["labels"].tolist() == [[IGNORE, ID["w1"], ID["w2"], ID["w3"]]]

@@ -126,14 +126,6 @@ def test_a_prompt_is_what_the_template_makes_of_it(tokenizer: PreTrainedTokenize
         assert encoded(chat, turns) == expected
 
 
-def test_a_conversation_is_what_the_template_makes_of_it(tokenizer: PreTrainedTokenizerFast) -> None:
-    output = ["What color?", "It is red.", "How many?", "two"]
-    whole: Any = tokenizer.apply_chat_template(messages(*output), tokenize=True, return_dict=False)
-    ids = encoded(Chat(tokenizer), list(zip(output[::2], output[1::2], strict=True)))
-    assert ids == whole[: len(ids)] and ids[-1] == tokenizer.eos_token_id
-    assert decoded(tokenizer, whole[len(ids) :]).strip() == ""
-
-
 def test_labels_lie_on_answers_and_their_ends(tokenizer: PreTrainedTokenizerFast) -> None:
     ids, labels = encode_chat(Chat(tokenizer), TALK, holes(TOKENS))
     end = tokenizer.eos_token
@@ -151,23 +143,6 @@ def runs(labels: list[int]) -> list[list[int]]:
         elif found[-1]:
             found.append([])
     return [run for run in found if run]
-
-
-def test_before_an_answer_stand_the_ids_it_is_asked_with(tokenizer: PreTrainedTokenizerFast) -> None:
-    chat = Chat(tokenizer)
-    for turn in range(len(TALK)):
-        asked = encode_chat(chat, [*TALK[:turn], (TALK[turn][0], None)], holes(3))[0]
-        ids, labels = encode_chat(chat, TALK[: turn + 1], holes(3))
-        assert ids[: len(asked)] == asked
-        assert labels[len(asked)] != IGNORE and labels[len(asked) - 1] == IGNORE
-        assert all(label != IGNORE for label in labels[len(asked) :])
-
-
-def test_the_start_token_stands_once() -> None:
-    tokenizer = TOKENIZERS["mistral"]
-    ids = encoded(Chat(tokenizer), TALK)
-    assert ids[0] == tokenizer.bos_token_id and ids.count(tokenizer.bos_token_id) == 1
-    assert TOKENIZERS["chatml"].bos_token_id is None
 
 
 def test_images_survive_as_one_token_each(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -209,19 +184,6 @@ def test_what_a_template_writes_before_an_answer_is_learned_and_not_part_of_an_a
     assert chat.answer(answer[1:]) == answer[1:]
 
 
-def test_an_answer_that_nothing_closes_ends_with_the_end_token() -> None:
-    plain = "{% for m in messages %}{{ '\n' + m.role + ': ' + m.content }}{% endfor %}"
-    tokenizer = with_template(plain)
-    chat = Chat(tokenizer)
-    assert chat.stop == [tokenizer.eos_token_id]
-    labels = encode_chat(chat, [("How many?", "two"), ("What?", "red")], holes(1))[1]
-    assert [decoded(tokenizer, run).strip() for run in runs(labels)] == [
-        "assistant: two",
-        "assistant: red<|im_end|>",
-    ]
-    assert tokenizer.decode(encoded(chat, [("What?", None)])) == "\nuser: What?"
-
-
 def test_another_closing_token_stops_generation() -> None:
     tokenizer = with_template(CHATML)
     tokenizer.eos_token = "<|endoftext|>"
@@ -246,12 +208,6 @@ def test_a_prompt_does_not_depend_on_the_day() -> None:
 def test_a_template_that_cannot_be_used_says_so(template: str, why: str) -> None:
     with pytest.raises(InputError, match=rf"cannot be used: .*{why}.*chat=False"):
         Chat(with_template(template))
-
-
-def test_a_template_must_keep_images() -> None:
-    chat = Chat(with_template(CHATML.replace("+ message.content", "+ message.content[:12]")))
-    with pytest.raises(InputError, match="does not keep the <image> marks"):
-        encoded(chat, [("How many are there? <image>", None)])
 
 
 TOY = (
@@ -284,14 +240,6 @@ def test_a_batch_is_in_the_chat_template_and_plain_text_is_not() -> None:
     assert model.tokenizer.convert_ids_to_tokens(learned) == ["w2", "<eos>", "w4", "<eos>"]
     plain = Collator(model.tokenizer, model.modalities)([text])
     assert torch.equal(batch["input_ids"][1][: plain["input_ids"].shape[1]], plain["input_ids"][0])
-
-
-def test_plain_text_is_learned_without_the_template() -> None:
-    model = toy_chat()
-    batch = Collator.of(model)([Conversation((("", "w1 w2"),))])
-    tokens = model.tokenizer.convert_ids_to_tokens
-    assert tokens(batch["input_ids"][0]) == ["<bos>", "w1", "w2", "<eos>"]
-    assert tokens(batch["labels"][0][batch["labels"][0] != IGNORE]) == ["w1", "w2", "<eos>"]
 
 
 def test_generation_asks_in_the_chat_template() -> None:
@@ -367,17 +315,6 @@ def test_ids_are_those_of_apply_chat_template(name: str, system: tuple[Message, 
         assert decoded(tokenizer, whole[len(tokens.ids) :]).strip() in ("", tokenizer.eos_token)
         asked = len(chat.encode([*system, *rest]).ids)
         assert tokens.learned[asked:] == [True] * (len(tokens.ids) - asked)
-
-
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_the_template_in_use_needs_nothing_else(name: str) -> None:
-    tokenizer = family(name)
-    chat = Chat(tokenizer)
-    tokenizer.chat_template = chat.template
-    for talk in ([ASK], [SYSTEM, ASK, TELL, MORE], [ASK, TELL, SYSTEM, MORE], [ASK, MORE]):
-        assert chat.encode(talk).ids == stock(tokenizer, talk, add_generation_prompt=True)
-        assert all(one.text in decoded(tokenizer, chat.encode(talk).ids) for one in talk)
-    assert Chat(tokenizer).template == chat.template
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

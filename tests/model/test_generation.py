@@ -5,13 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from moextend import Conversation, MultimodalLM, Prompt, attach, generate, new_parameters
-from moextend.errors import InputError, RunFailed
-from moextend.model.batches import Collator
+from moextend import MultimodalLM, Prompt, attach, generate, new_parameters
+from moextend.errors import InputError
 from moextend.model.generation import prompt_ids
-from moextend.model.modality import IMAGE
 from moextend.moe.recipe import Mode
-from tests.toys import picture, shown, toy_lm, toy_model, toy_tokenizer
+from tests.toys import picture, shown, toy_model
 
 PROMPTS = [
     Prompt("<image> w1 w2", (picture(250),)),
@@ -67,21 +65,6 @@ def test_the_checkpoints_own_way_of_decoding_is_left_aside() -> None:
     assert model.lm.generation_config is own and own.num_beams == 3
 
 
-def test_as_many_holes_as_visual_tokens(model: MultimodalLM) -> None:
-    ids = torch.tensor([[1, IMAGE, IMAGE]])
-    with pytest.raises(RunFailed, match="2 placeholders and 4 tokens of modality 'image'"):
-        model.embed(ids, shown(model, [picture(3)]))
-
-
-def test_earlier_turns_read_as_in_training(model: MultimodalLM) -> None:
-    assert prompt_ids(model, PROMPTS[0])[-2:] == model.tokenizer.convert_tokens_to_ids(["w1", "w2"])
-    prompt = PROMPTS[4]
-    learned = Conversation((*prompt.before, (prompt.text, "w9")), prompt.media)
-    ids = Collator.of(model)([learned])["input_ids"][0].tolist()
-    asked = prompt_ids(model, prompt)
-    assert ids[: len(asked)] == asked and len(ids) == len(asked) + 2
-
-
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
@@ -96,9 +79,3 @@ def test_earlier_turns_read_as_in_training(model: MultimodalLM) -> None:
 def test_a_wrong_prompt_is_refused_with_its_place(model: MultimodalLM, prompt: Prompt, message: str) -> None:
     with pytest.raises(InputError, match=message):
         generate(model, [PROMPTS[0], prompt], max_new_tokens=4, batch_size=2)
-
-
-def test_an_image_needs_an_encoder() -> None:
-    model = MultimodalLM(toy_lm(), toy_tokenizer())
-    with pytest.raises(InputError, match="prompt 0: the prompt has an image, but the model has no"):
-        generate(model, PROMPTS, max_new_tokens=1, batch_size=1)

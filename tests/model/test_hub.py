@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from moextend.errors import InputError
-from moextend.model import hub
+from moextend.model import sources
 from moextend.model.vision import load_encoder
 from moextend.util import content
 from tests.model.local_hub import LocalHub, serving
@@ -26,59 +26,27 @@ def test_the_commit_of_now_is_known_with_and_without_the_hub(
     served: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = served.push("org/base", TINY / "lm")
-    assert hub.commit("org/base") == first
+    assert sources.commit("org/base") == first
     second = served.push("org/base", TINY / "lm")
-    assert hub.commit("org/base") == second and hub.commit("org/base", first) == first
-    assert hub.commit("org/missing") is None
+    assert sources.commit("org/base") == second and sources.commit("org/base", first) == first
+    assert sources.commit("org/missing") is None
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     served.push("org/base", TINY / "lm")
-    assert hub.commit("org/base") == second
+    assert sources.commit("org/base") == second
     with pytest.raises(InputError, match=r"'org/other' is not \(completely\) in the cache"):
-        hub.commit("org/other")
+        sources.commit("org/other")
 
 
 def test_an_encoder_is_opened_at_its_recorded_commit(served: LocalHub) -> None:
     first = served.push("org/tower", TINY / "vision")
-    with hub.pinned({}) as opened:
+    with sources.pinned({}) as opened:
         load_encoder("hf-hub:org/tower")
     assert opened == {"org/tower": first}
     served.push("org/tower", TINY / "vision")
-    with hub.pinned(opened) as again:
+    with sources.pinned(opened) as again:
         load_encoder("hf-hub:org/tower")
     assert again == opened
-    with hub.pinned({}) as newest:
+    with sources.pinned({}) as newest:
         load_encoder("hf-hub:org/tower")
     assert newest != opened
     assert {asked.split()[1] for asked in served.asked} == {"main", first, newest["org/tower"]}
-
-
-def test_files_of_one_encoder_are_of_one_commit_if_the_branch_moves_meanwhile(
-    served: LocalHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = served.push("org/tower", TINY / "vision")
-    own = served.file
-
-    def moving(path: str) -> tuple[str, Path] | None:
-        found = own(path)
-        if "config" in path and len(served.commits["org/tower"]) == 1 and found:
-            served.push("org/tower", TINY / "vision")
-        return found
-
-    monkeypatch.setattr(served, "file", moving)
-    with hub.pinned({}) as opened:
-        load_encoder("hf-hub:org/tower")
-    assert opened == {"org/tower": first}
-
-
-def test_an_encoder_of_timm_is_opened_at_its_recorded_commit(served: LocalHub, tmp_path: Path) -> None:
-    import timm
-    from timm.models import save_for_hf
-
-    tower = timm.create_model("test_vit", pretrained=False)
-    save_for_hf(tower, str(tmp_path / "vit"), safe_serialization=True)
-    first = served.push("org/vit", tmp_path / "vit")
-    served.push("org/vit", tmp_path / "vit")
-    with hub.pinned({"org/vit": first}) as opened:
-        load_encoder("timm:hf-hub:org/vit")
-    assert opened == {"org/vit": first}
-    assert {asked.split()[1] for asked in served.asked} == {first}

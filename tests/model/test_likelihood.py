@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from moextend import MultimodalLM, Prompt
-from moextend.model.generation import prompt_ids
-from moextend.model.likelihood import choice_likelihoods
+from moextend.model.generation import choice_likelihoods, prompt_ids
 from moextend.moe import attach as expand
 from tests.toys import picture, shown, toy_model
 

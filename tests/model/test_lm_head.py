@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from moextend import MultimodalLM, Prompt, generate
-from moextend.errors import InputError
 from moextend.model import lm_head
 from moextend.model.modality import IMAGE
 from moextend.model.multimodal import IGNORE
@@ -119,9 +118,3 @@ def test_embeddings_of_every_layer_are_of_the_prompts_ids() -> None:
         model(ids, torch.ones_like(ids), features={"image": features.flatten(0, 1)})["logits"],
         own_logits(model, ids, features),
     )
-
-
-def test_a_model_without_a_head_is_refused_where_tokens_are_predicted() -> None:
-    causal = build("mixtral")
-    with pytest.raises(InputError, match="has no language-model head"):
-        lm_head.logits(causal.model, torch.zeros(1, 1, causal.config.hidden_size))

@@ -10,18 +10,14 @@ import pytest
 import torch
 
 import moextend
-from moextend import Conversation, ImageRef, MultimodalLM, Prompt, generate
+from moextend import Conversation, MultimodalLM, Prompt, generate
 from moextend.data import modalities as kinds
 from moextend.errors import InputError, RunFailed
 from moextend.model.batches import Collator
 from moextend.model.chat import chat_of
-from moextend.model.feature_cache import kept_features, store_features
-from moextend.model.feature_store import FeatureStore
-from moextend.model.generation import prompt_ids
-from moextend.model.likelihood import choice_likelihoods
-from moextend.model.messages import messages_of
-from moextend.model.modality import IMAGE, encoded
-from tests.toys import TOKENS, ToyEncoder, curve, picture, series, toy_lm, toy_model, toy_tokenizer
+from moextend.model.feature_cache import store_features
+from moextend.model.generation import choice_likelihoods
+from tests.toys import ToyEncoder, curve, picture, series, toy_lm, toy_model, toy_tokenizer
 
 TOY = (
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ ' w50 ' + m.content + ' w51' }}"
@@ -58,13 +54,6 @@ def mixed() -> list[Prompt]:
     ]
 
 
-def test_each_mark_takes_the_tokens_of_its_medium(model: MultimodalLM) -> None:
-    ids = prompt_ids(model, mixed()[0])
-    assert [i for i in ids if i < 0] == [IMAGE] * TOKENS + [IMAGE - 1] * 2
-    ids = prompt_ids(model, mixed()[3])
-    assert [i for i in ids if i < 0] == [IMAGE] * 4 + [IMAGE - 1] * 4 + [IMAGE - 1] + [IMAGE] * 4
-
-
 def test_every_medium_stands_in_its_place(model: MultimodalLM) -> None:
     talks = [Conversation((*prompt.before, (prompt.text, "w8")), prompt.media) for prompt in mixed()]
     collate = Collator.of(model)
@@ -95,21 +84,6 @@ def test_a_batch_equals_its_prompts_one_at_a_time(model: MultimodalLM) -> None:
     one = [choice_likelihoods(model, [prompt], [["w1", "w2 w3"]], batch_size=1)[0] for prompt in mixed()]
     together = choice_likelihoods(model, mixed(), choices, batch_size=6)
     assert torch.allclose(torch.tensor(one), torch.tensor(together), atol=1e-4)
-
-
-def test_turns_that_the_context_cannot_hold_go_with_their_media(model: MultimodalLM) -> None:
-    long = mixed()[3]
-    talk = Conversation((*long.before, (long.text, "w8")), long.media)
-    first = Collator.of(model).ids([Conversation(talk.turns[:2], talk.media[:2])])["input_ids"].shape[1]
-    collate = Collator(model.tokenizer, model.modalities, chat=model.chat, context=first)
-    with pytest.warns(UserWarning, match="lose their last turns"):
-        batch = collate([talk])
-    assert {name: len(own) for name, own in batch["features"].items()} == {"image": TOKENS, "series": 4}
-    short = Collator(model.tokenizer, model.modalities, chat=model.chat, context=5)
-    with pytest.raises(
-        InputError, match=r"\(4 of 1 image, 4 of 1 time series\).*fewer images or time series"
-    ):
-        short([talk])
 
 
 @pytest.mark.parametrize(
@@ -162,24 +136,6 @@ def test_an_encoder_gives_as_many_tokens_as_it_states(
         generate(model, [Prompt("<series>", (curve(1),))], max_new_tokens=1, batch_size=1)
 
 
-def test_features_are_kept_for_each_modality(model: MultimodalLM, tmp_path: Path) -> None:
-    expected = generate(model, mixed(), max_new_tokens=5, batch_size=3)
-    with kept_features(model, tmp_path):
-        assert generate(model, mixed(), max_new_tokens=5, batch_size=3) == expected
-        assert len(list(tmp_path.rglob("features.bin"))) == 2
-    assert all(modality.features is None for modality in model.modalities.values())
-    store_features(model, tmp_path)
-    assert generate(model, mixed(), max_new_tokens=5, batch_size=3) == expected
-    assert all(isinstance(modality.features, FeatureStore) for modality in model.modalities.values())
-    zeros = {"series": lambda media: [torch.zeros(curve_tokens(one), 8) for one in media]}
-    assert generate(model, mixed(), max_new_tokens=5, batch_size=3, features=zeros) != expected
-
-
-def curve_tokens(medium: Any) -> int:
-    found: int = series().Fourier().tokens_of(medium)
-    return found
-
-
 def test_a_model_is_loaded_with_encoders(tmp_path: Path) -> None:
     series()
     model = moextend.load("tiny", vision="tiny", encoders={"series": "fourier"})
@@ -190,36 +146,6 @@ def test_a_model_is_loaded_with_encoders(tmp_path: Path) -> None:
     assert isinstance(answer[0], str)
     with pytest.raises(AttributeError, match="'vision' cannot be set"):
         model.vision = ToyEncoder()  # type: ignore[misc]
-
-
-@pytest.mark.parametrize("name", ["train", "Sound", "image"])
-def test_a_name_that_cannot_be_used_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kinds, "_TYPES", dict(kinds._TYPES))
-
-    class Other(ImageRef):
-        modality = name
-
-    model = toy_model()
-    with pytest.raises(InputError):
-        kinds.register_modality(kinds.ModalityType(ref=Other, load_encoder=lambda name: ToyEncoder()))
-        moextend.add_modality(model, name, "toy")
-    assert list(model.modalities) == ["image"]
-
-
-def test_an_encoder_of_ones_own_never_trains(model: MultimodalLM) -> None:
-    drop = torch.nn.Dropout()
-    model.modalities["series"].encoder.add_module("drop", drop)  # type: ignore[attr-defined]
-    model.train()
-    assert model.lm.training and not drop.training
-
-
-def test_a_broken_series_is_named(model: MultimodalLM) -> None:
-    for data in (b"x\n1\ntwo", b"x\n", b"\xff"):
-        bad = type(curve(1))(data=data, where="s.csv row 3")
-        with pytest.raises(
-            InputError, match=r"^s.csv row 3: the time series is broken \(.*Write one number a line"
-        ):
-            generate(model, [Prompt("<series> w1", (bad,))], max_new_tokens=1, batch_size=1)
 
 
 @pytest.mark.parametrize("place", ["open", "tokens_of", "encoder"])
@@ -245,24 +171,6 @@ def test_a_foreign_exception_names_its_medium(
         generate(model, [Prompt("<series> w1", (bad,))], max_new_tokens=1, batch_size=1)
 
 
-def test_of_a_batch_the_broken_medium_is_named_and_lack_of_memory_passes() -> None:
-    class Broken(ImageRef):
-        def open(self) -> Any:
-            raise KeyError("palette")
-
-    class Opening(ToyEncoder):
-        def forward(self, media: Any) -> Any:
-            for medium in media:
-                medium.open()
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    images = [picture(1), Broken(data=b"x", where="row 2"), picture(3)]
-    with pytest.raises(InputError, match=r"^row 2: the image cannot be encoded \(KeyError: 'palette'\)"):
-        encoded(Opening(), images)
-    with pytest.raises(torch.OutOfMemoryError):
-        encoded(Opening(), images[:1])
-
-
 def test_another_package_brings_a_modality(monkeypatch: pytest.MonkeyPatch) -> None:
     class Point:
         def load(self) -> kinds.ModalityType:
@@ -275,25 +183,3 @@ def test_another_package_brings_a_modality(monkeypatch: pytest.MonkeyPatch) -> N
     model = toy_model()
     moextend.add_modality(model, "series", "fourier")
     assert generate(model, [Prompt("<series> w1", (curve(1),))], max_new_tokens=1, batch_size=1)
-
-
-def test_a_modality_that_is_not_registered_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    medium = curve(1)
-    monkeypatch.setattr(kinds, "_TYPES", {"image": kinds.ModalityType(ref=ImageRef)})
-    with pytest.raises(InputError, match=r"there is no modality 'series'.*moextend.register_modality"):
-        generate(toy_model(), [Prompt("<series> w1", (medium,))], max_new_tokens=1, batch_size=1)
-
-
-def test_a_template_must_keep_the_marks_in_order() -> None:
-    series()
-    tokenizer = toy_tokenizer()
-    tokenizer.chat_template = TOY.replace(
-        "m.content + ' w51'", "(m.content.split() | reverse | join(' ')) + ' w51'"
-    )
-    chat = chat_of(tokenizer, None)
-    assert chat is not None
-    two = messages_of([("<image> w1 <image>", None)], (picture(1), picture(1)))
-    with pytest.raises(InputError, match="does not keep the <image> marks of the question"):
-        chat.encode(two)
-    with pytest.raises(InputError, match="does not keep the <image> and <series> marks of the question"):
-        chat.encode(messages_of([("<image> w1 <series>", None)], (picture(1), curve(1))))

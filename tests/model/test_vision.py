@@ -10,8 +10,6 @@ import torch
 from PIL import Image
 
 import moextend
-from moextend import ImageRef
-from moextend.errors import InputError
 from moextend.model.vision import load_encoder
 from tests.toys import noise, picture
 
@@ -27,30 +25,12 @@ def test_the_encoder_sees_the_same_in_a_model_that_trains() -> None:
     assert torch.equal(model.vision(images), before)
 
 
-def test_the_shipped_encoder_sees_nine_patches() -> None:
-    encoder = load_encoder("tiny")
-    assert encoder([picture(0), picture(1, 2)]).shape == (2, 9, encoder.width)
-    assert encoder.fingerprint() == load_encoder("tiny").fingerprint()
-
-
 def test_an_encoder_of_bfloat16_sees_nearly_the_same() -> None:
     encoder = load_encoder("tiny")
     wanted = encoder([picture(9)])
     found = encoder.to(torch.bfloat16)([picture(9)])
     assert found.dtype == torch.float32 and not torch.equal(found, wanted)
     assert torch.cosine_similarity(found, wanted, dim=-1).min() > 0.999
-
-
-def test_an_unknown_encoder_is_refused() -> None:
-    with pytest.raises(InputError, match="no vision encoder 'ViT-Q/openai'"):
-        load_encoder("ViT-Q/openai")
-
-
-def test_a_broken_and_a_missing_image_say_where(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"row 7: the image is broken"):
-        ImageRef(data=b"\x89PNG nonsense", where="row 7").open()
-    with pytest.raises(InputError, match=r"row 8.*none\.png: the image cannot be read"):
-        ImageRef(path=tmp_path / "none.png", where="row 8").open()
 
 
 @pytest.mark.parametrize("name", ["tiny", "timm:test_efficientnet"])

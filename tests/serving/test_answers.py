@@ -15,7 +15,7 @@ import torch
 
 import moextend
 from moextend import MultimodalLM
-from moextend.model.likelihood import choice_likelihoods
+from moextend.model.generation import choice_likelihoods
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")

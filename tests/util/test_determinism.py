@@ -7,12 +7,22 @@ import os
 import pytest
 import torch
 
-from moextend.util import determinism
-from moextend.util.determinism import deterministic
+from moextend.util.determinism import VARIABLES, deterministic
 
 
 def switches() -> dict[str, object]:
-    return {**determinism._now(), **{name: os.environ.get(name) for name in determinism.VARIABLES}}
+    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+    return {
+        "algorithms": torch.are_deterministic_algorithms_enabled(),
+        "cudnn.benchmark": cudnn.benchmark,
+        "cudnn.allow_tf32": cudnn.allow_tf32,
+        "cudnn.deterministic": cudnn.deterministic,
+        "precision": torch.get_float32_matmul_precision(),
+        "flash": cuda.flash_sdp_enabled(),
+        "efficient": cuda.mem_efficient_sdp_enabled(),
+        "cudnn": cuda.cudnn_sdp_enabled(),
+        **{name: os.environ.get(name) for name in VARIABLES},
+    }
 
 
 def test_all_switches_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:

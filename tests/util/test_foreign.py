@@ -1,7 +1,6 @@
 """Errors of Python and of other libraries are printed in one line."""
 
 import errno
-import os
 
 import pytest
 
@@ -58,16 +57,6 @@ def test_one_line_says_what_where_and_a_hint(error: Exception, words: str) -> No
     assert words in str(found) and "\n" not in str(found) and "secret" not in str(found)
 
 
-def test_an_assertion_without_a_message_names_its_line() -> None:
-    try:
-        assert os.sep == "|"
-    except AssertionError as error:
-        error.args = ()
-        found = str(explained(error, where="moextend bench"))
-    expected = 'moextend bench: AssertionError: no message, at `assert os.sep == "|"` (test_foreign.py:'
-    assert found.startswith(expected) and "MOEXTEND_DEBUG=1" in found
-
-
 def test_an_error_that_a_library_raises_after_a_full_disk() -> None:
     try:
         try:
@@ -76,12 +65,3 @@ def test_an_error_that_a_library_raises_after_a_full_disk() -> None:
             raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B904
     except RuntimeError as error:
         assert explained(error).what == "no disk space left."
-
-
-def test_the_place_is_the_last_line_of_the_package() -> None:
-    from moextend.util import files
-
-    try:
-        files.digest({1: 1, "a": 2})
-    except TypeError as error:
-        assert "(moextend/util/files.py:" in explained(error).what

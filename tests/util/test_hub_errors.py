@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from typing import Any
 
 import pytest
@@ -30,25 +29,10 @@ def test_an_unknown_error_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise LookupError
 
-    monkeypatch.setattr("moextend.util.downloads.ask", lambda *_, **__: None)  # whether the hub has it
+    monkeypatch.setattr("moextend.util.hub_errors.ask", lambda *_, **__: None)  # whether the hub has it
     monkeypatch.setattr("transformers.PreTrainedConfig.get_config_dict", broken)
     with pytest.raises(LookupError):
         moextend.load("org/base")
-
-
-def test_causes_are_read() -> None:
-    full = OSError(errno.ENOSPC, "No space left on device", "/cache/blob")
-    outer = RuntimeError("could not be made")
-    outer.__cause__ = full
-    found = hub_errors.of_hub(outer, "org/data", "dataset")
-    assert found is not None and str(found).startswith("/cache/blob: no disk space left.")
-    cut = OSError(
-        "Consistency check failed: file should be of size 1000 but has size 30 ((…)model.safetensors).\nx"
-    )
-    found = hub_errors.of_hub(cut, "org/base", where="base.model")
-    assert found is not None
-    assert found.what == "the download of model.safetensors ended after 30 of 1,000 bytes."
-    assert hub_errors.of_hub(ValueError("other"), "org/base") is None
 
 
 def test_offline_is_wrong_input() -> None:

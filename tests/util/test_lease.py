@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,27 +17,6 @@ from moextend.util import files, lease
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def test_one_makes_a_file_and_others_wait_for_it(tmp_path: Path) -> None:
-    path, made, begun = tmp_path / "deep" / "features.bin", list[int](), threading.Barrier(4)
-
-    def work() -> None:
-        begun.wait()
-        with lease.first(path) as held:
-            if not path.exists():
-                made.append(threading.get_ident())
-                time.sleep(0.2)
-                held.check()
-                path.write_text("made")
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    assert len(made) == 1 and path.read_text() == "made"
-    assert names(path.parent) == ["features.bin"], "nothing else is left"
 
 
 def _count(path: Path, times: int) -> None:
@@ -70,16 +47,6 @@ def test_an_error_in_the_block_frees_the_lease_and_a_released_one_is_no_permissi
         held.check()
     with pytest.raises(LeaseLost, match="it was released"):
         held.check()
-
-
-def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(*_: object) -> int:
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(os, "write", write)
-    with pytest.raises(Exception, match="no disk space left"), lease.first(tmp_path / "x"):
-        pass
-    assert names(tmp_path) == []
 
 
 def test_a_late_heartbeat_that_nobody_followed_is_made_up_for(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,15 +19,6 @@ def test_a_single_process_is_the_first_of_one() -> None:
         assert first
     with pytest.raises(ValueError, match="mine"):
         processes.first_says(lambda: int("mine"))
-
-
-def test_shares_are_disjoint_and_complete(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "count", lambda: 3)
-    found = []
-    for rank in range(3):
-        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
-        found.append(processes.share([2, 3, 5, 7, 11, 13, 17]))
-    assert found == [[2, 7, 17], [3, 11], [5, 13]]
 
 
 def test_a_context_that_is_entered_is_left_also_by_an_error() -> None:
@@ -63,8 +52,3 @@ def test_errors_travel_with_their_kind_place_and_hint() -> None:
 
 def raised(error: Exception) -> None:
     raise error
-
-
-def test_no_heavy_import() -> None:
-    code = "import sys; from moextend.util import processes as p; assert p.is_first() and 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-P", "-c", code], check=True)

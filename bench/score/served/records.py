@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from moextend.util.record import Record
+from moextend.util.spec import Record
 
 
 class Weights(BaseModel):

@@ -20,8 +20,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from moextend.model import lm_head
-from moextend.model.generation import Prompt, each_by_its_own
-from moextend.model.short_memory import current_limit
+from moextend.model.generation import Prompt, current_limit, each_by_its_own
 from moextend.util import processes
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from moextend.bench.audit.tasks import TaskAudit, audit
 from moextend.bench.data import Item
 from moextend.bench.score.majority import normalised
 from moextend.bench.task import Data, TaskSpec
-from moextend.data.columns import Columns
+from moextend.data.examples import Columns
 from moextend.data.images import ImageRef
 from moextend.data.media import MediaRef
 from moextend.data.sounds import AudioRef

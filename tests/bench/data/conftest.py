@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from moextend.bench.task import Data, TaskSpec
-from moextend.data.columns import Columns
+from moextend.data.examples import Columns
 from tests.bench.data.hub_rows import Hub
 from tests.data.small import encoded, make_png, make_rows, pictures, recordings, write_jsonl
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.data import Item, check_task, guess_task, open_items, prompt_text, target_text
-from moextend.bench.score import vqa
+from moextend.bench.data import guess_task, open_items, prompt_text, target_text
 from moextend.bench.scorers import Answered, readings, score_set
 from moextend.bench.task import Data, TaskSpec
 from moextend.data import cells
-from moextend.data.columns import Columns
+from moextend.data.examples import Columns
 from moextend.errors import InputError
 from tests.bench.scorers.single import score
 
@@ -107,15 +106,6 @@ def test_choices_of_other_keys_are_refused(
         list(open_items(chosen([{"options": options, "answer": "red"}]), "test", tmp_path))
 
 
-def test_a_guessed_task_has_the_choices_by_letter(tmp_path: Path) -> None:
-    rows = [
-        {"question": f"which {i}?", "options": {"A": "red", "B": "blue"}, "answer": "B"} for i in range(3)
-    ]
-    (tmp_path / "test.json").write_text(json.dumps(rows))
-    task = guess_task(str(tmp_path), name="mine", workspace=tmp_path, columns={})
-    assert check_task(task, tmp_path).answer == "B"
-
-
 def test_an_empty_column_takes_no_letter_from_the_others(
     chosen: Callable[..., TaskSpec], tmp_path: Path
 ) -> None:
@@ -167,51 +157,3 @@ def test_a_cell_without_choices(cell: object, found: tuple[str, ...] | None) -> 
 def test_a_cell_that_is_no_list_of_choices_is_refused(cell: object) -> None:
     with pytest.raises(InputError, match="is not a list of choices"):
         cells.choices(cell, where="w")
-
-
-@pytest.mark.parametrize(
-    ("gold", "message"),
-    [
-        (None, "train.jsonl:3: column 'answer': has no answer"),
-        ("cow", "train.jsonl:3: 'cow'"),
-        (7, "answer 7 is"),
-    ],
-)
-def test_golds_of_training_rows_are_checked(gold: str | int | None, message: str, tmp_path: Path) -> None:
-    row = {"question": "which?", "options": ["cat", "dog"], "answer": "cat"}
-    (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n")
-    rows = [row, row, {**row, "answer": gold}]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-    task = guess_task(str(tmp_path), name="mine", workspace=tmp_path, columns={})
-    with pytest.raises(InputError, match=message):
-        check_task(task, tmp_path)
-
-
-def test_lines_keep_the_position_only_where_it_is_needed(
-    chosen: Callable[..., TaskSpec], tmp_path: Path
-) -> None:
-    rows = [{"options": ["1", "1"], "answer": 1}, {"options": ["1", "1"], "answer": 0}]
-    rows += [{"options": ["1", "2"], "answer": 1}]
-    task = chosen(rows, answer_as="position")
-    items = open_items(task, "test", tmp_path)
-    path = tmp_path / "p.jsonl"
-    answer = lambda prompts: ["B"] * len(prompts)  # noqa: E731
-    records, _ = vqa.predict(task, items, answer, path, batch_size=1)
-    assert [record.line().get("position") for record in records] == [1, None, None]
-    assert "position" not in records[1].line() and "position" not in records[2].line()
-    assert vqa.predict(task, items, answer, path, batch_size=1) == (records, 0)
-    assert [item.score for item in vqa.score_items(records, "option@4")[1]] == [1.0, 0.0, 1.0]
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text(
-        "".join(json.dumps({k: v for k, v in line.items() if k != "position"}) + "\n" for line in lines)
-    )
-    assert vqa.predict(task, items, answer, path, batch_size=1) == (records, 3), (
-        "lines without it are made again"
-    )
-
-
-def test_a_text_of_two_choices_identifies_neither() -> None:
-    for right in (0, 1):
-        item = Item((), "?", ("red car",), ("red car", "red car", "car"), id="1", position=right)
-        for output in ("red car", "It is the red car."):
-            assert score("option@4", output, item) == 0.0

@@ -1,6 +1,5 @@
 """Tasks guessed from their data."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from moextend.bench.data import check_task, guess_task
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError, UnknownName
-from tests.data.small import MakePng, MakeRows, Rows, WriteJsonl
+from tests.data.small import MakeRows, Rows, WriteJsonl
 
 
 @pytest.fixture
@@ -53,15 +52,6 @@ def test_folder_with_splits(
     assert checked.answer == "red"
 
 
-def test_single_file_is_cut_by_images(
-    pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    path = write_jsonl(pictures / "mine.jsonl", usual(6))
-    task = guess(path, workspace)
-    assert task.data
-    assert (task.data.train, task.data.test) == ("all[train]", "all[test]")
-
-
 def test_path_in_the_workspace_is_relative(
     pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path
 ) -> None:
@@ -70,16 +60,6 @@ def test_path_in_the_workspace_is_relative(
     write_jsonl(inside / "test.jsonl", usual(6))
     task = guess(inside, workspace)
     assert task.data and task.data.path == "../data"
-    assert check_task(task, workspace).items == {"test": 6}
-
-
-def test_given_columns_win(
-    pictures: Path, make_rows: MakeRows, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    path = write_jsonl(pictures / "test.jsonl", make_rows(6)).parent
-    given = {"image": "picture", "question": "ask", "answer": "reply"}
-    task = guess(path, workspace, given, scorer="vqa@2")
-    assert task.columns.image == "picture" and task.scorer == "vqa@2"
     assert check_task(task, workspace).items == {"test": 6}
 
 
@@ -100,29 +80,6 @@ def test_captions(pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, work
     write_jsonl(pictures / "metadata.jsonl", values)
     task = guess(pictures, workspace)
     assert (task.kind, task.columns.question, task.columns.image) == ("caption", None, "file_name")
-
-
-def test_conversations(pictures: Path, workspace: Path) -> None:
-    talk = [{"from": "human", "value": "<image>\nwhat? Be short."}, {"from": "gpt", "value": "a cat"}]
-    entries = [{"id": i, "image": "img0.png", "conversations": talk} for i in range(4)]
-    for split in ("train", "test"):
-        (pictures / f"{split}.json").write_text(json.dumps(entries))
-    task = guess(pictures, workspace)
-    assert (task.columns.group, task.columns.id, task.prompt) == (None, "id", "<image>\n{question}")
-    assert check_task(task, workspace).prompt == "<image>\nwhat? Be short."
-
-
-def test_hub(usual: MakeRows, workspace: Path, monkeypatch: pytest.MonkeyPatch, make_png: MakePng) -> None:
-    import datasets
-
-    rows = [value | {"image": {"bytes": make_png(), "path": None}} for value in usual(4)]
-    table = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: table)
-    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_, **__: ["train", "test"])
-    task = guess("someone/somewhat", workspace)
-    assert task.data
-    assert (task.data.path, task.columns.image) == ("someone/somewhat", "image")
-    assert check_task(task, workspace).items == {"train": 4, "test": 4}
 
 
 def test_column_that_cannot_be_guessed(

@@ -8,11 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from moextend.bench.data import check_task, guess_task
-from moextend.bench.task import TaskSpec, read_task
-from moextend.bench.workspace import new_task
-from moextend.data.detect import is_sound
-from moextend.data.own import own_data
-from moextend.errors import InputError
+from moextend.bench.task import TaskSpec
+from moextend.data.guess import modality_of
 from tests.data.small import WriteJsonl, png, wav
 
 WORDS = ["low note", "a high note", "two notes", "no note", "four of them", "five"]
@@ -85,8 +82,8 @@ def test_a_folder_of_sounds_with_metadata(recordings: Path, workspace: Path) -> 
     assert checked.prompt == "<audio>\nTranscribe the speech."
 
 
-@pytest.mark.parametrize("name", ["audio", "recording"])
-def test_a_column_of_datasets_audio(name: str, tmp_path: Path, workspace: Path) -> None:
+def test_a_column_of_datasets_audio(tmp_path: Path, workspace: Path) -> None:
+    name = "recording"
     encoded = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
     features = datasets.Features({name: encoded, "label": datasets.ClassLabel(names=["low", "high"])})
     values = [{name: {"bytes": wav(i), "path": None}, "label": i % 2} for i in range(6)]
@@ -104,39 +101,15 @@ def test_a_column_of_datasets_audio(name: str, tmp_path: Path, workspace: Path) 
 
 
 @pytest.mark.parametrize(
-    ("value", "sound"),
+    ("value", "found"),
     [
-        (wav(), True), (b"fLaC...", True), (b"OggS...", True), (b"ID3\x04...", True), (b"\xff\xfb\x90d", True),
-        (b"RIFF\0\0\0\0WEBP", False), (png(), False), (b"\xff\xd8\xff\xe0", False), ("a.FLAC", True), ("a.png", False),
-        ({"array": [0.0], "sampling_rate": 8000}, True), ({"bytes": png(), "path": None}, False),
-        ({"bytes": None, "path": "a.mp3"}, True), ([wav()], True), ([], False), (3, False),
+        (wav(), "audio"), (b"fLaC...", "audio"), (b"OggS...", "audio"), (b"ID3\x04...", "audio"),
+        (b"\xff\xfb\x90d", "audio"), (b"RIFF\0\0\0\0WEBP", "image"), (png(), "image"), (b"\xff\xd8\xff\xe0", "image"),
+        ("a.FLAC", "audio"), ("a.png", "image"), ({"array": [0.0], "sampling_rate": 8000}, "audio"),
+        ({"bytes": png(), "path": None}, "image"), ({"bytes": None, "path": "a.mp3"}, "audio"), ([wav()], "audio"),
+        ([], None), (3, None), (b"\0\0\0\x20ftypisom", "video"), (b"\0\0\0\x20ftypheic", "image"),
+        (b"\x1aE\xdf\xa3", "video"), (b"RIFF\0\0\0\0AVI ", "video"), ({"bytes": None, "path": "a.mp4"}, "video"),
     ],
 )  # fmt: skip
-def test_sounds_are_detected_by_their_content(value: Any, sound: bool) -> None:
-    assert is_sound(value) == sound
-
-
-def test_own_data_with_sounds(recordings: Path, write_jsonl: WriteJsonl, tmp_path: Path) -> None:
-    path = write_jsonl(recordings / "mine.jsonl", rows(clip=PATHS, text=WORDS))
-    found = own_data(str(path), tmp_path, columns={})
-    assert found[1].turns == (("<audio>\nTranscribe the speech.", "a high note"),)
-    assert found[1].media[0].path == recordings / "s1.wav"
-
-
-def test_a_new_task_about_sounds(recordings: Path, write_jsonl: WriteJsonl, workspace: Path) -> None:
-    path = write_jsonl(recordings / "mine.jsonl", rows(clip=PATHS, label=["low", "high"] * 3))
-    task = new_task.new_task("audio", str(path), workspace, name=None, columns={}, scorer=None)
-    path = new_task.write_task(task)
-    assert read_task(path).columns == task.columns and "image" not in path.read_text()
-    with pytest.raises(InputError, match="no column holds sounds"):
-        text = write_jsonl(recordings / "text.jsonl", rows(question="what?", answer="low"))
-        new_task.new_task("audio", str(text), workspace, name=None, columns={}, scorer=None)
-
-
-def test_a_named_column_goes_before_a_guessed_one(
-    recordings: Path, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    path = write_jsonl(recordings / "mine.jsonl", rows(clip=PATHS, other=PATHS, text=WORDS, words=WORDS))
-    task = guess(path, workspace, audio="other", answer="words")
-    assert (task.columns.audio, task.columns.answer) == ("other", "words")
-    assert task.scorer == "wer@1"
+def test_media_are_detected_by_their_content(value: Any, found: str | None) -> None:
+    assert modality_of(value) == found

@@ -8,9 +8,8 @@ import pytest
 from moextend.bench.data import guess_task
 from moextend.bench.task import TaskSpec
 from moextend.bench.workspace.new_task import as_yaml
-from moextend.data.detect import is_picture, is_video
 from moextend.errors import InputError, SpecError
-from tests.data.small import WriteJsonl, png, wav
+from tests.data.small import WriteJsonl
 
 
 def guess(data: Path, columns: dict[str, str], **how: Any) -> TaskSpec:
@@ -72,28 +71,5 @@ def test_the_number_of_frames_can_be_given(tmp_path: Path, write_jsonl: WriteJso
     assert (task.columns.video, task.columns.frames) == ("clip", 4)
     with pytest.raises(SpecError, match="columns: frames: "):
         guess(path, {"answer": "color", "frames": "many"})
-    with pytest.raises(InputError, match=r"columns\.media: .*Write MODALITY=COLUMN"):
+    with pytest.raises(InputError, match="no key of columns 'media'"):
         guess(path, {"answer": "color", "media": "clip"})
-
-
-def test_columns_that_are_not_used_are_noted(tmp_path: Path, write_jsonl: WriteJsonl) -> None:
-    notes: list[str] = []
-    path = write_jsonl(tmp_path / "u.jsonl", rows(clip="a.wmv", question="what?", color=["red", "blue"]))
-    guess(path, {"answer": "color"}, on_note=notes.append)
-    path = write_jsonl(tmp_path / "l.jsonl", rows(clip="a.wav", letter=["a", "b"], language=["en", "fr"]))
-    assert guess(path, {}, on_note=notes.append).columns.answer == "language"
-    assert notes == [
-        "column 'clip' has paths of .wmv files, which are not read",
-        "the answer is column 'language'; it could be 'letter' too",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("value", "video"),
-    [
-        (b"\0\0\0\x20ftypisom", True), (b"\0\0\0\x20ftypheic", False), (b"\x1aE\xdf\xa3", True),
-        (b"RIFF\0\0\0\0AVI ", True), (wav(), False), (png(), False), ({"bytes": None, "path": "a.mp4"}, True),
-    ],
-)  # fmt: skip
-def test_videos_are_detected_by_their_content(value: Any, video: bool) -> None:
-    assert is_video(value) == video and not (video and is_picture(value))

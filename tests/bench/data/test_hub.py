@@ -8,7 +8,7 @@ import pytest
 from moextend.bench.data import Item, check_task, hub_revision, open_items, prompt_text
 from moextend.bench.scorers import Answered, find_scorer, score_set
 from moextend.bench.task import Data, TaskSpec, read_task
-from moextend.data.marks import marks_in
+from moextend.data.modalities import marks_in
 from moextend.errors import InputError
 from moextend.util import content
 from tests.bench.data.hub_rows import FOLDER, Hub, fixtures, of_task
@@ -82,36 +82,12 @@ def _configs(data: Data) -> list[str | None]:
     return [data.config, *([data.join.config] if data.join else [])]
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_splits_are_those_of_the_hub(name: str) -> None:
-    task = TASKS[name]
-    data, splits = _data(task), of_task(task)["splits"]
-    assert data.test in splits and data.train in (*splits, None)
-    assert data.revision is None or len(data.revision) == 40
-
-
 def test_the_opened_commit_is_known_and_the_pinned_one_is_requested(hub: Hub, workspace: Path) -> None:
     pinned, latest = TASKS["ai2d"], TASKS["coco-captions"]
     assert hub_revision(pinned, workspace) == _data(pinned).revision == hub.asked[-1][3]
     assert _data(latest).revision is None
     assert len(hub_revision(latest, workspace) or "") == 40 and hub.asked[-1][3] is None
     assert hub_revision(PACKAGED["tiny-counting"], workspace) is None
-
-
-def test_options_that_are_letters_make_one_answer_right(hub: Hub, workspace: Path) -> None:
-    task = TASKS["mmbench"]
-    last = open_items(task, "test", workspace)[4]
-    assert last.choices == ("B", "A", "C")
-    scores = [percent(task, [last], [letter]) for letter in "ABC"]
-    assert scores == [0, 100, 0]
-
-
-def test_the_rows_of_an_image_are_one_group(hub: Hub, workspace: Path) -> None:
-    items = open_items(TASKS["ocrvqa"], "test", workspace)
-    assert [(item.id, item.group) for item in items[:4]] == [
-        ("0001-0", "0001"), ("0001-1", "0001"), ("0001-2", "0001"), ("0002-0", "0002"),
-    ]  # fmt: skip
-    assert items.groups() == [item.group for item in items]
 
 
 def test_open_questions_and_several_images(hub: Hub, workspace: Path) -> None:

@@ -1,6 +1,5 @@
 """Data that the user puts in place, images in a separate table, and LLaVA's evaluation files."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,6 @@ from moextend.bench.task import Join, TaskSpec
 from moextend.errors import InputError, SpecError
 from tests.bench.data.conftest import MakeTask
 from tests.data.small import MakePng, MakeRows, WriteJsonl
-
-LLAVA = {
-    "image": "image",
-    "question": "question",
-    "answer": "answer",
-    "id": "id",
-    "group": "group",
-    "kind": None,
-}
 
 
 def test_data_put_in_place_by_hand_lies_in_the_workspace(
@@ -38,28 +28,6 @@ def test_data_put_in_place_by_hand_lies_in_the_workspace(
     (folder.parent / "img0.png").write_bytes(make_png(3))
     items = open_items(task, "test", workspace)
     assert items[0].media[0].read() == make_png(3), "found from the folder of images"
-
-
-def test_conversations_to_learn_and_an_evaluation_file_to_score(
-    workspace: Path, make_task: MakeTask, make_png: MakePng
-) -> None:
-    folder = workspace / "data" / "suite"
-    folder.mkdir(parents=True)
-    (folder / "a.png").write_bytes(make_png(1))
-    output = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "red"}]
-    (folder / "train.json").write_text(json.dumps([{"id": "1", "image": "a.png", "conversations": output}]))
-    asked = [
-        {"question_id": 7, "image": "a.png", "text": "<image>\nWhich?", "answer": "blue"},
-        {"question_id": 8, "text": "Without?", "answer": "none"},
-    ]
-    (folder / "test.json").write_text(json.dumps(asked))
-    task = make_task("data:suite", columns=LLAVA, train="train.json", test="test.json")
-    (learned,) = open_items(task, "train", workspace)
-    assert (learned.question, learned.answers) == ("What?", ("red",))
-    first, second = open_items(task, "test", workspace)
-    assert (first.id, first.question, first.answers, first.group) == ("7", "Which?", ("blue",), "a.png")
-    assert first.media[0].read() == make_png(1)
-    assert (second.question, second.media) == ("Without?", ())
 
 
 @pytest.fixture

@@ -1,19 +1,16 @@
 """Tasks with sounds, with several media, and with media of a plug-in."""
 
 import base64
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import datasets
-import pyarrow.parquet as pq
 import pytest
 
 from moextend.bench.data import check_task, conversations, data_digest, open_items, prompt_text
 from moextend.bench.task import Data, TaskSpec
 from moextend.data import modalities
-from moextend.data.columns import Columns
+from moextend.data.examples import Columns
 from moextend.data.media import MediaRef
 from moextend.data.modalities import ModalityType, register_modality
 from moextend.data.sounds import AudioRef
@@ -60,19 +57,6 @@ def row(i: int, **changes: Any) -> dict[str, Any]:
     return {"clip": f"s{i}.wav", "ask": f"what is {i}", "reply": ["low", "high"][i % 2], **changes}
 
 
-def test_data_with_sounds_need_no_column_of_images() -> None:
-    assert Columns(audio="clip").by_modality == {"audio": "clip"}
-    assert Columns(audio="clip", image="image").by_modality == {"image": "image", "audio": "clip"}
-    assert Columns(media={"curve": "x"}).by_modality == {"curve": "x"}
-    again = Columns.model_validate(Columns(audio="clip").model_dump())
-    assert again == Columns(audio="clip")
-    assert Columns().image == "image" and set(Columns().model_dump()) == {
-        "image", "question", "answer", "id", "group", "kind", "choices",
-    }  # fmt: skip
-    with pytest.raises(SpecError, match=r"media: write columns\.audio instead of columns\.media\.audio"):
-        Columns(media={"audio": "clip"})
-
-
 CELLS = {
     "a path": "s0.wav",
     "base64": base64.b64encode(wav(0)).decode(),
@@ -93,31 +77,10 @@ def test_cells_hold_sounds(kind: str, heard: Any, recordings: Path, write_jsonl:
     assert prompt_text(heard(path), item) == "<audio>" * count + "\nwhat is 0"
 
 
-@pytest.mark.parametrize("embedded", [True, False])
-def test_columns_of_datasets_audio_stay_encoded(embedded: bool, heard: Any, recordings: Path) -> None:
-    cells = [
-        {"bytes": wav(i), "path": "x.wav"} if embedded else {"bytes": None, "path": f"s{i}.wav"}
-        for i in range(2)
-    ]
-    text, encoded = (
-        datasets.Value("string"),
-        {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
-    )
-    features = datasets.Features({"clip": encoded, "ask": text, "reply": text})
-    rows = datasets.Dataset.from_list([row(i, clip=cell) for i, cell in enumerate(cells)], features=features)
-    # `to_parquet` would put the files in.
-    pq.write_table(rows.cast_column("clip", datasets.Audio()).data.table, recordings / "all.parquet")
-    task = heard(recordings / "all.parquet")
-    found = [item.media[0] for item in open_items(task, "test", recordings)]
-    assert [medium.read() for medium in found] == [wav(0), wav(1)]
-    assert all((medium.data is not None) == embedded for medium in found)
-    assert check_task(task, recordings).prompt == "<audio>\nwhat is 0"
-
-
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        (3, "column 'clip': holds int, not a sound. A sound is a path"),
+        (3, "column 'clip': holds int, not a sound. Write a path"),
         ({"array": [0.0]}, "column 'clip': holds an array, not a sound. A sound is {"),
         ("https://x.org/a.wav", "the sound is a web address"),
         ("../private.wav", "the sound lies outside the folder of the data"),
@@ -163,15 +126,6 @@ def test_media_are_in_the_order_of_the_marks(
     ]
 
 
-def test_marks_that_do_not_fit_the_media_are_refused(
-    heard: Any, recordings: Path, write_jsonl: WriteJsonl
-) -> None:
-    path = write_jsonl(recordings / "all.jsonl", [row(0, clip=["s0.wav", "s1.wav", "s2.wav"])])
-    task = heard(path, "<audio> or <audio>? {question}")
-    with pytest.raises(SpecError, match=r"has 2 <audio> marks, but .*:1 has 3 sounds\. Write <audio> once"):
-        prompt_text(task, open_items(task, "test", recordings)[0])
-
-
 @pytest.mark.parametrize(
     ("text", "kept"),
     [("<image>", "<image>"), ("<audio>", ""), ("<au<audio>dio>", ""), ("<i<audio>mage>", "<image>")],
@@ -184,31 +138,6 @@ def test_data_do_not_smuggle_marks(
     task = heard(path, "<audio> {question} {choices} {more}", {"choices": "options"})
     shown = prompt_text(task, open_items(task, "test", recordings)[0])
     assert shown.count("<audio>") == 1 and shown.startswith(f"<audio> is {kept} here? A. one {kept}")
-
-
-def test_a_mark_is_not_put_together_from_two_columns(
-    heard: Any, recordings: Path, write_jsonl: WriteJsonl
-) -> None:
-    path = write_jsonl(recordings / "all.jsonl", [row(0, ask="<au", more="dio>")])
-    task = heard(path, "<audio> {question}{more}.")
-    assert prompt_text(task, open_items(task, "test", recordings)[0]) == "<audio> ."
-
-
-@pytest.mark.parametrize(
-    ("prompt", "shown"),
-    [
-        ("<image><audio>\n{question}", "<audio>\nwhat is 0"),
-        ("<audio> <image>\n{question}", "<audio> \nwhat is 0"),
-        ("<image>\n<audio>\n{question}", "<audio>\nwhat is 0"),
-        ("<audio> {question} <image>", "<audio> what is 0 "),
-    ],
-)
-def test_an_item_without_a_medium_loses_its_mark(
-    prompt: str, shown: str, heard: Any, recordings: Path, write_jsonl: WriteJsonl
-) -> None:
-    path = write_jsonl(recordings / "all.jsonl", [row(0, view=[])])
-    task = heard(path, prompt, {"image": "view"})
-    assert prompt_text(task, open_items(task, "test", recordings)[0]) == shown
 
 
 def test_questions_about_one_sound_are_one_conversation(
@@ -232,24 +161,6 @@ def test_what_a_group_does_not_share_is_in_its_own_turn(
     (one,) = conversations(task, recordings)
     assert [asked for asked, _ in one.turns] == ["<image> <audio> what is 0", "<audio> what is 1"]
     assert [medium.path.name for medium in one.media if medium.path] == ["p.png", "s0.wav", "s1.wav"]
-
-
-def test_the_digest_of_data_covers_sounds(heard: Any, recordings: Path, write_jsonl: WriteJsonl) -> None:
-    path = write_jsonl(recordings / "all.jsonl", [row(0), row(1)])
-    first = data_digest(heard(path), "test", recordings)
-    (recordings / "s1.wav").write_bytes(wav(9))
-    assert data_digest(heard(path), "test", recordings) != first
-
-
-def test_a_sound_belongs_to_one_part(heard: Any, recordings: Path, write_jsonl: WriteJsonl) -> None:
-    values = [row(i, clip=f"s{i % 6}.wav") for i in range(12)]
-    path = write_jsonl(recordings / "all.jsonl", values)
-    task = heard(path, train="all[:50%]", test="all[50%:]")
-    names = {
-        split: {item.media[0].path for item in open_items(task, split, recordings)}
-        for split in ("train", "test")
-    }
-    assert len(names["train"] | names["test"]) == 6 and not names["train"] & names["test"]
 
 
 def test_rows_that_match(heard: Any, recordings: Path, write_jsonl: WriteJsonl) -> None:
@@ -312,14 +223,3 @@ def test_an_unknown_modality_is_named(heard: Any, tmp_path: Path, write_jsonl: W
     task = heard(path, columns={"audio": None, "media": {"smell": "curve"}})
     with pytest.raises(UnknownName, match=r"columns\.media: no modality 'smell'.*audio, image"):
         open_items(task, "test", tmp_path)
-
-
-def test_conversations_of_llava_with_sounds(tmp_path: Path, recordings: Path) -> None:
-    from moextend.data.own import own_data
-
-    talk = [{"from": "human", "value": "<audio>\nHigh or low?"}, {"from": "gpt", "value": "low"}]
-    values = [{"id": str(i), "audio": f"s{i}.wav", "conversations": talk} for i in range(2)]
-    (recordings / "mine.json").write_text(json.dumps(values))
-    rows = own_data(str(recordings / "mine.json"), tmp_path, columns={})
-    assert rows[0].turns[0][0].startswith("<audio>\nHigh or low?")
-    assert [medium.modality for medium in rows[0].media] == ["audio"]

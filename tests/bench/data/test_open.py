@@ -10,7 +10,6 @@ import pytest
 
 from moextend.bench.data import Item, data_digest, open_items, prompt_text
 from moextend.bench.world import data as world
-from moextend.data.images import ImageRef
 from tests.bench.data.conftest import MakeTask
 from tests.data.small import MakePng, MakeRows, Rows, WriteJsonl
 
@@ -85,14 +84,6 @@ def test_parquet_with_images_of_datasets(
     assert items[4].row == f"{path}: row 5"
 
 
-def test_no_image_is_touched_without_images(
-    tmp_path: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    path = write_jsonl(tmp_path / "q.jsonl", make_rows(4))
-    items = open_items(make_task(path, train=None, test="all"), "test", workspace, media=False)
-    assert all(item.media == () for item in items)
-
-
 def test_shards_and_hub_layout(
     pictures: Path, make_rows: MakeRows, make_task: MakeTask, workspace: Path
 ) -> None:
@@ -103,23 +94,6 @@ def test_shards_and_hub_layout(
     items = open_items(make_task(pictures, train=None), "test", workspace)
     assert [item.id for item in items] == [f"q{i}" for i in range(6)]
     assert items[5].media[0].open()
-
-
-def test_data_card_with_configs(
-    pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    for name in ("one", "two"):
-        (pictures / name).mkdir()
-        write_jsonl(pictures / name / "a.jsonl", make_rows(2, start=2 * (name == "two")))
-    configs = [
-        {"config_name": name, "data_files": [{"split": "test", "path": f"{name}/*.jsonl"}]}
-        for name in ("one", "two")
-    ]
-    (pictures / "README.md").write_text(f"---\nconfigs: {json.dumps(configs)}\n---\n# Data\n")
-    task = make_task(pictures, train=None, data={"config": "two"})
-    items = open_items(task, "test", workspace)
-    assert [item.id for item in items] == ["q2", "q3"]
-    assert items[0].media[0].open(), "the folder of the data is tried, too"
 
 
 def test_folder_of_images_with_metadata(
@@ -135,15 +109,6 @@ def test_folder_of_images_with_metadata(
     assert items[0].media[0].path == pictures / "test" / "img0.png"
 
 
-def test_split_named_as_a_file(
-    pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    write_jsonl(pictures / "learn_me.jsonl", make_rows(4))
-    write_jsonl(pictures / "score_me.jsonl", make_rows(2))
-    task = make_task(pictures, train="learn_me.jsonl", test="score_me.jsonl")
-    assert [len(open_items(task, split, workspace)) for split in ("train", "test")] == [4, 2]
-
-
 def test_parts_of_a_single_file_share_no_image(
     pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
 ) -> None:
@@ -154,42 +119,6 @@ def test_parts_of_a_single_file_share_no_image(
     assert len(train) + len(test) == 400
     assert 40 < len(test) < 130
     assert not {item.group for item in train} & {item.group for item in test}
-
-
-def test_parts_share_no_medium_of_any_column(
-    tmp_path: Path, make_png: MakePng, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    """Chains of four rows: each shares its second picture with the next one. A cell may also be a list."""
-    for i in range(200):
-        (tmp_path / f"p{i}.png").write_bytes(make_png(i))
-    of_row = [(f"p{5 * (i // 4) + i % 4}.png", f"p{5 * (i // 4) + i % 4 + 1}.png") for i in range(160)]
-    pairs = [{"ask": "same?", "reply": "no", "left": left, "right": right} for left, right in of_row]
-    lists = [{"ask": "same?", "reply": "no", "both": [left, right]} for left, right in of_row]
-    for name, rows, column in (("pairs", pairs, "left,right"), ("lists", lists, "both")):
-        path = write_jsonl(tmp_path / f"{name}.jsonl", rows)
-        named: dict[str, str | None] = {"image": column, "group": None, "id": None, "kind": None}
-        task = make_task(
-            path, train="all[:60%]", test="all[60%:]", columns=named, prompt="<image><image> {question}"
-        )
-        train, test = (
-            {ref.digest for ref in open_items(task, part, workspace).media_refs()}
-            for part in ("train", "test")
-        )
-        assert len(train) + len(test) == 200 and len(test) > 20
-        assert not train & test
-
-
-def test_items_without_media_are_in_both_parts(
-    tmp_path: Path, make_png: MakePng, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    (tmp_path / "p.png").write_bytes(make_png(1))
-    empties: tuple[object, ...] = (None, [], "")
-    for empty in empties:
-        rows = [{"ask": f"{i}?", "reply": "a", "picture": "p.png" if i == 0 else empty} for i in range(100)]
-        path = write_jsonl(tmp_path / "all.jsonl", rows)
-        named: dict[str, str | None] = {"group": None, "id": None, "kind": None}
-        task = make_task(path, train="all[:50%]", test="all[50%:]", columns=named)
-        assert 30 < len(open_items(task, "test", workspace)) < 70
 
 
 def test_conversations(pictures: Path, make_task: MakeTask, workspace: Path) -> None:
@@ -266,35 +195,3 @@ def test_a_changed_file_is_read_again(
     write_jsonl(path, make_rows(5))
     assert len(open_items(task, "test", workspace)) == 5
     assert data_digest(task, "test", workspace) != before
-
-
-def test_digest_names_content_and_not_place(
-    pictures: Path,
-    make_rows: MakeRows,
-    make_task: MakeTask,
-    write_jsonl: WriteJsonl,
-    make_png: MakePng,
-    workspace: Path,
-) -> None:
-    path = write_jsonl(pictures / "all.jsonl", make_rows(4))
-    task = make_task(path, train=None, test="all")
-    before = data_digest(task, "test", workspace)
-    moved = pictures.rename(pictures.parent / "moved")
-    again = make_task(moved / "all.jsonl", train=None, test="all")
-    assert data_digest(again, "test", workspace) == before
-    (moved / "img0.png").write_bytes(make_png(99))
-    assert data_digest(again, "test", workspace) != before, "a replaced image is other data"
-
-
-def test_memory_holds_no_image(
-    pictures: Path,
-    make_rows: MakeRows,
-    make_task: MakeTask,
-    write_jsonl: WriteJsonl,
-    workspace: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    path = write_jsonl(pictures / "all.jsonl", make_rows(6))
-    monkeypatch.setattr(ImageRef, "read", lambda self: pytest.fail("an image was read"))
-    items = open_items(make_task(path, train=None, test="all"), "test", workspace)
-    assert len(list(items)) == 6

@@ -3,48 +3,11 @@
 import json
 from pathlib import Path
 
-import pandas as pd
-import pytest
 from typer.testing import CliRunner
 
 from moextend.bench.data import check_task, digits, open_items
 from moextend.bench.task import find_task
-from tests.data.small import png, wav
-
-QUESTIONS = {
-    "what color is the shape?": "red",
-    "what is the color of the circle?": "red",
-    "what shape is present?": "circle",
-    "what shape does the image contain?": "circle",
-    "what is the red shape?": "circle",
-    "is there a red shape?": "yes",
-    "is no circle present?": "no",
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "answer", "questions"), [("real-shapes", "circle", 3), ("real-colors", "red", 2)]
-)
-def test_the_open_questions_of_easy_vqa_are_two_tasks(
-    name: str, answer: str, questions: int, workspace: Path
-) -> None:
-    folder = workspace / "data" / "real" / "vqa" / "easy_vqa"
-    folder.mkdir(parents=True)
-    for split, images in (("train", range(6)), ("test", range(6, 10))):
-        rows = [
-            {
-                "image": {"bytes": png(i), "path": f"{i}.png"},
-                "question": asked,
-                "answer": answered,
-                "image_id": i,
-            }
-            for i in images
-            for asked, answered in QUESTIONS.items()
-        ]
-        pd.DataFrame(rows).to_parquet(folder / f"{split}.parquet")
-    task = find_task(name, workspace)
-    assert check_task(task, workspace).items == {"train": 6 * questions, "test": 4 * questions}
-    assert {item.answers for item in open_items(task, "test", workspace)} == {(answer,)}
+from tests.data.small import wav
 
 
 def test_tasks_of_speech_leave_out_what_is_empty_or_recorded_twice(workspace: Path) -> None:

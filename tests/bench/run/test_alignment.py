@@ -16,7 +16,7 @@ from moextend.bench.run import alignment, models
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.sequence import Align
 from moextend.bench.task import Data, TaskSpec
-from moextend.data.columns import Columns
+from moextend.data.examples import Columns
 
 
 def test_the_alignment_shows_its_true_step_after_a_resume(

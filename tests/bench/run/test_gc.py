@@ -15,7 +15,7 @@ from moextend.bench.run.rundir import RunDir
 from moextend.bench.store import Kind, Node, Store, StoreFile
 from moextend.errors import InputError
 from moextend.util import files
-from moextend.util.record import LaterVersion
+from moextend.util.spec import LaterVersion
 from tests.bench.conftest import MakeRun
 
 

@@ -15,7 +15,7 @@ from moextend.bench.run.records import RunFacts, StageCost
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import SpecError
 from moextend.util import files
-from moextend.util.record import VERSION, LaterVersion
+from moextend.util.spec import VERSION, LaterVersion
 from tests.bench.conftest import MakeRun
 from tests.bench.run.files_doc import FILES, docstrings, fields_of
 

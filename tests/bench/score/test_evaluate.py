@@ -17,10 +17,10 @@ from moextend.bench.score.evaluate import prompt_digest, score_cell, tokenizer_d
 from moextend.bench.score.records import Cell
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Data, TaskSpec, read_task
-from moextend.data.columns import Columns
+from moextend.data.examples import Columns
 from moextend.errors import InputError, SpecError
 from moextend.model import generation
-from moextend.model.feature_store import FeatureStore
+from moextend.model.feature_cache import FeatureStore
 from moextend.model.generation import Prompt
 from tests.toys import ToyEncoder
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from moextend.bench.score.majority import majority_level
 from moextend.bench.task import Data, TaskSpec
-from moextend.data.columns import Columns
+from moextend.data.examples import Columns
 
 
 def _task(

@@ -18,7 +18,7 @@ from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Cell, Scores
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Data, TaskSpec
-from moextend.data.columns import Columns
+from moextend.data.examples import Columns
 from moextend.errors import RunFailed
 from moextend.model.generation import Prompt
 from moextend.util.files import read_lines

@@ -17,8 +17,8 @@ from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.scorers import Answered, readings
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Data, TaskSpec
-from moextend.data.columns import Columns
-from moextend.model import generation, likelihood
+from moextend.data.examples import Columns
+from moextend.model import generation
 from moextend.model.generation import Prompt
 from moextend.util.files import read_lines
 from tests.bench.scorers.single import SINGLE, score
@@ -194,7 +194,7 @@ def test_a_cell_with_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )  # fmt: skip
     monkeypatch.setattr(generation, "generate", lambda model, prompts, **_: ["(A)" for _ in prompts])
     monkeypatch.setattr(
-        likelihood, "choice_likelihoods", lambda model, prompts, choices, **_: [(-1.0, -0.5) for _ in prompts]
+        generation, "choice_likelihoods", lambda model, prompts, choices, **_: [(-1.0, -0.5) for _ in prompts]
     )
     model: Any = SimpleNamespace(
         lm=SimpleNamespace(dtype="float32"),

@@ -34,12 +34,6 @@ def test_the_truth_of_a_melody() -> None:
     assert 3 <= long * audio.STRIDE / RATE / 0.1 <= 6
 
 
-def test_the_truth_of_an_utterance() -> None:
-    _, truth = audio.example(Utterance(("H", "3"), 5))
-    assert [name for name in names(truth, "sign") if name != "none"] == ["H", "3"]
-    assert names(truth, "color") == names(truth, "row") == ["none"]
-
-
 def test_a_batch_has_no_truth_after_the_end_of_a_sound() -> None:
     short, long = audio.example(Utterance(("E",), 1)), audio.example(Utterance(("W", "W"), 1))
     batch = audio.together([short, long])
@@ -52,9 +46,9 @@ def test_a_short_training_writes_everything_and_repeats_itself(
 ) -> None:
     monkeypatch.setattr(audio, "SCORED", 4)
     for name in ("one", "two"):
-        audio.build(audio.Recipe(sounds=8, steps=2, batch=4), tmp_path / name, lambda: None)
+        audio.build(audio.Recipe(sounds=8, steps=2, batch=4), tmp_path / name)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert files == ["README.md", "build.json", "config.json", "model.safetensors"]
+    assert files == ["build.json", "config.json", "model.safetensors"]
     for name in ("config.json", "model.safetensors"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -62,7 +56,6 @@ def test_a_short_training_writes_everything_and_repeats_itself(
 def test_the_shipped_encoder_is_of_this_world_and_small() -> None:
     assert RECORD["world_version"] == WORLD_VERSION
     assert min(RECORD["accuracy"].values()) > 95
-    assert (FOLDER / "README.md").read_text() == audio.model_card(RECORD)
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 1_100_000
 
 

@@ -13,7 +13,7 @@ import moextend
 from moextend.bench.score.text import choices as room
 from moextend.bench.score.text.choices import Answer, Request, SharedContext
 from moextend.errors import RunFailed
-from moextend.model import short_memory
+from moextend.model import generation
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from tests.training.short_memory import holding
@@ -254,7 +254,7 @@ def test_where_memory_is_short_batches_are_smaller(model: MultimodalLM, rows: in
     texts = generated([{"until": ["."], "max_gen_toks": 3}])
     with torch.no_grad():
         expected, answers = mine._loglikelihood_tokens(asked), mine.generate_until(texts)
-        with holding(model.lm.get_decoder(), rows) as memory, short_memory.noted() as limit:
+        with holding(model.lm.get_decoder(), rows) as memory, generation.noted() as limit:
             agree(mine._loglikelihood_tokens(asked), expected)
             assert mine.generate_until(texts) == answers
     assert limit.rows is not None and limit.rows <= rows < max(memory.seen)

@@ -1,0 +1,233 @@
+"""Scenes, sounds and data sets of the world: the same everywhere, divided without overlap, and written once."""
+
+import hashlib
+import io
+import random
+import wave
+from collections.abc import Iterable
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pandas
+import pytest
+from PIL import Image
+
+from moextend.bench.sequence import read_sequence
+from moextend.bench.task import find_task
+from moextend.bench.world import data, sound, words
+from moextend.bench.world.data import VIEWS, asked_scenes, heard, view_of
+from moextend.bench.world.hearing import HEARINGS, Performance, Recital, draw_recital, perform, tell
+from moextend.bench.world.questions import ASKERS
+from moextend.bench.world.render import DOMAINS, glyph_mask, png, render
+from moextend.bench.world.scenes import WORLD_VERSION, Scene, Split, any_scene, caption, twin
+from moextend.bench.world.sound import RATE, REGISTERS, Melody, Note
+from moextend.bench.world.speech import Utterance
+from moextend.errors import UnknownName
+from moextend.util import content
+
+NOWHERE = Path("nowhere")
+IMAGES = (*ASKERS, data.CAPTIONS, *VIEWS)
+FEW = {"train": 30, "test": 20}
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("IMAGES", "CAPTIONED", "SOUNDS", "MATCHED", "RECITED"):
+        monkeypatch.setattr(data, name, FEW)
+
+
+def drawn(seed: int, count: int) -> list[Scene]:
+    rng = random.Random(seed)
+    return [any_scene(rng) for _ in range(count)]
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:8]
+
+
+def test_scenes_and_pixels_of_every_domain_are_the_same_on_every_machine() -> None:
+    assert digest("\n".join(map(caption, drawn(0, 200))).encode() for _ in "1") == "b6fb27b6"
+    assert digest(render(scene).tobytes() for scene in drawn(0, 200)) == "8ba9a278"
+    found = {
+        name: digest(render(s, domain).tobytes() for s in drawn(0, 20)) for name, domain in DOMAINS.items()
+    }
+    assert found == {
+        "plain": "5fccb031", "night": "0cd4f163", "pastel": "4f72effa", "sketch": "bfff02d6", "negative": "5b2dbd12",
+        "dusk": "b394129d", "bright": "5fccb031", "dim": "c28a039b", "dark": "e4feef3e", "drift-1": "5fccb031",
+        "drift-2": "9a916c7f", "drift-3": "b394129d", "drift-4": "fa48c0ff", "drift-5": "a7888df2",
+    }  # fmt: skip
+    scene = drawn(1, 1)[0]
+    assert (np.asarray(Image.open(io.BytesIO(png(scene)))) == render(scene)).all()
+
+
+def test_what_is_asked_and_answered_is_the_same_on_every_machine() -> None:
+    asked = {
+        name: digest(
+            f"{q.kind} {q.words} {q.answer}\n".encode()
+            for split in get_args(Split)
+            for _, questions in (heard if name in HEARINGS else asked_scenes)(name, split)
+            for q in questions
+        )
+        for name in data.DATASETS
+    }
+    assert asked == ASKED
+    known = set(words.vocabulary())
+    for name in data.DATASETS:
+        assert all(
+            set(f"{row['question']} {row['answer']}".split()) <= known for row in data.rows(name, "test")
+        )
+
+
+def test_a_fifth_of_the_scenes_is_held_out_and_a_twin_differs_in_one_word() -> None:
+    scenes = drawn(3, 2000)
+    assert 340 < sum(scene.split() == "test" for scene in scenes) < 460
+    for seed, scene in enumerate(scenes[:100]):
+        one, other = caption(scene).split(), caption(twin(scene, random.Random(seed))).split()
+        assert sum(a != b for a, b in zip(one, other, strict=True)) == 1
+
+
+def test_train_and_test_share_no_scene() -> None:
+    train, test = (
+        {scene.content() for name in IMAGES for scene, _ in asked_scenes(name, split)}
+        for split in get_args(Split)
+    )
+    assert len(test) > 300 and not train & test
+
+
+def test_letters_differ_in_at_least_four_pixels() -> None:
+    glyphs = [glyph_mask(letter) for letter in words.LETTERS]
+    for i, one in enumerate(glyphs):
+        assert all((one != other).sum() >= 4 for other in glyphs[:i])
+
+
+def test_a_question_has_another_right_answer_on_every_ground() -> None:
+    for scene in drawn(1, 100):
+        asked = [
+            {q.words: q.answer for q in view_of(f"{name}-coloring").questions(scene)}
+            for name in ("bright", "dim", "dark")
+        ]
+        for question in asked[0]:
+            first, *others = (words.COLORS.index(own[question]) for own in asked)
+            assert others == [(first + 1) % 6, (first + 2) % 6]
+
+
+def test_pitches_are_in_their_registers_and_spans_hold_the_notes() -> None:
+    for row, middle in REGISTERS.items():
+        for color in words.COLORS:
+            samples, ((start, end),) = sound.play(Melody((Note(color, row, "big"),), 1, 1))
+            power = np.abs(np.fft.rfft(samples * np.hanning(len(samples)), 1 << 14)) ** 2
+            at = np.fft.rfftfreq(1 << 14, 1 / RATE)
+            around = (at > middle / 1.4) & (at < middle * 1.4)
+            assert power[around].sum() > 0.15 * power.sum() > 1.5 * power[at < middle / 1.7].sum()
+            quiet = np.abs(samples[: int(start * RATE)]).max()
+            assert np.abs(samples[int(start * RATE) : int(end * RATE)]).max() > 1.2 * quiet
+
+
+def test_a_performance_sounds_the_same_every_time_and_other_takes_differ() -> None:
+    notes = (Note("green", "top", "big"), Note("cyan", "bottom", "small"))
+    for one, again, other in (
+        [perform(Melody(notes, 3, take)) for take in (1, 1, 2)],
+        [perform(Utterance(("A", "3"), 1, take)) for take in (1, 1, 2)],
+    ):
+        assert (one.samples == again.samples).all() and one.spans == again.spans
+        assert one.samples[: len(other.samples)].tolist() != other.samples[: len(one.samples)].tolist()
+
+
+def test_a_wav_holds_the_samples() -> None:
+    samples = sound.play(Melody((Note("blue", "top", "small"),))).samples
+    with wave.open(io.BytesIO(sound.wav(samples))) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (RATE, 1, 1)
+        read = (np.frombuffer(file.readframes(file.getnframes()), np.uint8) - 128.0) / 127
+    assert np.abs(read - samples).max() < 1e-6
+
+
+def test_a_recital_plays_and_says_its_things_from_left_to_right() -> None:
+    recital = draw_recital(random.Random(3), "test")
+    samples, spans = perform(recital)
+    assert isinstance(recital, Recital) and [thing.column for thing in recital.things] == [0, 1, 2]
+    assert len(spans) == 6 and spans[-1][1] < len(samples) / RATE < 3.5
+
+
+@pytest.mark.parametrize("name", ["counting", data.CAPTIONS, "dim-coloring", *HEARINGS])
+def test_files_are_written_once_and_the_same(name: str, tmp_path: Path) -> None:
+    folder = data.materialise(name, tmp_path)
+    assert folder == tmp_path / f"{name}-v{WORLD_VERSION}"
+    assert sorted(path.name for path in folder.iterdir()) == ["test.parquet", "train.parquet"]
+    train, test = (pandas.read_parquet(folder / f"{split}.parquet") for split in ("train", "test"))
+    group = "group" if name in HEARINGS else "image_id"
+    media = (
+        ["audio", *(["image", "text"] if name in ("match", "scenes") else [])]
+        if group == "group"
+        else ["image"]
+    )
+    assert list(train.columns) == ["question_id", group, *media, "question", "answer", "kind"]
+    assert (
+        train.question_id.is_unique
+        and train[group].nunique() == 30
+        and len(test) == test[group].nunique() == 20
+    )
+    before = (folder / "train.parquet").stat().st_mtime_ns
+    (folder / "test.parquet").unlink()
+    data.materialise(name, tmp_path)
+    assert (folder / "train.parquet").stat().st_mtime_ns == before
+    again = data.materialise(name, tmp_path / "again")
+    assert all(
+        (again / file).read_bytes() == (folder / file).read_bytes()
+        for file in ("train.parquet", "test.parquet")
+    )
+
+
+def test_an_unknown_name_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'counting'"):
+        data.materialise("countin", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["tiny-alike", "tiny-conflict", "tiny-long", "tiny-repeat", "tiny-drift", "tiny-modal"]
+)
+def test_every_task_of_a_sequence_is_of_the_world(name: str) -> None:
+    sequence = read_sequence(content.names("registry", NOWHERE)[name])
+    asked = {stage.visit_of or stage.task for stage in sequence.stages} | set(sequence.transfer)
+    for task in (find_task(one, NOWHERE) for one in asked):
+        assert task.data is not None and task.data.path.removeprefix("world:") in data.DATASETS
+        assert name == "tiny-modal" or (task.modalities, task.prompt) == (
+            ("image",),
+            "<image> Q {question} A:",
+        )
+
+
+def test_train_and_test_share_no_performer_and_no_content_of_several_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("SOUNDS", "MATCHED", "RECITED"):
+        monkeypatch.setattr(data, name, {"train": 200, "test": 100})
+    for task in HEARINGS:
+        train, test = ([one.sound for one, _ in heard(task, split)] for split in ("train", "test"))
+        for find in (performer, heard_words):
+            assert not ({find(one) for one in train} & {find(one) for one in test}) - {None}
+
+
+def performer(one: Performance) -> int:
+    match one:
+        case Melody(_, number) | Utterance(_, number) | Recital(_, number):
+            return number
+
+
+def heard_words(one: Performance) -> str | None:
+    """A single note or sign is in both, by other performers."""
+    return one.content() if " ; " in tell(one) else None
+
+
+ASKED = {
+    "attributes": "ca18e4f2", "counting": "60202e6b", "reading": "81d45f38", "position": "c53f879a",
+    "comparison": "80ad8d94", "captions": "7cc5b919", "timbre": "e48c9e47", "melody": "2973a067",
+    "spoken": "c24982c0", "match": "871a708b", "scenes": "6bb47e7d", "sounds": "799199da",
+    "plain-looking": "b7fb2461", "night-looking": "3f98c622", "pastel-looking": "9182de83",
+    "sketch-looking": "701f4798", "negative-looking": "73b2d2c5", "drift-1-looking": "f92db269",
+    "drift-2-looking": "596ad0c5", "drift-3-looking": "9f268bd8", "drift-4-looking": "e2070955",
+    "drift-5-looking": "10a7b016", "bright-coloring": "cd68864d", "dim-coloring": "33024ea6",
+    "dark-coloring": "f6c19043", "dusk-attributes": "c681b549", "dusk-counting": "826f1510",
+    "dusk-reading": "dc9b57dc", "dusk-position": "96a07ee3", "dusk-comparison": "b4ca24f9",
+}  # fmt: skip
+"""Data set -> digest of its first questions and answers."""
