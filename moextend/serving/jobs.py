@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from moextend.data.media import MediaRef
 from moextend.model.generation import Prompt
 from moextend.serving.errors import ApiError
 
@@ -27,7 +26,7 @@ class Settings:
     prompt_logprobs: bool = False
     """Whether the tokens of the prompt have log-likelihoods, too."""
     stripped: bool = False
-    """Answer without outer spaces, as that of `moextend.generate`."""
+    """Answer without outer spaces, as that of `moextend.generate`; else a text that goes on after its prompt."""
     lead: tuple[int, ...] = ()
     """Tokens before the text of an answer, which are not part of it."""
     stream: bool = False
@@ -75,16 +74,15 @@ class Job:
     model: str
     """Name of the model that is asked."""
     settings: Settings
-    deliver: Callable[[Event], None]
-    """Called by the engine's thread."""
-    media: tuple[MediaRef, ...] = ()
-    prompt: Prompt | None = None
-    """For the inference of extensions."""
-    names: tuple[str, ...] | None = ()
-    """Its extensions when the job was queued; None: inferred from the prompt."""
+    prompt: Prompt
+    """For its media, and for the inference of extensions."""
     deadline: float = float("inf")
     """Time (time.monotonic) at which it is given up."""
     arrived: float = field(default_factory=time.monotonic)
+    deliver: Callable[[Event], None] = lambda event: None
+    """Called by the engine's thread."""
+    names: tuple[str, ...] | None = ()
+    """Its extensions when the job was queued; None: inferred from the prompt."""
     cancelled: bool = False
     """Nobody waits for the answer any more."""
     fingerprint: str = ""

@@ -15,7 +15,6 @@ from moextend import MultimodalLM
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
 
 from tests.serving.living import PROMPTS, SKILLS, Living, in_process
 
@@ -31,9 +30,8 @@ def test_the_openai_package(served: Living, alone: MultimodalLM) -> None:
         for prompt, answer in zip(PROMPTS[:3], wanted, strict=False):
             messages: list[Any] = [{"role": "user", "content": prompt}]
             body: dict[str, Any] = {"model": "work", "messages": messages, "max_tokens": 8, "temperature": 0}
-            reply = client.chat.completions.create(**body, logprobs=True, top_logprobs=2)
+            reply = client.chat.completions.create(**body)
             assert reply.choices[0].message.content == answer and reply.system_fingerprint
-            assert reply.choices[0].logprobs.content[0].top_logprobs[0].logprob <= 0
             pieces = client.chat.completions.create(
                 **body, stream=True, stream_options={"include_usage": True}
             )

@@ -15,11 +15,8 @@ import moextend
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
 
 from moextend.serving import prompts
-from moextend.serving.errors import ApiError
-from moextend.serving.reading import Bound
 from tests.serving.living import Living, living
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -81,7 +78,7 @@ WRONG: list[tuple[str, dict[str, Any], int, str | None, str]] = [
     (CHAT, {"top_p": 0}, 400, "invalid_value", "top_p"),
     (CHAT, {"n": 2}, 400, "invalid_value", "n"),
     (CHAT, {"stop": ["x"] * 17}, 400, "invalid_value", "stop"),
-    (CHAT, {"top_logprobs": 3}, 400, None, "logprobs"),
+    (CHAT, {"logprobs": True}, 400, "invalid_value", "logprobs"),
     (CHAT, {"frequency_penalty": 0.5}, 400, "invalid_value", "not supported"),
     (CHAT, {"tools": [{"type": "function"}]}, 400, "invalid_value", "tools"),
     (CHAT, {"response_format": {"type": "json_object"}}, 400, "invalid_value", "response_format"),
@@ -111,11 +108,9 @@ WRONG: list[tuple[str, dict[str, Any], int, str | None, str]] = [
 
 
 LONG: list[tuple[str, dict[str, Any]]] = [
-    (TEXT, {"prompt": "a " * 2_000_000}),
     (TEXT, {"prompt": " " * 4_000_000}),
     (TEXT, {"prompt": ["x", "a" * 4_000_000]}),
     (TEXT, {"prompt": [5] * 2_000_000}),
-    (CHAT, {"messages": [{"role": "user", "content": "a " * 2_000_000}]}),
     (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 100_000}]}),
     (CHAT, {"messages": [{"role": "user", "content": "a " * 500}] * 4_000}),
 ]
@@ -135,34 +130,6 @@ def test_what_cannot_fit_is_not_read(
         error = shaped(client.post(path, json={**valid, **more}))
     parameter = "prompt" if path == TEXT else "messages"
     assert (error["status"], error["code"], error["param"]) == (400, "context_length_exceeded", parameter)
-
-
-class Counting:
-    """A tokenizer of one token per `width` characters, which notes the longest text it gets."""
-
-    def __init__(self, width: int, longest: int = 4) -> None:
-        self.width, self.most, self._longest = width, 0, longest
-
-    def get_vocab(self) -> dict[str, int]:
-        return {"a" * self._longest: 0}
-
-    def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
-        self.most = max(self.most, len(text))
-        return {"input_ids": [0] * -(-len(text) // self.width)}
-
-
-def test_bounds_follow_from_the_vocabulary_and_the_context() -> None:
-    assert Bound(Counting(4), 100).characters == 3_200
-    assert Bound(Counting(4, longest=128), 100).characters == 12_800
-    assert Bound(Counting(4), None).characters is None
-    wide, dense = Counting(40, longest=128), Counting(4, longest=128)
-    Bound(wide, 100).check(["a" * 4_000], "prompt")
-    with pytest.raises(ApiError, match="take 400 tokens"):
-        Bound(dense, 100).check(["a" * 4_000], "prompt")
-    assert (wide.most, dense.most) == (1_600, 1_600), "a sample is read"
-    with pytest.raises(ApiError, match="12,801 characters"):
-        Bound(wide, 100).check(["a" * 6_400, "a" * 6_400], "messages")
-    Bound(dense, None).check(["a" * 20_000], "prompt")
 
 
 SURROGATE = "\ud800"
@@ -250,7 +217,7 @@ def test_bodies_are_bounded_and_a_key_is_needed() -> None:
             for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):
                 error = shaped(client.get("/v1/models", headers=headers))
                 assert (error["status"], error["type"]) == (401, "authentication_error")
-            assert client.get("/health").status_code == client.get("/metrics").status_code == 200
+            assert client.get("/health").status_code == 200
             assert client.get("/v1/models", headers=right).status_code == 200
             long = json.dumps({"model": "base", "messages": [{"role": "user", "content": "w" * 20_000}]})
             error = shaped(client.post(CHAT, content=long, headers=right))

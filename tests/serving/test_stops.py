@@ -19,7 +19,6 @@ from tests import preloaded
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
 
 PATIENCE = 120
 """Seconds that a server has to start, and to end, on a busy machine."""
