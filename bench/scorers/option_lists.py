@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from moextend.bench.scorers.letter_forms import CJK
+from moextend.bench.scorers.letter_forms import CJK, Options
 
 # All repetitions are bounded and never tried again (possessive), so that long texts take no longer than their length.
 _OPENS, _CLOSES = r"[\"'(\[{]{0,3}+", r"[\"')\].:,]{0,3}+"
@@ -32,15 +32,13 @@ _VERDICT = re.compile(
 )
 
 
-def without_lists(
-    text: str, letters: str, choices: Sequence[str], *, unless: Callable[[str], bool] = lambda before: False
-) -> str:
+def without_lists(text: str, options: Options, *, unless: Callable[[str], bool]) -> str:
     """A text without the lists of all options in their order, each by its letter and its own text.
 
     A list that goes on as a sentence stays, and so does one with a text before it that is `unless`.
     """
-    entries = _entries(letters, choices)
-    if len(entries) < len(choices) or not entries:
+    entries = _entries(options)
+    if len(entries) < len(options.texts) or not entries:
         return text
     complete, place = re.compile(f"(?i:{_BETWEEN.join(entries.values())}){_ENDS}"), 0
     while (found := complete.search(text, place)) is not None:
@@ -48,35 +46,31 @@ def without_lists(
         if unless(before):
             place = found.end()
         else:
-            text, place = (
-                f"{before.rstrip()}\n{behind.lstrip(_MARKS)}".strip(),
-                max(0, len(before.rstrip()) - 1),
-            )
+            before = before.rstrip()
+            text, place = f"{before}\n{behind.lstrip(_MARKS)}".strip(), max(0, len(before) - 1)
     return text
 
 
-def is_list(text: str, letters: str, choices: Sequence[str]) -> bool:
+def is_list(text: str, options: Options) -> bool:
     """Whether a text consists of two or more options in their order, each by its letter and its own text; the last one
     may be cut off.
     """
-    entries = _entries(letters, choices)
-    named, place = list[str](), 0
+    entries = _entries(options)
+    named, place = "", 0
     for letter, entry in entries.items():
         if found := re.compile(f"{entry}{_BETWEEN}", re.IGNORECASE).match(text, place):
-            named.append(letter)
-            place = found.end()
+            named, place = named + letter, found.end()
     cut = _CUT.fullmatch(text[place:].strip())
     if cut is not None and named and cut[1] in entries and cut[1] > named[-1]:
-        own = _own_text(cut[1], choices[letters.index(cut[1])])
-        return own.lower().startswith(cut[2].lower())
+        return _own_text(cut[1], options.text(options.place(cut[1]))).lower().startswith(cut[2].lower())
     return len(named) > 1 and not text[place:].strip()
 
 
-def _entries(letters: str, choices: Sequence[str]) -> dict[str, str]:
-    """Letter -> pattern of the option in a list, for the choices that have a text."""
+def _entries(options: Options) -> dict[str, str]:
+    """Letter -> pattern of the option in a list, for those that have a text."""
     found: dict[str, str] = {}
-    for letter, choice in zip(letters, choices, strict=False):
-        own = _own_text(letter, choice)
+    for letter, text in zip(options.letters, options.texts, strict=False):
+        own = _own_text(letter, text)
         if own:
             words = r"\s+".join(map(re.escape, own.split()))
             ends = "" if re.search(f"[{CJK}]$", own) else r"(?![^\W_])"
@@ -86,21 +80,21 @@ def _entries(letters: str, choices: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _own_text(letter: str, choice: str) -> str:
-    """A choice as a list has it: without its letter, a leading article and a final period."""
-    plain = re.sub(rf"^{letter}[.):]\s*", "", choice.strip())
+def _own_text(letter: str, text: str) -> str:
+    """A text as a list has it: without its letter, a leading article and a final period."""
+    plain = re.sub(rf"^{letter}[.):]\s*", "", text.strip())
     return re.sub(r"^(?:the|an?)\s+(?=\S)", "", plain, flags=re.IGNORECASE).rstrip(". ")
 
 
-def without_explained(text: str, letters: str, choices: Sequence[str]) -> tuple[str, list[str]]:
+def without_explained(text: str, options: Options) -> tuple[str, list[str]]:
     """A text without a list of all options in their order, each at the start of a line with words about it.
 
     Also the entries of the list, which end with their line; none if there is no such list.
     """
-    if len(choices) < 2:
+    if len(options.texts) < 2:
         return text, []
     starts, place = list[int](), 0
-    for letter, choice in zip(letters, choices, strict=False):
+    for letter, choice in zip(options.letters, options.texts, strict=False):
         own = re.escape(_own_text(letter, choice)) or "[:.)]"
         named = rf"(?:(?:option|choice)[ ])?[(\[]?{letter}[)\]]?(?:[.:)]|[ ]?[-–—]|[ ]\(?(?={own}))"
         found = re.compile(_LINE_START + named, re.IGNORECASE | re.MULTILINE).search(text, place)
@@ -116,19 +110,14 @@ def without_explained(text: str, letters: str, choices: Sequence[str]) -> tuple[
 
 def judged_right(entries: Sequence[str]) -> int | None:
     """The only entry of an explained list that is called right, or that alone is not called wrong."""
-    right = [
-        place for place, entry in enumerate(entries) if _RIGHT.search(entry) and not _WRONG.search(entry)
-    ]
     left = [place for place, entry in enumerate(entries) if not _WRONG.search(entry)]
-    for found in (right, left):
-        if len(found) == 1:
-            return found[0]
-    return None
+    right = [place for place in left if _RIGHT.search(entries[place])]
+    return next((found[0] for found in (right, left) if len(found) == 1), None)
 
 
-def verdict(text: str, letters: str) -> int | None:
+def verdict(text: str, options: Options) -> int | None:
     """The only option that is called right where each has a verdict: "A: no. B: yes. C: no"."""
     found = {match[1]: bool(match[2] or match[3]) for match in _VERDICT.finditer(text)}
     right = [letter for letter, is_right in found.items() if is_right]
-    each = len(letters) > 1 and set(found) == set(letters)
-    return letters.index(right[0]) if each and len(right) == 1 else None
+    each = len(options.letters) > 1 and set(found) == set(options.letters)
+    return options.place(right[0]) if each and len(right) == 1 else None

@@ -15,7 +15,7 @@ from moextend.bench.plugins import Found, Plugins, Source
 from moextend.bench.scorers import rules
 from moextend.bench.scorers.general import GENERAL
 from moextend.bench.scorers.gold import Answered, Gold
-from moextend.bench.scorers.published import PUBLISHED
+from moextend.bench.scorers.protocols import PUBLISHED
 from moextend.bench.scorers.scorer import Scorer
 from moextend.bench.stats import weighted_mean
 from moextend.errors import InputError, UnknownName

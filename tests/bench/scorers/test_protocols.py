@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from moextend.bench.scorers import Answered, find_scorer, own_answer, score_set
-from moextend.bench.scorers.published import PUBLISHED
+from moextend.bench.scorers.protocols import PUBLISHED
 from moextend.bench.task import read_task
 from tests.bench.scorers.protocol_pairs import COUNT, pairs, pairs_digest
 

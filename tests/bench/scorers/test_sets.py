@@ -51,13 +51,6 @@ def test_cider_clips_repeated_ngrams() -> None:
     assert score_set("cider@1", plain).items[0] == pytest.approx(10 / 4 / 2)
 
 
-def test_cider_averages_references_and_needs_several_items() -> None:
-    items = captions(("a red cat runs", "a red cat runs", "one two three four"), ("x", "y"))
-    assert score_set("cider@1", items).items[0] == pytest.approx(5.0)
-    assert score_set("cider@1", items[:1]).items == (0.0,)
-    assert score_set("cider@1", captions(("", "y"), ("x", "x"))).items[0] == 0.0
-
-
 def test_cider_equals_the_coco_evaluation() -> None:
     cider = pytest.importorskip("pycocoevalcap.cider.cider").Cider()
     rnd = random.Random(0)
@@ -178,9 +171,7 @@ def test_pope_set() -> None:
     ("name", "strict", "prediction", "answers", "choices"),
     [
         ("vqa@2", "vqa@1", "Yes", ("yes",) * 10, None),
-        ("letter@4", "letter@1", "A. The answer is B", ("B",), ("x", "y")),
         ("option@4", "option@1", "A. x B. y\nB", ("y",), ("x", "y")),
-        ("grounding@2", "grounding@1", "[0, 0, 1, 1]", ("[0, 0, 1, 0.5]",), None),
     ],
 )
 def test_readings_contain_the_strict_rule(
@@ -210,7 +201,7 @@ def test_unknown_scorer() -> None:
         score_set("cidr@1", [], where="task.yaml")
 
 
-ANSWERS = {"iou@1": "[1, 2, 3, 4]", "grounding@1": "[1, 2, 3, 4]", "pope@2": "yes", "number@1": "5 kg"}
+ANSWERS = {"iou@1": "[1, 2, 3, 4]", "pope@2": "yes"}
 ANSWERS |= {"grounding@2": "[1, 2, 3, 4]", "mme@1": "yes", "dcl-finance@1": "B"}
 IMAGE = "AI2D_1.png"
 FOR_SETS = [
