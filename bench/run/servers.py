@@ -38,6 +38,8 @@ EXPORTS = "served"
 
 POLL = 0.5
 """Seconds between two questions whether a server answers."""
+START = 1800.0
+"""Seconds that a server may take to start."""
 GRACE = 10.0
 """Seconds that a server gets to stop."""
 OURS = "moextend"
@@ -86,8 +88,6 @@ def _export(context: RunContext, index: int, task: str, out: Path) -> None:
     ]  # fmt: skip
     if wanted.export == "stock":
         command += ["--task", task]
-    if wanted.export_dtype:
-        command += ["--dtype", wanted.export_dtype]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
         last = last_line(done.stderr, 400) or "no message"
@@ -285,7 +285,7 @@ class Servers:
             client = self._stack.enter_context(
                 started(
                     self.settings.serve, lambda port: self._at(f"http://127.0.0.1:{port}/v1"),
-                    self.context.run.folder / "server.log", patience=self.settings.start_timeout, tick=self._tick,
+                    self.context.run.folder / "server.log", patience=START, tick=self._tick,
                     folder=folder, model=self._wanted(cell), **self._words(cell),
                 )
             )  # fmt: skip
@@ -293,8 +293,7 @@ class Servers:
         return self._running[1]
 
     def _at(self, url: str) -> Client:
-        settings = self.settings
-        return Client(url, settings.concurrency, settings.timeout, settings.retries)
+        return Client(url, self.settings.concurrency)
 
     def _stop(self) -> None:
         """Stops the server that the run started; the next one must prove itself."""

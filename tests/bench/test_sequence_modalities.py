@@ -57,27 +57,23 @@ def check(workspace: Path) -> None:
 
 def test_one_alignment_or_a_list(tmp_path: Path) -> None:
     one = written(tmp_path, ["see"], align=align("look")[0])
-    assert [each.task for each in one.alignments] == ["look"] and isinstance(one.model_dump()["align"], dict)
+    assert [each.task for each in one.align] == ["look"] and isinstance(one.model_dump()["align"], dict)
     two = written(tmp_path, ["see", "hear"], align=align("look", "listen"))
-    assert [each.task for each in two.alignments] == ["look", "listen"]
+    assert [each.task for each in two.align] == ["look", "listen"]
     (config,) = resolve(Request(tmp_path, sequence="mine", methods=("lora",), steps=2))
     assert [each["steps"] for each in config.sequence["align"]] == [2, 2]
-    assert (
-        config.sequence_spec().alignments
-        == chosen_sequence(Request(tmp_path, sequence="mine", steps=2)).alignments
-    )
+    assert config.sequence_spec().align == chosen_sequence(Request(tmp_path, sequence="mine", steps=2)).align
     assert list(config.tasks) == ["see", "hear", "look", "listen"]
-    assert written(tmp_path, ["see"]).alignments == ()
+    assert written(tmp_path, ["see"]).align == ()
 
 
 @pytest.mark.parametrize(
     ("changes", "place", "message"),
     [
-        ({"align": {**TRAIN}}, "mine.yaml: align.task", "is missing"),
+        ({"align": {**TRAIN}}, "mine.yaml: align[0].task", "is missing"),
         ({"align": [*align("look"), {**TRAIN}]}, "mine.yaml: align[1].task", "is missing"),
         ({"align": [{"task": "look", **TRAIN, "stps": 1}]}, "align[0].stps", "Did you mean 'steps'?"),
-        ({"align": {"task": "look", **TRAIN, "stps": 1}}, "align.stps", "Did you mean 'steps'?"),
-        ({"align": []}, "mine.yaml: align", "at least 1 item"),
+        ({"align": {"task": "look", **TRAIN, "stps": 1}}, "align[0].stps", "Did you mean 'steps'?"),
         ({"align": align("look", "look")}, "mine.yaml", "'look' occurs twice"),
         ({"align": align("look")[0], "base": {"model": "tiny"}}, "mine.yaml", "base.vision, base.audio"),
         (
@@ -180,7 +176,7 @@ def test_the_hint_names_the_column_that_has_no_encoder(
 @pytest.mark.parametrize(
     ("changes", "place"),
     [({"train": {"setps": 3, "batch_size": 2}}, "train.setps"),
-     ({"align": {"task": "look", "batch_size": 2, "setps": 3}}, "align.setps"),
+     ({"align": {"task": "look", "batch_size": 2, "setps": 3}}, "align[0].setps"),
      ({"align": [{"task": "look", "batch_size": 2, "setps": 3}]}, r"align\[0\].setps")],
 )  # fmt: skip
 def test_a_misspelt_key_is_named_before_the_one_that_is_missing(

@@ -129,5 +129,5 @@ def test_every_shipped_sequence_on_a_narrow_base_trains_in_bfloat16() -> None:
         if found.base.dtype != "float32":
             narrow += 1
             assert found.train.bf16, path
-            assert all(align.bf16 for align in found.alignments), path
+            assert all(align.bf16 for align in found.align), path
     assert narrow

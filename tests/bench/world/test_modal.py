@@ -21,7 +21,7 @@ def test_every_task_of_the_sequence_is_of_the_world() -> None:
     assert [task.modalities for task in stages] == [
         *(("image",), ("audio",), ("image",), ("audio",), ("image", "audio")),
     ]
-    aligned = [find_task(align.task, NOWHERE) for align in sequence.alignments]
+    aligned = [find_task(align.task, NOWHERE) for align in sequence.align]
     assert [task.modalities for task in aligned] == [("image",), ("audio",)]
     for task in (*stages, *aligned, *(find_task(name, NOWHERE) for name in sequence.transfer)):
         assert task.data is not None and task.data.path.removeprefix(WORLD) in DATASETS
