@@ -20,8 +20,7 @@ from moextend.bench.run.context import RunContext
 from moextend.bench.score.backend import Served
 from moextend.bench.score.served.answers import ServedModel
 from moextend.bench.score.served.client import Client, ServerFailed
-from moextend.bench.score.served.parity import Compared, compare_task, tolerance_of
-from moextend.bench.score.served.proof import BASE, Known, prove
+from moextend.bench.score.served.parity import Compared, Known, compare_task, prove, tolerance_of
 from moextend.bench.score.served.records import Parity, Weights
 from moextend.bench.scoring import OPENAI, filled
 from moextend.errors import InputError, RunFailed, last_line, masked, short
@@ -215,7 +214,7 @@ class Servers:
     def note_base(self, model: MultimodalLM) -> None:
         """Notes what the base computes, to tell other weights from it; before anything is learned."""
         self._known.base = model.base_fingerprint()
-        self._known.note(model, self._known.base, BASE)
+        self._known.note(model, self._known.base)
 
     def backend(
         self, model: MultimodalLM, index: int, task: str, weights: str, learned: Sequence[str]
@@ -260,8 +259,8 @@ class Servers:
         key = (cell.weights, server.name)
         if key not in self._proved:
             about = f"stage {cell.index} for {cell.task}"
-            self._known.note(cell.model, cell.weights, about)
-            self._proved[key] = prove(server, self._known, cell.weights, self._tolerance(cell))
+            self._known.note(cell.model, cell.weights)
+            self._proved[key] = prove(server, self._known, cell.weights, self._tolerance(cell), about=about)
         return self._proved[key]
 
     def _tolerance(self, cell: CellModel) -> float:

@@ -54,9 +54,8 @@ class DistinctLines:
             parse: columns of records, [records] each.
         """
         self._parse = parse
-        self._known: dict[bytes, int] = {}
+        self._known: dict[bytes, tuple[Any, ...]] = {}
         self._bytes = 0
-        self._columns: list[Array] = []
 
     def read(self, path: Path, sha256: str = "", *, signed: bool = False) -> list[Array]:
         """The columns of a file, [lines] each; of no lines if there is no file.
@@ -71,25 +70,10 @@ class DistinctLines:
 
         lines = files.signed_lines(path) if signed else files.raw_lines(path, sha256)
         if self._bytes > MOST:
-            self._known, self._columns, self._bytes = {}, [], 0
-        places = list(map(self._known.get, lines))
-        if None in places or not self._columns:
-            numbers = {line: number for number, line in enumerate(lines, 1) if places[number - 1] is None}
-            self._add(self._parse(files.parsed(list(numbers), path, numbers.values())), list(numbers))
-            places = list(map(self._known.get, lines))
-        at = np.array(places, np.int32)
-        return [column[at] for column in self._columns]
-
-    def _add(self, made: Sequence[Array], lines: Sequence[bytes]) -> None:
-        """Keeps new lines, and appends their columns to the arrays, which grow in steps."""
-        import numpy as np
-
-        before, after = len(self._known), len(self._known) + len(lines)
-        if not self._columns:
-            self._columns = [np.empty(0, own.dtype) for own in made]
-        for place, own in enumerate(made):
-            if len(self._columns[place]) < after:
-                self._columns[place] = np.resize(self._columns[place], max(2 * after, 1024))
-            self._columns[place][before:after] = own
-        self._known.update(zip(lines, range(before, after), strict=True))
-        self._bytes += sum(map(len, lines))
+            self._known, self._bytes = {}, 0
+        new = {line: number for number, line in enumerate(lines, 1) if line not in self._known}
+        made = self._parse(files.parsed(list(new), path, new.values()))
+        self._known |= zip(new, zip(*(column.tolist() for column in made), strict=True), strict=True)
+        self._bytes += sum(map(len, new))
+        values = zip(*map(self._known.__getitem__, lines), strict=True) if lines else [()] * len(made)
+        return [np.array(own, column.dtype) for own, column in zip(values, made, strict=True)]

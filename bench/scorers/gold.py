@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Gold(Protocol):
@@ -20,22 +20,6 @@ class Gold(Protocol):
     @property
     def position(self) -> int | None:
         """Index of the right choice, from 0, if the answer is ambiguous (two equal choices); else None."""
-
-
-class Question(Gold, Protocol):
-    """An item as scorers of a full set see it."""
-
-    @property
-    def id(self) -> str:
-        """Unique among the items of a set."""
-
-    @property
-    def question(self) -> str:
-        """The question; for rewriting tasks the source text."""
-
-    @property
-    def image_name(self) -> str:
-        """File name of the first image; "" without one."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +42,8 @@ class Answered:
     """Index of the right choice, from 0, if the answer is ambiguous; else null."""
 
     @staticmethod
-    def by(prediction: str, item: Question) -> Answered:
-        """`item`, answered with `prediction`."""
+    def by(prediction: str, item: Any) -> Answered:
+        """An item of a task (`bench.data.Item`), answered with `prediction`."""
         return Answered(
             item.id,
             prediction,

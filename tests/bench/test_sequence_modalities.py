@@ -176,7 +176,6 @@ def test_the_hint_names_the_column_that_has_no_encoder(
 @pytest.mark.parametrize(
     ("changes", "place"),
     [({"train": {"setps": 3, "batch_size": 2}}, "train.setps"),
-     ({"align": {"task": "look", "batch_size": 2, "setps": 3}}, "align[0].setps"),
      ({"align": [{"task": "look", "batch_size": 2, "setps": 3}]}, r"align\[0\].setps")],
 )  # fmt: skip
 def test_a_misspelt_key_is_named_before_the_one_that_is_missing(
