@@ -264,20 +264,6 @@ def test_earlier_turns_and_a_system_message_are_read(served: Living, alone: Mult
         assert left["usage"]["total_tokens"] <= 256
 
 
-@pytest.mark.parametrize("text", ["carl <image> works <audio> as", "<video>"])
-def test_the_mark_of_a_medium_in_a_text_is_text(served: Living, alone: MultimodalLM, text: str) -> None:
-    moextend.activate(alone, [])
-    (wanted,) = moextend.generate(alone, [moextend.Prompt(text)], max_new_tokens=8, batch_size=1)
-    parts = [{"type": "text", "text": text}]
-    with served.client() as client:
-        for content in (text, parts):
-            body = {**chat("", "base"), "messages": [{"role": "user", "content": content}], "max_tokens": 8}
-            reply = client.post("/v1/chat/completions", json=body)
-            assert reply.status_code == 200, reply.text
-            assert reply.json()["choices"][0]["message"]["content"] == wanted
-        assert client.post("/v1/completions", json={"model": "base", "prompt": text}).status_code == 200
-
-
 def test_images_in_a_chat_equal_those_in_process(tmp_path: Any) -> None:
     from tests.serving.living import living
     from tests.toys import picture

@@ -24,7 +24,6 @@ from moextend.serving import prompts
 from moextend.serving import server as server_module
 from moextend.serving.app import Options
 from moextend.serving.batch import Batch
-from moextend.serving.catalogue import Catalogue
 from moextend.serving.engine import Limits
 from tests.serving.conftest import loaded
 from tests.serving.living import SKILLS, Living, in_process, living
@@ -151,18 +150,6 @@ def test_extensions_come_and_go_while_others_are_answered(skills: Path, alone: M
             assert client.post("/v1/extensions", json={"path": str(skills / path)}).status_code == 200
 
 
-def test_too_few_held_out_inputs_are_logged_once_for_a_load(
-    skills: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    catalogue = Catalogue(loaded(skills, "work"))
-    catalogue.attach(skills / "home")
-    catalogue.leave("home")
-    catalogue.detach("home")
-    catalogue.attach(skills / "home")
-    logged = [each.getMessage() for each in caplog.records if "held-out" in each.getMessage()]
-    assert [message.split("'")[1] for message in logged] == ["work", "home", "home"]
-
-
 def test_an_extension_leaves_after_its_answers(skills: Path, held: threading.Event) -> None:
     with living(loaded(skills, "work")) as server, server.client() as client:
         with ThreadPoolExecutor(2) as threads:
@@ -172,18 +159,6 @@ def test_an_extension_leaves_after_its_answers(skills: Path, held: threading.Eve
             threading.Timer(0.3, held.set).start()
             assert future.result().status_code == 200 and gone.result().status_code == 200
         assert client.post(TEXT, json=ask("work")).status_code == 404
-
-
-def test_an_extension_leaves_also_if_nobody_waits_for_it(skills: Path, held: threading.Event) -> None:
-    with living(loaded(skills, "work")) as server, server.client() as client:
-        with ThreadPoolExecutor(1) as threads:
-            asked = threads.submit(client.post, TEXT, json=ask("work"))
-            until(lambda: server.rows == 1)
-            assert server.engine.detach("work").cancel()
-            held.set()
-            assert asked.result().status_code == 200
-        until(lambda: client.post(TEXT, json=ask("work")).status_code == 404)
-        assert client.post(TEXT, json=ask()).status_code == 200
 
 
 def test_what_cannot_be_attached_or_detached(skills: Path, served: Living, tmp_path: Path) -> None:

@@ -108,11 +108,9 @@ WRONG: list[tuple[str, dict[str, Any], int, str | None, str]] = [
 
 
 LONG: list[tuple[str, dict[str, Any]]] = [
-    (TEXT, {"prompt": " " * 4_000_000}),
     (TEXT, {"prompt": ["x", "a" * 4_000_000]}),
     (TEXT, {"prompt": [5] * 2_000_000}),
     (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 100_000}]}),
-    (CHAT, {"messages": [{"role": "user", "content": "a " * 500}] * 4_000}),
 ]
 
 
@@ -135,15 +133,10 @@ def test_what_cannot_fit_is_not_read(
 SURROGATE = "\ud800"
 TORN: list[tuple[str, dict[str, Any], str | None]] = [
     (TEXT, {"prompt": SURROGATE}, "prompt"),
-    (TEXT, {"prompt": ["x", SURROGATE]}, "prompt"),
-    (TEXT, {"prompt": "x", "stop": SURROGATE}, "stop"),
     (TEXT, {"prompt": "x", "stop": ["y", SURROGATE]}, "stop"),
     (TEXT, {"prompt": "x", "model": SURROGATE}, "model"),
-    (TEXT, {"prompt": "x", "user": SURROGATE}, "user"),
     (TEXT, {"prompt": "x", SURROGATE: 1}, None),
-    (CHAT, {"messages": [{"role": "user", "content": SURROGATE}]}, "messages"),
     (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": SURROGATE}]}]}, "messages"),
-    (CHAT, {"messages": [{"role": "user", "content": [{"type": SURROGATE}]}]}, "messages"),
     (CHAT, {"messages": [{"role": SURROGATE, "content": "x"}]}, "messages"),
 ]
 

@@ -105,20 +105,3 @@ def test_a_version_that_cannot_be_served_changes_nothing(skills: Path, needing: 
         assert needed.status_code == 400 and "home" in needed.json()["error"]["message"]
         for name in ("home", "work"):
             assert client.delete(f"{EXTENSIONS}/{name}").status_code == 200
-
-
-def test_a_name_is_no_part_of_a_fingerprint_nor_of_what_others_need(needing: Path) -> None:
-    found = []
-    for names in ((None, None), ("v1", "v2")):
-        model = moextend.load("tiny")
-        made = [
-            moextend.load_extension(model, needing / folder, name=name).name
-            for folder, name in zip(("work", "home"), names, strict=True)
-        ]
-        assert made == [name or folder for folder, name in zip(("work", "home"), names, strict=True)]
-        moextend.activate(model, made)
-        answers = moextend.generate(
-            model, [moextend.Prompt(each) for each in PROMPTS], max_new_tokens=6, batch_size=3
-        )
-        found.append((moextend.active_fingerprint(model), answers))
-    assert found[0] == found[1]

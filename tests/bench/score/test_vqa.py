@@ -152,28 +152,6 @@ def test_scores_by_hand() -> None:
     assert scores.readings == {"strict": 25.0, "normalised": 75.0}
 
 
-def test_the_standard_error_needs_two_images() -> None:
-    assert scored([record("a", "a")], "exact@1").stderr is None
-    assert scored([record("a", "a"), record("b", "b", id="2")], "exact@1").stderr == 0.0
-    one_image = [PredictionLine(str(i), "a", ("a",), group="g") for i in range(4)]
-    assert scored(one_image, "exact@1").stderr is None
-
-
-def test_items_of_one_image_are_drawn_together() -> None:
-    output = ["a", "a", "b", "b"]
-    apart = [PredictionLine(str(i), text, ("a",)) for i, text in enumerate(output)]
-    together = [PredictionLine(str(i), text, ("a",), group=text) for i, text in enumerate(output)]
-    # Two clusters of two: sqrt(2 / 1 * 2 * 1^2) / 4 = 0.5.
-    assert scored(together, "exact@1").stderr == pytest.approx(50.0)
-    assert scored(apart, "exact@1").stderr == pytest.approx(100 / 12**0.5)
-
-
-def test_scorer_changes_the_scores_and_not_the_predictions(tmp_path: Path) -> None:
-    records, _ = run(tmp_path / "p.jsonl", answer=lambda prompts: ["Answer 0."] * len(prompts))
-    assert scored(records, "exact@1").value == 40.0
-    assert scored(records, "anls@1").value > 40.0
-
-
 def test_the_name_of_the_image_reaches_a_scorer_that_depends_on_it(tmp_path: Path) -> None:
     rows = [
         {"image": "AI2D_1.png", "question": "Which states are there?", "answer": "ohio,utah"},

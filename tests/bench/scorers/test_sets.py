@@ -187,15 +187,6 @@ def test_a_question_scored_by_the_name_of_its_image_needs_one() -> None:
         score_set("dcl-science@1", [Answered("1", "red", ("red",))])
 
 
-def test_items_of_one_image_are_drawn_together() -> None:
-    answered = [Answered(str(i), predicted, ("a",)) for i, predicted in enumerate("aabb")]
-    # s^2 = 4 (1/2)^2 / 3; with two clusters of two sqrt(2 / 1 * 2 * 1^2) / 4.
-    assert score_set("exact@1", answered).stderr == pytest.approx(math.sqrt(1 / 3 / 4))
-    assert score_set("exact@1", answered, clusters=[1, 1, 2, 2]).stderr == pytest.approx(0.5)
-    assert score_set("exact@1", answered, clusters=[1, 1, 1, 1]).stderr is None
-    assert score_set("exact@1", answered[:1]).stderr is None
-
-
 def test_unknown_scorer() -> None:
     with pytest.raises(UnknownName, match=r"task.yaml: no scorer 'cidr@1'. Did you mean 'cider@1'\?"):
         score_set("cidr@1", [], where="task.yaml")
@@ -246,12 +237,3 @@ def test_values_of_any_set(name: str, pairs: Any, rnd: Random) -> None:
     rnd.shuffle(order)
     moved = score_set(name, [answered[i] for i in order])
     assert moved.items == pytest.approx([found.items[i] for i in order]), "the order of items changes nothing"
-
-
-def test_every_scorer_has_one_kind_and_a_version() -> None:
-    for scorer in ALL:
-        assert (scorer.item is None) != (scorer.items is None)
-        name, version = scorer.name.split("@")
-        assert name and int(version) >= 1 and scorer.rule and scorer.source
-        assert scorer.comparable_with
-    assert len({scorer.name for scorer in ALL}) == len(ALL)

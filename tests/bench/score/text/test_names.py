@@ -10,16 +10,6 @@ from moextend.bench.score.text import names
 from moextend.errors import UnknownName
 
 
-@pytest.mark.long  # lm-eval reads 14,000 files
-def test_no_name_of_lm_eval_is_refused() -> None:
-    from lm_eval.tasks import TaskManager
-
-    known = TaskManager().all_tasks
-    assert len(known) > 10_000
-    for name in known:
-        names.check_name(name, where="here")
-
-
 def test_an_unknown_name_is_refused_at_once() -> None:
     names.check_name("arc_easy", where="here")
     names._words.cache_clear()  # the files are read again, from the memory of the system
