@@ -9,7 +9,7 @@ from typing import Literal
 
 from moextend.bench.data import open_items
 from moextend.bench.data.source import files_of, find_source, is_generated, parse_split, place
-from moextend.bench.score.text.names import check_name
+from moextend.bench.score.text.folder import check_name
 from moextend.bench.scorers.table import find_scorer, search
 from moextend.bench.sequence import SequenceSpec, memory_texts
 from moextend.bench.task import HAND, TaskSpec

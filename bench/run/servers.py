@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.bench.run.context import RunContext
 from moextend.bench.score.backend import Served
+from moextend.bench.score.records import Parity, Weights
 from moextend.bench.score.served.answers import ServedModel
 from moextend.bench.score.served.client import Client, ServerFailed
 from moextend.bench.score.served.parity import Compared, Known, compare_task, prove, tolerance_of
-from moextend.bench.score.served.records import Parity, Weights
 from moextend.bench.scoring import OPENAI, filled
 from moextend.errors import InputError, RunFailed, last_line, masked, short
 from moextend.model import sources

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from moextend.bench.data import Item, prompt_text
-from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.lines import PredictionLine
 from moextend.bench.score.records import Scores
 from moextend.bench.scorers import find_scorer, readings, score_set
 from moextend.bench.scoring import Scoring

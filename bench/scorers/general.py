@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moextend.bench.scorers import boxes, captions, options, rules, texts, transcripts
-from moextend.bench.scorers.scorer import Scorer, mean_of
+from moextend.bench.scorers.gold import Scorer, mean_of
 
 
 def _rate(name: str, rate: transcripts.ErrorRate, rule: str, *, comparable_with: str) -> Scorer:

@@ -13,9 +13,8 @@ from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
-from moextend.bench.scorers.gold import Answered, Gold
+from moextend.bench.scorers.gold import Answered, Gold, Item, Scorer
 from moextend.bench.scorers.rules import exact, gold_position
-from moextend.bench.scorers.scorer import Item, Scorer
 from moextend.errors import InputError
 
 Rule = Callable[[str, str], float]

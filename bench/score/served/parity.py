@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.bench.data import open_items
 from moextend.bench.score.backend import Backend, InProcess, Served
+from moextend.bench.score.records import Weights
 from moextend.bench.score.served.client import ServerFailed
-from moextend.bench.score.served.records import Weights
 from moextend.bench.scoring import Backend as Settings
 from moextend.bench.scoring import Scoring
 from moextend.bench.task import TaskSpec

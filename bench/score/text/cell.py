@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from moextend.bench.score.predictions import text_item
+from moextend.bench.score.lines import text_item
 from moextend.bench.score.records import Scores
 from moextend.bench.task import TaskSpec, TextTask, code_allowed
 from moextend.errors import InputError, MoextendError, RunFailed, SpecError, UnknownName

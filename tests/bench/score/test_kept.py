@@ -12,8 +12,7 @@ import pytest
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.score import vqa
 from moextend.bench.score.kept import ItemScores, ScoreReader, read_predictions
-from moextend.bench.score.lines import Words
-from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.lines import PredictionLine, Words
 from moextend.bench.score.records import Cell
 from moextend.errors import SpecError
 from moextend.util.files import read_lines, write_lines

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.data import Item
-from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.lines import PredictionLine
 from moextend.bench.score.vqa import Parts
 from moextend.util import processes
 

@@ -12,9 +12,8 @@ from PIL import Image
 from moextend.bench.data import Item, open_items
 from moextend.bench.score import vqa
 from moextend.bench.score.kept import ScoreReader
-from moextend.bench.score.lines import Words
+from moextend.bench.score.lines import PredictionLine, Words
 from moextend.bench.score.majority import majority_level
-from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Cell, Scores
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Data, TaskSpec

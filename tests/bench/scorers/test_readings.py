@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from moextend.bench.data import Item
 from moextend.bench.score import vqa
-from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.lines import PredictionLine
 from moextend.bench.scorers import Answered, readings
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Data, TaskSpec

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from moextend.bench.scorers import Answered, find_scorer, score_set
 from moextend.bench.scorers.captions import ptb_tokens
-from moextend.bench.scorers.scorer import Scorer
+from moextend.bench.scorers.gold import Scorer
 from moextend.bench.scorers.table import ALL
 from moextend.errors import InputError, UnknownName
 
