@@ -234,20 +234,10 @@ def _tuning_source(sequence: SequenceSpec, workspace: Path) -> SequenceSpec:
     """The sequence that `tuned_from` names, of the workspace or the package.
 
     Raises:
-        SpecError: it is this one, a path, or has no settings that were tuned.
+        SpecError: it has no settings that were tuned.
         UnknownName: there is none of that name.
     """
     name, where = str(sequence.tuned_from), f"{sequence.path}: tuned_from"
-    if name.endswith((".yaml", ".yml")):
-        raise SpecError(
-            "is a path.",
-            where=where,
-            hint="Give the name of a sequence: that of its file in registry/ without .yaml.",
-        )
-    if name == sequence.sequence:
-        raise SpecError(
-            "names this sequence.", where=where, hint="Name another sequence, or leave the key out."
-        )
     source = read_sequence(content.find("registry", name, workspace, where=where))
     if not source.tuned:
         further = f"Name {source.tuned_from}" if source.tuned_from else f"Tune it: moextend bench tune {name}"

@@ -103,9 +103,9 @@ def test_settings_of_another_sequence_hold_where_a_sequence_has_none_of_its_own(
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        ("mine", "names this sequence"),
+        ("mine", "no method was tuned on 'mine'"),
         ("tinny", "Did you mean 'tiny'"),
-        ("tiny.yaml", "is a path"),
+        ("tiny.yaml", "no such file"),
         ("coin", "no method was tuned on 'coin'.*moextend bench tune coin"),
         ("tiny-alike", "no method was tuned on 'tiny-alike'.*Name tiny"),
     ],

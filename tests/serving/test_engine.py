@@ -150,17 +150,6 @@ def test_extensions_come_and_go_while_others_are_answered(skills: Path, alone: M
             assert client.post("/v1/extensions", json={"path": str(skills / path)}).status_code == 200
 
 
-def test_an_extension_leaves_after_its_answers(skills: Path, held: threading.Event) -> None:
-    with living(loaded(skills, "work")) as server, server.client() as client:
-        with ThreadPoolExecutor(2) as threads:
-            future = threads.submit(client.post, TEXT, json=ask("work"))
-            until(lambda: server.rows == 1)
-            gone = threads.submit(client.delete, "/v1/extensions/work")
-            threading.Timer(0.3, held.set).start()
-            assert future.result().status_code == 200 and gone.result().status_code == 200
-        assert client.post(TEXT, json=ask("work")).status_code == 404
-
-
 def test_what_cannot_be_attached_or_detached(skills: Path, served: Living, tmp_path: Path) -> None:
     with served.client() as client:
         for body, message in (

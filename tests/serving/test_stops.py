@@ -74,7 +74,7 @@ def start(fork_server: str, tmp_path: Path) -> Iterator[Start]:
         yield call
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGINT])
 def test_open_connections_do_not_keep_it(start: Start, number: int, tmp_path: Path) -> None:
     server = start()
     address = server.address()
@@ -98,7 +98,7 @@ def test_a_full_pipe_that_nobody_reads_does_not_keep_it(start: Start) -> None:
         os.close(theirs)
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.2, 0.6, 1.5])
+@pytest.mark.parametrize("moment", [0.0, 0.6])
 def test_a_signal_before_it_serves_ends_it(start: Start, moment: float, tmp_path: Path) -> None:
     server = start()
     time.sleep(moment)

@@ -119,15 +119,6 @@ def test_reuse_and_other_scorer(model: Any, task: TaskSpec, tmp_path: Path, answ
     assert again.value == first.value and other.scorer == "letter@1"
 
 
-def test_a_broken_image_names_its_row(
-    model: Any, task: TaskSpec, tmp_path: Path, answers: list[list[str]]
-) -> None:
-    (tmp_path / "5.png").write_bytes(b"no")
-    place = rf"test.json: entry 6: column 'image': {tmp_path}/5.png"
-    with pytest.raises(InputError, match=f"{place}: the image is broken"):
-        score(model, task, tmp_path)
-
-
 def test_tokenizer_digest_is_what_the_tokenizer_does(tmp_path: Path) -> None:
     from tokenizers import Tokenizer as Core
     from tokenizers import models

@@ -81,11 +81,6 @@ def test_a_letter_inside_a_word_is_none(letter: str, rest: str) -> None:
     assert score("option@4", f"x{letter}{rest.replace(' ', '')}x", gold) == 0.0
 
 
-@given(names, non_blank, golds)
-def test_outer_spaces_change_nothing(name: str, prediction: str, gold: Gold) -> None:
-    assert score(name, f"  {prediction} ", gold) == score(name, prediction, gold)
-
-
 def test_choices_behind_the_last_letter_of_the_alphabet_are_read_by_their_text() -> None:
     choices = tuple(f"word{i}" for i in range(30))
     assert score("option@4", "It is word28", Gold(("word28",), choices)) == 1.0

@@ -49,14 +49,6 @@ def test_no_pair_is_scored_otherwise_than_by_the_paper(name: str) -> None:
     assert not differ, f"{len(differ)} of {COUNT}, the first: {differ[0]}"
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_the_pairs_distinguish_the_rules(name: str) -> None:
-    frozen = read(name)
-    values = [float(verdict) for verdict in frozen["verdicts"]]
-    assert 0.05 < sum(values) / COUNT < 0.95
-    assert frozen["source"].startswith("github.com/") and "@" in frozen["source"] and frozen["licence"]
-
-
 def test_every_scorer_of_a_published_sequence_is_frozen() -> None:
     frozen = {read(name)["scorer"] for name in PROTOCOLS}
     assert {scorer.name for scorer in PUBLISHED} <= frozen

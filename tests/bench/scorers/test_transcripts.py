@@ -101,15 +101,6 @@ def test_a_corpus_by_hand() -> None:
     assert found.stderr == pytest.approx((3 / 2 * 2 * (2 / 9) ** 2) ** 0.5 / 3)
 
 
-@pytest.mark.parametrize("name", RATES)
-def test_references_without_units(name: str) -> None:
-    found = score_set(name, answered([("!?", "!?"), ("a", "!?"), ("", "!?")]))
-    assert found.items == pytest.approx((1, 0, 0)) and found.value == pytest.approx(1 / 3)
-    mixed = score_set(name, answered([("a", "!?"), ("b", "b")]))
-    assert mixed.items == pytest.approx((0, 1)) and mixed.value == 1, "it has no weight"
-    assert mixed.metrics[name[:3]] == 100, "its insertion counts in the rate"
-
-
 def spoken(symbols: bool) -> list[tuple[str, str]]:
     """Predictions and references, drawn by `Random.random` only; with signs and British spellings or not."""
     plain = """the a cat sat on twenty one 21 five Mr. smith won't it's don't, harbor. 1960s Hello! hmm uh naïve café
