@@ -99,6 +99,7 @@ def test_a_closed_connection_frees_its_places(skills: Path, held: threading.Even
         with socket.create_connection((host, int(port))) as gone:
             gone.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
             until(lambda: server.rows == 1)
+            (row,) = server.engine._batch.rows
             if stream:
                 assert gone.recv(12) == b"HTTP/1.1 200"
         with busy(server, 1, tokens=2) as futures:
@@ -106,6 +107,7 @@ def test_a_closed_connection_frees_its_places(skills: Path, held: threading.Even
             held.set()
             assert futures[0].result().status_code == 200
         assert client.get("/health").status_code == 200
+        assert row.job.cancelled and len(row.answer.ids) < 60, "it was not computed to its end"
 
 
 def test_extensions_come_and_go_while_others_are_answered(skills: Path, alone: MultimodalLM) -> None:
