@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,12 +67,12 @@ def rated(logits: Tensor, ids: Sequence[int], most: int) -> list[Token]:
     return found
 
 
-def is_flexible(cache: DynamicCache) -> bool:
+def is_flexible(cache: Any) -> bool:
     """Whether rows may join and leave: each layer holds keys and values by position, and nothing else."""
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
 
 
-def change(cache: DynamicCache, length: int, changed: Callable[[Tensor, int, str, int], Tensor]) -> None:
+def change(cache: Any, length: int, changed: Callable[[Tensor, int, str, int], Tensor]) -> None:
     """Changes a flexible cache to `length` positions.
 
     Args:

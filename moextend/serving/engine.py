@@ -276,7 +276,8 @@ class Engine:
                 continue
             future = self._leaving.pop(name)
             try:
-                _settle(future, self.catalogue.detach(name))
+                self.catalogue.detach(name)
+                _settle(future, None)
             except Exception as error:
                 _settle(future, error)
 
