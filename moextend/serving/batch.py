@@ -17,8 +17,7 @@ from moextend.model import lm_head
 from moextend.model.batches import pad
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
-from moextend.serving.answers import Answer
-from moextend.serving.jobs import Job, Settings, Token
+from moextend.serving.jobs import Answer, Job, Settings, Token
 
 CHUNK = 256
 """Positions of a prompt that have logits at a time."""

@@ -16,11 +16,10 @@ from moextend.model.feature_cache import Recent
 from moextend.model.generation import stop_ids
 from moextend.model.modality import See, gather
 from moextend.serving import batch, errors
-from moextend.serving.answers import Answer
 from moextend.serving.batch import Batch, Row
 from moextend.serving.catalogue import Catalogue
 from moextend.serving.errors import ApiError
-from moextend.serving.jobs import Delta, Done, Job, Token
+from moextend.serving.jobs import Answer, Delta, Done, Job, Token
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

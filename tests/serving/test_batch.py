@@ -15,9 +15,8 @@ from moextend.model.generation import Prompt, prompt_ids
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
-from moextend.serving.answers import Answer
 from moextend.serving.batch import Batch, Row
-from moextend.serving.jobs import Job, Settings
+from moextend.serving.jobs import Answer, Job, Settings
 from tests.toys import ToyEncoder, picture, toy_lm, toy_model, toy_tokenizer
 
 PROMPTS = ["w5", "w1 w2 w3 w4 w5 w6 w7 w8 w9", "w9 w8 w7", "w3 w3 w3 w3 w3", "w11 w12", "w20 w21 w22 w23"]
