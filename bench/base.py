@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -38,20 +38,6 @@ class Upcycle(Spec):
         return self
 
 
-_SPREAD = (
-    "cannot be set: a run attaches, trains and fingerprints extensions between stages, which needs all weights on one "
-    "device; in bfloat16 (base.dtype: auto) they take half (docs/gpu.md)"
-)
-_PACKED = (
-    "cannot be set: bitsandbytes quantises the layers around the experts but not the experts (docs/gpu.md)"
-)
-_REFUSED = {
-    **dict.fromkeys(("device_map", "max_memory", "offload_folder"), _SPREAD),
-    **dict.fromkeys(("load_in_4bit", "load_in_8bit", "quantization_config"), _PACKED),
-}
-"""Options of transformers that a base cannot have -> why."""
-
-
 class Base(Spec):
     """The pretrained model that is extended."""
 
@@ -78,15 +64,6 @@ class Base(Spec):
     """eager, sdpa or flash_attention_2; null: transformers' choice."""
     chat: bool | None = None
     """Whether prompts use the tokenizer's chat template; null: if it has one."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _says_why(cls, values: Any) -> Any:
-        """Refuses options of transformers with the reason, where another unknown key may be a misspelt one."""
-        for name in _REFUSED:
-            if isinstance(values, dict) and name in values:
-                raise ValueError(f"{name} {_REFUSED[name]}")
-        return values
 
     @field_validator("encoders")
     @classmethod

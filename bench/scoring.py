@@ -35,21 +35,13 @@ class Backend(Spec):
     `base`); null: the only one that the server lists."""
     export: Literal["stock", "moextend"] = unset("stock")
     """Form of the folder for `serve` (docs/export.md)."""
-    export_dtype: str | None = unset(None)
-    """Number type of that folder, if it is not that of the training."""
     tasks: Literal["all", "text"] = unset("all")
     """text: tasks with images, sounds or other media are scored in process."""
     concurrency: int = Field(default=8, ge=1, le=1024, exclude_if=lambda value: value == 8)
     """Maximum number of requests at a time."""
-    timeout: float = Field(default=600, gt=0, exclude_if=lambda value: value == 600)
-    """Seconds that a request may take."""
-    start_timeout: float = Field(default=1800, gt=0, exclude_if=lambda value: value == 1800)
-    """Seconds that a server of `serve` may take to start."""
-    retries: int = Field(default=5, ge=0, le=100, exclude_if=lambda value: value == 5)
-    """How often a request is sent again after a failed connection, a time-out, or a status 429 or 5xx."""
     parity: int = Field(default=8, ge=1, exclude_if=lambda value: value == 8)
     """Items per task that are compared with transformers before a cell is scored."""
-    tolerance: float | None = unset(None)
+    tolerance: float | None = Field(default=None, gt=0, le=1, exclude_if=lambda value: value is None)
     """Maximum difference of log-likelihoods, in nats per token; null: 0.001, or 0.05 for 16-bit numbers."""
 
     @field_validator("server")
@@ -87,13 +79,6 @@ class Backend(Spec):
         if model is not None:
             _check_places(model, NAMES)
         return model
-
-    @field_validator("tolerance")
-    @classmethod
-    def _is_positive(cls, tolerance: float | None) -> float | None:
-        if tolerance is not None and not 0 < tolerance <= 1:
-            raise ValueError("must be above 0 and at most 1 nat per token")
-        return tolerance
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

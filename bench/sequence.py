@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    Discriminator,
-    Field,
-    Tag,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from moextend.bench.base import Attention as Attention
 from moextend.bench.base import Base as Base
@@ -55,11 +49,18 @@ class Align(Training):
     """Caption task for training the projector; the modality is that of its data."""
 
 
+def as_written(alignments: Sequence[Any]) -> Any:
+    """Alignments as a YAML file has them: one, or a list of several; None without any."""
+    return alignments[0] if len(alignments) == 1 else [*alignments] or None
+
+
 Alignments = Annotated[
-    Annotated[Align, Tag("[one]")] | Annotated[list[Align], Field(min_length=1), Tag("[several]")],
-    Discriminator(lambda value: "[several]" if isinstance(value, list) else "[one]"),
+    tuple[Align, ...],
+    BeforeValidator(
+        lambda value: value if isinstance(value, list | tuple) else [] if value is None else [value]
+    ),
+    PlainSerializer(lambda aligns: as_written([one.model_dump() for one in aligns])),
 ]
-"""One alignment, or a list of them; `spec` leaves the tags out of the place of an error."""
 
 
 class Stage(Spec):
@@ -87,7 +88,7 @@ class SequenceSpec(Spec):
     """Published protocol of the sequence: only references of the same protocol are compared with its scores."""
     base: Base
     """The model that is extended."""
-    align: Alignments | None = None
+    align: Alignments = ()
     """One, or a list with one per modality; null for a base without encoders."""
     stages: list[Stage]
     """Tasks in training order. A task that occurs again is visited again: the second visit is named `task-visit2`."""
@@ -129,12 +130,12 @@ class SequenceSpec(Spec):
     @model_validator(mode="after")
     def _aligns_an_encoder(self) -> Self:
         base = self.base
-        if self.alignments and not (base.vision or base.audio or base.encoders):
+        if self.align and not (base.vision or base.audio or base.encoders):
             raise ValueError(
                 "align trains the projector of an encoder, but base.vision, base.audio and base.encoders "
                 "name no encoder"
             )
-        _no_name_twice([align.task for align in self.alignments])
+        _no_name_twice([align.task for align in self.align])
         return self
 
     def settings_for(self, method: str) -> dict[str, dict[str, Any]]:
@@ -160,18 +161,6 @@ class SequenceSpec(Spec):
             other = entry.steps not in (None, self.train.steps)
             return entry, f"{source} with {entry.steps} steps" if other else source
         return entry, TEST if self.tuned_on == TEST else None
-
-    @property
-    def alignments(self) -> tuple[Align, ...]:
-        """The alignments, in order."""
-        found = self.align or ()
-        return (found,) if isinstance(found, Align) else tuple(found)
-
-    def with_alignments(self, change: Callable[[Align], Any]) -> Any:
-        """`align` with every alignment changed: one or a list, as it is."""
-        if isinstance(self.align, list):
-            return [change(align) for align in self.align]
-        return None if self.align is None else change(self.align)
 
     def memory_file(self) -> Path | None:
         """File of generic text: in the folder of this YAML file, else in the package."""
@@ -245,20 +234,10 @@ def _tuning_source(sequence: SequenceSpec, workspace: Path) -> SequenceSpec:
     """The sequence that `tuned_from` names, of the workspace or the package.
 
     Raises:
-        SpecError: it is this one, a path, or has no settings that were tuned.
+        SpecError: it has no settings that were tuned.
         UnknownName: there is none of that name.
     """
     name, where = str(sequence.tuned_from), f"{sequence.path}: tuned_from"
-    if name.endswith((".yaml", ".yml")):
-        raise SpecError(
-            "is a path.",
-            where=where,
-            hint="Give the name of a sequence: that of its file in registry/ without .yaml.",
-        )
-    if name == sequence.sequence:
-        raise SpecError(
-            "names this sequence.", where=where, hint="Name another sequence, or leave the key out."
-        )
     source = read_sequence(content.find("registry", name, workspace, where=where))
     if not source.tuned:
         further = f"Name {source.tuned_from}" if source.tuned_from else f"Tune it: moextend bench tune {name}"

@@ -6,6 +6,7 @@ its tasks runs on a trained extension: ``moextend lm-eval --model_args run=runs/
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections.abc import Sequence
@@ -48,7 +49,13 @@ def main(arguments: Sequence[str]) -> None:
     from lm_eval.__main__ import cli_evaluate
 
     words = completed(arguments)
-    _check(words)
+    given = _given(words)
+    if given.model == [NAME]:  # before lm-eval's index, which takes seconds
+        pairs = [word.partition("=") for word in re.split(r"[,\s]+", " ".join(given.model_args))]
+        own = {key: value for key, equals, value in pairs if equals}
+        check(own.get("run"), own.get("pretrained"))
+        if given.tasks is None and given.config is None:
+            raise _unknown("")
     register_auto_classes()  # for --model hf
     before, sys.argv = sys.argv, ["lm-eval", *words]
     try:
@@ -60,31 +67,6 @@ def main(arguments: Sequence[str]) -> None:
         raise
     finally:
         sys.argv = before
-
-
-def _check(words: Sequence[str]) -> None:
-    """InputError where this model is to be run and its arguments name none; lm-eval's index takes seconds."""
-    if _value(words, "-M", "--model") != NAME:
-        return
-    pairs = [word.partition("=") for word in re.split(r"[,\s]+", _value(words, "-a", "--model_args") or "")]
-    given = {key: value for key, equals, value in pairs if equals}
-    if not given or given.keys() & {"run", "pretrained"}:
-        check(given.get("run"), given.get("pretrained"))
-    if _value(words, "-t", "--tasks") is None and not _named(words, "-C", "--config"):
-        raise _unknown("")
-
-
-def _value(words: Sequence[str], *options: str) -> str | None:
-    """What follows one of the options, up to the next option; None where it is not given."""
-    for place, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name in options:
-            if equals:
-                return value
-            rest = words[place + 1 :]
-            end = next((i for i, later in enumerate(rest) if later.startswith("-")), len(rest))
-            return " ".join(rest[:end])
-    return None
 
 
 def _unknown(task: str) -> InputError:
@@ -102,14 +84,26 @@ def completed(arguments: Sequence[str]) -> list[str]:
     lm-eval's own defaults are `hf` and `cuda:0`.
     """
     words = list(arguments)
-    if not words or words[0] in ("ls", "validate") or _named(words, "-h", "--help"):
+    given = _given(words)
+    if not words or words[0] in ("ls", "validate") or {"-h", "--help"} & {*words} or given.config is not None:
         return words
-    if not _named(words, "-M", "--model", "-C", "--config"):
+    if given.model is None:
         words += ["--model", NAME]
-    if not _named(words, "--device", "-C", "--config"):
+    if given.device is None:
         words += ["--device", "cuda" if torch.cuda.is_available() else "cpu"]
     return words
 
 
-def _named(words: Sequence[str], *options: str) -> bool:
-    return any(word.partition("=")[0] in options for word in words)
+def _given(words: Sequence[str]) -> argparse.Namespace:
+    """The options that matter here: lists of values; None where one is not given."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options = (
+        ("-M", "--model"),
+        ("-a", "--model_args"),
+        ("-t", "--tasks"),
+        ("-C", "--config"),
+        ("--device",),
+    )
+    for names in options:
+        parser.add_argument(*names, nargs="*", default=[] if "-a" in names else None)
+    return parser.parse_known_args(words)[0]

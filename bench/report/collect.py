@@ -19,7 +19,7 @@ from moextend.bench.run.items import PackedItems, read_items
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RunFacts, StageCost, State, Status
 from moextend.bench.run.rundir import COST, PARITY, Cell, Key, RunConfig, RunDir
-from moextend.bench.score.served.records import Parity
+from moextend.bench.score.records import Parity
 from moextend.bench.scorers import shows
 from moextend.errors import InputError, counted, listed
 from moextend.util import files

@@ -18,7 +18,7 @@ from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.records import BASE, encoder_of
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir, slug
 from moextend.bench.score.kept import SAME, read_predictions
-from moextend.bench.score.predictions import text_item
+from moextend.bench.score.lines import text_item
 from moextend.bench.score.vqa import score_items, scores_path
 from moextend.bench.scorers import search, shows
 from moextend.errors import InputError, MoextendError, SpecError, UnknownName

@@ -24,8 +24,7 @@ from moextend.bench.report.frame import in_order
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import slug
 from moextend.bench.score.kept import ScoreReader, read_predictions
-from moextend.bench.score.lines import Words
-from moextend.bench.score.predictions import text_item
+from moextend.bench.score.lines import Words, text_item
 from moextend.bench.score.records import LM_EVAL, Cell
 from moextend.errors import InputError
 from moextend.util import files

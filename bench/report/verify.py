@@ -16,7 +16,7 @@ from moextend.bench.run.items import read_items
 from moextend.bench.run.revisions import recorded
 from moextend.bench.run.rundir import TO_GET, Cell, RunDir, run_name
 from moextend.bench.score.kept import read_predictions
-from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.lines import PredictionLine
 from moextend.data.hub import is_prepared
 from moextend.errors import InputError, MoextendError, counted, listed
 from moextend.util.environment import environment

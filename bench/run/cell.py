@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, TypeVar
 
-from moextend.bench.score.records import Cell
-from moextend.bench.score.served.records import Parity
+from moextend.bench.score.records import Cell, Parity
 from moextend.errors import SpecError
 from moextend.util.files import digest
 

@@ -132,7 +132,7 @@ def _note_corrected(context: RunContext, part: str, digest: str) -> None:
 
 
 def _aligned(context: RunContext) -> list[str]:
-    return [align.task for align in context.sequence.alignments]
+    return [align.task for align in context.sequence.align]
 
 
 def _is_used(context: RunContext, name: str, split: str) -> bool:

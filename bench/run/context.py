@@ -93,7 +93,7 @@ def alignments_of(context: RunContext, index: int) -> dict[str, AlignmentCost]:
 
 def plan(context: RunContext) -> list[Unit]:
     """All units of the run, in order."""
-    units = [Unit("align", 0, align.task, align.steps) for align in context.sequence.alignments]
+    units = [Unit("align", 0, align.task, align.steps) for align in context.sequence.align]
     probe = context.method.probe_steps
     for index, names in enumerate([[], *context.stages]):
         if names:

@@ -183,7 +183,7 @@ class Plan:
     def alignment(self) -> float:
         """Operations of all alignments."""
         total = 0.0
-        for align in self.sequence.alignments:
+        for align in self.sequence.align:
             step = Step(
                 align.batch_size,
                 self.length(align.task),
@@ -199,7 +199,7 @@ class Plan:
         """Operations of the image encoder: once for each item's image, at most."""
         if self.encoder is None or self.encoder.operations is None:
             return 0.0
-        images = {*names, *(align.task for align in self.sequence.alignments)}
+        images = {*names, *(align.task for align in self.sequence.align)}
         counts = [
             self.items(name, split) or 0
             for name in images

@@ -69,7 +69,7 @@ def method_part(config: RunConfig) -> str:
 
 def splits(config: RunConfig) -> list[tuple[str, SplitName]]:
     """(task, split) of all data about media that a run uses."""
-    aligned = [align.task for align in config.sequence_spec().alignments]
+    aligned = [align.task for align in config.sequence_spec().align]
     learned = dict.fromkeys([*config.stages, *aligned])
     scored = dict.fromkeys([*config.stages, *config.transfer])
     return [(name, "train") for name in learned] + [(name, "test") for name in scored]
@@ -105,7 +105,7 @@ def of_cell(context: RunContext, stage: int, task: str) -> dict[str, str]:
         all_at_once = config.mode == "joint"
         learned = config.stages if all_at_once else config.stages[:stage]
         learned = learned[-1:] if config.mode == "independent" else learned
-    aligned = [align.task for align in context.sequence.alignments]
+    aligned = [align.task for align in context.sequence.align]
     wanted = [data_part("train", name) for name in (*aligned, *learned) if not _has_version(tasks[name])]
     if not _has_version(tasks[task]):
         wanted += [data_part("test", task), text_part(task)]

@@ -77,7 +77,7 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     if progress and processes.is_first():
         for name, modality in model.modalities.items():
             context.store.node("features", modality.encoder.fingerprint()).mark(f"features of {name} media")
-    for settings in context.sequence.alignments:
+    for settings in context.sequence.align:
         _align(context, model, settings, progress)
     return model
 

@@ -17,6 +17,7 @@ from moextend.bench.sequence import (
     OWN,
     SequenceSpec,
     Stage,
+    as_written,
     find_learned,
     find_sequence,
     scored_tasks,
@@ -167,7 +168,7 @@ def chosen_sequence(request: Request) -> SequenceSpec:
             raise InputError(f"{problem}.", where="--steps", hint="Take fewer steps.")
     if request.align_steps is not None:
         longer = {"steps": request.align_steps}
-        align = sequence.with_alignments(lambda align: align.model_copy(update=longer))
+        align = tuple(each.model_copy(update=longer) for each in sequence.align)
         sequence = sequence.model_copy(update={"align": align})
     left = left_out(request)
     kept = [name for name in sequence.retention if name not in left]
@@ -281,7 +282,7 @@ def all_tasks(sequence: SequenceSpec, workspace: Path) -> dict[str, TaskSpec]:
     """Name -> task, for all tasks of the sequence: alignment, training and scoring."""
     found = [*stage_tasks(sequence, workspace), *scored_tasks(sequence, workspace)]
     names = [*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer]
-    for align in sequence.alignments:
+    for align in sequence.align:
         where = f"{sequence.path or sequence.sequence}: align.task"
         found.append(find_learned(align.task, workspace, where=where))
         names.append(align.task)
@@ -344,9 +345,7 @@ def stage_steps(config: RunConfig) -> Iterator[tuple[str, int]]:
 
 
 def _with_steps(sequence: SequenceSpec, steps: int) -> SequenceSpec:
-    align = sequence.with_alignments(
-        lambda align: align.model_copy(update={"steps": min(steps, align.steps)})
-    )
+    align = tuple(each.model_copy(update={"steps": min(steps, each.steps)}) for each in sequence.align)
     return sequence.model_copy(
         update={
             "train": sequence.train.model_copy(update={"steps": steps}),
@@ -386,7 +385,7 @@ def config_of(
     record = sequence.model_dump(mode="json")
     # What does not change this run's result is no part of what it is.
     record |= {"description": "", "methods": [], "train": sequence.train.record()}
-    record["align"] = sequence.with_alignments(lambda align: align.record())
+    record["align"] = as_written([align.record() for align in sequence.align])
     for key in ("protocol", "tuned_on", "tuned", "tuned_from"):
         record.pop(key, None)
     record["scoring"] = {key: record["scoring"][key] for key in ("batch_size", "limit")}

@@ -9,7 +9,7 @@ from typing import Literal
 
 from moextend.bench.data import open_items
 from moextend.bench.data.source import files_of, find_source, is_generated, parse_split, place
-from moextend.bench.score.text.names import check_name
+from moextend.bench.score.text.folder import check_name
 from moextend.bench.scorers.table import find_scorer, search
 from moextend.bench.sequence import SequenceSpec, memory_texts
 from moextend.bench.task import HAND, TaskSpec
@@ -79,7 +79,7 @@ def check_modalities(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec]) -> N
                     hint=f"Name one, or {_no_column(task, modality)} in the task.",
                 )
     known: dict[str, str] = {}
-    for align in sequence.alignments:
+    for align in sequence.align:
         found = tasks[align.task].modalities
         if len(found) != 1:
             raise SpecError(
@@ -134,7 +134,7 @@ def check_here(
             where=f"{file}: base.attn_implementation",
         )
     check_tracker(sequence.train.report_to, where=f"{file}: train.report_to")
-    for align in sequence.alignments:
+    for align in sequence.align:
         check_tracker(align.report_to, where=f"{file}: align.report_to")
     for task, split in splits_used(sequence, tasks):
         _check_data(task, split, workspace)
@@ -146,7 +146,7 @@ def check_here(
 
 def splits_used(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec]) -> Iterator[tuple[TaskSpec, Split]]:
     """Tasks with data of their own, and the splits of them that a sequence learns or scores."""
-    learned = {stage.task for stage in sequence.stages} | {align.task for align in sequence.alignments}
+    learned = {stage.task for stage in sequence.stages} | {align.task for align in sequence.align}
     scored = {*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer}
     for name, task in tasks.items():
         if task.data is not None:

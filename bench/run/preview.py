@@ -191,7 +191,7 @@ def _run(config: RunConfig, known: int) -> dict[str, Any]:
 
 def _task(name: str, task: TaskSpec, sequence: SequenceSpec) -> dict[str, Any]:
     learned = name in [stage.task for stage in sequence.stages]
-    uses = ["aligns the projector"] * (name in [align.task for align in sequence.alignments])
+    uses = ["aligns the projector"] * (name in [align.task for align in sequence.align])
     if not uses or name in sequence.transfer:
         uses.append("scored")
     return {

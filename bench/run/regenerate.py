@@ -15,7 +15,7 @@ from moextend.bench.run.models import restored_stages
 from moextend.bench.run.rundir import Cell, RunDir
 from moextend.bench.run.runner import selected
 from moextend.bench.score import text, vqa
-from moextend.bench.score.predictions import PredictionLine, text_item
+from moextend.bench.score.lines import PredictionLine, text_item
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError
 from moextend.util.files import read_lines

@@ -9,7 +9,7 @@ runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
   stages/<t>-<task>/    weights and files of stage t; cost.json: its costs; routing.json: experts that the tasks use
   predictions/          one line per item
 
-Formats: records.py, config.py, score/records.py, score/predictions.py; a page of the site is generated from them.
+Formats: records.py, config.py, score/records.py; a page of the site is generated from them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from moextend.bench.run.cell import DIGEST, Key, line_of, parity_line, parse_cel
 from moextend.bench.run.config import ConfigFile, RunConfig, slug
 from moextend.bench.run.progress import LEASE, read_status
 from moextend.bench.run.records import Kept, OfRun, RoutingReport, RunFacts, StageCost
-from moextend.bench.score.records import Cell
-from moextend.bench.score.served.records import Parity
+from moextend.bench.score.records import Cell, Parity
 from moextend.errors import InputError, RunBusy, RunConflict, SpecError, UnknownName, listed
 from moextend.util import files, lease, processes
 from moextend.util.environment import environment

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.bench.run.context import RunContext
 from moextend.bench.score.backend import Served
+from moextend.bench.score.records import Parity, Weights
 from moextend.bench.score.served.answers import ServedModel
 from moextend.bench.score.served.client import Client, ServerFailed
-from moextend.bench.score.served.parity import Compared, compare_task, tolerance_of
-from moextend.bench.score.served.proof import BASE, Known, prove
-from moextend.bench.score.served.records import Parity, Weights
+from moextend.bench.score.served.parity import Compared, Known, compare_task, prove, tolerance_of
 from moextend.bench.scoring import OPENAI, filled
 from moextend.errors import InputError, RunFailed, last_line, masked, short
 from moextend.model import sources
@@ -38,6 +37,8 @@ EXPORTS = "served"
 
 POLL = 0.5
 """Seconds between two questions whether a server answers."""
+START = 1800.0
+"""Seconds that a server may take to start."""
 GRACE = 10.0
 """Seconds that a server gets to stop."""
 OURS = "moextend"
@@ -86,8 +87,6 @@ def _export(context: RunContext, index: int, task: str, out: Path) -> None:
     ]  # fmt: skip
     if wanted.export == "stock":
         command += ["--task", task]
-    if wanted.export_dtype:
-        command += ["--dtype", wanted.export_dtype]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
         last = last_line(done.stderr, 400) or "no message"
@@ -215,7 +214,7 @@ class Servers:
     def note_base(self, model: MultimodalLM) -> None:
         """Notes what the base computes, to tell other weights from it; before anything is learned."""
         self._known.base = model.base_fingerprint()
-        self._known.note(model, self._known.base, BASE)
+        self._known.note(model, self._known.base)
 
     def backend(
         self, model: MultimodalLM, index: int, task: str, weights: str, learned: Sequence[str]
@@ -260,8 +259,8 @@ class Servers:
         key = (cell.weights, server.name)
         if key not in self._proved:
             about = f"stage {cell.index} for {cell.task}"
-            self._known.note(cell.model, cell.weights, about)
-            self._proved[key] = prove(server, self._known, cell.weights, self._tolerance(cell))
+            self._known.note(cell.model, cell.weights)
+            self._proved[key] = prove(server, self._known, cell.weights, self._tolerance(cell), about=about)
         return self._proved[key]
 
     def _tolerance(self, cell: CellModel) -> float:
@@ -285,7 +284,7 @@ class Servers:
             client = self._stack.enter_context(
                 started(
                     self.settings.serve, lambda port: self._at(f"http://127.0.0.1:{port}/v1"),
-                    self.context.run.folder / "server.log", patience=self.settings.start_timeout, tick=self._tick,
+                    self.context.run.folder / "server.log", patience=START, tick=self._tick,
                     folder=folder, model=self._wanted(cell), **self._words(cell),
                 )
             )  # fmt: skip
@@ -293,8 +292,7 @@ class Servers:
         return self._running[1]
 
     def _at(self, url: str) -> Client:
-        settings = self.settings
-        return Client(url, settings.concurrency, settings.timeout, settings.retries)
+        return Client(url, self.settings.concurrency)
 
     def _stop(self) -> None:
         """Stops the server that the run started; the next one must prove itself."""

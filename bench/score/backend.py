@@ -55,64 +55,42 @@ class InProcess:
 
 @dataclass(frozen=True)
 class Served:
-    """A model of a server; `ready` returns it once it is proved to be that of this process (see `parity`)."""
+    """A model of a server; `served` returns it once it is proved to be that of this process (see `parity`)."""
 
     model: MultimodalLM
     """For its tokenizer and its layout of prompts."""
-    ready: Callable[[], ServedModel]
+    served: Callable[[], ServedModel]
 
     name = "openai"
 
-    @property
-    def served(self) -> Callable[[], ServedModel]:
-        """See Backend."""
-        return self.ready
-
     def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
         """See Backend."""
-        return answered(self.model, self.ready(), prompts, max_new_tokens)
+        from moextend.model.generation import prompt_ids
+
+        server, found = self.served(), dict[int, str]()
+        shown = [place for place, prompt in enumerate(prompts) if prompt.media]
+        plain = [place for place, prompt in enumerate(prompts) if not prompt.media]
+        if shown:
+            texts = server.chat([prompts[place] for place in shown], max_new_tokens=max_new_tokens)
+            found |= zip(shown, texts, strict=True)
+        if plain:
+            rows = [prompt_ids(self.model, prompts[place]) for place in plain]
+            found |= zip(plain, server.complete(rows, max_new_tokens=max_new_tokens), strict=True)
+        before = self.model.chat.before_answers if self.model.chat else ""
+        return [found[place].strip().removeprefix(before).strip() for place in range(len(prompts))]
 
     def rate(self, prompts: Sequence[Prompt], choices: Sequence[Sequence[str]]) -> list[tuple[float, ...]]:
         """See Backend. The protocol has no log-likelihoods of answers to prompts with media."""
-        return rated(self.model, self.ready(), prompts, choices)
+        from moextend.model.generation import choice_rows
 
-
-def answered(
-    model: MultimodalLM, server: ServedModel, prompts: Sequence[Prompt], max_new_tokens: int
-) -> list[str]:
-    """Greedy answers of a server, without outer spaces."""
-    from moextend.model.generation import prompt_ids
-
-    shown = [place for place, prompt in enumerate(prompts) if prompt.media]
-    plain = [place for place, prompt in enumerate(prompts) if not prompt.media]
-    found: dict[int, str] = {}
-    if shown:
-        texts = server.chat([prompts[place] for place in shown], max_new_tokens=max_new_tokens)
-        found |= zip(shown, texts, strict=True)
-    if plain:
-        rows = [prompt_ids(model, prompts[place]) for place in plain]
-        found |= zip(plain, server.complete(rows, max_new_tokens=max_new_tokens), strict=True)
-    before = model.chat.before_answers if model.chat else ""
-    return [found[place].strip().removeprefix(before).strip() for place in range(len(prompts))]
-
-
-def rated(
-    model: MultimodalLM,
-    server: ServedModel,
-    prompts: Sequence[Prompt],
-    choices: Sequence[Sequence[str]],
-) -> list[tuple[float, ...]]:
-    """Log-likelihoods of the choices of each prompt by a server; () for a prompt with media."""
-    from moextend.model.generation import choice_rows
-
-    rows = [
-        row
-        for place, (prompt, own) in enumerate(zip(prompts, choices, strict=True))
-        if not prompt.media
-        for row in choice_rows(model, place, prompt, own)
-    ]
-    values = server.rate([(row.ids, max(1, row.start)) for row in rows]) if rows else []
-    found: dict[int, tuple[float, ...]] = {}
-    for row, value in zip(rows, values, strict=True):
-        found[row.place] = (*found.get(row.place, ()), value.value)
-    return [found.get(place, ()) for place in range(len(prompts))]
+        rows = [
+            row
+            for place, (prompt, own) in enumerate(zip(prompts, choices, strict=True))
+            if not prompt.media
+            for row in choice_rows(self.model, place, prompt, own)
+        ]
+        values = self.served().rate([(row.ids, max(1, row.start)) for row in rows]) if rows else []
+        found: dict[int, tuple[float, ...]] = {}
+        for row, value in zip(rows, values, strict=True):
+            found[row.place] = (*found.get(row.place, ()), value.value)
+        return [found.get(place, ()) for place in range(len(prompts))]

@@ -6,12 +6,11 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from moextend.bench.data import open_items
+from moextend.bench.data import data_digest, open_items
 from moextend.bench.score import text, vqa
 from moextend.bench.score.backend import Backend, InProcess
 from moextend.bench.score.records import LM_EVAL, Cell, Scores
@@ -54,48 +53,50 @@ def score_cell(
         InputError: the task or its data are wrong.
     """
     began = time.monotonic()
-    score = _text_cell if task.kind == "text" else _vqa_cell
+    own = folder / weights
     with generation.noted() as limit:
         backend = backend or InProcess(model, scoring.batch_size)
-        scores, path, reused = score(
-            model, task, weights, folder, scoring, workspace, on_items, share, backend
-        )
+        if task.kind == "text":
+            scores, path, reused = text.score_text(
+                model, task, own, tokenizer=tokenizer_digest(model.tokenizer), batch_size=scoring.batch_size,
+                limit=scoring.limit, workspace=workspace, on_items=on_items, share=share, backend=backend,
+            )  # fmt: skip
+        else:
+            scores, path, reused = _questions(
+                model, task, own, scoring, workspace, backend, on_items=on_items, share=share
+            )
     rows = [fitted for fitted in processes.gathered(lambda: limit.rows) if fitted is not None]
-    text_task = task.lm_eval if task.kind == "text" else None
     return Cell(
         stage=stage, task=task.task, weights=weights, seconds=time.monotonic() - began,
-        scorer=f"{LM_EVAL}{text_task.metric}" if text_task else task.scorer,
+        scorer=f"{LM_EVAL}{task.lm_eval.metric}" if task.lm_eval else task.scorer,
         predictions=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256(path), reused=reused,
         batch_size=min(rows, default=None), backend=backend.name,
         **vars(scores),
     )  # fmt: skip
 
 
-def _vqa_cell(
+def _questions(
     model: MultimodalLM,
     task: TaskSpec,
-    weights: str,
     folder: Path,
     scoring: Scoring,
     workspace: Path,
+    backend: Backend,
+    *,
     on_items: vqa.Progress | None,
     share: Share,
-    backend: Backend,
 ) -> tuple[Scores, Path, bool]:
-    """Scores of an image task, the file of the predictions, and whether they existed before."""
+    """Scores of a task that is not of lm-eval, the file of the predictions, and whether they existed before."""
     from moextend.model.feature_cache import expecting
 
-    key = partial(
-        vqa.test_key,
-        task,
-        workspace,
-        scoring,
-        tokenizer=prompt_digest(model),
-        dtype=str(model.lm.dtype),
-        backend=backend.name,
-    )
+    def key() -> str:
+        return vqa.prediction_key(
+            task, data_digest(task, "test", workspace), scoring, tokenizer=prompt_digest(model),
+            dtype=str(model.lm.dtype), backend=backend.name,
+        )  # fmt: skip
+
     asked = key()
-    path = task.predictions(folder / weights, asked)
+    path = task.predictions(folder, asked)
     items = open_items(task, "test", workspace, scoring.limit)
     with processes.first_enters(lambda: share(path)), expecting(model, items, vqa.answer_order(items)):
         records, made = vqa.predict(
@@ -118,32 +119,6 @@ def _vqa_cell(
     if processes.is_first():
         vqa.write_scores(path, task.scorer, lines)
     return scores, path, made == 0
-
-
-def _text_cell(
-    model: MultimodalLM,
-    task: TaskSpec,
-    weights: str,
-    folder: Path,
-    scoring: Scoring,
-    workspace: Path,
-    on_items: vqa.Progress | None,
-    share: Share,
-    backend: Backend,
-) -> tuple[Scores, Path, bool]:
-    """Scores of a text task, the file of the predictions, and whether they existed before."""
-    return text.score_text(
-        model,
-        task,
-        folder / weights,
-        tokenizer=tokenizer_digest(model.tokenizer),
-        batch_size=scoring.batch_size,
-        limit=scoring.limit,
-        workspace=workspace,
-        on_items=on_items,
-        share=share,
-        backend=backend,
-    )
 
 
 def prompt_digest(model: MultimodalLM) -> str:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moextend.bench.score.lines import DistinctLines, Words
-from moextend.bench.score.predictions import PredictionLine, text_item
+from moextend.bench.score.lines import DistinctLines, PredictionLine, Words, text_item
 from moextend.bench.score.records import Cell
 from moextend.bench.score.vqa import score_items, scores_path, write_scores
 from moextend.bench.scorers import search

@@ -1,15 +1,22 @@
-"""Columns of many files of JSON lines. Lines repeat between stages and runs; each is parsed once."""
+"""The lines of predictions, and columns of many files of lines: lines repeat between stages and runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pydantic.dataclasses
+from pydantic import TypeAdapter
+
+from moextend.bench.scorers import Answered
 from moextend.util import files
 
 if TYPE_CHECKING:
     from numpy import ndarray
+
+    from moextend.bench.data import Item
 
     Array = ndarray[Any, Any]
 
@@ -54,9 +61,8 @@ class DistinctLines:
             parse: columns of records, [records] each.
         """
         self._parse = parse
-        self._known: dict[bytes, int] = {}
+        self._known: dict[bytes, tuple[Any, ...]] = {}
         self._bytes = 0
-        self._columns: list[Array] = []
 
     def read(self, path: Path, sha256: str = "", *, signed: bool = False) -> list[Array]:
         """The columns of a file, [lines] each; of no lines if there is no file.
@@ -71,25 +77,65 @@ class DistinctLines:
 
         lines = files.signed_lines(path) if signed else files.raw_lines(path, sha256)
         if self._bytes > MOST:
-            self._known, self._columns, self._bytes = {}, [], 0
-        places = list(map(self._known.get, lines))
-        if None in places or not self._columns:
-            numbers = {line: number for number, line in enumerate(lines, 1) if places[number - 1] is None}
-            self._add(self._parse(files.parsed(list(numbers), path, numbers.values())), list(numbers))
-            places = list(map(self._known.get, lines))
-        at = np.array(places, np.int32)
-        return [column[at] for column in self._columns]
+            self._known, self._bytes = {}, 0
+        new = {line: number for number, line in enumerate(lines, 1) if line not in self._known}
+        made = self._parse(files.parsed(list(new), path, new.values()))
+        self._known |= zip(new, zip(*(column.tolist() for column in made), strict=True), strict=True)
+        self._bytes += sum(map(len, new))
+        values = zip(*map(self._known.__getitem__, lines), strict=True) if lines else [()] * len(made)
+        return [np.array(own, column.dtype) for own, column in zip(values, made, strict=True)]
 
-    def _add(self, made: Sequence[Array], lines: Sequence[bytes]) -> None:
-        """Keeps new lines, and appends their columns to the arrays, which grow in steps."""
-        import numpy as np
 
-        before, after = len(self._known), len(self._known) + len(lines)
-        if not self._columns:
-            self._columns = [np.empty(0, own.dtype) for own in made]
-        for place, own in enumerate(made):
-            if len(self._columns[place]) < after:
-                self._columns[place] = np.resize(self._columns[place], max(2 * after, 1024))
-            self._columns[place][before:after] = own
-        self._known.update(zip(lines, range(before, after), strict=True))
-        self._bytes += sum(map(len, lines))
+@pydantic.dataclasses.dataclass(frozen=True)
+class PredictionLine(Answered):
+    """A line of predictions: the answer, and everything that a scorer needs.
+
+    The version of the format is part of the file name, so a line has none.
+    """
+
+    kind: str | None = None
+    """Kind of question. null: the data have no kinds."""
+    likelihoods: tuple[float, ...] | None = None
+    """Log-likelihood of each choice in nats. null or missing: not computed."""
+    group: str | None = None
+    """Id of the image, shared by its items. null: no image."""
+
+    @staticmethod
+    def of(item: Item, prediction: str, likelihoods: tuple[float, ...] | None = None) -> PredictionLine:
+        """Line of an answered item."""
+        group = item.group or "+".join(image.digest for image in item.media) or None
+        asked = (item.question, item.choices, item.kind)
+        return PredictionLine(
+            item.id,
+            prediction,
+            item.answers,
+            *asked,
+            likelihoods or None,
+            group,
+            image=item.image_name,
+            position=item.position,
+        )
+
+    @staticmethod
+    def read(line: Any) -> PredictionLine:
+        """Record from a line of a file; pydantic.ValidationError for another line."""
+        return _LINES.validate_python(line)
+
+    def line(self) -> dict[str, Any]:
+        """The record as a JSON object."""
+        kept = asdict(self)
+        if self.likelihoods is None:
+            del kept["likelihoods"]
+        if not self.image:
+            del kept["image"]
+        if self.position is None:
+            del kept["position"]
+        return kept
+
+
+def text_item(line: Mapping[str, Any]) -> str:
+    """Name of the item in a line of a text task: lm-eval's task and its number there."""
+    return f"{line['task']} {line['id']}"
+
+
+_LINES = TypeAdapter(PredictionLine)

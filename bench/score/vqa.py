@@ -8,25 +8,25 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from moextend.bench.data import Item, data_digest, prompt_text
-from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.data import Item, prompt_text
+from moextend.bench.score.lines import PredictionLine
 from moextend.bench.score.records import Scores
 from moextend.bench.scorers import find_scorer, readings, score_set
 from moextend.bench.scoring import Scoring
 from moextend.bench.task import TaskSpec
 from moextend.data.examples import LETTERS
-from moextend.errors import MoextendError, RunFailed, SpecError
+from moextend.errors import MoextendError, RunFailed
 from moextend.util import processes
 from moextend.util.files import append_lines, digest, remove, repair_lines, write_lines
 
 if TYPE_CHECKING:
-    from moextend.bench.data import Item
     from moextend.model.generation import Prompt
 
 
@@ -51,23 +51,15 @@ _SCORES_FORMAT = 3
 
 
 class Parts:
-    """Answered batches of one file of predictions.
-
-    A single process appends them to the file itself. Each of several ones appends to a file of its own, and the first
-    one merges these at the end.
-    """
+    """Answered batches of one file of predictions: in a file of each process, until all of them make the file."""
 
     def __init__(self, path: Path, items: Sequence[Item], batches: Sequence[Sequence[int]]) -> None:
         """Args: batches: the indices of the items of each batch."""
         self.path, self.items, self.batches = path, items, batches
-        self._alone = processes.count() == 1
-        self._in_file: Lines = []
-        """Predictions in the file, in its order."""
         self._known: dict[int, Lines] = {}
-        """Answered batches that are not in the file yet."""
-        self._next = 0
-        """First batch that is not in the file."""
-        self._unsaved: list[int] = []
+        self._in_file = 0
+        """Number of batches that the file itself has."""
+        self._unsaved: dict[int, Lines] = {}
         self._saved_at = time.monotonic()
 
     def batch(self, number: int) -> list[Item]:
@@ -76,91 +68,64 @@ class Parts:
 
     def start(self) -> set[int]:
         """Reads what is there; the batches that have answers. The first process calls it."""
-        self._next = self._in_order()
-        for path in self._files():
-            self._known |= {n: lines for n, lines in self._read(path).items() if n >= self._next}
-        return {*range(self._next), *self._known}
+        self._known = {}
+        for path in (self.path, *self._files()):
+            for number, lines in self._read(path).items():
+                asked = [(item.id, item.position) for item in self.batch(number)]
+                if [(one.id, one.position) for one in lines] == asked:
+                    self._known[number] = lines
+            self._in_file = len(self._known) if path == self.path else self._in_file
+        return set(self._known)
 
     def add(self, number: int, lines: Lines) -> None:
         """Adds the answers of a batch; they are on disk a little later, at the latest after `save`."""
-        self._known[number] = lines
-        self._unsaved.append(number)
+        self._unsaved[number] = lines
         if time.monotonic() - self._saved_at > KEPT_EVERY:
             self.save()
 
     def save(self) -> None:
         """Writes what was added since the last time."""
-        if self._alone:
-            self._append()
-        elif self._unsaved:
-            rows = [{"batch": n, "lines": [one.line() for one in self._known[n]]} for n in self._unsaved]
-            append_lines(_part(self.path, processes.rank()), rows)
-        self._unsaved, self._saved_at = [], time.monotonic()
+        if self._unsaved:
+            part = self.path.with_name(f"{self.path.stem}.part-{processes.rank()}.jsonl")
+            rows = [{"batch": n, "lines": [one.line() for one in own]} for n, own in self._unsaved.items()]
+            append_lines(part, rows)
+        self._unsaved, self._saved_at = {}, time.monotonic()
 
     def finish(self) -> Lines:
-        """Merges all batches into the file, and removes the other files; the predictions in the order of the batches.
+        """Makes the file of all batches, and removes the others; the predictions in the order of the batches.
 
         The first process calls it, after all have saved.
         """
-        if not self._alone:
+        if self._in_file < len(self.batches):
             self.start()
-        self._append()
-        for path in self._files():
-            remove(path)
-        return self._in_file
-
-    def _append(self) -> None:
-        """Appends the batches that follow those in the file."""
-        new: Lines = []
-        while (lines := self._known.pop(self._next, None)) is not None:
-            new += lines
-            self._next += 1
-        if new:
-            append_lines(self.path, [one.line() for one in new])
-            self._in_file += new
-
-    def _in_order(self) -> int:
-        """Number of complete batches in the file, which is truncated after them."""
-        try:
-            records = [PredictionLine.read(line) for line in repair_lines(self.path)]
-        except (SpecError, ValidationError) as error:
-            log.warning("%s: is damaged (%s); it is made again.", self.path, error)
-            remove(self.path)
-            records = []
-        done, good = 0, 0
-        for number, batch in enumerate(self.batches):
-            if not self._answers(records[good : good + len(batch)], number):
-                break
-            done, good = done + 1, good + len(batch)
-        if good < len(records):
-            write_lines(self.path, [record.line() for record in records[:good]])
-        self._in_file = records[:good]
-        return done
-
-    def _read(self, path: Path) -> dict[int, Lines]:
-        """Batches in the file of one process; a damaged file, and other batches, count as not answered."""
-        found: dict[int, Lines] = {}
-        try:
-            for row in repair_lines(path):
-                lines = [PredictionLine.read(line) for line in row["lines"]]
-                if row["batch"] in range(len(self.batches)) and self._answers(lines, row["batch"]):
-                    found[row["batch"]] = lines
-        except (MoextendError, ValidationError, KeyError, TypeError) as error:
-            log.warning("%s: is damaged (%s); the rest of it is made again.", path, error)
-            remove(path)
+        found = [line for number in sorted(self._known) for line in self._known[number]]
+        if self._in_file < len(self.batches) == len(self._known):
+            write_lines(self.path, [line.line() for line in found])
+            for path in self._files():
+                remove(path)
         return found
 
-    def _answers(self, lines: Sequence[PredictionLine], number: int) -> bool:
-        """Whether these are predictions of exactly this batch."""
-        asked = [(item.id, item.position) for item in self.batch(number)]
-        return [(one.id, one.position) for one in lines] == asked
+    def _read(self, path: Path) -> dict[int, Lines]:
+        """Batches in a file; a damaged one is removed."""
+        try:
+            rows = repair_lines(path)
+            if path == self.path:  # its batches follow each other
+                lines, ends = list(map(PredictionLine.read, rows)), [*accumulate(map(len, self.batches))]
+                if len(lines) > len(self.items):
+                    raise TypeError("it has other items")
+                return {n: lines[end - len(self.batches[n]) : end] for n, end in enumerate(ends)}
+            return {
+                row["batch"]: [PredictionLine.read(line) for line in row["lines"]]
+                for row in rows
+                if row["batch"] in range(len(self.batches))
+            }
+        except (MoextendError, ValidationError, KeyError, TypeError) as error:
+            log.warning("%s: is damaged (%s); it is made again.", path, error)
+            remove(path)
+            return {}
 
     def _files(self) -> list[Path]:
         return sorted(self.path.parent.glob(f"{glob.escape(self.path.stem)}.part-*.jsonl"))
-
-
-def _part(path: Path, rank: int) -> Path:
-    return path.with_name(f"{path.stem}.part-{rank}.jsonl")
 
 
 @dataclass(frozen=True)
@@ -189,15 +154,19 @@ def prediction_key(
     *,
     tokenizer: str,
     dtype: str,
-    split: str = "test",
     backend: str | None = None,
 ) -> str:
-    """Digest of everything that predictions depend on except the weights; `backend`: None for transformers."""
+    """Digest of everything that predictions of the test split depend on except the weights.
+
+    Args:
+        data: digest of the data.
+        backend: None for transformers.
+    """
     return digest(
         {
             "format": 3,
             "data": data,
-            "split": split,
+            "split": "test",
             "columns": task.columns.model_dump(),
             "prompt": task.prompt,
             **task.reading(),
@@ -209,20 +178,6 @@ def prediction_key(
             **({} if backend is None else {"backend": backend}),
         }
     )
-
-
-def test_key(
-    task: TaskSpec,
-    workspace: Path,
-    scoring: Scoring,
-    *,
-    tokenizer: str,
-    dtype: str,
-    backend: str | None = None,
-) -> str:
-    """Prediction key of a task's test split."""
-    data = data_digest(task, "test", workspace)
-    return prediction_key(task, data, scoring, tokenizer=tokenizer, dtype=dtype, backend=backend)
 
 
 def predict(
@@ -237,9 +192,9 @@ def predict(
 ) -> tuple[list[PredictionLine], int]:
     """Predictions of all items, in order, and the number of new ones.
 
-    With `rate`, choices get log-likelihoods: as letters if the prompt lists them, else as texts. New predictions are
-    appended to `path`, long questions first, to reduce padding. Batches follow that order. After an interrupt, an
-    incomplete batch is computed again completely, so the answers do not depend on interrupts.
+    With `rate`, choices get log-likelihoods: as letters if the prompt lists them, else as texts. Batches
+    take long questions first, to reduce padding. After an interrupt, an incomplete batch is computed again completely,
+    so the answers do not depend on interrupts.
 
     Several processes share the batches and get the same predictions as a single one; they are returned in all of them.
     """
@@ -271,19 +226,14 @@ def predict_batch(
     task: TaskSpec, batch: Sequence[Item], answer: Answer, rate: Rate | None = None
 ) -> list[PredictionLine]:
     """Predictions of one batch of items (see `predict`)."""
-    prompts = [_prompt(task, item) for item in batch]
+    from moextend.model.generation import Prompt
+
+    prompts = [Prompt(prompt_text(task, item), item.media, system=item.system) for item in batch]
     answers = answer(prompts)
     if len(answers) != len(batch):
         raise RunFailed(f"{len(answers)} answers to {len(batch)} prompts.", where=task.task)
     rated = _rated(task, batch, prompts, rate)
     return [PredictionLine.of(*one) for one in zip(batch, answers, rated, strict=True)]
-
-
-def _prompt(task: TaskSpec, item: Item) -> Prompt:
-    """The prompt of `item`: its text and its images (not decoded)."""
-    from moextend.model.generation import Prompt
-
-    return Prompt(prompt_text(task, item), item.media, system=item.system)
 
 
 def answer_order(items: Sequence[Item]) -> list[int]:
@@ -318,7 +268,11 @@ def score_items(records: Sequence[PredictionLine], scorer: str) -> tuple[Scores,
     clusters = [record.group or record.id for record in records]
     found, top = score_set(scorer, records, clusters=clusters), find_scorer(scorer).top
     weights = found.weights or [None] * len(records)
-    items = [_item_score(*one, top) for one in zip(records, found.items, weights, strict=True)]
+    items = []
+    for record, value, weight in zip(records, found.items, weights, strict=True):
+        full = value is not None and value >= top
+        read = readings(record.prediction, record, right=full, likelihoods=record.likelihoods)
+        items.append(ItemScore(record.id, value, **read, weight=weight))
     by_kind: dict[str, list[int]] = defaultdict(list)
     for place, (record, item) in enumerate(zip(records, items, strict=True)):
         if record.kind is not None and item.score is not None:
@@ -334,20 +288,11 @@ def score_items(records: Sequence[PredictionLine], scorer: str) -> tuple[Scores,
     return scores, items
 
 
-def _item_score(record: PredictionLine, value: float | None, weight: float | None, top: float) -> ItemScore:
-    full = value is not None and value >= top
-    read = readings(record.prediction, record, right=full, likelihoods=record.likelihoods)
-    return ItemScore(record.id, value, **read, weight=weight)
-
-
 def _mean_readings(items: Sequence[ItemScore]) -> dict[str, float]:
     """Reading -> mean in percent over the items that have it; readings without items are left out."""
-    means: dict[str, float] = {}
-    for name in READINGS:
-        known = [value for item in items if (value := getattr(item, name)) is not None]
-        if known:
-            means[name] = 100 * fmean(known)
-    return means
+    values = {name: [getattr(item, name) for item in items] for name in READINGS}
+    known = {name: [value for value in own if value is not None] for name, own in values.items()}
+    return {name: 100 * fmean(own) for name, own in known.items() if own}
 
 
 def scores_path(predictions: Path, scorer: str) -> Path:

@@ -10,7 +10,7 @@ from moextend.bench.scorers.gold import Gold
 from moextend.bench.scorers.rules import exact
 
 RIGHT = 0.5
-"""Threshold of the IoU: above it (CoIN), or at least it (lmms-eval)."""
+"""Threshold of the IoU, at least."""
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)"
 _PAIR = rf"\(\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\)"
 _CORNERS = re.compile(rf"{_PAIR}\s*,?\s*{_PAIR}")
@@ -86,11 +86,6 @@ def iou(prediction: str, gold: Gold) -> float:
 
 
 def grounding(prediction: str, gold: Gold) -> float:
-    """1 if the IoU is above one half (accuracy at 0.5); a gold answer without a box is scored by `exact`."""
-    return float(iou(prediction, gold) > RIGHT)
-
-
-def grounding2(prediction: str, gold: Gold) -> float:
     """1 if the IoU is at least one half (lmms-eval); a gold answer without a box is scored by `exact`."""
     return float(iou(prediction, gold) >= RIGHT)
 

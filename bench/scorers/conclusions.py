@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from moextend.bench.scorers import letter_forms
+from moextend.bench.scorers.letter_forms import Options
 
 BEFORE, AFTER = 200, 1000
 """Characters before a conclusion that are read for its clause, and behind it for its option."""
@@ -76,90 +75,65 @@ _QUALIFIED = re.compile(
 _TWO = re.compile(
     r"[^\w]{0,4}(?:or\s+\(?[A-Z]\b|and\s+\(?[A-Z]\)?(?=\s*(?:$|[.,;:!?)]|(?:are|as|because|both|since|together)\b)))"
 )
-_ENDS = re.compile(
-    r"[)\]\"'’”.]*\s*(?:$|[.,;:!\n(—–-]|(?:as|because|for|instead|over|rather|since|which)\b|吧)"
-)
-
-
-@dataclass(frozen=True)
-class Conclusion:
-    """One conclusion of an answer."""
-
-    start: int
-    place: int | None
-    """Index of the option; None where it names several."""
+Found = tuple[int, int | None]
+"""Where a conclusion starts, and the index of its option; None where it names several."""
 
 
 def announces(before: str) -> bool:
     """Whether a text ends with the start of a conclusion ("The answer is")."""
     before = f"{before[-BEFORE:]} "
-    last = deque(_ANSWER.finditer(before), maxlen=1)
+    last = list(_ANSWER.finditer(before))[-1:]
     return bool(last) and not before[last[0].end() :].strip(" \"'([{") and _is_plain(last[0], before)
 
 
-def strong(text: str, letters: str, choices: Sequence[str], listed: Sequence[str]) -> Iterator[Conclusion]:
-    """The conclusions that name the answer by letter, or (with `choices`) by text, last one first."""
-    return _conclusions(_ANSWER, _IS_ANSWER, text, letters, choices, listed, ends=False)
+def strong(text: str, options: Options) -> Iterator[Found]:
+    """The conclusions that name the answer by letter or text, last one first."""
+    return _conclusions(_ANSWER, _IS_ANSWER, text, options)
 
 
-def weak(text: str, letters: str, choices: Sequence[str], listed: Sequence[str]) -> Iterator[Conclusion]:
+def weak(text: str, options: Options) -> Iterator[Found]:
     """The other conclusions, last one first: "it must be B", "I would choose B", "B is correct"."""
-    return _conclusions(_OTHER, _IS_RIGHT, text, letters, choices, listed, ends=True)
+    return _conclusions(_OTHER, _IS_RIGHT, text, options)
 
 
 def _conclusions(
-    before: re.Pattern[str],
-    behind: re.Pattern[str],
-    text: str,
-    letters: str,
-    choices: Sequence[str],
-    listed: Sequence[str],
-    *,
-    ends: bool,
-) -> Iterator[Conclusion]:
-    """The conclusions with these words before an option (which ends the clause, if `ends`) or behind it."""
-    subjects = [found for found in _SUBJECT.finditer(text) if (found[1] or found[2]) in letters]
+    before: re.Pattern[str], behind: re.Pattern[str], text: str, options: Options
+) -> Iterator[Found]:
+    """The conclusions with these words before an option or behind it."""
+    subjects = [found for found in _SUBJECT.finditer(text) if options.place(found[1] or found[2]) is not None]
     for stated in sorted([*before.finditer(text), *subjects], key=lambda found: -found.start()):
         if stated.re is before:
-            rest = text[stated.end() : stated.end() + AFTER]
-            place, clear = _option(rest, letters, choices, listed, ends=ends)
+            place, clear = _option(text[stated.end() : stated.end() + AFTER], options)
         else:
-            place = letters.index(stated[1] or stated[2])
-            called = behind.match(text, _behind_own(text, stated.end(), place, listed))
+            place = options.place(stated[1] or stated[2])
+            called = behind.match(text, _behind_own(text, stated.end(), options.text(place)))
             clear = called is not None and not _QUALIFIED.match(text, called.end())
         if clear and _is_plain(stated, text):
-            yield Conclusion(stated.start(), place)
+            yield stated.start(), place
 
 
-def _behind_own(text: str, place: int, letter: int, listed: Sequence[str]) -> int:
+def _behind_own(text: str, place: int, own: str) -> int:
     """The place behind an option's own text, if it stands at `place`."""
-    if letter >= len(listed) or not listed[letter]:
-        return place
-    own = re.compile(rf"[ \t(\"':,–-]{{0,4}}{re.escape(listed[letter])}[\")',]{{0,2}}", re.IGNORECASE)
-    found = own.match(text, place)
-    return found.end() if found else place
+    found = re.compile(rf"[ \t(\"':,–-]{{0,4}}{re.escape(own)}[\")',]{{0,2}}", re.IGNORECASE).match(
+        text, place
+    )
+    return found.end() if own and found else place
 
 
-def _option(
-    text: str, letters: str, choices: Sequence[str], listed: Sequence[str], *, ends: bool
-) -> tuple[int | None, bool]:
+def _option(text: str, options: Options) -> tuple[int | None, bool]:
     """The option at the start of what a conclusion says, None for several; and whether it says one clearly."""
-    line = text.partition("\n")[0]
-    found = same(line.strip(" \"'()[]{}"), letters, choices)
+    found = options.written(text.partition("\n")[0].strip(" \"'()[]{}"))
     if found is not None:
         return found, True
     letter = _LETTER.match(text)
-    if letter is None:
+    place = options.place(letter[1] or letter[2]) if letter else None
+    if letter is None or place is None:
         return None, False
-    place = letters.find((letter[1] or letter[2]).upper())
-    behind = text[letter.end() :]
-    if place < 0 or _QUALIFIED.match(behind):
+    behind, own = text[letter.end() :], options.text(place)
+    if _QUALIFIED.match(behind):
         return None, False
-    own = listed[place] if place < len(listed) else ""
     after = behind.lstrip(" ).:(\"'")
     behind = after[len(own) :] if own and after.startswith(own) else behind
-    if ends and not _ENDS.match(behind):
-        return None, False
     return (None if letter_forms.MORE.match(behind) or _TWO.match(behind) else place), True
 
 
@@ -171,10 +145,3 @@ def _is_plain(stated: re.Match[str], text: str) -> bool:
     if stated[0][0] in "答选回解正정답":
         clause = clause.rpartition(" ")[2]
     return bool(_PLAIN.match(clause)) and not _SUPPOSED.search(sentence) and not _QUOTED.search(before)
-
-
-def same(answer: str, letters: str, choices: Sequence[str]) -> int | None:
-    """The choice whose text is the answer as it is written: "-1" is not "1", and "$10" not "10"."""
-    written = answer.strip().rstrip(".").lower()
-    found = [i for i, choice in enumerate(choices) if choice.strip().rstrip(".").lower() == written]
-    return found[0] if len(found) == 1 and written.upper() not in list(letters) else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from moextend.bench.scorers import boxes, captions, numbers, options, rules, texts, transcripts
-from moextend.bench.scorers.scorer import Scorer, mean_of
+from moextend.bench.scorers import boxes, captions, options, rules, texts, transcripts
+from moextend.bench.scorers.gold import Scorer, mean_of
 
 
 def _rate(name: str, rate: transcripts.ErrorRate, rule: str, *, comparable_with: str) -> Scorer:
@@ -61,16 +61,6 @@ GENERAL = (
         lettered=True,
     ),
     Scorer(
-        "letter@4",
-        'the letter in any usual dress ("**B**", "Option B", "Answer: B", "答えはB"); a conclusion or a last line goes '
-        "before the first letter; lists of options are not read",
-        "VLMEvalKit, extended",
-        comparable_with="ScienceQA rows of VLMEvalKit, where it needs no judge",
-        item=options.letter,
-        metrics=mean_of("letter@1", rules.letter),
-        lettered=True,
-    ),
-    Scorer(
         "option@1",
         'the letter in any usual dress ("(a)", "a:", "Answer: A"), or the text of the right choice alone',
         "this project",
@@ -80,7 +70,8 @@ GENERAL = (
     ),
     Scorer(
         "option@4",
-        "letter@4, or the text of the right choice and no other; a letter is never the text of a choice",
+        'the letter in any usual dress ("**B**", "Option B", "Answer: B", "答えはB"), or the text of the right choice '
+        "and no other; a conclusion or a last line goes before the first letter; lists of options are not read",
         "VLMEvalKit, extended",
         comparable_with="multiple-choice rows of VLMEvalKit, where it needs no judge",
         item=options.option,
@@ -117,14 +108,7 @@ GENERAL = (
         "within 5% of the target, % as hundredths; else, and for a target of 0, the same text",
         "ChartQA",
         comparable_with="ChartQA rows (relaxed accuracy)",
-        item=numbers.relaxed,
-    ),
-    Scorer(
-        "number@1",
-        "within 5% of the target; reads thousands separators, currencies, scales and units, which must agree",
-        "this project",
-        comparable_with="none",
-        item=numbers.number,
+        item=rules.relaxed,
     ),
     Scorer(
         "anls@1",
@@ -141,26 +125,11 @@ GENERAL = (
         item=boxes.iou,
     ),
     Scorer(
-        "grounding@1",
-        "1 where the intersection over union is above 0.5",
-        "CoIN",
-        comparable_with="accuracy of papers that count above 0.5 (CoIN)",
-        item=boxes.grounding,
-    ),
-    Scorer(
         "grounding@2",
         "1 where the intersection over union is 0.5 or above",
         "lmms-eval",
         comparable_with="accuracy at 0.5 of lmms-eval's RefCOCO",
-        item=boxes.grounding2,
-        metrics=mean_of("grounding@1", boxes.grounding),
-    ),
-    Scorer(
-        "substring@1",
-        "the prediction contains a gold answer or lies in it; an empty one never",
-        "CoIN",
-        comparable_with="none: coin-imagenet@1 is the literal rule",
-        item=texts.substring,
+        item=boxes.grounding,
     ),
     Scorer(
         "cider@1",
@@ -185,13 +154,6 @@ GENERAL = (
         comparable_with="SARI of Hugging Face evaluate, TRACE 20Minuten",
         items=texts.sari,
         own_is_top=False,
-    ),
-    Scorer(
-        "similarity@1",
-        "1 - insertions and deletions / both lengths, the best answer",
-        "rapidfuzz ratio",
-        comparable_with="none: trace-py150@1 is the literal rule",
-        item=texts.similarity,
     ),
     Scorer(
         "f1@1",

@@ -1,4 +1,4 @@
-"""Formats of an option in an answer: its letter in a usual dress, or the text of exactly one choice.
+"""Forms of an option in an answer: its letter in a usual dress, or its text.
 
 The formats are those that VLMEvalKit reads without a judge, also in Chinese ("答案是A", "选B", "A、红色"), and markdown
 and LaTeX formats of models. A letter inside a word and the article "A" are not options. An answer with several options
@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 
 from moextend.bench.scorers.forms import vqa_form
-from moextend.bench.scorers.gold import Gold
-from moextend.bench.scorers.rules import exact, gold_position
 
 LAST = 5
 """A separate letter in a sentence is the answer if it is among this number of last words (VLMEvalKit)."""
@@ -51,9 +50,6 @@ BEHIND = (
 UPPER = rf"(?![AI][ \t]+(?!{BEHIND}|[{CJK}])\w)([A-Z])(?!['’-]|(?![{CJK}])\w)"
 """A capital that is neither part of a word nor the word "A" or "I" of a sentence, which a line break ends."""
 LOWER = r"([a-z])(?=\s*$|\s*\n|[.,;:!?)\]}\"']+(?:\s|$))"
-_BOXED = re.compile(
-    r"\\boxed\s*\{\s*+(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\s*+)?[(\[]?([A-Za-z])[)\].:]?(?=[\s}])"
-)
 _MARKS = re.compile(r"[*`#$~]|__|\\[()\[\]]|</?\w+>")
 _LEAD = re.compile(
     r"^(?i:(?:option|choice|letter)\s*+(?::\s*+)?)?[(\[{<\"']*([A-Za-z])[)\]}>\"']*"
@@ -76,113 +72,112 @@ _SPLIT = re.compile(r"[.()\[\],:;!*#{}\"]")
 _DENIED = re.compile(r"\b(?:not|never|neither|nor|cannot|wrong|incorrect)\b|n't\b|[不没非错]", re.IGNORECASE)
 
 
-def judged(prediction: str, gold: Gold, read: Callable[[str, str], int | None]) -> float:
-    """1 where `read` finds the right option by prediction and letters of the options (all if none is listed)."""
-    right = gold_position(gold)
-    if right is None:
-        return exact(prediction, gold)
-    letters = string.ascii_uppercase[: len(gold.choices or ()) or 26]
-    return float(read(prediction, letters) == right)
-
-
-def boxed(prediction: str, letters: str) -> int | None:
-    r"""The last letter in \boxed{}."""
-    found = [letter.upper() for letter in _BOXED.findall(prediction) if letter.upper() in letters]
-    return letters.index(found[-1]) if found else None
-
-
-def read_sentence(text: str, letters: str, choices: Sequence[str]) -> int | None:
-    """The option in a plain text that does not start with the letter of one."""
-    found = full_text(text, letters, choices)
-    if found is not None:
-        return found
-    tight = tight_letter(text, letters)
-    if tight is not None:
-        return tight
-    if stated := _stated(text, letters):
-        return _single(stated[-1], text, letters)
-    if _DENIED.search(text):
-        return None
-    named = {found.upper() for found in [*_NAMED.findall(text), *_RIGHT.findall(text)]} & set(letters)
-    if named:
-        return letters.index(named.pop()) if len(named) == 1 else None
-    return _mentioned(text, letters, choices)
-
-
 def plain(text: str) -> str:
     """A text without the marks of markdown and LaTeX, with marks and letters of ASCII."""
     return _MARKS.sub("", text).translate(_WIDE).strip()
 
 
-def _stated(text: str, letters: str) -> list[re.Match[str]]:
-    """The statements of an option: "the answer is B"."""
-    return [found for found in _STATED.finditer(text) if found[found.lastindex or 0].upper() in letters]
+@dataclass(frozen=True)
+class Options:
+    """The options of a question, and what names one of them; each method gives its index, or None."""
+
+    letters: str
+    """Their letters, or the full alphabet for a question that does not list them."""
+    texts: Sequence[str]
+    """Their texts without marks, or none."""
+
+    def place(self, letter: str) -> int | None:
+        """The option of a letter."""
+        return self.letters.index(letter.upper()) if letter and letter.upper() in self.letters else None
+
+    def text(self, place: int | None) -> str:
+        """The text of an option; "" without one."""
+        return self.texts[place] if place is not None and place < len(self.texts) else ""
+
+    def written(self, text: str) -> int | None:
+        """The option whose text is written exactly so: "-1" is not "1"."""
+        return written(text, self.letters, self.texts)
+
+    def forms(self) -> list[str]:
+        """Normal forms of the texts; "" where a text is the letter of an option."""
+        return ["" if text.strip().upper() in list(self.letters) else vqa_form(text) for text in self.texts]
+
+    def full_text(self, text: str) -> int | None:
+        """The option whose text is the full answer, in normal form."""
+        form = vqa_form(text.rstrip("."))
+        same = [i for i, own in enumerate(self.forms()) if own and own == form]
+        return same[0] if len(same) == 1 else None
+
+    def first_letter(self, text: str) -> int | None:
+        """The option whose letter is the full text, or its start before punctuation or a line break."""
+        found = _LEAD.match(text)
+        return None if found is None or MORE.match(text[found.end(1) :]) else self.place(found[1])
+
+    def tight_letter(self, text: str) -> int | None:
+        """The option whose letter begins a text with its period and no space: "A.red"."""
+        found = _TIGHT.match(text)
+        return self.place(found[1]) if found else None
+
+    def sentence(self, text: str) -> int | None:
+        """The option in a plain text that does not start with the letter of one."""
+        for found in (self.full_text(text), self.tight_letter(text)):
+            if found is not None:
+                return found
+        stated = [
+            found for found in _STATED.finditer(text) if self.place(found[found.lastindex or 0]) is not None
+        ]
+        if stated:
+            group = stated[-1].lastindex or 0
+            return None if MORE.match(text[stated[-1].end(group) :]) else self.place(stated[-1][group])
+        if _DENIED.search(text):
+            return None
+        named = {*_NAMED.findall(text), *_RIGHT.findall(text)} & set(self.letters)
+        if named:
+            return self.place(named.pop()) if len(named) == 1 else None
+        return self._mentioned(text)
+
+    def _mentioned(self, text: str) -> int | None:
+        """The only option in a sentence, by a separate letter or by its text; None if these differ."""
+        held = self._held(text)
+        words = _SPLIT.sub(" ", text).split()
+        alone = [
+            word
+            for word, after in zip_longest(words, words[1:])
+            if word in list(self.letters) and _is_free(word, after)
+        ]
+        if len(held) == 1:
+            own = {self.letters[held[0] : held[0] + 1], *self.text(held[0]).split()}
+            return None if set(alone) - own else held[0]
+        if held or len(set(alone)) != 1 or alone[-1] not in words[-LAST:]:
+            return None
+        return self.place(alone[-1])
+
+    def _held(self, text: str) -> list[int]:
+        """Options with texts in a sentence, compared by words; a text inside another one's text does not count there.
+
+        A text of two options counts for both.
+        """
+        if len(text) > max(SENTENCE, 2 * sum(map(len, self.texts))):
+            return []
+        forms, rest, held = self.forms(), f" {vqa_form(text)} ", list[int]()
+        for form in sorted(dict.fromkeys(forms), key=lambda form: -len(form)):
+            if form and f" {form} " in rest:
+                held += [i for i, other in enumerate(forms) if other == form]
+                rest = rest.replace(f" {form} ", "  ")
+        return held
 
 
-def _single(stated: re.Match[str], text: str, letters: str) -> int | None:
-    """The option of a statement; None if more options follow."""
-    group = stated.lastindex or 0
-    several = MORE.match(text[stated.end(group) :])
-    return None if several else letters.index(stated[group].upper())
+def written(text: str, letters: str, texts: Sequence[str]) -> int | None:
+    """Index of the only text that is written so, but for case, outer spaces and periods, unless it is a letter."""
+    form = _bare(text)
+    found = [i for i, other in enumerate(texts) if _bare(other) == form]
+    return found[0] if len(found) == 1 and form.upper() not in list(letters) else None
 
 
-def tight_letter(text: str, letters: str) -> int | None:
-    """The letter at the start with its period and no space before a text."""
-    found = _TIGHT.match(text)
-    return letters.index(found[1]) if found is not None and found[1] in letters else None
+def _bare(text: str) -> str:
+    return text.strip().rstrip(".").lower()
 
 
-def first_letter(text: str, letters: str) -> int | None:
-    """The letter that is the full text, or its start before punctuation or a line break."""
-    found = _LEAD.match(text)
-    if found is None or found[1].upper() not in letters or MORE.match(text[found.end(1) :]):
-        return None
-    return letters.index(found[1].upper())
-
-
-def full_text(text: str, letters: str, choices: Sequence[str]) -> int | None:
-    """The choice with a text equal to the prediction."""
-    form = vqa_form(text.rstrip("."))
-    same = [i for i, choice in enumerate(_texts(letters, choices)) if choice and choice == form]
-    return same[0] if len(same) == 1 else None
-
-
-def _texts(letters: str, choices: Sequence[str]) -> list[str]:
-    """Normal forms of the choices' texts; "" where a text is the letter of an option."""
-    plain = [choice.translate(_WIDE) for choice in choices]
-    return ["" if choice.strip().upper() in list(letters) else vqa_form(choice) for choice in plain]
-
-
-def _mentioned(text: str, letters: str, choices: Sequence[str]) -> int | None:
-    """The only option in a sentence, by a separate letter or by its text; None if these differ."""
-    held = _held(text, letters, choices)
-    words = _SPLIT.sub(" ", text).split()
-    alone = [
-        word for word, after in zip_longest(words, words[1:]) if word in list(letters) and _free(word, after)
-    ]
-    if len(held) == 1:
-        own = {letters[held[0] : held[0] + 1], *choices[held[0]].split()}
-        return None if set(alone) - own else held[0]
-    if held or len(set(alone)) != 1 or alone[-1] not in words[-LAST:]:
-        return None
-    return letters.index(alone[-1])
-
-
-def _free(word: str, after: str | None) -> bool:
+def _is_free(word: str, after: str | None) -> bool:
     """Whether a letter is not an article or pronoun, as "A" and "I" are before a lower-case word."""
     return word not in "AI" or after is None or not after.islower() or after in ("and", "or", "is")
-
-
-def _held(text: str, letters: str, choices: Sequence[str]) -> list[int]:
-    """Choices with texts in a sentence, compared by words; a text inside another choice's text does not count there.
-
-    A text of two choices counts for both.
-    """
-    if len(text) > max(SENTENCE, 2 * sum(map(len, choices))):
-        return []
-    forms, rest, held = _texts(letters, choices), f" {vqa_form(text)} ", list[int]()
-    for form in sorted(dict.fromkeys(forms), key=lambda form: -len(form)):
-        if form and f" {form} " in rest:
-            held += [i for i, other in enumerate(forms) if other == form]
-            rest = rest.replace(f" {form} ", "  ")
-    return held

@@ -11,13 +11,13 @@ import re
 import string
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
+from typing import Any
 
-from moextend.bench.scorers.gold import Answered, Gold
+from moextend.bench.scorers.gold import Answered, Gold, Item, Scorer
 from moextend.bench.scorers.rules import exact, gold_position
 from moextend.errors import InputError
 
 Rule = Callable[[str, str], float]
-Item = Callable[[str, Gold], float]
 
 _OPTIONS = "ABCDE"
 _SINGLE = re.compile(r"\b(\w)\b")
@@ -39,16 +39,6 @@ def _best(rule: Rule) -> Item:
 
 def _coin_ocrvqa(predicted: str, gold: str) -> bool:
     return "Unanswerable" not in predicted and predicted.lower() == gold.lower()
-
-
-equal = _best(lambda predicted, gold: predicted.upper() == gold.upper())
-"""1 for the gold but for case (CoIN VQAv2 and VizWiz, UCIT)."""
-coin_ocrvqa = _best(_coin_ocrvqa)
-"""1 for the gold but for case; what says "Unanswerable" is wrong."""
-coin_gqa = _best(lambda predicted, gold: predicted.rstrip(".").lower() == gold)
-"""1 for the gold as it is written; the prediction is put in lower case, without periods at the end."""
-coin_imagenet = _best(lambda predicted, gold: gold in predicted or predicted in gold)
-"""1 where the prediction contains the gold or lies in it, character by character."""
 
 
 def coin_scienceqa(prediction: str, gold: Gold) -> float:
@@ -94,10 +84,6 @@ def _unbracketed(text: str) -> str:
     return text.replace("[", "").replace("]", "")
 
 
-coin_grounding = _best(_coin_grounding)
-"""1 where the IoU is above one half; the last digit of the prediction is not read, as in the paper's code."""
-
-
 def _dcl_contains(predicted: str, gold: str) -> bool:
     if "Unanswerable" in predicted:
         return False
@@ -115,16 +101,6 @@ def _dcl_finance(predicted: str, gold: str) -> bool:
         "Unanswerable" not in predicted
         and predicted.lower().replace(" ", "").replace(".", "") == gold.lower()
     )
-
-
-dcl_contains = _best(_dcl_contains)
-"""1 where the prediction contains the gold; one word next to a space, a period or a comma (MLLM-CL, RS and AD)."""
-dcl_medical = _best(
-    lambda predicted, gold: "Unanswerable" not in predicted and gold.lower() in predicted.lower()
-)
-"""1 where the prediction contains the gold but for case."""
-dcl_finance = _best(_dcl_finance)
-"""1 for the gold but for case, spaces and periods."""
 
 
 def dcl_science(answered: Sequence[Answered]) -> list[float]:
@@ -158,12 +134,6 @@ def _science_answer(predicted: str, gold: str, one: Answered) -> float:
         named, wanted = predicted.split(","), gold.split(",")
         return sum(state in named for state in wanted) / len(wanted)
     return float(gold in predicted)
-
-
-trace_equal = _best(lambda predicted, gold: predicted == gold)
-"""1 for the gold as it is."""
-trace_scienceqa = _best(lambda predicted, gold: predicted[0] == gold[:1])
-"""1 where the first characters are the same: the letter before the reasoning."""
 
 
 def trace_rouge(prediction: str, gold: Gold) -> float:
@@ -230,5 +200,91 @@ def _trace_py150(predicted: str, gold: str) -> float:
     return 1.0 if predicted == gold else round(100 * SequenceMatcher(None, predicted, gold).ratio()) / 100
 
 
-trace_py150 = _best(_trace_py150)
-"""Ratio of difflib in whole percent, literals resolved first (fuzzywuzzy without python-Levenshtein)."""
+def _dcl_medical(predicted: str, gold: str) -> bool:
+    return "Unanswerable" not in predicted and gold.lower() in predicted.lower()
+
+
+def _of(paper: str, name: str, rule: str, item: Item | None = None, **more: Any) -> Scorer:
+    return Scorer(name, rule, paper, f"{paper} rows", item, **more)
+
+
+PUBLISHED = (
+    _of(
+        "CoIN",
+        "coin-scienceqa@1",
+        'the prediction as a letter, its start before ". ", or its first word of one character',
+        coin_scienceqa,
+        lettered=True,
+    ),
+    _of(
+        "CoIN, MCITlib",
+        "equal@1",
+        "a gold answer but for case",
+        _best(lambda predicted, gold: predicted.upper() == gold.upper()),
+    ),
+    _of(
+        "CoIN",
+        "coin-gqa@1",
+        "the gold as written; the prediction in lower case without final periods",
+        _best(lambda predicted, gold: predicted.rstrip(".").lower() == gold),
+    ),
+    _of(
+        "CoIN",
+        "coin-ocrvqa@1",
+        'a gold answer but for case; "Unanswerable" is wrong',
+        _best(_coin_ocrvqa),
+    ),
+    _of(
+        "CoIN",
+        "coin-imagenet@1",
+        "the prediction contains the gold or lies in it, character by character",
+        _best(lambda predicted, gold: gold in predicted or predicted in gold),
+    ),
+    _of(
+        "CoIN",
+        "coin-grounding@1",
+        "1 where the IoU is above 0.5; the last digit of the prediction is not read",
+        _best(_coin_grounding),
+        own_is_top=False,
+    ),
+    _of(
+        "MLLM-CL",
+        "dcl-contains@1",
+        "the prediction contains the gold but for case; one word next to a space, period or comma",
+        _best(_dcl_contains),
+    ),
+    _of("MLLM-CL", "dcl-medical@1", "the prediction contains the gold but for case", _best(_dcl_medical)),
+    _of(
+        "MLLM-CL",
+        "dcl-science@1",
+        "equality for AI2D, TQA, VQA and SciVerse; MapQA by containment or the share of states named",
+        items=dcl_science,
+        by_image=True,
+    ),
+    _of(
+        "MLLM-CL",
+        "dcl-finance@1",
+        "the gold but for case, spaces and periods of the prediction",
+        _best(_dcl_finance),
+    ),
+    _of("TRACE", "trace-equal@1", "the gold as it is", _best(lambda predicted, gold: predicted == gold)),
+    _of(
+        "TRACE",
+        "trace-scienceqa@1",
+        "the first character of the gold",
+        _best(lambda predicted, gold: predicted[0] == gold[:1]),
+    ),
+    _of(
+        "TRACE",
+        "trace-rouge@1",
+        "F1 of the union of longest common subsequences of sentences, over distinct words (rouge 1.0.1)",
+        trace_rouge,
+    ),
+    _of(
+        "TRACE",
+        "trace-py150@1",
+        "difflib ratio in whole percent (fuzzywuzzy), literals such as <STR_LIT:x> resolved first",
+        _best(_trace_py150),
+    ),
+)
+"""Scorers of published sequences: the papers' own rules, with frozen results in tests/fixtures/protocols."""

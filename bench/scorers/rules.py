@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable, Iterable
+from math import isfinite
 
 from moextend.bench.scorers.forms import evalai_form, one_line, plain, vqa_form, words_form
 from moextend.bench.scorers.gold import Gold
 from moextend.data.cells import right_choice
 
 _THE_ANSWER_IS = re.compile(r"The answer is ([A-Z])\.?")
+TOLERANCE = 0.05
 _LETTER = re.compile(r"^[(\[]?([A-Z])(?:[)\].:,]+(?:\s.*)?)?$", re.DOTALL | re.IGNORECASE)
 _ANSWER_IS = re.compile(r"\banswer(?: is)?:? ?[(\[]?([A-Z])(?:[)\].:,]|$)", re.IGNORECASE)
 
@@ -159,3 +161,27 @@ def mme(prediction: str, gold: Gold) -> float:
     text = prediction.lower().strip().replace(".", "")
     read = {"y": "yes", "n": "no"}.get(text) or next((word for word in ("yes", "no") if word in text[:4]), "")
     return float(read == plain(gold.answers[0]))
+
+
+def relaxed(prediction: str, gold: Gold) -> float:
+    """ChartQA's relaxed accuracy: numbers within 5% of the target (percent as hundredths).
+
+    Other texts, and a target of 0, must be equal up to case and final periods.
+    """
+    return float(any(_relaxed(prediction, answer) for answer in gold.answers))
+
+
+def _relaxed(prediction: str, answer: str) -> bool:
+    predicted, target = _number(prediction), _number(answer)
+    if predicted is not None and target:
+        return abs(predicted - target) / abs(target) <= TOLERANCE
+    return same(prediction, answer, plain)
+
+
+def _number(text: str) -> float | None:
+    text = text.strip()
+    try:
+        value = float(text.rstrip("%")) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        return None
+    return value if isfinite(value) else None  # "nan" and "inf" are texts

@@ -13,10 +13,10 @@ from typing import Any
 
 from moextend.bench.plugins import Found, Plugins, Source
 from moextend.bench.scorers import rules
+from moextend.bench.scorers.forms import vqa_form
 from moextend.bench.scorers.general import GENERAL
-from moextend.bench.scorers.gold import Answered, Gold
-from moextend.bench.scorers.published import PUBLISHED
-from moextend.bench.scorers.scorer import Scorer
+from moextend.bench.scorers.gold import Answered, Gold, Scorer
+from moextend.bench.scorers.protocols import PUBLISHED
 from moextend.bench.stats import weighted_mean
 from moextend.errors import InputError, UnknownName
 from moextend.util.lookup import choose
@@ -175,3 +175,37 @@ def own_answer(name: str, gold: Gold) -> str:
         return string.ascii_uppercase[position]
     answer = Counter(gold.answers).most_common(1)[0][0]
     return scorer.spoken(answer) if scorer and scorer.spoken else answer
+
+
+def readings(
+    prediction: str, gold: Gold, *, right: bool = False, likelihoods: Sequence[float] | None = None
+) -> dict[str, float]:
+    """`strict` and `normalised`, 0 or 1, and `likelihood` if the choices' log-likelihoods are known.
+
+    strict: the exact gold text, or its letter. normalised: the maximum of the task's scorer (`right`), or the gold
+    answer in the official VQA form, or words that contain it; with choices, its letter in a usual format. likelihood:
+    the right choice has the highest log-likelihood (the first of equal ones); missing without choices or without a
+    known right one.
+    """
+    text = prediction.strip()
+    golds = {answer.strip() for answer in gold.answers} | {own_answer("letter@1", gold)}
+    found = {
+        "strict": float(bool(text) and text in golds),
+        "normalised": float(right or _normalised(prediction, gold)),
+    }
+    position = rules.gold_position(gold) if likelihoods and gold.choices else None
+    if position is not None and likelihoods and len(likelihoods) == len(gold.choices or ()):
+        found["likelihood"] = float(max(range(len(likelihoods)), key=likelihoods.__getitem__) == position)
+    return found
+
+
+def _normalised(prediction: str, gold: Gold) -> bool:
+    if rules.matches(prediction, gold.answers, vqa_form) or rules.option(prediction, gold) == 1.0:
+        return True
+    return gold.choices is None and _contains(prediction, gold.answers)
+
+
+def _contains(prediction: str, answers: Sequence[str]) -> bool:
+    """Whether the prediction contains the words of an answer consecutively."""
+    predicted = f" {vqa_form(prediction)} "
+    return any(form and f" {form} " in predicted for form in map(vqa_form, answers))

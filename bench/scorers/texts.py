@@ -1,4 +1,4 @@
-"""Overlap of a longer text with its references: ROUGE-L, SARI, F1 of words, edit similarity, substrings."""
+"""Overlap of a longer text with its references: ROUGE-L, SARI, F1 of words."""
 
 from __future__ import annotations
 
@@ -66,32 +66,6 @@ def _word_f1(predicted: Sequence[str], meant: Sequence[str]) -> float:
         return float(predicted == meant)
     common = (Counter(predicted) & Counter(meant)).total()
     return 2 * common / (len(predicted) + len(meant))
-
-
-def similarity(prediction: str, gold: Gold) -> float:
-    """Normalised similarity of insertions and deletions: 1 - steps / (both lengths), the best over the answers."""
-    from rapidfuzz import fuzz
-
-    if not prediction.strip():
-        return 0.0
-    return max(fuzz.ratio(prediction.strip(), answer.strip()) for answer in gold.answers) / 100
-
-
-def substring(prediction: str, gold: Gold) -> float:
-    """1 if the prediction contains a gold answer or is a part of it, character by character (CoIN's ImageNet).
-
-    An empty prediction or gold answer never matches; one without letters and digits must be equal to the gold answer.
-    """
-    predicted = prediction.strip()
-    return float(any(_within(predicted, answer.strip()) for answer in gold.answers))
-
-
-def _within(predicted: str, answer: str) -> bool:
-    if not predicted or not answer:
-        return False
-    if not any(letter.isalnum() for letter in predicted):
-        return predicted == answer
-    return answer in predicted or predicted in answer
 
 
 def sari(answered: Sequence[Answered]) -> list[float]:

@@ -11,9 +11,9 @@ from statistics import fmean
 from typing import Any
 
 from moextend.bench.scorers.gold import Gold
-from moextend.bench.scorers.scorer import Metrics
 
 Form = Callable[[str], str]
+PARTS = ("substitutions", "deletions", "insertions")
 
 _TAG = re.compile(r"[<\[][^>\]]*[>\]]")
 _ASIDE = re.compile(r"\([^)]+?\)")
@@ -58,25 +58,8 @@ def _without_brackets(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True)
-class Edits:
-    """Edits from a reference to a prediction."""
-
-    substitutions: int
-    deletions: int
-    insertions: int
-    length: int
-    """Units (words or characters) of the reference."""
-
-    @property
-    def errors(self) -> int:
-        """All edits."""
-        return self.substitutions + self.deletions + self.insertions
-
-    @property
-    def accuracy(self) -> float:
-        """1 - errors / length, at least 0."""
-        return max(0.0, 1 - self.errors / self.length) if self.length else float(self.errors == 0)
+Edits = dict[str, int]
+"""Substitutions, deletions and insertions from a reference to a prediction."""
 
 
 @dataclass(frozen=True)
@@ -94,45 +77,36 @@ class ErrorRate:
         predicted = prediction.strip()
         if not predicted:
             return 0.0
-        edits = self._closest(prediction, gold)
-        if edits.length:
-            return edits.accuracy
-        return float(predicted in {answer.strip() for answer in gold.answers})
+        accuracy, _, length = self._closest(prediction, gold)
+        return accuracy if length else float(predicted in {answer.strip() for answer in gold.answers})
 
     def weight(self, gold: Gold) -> float:
         """Units of the reference; of several the mean."""
         return fmean(self._length(self.form(answer)) for answer in gold.answers)
 
-    @property
-    def metrics(self) -> Metrics:
+    def metrics(self, pairs: Iterable[tuple[str, Gold]]) -> dict[str, float]:
         """The rate of all items together, total errors / total length, and its three parts, in percent."""
+        found = [self._closest(prediction, gold) for prediction, gold in pairs]
+        total = sum(length for *_, length in found) or 1
+        parts = {part: sum(edits[part] for _, edits, _ in found) for part in PARTS}
+        return {name: 100 * n / total for name, n in {self.name: sum(parts.values()), **parts}.items()}
 
-        def metrics(pairs: Iterable[tuple[str, Gold]]) -> dict[str, float]:
-            edits = [self._closest(prediction, gold) for prediction, gold in pairs]
-            length = sum(one.length for one in edits) or 1
-            total = {self.name: sum(one.errors for one in edits)}
-            for part in ("substitutions", "deletions", "insertions"):
-                total[part] = sum(getattr(one, part) for one in edits)
-            return {name: 100 * count / length for name, count in total.items()}
+    def _closest(self, prediction: str, gold: Gold) -> tuple[float, Edits, int]:
+        """Accuracy, edits and length of the reference that is predicted best."""
+        import jiwer
 
-        return metrics
-
-    def _closest(self, prediction: str, gold: Gold) -> Edits:
-        """Edits from the reference that is predicted best."""
-        predicted = self.form(prediction)
-        all_edits = (self._edits(self.form(answer), predicted) for answer in dict.fromkeys(gold.answers))
-        return max(all_edits, key=lambda edits: (edits.accuracy, -edits.errors))
+        process: Any = jiwer.process_characters if self.characters else jiwer.process_words
+        predicted, all_edits = self.form(prediction), []
+        for reference in map(self.form, dict.fromkeys(gold.answers)):
+            made = process(reference, predicted)
+            edits, length = {part: int(getattr(made, part)) for part in PARTS}, self._length(reference)
+            errors = sum(edits.values())
+            accuracy = max(0.0, 1 - errors / length) if length else float(errors == 0)
+            all_edits.append((accuracy, edits, length))
+        return max(all_edits, key=lambda one: (one[0], -sum(one[1].values())))
 
     def _length(self, text: str) -> int:
         return len(text) if self.characters else len(text.split())
-
-    def _edits(self, reference: str, predicted: str) -> Edits:
-        import jiwer
-
-        found: Any = (jiwer.process_characters if self.characters else jiwer.process_words)(
-            reference, predicted
-        )
-        return Edits(found.substitutions, found.deletions, found.insertions, self._length(reference))
 
 
 WER = ErrorRate("wer", basic_form)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from moextend.bench.score.text.names import check_name
+from moextend.bench.score.text.folder import check_name
 from moextend.bench.scorers.table import find_scorer, search
 from moextend.bench.task import NAME, TaskSpec, TextTask
 from moextend.errors import InputError, short

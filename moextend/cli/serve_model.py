@@ -28,7 +28,7 @@ from moextend.util import files
 from moextend.util.lookup import MOST_TOKENS
 
 EXAMPLE = "moextend serve tiny -e facts"
-PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
+PACKAGES = ("fastapi", "uvicorn")
 KEY = "MOEXTEND_API_KEY"
 
 

@@ -63,6 +63,11 @@ def decoder(lm: Any) -> Any:
     return _decoder_and_head(lm)[0]
 
 
+def cache_name(lm: Any) -> str:
+    """Name of the argument of `decoder(lm)` for the cache: it was renamed in transformers 5.24."""
+    return "cache" if "cache" in signature(decoder(lm).forward).parameters else "past_key_values"
+
+
 def prefix(lm: Any) -> str:
     """What the names of `decoder(lm)`'s modules and parameters begin with in the LM: "model.", "" for all."""
     inner = decoder(lm)

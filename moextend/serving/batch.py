@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from inspect import signature
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from moextend.model import lm_head
 from moextend.model.batches import pad
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
-from moextend.serving.answers import Answer
-from moextend.serving.jobs import Job, Settings, Token
+from moextend.serving.jobs import Answer, Job, Settings, Token
 
 CHUNK = 256
 """Positions of a prompt that have logits at a time."""
@@ -66,62 +66,31 @@ def rated(logits: Tensor, ids: Sequence[int], most: int) -> list[Token]:
     return found
 
 
-def new_cache(lm: Any) -> Any:
-    """An empty cache for a language model, as its `generate` makes one."""
-    from transformers import DynamicCache
-
-    return DynamicCache(config=lm.config)
-
-
-def argument(decoder: Any) -> str:
-    """Name of a decoder's argument for the cache: it was renamed in transformers 5.24."""
-    return "cache" if "cache" in signature(decoder.forward).parameters else "past_key_values"
-
-
 def is_flexible(cache: Any) -> bool:
     """Whether rows may join and leave: each layer holds keys and values by position, and nothing else."""
-    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
 
 
-def keep(cache: Any, rows: Tensor, length: int, first: int) -> None:
-    """Keeps these rows of a flexible cache of `length` positions, without its first positions, which are padding."""
-    for layer in _filled(cache):
-        held = _held(layer, length - first)
+def change(cache: Any, length: int, changed: Callable[[Tensor, int, str, int], Tensor]) -> None:
+    """Changes a flexible cache to `length` positions.
+
+    Args:
+        changed: (keys or values [B, heads, positions, width] of a layer, the number of positions that the layer then
+            holds, "keys" or "values", the layer's place) -> the new ones. A sliding window holds the latest positions.
+    """
+    for place, layer in enumerate(cache.layers):
+        if not layer.is_initialized:
+            continue
+        sliding = isinstance(layer, DynamicSlidingWindowLayer)
+        held = min(length, layer.sliding_window - 1) if sliding else length
         for name in ("keys", "values"):
-            values = getattr(layer, name)
-            setattr(layer, name, values[rows, :, values.shape[-2] - held :])
-        _set_length(layer, length - first)
+            setattr(layer, name, changed(getattr(layer, name), held, name, place))
+        if sliding:
+            layer.cumulative_length = length
 
 
-def join(cache: Any, other: Any, length: int, others: int) -> None:
-    """Appends the rows of `other`, of `others` positions, to a flexible cache of `length` positions."""
-    most = max(length, others)
-    for layer, added in zip(_filled(cache), _filled(other), strict=True):
-        held = _held(layer, most)
-        for name in ("keys", "values"):
-            both = [_padded(getattr(each, name), held) for each in (layer, added)]
-            setattr(layer, name, torch.cat(both))
-        _set_length(layer, most)
-
-
-def _filled(cache: Any) -> list[Any]:
-    return [layer for layer in cache.layers if layer.is_initialized]
-
-
-def _held(layer: Any, length: int) -> int:
-    """Number of positions that a layer holds of `length` ones: a sliding window holds the latest."""
-    return min(length, layer.sliding_window - 1) if layer.is_sliding else length
-
-
-def _padded(values: Tensor, held: int) -> Tensor:
+def _left_padded(values: Tensor, held: int) -> Tensor:
     return F.pad(values, (0, 0, held - values.shape[-2], 0))
-
-
-def _set_length(layer: Any, length: int) -> None:
-    if layer.is_sliding:
-        layer.cumulative_length = length
 
 
 @dataclass(eq=False)
@@ -147,9 +116,9 @@ class Batch:
 
     def __init__(self, model: MultimodalLM) -> None:
         self.model = model
-        self._cache_name = argument(lm_head.decoder(model.lm))
+        self._cache_name = lm_head.cache_name(model.lm)
         self.rows: list[Row] = []
-        self._cache: Any = None
+        self._cache = DynamicCache(config=model.lm.config)
         self._mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)
         self._last: list[int] = []
         self._logits = torch.zeros(0, 0)
@@ -179,7 +148,7 @@ class Batch:
     def step(self) -> list[int]:
         """Computes the latest token of each row, and returns the next ones."""
         model = self.model
-        self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)
+        self._mask = F.pad(self._mask, (0, 1), value=1)
         ids = torch.tensor(self._last, device=model.device).unsqueeze(-1)
         places = self._mask.sum(-1, keepdim=True) - 1
         with attach.reaching_rows(model.lm, [row.job.reached for row in self.rows]):
@@ -197,39 +166,42 @@ class Batch:
 
     def join(self, other: Batch) -> None:
         """Appends the rows of `other`, which is of no use afterwards."""
-        length, others = self._mask.shape[1], other._mask.shape[1]
         if not self.rows:
             self._cache, self._mask = other._cache, other._mask
         else:
-            join(self._cache, other._cache, length, others)
-            most = max(length, others)
-            both = [
-                torch.nn.functional.pad(each, (most - each.shape[1], 0)) for each in (self._mask, other._mask)
-            ]
-            self._mask = torch.cat(both)
+            masks = (self._mask, other._mask)
+            most = max(mask.shape[1] for mask in masks)
+
+            def joined(values: Tensor, held: int, name: str, place: int) -> Tensor:
+                added = getattr(other._cache.layers[place], name)
+                return torch.cat([_left_padded(each, held) for each in (values, added)])
+
+            change(self._cache, most, joined)
+            self._mask = torch.cat([F.pad(mask, (most - mask.shape[1], 0)) for mask in masks])
         self.rows += other.rows
         self._last += other._last
 
     def drop_finished(self) -> None:
         """Removes finished rows; of an inflexible cache only all together."""
         places = [place for place, row in enumerate(self.rows) if not row.finished]
-        if len(places) == len(self.rows):
-            return
         if not places:
             self._clear()
-            return
-        if not self.flexible:
+        if len(places) == len(self.rows) or not self.flexible:
             return
         kept = torch.tensor(places, device=self.model.device)
         mask = self._mask[kept]
         first = int(mask.any(0).int().argmax())
-        keep(self._cache, kept, mask.shape[1], first)
+        change(
+            self._cache,
+            mask.shape[1] - first,
+            lambda values, held, name, place: values[kept, :, values.shape[-2] - held :],
+        )
         self._mask = mask[:, first:]
         self.rows = [self.rows[place] for place in places]
         self._last = [self._last[place] for place in places]
 
     def _clear(self) -> None:
-        self.rows, self._last, self._cache = [], [], new_cache(self.model.lm)
+        self.rows, self._last, self._cache = [], [], DynamicCache(config=self.model.lm.config)
         self._mask = self._mask[:0, :0]
 
     def _hidden(self, inputs: dict[str, Tensor], mask: Tensor, places: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import moextend
@@ -28,32 +28,30 @@ class Known:
     base: str
     """Fingerprint of the base."""
     sets: Mapping[str, tuple[str, ...]]
-    """Extension, by its name in the model -> itself with its co-active extensions, oldest first."""
-    names: Mapping[str, str]
-    """Extension -> name that clients give; two have the same while one replaces the other."""
+    """Extension -> itself with its co-active extensions, oldest first."""
     digests: Mapping[str, str]
     """Extension -> digest of its weights."""
     strengths: Mapping[str, float]
     """Extension -> strength, for those below 1."""
+    leaving: frozenset[str]
+    """Extensions that get no new requests."""
     created: Mapping[str, int]
     """Model -> Unix time since which it is served."""
     inference: task_inference.TaskInference | None = None
     """For `auto`; None: no extension has task statistics."""
     auto: str = ""
     """Fingerprint of `auto`: all that it can choose from, and its rule."""
-    leaving: frozenset[str] = field(default_factory=frozenset)
-    """Extensions that get no new requests."""
 
     def names_of(self, model: str) -> tuple[str, ...] | None:
         """Extensions of a model's name, oldest first; None: inferred from each input. Raises ApiError 404."""
-        if model == BASE:
-            return ()
-        if model == AUTO and self.inference is not None:
-            return None
-        parts, open_ = model.split(PLUS), self._open()
-        if any(part not in open_ for part in parts):
-            raise errors.no_model(model, self.created)
-        wanted = {name for part in parts for name in open_[part]}
+        known = self.models()
+        if model in known:
+            return known[model]
+        wanted: set[str] = set()
+        for part in model.split(PLUS):
+            if part in (BASE, AUTO) or part not in known:
+                raise errors.no_model(model, known)
+            wanted.update(known[part] or ())
         return tuple(name for name in self.sets if name in wanted)
 
     def fingerprint(self, names: tuple[str, ...] | None) -> str:
@@ -65,24 +63,19 @@ class Known:
         return "-".join([self.base, *computing])
 
     def shown(self, name: str) -> str:
-        """The model of extension `name`: what clients call it, with its strength if that is below 1."""
-        own = self.names[name]
-        return f"{own}{WEAK}{self.strengths[name]!r}" if name in self.strengths else own
+        """The model of extension `name`: its name, with its strength if that is below 1."""
+        return f"{name}{WEAK}{self.strengths[name]!r}" if name in self.strengths else name
+
+    def extensions(self) -> dict[str, str]:
+        """Model of an extension that gets new requests -> the extension."""
+        return {
+            self.shown(name): name for name, own in self.sets.items() if not self.leaving.intersection(own)
+        }
 
     def models(self) -> dict[str, tuple[str, ...] | None]:
-        """Model -> its extensions, for a list."""
-        return {BASE: (), **self._open()} | ({AUTO: None} if self.inference else {})
-
-    def loaded(self, name: str) -> str | None:
-        """The extension that clients call `name` and that gets new requests; None: there is none."""
-        found = (each for each, own in self.names.items() if own == name and each not in self.leaving)
-        return next(found, None)
-
-    def _open(self) -> dict[str, tuple[str, ...]]:
-        """Model of an extension that gets new requests -> its extensions."""
-        return {
-            self.shown(name): own for name, own in self.sets.items() if not self.leaving.intersection(own)
-        }
+        """Model -> its extensions."""
+        own = {model: self.sets[name] for model, name in self.extensions().items()}
+        return {BASE: (), **own} | ({AUTO: None} if self.inference else {})
 
 
 class Catalogue:
@@ -95,64 +88,44 @@ class Catalogue:
         self.model = model
         self._created: dict[str, int] = {}
         self._inferred: frozenset[str] = frozenset()
+        self._digests: dict[str, str] = {}
         scope = attach.scope_of(model.lm)
-        self._strengths, self._names = dict(scope.strengths), {name: name for name in scope.known}
+        self._strengths = dict(scope.strengths)
         for name in scope.known:
             check_name(name)
         reach.check(model.lm)
         self.known = self._read()
 
-    def attach(
-        self, folder: Path, name: str | None = None, strength: float | None = None, *, replace: bool = False
-    ) -> str:
+    def attach(self, folder: Path, name: str | None = None, strength: float = 1.0) -> str:
         """Loads the extension in `folder`, and returns the name of its model.
 
         Args:
             name: what clients call it; None: its own name.
-            strength: None: that of the extension that it replaces, or else 1.
-            replace: whether `name` may be that of another one, which then gets no new requests.
 
         Raises:
-            InputError: as `moextend.load_extension`; or the name is taken, or one that a server cannot use; or the
-                extension that it replaces is needed by another one; or it is stronger than one of its co-active ones.
+            InputError: as `moextend.load_extension`; or the name is taken, or one that a server cannot use; or it is
+                stronger than one of its co-active ones.
         """
-        card = read_extension(folder)
-        called = card.name if name is None else name
-        check_name(called)
-        old, own = self.known.loaded(called), card.name
-        if old is not None and not (replace and name is not None):
+        name = read_extension(folder).name if name is None else name
+        check_name(name)
+        if name in self.known.sets:
             raise InputError(
-                f"the server already has an extension '{called}'.",
+                f"the server already has an extension '{name}'.",
                 where=str(folder),
-                hint=f'To replace it, give its name: "name": "{called}". To serve both, give another one.',
+                hint=f'Give another name ("name": "{name}-2"), or detach that one first.',
             )
-        if old is not None:
-            self._check_free(old)
-            shown = self.known.shown(old)
-            strength = self._strengths.get(old, 1.0) if strength is None else strength
-        while own in self.known.sets:  # another version of it is loaded
-            own += "_"
-        given = checked({own: 1.0 if strength is None else strength})
-        moextend.load_extension(self.model, folder, name=own)
-        self._names[own] = called
-        reach.check(self.model.lm)
+        given = checked({name: strength})
+        moextend.load_extension(self.model, folder, name=name)
         known = {each: self._strengths.get(each, 1.0) for each in self.known.sets}
         try:
+            reach.check(self.model.lm)
             attach.check_together(self.model.lm, known | given)
-            if old in attach.scope_of(self.model.lm).coactive[own]:
-                raise InputError(
-                    f"it was made with '{called}' active and needs it, so it cannot replace it.",
-                    where=str(folder),
-                    hint="Give another name.",
-                )
         except InputError:
-            self.detach(own)
+            self.detach(name)
             raise
-        self._strengths |= below_one(given, [own])
-        if old is not None:
-            self._created.pop(shown, None)
-        self.known = self._read(self.known.leaving | ({old} if old else set()))
-        return self.known.shown(own)
+        self._strengths |= below_one(given, [name])
+        self.known = self._read(self.known.leaving)
+        return self.known.shown(name)
 
     def leave(self, model: str) -> str:
         """Ends new requests for the extension with this model, and returns its name.
@@ -160,30 +133,24 @@ class Catalogue:
         Raises an error if it cannot be unloaded.
         """
         known = self.known
-        shown = {known.shown(name): name for name in known.sets if name not in known.leaving}
-        if model not in shown:
-            raise errors.no_model(model, shown)
-        name = shown[model]
-        self._check_free(name)
-        self.known = self._read(self.known.leaving | {name})
-        return name
-
-    def _check_free(self, name: str) -> None:
-        """Raises InputError if another extension needs this one."""
-        needed = [other for other, own in self.known.sets.items() if name in own and other != name]
+        if model not in known.extensions():
+            raise errors.no_model(model, known.extensions())
+        name = known.extensions()[model]
+        needed = [other for other, own in known.sets.items() if name in own and other != name]
         if needed:
-            called = [self.known.names[each] for each in needed]
             raise InputError(
-                f"extension '{called[-1]}' was made with '{self.known.names[name]}' active and needs it.",
-                where=f"detach '{self.known.names[name]}'",
-                hint=f"Detach first, in this order: {', '.join(reversed(called))}.",
+                f"extension '{needed[-1]}' was made with '{name}' active and needs it.",
+                where=f"detach '{name}'",
+                hint=f"Detach first, in this order: {', '.join(reversed(needed))}.",
             )
+        self.known = self._read(known.leaving | {name})
+        return name
 
     def detach(self, name: str) -> None:
         """Unloads extension `name`, which no row reaches any more."""
         moextend.unload(self.model, name)
         self._strengths.pop(name, None)
-        self._names.pop(name, None)
+        self._digests.pop(name, None)
         self.known = self._read(self.known.leaving - {name})
 
     def _read(self, leaving: frozenset[str] = frozenset()) -> Known:
@@ -193,10 +160,11 @@ class Catalogue:
             name: tuple(other for other in scope.known if other == name or other in scope.coactive[name])
             for name in scope.known
         }
-        old = self.known.digests if hasattr(self, "known") else {}
-        digests = {name: old.get(name) or store.digest_of(self.model, name) for name in scope.known}
-        base = self.model.base_fingerprint()
-        found = Known(base, sets, dict(self._names), digests, scope.strengths, {}, leaving=leaving)
+        for name in sets.keys() - self._digests.keys():
+            self._digests[name] = store.digest_of(self.model, name)
+        found = Known(
+            self.model.base_fingerprint(), sets, dict(self._digests), scope.strengths, leaving, self._created
+        )
         inference = self._inference([name for name in sets if name not in leaving and sets[name] == (name,)])
         if inference is not None:
             parts = [found.fingerprint(tuple(inference.statistics)), inference.fingerprint()]

@@ -16,13 +16,10 @@ from moextend.model.feature_cache import Recent
 from moextend.model.generation import stop_ids
 from moextend.model.modality import See, gather
 from moextend.serving import batch, errors
-from moextend.serving.answers import Answer
 from moextend.serving.batch import Batch, Row
 from moextend.serving.catalogue import Catalogue
 from moextend.serving.errors import ApiError
-from moextend.serving.jobs import Delta, Done, Job, Token
-from moextend.serving.metrics import Metrics
-from moextend.serving.reading import Reader, raising, settle
+from moextend.serving.jobs import Answer, Delta, Done, Job, Token
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -43,32 +40,23 @@ class Limits:
 class Engine:
     """Answers jobs in one thread, in the order of their arrival."""
 
-    def __init__(self, catalogue: Catalogue, limits: Limits, metrics: Metrics) -> None:
-        self.catalogue, self.limits, self.metrics = catalogue, limits, metrics
-        self.failed = False
-        """Whether the thread ended by an error."""
-        self.reader = Reader()
-        """Reads requests in a thread, which ends with this one."""
+    def __init__(self, catalogue: Catalogue, limits: Limits) -> None:
+        self.catalogue, self.limits = catalogue, limits
         self._model = catalogue.model
         self._stop = stop_ids(self._model)
         self._batch = Batch(self._model)
         self._waiting: deque[Job] = deque()
-        self._calls: deque[tuple[Callable[[], object], Future[object]]] = deque()
+        self._calls: deque[tuple[Callable[[], object], Future[Any]]] = deque()
         self._leaving: dict[str, Future[None]] = {}
         self._changed = threading.Condition()
         self._ends: float | None = None
         self._sources: dict[str, See] = {}
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     @property
     def is_open(self) -> bool:
         """Whether it takes jobs."""
-        return self._ends is None and not self.failed
-
-    def start(self) -> None:
-        """Starts the threads."""
-        self.reader.start()
-        self._thread.start()
+        return self._ends is None
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queues the jobs of a request, all or none.
@@ -79,39 +67,16 @@ class Engine:
             if not self.is_open:
                 raise errors.stopping()
             if len(self._waiting) + len(jobs) > self.limits.queue:
-                raise errors.too_many(1)
-            known = (
-                self.catalogue.known
-            )  # one version for all prompts; under the lock, so that it is not unloaded
+                raise errors.busy(429, "the queue is full. Try again in 1 s.", "queue_full", again=1)
+            known = self.catalogue.known  # under the lock, so that what it names is not unloaded
             for job in jobs:
                 job.names = known.names_of(job.model)
             self._waiting.extend(jobs)
-            self.metrics.queued(len(self._waiting))
             self._changed.notify()
 
-    def call(self, function: Callable[[], T]) -> Future[T]:
-        """Calls a function in the thread, between two tokens."""
-        found: Future[T] = Future()
-        with self._changed:
-            if not self.is_open:
-                raise errors.stopping()
-            self._calls.append((function, found))  # type: ignore[arg-type]
-            self._changed.notify()
-        return found
-
-    def attach(self, folder: Path, name: str | None, strength: float | None) -> Future[str]:
-        """Loads an extension, and gives the name of its model.
-
-        One that it replaces is unloaded as soon as no row reaches it.
-        """
-
-        def load() -> str:
-            found = self.catalogue.attach(folder, name, strength, replace=True)
-            for old in self.catalogue.known.leaving - self._leaving.keys():
-                self._leaving[old] = Future()
-            return found
-
-        return self.call(load)
+    def attach(self, folder: Path, name: str | None, strength: float) -> Future[str]:
+        """Loads an extension between two tokens, and gives the name of its model."""
+        return self._call(lambda: self.catalogue.attach(folder, name, strength))
 
     def detach(self, model: str) -> Future[None]:
         """Unloads an extension, by its model's name, as soon as no row reaches it; new requests are refused at once."""
@@ -121,9 +86,9 @@ class Engine:
             try:
                 self._leaving[self.catalogue.leave(model)] = found
             except Exception as error:
-                settle(found, raising(error))
+                _settle(found, error)
 
-        self.call(leave)
+        self._call(leave)
         return found
 
     def close(self, grace: float) -> None:
@@ -133,14 +98,15 @@ class Engine:
             self._ends = ends if self._ends is None else min(self._ends, ends)
             self._changed.notify()
 
-    def join(self, timeout: float | None = None) -> None:
-        """Waits for the end of the thread."""
-        self._thread.join(timeout)
-
-    @property
-    def is_computing(self) -> bool:
-        """Whether one of its threads runs."""
-        return self._thread.is_alive() or self.reader.is_alive
+    def _call(self, function: Callable[[], T]) -> Future[T]:
+        """Calls a function in the thread, between two tokens."""
+        found: Future[T] = Future()
+        with self._changed:
+            if not self.is_open:
+                raise errors.stopping()
+            self._calls.append((function, found))
+            self._changed.notify()
+        return found
 
     def _run(self) -> None:
         try:
@@ -148,17 +114,14 @@ class Engine:
                 self._work()
         except BaseException:
             log.exception("The engine failed.")
-        self.reader.stop()
         with self._changed:
-            self.failed = self._ends is None
             self._ends = self._ends or time.monotonic()
             lost = self._unanswered()
-            futures: list[Future[Any]] = [*self._leaving.values(), *(future for _, future in self._calls)]
             self._waiting.clear()
         for job in lost:
-            self._fail(job, errors.stopping())
-        for future in futures:
-            settle(future, raising(errors.stopping()))
+            job.deliver(errors.stopping())
+        for future in (*self._leaving.values(), *(future for _, future in self._calls)):
+            _settle(future, errors.stopping())
 
     def _is_over(self) -> bool:
         """Waits for work; true after `close`, when nothing is left or the time is over."""
@@ -172,7 +135,10 @@ class Engine:
     def _work(self) -> None:
         while self._calls:
             function, found = self._calls.popleft()
-            settle(found, function)
+            try:
+                _settle(found, function())
+            except Exception as error:
+                _settle(found, error)
         self._give_up()
         self._admit()
         if self._batch.rows:
@@ -182,21 +148,22 @@ class Engine:
     def _give_up(self) -> None:
         """Ends jobs that nobody waits for, or that take too long."""
         now = time.monotonic()
+
+        def is_over(job: Job) -> bool:
+            return job.cancelled or now > job.deadline
+
         with self._changed:
-            over = [job for job in self._waiting if job.cancelled or now > job.deadline]
+            over = [job for job in self._waiting if is_over(job)]
             for job in over:
                 self._waiting.remove(job)
-        over += [row.job for row in self._batch.rows if self._ends_row(row, now)]
+        for row in self._batch.rows:
+            if not row.finished and is_over(row.job):
+                row.finished = True
+                over.append(row.job)
         for job in over:
-            self._fail(job, errors.too_late(job.deadline - job.arrived))
+            seconds = job.deadline - job.arrived
+            job.deliver(ApiError(504, f"the request took more than {seconds:g} s.", code="timeout"))
         self._batch.drop_finished()
-
-    @staticmethod
-    def _ends_row(row: Row, now: float) -> bool:
-        if row.finished or not (row.job.cancelled or now > row.job.deadline):
-            return False
-        row.finished = True
-        return True
 
     def _admit(self) -> None:
         """Takes waiting jobs into the batch."""
@@ -210,31 +177,32 @@ class Engine:
                 if jobs and longest * (len(jobs) + 1) > self.limits.prefill_tokens:
                     break
                 jobs.append(self._waiting.popleft())
-            self.metrics.queued(len(self._waiting))
-        rows = self._prepared(jobs)
+        rows = []
+        for job in jobs:
+            try:
+                rows.append(self._prepared(job))
+            except Exception as error:
+                _fail(job, error)
         if rows:
             self._start(rows)
 
-    def _prepared(self, jobs: Sequence[Job]) -> list[Row]:
-        """Rows of jobs: media are encoded, and extensions inferred. A job that fails is answered with the error."""
-        rows = []
-        known = self.catalogue.known
-        for job in jobs:
-            try:
-                features = gather(job.media, self._features()) if job.media else {}
-                if job.names is None:
-                    if known.inference is None or job.prompt is None:
-                        raise errors.no_model("auto", known.created)
-                    job.names = known.inference([job.prompt], self._features())[0]
-                if missing := [name for name in job.names if name not in known.sets]:
-                    raise errors.no_model(missing[0], known.created)
-                job.fingerprint = known.fingerprint(job.names)
-                job.shown = tuple(known.shown(name) for name in job.names)
-                answer = Answer.of(self._model.tokenizer, job)
-                rows.append(Row(job, answer, batch.generator_of(job.settings), features))
-            except Exception as error:
-                self._fail(job, _logged(error))
-        return rows
+    def _prepared(self, job: Job) -> Row:
+        """Row of a job: its media are encoded, and its extensions inferred."""
+        known, own = self.catalogue.known, job.settings
+        features = gather(job.prompt.media, self._features()) if job.prompt.media else {}
+        if job.names is None:
+            if known.inference is None:
+                raise errors.no_model("auto", known.created)
+            job.names = known.inference([job.prompt], self._features())[0]
+        if missing := [name for name in job.names if name not in known.sets]:
+            raise errors.no_model(missing[0], known.created)
+        job.fingerprint = known.fingerprint(job.names)
+        job.shown = tuple(map(known.shown, job.names))
+        answer = Answer(
+            self._model.tokenizer, own.stop, stripped=own.stripped, stream=own.stream,
+            before=() if own.stripped else job.ids, lead=own.lead,
+        )  # fmt: skip
+        return Row(job, answer, batch.generator_of(own), features)
 
     def _features(self) -> dict[str, See]:
         """Modality -> source of features that keeps the latest ones: a medium is often asked about again."""
@@ -244,21 +212,19 @@ class Engine:
         }
         return self._sources
 
-    def _start(self, rows: list[Row]) -> None:
-        """Computes prompts and joins them to the batch; of a group that fails, the first half is tried alone."""
+    def _start(self, rows: Sequence[Row]) -> None:
+        """Computes prompts and joins them to the batch; of a group that fails, the first one is tried alone."""
         started = Batch(self._model)
         try:
             tokens = started.start(rows)
         except Exception as error:
             if len(rows) == 1:
-                self._fail(rows[0].job, _logged(error))
+                _fail(rows[0].job, error)
                 return
-            half = len(rows) // 2
             with self._changed:
-                self._waiting.extendleft(row.job for row in reversed(rows[half:]))
-            self._start(rows[:half])
+                self._waiting.extendleft(row.job for row in reversed(rows[1:]))
+            self._start(rows[:1])
             return
-        self.metrics.step(started.rows, prompts=True)
         self._take(started, tokens)
         started.drop_finished()
         if started.rows:
@@ -270,10 +236,9 @@ class Engine:
         except Exception as error:
             for row in self._batch.rows:
                 if not row.finished:
-                    self._fail(row.job, _logged(error))
+                    _fail(row.job, error)
                 row.finished = True
         else:
-            self.metrics.step(self._batch.rows, prompts=False)
             self._take(self._batch, tokens)
         self._batch.drop_finished()
 
@@ -286,57 +251,52 @@ class Engine:
                 self._add(row, token, rated)
             except Exception as error:
                 row.finished = True
-                self._fail(row.job, _logged(error))
+                _fail(row.job, error)
 
     def _add(self, row: Row, token: int, rated: tuple[Token, ...]) -> None:
-        job, settings = row.job, row.job.settings
-        if settings.max_tokens == 0:
-            self._finish(row, "length", 0)
-            return
-        if not row.answer.ids:
-            self.metrics.first(job)
-        piece = row.answer.add(token)
-        if piece or rated:
-            job.deliver(Delta(piece, rated))
-        if token in self._stop or row.answer.stopped:
-            self._finish(row, "stop", len(row.answer.ids))
-        elif len(row.answer.ids) >= settings.max_tokens:
-            self._finish(row, "length", len(row.answer.ids))
-
-    def _finish(self, row: Row, reason: str, generated: int) -> None:
-        row.finished, job = True, row.job
-        if piece := row.answer.end():
-            job.deliver(Delta(piece))
-        self.metrics.ended(job, len(job.ids), generated)
-        job.deliver(Done(reason, generated, row.prompt))
+        answer, most = row.answer, row.job.settings.max_tokens
+        if most:
+            piece = answer.add(token)
+            if piece or rated:
+                row.job.deliver(Delta(piece, rated))
+        ended = most > 0 and (token in self._stop or answer.stopped)
+        if ended or len(answer.ids) >= most:
+            row.finished = True
+            if piece := answer.end():
+                row.job.deliver(Delta(piece))
+            row.job.deliver(Done("stop" if ended else "length", len(answer.ids), row.prompt))
 
     def _let_go(self) -> None:
         """Unloads extensions that leave and that no job reaches any more."""
-        for name, found in list(self._leaving.items()):
+        for name in list(self._leaving):
             with self._changed:
                 jobs = self._unanswered()
             if any(name in (job.names or ()) for job in jobs):
                 continue
-            del self._leaving[name]
+            future = self._leaving.pop(name)
             try:
                 self.catalogue.detach(name)
+                _settle(future, None)
             except Exception as error:
-                log.warning("An extension cannot be unloaded.", exc_info=error)
-                settle(found, raising(error))
-            else:
-                settle(found, lambda: None)
+                _settle(future, error)
 
     def _unanswered(self) -> list[Job]:
         """Jobs in the batch, and those that wait."""
         return [*(row.job for row in self._batch.rows if not row.finished), *self._waiting]
 
-    def _fail(self, job: Job, error: ApiError) -> None:
-        self.metrics.lost(job)
-        job.deliver(error)
+
+def _settle(future: Future[Any], found: object) -> None:
+    """Gives a future its result or error, unless nobody waits for it any more."""
+    if not future.set_running_or_notify_cancel():
+        return
+    if isinstance(found, Exception):
+        future.set_exception(found)
+    else:
+        future.set_result(found)
 
 
-def _logged(error: Exception) -> ApiError:
+def _fail(job: Job, error: Exception) -> None:
     found = errors.of(error)
     if found.status >= 500:
         log.error("A request failed.", exc_info=error)
-    return found
+    job.deliver(found)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from starlette.responses import JSONResponse
 
 from moextend.errors import InputError, MoextendError, UnknownName, visible
 
-INVALID = "invalid_request_error"
-SERVER = "server_error"
+KINDS = {401: "authentication_error", 429: "rate_limit_error"}
+"""Types of errors by status, where they are neither of the request nor of the server."""
 
 
 class ApiError(Exception):
@@ -24,20 +26,22 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.code = status, encodable(visible(message)), code
-        self.param = None if param is None else encodable(visible(param))
+        self.status, self.message, self.code = status, _encodable(visible(message)), code
+        self.param = None if param is None else _encodable(visible(param))
         self.headers = dict(headers or {})
 
     @property
     def body(self) -> dict[str, Any]:
         """The JSON answer."""
-        kind = SERVER if self.status >= 500 else INVALID
-        if self.status in (401, 429):
-            kind = {401: "authentication_error", 429: "rate_limit_error"}[self.status]
+        kind = KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
+    def answer(self) -> JSONResponse:
+        """The answer with the error."""
+        return JSONResponse(self.body, self.status, headers=self.headers)
 
-def encodable(text: str) -> str:
+
+def _encodable(text: str) -> str:
     """The text with lone surrogates escaped ("\\ud800"): no encoding has them."""
     return text.encode(errors="backslashreplace").decode()
 
@@ -50,61 +54,30 @@ def of(error: Exception) -> ApiError:
         return ApiError(404, str(error), code="not_found")
     if isinstance(error, InputError):
         return ApiError(400, str(error), code="invalid_input")
-    if isinstance(error, MoextendError):
-        return ApiError(500, str(error), code="failed")
-    return ApiError(500, f"the model failed ({type(error).__name__}).", code="failed")
+    told = str(error) if isinstance(error, MoextendError) else f"the model failed ({type(error).__name__})."
+    return ApiError(500, told, code="failed")
 
 
-def no_model(name: str, known: Mapping[str, Any]) -> ApiError:
+def no_model(name: str, known: Iterable[str]) -> ApiError:
     """404 for a model that is not served."""
-    found = UnknownName("model", name, known)
-    return ApiError(404, str(found), code="model_not_found", param="model")
+    return ApiError(404, str(UnknownName("model", name, known)), code="model_not_found", param="model")
 
 
-def too_many(seconds: int) -> ApiError:
-    """429 for a full queue."""
-    return ApiError(
-        429,
-        f"the queue is full. Try again in {seconds} s.",
-        code="queue_full",
-        headers={"Retry-After": str(seconds)},
-    )
-
-
-def crowded() -> ApiError:
-    """503 for a request above the number that is answered at a time."""
-    return ApiError(
-        503, "the server answers too many requests.", code="crowded", headers={"Retry-After": "5"}
-    )
-
-
-def too_late(seconds: float) -> ApiError:
-    """504 for a request that takes too long."""
-    return ApiError(504, f"the request took more than {seconds:g} s.", code="timeout")
+def busy(status: int, message: str, code: str, *, again: int = 5) -> ApiError:
+    """An error that passes; `again`: seconds until the client may ask again."""
+    return ApiError(status, message, code=code, headers={"Retry-After": str(again)})
 
 
 def stopping() -> ApiError:
     """503 while the server stops."""
-    return ApiError(503, "the server is stopping.", code="stopping", headers={"Retry-After": "5"})
+    return busy(503, "the server is stopping.", "stopping")
 
 
-def too_long(asked: int, prompt: int, context: int, param: str) -> ApiError:
-    """400 for a prompt, the parameter `param`, that exceeds the context together with its answer."""
+def too_long(what: str, context: int, param: str) -> ApiError:
+    """400 for a prompt, the parameter `param`, that exceeds the context."""
     return ApiError(
         400,
-        f"this model's context length is {context} tokens, and the request takes {asked} ({prompt} of the prompt, "
-        f"{asked - prompt} of the answer). Shorten the prompt, or lower max_tokens.",
-        code="context_length_exceeded",
-        param="max_tokens" if prompt < context else param,
-    )
-
-
-def too_long_text(characters: int, context: int, why: str, param: str) -> ApiError:
-    """400 for a text that is too long to be read."""
-    return ApiError(
-        400,
-        f"this model's context length is {context} tokens, and the prompt has {characters:,} characters: {why}. "
-        "Shorten the prompt.",
+        f"this model's context length is {context} tokens, and {what}. Shorten the prompt, or lower max_tokens.",
         code="context_length_exceeded",
         param=param,
     )

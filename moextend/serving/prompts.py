@@ -17,28 +17,40 @@ from moextend.model.multimodal import MultimodalLM
 from moextend.serving import errors, protocol
 from moextend.serving.errors import ApiError
 from moextend.serving.protocol import ImagePart, SoundPart, TextPart
-from moextend.serving.reading import Bound
 
 DATA_URL = re.compile(r"data:[\w.+/-]*(?:;[\w.+=-]+)*;base64,", re.IGNORECASE)
 PIXELS = 32_000_000
 """Most pixels of an image."""
 
 
-def of_chat(
-    model: MultimodalLM, messages: Sequence[protocol.Message], bound: Bound
-) -> tuple[Prompt, list[int]]:
+PER_TOKEN = 32
+"""Characters of a text per token of the context, at least, that are read: white space may be dropped, and a long word
+may become one unknown token."""
+
+
+def check_length(model: MultimodalLM, texts: Sequence[str], param: str) -> None:
+    """Raises ApiError 400 if `texts`, which make one prompt, have too many characters to be tokenized."""
+    characters = sum(map(len, texts)) + len(texts) - 1
+    if model.context is not None and characters > model.context * PER_TOKEN:
+        longest = max((len(token) for token in model.tokenizer.get_vocab()), default=1)
+        if characters > model.context * max(PER_TOKEN, longest):
+            raise errors.too_long(f"the prompt has {characters:,} characters", model.context, param)
+
+
+def of_chat(model: MultimodalLM, messages: Sequence[protocol.Message]) -> tuple[Prompt, list[int]]:
     """Prompt of a chat, for the inference of extensions, and its ids.
 
     Raises ApiError or InputError if the model cannot take it.
     """
-    bound.check([text for message in messages for text in _texts(message)], "messages")
+    check_length(model, [text for message in messages for text in _texts(message)], "messages")
     read = [_read(message, f"messages[{place}]") for place, message in enumerate(messages)]
     media = media_of(read)
     for medium in media:
         if medium.modality not in model.modalities:
             error = no_encoder(medium, where="messages")
             raise _refused(f"{error.where}: {error.what}")
-    if next((one.role for one in read if one.role != "system"), "") == "assistant":
+    roles = [one.role for one in read if one.role != "system"]
+    if roles[:1] == ["assistant"]:
         raise _refused("the first message is from the assistant.")
     if read[-1].role == "assistant":
         raise _refused("the last message is from the assistant; this server does not continue answers.")
@@ -51,16 +63,15 @@ def of_chat(
     return Prompt(text, tuple(media), system=system), ids
 
 
-def of_completion(
-    model: MultimodalLM, asked: str | list[int], vocabulary: int, bound: Bound
-) -> tuple[Prompt, list[int]]:
+def of_completion(model: MultimodalLM, asked: str | list[int]) -> tuple[Prompt, list[int]]:
     """Prompt of a completion, for the inference of extensions, and its ids."""
     if isinstance(asked, str):
-        bound.check([asked], "prompt")
+        check_length(model, [asked], "prompt")
         prompt, ids = Prompt(asked), list(piece_ids(model.tokenizer, asked, True))
     else:
         if model.context is not None and len(asked) > model.context:
-            raise errors.too_long(len(asked), len(asked), model.context, "prompt")
+            raise errors.too_long(f"the prompt has {len(asked)}", model.context, "prompt")
+        vocabulary = int(model.lm.get_input_embeddings().weight.shape[0])
         wrong = next((token for token in asked if not 0 <= token < vocabulary), None)
         if wrong is not None:
             raise _refused(f"{wrong} is not a token; tokens are 0 to {vocabulary - 1}.", "prompt")

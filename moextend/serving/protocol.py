@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MOST_PROMPTS = 2048
 """Prompts of one request."""
@@ -21,9 +21,16 @@ def _encodable(text: str) -> str:
     return text
 
 
+def _nothing(value: Any) -> Any:
+    if value:
+        raise ValueError("is not supported by this server; leave it out")
+    return value
+
+
 Text = Annotated[str, AfterValidator(_encodable)]
 Name = Annotated[Text, Field(min_length=1, max_length=1000)]
-Stop = Text | list[Text] | None
+Unused = Annotated[Any, AfterValidator(_nothing)]
+"""What clients may state as long as it asks for nothing: 0, [], {}, false or null."""
 FAIL_FAST = Field(fail_fast=True)
 """For long lists: one error is enough, and millions take memory."""
 
@@ -52,51 +59,26 @@ class Asked(Body):
     """0 is greedy. Default: 0."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: int | None = None
-    stop: Stop = None
+    stop: Text | Annotated[list[Text], Field(max_length=MOST_STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Literal[1] | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    logit_bias: dict[str, Any] | None = None
+    frequency_penalty: Unused = None
+    presence_penalty: Unused = None
+    logit_bias: Unused = None
     user: Text | None = None
+    """No effect, as the keys below: they are for the owner of the server."""
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: Text | None = None
     safety_identifier: Text | None = None
     prompt_cache_key: Text | None = None
 
-    @field_validator("frequency_penalty", "presence_penalty")
-    @classmethod
-    def _no_penalty(cls, value: float | None) -> float | None:
-        if value:
-            raise ValueError("is not supported by this server; leave it out, or give 0")
-        return value
-
-    @field_validator("logit_bias")
-    @classmethod
-    def _no_bias(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value:
-            raise ValueError("is not supported by this server; leave it out")
-        return value
-
-    @field_validator("stop")
-    @classmethod
-    def _stops(cls, value: Stop) -> Stop:
-        if isinstance(value, list) and len(value) > MOST_STOPS:
-            raise ValueError(f"has {len(value)} texts, more than {MOST_STOPS}")
-        return value
-
     @property
     def stops(self) -> tuple[str, ...]:
         """Texts that end an answer."""
         found = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(text for text in found if text)
-
-    @property
-    def with_usage(self) -> bool:
-        """Whether a stream ends with the number of tokens."""
-        return bool(self.stream_options and self.stream_options.include_usage)
 
 
 class Completion(Asked):
@@ -113,7 +95,7 @@ class Completion(Asked):
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
     best_of: Literal[1] | None = None
-    suffix: Literal[""] | None = None
+    suffix: Unused = None
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -186,10 +168,10 @@ class ChatCompletion(Asked):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     """Default: the rest of the context, up to a limit of the server."""
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
+    logprobs: Unused = None
+    top_logprobs: Unused = None
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    tools: Unused = None
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = None
 
@@ -200,6 +182,6 @@ class NewExtension(Body):
     path: Name
     """Folder of an extension on the server's machine."""
     name: Name | None = None
-    """What clients call it: an extension of this name is replaced. Default: its own name, which must be free."""
-    strength: Annotated[float, Field(ge=0, le=1)] | None = None
-    """0: the base; 1: the extension as it was made. Default: that of the extension that it replaces, or 1."""
+    """What clients call it. Default: its own name."""
+    strength: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """0: the base; 1: the extension as it was made."""

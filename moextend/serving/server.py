@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moextend.model.multimodal import MultimodalLM
 from moextend.serving import errors
 from moextend.serving.app import Options, application
 from moextend.serving.catalogue import Catalogue
 from moextend.serving.engine import Engine, Limits
-from moextend.serving.guard import Guard, refusal
-from moextend.serving.metrics import Metrics
+from moextend.serving.errors import ApiError
 from moextend.util import listening
-from moextend.util.listening import LogFormat, hosts_of
+from moextend.util.listening import LogFormat, hosts_of, is_answered
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 REQUESTS = 4096
 """Maximum number of requests at a time, whose bodies take memory."""
 MARGIN = 3
 """Seconds for sending errors to the requests that are not answered in time."""
 AT_ONCE = 1.0
 """The same after a second signal."""
-LAST = 30
-"""Seconds after all others at which the system ends a process that still does not end."""
+OPEN = "/health"
+"""Path without a key."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,59 @@ class Access:
 
     host: str
     key: str | None = None
+    """Key of the API; None: none is needed."""
     most: int = 32 << 20
     """Bytes of a body."""
     log: LogFormat | None = None
     """Form of the access log; None: none is written."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """An application behind what a request must have: a known host, the key, and a body of bounded size."""
+
+    app: ASGIApp
+    access: Access
+    hosts: Sequence[str] | None
+    """Names in the Host header that are answered, against DNS rebinding; None: any."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request, or refuses it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        left, begun, most = self.access.most, False, self.access.most
+
+        async def bounded() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise HTTPException(413, f"the body has more than {most:,} bytes.")  # FastAPI hands it on
+            return message
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            error = self._error(Request(scope))
+            await (error.answer() if error else self.app)(scope, bounded, noted)
+        except asyncio.CancelledError:  # uvicorn ends what takes longer than the grace
+            if not begun:
+                await errors.stopping().answer()(scope, receive, send)
+
+    def _error(self, request: Request) -> ApiError | None:
+        key = self.access.key
+        if not is_answered(request.headers.get("host", ""), self.hosts):
+            return ApiError(403, "this server does not answer requests for this host name.", code="host")
+        if key is not None and request.scope["path"] != OPEN:
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            same = secrets.compare_digest(given.encode(), key.encode())
+            if scheme.lower() != "bearer" or not same:
+                return ApiError(401, "the API key is missing or wrong.", code="invalid_api_key")
+        return None
 
 
 class Server(uvicorn.Server):
@@ -69,56 +119,28 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Context in which SIGTERM and SIGINT stop the server.
-
-        They raise nothing, so that threads that compute are not left by half of a shutdown. If the context does not end
-        in time after the first one, the system ends the process, whatever blocks it.
-        """
-        if threading.current_thread() is not threading.main_thread():  # the caller calls stop
-            yield
-            return
-        before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        """Context of the main thread in which SIGTERM and SIGINT stop the server, and raise nothing."""
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, lambda *_: self.stop()) for number in numbers}
         try:
             yield
         finally:
-            _set_alarm(0)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _on_signal(self, *_: object) -> None:
-        if not self.should_exit:
-            _set_alarm(self._grace + MARGIN + AT_ONCE + LAST)
-        if self._loop is None:  # it ends after its start
-            self.stop()
-        self._in_loop(self.stop)
-
     def stop(self) -> None:
         """Takes no more requests, and ends after the open ones; a second call ends these at once."""
-        if self.should_exit:
-            self._engine.close(0)
-            self._in_loop(lambda: asyncio.get_running_loop().call_later(AT_ONCE, self._force))
-        else:
-            self._engine.close(self._grace)
-            self.should_exit = True
-
-    def _in_loop(self, function: Callable[[], object]) -> None:
-        if self._loop is not None:
+        again, self.should_exit, loop = self.should_exit, True, self._loop
+        self._engine.close(0 if again else self._grace)
+        if again and loop is not None:
             with suppress(RuntimeError):  # the loop is closed: the server has stopped
-                self._loop.call_soon_threadsafe(function)
+                loop.call_soon_threadsafe(loop.call_later, AT_ONCE, self._force)
 
     def _force(self) -> None:
         for connection in self.server_state.connections:
             if connection.transport is not None:
                 connection.transport.abort()
         self.force_exit = True
-
-
-def _set_alarm(seconds: float) -> None:
-    """Has the system end the process after these seconds; 0: not any more. Where it cannot, nothing happens."""
-    if hasattr(signal, "setitimer"):
-        if seconds:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def server_of(
@@ -134,28 +156,26 @@ def server_of(
 
     The extensions of `model` are changed by the engine only.
     """
-    metrics = Metrics()
-    engine = Engine(Catalogue(model), limits, metrics)
+    engine = Engine(Catalogue(model), limits)
+    app = application(engine, options)
     hosts = hosts_of(access.host, opened) if access.key is None else None
-    guard = Guard(application(engine, metrics, options), metrics, access.key, hosts, access.most)
-    counted = listening.Counted(guard, REQUESTS, refusal(errors.crowded()), access.log)
+    crowded = errors.busy(503, "the server answers too many requests.", "crowded").answer()
+    counted = listening.Counted(Guard(app, access, hosts), REQUESTS, crowded, access.log)
     return Server(listening.config_of(counted, grace=int(grace) + MARGIN), engine, grace), engine
 
 
 def serve(
     server: Server, engine: Engine, opened: socket.socket, ready: Callable[[], Any] = lambda: None
-) -> bool:
-    """Serves until SIGTERM or SIGINT; `ready` is called when requests are taken.
+) -> None:
+    """Serves until `Server.stop`; `ready` is called when requests are taken.
 
-    Returns whether nothing is computed any more; if something is, the interpreter should not be shut down under it.
+    A thread may still compute or read afterwards, which nothing can interrupt.
     """
-    with server.signals():
-        engine.start()
-        try:
-            with opened:
-                server.ready = ready
-                server.run(sockets=[opened])
-        finally:
-            engine.close(0)
-            engine.join(AT_ONCE)
-        return not engine.is_computing
+    engine.thread.start()
+    try:
+        with opened:
+            server.ready = ready
+            server.run(sockets=[opened])
+    finally:
+        engine.close(0)
+        engine.thread.join(AT_ONCE)

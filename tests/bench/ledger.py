@@ -29,7 +29,7 @@ from moextend.bench.run.plan import ordered
 from moextend.bench.run.progress import _write
 from moextend.bench.run.records import RoutingReport, StageCost, Status, TaskRouting
 from moextend.bench.run.rundir import COST, ROUTING, Cell, RunConfig, RunDir
-from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.lines import PredictionLine
 from moextend.bench.score.records import Scores
 from moextend.bench.score.vqa import ItemScore, scores_path
 from moextend.bench.sequence import SequenceSpec

@@ -28,7 +28,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"backend": "openai", "serve": "vllm {port} {"}, "is not a template"),
     ({"backend": "openai", "serve": "vllm '{port}"}, "No closing quotation"),
     ({"backend": "openai", "server": URL, "model": "{folder}"}, r"\{folder\} is not a placeholder"),
-    ({"backend": "openai", "server": URL, "tolerance": 0}, "must be above 0"),
+    ({"backend": "openai", "server": URL, "tolerance": 0}, "greater than 0"),
     ({"backend": "openai", "server": URL, "parity": 0}, "greater than or equal to 1"),
 ]
 

@@ -18,7 +18,6 @@ from tests.cli.test_export import extension
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
 
 from moextend.cli import serve_model
 from moextend.serving import server

@@ -136,7 +136,7 @@ def test_from_conversations_to_a_certificate(shell: ServingShell) -> None:
 
 
 def test_the_served_skill(shell: ServingShell) -> None:
-    for package in ("fastapi", "uvicorn", "prometheus_client", "openai"):
+    for package in ("fastapi", "uvicorn", "openai"):
         pytest.importorskip(package, reason=f"{package} is not installed")
     if not shutil.which("curl"):
         pytest.skip("curl is not installed")

@@ -54,13 +54,15 @@ class Living:
     def client(self, **more: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=120, **more)
 
-    def metric(self, name: str) -> float:
-        """Value of a number of /metrics, the sum over its labels."""
-        with self.client() as client:
-            lines = client.get("/metrics").text.splitlines()
-        found = [line for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
-        assert found, name
-        return sum(float(line.rpartition(" ")[2]) for line in found)
+    @property
+    def rows(self) -> int:
+        """Rows of the batch."""
+        return len(self.engine._batch.rows)
+
+    @property
+    def waiting(self) -> int:
+        """Prompts that wait."""
+        return len(self.engine._waiting)
 
 
 @contextmanager

@@ -14,11 +14,9 @@ from moextend.model.generation import Prompt, prompt_ids
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
 
-from moextend.serving.answers import Answer
 from moextend.serving.batch import Batch, Row
-from moextend.serving.jobs import Job, Settings
+from moextend.serving.jobs import Answer, Job, Settings
 from tests.toys import ToyEncoder, picture, toy_lm, toy_model, toy_tokenizer
 
 PROMPTS = ["w5", "w1 w2 w3 w4 w5 w6 w7 w8 w9", "w9 w8 w7", "w3 w3 w3 w3 w3", "w11 w12", "w20 w21 w22 w23"]
@@ -26,7 +24,7 @@ TOKENS = 12
 
 
 def row_of(model: MultimodalLM, text: str) -> Row:
-    job = Job(prompt_ids(model, Prompt(text)), "base", Settings(TOKENS), lambda event: None)
+    job = Job(prompt_ids(model, Prompt(text)), "base", Settings(TOKENS), Prompt(text))
     return Row(job, Answer(model.tokenizer), None)
 
 
@@ -102,7 +100,7 @@ def test_prompts_with_media_are_computed_with_their_features() -> None:
     wanted = moextend.generate(model, asked, max_new_tokens=5, batch_size=1)
     batch, rows = Batch(model), []
     for prompt in asked:
-        job = Job(prompt_ids(model, prompt), "base", Settings(5), lambda event: None)
+        job = Job(prompt_ids(model, prompt), "base", Settings(5), prompt)
         features = {"image": model.vision(prompt.media).flatten(0, 1)} if prompt.media else {}
         rows.append(Row(job, Answer(model.tokenizer), None, features))
     out = [batch.start(rows), *(batch.step() for _ in range(4))]

@@ -21,7 +21,6 @@ from tests.toys import toy_lm
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
 
 from tests.serving.living import living
 
@@ -108,7 +107,7 @@ def templated(tokenizer: Any, talk: list[dict[str, str]]) -> list[int]:
     return ids
 
 
-@pytest.mark.parametrize("name", [*TEMPLATES, *FOLDED, *OWN])
+@pytest.mark.parametrize("name", ["gpt-oss", "mixtral", "refuses", "alternates and strips", *OWN])
 def test_a_chat_has_the_same_ids_everywhere(name: str, tmp_path: Path) -> None:
     model = model_of(name)
     save_tokenizer(model, tmp_path)
@@ -136,7 +135,7 @@ def test_a_chat_has_the_same_ids_everywhere(name: str, tmp_path: Path) -> None:
     assert found == [wanted] * 3
 
 
-@pytest.mark.parametrize("name", ["qwen2.5", "gpt-oss", "mixtral", "drops"])
+@pytest.mark.parametrize("name", ["qwen2.5", "drops"])
 def test_a_user_cannot_write_a_control_token(name: str) -> None:
     model = model_of(name)
     control = set(model.tokenizer.all_special_ids)

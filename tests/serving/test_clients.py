@@ -1,10 +1,7 @@
-"""Real clients: the openai package, lm-eval's API models and inspect_ai, against the same model in process."""
+"""Real clients: the openai package and lm-eval's API models, against the same model in process."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,6 @@ from moextend import MultimodalLM
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
 
 from tests.serving.living import PROMPTS, SKILLS, Living, in_process
 
@@ -31,9 +27,8 @@ def test_the_openai_package(served: Living, alone: MultimodalLM) -> None:
         for prompt, answer in zip(PROMPTS[:3], wanted, strict=False):
             messages: list[Any] = [{"role": "user", "content": prompt}]
             body: dict[str, Any] = {"model": "work", "messages": messages, "max_tokens": 8, "temperature": 0}
-            reply = client.chat.completions.create(**body, logprobs=True, top_logprobs=2)
+            reply = client.chat.completions.create(**body)
             assert reply.choices[0].message.content == answer and reply.system_fingerprint
-            assert reply.choices[0].logprobs.content[0].top_logprobs[0].logprob <= 0
             pieces = client.chat.completions.create(
                 **body, stream=True, stream_options={"include_usage": True}
             )
@@ -114,38 +109,3 @@ def test_local_chat_completions_of_lm_eval(served: Living, alone: MultimodalLM) 
         assert isinstance(turns, JsonChatStr)
         texts.append(Instance("generate_until", {}, (turns, {"until": [], "max_gen_toks": 8}), len(texts)))
     assert client.generate_until(texts, disable_tqdm=True) == in_process(alone, ["pets"], PROMPTS, 8)
-
-
-INSPECT = """
-import sys
-from inspect_ai import Task, eval
-from inspect_ai.dataset import Sample
-from inspect_ai.model import GenerateConfig
-from inspect_ai.scorer import includes
-from inspect_ai.solver import generate
-
-task = Task([Sample("carl works as", target="poet"), Sample("anna works as", target="baker")], solver=generate(),
-            scorer=includes(), config=GenerateConfig(max_tokens=4, temperature=0.0))
-(log,) = eval(task, model="openai-api/moextend/work", display="none", log_dir=sys.argv[1])
-assert log.status == "success", log.error
-print(log.results.scores[0].metrics["accuracy"].value)
-"""
-
-
-@pytest.mark.slow
-def test_inspect_ai(served: Living, tmp_path: Path) -> None:
-    """In the Python of MOEXTEND_INSPECT, or in this one: inspect_ai has many dependencies of its own."""
-    python = os.environ.get("MOEXTEND_INSPECT", sys.executable)
-    if subprocess.run([python, "-c", "import inspect_ai"], capture_output=True, check=False).returncode:
-        pytest.skip("inspect_ai is not there (MOEXTEND_INSPECT names the Python that has it)")
-    environment = {**os.environ, "MOEXTEND_BASE_URL": f"{served.url}/v1", "MOEXTEND_API_KEY": "none"}
-    done = subprocess.run(
-        [python, "-c", INSPECT, str(tmp_path)],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1] == "1.0"

@@ -6,20 +6,19 @@ import base64
 import io
 import json
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 import moextend
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
 
 from moextend.serving import prompts
-from moextend.serving.errors import ApiError
-from moextend.serving.reading import Bound
 from tests.serving.living import Living, living
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -54,70 +53,22 @@ def test_a_body_that_is_no_object(served: Living, raw: bytes, message: str) -> N
         assert shaped(wrong)["status"] == 400
 
 
-WRONG: list[tuple[str, dict[str, Any], int, str | None, str]] = [
-    (CHAT, {"model": "facts"}, 404, "model_not_found", "no model 'facts'"),
-    (CHAT, {"model": "wrk"}, 404, "model_not_found", "Did you mean 'work'?"),
-    (CHAT, {"model": "work+nothing"}, 404, "model_not_found", "work+nothing"),
-    (CHAT, {"model": ""}, 400, "invalid_value", "model"),
-    (CHAT, {"model": 3}, 400, "invalid_value", "model"),
-    (CHAT, {"messages": []}, 400, "invalid_value", "messages"),
-    (CHAT, {"messages": "hello"}, 400, "invalid_value", "messages"),
-    (CHAT, {"messages": [{"role": "tool", "content": "x"}]}, 400, "invalid_value", "role"),
-    (CHAT, {"messages": [{"role": "assistant", "content": "x"}]}, 400, "invalid_input", "assistant"),
-    (CHAT, {"messages": [*HELLO, {"role": "assistant", "content": "x"}]}, 400, "invalid_input", "continue"),
-    (
-        CHAT,
-        {"messages": [{"role": "user", "content": [{"type": "video", "x": 1}]}]},
-        400,
-        "invalid_value",
-        "video",
-    ),
-    (CHAT, {"max_tokens": 0}, 400, "invalid_value", "max_tokens"),
-    (CHAT, {"max_tokens": "3"}, 400, "invalid_value", "max_tokens"),
-    (CHAT, {"max_tokens": True}, 400, "invalid_value", "max_tokens"),
-    (CHAT, {"max_tokens": 65}, 400, None, "at most 64"),
-    (CHAT, {"temperature": -1}, 400, "invalid_value", "temperature"),
-    (CHAT, {"temperature": "hot"}, 400, "invalid_value", "temperature"),
-    (CHAT, {"top_p": 0}, 400, "invalid_value", "top_p"),
-    (CHAT, {"n": 2}, 400, "invalid_value", "n"),
-    (CHAT, {"stop": ["x"] * 17}, 400, "invalid_value", "stop"),
-    (CHAT, {"top_logprobs": 3}, 400, None, "logprobs"),
-    (CHAT, {"frequency_penalty": 0.5}, 400, "invalid_value", "not supported"),
-    (CHAT, {"tools": [{"type": "function"}]}, 400, "invalid_value", "tools"),
-    (CHAT, {"response_format": {"type": "json_object"}}, 400, "invalid_value", "response_format"),
-    (CHAT, {"speed": 3}, 400, "unknown_parameter", "speed"),
-    (
-        CHAT,
-        {"messages": [{"role": "user", "content": "w " * 300}]},
-        400,
-        "context_length_exceeded",
-        "256 tokens",
-    ),
-    (TEXT, {"prompt": "w " * 300}, 400, "context_length_exceeded", "prompt"),
-    (TEXT, {"prompt": [5] * 300}, 400, "context_length_exceeded", "prompt"),
-    (TEXT, {"prompt": ["x", "w " * 300]}, 400, "context_length_exceeded", "256 tokens"),
-    (TEXT, {"prompt": [5] * 255, "max_tokens": 2}, 400, "context_length_exceeded", "256 tokens"),
-    (TEXT, {"prompt": []}, 400, None, "0 prompts"),
-    (TEXT, {"prompt": ["x"] * 300}, 400, None, "300 prompts"),
-    (TEXT, {"prompt": [[1, 2], []]}, 400, "invalid_input", "no token"),
-    (TEXT, {"prompt": [[1, 100_000]]}, 400, "invalid_input", "100000 is not a token"),
-    (TEXT, {"prompt": [-200, 1]}, 400, "invalid_input", "-200 is not a token"),
-    (TEXT, {"prompt": ["x", 3]}, 400, "invalid_value", "prompt"),
-    (TEXT, {"prompt": {"a": 1}}, 400, "invalid_value", "prompt"),
-    (TEXT, {"prompt": "x", "logprobs": 21}, 400, "invalid_value", "logprobs"),
-    (TEXT, {"prompt": "x", "echo": True, "stream": True}, 400, None, "echo"),
-    (TEXT, {"prompt": "x", "best_of": 3}, 400, "invalid_value", "best_of"),
-]
+LARGE = {"WORDS": "w " * 300, "IDS 300": [5] * 300, "IDS 255": [5] * 255, "TEXTS": ["x"] * 300}
+"""What the table of wrong requests names instead of writing it."""
+
+
+def large(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: large(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [large(each) for each in value]
+    return LARGE.get(value, value) if isinstance(value, str) else value
 
 
 LONG: list[tuple[str, dict[str, Any]]] = [
-    (TEXT, {"prompt": "a " * 2_000_000}),
-    (TEXT, {"prompt": " " * 4_000_000}),
     (TEXT, {"prompt": ["x", "a" * 4_000_000]}),
     (TEXT, {"prompt": [5] * 2_000_000}),
-    (CHAT, {"messages": [{"role": "user", "content": "a " * 2_000_000}]}),
     (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 100_000}]}),
-    (CHAT, {"messages": [{"role": "user", "content": "a " * 500}] * 4_000}),
 ]
 
 
@@ -137,46 +88,13 @@ def test_what_cannot_fit_is_not_read(
     assert (error["status"], error["code"], error["param"]) == (400, "context_length_exceeded", parameter)
 
 
-class Counting:
-    """A tokenizer of one token per `width` characters, which notes the longest text it gets."""
-
-    def __init__(self, width: int, longest: int = 4) -> None:
-        self.width, self.most, self._longest = width, 0, longest
-
-    def get_vocab(self) -> dict[str, int]:
-        return {"a" * self._longest: 0}
-
-    def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
-        self.most = max(self.most, len(text))
-        return {"input_ids": [0] * -(-len(text) // self.width)}
-
-
-def test_bounds_follow_from_the_vocabulary_and_the_context() -> None:
-    assert Bound(Counting(4), 100).characters == 3_200
-    assert Bound(Counting(4, longest=128), 100).characters == 12_800
-    assert Bound(Counting(4), None).characters is None
-    wide, dense = Counting(40, longest=128), Counting(4, longest=128)
-    Bound(wide, 100).check(["a" * 4_000], "prompt")
-    with pytest.raises(ApiError, match="take 400 tokens"):
-        Bound(dense, 100).check(["a" * 4_000], "prompt")
-    assert (wide.most, dense.most) == (1_600, 1_600), "a sample is read"
-    with pytest.raises(ApiError, match="12,801 characters"):
-        Bound(wide, 100).check(["a" * 6_400, "a" * 6_400], "messages")
-    Bound(dense, None).check(["a" * 20_000], "prompt")
-
-
 SURROGATE = "\ud800"
 TORN: list[tuple[str, dict[str, Any], str | None]] = [
     (TEXT, {"prompt": SURROGATE}, "prompt"),
-    (TEXT, {"prompt": ["x", SURROGATE]}, "prompt"),
-    (TEXT, {"prompt": "x", "stop": SURROGATE}, "stop"),
     (TEXT, {"prompt": "x", "stop": ["y", SURROGATE]}, "stop"),
     (TEXT, {"prompt": "x", "model": SURROGATE}, "model"),
-    (TEXT, {"prompt": "x", "user": SURROGATE}, "user"),
     (TEXT, {"prompt": "x", SURROGATE: 1}, None),
-    (CHAT, {"messages": [{"role": "user", "content": SURROGATE}]}, "messages"),
     (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": SURROGATE}]}]}, "messages"),
-    (CHAT, {"messages": [{"role": "user", "content": [{"type": SURROGATE}]}]}, "messages"),
     (CHAT, {"messages": [{"role": SURROGATE, "content": "x"}]}, "messages"),
 ]
 
@@ -193,17 +111,14 @@ def test_half_a_character_is_refused(
 
 
 def test_wrong_requests(served: Living) -> None:
-    failed = []
+    table = yaml.safe_load(Path(__file__).with_name("wrong_requests.yaml").read_text())
     with served.client() as client:
-        for path, more, status, code, message in WRONG:
-            valid = {"model": "base", "messages": HELLO} if path == CHAT else {"model": "base"}
-            error = shaped(client.post(path, json={**valid, **more}))
-            if (error["status"], error["code"]) != (
-                status,
-                code,
-            ) or message not in f"{error['message']} {error['param']}":
-                failed.append((more, error))
-        assert not failed
+        for route, more, status, code, says in table:
+            messages = {"messages": HELLO} if route == "chat" else {}
+            body = {"model": "base", **messages, **large(more)}
+            error = shaped(client.post(CHAT if route == "chat" else TEXT, json=body))
+            found = (error["status"], error["code"])
+            assert found == (status, code) and says in f"{error['message']} {error['param']}", (more, error)
         streamed = client.post(CHAT, json={"model": "nothing", "messages": HELLO, "stream": True})
         assert shaped(streamed)["status"] == 404
         for path, status in (
@@ -250,7 +165,7 @@ def test_bodies_are_bounded_and_a_key_is_needed() -> None:
             for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):
                 error = shaped(client.get("/v1/models", headers=headers))
                 assert (error["status"], error["type"]) == (401, "authentication_error")
-            assert client.get("/health").status_code == client.get("/metrics").status_code == 200
+            assert client.get("/health").status_code == 200
             assert client.get("/v1/models", headers=right).status_code == 200
             long = json.dumps({"model": "base", "messages": [{"role": "user", "content": "w" * 20_000}]})
             error = shaped(client.post(CHAT, content=long, headers=right))

@@ -19,7 +19,6 @@ from tests import preloaded
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
 
 PATIENCE = 120
 """Seconds that a server has to start, and to end, on a busy machine."""
@@ -75,7 +74,7 @@ def start(fork_server: str, tmp_path: Path) -> Iterator[Start]:
         yield call
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGINT])
 def test_open_connections_do_not_keep_it(start: Start, number: int, tmp_path: Path) -> None:
     server = start()
     address = server.address()
@@ -99,7 +98,7 @@ def test_a_full_pipe_that_nobody_reads_does_not_keep_it(start: Start) -> None:
         os.close(theirs)
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.2, 0.6, 1.5])
+@pytest.mark.parametrize("moment", [0.0, 0.6])
 def test_a_signal_before_it_serves_ends_it(start: Start, moment: float, tmp_path: Path) -> None:
     server = start()
     time.sleep(moment)

@@ -13,7 +13,7 @@ from moextend.bench.report.answers import AnswerReader, Answers
 from moextend.bench.report.collect import Result
 from moextend.bench.report.fate import FATES, RIGHT, UNKNOWN, fates, top
 from moextend.bench.score.kept import read_predictions
-from moextend.bench.score.predictions import text_item
+from moextend.bench.score.lines import text_item
 from moextend.errors import visible
 from moextend.util.files import read_lines
 

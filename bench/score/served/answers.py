@@ -10,14 +10,12 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moextend.bench.score.served.client import Body, Client, ServerFailed
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from moextend.data.media import MediaRef
     from moextend.model.generation import Prompt
     from moextend.model.messages import Part
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
 """First bytes of an image -> its type, of those that every server reads."""
-
-
 ECHO = "Use a server that gives log-probabilities of the prompt (echo with logprobs), such as vLLM or moextend serve."
 
 
@@ -63,33 +59,27 @@ def part_of(medium: MediaRef) -> Message:
     if medium.modality == "image":
         kind = next((kind for start, kind in _KINDS.items() if data.startswith(start)), None)
         if kind is None:  # another format, or a frame of a video
-            kind, data = "png", _png(medium.open())
+            with io.BytesIO() as file:
+                medium.open().save(file, format="PNG")
+                kind, data = "png", file.getvalue()
+        url = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+        return {"type": "image_url", "image_url": {"url": url}}
     coded = base64.b64encode(data).decode("ascii")
-    if medium.modality == "image":
-        return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{coded}"}}
     kind = "wav" if data.startswith(b"RIFF") else "flac" if data.startswith(b"fLaC") else "mp3"
     return {"type": "input_audio", "input_audio": {"data": coded, "format": kind}}
-
-
-def _png(image: Any) -> bytes:
-    with io.BytesIO() as file:
-        image.save(file, format="PNG")
-        return file.getvalue()
 
 
 class OtherWeights(ServerFailed):
     """A server whose fingerprint is that of other weights."""
 
 
-@dataclass(frozen=True)
-class Rated:
+class Rated(NamedTuple):
     """Log-likelihood of the end of a row of ids."""
 
     value: float
     """Nats, summed over its tokens."""
     greedy: bool
     """Whether each of its tokens is the most likely one."""
-    tokens: int
 
 
 @dataclass(frozen=True)
@@ -112,64 +102,77 @@ class ServedModel:
         on_answer: Callable[[], None] | None = None,
     ) -> list[str]:
         """Greedy continuations of rows of ids, as text."""
-        more: Body = {"stop": list(stop)[:4]} if stop else {}
-        bodies = [
-            {"model": self.name, "prompt": list(row), "max_tokens": max_new_tokens, "temperature": 0, **more}
-            for row in rows
-        ]
-        return [self._text(found) for found in self._ask("completions", bodies, on_answer)]
+        more: Body = {"max_tokens": max_new_tokens, **({"stop": list(stop)[:4]} if stop else {})}
+        found = self._ask("completions", [{"prompt": list(row), **more} for row in rows], on_answer)
+        return [self._text(answer, self._choice(answer).get("text")) for answer in found]
 
     def chat(self, prompts: Sequence[Prompt], *, max_new_tokens: int) -> list[str]:
         """Greedy answers to prompts with media."""
-        bodies = [
-            {"model": self.name, "messages": messages(prompt), "max_tokens": max_new_tokens, "temperature": 0}
-            for prompt in prompts
+        bodies = [{"messages": messages(prompt), "max_tokens": max_new_tokens} for prompt in prompts]
+        found = self._ask("chat/completions", bodies)
+        chosen = [self._choice(answer).get("message") for answer in found]
+        return [
+            self._text(answer, message.get("content") if isinstance(message, dict) else None)
+            for answer, message in zip(found, chosen, strict=True)
         ]
-        return [self._content(found) for found in self._ask("chat/completions", bodies)]
-
-    def echo(self, rows: Sequence[Sequence[int]], on_answer: Callable[[], None] | None = None) -> list[Body]:
-        """Answers that begin with the prompt, with the log-probabilities of its tokens (checked).
-
-        Raises:
-            ServerFailed: the server does not give them, or gives those of other tokens.
-        """
-        bodies = [
-            # As lm-eval asks: one token is generated, because some servers refuse none, and left out.
-            {"model": self.name, "prompt": list(row), "max_tokens": 1, "temperature": 0, "logprobs": 1, "echo": True}
-            for row in rows
-        ]  # fmt: skip
-        found = self._ask("completions", bodies, on_answer)
-        for answer, row in zip(found, rows, strict=True):
-            self._check_echo(answer, len(row))
-        return found
 
     def token_logprobs(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probability of each token of each row but its first, in nats."""
-        found = self.echo(rows)
-        return [
-            [float(value) for value in self._logprobs(answer)["token_logprobs"][1 : len(row)]]
-            for answer, row in zip(found, rows, strict=True)
-        ]
+        return [[value for value, _ in positions] for positions in self._echo(rows, None)]
 
     def rate(
         self, rows: Sequence[tuple[Sequence[int], int]], on_answer: Callable[[], None] | None = None
     ) -> list[Rated]:
         """Log-likelihoods of the ends of rows: (ids, where the end begins, at least 1)."""
-        found = self.echo([ids for ids, _ in rows], on_answer)
-        rated = []
-        for answer, (ids, start) in zip(found, rows, strict=True):
-            given = self._logprobs(answer)
-            own = given["token_logprobs"][start : len(ids)]
-            tops = given["top_logprobs"][start : len(ids)]
-            greedy = all(value >= max(top.values()) for value, top in zip(own, tops, strict=True))
-            rated.append(Rated(float(sum(own)), greedy, len(own)))
-        return rated
+        found = self._echo([ids for ids, _ in rows], on_answer)
+        ends = [positions[start - 1 :] for positions, (_, start) in zip(found, rows, strict=True)]
+        return [
+            Rated(sum(value for value, _ in end), all(value >= top for value, top in end)) for end in ends
+        ]
+
+    def _echo(
+        self, rows: Sequence[Sequence[int]], on_answer: Callable[[], None] | None
+    ) -> list[list[tuple[float, float]]]:
+        """Log-probability of each token of each row but its first, and that of the most likely token in its place.
+
+        Raises:
+            ServerFailed: the server does not give them, or gives those of other tokens.
+        """
+        # As lm-eval asks: one token is generated, because some servers refuse none, and left out.
+        more = {"max_tokens": 1, "logprobs": 1, "echo": True}
+        found = self._ask("completions", [{"prompt": list(row), **more} for row in rows], on_answer)
+        return [self._positions(answer, len(row)) for answer, row in zip(found, rows, strict=True)]
+
+    def _positions(self, answer: Body, length: int) -> list[tuple[float, float]]:
+        given, where = self._choice(answer).get("logprobs"), f"{self.client.url}/completions"
+        values, tops = (
+            given.get(key) if isinstance(given, dict) else None for key in ("token_logprobs", "top_logprobs")
+        )
+        if not isinstance(values, list) or not isinstance(tops, list) or min(len(values), len(tops)) < length:
+            raise ServerFailed("the server gives no log-probabilities of a prompt.", where=where, hint=ECHO)
+        if len(values) > length + 1 or len(tops) != len(
+            values
+        ):  # with the generated token, or without an end token
+            raise ServerFailed(
+                f"the server gives {len(values)} log-probabilities for a prompt of {length} tokens and one more.",
+                where=where,
+                hint="The server adds or removes tokens of the prompt; turn that off.",
+            )
+        found = []
+        for value, top in zip(values[1:length], tops[1:length], strict=True):
+            best = list(top.values()) if isinstance(top, dict) else []
+            if not best or not all(map(_is_number, (value, *best))):
+                what = "gives a log-probability that is not a number of at most 0"
+                raise self.client.error(what, [value, top], where=where)
+            found.append((float(value), float(max(best))))
+        return found
 
     def _ask(
         self, path: str, bodies: Sequence[Body], on_answer: Callable[[], None] | None = None
     ) -> list[Body]:
-        """Answers, all by the weights with the fingerprint."""
-        found = self.client.post(path, bodies, on_answer)
+        """Greedy answers, all by the weights with the fingerprint."""
+        asked = [{"model": self.name, "temperature": 0, **body} for body in bodies]
+        found = self.client.post(path, asked, on_answer)
         others = [one for answer in found if (one := answer.get("system_fingerprint")) != self.fingerprint]
         if self.fingerprint is not None and self.one and others:
             named = f"its fingerprint is {others[0]}" if others[0] else "an answer has no fingerprint"
@@ -187,52 +190,11 @@ class ServedModel:
             raise self.client.error("gives an answer without one choice", answer)
         return choices[0]
 
-    def _text(self, answer: Body) -> str:
-        text = self._choice(answer).get("text")
+    def _text(self, answer: Body, text: Any) -> str:
         if not isinstance(text, str):
             raise self.client.error("gives an answer without text", answer)
         return text
 
-    def _content(self, answer: Body) -> str:
-        message = self._choice(answer).get("message")
-        content = message.get("content") if isinstance(message, dict) else None
-        if not isinstance(content, str):
-            raise self.client.error("gives a message without content", answer)
-        return content
-
-    def _logprobs(self, answer: Body) -> dict[str, Any]:
-        found: dict[str, Any] = self._choice(answer)["logprobs"]
-        return found
-
-    def _check_echo(self, answer: Body, length: int) -> None:
-        given = self._choice(answer).get("logprobs")
-        parts: list[Any] = []
-        if isinstance(given, dict):
-            parts = [given.get(key) for key in ("token_logprobs", "top_logprobs")]
-        where = f"{self.client.url}/completions"
-        if len(parts) < 2 or any(not isinstance(part, list) or len(part) < length for part in parts):
-            raise ServerFailed("the server gives no log-probabilities of a prompt.", where=where, hint=ECHO)
-        values, tops = parts
-        # With the generated token, or without it if that is the end token.
-        if len(values) > length + 1 or len(tops) != len(values):
-            raise ServerFailed(
-                f"the server gives {len(values)} log-probabilities for a prompt of {length} tokens and one more.",
-                where=where,
-                hint="The server adds or removes tokens of the prompt; turn that off.",
-            )
-        wrong = [value for value in values[1:length] if not _is_number(value)]
-        wrong += [top for top in tops[1:length] if not _is_top(top)]
-        if wrong:
-            raise self.client.error(
-                "gives a log-probability that is not a number of at most 0", wrong[0], where=where
-            )
-
-
-def _is_top(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(map(_is_number, value.values()))
-
 
 def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and value <= 0.001 and value == value
-    )
+    return isinstance(value, int | float) and not isinstance(value, bool) and value <= 0.001

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import json
 import os
-import time
+import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from moextend.errors import InputError, RunFailed, SpecError, masked, short
+from moextend.errors import InputError, RunFailed, SpecError, counted, masked, short
 from moextend.util import files
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Client:
 
         Raises ServerFailed if there is no server, or another one.
         """
-        found = asyncio.run(self._get("models", self.retries))
+        found = asyncio.run(self._get("models"))
         entries = found.get("data")
         if not isinstance(entries, list) or not all(
             isinstance(one, dict) and isinstance(one.get("id"), str) for one in entries
@@ -66,19 +66,11 @@ class Client:
 
     def is_ready(self) -> bool:
         """Whether the server answers now."""
-        try:
-            asyncio.run(self._get("models", 0, timeout=5.0))
-        except ServerFailed:
-            return False
-        return True
+        return _now(self.url, "models") is not None
 
     def version(self) -> str:
         """The version of the server's program, as vLLM and others give it at /version; "" if it gives none."""
-        root = Client(self.url.rpartition("/")[0], timeout=5.0, retries=0)
-        try:
-            found = asyncio.run(root._get("version", 0)).get("version", "")
-        except ServerFailed:
-            return ""
+        found = (_now(self.url.rpartition("/")[0], "version") or {}).get("version", "")
         return short(found, 40) if isinstance(found, str) else ""
 
     def error(self, what: str, answer: Any, *, where: str | None = None) -> ServerFailed:
@@ -96,7 +88,7 @@ class Client:
 
             async def one(body: Body) -> Body:
                 async with free:
-                    answer = await self._ask(connection, "POST", path, body, self.retries)
+                    answer = await self._ask(connection, "POST", path, body)
                 if on_answer:
                     on_answer()
                 return answer
@@ -109,9 +101,9 @@ class Client:
                     task.cancel()
                 await asyncio.gather(*asked, return_exceptions=True)
 
-    async def _get(self, path: str, retries: int, timeout: float | None = None) -> Body:
-        async with self._open(timeout or min(self.timeout, 60.0)) as connection:
-            return await self._ask(connection, "GET", path, None, retries)
+    async def _get(self, path: str) -> Body:
+        async with self._open(min(self.timeout, 60.0)) as connection:
+            return await self._ask(connection, "GET", path, None)
 
     def _open(self, timeout: float) -> httpx.AsyncClient:
         import httpx
@@ -122,13 +114,11 @@ class Client:
         # The environment's proxies are for other hosts; a scoring server is named by its own address.
         return httpx.AsyncClient(headers=headers, timeout=timeout, limits=most, trust_env=False)
 
-    async def _ask(
-        self, connection: httpx.AsyncClient, verb: str, path: str, body: Body | None, retries: int
-    ) -> Body:
+    async def _ask(self, connection: httpx.AsyncClient, verb: str, path: str, body: Body | None) -> Body:
         import httpx
 
         where, why, pause = f"{self.url}/{path}", "", FIRST_PAUSE
-        for attempt in range(retries + 1):
+        for attempt in range(self.retries + 1):
             if attempt:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -151,9 +141,8 @@ class Client:
                     hint=f"Set the variable {KEY}." if answer.status_code in (401, 403) else None,
                 )
             return self._parsed(answer, where)
-        tries = "1 attempt" if retries == 0 else f"{retries + 1} attempts"
         raise ServerFailed(
-            f"the server does not answer ({tries}; the last: {why}).",
+            f"the server does not answer ({counted(self.retries + 1, 'attempt')}; the last: {why}).",
             where=masked(where),
             hint="Start it, or correct the address; then run the same command again: received answers are kept.",
         )
@@ -180,16 +169,16 @@ def _message(answer: httpx.Response) -> str:
 
 
 def _asked_pause(answer: httpx.Response) -> float:
-    """Seconds of Retry-After, as a number or a date; 0 without it."""
+    """Seconds of Retry-After; 0 without a number there."""
     asked = answer.headers.get("retry-after", "")
-    try:
-        seconds = float(asked)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(asked).timestamp() - time.time()
-        except ValueError:
-            return 0.0
-    return min(max(seconds, 0.0), LONGEST_PAUSE) if seconds == seconds else 0.0
+    return min(float(asked), LONGEST_PAUSE) if re.fullmatch(r"[0-9.]+", asked) else 0.0
+
+
+def _now(url: str, path: str) -> Body | None:
+    """What a server answers within 5 seconds; None without an answer."""
+    with suppress(ServerFailed):
+        return asyncio.run(Client(url, timeout=5.0, retries=0)._get(path))
+    return None
 
 
 def check_reachable(client: Client) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from moextend.bench.score.predictions import text_item
+from moextend.bench.score.lines import text_item
 from moextend.bench.score.records import Scores
 from moextend.bench.task import TaskSpec, TextTask, code_allowed
 from moextend.errors import InputError, MoextendError, RunFailed, SpecError, UnknownName
@@ -45,13 +45,21 @@ def score_text(
     Raises RunFailed if lm-eval fails on this task, and InputError if the task is wrong.
     """
     text = text_of(task)
-    limits = [n for n in (text.limit, limit) if n is not None]
-    least = min(limits) if limits else None
+    least = min((n for n in (text.limit, limit) if n is not None), default=None)
     try:
-        loaded = processes.in_turn(lambda: load_task(task, text, workspace))
-        named = backend.name if backend else None
-        key = _key(loaded, text, tokenizer, str(model.lm.dtype), batch_size, least, named)
-        path = task.predictions(folder, key)
+        loaded = processes.in_turn(lambda: load_task(task, workspace))
+        key = {
+            "format": 2,
+            "task": loaded.digest,
+            "metric": text.metric,
+            "num_fewshot": text.num_fewshot,
+            "tokenizer": tokenizer,
+            "dtype": str(model.lm.dtype),
+            "batch_size": batch_size,
+            "limit": least,
+            **({"backend": backend.name} if backend and backend.name else {}),
+        }
+        path = task.predictions(folder, digest(key))
         with processes.first_enters(lambda: share(path)):
             kept = processes.first_says(lambda: _kept(path))
             if kept is not None:
@@ -79,19 +87,17 @@ def first_answers(
     model: MultimodalLM, task: TaskSpec, *, batch_size: int, limit: int, workspace: Path
 ) -> list[dict[str, Any]]:
     """Lines of the first `limit` items of a text task (of each task of a group), answered now; nothing is saved."""
-    chosen = text_of(task)
-    loaded = load_task(task, chosen, workspace)
-    return _run(model, loaded, chosen.metric, batch_size, limit, None)[1]
+    return _run(model, load_task(task, workspace), text_of(task).metric, batch_size, limit, None)[1]
 
 
 def text_content(task: TaskSpec, workspace: Path) -> str:
     """Digest of the data, the files and the code of a text task; quick after its scoring."""
-    return load_task(task, text_of(task), workspace).content
+    return load_task(task, workspace).content
 
 
 def text_commits(task: TaskSpec, workspace: Path) -> dict[str, str]:
     """Data set on the hub -> its opened commit, of a text task; quick after its scoring."""
-    return load_task(task, text_of(task), workspace).commits
+    return load_task(task, workspace).commits
 
 
 def _kept(path: Path) -> Scores | None:
@@ -115,14 +121,20 @@ def text_of(task: TaskSpec) -> TextTask:
     return task.lm_eval
 
 
-def load_task(task: TaskSpec, text: TextTask, workspace: Path) -> Loaded:
+def load_task(task: TaskSpec, workspace: Path) -> Loaded:
     """The lm-eval task with its data; checks its metric before the model computes."""
     from moextend.bench.score.text.harness import load
 
+    text = text_of(task)
     folder = None if text.path is None else task.folder() / text.path
     where = f"{task.path or task.task}: lm_eval"
+    unsafe = InputError(
+        "runs code that the model writes.",
+        where=where,
+        hint="Allow it in a safe environment, such as a container: --allow-code.",
+    )
     if text.runs_code and not code_allowed():
-        raise _unsafe(where)
+        raise unsafe
     loaded = load(
         text.task, folder, text.num_fewshot, workspace, trusted=text.trust_remote_code, revisions=text.revisions,
         where=f"{where}.task",
@@ -130,7 +142,7 @@ def load_task(task: TaskSpec, text: TextTask, workspace: Path) -> Loaded:
     metric = text.metric.split(",")[0]
     for part in loaded.tasks.values():
         if getattr(part, "UNSAFE_CODE", False) and not code_allowed():
-            raise _unsafe(where)
+            raise unsafe
         known = part.aggregation()
         if metric not in known:
             raise UnknownName("metric", metric, known, where=f"{where}.metric")
@@ -141,38 +153,6 @@ def load_task(task: TaskSpec, text: TextTask, workspace: Path) -> Loaded:
                 hint=f"Choose another one of: {', '.join(known)}.",
             )
     return loaded
-
-
-def _unsafe(where: str) -> InputError:
-    return InputError(
-        "runs code that the model writes.",
-        where=where,
-        hint="Allow it in a safe environment, such as a container: --allow-code.",
-    )
-
-
-def _key(
-    loaded: Loaded,
-    text: TextTask,
-    tokenizer: str,
-    dtype: str,
-    batch_size: int,
-    limit: int | None,
-    backend: str | None,
-) -> str:
-    return digest(
-        {
-            "format": 2,
-            "task": loaded.digest,
-            "metric": text.metric,
-            "num_fewshot": text.num_fewshot,
-            "tokenizer": tokenizer,
-            "dtype": dtype,
-            "batch_size": batch_size,
-            "limit": limit,
-            **({} if backend is None else {"backend": backend}),
-        }
-    )
 
 
 def _run(
@@ -305,12 +285,12 @@ def sampled_answers(
     """
     from moextend.bench.score.text.harness import run
 
-    chosen = text_of(task)
-    loaded = load_task(task, chosen, workspace)
-    sizes = {
-        name: min(len(part.eval_docs), limit or len(part.eval_docs)) for name, part in loaded.tasks.items()
-    }
-    places = [(name, place) for name, size in sizes.items() for place in range(size)]
+    loaded = load_task(task, workspace)
+    places = [
+        (name, place)
+        for name, part in loaded.tasks.items()
+        for place in range(min(len(part.eval_docs), limit or len(part.eval_docs)))
+    ]
     samples: dict[str, list[int]] = {}
     for name, place in sorted(random.Random(seed).sample(places, min(items, len(places)))):
         samples.setdefault(name, []).append(place)
@@ -318,13 +298,10 @@ def sampled_answers(
     return [
         value
         for name in samples
-        for sample in _first_filter(found["samples"][name])
+        for sample in found["samples"][name]
+        if sample["filter"] == found["samples"][name][0]["filter"]
         for value in _values(model, text_item({"task": name, "id": sample["doc_id"]}), sample)
     ]
-
-
-def _first_filter(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
 
 
 def _values(model: MultimodalLM, item: str, sample: dict[str, Any]) -> list[tuple[str, str | float, int]]:

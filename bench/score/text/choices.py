@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import lm_eval.models.huggingface as huggingface
@@ -198,7 +197,7 @@ def _score(lm: Any, groups: Sequence[Group], pad: int, device: Any) -> dict[int,
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     cache = DynamicCache(config=lm.config)
     decoder = lm_head.decoder(lm)
-    kept = {_cache_name(decoder): cache, "use_cache": True}
+    kept = {lm_head.cache_name(lm): cache, "use_cache": True}
     out = decoder(input_ids=ids, attention_mask=mask, position_ids=positions, **kept)
     choices = [choice for group in groups for choice in group.choices]
     owner = torch.tensor([row for row, group in enumerate(groups) for _ in group.choices], device=device)
@@ -228,11 +227,6 @@ def _score(lm: Any, groups: Sequence[Group], pad: int, device: Any) -> dict[int,
         place: (value, not wrong)
         for place, value, wrong in zip(places, total.tolist(), missed.tolist(), strict=True)
     }
-
-
-def _cache_name(model: Any) -> str:
-    """Name of the cache in the model's forward, which differs between versions of transformers."""
-    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
 def _padded(rows: Sequence[Sequence[int]], pad: int, *, left: bool, device: Any) -> tuple[Tensor, Tensor]:

@@ -1,15 +1,18 @@
-"""Prepares a user's folder of lm-eval YAML files for lm-eval."""
+"""lm-eval's files: the names of its own tasks, and a user's folder of YAML files, prepared for it."""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
 
-from moextend.errors import InputError
+from moextend.errors import InputError, UnknownName
 from moextend.util import bounded_yaml
 from moextend.util.files import atomic, digest, stamp
 
@@ -134,3 +137,32 @@ def _own_tasks() -> Path:
     found = find_spec("lm_eval")
     assert found is not None and found.submodule_search_locations, "lm-eval is a dependency"
     return Path(found.submodule_search_locations[0]) / "tasks"
+
+
+_ENTRY = re.compile(
+    rb"""^[ \t]*(?:-[ \t]+)?["']?(?:task|group|tag)["']?[ \t]*:([^\r\n]*)|^[ \t]*-[ \t]+([^\r\n]{1,100}?)\r?$""",
+    re.MULTILINE,
+)
+"""A line that names a task, a group or a tag, or an entry of a list that may do so."""
+_WORD = re.compile(r"[^\s,'\"\[\]]+")
+
+
+def check_name(name: str, *, where: str) -> None:
+    """UnknownName where lm-eval surely has no task, group or tag of this name; some other words pass, too."""
+    known = _words()
+    if name not in known:
+        raise UnknownName(
+            "lm-eval task", name, filter(re.compile(r"\w[\w.+-]*").fullmatch, known), where=where
+        )
+
+
+@cache
+def _words() -> frozenset[str]:
+    """The words of such lines in lm-eval's YAMLs and in the templates that they include (some without a suffix)."""
+    found: set[str] = set()
+    for folder, _, files in os.walk(_own_tasks()):
+        for name in files:
+            if "yaml" in name or "." not in name:
+                for entry in _ENTRY.finditer(Path(folder, name).read_bytes()):
+                    found.update(_WORD.findall((entry[1] or entry[2] or b"").decode(errors="replace")))
+    return frozenset(found)

@@ -8,15 +8,14 @@ import logging
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, is_dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import lm_eval.api.model
 import lm_eval.api.task
-import lm_eval.models.huggingface
 import lm_eval.models.huggingface as huggingface
 import lm_eval.utils
 import numpy
@@ -178,15 +177,15 @@ def _load(
     if ready is not None and folder is not None and not trusted:
         folders.refuse_code(ready, folder, where=where)
     local = LocalData(cache)
-    with _calm(seed=True):
+    with _calm():
         manager = _manager(ready, stamps)
         if name not in manager.all_tasks:
             raise UnknownName("lm-eval task", name, manager.all_tasks, where=where)
-        with pinned(dict(pins), local) as commits, _readable(where if folder is not None else None):
+        with pinned(dict(pins), local) as commits, nullcontext() if folder is None else _readable(where):
             found = manager.load([name])
     for task in found["tasks"].values():
         _set_fewshot(task, num_fewshot)
-    parts = _content(found["tasks"], found.get("groups", {}), (ready, folder), cache)
+    parts = _content(found, (ready, folder), cache)
     return Loaded(
         name,
         found["tasks"],
@@ -199,11 +198,8 @@ def _load(
 
 
 @contextmanager
-def _readable(where: str | None) -> Iterator[None]:
-    """Context in which data that cannot be read is wrong input; `where`: the task; None: it is not local."""
-    if where is None:
-        yield
-        return
+def _readable(where: str) -> Iterator[None]:
+    """Context in which local data that cannot be read are wrong input."""
     try:
         with quiet_loggers("datasets", level=logging.CRITICAL):  # it logs before it raises
             yield
@@ -222,39 +218,30 @@ def _set_fewshot(task: Any, wanted: int | None) -> None:
         task.set_config(key="num_fewshot", value=wanted)
 
 
-def _content(
-    tasks: Mapping[str, Any], groups: Mapping[str, Any], places: Sequence[Path | None], cache: Path
-) -> list[Any]:
-    """The configs, the code and digests of the data of tasks; equal in all processes."""
-    parts: list[Any] = []
+def _content(found: Mapping[str, Any], places: Sequence[Path | None], cache: Path) -> list[Any]:
+    """The configs, the code and digests of the data of tasks and groups; equal in all processes."""
 
     def written(config: Any) -> str:
         text = json.dumps(config, sort_keys=True, default=_source)
-        for place in places:
+        for place in filter(None, places):
             # The path of the folder is not part of the task's identity.
-            text = text if place is None else text.replace(str(place.resolve()), "")
+            text = text.replace(str(place.resolve()), "")
         return text
 
     with FileDigests(cache) as known:
-        for name, task in sorted(tasks.items()):
-            parts.append(
-                [name, written(task.dump_config()), str(task.VERSION), _data_digest(task.dataset, known)]
-            )
-    parts += [[name, written(_group(group))] for name, group in sorted(groups.items())]
+        parts: list[Any] = [
+            [name, written(task.dump_config()), str(task.VERSION), _data_digest(task.dataset, known)]
+            for name, task in sorted(found["tasks"].items())
+        ]
+    for name, group in sorted(found.get("groups", {}).items()):
+        metrics = [
+            asdict(one) if is_dataclass(one) and not isinstance(one, type) else one
+            for one in group.aggregate_metric_list or ()
+        ]
+        parts.append([name, written({"metrics": metrics, "version": group.version})])
     # The config has the source of the functions that it names, but not of what they use.
-    parts += [
-        ["code", *found] for place in places[-1:] if place is not None and (found := folders.code(place))
-    ]
-    return parts
-
-
-def _group(group: Any) -> Any:
-    """How the scores of a group's tasks are aggregated."""
-    metrics = [
-        asdict(one) if is_dataclass(one) and not isinstance(one, type) else one
-        for one in group.aggregate_metric_list or ()
-    ]
-    return {"metrics": metrics, "version": group.version}
+    code = folders.code(places[-1]) if places[-1] is not None else []
+    return [*parts, *([["code", *code]] if code else [])]
 
 
 def _source(value: Any) -> str:
@@ -293,7 +280,7 @@ def run(
     """
     training = model.lm.training
     tasks = {name: task for name, task in loaded.tasks.items() if samples is None or name in samples}
-    with _calm(seed=True, on_items=on_items):
+    with _calm(on_items):
         options = {"batch_size": batch_size}
         lm = SharedContext(model, **options) if served is None else ServedLM(served, model, **options)
         for task in tasks.values():
@@ -316,81 +303,61 @@ def run(
 
 
 @contextmanager
-def _calm(*, seed: bool, on_items: Callable[[int, int], None] | None = None) -> Iterator[None]:
-    """Context with lm-eval's seeds and without progress bars and log lines; restores all random states."""
+def _calm(on_items: Callable[[int, int], None] | None = None) -> Iterator[None]:
+    """Context with lm-eval's seeds and without progress bars and log lines; restores all random states.
+
+    Its templates run in a sandbox, as a template could use all of Python, and each is compiled once: lm-eval compiles
+    them again for every item, which takes most of its time.
+    """
+    own = lm_eval.utils.env
+    sandbox = SandboxedEnvironment(
+        loader=own.loader, undefined=own.undefined, keep_trailing_newline=own.keep_trailing_newline
+    )
+    sandbox.filters |= own.filters
+    sandbox.from_string = lru_cache(maxsize=256)(sandbox.from_string)  # type: ignore[method-assign, assignment]
     with ExitStack() as stack:
         stack.enter_context(quiet_datasets())
         stack.enter_context(quiet_loggers("lm_eval", "datasets", "transformers"))
-        stack.enter_context(_bars(on_items))
-        stack.enter_context(_templates())
         stack.enter_context(torch.random.fork_rng())
         stack.callback(random.setstate, random.getstate())
         stack.callback(numpy.random.set_state, numpy.random.get_state())
-        if seed:
-            random.seed(0)
-            numpy.random.seed(_FEWSHOT_SEED)
-            torch.manual_seed(_FEWSHOT_SEED)
+        bars = [(lm_eval.api.task, None), (lm_eval.api.model, None), (huggingface, on_items)]
+        changed: list[tuple[Any, str, Any]] = [(lm_eval.utils, "env", sandbox)]
+        changed += [(module, "tqdm", partial(_Bar, report)) for module, report in bars]
+        for module, name, value in changed:
+            stack.callback(setattr, module, name, getattr(module, name))
+            setattr(module, name, value)
+        random.seed(0)
+        numpy.random.seed(_FEWSHOT_SEED)
+        torch.manual_seed(_FEWSHOT_SEED)
         yield
-
-
-@contextmanager
-def _templates() -> Iterator[None]:
-    """Context in which lm-eval's templates run in a sandbox, as a template could use all of Python; each compiled once.
-
-    lm-eval compiles a task's templates again for every item, which takes most of its time.
-    """
-    own = lm_eval.utils.env
-    environment = SandboxedEnvironment(
-        loader=own.loader, undefined=own.undefined, keep_trailing_newline=own.keep_trailing_newline
-    )
-    environment.filters |= own.filters
-    environment.from_string = lru_cache(maxsize=256)(environment.from_string)  # type: ignore[method-assign, assignment]
-    lm_eval.utils.env = environment
-    try:
-        yield
-    finally:
-        lm_eval.utils.env = own
-
-
-@contextmanager
-def _bars(on_items: Callable[[int, int], None] | None) -> Iterator[None]:
-    """Hides lm-eval's progress bars; the progress of the model's work is reported to `on_items`."""
-    rooms = (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface)
-    before = [room.tqdm for room in rooms]
-    for room, heard in zip(rooms, (None, None, on_items), strict=True):
-        room.tqdm = lambda *values, heard=heard, **options: _Bar(heard, *values, **options)
-    try:
-        yield
-    finally:
-        for room, bar in zip(rooms, before, strict=True):
-            room.tqdm = bar
 
 
 class _Bar:
-    """The part of tqdm that lm-eval uses."""
+    """The part of tqdm that lm-eval uses: nothing is shown, and progress is reported."""
 
     def __init__(
         self,
-        heard: Callable[[int, int], None] | None,
-        iterable: Iterable[Any] | None = None,
+        report: Callable[[int, int], None] | None,
+        iterable: Iterable[Any] = (),
         *,
         total: int | None = None,
         disable: bool = False,
         **_options: Any,
     ) -> None:
-        self._heard, self._iterable = None if disable else heard, iterable
+        self._report, self._iterable = None if disable else report, iterable
         self._done, self._total = 0, total or 0
 
     def __iter__(self) -> Iterator[Any]:
-        for value in self._iterable or ():
+        for value in self._iterable:
             yield value
             self.update(1)
 
     def update(self, n: int = 1) -> None:
         """Reports `n` more requests as done."""
         self._done += n
-        if self._heard is not None and self._total:
-            self._heard(min(self._done, self._total), self._total)
+        if self._report is not None and self._total:
+            self._report(min(self._done, self._total), self._total)
 
     def close(self) -> None:
         """Does nothing."""

@@ -16,7 +16,7 @@ from moextend.errors import InputError
 from tests.bench.scorers.single import score
 
 LETTERED = [
-    *("letter@1", "letter@4", "option@1", "option@4"),
+    *("letter@1", "option@1", "option@4"),
     *("coin-scienceqa@1", "circular@4"),
 ]
 

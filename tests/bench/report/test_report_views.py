@@ -17,7 +17,7 @@ from moextend.bench.report.table import Value
 from moextend.bench.run.progress import _write
 from moextend.bench.run.records import AlignmentCost, StageCost, Status
 from moextend.bench.run.rundir import Cell, RunDir, find_runs
-from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.lines import PredictionLine
 from moextend.bench.score.vqa import scores_path
 from moextend.errors import InputError, UnknownName
 from moextend.util import files

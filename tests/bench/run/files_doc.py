@@ -18,9 +18,8 @@ from moextend.bench.run.config import ConfigFile, Identity
 from moextend.bench.run.items import PackedItems
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost, Status
 from moextend.bench.run.variants import VariantCell
-from moextend.bench.score.predictions import PredictionLine
-from moextend.bench.score.records import Cell
-from moextend.bench.score.served.records import Parity
+from moextend.bench.score.lines import PredictionLine
+from moextend.bench.score.records import Cell, Parity
 from moextend.bench.store import NodeCard, StoreFile
 
 FILES: dict[str, type[Any]] = {

@@ -35,7 +35,7 @@ def test_the_alignment_shows_its_true_step_after_a_resume(
     monkeypatch.setattr(models, "encoder_revisions", lambda *_: nullcontext())
     context = MagicMock()
     context.config.device = "cpu"
-    context.sequence.alignments = (SimpleNamespace(task="captions", steps=400),)
+    context.sequence.align = (SimpleNamespace(task="captions", steps=400),)
     context.sequence.base.upcycle = None
     context.sequence.base.model = "tiny"
     context.sequence.base.encoders_in.return_value = {}

@@ -6,7 +6,7 @@ import pytest
 
 from moextend.bench.run.items import items_of, read_items
 from moextend.bench.run.rundir import Cell, RunDir
-from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.lines import PredictionLine
 from moextend.bench.score.vqa import score_items
 from moextend.util import files
 from tests.bench.conftest import TASKS, MakeRun

@@ -21,7 +21,6 @@ from moextend.cli.base_asked import BaseAsked
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
 
 from tests.serving.living import living
 

@@ -11,7 +11,7 @@ from moextend.bench.report.collect import collect, some
 from moextend.bench.report.footnotes import backend_notes
 from moextend.bench.run.complete import lacking_scores, set_damaged_aside, unproved
 from moextend.bench.run.rundir import PARITY, Cell, RunDir
-from moextend.bench.score.served.records import Parity, Weights
+from moextend.bench.score.records import Parity, Weights
 from moextend.errors import InputError
 from tests.bench.conftest import MakeRun
 

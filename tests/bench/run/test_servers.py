@@ -19,7 +19,7 @@ from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import PARITY, RunDir
 from moextend.bench.run.servers import started
 from moextend.bench.score.served.client import Client, ServerFailed
-from moextend.bench.score.served.proof import ParityRefused
+from moextend.bench.score.served.parity import ParityRefused
 from moextend.bench.store.node import OFF
 from moextend.errors import InputError
 from tests.bench.score.served.conftest import ROOT, stock_command

@@ -1,6 +1,5 @@
 """Item scores that are kept next to predictions, and what becomes of damaged and edited ones."""
 
-import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -13,11 +12,10 @@ import pytest
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.score import vqa
 from moextend.bench.score.kept import ItemScores, ScoreReader, read_predictions
-from moextend.bench.score.lines import Words
-from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.lines import PredictionLine, Words
 from moextend.bench.score.records import Cell
 from moextend.errors import SpecError
-from moextend.util.files import read_lines, signed_lines, write_lines
+from moextend.util.files import read_lines, write_lines
 from tests.bench import ledger
 
 
@@ -86,17 +84,6 @@ def test_an_edited_file_is_named_and_computed_again(
     assert read(run, cell) == expected and not caplog.records, "the file is as it was"
 
 
-def test_scores_of_another_task_are_computed_again(run: RunDir, cell: Cell, kept: Path) -> None:
-    """Also if they give the same mean."""
-    expected = read(run, cell)
-    other = kept.with_name(kept.name.replace("task1", "task2"))
-    other.write_bytes(kept.read_bytes())
-    with pytest.raises(SpecError, match="was edited, or copied"):
-        signed_lines(other)
-    kept.write_bytes(kept.read_bytes() + b"\n")
-    assert read(run, cell) == expected
-
-
 def test_lost_scores_are_computed_again_without_a_word(
     run: RunDir, cell: Cell, kept: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -129,10 +116,6 @@ def test_scores_of_a_run_that_is_being_removed_are_not_written_again(
     assert len(found.score) == cell.n and not run.folder.exists()
 
 
-def test_the_cell_of_an_early_version_does_not_know_its_items(run: RunDir, cell: Cell) -> None:
-    assert read(run, cell.model_copy(update={"n": 0})) == read(run, cell)
-
-
 def test_items_that_count_only_with_others_have_no_score(tmp_path: Path) -> None:
     turned = [PredictionLine(str(i * 1_000_000), "AB"[i], ("AB"[i],), "?", ("x", "y")) for i in range(2)]
     write_lines(tmp_path / "p.jsonl", [line.line() for line in turned])
@@ -140,24 +123,6 @@ def test_items_that_count_only_with_others_have_no_score(tmp_path: Path) -> None
     for _ in range(2):  # computed, and read
         found = ScoreReader(Words())(tmp_path, cell, tmp_path)
         assert found.score[0] == 1.0 and np.isnan(found.score[1])
-
-
-def test_a_scorer_has_a_file_of_its_own(tmp_path: Path) -> None:
-    record = {"id": "1", "prediction": "a", "answers": ["a"], "question": "?"}
-    (tmp_path / "p.jsonl").write_text(json.dumps(record) + "\n")
-    for scorer in ("exact@1", "vqa@1"):
-        cell = Cell(stage=0, task="t", value=100.0, n=1, scorer=scorer, predictions="p.jsonl")
-        assert ScoreReader(Words())(tmp_path, cell, tmp_path).score.tolist() == [1.0]
-    names = {path.name for path in tmp_path.glob("*.scores*")}
-    assert names == {"p.exact@1.scores3.jsonl", "p.vqa@1.scores3.jsonl"}
-
-
-def test_an_older_line_of_scores_lacks_readings(run: RunDir, cell: Cell, kept: Path) -> None:
-    expected = read(run, cell)
-    write_lines(
-        kept, [{"id": line["id"], "score": line["score"]} for line in read_lines(kept)[:-1]], signed=True
-    )
-    assert read(run, cell) == expected and "strict" not in kept.read_text()
 
 
 def test_scores_of_the_same_items_in_another_order() -> None:

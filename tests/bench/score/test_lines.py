@@ -42,12 +42,6 @@ def test_a_line_that_occurs_again_is_parsed_once(
     assert [one["a"] for one in parsed] == [3, 1, 2]
 
 
-def test_many_files_are_read_as_they_are(reader: DistinctLines, tmp_path: Path) -> None:
-    for number in range(50):
-        values = list(range(number, 60 * number, 1 + number))
-        assert reader.read(written(tmp_path / str(number), values))[0].tolist() == values
-
-
 def test_what_is_kept_has_a_bound(
     reader: DistinctLines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

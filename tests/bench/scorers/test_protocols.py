@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from moextend.bench.scorers import Answered, find_scorer, own_answer, score_set
-from moextend.bench.scorers.published import PUBLISHED
+from moextend.bench.scorers.protocols import PUBLISHED
 from moextend.bench.task import read_task
 from tests.bench.scorers.protocol_pairs import COUNT, pairs, pairs_digest
 
@@ -47,14 +47,6 @@ def test_no_pair_is_scored_otherwise_than_by_the_paper(name: str) -> None:
         if mine != pytest.approx(their, abs=1e-4)
     ]
     assert not differ, f"{len(differ)} of {COUNT}, the first: {differ[0]}"
-
-
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_the_pairs_distinguish_the_rules(name: str) -> None:
-    frozen = read(name)
-    values = [float(verdict) for verdict in frozen["verdicts"]]
-    assert 0.05 < sum(values) / COUNT < 0.95
-    assert frozen["source"].startswith("github.com/") and "@" in frozen["source"] and frozen["licence"]
 
 
 def test_every_scorer_of_a_published_sequence_is_frozen() -> None:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,15 +11,12 @@ from hypothesis import strategies as st
 
 from moextend.bench.data import Item
 from moextend.bench.score import vqa
-from moextend.bench.score.evaluate import score_cell
-from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.lines import PredictionLine
 from moextend.bench.scorers import Answered, readings
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Data, TaskSpec
 from moextend.data.examples import Columns
-from moextend.model import generation
 from moextend.model.generation import Prompt
-from moextend.util.files import read_lines
 from tests.bench.scorers.single import SINGLE, score
 
 CHOICES = ("cat", "dog", "fox")
@@ -64,11 +60,6 @@ def test_strict_and_normalised(
     assert one(prediction, answers, choices) == {"strict": strict, "normalised": normalised}
 
 
-def test_full_marks_of_the_scorer_are_normalised() -> None:
-    assert one("104", "100") == {"strict": 0.0, "normalised": 0.0}
-    assert one("104", "100", right=True) == {"strict": 0.0, "normalised": 1.0}
-
-
 @pytest.mark.parametrize(
     ("likelihoods", "value"),
     [((-3.0, -1.0, -2.0), 1), ((-1.0, -3.0, -2.0), 0), ((-1.0, -1.0, -2.0), 0), ((-2.0, -1.0, -1.0), 1)],
@@ -76,12 +67,6 @@ def test_full_marks_of_the_scorer_are_normalised() -> None:
 def test_likelihood(likelihoods: tuple[float, ...] | None, value: int) -> None:
     assert one("nonsense", "dog", CHOICES, likelihoods)["likelihood"] == value
     assert one("nonsense", "B", CHOICES, likelihoods)["likelihood"] == value
-
-
-def test_no_likelihood_where_it_means_nothing() -> None:
-    assert "likelihood" not in one("dog", "dog", CHOICES)
-    assert "likelihood" not in one("dog", "dog", None, (-1.0, -2.0))
-    assert "likelihood" not in one("dog", "wolf", CHOICES, (-1.0, -2.0, -3.0)), "no choice is right"
 
 
 WORDS = "a The red Red. 2 two dogs it's ? B"
@@ -121,18 +106,6 @@ def test_a_record_is_read_as_it_was_written_and_an_older_one_without_likelihoods
     old = {"id": "1", "prediction": "a", "answers": ["a"]}
     assert PredictionLine.read(old) == PredictionLine("1", "a", ("a",))
     assert vqa.score_items([PredictionLine.read(old)], "exact@1")[1][0].likelihood is None
-
-
-def test_scorers_of_sets_keep_one_line_an_item() -> None:
-    turned = [PredictionLine(str(i * 1_000_000), "AB"[i], ("AB"[i],), "?", ("x", "y"), "k") for i in range(2)]
-    scores, items = vqa.score_items(turned, "circular@4")
-    assert [item.score for item in items] == [1.0, None] and items[1].strict == 1.0
-    assert (scores.value, scores.n, scores.stderr, scores.kind_sizes) == (100.0, 1, None, {"k": 1})
-
-
-def test_an_item_answered() -> None:
-    item = Item((), "what?", ("a",), ("a", "b"), id="7", kind="k")
-    assert Answered.by("x", item) == Answered("7", "x", ("a",), "what?", ("a", "b"))
 
 
 def asked(prompt: str) -> TaskSpec:
@@ -183,28 +156,3 @@ def test_scorers_of_letters_and_of_texts_share_predictions() -> None:
     free = texts.model_copy(update={"columns": Columns()})
     keys = [vqa.prediction_key(task, **known) for task in (texts, letters, free)]
     assert keys[0] == keys[1] != keys[2]
-
-
-def test_a_cell_with_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [{"question": f"what {i}?", "answer": i % 2, "options": ["cat", "dog"]} for i in range(4)]
-    (tmp_path / "test.json").write_text(json.dumps(rows))
-    task = TaskSpec(
-        task="mini", version=1, kind="vqa", data=Data(path=".", train=None), scorer="letter@1",
-        columns=Columns(image=None, choices="options"), prompt="{question}\n{choices}", path=tmp_path / "mini.yaml",
-    )  # fmt: skip
-    monkeypatch.setattr(generation, "generate", lambda model, prompts, **_: ["(A)" for _ in prompts])
-    monkeypatch.setattr(
-        generation, "choice_likelihoods", lambda model, prompts, choices, **_: [(-1.0, -0.5) for _ in prompts]
-    )
-    model: Any = SimpleNamespace(
-        lm=SimpleNamespace(dtype="float32"),
-        modalities={},
-        tokenizer=type("T", (), {"special_tokens_map": {}, "get_vocab": lambda self: {}})(),
-    )
-    cell = score_cell(
-        model, task, weights="w", folder=tmp_path / "p", scoring=Scoring(batch_size=4), workspace=tmp_path
-    )
-    assert cell.value == 0.0 and cell.readings == {"strict": 0.0, "normalised": 50.0, "likelihood": 50.0}
-    assert cell.predictions
-    kept = read_lines(vqa.scores_path(tmp_path / "p" / cell.predictions, "letter@1"))
-    assert [(item["normalised"], item["likelihood"]) for item in kept[:-1]] == [(1.0, 0.0), (0.0, 1.0)] * 2

@@ -5,13 +5,13 @@ import pytest
 from moextend.bench.scorers import Answered, score_set
 from moextend.bench.scorers.table import BY_NAME
 
-LONG = 100_000
+LONG = 50_000
 REPEATED = [
     *("(", "[", "a ", "1", "\\", "A\n", "**", "\\boxed{"),
     *("A. red B. blue ", "The answer is B. ", "so answer C, ", "选B，"),
 ]
 SPACED = ["answer", "option", "The answer", "\\boxed{", "A"]
-GOLDS = {"grounding@1": "[0, 0, 1, 1]", "grounding@2": "[0, 0, 1, 1]", "coin-grounding@1": "[0, 0, 1, 1]"}
+GOLDS = {"iou@1": "[0, 0, 1, 1]", "grounding@2": "[0, 0, 1, 1]", "coin-grounding@1": "[0, 0, 1, 1]"}
 
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))

@@ -17,7 +17,7 @@ import moextend
 from moextend import MultimodalLM
 from moextend.bench.run.servers import free_port, stop
 from moextend.bench.score.served.client import Client
-from moextend.bench.score.served.proof import BASE, Known
+from moextend.bench.score.served.parity import Known
 from moextend.export.writing import save_stock
 from tests import preloaded
 
@@ -97,7 +97,7 @@ def known(skilled: MultimodalLM) -> Known:
     """What the base and the base with the extension compute."""
     found = Known(skilled.base_fingerprint())
     moextend.activate(skilled, [])
-    found.note(skilled, found.base, BASE)
+    found.note(skilled, found.base)
     moextend.activate(skilled, SKILL)
-    found.note(skilled, moextend.active_fingerprint(skilled), "stage 1 for skill")
+    found.note(skilled, moextend.active_fingerprint(skilled))
     return found

@@ -12,7 +12,6 @@ from lm_eval.models.huggingface import HFLM
 import moextend
 from moextend.bench.score.text import choices as room
 from moextend.bench.score.text.choices import Answer, Request, SharedContext
-from moextend.errors import RunFailed
 from moextend.model import generation
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
@@ -51,24 +50,12 @@ def agree(mine: list[Answer], theirs: list[Answer]) -> None:
         assert greedy_a == greedy_b
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
+@pytest.mark.parametrize("batch_size", [1, 7])
 def test_the_numbers_are_those_of_lm_eval(model: MultimodalLM, batch_size: int) -> None:
     theirs, mine = both(model, batch_size=batch_size)
     asked = requests()
     with torch.no_grad():
         agree(mine._loglikelihood_tokens(asked), theirs._loglikelihood_tokens(asked))
-
-
-def test_greedy_answers_are_known(model: MultimodalLM) -> None:
-    theirs, mine = both(model, batch_size=4)
-    with torch.no_grad():
-        output = model.lm.generate(torch.tensor([[5, 9, 12]]), max_new_tokens=4, do_sample=False)[
-            0, 3:
-        ].tolist()
-        asked = [(("", ""), [5, 9, 12], output), (("", ""), [5, 9, 12], [output[0], 7])]
-        found = mine._loglikelihood_tokens(asked)
-        agree(found, theirs._loglikelihood_tokens(asked))
-    assert [greedy for _, greedy in found] == [True, False]
 
 
 def test_a_context_is_computed_once(model: MultimodalLM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +234,7 @@ def test_generated_answers_are_in_the_batches_of_lm_eval(model: MultimodalLM, ki
     assert seen == wanted
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("rows", [1, 3])
 def test_where_memory_is_short_batches_are_smaller(model: MultimodalLM, rows: int) -> None:
     _, mine = both(model, batch_size=8)
     asked = [*requests(questions=5), *alone(seed=2)]
@@ -258,13 +245,3 @@ def test_where_memory_is_short_batches_are_smaller(model: MultimodalLM, rows: in
             agree(mine._loglikelihood_tokens(asked), expected)
             assert mine.generate_until(texts) == answers
     assert limit.rows is not None and limit.rows <= rows < max(memory.seen)
-
-
-def test_a_single_choice_that_does_not_fit_is_one_clear_error(model: MultimodalLM) -> None:
-    _, mine = both(model, batch_size=8)
-    with (
-        torch.no_grad(),
-        holding(model.lm.get_decoder(), 0),
-        pytest.raises(RunFailed, match="one row at a time"),
-    ):
-        mine._loglikelihood_tokens(requests(questions=3))

@@ -15,7 +15,7 @@ from moextend.bench.score.evaluate import score_cell
 from moextend.bench.score.records import Cell
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import find_task
-from moextend.errors import InputError, RunFailed, SpecError, UnknownName
+from moextend.errors import InputError, RunFailed, UnknownName
 from tests.bench.score.text.conftest import MakeTask
 
 
@@ -49,8 +49,7 @@ def lines_of(tmp_path: Path, cell: Cell) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("name", "changes"),
-    [("first", {}), ("first", {"metric": "acc_norm"}), ("shots", {}), ("shots", {"num_fewshot": 1}),
-     ("first", {"limit": 7})],
+    [("first", {"metric": "acc_norm"}), ("shots", {"num_fewshot": 1}), ("first", {"limit": 7})],
 )  # fmt: skip
 def test_numbers_of_lm_eval(
     name: str,
@@ -78,16 +77,6 @@ def test_numbers_of_lm_eval(
     assert summary["summary"]["value"] == cell.value
     values = [line["right"] for line in kept]
     assert cell.stderr == pytest.approx(100 * statistics.stdev(values) / len(values) ** 0.5)
-
-
-def test_second_call_in_a_process_says_the_same(
-    make_task: MakeTask, model: Any, score: Callable[..., Cell], make_model: Callable[..., Any]
-) -> None:
-    task = make_task("shots")
-    first, other = score(task, "w1"), score(task, "w2", make_model(3))
-    again = score(task, "w3")
-    assert (first.value, first.readings) == (again.value, again.readings)
-    assert other.value != first.value, "another model is not the same"
 
 
 def test_group(
@@ -194,15 +183,6 @@ def test_the_key_of_a_task_with_functions_is_that_of_their_code(
     assert not other.reused and other.predictions != first.predictions
 
 
-def test_another_aggregation_of_a_group_is_another_key(
-    make_task: MakeTask, score: Callable[..., Cell], workspace: Path
-) -> None:
-    first, path = score(make_task("both")), workspace / "tasks" / "lm" / "both.yaml"
-    path.write_text(path.read_text().replace("weight_by_size: true", "weight_by_size: false"))
-    other = score(make_task("both"))
-    assert not other.reused and other.predictions != first.predictions and other.value != first.value
-
-
 def test_a_moved_workspace_keeps_its_keys(
     make_task: MakeTask, model: Any, score: Callable[..., Cell], workspace: Path, tmp_path: Path
 ) -> None:
@@ -285,18 +265,6 @@ def test_metric_that_is_better_when_lower(
         score(make_task("first"))
 
 
-def test_invalid_yaml_is_refused(make_task: MakeTask, score: Callable[..., Cell], workspace: Path) -> None:
-    (workspace / "tasks" / "lm" / "bad.yaml").write_text("task: [bad\n")
-    with pytest.raises(SpecError, match=r"bad.yaml:2:1: not valid YAML"):
-        score(make_task("first"))
-
-
-def test_no_such_folder(make_task: MakeTask, score: Callable[..., Cell], workspace: Path) -> None:
-    (workspace / "tasks" / "lm").rename(workspace / "gone")
-    with pytest.raises(InputError, match=r"lm_eval.task: no folder .*tasks/lm"):
-        score(make_task("first"))
-
-
 def test_a_broken_task_costs_only_itself(
     make_task: MakeTask, score: Callable[..., Cell], workspace: Path
 ) -> None:
@@ -306,19 +274,6 @@ def test_a_broken_task_costs_only_itself(
     ):
         score(make_task("first"))
     assert score(make_task("second")).n == 12
-
-
-def test_error_in_the_middle_of_scoring(
-    make_task: MakeTask, model: Any, score: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("out of memory")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(model.lm.model), "forward", broken)
-        with pytest.raises(RunFailed, match=r"lm-eval failed on 'first' \(RuntimeError: out of memory\)"):
-            score(make_task("first"))
-    assert not score(make_task("first")).reused
 
 
 def test_tasks_of_the_package(score: Callable[..., Cell], workspace: Path) -> None:

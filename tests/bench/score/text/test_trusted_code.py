@@ -22,7 +22,7 @@ def test_code_that_a_model_writes_runs_only_where_it_is_allowed(
         InputError, match=r"mbpp.yaml: lm_eval: runs code that the model writes. .*--allow-code"
     ):
         assert task.lm_eval
-        load_task(task, task.lm_eval, tmp_path)
+        load_task(task, tmp_path)
 
 
 def test_an_own_task_that_runs_code_needs_permission(
