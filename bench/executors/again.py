@@ -9,9 +9,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from moextend.bench.executors.job import Job, now, read_job, write_job
-from moextend.bench.run.cancelling import CANCELLED, cancelled
-from moextend.bench.run.progress import read_status
+from moextend.bench.executors.executor import Job, now, read_job, write_job
+from moextend.bench.run.progress import CANCELLED, cancelled, read_status
 from moextend.errors import MoextendError
 
 
@@ -31,15 +30,8 @@ def continues(job: Job) -> bool:
             f"stopped twice without progress ({status.done} of {status.units} units, step {status.step}), "
             "so it is not queued again"
         )
-    further = max(reached, job.reached or reached)
-    write_job(replace(job, reached=further, note=note))
+    write_job(replace(job, reached=max(reached, job.reached or reached), note=note))
     return not note and status.state != "done"
-
-
-def _renamed(log: str, job: str, successor: str) -> str:
-    """Path of a successor's log: the name of a job's own log is the id of the job."""
-    path = Path(log)
-    return str(path.with_name(f"{successor}{path.suffix}")) if path.stem == job else log
 
 
 def main(arguments: list[str]) -> int:
@@ -52,7 +44,9 @@ def main(arguments: list[str]) -> int:
     known = read_job(run) or Job(run, executor, name, now())
     try:
         if successor:
-            write_job(replace(known, id=name, log=_renamed(known.log, known.id, name)))
+            log = Path(known.log)  # that of a job has its id as its name
+            own = log.with_name(f"{name}{log.suffix}") if log.stem == known.id else log
+            write_job(replace(known, id=name, log=str(own) if known.log else ""))
             return 0
         if continues(replace(known, id=name)):
             return 0

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
-"""Incremented if the content of a node changes."""
 CARD = f"{STEM}.json"
 """Written last: a stage without it is not complete."""
 
@@ -75,7 +73,6 @@ def _inputs(context: RunContext, model: MultimodalLM, stage: Stage) -> dict[str,
     past = [] if context.method.trains_alone else [name for name, _ in stage.earlier]
     base = {**context.config.sequence["base"], "model": "", "revision": None}  # the fingerprint says more
     return {
-        "schema": SCHEMA,
         "base": model.base_fingerprint(),
         "opened": base,
         "prompts": prompt_digest(model),
@@ -101,12 +98,11 @@ def parents_of(context: RunContext, stage: Stage) -> list[str | None]:
 def _task_inputs(context: RunContext, stage: str) -> dict[str, Any]:
     """Tasks of a stage by content, and its steps."""
     names = context.config.stages if stage == JOINT and context.config.mode == "joint" else [stage]
-    data = {name: context.inputs[data_part("train", name)] for name in names}
-    return {
-        "tasks": {name: {"task": context.config.tasks[name], "data": data[name]} for name in names},
-        "order": names,
-        "steps": context.steps(names),
+    tasks = {
+        name: {"task": context.config.tasks[name], "data": context.inputs[data_part("train", name)]}
+        for name in names
     }
+    return {"tasks": tasks, "order": names, "steps": context.steps(names)}
 
 
 def take(stage: Stage, node: Node, prepare: Callable[[], dict[str, Any]]) -> StageCost | None:

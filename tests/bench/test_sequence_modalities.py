@@ -63,7 +63,7 @@ def test_one_alignment_or_a_list(tmp_path: Path) -> None:
     (config,) = resolve(Request(tmp_path, sequence="mine", methods=("lora",), steps=2))
     assert [each["steps"] for each in config.sequence["align"]] == [2, 2]
     assert (
-        config.sequence_spec().alignments
+        config.sequence_spec.alignments
         == chosen_sequence(Request(tmp_path, sequence="mine", steps=2)).alignments
     )
     assert list(config.tasks) == ["see", "hear", "look", "listen"]

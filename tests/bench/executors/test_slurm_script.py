@@ -189,14 +189,6 @@ def test_a_signal_reaches_the_worker_which_is_waited_for(
     assert "scontrol requeue 5_2" in calls(slurm)
 
 
-def test_a_signal_during_the_set_up_starts_no_worker(slurm: Path, tmp_path: Path) -> None:
-    task = Task(slurm, tmp_path, "exit 0", setup=('touch "$FAKE/ready"', "sleep 1"))
-    wait_for(slurm / "ready")
-    task.process.send_signal(signal.SIGUSR1)
-    assert task.code() == 75 and not (slurm / "worked").exists()
-    assert "scontrol requeue 5_2" in calls(slurm)
-
-
 def wait_for(path: Path) -> None:
     end = time.monotonic() + 30
     while not path.exists() and time.monotonic() < end:

@@ -9,12 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from moextend.bench.run.complete import stage_names
-from moextend.bench.run.costs import peak_memory
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import Cell, RunDir
-from moextend.bench.run.worker import alone, serve
+from moextend.bench.run.stage import peak_memory
+from moextend.bench.run.worker import work
 from moextend.errors import InputError, RunBusy, RunConflict, RunFailed
 from moextend.util import files
 
@@ -22,7 +21,7 @@ ON_CPU: Any = SimpleNamespace(device=SimpleNamespace(type="cpu"))
 BIG = 300 * 2**20
 
 
-def work(run: RunDir) -> None:
+def misbehaving(run: RunDir) -> None:
     config = run.config
     plan = [Unit("score", 0, "all", 2)]
     for stage, task in enumerate(config.stages, 1):
@@ -61,7 +60,7 @@ def work(run: RunDir) -> None:
                     )
             progress.advance()
             progress.finish(unit)
-        for stage, task in enumerate(stage_names(config), 1):
+        for stage, task in enumerate(config.stage_names, 1):
             keep_nothing(run.stage_folder(stage, task))
             run.write_cost(stage, task, StageCost.model_validate({"seconds": 1.0, **peak_memory(ON_CPU)}))
         identity = "given" if config.method.startswith("moextend") else "none"
@@ -114,6 +113,4 @@ def misbehave(method: str, stage: int) -> None:
         work_for(60)
 
 
-if sys.argv[1:]:
-    sys.exit(alone(sys.argv[1:], lambda folder: work(RunDir(folder))))
-serve(lambda folder: work(RunDir(folder)), grace=float(os.environ.get("FAKE_GRACE", "20")))
+sys.exit(work(sys.argv[1:], lambda folder: misbehaving(RunDir(folder))))

@@ -6,16 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
-from moextend.bench.data import open_items, prompt_text
 from moextend.bench.run import runner
 from moextend.bench.run.models import restored
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir
-from moextend.model.generation import Prompt, generate
 from tests import toys
 
 EYES = """
@@ -75,19 +72,6 @@ def test_a_run_that_sees_and_hears(workspace: Path) -> None:
     assert [costs[0]["image"].task, costs[1]["audio"].task] == ["tiny-captions", "tiny-sounds"]
     assert costs[1]["audio"].steps == 3 and costs[1]["audio"].flops and costs[1]["audio"].seconds
     assert costs[0] == eyes.costs()[1].alignments, "what it cost, also where another run paid"
-
-
-@pytest.mark.long  # 8 s
-def test_a_stage_is_restored_with_its_modalities(workspace: Path) -> None:
-    run = done(workspace, "senses", "lora")
-    model = restored(run, stage=2, task="tiny-match")
-    assert list(model.modalities) == ["image", "audio"]
-    task = run.config.task_spec("tiny-match")
-    items = open_items(task, "test", workspace, 4)
-    assert {medium.modality for medium in items[0].media} == {"image", "audio"}
-    prompts = [Prompt(prompt_text(task, item), item.media) for item in items]
-    with torch.no_grad():
-        assert len(generate(model, prompts, max_new_tokens=1, batch_size=4)) == 4
 
 
 @pytest.mark.slow

@@ -1,14 +1,13 @@
 """Script of each process of a launched run in the tests: `python work_together.py RUN_FOLDER`.
 
-Variables: KILL_AT and KILL_WHEN as in preloaded.py; FAIL: train, answer or text, where this process fails; STOP: as
-FAIL, where it stops to work without a word; LOST, GRACE: seconds, as in together.py; MEMORY: rows of a forward pass in
+Variables: KILL_AT and KILL_WHEN as in preloaded.py; FAIL: train, answer or text, where this process fails; GRACE:
+seconds, as in together.py; MEMORY: rows of a forward pass in
 training that fit.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -66,12 +65,9 @@ def memory(rows: int) -> None:
 
 if __name__ == "__main__":
     preloaded._arm()
-    together.LOST = float(os.environ.get("LOST", together.LOST))
     together.GRACE = float(os.environ.get("GRACE", together.GRACE))
     if "FAIL" in os.environ:
         broken(PLACES[os.environ["FAIL"]], fail)
-    if "STOP" in os.environ:
-        broken(PLACES[os.environ["STOP"]], lambda: os.kill(os.getpid(), signal.SIGSTOP))
     if "MEMORY" in os.environ:
         memory(int(os.environ["MEMORY"]))
     worker.main()
