@@ -6,19 +6,13 @@ import signal
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import Cell, RunDir
-from moextend.bench.run.stage import peak_memory
 from moextend.bench.run.worker import work
 from moextend.errors import InputError, RunBusy, RunConflict, RunFailed
 from moextend.util import files
-
-ON_CPU: Any = SimpleNamespace(device=SimpleNamespace(type="cpu"))
-BIG = 300 * 2**20
 
 
 def misbehaving(run: RunDir) -> None:
@@ -62,7 +56,7 @@ def misbehaving(run: RunDir) -> None:
             progress.finish(unit)
         for stage, task in enumerate(config.stage_names, 1):
             keep_nothing(run.stage_folder(stage, task))
-            run.write_cost(stage, task, StageCost.model_validate({"seconds": 1.0, **peak_memory(ON_CPU)}))
+            run.write_cost(stage, task, StageCost(seconds=1.0, peak_rss_mb=100.0))
         identity = "given" if config.method.startswith("moextend") else "none"
         run.write_facts(task_identity=identity, majority=dict.fromkeys(config.stages, 25.0))
 
@@ -91,8 +85,6 @@ def misbehave(method: str, stage: int) -> None:
         raise kind(f"it is {method}.", where="runs/tiny/lora-s0", hint="Repair it.")
     if method.startswith("killed") and stage == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    if method == "big":
-        bytearray(BIG)  # taken and given back
     if method.startswith("crash"):
         print("some library printed this", flush=True)
         print("cannot open the weights", file=sys.stderr, flush=True)
