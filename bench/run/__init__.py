@@ -6,6 +6,6 @@
    files, `inputs` what its numbers are made of, `complete` what it lacks. `pack`, `gc`, `live` read folders.
 3. Worker: `launch` starts a process for each run, `worker` is that process, and `runner` the loop over stages and
    rows, in a `context` that is read from the folder once; `together` are several processes of one run.
-4. Stage: `stage` is its data, loop and costs, `models` the model before and after it, `alignment` and `shared_stages`
-   what runs share, `diagnostics` its routing, `servers` who answers instead; `variants` and `regenerate` answer again.
+4. Stage: `stage` is its data, loop and costs, `models` the model before and after it, `shared` what runs share,
+   `diagnostics` its routing, `servers` who answers instead; `variants` and `regenerate` answer again.
 """

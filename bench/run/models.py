@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import moextend
 from moextend.bench.data import conversations, data_digest
 from moextend.bench.methods.method import Stage
-from moextend.bench.run import alignment, together
+from moextend.bench.run import shared, together
 from moextend.bench.run.complete import stage_problem
 from moextend.bench.run.config import JOINT, stage_name
 from moextend.bench.run.context import RunContext, refuse_data_changed_meanwhile
@@ -99,7 +99,7 @@ def _align(context: RunContext, model: MultimodalLM, settings: Align, progress: 
     check()
     (modality,) = task.modalities
     digest = data_digest(task, "train", context.workspace)
-    context.alignments[modality] = alignment.align(
+    context.alignments[modality] = shared.align(
         model, conversations(task, context.workspace), settings, modality=modality, seed=context.config.seed,
         data_name=files.digest(digest, task.prompt, task.columns.model_dump(mode="json"), task.reading()),
         check=check, store=context.store if progress else Store(context.cache),  # a reader is no user

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.method import Stage
-from moextend.bench.run import complete, shared_stages, together
+from moextend.bench.run import complete, shared, together
 from moextend.bench.run.complete import (
     LEARNED,
     lacking_facts,
@@ -151,7 +151,7 @@ def learn(
     progress.aside("prepare", stage_name(names))
     stage = stage_of(context, index, names, learned)
     units = [unit for unit in plan(context) if unit.stage == index and unit.phase in ("probe", "train")]
-    parents = processes.first_says(lambda: shared_stages.parents_of(context, stage))
+    parents = processes.first_says(lambda: shared.parents_of(context, stage))
     problem = processes.first_says(
         lambda: (
             stage_problem(stage.folder, context.run.id, costs=False, every_byte=True)
@@ -177,16 +177,16 @@ def _make_stage(
     context: RunContext, progress: Progress, model: MultimodalLM, stage: Stage, units: Mapping[str, Unit]
 ) -> float | None:
     """Trains a stage, or takes it from a run that trained the same one; returns the seconds of this run's training."""
-    node = shared_stages.stage_node(context, model, stage)
+    node = shared.stage_node(context, model, stage)
     if node is None:
         return _train_stage(context, progress, model, stage, units).seconds
     prepare = partial(context.method.prepare_inference, model, stage)
     with node.lease(partial(progress.aside, "wait", stage.task)):
-        if shared_stages.take(stage, node, prepare):
+        if shared.take(stage, node, prepare):
             context.method.restore(model, stage)
             return None
         learned = _train_stage(context, progress, model, stage, units)
-        shared_stages.keep(context, stage, node, learned)
+        shared.keep(context, stage, node, learned)
         return learned.seconds
 
 
@@ -393,10 +393,10 @@ def _share(
     about = "the base"
     method: dict[str, Any] | None = None
     if learned:
-        if not shared_stages.shares(context) or weights in context.base_weights:
+        if not shared.shares(context) or weights in context.base_weights:
             return nullcontext  # the run's own folder has the answers of the base
         about = f"{context.method_spec.text}, seed {context.config.seed}, after {', '.join(learned)}"
-        method = shared_stages.method_record(context)
+        method = shared.method_record(context)
     return SharedPredictions.of(
         model, weights, context.store, about=about, method=method, on_wait=partial(progress.aside, "wait")
     )

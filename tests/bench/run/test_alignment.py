@@ -6,7 +6,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from moextend.bench.run import alignment, models
+from moextend.bench.run import models, shared
 from moextend.bench.sequence import Align
 from moextend.bench.task import Data, TaskSpec
 from moextend.data.columns import Columns
@@ -14,7 +14,7 @@ from moextend.data.columns import Columns
 
 def test_other_columns_or_rows_of_the_captions_are_another_projector(monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
-    monkeypatch.setattr(alignment, "align", lambda *_, data_name, **__: names.append(data_name))
+    monkeypatch.setattr(shared, "align", lambda *_, data_name, **__: names.append(data_name))
     monkeypatch.setattr(models, "data_digest", lambda *_: "of the files")
     monkeypatch.setattr(models, "conversations", lambda *_: [])
     base = TaskSpec(task="captions", version=1, kind="caption", data=Data(path="x"))

@@ -24,8 +24,6 @@ from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir
-from moextend.bench.score import kept
-from moextend.errors import RunFailed
 
 SEQUENCE = """
 sequence: brief
@@ -145,15 +143,6 @@ def test_every_damage_to_a_done_run_is_seen(
     assert all(len(what.splitlines()) == 1 for what in found)
 
 
-def test_weights_of_another_stage_are_seen(run: RunDir) -> None:
-    for name in ("extension.safetensors", "extension.json"):
-        one, two = first(run, f"stages/1-*/{name}"), first(run, f"stages/2-*/{name}")
-        content = one.read_bytes()
-        one.write_bytes(two.read_bytes())
-        two.write_bytes(content)
-    assert sum("of another stage" in what for what in lacks(RunDir(run.folder))) == 2
-
-
 def damaged(run: RunDir, damages: dict[str, Callable[[Path], None]]) -> RunDir:
     for pattern, damage in damages.items():
         damage(first(run, pattern))
@@ -246,21 +235,3 @@ def test_the_costs_of_an_interrupted_stage_include_all_attempts(
         if place == "train" and stage == 1:
             assert found.seconds > 0.6, "the attempts before count"
     assert not list(broken.folder.glob("stages/*/spent.json"))
-
-
-def test_a_run_that_may_only_be_read_is_compared_all_the_same(
-    run: RunDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (before,) = collect([run])
-    expected = comparison_table(before, "zero-shot").sections
-    for path in run.folder.glob("predictions/*/*.scores*.jsonl"):
-        path.unlink()
-    tried: list[Path] = []
-
-    def refuse(path: Path, *arguments: object) -> None:
-        tried.append(path)
-        raise RunFailed("may not write here.")
-
-    monkeypatch.setattr(kept, "write_scores", refuse)
-    (experiment,) = collect([RunDir(run.folder)])
-    assert comparison_table(experiment, "zero-shot").sections == expected and tried

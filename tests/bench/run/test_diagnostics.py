@@ -89,23 +89,6 @@ def test_the_view_shows_reached_extensions_and_drift(run: RunDir) -> None:
     assert layers in table.notes and "Stage 2: new experts in layers 0, 1." in table.notes
 
 
-def test_the_view_shows_where_inputs_of_every_task_go(make_run: MakeRun) -> None:
-    run = make_run("moextend:scope=auto", rows=ROWS)
-    for index, (name, reached) in enumerate(
-        [("colour", {"": 0.02, "colour": 0.98}), ("count", {"": 0.01, "colour": 0.0, "count": 0.99})], 1
-    ):
-        tasks = {name: {"inputs": 256, "reached": reached}, "(text)": {"inputs": 9, "reached": {"": 1.0}}}
-        record = {"tasks": {}, "inferred": {"rejected": {n: 0.008 for n in reached if n}, "tasks": tasks}}
-        keep(run, index, name, record)
-    *_, table = tables(collect([run], unfinished=True), "routing")
-    assert [column.title for column in table.columns] == ["stage", "task", "none", "1", "2"]
-    assert [[[value.text for value in row] for row in section] for section in table.sections] == [
-        [["1", "colour", "2.0", "98.0", "0.0"], ["1", "(text)", "100.0", "0.0", "0.0"]],
-        [["2", "count", "1.0", "0.0", "99.0"], ["2", "(text)", "100.0", "0.0", "0.0"]],
-    ]
-    assert "A threshold rejects at most 0.8% of an extension's own inputs in expectation." in table.notes
-
-
 def test_false_rejections_are_counted_on_inputs_that_the_statistics_lack(
     model: MultimodalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from moextend.bench.run.gc import DAY, Entry, collect, summary
 from moextend.bench.run.records import Status
 from moextend.bench.run.rundir import RunDir
-from moextend.bench.store import Kind, Node, Store, StoreFile
+from moextend.bench.store import Kind, Node, Store
 from moextend.util import files
 from moextend.util.record import LaterVersion
 from tests.bench.conftest import MakeRun
@@ -68,23 +68,6 @@ def test_what_unfinished_runs_may_need_is_kept(store: Store, make: Make, run: Ru
     assert collect(store, tmp_path / "runs") == []
 
 
-def test_runs_elsewhere_count_too(
-    store: Store, make: Make, run: RunDir, make_run: MakeRun, tmp_path: Path
-) -> None:
-    make("stages", "a")
-    finish(run)
-    assert gone(collect(store, tmp_path / "others", dry_run=True)) == ["a"]
-    other = make_run(seed=1)
-    elsewhere = tmp_path / "elsewhere" / "mini" / other.folder.name
-    elsewhere.parent.mkdir(parents=True)
-    other.folder.rename(elsewhere)
-    assert gone(collect(store, tmp_path / "others", dry_run=True)) == ["a"], "nobody knows of it"
-    Store(store.folder, str(elsewhere)).register()
-    assert gone(collect(store, tmp_path / "others")) == []
-    known = StoreFile.read(store.folder / "store.json")
-    assert known and known.runs == [str(tmp_path / "runs"), str(tmp_path / "elsewhere")]
-
-
 def test_a_projector_is_needed_by_the_runs_made_with_it(
     store: Store, make: Make, run: RunDir, tmp_path: Path
 ) -> None:
@@ -95,15 +78,6 @@ def test_a_projector_is_needed_by_the_runs_made_with_it(
     assert entry.kept == "1 run made with it"
     run.config_path.unlink()
     assert gone(collect(store, tmp_path / "runs")) == ["a"] and not node.folder.exists()
-
-
-def test_a_new_run_of_the_same_name_is_no_user(store: Store, make: Make, run: RunDir, tmp_path: Path) -> None:
-    make("aligned", "a")
-    Node(Store(store.folder, store.run, "a removed run"), "aligned", "a").add_user()
-    finish(run)
-    assert gone(collect(store, tmp_path / "runs", dry_run=True)) == ["a"]
-    store.node("aligned", "a").add_user()
-    assert gone(collect(store, tmp_path / "runs")) == []
 
 
 def test_what_is_in_use_is_kept(store: Store, make: Make, run: RunDir, tmp_path: Path) -> None:

@@ -88,27 +88,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_lines_of_another_process_are_not_cut_after_a_loss(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A process that is suspended while it syncs a line wakes up when the file has more lines."""
-    run, sync = make_run(), os.fsync
-    path = run.folder / "scores.jsonl"
-
-    def late(fd: int) -> None:
-        if Path(f"/proc/self/fd/{fd}").readlink() == path:
-            hold(run.folder)
-            with path.open("ab") as file:
-                file.write(b"theirs\n")
-            raise KeyboardInterrupt
-        sync(fd)
-
-    monkeypatch.setattr(os, "fsync", late)
-    with pytest.raises(LeaseLost), run.lock():
-        run.append_cell(CELL)
-    assert path.read_bytes().endswith(b"theirs\n")
-
-
 def test_the_loss_interrupts_what_the_process_does(make_run: MakeRun) -> None:
     run = make_run()
     began = time.monotonic()
@@ -155,16 +134,6 @@ def test_a_host_that_is_silent_is_lost(make_run: MakeRun) -> None:
     assert (status.state, status.host, status.heartbeat) == ("lost", "nodeA", past)
     os.utime(run.folder / LEASE)
     assert read_status(run.folder).state == "running", "it beats, though it writes no status"
-
-
-def test_a_suspended_process_of_this_host_is_lost(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = make_run()
-    past = time.time() - 100
-    os.utime(hold(run.folder, host=socket.gethostname()), (past, past))
-    running(run.folder, heartbeat=past)
-    for life, state in (("alive", "running"), ("dead", "interrupted"), ("unknown", "lost")):
-        monkeypatch.setattr(lease, "life", lambda pid, life=life: life)
-        assert read_status(run.folder).state == state
 
 
 def test_a_lost_lease_leaves_the_status_of_the_next_process(make_run: MakeRun) -> None:

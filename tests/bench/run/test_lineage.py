@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from moextend.bench.run import runner, shared_stages
+from moextend.bench.run import runner, shared
 from moextend.bench.run import stage as stage_module
 from moextend.bench.run.complete import lacks
 from moextend.bench.run.opening import open_run
@@ -78,7 +78,7 @@ def test_a_stage_is_not_shared_with_a_run_whose_earlier_stage_has_other_weights(
     folder = small.make(tmp_path / "w")
     first = opened(folder, method)
     with monkeypatch.context() as patch, other_training(monkeypatch, 1), killed(monkeypatch, "score_row", 1):
-        patch.setattr(shared_stages, "numerics", lambda device: {**numerics(device), "code": "of before"})
+        patch.setattr(shared, "numerics", lambda device: {**numerics(device), "code": "of before"})
         runner.run(first.folder)
     runner.run(first.folder)
     fresh = opened(folder, method, "other")

@@ -8,15 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
-from moextend.bench.run.config import differences
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, distinct_orders, ordered, resolve
 from moextend.bench.run.preview import describe, preview
 from moextend.bench.run.rundir import RunConfig
-from moextend.bench.sequence import Stage, find_sequence
+from moextend.bench.sequence import Stage
 from moextend.bench.task import Mode
 from moextend.errors import InputError, SpecError, UnknownName
-from moextend.util import content as contents
 
 SEQUENCE = {
     "sequence": "mine",
@@ -145,28 +143,6 @@ def test_an_order_that_there_is_not(order: str) -> None:
         distinct_orders([], [order])
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"stages": [{"task": "tiny-countin"}]}, r"stages\[0\].task: no task 'tiny-countin'. Did you mean 'tiny-co"),
-        ({"retention": ["tiny-fact"]}, r"retention\[0\]: no task 'tiny-fact'. Did you mean 'tiny-facts'"),
-        ({"stages": []}, r"has no stages. Add one: moextend bench add-task vqa"),
-        ({"methods": ["loar"]}, r"no method 'loar'. Did you mean 'lora'"),
-        ({"stages": [{"task": "tiny-facts", "stepz": 1}]}, r"stages\[0\].stepz: no such key. Did you mean 'steps'"),
-        ({"train": {"steps": "many", "batch_size": 2, "learning_rate": 1}}, r"train.steps: .*found 'many'"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_in_a_sequence_is_reported_with_its_place(
-    tmp_path: Path,
-    write: Callable[..., Path],
-    changes: dict[str, Any],
-    message: str,
-) -> None:
-    write(**changes)
-    with pytest.raises(InputError, match=message):
-        resolve(Request(tmp_path))
-
-
 def test_wrong_requests(tmp_path: Path, write: Callable[..., Path]) -> None:
     write()
     with pytest.raises(UnknownName, match=r"no sequence 'tinyy'\. Did you mean 'tiny'"):
@@ -239,23 +215,6 @@ def test_the_preview_names_downloads_and_non_commercial_licences(
         assert part in words
 
 
-def test_the_chat_template_is_part_of_the_identity_of_a_run(
-    tmp_path: Path, write: Callable[..., Path]
-) -> None:
-    write()
-    usual = resolve(Request(tmp_path))[0].identity()
-    assert usual["sequence"]["base"]["chat"] is None
-    old = {**usual, "sequence": {**usual["sequence"], "base": {"model": "tiny", "dtype": "float32"}}}
-    assert not differences(old, usual)
-    assert "attn_implementation" not in usual["sequence"]["base"], "runs from before it was a choice go on"
-    write(base={"model": "tiny", "attn_implementation": "eager"})
-    eager = resolve(Request(tmp_path))[0].identity()
-    assert differences(usual, eager) == [("sequence.base.attn_implementation", None, "eager")]
-    write(base={"model": "tiny", "chat": False})
-    without = resolve(Request(tmp_path))[0].identity()
-    assert differences(usual, without) == [("sequence.base.chat", None, False)]
-
-
 def test_tasks_that_run_generated_code_are_skipped_and_reported(
     tmp_path: Path, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,15 +259,3 @@ def test_options_without_effect_are_refused(
     write(**change)
     with pytest.raises(InputError, match=what):
         resolve(Request(tmp_path))
-
-
-def test_a_sequence_has_the_name_of_its_file_but_the_workspaces_own(tmp_path: Path) -> None:
-    content = (contents.package_folder("registry") / "tiny.yaml").read_text()
-    (tmp_path / "registry").mkdir()
-    for name in ("sequence", "mine"):
-        (tmp_path / f"registry/{name}.yaml").write_text(content)
-    assert find_sequence("sequence", tmp_path).sequence == "tiny"
-    with pytest.raises(
-        SpecError, match=r"mine\.yaml: sequence: the sequence is called 'tiny', and its file 'mine'"
-    ):
-        find_sequence("mine", tmp_path)

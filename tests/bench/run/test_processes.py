@@ -101,19 +101,6 @@ def test_a_signal_stops_parent_and_worker_in_order(start: Start, number: signal.
     assert ends(run) == INTERRUPTED
 
 
-def test_a_job_in_the_background_stops_in_order(start: Start) -> None:
-    """A script's `&` has SIGINT ignored, in all that it starts."""
-    process, run = start(shell='trap \'\' INT; exec "$0" "$@"')
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
-    assert process.poll() is None
-    began = time.monotonic()
-    process.terminate()
-    assert process.wait(timeout=60) == 130
-    assert time.monotonic() - began < launching.GRACE / 2, "nobody had to be killed"
-    assert ends(run) == INTERRUPTED
-
-
 def test_nohup_is_respected(start: Start) -> None:
     process, run = start(shell='exec nohup "$0" "$@"')
     process.send_signal(signal.SIGHUP)

@@ -62,28 +62,6 @@ def test_time_left_is_unknown_until_every_phase_to_come_was_measured(tmp_path: P
         assert run.status().fraction == pytest.approx(30 / 260)
 
 
-def test_a_tasks_own_pace_comes_before_that_of_its_phase(tmp_path: Path, clock: Clock) -> None:
-    plan = [Unit("score", s, t, 10) for s in (0, 1) for t in ("slow", "fast")]
-    with Progress(tmp_path, plan) as run:
-        for unit, seconds in zip(plan[:2], (100, 10), strict=True):
-            run.begin(unit)
-            clock.now += seconds
-            run.finish(unit)
-        run.finish(plan[2])
-        assert run.status().left == pytest.approx(10)
-
-
-def test_progress_of_a_resumed_training_starts_at_its_checkpoint(tmp_path: Path, clock: Clock) -> None:
-    with Progress(tmp_path, PLAN[1:2]) as run:
-        run.begin(PLAN[1])
-        follow = run.follow(PLAN[1])
-        for done in range(61, 81):
-            clock.now += 1
-            follow(done, 100)
-            assert run.status().step == done
-        assert run.status().left == pytest.approx(20, rel=0.1)
-
-
 @pytest.mark.parametrize(
     "change",
     [

@@ -71,27 +71,6 @@ def test_a_full_disk_in_one_append_costs_only_that_append(
     assert found[0] == 1 and found[-1] == 4 and 3 not in found
 
 
-def test_an_append_cuts_a_torn_line_of_any_length(tmp_path: Path) -> None:
-    for torn in (b"x", b"x" * 200_000):
-        for before in (b"", b'{"line": 0}\n'):
-            path = tmp_path / "lines.jsonl"
-            path.write_bytes(before + torn)
-            files.append_lines(path, [{"line": 1}])
-            assert path.read_bytes() == before + b'{"line": 1}\n'
-
-
-def test_unreadable_files_are_one_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "folder.json").mkdir()
-    os.mkfifo(tmp_path / "fifo.json")
-    for name in ("folder.json", "fifo.json"):
-        for read in (files.read_json, files.read_lines):
-            with pytest.raises(InputError, match="cannot be read"):
-                read(tmp_path / name)
-    (tmp_path / "deep.json").write_text("[" * 100_000)
-    with pytest.raises(SpecError, match="not valid JSON"):
-        files.read_json(tmp_path / "deep.json")
-
-
 def test_a_changed_score_is_seen(make_run: MakeRun) -> None:
     run = make_run(rows=[(10.0, 20.0)])
     scores = run.folder / "scores.jsonl"

@@ -21,11 +21,10 @@ from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir
-from moextend.bench.score import evaluate, vqa
+from moextend.bench.score import evaluate
 from moextend.bench.store.node import OFF
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError, RunFailed
-from moextend.extension import learning, tensor_files
 
 SEQUENCE = """
 sequence: small
@@ -185,77 +184,6 @@ def test_measuring_routing_changes_nothing_and_the_oracle_forces_the_right_exten
         own = values(finished("moextend:scope=own"))
         assert found.oracle == {task: own[2, task] for task in tasks}, "the same weights, the task given"
     assert prepared(workspace, method).config.oracle, "it stays on record"
-
-
-class Stop(KeyboardInterrupt):
-    """Stands for Ctrl-C at one place."""
-
-
-def stop_in(monkeypatch: pytest.MonkeyPatch, target: object, name: str, call: int, *, after: bool) -> None:
-    """Makes the `call`-th call of a function end in an interrupt, before or after its work."""
-    original, count = getattr(target, name), 0
-
-    def stopping(*args: object, **kwargs: object) -> object:
-        nonlocal count
-        count += 1
-        if count == call and not after:
-            raise Stop
-        found = original(*args, **kwargs)
-        if count == call:
-            raise Stop
-        return found
-
-    monkeypatch.setattr(target, name, stopping)
-
-
-Place = tuple[object, str, int, bool]
-"""A name where it is looked up, which of its calls ends in an interrupt, and whether after its work."""
-
-
-def places(method: str) -> list[Place]:
-    """One place after the other, each beyond those before it, from the first score to the last."""
-    probe: list[Place] = [(learning, "choose_layers", 1, False)] if method.startswith("moextend") else []
-    return [
-        (vqa, "score_items", 2, False),  # predicted, not scored
-        (runner, "score_cell", 1, True),
-        (runner, "learn", 1, False),
-        *probe,
-        (stage_module.Stopwatch, "tick", 4, False),  # within a training
-        (stage_module, "train", 1, True),  # trained, not saved
-        (tensor_files, "save_tensors", 1, False),
-        (tensor_files, "save_tensors", 1, True),  # the weights are there, what belongs to them is not
-        (evaluate, "score_cell", 2, False),
-        (runner, "_write_cost", 1, False),  # of the second stage
-        (runner, "score_cell", 3, True),  # the last cell
-    ]
-
-
-def name_of(place: Place) -> str:
-    _, name, call, after = place
-    return f"{'after' if after else 'before'} call {call} of {name}"
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("method", ["moextend:scope=all", "lora"])
-def test_stopped_again_and_again_the_scores_are_the_same(
-    workspace: Path, finished: Callable[[str], RunDir], method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = finished(method)
-    broken = prepared(workspace, method, "broken")
-    stopped = []
-    for place in places(method):
-        with monkeypatch.context() as patch:
-            stop_in(patch, *place[:3], after=place[3])
-            try:
-                runner.run(broken.folder)
-            except Stop:
-                stopped.append(name_of(place))
-                assert read_status(broken.folder).state == "interrupted"
-    assert stopped == [name_of(place) for place in places(method)], "every stop is one"
-    runner.run(broken.folder)
-    assert values(broken) == values(whole)
-    for name, tensor in learned(whole).items():
-        assert torch.equal(learned(broken)[name], tensor), name
 
 
 @pytest.mark.slow

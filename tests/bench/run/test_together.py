@@ -184,21 +184,6 @@ def test_all_processes_end_with_the_error_of_one(
     assert ("the plug" in str(status.error.where)) == (how == "error")
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("where", ["answer", "text"])
-def test_a_cell_that_one_process_cannot_score_fails_in_all(place: Path, fork_server: str, where: str) -> None:
-    run = prepared(place, f"cell-{where}", "lora")
-    started = work(fork_server, run, only={1: {"FAIL": where}}, environment={"HOW": "error"})
-    assert started.codes(timeout=200) == [1, 1]
-    assert (
-        "1 cell could not be scored" in started.output.read_text()
-        and "no current." in started.output.read_text()
-    )
-    assert len(run.cells()) == 11, "all others are scored"
-    finish(fork_server, run)
-    assert len(run.cells()) == 12
-
-
 @pytest.mark.long  # 8 s
 def test_a_signal_to_one_process_stops_all_in_order(place: Path, one: RunDir, fork_server: str) -> None:
     run = prepared(place, "stopped")
@@ -227,22 +212,6 @@ def test_a_kill_at_any_moment_loses_nothing(
     assert answers(run) == answers(one) and predictions(run, (0,)) == predictions(one, (0,))
     lines = [json.loads(line) for line in (run.folder / "scores.jsonl").read_text().splitlines()]
     assert len({(line["stage"], line["task"]) for line in lines}) == len(lines) == 12
-
-
-@pytest.mark.long
-def test_a_process_without_memory_stops_the_run_which_continues_with_smaller_batches(
-    place: Path, one: RunDir, fork_server: str
-) -> None:
-    run = prepared(place, "short")
-    started = work(fork_server, run, only={1: {"MEMORY": "1"}})
-    assert started.codes(timeout=200) == [1, 1]
-    assert "no memory for 2 conversations at a time" in started.output.read_text()
-    assert (
-        "continues from the last checkpoint, with 1 at a time in each process" in started.output.read_text()
-    )
-    finish(fork_server, run, only={1: {"MEMORY": "1"}})
-    assert read_status(run.folder).state == "done" and answers(run) == answers(one)
-    assert [cost.micro_batch for cost in run.costs().values()] == [{"probe": 1, "train": 1}] * 2
 
 
 @pytest.mark.long

@@ -16,7 +16,7 @@ from moextend.bench.methods import Method, Stage
 from moextend.bench.methods.lora import Lora
 from moextend.bench.methods.zero_shot import ZeroShot
 from moextend.bench.plugins import PACKAGE, Source
-from moextend.bench.run import runner, shared_stages
+from moextend.bench.run import runner, shared
 from moextend.bench.run import stage as stage_module
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
@@ -136,31 +136,6 @@ def test_a_longer_sequence_takes_the_stages_of_a_shorter_one(do: Do, method: str
 
 
 @pytest.mark.long
-def test_settings_of_inference_share_the_training(do: Do) -> None:
-    own, auto = do("moextend:scope=own"), do("moextend:scope=auto")
-    assert trained_by(own) == [None, None] and trained_by(auto) == ["small/moextend+scope-own-s0"] * 2
-    same(auto, do("moextend:scope=auto", place="alone"))
-    assert not list(own.folder.glob("stages/*/task_statistics.safetensors"))
-    for stage in (1, 2):
-        assert own.costs()[stage].notes.keys() < auto.costs()[stage].notes.keys(), (
-            "the accuracy of task inference"
-        )
-
-
-@pytest.mark.long
-def test_orders_and_modes_share_the_same_first_stages(do: Do) -> None:
-    first = do("lora")
-    other = do("lora", "other")
-    assert trained_by(other) == ["small/" + first.folder.name, None]
-    independent = do("lora", modes=("independent",))
-    assert trained_by(independent) == ["small/" + first.folder.name, None]
-    same_past = do("lora", orders=("reverse",))
-    assert trained_by(same_past)[1] is None, "another past"
-    for run, more in ((independent, {"modes": ("independent",)}), (same_past, {"orders": ("reverse",)})):
-        same(run, do("lora", place="alone", **more))
-
-
-@pytest.mark.long
 @pytest.mark.parametrize(
     "method",
     [
@@ -190,7 +165,7 @@ def test_a_damaged_node_is_not_taken(tmp_path: Path, name: str, damage: str) -> 
         shutil.rmtree(taken, ignore_errors=True)
         taken.mkdir(parents=True)
         stage = Stage(1, "task", (), (), (), 0, taken)
-        return shared_stages.take(stage, node, lambda: {"accuracy": 1})
+        return shared.take(stage, node, lambda: {"accuracy": 1})
 
     node.put({path.name: path for path in made.iterdir()}, about="a stage")
     found = take()
@@ -247,6 +222,6 @@ def test_a_plug_in_shares_what_it_says(
     context: Any = SimpleNamespace(
         store=Store(tmp_path), method=method(method.Config()), method_spec=SimpleNamespace(source=source)
     )
-    assert shared_stages.shares(context) is shared
+    assert shared.shares(context) is shared
     monkeypatch.setenv(OFF, "off")
-    assert not shared_stages.shares(context)
+    assert not shared.shares(context)
