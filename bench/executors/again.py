@@ -1,6 +1,6 @@
-"""Whether a stopped job continues: ``python -m moextend.bench.executors.again RUN EXECUTOR JOB [--successor]``.
+"""Whether a stopped job is queued again: ``python -m moextend.bench.executors.again RUN EXECUTOR JOB``.
 
-Code 0 if it does; else 1, and the reason is in job.json. With --successor JOB is recorded as the job that continues.
+Code 0 if it is; else 1, and the reason is in job.json.
 """
 
 from __future__ import annotations
@@ -36,18 +36,12 @@ def continues(job: Job) -> bool:
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    *words, successor = arguments if arguments[3:] == ["--successor"] else [*arguments, ""]
-    if len(words) != 3:
+    if len(arguments) != 3:
         print(__doc__, file=sys.stderr)
         return 2
-    run, executor, name = Path(words[0]), words[1], words[2]
+    run, executor, name = Path(arguments[0]), arguments[1], arguments[2]
     known = read_job(run) or Job(run, executor, name, now())
     try:
-        if successor:
-            log = Path(known.log)  # that of a job has its id as its name
-            own = log.with_name(f"{name}{log.suffix}") if log.stem == known.id else log
-            write_job(replace(known, id=name, log=str(own) if known.log else ""))
-            return 0
         if continues(replace(known, id=name)):
             return 0
         print(f"{run}: {(read_job(run) or known).note or 'done'}.", file=sys.stderr)

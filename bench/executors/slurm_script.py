@@ -17,7 +17,7 @@ SAVING = 300
 """Seconds before the time limit at which the worker saves its state."""
 OWN = ("wrap", "python", "array-size")
 """Options that are not passed to sbatch."""
-REFUSED = ("array", "parsable", "wait", "test-only", "help", "usage", "version")
+REFUSED = ("array", "parsable", "no-requeue", "wait", "test-only", "help", "usage", "version")
 """Options that moextend sets, or that submit nothing."""
 SAME = {
     "cpus": ("cpus-per-task", "cpus-per-gpu"),
@@ -65,7 +65,7 @@ def render(settings: Settings, *, script: Path, listed: Path, runs: int, name: s
 
     Args:
         settings: Options of the array.
-        script: Where the script will be: a successor is submitted from there.
+        script: Where the script will be.
         listed: File with the folder of a run in each line.
         runs: Number of lines.
         name: Default name of the job.
@@ -83,7 +83,6 @@ def render(settings: Settings, *, script: Path, listed: Path, runs: int, name: s
             *(f"#SBATCH --{key}{f'={_quoted(value)}' if value else ''}" for key, value in options.items()),
             "# Written by moextend bench run. Each task executes the run in one line of the list.",
             f"list={shlex.quote(str(listed))}",
-            f"script={shlex.quote(str(script))}",
             HEAD.strip(),
             *setup,
             BODY.strip("\n").replace("PYTHON", " ".join(filter(None, words))),
@@ -126,11 +125,7 @@ case "$(scontrol show job -o "$SLURM_JOB_ID")" in
 *JobState=RUNNING* | *Reason=TimeLimit* | *PreemptTime=[0-9]*) ;;
 *) exit "$code" ;;
 esac
-PYTHON moextend.bench.executors.again "$run" slurm "$job" || exit "$code"
-scontrol requeue "$job" && exit "$code"
-# A cluster without requeue: a successor, which waits until this job ended.
-next="$(sbatch --parsable --dependency="afternotok:$job" --array="$SLURM_ARRAY_TASK_ID" "$script")" &&
-    PYTHON moextend.bench.executors.again "$run" slurm "${next%%;*}_$SLURM_ARRAY_TASK_ID" --successor
+PYTHON moextend.bench.executors.again "$run" slurm "$job" && scontrol requeue "$job"
 exit "$code"
 """
 
@@ -148,11 +143,13 @@ def _defaults(options: Options, passed: Mapping[str, str]) -> dict[str, str]:
         for name, (key, size) in sizes.items()
         if size and not any(other in passed for other in SAME[name])
     }
-    if "no-requeue" not in passed:
-        found["requeue"] = ""
     limit = _seconds(passed.get("time", ""))
     # Not more than a quarter of a short limit: the signal would come at the start.
-    return {**found, "signal": f"B:USR1@{min(SAVING, max(1, limit // 4)) if limit else SAVING}"}
+    return {
+        **found,
+        "requeue": "",
+        "signal": f"B:USR1@{min(SAVING, max(1, limit // 4)) if limit else SAVING}",
+    }
 
 
 def _seconds(limit: str) -> int | None:
@@ -169,7 +166,7 @@ def _seconds(limit: str) -> int | None:
 def _check(key: str, value: str) -> None:
     """Raises InputError for an option that sbatch cannot have here."""
     if key in REFUSED:
-        raise _wrong(key, "cannot be set.", "Use --jobs N for a throttle, --wait or --dry-run.")
+        raise _wrong(key, "cannot be set.", "Use --jobs N for a throttle; --dry-run prints the script.")
     if not re.fullmatch(r"[a-z][a-z0-9]+(-[a-z0-9]+)*", key):
         hint = "Write long options without dashes: partition=gpu, exclusive."
         raise _wrong(key, "is not an option of sbatch.", hint)

@@ -69,7 +69,6 @@ def _watch(executor: Executor, jobs: Sequence[Job], view: View, *, seconds: floa
     while left and time.monotonic() < end:
         launch.show(view)
         if time.monotonic() - asked >= POLL[not waits(executor)]:
-            left = [read_job(job.run) or job for job in left]  # a successor has another id
             states = executor.states(left)
             left = [job for job in left if states.get(job.run) not in ("ended", "lost")]
             asked = time.monotonic()

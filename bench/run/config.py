@@ -101,7 +101,7 @@ class RunConfig(Identity):
 
     def __copy__(self) -> Self:
         """Without what was read of the values, which `model_copy` changes."""
-        return self.model_construct(**{name: getattr(self, name) for name in type(self).model_fields})
+        return type(self).model_construct(**{name: getattr(self, name) for name in type(self).model_fields})
 
     def experiment(self) -> dict[str, Any]:
         """The part that runs in one table have in common: everything except method, seed, order and mode."""

@@ -185,11 +185,6 @@ def chosen_sequence(request: Request) -> SequenceSpec:
     return request.read[0]
 
 
-def left_out(request: Request) -> list[str]:
-    """Text tasks of the sequence that are not scored, because they would run code from the model."""
-    return request.read[2]
-
-
 def _default(workspace: Path) -> str:
     return OWN if OWN in content.names("registry", workspace) else DEFAULT
 

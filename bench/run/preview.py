@@ -24,7 +24,7 @@ from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import Base, SequenceSpec
 from moextend.bench.task import HAND, TaskSpec
 from moextend.data.hub import is_prepared
-from moextend.errors import InputError, at, counted, duration
+from moextend.errors import InputError, MoextendError, at, counted, duration
 from moextend.model import hub, sources
 from moextend.model.located import locate
 from moextend.util import content, downloads
@@ -267,7 +267,7 @@ def _downloads(
     return list({each["what"]: each for each in found}.values())
 
 
-def _record(what: str, mb: float | None = None, problem: InputError | None = None) -> dict[str, Any]:
+def _record(what: str, mb: float | None = None, problem: MoextendError | None = None) -> dict[str, Any]:
     """`mb` is null if the hub does not tell; `problem` is what it refuses, or why it cannot be asked."""
     words = None if problem is None else f"{problem.what} {problem.hint or ''}".strip()
     return {"what": what, "mb": mb, "problem": words}

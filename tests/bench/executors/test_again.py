@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.executors import again
-from moextend.bench.executors.executor import Job, read_job, write_job
+from moextend.bench.executors.executor import read_job
 from moextend.bench.run.progress import Progress, Unit, cancel
 from tests.bench.conftest import MakeRun
 
@@ -60,10 +60,3 @@ def test_a_cancelled_or_done_run_ends(make_run: MakeRun) -> None:
     with Progress(other, []):
         pass
     assert not continues(other)
-
-
-def test_a_successor_keeps_what_its_predecessor_reached(make_run: MakeRun) -> None:
-    run = make_run().folder
-    write_job(Job(run, "slurm", "7_1", "2026", "west", "log", (1, 2)))
-    assert again.main([str(run), "slurm", "8_1", "--successor"]) == 0
-    assert read_job(run) == Job(run, "slurm", "8_1", "2026", "west", "log", (1, 2))

@@ -29,7 +29,7 @@ SETS = {
         },
     ),
     "apptainer": Options(
-        passed={"python": "python3", "wrap": "apptainer exec --nv 'my image.sif'", "no-requeue": "", "time": "10"}
+        passed={"python": "python3", "wrap": "apptainer exec --nv 'my image.sif'", "time": "10"}
     ),
     "pyxis": Options(
         resources=Resources(gpus=2),
@@ -136,18 +136,6 @@ def test_a_stopped_or_killed_worker_is_queued_again(slurm: Path, tmp_path: Path,
         "scontrol show job -o 7",
         f"again moextend.bench.executors.again {task.run} slurm 5_2",
         "scontrol requeue 5_2",
-    ]
-
-
-def test_without_requeue_a_successor_is_submitted(slurm: Path, tmp_path: Path) -> None:
-    (slurm / "no-requeue").touch()
-    (slurm / "cluster").write_text(";west")
-    task = Task(slurm, tmp_path, "exit 75")
-    assert task.code() == 75
-    assert calls(slurm)[-3:] == [
-        "scontrol requeue 5_2",
-        f"sbatch --parsable --dependency=afternotok:5_2 --array=2 {task.script}",
-        f"again moextend.bench.executors.again {task.run} slurm 101_2 --successor",
     ]
 
 
