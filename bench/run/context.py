@@ -104,6 +104,11 @@ class RunContext:
         """Fingerprints of the base in row 0; read when that row is scored."""
         return {cell.weights for (stage, _), cell in self.run.cells().items() if stage == 0}
 
+    @property
+    def text_untouched(self) -> bool:
+        """Whether no text can reach what the run learns: it learns from media alone, and its method asks for them."""
+        return self.method.text_untouched and all(self.tasks[name].modalities for name in self.config.stages)
+
     def steps(self, names: Sequence[str]) -> int:
         """Training steps of a stage."""
         return sum(self.config.steps[name] for name in names)

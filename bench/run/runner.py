@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +83,9 @@ def run(folder: Path) -> None:
             deterministic(found.config.deterministic),
             Progress(folder, plan(context), **known) as progress,
         ):
-            with together.explained(folder), _servers(context, progress):
+            in_process = context.backend.backend == TRANSFORMERS
+            serving = nullcontext() if in_process else Servers(context, partial(progress.aside, "serve"))
+            with together.explained(folder), serving as context.servers:
                 try:
                     _run(context, progress)
                 except InputError:
@@ -105,16 +107,6 @@ def _refuse_if_data_changed(context: RunContext) -> None:
         raise
     except (InputError, OSError):
         pass  # data that cannot be read now: the error is about them
-
-
-@contextmanager
-def _servers(context: RunContext, progress: Progress) -> Iterator[None]:
-    """Context in which the run is scored by the backend of its config."""
-    if context.backend.backend == TRANSFORMERS:
-        yield
-        return
-    with Servers(context, partial(progress.aside, "serve")) as context.servers:
-        yield
 
 
 def _run(context: RunContext, progress: Progress) -> None:
@@ -316,13 +308,11 @@ def _has_other_weights(
 
 def stands(context: RunContext, cell: Cell | None) -> bool:
     """Whether a cell is scored and its predictions are unchanged; removes damaged predictions."""
-    if cell is None:
+    if cell is None or unproved(context.run, [cell]):
         return False
-    if unproved(context.run, [cell]):
-        return False
-    problem = (
-        None if cell.predictions is None else predictions_problem(context.run.folder, cell, every_byte=True)
-    )
+    if cell.predictions is None:
+        return True
+    problem = predictions_problem(context.run.folder, cell, every_byte=True)
     if problem is None:
         return True
     path = context.run.folder / str(cell.predictions)
@@ -402,13 +392,6 @@ def _share(
     )
 
 
-def text_untouched(context: RunContext) -> bool:
-    """Whether no text can reach what the run learns: it learns from media alone, and its method asks for them."""
-    return context.method.text_untouched and all(
-        context.tasks[name].modalities for name in context.config.stages
-    )
-
-
 def write_facts(context: RunContext, model: MultimodalLM) -> None:
     """Writes the facts that the report shows besides the scores."""
     asked = [context.tasks[name] for name in context.config.stages if context.tasks[name].kind == "vqa"]
@@ -423,7 +406,7 @@ def write_facts(context: RunContext, model: MultimodalLM) -> None:
         answering[name] = forward_flops(model, data.held_out)
     context.run.write_facts(
         task_identity=context.method.task_identity,
-        text_untouched=text_untouched(context),
+        text_untouched=context.text_untouched,
         settings=context.method.config.model_dump(mode="json"),
         majority=majority,
         base_flops=answering,

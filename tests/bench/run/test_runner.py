@@ -140,11 +140,11 @@ def test_scope_own_forgets_nothing_bit_for_bit(finished: Callable[[str], RunDir]
 
 def test_text_is_untouched_only_where_all_learned_tasks_have_media(workspace: Path) -> None:
     method = "moextend:scope=auto"
-    assert runner.text_untouched(RunContext(prepared(workspace, method)))
+    assert RunContext(prepared(workspace, method)).text_untouched
     words = SEQUENCE.replace("sequence: small", "sequence: words").replace("tiny-counting", "tiny-written")
     (workspace / "registry" / "words.yaml").write_text(words)
     (config,) = resolve(Request(workspace=workspace, sequence="words", methods=(method,)))
-    assert not runner.text_untouched(RunContext(open_run(config, workspace / "runs")))
+    assert not RunContext(open_run(config, workspace / "runs")).text_untouched
 
 
 @pytest.mark.slow
