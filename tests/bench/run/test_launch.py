@@ -20,7 +20,7 @@ from moextend.bench.run import live
 from moextend.bench.run.launch import launch
 from moextend.bench.run.live import LiveView, PlainView, seconds_left
 from moextend.bench.run.progress import read_status
-from moextend.bench.run.records import RunError, Status
+from moextend.bench.run.records import RunError, State, Status
 from tests.bench.conftest import MakeRun
 from tests.bench.states import hold
 
@@ -182,7 +182,8 @@ def test_plain_lines_tell_beginnings_stages_and_ends(make_run: MakeRun) -> None:
     assert "full-ft-s0: failed: the loss is not finite." in lines and "full-ft-s0: started" in lines
     out = io.StringIO()
     view = PlainView(runs[:1], 1, Console(file=out))
-    for stage, state in ((0, "running"), (1, "running"), (1, "running"), (2, "failed")):
+    steps: list[tuple[int, State]] = [(0, "running"), (1, "running"), (1, "running"), (2, "failed")]
+    for stage, state in steps:
         error = RunError(what="x", where=None, hint=None)
         Status(state=state, pid=1, stage=stage, stages=2, error=error).write(runs[0] / "status.json")
         hold(runs[0], host=socket.gethostname(), pid=os.getpid(), duration=3600.0)
