@@ -119,9 +119,9 @@ class RayExecutor:
 
     def submit(self, runs: Sequence[Path], options: Options) -> list[Job]:
         """See `Executor`. The connection to the cluster ends when `states` has seen the end of all runs."""
+        self.check(options)
         import ray
 
-        self.check(options)
         if self.going:
             hint = "Wait for them, or cancel them."
             raise InputError("has runs of another submission.", where="--executor ray", hint=hint)
