@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from moextend.bench import methods
 from moextend.bench.data import open_items
-from moextend.bench.data.source import Part, files_of, find_source, is_generated, parse_split, place
+from moextend.bench.data.source import is_generated, parse_split, place
 from moextend.bench.methods import Knob, MethodSpec, Shapes
 from moextend.bench.methods.shapes import Extra
 from moextend.bench.run.config import RunConfig
@@ -380,9 +380,8 @@ def items_of(task: TaskSpec, split: Split, workspace: Path) -> int | None:
             name = task.data.path.partition(":")[2]
             return part.of(_generated(name, part.split)) if part.split in SPLITS else None
         if place(task.data.path, task.folder(), workspace).exists():
-            if readable(task, split, workspace):
-                return len(open_items(task, split, workspace, media=False, strict=False))
-            return _rows(task, part, workspace)
+            small = readable(task, split, workspace)
+            return len(open_items(task, split, workspace, media=False, strict=False)) if small else None
         info = downloads.ask(task.data.path, "dataset", revision=task.data.revision)
         known = info.card_data.to_dict().get("dataset_info") or []
         known = [known] if isinstance(known, dict) else known
@@ -401,18 +400,6 @@ def _generated(name: str, split: str) -> int:
         count = {hearing.MATCH: data.MATCHED, hearing.SCENES: data.RECITED}.get(name, data.SOUNDS)
         return count[split] * data.ASKED[split]
     return data.CAPTIONED[split] if name == data.CAPTIONS else data.IMAGES[split] * data.ASKED[split]
-
-
-def _rows(task: TaskSpec, part: Part, workspace: Path) -> int | None:
-    """Rows of local parquet files by their footers; None for other large files."""
-    from pyarrow import parquet
-
-    assert task.data is not None
-    source = find_source(task.data, task.folder(), workspace, where=task.task)
-    found = files_of(source, part.split, where=task.task)
-    if task.data.each or task.data.where or {path.suffix for path in found} != {".parquet"}:
-        return None
-    return part.of(sum(parquet.read_metadata(path).num_rows for path in found))
 
 
 def estimate(configs: Sequence[RunConfig], plan: Plan, *, device: str = "auto") -> dict[str, Any]:

@@ -9,13 +9,11 @@ import filecmp
 import hashlib
 import io
 import json
-import logging
 import shutil
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast, get_args
@@ -34,12 +32,8 @@ from moextend.errors import InputError, RunConflict, SpecError, listed
 from moextend.util import files
 from moextend.util.record import LaterVersion, Record
 
-log = logging.getLogger(__name__)
-
 PARTIAL = ".unpack-"
 """Prefix of the folder of a pack that is being unpacked."""
-STALE = 86_400.0
-"""Seconds after which such a folder is taken for one of a killed process."""
 LEFT_OUT = ("worker.log", "server.log", "job.json", CANCEL)
 """Files that belong to a process or a machine."""
 WITHOUT: dict[Kept, str] = {"predictions": "Add --no-predictions", "weights": "Leave --weights out"}
@@ -268,7 +262,6 @@ def unpack(source: Path, runs: Path, workspace: Path) -> Unpacked:
     """
     _check_suffix(source, str(source))
     runs.mkdir(parents=True, exist_ok=True)
-    _remove_stale(runs)
     with tempfile.TemporaryDirectory(dir=runs, prefix=PARTIAL) as name:
         folder = Path(name)
         manifest = _extract(source, folder)
@@ -295,15 +288,6 @@ def unpack(source: Path, runs: Path, workspace: Path) -> Unpacked:
             made.rename(place)
             done.written.append(place)
     return done
-
-
-def _remove_stale(runs: Path) -> None:
-    """Removes what killed processes unpacked in part."""
-    for folder in runs.glob(f"{PARTIAL}*"):
-        with suppress(OSError):
-            if time.time() - folder.stat().st_mtime > STALE:
-                log.warning("%s: left by a killed process; removed.", folder)
-                shutil.rmtree(folder)
 
 
 def _check_config(folder: Path, run: str, source: Path) -> None:

@@ -210,31 +210,17 @@ def _overridden(request: Request, sequence: SequenceSpec) -> SequenceSpec:
 
 def check_settings(sequence: SequenceSpec, workspace: Path) -> None:
     """Raises InputError if `settings` or `tuned` of a sequence name a method or setting that does not exist."""
-    from moextend.bench.methods import parse
+    from moextend.bench.methods import KNOWN, parse
 
-    _check_names(sequence, workspace)
-    file = sequence.path or sequence.sequence
-    for name in sequence.settings:
+    file, known = sequence.path or sequence.sequence, dict.fromkeys(KNOWN.names(workspace))
+    for name in sequence.settings:  # a misspelt one would have no effect without a message
+        lookup.choose("method", name, known, where=f"{file}: settings")
         parse(name, sequence.settings, workspace, where=f"{file}: settings")
     for tuned in filter(None, (sequence, sequence.tuning_source)):
         for text in tuned.tuned:
             where = f"{tuned.path or tuned.sequence}: tuned"
+            lookup.choose("method", text.partition(":")[0], known, where=where)
             parse(text, tuned.settings_for(text), workspace, where=where)
-
-
-def _check_names(sequence: SequenceSpec, workspace: Path) -> None:
-    """Raises UnknownName for a misspelt method in a sequence, which would have no effect without a message."""
-    from moextend.bench.methods import ALL, BOUNDS, KNOWN
-
-    known = dict.fromkeys(KNOWN.names(workspace))
-    for one in filter(None, (sequence, sequence.tuning_source)):
-        for key, texts in (("settings", one.settings), ("tuned", one.tuned)):
-            for text in texts:
-                where = f"{one.path or one.sequence}: {key}"
-                lookup.choose("method", text.partition(":")[0], known, where=where)
-    for text in sequence.methods:
-        where = f"{sequence.path or sequence.sequence}: methods"
-        lookup.choose("method", text.partition(":")[0], known | dict.fromkeys([*BOUNDS, ALL]), where=where)
 
 
 def _is_bound(text: str) -> bool:
@@ -254,11 +240,17 @@ def chosen_methods(
     from moextend.bench.methods import ALL, BOUNDS, KNOWN
 
     file, workspace = sequence.path or sequence.sequence, request.workspace
-    _check_names(sequence, workspace)
+    check_settings(sequence, workspace)
+    nameable = dict.fromkeys([*KNOWN.names(workspace), *BOUNDS, ALL])
     asked = [name for name in request.methods if not _is_bound(name)]
     where = "--method" if asked else f"{file}: methods"
     if not request.methods and not sequence.methods:
         raise InputError("names no method.", where=where, hint="Name one there, or by --method.")
+    for text in sequence.methods if request.methods else ():  # else they are looked at below
+        name = text.partition(":")[0]
+        lookup.choose("method", name, nameable, where=f"{file}: methods")
+        if name in KNOWN.own():  # a plug-in is imported only where it runs
+            _parsed(request, sequence, text, f"{file}: methods")
     if request.methods and not asked:
         return []
     names, problems = asked or sequence.methods, KNOWN.hidden(workspace)
@@ -268,7 +260,6 @@ def chosen_methods(
         usable = [each.name for each in listed if each.found]
         names = [one for name in names for one in (usable if name == ALL else [name])]
     named = [name.partition(":")[0] for name in names]
-    nameable = dict.fromkeys([*KNOWN.names(workspace), *BOUNDS, ALL])
     for name in named:
         lookup.choose("method", name, nameable, where=where)
     for name, problem in problems.items():
