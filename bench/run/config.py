@@ -101,7 +101,10 @@ class RunConfig(Identity):
 
     def __copy__(self) -> Self:
         """Without what was read of the values, which `model_copy` changes."""
-        return type(self).model_construct(**{name: getattr(self, name) for name in type(self).model_fields})
+        copied = super().__copy__()
+        for name in vars(copied).keys() - type(self).model_fields.keys():
+            del vars(copied)[name]
+        return copied
 
     def experiment(self) -> dict[str, Any]:
         """The part that runs in one table have in common: everything except method, seed, order and mode."""

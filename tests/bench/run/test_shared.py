@@ -208,7 +208,7 @@ class _Saying(Lora):
 
 
 @pytest.mark.parametrize(
-    "method, source, shared",
+    "method, source, expected",
     [
         (Lora, PACKAGE, True),
         (ZeroShot, PACKAGE, False),
@@ -217,11 +217,11 @@ class _Saying(Lora):
     ],
 )
 def test_a_plug_in_shares_what_it_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: type[Method], source: Source, shared: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: type[Method], source: Source, expected: bool
 ) -> None:
     context: Any = SimpleNamespace(
         store=Store(tmp_path), method=method(method.Config()), method_spec=SimpleNamespace(source=source)
     )
-    assert shared.shares(context) is shared
+    assert shared.shares(context) is expected
     monkeypatch.setenv(OFF, "off")
     assert not shared.shares(context)
