@@ -96,7 +96,7 @@ class Started:
     """Runs in worker processes, which start at once, `jobs` at a time, and end with this process."""
 
     def __init__(self, runs: Sequence[Path], *, jobs: int, command: Sequence[str] | None = None) -> None:
-        self._waiting, self._command = list(runs), [*(command or WORKER)]
+        self._runs, self._waiting, self._command = list(runs), list(runs), [*(command or WORKER)]
         self._environment = _environment(jobs)
         self._outcomes: dict[Path, Outcome] = {}
         self._workers: set[subprocess.Popen[bytes]] = set()
@@ -116,7 +116,7 @@ class Started:
             show(view)
             raise
         show(view)
-        return self._outcomes
+        return {run: self._outcomes[run] for run in self._runs}
 
     def _at_work(self) -> bool:
         return any(slot.is_alive() for slot in self._slots)
