@@ -183,7 +183,7 @@ def _become(order: dict[str, Any], path: str) -> None:
             _arm()
             from moextend.bench.run.worker import main
 
-            sys.argv = ["moextend-worker"]  # not the arguments of the server
+            sys.argv = ["moextend-worker", *order["arguments"]]  # not those of the server
             main()
         elif order["kind"] == "script":
             sys.argv = order["arguments"]

@@ -1,6 +1,6 @@
-"""Whether a stopped job continues: ``python -m moextend.bench.executors.again RUN EXECUTOR JOB [--successor]``.
+"""Whether a stopped job is queued again: ``python -m moextend.bench.executors.again RUN EXECUTOR JOB``.
 
-Code 0 if it does; else 1, and the reason is in job.json. With --successor JOB is recorded as the job that continues.
+Code 0 if it is; else 1, and the reason is in job.json.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from moextend.bench.executors.job import Job, now, read_job, write_job
-from moextend.bench.run.cancelling import CANCELLED, cancelled
-from moextend.bench.run.progress import read_status
+from moextend.bench.executors.executor import Job, now, read_job, write_job
+from moextend.bench.run.progress import CANCELLED, cancelled, read_status
 from moextend.errors import MoextendError
 
 
@@ -31,29 +30,18 @@ def continues(job: Job) -> bool:
             f"stopped twice without progress ({status.done} of {status.units} units, step {status.step}), "
             "so it is not queued again"
         )
-    further = max(reached, job.reached or reached)
-    write_job(replace(job, reached=further, note=note))
+    write_job(replace(job, reached=max(reached, job.reached or reached), note=note))
     return not note and status.state != "done"
-
-
-def _renamed(log: str, job: str, successor: str) -> str:
-    """Path of a successor's log: the name of a job's own log is the id of the job."""
-    path = Path(log)
-    return str(path.with_name(f"{successor}{path.suffix}")) if path.stem == job else log
 
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    *words, successor = arguments if arguments[3:] == ["--successor"] else [*arguments, ""]
-    if len(words) != 3:
+    if len(arguments) != 3:
         print(__doc__, file=sys.stderr)
         return 2
-    run, executor, name = Path(words[0]), words[1], words[2]
+    run, executor, name = Path(arguments[0]), arguments[1], arguments[2]
     known = read_job(run) or Job(run, executor, name, now())
     try:
-        if successor:
-            write_job(replace(known, id=name, log=_renamed(known.log, known.id, name)))
-            return 0
         if continues(replace(known, id=name)):
             return 0
         print(f"{run}: {(read_job(run) or known).note or 'done'}.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The interface of executors, and their table.
+"""The interface of executors, their table, and the record of the job that executes a run.
 
 An executor starts one process ``moextend-worker RUN_FOLDER`` for each run (exit codes: bench/run/worker.py), on
 whatever machine sees the folder. How a run went is read from its folder alone: an executor says only what became of
@@ -8,24 +8,97 @@ the job, which matters while the folder says nothing yet, or nothing any more.
 from __future__ import annotations
 
 import inspect
+import os
+import socket
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from moextend.bench.executors.job import Job, jobs_of, now, read_job, write_job
 from moextend.bench.plugins import Plugins
-from moextend.util import lookup
-
-__all__ = [
-    "KNOWN", "OWN", "Executor", "Job", "JobState", "Options", "Resources", "find", "jobs_of", "now", "read_job",
-    "waits", "write_job",
-]  # fmt: skip
+from moextend.errors import InputError
+from moextend.util import lease, lookup
+from moextend.util.spec import Record
 
 JobState = Literal["queued", "running", "ended", "lost", "unknown"]
 """State of a job: waiting for its turn; at work; over, so that the folder says how; gone without an end in the folder;
 or not known here, because the executor cannot be reached."""
+JOB = "job.json"
+
+
+class JobRecord(Record):
+    """`job.json`: the last job that was submitted for a run. No score depends on it."""
+
+    executor: str
+    """Name of the executor: local, slurm, ray, or that of a plug-in."""
+    id: str
+    """Name of the job there: a task of a Slurm array (`1234_5`), the id of a process, ..."""
+    submitted: str
+    """Time of the submission."""
+    address: str = ""
+    """Address of the cluster; "": the one that the machine's own commands reach."""
+    log: str = ""
+    """File with the output of the scheduler's script; "": none."""
+    reached: list[int] | None = None
+    """Units and steps that were done when the job stopped last. null: it never stopped."""
+    note: str = ""
+    """Why it is not continued; "": no reason is known."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that was given to an executor; the fields are those of `JobRecord`."""
+
+    run: Path
+    """Folder of the run."""
+    executor: str
+    id: str
+    submitted: str
+    """ISO time; `now` gives it."""
+    address: str = ""
+    log: str = ""
+    reached: tuple[int, ...] | None = None
+    note: str = ""
+
+
+def now() -> str:
+    """The time for `Job.submitted`."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def this_process() -> str:
+    """`PID@HOST`, the id of a job that ends with this process, or its beginning up to a slash."""
+    return f"{os.getpid()}@{socket.gethostname()}"
+
+
+def is_alive(job: Job) -> bool | None:
+    """Whether the process in the id of a job (see `this_process`) is alive; None if that is not known here."""
+    pid, _, host = job.id.partition("/")[0].partition("@")
+    own = host == socket.gethostname() and pid.isdecimal()
+    return lease.life(int(pid)) != "dead" if own else None
+
+
+def write_job(job: Job) -> None:
+    """Writes `job.json` into the folder of the run, atomically."""
+    values = {name: value for name, value in vars(job).items() if name != "run"}
+    JobRecord(**{**values, "reached": job.reached and list(job.reached)}).write(job.run / JOB)
+
+
+def read_job(run: Path) -> Job | None:
+    """The job of a run; None if it has none, or one that cannot be read: whoever submits next replaces it."""
+    with suppress(InputError, OSError):
+        if found := JobRecord.read(run / JOB):
+            values = found.model_dump(exclude={"schema_version"})
+            return Job(run, **{**values, "reached": found.reached and tuple(found.reached)})
+    return None
+
+
+def jobs_of(runs: Sequence[Path]) -> list[Job]:
+    """The jobs of those runs that have one."""
+    return [job for run in runs if (job := read_job(run)) is not None]
 
 
 @dataclass(frozen=True)
@@ -94,26 +167,18 @@ OWN = {
 
 def _executor_in(value: Any, name: str) -> Executor:
     """Executor of a plug-in: an object, a class without arguments, or a module with the three functions."""
-    if isinstance(value, ModuleType):
-        classes = [
-            thing
-            for thing in vars(value).values()
-            if inspect.isclass(thing) and thing.__module__ == value.__name__ and _complete(thing)
-        ]
-        value = classes[0] if len(classes) == 1 and not _complete(value) else value
+    if isinstance(value, ModuleType) and not isinstance(value, Executor):
+        own = [thing for thing in vars(value).values() if getattr(thing, "__module__", "") == value.__name__]
+        classes = [thing for thing in own if inspect.isclass(thing) and isinstance(thing, Executor)]
+        value = classes[0] if len(classes) == 1 else value
     if inspect.isclass(value):
         try:
             value = value()
         except TypeError as error:
             raise ValueError(f"'{value.__name__}' cannot be made without arguments ({error}).") from error
-    if not _complete(value):
+    if not isinstance(value, Executor):
         raise ValueError("has no functions submit, states and cancel.")
-    executor: Executor = value
-    return executor
-
-
-def _complete(value: Any) -> bool:
-    return all(callable(getattr(value, name, None)) for name in ("submit", "states", "cancel"))
+    return value
 
 
 KNOWN: Plugins[Executor] = Plugins(

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from moextend.bench.executors.executor import Job, JobState, Options, now, write_job
-from moextend.bench.executors.job import is_alive, this_process
-from moextend.bench.run.cancelling import cancel
+from moextend.bench.executors.executor import Job, JobState, Options, is_alive, now, this_process, write_job
 from moextend.bench.run.launch import Outcome, Started, View
-from moextend.bench.run.progress import read_status
+from moextend.bench.run.progress import cancel, read_status
 from moextend.errors import InputError
 
 
@@ -32,14 +30,19 @@ class LocalExecutor:
 
     def check(self, options: Options) -> None:
         """Raises InputError for any option but `jobs`."""
-        unknown = [*options.passed, *(["setup"] if options.setup else [])]
-        unknown += [name for name, value in vars(options.resources).items() if value is not None]
-        if unknown or options.address:
-            raise InputError(
-                f"'{(unknown or ['address'])[0]}' is not an option of the local executor.",
-                where="--executor-option",
-                hint="It has none. --jobs sets the number of parallel runs.",
-            )
+        given = {
+            "address": options.address,
+            "setup": options.setup,
+            **vars(options.resources),
+            **options.passed,
+        }
+        for name, value in given.items():
+            if value not in (None, "", ()) or name in options.passed:
+                raise InputError(
+                    f"'{name}' is not an option of the local executor.",
+                    where="--executor-option",
+                    hint="It has none. --jobs sets the number of parallel runs.",
+                )
 
     def states(self, jobs: Sequence[Job]) -> Mapping[Path, JobState]:
         """See `Executor`. Waiting runs of another machine count as ended: nobody else will begin them."""

@@ -30,9 +30,6 @@ HELD = 180.0
 """Seconds until a run must be free whose worker was lost."""
 TICK = 0.2
 
-Code = dict[str, str | None]
-"""What `moextend.util.environment.code` returns."""
-
 
 class Order(TypedDict):
     """What a node is asked to do."""
@@ -41,8 +38,8 @@ class Order(TypedDict):
     """Folder of the run."""
     id: str
     """Id of the run in its config.json."""
-    code: Code
-    """That of the machine that asks."""
+    code: dict[str, str | None]
+    """`moextend.util.environment.code` of the machine that asks."""
     command: list[str]
     """Command of a worker, without the folder; empty: that of this node's Python."""
     setup: list[str]
@@ -58,39 +55,41 @@ class Answer(TypedDict):
 
     end: Literal["ended", "unseen", "held", "differs"]
     """The worker ended; this node does not see the run; another process holds it; this node has another moextend."""
-    code: int | None
-    """Exit code of the worker, negative for a signal; null: it was not started."""
+    code: int
+    """Exit code of the worker, negative for a signal."""
     host: str
     """Name of the node's machine."""
     pid: int
     """Process id of the worker; 0: it was not started."""
-    found: Code
-    """The code of a node that has another one; else empty."""
+    differs: str
+    """What differs in the code of a node that has another one; else empty."""
 
 
 def work(order: Order) -> Answer:
     """Executes a run; an interrupt (`ray.cancel`) stops its worker in order."""
-    folder = Path(order["run"])
+    folder, answer = (
+        Path(order["run"]),
+        Answer(end="ended", code=0, host=socket.gethostname(), pid=0, differs=""),
+    )
     try:
-        if difference(order["code"], found := code()):
-            return _answer("differs", found=found)
+        if differs := difference(order["code"], code()):
+            return {**answer, "end": "differs", "differs": differs}
         if not _waited(lambda: _id(folder) == order["id"], SEEN):
-            return _answer("unseen")
+            return {**answer, "end": "unseen"}
         if order["again"] and not _waited(lambda: _free(folder), HELD):
-            return _answer("held")
+            return {**answer, "end": "held"}
     except KeyboardInterrupt:
-        return _answer("ended", code=-signal.SIGINT)
+        return {**answer, "code": -signal.SIGINT}
     process = _executed(order, folder)
-    return _answer("ended", code=process.returncode, pid=process.pid)
+    return {**answer, "code": process.returncode, "pid": process.pid}
 
 
-def _answer(
-    end: Literal["ended", "unseen", "held", "differs"],
-    code: int | None = None,
-    pid: int = 0,
-    found: Code | None = None,
-) -> Answer:
-    return Answer(end=end, code=code, host=socket.gethostname(), pid=pid, found=found or {})
+def difference(wanted: dict[str, str | None], here: dict[str, str | None]) -> str:
+    """What differs between two codes in words; "": nothing that is known of both."""
+    for key, value in wanted.items():
+        if value is not None and here.get(key) is not None and here[key] != value:
+            return f"{key} {here[key]} instead of {value}"
+    return ""
 
 
 def _executed(order: Order, folder: Path) -> subprocess.Popen[bytes]:
@@ -110,41 +109,26 @@ def _executed(order: Order, folder: Path) -> subprocess.Popen[bytes]:
         while process.poll() is None:
             time.sleep(TICK)
     except BaseException as reason:
-        _stop(process)
+        process.terminate()
+        try:
+            process.wait(timeout=GRACE)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         if not isinstance(reason, KeyboardInterrupt):
             raise
     return process
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Has the worker save its state, and kills it and what it started after the time for that."""
-    process.terminate()
-    try:
-        process.wait(timeout=GRACE)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 def _environment(more: dict[str, str]) -> dict[str, str]:
     found = {**os.environ, **more, "PYTHONSAFEPATH": "1"}
-    paths = list(
-        filter(None, found.get("PYTHONPATH", "").split(os.pathsep))
-    )  # an empty one is the current folder
+    paths = [path for path in found.get("PYTHONPATH", "").split(os.pathsep) if path]  # "": the current folder
     # The worker imports what was compared: Ray finds modules also in the folders of whoever submitted the task.
     home = str(Path(moextend.__file__).resolve().parents[1])
     if home not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
         paths.insert(0, home)
     return {**found, "PYTHONPATH": os.pathsep.join(paths)}
-
-
-def difference(wanted: Code, here: Code) -> str:
-    """What differs between two codes in words; "": nothing that is known of both."""
-    for key, value in wanted.items():
-        if value is not None and here.get(key) is not None and here[key] != value:
-            return f"{key} {here[key]} instead of {value}"
-    return ""
 
 
 def _waited(holds: Callable[[], bool], seconds: float) -> bool:

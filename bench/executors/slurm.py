@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +34,9 @@ FOLDER = ".slurm"
 def check() -> None:
     """Raises InputError if there is no sbatch."""
     if shutil.which("sbatch") is None:
-        raise InputError(
+        raise _refused(
             "sbatch is not on the PATH.",
-            where="--executor slurm",
-            hint="Run the command on a login node of the cluster; --dry-run prints the script.",
+            "Run the command on a login node of the cluster; --dry-run prints the script.",
         )
 
 
@@ -51,26 +51,22 @@ def submit(script: str, *, dependency: str = "") -> tuple[str, str]:
     try:
         done = _call(["sbatch", "--parsable", *more, script], SUBMISSION)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise InputError(
-            f"sbatch cannot be called ({error}).",
-            where="--executor slurm",
-            hint="Try again later; sinfo shows the state of the cluster.",
-        ) from error
+        raise _refused(f"sbatch cannot be called ({error}).", "Try again later.") from error
     lines = done.stdout.strip().splitlines()
     found = re.fullmatch(r"(\d+)(?:;(.+))?", lines[-1].strip()) if lines else None
     if done.returncode or not found:
-        problem = " ".join(
-            (done.stderr.strip() or done.stdout.strip())
-            .replace("sbatch: error: ", "")
-            .replace("sbatch: ", "")
-            .split()
+        words = " ".join(re.sub("sbatch: (error: )?", "", done.stderr.strip() or done.stdout).split()).rstrip(
+            "."
         )
-        raise InputError(
-            f"sbatch refuses the job: {problem or f'code {done.returncode}'}.".replace("..", "."),
-            where="--executor slurm",
-            hint="Change the options: --executor-option KEY=VALUE; --dry-run prints the script.",
+        raise _refused(
+            f"sbatch refuses the job: {words or f'code {done.returncode}'}.",
+            "Change the options: --executor-option KEY=VALUE; --dry-run prints the script.",
         )
     return found[1], found[2] or ""
+
+
+def _refused(what: str, hint: str) -> InputError:
+    return InputError(what, where="--executor slurm", hint=hint)
 
 
 def largest_array() -> int | None:
@@ -147,9 +143,12 @@ class SlurmExecutor:
     def submit(self, runs: Sequence[Path], options: Options) -> list[Job]:
         """See `Executor`. With a throttle, several arrays run one after the other."""
         settings = Settings.of(options)
-        _refuse_line_breaks([*runs, options.runs.resolve()])
-        folder = _new_folder(options.runs)
+        folder = options.runs.resolve() / FOLDER / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+        if any("\n" in str(path) for path in (*runs, folder)):  # a list of runs, and lines of #SBATCH
+            raise _refused("the path of a run contains a line break.", "Use another --workspace.")
         arrays = _arrays(runs, settings, folder)
+        with files.disk_errors(folder):
+            folder.mkdir(parents=True)
         jobs: list[Job] = []
         after = settings.sbatch.get("dependency", "")
         for array in arrays:
@@ -177,7 +176,7 @@ class SlurmExecutor:
 
     def describe(self, runs: Sequence[Path], options: Options) -> str:
         """The scripts that `submit` would submit, and their runs as comments."""
-        arrays = _arrays(runs, Settings.of(options), _folder(options.runs))
+        arrays = _arrays(runs, Settings.of(options), options.runs.resolve() / FOLDER / "TIME")
         return "\n".join(
             array.text + f"# {array.listed.name}:\n" + "".join(f"#   {run}\n" for run in array.runs)
             for array in arrays
@@ -216,35 +215,6 @@ def _in_queue(jobs: Sequence[Job]) -> dict[Path, JobState]:
         else:
             found[job.run] = queue.get(job.id, "ended" if started else "lost")
     return found
-
-
-def _folder(runs: Path) -> Path:
-    return runs.resolve() / FOLDER / time.strftime("%Y%m%d-%H%M%S")
-
-
-def _new_folder(runs: Path) -> Path:
-    """An empty folder for the scripts of one submission."""
-    folder = _folder(runs)
-    for number in range(1, 1000):
-        with files.disk_errors(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                folder.mkdir()
-                return folder
-            except FileExistsError:
-                folder = folder.with_name(f"{folder.name.partition('_')[0]}_{number}")
-    raise InputError(
-        "no unused name was found for a folder.", where=str(folder), hint="Try again in a second."
-    )
-
-
-def _refuse_line_breaks(paths: Sequence[Path]) -> None:
-    """Raises InputError for a path that the list of runs, or a line of #SBATCH, cannot hold."""
-    broken = next((path for path in paths if "\n" in str(path)), None)
-    if broken is not None:
-        raise InputError(
-            "the path contains a line break.", where=str(broken), hint="Use another --runs folder."
-        )
 
 
 def _arrays(runs: Sequence[Path], settings: Settings, folder: Path) -> list[Array]:

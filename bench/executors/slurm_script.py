@@ -17,15 +17,8 @@ SAVING = 300
 """Seconds before the time limit at which the worker saves its state."""
 OWN = ("wrap", "python", "array-size")
 """Options that are not passed to sbatch."""
-REFUSED = {
-    "array": "Its tasks are the runs; --jobs N sets the throttle (%N).",
-    "parsable": "It is set.",
-    "wait": "Use --wait.",
-    "test-only": "Use --dry-run.",
-    "help": "See sbatch --help.",
-    "usage": "See sbatch --help.",
-    "version": "See sbatch --version.",
-}
+REFUSED = ("array", "parsable", "no-requeue", "wait", "test-only", "help", "usage", "version")
+"""Options that moextend sets, or that submit nothing."""
 SAME = {
     "cpus": ("cpus-per-task", "cpus-per-gpu"),
     "gpus": ("gres", "gpus", "gpus-per-task", "gpus-per-node", "gpus-per-socket"),
@@ -60,15 +53,10 @@ class Settings:
             _check(key, value)
         own = {key: passed.pop(key) for key in OWN if key in passed}
         step = {key: passed.pop(key) for key in list(passed) if key.startswith("container")}
-        size = own.get("array-size")
-        if size is not None and not (size.isdecimal() and int(size)):
-            raise _wrong(
-                "array-size", f"'{size}' is not a number of tasks.", "Give an integer of at least 1."
-            )
         return cls(
-            {**_resources(options, passed), **_defaults(passed), **passed}, step, own.get("wrap", ""),
+            {**_defaults(options, passed), **passed}, step, own.get("wrap", ""),
             own.get("python") or shlex.quote(sys.executable), options.setup, options.jobs,
-            int(size) if size else None,
+            int(own["array-size"]) if "array-size" in own else None,
         )  # fmt: skip
 
 
@@ -77,7 +65,7 @@ def render(settings: Settings, *, script: Path, listed: Path, runs: int, name: s
 
     Args:
         settings: Options of the array.
-        script: Where the script will be: a successor is submitted from there.
+        script: Where the script will be.
         listed: File with the folder of a run in each line.
         runs: Number of lines.
         name: Default name of the job.
@@ -95,7 +83,6 @@ def render(settings: Settings, *, script: Path, listed: Path, runs: int, name: s
             *(f"#SBATCH --{key}{f'={_quoted(value)}' if value else ''}" for key, value in options.items()),
             "# Written by moextend bench run. Each task executes the run in one line of the list.",
             f"list={shlex.quote(str(listed))}",
-            f"script={shlex.quote(str(script))}",
             HEAD.strip(),
             *setup,
             BODY.strip("\n").replace("PYTHON", " ".join(filter(None, words))),
@@ -138,33 +125,31 @@ case "$(scontrol show job -o "$SLURM_JOB_ID")" in
 *JobState=RUNNING* | *Reason=TimeLimit* | *PreemptTime=[0-9]*) ;;
 *) exit "$code" ;;
 esac
-PYTHON moextend.bench.executors.again "$run" slurm "$job" || exit "$code"
-scontrol requeue "$job" && exit "$code"
-# A cluster without requeue: a successor, which waits until this job ended.
-next="$(sbatch --parsable --dependency="afternotok:$job" --array="$SLURM_ARRAY_TASK_ID" "$script")" &&
-    PYTHON moextend.bench.executors.again "$run" slurm "${next%%;*}_$SLURM_ARRAY_TASK_ID" --successor
+PYTHON moextend.bench.executors.again "$run" slurm "$job" && scontrol requeue "$job"
 exit "$code"
 """
 
 
-def _resources(options: Options, passed: Mapping[str, str]) -> dict[str, str]:
-    """Options of sbatch for the resources, where `passed` sets none of the same kind."""
+def _defaults(options: Options, passed: Mapping[str, str]) -> dict[str, str]:
+    """Options of sbatch for the resources, where `passed` sets none of the same kind, and for a clean stop."""
     wanted = options.resources
-    found = {}
-    if wanted.cpus and not any(key in passed for key in SAME["cpus"]):
-        found["cpus-per-task"] = str(wanted.cpus)
-    if wanted.gpus and not any(key in passed for key in SAME["gpus"]):
-        found["gres"] = f"gpu:{wanted.gpus}"
-    if wanted.memory_gb and not any(key in passed for key in SAME["memory_gb"]):
-        found["mem"] = f"{math.ceil(wanted.memory_gb * 1e9 / 2**20)}M"
-    return found
-
-
-def _defaults(passed: Mapping[str, str]) -> dict[str, str]:
-    found = {} if "no-requeue" in passed else {"requeue": ""}
+    sizes = {
+        "cpus": ("cpus-per-task", wanted.cpus and str(wanted.cpus)),
+        "gpus": ("gres", wanted.gpus and f"gpu:{wanted.gpus}"),
+        "memory_gb": ("mem", wanted.memory_gb and f"{math.ceil(wanted.memory_gb * 1e9 / 2**20)}M"),
+    }
+    found = {
+        key: str(size)
+        for name, (key, size) in sizes.items()
+        if size and not any(other in passed for other in SAME[name])
+    }
     limit = _seconds(passed.get("time", ""))
     # Not more than a quarter of a short limit: the signal would come at the start.
-    return {**found, "signal": f"B:USR1@{min(SAVING, max(1, limit // 4)) if limit else SAVING}"}
+    return {
+        **found,
+        "requeue": "",
+        "signal": f"B:USR1@{min(SAVING, max(1, limit // 4)) if limit else SAVING}",
+    }
 
 
 def _seconds(limit: str) -> int | None:
@@ -172,33 +157,29 @@ def _seconds(limit: str) -> int | None:
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit)
     if not found:
         return None
-    days, *parts = (None if part is None else int(part) for part in found.groups())
-    given = [part for part in parts if part is not None]
-    if days is not None:
-        units = [3600, 60, 1]
-    else:
-        units = {1: [60], 2: [60, 1], 3: [3600, 60, 1]}[len(given)]
-    return (days or 0) * 86400 + sum(part * unit for part, unit in zip(given, units, strict=False))
+    days, *parts = found.groups()
+    given = [int(part) for part in parts if part is not None]
+    units = [3600, 60, 1] if days else {1: [60], 2: [60, 1], 3: [3600, 60, 1]}[len(given)]
+    return int(days or 0) * 86400 + sum(part * unit for part, unit in zip(given, units, strict=False))
 
 
 def _check(key: str, value: str) -> None:
     """Raises InputError for an option that sbatch cannot have here."""
     if key in REFUSED:
-        raise _wrong(key, "cannot be set.", REFUSED[key])
+        raise _wrong(key, "cannot be set.", "Use --jobs N for a throttle; --dry-run prints the script.")
     if not re.fullmatch(r"[a-z][a-z0-9]+(-[a-z0-9]+)*", key):
-        raise _wrong(
-            key, "is not an option of sbatch.", "Write long options without dashes: partition=gpu, exclusive."
-        )
+        hint = "Write long options without dashes: partition=gpu, exclusive."
+        raise _wrong(key, "is not an option of sbatch.", hint)
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
         raise _wrong(key, "contains a line break or another control character.", "Remove it.")
     if key == "signal" and not value.startswith("B:"):
         raise _wrong(
-            key,
-            f"'{value}' does not signal the script.",
-            "Example: signal=B:USR1@600 (seconds before the end).",
+            key, f"'{value}' does not signal the script.", "Example: B:USR1@600 (seconds before the end)."
         )
     if key in OWN and not value:
         raise _wrong(key, "has no value.", f"Example: {key}=VALUE.")
+    if key == "array-size" and not (value.isdecimal() and int(value)):
+        raise _wrong(key, f"'{value}' is not a number of tasks.", "Give an integer of at least 1.")
 
 
 def _quoted(value: str) -> str:

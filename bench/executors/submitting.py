@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moextend.bench.executors.executor import (
+    JOB,
     Executor,
     Job,
     JobState,
@@ -18,12 +20,10 @@ from moextend.bench.executors.executor import (
     waits,
     write_job,
 )
-from moextend.bench.executors.job import JOB
 from moextend.bench.executors.local import LocalExecutor
-from moextend.bench.run import cancelling, launch
-from moextend.bench.run.cancelling import CANCELLED
+from moextend.bench.run import launch, progress
 from moextend.bench.run.launch import GRACE, Outcome, View
-from moextend.bench.run.progress import STATUS, read_status
+from moextend.bench.run.progress import CANCELLED, STATUS, cancelled, read_status
 from moextend.bench.run.records import Status
 from moextend.errors import InputError, MoextendError
 from moextend.util import files
@@ -69,7 +69,6 @@ def _watch(executor: Executor, jobs: Sequence[Job], view: View, *, seconds: floa
     while left and time.monotonic() < end:
         launch.show(view)
         if time.monotonic() - asked >= POLL[not waits(executor)]:
-            left = [read_job(job.run) or job for job in left]  # a successor has another id
             states = executor.states(left)
             left = [job for job in left if states.get(job.run) not in ("ended", "lost")]
             asked = time.monotonic()
@@ -88,7 +87,7 @@ def _stop(executor: Executor, jobs: Sequence[Job], view: View) -> None:
 
 def _outcome(run: Path) -> Outcome:
     status = read_status(run)
-    if status.state == "waiting" and cancelling.cancelled(run):
+    if status.state == "waiting" and cancelled(run):
         return Outcome(run, "interrupted")
     if status.state == "waiting":
         return Outcome(run, "failed", f"{LOST}.")
@@ -123,11 +122,7 @@ def busy(runs: Sequence[Path], workspace: Path | None) -> dict[Path, str]:
     found = {}
     for job in jobs:
         state = states[job.run]
-        if (
-            state == "unknown"
-            and not cancelling.cancelled(job.run)
-            and read_status(job.run).state == "waiting"
-        ):
+        if state == "unknown" and not cancelled(job.run) and read_status(job.run).state == "waiting":
             found[job.run] = f"not known to have ended ({job.executor} {job.id})"
         elif state in ("queued", "running"):
             found[job.run] = f"{state} ({job.executor} {job.id})"
@@ -189,10 +184,7 @@ def views(runs: Sequence[Path], workspace: Path | None) -> dict[Path, RunView]:
     """How runs go, from their folders; an executor is asked once for all its jobs."""
     jobs = {job.run: job for job in jobs_of(runs)}
     states = states_of(list(jobs.values()), workspace)
-    return {
-        run: RunView(read_status(run), jobs.get(run), states.get(run), cancelling.cancelled(run))
-        for run in runs
-    }
+    return {run: RunView(read_status(run), jobs.get(run), states.get(run), cancelled(run)) for run in runs}
 
 
 def cancel(runs: Sequence[Path], workspace: Path | None) -> dict[Path, str]:
@@ -210,20 +202,13 @@ def cancel(runs: Sequence[Path], workspace: Path | None) -> dict[Path, str]:
         else:
             found[run] = f"not cancelled: {LOST if state == 'lost' else status}"
             continue
-        cancelling.cancel(run)
+        progress.cancel(run)
         if run in jobs:
             asked.append(jobs[run])
     for name, mine in _by_executor(asked).items():
-        _cancel_jobs(name, mine, workspace)
+        with suppress(InputError):  # a plug-in that is not installed here: the workers find the request
+            find(name, workspace).cancel(mine)
     for job in asked:
         if found[job.run] == CANCELLED:
             write_job(replace(read_job(job.run) or job, note=CANCELLED))
     return found
-
-
-def _cancel_jobs(name: str, jobs: Sequence[Job], workspace: Path | None) -> None:
-    try:
-        executor = find(name, workspace)
-    except InputError:  # a plug-in that is not installed here: the workers find the request
-        return
-    executor.cancel(jobs)

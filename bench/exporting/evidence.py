@@ -15,7 +15,7 @@ from moextend.bench.run import models
 from moextend.bench.run.config import stage_name
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.rundir import RunDir, run_name
-from moextend.bench.run.stage_data import stage_seed
+from moextend.bench.run.stage import stage_seed
 from moextend.certificate.certify import Data
 from moextend.certificate.record import Claim, Fact, claim
 from moextend.errors import InputError

@@ -74,8 +74,8 @@ def opened(named: StageName, task: str | None = None) -> StageModel:
         InputError: the run has not learned that stage.  UnknownName: the run has no such task.
     """
     from moextend.bench.run.context import RunContext
+    from moextend.bench.run.inputs import base_revision
     from moextend.bench.run.models import restored_stages
-    from moextend.bench.run.revisions import base_revision
 
     context = RunContext(named.run)
     last = named.stage or len(context.stages)

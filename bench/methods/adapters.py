@@ -22,72 +22,6 @@ LORA = ".lora_"
 """Part of the names of all adapter parameters."""
 ONE = "default"
 """Name of the adapter of a method with only one."""
-TAKEN = frozenset(
-    [
-        "T_destination",
-        "add_module",
-        "apply",
-        "bfloat16",
-        "buffers",
-        "call_super_init",
-        "children",
-        "clear",
-        "compile",
-        "cpu",
-        "cuda",
-        "double",
-        "dump_patches",
-        "eval",
-        "extra_repr",
-        "float",
-        "forward",
-        "get_buffer",
-        "get_extra_state",
-        "get_parameter",
-        "get_submodule",
-        "half",
-        "ipu",
-        "items",
-        "keys",
-        "load_state_dict",
-        "modules",
-        "mtia",
-        "named_buffers",
-        "named_children",
-        "named_modules",
-        "named_parameters",
-        "parameters",
-        "pop",
-        "register_backward_hook",
-        "register_buffer",
-        "register_forward_hook",
-        "register_forward_pre_hook",
-        "register_full_backward_hook",
-        "register_full_backward_pre_hook",
-        "register_load_state_dict_post_hook",
-        "register_load_state_dict_pre_hook",
-        "register_module",
-        "register_parameter",
-        "register_state_dict_post_hook",
-        "register_state_dict_pre_hook",
-        "requires_grad_",
-        "set_extra_state",
-        "set_submodule",
-        "share_memory",
-        "smart_apply",
-        "state_dict",
-        "to",
-        "to_empty",
-        "train",
-        "training",
-        "type",
-        "update",
-        "values",
-        "xpu",
-        "zero_grad",
-    ]
-)
-"""Attributes of a ModuleDict, where peft keeps adapters (smart_apply: of transformers); torch is slow to import."""
 
 
 class Adapter(trained.Trained.Config):
@@ -245,9 +179,11 @@ class AdapterPerTask(trained.Trained):
         lora_config(model, self.config)
 
     def check_stages(self, names: Sequence[str]) -> None:
-        """Refuses names that no module of a ModuleDict can have."""
+        """Refuses names that no module of a ModuleDict can have, where peft keeps adapters."""
+        from torch.nn import ModuleDict
+
         for name in names:
-            if "." in name or name in TAKEN:
+            if "." in name or hasattr(ModuleDict(), name):
                 raise InputError(
                     f"an adapter cannot be called '{name}'.",
                     hint="Rename the task: no dot, and no name such as 'train', 'keys' or 'type'.",

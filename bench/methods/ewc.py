@@ -47,7 +47,7 @@ class Ewc(AdapterOrAll):
 
     def extra(self, model: Any) -> Extra:
         """The Fisher information; it, the earlier weights and the distance from them are held by a training."""
-        return Extra(gradients=self.config.items, copies=3, stored_copies=2)
+        return Extra(copies=3, stored_copies=2)
 
     def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
         """Penalty of all earlier stages."""

@@ -238,11 +238,6 @@ class Method(ABC):
         unused = self.unused
         return {name: found for name, found in declared(type(self.config)).items() if name not in unused}
 
-    @property
-    def competing(self) -> int:
-        """Number of new experts of a layer that compete for a token's top-k, for `--match flops`; 1 if none do."""
-        return 1
-
     def trainable(self, model: Any) -> Parameters:
         """Trainable parameters of the first stage, added to a model that may be on device meta (`Shapes`)."""
         return {}

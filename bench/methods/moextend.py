@@ -185,11 +185,6 @@ class MoExtend(inferred.Narrowed, Method):
         """The number of new experts, and in exact routing their width."""
         return (Knob("experts"), *([Knob("width", fraction=True)] if self.config.routing == "exact" else []))
 
-    @property
-    def competing(self) -> int:
-        """1 in exact routing, where every new expert computes; in the other modes new experts compete."""
-        return 1 if self.config.routing == "exact" else self.config.experts
-
     def trainable(self, model: Any) -> Parameters:
         """Parameters of a first extension: in the lowest layers, as their number does not depend on the layers."""
         config, lm = self.config, model.lm
@@ -201,29 +196,17 @@ class MoExtend(inferred.Narrowed, Method):
         return {f"lm.{name}": parameter for name, parameter in moextend.new_parameters(lm, "first").items()}
 
     def extra(self, model: Any) -> Extra:
-        """Passes of the probe and of what is kept for retention, and what is kept of a stage."""
+        """What is kept of a stage: latent or router inputs for retention, statistics of the task."""
         from moextend.model.lm_head import text_config
         from moextend.moe.sites import find_sites
 
         config, lm = self.config, model.lm
-        held_out = 2 if self.probe_steps else 1  # chooses layers and parents
-        stored = sampled = replayed = generic = 0
-        kept = min(config.memory_tokens, model.held_out_tokens)
-        width = text_config(lm.config).hidden_size * lm.dtype.itemsize
-        if config.keeps_memory and config.retention == "latent":
-            stored, replayed = kept * width, min(config.memory_sample, kept)
-        elif config.keeps_memory:
-            held_out, generic = held_out + 1, 1
-            stored = (
-                (self._extended(lm) if config.same_layers else len(find_sites(lm))) * kept * (width + SIZE)
-            )
-            sampled = min(config.memory_sample, kept) if config.retention == "output" else 0
-        if config.scope == "auto":
-            stored += inferred.stored(model)
-        return Extra(
-            held_out, generic, adds=True, together=config.scope == "all", stored=stored, sampled=sampled,
-            replayed=replayed,
-        )  # fmt: skip
+        layers = self._extended(lm) if config.same_layers else len(find_sites(lm))
+        wide = text_config(lm.config).hidden_size * lm.dtype.itemsize
+        kept = min(config.memory_tokens, model.held_out_tokens) if config.keeps_memory else 0
+        stored = kept * (wide if config.retention == "latent" else layers * (wide + SIZE))
+        stored += inferred.stored(model) if config.scope == "auto" else 0
+        return Extra(adds=True, together=config.scope == "all", stored=stored)
 
     def _extended(self, lm: Any) -> int:
         """Number of layers that get new experts."""

@@ -30,12 +30,6 @@ class Shapes:
 class Extra:
     """Costs of a stage besides the training of its parameters."""
 
-    held_out: int = 0
-    """Passes over the held-out items."""
-    generic: int = 0
-    """Passes over the generic texts."""
-    gradients: int = 0
-    """Training items of which gradients are computed, one at a time."""
     teacher: bool = False
     """Whether each step, from the second stage on, computes its batch once more without gradients."""
     copies: int = 0
@@ -44,10 +38,6 @@ class Extra:
     """Whether each stage adds parameters, and those of earlier ones stay in memory."""
     together: bool = False
     """Whether parameters of earlier stages compute too, in training and in scoring."""
-    sampled: int = 0
-    """Tokens of a memory that the trained parameters compute in each step, where there is a memory."""
-    replayed: int = 0
-    """Tokens of a memory that every step computes a whole pass of, where there is a memory."""
     stored_copies: int = 1
     """Tensors of the size of the trained parameters that a stage writes."""
     stored: int = 0

@@ -123,7 +123,7 @@ def _scores(curve: Curve) -> list[float]:
 
 def run_costs(result: Result) -> dict[str, float | None]:
     """Costs of a whole run, alignments included; None where one is not known."""
-    aligned = [one for cost in result.costs.values() for one in cost.alignments.values()]
+    aligned = [one for cost in result.costs.values() for one in cost.align.values()]
     flops = [total(result, training_flops), *(one.flops for one in aligned)]
     seconds = [total(result, attrgetter("seconds")), *(one.seconds for one in aligned)]
     return {"flops": _sum(flops), "seconds": _sum(seconds)}
@@ -271,7 +271,7 @@ def _first_runs(family: Family) -> list[Result]:
 
 
 def _aligned_flops(result: Result) -> float | None:
-    return _sum([one.flops for cost in result.costs.values() for one in cost.alignments.values()])
+    return _sum([one.flops for cost in result.costs.values() for one in cost.align.values()])
 
 
 def _gaps(family: Family) -> list[str]:

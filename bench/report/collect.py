@@ -59,7 +59,7 @@ class Result:
     def settings(self) -> dict[str, Any]:
         """The settings of the method as recorded, and those that were not: of its config, with the defaults of now."""
         try:
-            known = self.config.parsed_method().config.model_dump(mode="json")
+            known = self.config.method_spec.config.model_dump(mode="json")
         except Exception:  # a plug-in that is not here
             known = dict(
                 (self.config.sequence.get("settings") or {}).get(self.config.method.partition(":")[0], {})

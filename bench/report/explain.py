@@ -12,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.run.complete import STEM, stage_names, stage_problem
+from moextend.bench.run.complete import STEM, stage_problem
 from moextend.bench.run.inputs import data_part
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.records import BASE, encoder_of
@@ -80,7 +80,7 @@ def explain(run: RunDir, stage: int, task: str) -> Explanation:
         UnknownName: the run scores no such task. InputError: it has no such stage, or did not score it yet.
     """
     config, cells = run.config, run.cells()
-    names = ["base", *stage_names(config)]
+    names = ["base", *config.stage_names]
     known = [*config.stages, *config.retention, *config.transfer]
     if task not in known:
         raise UnknownName("task", task, known, where="TASK")

@@ -168,7 +168,7 @@ def _is_fixed(groups: dict[tuple[str, str], list[Result]], method: str) -> bool:
     """Whether no setting of the method changes how much it trains."""
     config = next(group[0].config for (name, _), group in groups.items() if name == method)
     with suppress(InputError):  # a plug-in that is gone
-        return not config.parsed_method().make().knobs
+        return not config.method_spec.make().knobs
     return False
 
 

@@ -11,9 +11,8 @@ from moextend.bench.data.source import find_source, is_generated
 from moextend.bench.report.explain import check_cell, command
 from moextend.bench.run import complete
 from moextend.bench.run.context import RunContext
-from moextend.bench.run.inputs import refuse_other_inputs
+from moextend.bench.run.inputs import recorded, refuse_other_inputs
 from moextend.bench.run.items import read_items
-from moextend.bench.run.revisions import recorded
 from moextend.bench.run.rundir import TO_GET, Cell, RunDir, run_name
 from moextend.bench.score.kept import read_predictions
 from moextend.bench.score.lines import PredictionLine
@@ -165,7 +164,7 @@ def verify(run: RunDir, batches: int = 1, on_cell: Callable[[str], None] | None 
 def _files(run: RunDir) -> Check:
     """Every byte of weights, predictions and notes."""
     problems = complete.lacks(run, every_byte=True)
-    words = f"{len(complete.stage_names(run.config))} stages and their cells, every byte"
+    words = f"{len(run.config.stage_names)} stages and their cells, every byte"
     return Check("files", words, tuple(problems), AGAIN.format(command(run.config)) if problems else "")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.run.config import JOINT, RunConfig
+from moextend.bench.run.config import RunConfig
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import OfAnotherRun, OfRun, RoutingReport, RunFacts, StageCost
 from moextend.bench.run.rundir import COST, FACTS, PARITY, ROUTING, Cell, Key, RunDir, slug
@@ -61,7 +61,7 @@ def lacks(run: RunDir, *, every_byte: bool = False) -> list[str]:
         found += lacking_scores(run, run.cells(), hashed=True, every_byte=every_byte)
     except InputError as error:
         found.append(f"readable scores ({error.what})")
-    for index, name in enumerate(stage_names(config), 1):
+    for index, name in enumerate(config.stage_names, 1):
         folder = run.folder / "stages" / f"{index}-{slug(name)}"
         problem = stage_problem(
             folder, run.id, every_byte=every_byte, weights="weights" not in status.left_out
@@ -70,29 +70,30 @@ def lacks(run: RunDir, *, every_byte: bool = False) -> list[str]:
     return found + _lacking_routing(run)
 
 
-def stage_names(config: RunConfig) -> list[str]:
-    """Names of the stages: their tasks, or the name of the joint stage."""
-    return [JOINT] if config.mode == "joint" else config.stages
-
-
 def planned(config: RunConfig) -> list[Key]:
     """The cells of the full matrix."""
     tasks = [*config.stages, *config.retention, *config.transfer]
-    return [(stage, task) for stage in range(len(stage_names(config)) + 1) for task in tasks]
+    return [(stage, task) for stage in range(len(config.stage_names) + 1) for task in tasks]
 
 
 def lacking_scores(
     run: RunDir, cells: Mapping[Key, Cell], *, hashed: bool = False, every_byte: bool = False
 ) -> list[str]:
     """Planned cells that are missing, or have changed predictions."""
-    missing = [
-        f"{task} after stage {stage}" for stage, task in planned(run.config) if (stage, task) not in cells
-    ]
-    changed = changed_predictions(run, cells.values(), hashed=hashed, every_byte=every_byte)
-    found = [f"the score of {_listed(missing)}"] if missing else []
-    alone = [f"{cell.task} after stage {cell.stage}" for cell in unproved(run, cells.values())]
-    found += [f"a parity check of the server that scored {_listed(alone)}"] if alone else []
-    return found + ([f"the predictions of {_listed(changed)}"] if changed else [])
+    lacking = {
+        "the score of": [
+            _after(task, stage) for stage, task in planned(run.config) if (stage, task) not in cells
+        ],
+        "a parity check of the server that scored": [
+            _after(cell.task, cell.stage) for cell in unproved(run, cells.values())
+        ],
+        "the predictions of": changed_predictions(run, cells.values(), hashed=hashed, every_byte=every_byte),
+    }
+    return [f"{what} {_listed(names)}" for what, names in lacking.items() if names]
+
+
+def _after(task: str, stage: int) -> str:
+    return f"{task} after stage {stage}"
 
 
 def changed_predictions(
@@ -102,13 +103,11 @@ def changed_predictions(
     problems: dict[str, str | None] = {}
     changed = []
     for cell in cells:
-        if cell.predictions is not None:
-            if cell.predictions not in problems:
-                problems[cell.predictions] = predictions_problem(
-                    run.folder, cell, hashed=hashed, every_byte=every_byte
-                )
-            if problems[cell.predictions]:
-                changed.append(f"{cell.task} after stage {cell.stage} ({problems[cell.predictions]})")
+        if (name := cell.predictions) is not None:
+            if name not in problems:
+                problems[name] = predictions_problem(run.folder, cell, hashed=hashed, every_byte=every_byte)
+            if problems[name]:
+                changed.append(f"{_after(cell.task, cell.stage)} ({problems[name]})")
     return changed
 
 
@@ -157,15 +156,15 @@ def kept_paths(folder: Path) -> list[Path]:
         path
         for path in sorted(folder.iterdir())
         if path.is_file()
-        and path.suffix in (".safetensors", ".json")
+        and path.suffix in (TENSORS, ".json")
         and path.name not in NOTED
-        and not path.name.startswith(".")
+        and path.name[0] != "."
     ]
 
 
 def kept_files(folder: Path) -> dict[str, KeptFile]:
     """Name -> size and SHA-256 of a stage's files besides its weights, whose digest is in their card."""
-    return {path.name: KeptFile.of(path) for path in kept_paths(folder) if path.name != f"{STEM}.safetensors"}
+    return {path.name: KeptFile.of(path) for path in kept_paths(folder) if path.name != f"{STEM}{TENSORS}"}
 
 
 def stage_problem(
@@ -257,13 +256,10 @@ def _lacking_routing(run: RunDir) -> list[str]:
         known = run.routing()
     except InputError as error:
         return [f"readable routing ({error.what})"]
-    names = stage_names(run.config)
-    missing = [name for index, name in enumerate(names, 1) if index not in known]
+    missing = [name for index, name in enumerate(run.config.stages, 1) if index not in known]
+    last = known.get(len(run.config.stages))
     found = [f"the routing of {_listed(missing)}"] if known and missing else []
-    last = known.get(len(names))
-    if last is not None and run.config.oracle and last.oracle is None:
-        found.append("the oracle's scores")
-    return found
+    return found + ["the oracle's scores"] * (last is not None and run.config.oracle and last.oracle is None)
 
 
 def set_damaged_aside(run: RunDir) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -63,18 +63,47 @@ class RunConfig(Identity):
 
     def identity(self) -> dict[str, Any]:
         """The part that is equal for two runs exactly if they are the same run."""
-        return self.model_dump(include=set(Identity.model_fields))
+        return self.model_dump(mode="json", include=set(Identity.model_fields))
 
     @cached_property
     def digest(self) -> str:
         """Digest of the identity."""
         return files.digest(self.identity())
 
-    def parsed_method(self) -> MethodSpec:
+    @cached_property
+    def method_spec(self) -> MethodSpec:
         """The method with its settings, those of the sequence included."""
         from moextend.bench.methods import parse
 
         return parse(self.method, self.sequence.get("settings"), self.workspace)
+
+    @cached_property
+    def sequence_spec(self) -> SequenceSpec:
+        """The sequence as a typed spec."""
+        found = spec.parse(SequenceSpec, self.sequence, where="config.json: sequence")
+        return found.model_copy(update={"path": _path(self.places.get("sequence"))})
+
+    @cached_property
+    def read_tasks(self) -> dict[str, TaskSpec]:
+        """The tasks that `task_spec` has read."""
+        return {}
+
+    def task_spec(self, name: str) -> TaskSpec:
+        """A task as a typed spec; relative paths start from its file, or from that of the same name if it is gone."""
+        if name not in self.read_tasks:
+            found = spec.parse(TaskSpec, self.tasks[name], where=f"config.json: tasks.{name}")
+            path = _path(self.places.get("tasks", {}).get(name))
+            if path is None or not path.is_file():  # an unpacked run, or another checkout
+                path = content.names("tasks", self.workspace).get(self.visited(name), path)
+            self.read_tasks[name] = found.model_copy(update={"path": path})
+        return self.read_tasks[name]
+
+    def __copy__(self) -> Self:
+        """Without what was read of the values, which `model_copy` changes."""
+        copied = super().__copy__()
+        for name in vars(copied).keys() - type(self).model_fields.keys():
+            del vars(copied)[name]
+        return copied
 
     def experiment(self) -> dict[str, Any]:
         """The part that runs in one table have in common: everything except method, seed, order and mode."""
@@ -85,6 +114,19 @@ class RunConfig(Identity):
     def stages(self) -> list[str]:
         """Tasks in training order."""
         return [stage["task"] for stage in self.sequence["stages"]]
+
+    @property
+    def stage_names(self) -> list[str]:
+        """Names of the stages: their tasks, or the name of the joint stage."""
+        return [JOINT] if self.mode == "joint" else self.stages
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """Stage -> its training steps."""
+        return {
+            stage["task"]: stage.get("steps") or self.sequence["train"]["steps"]
+            for stage in self.sequence["stages"]
+        }
 
     @property
     def visits(self) -> tuple[tuple[str, int | None], ...]:
@@ -117,19 +159,6 @@ class RunConfig(Identity):
     def backend_settings(self) -> Backend:
         """The backend that scores."""
         return spec.parse(Backend, self.backend, where="config.json: backend")
-
-    def sequence_spec(self) -> SequenceSpec:
-        """The sequence as a typed spec."""
-        found = spec.parse(SequenceSpec, self.sequence, where="config.json: sequence")
-        return found.model_copy(update={"path": _path(self.places.get("sequence"))})
-
-    def task_spec(self, name: str) -> TaskSpec:
-        """A task as a typed spec; relative paths start from its file, or from that of the same name if it is gone."""
-        found = spec.parse(TaskSpec, self.tasks[name], where=f"config.json: tasks.{name}")
-        path = _path(self.places.get("tasks", {}).get(name))
-        if path is None or not path.is_file():  # an unpacked run, or another checkout
-            path = content.names("tasks", self.workspace).get(self.visited(name), path)
-        return found.model_copy(update={"path": path})
 
     @property
     def slug(self) -> str:
@@ -181,17 +210,11 @@ class ConfigFile(Record):
 
     def config(self, path: Path) -> RunConfig:
         """The config; SpecError if `path`, the file, has none or was edited."""
+        about = {
+            name: getattr(self, name) for name in RunConfig.model_fields.keys() & type(self).model_fields
+        }
         try:
-            config = RunConfig(
-                **self.identity,
-                places=self.places,
-                device=self.device,
-                protocol=self.protocol,
-                tuned_on=self.tuned_on,
-                oracle=self.oracle,
-                deterministic=self.deterministic,
-                backend=self.backend,
-            )
+            config = RunConfig(**self.identity, **about)
         except (TypeError, ValidationError) as error:
             what = str(error) if isinstance(error, TypeError) else problem_of(error)
             raise SpecError(

@@ -1,22 +1,50 @@
-"""The context of a run: config, method, tasks and data, resolved from its folder."""
+"""The context of a run: config, method, tasks and data, resolved from its folder, and whether they are as before."""
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench import scorers
+from moextend.bench.data import data_digest
+from moextend.bench.data.source import is_generated
+from moextend.bench.run.complete import named_weights
+from moextend.bench.run.config import stage_name
+from moextend.bench.run.inputs import (
+    FILES,
+    GENERIC,
+    OPENED,
+    code_parts,
+    data_part,
+    file_parts,
+    has_version,
+    known,
+    method_part,
+    pin_data,
+    pinned_task,
+    recorded,
+    refuse_changed,
+    scorer_part,
+    setting_parts,
+    splits,
+    text_part,
+)
 from moextend.bench.run.progress import Unit
 from moextend.bench.run.records import AlignmentCost
-from moextend.bench.run.revisions import pinned_task, recorded
 from moextend.bench.run.rundir import RunDir
-from moextend.bench.run.stage_data import generic_text
 from moextend.bench.store import Store
 from moextend.bench.task import TaskSpec
+from moextend.util import files
 
 if TYPE_CHECKING:
+    from moextend.bench.data.open import SplitName
     from moextend.bench.run.servers import Servers
+
+log = logging.getLogger(__name__)
 
 PERCENT = 100
 """Steps of a scoring in the progress plan."""
@@ -27,12 +55,12 @@ class RunContext:
 
     def __init__(self, run: RunDir) -> None:
         self.run, self.config = run, run.config
-        self.sequence = self.config.sequence_spec()
+        self.sequence = self.config.sequence_spec
         self.workspace = self.config.workspace
         scorers.search(self.workspace)
         self.cache = self.workspace / ".cache"
         self.store = Store(self.cache, str(run.folder.resolve()), run.id)
-        self.method_spec = self.config.parsed_method()
+        self.method_spec = self.config.method_spec
         self.method = self.method_spec.make()
         self.backend = self.config.backend_settings()
         self.servers: Servers | None = None
@@ -44,7 +72,7 @@ class RunContext:
         """Tasks whose commits on the hub are recorded, if they have any."""
         self.micro_batch: int | None = None
         """Conversations per forward pass that fitted in the last training of this process; None: all of a batch."""
-        self.alignments: dict[str, AlignmentCost] = {}
+        self.align: dict[str, AlignmentCost] = {}
         """Modality -> cost of the alignment of its projector; filled when the base is loaded."""
 
     @property
@@ -67,6 +95,8 @@ class RunContext:
     @cached_property
     def generic(self) -> Any:
         """The sequence's generic text."""
+        from moextend.bench.run.stage import generic_text
+
         return generic_text(self.sequence.memory_file())
 
     @cached_property
@@ -74,10 +104,14 @@ class RunContext:
         """Fingerprints of the base in row 0; read when that row is scored."""
         return {cell.weights for (stage, _), cell in self.run.cells().items() if stage == 0}
 
+    @property
+    def text_untouched(self) -> bool:
+        """Whether no text can reach what the run learns: it learns from media alone, and its method asks for them."""
+        return self.method.text_untouched and all(self.tasks[name].modalities for name in self.config.stages)
+
     def steps(self, names: Sequence[str]) -> int:
         """Training steps of a stage."""
-        own = {stage.task: stage.steps or self.sequence.train.steps for stage in self.sequence.stages}
-        return sum(own[name] for name in names)
+        return sum(self.config.steps[name] for name in names)
 
 
 def alignments_of(context: RunContext, index: int) -> dict[str, AlignmentCost]:
@@ -88,7 +122,7 @@ def alignments_of(context: RunContext, index: int) -> dict[str, AlignmentCost]:
 
     before = {modality for names in context.stages[: index - 1] for modality in modalities(names)}
     new = modalities(context.stages[index - 1]) - before
-    return {modality: cost for modality, cost in context.alignments.items() if modality in new}
+    return {modality: cost for modality, cost in context.align.items() if modality in new}
 
 
 def plan(context: RunContext) -> list[Unit]:
@@ -101,3 +135,100 @@ def plan(context: RunContext) -> list[Unit]:
             units.append(Unit("train", index, names[0], context.steps(names)))
         units += [Unit("score", index, name, PERCENT) for name in context.scored]
     return units
+
+
+def of_cell(context: RunContext, stage: int, task: str) -> dict[str, str]:
+    """The parts that a cell is made of: the base, its task, and what was learned up to its stage."""
+    config, tasks, now, learned = context.config, context.tasks, context.inputs, list[str]()
+    if stage:
+        all_at_once = config.mode == "joint"
+        learned = config.stages if all_at_once else config.stages[:stage]
+        learned = learned[-1:] if config.mode == "independent" else learned
+    aligned = [align.task for align in context.sequence.align]
+    wanted = [data_part("train", name) for name in (*aligned, *learned) if not has_version(tasks[name])]
+    if not has_version(tasks[task]):
+        wanted += [data_part("test", task), text_part(task)]
+    wanted += [scorer_part(tasks[task].scorer), OPENED, *(part for part in now if part.startswith(FILES))]
+    wanted += [method_part(config), GENERIC] if stage else []
+    return {part: now[part] for part in dict.fromkeys(wanted) if part in now}
+
+
+def refuse_changed_inputs(context: RunContext) -> None:
+    """Records what the run works on: plug-ins, files of models, generic text, and the data of all tasks.
+
+    Data may be corrected as long as no scored cell, aligned projector or learned stage depends on them; a training on
+    them that was interrupted starts again.
+
+    Raises:
+        RunConflict: something changed otherwise.
+    """
+    pin_data(context.run, context.tasks, context.workspace)
+    facts, settings = context.run.facts(), context.method.config.model_dump(mode="json")
+    refuse_changed(context.run, setting_parts(facts.settings), setting_parts(settings))
+    before, now = known(context.run), {**code_parts(context.config), **file_parts(context.config)}
+    learned = any(_is_learned(context, index) for index in range(1, len(context.stages) + 1))
+    used = {part: one for part, one in before.items() if part != GENERIC or learned}
+    refuse_changed(context.run, used, now)
+    corrected = []
+    for name, split in splits(context.config):
+        part = data_part(split, name)
+        now[part] = data_digest(context.tasks[name], split, context.workspace)
+        if before.get(part, now[part]) != now[part]:
+            if _is_used(context, name, split):
+                refuse_changed(context.run, before, {part: now[part]})
+            corrected.append((name, split))
+    for name, split in corrected:
+        log.warning("%s: the %s data of task '%s' changed.", context.run.folder, split, name)
+        if split == "train":
+            _forget_training(context, name)
+    # Row 0 writes the facts that depend on the data again.
+    more = {"majority": None} if corrected else {}
+    context.inputs = {**before, **now}
+    context.run.write_facts(inputs=context.inputs, **more)
+
+
+def refuse_data_changed_meanwhile(context: RunContext, *some: tuple[str, SplitName]) -> None:
+    """Raises RunConflict if data changed since the run began, and forgets an interrupted training on them.
+
+    Args:
+        some: (task, split) of these data; all by default.
+    """
+    for name, split in some or splits(context.config):
+        task, part = context.tasks[name], data_part(split, name)
+        if task.kind == "text" or is_generated(task) or part not in context.inputs:
+            continue
+        now = data_digest(task, split, context.workspace)
+        if now != context.inputs[part] and split == "train":
+            _forget_training(context, name)
+        refuse_changed(context.run, context.inputs, {part: now})
+
+
+def _is_used(context: RunContext, name: str, split: str) -> bool:
+    """Whether a result of the run depends on these data."""
+    cells = context.run.cells()
+    if split == "test":
+        return any(task == name for _, task in cells)
+    if cells and any(align.task == name for align in context.sequence.align):
+        return True
+    stages = [index for index, names in enumerate(context.stages, 1) if name in names]
+    return any(_is_learned(context, index) or any(stage == index for stage, _ in cells) for index in stages)
+
+
+def _is_learned(context: RunContext, index: int) -> bool:
+    return named_weights(_folder(context, index)) is not None
+
+
+def _folder(context: RunContext, index: int) -> Path:
+    return context.run.stage_folder(index, stage_name(context.stages[index - 1]))
+
+
+def _forget_training(context: RunContext, name: str) -> None:
+    """Removes what interrupted trainings on the data of a task wrote."""
+    for index, names in enumerate(context.stages, 1):
+        folder = _folder(context, index)
+        if name in names and any(folder.iterdir()):
+            log.warning("%s: the training on it starts again.", folder)
+            files.may_change(folder)
+            with files.disk_errors(folder):
+                shutil.rmtree(folder)
+                folder.mkdir()  # a training that still runs notes its costs there

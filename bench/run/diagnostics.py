@@ -15,7 +15,7 @@ from moextend.bench.run.context import RunContext
 from moextend.bench.run.models import asked_for, learning_data
 from moextend.bench.run.records import Inferred, InferredTask, RoutingReport, StageCost, TaskRouting
 from moextend.bench.run.rundir import ROUTING
-from moextend.bench.run.stage_data import StageData, stage_seed
+from moextend.bench.run.stage import StageData, stage_seed
 from moextend.bench.score import evaluate
 from moextend.errors import InputError
 from moextend.util import processes

@@ -1,40 +1,38 @@
-"""Estimates parameters, memory, files, operations and hours of runs from the base's shapes (`--dry-run`)."""
+"""What runs take by the shapes of the base on device meta: parameters, memory, operations, hours; and equal sizes.
+
+`matched` chooses settings (`Method.knobs`) with which each method trains as many parameters as a reference. Steps,
+batches and the data order are always the same for all methods. No weights are loaded.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
-from moextend.bench.methods import MethodSpec, Shapes
+from moextend.bench import methods
+from moextend.bench.data import open_items
+from moextend.bench.data.source import is_generated, parse_split, place
+from moextend.bench.methods import Knob, MethodSpec, Shapes
 from moextend.bench.methods.shapes import Extra
 from moextend.bench.run.config import RunConfig
-from moextend.bench.run.data_size import SPLITS, Split, items_of
-from moextend.bench.run.plan import stage_steps
-from moextend.bench.sequence import SequenceSpec, memory_texts
-from moextend.bench.task import TaskSpec
-from moextend.model.lm_head import text_config
-from moextend.model.upcycling import parameter_counts
-from moextend.training.estimate import (
-    ASSUMED_TOKENS,
-    OVERHEAD,
-    THROUGHPUT,
-    UTILISATION,
-    Answering,
-    EncoderSize,
-    Estimator,
-    Step,
-    Training,
-    bytes_of,
-    image_encoder,
-    numel_of,
-)
-from moextend.training.splits import held_out
+from moextend.bench.run.preflight import readable
+from moextend.bench.sequence import Base, SequenceSpec
+from moextend.bench.task import HAND, TaskSpec
+from moextend.errors import InputError
+from moextend.util import hub_errors
 
+if TYPE_CHECKING:
+    import torch
+
+    from moextend.training.estimate import Answering, EncoderSize, Estimator, Step, Training
+
+NEAR = 0.1
+"""Maximum relative difference of two matched sizes."""
 TEXT_TOKENS, SOUND_TOKENS, ANSWER_TOKENS = 128, 256, 32
 """Assumed text tokens of a conversation, a prompt or a text; tokens of a sound; learned tokens of a conversation."""
 REQUESTS = 4
@@ -42,6 +40,106 @@ REQUESTS = 4
 HEADER = 120
 """Bytes of a tensor's entry in the header of a safetensors file."""
 GB, TERA = 1e9, 1e12
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
+
+
+def skeletons(base: Base, workspace: Path) -> Callable[[], Any]:
+    """A function that returns another language model of the base on device meta, upcycled if the sequence says so.
+
+    The base's files are read once, at the first call.
+    """
+
+    @cache
+    def first() -> Any:
+        from moextend.model import loading, upcycling
+
+        lm = loading.skeleton(base.found(workspace), revision=base.revision)
+        return upcycling.skeleton(lm, base.upcycle.experts, base.upcycle.top_k) if base.upcycle else lm
+
+    return lambda: deepcopy(first())
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A method after matching."""
+
+    method: MethodSpec
+    """The method with the chosen setting."""
+    note: str
+    """The chosen setting and its distance from the reference, in words."""
+
+
+def matched(
+    specs: Sequence[MethodSpec],
+    how: str,
+    make: Callable[[], Any],
+    read: Callable[[str], MethodSpec] = methods.parse,
+) -> list[Matched]:
+    """Every method with the setting whose trained parameters are nearest to those of the reference.
+
+    Args:
+        specs: the methods; one whose text sets a knob itself keeps it.
+        how: `params`, with `=METHOD` for the reference; else it is the first of `specs` with that role.
+        make: returns a new language model on device meta (see `skeletons`).
+        read: parses the METHOD of `how`.
+
+    Raises:
+        InputError: the quantity is unknown, there is no reference, or the reference trains nothing.
+    """
+    by, equals, named = how.partition("=")
+    if by != "params" or (equals and not named.strip()):
+        raise InputError(
+            f"cannot match '{how}'.", where="--match", hint="Match params, params=METHOD or steps."
+        )
+    reference = read(named) if named else next((each for each in specs if each.role == "reference"), None)
+    if reference is None:
+        raise InputError(
+            f"there is no {methods.named('reference')} among the methods to match the others with.",
+            where="--match",
+            hint="Name the reference: --match params=METHOD or params=METHOD:KEY=VALUE.",
+        )
+    text, wanted = reference.text, _trained(reference, make)
+    if not wanted:
+        raise InputError(f"'{text}' trains nothing.", where="--match", hint="Name another reference.")
+    note = Matched(reference, f"{text}: {wanted:,} trained parameters, which the others are matched to")
+    return [note if each.text == text else _nearest(each, wanted, make) for each in specs]
+
+
+def _nearest(spec: MethodSpec, wanted: int, make: Callable[[], Any]) -> Matched:
+    knobs = spec.make().knobs
+    given = next((knob.key for knob in knobs if spec.sets(knob.key)), None)
+    left = ""
+    if given or not knobs:
+        left = f"left as it is, {f'its {given} is set' if given else 'it has no rank'}; "
+        knobs = ()
+    for knob in sorted(knobs, key=lambda knob: not knob.fraction):
+        spec = _turned(spec, knob, wanted, make)
+    found = _trained(spec, make)
+    mark = "" if abs(found - wanted) <= NEAR * wanted else f", NOT matched within {NEAR:.0%}"
+    return Matched(spec, f"{spec.text}: {left}{found:,} trained parameters{mark}")
+
+
+def _turned(spec: MethodSpec, knob: Knob, wanted: int, make: Callable[[], Any]) -> MethodSpec:
+    """The method with the nearest value of one setting."""
+    now = getattr(spec.config, knob.key)
+    if knob.fraction:
+        # Not by a straight line: widths are rounded up to a multiple of some neurons.
+        sizes = cache(lambda percent: _trained(spec.having(knob.key, percent / 100), make))
+        if sizes(1) == sizes(100):
+            return spec
+        below = bisect_right(range(1, 101), wanted, key=sizes)
+        above = bisect_right(range(1, 101), sizes(min(100, below + 1)), key=sizes)
+        percent = min((max(1, below), above), key=lambda each: abs(sizes(each) - wanted))
+        return spec if percent / 100 == now else spec.having(knob.key, f"{percent / 100:g}")
+    one, two = (_trained(spec.having(knob.key, value), make) for value in (1, 2))
+    count = max(1, 1 + round((wanted - one) / (two - one))) if two > one else 1
+    return spec if count == now else spec.having(knob.key, count)
+
+
+def _trained(spec: MethodSpec, make: Callable[[], Any]) -> int:
+    """Parameters that the first stage of a method trains."""
+    return sum(parameter.numel() for parameter in spec.make().trainable(Shapes(make())).values())
 
 
 @dataclass(frozen=True)
@@ -56,12 +154,10 @@ class MethodSize:
     """Bytes of a stage's files, without its records."""
     training: Training | None
     """A step; None: the method trains nothing."""
-    single: float
-    """Operations of a step of one conversation."""
+    probe: float
+    """Operations of the probe before a stage, as far as they depend on the tokens of a conversation of `step`."""
     answering: Answering
     """After one stage."""
-    probe_steps: int
-    """Steps of a probe before a stage."""
     extra: Extra
 
 
@@ -73,22 +169,28 @@ class Plan:
     tasks: Mapping[str, TaskSpec]
     workspace: Path
     make: Callable[[], Any]
-    """Returns a new language model on device meta (`matching.skeletons`)."""
+    """Returns a new language model on device meta (`skeletons`)."""
 
     @cached_property
     def encoder(self) -> EncoderSize | None:
         """The image encoder."""
+        from moextend.training.estimate import image_encoder
+
         name = self.sequence.base.encoders_in(self.workspace).get("image")
         return image_encoder(name) if name else None
 
     @cached_property
     def config(self) -> Any:
         """Config of the base's language model."""
+        from moextend.model.lm_head import text_config
+
         return text_config(self.make().config)
 
     @cached_property
     def dtype(self) -> torch.dtype:
         """Number type of the base's weights."""
+        import torch
+
         named = self.sequence.base.dtype
         found = (self.config.dtype or torch.float32) if named == "auto" else getattr(torch, named)
         assert isinstance(found, torch.dtype)
@@ -96,16 +198,13 @@ class Plan:
 
     def length(self, name: str) -> int:
         """Tokens of a conversation of a task."""
+        from moextend.training.estimate import ASSUMED_TOKENS
+
         found = TEXT_TOKENS
         for modality in self.tasks[name].modalities:
             image = modality in ("image", "video")
             found += (self.encoder.tokens if self.encoder else ASSUMED_TOKENS) if image else SOUND_TOKENS
         return min(found, getattr(self.config, "max_position_embeddings", None) or found)
-
-    @cached_property
-    def generic(self) -> int:
-        """Number of generic texts."""
-        return len(memory_texts(self.sequence.memory_file()))
 
     @cached_property
     def counts(self) -> dict[str, dict[Split, int | None]]:
@@ -125,6 +224,8 @@ class Plan:
     @cached_property
     def step(self) -> Step:
         """A pass of the longest conversations."""
+        from moextend.training.estimate import Step
+
         train = self.sequence.train
         return Step(
             train.batch_size, max(self.length(stage.task) for stage in self.sequence.stages), ANSWER_TOKENS,
@@ -146,19 +247,24 @@ class Plan:
 
     def estimator(self) -> Estimator:
         """A new base, of which nothing learns."""
+        from moextend.training.estimate import Estimator
+
         return Estimator(self.make(), self.dtype)
 
     @cached_property
-    def _sizes(self) -> dict[str, MethodSize]:
+    def sizes(self) -> dict[str, MethodSize]:
+        """The sizes that `size` has found."""
         return {}
 
     def size(self, spec: MethodSpec) -> MethodSize:
         """Size of a method."""
-        if spec.text not in self._sizes:
-            self._sizes[spec.text] = self._size(spec)
-        return self._sizes[spec.text]
+        import torch
 
-    def _size(self, spec: MethodSpec) -> MethodSize:
+        from moextend.training.estimate import bytes_of, numel_of
+        from moextend.training.splits import held_out
+
+        if spec.text in self.sizes:
+            return self.sizes[spec.text]
         base, method, step = self.estimator(), spec.make(), self.step
         items = min(self.items(stage.task, "train") or 10**9 for stage in self.sequence.stages)
         features = self.config.hidden_size + 2 * (self.encoder.width if self.encoder else 0)
@@ -168,30 +274,27 @@ class Plan:
             learning = method.trainable(shapes)
         base.learn_only(learning.values())
         stored = bytes_of(learning.values()) + HEADER * len(learning)
-        return MethodSize(
+        found = self.sizes[spec.text] = MethodSize(
             trained=numel_of(learning.values()),
             added=bytes_of(base.lm.parameters()) - before,
             stored=extra.stored_copies * stored + extra.stored,
             training=base.training(step) if learning else None,
-            single=base.training(replace(step, rows=1, checkpointing=False)).operations,
+            probe=method.probe_steps * self.estimator().probe(step).operations if method.probe_steps else 0.0,
             answering=base.answering(*self.scored),
-            probe_steps=method.probe_steps,
             extra=extra,
         )
+        return found
 
     @cached_property
     def alignment(self) -> float:
         """Operations of all alignments."""
         total = 0.0
         for align in self.sequence.align:
-            step = Step(
-                align.batch_size,
-                self.length(align.task),
-                ANSWER_TOKENS,
-                align.bf16,
-                align.gradient_checkpointing,
-            )
-            one = self.estimator().training(step, inputs=True).operations
+            like = replace(
+                self.step, rows=align.batch_size, length=self.length(align.task), bf16=align.bf16,
+                checkpointing=align.gradient_checkpointing, accumulated=False,
+            )  # fmt: skip
+            one = self.estimator().training(like, inputs=True).operations
             total += align.steps * align.gradient_accumulation * one
         return total
 
@@ -199,41 +302,28 @@ class Plan:
         """Operations of the image encoder: once for each item's image, at most."""
         if self.encoder is None or self.encoder.operations is None:
             return 0.0
-        images = {*names, *(align.task for align in self.sequence.align)}
-        counts = [
-            self.items(name, split) or 0
-            for name in images
-            for split in SPLITS
-            if "image" in self.tasks[name].modalities
-        ]
-        return sum(counts) * self.encoder.operations
+        seen = {*names, *(align.task for align in self.sequence.align)}
+        images = [name for name in seen if "image" in self.tasks[name].modalities]
+        return (
+            sum(self.items(name, split) or 0 for name in images for split in SPLITS) * self.encoder.operations
+        )
 
-    def learning(
-        self, size: MethodSize, names: Sequence[str], steps: Mapping[str, int], before: int
-    ) -> dict[str, float]:
-        """Operations of a stage with these tasks, after `before` others: of its training, and of other passes."""
+    def learning(self, size: MethodSize, steps: Mapping[str, int], before: int) -> float:
+        """Operations of a stage with the steps of these tasks, after `before` others."""
         if size.training is None:
-            return {"training": 0.0, "other passes": 0.0}
+            return 0.0
         step, extra, answers = self.step, size.extra, size.answering
-        accumulation = self.sequence.train.gradient_accumulation
-        count = sum(steps[name] for name in names)
-        length = sum(self.length(name) * steps[name] for name in names) / count
-        tokens, a_token = step.rows * length, size.training.operations / step.tokens
-        each = tokens * a_token
-        if before or self.generic:
-            each += extra.replayed * a_token + extra.sampled * 6 * size.trained
+        tokens = step.rows * sum(self.length(name) * count for name, count in steps.items())
+        share = tokens / step.tokens
+        found = share * size.training.operations
         if before and extra.teacher:
-            each += answers.forward(step.rows, length, step.labelled, step.rows)
+            found += share * answers.forward(step.rows, step.length, step.labelled, step.rows)
         if before and extra.together:  # frozen parts of earlier stages: forward, and back to their inputs
-            each += before * (3 if step.checkpointing else 2) * tokens * (answers.a_token - self.base.a_token)
-        found = [self.items(name, "train") or 0 for name in names]
-        held = sum(map(held_out, found))
-        other = answers.forward(extra.held_out * held + extra.generic * self.generic, length, 0, step.rows)
-        other += min(extra.gradients, sum(found) - held) * size.single * length / step.length
-        if size.probe_steps:
-            probe = self.estimator().probe(step).operations * length / step.length
-            other += size.probe_steps * accumulation * probe
-        return {"training": count * accumulation * each, "other passes": other}
+            found += (
+                before * (3 if step.checkpointing else 2) * tokens * (answers.a_token - self.base.a_token)
+            )
+        found += size.probe * share / sum(steps.values())
+        return self.sequence.train.gradient_accumulation * found
 
     def scoring(
         self, names: Sequence[str], size: MethodSize | None = None, before: int = 0
@@ -259,47 +349,74 @@ class Plan:
         earlier = size.added * (stages - 1) if size.extra.adds else 0.0
         answers, later, training = size.answering, stages > 1, {}
         if size.training is not None:
-            replayed = size.extra.replayed if later or self.generic else 0
-            working = size.training.working * (1 + replayed / self.step.tokens)
             training = {
                 "frozen": size.training.frozen + earlier,
                 "encoder": encoder,
                 "learning": size.training.states,
                 "copies": 4.0 * size.extra.copies * size.trained * later,
-                "working": working + (answers.working if later and size.extra.teacher else 0.0),
+                "working": size.training.working + (answers.working if later and size.extra.teacher else 0.0),
             }
         scoring = {"weights": answers.weights + earlier, "encoder": encoder, "working": answers.working}
         return {
             name: {
                 "peak_gb": sum(parts.values()) / GB,
-                **{f"{key}_gb": value / GB for key, value in parts.items()},
+                **{f"{key}_gb": part / GB for key, part in parts.items()},
             }
             for name, parts in (("training", training), ("scoring", scoring))
         }
 
 
-def estimate(
-    configs: Sequence[RunConfig], plan: Plan, *, device: str = "auto", throughput: float | None = None
-) -> dict[str, Any]:
-    """Estimates of runs, with the assumptions.
+def items_of(task: TaskSpec, split: Split, workspace: Path) -> int | None:
+    """Number of items of a split; None: not known without its data. Nothing but small local files is opened."""
+    if task.data is None:
+        return None if task.lm_eval is None else task.lm_eval.limit
+    name = getattr(task.data, split)
+    if name is None or task.data.path.startswith(HAND):
+        return None
+    try:
+        part = parse_split(name, where=f"{task.task}: data.{split}")
+        if is_generated(task):
+            name = task.data.path.partition(":")[2]
+            return part.of(_generated(name, part.split)) if part.split in SPLITS else None
+        if place(task.data.path, task.folder(), workspace).exists():
+            small = readable(task, split, workspace)
+            return len(open_items(task, split, workspace, media=False, strict=False)) if small else None
+        info = hub_errors.ask(task.data.path, "dataset", revision=task.data.revision)
+        known = info.card_data.to_dict().get("dataset_info") or []
+        known = [known] if isinstance(known, dict) else known
+        config = task.data.config or "default"
+        named = [each for each in known if each.get("config_name", "default") == config] or known[:1]
+        splits = {one["name"]: int(one["num_examples"]) for each in named for one in each.get("splits", [])}
+        return part.of(splits[part.split])
+    except Exception:  # offline, gated, not stated, broken: the run says which
+        return None
 
-    Args:
-        throughput: operations a second that are reached, in units of 1e12; None: a share of the device's peak.
 
-    Raises:
-        InputError: the base's config cannot be read.
-    """
+def _generated(name: str, split: str) -> int:
+    from moextend.bench.world import data, hearing
+
+    if name in hearing.HEARINGS:
+        count = {hearing.MATCH: data.MATCHED, hearing.SCENES: data.RECITED}.get(name, data.SOUNDS)
+        return count[split] * data.ASKED[split]
+    return data.CAPTIONED[split] if name == data.CAPTIONS else data.IMAGES[split] * data.ASKED[split]
+
+
+def estimate(configs: Sequence[RunConfig], plan: Plan, *, device: str = "auto") -> dict[str, Any]:
+    """Estimates of runs, with the assumptions; InputError if the base's config cannot be read."""
+    from moextend.model.upcycling import parameter_counts
+    from moextend.training.estimate import OVERHEAD, THROUGHPUT, UTILISATION
+
     step, (rows, length, new) = plan.step, plan.scored
     total, active = parameter_counts(plan.make())
     kind = "cpu" if device.startswith("cpu") else "cuda"
     name, peak = THROUGHPUT[kind]
-    reached = throughput or peak * UTILISATION
+    reached = peak * UTILISATION
     return {
         "rows": step.rows, "tokens": step.length, "labelled": step.labelled,
         "base_dtype": str(plan.dtype).removeprefix("torch."), "base_mb": total * plan.dtype.itemsize / 1e6,
         "parameters": total, "active_parameters": active, "bf16": step.bf16,
         "gradient_checkpointing": step.checkpointing, "throughput": reached,
-        "throughput_of": None if throughput else f"{UTILISATION:.0%} of the peak of {name}",
+        "throughput_of": f"{UTILISATION:.0%} of the peak of {name}",
         "unit": "CPU-hours" if kind == "cpu" else "GPU-hours", "overhead_gb": OVERHEAD / GB,
         "encoder": vars(plan.encoder) if plan.encoder else None, "items": plan.counts,
         "scoring": {"rows": rows, "tokens": length, "new": new},
@@ -309,28 +426,17 @@ def estimate(
 
 
 def _run(config: RunConfig, plan: Plan, reached: float) -> dict[str, Any]:
-    size, steps = plan.size(config.parsed_method()), dict(stage_steps(config))
-    stages = [list(steps)] if config.mode == "joint" else [[name] for name in steps]
+    size, steps = plan.size(config.method_spec), config.steps
+    stages = [steps] if config.mode == "joint" else [{name: count} for name, count in steps.items()]
     alone = config.mode == "independent"
     scored = [*config.stages, *config.retention, *config.transfer]
     rows = [plan.scoring(scored)]
-    learned: list[dict[str, Any]] = []
-    for index, names in enumerate(stages):
-        before = 0 if alone else index
-        found = plan.learning(size, names, steps, before)
-        learned.append(
-            {
-                "task": "+".join(names),
-                "steps": sum(steps[name] for name in names),
-                "stored_mb": size.stored / 1e6,
-                "teraflop": {key: value / TERA for key, value in found.items()},
-            }
-        )
-        rows.append(plan.scoring(scored, size, before))
+    rows += [plan.scoring(scored, size, 0 if alone else before) for before in range(len(stages))]
+    learned = [plan.learning(size, own, 0 if alone else before) / TERA for before, own in enumerate(stages)]
     parts = {
         "alignment": plan.alignment / TERA,
         "encoder": plan.encoding([*config.stages, *config.transfer]) / TERA,
-        **{key: sum(stage["teraflop"][key] for stage in learned) for key in ("training", "other passes")},
+        "training": sum(learned),
         "scoring": sum(value or 0.0 for row in rows for value in row.values()) / TERA,
     }
     total = sum(parts.values())
@@ -339,7 +445,15 @@ def _run(config: RunConfig, plan: Plan, reached: float) -> dict[str, Any]:
         "mode": config.mode,
         "parameters": {"trained": size.trained},
         "memory": plan.memory(size, 1 if alone else len(stages)),
-        "stages": learned,
+        "stages": [
+            {
+                "task": "+".join(own),
+                "steps": sum(own.values()),
+                "stored_mb": size.stored / 1e6,
+                "teraflop": each,
+            }
+            for own, each in zip(stages, learned, strict=True)
+        ],
         "stored_mb": size.stored * len(stages) / 1e6,
         "teraflop": parts,
         "teraflop_in_all": total,

@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir, find_runs
-from moextend.bench.store import CARD, KINDS, Node, NodeCard, Store, User
+from moextend.bench.store import CARD, KINDS, Node, Store
 from moextend.errors import MoextendError, counted
 from moextend.util import files, lease
 
 DAY = 86_400.0
-IN_USE = "in use"
 FEATURES = ("features.bin", "names.txt", CARD)
-"""Files of a folder of features."""
+"""Files of a folder of features, which are written under a lease of their own."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,11 @@ class Entry:
     """Folder of the run that computed it; "": not known."""
     kept: str | None
     """Why it is kept. None: it is removed."""
+
+    @property
+    def place(self) -> str:
+        """What one line of the list is about; answers are many and small, and have one line."""
+        return self.kind if self.kind == "predictions" else f"{self.kind}/{self.key}"
 
     def record(self) -> dict[str, Any]:
         """The entry as JSON."""
@@ -68,42 +72,40 @@ def collect(
     Raises:
         LaterVersion: the store is of a later release.
     """
-    known = list(dict.fromkeys([runs.resolve(), *store.runs()]))
+    known = dict.fromkeys([runs.resolve(), *store.runs()])
     found = [run for folder in known for run in find_runs(folder)]
-    unfinished = [run for run in found if read_status(run.folder).state != "done"]
-    ids = {_id(run) for run in found}
-    entries = [(node, _entry(node, paths)) for node, paths in _nodes(store)]
+    unfinished = sum(read_status(run.folder).state != "done" for run in found)
+    ids = set[str]()
+    for run in found:
+        with suppress(MoextendError):
+            ids.add(run.id)
+    nodes = [node for kind in KINDS for node in store.nodes(kind)]
+    entries = [(node, entry) for node in nodes if (entry := _entry(node)) is not None]
     entries.sort(key=lambda pair: pair[1].used)
-    left = sum(entry.bytes for _, entry in entries)
-    listed = []
+    left, listed = sum(entry.bytes for _, entry in entries), []
     for node, entry in entries:
-        why = _needed(node, unfinished, ids) or _recent(entry, older_than)
+        why = _needed(node, unfinished, ids)
+        if why is None and older_than is not None and time.time() - entry.used <= older_than * DAY:
+            why = f"used in the last {older_than:g} days"
         if why is None and max_bytes is not None and left <= max_bytes:
             why = "within --max-size"
         if why is None and not _removed(node, dry_run):
-            why = IN_USE
-        if why is None:
-            left -= entry.bytes
+            why = "in use"
+        left -= 0 if why else entry.bytes
         listed.append(replace(entry, kept=why))
     return listed
 
 
 def lines(entries: Sequence[Entry], *, dry_run: bool) -> Iterator[str]:
-    """The list in words: one line per node, and one for all answers with the same fate, which are many and small."""
-    answers: dict[str, list[Entry]] = {}
+    """The list in words."""
+    rows: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
         fate = f"kept: {entry.kept}" if entry.kept else "removable" if dry_run else "removed"
-        if entry.kind == "predictions":
-            answers.setdefault(fate, []).append(entry)
-        else:
-            yield f"{entry.kind}/{entry.key}  {size(entry.bytes)}, used {_day(entry.used)}, {entry.about}  ({fate})"
-    for fate, own in answers.items():
-        total, used = size(sum(entry.bytes for entry in own)), _day(max(entry.used for entry in own))
-        yield f"predictions  {total}, used {used}, answers in {counted(len(own), 'file')}  ({fate})"
-
-
-def _day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d", time.localtime(seconds))
+        rows.setdefault((entry.place, fate), []).append(entry)
+    for (place, fate), own in rows.items():
+        used = time.strftime("%Y-%m-%d", time.localtime(max(entry.used for entry in own)))
+        about = f"answers in {counted(len(own), 'file')}" if place == "predictions" else own[0].about
+        yield f"{place}  {size(sum(entry.bytes for entry in own))}, used {used}, {about}  ({fate})"
 
 
 def summary(entries: Sequence[Entry], *, dry_run: bool) -> str:
@@ -125,81 +127,46 @@ def size(count: int) -> str:
     return f"{count} B"
 
 
-def _nodes(store: Store) -> Iterator[tuple[Node, list[Path]]]:
-    """Nodes that have files, with these."""
-    for kind in KINDS:
-        for node in store.nodes(kind):
-            paths = _files(node.folder)
-            if paths:
-                yield node, paths
-
-
-def _entry(node: Node, paths: Sequence[Path]) -> Entry:
-    card = _card(node)
-    states = {path: state for path in paths if (state := _stat(path)) is not None}
-    used = max((state.st_mtime for state in states.values()), default=0.0)
-    if card is not None:
-        about = card.about
-        if node.kind != "features":  # whose other files may be those of a run, with their times
-            used = states[node.folder / CARD].st_mtime if node.folder / CARD in states else 0.0
-    else:
-        about = "not complete"
+def _entry(node: Node) -> Entry | None:
+    """A node as an entry; None without files."""
+    states: dict[Path, os.stat_result] = {}
+    for path in node.folder.rglob("*"):
+        with suppress(OSError):
+            if path.is_file() and not path.is_symlink():
+                states[path] = path.lstat()
+    if not states:
+        return None
+    card = None
+    with suppress(MoextendError):  # damaged, or of a later release
+        card = node.read_card()
+    used = max(state.st_mtime for state in states.values())
+    if (
+        card is not None and node.kind != "features"
+    ):  # whose other files may be those of a run, with their times
+        used = states[node.folder / CARD].st_mtime if node.folder / CARD in states else 0.0
     return Entry(
-        kind=node.kind, key=node.key, about=about, bytes=sum(s.st_size for s in states.values() if s.st_nlink == 1),
+        kind=node.kind, key=node.key, about=card.about if card else "not complete",
+        bytes=sum(state.st_size for state in states.values() if state.st_nlink == 1),
         created=card.created if card else None, used=used, made_by=card.made_by if card else "", kept=None,
     )  # fmt: skip
 
 
-def _card(node: Node) -> NodeCard | None:
+def _needed(node: Node, unfinished: int, ids: Collection[str]) -> str | None:
+    """Why runs need a node; None if none does. `ids`: of all runs that are known, which stay if a folder is moved."""
+    if node.kind != "aligned":
+        return f"{counted(unfinished, 'unfinished run')} may need it" if unfinished else None
+    users = node.users()
+    if ids and not users:
+        return "runs may have been made with it"
+    existing = [user for user in users if user.id in ids or _exists(RunDir(Path(user.run)), user.id)]
+    return f"{counted(len(existing), 'run')} made with it" if existing else None
+
+
+def _exists(run: RunDir, id: str) -> bool:
     try:
-        return node.read_card()
-    except MoextendError:  # damaged, or of a later release
-        return None
-
-
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.lstat()
-    except OSError:
-        return None
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-
-
-def _id(run: RunDir) -> str:
-    """Identity of a run, which stays if its folder is moved; "" if it is damaged."""
-    try:
-        return run.id
-    except MoextendError:
-        return ""
-
-
-def _needed(node: Node, unfinished: Sequence[RunDir], ids: Collection[str]) -> str | None:
-    """Why runs need a node; None if none does. `ids`: of all runs that are known."""
-    if node.kind == "aligned":
-        users = node.users()
-        if existing := [user for user in users if user.id in ids or _exists(user)]:
-            return f"{counted(len(existing), 'run')} made with it"
-        if ids and not users:
-            return "runs may have been made with it"
-        return None
-    return f"{counted(len(unfinished), 'unfinished run')} may need it" if unfinished else None
-
-
-def _exists(user: User) -> bool:
-    run = RunDir(Path(user.run))
-    try:
-        return run.config_path.is_file() and run.id == user.id
+        return run.config_path.is_file() and run.id == id
     except MoextendError:
         return True  # damaged, and not gone
-
-
-def _recent(entry: Entry, days: float | None) -> str | None:
-    if days is None or time.time() - entry.used > days * DAY:
-        return None
-    return f"used in the last {days:g} days"
 
 
 def _removed(node: Node, dry_run: bool) -> bool:
@@ -207,16 +174,14 @@ def _removed(node: Node, dry_run: bool) -> bool:
     with ExitStack() as leases:
         try:
             leases.enter_context(node.lease(wait=False))
-            if node.kind == "features":  # its files are written under a lease of their own
+            if node.kind == "features":
                 leases.enter_context(lease.first(node.folder / FEATURES[0], patient=False))
         except lease.Held:
             return False
-        if dry_run:
-            return True
-        with files.disk_errors(node.folder):
-            if node.kind == "features":
-                for name in FEATURES:
+        if not dry_run:
+            with files.disk_errors(node.folder):
+                if node.kind != "features":
+                    node.remove()
+                for name in FEATURES if node.kind == "features" else ():
                     (node.folder / name).unlink(missing_ok=True)
-            else:
-                node.remove()
     return True

@@ -2,28 +2,28 @@
 
 A part is named in words ("the test data of task 'pets'"), and its value is a digest of content. Left out are what
 config.json states, and what is only noted (`RunDir.environments`): packages, commit, processor and threads. Generated
-data and files of the package are left out, too: they have versions.
+data and files of the package are left out, too: they have versions. Commits of the hub are resolved at the first use,
+recorded in the facts of the run, and opened ever after.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench import scorers
-from moextend.bench.data import data_digest
+from moextend.bench.data import data_digest, hub_revision
 from moextend.bench.data.source import find_source, is_generated
 from moextend.bench.plugins import PACKAGE
 from moextend.bench.run.config import RunConfig
-from moextend.bench.run.records import BASE, encoder_of
-from moextend.bench.run.revisions import recorded
+from moextend.bench.run.records import BASE, RunFacts, encoder_of
 from moextend.bench.run.rundir import RunDir, changed_since
 from moextend.bench.score.records import Cell
-from moextend.bench.score.text import text_content
+from moextend.bench.score.text import text_commits, text_content
 from moextend.bench.sequence import memory_texts
 from moextend.data.digests import FileDigests
 from moextend.errors import InputError, MoextendError, SpecError
@@ -32,7 +32,7 @@ from moextend.util import content, files
 
 if TYPE_CHECKING:
     from moextend.bench.data.open import SplitName
-    from moextend.bench.run.context import RunContext
+    from moextend.bench.sequence import Base
     from moextend.bench.task import TaskSpec
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def method_part(config: RunConfig) -> str:
 
 def splits(config: RunConfig) -> list[tuple[str, SplitName]]:
     """(task, split) of all data about media that a run uses."""
-    aligned = [align.task for align in config.sequence_spec().align]
+    aligned = [align.task for align in config.sequence_spec.align]
     learned = dict.fromkeys([*config.stages, *aligned])
     scored = dict.fromkeys([*config.stages, *config.transfer])
     return [(name, "train") for name in learned] + [(name, "test") for name in scored]
@@ -98,25 +98,9 @@ def of_cells(cells: Iterable[Cell]) -> dict[str, str]:
     return {part: one for part, one in found.items() if not part.startswith(FILES)}
 
 
-def of_cell(context: RunContext, stage: int, task: str) -> dict[str, str]:
-    """The parts that a cell is made of: the base, its task, and what was learned up to its stage."""
-    config, tasks, now, learned = context.config, context.tasks, context.inputs, list[str]()
-    if stage:
-        all_at_once = config.mode == "joint"
-        learned = config.stages if all_at_once else config.stages[:stage]
-        learned = learned[-1:] if config.mode == "independent" else learned
-    aligned = [align.task for align in context.sequence.align]
-    wanted = [data_part("train", name) for name in (*aligned, *learned) if not _has_version(tasks[name])]
-    if not _has_version(tasks[task]):
-        wanted += [data_part("test", task), text_part(task)]
-    wanted += [scorer_part(tasks[task].scorer), OPENED, *(part for part in now if part.startswith(FILES))]
-    wanted += [method_part(config), GENERIC] if stage else []
-    return {part: now[part] for part in dict.fromkeys(wanted) if part in now}
-
-
 def code_parts(config: RunConfig) -> dict[str, str]:
     """The plug-ins of a run, which are imported."""
-    found = {method_part(config): config.parsed_method().source}
+    found = {method_part(config): config.method_spec.source}
     for task in config.tasks.values():
         if task.get("kind") != "text" and task.get("scorer"):
             found[scorer_part(task["scorer"])] = scorers.source_of(task["scorer"], config.workspace)
@@ -125,7 +109,7 @@ def code_parts(config: RunConfig) -> dict[str, str]:
 
 def file_parts(config: RunConfig) -> dict[str, str]:
     """The generic text, and the files of a base and of encoders in folders of the user."""
-    sequence, workspace = config.sequence_spec(), config.workspace
+    sequence, workspace = config.sequence_spec, config.workspace
     found = {GENERIC: files.digest(memory_texts(sequence.memory_file()))} if sequence.memory else {}
     named = {BASE: sequence.base.found(workspace)}
     named |= {encoder_of(modality): name for modality, name in sequence.base.encoders_in(workspace).items()}
@@ -179,13 +163,11 @@ def refuse_other_inputs(run: RunDir, memo: Memo, config: RunConfig | None = None
     with suppress(MoextendError, OSError):
         now = file_parts(config)
     refuse_changed(run, before, now)
-    for name, split in splits(config):
-        if (part := data_part(split, name)) in before:
-            one = _own_data(config.task_spec(name), split, config.workspace, memo)
-            refuse_changed(run, before, {part: one} if one else {})
-    for name in config.retention:
-        if (part := text_part(name)) in before:
-            one = _own_text(config.task_spec(name), config.workspace, memo)
+    for name in config.tasks:
+        parts: dict[str, SplitName] = {data_part("train", name): "train", data_part("test", name): "test"}
+        parts[text_part(name)] = "test"
+        for part in parts.keys() & before.keys():
+            one = _own_data(config.task_spec(name), parts[part], config.workspace, memo)
             refuse_changed(run, before, {part: one} if one else {})
 
 
@@ -193,7 +175,7 @@ def text_parts(task: TaskSpec, workspace: Path) -> dict[str, str]:
     """The data of a text task that has just been loaded."""
     return (
         {}
-        if task.lm_eval is None or _has_version(task)
+        if task.lm_eval is None or has_version(task)
         else {text_part(task.task): text_content(task, workspace)}
     )
 
@@ -205,7 +187,7 @@ def setting_parts(settings: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _has_version(task: TaskSpec) -> bool:
+def has_version(task: TaskSpec) -> bool:
     """Whether the data of a task are generated, or files of the package."""
     if task.lm_eval is None:
         return is_generated(task)
@@ -238,25 +220,92 @@ def _own_data(task: TaskSpec, split: SplitName, workspace: Path, memo: Memo) -> 
     if key not in memo:
         memo[key] = None
         try:
-            if (
-                task.data is not None
-                and not _has_version(task)
-                and find_source(task.data, task.folder(), workspace, where=task.task).hub is None
-            ):
-                memo[key] = data_digest(task, split, workspace)
-        except InputError:
-            pass
-    return memo[key]
-
-
-def _own_text(task: TaskSpec, workspace: Path, memo: Memo) -> str | None:
-    """Digest of a text task in a folder of the user; None for another one, or if it cannot be read."""
-    key = (task.model_dump_json(), "text")
-    if key not in memo:
-        memo[key] = None
-        if task.lm_eval is not None and task.lm_eval.path is not None and not _has_version(task):
-            try:
+            text = task.lm_eval
+            if text is not None and text.path is not None and not has_version(task):
                 memo[key] = text_content(task, workspace)
-            except Exception as error:  # lm-eval and datasets raise anything for files that are gone
-                log.info("%s: the text task cannot be compared (%s).", task.task, error)
+            if task.data is not None and not has_version(task):
+                hub = find_source(task.data, task.folder(), workspace, where=task.task).hub
+                memo[key] = data_digest(task, split, workspace) if hub is None else None
+        except Exception as error:  # lm-eval and datasets raise anything for files that are gone
+            log.info("%s: the data cannot be compared (%s).", task.task, error)
     return memo[key]
+
+
+def pinned_task(task: TaskSpec, facts: RunFacts) -> TaskSpec:
+    """The task with its data at the recorded commits; the task itself if none is recorded."""
+    if task.data is not None and task.task in facts.revisions:
+        data = task.data.model_copy(update={"revision": facts.revisions[task.task]})
+        return task.model_copy(update={"data": data})
+    if task.lm_eval is not None and task.task in facts.text_data:
+        text = task.lm_eval.model_copy(update={"revisions": facts.text_data[task.task]})
+        return task.model_copy(update={"lm_eval": text})
+    return task
+
+
+def pin_data(run: RunDir, tasks: dict[str, TaskSpec], workspace: Path) -> None:
+    """Records the commits of hub data that the run opens for the first time, and pins `tasks` to them."""
+    known = recorded(run).revisions
+    found = {name: hub_revision(task, workspace) for name, task in tasks.items() if name not in known}
+    new = {name: commit for name, commit in found.items() if commit is not None}
+    if new:
+        run.write_facts(revisions={**known, **new})
+        tasks.update({name: pinned_task(tasks[name], recorded(run)) for name in new})
+
+
+def record_commits(run: RunDir, task: TaskSpec, workspace: Path) -> None:
+    """Records the commits of a text task that has just been scored for the first time in this process."""
+    known = recorded(run).text_data
+    if task.kind == "text" and task.task not in known and (found := text_commits(task, workspace)):
+        run.write_facts(text_data={**known, task.task: found})
+
+
+def base_revision(run: RunDir, base: Base, workspace: Path) -> str | None:
+    """Revision of the base that the run opens: its recorded commit; at the first use that of now, which is recorded."""
+    from moextend.model import sources
+
+    name = sources.find(base.found(workspace))
+    if isinstance(name, Path):
+        return base.revision
+    known = recorded(run).models.get(BASE, {}).get(name)
+    found = known or sources.commit(name, base.revision)
+    if found is None:
+        return base.revision
+    if known is None:
+        _record_models(run, BASE, {name: found})
+    return found
+
+
+@contextmanager
+def encoder_revisions(run: RunDir, encoders: Mapping[str, str]) -> Iterator[None]:
+    """Context in which encoders are loaded at the run's recorded commits; new ones are recorded.
+
+    Args: encoders: modality -> encoder.
+    """
+    from moextend.model import sources
+    from moextend.model.encoders import locate
+
+    found = {modality: locate(modality, name) for modality, name in encoders.items()}
+    remote = {modality: where for modality, where in found.items() if where.remote}
+    if not remote:
+        yield
+        return
+    known = {modality: recorded(run).models.get(encoder_of(modality), {}) for modality in remote}
+    with sources.pinned({name: sha for commits in known.values() for name, sha in commits.items()}) as opened:
+        yield
+    named = {where.repository: modality for modality, where in remote.items() if where.repository}
+    for modality in remote:  # repositories of open_clip and timm are known only after loading
+        own = {name: sha for name, sha in opened.items() if named.get(name, "image") == modality}
+        if own.keys() - known[modality].keys():
+            _record_models(run, encoder_of(modality), {**own, **known[modality]})
+
+
+def _record_models(run: RunDir, what: str, commits: Mapping[str, str]) -> None:
+    run.write_facts(models={**recorded(run).models, what: dict(commits)})
+
+
+def recorded(run: RunDir) -> RunFacts:
+    """Facts of a run; empty if they are damaged, as the run then makes them again."""
+    try:
+        return run.facts()
+    except InputError:
+        return RunFacts()

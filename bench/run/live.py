@@ -1,31 +1,156 @@
-"""Shows the progress of runs: a live table, or plain lines without a terminal."""
+"""Shows how far runs are: a table, drawn again and again on a terminal, or plain lines without one."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
-from moextend.bench.run.complete import planned, stage_names
-from moextend.bench.run.progress import read_status
+from moextend.bench.run.progress import DOING, Phase, read_status
 from moextend.bench.run.records import Status
-from moextend.bench.run.rundir import Cell, Key, RunDir
-from moextend.bench.run.statuses import Layout, Row, layout, row_of, seconds_left, summary
-from moextend.errors import MoextendError, duration, visible
+from moextend.bench.run.rundir import RunDir
+from moextend.errors import duration, visible
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
-ROWS = 24
-"""Maximum number of rows of the live table; running runs come first."""
+COLOUR: dict[str, str] = {
+    "waiting": "dim", "queued": "dim", "running": "cyan", "done": "green", "failed": "red", "interrupted": "yellow",
+    "cancelled": "yellow", "lost": "yellow", "damaged": "red",
+}  # fmt: skip
+"""State -> colour; besides those of a status those of a job (queued, cancelled, lost), and of unreadable scores."""
+COLUMNS = ("method", "seed", "state", "where", "stage", "now", "bar", "left")
+GOING = ("bar", "where", "now", "stage", "seed")
+"""Columns that a narrow terminal has no room for, in this order. Seeds are then part of the name."""
+FEWEST = {"method": 34, "now": 16, "bar": 12}
+"""Characters of a column that longer texts may have to do with: names are wrapped, what a run does is cut."""
+GAP = 2
 ETA_EVERY = 60.0
 """Minimum seconds between two lines with the time left; a sixtieth of that time if it is longer."""
 
 
+@dataclass(frozen=True)
+class Row:
+    """One run of the table."""
+
+    method: str
+    seed: str
+    state: str
+    stage: str
+    now: str
+    left: str
+    fraction: float
+    where: str = ""
+    """Host and process; without them in all rows the column is left out."""
+
+
+def row_of(
+    run: RunDir, status: Status, state: str | None = None, note: str = "", *, where: bool = True
+) -> Row:
+    """Row of a run.
+
+    Args:
+        state: that of its job where it says more.
+        note: a note on the job.
+        where: whether to name the host and the process of a run that is running or lost.
+    """
+    config = run.config
+    name = [
+        config.method,
+        *(part for part in (config.order, config.mode) if part not in ("given", "sequence")),
+    ]
+    error = (status.error.what or "") if status.error and status.state == "failed" else note
+    if status.state == "lost" and status.heartbeat is not None:
+        error = f"no heartbeat for {duration(max(0.0, time.time() - status.heartbeat))}"
+    placed = where and status.state in ("running", "lost") and status.host
+    return Row(
+        method=visible(" ".join(name)),
+        seed=str(config.seed),
+        state=state or status.state,
+        stage=f"{status.stage}/{status.stages}" if status.stages else "",
+        now=" ".join(visible(error or _doing(status)).split()),
+        left=duration(status.left) if status.state == "running" else "",
+        fraction=status.fraction,
+        where=visible(f"{status.host} ({status.pid})") if placed else "",
+    )
+
+
+def _doing(status: Status) -> str:
+    """What a run does: "learning tiny-counting 120/400", "waiting for another run: tiny-counting"."""
+    if status.state != "running" or status.phase is None:
+        return ""
+    in_unit = status.phase in get_args(Phase) and status.steps > 1
+    steps = f"{status.step}/{status.steps}" if in_unit else None
+    return " ".join(filter(None, (DOING.get(status.phase, status.phase), status.task, steps)))
+
+
+def table(rows: Sequence[Row], width: int | None) -> Table:
+    """The table of some runs, with the columns that fit `width`; None (a file): all columns without the bar."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    def needed(name: str) -> int:
+        longest = 0 if name == "bar" else max(len(getattr(row, name)) for row in rows)
+        return min(max(len(name), longest), FEWEST.get(name, 10_000))
+
+    columns = [name for name in COLUMNS if name != "where" or any(row.where for row in rows)]
+    for name in GOING if rows else ():
+        wide = width is not None and sum(map(needed, columns)) + GAP * (len(columns) - 1) > width
+        if name in columns and (wide or (width is None and name == "bar")):
+            columns.remove(name)
+    if "seed" not in columns and len({row.seed for row in rows}) > 1:
+        rows = [replace(row, method=f"{row.method} s{row.seed}") for row in rows]
+    found = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), expand=False)
+    for name in columns:
+        # rich shrinks only what may be folded or cut.
+        found.add_column(
+            "" if name == "bar" else name, justify="right" if name in ("seed", "stage", "left") else "left",
+            no_wrap=name != "method", overflow="ellipsis" if name == "now" else "fold",
+            min_width=None if name in ("method", "now") or not rows else needed(name),
+            width=FEWEST["bar"] if name == "bar" else None,
+        )  # fmt: skip
+    for row in rows:
+        cells: dict[str, Text | ProgressBar] = {
+            "state": Text(row.state, style=COLOUR[row.state]),
+            "bar": ProgressBar(total=1.0, completed=row.fraction, width=FEWEST["bar"]),
+        }
+        found.add_row(*(cells.get(name) or Text(getattr(row, name)) for name in columns))
+    return found
+
+
+def seconds_left(statuses: Iterable[Status], jobs: int) -> float | None:
+    """Seconds until all runs are done, `jobs` at a time; waiting runs are assumed to take as long as the others."""
+    statuses = list(statuses)
+    lefts = [s.left for s in statuses if s.state == "running"]
+    costs = [s.elapsed + (s.left or 0) for s in statuses if s.elapsed and s.left is not None]
+    waiting = sum(s.state == "waiting" for s in statuses)
+    if None in lefts or (waiting and not costs):
+        return None
+    known = [left for left in lefts if left is not None]
+    return max([0.0, *known, (sum(known) + (waiting * fmean(costs) if waiting else 0)) / jobs])
+
+
+def summary(statuses: Sequence[Status], jobs: int, elapsed: float, hidden: int = 0) -> str:
+    """All runs in one line: "2 running, 1 done; 3m 05s so far, about 2h 10m left"."""
+    states = [status.state for status in statuses]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in COLOUR if state in states)
+    left = seconds_left(statuses, jobs)
+    about = f"about {duration(left)} left" if left is not None else "time left not known yet"
+    return f"{counts}{f' ({hidden} not shown)' if hidden else ''}; {duration(elapsed)} so far, {about}"
+
+
+def view(runs: Sequence[Path], jobs: int, console: Console) -> LiveView | PlainView:
+    """The view that fits the console."""
+    return LiveView(runs, jobs, console) if console.is_terminal else PlainView(runs, jobs, console)
+
+
 class LiveView:
-    """A table on the terminal that is redrawn during the runs."""
+    """A table on the terminal that is redrawn during the runs; running runs come first where there is little room."""
 
     def __init__(self, runs: Sequence[Path], jobs: int, console: Console) -> None:
         from rich.live import Live
@@ -50,42 +175,24 @@ class LiveView:
         from rich.text import Text
 
         found = [(run, read_status(run.folder)) for run in self.runs]
-        statuses = [status for _, status in found]
-        elapsed = time.monotonic() - self.began
-        fit = layout([row_of(run, status, where=False) for run, status in found], self.console.width)
-        words = summary(statuses, self.jobs, elapsed, hidden=len(found))
-        shown = _shown(fit, self.console.height - 2 - len(words) // self.console.width)
-        words = summary(statuses, self.jobs, elapsed, hidden=len(found) - len(shown))
-        return Group(fit.table(shown), Text(words, style="dim"))
-
-
-def _shown(fit: Layout, lines: int) -> list[Row]:
-    """All rows, or those that fit `lines`: running runs first."""
-    rows = fit.rows
-    if len(rows) > ROWS or sum(map(fit.height, rows)) > lines:
-        rows = sorted(rows, key=lambda row: row.state != "running")[:ROWS]
-        while len(rows) > 1 and sum(map(fit.height, rows)) > lines:
-            rows.pop()
-    return rows
-
-
-def view(runs: Sequence[Path], jobs: int, console: Console) -> LiveView | PlainView:
-    """The table as it fits the console."""
-    return LiveView(runs, jobs, console) if console.is_terminal else PlainView(runs, jobs, console)
+        statuses, elapsed = [status for _, status in found], time.monotonic() - self.began
+        longest = len(summary(statuses, self.jobs, elapsed, hidden=len(found)))
+        room = max(1, self.console.height - 2 - longest // self.console.width)
+        rows = [row_of(run, status, where=False) for run, status in found]
+        if len(rows) > room:  # a name may be wrapped
+            rows = sorted(rows, key=lambda row: row.state != "running")[: max(1, room // 2)]
+        words = summary(statuses, self.jobs, elapsed, hidden=len(found) - len(rows))
+        return Group(table(rows, self.console.width), Text(words, style="dim"))
 
 
 class PlainView:
-    """One line whenever a stage has been scored, a run ends, or a minute has passed: for logs and pipes.
-
-    The scores show which stages are scored, not the phase of a run, which may change between two reads.
-    """
+    """One line whenever a run begins, has learned and scored a stage, or ends, and every minute: for logs and pipes."""
 
     def __init__(self, runs: Sequence[Path], jobs: int, console: Console) -> None:
-        self.runs, self.jobs, self.console = [RunDir(run) for run in runs], jobs, console
+        self.runs, self.jobs, self.console = list(runs), jobs, console
         self.began = time.monotonic()
         self.reported_left: float | None = None
-        self.states = {run.folder: read_status(run.folder).state for run in self.runs}
-        self.scores = {run.folder: _Scores(run) for run in self.runs}
+        self.seen = {run: read_status(run) for run in runs}
 
     def __enter__(self) -> Self:
         return self
@@ -97,37 +204,19 @@ class PlainView:
         """Prints the events since the last call."""
         statuses = []
         for run in self.runs:
-            status = read_status(run.folder)
-            statuses.append(status)
-            for line in self._news(run, status):
-                self._print(f"{run.folder.name}: {line}")
+            before, now = self.seen[run], read_status(run)
+            statuses.append(now)
+            self.seen[run] = now
+            for line in _news(before, now):
+                self._print(f"{run.name}: {line}")
         self._print_left(statuses)
-
-    def _news(self, run: RunDir, status: Status) -> list[str]:
-        scores = self.scores[run.folder]
-        before, self.states[run.folder] = self.states[run.folder], status.state
-        changed = status.state != before
-        # A short run may have ended since the last look; one whose process never came has no number of it.
-        began = before != "running" and status.state != "waiting" and status.pid is not None
-        lines = ["started"] if changed and began else []
-        lines += scores.news()
-        if changed and status.state == "done":
-            lines.append(f"done in {duration(status.elapsed)}{scores.means(len(stage_names(run.config)))}")
-        elif changed and status.state == "failed" and status.error:
-            lines.append(f"failed: {visible(status.error.what or '')}")
-        elif changed and status.state in ("failed", "interrupted"):
-            lines.append(status.state)
-        return lines
 
     def _print_left(self, statuses: Sequence[Status]) -> None:
         """Prints the time left when it is first known, and then at most once a minute."""
-        left, now = seconds_left(statuses, self.jobs), time.monotonic()
-        if not left or (
-            self.reported_left is not None and now - self.reported_left < max(ETA_EVERY, left / 60)
-        ):
-            return
-        self.reported_left = now
-        self._print(summary(statuses, self.jobs, now - self.began))
+        left, now, last = seconds_left(statuses, self.jobs), time.monotonic(), self.reported_left
+        if left and (last is None or now - last >= max(ETA_EVERY, left / 60)):
+            self.reported_left = now
+            self._print(summary(statuses, self.jobs, now - self.began))
 
     def _print(self, line: str) -> None:
         # Not by rich, which ends the process where nobody reads the pipe any more.
@@ -135,38 +224,19 @@ class PlainView:
             print(line, file=self.console.file, flush=True)
 
 
-class _Scores:
-    """Scores of a run, and the stages that are newly scored."""
-
-    def __init__(self, run: RunDir) -> None:
-        self.run, self.path = run, run.folder / "scores.jsonl"
-        self.seen: tuple[int, int] | None = None
-        self.cells: Mapping[Key, Cell] = {}
-        self.known: set[int] = set()
-        self.news()
-
-    def news(self) -> list[str]:
-        """One line for each stage that is newly complete."""
-        try:
-            found = self.path.stat()
-            if (found.st_size, found.st_mtime_ns) == self.seen:
-                return []
-            self.seen, self.cells = (found.st_size, found.st_mtime_ns), self.run.cells()
-        except (OSError, MoextendError):  # not there yet, or damaged, which the run itself says
-            return []
-        lacking = {stage for stage, task in planned(self.run.config) if (stage, task) not in self.cells}
-        last = len(stage_names(self.run.config))
-        new = [stage for stage in range(last + 1) if stage not in lacking | self.known]
-        self.known = (self.known | set(new)) - lacking  # cells that are dropped are scored again
-        return [f"stage {stage}/{last} scored{self.means(stage)}" for stage in new]
-
-    def means(self, stage: int) -> str:
-        """Mean scores of a stage as text: ": mean of tasks 61.2, text 88.0"."""
-        config = self.run.config
-        kinds = {"tasks": config.stages, "text": config.retention, "transfer": config.transfer}
-        means = {
-            name: [self.cells[stage, task].value for task in tasks if (stage, task) in self.cells]
-            for name, tasks in kinds.items()
-        }
-        scores = ", ".join(f"{name} {fmean(values):.1f}" for name, values in means.items() if values)
-        return f": mean of {scores}" if scores else ""
+def _news(before: Status, now: Status) -> list[str]:
+    """What happened to a run between two looks at it."""
+    # A short run may have ended since the last look; one whose process never came has no number of it.
+    began = before.state != "running" and now.state not in ("waiting", before.state) and now.pid is not None
+    lines = ["started"] if began else []
+    if now.state == "running" and now.stage > before.stage:
+        lines.append(f"stage {now.stage}/{now.stages} begins")
+    if now.state == before.state:
+        return lines
+    if now.state == "done":
+        lines.append(f"done in {duration(now.elapsed)}")
+    elif now.state == "failed" and now.error:
+        lines.append(f"failed: {visible(now.error.what or '')}")
+    elif now.state in ("failed", "interrupted"):
+        lines.append(now.state)
+    return lines

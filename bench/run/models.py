@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 import moextend
 from moextend.bench.data import conversations, data_digest
 from moextend.bench.methods.method import Stage
-from moextend.bench.run import alignment, together
-from moextend.bench.run.changed_data import refuse_data_changed_meanwhile
+from moextend.bench.run import shared, together
 from moextend.bench.run.complete import stage_problem
 from moextend.bench.run.config import JOINT, stage_name
-from moextend.bench.run.context import RunContext
+from moextend.bench.run.context import RunContext, refuse_data_changed_meanwhile
+from moextend.bench.run.inputs import base_revision, encoder_revisions
 from moextend.bench.run.progress import Progress, Unit
-from moextend.bench.run.revisions import base_revision, encoder_revisions
 from moextend.bench.run.rundir import RunDir
-from moextend.bench.run.stage_data import StageData, stage_data, stage_seed
+from moextend.bench.run.stage import StageData, stage_data, stage_seed
 from moextend.bench.sequence import Align, SequenceSpec
 from moextend.bench.store import Store
 from moextend.errors import InputError, at
@@ -46,21 +45,16 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     device = context.config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    revision = base_revision(context.run, spec, context.workspace)
-    encoders = spec.encoders_in(context.workspace)
+    revision, encoders = (
+        base_revision(context.run, spec, context.workspace),
+        spec.encoders_in(context.workspace),
+    )
     with encoder_revisions(context.run, encoders), _keys_of_encoders(context.sequence, dict(encoders)):
         model = moextend.load(
-            spec.found(context.workspace),
-            vision=encoders.pop("image", None),
-            audio=encoders.pop("audio", None),
-            encoders=encoders,
-            resize=spec.resize,
-            revision=revision,
-            dtype=spec.dtype,
-            attn_implementation=spec.attn_implementation,
-            device=device,
-            chat=spec.chat,
-        )
+            spec.found(context.workspace), vision=encoders.pop("image", None), audio=encoders.pop("audio", None),
+            encoders=encoders, resize=spec.resize, revision=revision, dtype=spec.dtype,
+            attn_implementation=spec.attn_implementation, device=device, chat=spec.chat,
+        )  # fmt: skip
     if spec.upcycle is not None:
         model = moextend.upcycle(model, **spec.upcycle.model_dump(), keep_dense=False)
     if context.config.deterministic and device != "cpu":
@@ -104,23 +98,14 @@ def _align(context: RunContext, model: MultimodalLM, settings: Align, progress: 
     check = partial(refuse_data_changed_meanwhile, context, (settings.task, "train"))
     check()
     (modality,) = task.modalities
-    context.alignments[modality] = alignment.align(
-        model,
-        conversations(task, context.workspace),
-        settings,
-        modality=modality,
-        seed=context.config.seed,
-        data_name=files.digest(
-            data_digest(task, "train", context.workspace),
-            task.prompt,
-            task.columns.model_dump(mode="json"),
-            task.reading(),
-        ),
-        check=check,
-        store=context.store if progress else Store(context.cache),  # a reader is no user
+    digest = data_digest(task, "train", context.workspace)
+    context.align[modality] = shared.align(
+        model, conversations(task, context.workspace), settings, modality=modality, seed=context.config.seed,
+        data_name=files.digest(digest, task.prompt, task.columns.model_dump(mode="json"), task.reading()),
+        check=check, store=context.store if progress else Store(context.cache),  # a reader is no user
         on_step=progress.follow(unit) if progress else lambda done, total: None,
         on_wait=partial(progress.aside, "wait") if progress else None,
-    )
+    )  # fmt: skip
     if progress:
         progress.finish(unit)
 

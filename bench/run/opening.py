@@ -13,7 +13,7 @@ from typing import Any
 from moextend.bench.run.complete import planned
 from moextend.bench.run.config import ConfigFile, RunConfig, differences, grows, slug, without_notes
 from moextend.bench.run.progress import LEASE
-from moextend.bench.run.rundir import Key, RunDir, locked, run_name
+from moextend.bench.run.rundir import Key, RunDir, locked
 from moextend.errors import InputError, RunConflict, SpecError
 from moextend.util import files
 
@@ -73,30 +73,35 @@ def named_apart(
     names: dict[str, str] = {}
     for config in {config.method: config for config in configs}.values():
         earlier = folder_of(config, runs).parent.glob(f"{slug(config.method)}-s*")
-        spec = config.parsed_method()
+        spec = config.method_spec
         for key, value in dict(pair for run in earlier for pair in _changed(RunDir(run), config)).items():
             spec = spec.having(key, value)
         names[config.method] = spec.text
         if spec.text != config.method:
             on_name(f"{config.method} has runs with other settings: these runs are {spec.text}.")
-    named = [config.model_copy(update={"method": names[config.method]}) for config in configs]
+    named = [
+        config
+        if names[config.method] == config.method
+        else config.model_copy(update={"method": names[config.method]})
+        for config in configs
+    ]
     return list({config.slug: config for config in named}.values())
 
 
 def _changed(run: RunDir, config: RunConfig) -> list[tuple[str, str]]:
     """Settings of `config` that a trained run of the same method has otherwise; none if one has no value to name."""
     try:
-        there = run.config
-        if there.method != config.method or untrained(run):
+        if run.config.method != config.method or untrained(run):
             return []
-        old, new = (each.parsed_method().config.model_dump(mode="json") for each in (there, config))
+        old, new = (each.method_spec.config.model_dump(mode="json") for each in (run.config, config))
     except InputError:  # `open_runs` says what is wrong with it
         return []
     found = {key: value for key, value in new.items() if value != old.get(key)}
-    words = {
-        key: "+".join(map(str, one)) if isinstance(one, list) else str(one) for key, one in found.items()
-    }
-    return [] if None in found.values() else list(words.items())
+    if None in found.values():
+        return []
+    return [
+        (key, "+".join(map(str, one)) if isinstance(one, list) else str(one)) for key, one in found.items()
+    ]
 
 
 def open_run(config: RunConfig, runs: Path) -> RunDir:
@@ -158,48 +163,24 @@ def _fitting_record(run: RunDir, config: RunConfig) -> ConfigFile | None:
     """
     path = run.config_path
     if run.folder.exists() and not run.folder.is_dir():
-        raise RunConflict(
-            "is not a folder.", where=str(run.folder), hint="Move it away, or use another --runs folder."
-        )
+        raise RunConflict("is not a folder.", where=str(run.folder), hint="Move it away.")
     if not path.exists():
         if _holds_files(run.folder):
             raise RunConflict(
                 "holds files of a run, but no config.json.",
                 where=str(run.folder),
-                hint="Restore config.json, use another --runs folder, or remove this folder.",
+                hint="Restore config.json, or remove this folder.",
             )
         return None
     record = run.read_config_file()
     record.config(path)  # refuses one that was edited
-    _check_kinds(run.folder)
-    identity = _stored_identity(config)
-    before, now = without_notes(record.identity), without_notes(identity)
+    before, now = without_notes(record.identity), without_notes(config.identity())
     found = differences(before, now)
     if found and not grows(before, now):
         if untrained(RunDir(run.folder)):  # a run of its own: what it reads of the old config is kept
             return None
         raise _conflict(run.folder, found)
     return record
-
-
-def _check_kinds(folder: Path) -> None:
-    """Raises RunConflict if there is another object at the path of a file or folder of the run."""
-    for path in (folder / "stages", folder / "predictions", *sorted(folder.glob("stages/*/*-in-flight"))):
-        if path.exists() and not path.is_dir():
-            raise RunConflict(
-                "is not a folder, but the run needs a folder with this name.",
-                where=str(path),
-                hint="Move it away.",
-            )
-    for pattern in ("*", "stages/*/*", "predictions/*/*"):
-        for path in sorted(folder.glob(pattern)):
-            is_record = path.name == LEASE or path.suffix in (".json", ".jsonl", ".log", ".safetensors")
-            if is_record and path.exists() and not path.is_file():
-                raise RunConflict(
-                    "is not a file, but the run needs a file with this name.",
-                    where=str(path),
-                    hint="Move it away.",
-                )
 
 
 def _holds_files(folder: Path) -> bool:
@@ -209,15 +190,9 @@ def _holds_files(folder: Path) -> bool:
     return any(not path.name.startswith(".") for path in folder.iterdir())
 
 
-def _stored_identity(config: RunConfig) -> dict[str, Any]:
-    # through JSON, so that tuples and paths compare as they are stored
-    identity: dict[str, Any] = json.loads(json.dumps(config.identity(), default=str))
-    return identity
-
-
 def _wanted_record(record: ConfigFile | None, config: RunConfig) -> ConfigFile:
     """New content of config.json; equal to `record` if nothing changes."""
-    identity = _stored_identity(config)
+    identity = config.identity()
     if record and without_notes(record.identity) == without_notes(identity):
         identity = record.identity  # a corrected licence makes no other run
     return ConfigFile(
@@ -245,8 +220,7 @@ def _conflict(folder: Path, found: list[tuple[str, Any, Any]]) -> RunConflict:
     return RunConflict(
         f"holds a run of another config ({shown}{more}).",
         where=str(folder),
-        hint="Use another --runs folder or --workspace, or remove the run: "
-        f"moextend bench remove-run {run_name(folder)}.",
+        hint="Move this folder elsewhere, remove it, or use another --workspace.",
     )
 
 

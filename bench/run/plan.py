@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations, product
 from math import factorial, prod
 from pathlib import Path
@@ -23,7 +24,7 @@ from moextend.bench.sequence import (
     scored_tasks,
     stage_tasks,
 )
-from moextend.bench.task import Mode, TaskSpec, code_allowed, find_task
+from moextend.bench.task import Mode, TaskSpec, code_allowed
 from moextend.bench.tuned import NO_SETTINGS
 from moextend.errors import InputError, counted, masked, short
 from moextend.training.settings import clash
@@ -52,7 +53,8 @@ class Request:
     sequence: str | None = None
     """None: the workspace's own sequence, else that of the package."""
     methods: tuple[str, ...] = ()
-    """Empty: those of the sequence. "all": all known methods and bounds. "joint" and "individual" are the bounds."""
+    """Empty: those of the sequence. "all": all known methods and bounds; "joint" and "individual" are the bounds,
+    "joint:NAME" that of a method."""
     seeds: tuple[int, ...] = (0,)
     orders: tuple[str, ...] = ("given",)
     """given, reverse, or random:N for N different orders."""
@@ -71,7 +73,26 @@ class Request:
     backend: Mapping[str, Any] | None = None
     """Settings of the backend that scores, over those of the sequence."""
     match: str = STEPS
-    """What methods have in common besides data and batches: `steps`, `params[=METHOD]` or `flops[=METHOD]`."""
+    """What methods have in common besides data and batches: `steps` or `params[=METHOD]`."""
+
+    @cached_property
+    def read(self) -> tuple[SequenceSpec, dict[str, TaskSpec], list[str]]:
+        """The sequence with the overrides applied, its tasks, and text tasks that are left out; files are read once.
+
+        A task is left out that would run code from the model.
+        """
+        sequence = _overridden(self, find_sequence(self.sequence or _default(self.workspace), self.workspace))
+        tasks = all_tasks(sequence, self.workspace)
+        texts = {} if code_allowed() else {name: tasks[name].lm_eval for name in sequence.retention}
+        left = [name for name, text in texts.items() if text is not None and text.runs_code]
+        kept = [name for name in sequence.retention if name not in left]
+        sequence = sequence.model_copy(update={"retention": kept})
+        return sequence, {name: task for name, task in tasks.items() if name not in left}, left
+
+    @property
+    def tasks(self) -> dict[str, TaskSpec]:
+        """Name -> task, for all tasks of the sequence."""
+        return self.read[1]
 
 
 def modes(*, sequence: bool, joint: bool, independent: bool) -> tuple[Mode, ...]:
@@ -93,39 +114,47 @@ def resolve(
     """
     from moextend.bench import methods
 
+    say = on_match or (lambda words: None)
     _check_numbers(request)
-    sequence = chosen_sequence(request)
+    sequence, tasks, left = request.read
     if not sequence.stages:
         raise InputError(
             "has no stages.",
             where=str(sequence.path or sequence.sequence),
             hint="Add one: moextend bench add-task vqa.",
         )
-    tasks = all_tasks(sequence, request.workspace)
     for task in tasks.values():
         task.refuse_needs()
-    if on_match:
-        for name in left_out(request):
-            on_match(f"left out: {name}. {LEFT_OUT}")
+    for name in left:
+        say(f"left out: {name}. {LEFT_OUT}")
     specs = chosen_methods(request, sequence, on_problem)
     if request.match != STEPS:
-        specs = _matched(request, sequence, specs, on_match)
+        from moextend.bench.run.estimate import matched, skeletons
+
+        make = skeletons(sequence.base, request.workspace)
+        found = matched(specs, request.match, make, lambda text: _parsed(request, sequence, text, "--match"))
+        specs = [each.method for each in found]
+        for each in found:
+            say(each.note)
     _refuse_equal(specs, "--method" if request.methods else f"{sequence.path or sequence.sequence}: methods")
-    bounds = [mode for name, mode in methods.BOUNDS.items() if {name, methods.ALL} & set(request.methods)]
-    # A bound is one number to compare all methods with: of the strongest learner, unless methods are named.
-    named = bool(set(request.methods) - set(methods.BOUNDS))
-    strongest = methods.named("bound")
-    bound = methods.parse(strongest, sequence.settings_for(strongest))
-    by_mode = {
-        mode: specs if mode == "sequence" or named else [bound]
-        for mode in request.modes
-        if mode != "sequence" or named or not bounds
-    }
-    by_mode |= {mode: [*by_mode.get(mode, []), bound] for mode in bounds}
-    orders = distinct_orders(sequence.stages, request.orders, on_match or (lambda words: None))
+    # A bound is one number to compare all methods with: of the strongest learner, unless it names a method.
+    bounds = [
+        *filter(_is_bound, request.methods),
+        *(methods.BOUNDS if methods.ALL in request.methods else ()),
+    ]
+    named = any(not _is_bound(name) for name in request.methods)
+    bounds += [name for name, mode in methods.BOUNDS.items() if mode in request.modes and not named]
+    wanted: list[tuple[Mode, list[MethodSpec]]] = []
+    if named or not any(map(_is_bound, request.methods)):
+        wanted = [(mode, specs) for mode in request.modes if named or mode == "sequence"]
+    for text in bounds:
+        name, _, of = text.partition(":")
+        bound = _parsed(request, sequence, of or methods.named("bound"), "--method")
+        wanted.append((methods.BOUNDS[name], [bound]))
+    orders = distinct_orders(sequence.stages, request.orders, say)
     configs = [
         config_of(request, sequence, tasks, mode, *part)
-        for mode, chosen in by_mode.items()
+        for mode, chosen in wanted
         for part in product(chosen, orders, request.seeds)
     ]
     return list({config.slug: config for config in configs}.values())
@@ -154,7 +183,14 @@ def _check_numbers(request: Request) -> None:
 
 def chosen_sequence(request: Request) -> SequenceSpec:
     """The requested sequence with the overrides applied."""
-    sequence = _named_sequence(request)
+    return request.read[0]
+
+
+def _default(workspace: Path) -> str:
+    return OWN if OWN in content.names("registry", workspace) else DEFAULT
+
+
+def _overridden(request: Request, sequence: SequenceSpec) -> SequenceSpec:
     if request.limit is not None:
         scoring = sequence.scoring.model_copy(update={"limit": request.limit})
         sequence = sequence.model_copy(update={"scoring": scoring})
@@ -170,26 +206,7 @@ def chosen_sequence(request: Request) -> SequenceSpec:
         longer = {"steps": request.align_steps}
         align = tuple(each.model_copy(update=longer) for each in sequence.align)
         sequence = sequence.model_copy(update={"align": align})
-    left = left_out(request)
-    kept = [name for name in sequence.retention if name not in left]
-    return sequence.model_copy(update={"retention": kept})
-
-
-def left_out(request: Request) -> list[str]:
-    """Text tasks of the sequence that are not scored, because they would run code from the model."""
-    sequence = _named_sequence(request)
-    if code_allowed():
-        return []
-    where = f"{sequence.path or sequence.sequence}: retention"
-    tasks = [
-        find_task(name, request.workspace, where=f"{where}[{i}]") for i, name in enumerate(sequence.retention)
-    ]
-    return [task.task for task in tasks if task.lm_eval is not None and task.lm_eval.runs_code]
-
-
-def _named_sequence(request: Request) -> SequenceSpec:
-    own = content.names("registry", request.workspace)
-    return find_sequence(request.sequence or (OWN if OWN in own else DEFAULT), request.workspace)
+    return sequence
 
 
 def check_settings(sequence: SequenceSpec, workspace: Path) -> None:
@@ -207,6 +224,13 @@ def check_settings(sequence: SequenceSpec, workspace: Path) -> None:
             parse(text, tuned.settings_for(text), workspace, where=where)
 
 
+def _is_bound(text: str) -> bool:
+    """Whether a method is asked for as a bound: joint, or joint:lora:rank=4."""
+    from moextend.bench.methods import BOUNDS
+
+    return text.partition(":")[0] in BOUNDS
+
+
 def chosen_methods(
     request: Request, sequence: SequenceSpec, on_problem: Callable[[str], None] | None = None
 ) -> list[MethodSpec]:
@@ -214,20 +238,22 @@ def chosen_methods(
 
     A broken plug-in is left out if only "all" requests it, or if its name is that of a method of the package.
     """
-    from moextend.bench.methods import ALL, BOUNDS, KNOWN, parse
+    from moextend.bench.methods import ALL, BOUNDS, KNOWN
 
     file, workspace = sequence.path or sequence.sequence, request.workspace
     check_settings(sequence, workspace)
     nameable = dict.fromkeys([*KNOWN.names(workspace), *BOUNDS, ALL])
-    asked = [name for name in request.methods if name not in BOUNDS]
-    for text in sequence.methods if asked else ():  # else they are looked at below
-        name = text.partition(":")[0]
-        lookup.choose("method", name, nameable, where=f"{file}: methods")
-        if name in KNOWN.own():  # a plug-in is imported only where it runs
-            parse(text, sequence.settings_for(text), workspace, where=f"{file}: methods")
+    asked = [name for name in request.methods if not _is_bound(name)]
     where = "--method" if asked else f"{file}: methods"
     if not request.methods and not sequence.methods:
         raise InputError("names no method.", where=where, hint="Name one there, or by --method.")
+    for text in sequence.methods if request.methods else ():  # else they are looked at below
+        name = text.partition(":")[0]
+        lookup.choose("method", name, nameable, where=f"{file}: methods")
+        if name in KNOWN.own():  # a plug-in is imported only where it runs
+            _parsed(request, sequence, text, f"{file}: methods")
+    if request.methods and not asked:
+        return []
     names, problems = asked or sequence.methods, KNOWN.hidden(workspace)
     if ALL in names:
         listed = KNOWN.listed(workspace)
@@ -240,13 +266,17 @@ def chosen_methods(
     for name, problem in problems.items():
         if on_problem and (name in named or ALL in request.methods):
             on_problem(str(problem))
-    found = [
-        parse(name, sequence.settings_for(name), workspace, where=where) for name in dict.fromkeys(names)
-    ]
+    found = [_parsed(request, sequence, name, where) for name in dict.fromkeys(names)]
     for one in found:
         one.refuse_unused(where)
         one.refuse_stages([stage.task for stage in sequence.stages], f"{file}: stages")
     return found
+
+
+def _parsed(request: Request, sequence: SequenceSpec, text: str, where: str) -> MethodSpec:
+    from moextend.bench.methods import parse
+
+    return parse(text, sequence.settings_for(text), request.workspace, where=where)
 
 
 def _refuse_equal(specs: list[MethodSpec], where: str) -> None:
@@ -258,24 +288,6 @@ def _refuse_equal(specs: list[MethodSpec], where: str) -> None:
                 where=where,
                 hint="Name one of them.",
             )
-
-
-def _matched(
-    request: Request, sequence: SequenceSpec, specs: list[MethodSpec], on_match: Callable[[str], None] | None
-) -> list[MethodSpec]:
-    from moextend.bench import methods
-    from moextend.bench.run import matching
-
-    found = matching.match(
-        specs,
-        request.match,
-        matching.skeletons(sequence.base, request.workspace),
-        lambda text: methods.parse(text, sequence.settings_for(text), request.workspace, where="--match"),
-    )
-    for matched in found:
-        if on_match:
-            on_match(matched.note)
-    return [matched.method for matched in found]
 
 
 def all_tasks(sequence: SequenceSpec, workspace: Path) -> dict[str, TaskSpec]:
@@ -338,12 +350,6 @@ def _number_of(order: str) -> int:
     return number
 
 
-def stage_steps(config: RunConfig) -> Iterator[tuple[str, int]]:
-    """(task, training steps) of each stage."""
-    for stage in config.sequence["stages"]:
-        yield stage["task"], stage.get("steps") or config.sequence["train"]["steps"]
-
-
 def _with_steps(sequence: SequenceSpec, steps: int) -> SequenceSpec:
     align = tuple(each.model_copy(update={"steps": min(steps, each.steps)}) for each in sequence.align)
     return sequence.model_copy(
@@ -395,7 +401,7 @@ def config_of(
     record["settings"] = {method.name: settings[method.name]} if method.name in settings else {}
     record["stages"] = ordered(record["stages"], order)
     about = {"description": "", "source": ""}
-    return RunConfig(
+    config = RunConfig(
         sequence=_without_logins(record),
         tasks={name: _without_logins({**task.model_dump(mode="json"), **about}) for name, task in tasks.items()},
         method=method.text, seed=seed, order=order, mode=mode, device=request.device,
@@ -407,3 +413,5 @@ def config_of(
             "tasks": {name: str(task.path) for name, task in tasks.items() if task.path},
         },
     )  # fmt: skip
+    vars(config)["method_spec"] = method  # it is not parsed again
+    return config

@@ -76,24 +76,19 @@ def check_modalities(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec]) -> N
                 raise SpecError(
                     f"'{name}' is about {_media(modality)}, and the base has no {modality} encoder.",
                     where=f"{file}: {base.encoder_key(modality)}",
-                    hint=f"Name one, or {_no_column(task, modality)} in the task.",
+                    hint="Name one, or leave the column of these media out of the task.",
                 )
     known: dict[str, str] = {}
     for align in sequence.align:
         found = tasks[align.task].modalities
         if len(found) != 1:
-            raise SpecError(
-                f"'{align.task}' has {' and '.join(map(_media, found)) or 'no media'}, and an alignment trains the "
-                "projector of one modality.",
-                where=f"{file}: align.task",
-                hint="Name a caption task with one modality.",
-            )
-        if found[0] in known:
-            raise SpecError(
-                f"'{known[found[0]]}' and '{align.task}' train the same projector, of {_media(found[0])}.",
-                where=f"{file}: align",
-                hint="Keep one of them.",
-            )
+            media = " and ".join(map(_media, found)) or "no media"
+            what = f"'{align.task}' has {media}, and an alignment trains the projector of one modality."
+            hint = "Name a caption task with one modality."
+            raise SpecError(what, where=f"{file}: align.task", hint=hint)
+        if other := known.get(found[0]):
+            what = f"'{other}' and '{align.task}' train the same projector, of {_media(found[0])}."
+            raise SpecError(what, where=f"{file}: align", hint="Keep one of them.")
         known[found[0]] = align.task
 
 
@@ -101,14 +96,6 @@ def _media(modality: str) -> str:
     """ "images", "sounds"; the name of a modality that is not known (yet)."""
     known = modality_types().get(modality)
     return known.plural if known else modality
-
-
-def _no_column(task: TaskSpec, modality: str) -> str:
-    """How a task has no such media."""
-    types = modality_types()
-    names = [name for name in task.columns.by_modality if name in types and types[name].becomes == modality]
-    name = modality if modality in task.columns.by_modality else names[0]
-    return f"remove columns.media.{name}" if name in task.columns.media else f"set columns.{name}: null"
 
 
 def check_here(
@@ -139,7 +126,7 @@ def check_here(
     for task, split in splits_used(sequence, tasks):
         _check_data(task, split, workspace)
     if runs is not None:
-        files.check_writable(runs, where="--runs")
+        files.check_writable(runs, where="--workspace")
         files.check_writable(workspace / ".cache", where="--workspace")
         _check_hub(sequence, tasks, workspace)  # last: it may take the network
 

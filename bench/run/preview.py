@@ -7,31 +7,34 @@ items, and of a base on the hub its config.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from moextend.bench.data import unknown_notes
-from moextend.bench.data.source import parse_split, place
+from moextend.bench.data.source import place
 from moextend.bench.methods import Shapes
-from moextend.bench.run import matching
 from moextend.bench.run.complete import planned
-from moextend.bench.run.data_size import stated_splits
-from moextend.bench.run.downloads import MB, download, has_config, local_bytes, name_on_hub
 from moextend.bench.run.opening import scored
-from moextend.bench.run.plan import LEFT_OUT, Request, all_tasks, chosen_sequence, left_out, stage_steps
+from moextend.bench.run.plan import LEFT_OUT, Request
 from moextend.bench.run.preflight import missing_files, readable, splits_used
 from moextend.bench.run.records import encoder_of
 from moextend.bench.run.rundir import RunConfig
-from moextend.bench.sequence import SequenceSpec
-from moextend.bench.task import HAND, Data, TaskSpec
-from moextend.errors import InputError, at, counted, duration
+from moextend.bench.sequence import Base, SequenceSpec
+from moextend.bench.task import HAND, TaskSpec
+from moextend.data.hub import is_prepared
+from moextend.errors import InputError, MoextendError, at, counted, duration
+from moextend.model import sources
 from moextend.model.encoders import locate
+from moextend.util import content, hub_errors
+from moextend.util.hub_errors import Kind, of_hub
 
 SHOWN = 3
 """Number of missing files of a split that are listed."""
+MB = 1e6
 SMALL = 200
-"""MB of weights below which runs are only estimated if a throughput is given."""
+"""MB of weights below which runs fit everywhere, and are only estimated if that is asked for."""
 PARTS = {
     "frozen": "frozen weights",
     "weights": "weights",
@@ -41,6 +44,10 @@ PARTS = {
     "working": "activations and temporary tensors",
 }
 """Parts of a peak of memory -> their names."""
+UNUSED = (".*", "*.md", "LICENSE*", "*.png", "*.jpg", "*.jpeg", "*.pdf")
+OTHERS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*")
+"""The same weights in other formats, which are not downloaded where there are safetensors."""
+WEIGHTS = (".safetensors", ".bin", ".gguf")
 
 
 def preview(
@@ -48,36 +55,30 @@ def preview(
     configs: Sequence[RunConfig],
     *,
     runs: Path | None = None,
-    throughput: float | None = None,
     small: bool = False,
 ) -> dict[str, Any]:
     """What the command would do, as a JSON record.
 
     Args:
         runs: folder of the runs, in which some cells may be scored already; None: none are.
-        throughput: see `estimate`.
-        small: whether the runs of a small base are estimated without it, too.
+        small: whether the runs of a small base are estimated, too.
 
     Raises:
         InputError: the request is not possible.
     """
-    sequence = chosen_sequence(request)
-    tasks = all_tasks(sequence, request.workspace)
+    sequence, tasks, left = request.read
     return {
         "sequence": sequence.sequence,
         "version": sequence.version,
         "base": sequence.base.model_dump(exclude_none=True),
         "runs": [_run(config, len(scored(config, runs)) if runs else 0) for config in configs],
         "tasks": [_task(name, task, sequence) for name, task in tasks.items()],
-        "downloads": [
-            *_model_downloads(sequence, request.workspace),
-            *_data_downloads(tasks.values(), request.workspace),
-        ],
+        "downloads": _downloads(sequence, tasks, request.workspace),
         "to_prepare": _to_prepare(sequence, tasks, request.workspace),
         "unknown": _unknown(sequence, tasks, request.workspace),
-        "left_out": left_out(request),
+        "left_out": left,
         "device": request.device,
-        "estimate": _estimate(request, configs, sequence, tasks, throughput, small),
+        "estimate": _estimate(request, configs, small),
     }
 
 
@@ -87,52 +88,63 @@ def describe(found: dict[str, Any]) -> str:
     for run in found["runs"]:
         stages = ", ".join(f"{task} ({steps} steps)" for task, steps in run["stages"].items())
         how = {"sequence": "", "joint": "all at once: ", "independent": "each alone: "}[run["mode"]]
-        lines.append(f"  {run['run']}: {how}{stages}; {_cells(run)}")
+        left, known = run["cells"] - run["scored"], f" of {run['cells']}" if run["scored"] else ""
+        cells = f"{left}{known} cells to score" if left else f"done: all {run['cells']} cells are scored"
+        lines.append(f"  {run['run']}: {how}{stages}; {cells}")
     lines.append("Tasks:")
-    lines += [f"  {task['task']}: {task['use']}; {_licence(task)}" for task in found["tasks"]]
+    for task in found["tasks"]:
+        warning = " (NON-COMMERCIAL USE ONLY)" if task["non_commercial"] else ""
+        lines.append(f"  {task['task']}: {task['use']}; licence {task['licence'] or 'not stated'}{warning}")
     lines += [f"  note on {name}: {note}" for name, notes in found["unknown"].items() for note in notes]
     lines += [f"  {name}: left out. {LEFT_OUT}" for name in found["left_out"]]
     lines.append("Downloads:" if found["downloads"] else "Downloads: none.")
-    lines += [f"  {_download(each)}" for each in found["downloads"]]
+    for each in found["downloads"]:
+        mb, problem = each["mb"], f": {each['problem']}" if each["problem"] else ""
+        size = "size not known" if mb is None else f"{mb:,.{0 if mb >= 10 else 1}f} MB"
+        lines.append(f"  {each['what']} ({size}){problem}")
     if found["to_prepare"]:
         lines.append("To be provided by hand:")
-        for how in dict.fromkeys(need["how"] for need in found["to_prepare"]):
-            lines.append(f"  {how}")
-            for need in (need for need in found["to_prepare"] if need["how"] == how):
-                lines.append(f"    {need['where']} (for {', '.join(need['tasks'])})")
+    for how in dict.fromkeys(need["how"] for need in found["to_prepare"]):
+        own = [need for need in found["to_prepare"] if need["how"] == how]
+        lines += [f"  {how}", *(f"    {need['where']} (for {', '.join(need['tasks'])})" for need in own)]
     estimate = found["estimate"]
     lines += [f"Memory and hours: {estimate['not']}"] if "not" in estimate else _estimated(estimate)
     return "\n".join(lines)
 
 
-def _estimate(
-    request: Request,
-    configs: Sequence[RunConfig],
-    sequence: SequenceSpec,
-    tasks: dict[str, TaskSpec],
-    throughput: float | None,
-    small: bool,
-) -> dict[str, Any]:
+def in_all(found: Mapping[str, Any]) -> str:
+    """Hours of one run and of all; or why they are not known."""
+    if "not" in found:
+        return f"Hours: {found['not']}"
+    hours = {slug: run["hours"] for slug, run in found["runs"].items()}
+    longest = max(hours, key=lambda slug: hours[slug])
+    return (
+        f"Estimated: one run takes at most {duration(math.ceil(3600 * hours[longest]))} ({longest}), "
+        f"{counted(len(hours), 'run')} {sum(hours.values()):,.3g} {found['unit']}, at {_speed(found)}."
+    )
+
+
+def _estimate(request: Request, configs: Sequence[RunConfig], small: bool) -> dict[str, Any]:
     """Memory, files, operations and hours of the runs, or why they are not known: {"not": why}."""
-    base = sequence.base
-    size = (local_bytes(base, request.workspace) or 0) / MB
-    make = matching.skeletons(base, request.workspace)
-    if 0 < size < SMALL and throughput is None and not small:
-        named = [config for config in configs if _names_layers(config.parsed_method().config)]
-        if named:
+    from moextend.bench.run.estimate import Plan, estimate, skeletons
+
+    sequence, tasks, _ = request.read
+    base, found = sequence.base, _place(sequence.base, request.workspace)
+    weights = found.rglob("*.safetensors") if isinstance(found, Path) else ()
+    size = sum(file.stat().st_size for file in weights) / MB
+    make = skeletons(base, request.workspace)
+    if 0 < size < SMALL and not small:
+        if named := [config for config in configs if _names_layers(config.method_spec.config)]:
             _check(named, make)  # takes seconds
-        return {"not": f"a base of {size:,.1f} MB fits any GPU; --throughput estimates its runs."}
+        return {"not": f"a base of {size:,.1f} MB fits any GPU."}
     if base.found(request.workspace) in base.by_hand(request.workspace):
         return {"not": "not estimated until the base is available."}
-    name = name_on_hub(base, request.workspace)
-    if name and not has_config(name, base.revision):
+    if isinstance(found, str) and not _has_config(found, base.revision):
         return {"not": "not estimated until the base's config is available."}
     _check(configs, make)
-    from moextend.bench.run.estimate import Plan, estimate  # torch
-
-    plan = Plan(sequence, tasks, request.workspace, make)
     try:
-        return estimate(configs, plan, device=request.device, throughput=throughput)
+        plan = Plan(sequence, tasks, request.workspace, make)
+        return estimate(configs, plan, device=request.device)
     except InputError as error:
         return {"not": f"not estimated ({error})"}
 
@@ -145,7 +157,7 @@ def _check(configs: Sequence[RunConfig], make: Callable[[], Any]) -> None:
         return
     for config in configs:
         with at(f"method '{config.method}'"):
-            config.parsed_method().make().check(shapes)
+            config.method_spec.make().check(shapes)
 
 
 def _names_layers(settings: Any) -> bool:
@@ -168,22 +180,14 @@ def _unknown(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: P
     return {name: notes for name, notes in found.items() if notes}
 
 
-def _cells(run: dict[str, Any]) -> str:
-    """How many cells of a run are to be scored."""
-    if run["scored"] == run["cells"]:
-        return f"done: all {run['cells']} cells are scored"
-    left = run["cells"] - run["scored"]
-    return f"{left} of {run['cells']} cells to score" if run["scored"] else f"{left} cells to score"
-
-
 def _run(config: RunConfig, known: int) -> dict[str, Any]:
-    about = config.parsed_method().record()
+    about = config.method_spec.record()
     return {
         "run": config.slug,
         **{key: getattr(config, key) for key in ("method", "seed", "order", "mode")},
         "task_identity": about["task_identity"],
         "settings": about["settings"],
-        "stages": dict(stage_steps(config)),
+        "stages": config.steps,
         "cells": len(planned(config)),
         "scored": known,
     }
@@ -203,22 +207,6 @@ def _task(name: str, task: TaskSpec, sequence: SequenceSpec) -> dict[str, Any]:
         "non_commercial": task.non_commercial,
         "source": task.source,
     }
-
-
-def _licence(task: dict[str, Any]) -> str:
-    warning = " (NON-COMMERCIAL USE ONLY)" if task["non_commercial"] else ""
-    return f"licence {task['licence'] or 'not stated'}{warning}"
-
-
-def _model_downloads(sequence: SequenceSpec, workspace: Path) -> list[dict[str, Any]]:
-    found = []
-    base = sequence.base
-    if on_hub := name_on_hub(base, workspace):
-        found += download(on_hub, "model", base.revision)
-    for modality, name in base.encoders_in(workspace).items():
-        if name not in base.by_hand(workspace) and (source := locate(modality, name)).remote:
-            found.append({"what": f"{encoder_of(modality)} {name} of {source.library}", "mb": None})
-    return found
 
 
 def _to_prepare(
@@ -252,33 +240,81 @@ def _to_prepare(
     return list(needs.values())
 
 
-def _data_downloads(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str, Any]]:
-    found = []
-    for task in tasks:
+def _place(base: Base, workspace: Path) -> Path | str | None:
+    """Folder, file or name on the hub of a base; None for one of a package, or one that is still missing in data/."""
+    name = base.found(workspace)
+    return None if name in content.CARRIED or name in base.by_hand(workspace) else sources.find(name)
+
+
+def _downloads(
+    sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path
+) -> list[dict[str, Any]]:
+    """What is not on this machine yet: {"what", "mb", "problem"}; what is refused comes last."""
+    base, found = sequence.base, list[dict[str, Any]]()
+    if isinstance(on_hub := _place(base, workspace), str):
+        found += _download(on_hub, "model", base.revision)
+    for modality, name in base.encoders_in(workspace).items():
+        if name not in base.by_hand(workspace) and (source := locate(modality, name)).remote:
+            found.append(_record(f"{encoder_of(modality)} {name} of {source.library}"))
+    for task in tasks.values():
         if task.lm_eval is not None and task.lm_eval.path is None:
-            found.append({"what": f"data of lm-eval's {task.lm_eval.task}, if not there yet", "mb": None})
+            found.append(_record(f"data of lm-eval's {task.lm_eval.task}, if not there yet"))
         if task.data is None or task.data.path.startswith(("world:", HAND)):
             continue
         if not place(task.data.path, task.folder(), workspace).exists():
-            found += [
-                {**each, "problem": each["problem"] or _no_split(task.data)}
-                for each in download(task.data.path, "dataset", task.data.revision)
-            ]
-    found.sort(key=lambda each: each.get("problem") is not None)  # of equal ones the last is kept
+            found += _download(task.data.path, "dataset", task.data.revision)
+    found.sort(key=lambda each: each["problem"] is not None)  # of equal ones the last is kept
     return list({each["what"]: each for each in found}.values())
 
 
-def _no_split(data: Data) -> str | None:
-    """What the card of a hub data set lacks of the splits of a task; None if it has them, or states none."""
-    stated = stated_splits(data.path, data.config, data.revision)
-    wanted = [parse_split(name, where=data.path).split for name in (data.train, data.test) if name]
-    lacks = [name for name in wanted if stated and name not in stated]
-    return f"it has no split '{lacks[0]}', but {', '.join(stated)}." if lacks else None
+def _record(what: str, mb: float | None = None, problem: MoextendError | None = None) -> dict[str, Any]:
+    """`mb` is null if the hub does not tell; `problem` is what it refuses, or why it cannot be asked."""
+    words = None if problem is None else f"{problem.what} {problem.hint or ''}".strip()
+    return {"what": what, "mb": mb, "problem": words}
 
 
-def _download(found: dict[str, Any]) -> str:
-    size = "size not known" if found["mb"] is None else f"{found['mb']:,.{0 if found['mb'] >= 10 else 1}f} MB"
-    return f"{found['what']} ({size})" + (f": {found['problem']}" if found.get("problem") else "")
+def _download(name: str, kind: Kind, revision: str | None) -> list[dict[str, Any]]:
+    """A download from the hub; none if everything is in the cache."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    what = f"{kind} {name} from the hub"
+    if kind == "dataset" and is_prepared(name):
+        return []
+    try:
+        info = hub_errors.ask(name, kind, revision=revision, sizes=True)
+        if info.gated:
+            HfApi().auth_check(name, repo_type=kind)
+    except Exception as error:  # offline, gated, misspelt
+        cached = sources.snapshot(name, revision) if kind == "model" else None
+        if cached is not None and any(path.suffix in WEIGHTS for path in cached.iterdir()):
+            return []
+        return [_record(what, problem=of_hub(error, name, kind, revision=revision))]
+    files = info.siblings or []
+    if kind == "model":
+        files = [file for file in files if not any(fnmatch(file.rfilename, other) for other in UNUSED)]
+        if any(file.rfilename.endswith(".safetensors") for file in files):
+            files = [file for file in files if not any(fnmatch(file.rfilename, other) for other in OTHERS)]
+    missing = [
+        file
+        for file in files
+        if not isinstance(
+            try_to_load_from_cache(name, file.rfilename, repo_type=kind, revision=info.sha), str
+        )
+    ]
+    if kind == "model" and not any(file.rfilename.endswith(WEIGHTS) for file in missing):
+        return []  # small files are not all needed
+    return [_record(what, sum(file.size or 0 for file in missing) / MB)]
+
+
+def _has_config(name: str, revision: str | None) -> bool:
+    """Whether the config of a model of the hub is in the cache, or could be downloaded into it now."""
+    if sources.snapshot(name, revision) is not None:
+        return True
+    try:
+        hub_errors.ask(name, "model", revision=revision)  # once: the download tries for half a minute
+        return sources.commit(name, revision) is not None
+    except Exception:  # offline, gated, misspelt: a run says which
+        return False
 
 
 def _estimated(found: Mapping[str, Any]) -> list[str]:
@@ -311,22 +347,8 @@ def _estimated(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def in_all(found: Mapping[str, Any]) -> str:
-    """Hours of one run and of all; or why they are not known."""
-    if "not" in found:
-        return f"Hours: {found['not']}"
-    hours = {slug: run["hours"] for slug, run in found["runs"].items()}
-    longest = max(hours, key=lambda slug: hours[slug])
-    return (
-        f"Estimated: one run takes at most {duration(math.ceil(3600 * hours[longest]))} ({longest}), "
-        f"{counted(len(hours), 'run')} {sum(hours.values()):,.3g} {found['unit']}, at {_speed(found)}."
-    )
-
-
 def _speed(found: Mapping[str, Any]) -> str:
-    of = found["throughput_of"]
-    source = ", as --throughput says" if of is None else f" ({of}; --throughput sets another)"
-    return f"{found['throughput']:.3g} TFLOP/s{source}"
+    return f"{found['throughput']:.3g} TFLOP/s ({found['throughput_of']})"
 
 
 def _peak(name: str, peak: Mapping[str, float]) -> str:

@@ -1,4 +1,8 @@
-"""Progress of a run: status.json, written by the worker and read by the live view and by `status`."""
+"""Progress of a run, and requests to stop it: status.json, which its worker writes, and cancel.json, which it reads.
+
+Whoever starts a run removes an earlier request first. So a worker that finds one at its start was queued before the
+request, and stops at once.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,10 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,14 +24,21 @@ from moextend.errors import InputError, MoextendError
 from moextend.util import files, lease, processes
 from moextend.util.foreign import explained
 
+log = logging.getLogger(__name__)
+
 LEASE = ".lease"
 """Name of the lease in the folder of a run."""
-
-
-log = logging.getLogger(__name__)
-STATUS = "status.json"
+STATUS, CANCEL = "status.json", "cancel.json"
+CANCELLED = "cancelled"
+"""State for people of a run that stopped, or did not begin, because of a request."""
+STOPPED = 75
+"""Exit code of a worker that was stopped in order (EX_TEMPFAIL: try again later)."""
+EXECUTOR = "MOEXTEND_EXECUTOR"
+"""Environment variable with the name of the executor that started a worker; none for one that was started by hand."""
 WRITE_EVERY = 0.5
-"""Minimum seconds between two writes."""
+"""Minimum seconds between two writes of the status."""
+LOOK_EVERY = 2.0
+"""Seconds between two looks of a worker for a request."""
 IN_LOG = "The traceback is in the log of the run. If the message does not help, report it as a bug."
 """Hint for an unexpected error."""
 DOING = {
@@ -39,26 +52,47 @@ Spent = dict[tuple[str, str | None], tuple[float, int]]
 Phase = Literal["align", "probe", "train", "score"]
 
 
-def is_held(folder: Path) -> bool:
-    """Whether a process that may be alive holds the lease of a run."""
-    holder = lease.holder_of(folder / LEASE)
-    return holder is not None and holder.life() != "dead"
+def cancel(run: Path) -> None:
+    """Requests that the worker of a run stops."""
+    files.write_json(run / CANCEL, {"at": time.time(), "host": socket.gethostname()})
 
 
-def judged(folder: Path, status: Status) -> Status:
-    """A status "running" as it is: running, lost or interrupted, with the process that holds the run.
+def cancelled(run: Path) -> bool:
+    """Whether there is a request."""
+    return files.exists(run / CANCEL)
 
-    lost: the heartbeat stopped, and the process is on another host, or suspended.
+
+def forget(run: Path) -> None:
+    """Removes the request."""
+    (run / CANCEL).unlink(missing_ok=True)
+
+
+@contextmanager
+def heeding(run: Path, stop: Callable[[], None]) -> Iterator[None]:
+    """Context in which a thread calls `stop` once, soon after a request appears.
+
+    A request that is there already counts only for a worker of an executor: by hand, a run starts nevertheless.
+
+    Raises:
+        KeyboardInterrupt: the run was cancelled before it started.
     """
-    holder = lease.holder_of(folder / LEASE)
-    life = holder.life() if holder else "dead"
-    if holder is None or life == "dead":
-        return status.model_copy(update={"state": "interrupted", "phase": None, "left": None})
-    beat = max(holder.beat, status.heartbeat or 0.0)
-    status = status.model_copy(update={"pid": holder.pid, "host": holder.host, "heartbeat": beat})
-    if life == "unknown" and time.time() - beat > holder.seconds:
-        return status.model_copy(update={"state": "lost", "phase": None, "left": None})
-    return status
+    if cancelled(run):
+        if EXECUTOR in os.environ:
+            raise KeyboardInterrupt
+        forget(run)
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(LOOK_EVERY):
+            if cancelled(run):
+                stop()
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 @dataclass(frozen=True)
@@ -229,12 +263,25 @@ def described(error: BaseException, where: str | None = None) -> RunError:
 
 
 def read_status(folder: Path) -> Status:
-    """Status of a run; a running one is lost if its heartbeat stopped, and interrupted without a process."""
+    """Status of a run: of a running one by who holds its lease.
+
+    interrupted: the process is gone. lost: it is on another host, or suspended, and gives no sign of life.
+    """
     try:
         status = Status.read(folder / STATUS) or Status()
     except InputError:
         return Status(state="interrupted")
-    return judged(folder, status) if status.state in ("running", "lost") else status
+    if status.state not in ("running", "lost"):
+        return status
+    holder = lease.holder_of(folder / LEASE)
+    life = holder.life() if holder else "dead"
+    if holder is None or life == "dead":
+        return status.model_copy(update={"state": "interrupted", "phase": None, "left": None})
+    beat = max(holder.beat, status.heartbeat or 0.0)
+    found = {"state": "running", "pid": holder.pid, "host": holder.host, "heartbeat": beat}
+    if life == "unknown" and time.time() - beat > holder.seconds:
+        found |= {"state": "lost", "phase": None, "left": None}
+    return status.model_copy(update=found)
 
 
 def mark_failed(folder: Path, error: MoextendError, *, mine: bool = False) -> None:
@@ -242,10 +289,10 @@ def mark_failed(folder: Path, error: MoextendError, *, mine: bool = False) -> No
 
     mine: this process holds the run.
     """
-    if not mine and is_held(folder):
-        return
-    failed = {"state": "failed", "left": None, "error": described(error)}
-    _write(folder, read_status(folder).model_copy(update=failed))
+    holder = None if mine else lease.holder_of(folder / LEASE)
+    if holder is None or holder.life() == "dead":
+        failed = {"state": "failed", "left": None, "error": described(error)}
+        _write(folder, read_status(folder).model_copy(update=failed))
 
 
 def _write(folder: Path, status: Status) -> None:

@@ -206,10 +206,7 @@ class RunFacts(OfRun):
     """The method's settings with all defaults, for information: defaults may differ between releases."""
     inputs: dict[str, str] = Field(default_factory=dict)
     """What the run works on: part ("train data of task 'vqav2'", "code of method 'mine'") -> digest. A run is refused
-    if a part changes, but for `broken` data. Cells have those that they were made of."""
-    broken: dict[str, dict[str, dict[str, str]]] = Field(default_factory=dict)
-    """Task -> split that an error was about -> index of a file of media that could not be decoded -> its digest. These
-    data may be corrected."""
+    if a part changes on which a result depends. Cells have those that they were made of."""
     revisions: dict[str, str] = Field(default_factory=dict)
     """Task -> commit of its data set on the Hugging Face Hub, from the first use on; a resumed run opens it."""
     models: dict[str, dict[str, str]] = Field(default_factory=dict)

@@ -9,7 +9,8 @@ runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
   stages/<t>-<task>/    weights and files of stage t; cost.json: its costs; routing.json: experts that the tasks use
   predictions/          one line per item
 
-Formats: records.py, config.py, score/records.py; a page of the site is generated from them.
+Formats: records.py, config.py, score/records.py, score/predictions.py; a page of the site is generated from them. Each
+line of scores.jsonl and parity.jsonl is a record, the id of its run, and a digest of both.
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from moextend.bench.run.cell import DIGEST, Key, line_of, parity_line, parse_cell, parse_parity
 from moextend.bench.run.config import ConfigFile, RunConfig, slug
 from moextend.bench.run.progress import LEASE, read_status
 from moextend.bench.run.records import Kept, OfRun, RoutingReport, RunFacts, StageCost
@@ -31,7 +31,10 @@ from moextend.errors import InputError, RunBusy, RunConflict, SpecError, Unknown
 from moextend.util import files, lease, processes
 from moextend.util.environment import environment
 
-__all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_run", "find_runs", "locked", "run_name", "slug"]
+__all__ = [
+    "Cell", "Key", "RunConfig", "RunDir", "find_run", "find_runs", "line_of", "locked", "parse_cell", "run_name",
+    "signed", "slug",
+]  # fmt: skip
 
 RESTORE = "Restore the original file, or remove the folder of this run and run again."
 TO_GET = "Remove the run, and unpack a pack that has them or run it again: moextend bench remove-run {}"
@@ -43,8 +46,13 @@ FACTS = "facts.json"
 ROUTING = "routing.json"
 PARITY = "parity.jsonl"
 PREDICTIONS = "predictions"
-PACKS = {".tar.zst": "zst", ".tar.gz": "gz", ".tar": ""}
-"""Suffix of a pack of runs (see pack.py) -> its compression."""
+PACK = ".tar.zst"
+"""Suffix of a pack of runs (see pack.py)."""
+DIGEST = "digest"
+"""Key of the digest of all other keys of a line."""
+Key = tuple[int, str]
+"""A cell: (stage, task)."""
+C = TypeVar("C", bound=Cell)
 R = TypeVar("R", bound=OfRun)
 
 
@@ -155,16 +163,20 @@ class RunDir:
         files.write_lines(path, kept)
 
     def append_parity(self, parity: Parity) -> str:
-        """Appends a line to parity.jsonl, synced to disk; returns its digest."""
-        line = parity_line(parity, self.id)
+        """Appends a line to parity.jsonl, synced to disk; returns its digest, by which cells name it."""
+        line = signed({**parity.model_dump(), "run": self.id})
         files.append_lines(self.folder / PARITY, [line])
         return str(line[DIGEST])
 
     def parities(self) -> dict[str, Parity]:
         """Digest -> parity check of this run; lines that are damaged or of another run are left out."""
-        path = self.folder / PARITY
-        lines = path.read_bytes().split(b"\n") if path.is_file() else []
-        return dict(filter(None, (parse_parity(line, self.id) for line in lines)))
+        path, found = self.folder / PARITY, dict[str, Parity]()
+        for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+            with suppress(ValueError, RecursionError, SpecError, AttributeError):
+                record = json.loads(line)
+                if record.get("run") == self.id and record == signed(record):
+                    found[record[DIGEST]] = Parity.parse(_values(record), where=str(path))
+        return found
 
     def reads_line(self, line: bytes) -> bool:
         """Whether a line of scores.jsonl is a cell of this run."""
@@ -248,7 +260,7 @@ def locked(runs: Sequence[RunDir]) -> Iterator[None]:
         raise RunBusy(
             f"another process is working on this run ({held.holder}).",
             where=str(held.path.parent),
-            hint="Wait for it, stop it, or use another --runs folder.",
+            hint="Wait for it, or stop it: moextend bench cancel.",
         ) from held
     with ExitStack() as stack:
         for mine in leases:
@@ -263,16 +275,49 @@ def changed_since(run: RunDir, what: str) -> RunConflict:
     return RunConflict(
         f"{what} changed after this run began.",
         where=str(run.folder),
-        hint="Restore it, use another --runs folder, or remove this one.",
+        hint="Restore it, or remove this run or move it elsewhere.",
     )
+
+
+def line_of(cell: Cell, run: str) -> dict[str, Any]:
+    """The cell as a line of scores.jsonl."""
+    unset = {name for name in ("batch_size", "backend", "parity") if getattr(cell, name) is None}
+    return signed({**cell.model_dump(exclude=unset), "run": run})
+
+
+def signed(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with a digest of all its other keys."""
+    return {**record, DIGEST: files.digest({key: value for key, value in record.items() if key != DIGEST})}
+
+
+def _values(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key not in ("run", DIGEST)}
+
+
+def parse_cell(record: Any, where: str, run: str, kind: type[C]) -> C:
+    """Cell of a kind from a line; SpecError if it is not one, was changed, or belongs to another run."""
+    hint = "Remove the line, or run the same command again (moextend bench run), which scores the cell again."
+    if not isinstance(record, dict):
+        raise SpecError("not a scored cell.", where=where, hint=hint)
+    if record.get("run", run) != run:
+        raise SpecError("is a cell of another run.", where=where, hint=hint)
+    if record.get(DIGEST) and record != signed(record):
+        raise SpecError("was changed after it was scored.", where=where, hint=hint)
+    try:
+        cell = kind.parse(_values(record), where=where)
+    except SpecError as error:
+        raise SpecError(f"not a scored cell: {error.what}", where=where, hint=hint) from error
+    if not record.get(DIGEST):
+        raise SpecError("has no digest, so nothing shows that it was scored.", where=where, hint=hint)
+    return cell
 
 
 def _is_run(folder: Path) -> bool:
     """Whether a folder anywhere is that of a run: models have a config.json, too."""
-    if not (folder / "config.json").is_file():
-        return False
     if any((folder / name).exists() for name in RECORDS[1:]):
         return True
+    if not (folder / "config.json").is_file():
+        return False
     try:
         found = files.read_json(folder / "config.json")
     except InputError:
@@ -290,24 +335,26 @@ def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
         return [RunDir(folder) for folder in found]
     chosen: list[Path] = []
     for name in names:
-        wanted = name.rstrip("/")
+        path, wanted = Path(name), name.rstrip("/")
         same = [f for f in found if wanted in (f.name, f.parent.name, run_name(f))]
-        path = Path(name)
         if not same and _is_run(path):
             same = [path]
-        if not same and path.is_dir():
-            inside = sorted([*path.glob("*/config.json"), *path.glob("*/*/config.json")])
-            same = [file.parent for file in inside if _is_run(file.parent)]
+        elif not same and path.is_dir():
+            inside = {file.parent for record in RECORDS for file in path.glob(f"*/{record}")}
+            inside |= {file.parent for record in RECORDS for file in path.glob(f"*/*/{record}")}
+            same = sorted(filter(_is_run, inside))
             if not same:
                 hint = "Name a folder of runs. A pack is unpacked first: moextend bench unpack PACK"
                 raise InputError("holds no run.", where=name, hint=hint)
-        if not same and path.name.endswith(tuple(PACKS)) and path.is_file():
-            hint = f"Unpack it first: moextend bench unpack {name}"
-            raise InputError("is a pack of runs, not a run.", where=name, hint=hint)
-        if not same and path.is_file():
-            raise InputError(
-                "is a file, not a folder of runs.", where=name, hint="Name a run, a sequence or a folder."
+        elif not same and path.is_file():
+            is_pack = path.name.endswith(PACK)
+            hint = (
+                f"Unpack it first: moextend bench unpack {name}"
+                if is_pack
+                else "Name a run or a folder of runs."
             )
+            what = "is a pack of runs, not a run." if is_pack else "is a file, not a folder of runs."
+            raise InputError(what, where=name, hint=hint)
         if not same:
             known = {run_name(f) for f in found} | {f.parent.name for f in found}
             raise UnknownName("run", name, known, where=str(runs))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.method import Stage
-from moextend.bench.run import complete, costs, shared_stages, together
-from moextend.bench.run.changed_data import note_broken, refuse_changed_inputs, refuse_data_changed_meanwhile
+from moextend.bench.run import complete, shared, together
 from moextend.bench.run.complete import (
     LEARNED,
     lacking_facts,
@@ -23,17 +22,37 @@ from moextend.bench.run.complete import (
     unproved,
 )
 from moextend.bench.run.config import stage_name
-from moextend.bench.run.context import PERCENT, RunContext, alignments_of, plan
+from moextend.bench.run.context import (
+    PERCENT,
+    RunContext,
+    alignments_of,
+    of_cell,
+    plan,
+    refuse_changed_inputs,
+    refuse_data_changed_meanwhile,
+)
 from moextend.bench.run.diagnostics import Diagnostics
-from moextend.bench.run.inputs import file_parts, of_cell, opened_part, refuse_changed, text_parts
+from moextend.bench.run.inputs import (
+    file_parts,
+    opened_part,
+    record_commits,
+    refuse_changed,
+    text_parts,
+)
 from moextend.bench.run.models import asked_for, base, learning_data, stage_of
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.records import StageCost
-from moextend.bench.run.revisions import record_commits
 from moextend.bench.run.rundir import RunDir, changed_since
-from moextend.bench.run.servers import Servers
-from moextend.bench.run.stage_data import stage_seed
-from moextend.bench.run.stage_loop import StageLoop
+from moextend.bench.run.servers import CellModel, Servers
+from moextend.bench.run.stage import (
+    StageLoop,
+    Stopwatch,
+    forget_spent,
+    forward_flops,
+    kept_mb,
+    stage_seed,
+    stored_mb,
+)
 from moextend.bench.score import evaluate
 from moextend.bench.score.evaluate import prompt_digest
 from moextend.bench.score.majority import majority_level
@@ -58,27 +77,26 @@ def run(folder: Path) -> None:
     with processes.first_enters(found.lock):
         processes.first_says(lambda: set_damaged_aside(found))
         context = RunContext(found)  # under the lock, so that the config is the one that ends up done
-        with deterministic(context.config.deterministic):
-            _do(context)
-
-
-def _do(context: RunContext) -> None:
-    processes.first_says(context.store.register)
-    known = {"run": context.run.id, "config": context.config.digest}
-    with Progress(context.run.folder, plan(context), **known) as progress:
-        with together.explained(), _servers(context, progress):
-            try:
-                _run(context, progress)
-            except InputError as error:
-                _refuse_if_data_changed(context)
-                note_broken(context, error)
-                raise
-        if context.failures:
-            raise RunFailed(
-                f"{counted(len(context.failures), 'cell')} could not be scored; the first: {context.failures[0]}",
-                where=str(context.run.folder),
-                hint="Remove the cause and run the same command again: only those cells are scored.",
-            )
+        processes.first_says(context.store.register)
+        known = {"run": found.id, "config": found.config.digest}
+        with (
+            deterministic(found.config.deterministic),
+            Progress(folder, plan(context), **known) as progress,
+        ):
+            in_process = context.backend.backend == TRANSFORMERS
+            serving = nullcontext() if in_process else Servers(context, partial(progress.aside, "serve"))
+            with together.explained(folder), serving as context.servers:
+                try:
+                    _run(context, progress)
+                except InputError:
+                    _refuse_if_data_changed(context)
+                    raise
+            if context.failures:
+                raise RunFailed(
+                    f"{counted(len(context.failures), 'cell')} could not be scored; the first: {context.failures[0]}",
+                    where=str(folder),
+                    hint="Remove the cause and run the same command again: only those cells are scored.",
+                )
 
 
 def _refuse_if_data_changed(context: RunContext) -> None:
@@ -89,16 +107,6 @@ def _refuse_if_data_changed(context: RunContext) -> None:
         raise
     except (InputError, OSError):
         pass  # data that cannot be read now: the error is about them
-
-
-@contextmanager
-def _servers(context: RunContext, progress: Progress) -> Iterator[None]:
-    """Context in which the run is scored by the backend of its config."""
-    if context.backend.backend == TRANSFORMERS:
-        yield
-        return
-    with Servers(context, partial(progress.aside, "serve")) as context.servers:
-        yield
 
 
 def _run(context: RunContext, progress: Progress) -> None:
@@ -135,7 +143,7 @@ def learn(
     progress.aside("prepare", stage_name(names))
     stage = stage_of(context, index, names, learned)
     units = [unit for unit in plan(context) if unit.stage == index and unit.phase in ("probe", "train")]
-    parents = processes.first_says(lambda: shared_stages.parents_of(context, stage))
+    parents = processes.first_says(lambda: shared.parents_of(context, stage))
     problem = processes.first_says(
         lambda: (
             stage_problem(stage.folder, context.run.id, costs=False, every_byte=True)
@@ -161,16 +169,16 @@ def _make_stage(
     context: RunContext, progress: Progress, model: MultimodalLM, stage: Stage, units: Mapping[str, Unit]
 ) -> float | None:
     """Trains a stage, or takes it from a run that trained the same one; returns the seconds of this run's training."""
-    node = shared_stages.stage_node(context, model, stage)
+    node = shared.stage_node(context, model, stage)
     if node is None:
         return _train_stage(context, progress, model, stage, units).seconds
     prepare = partial(context.method.prepare_inference, model, stage)
     with node.lease(partial(progress.aside, "wait", stage.task)):
-        if shared_stages.take(stage, node, prepare):
+        if shared.take(stage, node, prepare):
             context.method.restore(model, stage)
             return None
         learned = _train_stage(context, progress, model, stage, units)
-        shared_stages.keep(context, stage, node, learned)
+        shared.keep(context, stage, node, learned)
         return learned.seconds
 
 
@@ -182,7 +190,7 @@ def _train_stage(
     Facts are written before the weights, so that an interrupt between the two loses nothing.
     """
     progress.aside("prepare", stage.task)
-    with together.own_folder(stage) as mine, costs.Stopwatch(mine.folder, model) as watch:
+    with together.own_folder(stage) as mine, Stopwatch(mine.folder, model) as watch:
         loop = StageLoop(context, progress, model, stage, units, watch)
         facts = context.method.learn(model, mine, loop)
         processes.first_says(
@@ -208,22 +216,22 @@ def _write_cost(
     known = StageCost.read_of(context.run.id, stage.folder / LEARNED) or StageCost()
     context.method.select(model, stage.task, learned)
     with model.choose.reaching((stage.task,)) if model.choose else nullcontext():
-        answering = costs.forward_flops(model, stage.held_out)
+        answering = forward_flops(model, stage.held_out)
     cost = known.model_copy(
         update={
             "seconds": known.seconds if seconds is None else seconds,
             "forward_flops": answering,
-            "stored_mb": costs.stored_mb(stage.folder),
+            "stored_mb": stored_mb(stage.folder),
             "alignments": alignments_of(context, stage.index),
             "files": complete.kept_files(stage.folder),
         }
     )
     alone = context.config.mode == "independent"
     earlier = [] if alone else [own for at, own in context.run.costs().items() if at < stage.index]
-    kept = costs.kept_mb(cost, earlier, needs_earlier=context.method.needs_earlier)
+    kept = kept_mb(cost, earlier, needs_earlier=context.method.needs_earlier)
     context.run.write_cost(stage.index, stage.task, cost.model_copy(update={"kept_mb": kept}))
     if processes.is_first():
-        costs.forget_spent(stage.folder)
+        forget_spent(stage.folder)
 
 
 def _forget_later(context: RunContext, model: MultimodalLM, index: int, learned: Sequence[str]) -> None:
@@ -275,7 +283,6 @@ def score_row(
             except (LeaseLost, RunConflict, ServerFailed):  # the next cells could not be scored, either
                 raise
             except MoextendError as error:
-                note_broken(context, error)
                 context.failures.append(f"stage {index}, {name}: {error}")
         progress.finish(unit)
     progress.aside("prepare")
@@ -301,13 +308,11 @@ def _has_other_weights(
 
 def stands(context: RunContext, cell: Cell | None) -> bool:
     """Whether a cell is scored and its predictions are unchanged; removes damaged predictions."""
-    if cell is None:
+    if cell is None or unproved(context.run, [cell]):
         return False
-    if unproved(context.run, [cell]):
-        return False
-    problem = (
-        None if cell.predictions is None else predictions_problem(context.run.folder, cell, every_byte=True)
-    )
+    if cell.predictions is None:
+        return True
+    problem = predictions_problem(context.run.folder, cell, every_byte=True)
     if problem is None:
         return True
     path = context.run.folder / str(cell.predictions)
@@ -342,8 +347,8 @@ def score_cell(
         progress.advance(now - so_far)
         so_far = now
 
-    servers = context.servers
-    backend = servers.backend(model, index, name, weights, learned) if servers else None
+    servers, served = context.servers, CellModel(model, index, name, weights, learned)
+    backend = servers.backend(served) if servers else None
     # Answers of a server are not shared: its program is not part of their identity.
     share = nullcontext if backend else _share(context, progress, model, weights, learned)
     note_text = partial(text_parts, task, context.workspace)
@@ -353,7 +358,7 @@ def score_cell(
         workspace=context.workspace, stage=index, on_items=on_items, share=share, backend=backend,
     )  # fmt: skip
     if servers and backend:
-        cell = cell.model_copy(update={"parity": servers.shown(model, index, name, weights, learned)})
+        cell = cell.model_copy(update={"parity": servers.shown(served)})
     processes.first_says(partial(refuse_data_changed_meanwhile, context, (name, "test")))
     _note_inputs(context, processes.first_says(note_text))
     if name not in context.text_recorded:
@@ -378,19 +383,12 @@ def _share(
     about = "the base"
     method: dict[str, Any] | None = None
     if learned:
-        if not shared_stages.shares(context) or weights in context.base_weights:
+        if not shared.shares(context) or weights in context.base_weights:
             return nullcontext  # the run's own folder has the answers of the base
         about = f"{context.method_spec.text}, seed {context.config.seed}, after {', '.join(learned)}"
-        method = shared_stages.method_record(context)
+        method = shared.method_record(context)
     return SharedPredictions.of(
         model, weights, context.store, about=about, method=method, on_wait=partial(progress.aside, "wait")
-    )
-
-
-def text_untouched(context: RunContext) -> bool:
-    """Whether no text can reach what the run learns: it learns from media alone, and its method asks for them."""
-    return context.method.text_untouched and all(
-        context.tasks[name].modalities for name in context.config.stages
     )
 
 
@@ -405,10 +403,10 @@ def write_facts(context: RunContext, model: MultimodalLM) -> None:
     for names in context.stages:
         name = stage_name(names)
         data = learning_data(context, names, stage_seed(context.config.seed, name))
-        answering[name] = costs.forward_flops(model, data.held_out)
+        answering[name] = forward_flops(model, data.held_out)
     context.run.write_facts(
         task_identity=context.method.task_identity,
-        text_untouched=text_untouched(context),
+        text_untouched=context.text_untouched,
         settings=context.method.config.model_dump(mode="json"),
         majority=majority,
         base_flops=answering,

@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from moextend.bench.run.context import RunContext
 from moextend.bench.score.backend import Served
 from moextend.bench.score.records import Parity, Weights
 from moextend.bench.score.served.answers import ServedModel
 from moextend.bench.score.served.client import Client, ServerFailed
-from moextend.bench.score.served.parity import Compared, Known, compare_task, prove, tolerance_of
+from moextend.bench.score.served.parity import Known, compare_task, prove, tolerance_of
 from moextend.bench.scoring import OPENAI, filled
 from moextend.errors import InputError, RunFailed, last_line, masked, short
 from moextend.model import sources
@@ -35,10 +35,10 @@ EXPORTS = "served"
 """Folder in that of the run, while a server reads from it."""
 
 
-POLL = 0.5
-"""Seconds between two questions whether a server answers."""
 START = 1800.0
 """Seconds that a server may take to start."""
+POLL = 0.5
+"""Seconds between two questions whether a server answers."""
 GRACE = 10.0
 """Seconds that a server gets to stop."""
 OURS = "moextend"
@@ -48,53 +48,43 @@ NAME = "{run}-{stage}-{extension}"
 
 
 @contextmanager
-def folder_of(context: RunContext, index: int, task: str, weights: str) -> Iterator[str]:
-    """Context with the folder (of a base from the hub: the id) of the model after stage `index` for inputs of `task`.
+def folder_of(context: RunContext, cell: CellModel) -> Iterator[str]:
+    """Context with the folder (of a base from the hub: the id) of the model of a cell.
 
     Raises:
         InputError: a base that no other program can load.
         ServerFailed: the model cannot be exported in this form.
     """
-    if index == 0 or weights in context.base_weights:
-        yield _base(context)
+    base, wanted = context.sequence.base, context.backend
+    if cell.index == 0 or cell.weights in context.base_weights:
+        if base.upcycle is not None:
+            raise InputError(
+                "the run makes its own base (upcycle), so no server can load it.",
+                where="base.upcycle",
+                hint="Save it with moextend upcycle, and name the folder as base.model.",
+            )
+        yield str(sources.find(base.found(context.workspace), where="base.model"))
         return
     out = context.run.folder / EXPORTS
+    command = [
+        sys.executable, "-P", "-m", "moextend", "export", f"{context.run.folder}:{cell.index}",
+        "--as", wanted.export, "--out", str(out), "--workspace", str(context.workspace),
+        *(["--task", cell.task] if wanted.export == "stock" else []),
+    ]  # fmt: skip
     shutil.rmtree(out, ignore_errors=True)
     try:
-        _export(context, index, task, out)
+        # In a process of its own: an export changes the model that it writes.
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode:
+            last = last_line(done.stderr, 400) or "no message"
+            raise ServerFailed(
+                f"stage {cell.index} cannot be exported for the server: {last.removeprefix('error: ')}",
+                where=f"scoring.export: {wanted.export}",
+                hint="See docs/serving.md.",
+            )
         yield str(out)
     finally:
         shutil.rmtree(out, ignore_errors=True)
-
-
-def _base(context: RunContext) -> str:
-    base = context.sequence.base
-    if base.upcycle is not None:
-        raise InputError(
-            "the run makes its own base (upcycle), so no server can load it.",
-            where="base.upcycle",
-            hint="Save it with moextend upcycle, and name the folder as base.model.",
-        )
-    return str(sources.find(base.found(context.workspace), where="base.model"))
-
-
-def _export(context: RunContext, index: int, task: str, out: Path) -> None:
-    """In a process of its own: an export changes the model that it writes."""
-    wanted = context.backend
-    command = [
-        sys.executable, "-P", "-m", "moextend", "export", f"{context.run.folder}:{index}",
-        "--as", wanted.export, "--out", str(out), "--workspace", str(context.workspace),
-    ]  # fmt: skip
-    if wanted.export == "stock":
-        command += ["--task", task]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode:
-        last = last_line(done.stderr, 400) or "no message"
-        raise ServerFailed(
-            f"stage {index} cannot be exported for the server: {last.removeprefix('error: ')}",
-            where=f"scoring.export: {wanted.export}",
-            hint="See docs/serving.md.",
-        )
 
 
 def free_port() -> int:
@@ -127,26 +117,27 @@ def started(
     """
     port = free_port()
     arguments = [filled(word, port=str(port), **words) for word in shlex.split(command)]
+
+    def failed(what: str) -> RunFailed:
+        line = last_line(log.read_bytes())
+        more = f" Its last line: {line}" if line else ""
+        hint = f"Its output is in {log}."
+        return ServerFailed(f"the server {what}.{more}", where=short(shlex.join(arguments), 200), hint=hint)
+
     with ExitStack() as stack:
         output = stack.enter_context(log.open("ab"))
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-I", tether.__file__, str(os.getpid()), *arguments],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise _failed(f"the server cannot be started ({error.strerror})", arguments, log) from error
+        process = subprocess.Popen(
+            [sys.executable, "-I", tether.__file__, str(os.getpid()), *arguments],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
         stack.callback(stop, process)
-        found = client(port)
-        end = time.monotonic() + patience
+        found, end = client(port), time.monotonic() + patience
         while not found.is_ready():
             tick()
             if process.poll() is not None:
-                raise _failed(
-                    f"the server ended with code {process.returncode} before it answered", arguments, log
-                )
+                raise failed(f"ended with code {process.returncode} before it answered")
             if time.monotonic() > end:
-                raise _failed(f"the server does not answer within {patience:g} seconds", arguments, log)
+                raise failed(f"does not answer within {patience:g} seconds")
             time.sleep(POLL)
         yield found
 
@@ -161,14 +152,6 @@ def stop(process: subprocess.Popen[bytes]) -> None:
             break
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)  # what the server left behind
-
-
-def _failed(what: str, arguments: list[str], log: Path) -> RunFailed:
-    line = last_line(log.read_bytes()) if log.exists() else ""
-    last = f" Its last line: {line}" if line else ""
-    return ServerFailed(
-        f"{what}.{last}", where=short(shlex.join(arguments), 200), hint=f"Its output is in {log}."
-    )
 
 
 @dataclass(frozen=True)
@@ -216,24 +199,22 @@ class Servers:
         self._known.base = model.base_fingerprint()
         self._known.note(model, self._known.base)
 
-    def backend(
-        self, model: MultimodalLM, index: int, task: str, weights: str, learned: Sequence[str]
-    ) -> Served | None:
+    def backend(self, cell: CellModel) -> Served | None:
         """What answers a cell: a server, which is found or started for the first request; None: in process."""
-        if self.settings.tasks == "text" and self.context.tasks[task].modalities:
+        if self.settings.tasks == "text" and self.context.tasks[cell.task].modalities:
             return None
-        cell = CellModel(model, index, task, weights, learned)
-        return Served(model, lambda: self.ready(cell))
+        return Served(cell.model, lambda: self.ready(cell))
 
-    def shown(self, model: MultimodalLM, index: int, task: str, weights: str, learned: Sequence[str]) -> str:
+    def shown(self, cell: CellModel) -> str:
         """Digest of the line with the parity of a cell's server; it is checked now where no line has it."""
-        if (weights, task) not in self._ids:
+        key = (cell.weights, cell.task)
+        if key not in self._ids:
             for digest, known in self.context.run.parities().items():
-                if (known.weights_id, known.task) == (weights, task):
-                    self._ids[weights, task] = digest
-        if (weights, task) not in self._ids:
-            self.ready(CellModel(model, index, task, weights, learned))
-        return self._ids[weights, task]
+                if (known.weights_id, known.task) == key:
+                    self._ids[key] = digest
+        if key not in self._ids:
+            self.ready(cell)
+        return self._ids[key]
 
     def ready(self, cell: CellModel) -> ServedModel:
         """A model of a server that has the weights of a cell and answers a sample of its items as they do.
@@ -241,38 +222,29 @@ class Servers:
         Raises:
             ServerFailed: there is no such server; ParityRefused: it answers otherwise.
         """
-        key = (cell.weights, cell.task)
+        key, scoring = (cell.weights, cell.task), self.context.sequence.scoring
         client = self._client(cell)
         if key not in self._ready:
             server = self._model(client, cell)
-            proof = self._proof(server, cell)
+            limit = tolerance_of(self.settings, cell.model.lm.dtype)
+            if (cell.weights, server.name) not in self._proved:
+                about = f"stage {cell.index} for {cell.task}"
+                self._known.note(cell.model, cell.weights)
+                proof = prove(server, self._known, cell.weights, limit, about=about)
+                self._proved[cell.weights, server.name] = proof
             compared = compare_task(
-                cell.model, server, self.context.tasks[cell.task], self.context.sequence.scoring,
-                self.context.workspace, items=self.settings.parity, tolerance=self._tolerance(cell),
-                seed=self.context.config.seed,
+                cell.model, server, self.context.tasks[cell.task], scoring, self.context.workspace,
+                items=self.settings.parity, tolerance=limit, seed=self.context.config.seed,
             )  # fmt: skip
-            self._ids[key] = self.context.run.append_parity(self._record(server, cell, proof, compared))
+            record = Parity(
+                stage=cell.index, task=cell.task, weights_id=cell.weights, backend=OPENAI,
+                server=masked(self.settings.server or self.settings.serve or ""), engine=self._engine,
+                model=server.name, at=time.strftime("%Y-%m-%dT%H:%M:%S%z"), tolerance=limit,
+                weights=self._proved[cell.weights, server.name], **vars(compared),
+            )  # fmt: skip
+            self._ids[key] = self.context.run.append_parity(record)
             self._ready[key] = server
         return self._ready[key]
-
-    def _proof(self, server: ServedModel, cell: CellModel) -> Weights:
-        key = (cell.weights, server.name)
-        if key not in self._proved:
-            about = f"stage {cell.index} for {cell.task}"
-            self._known.note(cell.model, cell.weights)
-            self._proved[key] = prove(server, self._known, cell.weights, self._tolerance(cell), about=about)
-        return self._proved[key]
-
-    def _tolerance(self, cell: CellModel) -> float:
-        return tolerance_of(self.settings, cell.model.lm.dtype)
-
-    def _record(self, server: ServedModel, cell: CellModel, proof: Weights, compared: Compared) -> Parity:
-        return Parity(
-            stage=cell.index, task=cell.task, weights_id=cell.weights, backend=OPENAI,
-            server=masked(self.settings.server or self.settings.serve or ""), engine=self._engine,
-            model=server.name, at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            tolerance=self._tolerance(cell), weights=proof, **vars(compared),
-        )  # fmt: skip
 
     def _client(self, cell: CellModel) -> Client:
         if self.settings.serve is None:
@@ -280,7 +252,7 @@ class Servers:
             return self._at(self.settings.server)
         if self._running is None or self._running[0] != cell.weights:
             self._stop()
-            folder = self._stack.enter_context(folder_of(self.context, cell.index, cell.task, cell.weights))
+            folder = self._stack.enter_context(folder_of(self.context, cell))
             client = self._stack.enter_context(
                 started(
                     self.settings.serve, lambda port: self._at(f"http://127.0.0.1:{port}/v1"),
@@ -305,15 +277,21 @@ class Servers:
         """The model of the cell at a server, by its name; extensions are attached to a server of moextend."""
         entries = {entry["id"]: entry for entry in client.models()}
         ours = bool(entries) and all(entry.get("owned_by") == OURS for entry in entries.values())
-        name = self._name(entries, cell, ours=ours)
-        if ours and name not in entries and name == _extension(self._known.base, cell):
-            self._attach(client, cell, entries)
+        name, own = self._wanted(cell), _extension(self._known.base, cell)
+        if self.settings.model is None and name not in entries:
+            name = own if ours else next(iter(entries), name) if len(entries) == 1 else name
+        if ours and name == own and name not in entries:
+            for index, learned in enumerate(cell.learned, 1):  # oldest first
+                if learned in _active(cell.model) and learned not in entries:
+                    folder = self.context.run.stage_folder(index, learned).resolve()
+                    client.post("extensions", [{"path": str(folder), "name": learned}])
             entries = {entry["id"]: entry for entry in client.models()}
         if name not in entries and not (ours and "+" in name):
             raise ServerFailed(
                 f"the server has no model '{name}', only {', '.join(sorted(entries)) or 'none'}.",
                 where=client.url,
-                hint="Serve it under this name, or set scoring.model to its name.",
+                hint="Serve it under this name, or set scoring.model, where {run}, {stage}, {task} and {extension} "
+                "are replaced.",
             )
         owner = str(entries.get(name, {}).get("owned_by") or (OURS if ours else ""))
         self._engine = " ".join(filter(None, (owner, client.version())))
@@ -335,27 +313,6 @@ class Servers:
         stock = self.settings.serve is not None and self.settings.export == "stock"
         known = cell.weights == self._known.base or cell.model.choose is not None or _active(cell.model)
         return full if known and not stock else None
-
-    def _name(self, entries: dict[str, Any], cell: CellModel, *, ours: bool) -> str:
-        wanted = self._wanted(cell)
-        if self.settings.model is not None or wanted in entries:
-            return wanted
-        if ours:
-            return _extension(self._known.base, cell)
-        if len(entries) != 1:
-            raise ServerFailed(
-                f"the server lists {len(entries)} models: {', '.join(sorted(entries)) or 'none'}.",
-                where="scoring.model",
-                hint="Name one; {run}, {stage}, {task} and {extension} are replaced.",
-            )
-        return next(iter(entries))
-
-    def _attach(self, client: Client, cell: CellModel, entries: dict[str, Any]) -> None:
-        """Loads the extensions of a cell that a server of moextend does not have, oldest first."""
-        for index, name in enumerate(cell.learned, 1):
-            if name in _active(cell.model) and name not in entries:
-                folder = self.context.run.stage_folder(index, name).resolve()
-                client.post("extensions", [{"path": str(folder), "name": name}])
 
     def _wanted(self, cell: CellModel) -> str:
         return filled(self.settings.model or NAME, **self._words(cell))

@@ -1,21 +1,29 @@
 """Variants of a finished run: its last model with what the stages learned scaled, or without some of them.
 
 The rewind dial scales all stages together, from the base (0) to the last model (1). The interference map leaves stages
-out. Both are strengths of stages; `variants.jsonl` has the score of each variant on each task (score_variants.py).
+out. Both are strengths of stages; `variants.jsonl` has the score of each variant on each task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 from pydantic import field_validator
 
-from moextend.bench.run.cell import line_of, parse_cell
-from moextend.bench.run.rundir import RunConfig, RunDir
+from moextend.bench.run.complete import lacks, names_of
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.rundir import RunConfig, RunDir, line_of, parse_cell
 from moextend.bench.score.records import Cell
-from moextend.errors import InputError, UnknownName
+from moextend.errors import InputError, LeaseLost, MoextendError, RunConflict, UnknownName
 from moextend.util import files
+from moextend.util.determinism import deterministic
+
+if TYPE_CHECKING:
+    from moextend.bench.run.context import RunContext
 
 FILE = "variants.jsonl"
 DIAL = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -56,16 +64,21 @@ VariantCells = dict[tuple[Variant, str], VariantCell]
 """(variant, task) -> its last cell."""
 
 
-def stages_of(config: RunConfig) -> list[str]:
-    """Names of the stages of a run."""
-    from moextend.bench.run.complete import stage_names
+@dataclass(frozen=True)
+class Step:
+    """A cell of a variant that is scored next, for a display of the progress."""
 
-    return stage_names(config)
+    done: int
+    """Cells of this run that are scored already."""
+    cells: int
+    """All cells that are asked for."""
+    variant: Variant
+    task: str
 
 
 def refusal(config: RunConfig, *, subsets: bool) -> str | None:
     """Why the last model of a run has no such variants; None if it has."""
-    spec = config.parsed_method()
+    spec = config.method_spec
     scales = spec.kind.scales
     if config.mode == "independent":
         return "an independent run has a model for each stage, and no last one"
@@ -73,14 +86,14 @@ def refusal(config: RunConfig, *, subsets: bool) -> str | None:
         return f"what '{spec.text}' learns cannot be scaled"
     if subsets and scales != "each":
         return f"the stages of '{spec.text}' train the same weights, and none of them can be left out"
-    if subsets and len(stages_of(config)) < 2:
+    if subsets and len(config.stage_names) < 2:
         return "it has one stage"
     return None
 
 
 def rewound(config: RunConfig) -> list[Variant]:
     """The variants of the rewind dial."""
-    return [tuple((stage, strength) for stage in stages_of(config)) for strength in DIAL]
+    return [tuple((stage, strength) for stage in config.stage_names) for strength in DIAL]
 
 
 def subsets(config: RunConfig, wanted: str = LEAVE_ONE_OUT) -> list[Variant]:
@@ -92,7 +105,7 @@ def subsets(config: RunConfig, wanted: str = LEAVE_ONE_OUT) -> list[Variant]:
     Raises:
         InputError: too many stages for all subsets, or a stage is named twice.  UnknownName: no such stage.
     """
-    stages = stages_of(config)
+    stages = config.stage_names
     if wanted == LEAVE_ONE_OUT:
         kept = [tuple(other for other in stages if other != stage) for stage in stages]
     elif wanted == ALL:
@@ -110,14 +123,11 @@ def subsets(config: RunConfig, wanted: str = LEAVE_ONE_OUT) -> list[Variant]:
 
 def _named(stages: Sequence[str], words: str) -> tuple[str, ...]:
     """The stages of a subset as "colour+2"."""
-    found = []
-    for word in words.split("+"):
-        name = word.strip()
-        if name.isdecimal() and 1 <= int(name) <= len(stages):
-            name = stages[int(name) - 1]
+    numbers = {str(number): stage for number, stage in enumerate(stages, 1)}
+    found = [numbers.get(word.strip(), word.strip()) for word in words.split("+")]
+    for name in found:
         if name not in stages:
             raise UnknownName("stage", name, [LEAVE_ONE_OUT, ALL, *stages], where="--subsets")
-        found.append(name)
     if len(set(found)) < len(found):
         raise InputError(f"'{words}' names a stage twice.", where="--subsets", hint="Name each once.")
     return tuple(stage for stage in stages if stage in found)
@@ -128,15 +138,14 @@ def label(variant: Variant) -> str:
     strengths = {strength for _, strength in variant}
     if len(strengths) == 1:
         return f"strength {strengths.pop():g}"
-    gone = [stage for stage, strength in variant if not strength]
     if strengths == {0.0, 1.0}:
-        return f"without {', '.join(gone)}"
+        return f"without {', '.join(stage for stage, strength in variant if not strength)}"
     return ", ".join(f"{stage} {strength:g}" for stage, strength in variant)
 
 
 def row_of(config: RunConfig, cells: Mapping[tuple[int, str], Cell]) -> str:
     """Digest of the fingerprints of the last row."""
-    last = len(stages_of(config))
+    last = len(config.stage_names)
     return files.digest(
         {task: cell.weights for (stage, task), cell in sorted(cells.items()) if stage == last}
     )
@@ -145,11 +154,6 @@ def row_of(config: RunConfig, cells: Mapping[tuple[int, str], Cell]) -> str:
 def tasks_of(config: RunConfig) -> list[str]:
     """Tasks that variants are scored on: the learned ones and the text tasks."""
     return [*config.stages, *config.retention]
-
-
-def append(run: RunDir, cell: VariantCell) -> None:
-    """Appends a line to variants.jsonl and syncs it to disk."""
-    files.append_lines(run.folder / FILE, [line_of(cell, run.id)])
 
 
 def read(run: RunDir, cells: Mapping[tuple[int, str], Cell] | None = None) -> VariantCells:
@@ -166,3 +170,72 @@ def read(run: RunDir, cells: Mapping[tuple[int, str], Cell] | None = None) -> Va
         if cell.of == now:
             found[cell.variant, cell.task] = cell
     return found
+
+
+def append(run: RunDir, cell: VariantCell) -> None:
+    """Appends a line to variants.jsonl and syncs it to disk."""
+    files.append_lines(run.folder / FILE, [line_of(cell, run.id)])
+
+
+def score_variants(
+    run: RunDir, wanted: Sequence[Variant], on_cell: Callable[[Step], None] = lambda step: None
+) -> list[str]:
+    """Scores the missing cells of these variants on learned and text tasks; returns the cells that cannot be scored.
+
+    The run is locked. Each cell is saved immediately, so that an interrupted call is repeated. The files of the run
+    stay as they are; `variants.jsonl` and predictions are added.
+
+    Raises:
+        RunConflict: another process works on the run, or its data or plug-ins changed.
+        InputError: the run is not done, or is from a pack that left something out.
+    """
+    from moextend.bench.run.context import RunContext
+    from moextend.bench.run.runner import stands
+
+    if read_status(run.folder).state != "done":
+        raise InputError("is not done.", where=str(run.folder), hint="Finish it first: moextend bench run.")
+    with run.lock():
+        run.check_has("predictions", "weights")
+        if lacking := lacks(run):
+            raise RunConflict(
+                f"lacks {names_of(lacking)}.",
+                where=str(run.folder),
+                hint="The same bench run makes it again.",
+            )
+        context = RunContext(run)
+        known = read(run)
+        cells = [(variant, task) for variant in wanted for task in tasks_of(run.config)]
+        missing = [cell for cell in cells if not stands(context, known.get(cell))]
+        if not missing:
+            return []
+        with deterministic(run.config.deterministic):
+            return _score(context, missing, len(cells), on_cell)
+
+
+def _score(
+    context: RunContext, missing: Sequence[tuple[Variant, str]], cells: int, on_cell: Callable[[Step], None]
+) -> list[str]:
+    from moextend.bench.run.context import refuse_changed_inputs
+    from moextend.bench.run.models import asked_for, restored_stages
+    from moextend.bench.score import evaluate
+
+    run, last = context.run, len(context.stages)
+    refuse_changed_inputs(context)
+    _, model, learned = deque(restored_stages(context, last, scaled=True), maxlen=1).pop()
+    row, failed = row_of(run.config, run.cells()), list[str]()
+    for place, (variant, task) in enumerate(missing):
+        on_cell(Step(cells - len(missing) + place, cells, variant, task))
+        try:
+            weights = context.method.scale(model, asked_for(context, task, learned), dict(variant))
+            cell = evaluate.score_cell(
+                model, context.tasks[task], weights=weights, folder=run.predictions,
+                scoring=context.sequence.scoring, workspace=context.workspace, stage=last,
+            )  # fmt: skip
+        except LeaseLost:
+            raise
+        except MoextendError as error:
+            failed.append(f"{label(variant)}, {task}: {error}")
+            continue
+        values = {**cell.model_dump(), "predictions": f"predictions/{cell.predictions}"}
+        append(run, VariantCell(**values, strengths=dict(variant), of=row))
+    return failed

@@ -21,7 +21,7 @@ PANELS = {
     "probe_steps report_to",
     "Scoring": "oracle rewind subsets allow_code limit backend server serve backend_option",
     "Limits": "max_batch queue threads timeout grace max_body",
-    "Execution": "device deterministic dry_run throughput prepare",
+    "Execution": "device deterministic dry_run prepare",
     "Executor": "jobs executor executor_option wait",
     "Files and output": "out to form style bundle quiet as_json workspace runs",
 }

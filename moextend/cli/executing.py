@@ -234,7 +234,7 @@ def _execute(how: Chosen, runs: Sequence[Path], console: Console, *, quiet: bool
 
 def end(outcomes: Sequence[Outcome]) -> None:
     """Prints the runs that are not done, and exits with code 1 if there is one; with 2 if only inputs are wrong."""
-    from moextend.bench.run.cancelling import CANCELLED, cancelled
+    from moextend.bench.run.progress import CANCELLED, cancelled
     from moextend.bench.run.rundir import RunDir
 
     failed = [outcome for outcome in outcomes if outcome.state != "done"]

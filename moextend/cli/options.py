@@ -72,8 +72,8 @@ Match = Annotated[
     typer.Option(
         "--match",
         metavar="WHAT",
-        help="What is matched between methods: steps; params or flops also set ranks to match the "
-        "reference method (or =METHOD).",
+        help="What is matched between methods: steps; params also sets ranks to match the reference method "
+        "(or =METHOD).",
     ),
 ]
 Oracle = Annotated[
@@ -174,14 +174,6 @@ BackendOptions = Annotated[
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only show what would be done, downloaded and needed.")
-]
-Throughput = Annotated[
-    float | None,
-    typer.Option(
-        min=0.001,
-        metavar="TFLOPS",
-        help="Throughput for the estimate of --dry-run. Default: 20% of an H100 (198).",
-    ),
 ]
 Prepare = Annotated[
     bool,

@@ -53,7 +53,6 @@ def run(
     serve: options.Serve = None,
     backend_option: options.BackendOptions = None,
     dry_run: options.DryRun = False,
-    throughput: options.Throughput = None,
     prepare: options.Prepare = False,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -69,7 +68,7 @@ def run(
     from moextend.bench.executors import submitting
     from moextend.bench.run import preflight
     from moextend.bench.run.opening import folder_of, named_apart
-    from moextend.bench.run.plan import Request, all_tasks, chosen_sequence, modes, resolve
+    from moextend.bench.run.plan import Request, chosen_sequence, modes, resolve
     from moextend.bench.run.progress import read_status
     from moextend.bench.task import ALLOW_CODE
 
@@ -98,7 +97,7 @@ def run(
         others={"--dry-run": dry_run, "--prepare": prepare, "--executor": executor != "local"},
     )  # fmt: skip
     planned = chosen_sequence(request)
-    tasks = all_tasks(planned, workspace)
+    tasks = request.tasks
     preflight.check(planned, tasks, workspace)
     paths = [folder_of(config, folder) for config in configs]
     how = executing.chosen(
@@ -107,7 +106,7 @@ def run(
     )  # fmt: skip
     if dry_run:
         script = None if as_json else executing.scripts(how, paths)
-        options.echo(_preview(request, configs, folder, throughput, as_json=as_json, script=script))
+        options.echo(_preview(request, configs, folder, as_json=as_json, script=script))
         return
     work = any(read_status(path).state != "done" for path in paths)
     if work and not quiet:
@@ -178,7 +177,7 @@ def _print_states(runs: Sequence[tuple[RunDir, RunView, bool]]) -> None:
     """Prints the table of the runs of one sequence; each with its view, and whether it is damaged."""
     from rich.text import Text
 
-    from moextend.bench.run.statuses import layout, row_of
+    from moextend.bench.run.live import row_of, table
 
     console, width = output()
     console.print(Text(visible(runs[0][0].folder.parent.name), style="italic"))
@@ -186,7 +185,7 @@ def _print_states(runs: Sequence[tuple[RunDir, RunView, bool]]) -> None:
         row_of(run, view.status, "damaged" if damaged else view.state, view.note)
         for run, view, damaged in runs
     ]
-    console.print(layout(rows, width).table())
+    console.print(table(rows, width))
 
 
 def _config_problem(run: RunDir) -> MoextendError | None:
@@ -344,13 +343,12 @@ def _print_styled(experiments: list[Experiment], workspace: Path, view: View = "
 
 
 def _preview(
-    request: Request, configs: list[RunConfig], runs: Path, throughput: float | None, *, as_json: bool,
-    script: str | None,
-) -> str:  # fmt: skip
+    request: Request, configs: list[RunConfig], runs: Path, *, as_json: bool, script: str | None
+) -> str:
     """What a command would do: the text of an executor with the hours that it takes, else all that is known."""
     from moextend.bench.run.preview import describe, in_all, preview
 
-    found = preview(request, configs, runs=runs, throughput=throughput, small=script is not None)
+    found = preview(request, configs, runs=runs, small=script is not None)
     if script is not None:
         return f"{script}# {in_all(found['estimate'])}"
     return json.dumps(found, indent=2) if as_json else describe(found)

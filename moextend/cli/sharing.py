@@ -21,7 +21,7 @@ def pack(
     names: Names = None,
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", metavar="FILE", dir_okay=False, help="A .tar.zst, .tar.gz or .tar file."),
+        typer.Option("--out", "-o", metavar="FILE", dir_okay=False, help="A .tar.zst file."),
     ] = Path("runs.tar.zst"),
     weights: Annotated[
         bool,

@@ -14,8 +14,7 @@ from moextend.errors import InputError, RunFailed, counted
 if TYPE_CHECKING:
     from moextend.bench.report import View
     from moextend.bench.run.rundir import RunConfig, RunDir
-    from moextend.bench.run.score_variants import Step
-    from moextend.bench.run.variants import Variant
+    from moextend.bench.run.variants import Step, Variant
 
 Wanted = Mapping[str, Sequence["Variant"]]
 """Digest of a config -> its variants."""
@@ -74,7 +73,7 @@ def score(runs: Sequence[RunDir], asked: Wanted, *, quiet: bool) -> None:
     """
     from moextend.bench.run.progress import read_status
     from moextend.bench.run.rundir import run_name
-    from moextend.bench.run.score_variants import score_variants
+    from moextend.bench.run.variants import score_variants
     from moextend.util.quiet import quiet_process
 
     quiet_process()

@@ -22,13 +22,12 @@ from typing import Any
 import numpy as np
 
 from moextend.bench.run import variants
-from moextend.bench.run.cell import line_of, signed
 from moextend.bench.run.complete import LEARNED, STEM
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import ordered
 from moextend.bench.run.progress import _write
 from moextend.bench.run.records import RoutingReport, StageCost, Status, TaskRouting
-from moextend.bench.run.rundir import COST, ROUTING, Cell, RunConfig, RunDir
+from moextend.bench.run.rundir import COST, ROUTING, Cell, RunConfig, RunDir, line_of, signed
 from moextend.bench.score.lines import PredictionLine
 from moextend.bench.score.records import Scores
 from moextend.bench.score.vqa import ItemScore, scores_path

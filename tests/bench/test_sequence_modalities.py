@@ -15,6 +15,7 @@ from moextend.bench.run.records import AlignmentCost
 from moextend.bench.sequence import Base, SequenceSpec, read_sequence
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError, SpecError
+from moextend.util.spec import parse
 
 TRAIN = {"steps": 4, "batch_size": 2, "learning_rate": 0.1}
 COLUMNS: dict[str, dict[str, Any]] = {
@@ -61,7 +62,7 @@ def test_one_alignment_or_a_list(tmp_path: Path) -> None:
     assert [each.task for each in two.align] == ["look", "listen"]
     (config,) = resolve(Request(tmp_path, sequence="mine", methods=("lora",), steps=2))
     assert [each["steps"] for each in config.sequence["align"]] == [2, 2]
-    assert config.sequence_spec().align == chosen_sequence(Request(tmp_path, sequence="mine", steps=2)).align
+    assert config.sequence_spec.align == chosen_sequence(Request(tmp_path, sequence="mine", steps=2)).align
     assert list(config.tasks) == ["see", "hear", "look", "listen"]
     assert written(tmp_path, ["see"]).align == ()
 
@@ -69,10 +70,11 @@ def test_one_alignment_or_a_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "place", "message"),
     [
-        ({"align": {**TRAIN}}, "mine.yaml: align[0].task", "is missing"),
+        ({"align": {**TRAIN}}, "mine.yaml: align.task", "is missing"),
         ({"align": [*align("look"), {**TRAIN}]}, "mine.yaml: align[1].task", "is missing"),
         ({"align": [{"task": "look", **TRAIN, "stps": 1}]}, "align[0].stps", "Did you mean 'steps'?"),
-        ({"align": {"task": "look", **TRAIN, "stps": 1}}, "align[0].stps", "Did you mean 'steps'?"),
+        ({"align": {"task": "look", **TRAIN, "stps": 1}}, "align.stps", "Did you mean 'steps'?"),
+        ({"align": []}, "mine.yaml: align", "at least 1 item"),
         ({"align": align("look", "look")}, "mine.yaml", "'look' occurs twice"),
         ({"align": align("look")[0], "base": {"model": "tiny"}}, "mine.yaml", "base.vision, base.audio"),
         (
@@ -149,6 +151,15 @@ def test_an_encoder_to_be_put_in_place(tmp_path: Path) -> None:
     assert Base(model="data:lm").found(tmp_path) == str(tmp_path / "data" / "lm")
 
 
+def test_a_dry_run_says_that_an_alignment_task_is_scored_too(tmp_path: Path) -> None:
+    written(tmp_path, ["see"], align=align("look", "listen"), transfer=["look"])
+    request = Request(tmp_path, sequence="mine", methods=("lora",))
+    uses = {task["task"]: task["use"] for task in preview(request, resolve(request))["tasks"]}
+    assert uses == {
+        "see": "learned and scored", "look": "aligns the projector and is scored", "listen": "aligns the projector",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("task", "base", "hint"), [
     ("hear", {"vision": "tiny"}, "or set columns.audio: null in the task"),
     ("see", {"audio": "data:ears"}, "or set columns.image: null in the task"),
@@ -166,6 +177,7 @@ def test_the_hint_names_the_column_that_has_no_encoder(
 @pytest.mark.parametrize(
     ("changes", "place"),
     [({"train": {"setps": 3, "batch_size": 2}}, "train.setps"),
+     ({"align": {"task": "look", "batch_size": 2, "setps": 3}}, "align.setps"),
      ({"align": [{"task": "look", "batch_size": 2, "setps": 3}]}, r"align\[0\].setps")],
 )  # fmt: skip
 def test_a_misspelt_key_is_named_before_the_one_that_is_missing(
@@ -175,16 +187,31 @@ def test_a_misspelt_key_is_named_before_the_one_that_is_missing(
         written(tmp_path, ["see"], **changes)
 
 
+def test_a_dry_run_names_the_audio_encoder(tmp_path: Path) -> None:
+    written(tmp_path, ["hear"], base={"model": "tiny", "audio": "org/ears:10/s"})
+    request = Request(tmp_path, sequence="mine", methods=("lora",))
+    words = describe(preview(request, resolve(request)))
+    assert "  audio encoder org/ears:10/s of transformers (size not known)" in words
+
+
 def test_an_alignment_is_a_cost_of_the_first_stage_with_its_modality(tmp_path: Path) -> None:
     written(tmp_path, ["read", "see", "both", "hear"], align=align("look", "listen"))
     (config,) = resolve(Request(tmp_path, sequence="mine", methods=("lora",)))
     context = RunContext(open_run(config, tmp_path / "runs"))
     costs = {name: AlignmentCost(task=name, steps=4) for name in ("image", "audio")}
-    context.alignments.update(costs)
+    context.align.update(costs)
     assert [alignments_of(context, stage) for stage in range(1, 5)] == [
         {}, {"image": costs["image"]}, {"audio": costs["audio"]}, {},
     ]  # fmt: skip
     assert [(unit.phase, unit.task) for unit in plan(context)[:2]] == [("align", "look"), ("align", "listen")]
+
+
+def test_tasks_about_any_media_show_transfer(tmp_path: Path) -> None:
+    written(tmp_path, ["see"], transfer=["hear"])
+    check(tmp_path)
+    with pytest.raises(SpecError, match="retention holds text tasks"):
+        written(tmp_path, ["see"], retention=["hear"])
+        check(tmp_path)
 
 
 def test_what_is_not_set_is_not_in_the_record(tmp_path: Path) -> None:
@@ -192,6 +219,26 @@ def test_what_is_not_set_is_not_in_the_record(tmp_path: Path) -> None:
     assert not {"audio", "encoders"} & set(found["base"]) and found["align"] is None
     record = TaskSpec(task="x", version=1, kind="vqa").model_dump(mode="json")
     assert not {"audio", "media"} & set(record["columns"])
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ({"device_map": "auto"}, r"device_map cannot be set: .* all weights on one device"),
+        ({"offload_folder": "off"}, "offload_folder cannot be set"),
+        (
+            {"load_in_4bit": True},
+            "load_in_4bit cannot be set: bitsandbytes quantises the layers around the experts",
+        ),
+        ({"quantization_config": {"load_in_8bit": True}}, "quantization_config cannot be set: bitsandbytes"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_options_of_transformers_that_a_base_cannot_have_are_refused_with_the_reason(
+    option: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(SpecError, match=why):
+        parse(Base, {"model": "tiny", **option}, where="small.yaml: base")
 
 
 @pytest.mark.parametrize(("key", "name"), [("vision", "data:eyes:4x4"), ("audio", "data:ears:10/s")])

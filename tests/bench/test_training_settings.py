@@ -83,7 +83,7 @@ def test_another_setting_makes_another_run(tmp_path: Path, change: dict[str, Any
     (run.stage_folder(1, "tiny-counting") / "extension.safetensors").touch()  # it has begun to train
     other = run_with(tmp_path, **change)
     assert other.digest != plain.digest and other.experiment() != plain.experiment()
-    assert other.sequence_spec().train == Training(**{**TRAIN, **change})
+    assert other.sequence_spec.train == Training(**{**TRAIN, **change})
     with pytest.raises(RunConflict, match=f"sequence.train.{named}"):
         open_run(other, tmp_path / "runs")
 

@@ -29,7 +29,7 @@ def config_of(workspace: Path, method: str) -> Any:
 
 
 def rate_of(workspace: Path, method: str) -> float | None:
-    rate: float | None = config_of(workspace, method).parsed_method().config.learning_rate
+    rate: float | None = config_of(workspace, method).method_spec.config.learning_rate
     return rate
 
 
@@ -38,7 +38,7 @@ def test_tuned_settings_override_those_of_the_sequence_and_the_text_overrides_bo
     assert rate_of(tmp_path, "moextend:scope=all") == 0.02
     assert rate_of(tmp_path, "moextend:scope=own") == 0.005
     assert rate_of(tmp_path, "moextend:scope=all,learning_rate=0.3") == 0.3
-    assert config_of(tmp_path, "moextend:scope=all").parsed_method().config.width == 1
+    assert config_of(tmp_path, "moextend:scope=all").method_spec.config.width == 1
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_settings_of_another_sequence_hold_where_a_sequence_has_none_of_its_own(
         tuned_on="test items",
     )
     found = {name: config_of(tmp_path, name) for name in ("lora:rank=4", "ewc", "moextend:scope=own", "lwf")}
-    rates = {name: config.parsed_method().config.learning_rate for name, config in found.items()}
+    rates = {name: config.method_spec.config.learning_rate for name, config in found.items()}
     assert rates == {"lora:rank=4": 0.5, "ewc": 0.02, "moextend:scope=own": 0.03, "lwf": None}
     assert {name: config.tuned_on for name, config in found.items()} == {
         "lora:rank=4": None,

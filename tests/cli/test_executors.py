@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.executors.executor import read_job
-from moextend.bench.run.cancelling import cancelled
-from moextend.bench.run.progress import read_status
+from moextend.bench.run.progress import cancelled, read_status
 from moextend.cli import jobs
 from moextend.util import content
 from tests.bench.executors.conftest import calls, slurm

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.run import score_variants, variants
+from moextend.bench.run import variants
 from moextend.bench.run.rundir import RunDir
 from moextend.cli.opening import weighed
 from moextend.errors import InputError
@@ -22,12 +22,12 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def score(
         run: RunDir,
         wanted: Sequence[variants.Variant],
-        on_cell: Callable[[score_variants.Step], None],
+        on_cell: Callable[[variants.Step], None],
     ) -> list[str]:
         cells, last = run.cells(), len(run.config.stages)
         for place, variant in enumerate(wanted):
             found.append(f"{run.folder.name} {variants.label(variant)}")
-            on_cell(score_variants.Step(place, len(wanted), variant, "some-task"))
+            on_cell(variants.Step(place, len(wanted), variant, "some-task"))
             for (stage, _), cell in cells.items():
                 if stage == last:
                     of = variants.row_of(run.config, cells)
@@ -35,7 +35,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                     variants.append(run, variants.VariantCell(**values, strengths=dict(variant), of=of))
         return ["strength 0.5, some-task: no room."] if run.config.seed == 7 else []
 
-    monkeypatch.setattr(score_variants, "score_variants", score)
+    monkeypatch.setattr(variants, "score_variants", score)
     return found
 
 

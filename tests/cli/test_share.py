@@ -13,11 +13,19 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from moextend.bench.run.cell import signed
+from moextend.bench.run.rundir import signed
 from tests.bench import ledger
 from tests.cli.conftest import Cli
 
 DOCS = Path(__file__).parents[2] / "docs"
+
+
+def opened(path: str) -> io.BytesIO:
+    """The archive in a pack."""
+    with Path(path).open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as content:
+        return io.BytesIO(content.read())
+
+
 PAGE, PACKS = DOCS / "howto" / "share.md", DOCS / "results" / "packs"
 
 
@@ -77,13 +85,13 @@ def test_what_no_report_takes_is_not_packed(cli: Cli, runs: None, tmp_path: Path
     ):
         path.write_text(text)
         for options in ((), ("--unfinished",), ("--no-predictions",)):
-            done = cli("bench", "pack", "tiny", "-o", "x.tar", *options)
-            assert done.code == 2 and message in done.err and not Path("x.tar").exists()
+            done = cli("bench", "pack", "tiny", "-o", "x.tar.zst", *options)
+            assert done.code == 2 and message in done.err and not Path("x.tar.zst").exists()
         assert cli("bench", "report", "lora-s0").code == 2
-        assert cli("bench", "pack", "lora-s1", "-o", "y.tar").code == 0
+        assert cli("bench", "pack", "lora-s1", "-o", "y.tar.zst").code == 0
     path.write_text(whole)
-    done = cli("bench", "pack", "tiny", "-o", "x.tar")
-    with tarfile.open("x.tar") as archive:
+    done = cli("bench", "pack", "tiny", "-o", "x.tar.zst")
+    with tarfile.open(fileobj=opened("x.tar.zst")) as archive:
         size = sum(member.size for member in archive.getmembers()[1:])
     assert done.code == 0 and f"({size / 1000:.1f} kB unpacked)" in done.out
 
@@ -99,8 +107,8 @@ def test_what_no_report_takes_is_not_packed(cli: Cli, runs: None, tmp_path: Path
 def test_a_pack_that_would_become_much_more_is_refused(
     cli: Cli, runs: None, tmp_path: Path, stated: int, written: int, message: str
 ) -> None:
-    assert cli("bench", "pack", "tiny", "-o", "x.tar").code == 0
-    with tarfile.open("x.tar") as archive:
+    assert cli("bench", "pack", "tiny", "-o", "x.tar.zst").code == 0
+    with tarfile.open(fileobj=opened("x.tar.zst")) as archive:
         files = {member.name: file.read() for member in archive if (file := archive.extractfile(member))}
     name, *others = files
     manifest = json.loads(files[name])

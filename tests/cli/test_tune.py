@@ -31,7 +31,7 @@ def test_it_runs_every_trial_with_every_seed_and_writes_the_best(cli: Cli, tmp_p
     assert entry.tasks == ["tiny-attributes", "tiny-counting"] and entry.versions["moextend"]
     assert f"lora: learning_rate={entry.settings['learning_rate']}" in found.out
     (config,) = resolve(Request(tmp_path, "tiny", ("lora",)))
-    assert config.parsed_method().config.rank == entry.settings["rank"]  # type: ignore[attr-defined]
+    assert config.method_spec.config.rank == entry.settings["rank"]  # type: ignore[attr-defined]
     assert config.tuned_on == "validation items"
     before = {path: (path / "scores.jsonl").stat().st_mtime_ns for path in runs(tmp_path)}
     assert len(before) == 2

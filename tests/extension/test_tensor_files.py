@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from moextend.bench.run import alignment
+from moextend.bench.run import shared
 from moextend.bench.sequence import Align
 from moextend.bench.store import Store
 from moextend.errors import InputError
@@ -83,7 +83,7 @@ def test_a_damaged_projector_in_the_cache_is_aligned_again(
     monkeypatch.setattr(align, "train_projector", train_projector)
     settings = Align(task="captions", steps=1, batch_size=1, learning_rate=0.1)
     for damage in (lambda path: flip(path, -1), lambda path: path.write_bytes(b""), into_folder, None):
-        cost = alignment.align(
+        cost = shared.align(
             model,
             [],
             settings,

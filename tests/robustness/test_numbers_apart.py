@@ -206,8 +206,8 @@ def test_a_run_from_a_pack_is_refused_in_a_workspace_with_other_inputs(
     shutil.copytree(done, copy, ignore=shutil.ignore_patterns("runs", ".cache"))
     name, change, part = EDITS[edit]
     change(copy / name)
-    assert call("bench", "pack", "small", "--out", str(tmp_path / "runs.tar.gz"))[0] == 0
-    assert call("bench", "unpack", str(tmp_path / "runs.tar.gz"), "--workspace", str(copy))[0] == 0
+    assert call("bench", "pack", "small", "--out", str(tmp_path / "runs.tar.zst"))[0] == 0
+    assert call("bench", "unpack", str(tmp_path / "runs.tar.zst"), "--workspace", str(copy))[0] == 0
     code, output = call("bench", "run", "small", "-m", "mine", "-q", "--workspace", str(copy))
     assert (code, part in output) == (2, True), output
 

@@ -28,7 +28,7 @@ from moextend.bench.report.sources import noted
 from moextend.bench.report.style import Styling
 from moextend.bench.report.table import Table, Value
 from moextend.bench.report.variants import variant_tables
-from moextend.bench.run.revisions import pinned_task
+from moextend.bench.run.inputs import pinned_task
 from moextend.errors import visible
 
 REPORT = "report"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.page.document import bundle
 from moextend.bench.report.style import find_style
+from moextend.bench.run.live import row_of
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import FACTS, RunDir, find_runs, run_name
-from moextend.bench.run.statuses import row_of
 from moextend.errors import UnknownName, visible
 from moextend.util.files import digest
 from moextend.util.foreign import explained

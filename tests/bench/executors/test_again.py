@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.executors import again
-from moextend.bench.executors.executor import Job, read_job, write_job
-from moextend.bench.run.cancelling import cancel
-from moextend.bench.run.progress import Progress, Unit
+from moextend.bench.executors.executor import read_job
+from moextend.bench.run.progress import Progress, Unit, cancel
 from tests.bench.conftest import MakeRun
 
 
@@ -50,11 +49,6 @@ def test_a_job_that_did_no_more_than_before_ends_and_says_why(
     assert job and job.note.startswith("stopped twice without progress") and job.reached == (1, 4)
 
 
-def test_a_job_that_never_begins_is_queued_again_once(make_run: MakeRun) -> None:
-    run = make_run().folder
-    assert continues(run) and not continues(run)
-
-
 def test_a_cancelled_or_done_run_ends(make_run: MakeRun) -> None:
     run = make_run().folder
     stopped(run, units=1, steps=4)
@@ -66,23 +60,3 @@ def test_a_cancelled_or_done_run_ends(make_run: MakeRun) -> None:
     with Progress(other, []):
         pass
     assert not continues(other)
-
-
-def test_a_successor_keeps_what_its_predecessor_reached(make_run: MakeRun) -> None:
-    run = make_run().folder
-    write_job(Job(run, "slurm", "7_1", "2026", "west", "log", (1, 2)))
-    assert again.main([str(run), "slurm", "8_1", "--successor"]) == 0
-    assert read_job(run) == Job(run, "slurm", "8_1", "2026", "west", "log", (1, 2))
-
-
-def test_a_successor_writes_another_log(make_run: MakeRun) -> None:
-    run = make_run().folder
-    write_job(Job(run, "slurm", "7_1", "2026", log="/x/.slurm/1/7_1.out"))
-    assert again.main([str(run), "slurm", "8_1", "--successor"]) == 0
-    job = read_job(run)
-    assert job and job.log == "/x/.slurm/1/8_1.out"
-
-
-@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["a", "b", "c", "d"]])
-def test_other_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert again.main(arguments) == 2 and "RUN EXECUTOR JOB" in capsys.readouterr().err

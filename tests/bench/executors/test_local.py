@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.executors import submitting
-from moextend.bench.executors.executor import Job, Options, Resources, find
+from moextend.bench.executors.executor import Options, Resources, find
 from moextend.bench.executors.local import LocalExecutor
 from moextend.bench.run import launch
 from moextend.bench.run.progress import read_status
@@ -66,9 +66,3 @@ def test_a_running_and_a_waiting_run_are_cancelled_from_their_folders(
 def test_it_has_no_options(local: LocalExecutor, tmp_path: Path, options: Options) -> None:
     with pytest.raises(InputError, match="not an option of the local executor"):
         local.submit([tmp_path], options)
-
-
-def test_waiting_runs_of_a_process_that_is_gone_are_over(local: LocalExecutor, make_run: MakeRun) -> None:
-    run = make_run().folder
-    for owner in (f"999999999@{socket.gethostname()}", f"{os.getpid()}@elsewhere", "", "1e3@x"):
-        assert local.states([Job(run, "local", owner, "")]) == {run: "ended"}

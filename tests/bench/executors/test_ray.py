@@ -16,10 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.executors import ray_cluster, submitting
+from moextend.bench.executors import ray_cluster
 from moextend.bench.executors.executor import Job, JobState, Options, Resources, find, now, read_job
 from moextend.bench.executors.ray_executor import RayExecutor
-from moextend.bench.run.cancelling import cancelled
 from moextend.bench.run.launch import launch
 from moextend.bench.run.progress import mark_failed, read_status
 from moextend.bench.run.rundir import RunDir
@@ -135,35 +134,11 @@ def test_cancel_stops_a_worker_in_order_and_forgets_what_waits(cluster: None, ma
     assert read_status(running.folder).state == "done"
 
 
-def test_ctrl_c_stops_a_worker_in_order_and_cancels_nothing(cluster: None, make_run: MakeRun) -> None:
-    running, waiting, executor = make_run("slow"), make_run("lora"), RayExecutor(FAKE)
-
-    class Interrupting(Silent):
-        sent = False
-
-        def update(self) -> None:
-            if read_status(running.folder).phase == "train" and not self.sent:
-                self.sent = True
-                raise KeyboardInterrupt
-
-    jobs = submitting.submit(executor, [running.folder, waiting.folder], Options(jobs=1))
-    with pytest.raises(KeyboardInterrupt):
-        submitting.follow(executor, jobs, Interrupting())
-    assert read_status(running.folder).state == "interrupted" and len(running.cells()) == 3
-    assert not any(cancelled(run.folder) for run in (running, waiting))
-    assert submitting.views([waiting.folder], None)[waiting.folder].state == "waiting"
-
-
 def test_a_node_with_another_version_is_named(
     cluster: None, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One with the version to which this machine has moved on since the submission is the same again."""
-    run, executor, other = make_run("lora"), RayExecutor(FAKE), lambda: {"version": "9.9", "commit": None}
+    run, executor, other = make_run("moextend"), RayExecutor(FAKE), lambda: {"version": "9.9", "commit": None}
     monkeypatch.setattr("moextend.bench.executors.ray_executor.code", other)
-    wait(executor, executor.submit([run.folder], Options()))
-    assert read_status(run.folder).state == "done"
-    monkeypatch.setattr("moextend.bench.executors.ray_executor.code", other)
-    run = make_run("moextend")
     wait(executor, executor.submit([run.folder], Options()))
     error = read_status(run.folder).error
     assert error and "of the Ray cluster has another version of moextend: version " in (error.what or "")
@@ -175,12 +150,11 @@ def test_options_are_checked_before_anything_is_submitted(cluster: None, make_ru
     for options, words in (
         (Options(passed={"retrys": "2"}), "Did you mean 'retries'"),
         (Options(passed={"retries": "-1"}), "'-1' is not a number"),
-        (Options(passed={"files": "fetched"}), "nothing is copied to nodes and back"),
         (Options(address="ray://10.0.0.1:10001"), "is an address of Ray Client"),
         (Options(passed={"nodes": "soon"}), "'soon' is not 'later'"),
         (
             Options(resources=Resources(cpus=3)),
-            "has what a run needs: 3 CPU, 2.0 GB of memory. The largest node has 2 CPU",
+            "has what a run needs: 3 CPU. The largest node has 2 CPU",
         ),
         (Options(resources=Resources(gpus=1)), "has what a run needs: 1 CPU, 1 GPU"),
         (Options(resources=Resources(memory_gb=1e6)), "1,000,000.0 GB of memory"),

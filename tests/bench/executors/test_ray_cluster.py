@@ -20,11 +20,10 @@ import pytest
 from moextend.bench.executors import submitting
 from moextend.bench.executors.executor import Options
 from moextend.bench.executors.ray_executor import RayExecutor
-from moextend.bench.run.launch import launch
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir, find_runs
 from tests.bench.conftest import MakeRun
-from tests.bench.executors.one_machine_ray import STORE, patiently, start_ray
+from tests.bench.executors.one_machine_ray import STORE, patiently
 from tests.bench.run.test_launch import FAKE, Silent
 
 ray = pytest.importorskip("ray")
@@ -155,7 +154,10 @@ def test_a_grid_with_killed_workers_and_a_lost_node_ends_as_on_this_machine(
     wanted = {record["run"]: record["metrics"] for record in json.loads(local.stdout)}
     assert {record["run"]: record["metrics"] for record in records} == wanted
     logs = {what: RunDir(run).log.read_text() for what, run in kill.hit.items()}
-    assert "was killed by SIGKILL); it is submitted again" in logs["worker"]
+    assert (
+        "was killed by SIGKILL; the system may have run out of memory); it is submitted again"
+        in logs["worker"]
+    )
     assert "lost (WorkerCrashedError" in logs["process"] and "lost (NodeDiedError" in logs["node"]
     runs = find_runs(there / "runs")
     assert len(runs) == RUNS
@@ -200,25 +202,3 @@ def test_a_node_that_lacks_the_folder_or_the_package_is_reported(
         node.terminate()
         node.wait()
     assert outcomes[run].state == "failed" and re.search(words, outcomes[run].error or "")
-
-
-def test_ray_adds_little_time_to_a_run(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
-    """Against worker processes of this machine, one run at a time; the start of the cluster is not counted."""
-    with tempfile.TemporaryDirectory(prefix="ray") as folder:
-        start_ray(folder)
-        took = {}
-        for seed, kind in enumerate(("local", "ray")):
-            runs = [make_run(f"lora:rank={rank}", seed).folder for rank in range(1, 11)]
-            began = time.monotonic()
-            if kind == "local":
-                launch(runs, jobs=1, view=Silent(), command=FAKE)
-            else:
-                executor = RayExecutor(FAKE)
-                jobs = submitting.submit(executor, runs, Options(jobs=1))
-                submitting.follow(executor, jobs, Silent())
-            took[kind] = (time.monotonic() - began) / len(runs)
-            assert all(read_status(run).state == "done" for run in runs)
-        ray.shutdown()
-    with capsys.disabled():
-        print(f"\na run: {took['local']:.2f} s in a worker process, {took['ray']:.2f} s as a task of Ray")
-    assert took["ray"] - took["local"] < SECONDS

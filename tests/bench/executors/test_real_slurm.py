@@ -114,19 +114,6 @@ def test_a_signal_requeues_and_a_second_one_without_progress_does_not(
 
 
 @pytest.mark.long
-def test_a_cluster_without_requeue_gets_a_successor(slurm: Slurm, make_run: MakeRun, tmp_path: Path) -> None:
-    grid = Pretended(make_run, tmp_path, "slow")
-    grid.train(0)
-    slurm("scontrol", "update", f"JobId={grid.jobs[0].id}", "Requeue=0")
-    grid.fast.touch()
-    slurm("scancel", "--batch", "--signal=USR1", grid.jobs[0].id)
-    grid.done(0)
-    job = read_job(grid.runs[0])
-    assert job and job.id != grid.jobs[0].id and job.reached == (1, 0)
-    until(lambda: not slurm.states(), "the end of the jobs", 60)
-
-
-@pytest.mark.long
 def test_a_worker_in_a_step_of_srun_is_stopped_too(slurm: Slurm, make_run: MakeRun, tmp_path: Path) -> None:
     grid = Pretended(make_run, tmp_path, "slow", wrap="srun --ntasks=1")
     grid.train(0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.executors import slurm as slurm_executor
-from moextend.bench.executors.executor import Job, Options, find, read_job
+from moextend.bench.executors.executor import Job, Options, read_job
 from moextend.bench.executors.slurm import SlurmExecutor
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.rundir import RunDir
@@ -100,11 +100,6 @@ def test_the_queue_is_asked_only_where_the_folder_does_not_say(slurm: Path, make
         assert calls(slurm) == ["squeue --noheader --array --format=%i|%T --jobs=7"]
 
 
-def test_an_unknown_array_is_no_longer_in_the_queue(slurm: Path, make_run: MakeRun) -> None:
-    run = make_run().folder
-    assert SlurmExecutor().states([Job(run, "slurm", "7_1", "")]) == {run: "lost"}
-
-
 @pytest.mark.parametrize("trouble", ["hang", "away"])
 def test_a_queue_that_does_not_answer_is_not_waited_for(
     slurm: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, trouble: str
@@ -132,7 +127,3 @@ def test_a_queued_job_is_removed_and_a_running_one_signalled(slurm: Path, make_r
         "scancel --state=PENDING 7_1",
         "scancel --batch --signal=USR1 --state=RUNNING 7_1",
     ]
-
-
-def test_it_is_found_by_its_name() -> None:
-    assert isinstance(find("slurm", None), SlurmExecutor)

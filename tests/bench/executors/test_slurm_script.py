@@ -29,7 +29,7 @@ SETS = {
         },
     ),
     "apptainer": Options(
-        passed={"python": "python3", "wrap": "apptainer exec --nv 'my image.sif'", "no-requeue": "", "time": "10"}
+        passed={"python": "python3", "wrap": "apptainer exec --nv 'my image.sif'", "time": "10"}
     ),
     "pyxis": Options(
         resources=Resources(gpus=2),
@@ -139,18 +139,6 @@ def test_a_stopped_or_killed_worker_is_queued_again(slurm: Path, tmp_path: Path,
     ]
 
 
-def test_without_requeue_a_successor_is_submitted(slurm: Path, tmp_path: Path) -> None:
-    (slurm / "no-requeue").touch()
-    (slurm / "cluster").write_text(";west")
-    task = Task(slurm, tmp_path, "exit 75")
-    assert task.code() == 75
-    assert calls(slurm)[-3:] == [
-        "scontrol requeue 5_2",
-        f"sbatch --parsable --dependency=afternotok:5_2 --array=2 {task.script}",
-        f"again moextend.bench.executors.again {task.run} slurm 101_2 --successor",
-    ]
-
-
 def test_a_job_without_progress_is_not_queued_again(slurm: Path, tmp_path: Path) -> None:
     (slurm / "ends").touch()
     assert Task(slurm, tmp_path, "exit 75").code() == 75
@@ -186,14 +174,6 @@ def test_a_signal_reaches_the_worker_which_is_waited_for(
     time.sleep(0.2)
     task.process.send_signal(number)
     assert task.code() == 75 and (slurm / "saved").exists()
-    assert "scontrol requeue 5_2" in calls(slurm)
-
-
-def test_a_signal_during_the_set_up_starts_no_worker(slurm: Path, tmp_path: Path) -> None:
-    task = Task(slurm, tmp_path, "exit 0", setup=('touch "$FAKE/ready"', "sleep 1"))
-    wait_for(slurm / "ready")
-    task.process.send_signal(signal.SIGUSR1)
-    assert task.code() == 75 and not (slurm / "worked").exists()
     assert "scontrol requeue 5_2" in calls(slurm)
 
 

@@ -21,10 +21,7 @@ from moextend.bench.executors.executor import (
     waits,
     write_job,
 )
-from moextend.bench.executors.job import JOB
-from moextend.bench.run import launch
-from moextend.bench.run.cancelling import cancel, cancelled
-from moextend.bench.run.progress import Progress, mark_failed, read_status
+from moextend.bench.run.progress import Progress, cancel, cancelled, mark_failed, read_status
 from moextend.bench.run.rundir import RunDir, locked
 from moextend.errors import InputError, RunFailed, UnknownName
 from tests.bench.conftest import MakeRun
@@ -159,27 +156,6 @@ def test_a_run_that_is_cancelled_while_it_waits_has_not_failed(workspace: Path, 
     (workspace / "executors" / "state").write_text("lost")
     (outcome,) = submitting.follow(executor, jobs, Silent()).values()
     assert (outcome.state, outcome.error) == ("interrupted", None)
-
-
-def test_what_is_followed_survives_a_job_that_cannot_be_read(workspace: Path, make_run: MakeRun) -> None:
-    run, executor = make_run().folder, find("mine", workspace)
-    jobs = submitting.submit(executor, [run], Options())
-    (run / JOB).write_text("{")
-
-    class Ending(Silent):
-        looks = 0
-
-        def update(self) -> None:
-            self.looks += 1
-            if self.looks == 3:
-                with Progress(run, []):
-                    pass
-                (workspace / "executors" / "state").write_text("ended")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(submitting, "POLL", (0.0, 0.0))
-        patch.setattr(launch, "TICK", 0.02)
-        assert [o.state for o in submitting.follow(executor, jobs, Ending()).values()] == ["done"]
 
 
 class WithUs:

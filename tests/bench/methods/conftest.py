@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.run.stage_data import stage_data
+from moextend.bench.run.stage import stage_data
 from moextend.bench.task import find_task
 from tests.bench.methods.short import TASKS, World
 

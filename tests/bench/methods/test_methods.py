@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ast
-import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import moextend
 from moextend.bench import methods
@@ -19,9 +16,7 @@ from moextend.bench.methods import adapters, ewc
 from moextend.bench.methods.replay import Replay
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
-from moextend.extension import tensor_files
 from moextend.model.batches import Collator
-from moextend.training.settings import Settings
 from tests.bench.methods.short import SPECS, TASKS, World, learn, loaded, logits, restored
 
 VARIANTS = [
@@ -82,25 +77,6 @@ def test_methods_that_are_given_the_task_keep_it_bit_for_bit(world: World, spec:
         method.select(each, TASKS[0], TASKS[:stages])
         found.append(logits(each, sees))
     assert torch.equal(*found)
-
-
-def test_the_harness_and_a_user_of_the_library_make_the_same_extension(world: World, tmp_path: Path) -> None:
-    learn(world, "moextend:scope=all,experts=2,probe_steps=3")
-    model = loaded()
-    model.modalities["image"].projector.aligned = True
-    for index, task in enumerate(TASKS, 1):
-        stage = world.stage(index)
-        settings = Settings(steps=3, batch_size=8, learning_rate=5e-3, seed=stage.seed)
-        moextend.extend(
-            model, task, stage.data, held_out=stage.held_out, folder=tmp_path / "own" / task, scope="all",
-            experts=2, probe_steps=3, settings=settings, seed=stage.seed,
-        )  # fmt: skip
-        own = tmp_path / "own" / task
-        for file in ("extension.safetensors", "memory.safetensors"):
-            assert (stage.folder / file).read_bytes() == (own / file).read_bytes(), file
-        cards = [json.loads((folder / "extension.json").read_text()) for folder in (stage.folder, own)]
-        made = cards[1].pop("made")
-        assert made and cards[0] == cards[1], "but for how the user's was made"
 
 
 def test_the_task_is_inferred_from_the_input(world: World) -> None:
@@ -183,13 +159,6 @@ def test_o_lora_keeps_adapters_orthogonal(world: World) -> None:
     assert overlap[1] < 0.8 * overlap[0]
 
 
-@pytest.mark.parametrize("spec", SPECS)
-def test_which_methods_leave_text_to_the_base_by_construction(spec: str) -> None:
-    output = methods.parse(spec).make().text_untouched
-    apart = {"lora-per-task", "lora-per-task:task=inferred", "moextend", "moextend:scope=auto"}
-    assert output == (spec in apart)
-
-
 def test_moe_lora_is_the_sum_of_its_experts() -> None:
     from moextend.bench.methods.mixture import Mixture
 
@@ -202,22 +171,6 @@ def test_moe_lora_is_the_sum_of_its_experts() -> None:
         gates = (mixture.router.weight @ row).softmax(0)
         wanted = sum(gates[e] * (mixture.b[e] @ (mixture.a[e] @ row)) for e in range(3)) * 2.0
         assert torch.allclose(out, wanted, atol=1e-6)
-
-
-def test_a_method_is_one_file(world: World, tmp_path: Path) -> None:
-    """The method that docs/methods.md shows, written to a file of a workspace."""
-    page = Path(__file__).parents[3] / "docs" / "methods.md"
-    source = page.read_text().split("```python\n", 1)[1].split("```", 1)[0]
-    (tmp_path / "methods").mkdir()
-    (tmp_path / "methods" / "norms_only.py").write_text(source)
-    model, _ = learn(world, "norms-only:learning_rate=0.01", steps=2, workspace=tmp_path)
-    frozen, now = dict(loaded().named_parameters()), dict(model.named_parameters())
-    changed = {name for name, before in frozen.items() if not torch.equal(before, now[name])}
-    assert changed == {name for name in frozen if name.startswith("lm.") and "norm." in name}
-    with pytest.raises(
-        moextend.errors.UnknownName, match=r"no method 'norms-onyl'\. Did you mean 'norms-only'"
-    ):
-        methods.parse("norms-onyl", workspace=tmp_path)
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -265,19 +218,6 @@ def test_only_the_methods_package_contains_names_of_methods() -> None:
     assert not found
 
 
-def test_the_penalty_of_ewc_is_on_the_device_of_the_weights(tmp_path: Path) -> None:
-    """The meta device stands for one that is not the CPU: kept tensors are read into main memory."""
-    kept = {"w": torch.ones(2, 3)}
-    save_file(kept, tmp_path / ewc.FILE)
-    tensor_files.save_tensors(tmp_path, kept, {"task": "a"})
-    method = methods.parse("ewc").make()
-    assert isinstance(method, ewc.Ewc)
-    weights = {"w": torch.nn.Parameter(torch.zeros(2, 3, device="meta"))}
-    method.parameters = lambda model: weights  # type: ignore[method-assign]
-    penalty = method.extra_loss(cast(Any, None), cast(Any, SimpleNamespace(earlier=[("a", tmp_path)])))
-    assert penalty is not None and penalty({}, {}).device.type == "meta"
-
-
 @pytest.mark.parametrize("second", ["0", "mlp", "lm"])
 def test_the_adapter_of_a_task_has_only_its_own_parameters(second: str) -> None:
     """Its name may also be that of a part of the model."""
@@ -303,11 +243,6 @@ def test_names_that_a_stage_cannot_have_are_refused_before_anything_runs(
     with pytest.raises(InputError, match=f"stages: method '{method}': {says}"):
         methods.parse(method).refuse_stages(["tiny-attributes", stage], "stages")
     methods.parse("lora").refuse_stages([stage], "stages")
-
-
-def test_the_names_that_no_adapter_can_have_are_those_of_torch() -> None:
-    own = {name for name in dir(torch.nn.ModuleDict()) if not name.startswith("_")}
-    assert own <= adapters.TAKEN
 
 
 def test_the_fisher_information_of_a_bfloat16_model_is_summed_in_float32(world: World) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,17 +11,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-import moextend
 from moextend import Conversation, MultimodalLM
 from moextend.bench import methods
 from moextend.bench.methods.method import Method, Stage
 from moextend.extension.probe import watched
 from moextend.extension.router_memory import collect
 from moextend.model.batches import Collator
-from moextend.model.generation import Prompt, generate
-from moextend.model.lm_head import decoder
 from moextend.moe.sites import find_sites
 from tests.bench.methods.short import ShortLoop
 from tests.toys import picture, toy_model
@@ -138,16 +132,6 @@ def test_rows_stay_outside_the_kept_directions(tmp_path: Path) -> None:
     module.release(part)
 
 
-def test_a_gaussian_has_the_mean_and_the_covariance(draw: Callable[..., Tensor] = torch.randn) -> None:
-    module: Any = shared("gaussian-memory")
-    x = draw(300, 6, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.arange(1.0, 7.0)) + 2
-    rows = module.fitted(x, 6)
-    assert torch.allclose(rows[0], x.mean(0)) and torch.allclose(rows[1:].T @ rows[1:], x.T.cov(), atol=1e-3)
-    samples = module.drawn(module.fitted(x, 2), 20_000)
-    assert torch.linalg.matrix_rank(samples - rows[0]) == 2
-    assert torch.allclose(samples.T.cov(), rows[1:3].T @ rows[1:3], atol=1.5)
-
-
 def test_a_hard_gate_is_zero_or_one_and_beside_its_parent(tmp_path: Path) -> None:
     spec = "slot-apart:hard=true,with_parent=true,start=0.2"
     method, model, _ = learned(spec, tmp_path)
@@ -163,36 +147,6 @@ def test_a_hard_gate_is_zero_or_one_and_beside_its_parent(tmp_path: Path) -> Non
         assert not bool((gates[:, 1:][~chosen] > 0).any())
 
 
-def test_the_divergence_of_a_model_from_itself_is_zero() -> None:
-    module: Any = shared("distilled")
-    logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
-    same = module.Matched(None, lambda batch: logits.log_softmax(-1), 2.0)
-    assert float(same({}, {"logits": logits})) == pytest.approx(0, abs=1e-6)
-    other = torch.zeros(5, 7)
-    expected = (logits.softmax(-1) * (logits.log_softmax(-1) - other.log_softmax(-1))).sum(-1).mean()
-    assert float(same({}, {"logits": other})) == pytest.approx(2 * float(expected), rel=1e-5)
-
-
-def test_newer_gates_close_older_ones(tmp_path: Path) -> None:
-    module: Any = shared("newest-first")
-    gates = torch.tensor([[1.0, 0.5, 0.25, 0.5], [0.5, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0]])
-    expected = torch.tensor([[0.375, 0.1875, 0.125, 0.5], [0.5, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]])
-    assert torch.equal(module.newest_first(gates, [2, 1, 1]), expected)
-    _, model, _ = learned("newest-first:media=open,kept=none", tmp_path)
-    for site, part in shared("_gates").parts_of(model, "b"):
-        torch.nn.init.constant_(part.rows, 0), torch.nn.init.constant_(part.bias, 1)
-        _, weights, _ = site.router(torch.randn(5, 32))[:3]
-        assert torch.equal(weights[:, -2:], torch.tensor([[0.0, 1.0]]).expand(5, 2))
-
-
-def test_a_memory_of_answers_has_that_share_of_tokens(tmp_path: Path) -> None:
-    method, model, made = learned("output-penalty:answers=0.5,memory_tokens=16", tmp_path)
-    kept = method.read(made[0].folder).router_inputs[0]  # type: ignore[attr-defined]
-    with moextend.moe.routing.only(find_sites(model.lm)[0].router.ext_scope, ()):  # type: ignore[arg-type]
-        rows = collect(model, made[0].held_out, 8, made[0].seed, batch_size=8, which="answers")
-    assert len(kept) == 16 and torch.allclose(kept[8:], rows.router_inputs[0], atol=1e-6)
-
-
 def test_new_experts_on_the_base_stream_read_what_the_base_computes(tmp_path: Path) -> None:
     method, model, _ = learned("base-stream", tmp_path)
     method.select(model, "b", ["a", "b"])
@@ -205,37 +159,6 @@ def test_new_experts_on_the_base_stream_read_what_the_base_computes(tmp_path: Pa
     kept = collect(toy_model(), shown(30), 10**6, 0, batch_size=20).router_inputs[2]
     every = {tuple(row.tolist()) for row in read[0]}
     assert len(read) == 1 and all(tuple(row.tolist()) in every for row in kept)
-
-
-def test_the_base_stream_has_a_cache_of_its_own(tmp_path: Path) -> None:
-    method, model, _ = learned("base-stream", tmp_path)
-    method.select(model, "b", ["a", "b"])
-    prompts = [Prompt(f"<image> w{i} w{i + 3}", (picture(i * 7),)) for i in range(6)]
-    found = generate(model, prompts, max_new_tokens=3, batch_size=6)
-    for prompt, answer in zip(prompts, found, strict=True):
-        words = answer.split()
-        for place, word in enumerate(words):  # every word once more, without a cache
-            text = " ".join([prompt.text, *words[:place]])
-            again = generate(model, [Prompt(text, prompt.media)], max_new_tokens=1, batch_size=1)
-            assert again == [word]
-    assert len({*found}) > 1
-    method.select(model, "b", [])
-    assert generate(model, prompts, max_new_tokens=3, batch_size=6) != found
-
-
-def test_the_cache_of_the_base_stream_keeps_the_same_rows(tmp_path: Path) -> None:
-    method, model, _ = learned("base-stream", tmp_path)
-    method.select(model, "b", ["a", "b"])
-    ids, rows, module = torch.arange(10, 34).reshape(3, 8), torch.tensor([2, 0, 0]), decoder(model.lm)
-    cache = DynamicCache(config=model.lm.config)
-    name = "cache" if "cache" in signature(module.forward).parameters else "past_key_values"
-    kept = {name: cache, "use_cache": True}
-    with torch.no_grad():
-        whole = module(input_ids=ids).last_hidden_state
-        module(input_ids=ids[:, :5], **kept)
-        cache.batch_select_indices(rows)
-        rest = module(input_ids=ids[rows, 5:], position_ids=torch.arange(5, 8)[None], **kept)
-    assert torch.allclose(rest.last_hidden_state, whole[rows, 5:], atol=1e-5)
 
 
 def test_a_chained_penalty_adds_what_lower_blocks_change(tmp_path: Path) -> None:

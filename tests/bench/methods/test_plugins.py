@@ -86,18 +86,6 @@ def test_a_file_of_the_workspace_is_a_method(add: Callable[..., Path], tmp_path:
         methods.parse("lora-l2")
 
 
-def test_only_the_file_that_could_hold_the_method_is_imported(
-    add: Callable[..., Path], tmp_path: Path
-) -> None:
-    add("other.py", f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    add("_helper.py", f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    add("lora_l2.py", EXAMPLE.read_text())
-    resolve(Request(tmp_path, methods=("lora", "lora-l2")))
-    assert not (tmp_path / "ran").exists()
-    methods.KNOWN.listed(tmp_path)
-    assert (tmp_path / "ran").exists()
-
-
 def test_plug_ins_share_files_of_their_folder(add: Callable[..., Path], tmp_path: Path) -> None:
     source = "from ._shared import RANK\nfrom moextend.bench.methods import OneAdapter as B\nclass A(B):\n r = RANK\n"
     add("mine.py", source)
@@ -145,21 +133,11 @@ def test_a_plug_in_cannot_replace_a_name_of_the_package(add: Callable[..., Path]
     (config,) = resolve(Request(tmp_path, methods=("lora",)), None, output.append)
     (line,) = output
     assert "methods/lora.py: 'lora' is the name of a method of the package" in line
-    assert config.parsed_method().source == plugins.PACKAGE
+    assert config.method_spec.source == plugins.PACKAGE
     resolve(Request(tmp_path, methods=("ewc",)), None, output.append)
     assert len(output) == 1, "another method is none of its business"
     problems = {each.name: str(each.problem) for each in methods.KNOWN.listed(tmp_path) if each.problem}
     assert "stands for something else" in problems["joint"]
-
-
-def test_two_plug_ins_of_one_name_are_refused_with_both(
-    add: Callable[..., Path], installed: Callable[..., None], tmp_path: Path
-) -> None:
-    add("lora_l2.py", EXAMPLE.read_text())
-    installed({"lora-l2": "other_package_code:LoraL2"}, EXAMPLE.read_text())
-    with pytest.raises(InputError, match=r"methods/lora_l2.py and lora-l2 = other_package_code:LoraL2"):
-        methods.parse("lora-l2", workspace=tmp_path)
-    assert methods.parse("lora-l2").source.origin == "other_package 1.2"
 
 
 def test_an_entry_point_is_a_method(installed: Callable[..., None]) -> None:

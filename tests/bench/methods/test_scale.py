@@ -104,12 +104,6 @@ def test_weights_are_interpolated_linearly(world: World) -> None:
         assert torch.allclose(p, 0.75 * base[name] + 0.25 * tuned[name], atol=1e-6), name
 
 
-def test_what_cannot_be_scaled_says_so() -> None:
-    assert methods.parse("zero-shot").kind.scales == "nothing"
-    with pytest.raises(NotImplementedError):
-        methods.parse("zero-shot").make().scale(loaded(), TASKS[0], {})
-
-
 def test_strengths_compose_with_a_chosen_extension(world: World, tmp_path: Path) -> None:
     """`activate(model, "auto", strengths=...)`: each input reaches its extension with that strength."""
     learn(world, "moextend:scope=auto", steps=12)

@@ -81,24 +81,10 @@ def test_attention_is_adapted_whatever_its_kind(name: str, wanted: set[str], blo
     assert {name.rpartition(".")[2] for name in names if f".{block}." in name} == wanted
 
 
-def test_maps_with_adapters_are_the_same_maps() -> None:
-    for name in ("qwen3_next", "kimi_linear", "inkling2_text"):
-        model = shapes(name)
-        found = adapters.attention_maps(model.lm)
-        assert found and all(hasattr(model.lm.get_submodule(one), "in_features") for one in found)
-        adapters.inject(cast(Any, model), parse("lora").make().config, 0)
-        assert adapters.attention_maps(model.lm) == found
-
-
 def test_a_model_without_linear_attention_maps_and_experts_is_refused() -> None:
     model = shapes("lfm2_moe", layer_types=["conv", "conv"])
     with pytest.raises(InputError, match=r"finds no linear maps of attention .*experts=false"):
         parse("lora:experts=false").make().check(model)
-
-
-def test_a_gate_of_the_attention_is_not_taken_for_experts() -> None:
-    found = adapters.attention_maps(shapes("afmoe").lm)
-    assert found and not any(name.endswith("gate_proj") for name in found)
 
 
 def test_the_experts_of_a_layer_that_has_them_are_adapted_alone() -> None:

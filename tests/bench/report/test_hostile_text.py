@@ -19,6 +19,7 @@ from moextend.bench.report import html, latex, markdown, terminal
 from moextend.bench.report.table import Column, Table, number, text
 from moextend.bench.run.live import LiveView, PlainView
 from moextend.bench.run.progress import mark_failed
+from moextend.bench.run.records import Status
 from moextend.errors import InputError, RunFailed, UnknownName, visible
 from moextend.util import files
 from tests.bench.conftest import MakeRun
@@ -70,7 +71,7 @@ def test_errors_and_live_views_show_control_characters(make_run: MakeRun) -> Non
         out = io.StringIO()
         with view([run.folder], 1, Console(file=out, width=200)) as shown:
             if isinstance(shown, PlainView):
-                shown.states = {run.folder: "running"}
+                shown.seen = {run.folder: Status(state="running")}
             shown.update()
         assert "\x1b[2J gone" not in out.getvalue() and "\\x1b[2J gone" in out.getvalue()
 

@@ -13,9 +13,9 @@ from moextend.bench.report import View, render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.frame import frames
 from moextend.bench.run.complete import lacks
+from moextend.bench.run.live import row_of, table
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import find_runs
-from moextend.bench.run.statuses import layout, row_of
 from tests.bench import ledger
 
 METHODS = ("lora", "ewc", "lwf", "replay")
@@ -70,7 +70,7 @@ def test_a_comparison_reads_predictions_of_one_run_only(folder: Path, opened: Co
 
 
 def test_status_opens_two_small_files_a_run(folder: Path, opened: Counter[str]) -> None:
-    layout([row_of(run, read_status(run.folder)) for run in find_runs(folder)], 80)
+    table([row_of(run, read_status(run.folder)) for run in find_runs(folder)], 80)
     assert set(opened.values()) == {1}
     assert {name.rpartition("/")[2] for name in opened} == {"config.json", "status.json"}
 

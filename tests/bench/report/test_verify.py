@@ -115,8 +115,8 @@ def test_damage_is_found_without_a_model(
 
 
 def test_what_a_pack_leaves_out_is_one_problem_a_check(run: RunDir, tmp_path: Path) -> None:
-    pack([run], tmp_path / "r.tar", predictions=False)
-    (folder,) = unpack(tmp_path / "r.tar", tmp_path / "there", tmp_path).written
+    pack([run], tmp_path / "r.tar.zst", predictions=False)
+    (folder,) = unpack(tmp_path / "r.tar.zst", tmp_path / "there", tmp_path).written
     files, items, scores, answers = verify(RunDir(folder)).checks
     assert files.problems == items.problems == ()
     assert (

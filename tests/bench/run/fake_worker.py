@@ -6,23 +6,16 @@ import signal
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-from moextend.bench.run.complete import stage_names
-from moextend.bench.run.costs import peak_memory
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import Cell, RunDir
-from moextend.bench.run.worker import alone, serve
+from moextend.bench.run.worker import work
 from moextend.errors import InputError, RunBusy, RunConflict, RunFailed
 from moextend.util import files
 
-ON_CPU: Any = SimpleNamespace(device=SimpleNamespace(type="cpu"))
-BIG = 300 * 2**20
 
-
-def work(run: RunDir) -> None:
+def misbehaving(run: RunDir) -> None:
     config = run.config
     plan = [Unit("score", 0, "all", 2)]
     for stage, task in enumerate(config.stages, 1):
@@ -61,9 +54,9 @@ def work(run: RunDir) -> None:
                     )
             progress.advance()
             progress.finish(unit)
-        for stage, task in enumerate(stage_names(config), 1):
+        for stage, task in enumerate(config.stage_names, 1):
             keep_nothing(run.stage_folder(stage, task))
-            run.write_cost(stage, task, StageCost.model_validate({"seconds": 1.0, **peak_memory(ON_CPU)}))
+            run.write_cost(stage, task, StageCost(seconds=1.0, peak_rss_mb=100.0))
         identity = "given" if config.method.startswith("moextend") else "none"
         run.write_facts(task_identity=identity, majority=dict.fromkeys(config.stages, 25.0))
 
@@ -92,8 +85,6 @@ def misbehave(method: str, stage: int) -> None:
         raise kind(f"it is {method}.", where="runs/tiny/lora-s0", hint="Repair it.")
     if method.startswith("killed") and stage == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    if method == "big":
-        bytearray(BIG)  # taken and given back
     if method.startswith("crash"):
         print("some library printed this", flush=True)
         print("cannot open the weights", file=sys.stderr, flush=True)
@@ -114,6 +105,4 @@ def misbehave(method: str, stage: int) -> None:
         work_for(60)
 
 
-if sys.argv[1:]:
-    sys.exit(alone(sys.argv[1:], lambda folder: work(RunDir(folder))))
-serve(lambda folder: work(RunDir(folder)), grace=float(os.environ.get("FAKE_GRACE", "20")))
+sys.exit(work(sys.argv[1:], lambda folder: misbehaving(RunDir(folder))))

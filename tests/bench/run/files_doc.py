@@ -12,8 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from moextend.bench.executors.job import JobRecord
-from moextend.bench.run.cancelling import Cancel
+from moextend.bench.executors.executor import JobRecord
 from moextend.bench.run.config import ConfigFile, Identity
 from moextend.bench.run.items import PackedItems
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost, Status
@@ -36,7 +35,6 @@ FILES: dict[str, type[Any]] = {
     ".cache/store.json": StoreFile,
     ".cache/<kind>/<key>/card.json": NodeCard,
     "job.json": JobRecord,
-    "cancel.json": Cancel,
 }
 HEAD = """# Files of a run
 
@@ -58,7 +56,7 @@ are synced: an interruption loses at most what was being computed.
 | `predictions/<weights>/` | answers, one line per item, and what a scorer makes of each (`*.scores3.jsonl`) |
 | `items.json` | in a run from a pack without predictions: the score of each item |
 | `.lease` | the process that works on it, see [reliability](../reliability.md#several-hosts) |
-| `job.json`, `cancel.json` | the job that executes the run, and a request to stop it |
+| `job.json`, `cancel.json` | the job that executes the run, and a request to stop it (time and host) |
 | `worker.log` | what the process did, with the time, and what it wrote to its standard error |
 | `server.log` | what the servers that it started wrote |
 

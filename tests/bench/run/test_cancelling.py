@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.run import cancelling
-from moextend.bench.run.cancelling import CANCEL, EXECUTOR, cancel, cancelled, forget, heeding
-from moextend.bench.run.progress import read_status
+from moextend.bench.run import progress
+from moextend.bench.run.progress import CANCEL, EXECUTOR, cancel, heeding, read_status
 from tests.bench.conftest import MakeRun
 from tests.bench.run.test_worker_alone import start
 
@@ -30,7 +29,7 @@ def test_a_running_worker_stops_in_order_and_the_run_goes_on_later(make_run: Mak
 
 
 def test_a_request_stops_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cancelling, "EVERY", 0.02)
+    monkeypatch.setattr(progress, "LOOK_EVERY", 0.02)
     stops: list[int] = []
     with heeding(tmp_path, lambda: stops.append(1)):
         time.sleep(0.1)
@@ -38,20 +37,3 @@ def test_a_request_stops_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         cancel(tmp_path)
         time.sleep(0.3)
     assert stops == [1]
-
-
-def test_a_request_after_the_end_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cancelling, "EVERY", 0.02)
-    with heeding(tmp_path, lambda: pytest.fail("it is over")):
-        pass
-    cancel(tmp_path)
-    time.sleep(0.1)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 9}'])
-def test_a_request_that_cannot_be_read_counts(tmp_path: Path, text: str) -> None:
-    assert not cancelled(tmp_path)
-    (tmp_path / CANCEL).write_text(text)
-    assert cancelled(tmp_path)
-    forget(tmp_path)
-    assert not cancelled(tmp_path)

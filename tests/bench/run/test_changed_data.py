@@ -13,16 +13,14 @@ import yaml
 from PIL import Image
 
 from moextend.bench.methods.lora import Lora
-from moextend.bench.run import changed_data, runner
-from moextend.bench.run.changed_data import refuse_changed_inputs
-from moextend.bench.run.context import RunContext
+from moextend.bench.run import runner
+from moextend.bench.run.context import RunContext, refuse_changed_inputs
 from moextend.bench.run.inputs import data_part, refuse_other_inputs
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import Cell, RunDir
 from moextend.bench.score import evaluate
 from moextend.errors import InputError, RunConflict, RunFailed
-from moextend.extension import align
 from tests.robustness import workspace as small
 
 SEQUENCE = """
@@ -94,7 +92,7 @@ def test_a_broken_image_is_corrected_and_the_run_goes_on(run: RunDir, pets: Path
 
     picture(pets / "train1.png", 9)
     with pytest.raises(RunConflict, match="the train data of task 'pets' changed after this run began"):
-        runner.run(run.folder)
+        runner.run(run.folder)  # what the second stage has learned depends on them
     picture(pets / "train1.png", 1)
 
     picture(pets / "test2.png", 2)
@@ -122,15 +120,12 @@ def test_training_data_are_used_by_an_alignment_and_by_a_learned_stage(
     run = opened(pets.parents[1])
     context = RunContext(run)
     run.write_facts(inputs={data_part("train", "pets"): "other", data_part("test", "pets"): "other"})
-    with pytest.raises(RunConflict, match="the train data"):  # no error was about them
-        refuse_changed_inputs(context)
-    run.write_facts(broken={"pets": {"train": {}, "test": {}}})
     part = run.stage_folder(2, "pets") / "train-in-flight"
     part.mkdir()
     refuse_changed_inputs(context)
     assert not part.exists()
     for cells, used in (((0, "tiny-attributes"), aligned), ((2, "tiny-attributes"), True)):
-        run.write_facts(inputs={data_part("train", "pets"): "other"}, broken={"pets": {"train": {}}})
+        run.write_facts(inputs={data_part("train", "pets"): "other"})
         monkeypatch.setattr(
             RunDir, "cells", lambda self, cells=cells: {cells: Cell(stage=cells[0], task=cells[1], value=0)}
         )
@@ -138,38 +133,10 @@ def test_training_data_are_used_by_an_alignment_and_by_a_learned_stage(
             refuse_changed_inputs(context)
 
 
-@pytest.mark.slow
-def test_a_broken_image_may_be_corrected_though_other_rows_are_learned(
-    pets: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first visit learns from a few images, the second from all of them."""
-    path = pets.parents[1] / "registry/pets.yaml"
-    visits = "[{task: pets, steps: 1}, {task: pets, steps: 8}]"
-    path.write_text(SEQUENCE.replace("[{task: tiny-attributes}, {task: pets}]", visits))
-    run = opened(pets.parents[1])
-    (pets / "train0.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"train0\.png: the image is broken"):
-        runner.run(run.folder)
-    known = list(run.cells())
-    assert known == [(stage, task) for stage in (0, 1) for task in ("pets", "pets-visit2")]
-
-    picture(pets / "train0.png", 0)
-    picture(pets / "train1.png", 9)
-    with pytest.raises(RunConflict, match="the train data of task 'pets' changed"):
-        runner.run(run.folder)
-    picture(pets / "train1.png", 1)
-    # The second visit goes on from its checkpoint.
-    monkeypatch.setattr(changed_data, "_forget_training", None)
-    runner.run(run.folder)
-    assert len(run.cells()) == 6
-    assert not any(run.facts().broken.values())
-
-
 @pytest.mark.slow  # a run each
 @pytest.mark.parametrize(
     ("replaced", "during", "what"),
     [
-        ("data/captions/train.jsonl", "train_projector", "the train data of task 'captions' changed"),
         ("data/colour/train.jsonl", "learn", "the train data of task 'colour' changed"),
         ("tasks/words/test.jsonl", "score_cell", "text task 'words' changed"),
     ],
@@ -181,7 +148,7 @@ def test_data_that_are_replaced_while_they_are_read_make_no_number(
     folder = small.make(tmp_path / "w")
     path = folder / replaced
     before = path.read_bytes()
-    place = {"train_projector": align, "learn": Lora, "score_cell": evaluate}[during]
+    place: Any = {"learn": Lora, "score_cell": evaluate}[during]
     original = getattr(place, during)
 
     def replacing(*arguments: Any, **more: Any) -> Any:

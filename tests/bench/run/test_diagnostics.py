@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 
 from moextend import Conversation, MultimodalLM, Prompt
-from moextend.bench.report import render, tables
+from moextend.bench.report import tables
 from moextend.bench.report.collect import collect
 from moextend.bench.run import diagnostics
 from moextend.bench.run.diagnostics import Diagnostics, drift
 from moextend.bench.run.records import RoutingReport
 from moextend.bench.run.rundir import RunDir
-from moextend.bench.run.stage_data import StageData
-from moextend.errors import InputError
+from moextend.bench.run.stage import StageData
 from moextend.extension import task_inference
 from tests.bench.conftest import MakeRun
 
@@ -37,10 +36,6 @@ def test_drift_is_zero_for_equal_choices_and_worked_out_by_hand_for_others() -> 
     p, q = [7.5 / 15.5, 7.5 / 15.5, 0.5 / 15.5], [7.5 / 28.5, 7.5 / 28.5, 13.5 / 28.5]
     second = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
     assert drift(then, now) == pytest.approx([first, second])
-
-
-def test_an_unused_expert_causes_no_drift() -> None:
-    assert drift([{"": [4, 5]}], [{"": [4, 5], "new": [0]}]) == [0]
 
 
 @pytest.fixture
@@ -92,35 +87,6 @@ def test_the_view_shows_reached_extensions_and_drift(run: RunDir) -> None:
     ]
     layers = "Stage 1: new experts in layers 0, 2; d_j of layers 0 to 2: 0.050, 0.010, 0.040."
     assert layers in table.notes and "Stage 2: new experts in layers 0, 1." in table.notes
-
-
-@pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv", "html"])
-def test_the_view_has_every_format(run: RunDir, form: str) -> None:
-    assert "colour" in render(tables(collect([run], unfinished=True), "routing"), form)
-
-
-def test_runs_of_which_nothing_is_known_are_named(make_run: MakeRun, run: RunDir) -> None:
-    other = make_run("lora", rows=ROWS)
-    assert len(tables(collect([other, run], unfinished=True), "routing")) == 1
-    with pytest.raises(InputError, match="no run has records of its routing"):
-        tables(collect([other], unfinished=True), "routing")
-
-
-def test_the_view_shows_where_inputs_of_every_task_go(make_run: MakeRun) -> None:
-    run = make_run("moextend:scope=auto", rows=ROWS)
-    for index, (name, reached) in enumerate(
-        [("colour", {"": 0.02, "colour": 0.98}), ("count", {"": 0.01, "colour": 0.0, "count": 0.99})], 1
-    ):
-        tasks = {name: {"inputs": 256, "reached": reached}, "(text)": {"inputs": 9, "reached": {"": 1.0}}}
-        record = {"tasks": {}, "inferred": {"rejected": {n: 0.008 for n in reached if n}, "tasks": tasks}}
-        keep(run, index, name, record)
-    *_, table = tables(collect([run], unfinished=True), "routing")
-    assert [column.title for column in table.columns] == ["stage", "task", "none", "1", "2"]
-    assert [[[value.text for value in row] for row in section] for section in table.sections] == [
-        [["1", "colour", "2.0", "98.0", "0.0"], ["1", "(text)", "100.0", "0.0", "0.0"]],
-        [["2", "count", "1.0", "0.0", "99.0"], ["2", "(text)", "100.0", "0.0", "0.0"]],
-    ]
-    assert "A threshold rejects at most 0.8% of an extension's own inputs in expectation." in table.notes
 
 
 def test_false_rejections_are_counted_on_inputs_that_the_statistics_lack(

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from moextend.bench.run import progress
-from moextend.bench.run.progress import LEASE, Progress, Unit, mark_failed, read_status
+from moextend.bench.run.progress import LEASE, Progress, Unit, read_status
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import Cell, RunDir, locked
-from moextend.errors import InputError, LeaseLost, RunConflict, RunFailed
+from moextend.errors import InputError, LeaseLost
 from moextend.util import files, lease
 from moextend.util.lease import VARIABLE
 from tests.bench.conftest import MakeRun
@@ -32,40 +30,13 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "2")
 
 
-@contextmanager
-def beating(folder: Path) -> Iterator[None]:
-    """Another host that renews its lease."""
-    path, ended = hold(folder), threading.Event()
-
-    def beat() -> None:
-        while not ended.wait(0.1):
-            os.utime(path)
-
-    thread = threading.Thread(target=beat)
-    thread.start()
-    yield
-    ended.set()
-    thread.join()
-
-
-def test_a_living_process_of_another_host_is_named(make_run: MakeRun) -> None:
-    run = make_run()
-    with (
-        beating(run.folder),
-        pytest.raises(RunConflict, match=r"working on this run \(process 12 on nodeA\)") as refused,
-        run.lock(),
-    ):
-        pass
-    assert refused.value.exit_code == 2 and refused.value.where == str(run.folder)
-
-
 def test_the_runs_of_a_lost_host_are_waited_for_the_stated_time_and_at_once(make_run: MakeRun) -> None:
-    runs = [make_run(seed=seed) for seed in range(8)]
+    runs = [make_run(seed=seed) for seed in range(4)]
     for run in runs:
         hold(run.folder)
     began = time.monotonic()
     with locked(runs):
-        assert 2 <= time.monotonic() - began < 14, "16 one after the other"
+        assert 2 <= time.monotonic() - began < 7, "8 one after the other"
         held = lease.holder_of(runs[0].folder / LEASE)
         assert held and held.pid == os.getpid()
     assert not [path for run in runs for path in run.folder.glob(f"{LEASE}*")]
@@ -78,17 +49,6 @@ def test_what_is_certainly_dead_is_taken_over_at_once(make_run: MakeRun, here: d
     hold(run.folder, host=socket.gethostname(), duration=3600.0, **here)
     with run.lock():
         pass
-
-
-@pytest.mark.parametrize("make", [
-    lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"\xff\xfe{\0"),
-    lambda path: path.write_bytes(b"[" * 4096), os.mkfifo, lambda path: path.symlink_to("nowhere"),
-])  # fmt: skip
-def test_a_damaged_lease_is_waited_for_and_replaced(make_run: MakeRun, make: Callable[[Path], None]) -> None:
-    run = make_run()
-    make(run.folder / LEASE)
-    with run.lock():
-        assert lease.holder_of(run.folder / LEASE)
 
 
 def changes(run: RunDir) -> dict[str, Callable[[], object]]:
@@ -128,27 +88,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_lines_of_another_process_are_not_cut_after_a_loss(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A process that is suspended while it syncs a line wakes up when the file has more lines."""
-    run, sync = make_run(), os.fsync
-    path = run.folder / "scores.jsonl"
-
-    def late(fd: int) -> None:
-        if Path(f"/proc/self/fd/{fd}").readlink() == path:
-            hold(run.folder)
-            with path.open("ab") as file:
-                file.write(b"theirs\n")
-            raise KeyboardInterrupt
-        sync(fd)
-
-    monkeypatch.setattr(os, "fsync", late)
-    with pytest.raises(LeaseLost), run.lock():
-        run.append_cell(CELL)
-    assert path.read_bytes().endswith(b"theirs\n")
-
-
 def test_the_loss_interrupts_what_the_process_does(make_run: MakeRun) -> None:
     run = make_run()
     began = time.monotonic()
@@ -158,12 +97,7 @@ def test_the_loss_interrupts_what_the_process_does(make_run: MakeRun) -> None:
     assert time.monotonic() - began < 25
 
 
-def test_an_interrupt_by_the_user_stays_one(make_run: MakeRun) -> None:
-    with pytest.raises(KeyboardInterrupt), make_run().lock():
-        raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("value", ["0", "-3", "1e9", "nan", "soon", "1"])
+@pytest.mark.parametrize("value", ["0", "nan", "soon"])
 def test_a_wrong_time_is_refused(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     run = make_run()
     monkeypatch.setenv(VARIABLE, value)
@@ -200,24 +134,6 @@ def test_a_host_that_is_silent_is_lost(make_run: MakeRun) -> None:
     assert (status.state, status.host, status.heartbeat) == ("lost", "nodeA", past)
     os.utime(run.folder / LEASE)
     assert read_status(run.folder).state == "running", "it beats, though it writes no status"
-
-
-def test_a_suspended_process_of_this_host_is_lost(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = make_run()
-    past = time.time() - 100
-    os.utime(hold(run.folder, host=socket.gethostname()), (past, past))
-    running(run.folder, heartbeat=past)
-    for life, state in (("alive", "running"), ("dead", "interrupted"), ("unknown", "lost")):
-        monkeypatch.setattr(lease, "life", lambda pid, life=life: life)
-        assert read_status(run.folder).state == state
-
-
-def test_a_failure_is_not_noted_in_the_run_of_another_process(make_run: MakeRun) -> None:
-    run = make_run()
-    hold(run.folder)
-    running(run.folder, host="nodeA", pid=12)
-    mark_failed(run.folder, RunFailed("the worker was killed."))
-    assert read_status(run.folder).state == "running"
 
 
 def test_a_lost_lease_leaves_the_status_of_the_next_process(make_run: MakeRun) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from moextend.bench.run import runner, shared_stages, stage_loop
+from moextend.bench.run import runner, shared
+from moextend.bench.run import stage as stage_module
 from moextend.bench.run.complete import lacks
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
@@ -39,13 +40,13 @@ def named(run: RunDir) -> list[str]:
 @contextmanager
 def other_training(monkeypatch: pytest.MonkeyPatch, *stages: int) -> Iterator[None]:
     """Context in which these stages get other weights, as on another machine or by another version."""
-    learn: Callable[..., Any] = stage_loop.StageLoop.__call__
+    learn: Callable[..., Any] = stage_module.StageLoop.__call__
 
     def other(self: Any, *, learning_rate: float | None = None, **more: Any) -> Any:
         return learn(self, learning_rate=0.05 if self.stage.index in stages else learning_rate, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage_loop.StageLoop, "__call__", other)
+        patch.setattr(stage_module.StageLoop, "__call__", other)
         yield
 
 
@@ -70,14 +71,14 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("method", ["full-ft", "moextend:scope=all,retention=none"])
+@pytest.mark.parametrize("method", ["full-ft"])
 def test_a_stage_is_not_shared_with_a_run_whose_earlier_stage_has_other_weights(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = small.make(tmp_path / "w")
     first = opened(folder, method)
     with monkeypatch.context() as patch, other_training(monkeypatch, 1), killed(monkeypatch, "score_row", 1):
-        patch.setattr(shared_stages, "numerics", lambda device: {**numerics(device), "code": "of before"})
+        patch.setattr(shared, "numerics", lambda device: {**numerics(device), "code": "of before"})
         runner.run(first.folder)
     runner.run(first.folder)
     fresh = opened(folder, method, "other")
@@ -108,11 +109,9 @@ def test_what_was_made_after_other_weights_is_made_again(
 def test_an_interrupted_training_does_not_go_on_after_other_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moextend.bench.run import costs
-
     monkeypatch.setenv("MOEXTEND_SHARING", "off")
     folder, ticks = small.make(tmp_path / "w"), []
-    run, tick = opened(folder, "full-ft"), costs.Stopwatch.tick
+    run, tick = opened(folder, "full-ft"), stage_module.Stopwatch.tick
 
     def stop(self: Any) -> Any:
         ticks.append(1)
@@ -121,7 +120,7 @@ def test_an_interrupted_training_does_not_go_on_after_other_weights(
         return tick(self)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(costs.Stopwatch, "tick", stop)
+        patch.setattr(stage_module.Stopwatch, "tick", stop)
         runner.run(run.folder)
     assert list(run.folder.glob("stages/2-shade/*-in-flight/checkpoint-*"))
     flip(run.folder / "stages/1-colour/extension.safetensors")
@@ -151,17 +150,3 @@ def test_another_base_or_generic_text_is_refused(tmp_path: Path, monkeypatch: py
     save_file({**tensors, name: tensors[name] * 1.5}, path, metadata={"format": "pt"})
     with pytest.raises(RunConflict, match="the files of the base changed after this run began"):
         runner.run(run.folder)
-
-
-def test_other_data_of_a_text_task_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = small.make(tmp_path / "w")
-    run, data = opened(folder, "full-ft"), folder / "tasks/words/test.jsonl"
-    with killed(monkeypatch, "score_row", 1):
-        runner.run(run.folder)
-    rows = data.read_text()
-    data.write_text("".join(rows.splitlines(keepends=True)[:2]))
-    with pytest.raises(RunConflict, match="of text task 'words' changed after this run began"):
-        runner.run(run.folder)
-    data.write_text(rows)
-    runner.run(run.folder)
-    assert not lacks(run) and {cell.n for key, cell in run.cells().items() if key[1] == "words"} == {4}

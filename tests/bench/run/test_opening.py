@@ -1,6 +1,5 @@
 """A run takes over a folder whose config fits, and one that does not fit is refused and stays as it is."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from moextend.bench.run.opening import open_run, open_runs
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir
-from moextend.errors import RunConflict, SpecError
+from moextend.errors import RunConflict
 from tests.bench.conftest import MakeConfig
 from tests.robustness import workspace as small
 
@@ -35,7 +34,7 @@ def test_another_config_is_refused_with_the_difference_and_a_hint(
         open_run(other, tmp_path)
     assert str(error.value) == (
         f"{run.folder}: holds a run of another config (sequence.train.steps: 4 there, 9 now). "
-        "Use another --runs folder or --workspace, or remove the run: moextend bench remove-run mini/lora-s0."
+        "Move this folder elsewhere, remove it, or use another --workspace."
     )
     assert error.value.exit_code == 2
     assert run.config == make_config()
@@ -82,7 +81,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-@pytest.mark.parametrize("change", ["more stages", "a later scored task", "the oracle", "another device"])
+@pytest.mark.parametrize("change", ["more stages", "the oracle"])
 def test_a_run_that_is_worked_on_is_not_touched_by_a_second_command(
     tmp_path: Path, make_config: MakeConfig, change: str
 ) -> None:
@@ -93,9 +92,7 @@ def test_a_run_that_is_worked_on_is_not_touched_by_a_second_command(
         file.write('{"stage": 1, "ta')
     wanted = {
         "more stages": with_stage(make_config()),
-        "a later scored task": with_stage(make_config(), retention=["copying"]),
         "the oracle": make_config(oracle=True),
-        "another device": make_config(device="cuda"),
     }[change]
     with run.lock():
         before = contents(tmp_path)
@@ -142,56 +139,16 @@ def test_a_folder_without_its_config_is_not_adopted(tmp_path: Path, make_config:
     other.sequence["train"]["steps"] = 9
     before = contents(tmp_path)
     for config in (other, make_config()):
-        with pytest.raises(RunConflict, match=r"no config\.json\. Restore config\.json, use another"):
+        with pytest.raises(RunConflict, match=r"no config\.json\. Restore config\.json, or"):
             open_run(config, tmp_path)
     assert contents(tmp_path) == before
-
-
-def test_a_folder_that_an_interruption_left_before_its_config_is_used(
-    tmp_path: Path, make_config: MakeConfig
-) -> None:
-    folder = tmp_path / "mini" / make_config().slug
-    folder.mkdir(parents=True)
-    for name in (".lease", ".config.json.x1"):
-        (folder / name).write_text("")
-    assert open_run(make_config(), tmp_path).config == make_config()
-
-
-def test_every_error_about_a_config_says_to_put_it_back_and_never_to_remove_it_alone(
-    tmp_path: Path, make_config: MakeConfig
-) -> None:
-    run = open_run(make_config(), tmp_path)
-    path = run.folder / "config.json"
-    record = json.loads(path.read_text())
-    for text in ["{", "[]", '{"identity": 1}', json.dumps({**record, "identity": {"seed": 5}}), "\xff"]:
-        path.write_text(text, encoding="latin-1")
-        for read in (lambda: RunDir(run.folder).config, lambda: open_run(make_config(), tmp_path)):
-            with pytest.raises(SpecError) as error:
-                read()
-            assert error.value.hint
-            assert "remove the" in error.value.hint.lower() and "folder" in error.value.hint
-            assert path.read_text(encoding="latin-1") == text
-
-
-def test_a_run_is_known_by_its_id(tmp_path: Path, make_config: MakeConfig) -> None:
-    run, other = open_run(make_config(), tmp_path), open_run(make_config(), tmp_path / "more")
-    assert run.id and run.id != other.id
-    assert open_run(with_stage(make_config()), tmp_path).id == run.id
-
-
-def test_a_joint_run_learns_all_at_once_and_does_not_grow(tmp_path: Path, make_config: MakeConfig) -> None:
-    open_run(make_config(mode="joint"), tmp_path).append_cell(Cell(stage=1, task="colour", value=50.0))
-    with pytest.raises(RunConflict):
-        open_run(with_stage(make_config(mode="joint")), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
         ("tasks/colour.yaml", "kind: vqa", "kind: vqa\nlicence: CC-BY 4.0\nnon_commercial: true"),
-        ("tasks/colour.yaml", "images: ../images", "images: ../images, prepare: by hand"),
         ("registry/small.yaml", "train: {", "train: {report_to: tensorboard, "),
-        ("registry/small.yaml", "checkpoint_steps: 1", "checkpoint_steps: 2"),
     ],
 )
 def test_a_corrected_note_makes_no_other_run(file: str, old: str, new: str, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from moextend.bench.report.collect import collect, some
 from moextend.bench.report.footnotes import backend_notes
 from moextend.bench.run.complete import lacking_scores, set_damaged_aside, unproved
-from moextend.bench.run.rundir import PARITY, Cell, RunDir
+from moextend.bench.run.rundir import PARITY, RunDir
 from moextend.bench.score.records import Parity, Weights
 from moextend.errors import InputError
 from tests.bench.conftest import MakeRun
@@ -30,16 +29,6 @@ def served(run: RunDir, digest: str | None, **changes: object) -> RunDir:
         cell.model_copy(update={"backend": "openai", "weights": "w", "parity": digest, **changes})
     )
     return run
-
-
-def test_a_check_is_read_as_it_was_written(make_run: MakeRun) -> None:
-    run = make_run(rows=ROWS)
-    digest = run.append_parity(CHECK)
-    assert run.parities() == {digest: CHECK}
-    served(run, digest)
-    assert unproved(run, run.cells().values()) == []
-    line = json.loads((run.folder / "scores.jsonl").read_text().splitlines()[-1])
-    assert (line["backend"], line["parity"]) == ("openai", digest)
 
 
 def test_damaged_edited_and_foreign_lines_prove_nothing(make_run: MakeRun, tmp_path: Path) -> None:
@@ -91,11 +80,3 @@ def test_no_table_shows_a_cell_of_a_server_that_is_not_proved(make_run: MakeRun)
         "lora-s0 is scored by vllm 0.11 in 1 of 6 cells: weights proved, 2 sampled answers equal to those of "
         "transformers, log-likelihoods within 2e-05 nats per token."
     )
-
-
-def test_cells_in_process_have_no_new_keys(make_run: MakeRun) -> None:
-    run = make_run(rows=ROWS)
-    for line in (run.folder / "scores.jsonl").read_text().splitlines():
-        assert not {"backend", "parity"} & set(json.loads(line))
-    assert "backend" not in json.loads(run.config_path.read_text())
-    assert isinstance(run.cells()[0, "colour"], Cell)

@@ -36,10 +36,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_a_run_without_a_start_is_waiting(tmp_path: Path) -> None:
-    assert read_status(tmp_path) == Status(state="waiting")
-
-
 def test_status_while_running(tmp_path: Path) -> None:
     with RunDir(tmp_path).lock(), Progress(tmp_path, PLAN) as run:
         run.begin(PLAN[0])
@@ -66,37 +62,6 @@ def test_time_left_is_unknown_until_every_phase_to_come_was_measured(tmp_path: P
         assert run.status().fraction == pytest.approx(30 / 260)
 
 
-def test_a_tasks_own_pace_comes_before_that_of_its_phase(tmp_path: Path, clock: Clock) -> None:
-    plan = [Unit("score", s, t, 10) for s in (0, 1) for t in ("slow", "fast")]
-    with Progress(tmp_path, plan) as run:
-        for unit, seconds in zip(plan[:2], (100, 10), strict=True):
-            run.begin(unit)
-            clock.now += seconds
-            run.finish(unit)
-        run.finish(plan[2])
-        assert run.status().left == pytest.approx(10)
-
-
-def test_a_resumed_unit_counts_only_the_steps_made_now(tmp_path: Path, clock: Clock) -> None:
-    with Progress(tmp_path, PLAN[1:2]) as run:
-        run.begin(PLAN[1], step=60)
-        clock.now += 20
-        run.advance(20)
-        assert run.status().left == pytest.approx(20)
-        assert run.status().step == 80
-
-
-def test_progress_of_a_resumed_training_starts_at_its_checkpoint(tmp_path: Path, clock: Clock) -> None:
-    with Progress(tmp_path, PLAN[1:2]) as run:
-        run.begin(PLAN[1])
-        follow = run.follow(PLAN[1])
-        for done in range(61, 81):
-            clock.now += 1
-            follow(done, 100)
-            assert run.status().step == done
-        assert run.status().left == pytest.approx(20, rel=0.1)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -121,15 +86,6 @@ def test_passwords_are_masked(tmp_path: Path) -> None:
     error = read_status(tmp_path).error
     assert error and error.what and error.what.startswith("ValueError: no answer from https://***@host/x (")
     assert error.where == "stage 1, colour, train"
-
-
-def test_units_that_were_done_before_count_as_done(tmp_path: Path) -> None:
-    with Progress(tmp_path, PLAN) as run:
-        for unit in PLAN[:3]:
-            run.finish(unit)
-        assert run.status().done == 3
-        assert run.status().left is None
-        assert run.status().fraction == pytest.approx(3 / 5)
 
 
 def test_it_is_written_at_most_twice_a_second(
@@ -161,12 +117,6 @@ def test_a_failed_run_says_what_where_and_a_hint(tmp_path: Path) -> None:
     )
 
 
-def test_ctrl_c_is_an_interruption(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), Progress(tmp_path, PLAN):
-        raise KeyboardInterrupt
-    assert read_status(tmp_path).state == "interrupted"
-
-
 def test_a_killed_process_leaves_an_interrupted_run(tmp_path: Path) -> None:
     code = (
         "import os, signal, pathlib; from moextend.bench.run.progress import *\n"
@@ -178,11 +128,6 @@ def test_a_killed_process_leaves_an_interrupted_run(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "running"
     assert read_status(tmp_path).state == "interrupted"
     assert read_status(tmp_path).stage == 1
-
-
-def test_a_broken_status_is_an_interrupted_run(tmp_path: Path) -> None:
-    (tmp_path / "status.json").write_text("{")
-    assert read_status(tmp_path).state == "interrupted"
 
 
 def test_the_parent_can_mark_a_run_failed(tmp_path: Path) -> None:

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import datasets
 import pytest
-import torch
 import yaml
 
 from moextend.bench.report.explain import data_sources, method_sources
-from moextend.bench.run import models, revisions
-from moextend.bench.run.changed_data import refuse_changed_inputs
-from moextend.bench.run.context import RunContext
+from moextend.bench.run import inputs, models
+from moextend.bench.run.context import RunContext, refuse_changed_inputs
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import RunDir
@@ -23,7 +21,6 @@ from moextend.data import hub as opened
 from moextend.errors import RunConflict
 from moextend.util import content
 from tests.bench.data.hub_rows import Hub
-from tests.model import toy_audio
 from tests.model.local_hub import LocalHub, serving
 
 TINY = content.package_folder("registry") / "models" / "tiny"
@@ -89,28 +86,6 @@ def test_models_are_opened_at_the_recorded_commits_after_the_branch_moved(
     assert shown["image encoder"] == f"hf-hub:org/tower, commit {first['org/tower']} of org/tower"
 
 
-def test_an_audio_encoder_is_opened_at_the_recorded_commit_after_the_branch_moved(
-    hub: LocalHub, tmp_path: Path
-) -> None:
-    def push(seed: int) -> str:
-        torch.manual_seed(seed)
-        toy_audio.whisper(tmp_path / "ears")
-        return hub.push("org/ears", tmp_path / "ears")
-
-    def encoder() -> str:
-        return models.base(RunContext(run)).modalities["audio"].encoder.fingerprint()
-
-    first, run = push(1), prepared(tmp_path, audio="org/ears:10/s")
-    known = encoder()
-    assert run.facts().models["audio encoder"] == {"org/ears": first}
-    assert list(run.facts().models["image encoder"]) == ["org/tower"]
-    moved = push(2)
-    hub.asked.clear()
-    assert encoder() == known and moved != first
-    assert not {asked.split()[1] for asked in hub.asked} & {"main", moved}
-    assert method_sources(run)["audio encoder"] == f"org/ears:10/s, commit {first} of org/ears"
-
-
 def test_data_are_opened_at_the_recorded_commit_after_the_branch_moved(rows: Hub, tmp_path: Path) -> None:
     run = prepared(tmp_path, model="tiny", vision="tiny")
     refuse_changed_inputs(RunContext(run))
@@ -123,13 +98,6 @@ def test_data_are_opened_at_the_recorded_commit_after_the_branch_moved(rows: Hub
     refuse_changed_inputs(RunContext(run))
     assert {asked[3] for asked in rows.asked} == {first} and run.facts().revisions == {"charts": first}
     assert f"{DATA}, commit {first}, digest " in data_sources(run, "charts")["data"]
-
-
-def test_another_run_opens_the_newest_data(rows: Hub, tmp_path: Path) -> None:
-    rows.newest[DATA] = MOVED
-    run = prepared(tmp_path, model="tiny", vision="tiny")
-    refuse_changed_inputs(RunContext(run))
-    assert run.facts().revisions == {"charts": MOVED}
 
 
 def test_a_changed_revision_is_a_changed_run(tmp_path: Path) -> None:
@@ -150,12 +118,12 @@ def test_data_of_text_tasks_are_recorded_and_pinned(
     text = TaskSpec.model_validate(
         {"task": "facts", "version": 1, "kind": "text", "lm_eval": {"task": "facts"}}
     )
-    monkeypatch.setattr(revisions, "text_commits", lambda task, workspace: {"org/facts": MOVED})
-    revisions.record_commits(run, text, tmp_path)
-    monkeypatch.setattr(revisions, "text_commits", lambda task, workspace: {"org/facts": "newer"})
-    revisions.record_commits(run, text, tmp_path)
+    monkeypatch.setattr(inputs, "text_commits", lambda task, workspace: {"org/facts": MOVED})
+    inputs.record_commits(run, text, tmp_path)
+    monkeypatch.setattr(inputs, "text_commits", lambda task, workspace: {"org/facts": "newer"})
+    inputs.record_commits(run, text, tmp_path)
     assert run.facts().text_data == {"facts": {"org/facts": MOVED}}
-    pinned = revisions.pinned_task(text, run.facts())
+    pinned = inputs.pinned_task(text, run.facts())
     assert pinned.lm_eval is not None and pinned.lm_eval.revisions == {"org/facts": MOVED}
     assert "revisions" not in text.model_dump(mode="json")["lm_eval"], (
         "records of former runs stay what they are"

@@ -11,12 +11,10 @@ import pytest
 
 from moextend.bench.run.config import differences
 from moextend.bench.run.opening import open_run
-from moextend.bench.run.progress import LEASE
 from moextend.bench.run.records import RunFacts
 from moextend.bench.run.rundir import Cell, RunDir, find_runs, slug
 from moextend.errors import RunConflict, UnknownName
 from moextend.util import files
-from moextend.util.lease import holder_of
 from tests.bench.conftest import MakeConfig, MakeRun
 
 
@@ -30,15 +28,6 @@ def test_config_is_written_first_and_read_back(tmp_path: Path, make_config: Make
     record = json.loads((run.folder / "config.json").read_text())
     assert record["digest"] == config.digest
     assert record["environments"][0]["packages"]["torch"]
-
-
-def test_specs_of_a_config_are_typed_and_know_their_folder(make_config: MakeConfig) -> None:
-    config = make_config(
-        places={"tasks": {"colour": "/w/tasks/colour.yaml"}, "sequence": "/w/registry/a.yaml"}
-    )
-    assert str(config.task_spec("colour").folder()) == "/w/tasks"
-    assert config.task_spec("facts").path is None
-    assert str(config.sequence_spec().path) == "/w/registry/a.yaml"
 
 
 @pytest.mark.parametrize(
@@ -78,12 +67,6 @@ def test_a_changed_environment_is_recorded_not_refused(
     assert [e["packages"]["torch"] for e in noted()][-1] == "99"
 
 
-def test_environment_names_the_commit_of_a_checkout_only(tmp_path: Path) -> None:
-    from moextend.util.environment import commit
-
-    assert commit(tmp_path) is None
-
-
 def test_the_last_line_of_a_cell_wins(make_run: MakeRun) -> None:
     run = make_run()
     run.append_cell(Cell(stage=1, task="colour", value=50.0, by_kind={"red": 40.0}))
@@ -107,29 +90,12 @@ def test_the_second_process_is_refused_and_sees_who_holds_the_run(make_run: Make
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_an_error_in_the_work_frees_the_lock_and_passes_through(make_run: MakeRun) -> None:
-    run = make_run()
-    with pytest.raises(KeyError), run.lock():
-        raise KeyError("ours")
-    with run.lock():
-        held = holder_of(run.folder / LEASE)
-        assert held and held.pid == os.getpid()
-    assert holder_of(run.folder / LEASE) is None
-
-
 def test_facts_are_added_key_by_key(make_run: MakeRun) -> None:
     run = make_run()
     assert run.facts() == RunFacts()
     run.write_facts(task_identity="none")
     run.write_facts(majority={"colour": 25.0})
     assert run.facts() == RunFacts(run=run.id, task_identity="none", majority={"colour": 25.0})
-
-
-def test_folders_are_made_when_asked_for(make_run: MakeRun) -> None:
-    run = make_run()
-    assert run.stage_folder(2, "my task").name == "2-my-task"
-    assert run.stage_folder(2, "my task").is_dir()
-    assert run.predictions.is_dir()
 
 
 def test_runs_are_found_by_name_sequence_or_path(tmp_path: Path, make_run: MakeRun) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.run.rundir import Cell, RunDir, find_runs
-from moextend.errors import InputError, RunConflict, RunFailed, SpecError
+from moextend.bench.run.rundir import Cell, RunDir
+from moextend.errors import InputError, RunFailed, SpecError
 from moextend.util import files
 from tests.bench.conftest import MakeRun
 
@@ -39,12 +39,6 @@ def test_a_broken_line_is_named(make_run: MakeRun, line: str, what: str) -> None
         run.cells()
     assert error.value.where == f"{path}:3"
     assert "emove the line" in str(error.value)
-
-
-def test_a_line_separator_inside_a_text_does_not_break_a_line(tmp_path: Path) -> None:
-    path = tmp_path / "lines.jsonl"
-    files.append_lines(path, [{"answer": "a\u2028b\x85c"}])
-    assert files.read_lines(path) == [{"answer": "a\u2028b\x85c"}]
 
 
 @pytest.mark.parametrize("fails", ["write", "sync", "write and truncate"])
@@ -77,27 +71,6 @@ def test_a_full_disk_in_one_append_costs_only_that_append(
     assert found[0] == 1 and found[-1] == 4 and 3 not in found
 
 
-def test_an_append_cuts_a_torn_line_of_any_length(tmp_path: Path) -> None:
-    for torn in (b"x", b"x" * 200_000):
-        for before in (b"", b'{"line": 0}\n'):
-            path = tmp_path / "lines.jsonl"
-            path.write_bytes(before + torn)
-            files.append_lines(path, [{"line": 1}])
-            assert path.read_bytes() == before + b'{"line": 1}\n'
-
-
-def test_unreadable_files_are_one_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "folder.json").mkdir()
-    os.mkfifo(tmp_path / "fifo.json")
-    for name in ("folder.json", "fifo.json"):
-        for read in (files.read_json, files.read_lines):
-            with pytest.raises(InputError, match="cannot be read"):
-                read(tmp_path / name)
-    (tmp_path / "deep.json").write_text("[" * 100_000)
-    with pytest.raises(SpecError, match="not valid JSON"):
-        files.read_json(tmp_path / "deep.json")
-
-
 def test_a_changed_score_is_seen(make_run: MakeRun) -> None:
     run = make_run(rows=[(10.0, 20.0)])
     scores = run.folder / "scores.jsonl"
@@ -115,32 +88,6 @@ def test_a_changed_score_is_seen(make_run: MakeRun) -> None:
         run.cells()
 
 
-def test_a_run_without_config_is_found_and_named(make_run: MakeRun) -> None:
-    run = make_run(rows=[(10.0, 20.0)])
-    (run.folder / "config.json").unlink()
-    (found,) = find_runs(run.folder.parent.parent)
-    with pytest.raises(InputError, match="no config"):
-        _ = found.config
-
-
-@pytest.mark.parametrize("name", ["status.json", "scores.jsonl", "stages/1-colour/cost.json"])
-def test_a_folder_in_the_place_of_a_file_is_refused(make_run: MakeRun, name: str) -> None:
-    run = make_run()
-    (run.folder / name).unlink(missing_ok=True)
-    (run.folder / name / "inside").mkdir(parents=True)
-    with pytest.raises(RunConflict, match="is not a file, but the run needs"):
-        make_run()
-    assert (run.folder / name / "inside").is_dir()
-
-
-def test_a_file_in_the_place_of_a_folder_is_refused(make_run: MakeRun) -> None:
-    run = make_run()
-    (run.folder / "predictions").write_text("mine")
-    with pytest.raises(RunConflict, match="is not a folder, but the run needs"):
-        make_run()
-    assert (run.folder / "predictions").read_text() == "mine"
-
-
 def test_a_broken_config_is_named(make_run: MakeRun) -> None:
     run = make_run()
     path = run.folder / "config.json"
@@ -155,11 +102,6 @@ def test_a_broken_config_is_named(make_run: MakeRun) -> None:
         path.write_text(text)
         with pytest.raises(SpecError, match=what):
             _ = RunDir(run.folder).config
-
-
-def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"not a run folder: no config\.json"):
-        _ = RunDir(tmp_path).config
 
 
 def test_a_full_disk_is_reported_and_loses_nothing(

@@ -14,14 +14,12 @@ import pytest
 from moextend.bench.report.collect import collect, some
 from moextend.bench.report.footnotes import backend_notes
 from moextend.bench.run import runner, servers
-from moextend.bench.run.complete import lacks, unproved
+from moextend.bench.run.complete import lacks
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import PARITY, RunDir
 from moextend.bench.run.servers import started
 from moextend.bench.score.served.client import Client, ServerFailed
-from moextend.bench.score.served.parity import ParityRefused
 from moextend.bench.store.node import OFF
-from moextend.errors import InputError
 from tests.bench.score.served.conftest import ROOT, stock_command
 from tests.bench.small import opened, small_workspace
 
@@ -103,41 +101,6 @@ def test_a_run_scored_by_servers_has_the_cells_of_one_in_process(in_process: Run
     experiments = some(collect([in_process, served]))
     (note,) = backend_notes(experiments[0].results[:1] + collect([served])[0].results)
     assert "scored by transformers in 2 of 4 cells: weights proved, 8 sampled answers equal" in note
-
-
-@pytest.mark.long
-def test_without_a_parity_check_no_table_shows_the_run_until_it_is_checked(served: RunDir) -> None:
-    lines = (served.folder / PARITY).read_text()
-    answers = {path: path.read_bytes() for path in served.predictions.rglob("*.jsonl")}
-    (served.folder / PARITY).write_text(lines.replace('"tolerance": 0.001', '"tolerance": 0.5'))  # as edited
-    assert len(unproved(served, served.cells().values())) == 2
-    assert any("a parity check of the server" in one for one in lacks(served))
-    with pytest.raises(InputError, match=r"2 cells of full-ft-s0 .* without a parity check") as caught:
-        some(collect([served]))
-    assert caught.value.exit_code == 2 and "Run the same command again" in (caught.value.hint or "")
-    runner.run(served.folder)
-    assert not lacks(served) and some(collect([served]))
-    assert {path: path.read_bytes() for path in answers} == answers, "answers are kept"
-
-
-@pytest.mark.slow
-def test_a_server_with_other_answers_stops_the_run_before_it_trains(
-    workspace: Path, backend: Backend
-) -> None:
-    run = prepared(workspace, "wrong", backend(f"{ROOT}/registry/models/tiny/lm {{port}} bos"))
-    with pytest.raises(ServerFailed, match="log-probabilities for a prompt of 32 tokens"):
-        runner.run(run.folder)
-    assert read_status(run.folder).state == "failed"
-    assert not list(run.folder.glob("stages/*/*.safetensors")) and not run.parities()
-
-
-@pytest.mark.long
-def test_a_run_refuses_a_server_of_the_base_for_a_stage(workspace: Path, backend: Backend) -> None:
-    """The command forgets {folder}: every stage would be scored as the base."""
-    run = prepared(workspace, "base", backend(f"{ROOT}/registry/models/tiny/lm {{port}}"))
-    with pytest.raises(ParityRefused, match=r"does not have the weights of stage 1.*It serves the base"):
-        runner.run(run.folder)
-    assert set(run.cells()) == {(0, "tiny-counting"), (0, "tiny-facts"), (1, "tiny-counting")}
 
 
 def test_a_server_that_does_not_start_is_an_error_with_its_last_line(tmp_path: Path) -> None:

@@ -159,26 +159,6 @@ def test_the_answers_of_two_processes_are_byte_equal(one: RunDir, fork_server: s
     assert not list(run.folder.rglob("*.part-*"))
 
 
-@pytest.mark.long  # 9 s
-def test_what_several_processes_began_a_single_one_continues(one: RunDir, fork_server: str) -> None:
-    run = scored_again(one, "killed")
-    started = work(
-        fork_server,
-        run,
-        only={1: {"KILL_WHEN": f"{run.folder}/predictions/*/*.part-1.jsonl"}},
-        environment={"GRACE": "2"},
-    )
-    began = time.monotonic()
-    codes = started.codes(timeout=60)
-    assert codes[1] == -signal.SIGKILL and codes[0] == 1 and time.monotonic() - began < 60
-    assert "process 1 of the run ended unexpectedly. It was killed" in started.output.read_text()
-    status = read_status(run.folder)
-    assert status.state == "failed" and status.error and "ended unexpectedly" in str(status.error.what)
-    assert list(run.folder.rglob("*.part-1.jsonl")), "the answers of the killed process stay"
-    finish(fork_server, run, 1)
-    assert predictions(run) == predictions(one) and not list(run.folder.rglob("*.part-*"))
-
-
 @pytest.mark.parametrize(
     ("where", "how", "spoken"),
     [
@@ -204,21 +184,6 @@ def test_all_processes_end_with_the_error_of_one(
     assert ("the plug" in str(status.error.where)) == (how == "error")
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("where", ["answer", "text"])
-def test_a_cell_that_one_process_cannot_score_fails_in_all(place: Path, fork_server: str, where: str) -> None:
-    run = prepared(place, f"cell-{where}", "lora")
-    started = work(fork_server, run, only={1: {"FAIL": where}}, environment={"HOW": "error"})
-    assert started.codes(timeout=200) == [1, 1]
-    assert (
-        "1 cell could not be scored" in started.output.read_text()
-        and "no current." in started.output.read_text()
-    )
-    assert len(run.cells()) == 11, "all others are scored"
-    finish(fork_server, run)
-    assert len(run.cells()) == 12
-
-
 @pytest.mark.long  # 8 s
 def test_a_signal_to_one_process_stops_all_in_order(place: Path, one: RunDir, fork_server: str) -> None:
     run = prepared(place, "stopped")
@@ -234,23 +199,7 @@ def test_a_signal_to_one_process_stops_all_in_order(place: Path, one: RunDir, fo
 
 
 @pytest.mark.long
-def test_a_process_that_hangs_is_noticed(place: Path, fork_server: str) -> None:
-    run = prepared(place, "hanging", "lora")
-    started = work(fork_server, run, only={1: {"STOP": "train"}}, environment={"LOST": "10", "GRACE": "2"})
-    began = time.monotonic()
-    started.clients[0].settimeout(120)
-    end = time.monotonic() + 120
-    while read_status(run.folder).state in ("waiting", "running") and time.monotonic() < end:
-        time.sleep(0.2)
-    assert time.monotonic() - began < 120
-    os.kill(started.pids[1], signal.SIGKILL)
-    assert started.codes() == [1, -signal.SIGKILL]
-    assert "process 1 of the run ended unexpectedly" in started.output.read_text()
-    assert read_status(run.folder).state == "failed"
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("at", [3, 9, 17, 26, 38, 55, 75])
+@pytest.mark.parametrize("at", [3, 17, 38, 75])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_kill_at_any_moment_loses_nothing(
     place: Path, one: RunDir, fork_server: str, rank: int, at: int
@@ -263,22 +212,6 @@ def test_a_kill_at_any_moment_loses_nothing(
     assert answers(run) == answers(one) and predictions(run, (0,)) == predictions(one, (0,))
     lines = [json.loads(line) for line in (run.folder / "scores.jsonl").read_text().splitlines()]
     assert len({(line["stage"], line["task"]) for line in lines}) == len(lines) == 12
-
-
-@pytest.mark.long
-def test_a_process_without_memory_stops_the_run_which_continues_with_smaller_batches(
-    place: Path, one: RunDir, fork_server: str
-) -> None:
-    run = prepared(place, "short")
-    started = work(fork_server, run, only={1: {"MEMORY": "1"}})
-    assert started.codes(timeout=200) == [1, 1]
-    assert "no memory for 2 conversations at a time" in started.output.read_text()
-    assert (
-        "continues from the last checkpoint, with 1 at a time in each process" in started.output.read_text()
-    )
-    finish(fork_server, run, only={1: {"MEMORY": "1"}})
-    assert read_status(run.folder).state == "done" and answers(run) == answers(one)
-    assert [cost.micro_batch for cost in run.costs().values()] == [{"probe": 1, "train": 1}] * 2
 
 
 @pytest.mark.long

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.run import score_variants as scoring
-from moextend.bench.run import variants
+from moextend.bench.run import models, variants
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.runner import run as execute
-from moextend.bench.run.score_variants import score_variants
+from moextend.bench.run.variants import score_variants
 from moextend.bench.score import evaluate
-from moextend.errors import InputError, RunConflict, RunFailed, UnknownName
+from moextend.errors import InputError, RunFailed, UnknownName
 from tests.bench.conftest import MakeConfig
 from tests.bench.run.test_runner import prepared, workspace
 
@@ -84,22 +83,8 @@ def files_of(run: RunDir) -> dict[str, bytes]:
     return {name: (run.folder / name).read_bytes() for name in names}
 
 
-def test_the_ends_of_the_dial_are_row_zero_and_the_last_row(
-    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without the answers of the run, so that the scaled model gives all of them again."""
-    monkeypatch.setattr(RunDir, "predictions", property(lambda own: tmp_path))
-    score_variants(run, variants.rewound(run.config))
-    cells, found = run.cells(), variants.read(run)
-    for variant, stage in ((variants.rewound(run.config)[0], 0), (variants.rewound(run.config)[-1], 2)):
-        for task in variants.tasks_of(run.config):
-            mine, row = found[variant, task], cells[stage, task]
-            assert not mine.reused, task
-            assert (mine.value, mine.weights, mine.sha256) == (row.value, row.weights, row.sha256), task
-
-
 def test_a_dial_is_scored_once_and_changes_no_file(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, cells, steps = files_of(run), run.cells(), list[scoring.Step]()
+    before, cells, steps = files_of(run), run.cells(), list[variants.Step]()
     wanted = [variants.rewound(run.config)[place] for place in (0, 2, 4)]
     assert score_variants(run, wanted, steps.append) == []
     tasks = variants.tasks_of(run.config)
@@ -110,7 +95,7 @@ def test_a_dial_is_scored_once_and_changes_no_file(run: RunDir, monkeypatch: pyt
             mine, row = found[variant, task], cells[stage, task]
             assert (mine.value, mine.weights, mine.sha256) == (row.value, row.weights, row.sha256), task
     assert files_of(run) == before and read_status(run.folder).state == "done"
-    monkeypatch.setattr(scoring, "restored_stages", None)  # no model is needed
+    monkeypatch.setattr(models, "restored_stages", None)  # no model is needed
     assert score_variants(run, wanted) == []
 
 
@@ -131,7 +116,7 @@ def test_an_interrupted_dial_goes_on_where_it_stopped(run: RunDir, monkeypatch: 
     with (run.folder / variants.FILE).open("a") as file:
         file.write('{"stage": 2, "task": "tiny-')  # as a power cut leaves a line
     monkeypatch.setattr(evaluate, "score_cell", score)
-    steps = list[scoring.Step]()
+    steps = list[variants.Step]()
     assert score_variants(run, wanted, steps.append) == []
     assert steps[0].done == 2 and len(variants.read(run)) == 2 * len(variants.tasks_of(run.config))
 
@@ -148,11 +133,6 @@ def test_a_cell_that_cannot_be_scored_is_named(run: RunDir, monkeypatch: pytest.
     failed = score_variants(run, variants.subsets(run.config, "1"))
     assert len(failed) == len(run.config.retention) and "no room" in failed[0]
     assert len(variants.read(run)) == 2
-
-
-def test_two_processes_do_not_score_one_run(run: RunDir) -> None:
-    with run.lock(), pytest.raises(RunConflict, match="another process is working on this run"):
-        score_variants(RunDir(run.folder), variants.rewound(run.config))
 
 
 def test_a_run_that_is_not_done_is_refused(run: RunDir) -> None:

@@ -9,8 +9,6 @@ from moextend.bench.run import runner
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import RunDir
-from moextend.bench.sequence import read_sequence
-from moextend.errors import SpecError
 
 SEQUENCE = """
 sequence: again
@@ -46,26 +44,6 @@ def test_a_second_visit_is_a_stage_with_a_name_of_its_own(workspace: Path) -> No
             "tiny-counting",
             "tiny-attributes",
         ]
-
-
-@pytest.mark.parametrize(
-    ("stages", "problem"),
-    [
-        (
-            "[{task: a}, {task: a, visit_of: b}]",
-            r"stages\[1\]\.visit_of: cannot be set by hand.*`task: b` again",
-        ),
-        ("[{task: a}, {task: a}, {task: a-visit2}]", "stages: task 'a-visit2' occurs twice"),
-    ],
-)
-def test_names_of_visits_are_not_written_by_hand(tmp_path: Path, stages: str, problem: str) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text(
-        "{sequence: mine, version: 1, base: {model: tiny}, "
-        f"train: {{steps: 1, batch_size: 1, learning_rate: 1}}, stages: {stages}}}"
-    )
-    with pytest.raises(SpecError, match=problem):
-        read_sequence(path)
 
 
 @pytest.mark.slow  # trains three stages

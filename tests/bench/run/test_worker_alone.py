@@ -60,7 +60,7 @@ def test_what_is_no_run_folder_is_refused_with_code_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(signal, "signal", lambda *given: None)
-    assert worker.alone(arguments, lambda folder: pytest.fail("must not run")) == 2
+    assert worker.work(arguments, lambda folder: pytest.fail("must not run")) == 2
     assert capsys.readouterr().err.startswith(("usage: moextend-worker RUN_FOLDER", "error: "))
 
 

@@ -1,34 +1,26 @@
 """Script of each process of a launched run in the tests: `python work_together.py RUN_FOLDER`.
 
-Variables: KILL_AT and KILL_WHEN as in preloaded.py; FAIL: train, answer or text, where this process fails; STOP: as
-FAIL, where it stops to work without a word; LOST, GRACE: seconds, as in together.py; MEMORY: rows of a forward pass in
-training that fit.
+Variables: KILL_AT and KILL_WHEN as in preloaded.py; FAIL: train, where this process fails; GRACE: seconds, as in
+together.py.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from moextend.bench.run import together, worker
-from moextend.bench.score import vqa
-from moextend.bench.score.text import choices
 from moextend.errors import RunFailed
 from moextend.training.trainer import TokenTrainer
 from tests import preloaded
 
 PLACES: dict[str, tuple[Any, str]] = {
     "train": (TokenTrainer, "compute_loss"),
-    "answer": (vqa, "predict_batch"),
-    "text": (choices, "_score"),
 }
 
 
@@ -52,26 +44,9 @@ def fail() -> None:
     raise ValueError("a plain mistake")
 
 
-def memory(rows: int) -> None:
-    """Has this process raise an error of memory in trainings with more rows per forward pass."""
-    own = TokenTrainer.compute_loss
-
-    def call(trainer: Any, model: Any, inputs: Any, *arguments: Any, **more: Any) -> Any:
-        if len(inputs["input_ids"]) > rows:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return own(trainer, model, inputs, *arguments, **more)
-
-    setattr(TokenTrainer, "compute_loss", call)  # noqa: B010
-
-
 if __name__ == "__main__":
     preloaded._arm()
-    together.LOST = float(os.environ.get("LOST", together.LOST))
     together.GRACE = float(os.environ.get("GRACE", together.GRACE))
     if "FAIL" in os.environ:
         broken(PLACES[os.environ["FAIL"]], fail)
-    if "STOP" in os.environ:
-        broken(PLACES[os.environ["STOP"]], lambda: os.kill(os.getpid(), signal.SIGSTOP))
-    if "MEMORY" in os.environ:
-        memory(int(os.environ["MEMORY"]))
     worker.main()

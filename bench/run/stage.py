@@ -1,4 +1,4 @@
-"""Costs of a stage: training, storage and inference."""
+"""A stage: its data, its training loop, and what both cost."""
 
 from __future__ import annotations
 
@@ -7,17 +7,103 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from moextend.bench.data import conversations
+from moextend.bench.methods.method import Stage
+from moextend.bench.run.progress import Progress, Unit
+from moextend.bench.sequence import memory_texts
+from moextend.bench.task import TaskSpec
 from moextend.errors import InputError
-from moextend.util import files
+from moextend.training.loop import Report, train
+from moextend.training.splits import hold_out
+from moextend.training.trainer import ExtraLoss
+from moextend.util import files, processes
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
+    from moextend.bench.run.context import RunContext
     from moextend.bench.run.records import StageCost
+
+
+@dataclass(frozen=True)
+class StageData:
+    """S_t and S_e of a stage (MoExtend section 3.2): no method trains on held-out items in this stage."""
+
+    learn: Sequence[Conversation]
+    held_out: Sequence[Conversation]
+
+
+def stage_data(tasks: Sequence[TaskSpec], workspace: Path, seed: int) -> StageData:
+    """Training data of one task, or of several at once (joint training)."""
+    return StageData(*hold_out([conversations(task, workspace) for task in tasks], seed))
+
+
+def generic_text(path: Path | None) -> list[Conversation]:
+    """Lines of a sequence's generic text, without labels."""
+    from moextend import Conversation
+
+    return [Conversation(((text, ""),)) for text in memory_texts(path)]
+
+
+def stage_seed(seed: int, task: str) -> int:
+    """Seed of a stage from the run's seed and the task, so that it is the same in every order."""
+    return int(files.digest(seed, task)[:7], 16)
+
+
+@dataclass(frozen=True)
+class StageLoop:
+    """The training loop of a stage: the same data, order, steps and batches for every method."""
+
+    context: RunContext
+    progress: Progress
+    model: MultimodalLM
+    stage: Stage
+    units: Mapping[str, Unit]
+    watch: Stopwatch
+    smaller: dict[str, int] = field(default_factory=dict)
+    """Phase -> its micro-batch if memory was short."""
+    flops: dict[str, float | None] = field(default_factory=dict)
+    """Phase -> operations of its training."""
+
+    def __call__(
+        self,
+        *,
+        learning_rate: float | None = None,
+        data: Sequence[Conversation] | None = None,
+        extra_loss: ExtraLoss | None = None,
+        rates: Mapping[str, float] | None = None,
+        steps: int | None = None,
+        phase: str = "train",
+    ) -> Report:
+        """Trains the parameters with gradients; see method.Loop."""
+        unit = self.units[phase]
+        settings = self.context.sequence.train.settings(
+            self.stage.seed, steps=steps or unit.steps, learning_rate=learning_rate
+        )
+        follow = self.progress.follow(unit)
+        # Several processes stop for a smaller micro-batch, so that later trainings begin with it.
+        known = self.context.micro_batch if processes.count() > 1 else None
+
+        def on_step(done: int, total: int) -> None:
+            follow(done, total)
+            self.watch.tick()
+
+        report = train(
+            self.model, self.stage.data if data is None else data, settings,
+            folder=self.stage.folder / f"{phase}-in-flight", extra_loss=extra_loss, rates=rates, on_step=on_step,
+            micro_batch=known,
+        )  # fmt: skip
+        self.progress.finish(unit)
+        self.flops[phase] = report.flops
+        if report.micro_batch is not None:
+            self.smaller[phase] = self.context.micro_batch = report.micro_batch
+        return report
+
 
 TESTED = 32
 """Number of conversations for counting the cost of inference."""
