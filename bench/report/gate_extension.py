@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import moextend
 from moextend.bench import methods, scorers
 from moextend.bench.report.collect import Result
-from moextend.bench.report.comparison import check_margin
-from moextend.bench.report.gate import Cells, Gate, compare, explained, verdicts
 from moextend.bench.report.items import ItemReader
+from moextend.bench.report.views.comparison import check_margin
+from moextend.bench.report.views.gate import Cells, Gate, compare, explained, verdicts
 from moextend.bench.run.records import RunFacts
 from moextend.bench.run.rundir import Key, RunConfig, RunDir
 from moextend.bench.score import evaluate

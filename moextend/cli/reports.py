@@ -120,9 +120,9 @@ def report(
     items: the results of single items, a row per answer
     """
     from moextend.bench.report.collect import collect, some
-    from moextend.bench.report.comparison import with_baseline
-    from moextend.bench.report.published import read_references
     from moextend.bench.report.style import find_style
+    from moextend.bench.report.views.comparison import with_baseline
+    from moextend.bench.report.views.published import read_references
     from moextend.bench.run.rundir import find_runs
     from moextend.util import files
 
@@ -202,7 +202,7 @@ def _margin(points: float | None, baseline: str | None) -> float:
     """What counts as no difference, in points; InputError if it is outside its range, or counts for nothing."""
     if points is None:
         return 1.0
-    from moextend.bench.report.comparison import check_margin
+    from moextend.bench.report.views.comparison import check_margin
 
     check_margin(points)
     if baseline is None:

@@ -1,16 +1,13 @@
 """What the forgetting table says of costs that are matched, and of those that are not."""
 
-import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from moextend.bench.methods import parse
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
-from moextend.bench.report.footnotes import MEANING, matched_notes, short
-from moextend.bench.report.terminal import print_tables
+from moextend.bench.report.notes import MEANING, matched_notes, short
 from moextend.bench.run import matching
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import RunDir
@@ -72,14 +69,6 @@ def test_runs_without_known_costs_have_no_columns_of_them(done: MakeRun) -> None
     (experiment,) = collect([done()])
     (table,) = tables([experiment])
     assert matched_notes(experiment) == [] and "TFLOP" not in [one.title for one in table.narrow().columns]
-
-
-def test_the_table_with_costs_fits_a_terminal_of_80_columns(done: MakeRun) -> None:
-    experiments = collect(trained(done, *TRAINED, seeds=2))
-    out = io.StringIO()
-    print_tables(tables(experiments), Console(file=out, color_system=None), 80)
-    lines = out.getvalue().splitlines()
-    assert max(map(len, lines)) <= 80 and sum(line.startswith(" method") for line in lines) == 1, "one block"
 
 
 def test_the_default_methods_of_tiny_are_those_that_matching_gives(tmp_path: Path) -> None:

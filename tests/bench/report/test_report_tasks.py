@@ -116,12 +116,6 @@ def test_settings_that_differ_are_columns(done: MakeRun) -> None:
     assert [row["set_strength"] for row in rows_of(ewc).values()] == ["1", "2"]
 
 
-def test_settings_of_early_runs_are_those_of_their_names(done: MakeRun) -> None:
-    (table,) = tables(collect([done("lora"), done("lora:rank=2")]), "ablations")
-    assert [row["set_rank"] for row in rows_of(table).values()] == ["?", "2"]
-    assert any(note.startswith("?: ") for note in table.notes)
-
-
 def test_what_is_not_there_is_an_error_with_a_hint(done: MakeRun, make_config: MakeConfig) -> None:
     with pytest.raises(
         InputError, match=r"report ablations: no method ran with several settings\. Run a method"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.report.collect import collect, some
-from moextend.bench.report.footnotes import backend_notes
+from moextend.bench.report.notes import backend_notes
 from moextend.bench.run.complete import lacking_scores, set_damaged_aside, unproved
 from moextend.bench.run.rundir import PARITY, Cell, RunDir
 from moextend.bench.score.served.records import Parity, Weights

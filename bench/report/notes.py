@@ -1,14 +1,15 @@
-"""Notes of tables: seeds, servers, the words for media, and what a comparison of methods holds fixed."""
+"""Notes and marks that tables share: seeds, servers, media, matched costs, and where settings come from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from moextend.bench import metrics
+from moextend.bench import methods, metrics
 from moextend.bench.report.collect import Experiment, Result, grouped
-from moextend.bench.report.costs import (
+from moextend.bench.report.table import Column, Table, Value, short, words_column
+from moextend.bench.report.views.costs import (
     KEPT,
     NEAR,
     UNMATCHED,
@@ -19,11 +20,16 @@ from moextend.bench.report.costs import (
     trained_parameters,
     training_flops,
 )
-from moextend.bench.report.table import Column, Value
+from moextend.bench.tuned import NO_SETTINGS, TEST, VALIDATION
 from moextend.data.modalities import modality_types
 from moextend.errors import InputError, counted
 
 UNTOUCHED = "†"
+ON_TEST = "‡"
+"""Stands behind a method whose settings were chosen on test items."""
+NOT_STATED = "not stated"
+_RANK = [TEST, NOT_STATED, "nothing", "default", "published", VALIDATION, NO_SETTINGS]
+"""Sources, the least favourable first."""
 COLUMNS = [
     Column("params", "params", paper=False),
     Column("kept_mb", "MB", paper=False),
@@ -33,7 +39,6 @@ MEANING = (
     f"params: parameters that a stage trains (the largest stage). {KEPT} TFLOP: operations of all trainings, probes "
     "included."
 )
-UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def seeds_note(experiment: Experiment) -> str:
@@ -85,11 +90,6 @@ class Media:
         return " or ".join(many for _, many in self.nouns)
 
     @property
-    def one(self) -> str:
-        """ "an image or a sound"."""
-        return " or ".join(f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}" for noun, _ in self.nouns)
-
-    @property
     def the(self) -> str:
         """ "the image or the sound"."""
         return " or ".join(f"the {noun}" for noun, _ in self.nouns)
@@ -102,6 +102,17 @@ class Media:
             f"learned from {self.plural} takes no input without one, so the base answers. It says nothing about text "
             "that looks like a learned task."
         )
+
+
+def untouched_notes(results: Sequence[Result]) -> list[str]:
+    """The note of the mark † if the text of a run is what it is by construction; else none."""
+    return [media_of(results).by_construction] if any(result.text_untouched for result in results) else []
+
+
+def change_of(group: Sequence[Result], change: Value) -> Value:
+    """The change of text of the runs of a row; marked where it is 0 by construction."""
+    untouched = change.number is not None and all(result.text_untouched for result in group)
+    return change.marked(UNTOUCHED) if untouched else change
 
 
 def media_of(results: Sequence[Result]) -> Media:
@@ -117,21 +128,12 @@ def media_of(results: Sequence[Result]) -> Media:
     return Media(tuple(nouns)) if nouns else Media()
 
 
-def short(number: float) -> str:
-    """A number of at least 0 with up to three digits: 757k, 1.25M, 4.20, 0.59."""
-    rounded = float(f"{number:.3g}")
-    unit, letter = next((pair for pair in UNITS if rounded >= pair[0]), (1.0, ""))
-    shown = rounded / unit
-    decimals = 0 if shown >= 100 or not shown else 1 if shown >= 10 else 2
-    return f"{shown:.{decimals}f}{letter}" if shown >= 1 or not shown else f"{shown:#.2g}"
-
-
-def costs(group: Sequence[Result], reference: float | None = None) -> list[Value]:
+def costs(group: Sequence[Result], reference: float | None = None) -> dict[str, Value]:
     """Cells of COLUMNS for the runs of a row; trained parameters far from those of the `reference` are marked."""
     trained = trained_parameters(group).number
-    kept = metrics.average(map(kept_mb, group))
-    cells = [_cell(trained), _cell(kept), _cell(mean_total(group, training_flops, 1e-12))]
-    return [cells[0].marked(UNMATCHED) if _differs(trained, reference) else cells[0], *cells[1:]]
+    known = [trained, metrics.average(map(kept_mb, group)), mean_total(group, training_flops, 1e-12)]
+    cells = {c.key: Value("-") if one is None else short(one) for c, one in zip(COLUMNS, known, strict=True)}
+    return cells | ({"params": cells["params"].marked(UNMATCHED)} if _differs(trained, reference) else {})
 
 
 def reference_count(experiment: Experiment) -> float | None:
@@ -176,5 +178,74 @@ def _differs(count: float | None, reference: float | None) -> bool:
     return bool(count) and reference is not None and not near(count, reference)
 
 
-def _cell(number: float | None) -> Value:
-    return Value("-") if number is None else Value(short(number), number)
+def source(result: Result) -> str:
+    """Source of the settings of a run."""
+    if methods.role_of(result.config.method) == "base":
+        return NO_SETTINGS
+    return result.config.tuned_on or NOT_STATED
+
+
+def sources(experiments: Sequence[Experiment]) -> dict[str, str]:
+    """Method -> source of its settings, of its runs the least favourable; empty if no run states one."""
+    found: dict[str, str] = {}
+    for result in (result for experiment in experiments for result in experiment.results):
+        own, method = source(result), result.config.method
+        found[method] = min(own, found.get(method, own), key=_rank)
+    stated = {*found.values()} - {NOT_STATED, NO_SETTINGS}
+    return found if stated else {}
+
+
+def with_sources(experiments: Sequence[Experiment], table: Table) -> Table:
+    """The table with marked methods, the source of their settings as a wide column, and a note."""
+    known = sources(experiments)
+    if not _named(table, known):
+        return noted(experiments, table)
+    column = words_column("settings_source", "settings from", wide=True)
+    sections = [
+        [[_marked(row[0], known), *row[1:], Value(known.get(row[0].of, ""))] for row in section]
+        for section in table.sections
+    ]
+    return replace(noted(experiments, table), columns=[*table.columns, column], sections=sections)
+
+
+def noted(experiments: Sequence[Experiment], table: Table) -> Table:
+    """The table with a note on the source of the settings of its methods; of all methods if its rows name none."""
+    known = sources(experiments)
+    named = _named(table, known)
+    note = source_note({method: own for method, own in known.items() if method in named or not named})
+    return table.noted(note) if note else table
+
+
+def _named(table: Table, known: Mapping[str, str]) -> set[str]:
+    """Methods that rows of the table are of."""
+    return {row[0].of for row in table.rows if row[0].of in known}
+
+
+def source_note(known: Mapping[str, str]) -> str:
+    """ "Settings: ‡ tuned on test items: full-ft; default: lora."; "" if no method has settings."""
+    parts = [f"{words}: {', '.join(methods)}" for words, methods in by_source(known).items()]
+    return f"Settings: {'; '.join(parts)}." if parts else ""
+
+
+def by_source(known: Mapping[str, str]) -> dict[str, list[str]]:
+    """Source in words -> the methods whose settings it is of, the least favourable first."""
+    stated = sorted({*known.values()} - {NO_SETTINGS}, key=lambda source: (_rank(source), source))
+    return {_worded(source): [method for method, own in known.items() if own == source] for source in stated}
+
+
+def _worded(source: str) -> str:
+    """A source as a note names it."""
+    if source == TEST:
+        return f"{ON_TEST} tuned on {source}"
+    if source == "nothing":
+        return "not tuned"
+    return f"tuned on {source}" if source.startswith(VALIDATION) else source
+
+
+def _rank(source: str) -> tuple[int, bool]:
+    """Its place; what was tuned on another sequence stands before what was tuned on this one."""
+    return _RANK.index(VALIDATION if source.startswith(VALIDATION) else source), source == VALIDATION
+
+
+def _marked(value: Value, known: Mapping[str, str]) -> Value:
+    return value.marked(ON_TEST) if known.get(value.of) == TEST else value
