@@ -17,7 +17,7 @@ from moextend.bench.run.records import BASE, encoder_of
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir, slug
 from moextend.bench.score.kept import SAME, read_predictions
 from moextend.bench.score.predictions import text_item
-from moextend.bench.score.vqa import score_items, scores_path
+from moextend.bench.score.vqa import score_items
 from moextend.bench.scorers import search, shows
 from moextend.errors import InputError, MoextendError, SpecError, UnknownName
 from moextend.util.files import read_json, read_lines, sha256
@@ -134,20 +134,7 @@ def check_cell(run: RunDir, cell: Cell) -> tuple[list[Answer], dict[str, str]]:
     except Exception as error:  # a damaged file, whatever is wrong with it
         return [], {"predictions": f"cannot be read: {explained(error)}"}
     again = "ok" if abs(value - cell.value) < SAME else f"{value:.4f} when made again from the predictions"
-    return answers, {"predictions": same, "score": again, **_checked_items(path, cell.scorer, answers)}
-
-
-def _checked_items(path: Path, scorer: str, answers: Sequence[Answer]) -> dict[str, str]:
-    """Whether the kept scores of the items are those of the scorer; damaged ones are made again where they are read."""
-    kept = scores_path(path, scorer)
-    try:
-        scores = {line["id"]: line["score"] for line in read_lines(kept) if "id" in line}
-    except (OSError, SpecError, KeyError, TypeError):
-        return {}
-    if scores.keys() != {answer.id for answer in answers}:
-        return {}
-    same = all(scores[answer.id] == answer.score for answer in answers)
-    return {"item scores": "ok" if same else f"not those of {scorer}: remove {kept.name} to make them again"}
+    return answers, {"predictions": same, "score": again}
 
 
 def _checked_weights(run: RunDir, names: Sequence[str]) -> dict[str, str]:

@@ -73,7 +73,7 @@ class _Snapshot:
     @cached_property
     def environments(self) -> list[dict[str, Any]]:
         """Recorded environments of the run, oldest first; an empty one if there is none."""
-        return self.result.environments or [{}]
+        return self.result.run.environments or [{}]
 
     @cached_property
     def started(self) -> datetime:

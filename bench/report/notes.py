@@ -1,44 +1,25 @@
-"""Notes and marks that tables share: seeds, servers, media, matched costs, and where settings come from."""
+"""Notes and marks that tables share: seeds, servers, text, and where settings come from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from moextend.bench import methods, metrics
+from moextend.bench import methods
 from moextend.bench.report.collect import Experiment, Result, grouped
-from moextend.bench.report.table import Column, Table, Value, short, words_column
-from moextend.bench.report.views.costs import (
-    KEPT,
-    NEAR,
-    UNMATCHED,
-    kept_mb,
-    mean_total,
-    near,
-    reference_of,
-    trained_parameters,
-    training_flops,
-)
+from moextend.bench.report.table import ON_TEST, Table, Value, words_column
 from moextend.bench.tuned import NO_SETTINGS, TEST, VALIDATION
-from moextend.data.modalities import modality_types
-from moextend.errors import InputError, counted
+from moextend.errors import counted
 
 UNTOUCHED = "†"
-ON_TEST = "‡"
-"""Stands behind a method whose settings were chosen on test items."""
+NOT_REACHED = (
+    "by construction, not by learning. These text tasks have no media, and what is learned from media takes no input "
+    "without any, so the base answers. It says nothing about text that looks like a learned task."
+)
+BY_CONSTRUCTION = f"{UNTOUCHED}: {NOT_REACHED}"
 NOT_STATED = "not stated"
 _RANK = [TEST, NOT_STATED, "nothing", "default", "published", VALIDATION, NO_SETTINGS]
 """Sources, the least favourable first."""
-COLUMNS = [
-    Column("params", "params", paper=False),
-    Column("kept_mb", "MB", paper=False),
-    Column("tflop", "TFLOP", paper=False),
-]
-MEANING = (
-    f"params: parameters that a stage trains (the largest stage). {KEPT} TFLOP: operations of all trainings, probes "
-    "included."
-)
 
 
 def seeds_note(experiment: Experiment) -> str:
@@ -78,104 +59,15 @@ def _backend_note(result: Result) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Media:
-    """The media that the learned tasks of a sequence show, as nouns: ("image", "images"), ("sound", "sounds")."""
-
-    nouns: tuple[tuple[str, str], ...] = (("image", "images"),)
-
-    @property
-    def plural(self) -> str:
-        """ "images or sounds"."""
-        return " or ".join(many for _, many in self.nouns)
-
-    @property
-    def the(self) -> str:
-        """ "the image or the sound"."""
-        return " or ".join(f"the {noun}" for noun, _ in self.nouns)
-
-    @property
-    def by_construction(self) -> str:
-        """The note of the mark †."""
-        return (
-            f"{UNTOUCHED}: by construction, not by learning. These text tasks have no {self.plural}, and what is "
-            f"learned from {self.plural} takes no input without one, so the base answers. It says nothing about text "
-            "that looks like a learned task."
-        )
-
-
 def untouched_notes(results: Sequence[Result]) -> list[str]:
     """The note of the mark † if the text of a run is what it is by construction; else none."""
-    return [media_of(results).by_construction] if any(result.text_untouched for result in results) else []
+    return [BY_CONSTRUCTION] if any(result.text_untouched for result in results) else []
 
 
 def change_of(group: Sequence[Result], change: Value) -> Value:
     """The change of text of the runs of a row; marked where it is 0 by construction."""
     untouched = change.number is not None and all(result.text_untouched for result in group)
     return change.marked(UNTOUCHED) if untouched else change
-
-
-def media_of(results: Sequence[Result]) -> Media:
-    """The media of the learned tasks of these runs, which have the same tasks."""
-    types = modality_types()
-    names: dict[str, None] = {}
-    for task in results[0].tasks if results else []:
-        with suppress(InputError):  # an edited config.json
-            names |= dict.fromkeys(results[0].config.task_spec(task).modalities)
-    nouns = [
-        (known.noun, known.plural) if (known := types.get(name)) else (name, f"{name}s") for name in names
-    ]
-    return Media(tuple(nouns)) if nouns else Media()
-
-
-def costs(group: Sequence[Result], reference: float | None = None) -> dict[str, Value]:
-    """Cells of COLUMNS for the runs of a row; trained parameters far from those of the `reference` are marked."""
-    trained = trained_parameters(group).number
-    known = [trained, metrics.average(map(kept_mb, group)), mean_total(group, training_flops, 1e-12)]
-    cells = {c.key: Value("-") if one is None else short(one) for c, one in zip(COLUMNS, known, strict=True)}
-    return cells | ({"params": cells["params"].marked(UNMATCHED)} if _differs(trained, reference) else {})
-
-
-def reference_count(experiment: Experiment) -> float | None:
-    """Trained parameters of the method that others are matched with; None if they are not known."""
-    reference = reference_of(experiment)
-    return trained_parameters(grouped(experiment.of("sequence"))[reference]).number if reference else None
-
-
-def matched_notes(experiment: Experiment) -> list[str]:
-    """What the columns mean, and which methods are not matched in trained parameters; [] where nothing is known."""
-    reference, wanted = reference_of(experiment), reference_count(experiment)
-    if reference is None or wanted is None:
-        return []
-    groups = grouped(experiment.of("sequence"))
-    counts = {method: trained_parameters(group).number for (method, _), group in groups.items()}
-    others = [method for method, count in counts.items() if count and method != reference[0]]
-    if not others:
-        return [MEANING]
-    against = f"within {NEAR:.0%} of {reference[0]}'s {wanted:,.0f}"
-    far = [method for method in others if _differs(counts[method], wanted)]
-    if not far:
-        return [MEANING, f"Trained parameters are matched: all are {against}."]
-    fixed = [method for method in far if _is_fixed(groups, method)]
-    loose = [method for method in far if method not in fixed]
-    found = [f"{UNMATCHED}: trained parameters are not {against}."]
-    if fixed:
-        found.append(f"{', '.join(fixed)}: cannot be matched.")
-    if loose:
-        found.append(f"NOT MATCHED: {', '.join(loose)} (moextend bench run --match params).")
-    return [MEANING, " ".join(found)]
-
-
-def _is_fixed(groups: dict[tuple[str, str], list[Result]], method: str) -> bool:
-    """Whether no setting of the method changes how much it trains."""
-    config = next(group[0].config for (name, _), group in groups.items() if name == method)
-    with suppress(InputError):  # a plug-in that is gone
-        return not config.parsed_method().make().knobs
-    return False
-
-
-def _differs(count: float | None, reference: float | None) -> bool:
-    return bool(count) and reference is not None and not near(count, reference)
 
 
 def source(result: Result) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 from moextend.bench import methods, stats
 from moextend.bench.report.collect import Experiment, Result, grouped, row_name
 from moextend.bench.report.items import ItemReader, Weights
-from moextend.bench.report.table import Table
+from moextend.bench.report.table import RANKED, Table
 from moextend.bench.report.views.comparison import (
     CHANGE,
     LESS_IS_BETTER,
@@ -29,8 +29,6 @@ RULE = (
 )
 """What `ranked` does, as a note of its table."""
 ONE_SEED = "Nothing is bold: with one seed, no test tells methods apart."
-KINDS = ("forgetting", "tasks", "text")
-"""Tables that are ranked."""
 
 Group = tuple[bool, str]
 """Methods that compete: whether they are given the task id, and the order of the stages."""
@@ -44,7 +42,7 @@ def ranked(experiment: Experiment, table: Table) -> Table:
     method that learns nothing, and one that is what it is by construction, as the same weights answered before and
     after. A note gives the rule.
     """
-    if table.kind not in KINDS:
+    if table.kind not in RANKED:
         return table
     groups = grouped(experiment.of("sequence"))
     keys = {row_name(group).text: key for key, group in groups.items()}

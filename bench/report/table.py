@@ -14,6 +14,10 @@ NARROW = 80
 """Columns that a table fits if it can."""
 SPREAD = "±"
 """Stands before a standard deviation or error."""
+ON_TEST = "‡"
+"""Stands behind a method whose settings were chosen on test items."""
+RANKED = ("forgetting", "tasks", "text")
+"""Kinds of tables whose best values are bold."""
 DECIMALS = 1
 """Of scores, where nothing else is asked for."""
 UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from moextend.bench.report.collect import Experiment, lacking_notes, run_notes
-from moextend.bench.report.notes import ON_TEST
-from moextend.bench.report.table import Column, Table, Value
+from moextend.bench.report.table import ON_TEST, Column, Table, Value
 from moextend.errors import visible
 
 NOTES = "notes"

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 
-from moextend.bench.report.ranks import KINDS as RANKED
-from moextend.bench.report.table import SPREAD, Column, Row, Table, Value
+from moextend.bench.report.table import RANKED, SPREAD, Column, Row, Table, Value
 from moextend.util.fold import folded_between, parts
 
 ESCAPES = {
@@ -77,14 +76,42 @@ def render(tables: Sequence[Table]) -> str:
 
 def apart(tables: Sequence[Table]) -> tuple[str, str]:
     """The environments of the tables, and the paragraphs of notes that they have no room for."""
-    labels, notes = Labels(), Notes()
-    shown = []
-    for table in tables:
-        named = [(part, labels.of(part)) for part in pages(table)]
-        shown += [environment(*part) for part in named]
-        notes.add(*named[-1])
+    document = Document()
+    shown = [part for table in tables for part in document.add(table)]
     parts = ["\n".join(shown[start : start + FLOATS]) for start in range(0, len(shown), FLOATS)]
-    return "\\clearpage\n".join(parts), notes.text
+    return "\\clearpage\n".join(parts), document.notes
+
+
+class Document:
+    """The tables of one document, in which every label and every note is given once."""
+
+    def __init__(self) -> None:
+        self._labels, self._given = set[str](), set[str]()
+        self.notes = ""
+        """Paragraphs of notes; "" where the tables have room for all."""
+
+    def add(self, table: Table, label: str = "", *, place: str = "t") -> list[str]:
+        """The environments of a table, one a page; what they have no room for joins the notes.
+
+        Args:
+            label: the first one's label; "": one is made of the table's name.
+            place: where LaTeX may put them.
+        """
+        parts = [(part, self._label(part, label)) for part in pages(table)]
+        last, of = _shown(parts[-1][0]), parts[-1][1]
+        notes = [note for note in last.notes if note not in self._given]
+        if notes and _below(last) != " ".join(last.notes):
+            self._given.update(notes)
+            self.notes += f"\\paragraph{{Notes to Table~\\ref{{{of}}}.}}\n{breakable(' '.join(notes))}\n\n"
+        return [environment(*part, place=place) for part in parts]
+
+    def _label(self, table: Table, label: str) -> str:
+        """The label, with a number where it is taken."""
+        label = label or f"tab:{re.sub(r'[^A-Za-z0-9.:-]+', '-', table.key)}"
+        tried = (label if n == 1 else f"{label}-{n}" for n in count(1))
+        found = next(name for name in tried if name not in self._labels)
+        self._labels.add(found)
+        return found
 
 
 def environment(table: Table, label: str, *, place: str = "t") -> str:
@@ -109,24 +136,6 @@ def environment(table: Table, label: str, *, place: str = "t") -> str:
             "",
         ]
     )
-
-
-class Notes:
-    """The notes of the tables of one document as paragraphs: each is given once."""
-
-    def __init__(self) -> None:
-        self._given: set[str] = set()
-        self.text = ""
-        """The paragraphs; "" where the tables have room for all notes."""
-
-    def add(self, table: Table, label: str) -> None:
-        """Adds those of a table, but for what stands below it."""
-        table = _shown(table)
-        notes = [note for note in table.notes if note not in self._given]
-        if notes and _below(table) != " ".join(table.notes):
-            self._given.update(notes)
-            words = breakable(" ".join(notes))
-            self.text += f"\\paragraph{{Notes to Table~\\ref{{{label}}}.}}\n{words}\n\n"
 
 
 def _shown(table: Table) -> Table:
@@ -225,21 +234,6 @@ def pages(table: Table) -> list[Table]:
         for number, sections in enumerate(parts, 1)
     ]
     return [*found[:-1], replace(found[-1], notes=table.notes)]
-
-
-class Labels:
-    """The labels of the tables of one document: each is given once."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def of(self, table: Table, label: str = "") -> str:
-        """The `label`, else one made of the table's name; with a number where it is taken."""
-        label = label or f"tab:{re.sub(r'[^A-Za-z0-9.:-]+', '-', table.key)}"
-        tried = (label if n == 1 else f"{label}-{n}" for n in count(1))
-        found = next(name for name in tried if name not in self._taken)
-        self._taken.add(found)
-        return found
 
 
 def _tabular(table: Table, width: str) -> str:

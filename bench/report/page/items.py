@@ -32,6 +32,16 @@ if TYPE_CHECKING:
 
 LEVEL = 6
 """Of zlib: more takes much longer and saves little."""
+SIDE = 160
+"""Pixels of the longer side; a smaller image stays as it is."""
+KEPT = 4096
+"""Bytes below which a small image is taken as it is."""
+RATE = 16_000
+"""Samples per second of a sound."""
+SECONDS = 20
+"""Longest sound; the rest is cut off."""
+SIGNS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
+"""First bytes of an encoded image -> its format."""
 
 
 def flips(run: int, right: Array) -> list[list[Any]]:
@@ -200,18 +210,6 @@ def _words(words: Sequence[str], places: Array) -> list[str]:
 def _natural(text: str) -> list[tuple[int, str]]:
     """Sorts numbers in a text by their value."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", text)]
-
-
-SIDE = 160
-"""Pixels of the longer side; a smaller image stays as it is."""
-KEPT = 4096
-"""Bytes below which a small image is taken as it is."""
-RATE = 16_000
-"""Samples per second of a sound."""
-SECONDS = 20
-"""Longest sound; the rest is cut off."""
-SIGNS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
-"""First bytes of an encoded image -> its format."""
 
 
 @dataclass

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from moextend.bench.report import view
 from moextend.bench.report.collect import Experiment
-from moextend.bench.report.formats.latex import Labels, Notes, environment, escape, pages
+from moextend.bench.report.formats.latex import Document, escape
 from moextend.bench.report.paper.setup import Bibliography, find_entries, setup_text
 from moextend.bench.report.style import Styling
 from moextend.bench.report.views.tasks import TITLES as TASK_TITLES
@@ -141,7 +141,7 @@ def _refuse_foreign(folder: Path, names: Iterable[str]) -> None:
 
 def _tables(experiment: Experiment, styling: Styling) -> dict[str, str]:
     """Name -> table environments; `notes` are the paragraphs of notes."""
-    labels, notes, texts = Labels(), Notes(), dict[str, str]()
+    document, texts = Document(), dict[str, str]()
     for name in ("main", *TITLES):
         if name == "costs" and not any(result.costs for result in experiment.results):
             continue
@@ -149,14 +149,15 @@ def _tables(experiment: Experiment, styling: Styling) -> dict[str, str]:
             tables = view(experiment, "forgetting" if name == "main" else name)
         except InputError:  # the view itself names what is damaged
             continue
-        parts = [part for table in styling.styled(tables) for part in pages(table)]
-        named = [(part, labels.of(part, f"tab:{name}")) for part in parts]
-        for one in named:
-            notes.add(*one)
-        if named:
-            place = "tp" if name == "main" else "htp"
-            texts[name] = "\n".join(environment(*one, place=place) for one in named)
-    return {**texts, "notes": notes.text}
+        place = "tp" if name == "main" else "htp"
+        parts = [
+            part
+            for table in styling.styled(tables)
+            for part in document.add(table, f"tab:{name}", place=place)
+        ]
+        if parts:
+            texts[name] = "\n".join(parts)
+    return {**texts, "notes": document.notes}
 
 
 def _main(experiment: Experiment, further: Sequence[str], pictures: Sequence[Picture]) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from operator import attrgetter
 
 from moextend.bench import methods, metrics
 from moextend.bench.report.collect import Experiment, Result, grouped, row_name
-from moextend.bench.report.table import Column, Table, Value, cells_of, fixed, words_column
+from moextend.bench.report.table import Column, Table, Value, cells_of, fixed, short, words_column
 from moextend.bench.report.views import Asked
 from moextend.bench.run.records import AlignmentCost, StageCost
-from moextend.errors import counted
+from moextend.errors import InputError, counted
 
 COLUMNS = [
     words_column("method"),
@@ -39,6 +40,16 @@ NOTE = (
     "without padding. TFLOP: of all trainings, probes included. forward: operations per token for answering a stage's "
     "task after it, relative to the base, mean over stages. seconds: of learning; they depend on what else ran on the "
     "machine. peak: of the run's process, including the base; GPU: of learning."
+)
+SUMMARY = [
+    Column("params", "params", paper=False),
+    Column("kept_mb", "MB", paper=False),
+    Column("tflop", "TFLOP", paper=False),
+]
+"""Columns of costs in the forgetting table."""
+MEANING = (
+    f"params: parameters that a stage trains (the largest stage). {KEPT} TFLOP: operations of all trainings, probes "
+    "included."
 )
 
 
@@ -214,3 +225,53 @@ def _forward(result: Result) -> float | None:
     base, names = result.facts.base_flops or {}, result.stage_names
     known = [(cost.forward_flops, base.get(names[stage - 1])) for stage, cost in result.costs.items()]
     return metrics.average(now / before if now and before else None for now, before in known)
+
+
+def summary_cells(group: Sequence[Result], reference: float | None = None) -> dict[str, Value]:
+    """Cells of SUMMARY for the runs of a row; trained parameters far from those of the `reference` are marked."""
+    trained = trained_parameters(group).number
+    known = [trained, metrics.average(map(kept_mb, group)), mean_total(group, training_flops, 1e-12)]
+    cells = {c.key: Value("-") if one is None else short(one) for c, one in zip(SUMMARY, known, strict=True)}
+    return cells | ({"params": cells["params"].marked(UNMATCHED)} if _is_apart(trained, reference) else {})
+
+
+def reference_count(experiment: Experiment) -> float | None:
+    """Trained parameters of the method that others are matched with; None if they are not known."""
+    reference = reference_of(experiment)
+    return trained_parameters(grouped(experiment.of("sequence"))[reference]).number if reference else None
+
+
+def matched_notes(experiment: Experiment) -> list[str]:
+    """What the columns mean, and which methods are not matched in trained parameters; [] where nothing is known."""
+    reference, wanted = reference_of(experiment), reference_count(experiment)
+    if reference is None or wanted is None:
+        return []
+    groups = grouped(experiment.of("sequence"))
+    counts = {method: trained_parameters(group).number for (method, _), group in groups.items()}
+    others = [method for method, count in counts.items() if count and method != reference[0]]
+    if not others:
+        return [MEANING]
+    against = f"within {NEAR:.0%} of {reference[0]}'s {wanted:,.0f}"
+    far = [method for method in others if _is_apart(counts[method], wanted)]
+    if not far:
+        return [MEANING, f"Trained parameters are matched: all are {against}."]
+    fixed = [method for method in far if _is_fixed(groups, method)]
+    loose = [method for method in far if method not in fixed]
+    found = [f"{UNMATCHED}: trained parameters are not {against}."]
+    if fixed:
+        found.append(f"{', '.join(fixed)}: cannot be matched.")
+    if loose:
+        found.append(f"NOT MATCHED: {', '.join(loose)} (moextend bench run --match params).")
+    return [MEANING, " ".join(found)]
+
+
+def _is_fixed(groups: dict[tuple[str, str], list[Result]], method: str) -> bool:
+    """Whether no setting of the method changes how much it trains."""
+    config = next(group[0].config for (name, _), group in groups.items() if name == method)
+    with suppress(InputError):  # a plug-in that is gone
+        return not config.parsed_method().make().knobs
+    return False
+
+
+def _is_apart(count: float | None, reference: float | None) -> bool:
+    return bool(count) and reference is not None and not near(count, reference)

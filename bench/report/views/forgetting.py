@@ -12,7 +12,6 @@ from statistics import fmean
 from typing import Any
 
 from moextend.bench import methods, metrics, stats
-from moextend.bench.report import notes as shared
 from moextend.bench.report.collect import (
     Experiment,
     Groups,
@@ -25,7 +24,7 @@ from moextend.bench.report.collect import (
     run_notes,
     scale_notes,
 )
-from moextend.bench.report.notes import backend_notes, change_of, media_of, seeds_note, untouched_notes
+from moextend.bench.report.notes import backend_notes, change_of, seeds_note, untouched_notes
 from moextend.bench.report.table import (
     Column,
     Row,
@@ -40,8 +39,7 @@ from moextend.bench.report.table import (
     text,
     words_column,
 )
-from moextend.bench.report.views import Asked
-from moextend.bench.report.views.costs import trained_parameters
+from moextend.bench.report.views import Asked, costs
 
 COLUMNS = [
     words_column("method"),
@@ -52,7 +50,7 @@ COLUMNS = [
     Column("fm", "FM", paper=False),
     Column("fwt", "FWT", paper=False),
     Column("text_change", "Δ text"),
-    *shared.COLUMNS,
+    *costs.SUMMARY,
     Column("text_after", "text", wide=True),
     Column("runs", "runs", wide=True),
     Column("maa", "MAA", wide=True),
@@ -104,7 +102,7 @@ def tables(experiment: Experiment, asked: Asked) -> list[Table]:
 def forgetting_table(experiment: Experiment) -> Table:
     """One row per method, below the bounds that are known."""
     groups, joint = grouped(experiment.of("sequence")), grouped(experiment.of("joint"))
-    wanted = shared.reference_count(experiment)
+    wanted = costs.reference_count(experiment)
     rows = [
         _row(group, joint.get(key) or joint.get((key[0], "given")), wanted) for key, group in groups.items()
     ]
@@ -120,10 +118,10 @@ def forgetting_table(experiment: Experiment) -> Table:
 
 def _columns(sections: Sequence[Sequence[Row]]) -> list[Column]:
     """The columns; those of costs are wide where no run knows any."""
-    costs = [place for place, column in enumerate(COLUMNS) if column in shared.COLUMNS]
-    if any(row[place].number is not None for rows in sections for row in rows for place in costs):
+    own = [place for place, column in enumerate(COLUMNS) if column in costs.SUMMARY]
+    if any(row[place].number is not None for rows in sections for row in rows for place in own):
         return COLUMNS
-    return [replace(column, wide=column.wide or place in costs) for place, column in enumerate(COLUMNS)]
+    return [replace(column, wide=column.wide or place in own) for place, column in enumerate(COLUMNS)]
 
 
 def summaries(group: Sequence[Result]) -> dict[str, Value]:
@@ -138,7 +136,7 @@ def _row(group: Sequence[Result], joint: Sequence[Result] | None, reference: flo
         "method": row_name(group),
         "task_id": text(group[0].facts.task_identity or "?"),
         **summaries(group),
-        **shared.costs(group, reference),
+        **costs.summary_cells(group, reference),
         "fm_max_all": over_runs(metrics.forgetting(result.matrix, variant="max-all") for result in group),
         "worst_case": over_runs(metrics.worst_case_acc(result.matrix) for result in group),
         "intransigence": _intransigence(group, joint or []),
@@ -171,7 +169,7 @@ def _bounds(experiment: Experiment, joint: Groups) -> list[Row]:
     for group in joint.values():
         known = summaries(group)
         shown = {name: known[name] for name in ("acc", "text_after", "text_change", "runs")}
-        rows.append({"method": row_name(group, before="joint, "), **shown, **shared.costs(group)})
+        rows.append({"method": row_name(group, before="joint, "), **shown, **costs.summary_cells(group)})
     for group in grouped(experiment.of("independent")).values():
         known = summaries(group)
         rows.append(
@@ -206,16 +204,15 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
     if results:
         notes.append(" ".join(_bound_notes(experiment)))
         notes += [note for note in (seeds_note(experiment), _items(results)) if note]
-    notes += [*shared.matched_notes(experiment), *untouched_notes(results), *scale_notes(results)]
+    notes += [*costs.matched_notes(experiment), *untouched_notes(results), *scale_notes(results)]
     return [*notes, *backend_notes(results), *lacking_notes(results), *run_notes(experiment)]
 
 
 def _bound_notes(experiment: Experiment) -> list[str]:
     notes = [f"{methods.named('base')}: the base before the first stage."]
     if _majority(experiment.results) is not None:
-        seen = media_of(experiment.results).the
         notes.append(
-            f"{MAJORITY}: the most common training answer to questions of the same form, without {seen}."
+            f"{MAJORITY}: the most common training answer to questions of the same form, without the media."
         )
     if experiment.of("joint"):
         notes.append("joint: all tasks learned at once (usually an upper bound).")
@@ -324,7 +321,7 @@ def _ablation(experiment: Experiment, method: str, groups: Sequence[list[Result]
     for group, known in zip(groups, settings, strict=True):
         cells = summaries(group)
         shown = [text(setting(known.get(key))) for key in differ]
-        found = [*(cells[key] for key in VARIANT_METRICS), trained_parameters(group), cells["runs"]]
+        found = [*(cells[key] for key in VARIANT_METRICS), costs.trained_parameters(group), cells["runs"]]
         rows.append([row_name(group), *shown, *found])
     notes = [VARIANTS, *untouched_notes([result for group in groups for result in group])]
     title = f"{experiment.name}: settings of {method}"

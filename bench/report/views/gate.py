@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from moextend.bench import methods, stats
 from moextend.bench.report.collect import Experiment, Result, grouped, lacking_notes, row_name, run_notes
 from moextend.bench.report.items import ItemReader
-from moextend.bench.report.notes import backend_notes, media_of, source_note, sources
+from moextend.bench.report.notes import NOT_REACHED, backend_notes, source_note, sources
 from moextend.bench.report.table import (
     Column,
     Row,
@@ -36,6 +36,16 @@ BEFORE = "before"
 """The default reference: a task's own score before what is tested was learned."""
 SCORE, SHARED_SEED = "a score", "a shared seed"
 """What a cell lacks that cannot be compared."""
+
+
+NEEDS = {
+    "same weights": "same weights: the weights that answered before answered again, so nothing can have changed.",
+    "not reached": f"not reached: kept {NOT_REACHED}",
+    "enough items": "enough items: what was seen is too near a loss of the margin; more items are not missing.",
+    SCORE: f"{SCORE}: of this cell or its reference, of at least one seed, is missing.",
+    "answers": "answers: the answers of single items are not kept, or there are too few to compare.",
+}
+"""What a verdict rests on or lacks -> the note of it."""
 
 
 @dataclass(frozen=True)
@@ -331,29 +341,16 @@ def gates(experiments: Sequence[Experiment], baseline: str = BEFORE, margin: flo
     return found
 
 
-def explained(before: str, checks: Sequence[Check], margin: float, not_reached: str = "") -> list[str]:
-    """What the words of the table mean; `before`: the reference. `not_reached`: why some inputs reach nothing."""
+def explained(before: str, checks: Sequence[Check], margin: float) -> list[str]:
+    """What the words of the table mean; `before`: the reference."""
     notes = [
         f"{before}. diff.: score less reference, in points. at least: the lower bound, for all cells together.",
         f"kept: a loss of {margin:g} (--margin) or more is excluded at 5%. lost: the score fell at 5%, and kept is not "
         "shown. cannot tell: neither. All p-values are corrected for the number of cells (Holm). needs: the items or "
         "seeds to show kept with 80% power where nothing is lost.",
     ]
-    if any(check.unchanged == "same weights" for check in checks):
-        notes.append(
-            "same weights: the weights that answered before answered again, so nothing can have changed."
-        )
-    if any(check.unchanged == "not reached" for check in checks):
-        notes.append(f"not reached: kept {not_reached}")
-    if any(check.needs == "enough items" for check in checks):
-        notes.append(
-            "enough items: what was seen is too near a loss of the margin; more items are not missing."
-        )
-    if any(check.lacks == SCORE for check in checks):
-        notes.append(f"{SCORE}: of this cell or its reference, of at least one seed, is missing.")
-    if any(not check.unchanged and not check.lacks and check.found is None for check in checks):
-        notes.append("answers: the answers of single items are not kept, or there are too few to compare.")
-    return notes
+    found = {check.needs for check in checks}
+    return notes + [words for needs, words in NEEDS.items() if needs in found]
 
 
 def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margin: float) -> list[str]:
@@ -361,8 +358,7 @@ def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margi
         BEFORE: "reference: a learned task right after its own stage; every other task in the base (row 0)",
         methods.named("base"): "reference: the base (row 0)",
     }.get(baseline, f"reference: the same cell of {baseline}")
-    known = media_of(experiment.results).by_construction.partition(": ")[2]
-    notes = explained(before, checks, margin, known)
+    notes = explained(before, checks, margin)
     if any(check.lacks == SHARED_SEED for check in checks):
         notes.append(f"{SHARED_SEED}: the method was not run with any seed of {baseline}.")
     if others := [result.name for result in experiment.results if result.config.mode != "sequence"]:

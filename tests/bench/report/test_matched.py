@@ -7,7 +7,8 @@ import pytest
 from moextend.bench.methods import parse
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
-from moextend.bench.report.notes import MEANING, matched_notes, short
+from moextend.bench.report.table import short
+from moextend.bench.report.views.costs import MEANING, matched_notes
 from moextend.bench.run import matching
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import RunDir
@@ -36,7 +37,7 @@ def trained(done: MakeRun, *methods: str, seeds: int = 1) -> list[RunDir]:
      (98_304, "98.3k"), (999_900, "1.00M"), (6.9e9, "6.90B")],
 )  # fmt: skip
 def test_numbers_are_short(number: float, shown: str) -> None:
-    assert short(number) == shown
+    assert short(number).text == shown
 
 
 @pytest.mark.parametrize(

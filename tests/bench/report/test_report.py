@@ -169,17 +169,6 @@ def test_text_that_nothing_learned_can_answer_is_marked(done: MakeRun) -> None:
     assert compared.sections[-1][0][2].text == "0.0†" and any("†" in note for note in compared.notes)
 
 
-def test_notes_name_the_media_of_the_learned_tasks(done: MakeRun, make_config: MakeConfig) -> None:
-    tasks = {name: dict(task) for name, task in make_config().tasks.items()}
-    tasks["count"]["columns"] = {"image": None, "audio": "clip"}
-    facts = {"text_untouched": True, "majority": {"colour": 20.0, "count": 30.0}}
-    notes = forgetting_table(collect([done(facts=facts, tasks=tasks)])[0]).notes
-    assert any("of the same form, without the image or the sound" in note for note in notes)
-    assert any(
-        "have no images or sounds, and what is learned from images or sounds takes" in note for note in notes
-    )
-
-
 def test_csv_of_cells_can_be_traced(done: MakeRun) -> None:
     run = done(text=())
     run.append_cell(

@@ -30,7 +30,7 @@ def test_a_row_has_every_reading_and_the_older_version(make_run: MakeRun) -> Non
     answered(run, 60.0, strict=65.0, normalised=70.0, **{"vqa@1": 55.0})
     table = shown([run])
     assert [[value.text for value in row] for row in table.sections[0]] == [
-        ["lora", FIRST, "vqa@2", "60.0", "65.0", "70.0", "-", "vqa@1 55.0"]
+        ["lora*", FIRST, "vqa@2", "60.0", "65.0", "70.0", "-", "vqa@1 55.0"]
     ], "the second task has no readings"
 
 
@@ -68,8 +68,8 @@ def test_scores_by_kind_stand_below(make_run: MakeRun) -> None:
     )
     _, kinds = tables(collect([run], unfinished=True), "readings")
     assert [[value.text for value in row] for row in kinds.sections[0]] == [
-        ["lora", FIRST, "how many", "40.0"],
-        ["lora", FIRST, "which", "80.0"],
+        ["lora*", FIRST, "how many", "40.0"],
+        ["lora*", FIRST, "which", "80.0"],
     ]
 
 
