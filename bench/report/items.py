@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -93,7 +93,6 @@ class AnswerReader(CellReader[Answers]):
     def __init__(self, most: int | None = None) -> None:
         super().__init__(most)
         self.kind, self.group, self.answer = Words(), Words(), Words()
-        self._before: dict[str, Answers] = {}
         self._predictions = DistinctLines(self._asked)
         self._texts = [DistinctLines(partial(self._text_columns, by_kind)) for by_kind in (False, True)]
 
@@ -103,11 +102,12 @@ class AnswerReader(CellReader[Answers]):
             return None
         scores, images = found
         none = self.answer.numbers([None] * len(images))
-        return self._made(cell, Answers(scores.item, none, self.group.numbers(images), none, scores.score))
+        return Answers(scores.item, none, self.group.numbers(images), none, scores.score)
 
     def _text(self, result: Result, cell: Cell) -> Answers | None:
         columns = self._texts[bool(cell.by_kind)].read(result.run.folder / str(cell.predictions), cell.sha256)
-        return self._made(cell, Answers(*(column[columns[0] != NONE] for column in columns)))
+        found = Answers(*(column[columns[0] != NONE] for column in columns))
+        return found if len(found) else None
 
     def _vqa(self, result: Result, cell: Cell) -> Answers | None:
         path = result.run.folder / str(cell.predictions)
@@ -119,7 +119,7 @@ class AnswerReader(CellReader[Answers]):
             scores = self._scores.again(
                 result.run.folder, cell, result.config.workspace, read_predictions(path, cell.sha256)
             )
-        return self._made(cell, Answers(item, kind, group, answer, scores.of(item)))
+        return Answers(item, kind, group, answer, scores.of(item))
 
     def _asked(self, lines: list[Any]) -> list[Array]:
         """Item, kind, group and answer of lines of predictions."""
@@ -137,19 +137,6 @@ class AnswerReader(CellReader[Answers]):
         answers = [line.get("prediction") for line in lines]
         texts = [answer if isinstance(answer, str | None) else json.dumps(answer) for answer in answers]
         return [item, kinds, self.group.numbers([None] * len(lines)), self.answer.numbers(texts), score]
-
-    def _made(self, cell: Cell, found: Answers) -> Answers | None:
-        """The answers, with the arrays of the same task's cell before where they are equal."""
-        import numpy as np
-
-        if not len(found):
-            return None
-        before = self._before.setdefault(cell.task, found)
-        for name in ("item", "kind", "group"):
-            if not np.array_equal(getattr(before, name), getattr(found, name)):
-                self._before[cell.task] = found
-                return found
-        return replace(found, item=before.item, kind=before.kind, group=before.group)
 
 
 def packed_scores(result: Result, cell: Cell, ids: Words) -> tuple[ItemScores, list[str | None]] | None:

@@ -88,29 +88,29 @@ def sources(experiments: Sequence[Experiment]) -> dict[str, str]:
 
 
 def with_sources(experiments: Sequence[Experiment], table: Table) -> Table:
-    """The table with marked methods, the source of their settings as a wide column, and a note."""
+    """The table with a note on where the settings of its methods come from; of all methods if its rows name none.
+
+    Rows of methods also have a mark where that is test items, and the source as a wide column.
+    """
     known = sources(experiments)
-    if not _named(table, known):
-        return noted(experiments, table)
+    named = {row[0].of for row in table.rows if row[0].of in known}
+    note = source_note({method: own for method, own in known.items() if method in named or not named})
+    table = table.noted(*([note] if note else []))
+    if not named:
+        return table
     column = words_column("settings_source", "settings from", wide=True)
     sections = [
-        [[_marked(row[0], known), *row[1:], Value(known.get(row[0].of, ""))] for row in section]
+        [
+            [
+                row[0].marked(ON_TEST if known.get(row[0].of) == TEST else ""),
+                *row[1:],
+                Value(known.get(row[0].of, "")),
+            ]
+            for row in section
+        ]
         for section in table.sections
     ]
-    return replace(noted(experiments, table), columns=[*table.columns, column], sections=sections)
-
-
-def noted(experiments: Sequence[Experiment], table: Table) -> Table:
-    """The table with a note on the source of the settings of its methods; of all methods if its rows name none."""
-    known = sources(experiments)
-    named = _named(table, known)
-    note = source_note({method: own for method, own in known.items() if method in named or not named})
-    return table.noted(note) if note else table
-
-
-def _named(table: Table, known: Mapping[str, str]) -> set[str]:
-    """Methods that rows of the table are of."""
-    return {row[0].of for row in table.rows if row[0].of in known}
+    return replace(table, columns=[*table.columns, column], sections=sections)
 
 
 def source_note(known: Mapping[str, str]) -> str:
@@ -137,7 +137,3 @@ def _worded(source: str) -> str:
 def _rank(source: str) -> tuple[int, bool]:
     """Its place; what was tuned on another sequence stands before what was tuned on this one."""
     return _RANK.index(VALIDATION if source.startswith(VALIDATION) else source), source == VALIDATION
-
-
-def _marked(value: Value, known: Mapping[str, str]) -> Value:
-    return value.marked(ON_TEST) if known.get(value.of) == TEST else value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import permutations
 from pathlib import Path
 from typing import Annotated
 
@@ -62,13 +61,6 @@ class ReportStyle(Spec):
     tables: dict[str, TableStyle] = Field(default_factory=dict)
     """View -> what differs in its tables; also orders (spread over seeds and orders, below the summary and the
     comparison), kinds (scores by kind of question, below the readings) and published (`--references`)."""
-
-    @field_validator("methods", "tasks")
-    @classmethod
-    def _one_name_each(cls, names: dict[str, str | None]) -> dict[str, str | None]:
-        """Refuses a name for two, and one that is another's own."""
-        _refuse_shared_names(names)
-        return names
 
     @field_validator("tables")
     @classmethod
@@ -209,13 +201,6 @@ def _styled(table: Table, styling: Styling, *, whole: bool) -> Table:
     if own.columns is not None:
         table = _chosen(table, own.columns, f"{styling.where}: tables.{table.kind}.columns", whole=whole)
     columns = [_column(column, names) for column in table.columns]
-    for column, other in permutations(columns, 2):
-        if column.of and column.of in names and column.title.casefold() == other.title.casefold():
-            raise InputError(
-                f"'{column.of}' would be shown as '{column.title}', as another column of {table.key}.",
-                where=f"{styling.where}: tasks",
-                hint="Give it a name of its own.",
-            )
     sections = [[[value.renamed(names) for value in row] for row in section] for section in table.sections]
     if decimals is not None:
         sections = [[[value.rounded(decimals) for value in row] for row in section] for section in sections]

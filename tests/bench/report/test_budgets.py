@@ -10,9 +10,8 @@ from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.records import AlignmentCost, StageCost, Status
 from moextend.bench.run.rundir import RunDir
-from moextend.errors import InputError, UnknownName
+from moextend.errors import UnknownName
 from tests.bench.conftest import config, fill
-from tests.bench.ledger import rewrite_scores
 
 ALIGNED = AlignmentCost(task="captions", steps=300, flops=1e12, seconds=10)
 
@@ -47,14 +46,6 @@ def rows(experiments: list[Experiment], **asked: Any) -> dict[str, dict[str, str
     return {
         row[0].of: dict(zip(keys, (value.text for value in row), strict=True)) for row in table.sections[0]
     }
-
-
-def test_runs_of_other_data_are_no_part_of_a_curve(curves: Any) -> None:
-    runs = curves("full-ft", {10: 40.0, 20: 60.0, 30: 70.0}, 1e11)
-    for run, data in zip(runs, "aab", strict=True):
-        rewrite_scores(run, inputs={"test data of task 'colour'": data})
-    (table,) = tables(collect(runs), "budgets")
-    assert "Steps: 10, 20." in table.notes[1]
 
 
 def test_the_cost_of_a_run_counts_alignment_probe_and_all_stages(curves: Any) -> None:
@@ -107,10 +98,3 @@ def test_several_seeds_give_an_interval_of_paired_multiples(curves: Any) -> None
     assert "NOT COMPARABLE: not every seed has every number of steps: lora." in some
     missed = rows(collect(runs), accuracy=58.0)["lora"]
     assert missed["steps"] == "1 of 3 seeds" and missed["flops"] == "-"
-
-
-def test_one_number_of_steps_or_another_alignment_is_no_curve(curves: Any) -> None:
-    with pytest.raises(
-        InputError, match="no sequence ran with several numbers of steps and the same alignment"
-    ):
-        tables(collect(curves("lora", {10: 40.0}, 1e11)), "budgets")

@@ -61,9 +61,3 @@ def test_half_of_the_top_is_right(tmp_path: Path) -> None:
     assert list(item_fates(results)["fate"]) == ["wrong", "learned", "wrong"]
     results["scorer"] = results["scorer"].cat.rename_categories({"cider@1": "gone@1"})
     assert list(item_fates(results)["fate"]) == ["learned", "learned", "learned"]
-
-
-def test_items_without_scores_have_no_fate(tmp_path: Path) -> None:
-    run = ledger.write_run(tmp_path, ledger.Shape(stages=1, texts=0, items=3), "lora", 0, ledger.Kind())
-    assert item_fates(frame(collect([run]), items=False)).empty
-    assert fate_shares(frame(collect([run]), items=False)).empty

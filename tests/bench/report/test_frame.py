@@ -15,7 +15,7 @@ from pandas import DataFrame
 from moextend import bench
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import Experiment, collect
-from moextend.bench.report.frame import COLUMNS, NUMBERS, cells, frame, frames, matrix, summary
+from moextend.bench.report.frame import COLUMNS, NUMBERS, cells, frame, frames, summary
 from moextend.bench.run.rundir import RunDir
 from moextend.util.files import raw_lines
 from tests.bench import ledger
@@ -131,12 +131,6 @@ def test_the_forgetting_table_says_the_same(results: DataFrame, experiments: lis
             assert printed[method][title] == f"{mean:{sign}.1f} ±{sd:.1f}"
 
 
-def test_the_matrix_of_a_run(results: DataFrame, experiments: list[Experiment]) -> None:
-    result = experiments[0].results[0]
-    found = matrix(results[results["run"] == result.name])
-    assert found.to_numpy().tolist() == result.matrix and list(found) == result.tasks
-
-
 # -- what is missing or odd ----------------------------------------------------------------------------
 
 
@@ -160,16 +154,6 @@ def test_edited_predictions_are_named_and_hide_nothing_else(one: RunDir, edited:
     found = frame([experiment])
     assert found["item"].isna().sum() == 1
     assert any("task1 (damaged" in note for note in experiment.results[0].lacks)
-
-
-def test_edited_scores_do_not_reach_the_frame(one: RunDir, caplog: pytest.LogCaptureFixture) -> None:
-    whole = frame(collect([one]))
-    path = next((one.folder / "predictions").glob("*/task1*.scores*"))
-    text = path.read_text()
-    path.write_text(text.replace('"score": 0.0', '"score": 1.0'))
-    assert path.read_text() != text
-    pd.testing.assert_frame_equal(frame(collect([one])), whole)
-    assert str(path) in caplog.text
 
 
 def test_a_frame_a_run_is_the_whole_frame_in_pieces(

@@ -218,12 +218,3 @@ def test_all_forms_say_the_same(runs: Path) -> None:
     records = as_json([found])[0]["cells"]
     assert [row["verdict"].text for row in rows] == [record["verdict"] for record in records]
     assert [row["difference"].number for row in rows] == [record["difference"] for record in records]
-
-
-def test_junit_holds_any_name() -> None:
-    from moextend.bench.report.views.gate import Gate
-
-    check = Check('a<b>&"\x1b[31m', 1, "s", "t\x00\ud800", 1.0, 1.0, 5, 1, [0.0], None, "")
-    text = junit([Gate("x", "0123abcd", "x", "before", 1.0, [check], [], [])])
-    (suite,) = ElementTree.fromstring(text.partition("?>")[2]).iter("testsuite")
-    assert suite.get("name") == 'x a<b>&"[31m'

@@ -9,15 +9,11 @@ from collections.abc import Callable, Sequence
 from html import unescape
 
 import pytest
-from rich.console import Console
 
 from moextend.bench.report.formats import csv as as_csv
 from moextend.bench.report.formats import html, latex, markdown, terminal
 from moextend.bench.report.table import Column, Table, number, text
-from moextend.bench.run.live import LiveView, PlainView
-from moextend.bench.run.progress import mark_failed
-from moextend.errors import InputError, RunFailed, UnknownName, visible
-from tests.bench.conftest import MakeRun
+from moextend.errors import visible
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\x08gone\u202e"
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
@@ -51,22 +47,6 @@ def test_every_format_shows_words_as_they_are() -> None:
     assert row[1] == want
     folded = "".join(terminal.render([table(PRINTED)]).split())
     assert folded.count("".join(f"note {want}".split())) == 1, "rich markup is text"
-
-
-def test_errors_and_live_views_show_control_characters(make_run: MakeRun) -> None:
-    for error in (InputError(HOSTILE, where=HOSTILE, hint=HOSTILE), UnknownName("task", HOSTILE, [HOSTILE])):
-        assert not CONTROL.search(str(error)) and "\\x1b]0;owned\\x07" in str(error)
-    run = make_run("lora")
-    mark_failed(run.folder, RunFailed("fine"))
-    status = run.folder / "status.json"
-    status.write_text(status.read_text().replace("fine", "\\u001b[2J gone"))
-    for view in (LiveView, PlainView):
-        out = io.StringIO()
-        with view([run.folder], 1, Console(file=out, width=200)) as shown:
-            if isinstance(shown, PlainView):
-                shown.states = {run.folder: "running"}
-            shown.update()
-        assert "\x1b[2J gone" not in out.getvalue() and "\\x1b[2J gone" in out.getvalue()
 
 
 def test_an_answer_is_printed_and_not_obeyed(

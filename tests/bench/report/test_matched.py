@@ -60,12 +60,6 @@ def test_the_table_says_what_is_matched(done: MakeRun, methods: list[str], note:
     assert ("757k≠" in page) == ("full-ft" in methods) and "148k≠" not in page
 
 
-def test_of_several_settings_that_of_most_methods_is_the_reference(done: MakeRun) -> None:
-    runs = trained(done, "moextend:width=0.25", "lora:rank=12", "moextend:scope=own")
-    assert "moextend:scope=own's 147,844" in matched_notes(collect(runs)[0])[1]
-    assert "moextend:width=0.25's 18,626" in matched_notes(collect(runs[:2])[0])[1], "the first of equal ones"
-
-
 def test_runs_without_known_costs_have_no_columns_of_them(done: MakeRun) -> None:
     (experiment,) = collect([done()])
     (table,) = tables([experiment])

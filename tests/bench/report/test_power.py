@@ -125,30 +125,6 @@ def test_what_cannot_be_planned_is_refused_in_one_line(runs: Path, tmp_path: Pat
         planned(tmp_path)
 
 
-def test_a_pack_without_answers_plans_the_same_and_without_item_scores_names_the_reason(
-    runs: Path, tmp_path: Path
-) -> None:
-    packed, other = tmp_path / "runs.tar.zst", tmp_path / "runs"
-    names = [f"{run.folder.parent.name}/{run.folder.name}" for run in find_runs(runs, [])]
-    invoke = CliRunner().invoke
-    invoke(app, ["bench", "pack", *names, "--no-predictions", "-w", str(runs.parent), "--out", str(packed)])
-    invoke(app, ["bench", "unpack", str(packed), "-w", str(tmp_path)])
-    (full,), (found,) = collect(find_runs(runs, [])), collect(find_runs(other, []))
-    packed_rows, rows = (
-        [row.mdd for one in plan(each, Wanted()).plans for row in one.rows] for each in (found, full)
-    )
-    assert packed_rows == pytest.approx(rows)
-    for path in other.rglob("items.json"):
-        path.unlink()
-    (found,) = collect(find_runs(other, []))
-    with pytest.raises(InputError, match="is from a pack without predictions"):
-        plan(found, Wanted())
-    with pytest.raises(InputError, match=r"lora-s\d.*is from a pack without predictions"):
-        plan(found, Wanted(), methods=["lora"])
-    with pytest.raises(InputError, match=r"lora-s\d.*is from a pack without predictions"):
-        plan_gate(found, Wanted(), 2.0, methods=["lora"])
-
-
 def command(runs: Path, *words: str) -> tuple[int, str]:
     found = CliRunner().invoke(app, ["bench", "power", "ledger", "-w", str(runs.parent), *words])
     return found.exit_code, found.stdout

@@ -95,15 +95,3 @@ def test_methods_that_are_given_the_task_id_compete_with_each_other_alone(tmp_pa
     rows = {row[0].text: dict(zip(keys, row, strict=True)) for row in table.sections[-1]}
     assert marks(rows, "acc") == marks(rows, "la") == {"moextend": "bold", "replay": "bold"}
     assert "moextend" not in marks(rows, "text_change") and "moextend" not in marks(rows, "bwt")
-
-
-def test_the_best_of_each_task_is_marked(tmp_path: Path) -> None:
-    kinds = {"lora": ledger.Kind(keeps=0.2), "moextend": ledger.Kind(learned=0.95, keeps=1.0, text_lost=0.0)}
-    kinds["lora"] = ledger.Kind(keeps=0.2, text_lost=0.5)
-    runs = ledger.write_runs(tmp_path, ledger.Shape(items=300), kinds, SEEDS)
-    (table,) = tables(collect(runs), "tasks")
-    best = next(row for row in table.sections[-1] if row[0].text == "moextend")
-    assert [value.style for value in best[1:5]] == ["bold"] * 4
-    (text,) = tables(collect(runs), "text")
-    best = next(row for row in text.sections[-1] if row[0].text == "moextend")
-    assert [value.style for value in best[1:3]] == ["bold"] * 2

@@ -118,12 +118,6 @@ def test_the_matrix_shows_every_stage_and_text_apart(done: MakeRun) -> None:
     assert [row[1].text for row in text.sections[0]] == ["90.0 ±1.0", "88.0 ±1.0", "85.0 ±1.0"]
 
 
-def test_the_matrix_of_a_joint_run_has_two_rows(done: MakeRun) -> None:
-    run = done(mode="joint", rows=[[20.0, 30.0], [85.0, 75.0]], text=(90.0, 87.0))
-    tasks, _ = view(collect([run])[0], "matrix")
-    assert [row[0].text for row in tasks.sections[0]] == ["0 base", "1 all at once"]
-
-
 @pytest.fixture
 def tables(done: MakeRun) -> list[Table]:
     runs = [done(seed=s) for s in (0, 1, 2)]
@@ -142,18 +136,6 @@ def test_the_terminal_table_fits_80_columns_with_spreads_below_the_numbers(table
     assert shown[place + 1] == "±0.0 ±0.0 ±0.0 ±0.0 ±0.0 ±0.0"
     assert any(line.startswith("moextend given") for line in shown)
     assert "Short names: moextend is moextend:scope=all,routing=paper." in shown
-
-
-def test_nothing_is_cut_on_a_narrow_terminal(tables: list[Table]) -> None:
-    from rich.console import Console
-
-    from moextend.bench.report.formats.terminal import print_tables
-
-    out = io.StringIO()
-    print_tables(tables, Console(file=out, color_system=None), 60)
-    assert max(map(len, out.getvalue().splitlines())) <= 60
-    for words in ("-20.0", "±0.0", "80.0 ±2.0", "85.0", "moextend is moextend:scope=all,routing=paper"):
-        assert words in out.getvalue()
 
 
 def test_text_that_nothing_learned_can_answer_is_marked(done: MakeRun) -> None:

@@ -12,7 +12,7 @@ from moextend.bench.report.collect import collect
 from moextend.bench.report.table import Value
 from moextend.bench.report.views.comparison import default_baseline
 from moextend.bench.run.progress import _write
-from moextend.bench.run.records import AlignmentCost, StageCost, Status
+from moextend.bench.run.records import StageCost, Status
 from moextend.bench.run.rundir import Cell, RunDir, find_runs
 from moextend.bench.score.predictions import PredictionLine
 from moextend.errors import UnknownName
@@ -118,15 +118,6 @@ def test_runs_that_differ_as_much_as_methods_are_undecided(make_run: MakeRun) ->
     assert amount(row["resolves"]) > amount(row["difference"])
 
 
-def test_only_runs_of_the_same_seed_are_paired(make_run: MakeRun) -> None:
-    runs = both(make_run, "lora", lambda task, i: i % 2 == 0, seeds=(0, 1))
-    runs += both(make_run, "ewc", lambda task, i: i % 2 == 0 or i < 40, seeds=(1, 2))
-    row = compared(runs)["ewc", "ACC"]
-    assert row["seeds"].number == 1 and row["difference"].number == pytest.approx(10)
-    (table,) = tables(collect(runs), "comparison", baseline="lora")
-    assert any(note.startswith("items only: ") for note in table.notes), "one shared seed"
-
-
 def test_a_method_that_shares_no_seed_with_the_baseline_is_named(make_run: MakeRun) -> None:
     runs = both(make_run, "lora", lambda task, i: i % 2 == 0, seeds=(0, 1))
     runs += both(make_run, "ewc", lambda task, i: i % 3 == 0, seeds=(2, 3))
@@ -192,16 +183,6 @@ def test_differences_are_those_of_the_forgetting_table(ledger_runs: list[RunDir]
         assert rows["ewc", metric]["difference"].number == pytest.approx(expected)
 
 
-def test_the_base_is_always_a_baseline(ledger_runs: list[RunDir]) -> None:
-    rows = compared(ledger_runs, "zero-shot")
-    assert {method for method, _ in rows} == {"lora", "ewc", "moextend:scope=auto"}
-    table = forgetting(ledger_runs)
-    final = amount(table["lora"]["acc"]) - amount(table["zero-shot"]["acc"])
-    assert rows["lora", "ACC"]["difference"].number == pytest.approx(final)
-    assert rows["lora", "FWT"]["difference"].number == pytest.approx(table["lora"]["fwt"].number)
-    assert rows["lora", "Δ text"]["verdict"].text == "worse"
-
-
 def test_costs_that_are_not_matched_are_marked(make_run: MakeRun) -> None:
     runs = []
     for method, trained in (("full-ft", 1000), ("lora", 990), ("ewc", 500)):
@@ -226,22 +207,6 @@ def forgetting(runs: Sequence[RunDir]) -> dict[str, dict[str, Value]]:
     (table,) = tables(collect(runs))
     keys = [column.key for column in table.columns]
     return {row[0].text: dict(zip(keys, row, strict=True)) for section in table.sections for row in section}
-
-
-def test_the_alignment_of_a_modality_is_a_cost_of_its_first_stage(make_run: MakeRun) -> None:
-    runs = []
-    for seed in (0, 1):
-        run = finish(make_run("lora", seed, rows=ROWS))
-        heard = AlignmentCost(task="sounds", steps=300, tokens=9_000, flops=2.5e12, seconds=31.4)
-        run.write_cost(1, "colour", StageCost(flops=1e12))
-        run.write_cost(2, "count", StageCost(flops=1e12, alignments={"audio": heard}))
-        runs.append(run)
-    (table,) = tables(collect(runs), "costs")
-    assert table.notes[-2:] == [
-        "On top, once for all methods of a seed, the alignment of projectors: audio at stage 2 "
-        "(sounds, 300 steps, 9,000 tokens, 2.50 TFLOP, 31 s).",
-        "In all, 2 runs: 0.0 min of learning, 0.5 min of alignment, 0.0 min of scoring; what runs share counts once.",
-    ]
 
 
 def test_a_stage_that_another_run_trained_is_named_with_its_costs(make_run: MakeRun) -> None:

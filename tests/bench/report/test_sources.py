@@ -64,14 +64,6 @@ def test_of_runs_with_several_sources_the_least_favourable_counts(done: MakeRun)
     assert source_note(sources([experiment])) == "Settings: not stated: lora; default: ewc."
 
 
-def test_what_was_tuned_on_another_sequence_counts_before_what_was_tuned_on_this_one(done: MakeRun) -> None:
-    own, other = "validation items", "validation items of tiny"
-    (experiment,) = collect(
-        [done("lora", tuned_on=own), done("lora", 1, tuned_on=other), done("ewc", tuned_on=own)]
-    )
-    assert sources([experiment]) == {"lora": other, "ewc": own}
-
-
 def test_runs_of_which_nothing_is_stated_have_no_note(done: MakeRun) -> None:
     (experiment,) = collect([done("lora"), done("ewc")])
     assert not any("Settings" in note for note in notes(tables([experiment])))

@@ -109,17 +109,6 @@ def test_methods_that_are_not_named_can_be_left_out(
         tables(experiments, style=styling("others: false\nmethods: {lwf: }\n"))
 
 
-def test_names_in_notes_change_as_words_and_not_in_commands(
-    experiments: list[Experiment], styling: MakeStyling
-) -> None:
-    from moextend.bench.report.looks import renamed
-
-    known = {"moextend": "Ours", "lora": "LoRA"}
-    assert renamed("moextend 1, lora 2; lora-s0, lora:rank=2 (moextend bench run)", known) == (
-        "Ours 1, LoRA 2; lora-s0, lora:rank=2 (moextend bench run)"
-    )
-
-
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

@@ -14,7 +14,6 @@ from moextend.bench.report.table import Table
 from moextend.bench.report.views.forgetting import forgetting_table
 from moextend.bench.run import variants
 from moextend.bench.run.rundir import RunDir
-from moextend.errors import InputError
 from tests.bench.ledger import Kind, Shape, write_run, write_runs, write_variants
 
 SHAPE = Shape(stages=3, texts=2, items=80)
@@ -99,20 +98,3 @@ def test_a_seed_that_was_not_scaled_is_left_out_by_name(tmp_path: Path) -> None:
     notes = " ".join(dial.notes)
     assert "moextend-s0 (not scored at strength" in notes and "lora-s2 (not scored at strength" in notes
     assert "moextend-s1" not in notes
-
-
-def test_former_weights_and_damaged_lines_do_not_count(tmp_path: Path) -> None:
-    runs = write_runs(tmp_path, SHAPE, {"moextend": Kind(), "lora": Kind()}, (0,))
-    for each in runs:
-        write_variants(each)
-    path = runs[0].folder / variants.FILE
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([lines[0].replace('"value"', '"valeu"'), *lines[1:]]) + "\n")
-    (dial,) = tables(collect(runs), "rewind")
-    assert {row[0].text for section in dial.sections for row in section} == {"lora"}
-    assert any("moextend-s0 (damaged: " in note and "variants.jsonl:1" in note for note in dial.notes)
-    *_, last = runs[1].cells().values()
-    runs[1].append_cell(last.model_copy(update={"weights": "others"}))
-    assert variants.read(RunDir(runs[1].folder)) == {}, "they were made with other weights"
-    with pytest.raises(InputError, match=r"no variant can be read: moextend-s0"):
-        tables(collect(runs), "rewind")

@@ -128,14 +128,6 @@ def test_the_verdict_names_best_interval_and_task_identity(experiments: list[Exp
     )
 
 
-def test_the_verdict_of_one_seed_is_about_its_items(tmp_path: Path) -> None:
-    methods = {"lora": ledger.Kind(keeps=0.1), "replay": ledger.Kind(learned=0.9, keeps=1.0)}
-    ledger.write_runs(tmp_path / "runs", ledger.Shape(stages=2, texts=1, items=200), methods, [0])
-    (sentence,), _ = verdict(collect(find_runs(tmp_path / "runs"))[0])
-    assert "p < 0.001, corrected for 1 comparison, over items of one seed only)" in sentence
-    assert sentence.endswith("The difference from it is significant.")
-
-
 def test_the_verdict_without_kept_items_tests_nothing(make_run: MakeRun) -> None:
     for method, value in (("lora", 40.0), ("ewc", 50.0)):
         run = make_run(method, rows=[[10, 10], [value, 10], [value, value]], text=[90, 90, 90])
@@ -174,12 +166,6 @@ def test_hostile_answers_stay_text(tmp_path: Path) -> None:
     found = {name: json.loads(text) for name, text in blocks}
     assert any("owned = 2" in answer and "\\x1b[2J" in answer for answer in found["e0.items0"]["answers"])
     assert found["report"]["experiments"][0]["methods"][0]["label"] == "a<b>'\"&"
-
-
-def test_a_page_allows_no_network(experiments: list[Experiment]) -> None:
-    shown = pages.page(experiments)
-    assert "default-src 'none'" in shown
-    assert not re.search(r"""(?:src|href)=["']?https?:""", shown.split("<script>")[0])
 
 
 def test_a_bundle_has_its_parts_beside_it(experiments: list[Experiment], tmp_path: Path) -> None:
