@@ -33,6 +33,7 @@ from moextend.bench.report.views.comparison import (
     differences,
     mean_difference,
     metric_weights,
+    pairs_of,
     shared_orders,
 )
 from moextend.bench.report.views.gate import gate
@@ -151,7 +152,7 @@ def plan(
     for metric in names:
         measured = Measured(reader, partial(metric_weights, metric))
         for method in compared:
-            orders = shared_orders(measured, groups, method, against)
+            orders = _orders(measured, groups, method, against)
             found = _difference(orders) if orders else "no shared seed"
             if isinstance(found, str):
                 unknown.append(f"{metric} of {method}: {found}")
@@ -218,6 +219,16 @@ def _check_answers(results: Sequence[Result], methods: Sequence[str]) -> None:
     for result in results:
         if result.config.method in methods and not result.has_items:
             result.run.check_has("predictions")
+
+
+def _orders(measured: Measured, groups: Groups, method: str, baseline: str) -> dict[str, dict[int, Pair]]:
+    """`shared_orders`; where fewer than two seeds ran in all of them, the one with most seeds alone."""
+    orders = shared_orders(measured, groups, method, baseline)
+    if len(orders) < 2 or len(next(iter(orders.values()))) > 1:
+        return orders
+    each = {order: pairs_of(measured, groups, method, order, baseline) for order in orders}
+    most = max(each, key=lambda order: len(each[order]))
+    return {most: each[most]} if len(each[most]) > 1 else orders
 
 
 def _difference(orders: Mapping[str, Mapping[int, Pair]]) -> tuple[float, Pilot] | str:

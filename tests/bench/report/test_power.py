@@ -113,6 +113,16 @@ def test_the_family_is_that_of_the_report_also_where_some_methods_are_planned(ru
     assert alone.rows[0].power > some[0].rows[0].power
 
 
+def test_a_pilot_with_most_seeds_in_one_order_is_planned_from_it(runs: Path) -> None:
+    names = [f"ledger/{method}-s{seed}" for method in ("lora", "ewc") for seed in SEEDS]
+    (one,), (every,) = collect(find_runs(runs, names)), collect(find_runs(runs, []))
+    expected = plan(one, Wanted(), baseline="lora", names=["ACC"])
+    one.results += [
+        run for run in every.results if run.config.order != "given" and run.config.seed == SEEDS[0]
+    ]
+    assert only(plan(one, Wanted(), baseline="lora", names=["ACC"])).rows == only(expected).rows != []
+
+
 def test_what_cannot_be_planned_is_refused_in_one_line(runs: Path, tmp_path: Path) -> None:
     (found,) = collect(find_runs(runs, []))
     with pytest.raises(UnknownName, match="Did you mean 'lora'"):
