@@ -7,7 +7,7 @@ import { MethodName } from "./marker";
 type Order = { column: number; down: boolean } | null;
 
 /** A row's name without the marks of unfinished runs and of settings that were chosen on test items. */
-export const bare = (name: string) => name.replace(/[*‡]/g, "");
+export const bare = (name: string) => name.replace(/[*\u2021]/g, "");
 
 interface Props {
   table: TableView;
