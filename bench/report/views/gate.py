@@ -152,7 +152,7 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
     check_margin(margin)
     baseline = baseline.removeprefix(f"{experiment.name}/")
     reader = ItemReader()
-    checks = [compare(cells, reader) for cells in _cells(experiment, baseline)]
+    checks = [compare(reader, *cell) for cell in _cells(experiment, baseline)]
     if checks and all(check.lacks == SCORE and not check.seeds for check in checks):
         raise InputError(
             f"no cell of {experiment.name} has a score and that of its reference.",
@@ -214,21 +214,11 @@ Pair = tuple[Result, int, Result, int, str]
 """Run, stage, reference run, its stage, task."""
 
 
-@dataclass(frozen=True)
-class Cells:
-    """One cell of a method, with its reference in every seed."""
-
-    name: str
-    """The method, with a mark if a run is not done, and its order."""
-    first: Result
-    """A run of the method."""
-    stage: int
-    task: str
-    pairs: list[Pair]
-    """One per seed; empty where no seed has a reference."""
+Cell = tuple[str, Result, int, str, list[Pair]]
+"""A cell of a method: the row's name, a run, the stage, the task, and its reference in every seed that has one."""
 
 
-def _cells(experiment: Experiment, baseline: str) -> Iterator[Cells]:
+def _cells(experiment: Experiment, baseline: str) -> Iterator[Cell]:
     """The cells of every method, stage and task with their references."""
     groups = grouped(experiment.of("sequence"))
     runs = {result.name: result for group in groups.values() for result in group}
@@ -255,7 +245,7 @@ def _cells(experiment: Experiment, baseline: str) -> Iterator[Cells]:
                         pairs.append((result, stage, result, own, task))
                     elif other is not None and other is not result:
                         pairs.append((result, stage, other, stage, task))
-                yield Cells(row_name(group).text, first, stage, task, pairs)
+                yield row_name(group).text, first, stage, task, pairs
 
 
 def _unmatched(experiment: Experiment, baseline: str) -> list[str]:
@@ -276,37 +266,38 @@ def _unmatched(experiment: Experiment, baseline: str) -> list[str]:
     ]
 
 
-def compare(cells: Cells, reader: ItemReader) -> Check:
-    """The cell over its seeds."""
-    result, stage, task = cells.first, cells.stage, cells.task
+def compare(
+    reader: ItemReader, name: str, result: Result, stage: int, task: str, pairs: Sequence[Pair]
+) -> Check:
+    """A cell over its seeds; see `Cell`."""
     scored = [
         (mine, theirs, pair)
-        for pair in cells.pairs
+        for pair in pairs
         if (mine := pair[0].cells.get((pair[1], task))) and (theirs := pair[2].cells.get((pair[3], task)))
     ]
-    if len(scored) < len(cells.pairs) or not scored:
-        lacks = SCORE if cells.pairs else SHARED_SEED
+    if len(scored) < len(pairs) or not scored:
+        lacks = SCORE if pairs else SHARED_SEED
         return Check(
-            cells.name, stage, result.stage_names[stage - 1], task, None, None, 0, len(scored), [],
+            name, stage, result.stage_names[stage - 1], task, None, None, 0, len(scored), [],
             None, "", lacks,
         )  # fmt: skip
     unchanged, found = "", None
     if all(mine.weights == theirs.weights != "" for mine, theirs, _ in scored):
         unchanged = "same weights"
-    elif task in result.text and all(at == 0 and each.text_untouched for each, _, _, at, _ in cells.pairs):
+    elif task in result.text and all(at == 0 and each.text_untouched for each, _, _, at, _ in pairs):
         unchanged = "not reached"
     else:  # only here are the answers of single items needed
         found = differences(
             [
                 (
-                    (mine.value, reader.parts(run, {(row, name): 1.0})),
-                    (theirs.value, reader.parts(other, {(at, name): 1.0})),
+                    (mine.value, reader.parts(run, {(row, own): 1.0})),
+                    (theirs.value, reader.parts(other, {(at, own): 1.0})),
                 )
-                for mine, theirs, (run, row, other, at, name) in scored
+                for mine, theirs, (run, row, other, at, own) in scored
             ]
         )
     return Check(
-        method=cells.name,
+        method=name,
         stage=stage,
         stage_name=result.stage_names[stage - 1],
         task=task,
