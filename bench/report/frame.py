@@ -324,12 +324,12 @@ def _csv(pieces: Iterable[DataFrame], out: IO[bytes]) -> None:
 
 def _json(pieces: Iterable[DataFrame], out: IO[bytes]) -> None:
     """One array of objects, a line each; null where something is missing."""
-    before = "["
+    before, encode = "[", json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
     for piece in pieces:
         for start in range(0, len(piece), ROWS):
             rows = piece.iloc[start : start + ROWS].astype(object)
             records = rows.where(rows.notna(), None).to_dict("records")
-            out.write((before + ",\n".join(json.dumps(one, ensure_ascii=False) for one in records)).encode())
+            out.write((before + ",\n".join(map(encode, records))).encode())
             before = ",\n"
     out.write(b"[]\n" if before == "[" else b"]\n")
 
