@@ -273,11 +273,11 @@ def _words(settings: Mapping[str, Any]) -> list[str]:
 
 def _unmatched(experiment: Experiment, name: Callable[[str], str]) -> list[str]:
     """The methods that differ from the reference, by column of costs."""
-    found: dict[str, dict[str, None]] = {}
-    for row in costs_table(experiment).records if experiment.of("sequence") else []:
-        for key in (key for key in COSTS if UNMATCHED in row[key].after):
-            found.setdefault(key, {})[row["method"].of] = None
-    return [f"{COSTS[key].capitalize()}: {listed(map(name, own))}." for key, own in found.items()]
+    rows = costs_table(experiment).records if experiment.of("sequence") else []
+    found = {
+        key: dict.fromkeys(row["method"].of for row in rows if UNMATCHED in row[key].after) for key in COSTS
+    }
+    return [f"{COSTS[key].capitalize()}: {listed(map(name, own))}." for key, own in found.items() if own]
 
 
 def _rule(scorer: str, bibliography: Bibliography) -> str:
