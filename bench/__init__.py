@@ -13,10 +13,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moextend.bench.report.notebook import experiments as experiments
-    from moextend.bench.report.notebook import frame as frame
+    from moextend.bench.report import frame as _frame
 
-_HOME = {"experiments": "report.notebook", "frame": "report.notebook"}  # name -> module
+    experiments, frame = _frame.read_experiments, _frame.read_frame
+
+_HOME = {"experiments": "read_experiments", "frame": "read_frame"}  # name -> function of report.frame
 __all__ = sorted(_HOME)
 
 
@@ -24,5 +25,5 @@ if not TYPE_CHECKING:  # a type checker knows the names above, and finds a missp
 
     def __getattr__(name: str) -> Any:
         if name in _HOME:
-            return getattr(import_module(f"moextend.bench.{_HOME[name]}"), name)
+            return getattr(import_module("moextend.bench.report.frame"), _HOME[name])
         raise AttributeError(f"module 'moextend.bench' has no attribute '{name}'")

@@ -142,7 +142,7 @@ def yaml_keys() -> str:
     ]
     for title, model in (("Task", TaskSpec), ("Sequence", SequenceSpec), ("Report", ReportStyle)):
         held = dict(_held(model))
-        held |= {TableStyle: "tables.TABLE"} if TableStyle in held else {}  # the same for every table
+        held |= {TableStyle: "tables.VIEW"} if TableStyle in held else {}
         parts += [f"## {title}\n", _table(model, held)]
         parts += [
             f"### `{place}:` {{: #{_anchor(part)} }}\n\n{_table(part, held)}" for part, place in held.items()

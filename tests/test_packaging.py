@@ -38,7 +38,7 @@ def test_the_wheel_holds_the_harness_and_the_content(installed: Path) -> None:
     package = installed / "moextend"
     for path in (
         "py.typed", "cli/main.py", "bench/run/runner.py", "bench/report/page/assets/page.js",
-        "bench/report/page/assets/page.css",
+        "bench/report/page/assets/page.css", "bench/report/paper/setup.tex.jinja",
         "bench/workspace/templates/method.py", "content/tasks/tiny-attributes.yaml",
         "content/tasks/references.bib", "content/registry/references.bib", "bench/methods/references.bib",
         "content/tasks/tiny/lm_eval/tiny_facts.yaml", "content/registry/tiny.yaml", "content/registry/tiny-generic.txt",

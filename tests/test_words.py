@@ -5,8 +5,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from moextend.bench.report.comparison import CHANGE, METRICS
-from moextend.bench.report.forgetting import COLUMNS
+from moextend.bench.report.views.comparison import CHANGE, METRICS
+from moextend.bench.report.views.forgetting import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 GONE = {

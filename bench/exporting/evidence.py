@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from moextend.bench.exporting.stage import StageName
 from moextend.bench.report import collect
 from moextend.bench.report.collect import Result
-from moextend.bench.report.forgetting import summary
 from moextend.bench.run import models
 from moextend.bench.run.config import stage_name
 from moextend.bench.run.context import RunContext
@@ -130,7 +129,7 @@ def result_of(run: RunDir) -> Result | None:
 
 def row_of(result: Result) -> dict[str, float]:
     """The row of forgetting, by the names of `ROW`; in points."""
-    return {ROW[key]: value for key, value in summary(result).items() if key in ROW and value is not None}
+    return {ROW[key]: value for key, value in result.summary.items() if key in ROW and value is not None}
 
 
 def no_stage(run: RunDir) -> str:

@@ -12,23 +12,19 @@ from matplotlib.figure import Figure
 
 from moextend.bench.figures import (
     bands,
-    dial,
     differences,
     heatmap,
     layers,
     pareto,
-    runs,
     scatter,
     slopes,
     stages,
 )
 from moextend.bench.figures.bands import flows
-from moextend.bench.figures.dial import rewind
 from moextend.bench.figures.differences import forest
 from moextend.bench.figures.heatmap import matrix
 from moextend.bench.figures.layers import routing
 from moextend.bench.figures.pareto import cost
-from moextend.bench.figures.runs import spread
 from moextend.bench.figures.scatter import plasticity
 from moextend.bench.figures.slopes import text
 from moextend.bench.figures.source import NothingToDraw, Source
@@ -38,7 +34,7 @@ from moextend.util import lookup
 
 __all__ = [
     "FIGURES", "FORMATS", "NothingToDraw", "Source", "accuracy", "cost", "draw", "flows", "forest", "matrix",
-    "plasticity", "rewind", "routing", "save", "spread", "style", "text",
+    "plasticity", "routing", "save", "style", "text",
 ]  # fmt: skip
 
 FIGURES: dict[str, Callable[[Source], list[Figure]]] = {
@@ -49,9 +45,7 @@ FIGURES: dict[str, Callable[[Source], list[Figure]]] = {
     "text": slopes.figures,
     "flows": bands.figures,
     "routing": layers.figures,
-    "spread": runs.figures,
     "cost": pareto.figures,
-    "rewind": dial.figures,
 }
 """Name -> what makes the figure, or its parts."""
 FORMATS = ("pdf", "png", "svg")

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from moextend.bench.figures import style
-from moextend.bench.figures.source import NothingToDraw, Source, label_looks
-from moextend.bench.report.collect import Experiment, grouped
-from moextend.bench.report.comparison import CHANGE, MARGIN, NOT_KEPT, comparison_table
-from moextend.bench.report.footnotes import UNTOUCHED
+from moextend.bench.figures.source import NothingToDraw, Source, looks_in, row_label
+from moextend.bench.report.collect import Experiment
 from moextend.bench.report.looks import BLACK
+from moextend.bench.report.notes import UNTOUCHED
 from moextend.bench.report.table import Value
+from moextend.bench.report.views import MARGIN
+from moextend.bench.report.views.comparison import CHANGE, NOT_KEPT, comparison_table
 
 SHOWN = ("ACC", CHANGE)
 """Metrics of the figure."""
 SURE = ("better", "worse")
 
-Row = dict[str, Value]
+Row = Mapping[str, Value]
 
 
 def forest(
@@ -29,32 +30,23 @@ def forest(
 
     Filled markers: better or worse; open ones: equivalent, undecided or from one seed only. The band is the margin.
     """
-    return _forest(ax, rows(experiment, baseline, margin), experiment, metric, margin)
-
-
-def rows(experiment: Experiment, baseline: str, margin: float = MARGIN) -> list[Row]:
-    """The rows of the comparison, by column."""
-    table = comparison_table(experiment, baseline, margin)
-    keys = [column.key for column in table.columns]
-    return [dict(zip(keys, row, strict=True)) for section in table.sections for row in section]
+    return _forest(ax, comparison_table(experiment, baseline, margin).records, experiment, metric, margin)
 
 
 def _forest(ax: Axes, found: Sequence[Row], experiment: Experiment, metric: str, margin: float) -> Axes:
-    pairs = list(grouped(experiment.of("sequence")))
-    looks = label_looks(pairs)
-    places = style.rows(list(dict.fromkeys(row["method"].text for row in found)))
+    looks, places = looks_in(experiment), _places(found)
     ax.axvspan(-margin, margin, color="#eeeeee", linewidth=0, zorder=0)
     ax.axvline(0, color=BLACK, linewidth=0.6, zorder=1)
     for row in found:
-        value, own = row["difference"].number, looks[row["method"].text]
+        value, own, y = row["difference"].number, looks[row_label(row)], places[row["method"].text]
         if row["metric"].text != metric or value is None:
             continue
-        y = places[row["method"].text]
-        if (low := row["low"].number) is not None and (high := row["high"].number) is not None:
+        low, high = row["low"].number, row["high"].number
+        if low is not None and high is not None:
             ax.plot([low, high], [y, y], color=own.color, linewidth=1.0, solid_capstyle="butt")
         face = own.color if row["verdict"].text in SURE else "white"
         ax.plot([value], [y], linestyle="none", **{**own.points(), "markerfacecolor": face}, markersize=4.5)
-        if UNTOUCHED in row["difference"].text:
+        if UNTOUCHED in row["difference"].after:
             ax.annotate(UNTOUCHED, (value, y), (4, 0), textcoords="offset points", fontsize=style.SMALL)
     style.names_axis(ax, places)
     ax.set_xlabel(f"{metric} (points)")
@@ -62,10 +54,15 @@ def _forest(ax: Axes, found: Sequence[Row], experiment: Experiment, metric: str,
     return ax
 
 
+def _places(found: Sequence[Row]) -> dict[str, float]:
+    return style.rows(list(dict.fromkeys(row["method"].text for row in found)))
+
+
 def figures(source: Source) -> list[Figure]:
     """ACC and the change of text, side by side."""
     experiment, baseline = source.experiment, source.compared_with
-    found = [row for row in rows(experiment, baseline) if row["difference"].number is not None]
+    table = comparison_table(experiment, baseline)
+    found = [row for row in table.records if row["difference"].number is not None]
     shown = [metric for metric in SHOWN if any(row["metric"].text == metric for row in found)]
     if not shown:
         raise NothingToDraw(
@@ -77,13 +74,12 @@ def figures(source: Source) -> list[Figure]:
     for ax, metric in zip(axes, shown, strict=True):
         _forest(ax, found, experiment, metric, MARGIN)
         ax.grid(axis="x")
-    lines = style.row_lines(style.rows(list(dict.fromkeys(row["method"].text for row in found))))
-    drawn.set_figheight(0.85 + 0.15 * lines)
+    drawn.set_figheight(0.85 + 0.15 * style.row_lines(_places(found)))
     drawn.suptitle(style.name(f"difference from {baseline}", 60))
     notes = "lines: 95% intervals of all tests together;\nfilled: better or worse; grey band: no difference"
     if any(row["verdict"].text == NOT_KEPT for row in found):
         notes += f";\nno line: {NOT_KEPT}"
-    if any(UNTOUCHED in row["difference"].text for row in found):
+    if any(UNTOUCHED in row["difference"].after for row in found):
         notes += f";\n{UNTOUCHED}: by construction"
     drawn.supxlabel(notes, fontsize=style.SMALL)
     return [drawn]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from statistics import fmean
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from moextend.bench.figures import style
-from moextend.bench.figures.source import NothingToDraw, Source, label_looks, labelled
+from moextend.bench.figures.source import NothingToDraw, Source, labelled, looks_in
 from moextend.bench.report.collect import Experiment, Result, grouped
-
-if TYPE_CHECKING:
-    from moextend.bench.run.records import RoutingReport, TaskRouting
 
 What = Literal["share", "drift"]
 TITLES: dict[What, str] = {
@@ -22,16 +19,14 @@ TITLES: dict[What, str] = {
 }  # fmt: skip
 
 
-def routing(experiment: Experiment, what: What, ax: Axes, *, task: str | None = None) -> Axes:
+def routing(experiment: Experiment, what: What, ax: Axes) -> Axes:
     """Draws a line per method over the layers, after the last stage: mean over learned tasks and runs.
 
     Args:
         what: "share", per cent of a task's tokens that reach the new experts that the task was given, or "drift", the
             divergence of the task's choices of experts from those at the stage where it was learned.
-        task: one learned task instead of the mean.
     """
-    found = by_layer(experiment, what, task)
-    looks = label_looks(list(grouped(experiment.of("sequence"))))
+    found, looks = by_layer(experiment, what), looks_in(experiment)
     for label, values in found.items():
         ax.plot(range(len(values)), values, label=label, **looks[label].line())
     layers = max((len(values) for values in found.values()), default=1)
@@ -42,39 +37,33 @@ def routing(experiment: Experiment, what: What, ax: Axes, *, task: str | None = 
     return ax
 
 
-def by_layer(experiment: Experiment, what: What, task: str | None = None) -> dict[str, np.ndarray]:
+def by_layer(experiment: Experiment, what: What) -> dict[str, np.ndarray]:
     """Label -> [layers]; NaN where a layer has no such experts. Methods of which nothing is known are left out."""
     found = {}
     for (method, order), group in grouped(experiment.of("sequence")).items():
-        rows = [row for result in group for row in _rows(result, what, task)]
-        if rows and any(value is not None for row in rows for value in row):
-            values = np.array([[np.nan if value is None else value for value in row] for row in rows])
-            known = ~np.isnan(values)
-            total = np.where(known, values, 0).sum(0)
-            found[labelled(method, order)] = np.where(
-                known.any(0), total / np.maximum(known.sum(0), 1), np.nan
-            )
+        rows = [row for result in group for row in _rows(result, what)]
+        known = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
+        if any(known):
+            found[labelled(method, order)] = np.array([fmean(own) if own else np.nan for own in known])
     return found
 
 
-def _rows(result: Result, what: What, task: str | None) -> list[list[float | None]]:
+def _rows(result: Result, what: What) -> list[list[float | None]]:
     """[tasks][layers] of one run after its last stage."""
-    report: RoutingReport | None = result.run.routing().get(result.last)
-    known = report.tasks if report else {}
-    read: dict[What, Callable[[str, TaskRouting], Sequence[float | None]]] = {
-        "share": lambda name, own: [_percent(block.get(name)) for block in own.reached],
-        "drift": lambda _, own: [1000 * kl for kl in own.drift or []],
-    }
-    rows = [read[what](name, known[name]) for name in result.tasks if name in known and task in (None, name)]
-    return [list(row) for row in rows if row]
-
-
-def _percent(part: float | None) -> float | None:
-    return None if part is None else 100 * part
+    report = result.run.routing().get(result.last)
+    tasks = report.tasks if report else {}
+    rows: list[list[float | None]] = []
+    for name in (name for name in result.tasks if name in tasks):
+        if what == "drift":
+            rows.append([1000 * kl for kl in tasks[name].drift or []])
+        else:
+            shares = [block.get(name) for block in tasks[name].reached]
+            rows.append([None if share is None else 100 * share for share in shares])
+    return [row for row in rows if row]
 
 
 def figures(source: Source) -> list[Figure]:
-    """Share and drift, one below the other."""
+    """Share and drift, side by side."""
     experiment = source.experiment
     shown = {what: found for what in TITLES if (found := by_layer(experiment, what))}
     if not shown:
@@ -87,7 +76,7 @@ def figures(source: Source) -> list[Figure]:
     for what, ax in zip(shown, axes, strict=True):
         routing(experiment, what, ax)
         ax.grid(axis="y")
-    looks = label_looks(list(grouped(experiment.of("sequence"))))
     labels = {label for found in shown.values() for label in found}
+    looks = looks_in(experiment)
     style.legend(drawn, style.handles({label: own for label, own in looks.items() if label in labels}))
     return [drawn]

@@ -12,10 +12,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from moextend.bench import metrics
 from moextend.bench.figures import style
-from moextend.bench.figures.source import NothingToDraw, Source, label_looks, labelled
+from moextend.bench.figures.source import NothingToDraw, Source, labelled, looks_in, row_label
 from moextend.bench.report.collect import Experiment, grouped
-from moextend.bench.report.costs import costs_table
-from moextend.bench.report.forgetting import summary
+from moextend.bench.report.views.costs import costs_table
 
 What = Literal["trained_parameters", "flops", "kept_mb"]
 UNITS: dict[What, str] = {
@@ -34,7 +33,7 @@ def cost(experiment: Experiment, what: What, ax: Axes) -> Axes:
 
     Costs are those of `moextend bench report costs`. A method that trains nothing is a line across.
     """
-    found, looks = points(experiment, what), label_looks(list(grouped(experiment.of("sequence"))))
+    found, looks = points(experiment, what), looks_in(experiment)
     spent = {label: point for label, point in found.items() if point[0] > 0}
     for label, (x, y) in found.items():
         if label in spent:
@@ -83,18 +82,14 @@ def _short(value: float) -> str:
 
 def points(experiment: Experiment, what: What) -> dict[str, Point]:
     """Label -> (cost of a run, ACC), where both are known; a method that trains nothing costs 0."""
-    table = costs_table(experiment)
-    keys = [column.key for column in table.columns]
-    rows = [dict(zip(keys, row, strict=True)) for section in table.sections for row in section]
-    trains = {row["method"].text: row["trained_parameters"].number != 0 for row in rows}
-    costs = {row["method"].text: row[what].number for row in rows}
+    costs = {row_label(row): row for row in costs_table(experiment).records}
     found = {}
     for (method, order), group in grouped(experiment.of("sequence")).items():
         label = labelled(method, order)
-        acc, _ = metrics.mean_and_sd(summary(result)["acc"] for result in group)
-        known = costs.get(label)
-        if acc is not None and known is not None:
-            found[label] = (known if trains[label] else 0.0, acc)
+        acc, _ = metrics.mean_and_sd(result.summary["acc"] for result in group)
+        row = costs.get(label)
+        if acc is not None and row and (known := row[what].number) is not None:
+            found[label] = (known if row["trained_parameters"].number != 0 else 0.0, acc)
     return found
 
 
@@ -123,7 +118,7 @@ def figures(source: Source) -> list[Figure]:
         cost(experiment, what, ax)
         ax.grid(axis="y")
     axes[0].set_ylabel("ACC (%)")
-    looks = label_looks(list(grouped(experiment.of("sequence"))))
+    looks = looks_in(experiment)
     known = {label: x for found in shown.values() for label, (x, _) in found.items()}
     marks = style.handles({label: looks[label] for label in known}, lines=False)
     for label, mark in marks.items():

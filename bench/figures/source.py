@@ -10,10 +10,11 @@ from typing import Any
 from pandas import DataFrame
 
 from moextend.bench import metrics
-from moextend.bench.report.collect import Experiment
-from moextend.bench.report.comparison import check_baseline, default_baseline
+from moextend.bench.report.collect import UNFINISHED, Experiment, grouped
 from moextend.bench.report.frame import frame
 from moextend.bench.report.looks import Look, looks
+from moextend.bench.report.table import Value
+from moextend.bench.report.views.comparison import check_baseline, default_baseline
 from moextend.errors import InputError, UnknownName
 
 
@@ -75,6 +76,11 @@ def labelled(method: str, order: str) -> str:
     return method if order == "given" else f"{method} ({order})"
 
 
+def row_label(row: Mapping[str, Value]) -> str:
+    """The label of a row of a table."""
+    return row["method"].text.replace(UNFINISHED, "")
+
+
 def groups(results: DataFrame) -> Iterator[tuple[str, DataFrame]]:
     """(label, rows) of every method and order of a frame, in the order in which they come."""
     for (method, order), own in results.groupby(["method", "order"], observed=True, sort=False):
@@ -84,7 +90,7 @@ def groups(results: DataFrame) -> Iterator[tuple[str, DataFrame]]:
 def looks_of(results: DataFrame) -> dict[str, Look]:
     """Label -> look, of every method and order of a frame."""
     pairs = results[["method", "order"]].drop_duplicates().astype(str).itertuples(index=False)
-    return label_looks([(str(pair.method), str(pair.order)) for pair in pairs])
+    return _label_looks([(str(pair.method), str(pair.order)) for pair in pairs])
 
 
 def over_runs(values: Any) -> tuple[float | None, float | None]:
@@ -92,7 +98,11 @@ def over_runs(values: Any) -> tuple[float | None, float | None]:
     return metrics.mean_and_sd(None if value != value else float(value) for value in values)
 
 
-def label_looks(pairs: Sequence[tuple[str, str]]) -> dict[str, Look]:
-    """Label -> look, of methods and orders."""
+def looks_in(experiment: Experiment) -> dict[str, Look]:
+    """Label -> look, of the methods and orders that learned in sequence."""
+    return _label_looks(list(grouped(experiment.of("sequence"))))
+
+
+def _label_looks(pairs: Sequence[tuple[str, str]]) -> dict[str, Look]:
     found = looks(pairs)
     return {labelled(*pair): found[pair] for pair in pairs}

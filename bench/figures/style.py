@@ -14,8 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from moextend.bench.report.looks import Look
-from moextend.bench.report.names import renamed
+from moextend.bench.report.looks import Look, renamed
 from moextend.errors import visible
 from moextend.util import files
 from moextend.util.fold import folded

@@ -13,9 +13,8 @@ from typing import Annotated
 import typer
 
 from moextend.bench.perf.steps import METHODS, SIZES, Clock, Row, Size, measure, missing
-from moextend.bench.report import markdown, terminal
-from moextend.bench.report.footnotes import short
-from moextend.bench.report.table import Column, Table, Value, text
+from moextend.bench.report.formats import markdown, terminal
+from moextend.bench.report.table import Column, Table, Value, fixed, short, text
 from moextend.errors import InputError
 from moextend.util import files, lookup
 from moextend.util.entry import run_app
@@ -82,7 +81,7 @@ def main(
 
 def _table(name: str, size: Size, rows: Sequence[Row], how: str) -> Table:
     first = rows[0]
-    cells = [[text(row.name), Value(short(row.trained), row.trained), *_numbers(row, first)] for row in rows]
+    cells = [[text(row.name), short(row.trained), *_numbers(row, first)] for row in rows]
     notes = [
         f"{size.about}. A step: {size.rows} rows of {size.length} tokens; {how}, medians.",
         "transformers: a step of full fine-tuning without moextend. GFLOP: counted in a step. MB: peak memory of the "
@@ -94,12 +93,12 @@ def _table(name: str, size: Size, rows: Sequence[Row], how: str) -> Table:
 def _numbers(row: Row, first: Row) -> list[Value]:
     ratios = (row.seconds / first.seconds, row.peak_mb / first.peak_mb)
     step, flop, peak, prefill, decode = (
-        Value(f"{number:,.{0 if number >= 100 else 1}f}", number)
+        fixed(number, f",.{0 if number >= 100 else 1}f")
         for number in (
             1e3 * row.seconds, row.operations / 1e9, row.peak_mb, 1e3 * row.prefill, 1e3 * row.decode,
         )
     )  # fmt: skip
-    of_step, of_peak = (Value(f"{ratio:.2f}x", ratio) for ratio in ratios)
+    of_step, of_peak = (fixed(ratio, ".2f", "x") for ratio in ratios)
     return [step, of_step, flop, peak, of_peak, prefill, decode]
 
 
@@ -118,7 +117,7 @@ def _write(page: Path, tables: Sequence[Table]) -> None:
     machine = environment()
     packages = ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "transformers", "peft"))
     made = f"`python -m moextend.bench.perf {shlex.join(sys.argv[1:])}`, with {packages}, Python {machine['python']}:"
-    files.write_text(page, f"{before}{OPEN}\n\n{made}\n\n{markdown.render(tables)}\n{CLOSE}{after}")
+    files.write_text(page, f"{before}{OPEN}\n\n{made}\n\n{markdown(tables)}\n{CLOSE}{after}")
 
 
 if __name__ == "__main__":

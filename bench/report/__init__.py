@@ -1,100 +1,44 @@
-"""Run folders -> tables: what was learned, what was forgotten, in the terminal or in a paper."""
+"""Run folders -> tables: what was learned, what was forgotten, in the terminal or in a paper.
+
+    collect.py    run folders -> experiments: runs that may stand in one table, with their scores and metrics
+        |
+    views/        experiment -> tables; a view a file, its line in views.VIEWS
+        |             table.py: a table of words and numbers; notes.py: notes and marks that views share
+        |             items.py: the items behind a score, for tests; ranks.py: what is bold; style.py: report.yaml
+    formats/      tables -> text; a format a function, its line in formats.FORMATS
+
+`tables` is the way from experiments to tables, `render` that to text. Beside it stand what is more than tables: the
+page (page/), a paper (paper/), one frame of all items (frame.py, fate.py), the files of lm-eval (lm_eval_files.py), and
+what a single number rests on (explain.py, verify.py).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import cast
 
 from moextend.bench.references import Reference
-from moextend.bench.report.ablations import ablation_tables
-from moextend.bench.report.budgets import budget_tables
 from moextend.bench.report.collect import Experiment, run_notes
-from moextend.bench.report.comparison import MARGIN, comparison_table, with_baseline
-from moextend.bench.report.costs import costs_table
-from moextend.bench.report.forgetting import forgetting_table
-from moextend.bench.report.items import ItemReader
-from moextend.bench.report.matrix import matrix_tables
-from moextend.bench.report.orders import difference_tables, orders_tables
-from moextend.bench.report.over_orders import over_orders_tables
-from moextend.bench.report.published import published_tables
+from moextend.bench.report.formats import FORMATS, SUFFIX, render
+from moextend.bench.report.notes import with_sources
 from moextend.bench.report.ranks import ranked
-from moextend.bench.report.readings import kinds_table, readings_table
-from moextend.bench.report.routing import routing_tables
-from moextend.bench.report.sources import with_sources
 from moextend.bench.report.style import Styling
 from moextend.bench.report.table import Table
-from moextend.bench.report.tasks import tasks_table, text_table, transfer_table
-from moextend.bench.report.variants import rewind_tables, subsets_tables
+from moextend.bench.report.views import MARGIN, NOTHING, VIEWS, Asked, load
+from moextend.bench.report.views.comparison import with_baseline
+from moextend.bench.report.views.published import published_tables
 from moextend.errors import InputError
-from moextend.util import lookup
 
-FORMATS = {
-    "table": "moextend.bench.report.terminal:render",
-    "markdown": "moextend.bench.report.markdown:render",
-    "latex": "moextend.bench.report.latex:render",
-    "csv": "moextend.bench.report.csv:render",
-    "html": "moextend.bench.report.html:render",
-}
-"""Format -> what turns tables into its text."""
+__all__ = ["FORMATS", "SUFFIX", "VIEWS", "View", "render", "tables", "view"]
 
-SUFFIX = {"table": "txt", "markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
-
-
-View = Literal[
-    "forgetting",
-    "tasks",
-    "text",
-    "transfer",
-    "ablations",
-    "matrix",
-    "costs",
-    "comparison",
-    "routing",
-    "readings",
-    "rewind",
-    "subsets",
-    "budgets",
-]
-"""What is shown of the results: `moextend bench report VIEW`."""
-VIEWS: tuple[View, ...] = get_args(View)
-EMPTY: dict[View, tuple[str, str]] = {
-    "text": ("no run scores text tasks.", "Name some under 'retention' of the sequence."),
-    "transfer": (
-        "no run scores a task that it does not learn, other than text tasks.",
-        "Name some under 'transfer' of the sequence.",
-    ),
-    "ablations": (
-        "no method ran with several settings.",
-        "Run a method with several: moextend bench run -m moextend -m moextend:layers=first.",
-    ),
-    "readings": (
-        "no answer to an image task has readings.",
-        "Readings are made with the scores of a sequence; joint and independent runs are left out.",
-    ),
-    "routing": (
-        "no run has records of its routing.",
-        "Routing is recorded while a sequence is trained; joint and independent runs are left out.",
-    ),
-    "rewind": (
-        "no run is scored with its learned change scaled.",
-        "Score the last models: moextend bench run --rewind, with the options of the runs.",
-    ),
-    "subsets": (
-        "no run is scored without some of its stages.",
-        "Score the last models: moextend bench run --subsets, with the options of the runs.",
-    ),
-    "budgets": (
-        "no sequence ran with several numbers of steps and the same alignment.",
-        "Run it several times: moextend bench run --steps 50 --align-steps 300 --runs budgets/50.",
-    ),
-}
-"""View -> what is reported where no experiment has a table of it, and the hint."""
+View = str
+"""Name of a view."""
 
 
 def tables(
     experiments: Sequence[Experiment],
-    view: View = "forgetting",
+    name: View = "forgetting",
     *,
     baseline: str | None = None,
     margin: float = MARGIN,
@@ -117,47 +61,36 @@ def tables(
         InputError: there is no such table, or the references do not belong to these experiments.
         UnknownName: the style names a column that a table does not have.
     """
+    asked = Asked(baseline, margin, accuracy)
     if style:
         experiments = style.arranged(experiments)
-    if view == "comparison":
-        assert baseline is not None, "the view's own argument"
-        experiments = with_baseline(experiments, baseline) if experiments else experiments
-    published = [
-        with_sources(experiments, table)
-        for table in (published_tables(experiments, references) if references else [])
-    ]
-    if view == "budgets":
-        measured = [with_sources(experiments, one) for one in budget_tables(experiments, accuracy, baseline)]
+    if name == "comparison" and experiments:
+        experiments = with_baseline(experiments, str(baseline))
+    published = published_tables(experiments, references) if references else []
+    if name == "budgets":
+        over_all = cast("Callable[[Sequence[Experiment], Asked], list[Table]]", load(name))
+        measured = [with_sources(experiments, table) for table in over_all(experiments, asked)]
     else:
-        parts = [
-            [
-                with_sources([experiment], ranked(experiment, table) if rank else table)
-                for table in _with_run_notes(
-                    experiment,
-                    [_named_apart(experiment, one) for one in _measured(experiment, view, baseline, margin)],
-                )
-            ]
-            for experiment in experiments
-        ]
+        parts = [view(experiment, name, asked, rank=rank) for experiment in experiments]
         measured = [table for part in parts for table in part]
         without = [one.name for one, part in zip(experiments, parts, strict=True) if not part]
         if measured and without:
-            measured[-1] = _with_notes(
-                measured[-1], [f"Not in these tables: {', '.join(without)}: {EMPTY[view][0]}"]
-            )
+            note = f"Not in these tables: {', '.join(without)}: {NOTHING[name][0]}"
+            measured[-1] = measured[-1].noted(note)
     if experiments and not measured:
-        what, hint = EMPTY[view]
-        raise InputError(what, where=f"report {view}", hint=hint)
-    found = [*measured, *published]
+        what, hint = NOTHING[name]
+        raise InputError(what, where=f"report {name}", hint=hint)
+    found = [*measured, *(with_sources(experiments, table) for table in published)]
     return style.styled(found) if style else found
 
 
-def _with_run_notes(experiment: Experiment, tables: list[Table]) -> list[Table]:
-    """The tables of an experiment, one of which names the runs that are left out or have other data."""
+def view(experiment: Experiment, name: View, asked: Asked | None = None, *, rank: bool = True) -> list[Table]:
+    """The tables of one view of an experiment, with what is bold, where settings come from, and the runs left out."""
+    found = [_named_apart(experiment, table) for table in load(name)(experiment, asked or Asked())]
     notes = run_notes(experiment)
-    if not tables or any(set(notes) <= set(table.notes) for table in tables):
-        return tables
-    return [*tables[:-1], _with_notes(tables[-1], notes)]
+    if found and not any(set(notes) <= set(table.notes) for table in found):
+        found[-1] = found[-1].noted(*notes)
+    return [with_sources([experiment], ranked(experiment, table) if rank else table) for table in found]
 
 
 def _named_apart(experiment: Experiment, table: Table) -> Table:
@@ -167,36 +100,3 @@ def _named_apart(experiment: Experiment, table: Table) -> Table:
     differs = experiment.differs if experiment.differs not in table.title else ""
     title = f"{table.title} ({differs})" if differs else table.title
     return replace(table, key=f"{table.key} [{experiment.variant}]", title=title)
-
-
-def _with_notes(table: Table, notes: Sequence[str]) -> Table:
-    return replace(table, notes=[*table.notes, *notes])
-
-
-def _measured(experiment: Experiment, view: View, baseline: str | None, margin: float) -> list[Table]:
-    several: dict[View, Callable[[Experiment], list[Table]]] = {
-        "matrix": matrix_tables, "routing": routing_tables, "ablations": ablation_tables,
-        "rewind": rewind_tables, "subsets": subsets_tables,
-    }  # fmt: skip
-    if view in several:
-        return several[view](experiment)
-    if view == "comparison":
-        assert baseline is not None, "the view's own argument"
-        reader = ItemReader()
-        return [
-            comparison_table(experiment, baseline, margin, reader),
-            *over_orders_tables(experiment, baseline, margin, reader),
-            *difference_tables(experiment, baseline),
-        ]
-    found: dict[View, list[Callable[[Experiment], Table | None]]] = {
-        "tasks": [tasks_table], "text": [text_table], "transfer": [transfer_table], "costs": [costs_table],
-        "readings": [readings_table, kinds_table], "forgetting": [forgetting_table],
-    }  # fmt: skip
-    shown = [table for make in found[view] if (table := make(experiment))]
-    return [*shown, *orders_tables(experiment)] if view == "forgetting" else shown
-
-
-def render(tables: Sequence[Table], form: str) -> str:
-    """The tables as text of the format; UnknownName for one that does not exist."""
-    to_text: Callable[[Sequence[Table]], str] = lookup.load(lookup.choose("format", form, FORMATS))
-    return to_text(tables)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from moextend.bench import methods
+from moextend.bench import methods, metrics
 from moextend.bench.report.table import Value, named
 from moextend.bench.run.complete import lacking_facts, lacking_scores, names_of, unproved
 from moextend.bench.run.config import JOINT, differences, without_notes
@@ -26,8 +25,6 @@ from moextend.util import files
 from moextend.util.foreign import explained
 
 UNFINISHED = "*"
-WITH = ("packages", "processor", "device", "threads")
-"""What runs of one row may differ in: parts of their environments that change last bits."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +77,6 @@ class Result:
         )
         return {**parts, **(weights_parts(base) if base else {}), **of_cells(self.cells.values())}
 
-    def made_with(self, what: str) -> str | None:
-        """The packages, processor, ... of the run; None if they were not recorded."""
-        known = [made[what] for made in self.environments if made.get(what) is not None]
-        return json.dumps(known[-1], sort_keys=True) if known else None
-
     @property
     def has_items(self) -> bool:
         """Whether the scores of single items are here: by the predictions, or in a pack without them."""
@@ -126,6 +118,29 @@ class Result:
         return [cell.value if cell else None for cell in cells]
 
     @property
+    def text_ends(self) -> tuple[list[float | None], list[float | None]]:
+        """Scores of the text tasks of the base and after the last stage."""
+        return self.row(0, self.text), self.row(self.last, self.text)
+
+    @cached_property
+    def summary(self) -> dict[str, float | None]:
+        """The metrics of the run, by name."""
+        final, joint = self.row(self.last, self.tasks), self.config.mode == "joint"
+        return run_metrics(self.matrix, final, *self.text_ends, joint=joint)
+
+    @cached_property
+    def text_untouched(self) -> bool:
+        """Whether nothing learned can have answered the text tasks: the run says so, or the base's weights answered."""
+        if self.facts.text_untouched is not None:
+            return self.facts.text_untouched
+        return self._answered_by_base(self.text) and not self._answered_by_base(self.tasks)
+
+    def _answered_by_base(self, tasks: Sequence[str]) -> bool:
+        """Whether the weights that answered these tasks at the end are known to be those of row 0."""
+        ends = [(self.cells.get((0, task)), self.cells.get((self.last, task))) for task in tasks]
+        return bool(ends) and all(a and b and a.weights == b.weights != "" for a, b in ends)
+
+    @property
     def lacking_costs(self) -> list[str]:
         """Costs of stages that a done run does not have; scores and comparisons do without them."""
         names = enumerate(self.stage_names, 1) if self.state == "done" else ()
@@ -142,6 +157,30 @@ class Result:
     def matrix(self) -> list[list[float | None]]:
         """A[stage][task] of the learned tasks; see metrics."""
         return [self.row(stage, self.tasks) for stage in range(len(self.tasks) + 1)]
+
+
+def run_metrics(
+    a: metrics.Matrix,
+    final: Sequence[float | None],
+    before: Sequence[float | None],
+    after: Sequence[float | None],
+    *,
+    joint: bool,
+) -> dict[str, float | None]:
+    """The metrics of a run, by name, from its matrix, its last row, and its text scores before and after all stages."""
+    return {
+        "la": None if joint else metrics.mft(a),
+        "acc": metrics.average(final),
+        "maa": None if joint else metrics.maa(a),
+        "bwt": None if joint else metrics.bwt(a),
+        "bwt_t": None if joint else metrics.bwt(a, divisor="T"),
+        "fm": None if joint else metrics.forgetting(a),
+        "fwt": None if joint else metrics.fwt(a),
+        "zero_shot": metrics.zero_shot(a),
+        "text_before": metrics.average(before),
+        "text_after": metrics.average(after),
+        "text_change": metrics.text_change(before, after),
+    }
 
 
 @dataclass
@@ -360,25 +399,13 @@ def lacking_notes(results: Sequence[Result]) -> list[str]:
 
 
 def input_notes(experiment: Experiment) -> list[str]:
-    """The runs that were made of something else, and what differs; and rows of different software or hardware."""
+    """The runs that were made of something else, and what differs."""
     notes = []
     if experiment.apart:
         notes.append(f"In a table of their own, made of something else: {'; '.join(experiment.apart)}.")
     if experiment.made_otherwise:
         notes.append(f"Not made of the same as the first table of {experiment.name}: {experiment.differs}.")
-    rows: dict[tuple[str, str, str], list[Result]] = {}
-    for result in experiment.results:
-        rows.setdefault((result.config.method, result.config.order, result.config.mode), []).append(result)
-    differ: dict[str, dict[str, None]] = {}
-    for (method, _, _), row in rows.items():
-        for what in WITH:
-            if len({result.made_with(what) for result in row} - {None}) > 1:
-                differ.setdefault(method, {})[what] = None
-    alike: dict[str, list[str]] = {}
-    for method, parts in differ.items():
-        alike.setdefault(listed(list(parts)), []).append(method)
-    named = "; ".join(f"{parts} ({', '.join(methods)})" for parts, methods in alike.items())
-    return [*notes, *([f"Runs of one row differ in {named}; no score should depend on it."] if named else [])]
+    return notes
 
 
 def run_notes(experiment: Experiment) -> list[str]:
@@ -424,18 +451,13 @@ def grouped(results: Sequence[Result]) -> Groups:
     return groups
 
 
-def row_name(group: Sequence[Result], *, before: str = "", mark: str = "") -> Value:
-    """The cell that names a group of runs: its method with a mark, and its order."""
+def row_name(group: Sequence[Result], *, before: str = "") -> Value:
+    """The cell that names a group of runs: its method, with a mark if not all are done, and its order."""
     config = group[0].config
+    mark = "" if all(result.state == "done" for result in group) else UNFINISHED
     order = "" if config.order == "given" else f" ({config.order})"
-    return named(
-        config.method, before=before, after=f"{mark}{order}", task_id=group[0].facts.task_identity or ""
-    )
-
-
-def unfinished_mark(group: Sequence[Result]) -> str:
-    """What stands behind the name of runs that are not all done."""
-    return "" if all(result.state == "done" for result in group) else UNFINISHED
+    identity = group[0].facts.task_identity or ""
+    return named(config.method, before=before, after=f"{mark}{order}", task_id=identity)
 
 
 def base_runs(experiment: Experiment) -> list[Result]:

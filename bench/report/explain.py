@@ -6,9 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
-from itertools import combinations
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,9 @@ from moextend.bench.run.records import BASE, encoder_of
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir, slug
 from moextend.bench.score.kept import SAME, read_predictions
 from moextend.bench.score.lines import text_item
-from moextend.bench.score.vqa import score_items, scores_path
+from moextend.bench.score.vqa import score_items
 from moextend.bench.scorers import search, shows
 from moextend.errors import InputError, MoextendError, SpecError, UnknownName
-from moextend.util.files import digest as digest_of
 from moextend.util.files import read_json, read_lines, sha256
 from moextend.util.foreign import explained
 
@@ -96,66 +93,34 @@ def explain(run: RunDir, stage: int, task: str) -> Explanation:
             hint=f"Run: {command(config)}",
         )
     answers, checks = check_cell(run, cell)
-    checks |= _checked_weights(run, stage_folders(run, names[: stage + 1]))
+    checks |= _checked_weights(run, names[: stage + 1])
     return Explanation(
-        run=str(run.folder),
-        stage=stage,
-        stage_name=names[stage],
-        task=task,
-        score=cell.value,
-        stderr=cell.stderr,
-        items=cell.n,
-        checks=checks,
-        sources=_sources(run, cell, names),
-        command=command(config),
-        answers=answers,
-    )
+        str(run.folder), stage, names[stage], task, cell.value, cell.stderr, cell.n, checks,
+        _sources(run, cell, names), command(config), answers,
+    )  # fmt: skip
 
 
 def command(config: RunConfig) -> str:
     """The command that makes a run, as far as options say what it is; its YAMLs must be those of the run.
 
-    Of `--steps` and `--limit` it has those with which the sequence, as it is now, gives this run.
+    `--steps` and `--limit` are named where they are not those of the sequence as it is now.
     """
-    words = ["moextend", "bench", "run", str(config.sequence["sequence"]), "--method", config.method]
-    words += ["--seed", str(config.seed)]
+    name = str(config.sequence["sequence"])
+    words = ["moextend", "bench", "run", name, "--method", config.method, "--seed", str(config.seed)]
     words += ["--order", config.order] if config.order != "given" else []
     words += [] if config.mode == "sequence" else ["--no-sequence", f"--{config.mode}"]
-    words += ["--oracle"] if config.oracle else []
-    words += ["--deterministic"] if config.deterministic else []
-    for option, value in _overridden(
-        _Asked((str(config.workspace), digest_of(config.experiment())), config)
-    ).items():
-        words += [f"--{option}", str(value)]
-    words += ["--workspace", str(config.workspace)]
-    return shlex.join(words)
+    words += ["--oracle"] * config.oracle + ["--deterministic"] * config.deterministic
+    with suppress(MoextendError):  # a sequence, task or method that is gone
+        asked = (config.workspace, name, (config.method,), (config.seed,), (config.order,), (config.mode,))
+        (now, *_) = resolve(Request(*asked))
+        for option, own, other in zip(("steps", "limit"), _sizes(config), _sizes(now), strict=True):
+            words += [f"--{option}", str(own)] if own not in (None, other) else []
+    return shlex.join([*words, "--workspace", str(config.workspace)])
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """Whose options are asked for: they are those of all runs of an experiment."""
-
-    experiment: tuple[str, str]
-    config: RunConfig = field(compare=False)
-
-
-@lru_cache(maxsize=64)
-def _overridden(asked: _Asked) -> dict[str, int]:
-    """Options of `bench run` with which the sequence gives a run; empty if none do."""
-    config = asked.config
-    request = Request(
-        config.workspace, str(config.sequence["sequence"]), (config.method,), (config.seed,), (config.order,),
-        (config.mode,), config.device, oracle=config.oracle, deterministic=config.deterministic,
-    )  # fmt: skip
-    limit, steps = config.sequence.get("scoring", {}).get("limit"), config.sequence["train"]["steps"]
-    options = {"limit": limit, "steps": steps} if limit else {"steps": steps}
-    for number in range(len(options) + 1):
-        for keys in combinations(options, number):
-            chosen = {key: options[key] for key in keys}
-            with suppress(MoextendError):
-                if any(found.digest == config.digest for found in resolve(replace(request, **chosen))):
-                    return chosen
-    return {}
+def _sizes(config: RunConfig) -> tuple[int, int | None]:
+    """Steps of a stage, and the limit of items."""
+    return config.sequence["train"]["steps"], config.sequence.get("scoring", {}).get("limit")
 
 
 def check_cell(run: RunDir, cell: Cell) -> tuple[list[Answer], dict[str, str]]:
@@ -169,25 +134,12 @@ def check_cell(run: RunDir, cell: Cell) -> tuple[list[Answer], dict[str, str]]:
     except Exception as error:  # a damaged file, whatever is wrong with it
         return [], {"predictions": f"cannot be read: {explained(error)}"}
     again = "ok" if abs(value - cell.value) < SAME else f"{value:.4f} when made again from the predictions"
-    return answers, {"predictions": same, "score": again, **_checked_items(path, cell.scorer, answers)}
+    return answers, {"predictions": same, "score": again}
 
 
-def _checked_items(path: Path, scorer: str, answers: Sequence[Answer]) -> dict[str, str]:
-    """Whether the kept scores of the items are those of the scorer; damaged ones are made again where they are read."""
-    kept = scores_path(path, scorer)
-    try:
-        scores = {line["id"]: line["score"] for line in read_lines(kept) if "id" in line}
-    except (OSError, SpecError, KeyError, TypeError):
-        return {}
-    if scores.keys() != {answer.id for answer in answers}:
-        return {}
-    same = all(scores[answer.id] == answer.score for answer in answers)
-    return {"item scores": "ok" if same else f"not those of {scorer}: remove {kept.name} to make them again"}
-
-
-def _checked_weights(run: RunDir, stages: Sequence[Path]) -> dict[str, str]:
+def _checked_weights(run: RunDir, names: Sequence[str]) -> dict[str, str]:
     """What is wrong with the files that the stages learned, as far as they are here; a pack may have left them out."""
-    here = [folder for folder in stages if (folder / f"{STEM}.safetensors").is_file()]
+    here = [folder for folder in stage_folders(run, names) if (folder / f"{STEM}.safetensors").is_file()]
     found = {folder.name: stage_problem(folder, run.id, costs=False, every_byte=True) for folder in here}
     wrong = [f"stages/{name}: {problem}" for name, problem in found.items() if problem]
     return {"weights": "; ".join(wrong) or "ok"} if found else {}
@@ -202,18 +154,15 @@ def _is(path: Path, cell: Cell) -> bool:
 
 def _sources(run: RunDir, cell: Cell, names: Sequence[str]) -> dict[str, str]:
     """What the score depends on."""
-    found = {"scorer": cell.scorer, "score is": shows(cell.scorer), "readings": _readings(cell)}
-    found |= {"predictions": cell.predictions or "", "weights": cell.weights}
-    found |= method_sources(run) | stage_sources(run, names[: cell.stage + 1])
-    found |= data_sources(run, cell.task) | versions(run)
+    # Readings of lm-eval are fractions, and left out.
+    readings = [] if cell.by_lm_eval else [f"{name} {value:.1f}" for name, value in cell.readings.items()]
+    found = {"scorer": cell.scorer, "score is": shows(cell.scorer), "readings": ", ".join(readings)}
+    found |= {"predictions": cell.predictions or "", "weights": cell.weights} | method_sources(run)
+    for stage, folder in enumerate(stage_folders(run, names[: cell.stage + 1]), 1):
+        found[f"stage {stage} ({names[stage]})"] = f"{folder.relative_to(run.folder)}{_weights(folder)}"
+    found |= data_sources(run, cell.task)
+    found |= {f"made with ({number})": _versions(made) for number, made in enumerate(run.environments, 1)}
     return {name: value for name, value in found.items() if value}
-
-
-def _readings(cell: Cell) -> str:
-    """The other readings of the same answers, in percent; those of lm-eval are fractions and left out."""
-    return (
-        "" if cell.by_lm_eval else ", ".join(f"{name} {value:.1f}" for name, value in cell.readings.items())
-    )
 
 
 def method_sources(run: RunDir) -> dict[str, str]:
@@ -228,15 +177,6 @@ def method_sources(run: RunDir) -> dict[str, str]:
         )
     settings = json.dumps(facts.settings) if facts.settings else ""
     return {**found, "method": run.config.method, "settings": settings}
-
-
-def stage_sources(run: RunDir, names: Sequence[str]) -> dict[str, str]:
-    """The folders of stages with the digests of their weights; `names` start with the base."""
-    folders = stage_folders(run, names)
-    return {
-        f"stage {stage} ({name})": f"{folder.relative_to(run.folder)}{_weights(folder)}"
-        for stage, (folder, name) in enumerate(zip(folders, names[1:], strict=True), 1)
-    }
 
 
 def stage_folders(run: RunDir, names: Sequence[str]) -> list[Path]:
@@ -256,11 +196,6 @@ def data_sources(run: RunDir, task: str) -> dict[str, str]:
         "data": ", ".join([_named(str(data), revision), *noted]),
         "task file": str(config.places.get("tasks", {}).get(task, "")),
     }
-
-
-def versions(run: RunDir) -> dict[str, str]:
-    """What a run was made with, every time that it was worked on."""
-    return {f"made with ({number})": _versions(made) for number, made in enumerate(run.environments, 1)}
 
 
 def _weights(folder: Path) -> str:

@@ -1,19 +1,33 @@
-"""One tidy frame of results: a row an answered item, with the run and the cell that it belongs to.
+"""One tidy frame of results: a row an answered item, with the run and the cell that it belongs to; and its files.
 
 pandas is imported where a frame is asked for: tables are made without it.
 """
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
 
-from moextend.bench.report.answers import AnswerReader, Answers
-from moextend.bench.report.collect import Experiment, Result
-from moextend.bench.report.forgetting import run_metrics
+from moextend.bench.report.collect import (
+    Experiment,
+    Result,
+    collect,
+    input_notes,
+    lacking_notes,
+    run_metrics,
+    some,
+)
+from moextend.bench.report.formats.csv import words
+from moextend.bench.report.items import AnswerReader, Answers
+from moextend.bench.run.rundir import find_runs
 from moextend.bench.score.lines import NONE
+from moextend.errors import InputError
+from moextend.util import files, lookup
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -45,6 +59,10 @@ COLUMNS = {
 }
 """Column -> what it holds."""
 
+Runs = str | Path | Sequence[str | Path]
+"""Runs or sequences: names or folders."""
+ROWS = 1 << 14
+"""Rows of text that the memory holds at once."""
 KEPT = 1024
 """Answers of this many files are kept by `frames`: runs of one seed share those of the base."""
 ITEM = ("kind", "item", "group", "answer", "score")
@@ -204,3 +222,135 @@ def _item_column(name: str, answers: Sequence[Answers | None], pieces: Sequence[
         values = np.where(values == NONE, NONE, np.searchsorted(used, values))
         words = [words[place] for place in used]
     return pd.Categorical.from_codes(values, pd.Index(words, dtype="str"))
+
+
+def read_experiments(
+    runs: Runs = (), *, workspace: str | Path = ".", unfinished: bool = False
+) -> list[Experiment]:
+    """The experiments that runs belong to, each of which is one table of `moextend bench report`.
+
+    Args:
+        runs: names of runs or sequences in the workspace, or folders; none: all runs of the workspace.
+        workspace: the folder that holds `runs/`.
+        unfinished: whether runs that are not done are taken in.
+
+    Raises:
+        UnknownName: no such run.  InputError: no run is done.
+    """
+    found = _experiments(runs, workspace, unfinished)
+    _warn([f"left out: {name}" for experiment in found for name in experiment.left_out])
+    return found
+
+
+def read_frame(
+    runs: Runs = (), *, workspace: str | Path = ".", items: bool = True, unfinished: bool = False
+) -> DataFrame:
+    """The results of runs as a pandas frame: a row an answered item, with its run and its cell.
+
+    The columns are described in COLUMNS; `value` is the score of the cell in percent. What
+    is left out or damaged is named in a warning.
+
+    Args:
+        runs: as `read_experiments` takes them.
+        workspace: the folder that holds `runs/`.
+        unfinished: whether runs that are not done are taken in.
+        items: without, there is a row per cell, and no predictions are read.
+    """
+    found = _experiments(runs, workspace, unfinished)
+    made = frame(found, items=items)
+    left_out = [f"left out: {name}" for experiment in found for name in experiment.left_out]
+    notes = [
+        note
+        for experiment in found
+        for note in (*input_notes(experiment), *lacking_notes(experiment.results))
+    ]
+    _warn([*left_out, *notes])
+    return made
+
+
+def _experiments(runs: Runs, workspace: str | Path, unfinished: bool) -> list[Experiment]:
+    names = [runs] if isinstance(runs, str | Path) else runs
+    known = find_runs(Path(workspace) / "runs", [str(name) for name in names])
+    return some(collect(known, unfinished=unfinished))
+
+
+def _warn(notes: Sequence[str]) -> None:
+    """One warning, at the line of the notebook, that names all that is left out or damaged."""
+    if notes:
+        warnings.warn("; ".join(notes), stacklevel=3)
+
+
+def check_format(form: str, out: Path | None) -> None:
+    """Checks what is to be written before results are read.
+
+    Raises:
+        UnknownName: no such format.  InputError: Parquet, which is no text, without a file.
+    """
+    lookup.choose("format of items", form, FORMATS, where="--format")
+    if form == "parquet" and out is None:
+        raise InputError(
+            "parquet cannot be printed.", where="--format parquet", hint="Name a file: --out items.parquet."
+        )
+
+
+def write(pieces: Iterable[DataFrame], form: str, out: Path | IO[str]) -> None:
+    """Writes the rows of frames with the same columns to a file, whole or not at all, or to a stream of text."""
+    if not isinstance(out, Path):
+        FORMATS[form](pieces, cast("IO[bytes]", _Encoded(out)))
+        return
+    with files.atomic(out) as temporary, temporary.open("wb") as file:
+        FORMATS[form](pieces, file)
+
+
+class _Encoded:
+    """A stream of text that takes bytes."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out = out
+
+    def write(self, block: bytes) -> int:
+        return self._out.write(block.decode())
+
+
+def _csv(pieces: Iterable[DataFrame], out: IO[bytes]) -> None:
+    """Categories as `words`, so that no spreadsheet takes an answer for a formula; numbers unrounded."""
+    for number, piece in enumerate(pieces):
+        for start in range(0, max(len(piece), 1), ROWS):
+            rows = piece.iloc[start : start + ROWS].copy()
+            for name in rows.columns.difference(list(NUMBERS)):
+                rows[name] = rows[name].astype(object).map(words, na_action="ignore")
+            out.write(rows.to_csv(index=False, header=not number and not start, lineterminator="\n").encode())
+
+
+def _json(pieces: Iterable[DataFrame], out: IO[bytes]) -> None:
+    """One array of objects, a line each; null where something is missing."""
+    before, encode = "[", json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+    for piece in pieces:
+        for start in range(0, len(piece), ROWS):
+            rows = piece.iloc[start : start + ROWS].astype(object)
+            records = rows.where(rows.notna(), None).to_dict("records")
+            out.write((before + ",\n".join(map(encode, records))).encode())
+            before = ",\n"
+    out.write(b"[]\n" if before == "[" else b"]\n")
+
+
+def _parquet(pieces: Iterable[DataFrame], out: IO[bytes]) -> None:
+    """A group of rows a piece; categories are dictionaries."""
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    wide, writer = pa.dictionary(pa.int32(), pa.string()), None  # pieces differ in the number of categories
+    for piece in pieces:
+        table = pa.Table.from_pandas(piece, preserve_index=False)
+        schema = [one.with_type(wide) if pa.types.is_dictionary(one.type) else one for one in table.schema]
+        table = table.cast(pa.schema(schema, table.schema.metadata))
+        writer = writer or ParquetWriter(out, table.schema)
+        writer.write_table(table)
+    if writer:
+        writer.close()
+
+
+FORMATS: dict[str, Callable[[Iterable[DataFrame], IO[bytes]], None]] = {
+    "csv": _csv, "parquet": _parquet, "json": _json,
+}  # fmt: skip
+"""Format of items -> what writes it."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import moextend
 from moextend.bench import methods, scorers
 from moextend.bench.report.collect import Result
-from moextend.bench.report.comparison import check_margin
-from moextend.bench.report.gate import Cells, Gate, compare, explained, verdicts
 from moextend.bench.report.items import ItemReader
+from moextend.bench.report.views.comparison import check_margin
+from moextend.bench.report.views.gate import Gate, compare, explained, verdicts
 from moextend.bench.run.records import RunFacts
 from moextend.bench.run.rundir import Key, RunConfig, RunDir
 from moextend.bench.score import evaluate
@@ -104,8 +104,10 @@ def gate_extension(
             RunDir(place), _config(card.name, tasks, workspace), "done", cells, RunFacts(text_untouched=False)
         )
         reader = ItemReader()
-        pairs = {task.task: [(result, 1, result, 0, task.task)] for task in tasks}
-        found = [compare(Cells(card.name, result, 1, name, own), reader) for name, own in pairs.items()]
+        found = [
+            compare(reader, card.name, result, 1, task.task, [(result, 1, result, 0, task.task)])
+            for task in tasks
+        ]
         shutil.rmtree(place, ignore_errors=True)  # complete answers are in the store
     checks = verdicts(found, margin)
     reference = f"reference: {' with '.join([base, *([', '.join(before)] if before else [])])}"

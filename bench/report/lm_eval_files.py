@@ -1,9 +1,6 @@
-"""Results as files of lm-evaluation-harness 0.4.13, which leaderboards and other tools read.
+"""Results as files of lm-evaluation-harness: a model per run and stage, its scores and the answers to single items.
 
-A folder for every run and stage: results_<date>.json and samples_<task>_<date>.jsonl, with the fields of
-lm_eval.result_schema and lm_eval.loggers.evaluation_tracker. Scores are fractions, as lm-eval's are. The key
-`moextend`, which lm-eval does not have, holds the facts about the model and its cells. Unknown values are null or left
-out; prompts are not recorded, so arguments are empty and tasks have no hash.
+Values are fractions as there. What is unknown is left out or null; the record of the run is under the key "moextend".
 """
 
 from __future__ import annotations
@@ -12,7 +9,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -68,24 +65,14 @@ class _Snapshot:
     """Those of the tables of the run: what is not finished, damaged or made of something else."""
 
     @property
-    def sequence(self) -> str:
-        """Name of the sequence."""
-        return str(self.result.config.sequence["sequence"])
-
-    @property
     def name(self) -> str:
         """A name of the model: sequence, run and stage."""
-        return f"{self.sequence}/{self.result.name}/stage-{self.stage}"
+        return f"{self.result.config.sequence['sequence']}/{self.result.name}/stage-{self.stage}"
 
     @cached_property
     def environments(self) -> list[dict[str, Any]]:
         """Recorded environments of the run, oldest first; an empty one if there is none."""
         return self.result.run.environments or [{}]
-
-    @property
-    def packages(self) -> Mapping[str, str | None]:
-        """Package -> its version."""
-        return self.environments[-1].get("packages") or {}
 
     @cached_property
     def started(self) -> datetime:
@@ -107,38 +94,21 @@ class _Snapshot:
         """The spec of a cell's task."""
         return self.result.config.tasks[cell.task]
 
-    def revision(self, cell: Cell) -> str | None:
-        """Hub revision of a task's data; None: not from the hub, or unknown."""
-        data = self.task(cell).get("data") or {}
-        return data.get("revision") or self.result.facts.revisions.get(cell.task)
-
     def record(self) -> dict[str, Any]:
         """Facts about this model from the records of the run; None: unknown."""
-        config, facts, stage = self.result.config, self.result.facts, self.stage
+        result, config, facts, stage = self.result, self.result.config, self.result.facts, self.stage
         base = config.sequence["base"]
         return {
-            "sequence": self.sequence,
-            "sequence_version": config.sequence.get("version"),
-            "run": self.result.name,
-            "run_id": self.result.run.id or None,
-            "state": self.result.state,
-            "config": config.digest,
-            "method": config.method,
-            "settings": facts.settings,
-            "task_identity": facts.task_identity,
-            "seed": config.seed,
-            "order": config.order,
-            "mode": config.mode,
-            "stage": stage,
-            "stages": self.result.stage_names,
-            "learned": self.result.stage_names[stage - 1] if stage else None,
-            "base": without_folders(base["model"]),
-            "base_revision": base.get("revision"),
-            "dtype": base.get("dtype"),
-            "encoder": without_folders(base.get("vision")),
-            "protocol": config.protocol,
-            "notes": self.notes,
-        }
+            "sequence": config.sequence["sequence"], "sequence_version": config.sequence.get("version"),
+            "run": result.name, "run_id": result.run.id or None, "state": result.state, "config": config.digest,
+            **{key: getattr(config, key) for key in ("method", "seed", "order", "mode", "protocol")},
+            "settings": facts.settings, "task_identity": facts.task_identity, "stage": stage,
+            "stages": result.stage_names, "learned": result.stage_names[stage - 1] if stage else None,
+            **{name: without_folders(base.get(key)) for name, key in (("base", "model"), ("encoder", "vision"))},
+            "base_revision": base.get("revision"), "dtype": base.get("dtype"), "notes": self.notes,
+            "environments": self.environments,
+            "cells": {cell.task: cell.model_dump(exclude={"stage", "task", "predictions"}) for cell in self.cells},
+        }  # fmt: skip
 
 
 def _snapshots(experiments: Sequence[Experiment]) -> Iterator[_Snapshot]:
@@ -166,16 +136,18 @@ def _write(snapshot: _Snapshot, out: Path, items: bool) -> list[Path]:
     files.write_json(written[0], _results(snapshot))
     for cell in snapshot.cells if items else ():
         if found := _samples(snapshot.result, cell):
-            path = folder / f"samples_{slug(cell.task)}_{date}.jsonl"
-            files.write_lines(path, found, synced=False)
-            written.append(path)
+            written.append(folder / f"samples_{slug(cell.task)}_{date}.jsonl")
+            files.write_lines(written[-1], found, synced=False)
     return written
 
 
 def _results(snapshot: _Snapshot) -> dict[str, Any]:
-    cells = snapshot.cells
+    cells, config, made = snapshot.cells, snapshot.result.config, snapshot.environments[-1]
     shots = {cell.task: _shots(snapshot.task(cell)) for cell in cells}
-    found = {
+    base, scoring = config.sequence["base"], config.sequence.get("scoring") or {}
+    packages = made.get("packages") or {}
+    run = snapshot.name.rpartition("/")[0]
+    return {
         "results": {
             cell.task: {"alias": cell.task, **_metrics(cell), "sample_len": cell.n} for cell in cells
         },
@@ -188,19 +160,37 @@ def _results(snapshot: _Snapshot) -> dict[str, Any]:
             cell.task: {"original": None if _is_limited(snapshot, cell) else cell.n, "effective": cell.n}
             for cell in cells
         },
+        "config": {
+            "model": "moextend",
+            "model_args": {"run": f"runs/{run}", "stage": snapshot.stage},
+            "model_dtype": base.get("dtype"),
+            "model_revision": base.get("revision"),
+            "batch_size": scoring.get("batch_size"),
+            "device": made.get("device", config.device),
+            "limit": scoring.get("limit"),
+        },
+        "git_hash": (made.get("commit") or {}).get("commit"),
+        "date": snapshot.started.timestamp(),
+        "pretty_env_info": made.get("platform"),
+        "transformers_version": packages.get("transformers"),
+        "lm_eval_version": packages.get("lm-eval"),
+        "model_source": "moextend",
+        "model_name": snapshot.name,
+        "model_name_sanitized": UNSAFE.sub("__", snapshot.name),
+        "total_evaluation_time_seconds": str(sum(cell.seconds for cell in cells)),
+        "moextend": snapshot.record(),
     }
-    return {**found, "config": _execution(snapshot), **_about(snapshot)}
 
 
 def _metrics(cell: Cell) -> dict[str, float | str]:
     """`metric,filter` -> fraction, each with its standard error: the cell and other readings of the answers."""
-    found: dict[str, float | str] = {}
     own = ",".join(metric_of(cell))
-    for key, value in {own: cell.value, **_other_readings(cell, own)}.items():
+    readings = {name if "," in name else f"{name},none": value for name, value in cell.readings.items()}
+    found: dict[str, float | str] = {}
+    for key, value in ({own: cell.value} | {key: one for key, one in readings.items() if key != own}).items():
         metric, _, name = key.partition(",")
         error = cell.stderr if key == own else None
-        found[key] = value / 100
-        found[f"{metric}_stderr,{name}"] = NO_ERROR if error is None else error / 100
+        found |= {key: value / 100, f"{metric}_stderr,{name}": NO_ERROR if error is None else error / 100}
     return found
 
 
@@ -212,11 +202,6 @@ def metric_of(cell: Cell) -> tuple[str, str]:
     same = [key for key in cell.readings if wanted in (key, key.partition(",")[0])]
     metric, _, name = (same[0] if same else wanted).partition(",")
     return metric, name or "none"
-
-
-def _other_readings(cell: Cell, own: str) -> dict[str, float]:
-    keys = {name if "," in name else f"{name},none": value for name, value in cell.readings.items()}
-    return {key: value for key, value in keys.items() if key != own}
 
 
 def _names(cell: Cell) -> list[str]:
@@ -236,73 +221,26 @@ def _is_limited(snapshot: _Snapshot, cell: Cell) -> bool:
 
 def _config(snapshot: _Snapshot, cell: Cell) -> dict[str, Any]:
     """The task as lm-eval describes one."""
-    task = snapshot.task(cell)
-    metric, _ = metric_of(cell)
-    rated = {"metric_list": [{"metric": metric, "higher_is_better": True}]}
-    noted = {"metadata": {"version": task.get("version")}}
+    task, (metric, _) = snapshot.task(cell), metric_of(cell)
+    common = {
+        "metric_list": [{"metric": metric, "higher_is_better": True}],
+        "num_fewshot": _shots(task),
+        "metadata": {"version": task.get("version")},
+    }
     if task.get("kind") == "text":
-        return {"task": task["lm_eval"]["task"], **rated, "num_fewshot": _shots(task), **noted}
+        return {"task": task["lm_eval"]["task"], **common}
     data = task.get("data") or {}
+    revision = data.get("revision") or snapshot.result.facts.revisions.get(cell.task)
     return {
         "task": cell.task,
         "dataset_path": without_folders(data.get("path")),
         "dataset_name": data.get("config"),
-        "dataset_kwargs": {"revision": snapshot.revision(cell)} if snapshot.revision(cell) else None,
+        "dataset_kwargs": {"revision": revision} if revision else None,
         "test_split": data.get("test"),
         "doc_to_text": task.get("prompt"),
         "output_type": "generate_until",
         "generation_kwargs": {"max_gen_toks": task.get("max_new_tokens"), "do_sample": False},
-        **rated,
-        "num_fewshot": 0,
-        **noted,
-    }
-
-
-def _execution(snapshot: _Snapshot) -> dict[str, Any]:
-    """The model and its execution. Seeds of lm-eval are unknown; the seed of the run is under `moextend`."""
-    config = snapshot.result.config
-    base, scoring = config.sequence["base"], config.sequence.get("scoring") or {}
-    return {
-        "model": "moextend",
-        "model_args": {"run": f"runs/{snapshot.sequence}/{snapshot.result.name}", "stage": snapshot.stage},
-        "model_dtype": base.get("dtype"),
-        "model_revision": base.get("revision"),
-        "batch_size": scoring.get("batch_size"),
-        "batch_sizes": [],
-        "device": snapshot.environments[-1].get("device", config.device),
-        "use_cache": None,
-        "limit": scoring.get("limit"),
-        "bootstrap_iters": None,
-        "gen_kwargs": None,
-        "random_seed": None,
-        "numpy_seed": None,
-        "torch_seed": None,
-        "fewshot_seed": None,
-    }
-
-
-def _about(snapshot: _Snapshot) -> dict[str, Any]:
-    """The environment and the model as lm-eval records them, and the record of the run."""
-    made = snapshot.environments[-1]
-    cells = {cell.task: cell.model_dump(exclude={"stage", "task", "predictions"}) for cell in snapshot.cells}
-    return {
-        "git_hash": (made.get("commit") or {}).get("commit"),
-        "date": snapshot.started.timestamp(),
-        "pretty_env_info": made.get("platform"),
-        "transformers_version": snapshot.packages.get("transformers"),
-        "lm_eval_version": snapshot.packages.get("lm-eval"),
-        "upper_git_hash": None,
-        "task_hashes": {},
-        "model_source": "moextend",
-        "model_name": snapshot.name,
-        "model_name_sanitized": UNSAFE.sub("__", snapshot.name),
-        "system_instruction": None,
-        "system_instruction_sha": None,
-        "fewshot_as_multiturn": None,
-        "chat_template": None,
-        "chat_template_sha": None,
-        "total_evaluation_time_seconds": str(sum(cell.seconds for cell in snapshot.cells)),
-        "moextend": {**snapshot.record(), "environments": snapshot.environments, "cells": cells},
+        **common,
     }
 
 
@@ -353,13 +291,9 @@ def _of_text(path: Path, cell: Cell) -> Iterator[dict[str, Any]]:
 
 
 def _sample(
-    cell: Cell,
-    doc: dict[str, Any],
-    references: list[str],
-    answer: str,
-    score: float | None,
+    cell: Cell, doc: dict[str, Any], references: list[str], answer: str, score: float | None,
     likelihoods: Sequence[float] | None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """One answer. A document of which only the id is recorded has no hash."""
     metric, name = metric_of(cell)
     target = references[0] if len(references) == 1 else str(references)

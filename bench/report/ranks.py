@@ -8,8 +8,10 @@ from dataclasses import replace
 from functools import partial
 
 from moextend.bench import methods, stats
-from moextend.bench.report.collect import Experiment, Result, grouped, row_name, unfinished_mark
-from moextend.bench.report.comparison import (
+from moextend.bench.report.collect import Experiment, Result, grouped, row_name
+from moextend.bench.report.items import ItemReader, Weights
+from moextend.bench.report.table import RANKED, Table
+from moextend.bench.report.views.comparison import (
     CHANGE,
     LESS_IS_BETTER,
     METRICS,
@@ -20,9 +22,6 @@ from moextend.bench.report.comparison import (
     pairs_of,
     verdicts,
 )
-from moextend.bench.report.forgetting import text_untouched
-from moextend.bench.report.items import ItemReader, Weights
-from moextend.bench.report.table import Table
 
 RULE = (
     "Bold: the best of its column among methods that are given the task id, or among those that are not, where the "
@@ -30,8 +29,6 @@ RULE = (
 )
 """What `ranked` does, as a note of its table."""
 ONE_SEED = "Nothing is bold: with one seed, no test tells methods apart."
-KINDS = ("forgetting", "tasks", "text")
-"""Tables that are ranked."""
 
 Group = tuple[bool, str]
 """Methods that compete: whether they are given the task id, and the order of the stages."""
@@ -45,10 +42,10 @@ def ranked(experiment: Experiment, table: Table) -> Table:
     method that learns nothing, and one that is what it is by construction, as the same weights answered before and
     after. A note gives the rule.
     """
-    if table.kind not in KINDS:
+    if table.kind not in RANKED:
         return table
     groups = grouped(experiment.of("sequence"))
-    keys = {row_name(group, mark=unfinished_mark(group)).text: key for key, group in groups.items()}
+    keys = {row_name(group).text: key for key, group in groups.items()}
     *above, last = table.sections
     rows: dict[Group, list[str]] = defaultdict(list)
     for name in (row[0].text for row in last if row[0].text in keys):
@@ -103,7 +100,7 @@ def _final(task: str, result: Result, at: int | None) -> Weights | None:
 def _by_construction(weigh: Weigh, result: Result) -> bool:
     """Whether a value cannot be otherwise: a difference between answers of the same weights, or an untouched text."""
     weights: Mapping[tuple[int, str], float] = weigh(result, None) or {}
-    if weights and {task for _, task in weights} <= {*result.text} and text_untouched(result):
+    if weights and {task for _, task in weights} <= {*result.text} and result.text_untouched:
         return True
     sums: dict[tuple[str, str], float] = defaultdict(float)
     for key, weight in weights.items():

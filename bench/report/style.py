@@ -1,11 +1,10 @@
-"""How tables look in a paper: columns, precision, names and order of methods, captions, labels (`report.yaml`)."""
+"""How tables look: columns, precision, names and order of methods, captions (`report.yaml`)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import permutations
 from pathlib import Path
 from typing import Annotated
 
@@ -14,10 +13,11 @@ from pydantic import Field, field_validator
 from moextend.bench import methods
 from moextend.bench.methods import TITLES
 from moextend.bench.report.collect import Experiment
-from moextend.bench.report.forgetting import MAJORITY
-from moextend.bench.report.names import explained, paper_names, renamed
-from moextend.bench.report.table import Column, Table, Value
-from moextend.errors import InputError, UnknownName
+from moextend.bench.report.looks import explained, paper_names, renamed
+from moextend.bench.report.table import Column, Table
+from moextend.bench.report.views import KINDS
+from moextend.bench.report.views.forgetting import MAJORITY
+from moextend.errors import InputError, UnknownName, listed
 from moextend.util import content, files, spec
 from moextend.util.spec import Spec
 
@@ -38,8 +38,6 @@ class TableStyle(Spec):
     """Decimals of its scores; null: those of all tables."""
     caption: str | None = Field(default=None, min_length=1)
     """Its title; `{title}` stands for the usual one."""
-    label: str = Field(default="", pattern=r"^[A-Za-z0-9:._-]*$")
-    """What LaTeX refers to it by; "": one is made of its name."""
 
     @field_validator("columns")
     @classmethod
@@ -47,43 +45,6 @@ class TableStyle(Spec):
         if columns is not None and (not columns or len(set(columns)) < len(columns)):
             raise ValueError("names no column, or names one twice")
         return columns
-
-
-class TableStyles(Spec):
-    """The kinds of tables."""
-
-    forgetting: TableStyle = TableStyle()
-    """The summary, one row per method."""
-    tasks: TableStyle = TableStyle()
-    """Final scores task by task (`report tasks`)."""
-    text: TableStyle = TableStyle()
-    """What is left of text (`report text`)."""
-    transfer: TableStyle = TableStyle()
-    """Tasks that are only scored (`report transfer`)."""
-    ablations: TableStyle = TableStyle()
-    """Settings of a method side by side (`report ablations`)."""
-    matrix: TableStyle = TableStyle()
-    """The matrix of each run (`report matrix`)."""
-    costs: TableStyle = TableStyle()
-    """`report costs`"""
-    comparison: TableStyle = TableStyle()
-    """`--baseline`"""
-    orders: TableStyle = TableStyle()
-    """Spread over seeds and orders, below the summary and the comparison."""
-    routing: TableStyle = TableStyle()
-    """`report routing`"""
-    readings: TableStyle = TableStyle()
-    """`report readings`"""
-    kinds: TableStyle = TableStyle()
-    """Scores by kind of question, below the readings."""
-    published: TableStyle = TableStyle()
-    """`--references`"""
-    rewind: TableStyle = TableStyle()
-    """`report rewind`"""
-    subsets: TableStyle = TableStyle()
-    """`report subsets`"""
-    budgets: TableStyle = TableStyle()
-    """`report budgets`"""
 
 
 class ReportStyle(Spec):
@@ -97,15 +58,17 @@ class ReportStyle(Spec):
     """Task -> the name that tables show; null: its own. The order is that of the sequence."""
     precision: Decimals | None = None
     """Decimals of scores; null: one. CSV holds unrounded numbers."""
-    tables: TableStyles = TableStyles()
-    """What differs between the kinds of tables."""
+    tables: dict[str, TableStyle] = Field(default_factory=dict)
+    """View -> what differs in its tables; also orders (spread over seeds and orders, below the summary and the
+    comparison), kinds (scores by kind of question, below the readings) and published (`--references`)."""
 
-    @field_validator("methods", "tasks")
+    @field_validator("tables")
     @classmethod
-    def _one_name_each(cls, names: dict[str, str | None]) -> dict[str, str | None]:
-        """Refuses a name for two, and one that is another's own."""
-        _refuse_shared_names(names)
-        return names
+    def _known(cls, tables: dict[str, TableStyle]) -> dict[str, TableStyle]:
+        for name in tables:
+            if name not in KINDS:
+                raise ValueError(f"there is no table '{name}', only {listed(KINDS)}")
+        return tables
 
     @property
     def names(self) -> dict[str, str]:
@@ -181,13 +144,15 @@ class Styling:
 
     def _check_names(self, experiments: Sequence[Experiment]) -> None:
         configs = [result.config for experiment in experiments for result in experiment.results]
-        ran = {config.method for config in configs}
+        ran, known = (
+            {config.method for config in configs},
+            {task for config in configs for task in config.tasks},
+        )
         own = {method.partition(":")[0] for method in (*methods.KNOWN.names(self.workspace), *methods.BOUNDS)}
-        own.add(MAJORITY)
         for method, given in self.style.methods.items():
             name = " ".join((given or "").split())
-            others = {one.casefold() for one in own - {method.partition(":")[0]}}
-            if name and name != method and name.partition(":")[0].casefold() in others:
+            others = {one.casefold() for one in own - {method.partition(":")[0]}} | {MAJORITY}
+            if name != method and name.partition(":")[0].casefold() in others:
                 raise InputError(
                     f"'{name}' is the name of another method than '{method}'.",
                     where=f"{self.where}: methods",
@@ -195,17 +160,14 @@ class Styling:
                 )
         try:
             _refuse_shared_names({**dict.fromkeys(ran), **self.style.methods})
-            _refuse_shared_names(
-                {**dict.fromkeys(task for c in configs for task in c.tasks), **self.style.tasks}
-            )
+            _refuse_shared_names({**dict.fromkeys(known), **self.style.tasks})
         except ValueError as error:
             raise InputError(f"{error}.", where=self.where, hint="Give each its own name.") from error
-        for method in self.style.methods:
-            if configs and method not in ran:  # one that has not run yet must be one that can
+        for method in self.style.methods if configs else ():  # one that has not run yet must be one that can
+            if method not in ran:
                 methods.parse(method, workspace=self.workspace, where=f"{self.where}: methods")
-        known = [task for config in configs for task in config.tasks]
-        for task in self.style.tasks:
-            if configs and task not in known:
+        for task in self.style.tasks if configs else ():
+            if task not in known:
                 content.find("tasks", task, self.workspace, where=f"{self.where}: tasks")
 
     def shown(self, text: str) -> str:
@@ -233,46 +195,27 @@ def find_style(path: Path | None, workspace: Path) -> Styling:
 
 
 def _styled(table: Table, styling: Styling, *, whole: bool) -> Table:
-    style, where, names = styling.style, styling.where, styling.names
-    own: TableStyle = getattr(style.tables, table.kind)
+    style, names = styling.style, styling.names
+    own = style.tables.get(table.kind, TableStyle())
     decimals = style.precision if own.precision is None else own.precision
     if own.columns is not None:
-        table = _chosen(table, own.columns, f"{where}: tables.{table.kind}.columns", whole=whole)
-    short = {
-        row[0].of: name
-        for section in table.sections
-        for row in section
-        if (name := (styling.short or {}).get(row[0].of))
-    }
-    sections = [
-        [[_cell(value, names, decimals) for value in row] for row in section] for section in table.sections
-    ]
-    title = renamed(table.title, names)
+        table = _chosen(table, own.columns, f"{styling.where}: tables.{table.kind}.columns", whole=whole)
     columns = [_column(column, names) for column in table.columns]
-    for column, other in permutations(columns, 2):
-        if column.of and column.of in names and column.title.casefold() == other.title.casefold():
-            raise InputError(
-                f"'{column.of}' would be shown as '{column.title}', as another column of {table.key}.",
-                where=f"{where}: tasks",
-                hint="Give it a name of its own.",
-            )
+    sections = [[[value.renamed(names) for value in row] for row in section] for section in table.sections]
+    if decimals is not None:
+        sections = [[[value.rounded(decimals) for value in row] for row in section] for section in sections]
+    short = {row[0].of: name for row in table.rows if (name := (styling.short or {}).get(row[0].of))}
+    title = renamed(table.title, names)
     return replace(
         table,
         title=title if own.caption is None else own.caption.replace(TITLE, title),
         columns=columns,
         sections=sections,
         notes=[*(renamed(note, names) for note in table.notes), *explained(short)],
-        label=own.label or table.label,
     )
 
 
-def _cell(value: Value, names: dict[str, str], decimals: int | None) -> Value:
-    if value.of in names:
-        value = replace(value, text=value.text.replace(value.of, names[value.of], 1))
-    return value if decimals is None else value.rounded(decimals)
-
-
-def _column(column: Column, names: dict[str, str]) -> Column:
+def _column(column: Column, names: Mapping[str, str]) -> Column:
     name = names.get(column.of)
     return replace(column, title=column.title.replace(column.of, name, 1)) if name else column
 
@@ -283,19 +226,20 @@ def _chosen(table: Table, keys: Sequence[str], where: str, *, whole: bool) -> Ta
     for key in keys:
         if key not in place:
             raise UnknownName("column", key, place, where=where)
-    first = table.columns[0].key
-    wanted = [place[key] for key in dict.fromkeys([first, *keys])]
+    wanted = [place[key] for key in dict.fromkeys([table.columns[0].key, *keys])]
     others = [i for i in range(len(table.columns)) if i not in wanted]
     if whole:
-        columns = [replace(table.columns[i], wide=i in others) for i in [*wanted, *others]]
-        rows = [[[row[i] for i in [*wanted, *others]] for row in section] for section in table.sections]
-        return replace(table, columns=columns, sections=rows)
-    columns = [replace(table.columns[i], wide=False, paper=True) for i in wanted]
-    sections = [[[row[i] for i in wanted] for row in section] for section in table.sections]
-    kept = [[row for row in section if any(value.text for value in row[1:])] for section in sections]
+        columns = [replace(column, wide=i in others) for i, column in enumerate(table.columns)]
+        return replace(table, columns=columns).of_columns([*wanted, *others])
+    found = table.of_columns(wanted)
+    kept = [[row for row in section if any(value.text for value in row[1:])] for section in found.sections]
     hidden = [table.columns[i].title for i in others]
-    notes = [note for note in (_without(note, hidden) for note in table.notes) if note]
-    return replace(table, columns=columns, sections=[section for section in kept if section], notes=notes)
+    return replace(
+        found,
+        columns=[replace(column, wide=False, paper=True) for column in found.columns],
+        sections=[section for section in kept if section],
+        notes=[note for note in (_without(note, hidden) for note in table.notes) if note],
+    )
 
 
 _DEFINITION = re.compile(r"(?:^|(?<=[.;] ))(?=[\w Δ]{1,12}: )")

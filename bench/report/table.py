@@ -1,10 +1,9 @@
-"""A table before it has a format."""
+"""A table before it has a format: words and numbers, which stay numbers until a format prints them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Literal
 
 from moextend.bench import metrics
@@ -15,42 +14,94 @@ NARROW = 80
 """Columns that a table fits if it can."""
 SPREAD = "±"
 """Stands before a standard deviation or error."""
+ON_TEST = "‡"
+"""Stands behind a method whose settings were chosen on test items."""
+RANKED = ("forgetting", "tasks", "text")
+"""Kinds of tables whose best values are bold."""
 DECIMALS = 1
 """Of scores, where nothing else is asked for."""
+UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 Style = Literal["", "dim", "bold"]
-Kind = Literal[
-    "forgetting", "tasks", "text", "transfer", "ablations", "matrix", "costs", "comparison", "orders", "routing",
-    "readings", "kinds", "published", "gate", "rewind", "subsets", "power", "audit", "budgets",
-]  # fmt: skip
-"""What a table is of; `report.yaml` names tables so."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """One cell of a table."""
+    """One cell: words, or a number with its spread or interval; `text` is what people read."""
 
-    text: str = ""
+    words: str = ""
+    """What stands there without a number."""
     number: float | None = None
     """Unrounded, for machines."""
     spread: float | None = None
-    """Standard deviation or error of `number`, for machines; `text` holds it too if people should see it."""
+    """Standard deviation or error of `number`."""
     style: Style = ""
     of: str = ""
-    """The method or task that the cell names, as the runs call it; `text` holds it too."""
+    """The method or task that the cell names, as the runs call it; `words` hold it too."""
     task_id: str = ""
     """What the method that it names knows of the task at inference: "given", "inferred", "none"; "" if no matter."""
-    form: Callable[[int], str] | None = field(default=None, compare=False, repr=False)
-    """Decimals -> `text` with so many; None where the text depends on none."""
+    form: str = ""
+    """How the number is printed, as `format` takes it; "": as a score, with `decimals`."""
+    decimals: int = DECIMALS
+    """Of a score."""
+    signed: bool = False
+    """Whether a score above 0 has a sign."""
+    shown: float | None = None
+    """Printed instead of `number`: in a larger unit, or as a bound."""
+    before: str = ""
+    """Printed before the number: "<", "≤ "."""
+    after: str = ""
+    """Printed behind number and spread, or behind the words: unit and marks."""
+    between: tuple[float, float] | None = None
+    """An interval: behind the number in brackets, or alone."""
+    has_error: bool = True
+    """Whether people see the spread, too."""
+
+    def digits(self, value: float) -> str:
+        """A number as this cell prints it."""
+        if self.form:
+            return format(value, self.form)
+        rounded = round(value, self.decimals) + 0.0  # no "-0.0"
+        return f"{rounded:{'+' if self.signed and rounded else ''}.{self.decimals}f}"
+
+    @property
+    def printed(self) -> str:
+        """The number alone; "" without one."""
+        value = self.number if self.shown is None else self.shown
+        return "" if value is None else self.digits(value)
+
+    @property
+    def error(self) -> str:
+        """The spread as people see it; "" where they see none."""
+        return "" if self.spread is None or not self.has_error else f"{self.spread:.{self.decimals}f}"
+
+    @property
+    def text(self) -> str:
+        """The cell as people read it: "61.2 ±0.8†", "<0.001", "1.2 (0.3 to 2.1)"."""
+        shown = f"{self.before}{self.printed}" if self.number is not None else self.words
+        if self.error:
+            shown += f" {SPREAD}{self.error}"
+        if self.between:
+            low, high = (f"{end:+.{self.decimals}f}" for end in self.between)
+            shown = f"{shown} ({low} to {high})" if shown else f"{low} to {high}"
+        return shown + self.after
 
     def rounded(self, decimals: int) -> Value:
-        """The same cell with so many decimals."""
-        return replace(self, text=self.form(decimals)) if self.form else self
+        """The same cell with so many decimals, if it is a score."""
+        return replace(self, decimals=decimals)
+
+    def renamed(self, names: Mapping[str, str]) -> Value:
+        """The same cell with the name that is shown for what it names, if there is one."""
+        return (
+            replace(self, words=self.words.replace(self.of, names[self.of], 1)) if self.of in names else self
+        )
 
     def marked(self, mark: str) -> Value:
-        """The same cell with a mark behind its text."""
-        form = self.form
-        return replace(self, text=self.text + mark, form=(lambda n: form(n) + mark) if form else None)
+        """The same cell with a mark behind it."""
+        return replace(self, after=self.after + mark)
+
+
+Row = list[Value]
 
 
 @dataclass(frozen=True)
@@ -81,17 +132,50 @@ class Table:
     """Its name for machines."""
     title: str
     columns: list[Column]
-    sections: list[list[list[Value]]]
+    sections: list[list[Row]]
     notes: list[str] = field(default_factory=list)
-    kind: Kind = "forgetting"
-    label: str = ""
-    """What LaTeX refers to it by; "": one is made of the key."""
+    kind: str = "forgetting"
+    """What it is of: a view, or one of the tables below a view (views.KINDS)."""
+
+    @property
+    def rows(self) -> list[Row]:
+        """Those of all sections."""
+        return [row for section in self.sections for row in section]
+
+    @property
+    def records(self) -> list[dict[str, Value]]:
+        """The rows by the keys of the columns."""
+        keys = [column.key for column in self.columns]
+        return [dict(zip(keys, row, strict=True)) for row in self.rows]
+
+    def of_columns(self, places: Iterable[int]) -> Table:
+        """The table with these columns, in this order."""
+        places = list(places)
+        sections = [[[row[i] for i in places] for row in section] for section in self.sections]
+        return replace(self, columns=[self.columns[i] for i in places], sections=sections)
 
     def narrow(self) -> Table:
         """The table without its wide columns."""
-        kept = [i for i, column in enumerate(self.columns) if not column.wide]
-        sections = [[[row[i] for i in kept] for row in section] for section in self.sections]
-        return replace(self, columns=[self.columns[i] for i in kept], sections=sections)
+        return self.of_columns(i for i, column in enumerate(self.columns) if not column.wide)
+
+    def noted(self, *notes: str) -> Table:
+        """The table with more notes."""
+        return replace(self, notes=[*self.notes, *notes])
+
+
+def words_column(key: str, title: str | None = None, *, wide: bool = False) -> Column:
+    """A column of words, called like its key unless a title is given."""
+    return Column(key, key if title is None else title, numeric=False, wide=wide)
+
+
+def plain(key: str, title: str | None = None, *, wide: bool = False) -> Column:
+    """A column of numbers without a spread, likewise."""
+    return Column(key, key if title is None else title, spread="", wide=wide)
+
+
+def cells_of(columns: Iterable[Column], cells: Mapping[str, Value], missing: Value | None = None) -> Row:
+    """A row from its cells by column; `missing` (an empty cell) where there is none."""
+    return [cells.get(column.key) or missing or Value() for column in columns]
 
 
 def text(value: str, style: Style = "") -> Value:
@@ -100,17 +184,34 @@ def text(value: str, style: Style = "") -> Value:
 
 
 def number(value: float | None, spread: float | None = None, *, signed: bool = False) -> Value:
-    """A cell of a number: "61.2", "61.2 ±0.8", "+3.1", or "-" for an unknown one."""
-    if value is None:
-        return Value("-")
-    form = partial(_shown, value, spread, signed)
-    return Value(form(DECIMALS), value, spread, form=form)
+    """A cell of a score: "61.2", "61.2 ±0.8", "+3.1", or "-" for an unknown one."""
+    return Value("-") if value is None else Value("", value, spread, signed=signed)
 
 
-def _shown(value: float, spread: float | None, signed: bool, decimals: int) -> str:
-    rounded = round(value, decimals) + 0.0  # no "-0.0"
-    shown = f"{rounded:+.{decimals}f}" if signed and rounded else f"{rounded:.{decimals}f}"
-    return shown if spread is None else f"{shown} {SPREAD}{spread:.{decimals}f}"
+def fixed(value: float | None, form: str, after: str = "") -> Value:
+    """A cell of a number that is no score, in one form; "-" for an unknown one."""
+    return Value("-") if value is None else Value("", value, form=form, after=after)
+
+
+def count(n: float | None) -> Value:
+    """A cell of a whole number."""
+    return fixed(n, ",.0f")
+
+
+def p_value(p: float | None) -> Value:
+    """A cell of a p-value."""
+    return (
+        Value("", p, form=".3f", shown=0.001, before="<") if p is not None and p < 0.001 else fixed(p, ".3f")
+    )
+
+
+def short(value: float, before: str = "") -> Value:
+    """A cell of a number of at least 0 with up to three digits: 757k, 1.25M, 4.20, 0.59."""
+    rounded = float(f"{value:.3g}")
+    unit, letter = next((pair for pair in UNITS if rounded >= pair[0]), (1.0, ""))
+    shown = rounded / unit
+    form = "#.2g" if 0 < shown < 1 else f".{0 if shown >= 100 or not shown else 1 if shown >= 10 else 2}f"
+    return Value("", value, form=form, shown=shown, before=before, after=letter)
 
 
 def named(name: str, *, before: str = "", after: str = "", task_id: str = "") -> Value:
@@ -121,22 +222,3 @@ def named(name: str, *, before: str = "", after: str = "", task_id: str = "") ->
 def over_runs(values: Iterable[float | None], *, signed: bool = False) -> Value:
     """A cell of a mean over runs, with the standard deviation where there are several."""
     return number(*metrics.mean_and_sd(values), signed=signed)
-
-
-def interval(low: float, high: float) -> Value:
-    """A cell of a range: "-5.2 to +39.6"."""
-
-    def form(decimals: int) -> str:
-        return f"{low:+.{decimals}f} to {high:+.{decimals}f}"
-
-    return Value(form(DECIMALS), form=form)
-
-
-def p_value(p: float | None) -> Value:
-    """A cell of a p-value."""
-    return Value("-") if p is None else Value("<0.001" if p < 0.001 else f"{p:.3f}", p)
-
-
-def count(n: int | None) -> Value:
-    """A cell of a whole number."""
-    return Value("-") if n is None else Value(f"{n:,}", n)

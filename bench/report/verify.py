@@ -31,38 +31,6 @@ MACHINE = ("python", "packages", "platform")
 """Parts of an environment that change the last bits of an answer."""
 
 
-@dataclass(frozen=True)
-class References:
-    """What the comparison found."""
-
-    tasks: int = 0
-    """Tasks whose data were read."""
-    problems: tuple[str, ...] = ()
-    unread: str = ""
-    """Why the data of a task were not read; "" if all were."""
-
-
-def compare_references(run: RunDir) -> References:
-    """Compares the kept predictions of a run with the data of its tasks, as far as these are on this machine."""
-    context, cells = RunContext(run), run.cells().values()
-    problems, unread, tasks = list[str](), "", 0
-    for name in context.scored:
-        own = [cell for cell in cells if cell.task == name and cell.predictions is not None]
-        try:
-            if not own or not _is_here(context, name):
-                continue
-            if not own[0].by_lm_eval:  # data of text tasks are compared as a whole below
-                problems += _of_items(context, name, own)
-            tasks += 1
-        except (MoextendError, OSError) as error:
-            unread = str(explained(error))
-    try:
-        refuse_other_inputs(run, {})
-    except MoextendError as error:
-        problems.append(error.what)
-    return References(tasks, tuple(problems), unread)
-
-
 def _is_here(context: RunContext, name: str) -> bool:
     """Whether the data of a task are on this machine."""
     task = context.tasks[name]
@@ -214,17 +182,28 @@ def _scores(run: RunDir) -> Check:
 
 
 def _references(run: RunDir) -> Check:
-    """What the predictions keep of the data, compared with the data."""
+    """The kept predictions compared with the data of the tasks, as far as these are on this machine."""
+    problems, unread, tasks = list[str](), "the data are not on this machine", 0
     try:
-        found = compare_references(run)
+        context, cells = RunContext(run), run.cells().values()
+        for name in context.scored:
+            own = [cell for cell in cells if cell.task == name and cell.predictions is not None]
+            try:
+                if own and _is_here(context, name):
+                    # Data of text tasks are compared as a whole below.
+                    problems += [] if own[0].by_lm_eval else _of_items(context, name, own)
+                    tasks += 1
+            except (MoextendError, OSError) as error:
+                unread = str(explained(error))
+        try:
+            refuse_other_inputs(run, {})
+        except MoextendError as error:
+            problems.append(error.what)
     except Exception as error:  # damaged records, which the other checks name
         return Check("data", "nothing", unchecked=str(explained(error)))
+    hint = "Restore the data, or make the run again with the data that are here." if problems else ""
     return Check(
-        "data",
-        f"references of {counted(found.tasks, 'task')}",
-        found.problems,
-        "Restore the data, or make the run again with the data that are here." if found.problems else "",
-        "" if found.tasks else found.unread or "the data are not on this machine",
+        "data", f"references of {counted(tasks, 'task')}", tuple(problems), hint, "" if tasks else unread
     )
 
 

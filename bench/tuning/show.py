@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moextend.bench.report.ablations import setting
-from moextend.bench.report.table import Column, Table, Value, number, text
+from moextend.bench.report.table import Column, Table, count, number, text
+from moextend.bench.report.views.forgetting import setting
 from moextend.bench.tuned import Tuned
 from moextend.bench.tuning.results import Tried
 from moextend.bench.tuning.trials import Planned
@@ -30,7 +30,7 @@ def trials_table(planned: Planned, found: Mapping[str, Sequence[Tried]], best: M
     sections = [
         [
             [
-                text(method), Value(str(one.trial.number), one.trial.number), text(shown(one.trial.settings)),
+                text(method), count(one.trial.number), text(shown(one.trial.settings)),
                 *map(number, one.scores), number(one.score), text(state(one, best.get(method))),
             ]
             for one in trials

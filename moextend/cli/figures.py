@@ -38,7 +38,7 @@ def figures(
         typer.Option(
             "--only",
             metavar="NAME",
-            help="accuracy, matrix, plasticity, forest, text, flows, routing, spread, cost, rewind; repeatable. "
+            help="accuracy, matrix, plasticity, forest, text, flows, routing, cost; repeatable. "
             "Default: all.",
         ),
     ] = None,
@@ -61,7 +61,7 @@ def figures(
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Draw what methods learn and forget: ten figures per sequence, one column wide."""
+    """Draw what methods learn and forget: eight figures per sequence, one column wide."""
     from moextend.bench.figures import FORMATS, Source, chosen
     from moextend.bench.report.style import find_style
     from moextend.util import files, lookup
@@ -124,7 +124,7 @@ def serve(
 
     Ctrl-C stops the server. From another machine, forward the port: ssh -L 8899:127.0.0.1:8899 HOST.
     """
-    from moextend.bench.report.page.live import serve as start
+    from moextend.bench.report.page import serve as start
     from moextend.bench.run.rundir import find_runs
 
     folder = options.runs_folder(runs, workspace)
@@ -154,7 +154,7 @@ def paper(
     main.tex and latexmkrc are written only once, and you can edit them. Every call overwrites all other files.
     """
     from moextend.bench.report import paper as papers
-    from moextend.bench.report.paper.tex import PACKAGES, compile_pdf
+    from moextend.bench.report.paper import INSTALL, compile_pdf
     from moextend.bench.report.style import find_style
     from moextend.util import files
 
@@ -179,7 +179,7 @@ def paper(
         return
     made = compile_pdf(to)
     if made is None:
-        typer.echo(f"no PDF: TeX was not found ({PACKAGES})", err=True)
+        typer.echo(f"no PDF: TeX was not found ({INSTALL})", err=True)
         return
     typer.echo(f"wrote {made.pdf}")
     if made.warnings:

@@ -29,7 +29,7 @@ from moextend.cli.reports import Names, Unfinished, chosen_experiments
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
-    from moextend.bench.report.gate import Gate
+    from moextend.bench.report.views.gate import Gate
 
 EXAMPLE = "moextend bench gate tiny --margin 1 --junit gate.xml"
 LOST, UNDECIDED = 1, 3
@@ -87,7 +87,7 @@ def gate(
     1: something is lost. 3: the items or seeds are too few to tell, or a run
     is not tested.
     """
-    from moextend.bench.report.comparison import check_margin
+    from moextend.bench.report.views.comparison import check_margin
     from moextend.bench.task import ALLOW_CODE
     from moextend.util import files, lookup
 
@@ -135,7 +135,7 @@ def _of_runs(
     unfinished: bool,
 ) -> list[Gate]:
     """The gate of every experiment; the runs that a format does not name are named on stderr."""
-    from moextend.bench.report.gate import gates
+    from moextend.bench.report.views.gate import gates
 
     experiments = chosen_experiments(names, runs, workspace, unfinished=unfinished)
     found = gates(experiments, baseline, margin)
@@ -183,15 +183,16 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def _show(found: list[Gate], form: str, junit: Path | None) -> None:
     """Prints the verdicts, and writes JUnit XML."""
-    from moextend.bench.report import gate_forms, render
-    from moextend.bench.report.terminal import print_tables
+    from moextend.bench.report import render
+    from moextend.bench.report.formats.terminal import print_tables
+    from moextend.bench.report.views import gate as gates
     from moextend.util import files
 
     if junit is not None:
-        files.write_text(junit, gate_forms.junit(found))
-    shown = [gate_forms.gate_table(each) for each in found]
+        files.write_text(junit, gates.junit(found))
+    shown = [gates.gate_table(each) for each in found]
     if form == "json":
-        typer.echo(json.dumps(gate_forms.as_json(found), indent=2))
+        typer.echo(json.dumps(gates.as_json(found), indent=2))
     elif form != "table":
         typer.echo(render(shown, form), nl=False)
     else:

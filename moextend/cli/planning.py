@@ -90,9 +90,8 @@ def power(
     runs: options.Runs = None,
 ) -> None:
     """Plan the seeds, orders and items that a difference needs to be found, from the variances of pilot runs."""
-    from moextend.bench.report import power as planning
-    from moextend.bench.report import power_forms
-    from moextend.bench.report.terminal import print_tables
+    from moextend.bench.report.formats.terminal import print_tables
+    from moextend.bench.report.views import power as planning
 
     _check(effect, wanted, alpha, margin, baseline, metric)
     asked = planning.Wanted(
@@ -114,9 +113,9 @@ def power(
         for each in experiments
     ]
     if as_json:
-        typer.echo(json.dumps(power_forms.as_json(found), indent=2))
+        typer.echo(json.dumps(planning.as_json(found), indent=2))
     else:
-        print_tables([table for each in found for table in power_forms.power_tables(each)], *output())
+        print_tables([table for each in found for table in planning.power_tables(each)], *output())
 
 
 def audit(
@@ -156,9 +155,9 @@ def audit(
 
     from moextend.bench.audit.base import base_row
     from moextend.bench.audit.tasks import audit as audited
-    from moextend.bench.report import audit as forms
+    from moextend.bench.report.formats.terminal import print_tables
     from moextend.bench.report.table import NARROW
-    from moextend.bench.report.terminal import print_tables
+    from moextend.bench.report.views import audit as forms
     from moextend.bench.run.plan import Request, chosen_sequence
     from moextend.bench.sequence import scored_tasks, stage_tasks
 
@@ -221,7 +220,7 @@ def _check(
 
 
 def _metrics(names: list[str] | None) -> list[str]:
-    from moextend.bench.report.comparison import METRICS
+    from moextend.bench.report.views.comparison import METRICS
     from moextend.util import lookup
 
     found = options.words(names or ["acc", "bwt"], "--metric")

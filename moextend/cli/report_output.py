@@ -39,17 +39,16 @@ class How:
 
 def write_items(runs: Sequence[RunDir], form: str, to: Path | None, *, unfinished: bool) -> None:
     """Writes the frame of results; names on standard error what is left out of it."""
-    from moextend.bench.report import export
     from moextend.bench.report.collect import collect, some
-    from moextend.bench.report.frame import frames
+    from moextend.bench.report.frame import check_format, frames, write
     from moextend.util import files
 
-    export.check(form, to)
+    check_format(form, to)
     if to is not None:
         files.check_writable(to.parent if to.suffix else to, where="--out")
         to = to if to.suffix else to / f"items.{form}"
     experiments = some(collect(runs, unfinished=unfinished))
-    export.write(frames(experiments), form, to or sys.stdout)
+    write(frames(experiments), form, to or sys.stdout)
     name_left_out(experiments)
     if to is not None:
         typer.echo(f"wrote {to}")
@@ -98,7 +97,8 @@ def print_tables(
     if form != "table":
         typer.echo("\n".join(filter(None, _rendered(experiments, form, view, how))), nl=False)
         return
-    from moextend.bench.report import tables, terminal
+    from moextend.bench.report import tables
+    from moextend.bench.report.formats import terminal
 
     console, width = output()
     terminal.print_tables(tables(experiments, view, **how.tables()), console, width)
@@ -118,8 +118,9 @@ def _rendered(
     experiments: list[Experiment], form: str, view: View, how: How, *, references: bool = True
 ) -> tuple[str, str]:
     """The tables of a view, and notes for which LaTeX has another place."""
-    from moextend.bench.report import latex, render, tables
-    from moextend.bench.report.csv import cells
+    from moextend.bench.report import render, tables
+    from moextend.bench.report.formats import latex
+    from moextend.bench.report.formats.csv import cells
 
     asked = how.tables(references=references)
     if form == "csv" and view == "matrix" and not asked["references"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -120,9 +120,9 @@ def report(
     items: the results of single items, a row per answer
     """
     from moextend.bench.report.collect import collect, some
-    from moextend.bench.report.comparison import with_baseline
-    from moextend.bench.report.published import read_references
     from moextend.bench.report.style import find_style
+    from moextend.bench.report.views.comparison import with_baseline
+    from moextend.bench.report.views.published import read_references
     from moextend.bench.run.rundir import find_runs
     from moextend.util import files
 
@@ -163,7 +163,7 @@ def report(
         report_output.name_left_out(arranged)
 
 
-def _view(words: list[str], folder: Path) -> tuple[View | Literal["items"] | None, list[str]]:
+def _view(words: list[str], folder: Path) -> tuple[View | None, list[str]]:
     """The view among the words, and the runs; InputError for two views, and for one that is a run's name, too."""
     from moextend.bench.report import VIEWS
 
@@ -184,7 +184,7 @@ def _view(words: list[str], folder: Path) -> tuple[View | Literal["items"] | Non
             hint=f"Name the runs by their folder: {folder / views[0]}.",
         )
     names = [word for word in words if word not in views]
-    return cast("View | Literal['items'] | None", views[0] if views else None), names
+    return (views[0] if views else None), names
 
 
 def _compared(asked: View | None, baseline: str | None) -> View:
@@ -202,7 +202,7 @@ def _margin(points: float | None, baseline: str | None) -> float:
     """What counts as no difference, in points; InputError if it is outside its range, or counts for nothing."""
     if points is None:
         return 1.0
-    from moextend.bench.report.comparison import check_margin
+    from moextend.bench.report.views.comparison import check_margin
 
     check_margin(points)
     if baseline is None:

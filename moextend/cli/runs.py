@@ -276,7 +276,6 @@ def _records(runs: Sequence[RunDir], workspace: Path) -> list[dict[str, object]]
 
 def _record(run: RunDir, view: RunView) -> dict[str, object]:
     from moextend.bench.report.collect import collect
-    from moextend.bench.report.forgetting import summary
     from moextend.bench.run.progress import described
 
     names = {"run": run.folder.name, "sequence": run.folder.parent.name, "folder": str(run.folder)}
@@ -292,7 +291,7 @@ def _record(run: RunDir, view: RunView) -> dict[str, object]:
         **{key: status[key] for key in ("state", "host", "pid", "heartbeat", "stage", "stages")},
         **{key: status[key] for key in ("done", "units", "left", "error")},
         "job": view.record(),
-        "metrics": summary(experiment.results[0]) if experiment.results else None,
+        "metrics": experiment.results[0].summary if experiment.results else None,
     }  # fmt: skip
     if experiment.left_out:  # its scores or facts cannot be read
         record |= {"state": "damaged", "error": {"what": experiment.left_out[0], "where": None, "hint": None}}

@@ -188,7 +188,7 @@ def _run(
 def _print(
     planned: Planned, found: Mapping[str, Sequence[Tried]], best: Mapping[str, Tried], *, as_json: bool
 ) -> None:
-    from moextend.bench.report import terminal
+    from moextend.bench.report.formats import terminal
     from moextend.bench.tuning.show import records, trials_table
 
     if as_json:

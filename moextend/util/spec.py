@@ -148,13 +148,13 @@ def _hint(kind: type[BaseModel], error: Any) -> str:
 
 
 def _model_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
-    """Model of a location in the YAML, through lists and optional fields."""
+    """Model of a location in the YAML, through lists, mappings and optional fields."""
     model: type[BaseModel] | None = kind
     for part in location:
         if isinstance(part, int) or "[" in part:
             continue
-        field = model.model_fields.get(part) if model else None
-        model = _model_in(field.annotation) if field else None
+        if model and (field := model.model_fields.get(part)):  # else a key of a mapping
+            model = _model_in(field.annotation)
     return model
 
 

@@ -55,12 +55,6 @@ export interface Run {
   tasks: number[];
 }
 
-export interface Limit {
-  title: string;
-  text: string;
-  rows: string[][];
-}
-
 export interface Experiment {
   name: string;
   title: string;
@@ -75,7 +69,6 @@ export interface Experiment {
   further: TableView[];
   costs: TableView;
   readings: TableView[];
-  limits: Limit[];
 }
 
 export interface Report {
@@ -135,20 +128,6 @@ export interface RunRoutes {
     tasks: { task: string; reached: [string, (number | null)[]][]; drift: number[] | null }[];
     oracle: [string, number | null, number | null][];
     inferred: [string, [string, number][]][];
-  }[];
-}
-
-export interface Provenance {
-  words: string[];
-  runs: {
-    folder: number;
-    id: number;
-    command: number;
-    sources: [number, number][];
-    versions: [number, number][];
-    stages: [number, number][];
-    data: [number, number][][];
-    cells: number[][]; // stage, task, predictions, sha256, scorer, weights
   }[];
 }
 
@@ -218,7 +197,6 @@ export function report(): Report {
 
 export const flips = (experiment: number) => part<Flips>(`e${experiment}.flips`);
 export const routing = (experiment: number) => part<RunRoutes[]>(`e${experiment}.routing`);
-export const provenance = (experiment: number) => part<Provenance>(`e${experiment}.provenance`);
 export const media = (task: Task): Promise<Media> => (task.media ? part<Media>(`${task.part}.media`) : Promise.resolve({ at: [], media: [] }));
 
 const made = new Map<string, Promise<Items>>();

@@ -15,8 +15,6 @@ import { CHANGED, FlipsView } from "./views/flips";
 import { FORMAT, Readings } from "./views/readings";
 import { Routing } from "./views/routing";
 import { Costs } from "./views/costs";
-import { ProvenanceView } from "./views/provenance";
-import { Limits } from "./views/limits";
 import { Connection, Runs } from "./views/runs";
 
 export interface ViewProps {
@@ -34,8 +32,6 @@ const VIEWS: [key: string, title: string, view: (props: ViewProps) => preact.JSX
   ["readings", FORMAT, Readings],
   ["routing", "Routing", Routing],
   ["costs", "Costs", Costs],
-  ["provenance", "Provenance", ProvenanceView],
-  ["limits", "Limits", Limits],
 ];
 
 function App() {
@@ -85,7 +81,6 @@ function App() {
             VIEWS.map(([key, text]) => (
               <a href={href(key, { x: number || null })} aria-current={!runs && (key === route.view || (key === "items" && route.view === "item") || (key === "overview" && View === Overview)) ? "page" : undefined}>
                 {text}
-                {key === "limits" && experiment.limits.length > 0 && <span class="count">{experiment.limits.length}</span>}
               </a>
             ))}
         </nav>

@@ -62,10 +62,10 @@ def test_the_help_names_every_figure(cli: Any) -> None:
 
 def test_some_figures_of_some_methods(cli: Any, runs: Path, tmp_path: Path) -> None:
     (runs / "ledger" / "lora-s1" / "status.json").unlink()
-    done = cli("bench", "figures", "--only", "spread,cost", "-m", "moextend", "-o", "made")
+    done = cli("bench", "figures", "--only", "text,cost", "-m", "moextend", "-o", "made")
     assert done.code == 0 and "left out: lora-s1 (waiting)" in done.err
     assert {path.name for path in (tmp_path / "made").iterdir()} == {
-        "spread.pdf", "spread.png", "cost.pdf", "cost.png",
+        "text.pdf", "text.png", "cost.pdf", "cost.png",
     }  # fmt: skip
 
 
@@ -117,8 +117,8 @@ def test_figures_of_several_experiments_do_not_overwrite_each_other(
     for stages in (1, 2):
         shape = ledger.Shape(stages=stages, texts=0, items=4)
         ledger.write_run(tmp_path / f"runs{stages}", shape, "lora", 0, ledger.Kind())
-    done = cli("bench", "figures", "runs1", "runs2", "--out", "made", "--format", "png", "--only", "spread")
-    assert done.out.split()[1::2] == ["made/ledger-1-spread.png", "made/ledger-2-spread.png"]
+    done = cli("bench", "figures", "runs1", "runs2", "--out", "made", "--format", "png", "--only", "text")
+    assert done.out.split()[1::2] == ["made/ledger-1-text.png", "made/ledger-2-text.png"]
 
 
 def test_items_as_a_file_and_as_text(cli: Any, runs: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_a_bundle_is_a_folder(cli: Cli, runs: None, tmp_path: Path) -> None:
     found = cli("bench", "report", "--bundle", "out")
     assert found.out.split() == ["wrote", "out/index.html"], found.err
     assert 'src="page.js"' in (tmp_path / "out" / "index.html").read_text()
-    assert (tmp_path / "out" / "parts" / "e0.provenance.js").exists()
+    assert (tmp_path / "out" / "parts" / "e0.routing.js").exists()
 
 
 @pytest.mark.parametrize(

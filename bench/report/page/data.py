@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moextend.bench import methods, metrics
+from moextend.bench import methods, metrics, stats
 from moextend.bench.references import Reference
+from moextend.bench.report import view
 from moextend.bench.report.collect import Experiment, Result, grouped
-from moextend.bench.report.comparison import MARGIN
-from moextend.bench.report.costs import costs_table
 from moextend.bench.report.fate import FATES
-from moextend.bench.report.forgetting import forgetting_table
+from moextend.bench.report.items import ItemReader
 from moextend.bench.report.looks import looks
-from moextend.bench.report.orders import orders_tables
-from moextend.bench.report.page.lifelines import Flip, Lifelines, lifelines
-from moextend.bench.report.page.limits import limits
-from moextend.bench.report.page.provenance import provenance, routes
-from moextend.bench.report.page.thumbnails import Budget, Thumbnails, thumbnails
-from moextend.bench.report.page.verdict import verdict
-from moextend.bench.report.published import published_tables
-from moextend.bench.report.ranks import ranked
-from moextend.bench.report.readings import kinds_table, readings_table
-from moextend.bench.report.sources import noted
+from moextend.bench.report.notes import with_sources
+from moextend.bench.report.page.items import Budget, Lifelines, Thumbnails, lifelines, thumbnails
 from moextend.bench.report.style import Styling
 from moextend.bench.report.table import Table, Value
-from moextend.bench.report.variants import variant_tables
+from moextend.bench.report.views import MARGIN
+from moextend.bench.report.views.comparison import METRICS, comparison_table, has_baseline
+from moextend.bench.report.views.published import published_tables
 from moextend.bench.run.inputs import pinned_task
-from moextend.errors import visible
+from moextend.bench.run.records import RoutingReport, TaskRouting
+from moextend.errors import InputError, counted, visible
 
 REPORT = "report"
 """The part that is loaded first."""
 NO_ANSWERS = "Packed without questions and answers: bench pack --predictions keeps them."
+KNOWN = {
+    "given": "Given the task id",
+    "inferred": "Inferring the task",
+    "none": "Given no task id",
+    "?": "With a task identity that is not recorded",
+}
+"""What methods know of the task at inference -> the start of a sentence."""
 
 
 @dataclass
@@ -65,18 +66,17 @@ def parts(
         tasks = _tasks(experiment, f"e{number}")
         runs = [result for mode in ("sequence", "joint", "independent") for result in experiment.of(mode)]
         flips = [
-            [place, *_flat(flip)]
+            [place, *row]
             for place, task in enumerate(tasks)
-            for flip in _items(found, experiment, task, runs, workspace, budget, inline=inline)
+            for row in _items(found, task, runs, workspace, budget, inline=inline)
         ]
         shown.append(_experiment(experiment, tasks, runs, style, baseline, margin))
         found.values[f"e{number}.flips"] = {"fates": list(FATES), "rows": flips}
-        found.values[f"e{number}.routing"] = routes(runs, style.shown)
-        found.values[f"e{number}.provenance"] = provenance(runs, [task["key"] for task in tasks])
+        found.values[f"e{number}.routing"] = list(_routes(runs, style))
     for task in (task for experiment in shown for task in experiment["tasks"]):
         task |= {"key": visible(task["key"]), "name": visible(style.shown(task["key"]))}
     published = published_tables(experiments, references) if references else []
-    tables = [table_view(table, style) for table in published]
+    tables = [table_view(with_sources(experiments, table), style) for table in published]
     found.values[REPORT] = {"experiments": shown, "published": tables}
     return found
 
@@ -107,37 +107,29 @@ def _experiment(
     experiment: Experiment, tasks: Sequence[dict[str, Any]], runs: Sequence[Result], style: Styling,
     baseline: str | None, margin: float,
 ) -> dict[str, Any]:  # fmt: skip
-    found, costs = verdict(experiment, baseline, margin), costs_table(experiment)
-    summary = forgetting_table(experiment)
-    variants = variant_tables(experiment)
-    further = [*orders_tables(experiment), *variants["rewind"], *variants["subsets"]]
-    readings = [table for table in (readings_table(experiment), kinds_table(experiment)) if table]
+    sentences, comparison = verdict(experiment, baseline, margin)
     places = {task["key"]: place for place, task in enumerate(tasks)}
 
-    def view(table: Table) -> dict[str, Any]:
-        return table_view(noted([experiment], table), style)
+    def views(name: str) -> list[dict[str, Any]]:
+        try:
+            return [table_view(table, style) for table in view(experiment, name)]
+        except InputError:  # bench report rewind names what is damaged
+            return []
 
+    summary, *orders = views("forgetting")
     return {
         "name": visible(experiment.name),
-        "title": visible(summary.title),
-        "verdict": [visible(style.shown(text)) for text in found.sentences],
+        "title": summary["title"],
+        "verdict": [visible(style.shown(text)) for text in sentences],
         "tasks": tasks,
         "methods": _methods(experiment, runs, style, places),
         "runs": [_run(result, places) for result in runs],
         "cells": _cells(runs, places),
-        "summary": view(ranked(experiment, summary)),
-        "comparison": view(found.comparison) if found.comparison else None,
-        "further": [view(table) for table in further],
-        "costs": view(costs),
-        "readings": [view(table) for table in readings],
-        "limits": [
-            {
-                "title": limit.title,
-                "text": visible(style.shown(limit.text)),
-                "rows": [[visible(style.shown(text)) for text in row] for row in limit.rows],
-            }
-            for limit in limits(experiment, found, costs)
-        ],
+        "summary": summary,
+        "comparison": table_view(with_sources([experiment], comparison), style) if comparison else None,
+        "further": [*orders, *views("rewind"), *views("subsets")],
+        "costs": views("costs")[0],
+        "readings": views("readings"),
     }
 
 
@@ -162,21 +154,25 @@ def _tasks(experiment: Experiment, prefix: str) -> list[dict[str, Any]]:
 
 
 def _items(
-    found: Parts, experiment: Experiment, task: dict[str, Any], runs: Sequence[Result], workspace: Path | None,
-    budget: Budget, *, inline: bool,
-) -> list[Flip]:  # fmt: skip
-    """Adds the parts of a task's items, and notes in `task` which exist."""
-    own = [(number, result) for number, result in enumerate(runs) if result.config.mode == "sequence"]
-    made = lifelines(task["key"], [result for _, result in own]) if own else None
+    found: Parts,
+    task: dict[str, Any],
+    runs: Sequence[Result],
+    workspace: Path | None,
+    budget: Budget,
+    *,
+    inline: bool,
+) -> list[list[Any]]:
+    """Adds the parts of a task's items, and notes in `task` which exist; the flips of the items."""
+    own = {number: result for number, result in enumerate(runs) if result.config.mode == "sequence"}
+    made = lifelines(task["key"], list(own.values())) if own else None
     if made is None:
         return []
-    numbers = [number for number, _ in own]
-    found.values[task["part"]] = made.view(numbers)
+    found.values[task["part"]] = made.view(list(own))
     task["items"] = len(made.ids)
     task["kinds"] = sorted({visible(kind) for kind in made.kind if kind})
-    shown = _media(own[0][1], task["key"], made, workspace, budget)
+    shown = _media(next(iter(own.values())), task["key"], made, workspace, budget)
     task["media"], task["lacks"] = sum(map(bool, shown.at)), shown.lacks
-    if all(result.bare for _, result in own):
+    if all(result.bare for result in own.values()):
         task["lacks"] = " ".join(filter(None, (shown.lacks, NO_ANSWERS)))
     if shown.media:
         files = {f"media/{task['part']}-{place}.{one.form}": one for place, one in enumerate(shown.media)}
@@ -184,7 +180,7 @@ def _items(
         found.values[f"{task['part']}.media"] = {"at": shown.at, "media": media}
         if not inline:
             found.files |= {path: one.data for path, one in files.items()}
-    return made.flips(numbers, [result.last for _, result in own])
+    return made.flips(list(own), [result.last for result in own.values()])
 
 
 def _media(result: Result, task: str, made: Lifelines, workspace: Path | None, budget: Budget) -> Thumbnails:
@@ -203,10 +199,8 @@ def _methods(
     found = []
     for mode, words in (("sequence", "{}"), ("joint", "joint, {}"), ("independent", "each alone, {}")):
         for (method, order), group in grouped(experiment.of(mode)).items():
-            look, named = (
-                known[method, order],
-                style.shown(method) + (f" ({order})" if order != "given" else ""),
-            )
+            look = known[method, order]
+            named = style.shown(method) + (f" ({order})" if order != "given" else "")
             found.append(
                 {
                     "label": visible(words.format(named)), "method": visible(method), "order": order, "mode": mode,
@@ -249,6 +243,122 @@ def _cells(runs: Sequence[Result], places: Mapping[str, int]) -> dict[str, list[
     return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 
-def _flat(flip: Flip) -> list[Any]:
-    whole = asdict(flip)
-    return [whole["run"], whole["stage"], *whole["counts"], whole["p"]]
+def _routes(results: Sequence[Result], style: Styling) -> Iterator[dict[str, Any]]:
+    """One record per run whose routing is known and not damaged; `run` is its number."""
+    for number, result in enumerate(results):
+        try:
+            stages = result.run.routing()
+        except Exception:  # `moextend bench report routing` names it
+            continue
+        if stages:
+            rows = [_stage(result, stage, report, style) for stage, report in sorted(stages.items())]
+            yield {"run": number, "stages": rows}
+
+
+def _stage(result: Result, stage: int, report: RoutingReport, style: Styling) -> dict[str, Any]:
+    def shown(task: str) -> str:
+        return visible(style.shown(task))
+
+    cells = {task: result.cells.get((stage, task)) for task in report.oracle or {}}
+    inferred = report.inferred.tasks if report.inferred else {}
+    return {
+        "stage": stage,
+        "layers": report.layers,
+        "tasks": [{"task": shown(task), **_task(kept)} for task, kept in report.tasks.items()],
+        "oracle": [
+            [shown(task), forced, cell.value if (cell := cells[task]) else None]
+            for task, forced in (report.oracle or {}).items()
+        ],
+        "inferred": [
+            [shown(task), [[visible(name), share] for name, share in one.reached.items()]]
+            for task, one in inferred.items()
+        ],
+    }
+
+
+def _task(kept: TaskRouting) -> dict[str, Any]:
+    """Shares that reach each extension and drift, layer by layer; null where a layer has no such experts."""
+    names = dict.fromkeys(name for block in kept.reached for name in block)
+    reached = [[visible(name), [block.get(name) for block in kept.reached]] for name in names]
+    return {"reached": reached, "drift": kept.drift}
+
+
+Groups = dict[str, list[Result]]
+
+
+def verdict(
+    experiment: Experiment, baseline: str | None = None, margin: float = MARGIN
+) -> tuple[list[str], Table | None]:
+    """What a reader takes away: the best of the methods that know as much of the task, and which others tie with it.
+
+    With it the comparison with `baseline` if that has run, else with the method with the highest ACC.
+    """
+    reader, tables, found = ItemReader(), dict[str, Table](), list[tuple[float, str]]()
+    by_identity: dict[str, Groups] = {}
+    groups: Groups = {}
+    for (method, order), group in grouped(experiment.of("sequence")).items():
+        if order == "given" and methods.role_of(method) != "base":
+            groups[method] = group
+            by_identity.setdefault(group[0].facts.task_identity or "?", {})[method] = group
+
+    def against(method: str) -> Table:
+        if method not in tables:
+            tables[method] = comparison_table(experiment, method, margin, reader)
+        return tables[method]
+
+    for identity, own in by_identity.items():
+        means = _means_of(own)
+        if means:
+            best = max(means, key=means.__getitem__)
+            found.append((means[best], _sentence(own, means, best, identity, against(best))))
+    known = _means_of(groups)
+    leader = max(known, key=known.__getitem__, default=None)
+    shown = baseline if baseline and has_baseline(experiment, baseline) else leader
+    return [text for _, text in sorted(found, reverse=True)], against(shown) if groups and shown else None
+
+
+def _means_of(groups: Groups) -> dict[str, float]:
+    """Method -> mean ACC, where it is known."""
+    means = {
+        method: metrics.mean_and_sd(one.summary["acc"] for one in group)[0]
+        for method, group in groups.items()
+    }
+    return {method: mean for method, mean in means.items() if mean is not None}
+
+
+def _sentence(groups: Groups, means: Mapping[str, float], best: str, identity: str, comparison: Table) -> str:
+    """Who is first among the methods that know as much of the task, and what is known of the second."""
+    knows = KNOWN.get(identity, KNOWN["?"])
+    text = f"{knows}, {best} reaches ACC {means[best]:.1f}% after stage {groups[best][0].last}"
+    others = {method: mean for method, mean in means.items() if method != best}
+    if not others:
+        return f"{text}; no other method ran that way."
+    rows = {row["method"].text: row for row in comparison.records if row["metric"].text == METRICS["acc"]}
+    second = max(others, key=others.__getitem__)
+    row = rows.get(second)
+    if row is None or row["difference"].number is None:
+        return f"{text}, the highest of {len(means)} methods; {second} ({others[second]:.1f}%) has no seed in common."
+    ahead, shared = -row["difference"].number, int(row["seeds"].number or 0)
+    where = f"{'below' if ahead < 0 else 'above'} {second}"
+    text += f", the highest of {len(means)} methods: {abs(ahead):.1f} points {where}"
+    if shared < max(len(groups[best]), len(groups[second])):
+        text += f" with the {counted(shared, 'seed')} that both ran"
+    low, high = row["low"].number, row["high"].number
+    if low is None or high is None:
+        return f"{text}; nothing is tested, as the answers of single items are not kept."
+    only = ", over items of one seed only" if row["verdict"].text == "items only" else ""
+    p = f"{row['p'].before or '='} {row['p'].printed}"
+    tests = counted(len(rows), "comparison")
+    text += f" (95% interval {0 - high:+.1f} to {0 - low:+.1f}, p {p}, corrected for {tests}{only})"
+    tied = [name for name, row in rows.items() if name in others and not _apart(row)]
+    ties = sorted(tied, key=lambda name: -others[name])
+    if not ties:
+        return f"{text}. The difference from {'it' if len(others) == 1 else 'each of them'} is significant."
+    shown = ", ".join(ties[:2]) + (f" and {len(ties) - 2} more" if len(ties) > 2 else "")
+    return f"{text}. It is not significantly different from {shown}."
+
+
+def _apart(row: Mapping[str, Value]) -> bool:
+    """Whether a difference is significant; of one seed by its items alone, which the sentence says."""
+    verdict, p = row["verdict"].text, row["p"].number
+    return verdict in ("better", "worse") or (verdict == "items only" and p is not None and p < stats.LEVEL)

@@ -6,26 +6,21 @@ every call, so that new runs reach the paper.
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moextend.bench.report.ablations import ablation_tables
+from moextend.bench.report import view
 from moextend.bench.report.collect import Experiment
-from moextend.bench.report.costs import costs_table
-from moextend.bench.report.forgetting import forgetting_table
-from moextend.bench.report.latex import Labels, Notes, environment, escape, pages
-from moextend.bench.report.orders import orders_tables
-from moextend.bench.report.paper.bibliography import Bibliography, find_entries
-from moextend.bench.report.paper.setup import setup_text
-from moextend.bench.report.ranks import ranked
-from moextend.bench.report.sources import with_sources
-from moextend.bench.report.style import Styling, TableStyle
-from moextend.bench.report.table import Table
-from moextend.bench.report.tasks import TITLES as TASK_TITLES
-from moextend.bench.report.tasks import tasks_table, text_table, transfer_table
-from moextend.bench.report.variants import variant_tables
-from moextend.errors import InputError
+from moextend.bench.report.formats.latex import Document, escape
+from moextend.bench.report.paper.setup import Bibliography, find_entries, setup_text
+from moextend.bench.report.style import Styling
+from moextend.bench.report.views.tasks import TITLES as TASK_TITLES
+from moextend.errors import InputError, RunFailed
 from moextend.util import files
 
 MARK = "% Written by moextend bench paper: changes here are lost at its next call."
@@ -63,6 +58,18 @@ TITLES = {
     "rewind": "scaled models", "subsets": "models without some stages", "costs": "costs",
 }  # fmt: skip
 """Tables besides the main one -> what they show."""
+
+
+ENGINE = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape"]
+SAFE = {"shell_escape": "f", "openout_any": "p", "max_print_line": "1000"}
+"""Settings of TeX: no other programs, no files outside the project, log lines that are not cut."""
+SECONDS = 300
+LEFTOVERS = (".aux", ".bbl", ".blg", ".fdb_latexmk", ".fls", ".log", ".out")
+_WARNING = re.compile(
+    r"^(?:LaTeX|Package \w+|Class \w+|LaTeX Font) Warning: .*|^(?:Over|Under)full .*|^pdfTeX warning.*",
+    re.MULTILINE,
+)
+INSTALL = "apt-get install texlive-latex-recommended texlive-science latexmk"
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ def write(experiment: Experiment, styling: Styling, folder: Path, draw: Draw) ->
     texts["references.bib"] = bibliography.text
     _refuse_foreign(folder, texts)
     pictures = list(draw(experiment, styling.names, folder / "figures"))
-    once = {"main.tex": _main(experiment, styling, further, pictures), "latexmkrc": LATEXMKRC}
+    once = {"main.tex": _main(experiment, further, pictures), "latexmkrc": LATEXMKRC}
     kept = [folder / name for name in once if files.exists(folder / name)]
     made = {name: f"{MARK}\n{text}" for name, text in texts.items()}
     made |= {name: text for name, text in once.items() if folder / name not in kept}
@@ -134,50 +141,99 @@ def _refuse_foreign(folder: Path, names: Iterable[str]) -> None:
 
 def _tables(experiment: Experiment, styling: Styling) -> dict[str, str]:
     """Name -> table environments; `notes` are the paragraphs of notes."""
-    text, transfer = text_table(experiment), transfer_table(experiment)
-    made: dict[str, list[Table]] = {
-        "main": [forgetting_table(experiment), *orders_tables(experiment)],
-        "tasks": [tasks_table(experiment)],
-        "text": [text] if text else [],
-        "transfer": [transfer] if transfer else [],
-        "ablations": ablation_tables(experiment),
-        **variant_tables(experiment),
-        "costs": [costs_table(experiment)] if any(result.costs for result in experiment.results) else [],
-    }
-    labels, notes, texts = Labels(), Notes(), dict[str, str]()
-    for name, found in made.items():
-        shown = [with_sources([experiment], ranked(experiment, table)) for table in found]
-        parts = [part for table in styling.styled(shown) for part in pages(table)]
-        named = [(part, labels.of(part, f"tab:{name}")) for part in parts]
-        for one in named:
-            notes.add(*one)
-        if named:
-            place = "tp" if name == "main" else "htp"
-            texts[name] = "\n".join(environment(*one, place=place) for one in named)
-    return {**texts, "notes": notes.text}
+    document, texts = Document(), dict[str, str]()
+    for name in ("main", *TITLES):
+        if name == "costs" and not any(result.costs for result in experiment.results):
+            continue
+        try:
+            tables = view(experiment, "forgetting" if name == "main" else name)
+        except InputError:  # the view itself names what is damaged
+            continue
+        place = "tp" if name == "main" else "htp"
+        parts = [
+            part
+            for table in styling.styled(tables)
+            for part in document.add(table, f"tab:{name}", place=place)
+        ]
+        if parts:
+            texts[name] = "\n".join(parts)
+    return {**texts, "notes": document.notes}
 
 
-def _label(styling: Styling, name: str) -> str:
-    """What the first table of a file is referred to by."""
-    style: TableStyle = getattr(styling.style.tables, "forgetting" if name == "main" else name)
-    return style.label or f"tab:{name}"
-
-
-def _main(
-    experiment: Experiment, styling: Styling, further: Sequence[str], pictures: Sequence[Picture]
-) -> str:
+def _main(experiment: Experiment, further: Sequence[str], pictures: Sequence[Picture]) -> str:
     floats = "".join(
         "\\begin{figure}[tp]\n\\centering\n"
         f"\\includegraphics{{figures/{picture.file}}}\n"
         f"\\caption{{{escape(picture.caption)}}}\n\\end{{figure}}\n"
         for picture in pictures
     )
-    named = ", ".join(f"{TITLES[name]} (Table~\\ref{{{_label(styling, name)}}})" for name in further)
+    named = ", ".join(f"{TITLES[name]} (Table~\\ref{{tab:{name}}})" for name in further)
     inputs = "\n".join(f"\\input{{tables/{name}}}" for name in further)
     return MAIN % {
         "title": f"Forgetting on {escape(experiment.name)}",
-        "main": f"Table~\\ref{{{_label(styling, 'main')}}} has the results. Further tables: {named}.\n"
-        "\\input{tables/main}\n",
+        "main": f"Table~\\ref{{tab:main}} has the results. Further tables: {named}.\n\\input{{tables/main}}\n",
         "figures": floats,
         "further": f"{inputs}\n",
     }
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A PDF that was made."""
+
+    pdf: Path
+    warnings: list[str]
+    """What TeX complained about in its last pass."""
+
+
+def compile_pdf(folder: Path, name: str = "main") -> Compiled | None:
+    """Makes `name`.pdf in the folder of the project; None where no TeX is installed.
+
+    Raises:
+        RunFailed: TeX stopped with an error; its log stays.
+    """
+    if shutil.which("pdflatex") is None:
+        return None
+    before = {path.name for path in folder.iterdir()}
+    if shutil.which("latexmk"):
+        # -norc: a latexmkrc is a program, and this one may be another's
+        passes = [["latexmk", "-norc", "-pdf", f"-pdflatex={' '.join(ENGINE)} %O %S", f"{name}.tex"]]
+    else:
+        latex = [*ENGINE, f"{name}.tex"]
+        passes = [latex, ["bibtex", name], latex, latex]
+    for command in passes:
+        if command[0] != "bibtex" or _cites(folder / f"{name}.aux"):
+            _run(command, folder, name)
+    log = (folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+    warnings = _WARNING.findall(log)
+    for suffix in LEFTOVERS:
+        path = folder / f"{name}{suffix}"
+        if path.name not in before:
+            path.unlink(missing_ok=True)
+    return Compiled(folder / f"{name}.pdf", warnings)
+
+
+def _cites(aux: Path) -> bool:
+    """Whether a document has a bibliography, without which bibtex fails; latexmk knows it by itself."""
+    return "\\bibdata" in aux.read_text(encoding="utf-8", errors="replace")
+
+
+def _run(command: Sequence[str], folder: Path, name: str) -> None:
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env={**os.environ, **SAFE}, stdin=subprocess.DEVNULL, capture_output=True,
+            timeout=SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise RunFailed(f"{command[0]} did not finish within {SECONDS} s.", where=str(folder)) from error
+    if done.returncode:
+        log = folder / f"{name}.log"
+        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        lines = re.findall(r"^! .*", text, re.MULTILINE) or ["! it ended with an error"]
+        missing = re.search(r"File `([^']+)' not found", lines[0])
+        hint = (
+            f"Install the package that has {missing[1]}: {INSTALL}."
+            if missing
+            else "See the log; the files are written."
+        )
+        raise RunFailed(f"{command[0]} stopped: {lines[0][2:]}", where=str(log), hint=hint)

@@ -1,20 +1,30 @@
-"""The paragraphs of a paper that say how its numbers were made, from the records of the runs."""
+"""The paragraphs of a paper that say how its numbers were made, from the records of the runs, and what they cite.
+
+Papers of methods, data sets and base models stand in .bib files; an entry's field `usedby` names what it belongs to
+(see bench/methods/references.bib, tasks/references.bib and registry/references.bib), and an @comment what has no paper.
+Files of this name in the same folders of a workspace go first. Only what is used is written.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
+from moextend.bench import methods
 from moextend.bench.methods import TITLES
-from moextend.bench.report.ablations import setting, settings_of
-from moextend.bench.report.collect import Experiment, Result, grouped
-from moextend.bench.report.costs import NEAR, reference_of, trained_parameters, unmatched
-from moextend.bench.report.latex import BREAKS, breakable, escape
-from moextend.bench.report.paper.bibliography import Bibliography
-from moextend.bench.report.sources import by_source, sources
+from moextend.bench.report.collect import Experiment, Groups, Result, grouped
+from moextend.bench.report.formats.latex import BREAKS, breakable, escape
+from moextend.bench.report.notes import by_source, sources
+from moextend.bench.report.views.costs import NEAR, UNMATCHED, costs_table, reference_of, trained_parameters
+from moextend.bench.report.views.forgetting import setting
 from moextend.bench.run.records import encoder_of
 from moextend.bench.scorers import shows
-from moextend.errors import counted
+from moextend.errors import SpecError, counted
+from moextend.util import content, files
 
 COSTS = {
     "trained_parameters": "trained parameters", "tokens": "training tokens", "flops": "training operations",
@@ -22,25 +32,113 @@ COSTS = {
 """Columns of costs that are compared -> how they are called."""
 PACKAGES = ("moextend", "torch", "transformers", "accelerate", "peft", "open_clip_torch", "lm-eval")
 """Those whose versions are named."""
+FILE = "references.bib"
+_HEAD = re.compile(r"@(\w+)\s*\{\s*([^\s,{}]+)\s*,")
+_USED = re.compile(r"^\s*usedby\s*=\s*\{([^{}]*)\}\s*,?\s*\n", re.MULTILINE | re.IGNORECASE)
 
 
-def setup_text(experiment: Experiment, names: dict[str, str], bibliography: Bibliography) -> str:
-    """The paragraphs in LaTeX: base and tasks, training, methods, scoring, software and hardware.
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a .bib file."""
+
+    key: str
+    used_by: tuple[str, ...]
+    """Names, in which "*" stands for any text."""
+    text: str
+    """The entry as it is written, without `usedby`; "" for what has no paper."""
+
+    def belongs_to(self, name: str) -> bool:
+        """Whether it is a reference of a method, task or model."""
+        return any(fnmatchcase(name, pattern) for pattern in self.used_by)
+
+
+class Bibliography:
+    """The entries that are known, and those that were cited."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._entries = list(entries)
+        self._cited: dict[str, Entry] = {}
+        self.unknown: list[str] = []
+        """Names that were asked for and have no entry."""
+
+    def cite(self, *names: str) -> str:
+        """~\\cite{...} of all entries of the names; "" where there is none, and then they are `unknown`."""
+        found: dict[str, Entry] = {}
+        for name in names:
+            own = [entry for entry in self._entries if entry.belongs_to(name)]
+            found |= {entry.key: entry for entry in own if entry.text}
+            if not own and name not in self.unknown:
+                self.unknown.append(name)
+        self._cited |= {key: entry for key, entry in found.items() if key not in self._cited}
+        return f"~\\cite{{{','.join(found)}}}" if found else ""
+
+    def knows(self, name: str) -> bool:
+        """Whether there is an entry of the name."""
+        return any(entry.belongs_to(name) for entry in self._entries)
+
+    @property
+    def text(self) -> str:
+        """The cited entries, by key."""
+        return "\n\n".join(self._cited[key].text for key in sorted(self._cited)) + "\n"
+
+
+def find_entries(workspace: Path) -> list[Entry]:
+    """All entries of the workspace and of the package; of two with one key the first."""
+    folders = [
+        workspace / "methods", Path(methods.__file__).parent, workspace / "tasks", content.package_folder("tasks"),
+        workspace / "registry", content.package_folder("registry"),
+    ]  # fmt: skip
+    found: list[Entry] = []
+    for folder in folders:
+        found += read_bib(folder / FILE) if files.exists(folder / FILE) else []
+    return found
+
+
+def read_bib(path: Path) -> list[Entry]:
+    """The entries of a .bib file; SpecError if the braces of one do not close, or its text is not UTF-8."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SpecError("is not UTF-8 text.", where=str(path), hint="Save it as UTF-8.") from error
+    found = []
+    for head in _HEAD.finditer(text):
+        entry = text[head.start() : _end(text, head.start(), head[2], path)]
+        used = _USED.search(entry)
+        names = tuple(name.strip() for name in used[1].split(",")) if used else ()
+        found.append(Entry(head[2], names, "" if head[1].lower() == "comment" else _USED.sub("", entry)))
+    return found
+
+
+def _end(text: str, start: int, key: str, path: Path) -> int:
+    """Where the braces of the entry that begins at `start` close."""
+    depth = 0
+    for place in range(text.index("{", start), len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return place + 1
+    raise SpecError(f"the braces of '{key}' are not closed.", where=str(path), hint="Add a '}'.")
+
+
+def setup_text(experiment: Experiment, names: Mapping[str, str], bibliography: Bibliography) -> str:
+    """The paragraphs in LaTeX of `setup.tex.jinja`: base and tasks, training, methods, scoring, software and hardware.
 
     `names` are the names that methods and tasks are shown under, where they are others than their own.
     """
-    writer = _Writer(experiment, names, bibliography)
-    parts = {
-        "Base and tasks": [writer.base(), writer.alignment(), writer.sequence(), writer.licences()],
-        "Training": [writer.training(), writer.seeds()],
-        "Methods": [writer.methods()],
-        "Choice of settings": [writer.sources()],
-        "What is not matched": [writer.unmatched()],
-        "Scoring": [writer.scoring(), writer.text_tasks(), writer.metrics()],
-        "Software and hardware": [writer.software(), writer.hardware()],
-    }
-    texts = {title: " ".join(filter(None, sentences)) for title, sentences in parts.items()}
-    return "\n\n".join(f"\\paragraph{{{title}.}}\n{text}" for title, text in texts.items() if text) + "\n"
+    from jinja2 import Environment, StrictUndefined
+
+    def name(key: str) -> str:
+        return escape(names[key]) if key in names else code(key)
+
+    template = Environment(
+        block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
+        undefined=StrictUndefined, autoescape=False, trim_blocks=False,
+    )  # fmt: skip
+    template.filters |= {
+        "code": code, "cite": bibliography.cite, "escape": escape, "listed": listed, "name": name, "plain": plain,
+        "training": _training,
+    }  # fmt: skip
+    text = Path(__file__).with_name("setup.tex.jinja").read_text(encoding="utf-8")
+    return template.from_string(text).render(_facts(experiment, name, bibliography)).strip() + "\n"
 
 
 def code(text: str) -> str:
@@ -59,291 +157,188 @@ def plain(number: float) -> str:
     return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
 
-class _Writer:
-    """Sentences about one experiment; "" for one that does not apply."""
+def _facts(experiment: Experiment, name: Callable[[str], str], bibliography: Bibliography) -> dict[str, Any]:
+    """What the template says, in LaTeX."""
+    results, cite = experiment.results, bibliography.cite
+    spec, tasks = experiment.shared["sequence"], experiment.shared["tasks"]
+    base, align = spec["base"], spec.get("align") or []
+    first = next((each for each in results if each.config.order == "given"), results[0])
+    groups = grouped(experiment.of("sequence"))
 
-    def __init__(self, experiment: Experiment, names: dict[str, str], bibliography: Bibliography) -> None:
-        self.experiment, self.names = experiment, names
-        self.cite, self.knows = bibliography.cite, bibliography.knows
-        self.results = experiment.results
-        self.spec: dict[str, Any] = experiment.shared["sequence"]
-        self.tasks: dict[str, dict[str, Any]] = experiment.shared["tasks"]
-        first = next((each for each in self.results if each.config.order == "given"), self.results[0])
-        self.learned, self.text, self.transfer = first.tasks, first.text, first.config.transfer
-        self.groups = grouped(experiment.of("sequence"))
+    def task(key: str) -> str:
+        return name(key) + cite(key)
 
-    def name(self, key: str) -> str:
-        """A method or task, as the tables show it."""
-        return escape(self.names[key]) if key in self.names else code(key)
-
-    def task(self, key: str) -> str:
-        """A task with its reference."""
-        return self.name(key) + self.cite(key)
-
-    def base(self) -> str:
-        base = self.spec["base"]
-        words = f"The base is {code(base['model'])}{self.cite(base['model'])}"
-        details = [f"revision {code(base['revision'])}"] if base.get("revision") else []
-        details += [f"weights in {escape(base['dtype'])}"] if base.get("dtype") else []
-        if base.get("upcycle"):
-            made = ", ".join(f"{key} {value}" for key, value in base["upcycle"].items() if value is not None)
-            details.append(f"a dense model made a Mixture of Experts{self.cite('upcycle')} ({escape(made)})")
-        words += f" ({'; '.join(details)})" if details else ""
-        encoders = {"image": base.get("vision"), "audio": base.get("audio"), **base.get("encoders", {})}
-        named = [
-            f"its {encoder_of(modality)} is {code(name)}{self.cite(name)}"
-            for modality, name in encoders.items()
-            if name
-        ]
-        return f"{', '.join([words, listed(named)] if named else [words])}."
-
-    def alignment(self) -> str:
-        align: Any = self.spec.get("align") or []
-        alignments: list[dict[str, Any]] = align if isinstance(align, list) else [align]
-        aligned = [f"on {self.task(one['task'])}: {_training(one)}" for one in alignments]
-        if not aligned:
-            return ""
-        what = "projectors were" if len(aligned) > 1 else "projector was"
-        return f"The {what} first aligned {'; '.join(aligned)}; the other weights were frozen."
-
-    def sequence(self) -> str:
-        items = _items(self.results)
-        words = [
-            self.task(task) + (f" ({items[task]} test items)" if task in items else "")
-            for task in self.learned
-        ]
-        name = f"The sequence {code(self.experiment.name)} (version {escape(str(self.spec.get('version', '?')))})"
-        orders = list(dict.fromkeys(result.config.order for result in self.results))
-        more = f" Orders: {escape(', '.join(orders))}." if orders != ["given"] else ""
-        count = counted(len(words), "task")
-        return f"{name} has {count}, learned one after the other: {listed(words)}.{more}"
-
-    def licences(self) -> str:
-        closed = [
-            self.name(task)
-            for task in (*self.learned, *self.transfer)
-            if self.tasks[task].get("non_commercial")
-        ]
-        return f"For non-commercial use only: {listed(closed)}." if closed else ""
-
-    def training(self) -> str:
-        own = [
-            f"{self.name(stage['task'])} {stage['steps']:,}"
-            for stage in self.spec["stages"]
-            if stage.get("steps") is not None
-        ]
-        words = f"Every method is trained on each task alike: {_training(self.spec['train'])}"
-        words += f" (steps of single stages: {', '.join(own)})" if own else ""
-        return f"{words}. A learning rate of its own is listed with the method."
-
-    def seeds(self) -> str:
-        seeds = {key: sorted({result.config.seed for result in group}) for key, group in self.groups.items()}
-        if not seeds:
-            return ""
-        common = max(seeds.values(), key=list(seeds.values()).count)
-        numbers = f"seed{'s' * (len(common) > 1)} {listed(map(str, common))}"
-        other: dict[str, list[str]] = {}
-        for (method, _), own in seeds.items():
-            if own != common:
-                other.setdefault(listed(map(str, own)), []).append(self.name(method))
-        apart = "; ".join(f"{listed(dict.fromkeys(methods))}: {own}" for own, methods in other.items())
-        return f"Each method ran with {numbers}" + (f" (others: {apart})." if apart else ".")
-
-    def methods(self) -> str:
-        families: dict[str, list[list[Result]]] = {}
-        for (method, order), group in self.groups.items():
-            if order == "given" or (method, "given") not in self.groups:
-                families.setdefault(method.partition(":")[0], []).append(group)
-        rows = [row for family, groups in families.items() for row in self._family(family, groups)]
-        return "\n".join(filter(None, [self._bounds(), _itemized(rows)]))
-
-    def _family(self, family: str, groups: Sequence[list[Result]]) -> list[str]:
-        """What the variants of a method have in common, and below it what each has of its own."""
-        settings = [_settings(group[0]) for group in groups]
-        common = {
-            key: value
-            for key, value in settings[0].items()
-            if all(key in own and own[key] == value for own in settings)
-        }
-        apart = [{key: value for key, value in own.items() if key not in common} for own in settings]
-        cited = self.cite(family)
-        if len(groups) == 1:
-            return [
-                f"{self.name(groups[0][0].config.method)}{cited}: {', '.join(_facts(groups[0], common))}."
-            ]
-        first = f"{escape(TITLES.get(family, family))}{cited}, {len(groups)} variants"
-        rows = [f"{first}, all with {', '.join(_words(common))}." if common else f"{first}."]
-        return rows + [
-            f"{self.name(group[0].config.method)}: {', '.join(_facts(group, own))}."
-            for group, own in zip(groups, apart, strict=True)
-        ]
-
-    def _bounds(self) -> str:
-        found = [
-            f"{words} by {self.name(method)}"
-            for mode, words in (
-                ("joint", "all tasks at once"),
-                ("independent", "each task alone, from the base,"),
-            )
-            for method in dict.fromkeys(method for method, _ in grouped(self.experiment.of(mode)))
-        ]
-        return f"Upper bounds: {listed(found)}." if found else ""
-
-    def sources(self) -> str:
-        """Where the settings of the methods come from, as in the notes of the tables."""
-        found = by_source(sources([self.experiment]))
-        return " ".join(
-            f"{escape(words.capitalize())}: {listed(self.name(method) for method in methods)}."
-            for words, methods in found.items()
-        )
-
-    def unmatched(self) -> str:
-        reference, found = reference_of(self.experiment), unmatched(self.experiment)
-        if reference is None:
-            return ""
-        rows = [f"{COSTS[key].capitalize()}: {listed(map(self.name, own))}." for key, own in found.items()]
-        if rows:
-            words = f"These differ by more than {NEAR:.0%} from {self.name(reference[0])}:"
-        else:
-            words = f"Trained parameters, tokens and operations are within {NEAR:.0%} of each other."
-        words = words.replace("%", r"\%")
-        return "\n".join(filter(None, [words, _itemized([*rows, *self._given()])]))
-
-    def _given(self) -> list[str]:
-        given = [self.name(method) for (method, _), group in self.groups.items() if group[0].given]
-        return [f"Given the task of every input: {listed(dict.fromkeys(given))}."] if given else []
-
-    def scoring(self) -> str:
-        limit = self.spec.get("scoring", {}).get("limit")
-        scorers: dict[str, list[str]] = {}
-        for result in self.results:
-            for (_, task), cell in result.cells.items():
-                known = scorers.setdefault(cell.scorer or "an unknown scorer", [])
-                if task not in known and task not in result.text:
-                    known.append(task)
-        rules = [
-            f"{self._rule(rule)} for {listed(map(self.name, tasks))}"
-            for rule, tasks in scorers.items()
-            if tasks
-        ]
-        words = "After every stage all tasks are scored, with greedy decoding"
-        words += f" and at most {limit:,} items per task" if limit else ""
-        if self.transfer:
-            verb = "is" if len(self.transfer) == 1 else "are"
-            words += f"; {listed(map(self.task, self.transfer))} {verb} scored and not learned"
-        return f"{words}. Scorers: {'; '.join(rules)}." if rules else f"{words}."
-
-    def _rule(self, scorer: str) -> str:
-        """A scorer with its paper, and what its score is, where its name says otherwise."""
-        cited = self.cite(f"scorer:{scorer}") if self.knows(f"scorer:{scorer}") else ""
-        what = shows(scorer)
-        return code(scorer) + cited + (f" ({escape(what)})" if what else "")
-
-    def text_tasks(self) -> str:
-        if not self.text:
-            return ""
-        shots = []
-        for task in self.text:
-            settings = self.tasks[task].get("lm_eval") or {}
-            few = settings.get("num_fewshot")
-            shots.append(
-                f"{self.task(task)} ({escape(str(settings.get('metric', 'acc')))}"
-                + (f", {few}-shot)" if few else ")")
-            )
-        return f"Text tasks, by lm-eval{self.cite('lm-eval')}: {listed(shots)}."
-
-    def metrics(self) -> str:
-        return (
-            "ACC is the mean accuracy over the tasks after the last stage, LA that on each task right after it was "
-            f"learned, BWT the mean of their difference over all tasks but the last{self.cite('metric:transfer')}, "
-            "and FM the mean of the best accuracy before the last stage minus the final one"
-            f"{self.cite('metric:forgetting')}. Differences are tested over seeds and items together, corrected by "
-            f"Holm{self.cite('test:holm')}."
-        )
-
-    def software(self) -> str:
-        found = [environment for result in self.results if (environment := _last_environment(result))]
-        if not found:
-            return ""
-        versions = {"Python": [str(each.get("python", "?")) for each in found]}
-        for package in PACKAGES:
-            known = [str(version) for each in found if (version := each.get("packages", {}).get(package))]
-            versions |= {package: known} if known else {}
-        words = [
-            f"{escape(name)} {escape(' or '.join(dict.fromkeys(known)))}" for name, known in versions.items()
-        ]
-        commits = dict.fromkeys(
-            commit["commit"][:12] + (" with local changes" if commit.get("dirty") else "")
-            for each in found
-            if (commit := each.get("commit"))
-        )
-        words += [f"commit {escape(' or '.join(commits))} of moextend"] if commits else []
-        return f"Software: {', '.join(words)}."
-
-    def hardware(self) -> str:
-        found = [environment for result in self.results if (environment := _last_environment(result))]
-        machines = dict.fromkeys(
-            ", ".join(
-                filter(
-                    None,
-                    [
-                        f"device {each['device']}" if each.get("device") else "",
-                        str(each.get("gpu") or ""),
-                        f"{each['cpus']} CPU cores" if each.get("cpus") else "",
-                        counted(each["threads"], "thread") if each.get("threads") else "",
-                        str(each.get("processor") or ""),
-                        str(each.get("platform") or ""),
-                    ],
-                )
-            )
-            for each in found
-        )
-        return f"Hardware: {'; or '.join(map(escape, machines))}." if machines else ""
+    details = [f"revision {code(base['revision'])}"] if base.get("revision") else []
+    details += [f"weights in {escape(base['dtype'])}"] if base.get("dtype") else []
+    if base.get("upcycle"):
+        made = ", ".join(f"{key} {value}" for key, value in base["upcycle"].items() if value is not None)
+        details.append(f"a dense model made a Mixture of Experts{cite('upcycle')} ({escape(made)})")
+    encoders = {"image": base.get("vision"), "audio": base.get("audio"), **base.get("encoders", {})}
+    items: dict[str, set[int]] = {}
+    scorers: dict[str, dict[str, None]] = {}
+    for result in results:
+        for (_, key), cell in result.cells.items():
+            items.setdefault(key, set()).add(cell.n)
+            if key not in result.text:
+                scorers.setdefault(cell.scorer or "an unknown scorer", {})[key] = None
+    shown = {key: " or ".join(f"{n:,}" for n in sorted(known)) for key, known in items.items()}
+    modes = {"joint": "all tasks at once", "independent": "each task alone, from the base,"}
+    reference = reference_of(experiment)
+    given = dict.fromkeys(method for (method, _), group in groups.items() if group[0].given)
+    made_with = [result.environments[-1] for result in results if result.environments]
+    return {
+        "base": base,
+        "details": details,
+        "encoders": [
+            f"its {encoder_of(modality)} is {code(one)}{cite(one)}"
+            for modality, one in encoders.items()
+            if one
+        ],
+        "aligned": [
+            f"on {task(one['task'])}: {_training(one)}"
+            for one in (align if isinstance(align, list) else [align])
+        ],
+        "name": experiment.name,
+        "version": spec.get("version", "?"),
+        "learned": [
+            task(key) + (f" ({shown[key]} test items)" if key in shown else "") for key in first.tasks
+        ],
+        "orders": list(dict.fromkeys(result.config.order for result in results)),
+        "closed": [key for key in (*first.tasks, *first.config.transfer) if tasks[key].get("non_commercial")],
+        "train": spec["train"],
+        "steps": [
+            f"{name(one['task'])} {one['steps']:,}" for one in spec["stages"] if one.get("steps") is not None
+        ],
+        "seeds": _seeds(groups, name),
+        "bounds": [
+            f"{words} by {name(method)}"
+            for mode, words in modes.items()
+            for method in dict.fromkeys(method for method, _ in grouped(experiment.of(mode)))
+        ],
+        "methods": list(_methods(groups, name, cite)),
+        "sources": by_source(sources([experiment])),
+        "reference": reference and reference[0],
+        "near": round(100 * NEAR),
+        "unmatched": _unmatched(experiment, name),
+        "given": [f"Given the task of every input: {listed(map(name, given))}."] if given else [],
+        "limit": spec.get("scoring", {}).get("limit"),
+        "transfer": [task(key) for key in first.config.transfer],
+        "scorers": [
+            f"{_rule(rule, bibliography)} for {listed(map(name, own))}" for rule, own in scorers.items()
+        ],
+        "text": [f"{task(key)} ({_shots(tasks[key].get('lm_eval') or {})})" for key in first.text],
+        "software": _software(made_with),
+        "hardware": list(dict.fromkeys(map(_machine, made_with))),
+    }
 
 
-def _training(train: dict[str, Any]) -> str:
-    """Steps, batch, learning rate and schedule in words."""
-    parts = train.get("gradient_accumulation", 1)
-    batch = f"batches of {train['batch_size'] * parts:,}" + (f" (in {parts} parts)" if parts > 1 else "")
-    words = [f"{train['steps']:,} steps", batch, f"AdamW with learning rate {plain(train['learning_rate'])}"]
-    words.append(
-        f"{train.get('schedule', 'cosine')} schedule, warm-up over {100 * train.get('warmup', 0):g}\\% of the steps"
-    )
-    words += [f"weight decay {plain(train.get('weight_decay', 0.0))}"]
-    words += [f"gradients cut to norm {plain(train['max_grad_norm'])}"] if train.get("max_grad_norm") else []
-    words += ["in bfloat16"] if train.get("bf16") else []
-    return ", ".join(words)
+def _seeds(groups: Groups, name: Callable[[str], str]) -> tuple[list[int], list[str]] | None:
+    """The seeds of most methods, and those of the others; None without runs."""
+    seeds = {key: sorted({result.config.seed for result in group}) for key, group in groups.items()}
+    if not seeds:
+        return None
+    common = max(seeds.values(), key=list(seeds.values()).count)
+    other: dict[str, dict[str, None]] = {}
+    for (method, _), own in seeds.items():
+        if own != common:
+            other.setdefault(listed(map(str, own)), {})[name(method)] = None
+    return common, [f"{listed(methods)}: {own}" for own, methods in other.items()]
 
 
-def _itemized(rows: Sequence[str]) -> str:
-    items = "\n".join(f"\\item {row}" for row in rows)
-    return f"\\begin{{itemize}}\\raggedright\n{items}\n\\end{{itemize}}" if rows else ""
+def _methods(groups: Groups, name: Callable[[str], str], cite: Callable[[str], str]) -> Iterator[str]:
+    """A row a method; of variants first what they have in common, and below it what each has of its own."""
+    families: dict[str, list[list[Result]]] = {}
+    for (method, order), group in groups.items():
+        if order == "given" or (method, "given") not in groups:
+            families.setdefault(method.partition(":")[0], []).append(group)
+    for family, variants in families.items():
+        known = [group[0].facts.settings for group in variants]
+        settings = [{key: value for key, value in own.items() if value is not None} for own in known]
+        common = {k: v for k, v in settings[0].items() if all(k in own and own[k] == v for own in settings)}
+        several = len(variants) > 1
+        if several:
+            first = f"{escape(TITLES.get(family, family))}{cite(family)}, {len(variants)} variants"
+            yield f"{first}, all with {', '.join(_words(common))}." if common else f"{first}."
+        for group, own in zip(variants, settings, strict=True):
+            trained, identity = trained_parameters(group), group[0].facts.task_identity or "not recorded"
+            facts = _words({key: value for key, value in own.items() if not (several and key in common)})
+            facts += [f"{trained.text} trained parameters per stage"] if trained.number else []
+            cited = "" if several else cite(family)
+            yield f"{name(group[0].config.method)}{cited}: {', '.join([*facts, f'task id {escape(identity)}'])}."
 
 
-def _words(settings: dict[str, Any]) -> list[str]:
+def _words(settings: Mapping[str, Any]) -> list[str]:
     return [f"{escape(key)} {escape(setting(value))}" for key, value in settings.items()]
 
 
-def _facts(group: Sequence[Result], settings: dict[str, Any]) -> list[str]:
-    """Settings, trained parameters and task id of a method."""
-    trained = trained_parameters(group)
-    known = [f"{trained.text} trained parameters per stage"] if trained.number else []
-    return [*_words(settings), *known, f"task id {escape(group[0].facts.task_identity or 'not recorded')}"]
+def _unmatched(experiment: Experiment, name: Callable[[str], str]) -> list[str]:
+    """The methods that differ from the reference, by column of costs."""
+    rows = costs_table(experiment).records if experiment.of("sequence") else []
+    found = {
+        key: dict.fromkeys(row["method"].of for row in rows if UNMATCHED in row[key].after) for key in COSTS
+    }
+    return [f"{COSTS[key].capitalize()}: {listed(map(name, own))}." for key, own in found.items() if own]
 
 
-def _settings(result: Result) -> dict[str, Any]:
-    return {key: value for key, value in settings_of(result).items() if value is not None}
+def _rule(scorer: str, bibliography: Bibliography) -> str:
+    """A scorer with its paper, and what its score is, where its name says otherwise."""
+    cited = bibliography.cite(f"scorer:{scorer}") if bibliography.knows(f"scorer:{scorer}") else ""
+    what = shows(scorer)
+    return code(scorer) + cited + (f" ({escape(what)})" if what else "")
 
 
-def _items(results: Sequence[Result]) -> dict[str, str]:
-    """Task -> number of items that were scored."""
-    counts: dict[str, set[int]] = {}
-    for result in results:
-        for (_, task), cell in result.cells.items():
-            counts.setdefault(task, set()).add(cell.n)
-    return {task: " or ".join(f"{n:,}" for n in sorted(known)) for task, known in counts.items()}
+def _shots(settings: Mapping[str, Any]) -> str:
+    few = settings.get("num_fewshot")
+    return escape(str(settings.get("metric", "acc"))) + (f", {few}-shot" if few else "")
 
 
-def _last_environment(result: Result) -> dict[str, Any]:
-    known = result.run.environments
-    return known[-1] if known else {}
+def _software(made_with: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Packages with their versions, and the commits of this one."""
+
+    def either(words: Iterable[str]) -> str:
+        return escape(" or ".join(dict.fromkeys(words)))
+
+    versions = {"Python": [str(each.get("python", "?")) for each in made_with]}
+    for package in PACKAGES:
+        versions[package] = [str(one) for each in made_with if (one := each.get("packages", {}).get(package))]
+    commits = [
+        commit["commit"][:12] + (" with local changes" if commit.get("dirty") else "")
+        for each in made_with
+        if (commit := each.get("commit"))
+    ]
+    found = [f"{escape(name)} {either(known)}" for name, known in versions.items() if known]
+    return found + ([f"commit {either(commits)} of moextend"] if commits else [])
+
+
+def _machine(made: Mapping[str, Any]) -> str:
+    parts = [
+        f"device {made['device']}" if made.get("device") else "",
+        made.get("gpu"),
+        f"{made['cpus']} CPU cores" if made.get("cpus") else "",
+        counted(made["threads"], "thread") if made.get("threads") else "",
+        made.get("processor"),
+        made.get("platform"),
+    ]
+    return ", ".join(str(part) for part in parts if part)
+
+
+def _training(train: Mapping[str, Any]) -> str:
+    """Steps, batch, learning rate and schedule in words."""
+    parts = train.get("gradient_accumulation", 1)
+    batch = f"batches of {train['batch_size'] * parts:,}" + (f" (in {parts} parts)" if parts > 1 else "")
+    schedule, warmup = train.get("schedule", "cosine"), 100 * train.get("warmup", 0)
+    return ", ".join(
+        [
+            f"{train['steps']:,} steps",
+            batch,
+            f"AdamW with learning rate {plain(train['learning_rate'])}",
+            f"{schedule} schedule, warm-up over {warmup:g}\\% of the steps",
+            f"weight decay {plain(train.get('weight_decay', 0.0))}",
+            *(
+                [f"gradients cut to norm {plain(train['max_grad_norm'])}"]
+                if train.get("max_grad_norm")
+                else []
+            ),
+            *(["in bfloat16"] if train.get("bf16") else []),
+        ]
+    )

@@ -107,9 +107,9 @@ export function Section({ id, title, children }: { id: string; title: string; ch
 }
 
 /** Names and values; those without a value are left out. */
-export function Facts({ pairs, class: own }: { pairs: [string, string][]; class?: string }) {
+export function Facts({ pairs }: { pairs: [string, string][] }) {
   return (
-    <dl class={own}>
+    <dl>
       {pairs
         .filter(([, value]) => value)
         .map(([name, value]) => (

@@ -6,6 +6,9 @@ import { MethodName } from "./marker";
 
 type Order = { column: number; down: boolean } | null;
 
+/** A row's name without the marks of unfinished runs and of settings that were chosen on test items. */
+export const bare = (name: string) => name.replace(/[*\u2021]/g, "");
+
 interface Props {
   table: TableView;
   methods?: Method[];
@@ -47,7 +50,7 @@ export function Table({ table, methods = [], wide = false, caption, labels = [] 
             {rows.map((row) => (
               <tr>
                 {shown.map((place) => (
-                  <Cell value={row[place]} numeric={table.columns[place].numeric} head={place === 0} method={place === 0 ? byLabel.get(row[0][0].replace(/\*/, "")) : undefined} />
+                  <Cell value={row[place]} numeric={table.columns[place].numeric} head={place === 0} method={place === 0 ? byLabel.get(bare(row[0][0])) : undefined} />
                 ))}
               </tr>
             ))}

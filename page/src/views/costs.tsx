@@ -5,7 +5,7 @@ import type { ViewProps } from "../main";
 import { one } from "../format";
 import { Choice, useNarrow } from "../ui/parts";
 import { Shape } from "../ui/marker";
-import { Notes, Table } from "../ui/table";
+import { bare, Notes, Table } from "../ui/table";
 
 interface Point {
   method: Method;
@@ -22,10 +22,10 @@ export function Costs({ experiment }: ViewProps) {
   const columns = costs.columns.map((_, place) => place).filter((place) => costs.columns[place].numeric && costs.sections.flat().some((row) => row[place][1] != null));
   const [chosen, setChosen] = useState(String(columns[0] ?? 1));
   const acc = summary.columns.findIndex((column) => column.key === "acc");
-  const score = new Map(summary.sections.flat().map((row) => [row[0][0].replace("*", ""), row[acc][1]]));
+  const score = new Map(summary.sections.flat().map((row) => [bare(row[0][0]), row[acc][1]]));
   const byLabel = new Map(experiment.methods.filter((own) => own.mode === "sequence").map((own) => [own.label, own]));
   const points = costs.sections.flat().flatMap((row) => {
-    const [method, cost, value] = [byLabel.get(row[0][0]), row[Number(chosen)][1], score.get(row[0][0])];
+    const [method, cost, value] = [byLabel.get(bare(row[0][0])), row[Number(chosen)][1], score.get(row[0][0])];
     return method && cost != null && value != null ? [{ method, cost, acc: value }] : [];
   });
   return (

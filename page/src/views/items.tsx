@@ -6,7 +6,7 @@ import { FILTERS, filtered, seeds, sequenceMethods, shownMethods, shownRuns, typ
 import { plural } from "../format";
 import type { ViewProps } from "../main";
 import { href, replace } from "../route";
-import { Choice, Empty, useLoaded, useNarrow, Waiting } from "../ui/parts";
+import { Choice, Copy, Empty, useLoaded, useNarrow, Waiting } from "../ui/parts";
 import { Marker } from "../ui/marker";
 import { VirtualList } from "../ui/virtual";
 
@@ -107,15 +107,19 @@ export function kept(route: { get(name: string): string }): Record<string, strin
   return Object.fromEntries(["f", "a", "b", "stage", "kind", "seed", "q", "show"].map((name) => [name, route.get(name)]));
 }
 
-/** Where the items of one cell are shown: what its score rests on. */
-function CellSource({ number, route, shown, task }: ViewProps & { shown: Shown[]; task: Task | undefined }) {
+/** Where the items of one cell are shown: the command that says what its score rests on. */
+function CellSource({ route, shown, task }: ViewProps & { shown: Shown[]; task: Task | undefined }) {
   const own = shown.find((one) => one.method.label === route.get("a"));
   if (!own || !task || !["right", "wrong"].includes(route.get("f"))) return null;
   const stage = route.get("stage") || "0";
+  const command = `moextend bench explain ${own.run.name} ${stage} ${task.key}`;
   return (
-    <p>
-      {task.name} after stage {stage} of {own.run.name}: <a href={href("provenance", { x: number || null, run: own.run.name, t: task.key, stage })}>what the score rests on</a>
-    </p>
+    <div class="command">
+      <span>
+        {task.name} after stage {stage} of {own.run.name}: <code>{command}</code>
+      </span>
+      <Copy text={command} />
+    </div>
   );
 }
 

@@ -2,12 +2,11 @@
 import { useState } from "preact/hooks";
 import { report, type Experiment, type TableView } from "../data";
 import type { ViewProps } from "../main";
-import { href } from "../route";
 import { Choice, Section } from "../ui/parts";
-import { Notes, Table } from "../ui/table";
+import { bare, Notes, Table } from "../ui/table";
 import { MethodName } from "../ui/marker";
 
-export function Overview({ experiment, number }: ViewProps) {
+export function Overview({ experiment }: ViewProps) {
   const [wide, setWide] = useState(false);
   const marked = experiment.summary.sections.flat(2).some((value) => value[3] === "bold");
   const bounds = experiment.summary.sections.length > 1;
@@ -37,11 +36,6 @@ export function Overview({ experiment, number }: ViewProps) {
           <Notes notes={table.notes} />
         </Section>
       ))}
-      {experiment.limits.length > 0 && (
-        <p class="warning">
-          <a href={href("limits", { x: number || null })}>What these results cannot show</a>: {experiment.limits.map((one) => one.title.toLowerCase()).join(", ")}.
-        </p>
-      )}
     </>
   );
 }
@@ -79,7 +73,7 @@ function Differences({ table, experiment }: { table: TableView; experiment: Expe
           </thead>
           <tbody>
             {rows.map((row) => {
-              const own = byLabel.get(row[method][0]);
+              const own = byLabel.get(bare(row[method][0]));
               const [from, to, middle] = [row[low][1], row[high][1], row[difference][1]];
               return (
                 <tr>

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from moextend.bench.figures import Source
 from moextend.bench.report.collect import collect
-from moextend.bench.run import variants
 from moextend.bench.run.rundir import find_runs
 from tests.bench import ledger
 
@@ -36,8 +35,7 @@ def make_source(tmp_path_factory: pytest.TempPathFactory) -> MakeSource:
         for method, kind in methods.items():
             for seed in seeds:
                 for order in orders:
-                    run = ledger.write_run(runs, ledger.Shape(**shape), method, seed, kind, order=order)
-                    ledger.write_variants(run, variants.rewound(run.config))
+                    ledger.write_run(runs, ledger.Shape(**shape), method, seed, kind, order=order)
         (experiment,) = collect(find_runs(runs))
         return Source.of(experiment)
 

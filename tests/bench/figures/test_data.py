@@ -19,10 +19,8 @@ from moextend.bench.figures import Source
 from moextend.bench.figures.bands import mean_shares
 from moextend.bench.figures.layers import by_layer
 from moextend.bench.figures.pareto import pareto, points
-from moextend.bench.figures.slopes import apart
 from moextend.bench.report import View, render, tables
 from moextend.bench.report.fate import fate_shares
-from moextend.bench.report.forgetting import summary
 from moextend.bench.report.looks import look
 from moextend.bench.run.records import RoutingReport, StageCost, TaskRouting
 from moextend.bench.run.rundir import RunDir
@@ -171,9 +169,6 @@ def test_text_slopes(source: Source, printed: Printed, ax: Axes) -> None:
         if row["method"] in METHODS:
             ends = [float(row["text_before"]), float(row["text_after"])]
             assert ys(line(ax, row["method"])) == pytest.approx(ends)
-            (name,) = [t.get_text() for t in ax.texts if t.get_text().startswith(row["method"])]
-            change = f"{float(row['text_change']):+.1f}".replace("-", "−")
-            assert name.split()[-1] in (change, "0.0")
 
 
 def test_item_flows(source: Source, ax: Axes) -> None:
@@ -211,24 +206,6 @@ def test_the_share_of_own_experts(source: Source, ax: Axes, monkeypatch: pytest.
     figures.routing(source.experiment, "share", ax)
     assert ys(line(ax, "lora"))[:2] == pytest.approx([30.0, 30.0])
     assert np.isnan(ys(line(ax, "lora"))[2])
-    assert by_layer(source.experiment, "share", "task1")["lora"][0] == 50
-
-
-def test_the_spread_shows_every_run(source: Source, ax: Axes) -> None:
-    assert figures.spread(source.cells, ax, metric="acc") is ax
-    dots = line(ax, "lora, given")
-    own = [result for result in source.experiment.results if result.config.method == "lora"]
-    known = [acc for acc in (summary(result)["acc"] for result in own) if acc is not None]
-    assert sorted(xs(dots)) == pytest.approx(sorted(known))
-
-
-def test_the_spread_marks_orders(make_source: MakeSource, ax: Axes) -> None:
-    own = make_source(
-        {"lora": ledger.Kind(run_sd=0.1)}, orders=("given", "reverse"), stages=2, texts=0, items=10
-    )
-    figures.spread(own.cells, ax)
-    markers = {one.get_label(): one.get_marker() for one in ax.lines if "lora" in str(one.get_label())}
-    assert markers == {"lora, given": "o", "lora, reverse": "s"}
 
 
 def test_accuracy_against_cost(source: Source, printed: Printed, ax: Axes) -> None:
@@ -260,13 +237,6 @@ def test_pareto() -> None:
     assert pareto([]) == []
 
 
-def test_labels_are_moved_apart() -> None:
-    assert apart([0, 0, 10], [2, 2, 2], -5, 11) == [-2, 0, 10]
-    assert apart([9, 10, 10], [2, 2, 2], 0, 11) == [6, 8, 10]
-    assert apart([0, 0], [2, 2], 0, 11) == [1, 3]
-    assert apart([], [], 0, 1) == []
-
-
 def test_colours_belong_to_methods(source: Source, ax: Axes) -> None:
     figures.accuracy(source.cells, "task1", ax)
     for method in METHODS:
@@ -283,13 +253,3 @@ def test_methods_are_chosen_and_ordered(source: Source) -> None:
     ]
     with pytest.raises(UnknownName, match="--method"):
         Source.of(source.experiment, ["lroa"])
-
-
-def test_the_dial_is_that_of_the_table(source: Source, printed: Printed, ax: Axes) -> None:
-    assert figures.rewind(source.experiment, "text_change", ax) is ax
-    table = [row for row in printed("rewind") if row["method"] == "lora"]
-    (line,) = (line for line in ax.lines if line.get_label() == "lora")
-    assert np.asarray(line.get_xdata()).tolist() == [float(row["text_change"]) for row in table]
-    assert np.asarray(line.get_ydata()).tolist() == [float(row["acc"]) for row in table]
-    assert [row["strength"] for row in table] == ["0.0", "0.25", "0.5", "0.75", "1.0"]
-    assert to_hex(line.get_color()) == to_hex(look("lora").color)

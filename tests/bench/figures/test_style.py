@@ -116,7 +116,7 @@ def test_a_pdf_embeds_its_fonts_as_type_42(source: Source, tmp_path: Path) -> No
 
 def test_settings_of_matplotlib_stay_as_they_are(source: Source, tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
-    (drawn,) = draw("spread", source)
+    (drawn,) = draw("plasticity", source)
     save(drawn, tmp_path / "x.png")
     assert dict(matplotlib.rcParams) == before
 
@@ -204,7 +204,7 @@ def test_panels_go_on_on_the_next_page() -> None:
 
 def test_names_are_no_formulas(make_source: MakeSource, tmp_path: Path) -> None:
     odd = make_source({"lora:tag=$x_1$": ledger.Kind()}, [0], stages=2, texts=1, items=8)
-    for name in ("accuracy", "matrix", "text", "spread"):
+    for name in ("accuracy", "matrix", "text"):
         for number, part in enumerate(draw(name, odd)):
             save(part, tmp_path / f"{name}{number}.png")
 

@@ -1,22 +1,17 @@
 """Cost to equal quality, of runs whose curves are known."""
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from moextend.bench.report import FORMATS, render, tables
+from moextend.bench.report import tables
 from moextend.bench.report.collect import Experiment, collect
-from moextend.bench.report.terminal import print_tables
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.records import AlignmentCost, StageCost, Status
 from moextend.bench.run.rundir import RunDir
-from moextend.errors import InputError, UnknownName
+from moextend.errors import UnknownName
 from tests.bench.conftest import config, fill
-from tests.bench.ledger import rewrite_scores
 
 ALIGNED = AlignmentCost(task="captions", steps=300, flops=1e12, seconds=10)
 
@@ -53,25 +48,6 @@ def rows(experiments: list[Experiment], **asked: Any) -> dict[str, dict[str, str
     }
 
 
-def test_runs_of_other_data_are_no_part_of_a_curve(curves: Any) -> None:
-    runs = curves("full-ft", {10: 40.0, 20: 60.0, 30: 70.0}, 1e11)
-    for run, data in zip(runs, "aab", strict=True):
-        rewrite_scores(run, inputs={"test data of task 'colour'": data})
-    (table,) = tables(collect(runs), "budgets")
-    assert "Steps: 10, 20." in table.notes[1]
-
-
-def test_tables_of_one_sequence_have_keys_and_titles_of_their_own(curves: Any) -> None:
-    runs = curves("full-ft", {10: 40.0, 20: 60.0}, 1e11)
-    for run, data in zip(runs, "ab", strict=True):
-        rewrite_scores(run, inputs={"test data of task 'colour'": data})
-    for view in ("forgetting", "costs"):
-        first, second = tables(collect(runs), view)
-        assert first.key != second.key and first.title != second.title
-        for words in ("sequence.train.steps 20 instead of 10", "another test data of task 'colour'"):
-            assert words in second.title
-
-
 def test_the_cost_of_a_run_counts_alignment_probe_and_all_stages(curves: Any) -> None:
     runs = curves("full-ft", {10: 40.0, 20: 60.0}, 1e11)
     runs += curves("moextend", {10: 30.0, 20: 50.0}, 0.5e11, probe=0.25e12)
@@ -92,21 +68,6 @@ def test_the_cost_of_a_run_counts_alignment_probe_and_all_stages(curves: Any) ->
     (table,) = tables(collect(runs), "budgets")
     assert "The alignment, the same for all methods, is 1.00 TFLOP of each cost." in table.notes
     assert found["moextend"]["best"] == "50.0" and "flops_interval" not in found["moextend"]
-
-
-def test_csv_has_the_accuracy_and_which_costs_are_bounds(curves: Any) -> None:
-    runs = [run for seed in (0, 1) for run in curves("full-ft", {10: 40.0, 20: 60.0 + seed}, 1e11, seed)]
-    runs += [run for seed in (0, 1) for run in curves("lora", {10: 50.0, 20: 55.0 + seed}, 2e11, seed)]
-    runs += [run for seed in (0, 1) for run in curves("ewc", {10: 30.0, 20: 47.0 + 4 * seed}, 1e11, seed)]
-    text = render(tables(collect(runs), "budgets", accuracy=50.0), "csv")
-    found = {row["method"]: row for row in csv.DictReader(io.StringIO(text))}
-    assert {row["accuracy"] for row in found.values()} == {"50.0"}
-    assert [found[name]["reached"] for name in ("full-ft", "lora", "ewc")] == ["2", "2", "1"]
-    assert [found[name]["bound"] for name in ("full-ft", "lora", "ewc")] == ["", "at most", ""]
-    runs += [run for seed in (0, 1) for run in curves("lwf", {10: 40.0, 20: 55.0 + seed}, 2e11, seed)]
-    text = render(tables(collect(runs), "budgets", accuracy=50.0), "csv")
-    row = {row["method"]: row for row in csv.DictReader(io.StringIO(text))}["lwf"]
-    assert float(row["flops_ratio_low"]) < float(row["flops_ratio"]) < float(row["flops_ratio_high"])
 
 
 def test_what_is_not_reached_has_no_cost(curves: Any) -> None:
@@ -137,30 +98,3 @@ def test_several_seeds_give_an_interval_of_paired_multiples(curves: Any) -> None
     assert "NOT COMPARABLE: not every seed has every number of steps: lora." in some
     missed = rows(collect(runs), accuracy=58.0)["lora"]
     assert missed["steps"] == "1 of 3 seeds" and missed["flops"] == "-"
-
-
-def test_the_table_fits_a_terminal_of_80_columns(curves: Any) -> None:
-    runs = []
-    for seed, la in enumerate((50.0, 60.0)):
-        runs += curves("full-ft", {10: 40.0, 20: 80.0}, 1e11, seed)
-        runs += curves("moextend:layers=last,width=0.25", {10: 40.0, 20: la}, 1e11, seed)
-    out = io.StringIO()
-    print_tables(tables(collect(runs), "budgets"), Console(file=out, color_system=None), 80)
-    lines = out.getvalue().splitlines()
-    assert max(map(len, lines)) <= 80 and sum(line.startswith(" method") for line in lines) == 1, "one block"
-
-
-def test_every_format_has_the_numbers(curves: Any) -> None:
-    runs = [*curves("full-ft", {10: 40.0, 20: 60.0}, 1e11), *curves("lora", {10: 30.0, 20: 50.0}, 1e11)]
-    shown = tables(collect(runs), "budgets", accuracy=40.0)
-    for form in FORMATS:
-        text = render(shown, form)
-        assert "full-ft" in text and "3.0" in text and "1.33" in text, form
-    assert render(shown, "latex").isascii()
-
-
-def test_one_number_of_steps_or_another_alignment_is_no_curve(curves: Any) -> None:
-    with pytest.raises(
-        InputError, match="no sequence ran with several numbers of steps and the same alignment"
-    ):
-        tables(collect(curves("lora", {10: 40.0}, 1e11)), "budgets")

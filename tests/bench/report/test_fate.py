@@ -36,10 +36,6 @@ def test_a_history_of_answers_and_its_fates(right: str, expected: str) -> None:
     assert found == expected.split()
 
 
-def test_the_base_alone_has_no_fates() -> None:
-    assert fates(np.ones((1, 3))).shape == (0, 3)
-
-
 def test_what_is_kept_learned_and_regained_is_the_accuracy(tmp_path: Path) -> None:
     shape = ledger.Shape(stages=3, texts=1, items=40)
     ledger.write_run(tmp_path, shape, "lora", 0, ledger.Kind())
@@ -56,16 +52,6 @@ def test_what_is_kept_learned_and_regained_is_the_accuracy(tmp_path: Path) -> No
     assert list(right_before) == pytest.approx([values[stage - 1, task] for stage, task in places])
 
 
-def test_one_item_is_followed_by_its_id(tmp_path: Path) -> None:
-    run = ledger.write_run(tmp_path, ledger.Shape(stages=2, texts=0, items=12), "lora", 0, ledger.Kind())
-    results = frame(collect([run]))
-    found = item_fates(results)
-    item = found["item"].iloc[0]
-    history = results[(results["item"] == item) & (results["task"] == "task1")].sort_values("stage")["score"]
-    own = found[(found["item"] == item) & (found["task"] == "task1")].sort_values("stage")["fate"]
-    assert list(own) == [FATES[place] for place in fates(history.to_numpy()[:, None])[:, 0]]
-
-
 def test_half_of_the_top_is_right(tmp_path: Path) -> None:
     """CIDEr-D goes to 10: 4.9 is wrong, 5 is right; an accuracy of 0.5 is right."""
     run = ledger.write_run(tmp_path, ledger.Shape(stages=1, texts=0, items=3), "lora", 0, ledger.Kind())
@@ -75,9 +61,3 @@ def test_half_of_the_top_is_right(tmp_path: Path) -> None:
     assert list(item_fates(results)["fate"]) == ["wrong", "learned", "wrong"]
     results["scorer"] = results["scorer"].cat.rename_categories({"cider@1": "gone@1"})
     assert list(item_fates(results)["fate"]) == ["learned", "learned", "learned"]
-
-
-def test_items_without_scores_have_no_fate(tmp_path: Path) -> None:
-    run = ledger.write_run(tmp_path, ledger.Shape(stages=1, texts=0, items=3), "lora", 0, ledger.Kind())
-    assert item_fates(frame(collect([run]), items=False)).empty
-    assert fate_shares(frame(collect([run]), items=False)).empty

@@ -15,14 +15,10 @@ from pandas import DataFrame
 from moextend import bench
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import Experiment, collect
-from moextend.bench.report.csv import cells as cells_csv
-from moextend.bench.report.forgetting import summary as summary_of
-from moextend.bench.report.frame import COLUMNS, ITEM, NUMBERS, cells, frame, frames, matrix, summary
+from moextend.bench.report.frame import COLUMNS, NUMBERS, cells, frame, frames, summary
 from moextend.bench.run.rundir import RunDir
-from moextend.errors import InputError, UnknownName
 from moextend.util.files import raw_lines
 from tests.bench import ledger
-from tests.bench.conftest import MakeRun
 from tests.bench.report.conftest import METHODS, SEEDS
 
 
@@ -63,21 +59,6 @@ def test_an_item_is_what_was_predicted(results: DataFrame, runs: Path) -> None:
         row = own.loc[line["id"]]
         assert (row["answer"], row["kind"], row["group"]) == (line["prediction"], line["kind"], line["group"])
         assert row["score"] == (line["prediction"] in line["answers"])
-
-
-def test_roles_and_when_a_task_is_learned(results: DataFrame) -> None:
-    found = results.drop_duplicates("task").set_index("task")[["role", "learned_at"]].to_dict("index")
-    assert found["task3"] == {"role": "learned", "learned_at": 3}
-    assert found["text1"] == {"role": "text", "learned_at": 0}
-
-
-def test_without_items_no_predictions_are_read(
-    experiments: list[Experiment], results: DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("moextend.bench.score.lines.files.raw_lines", lambda path: pytest.fail(str(path)))
-    quick = frame(experiments, items=False)
-    assert quick[list(ITEM)].isna().all(axis=None)
-    pd.testing.assert_frame_equal(cells(quick), cells(results))
 
 
 def test_files_of_one_content_are_read_once(
@@ -123,7 +104,7 @@ def test_the_metrics_of_runs(results: DataFrame, experiments: list[Experiment]) 
     found = summary(results).set_index("run")
     expected = by_hand(results)
     for result in experiments[0].results:
-        known = summary_of(result)
+        known = result.summary
         assert {name: found.loc[result.name, name] for name in known} == known
         for name, value in expected[result.name].items():
             assert known[name] == pytest.approx(value, abs=1e-9)
@@ -148,24 +129,6 @@ def test_the_forgetting_table_says_the_same(results: DataFrame, experiments: lis
             assert float(rows[method][f"{key}_sd"]) == pytest.approx(sd, abs=1e-9)
             sign = "+" if key in ("bwt", "fm", "fwt", "text_change") else ""
             assert printed[method][title] == f"{mean:{sign}.1f} ±{sd:.1f}"
-
-
-def test_the_cells_say_the_same(results: DataFrame, experiments: list[Experiment]) -> None:
-    rows = list(csv.DictReader(io.StringIO(cells_csv(experiments))))
-    own = cells(results)
-    assert len(rows) == len(own)
-    key = ["run", "stage", "task"]
-    means = (results.groupby(key, observed=True)["score"].mean() * 100).to_dict()
-    values = own.set_index(key)["value"].to_dict()
-    for row in rows:
-        place = (row["run"], int(row["stage"]), row["task"])
-        assert float(row["value"]) == values[place] == pytest.approx(means[place], abs=1e-9)
-
-
-def test_the_matrix_of_a_run(results: DataFrame, experiments: list[Experiment]) -> None:
-    result = experiments[0].results[0]
-    found = matrix(results[results["run"] == result.name])
-    assert found.to_numpy().tolist() == result.matrix and list(found) == result.tasks
 
 
 # -- what is missing or odd ----------------------------------------------------------------------------
@@ -193,24 +156,6 @@ def test_edited_predictions_are_named_and_hide_nothing_else(one: RunDir, edited:
     assert any("task1 (damaged" in note for note in experiment.results[0].lacks)
 
 
-def test_lost_scores_are_made_again(one: RunDir) -> None:
-    whole = frame(collect([one]))
-    for path in (one.folder / "predictions").glob("*/*.scores*"):
-        path.unlink()
-    again = frame(collect([one]))
-    assert again["score"].tolist() == whole["score"].tolist()
-
-
-def test_edited_scores_do_not_reach_the_frame(one: RunDir, caplog: pytest.LogCaptureFixture) -> None:
-    whole = frame(collect([one]))
-    path = next((one.folder / "predictions").glob("*/task1*.scores*"))
-    text = path.read_text()
-    path.write_text(text.replace('"score": 0.0', '"score": 1.0'))
-    assert path.read_text() != text
-    pd.testing.assert_frame_equal(frame(collect([one])), whole)
-    assert str(path) in caplog.text
-
-
 def test_a_frame_a_run_is_the_whole_frame_in_pieces(
     experiments: list[Experiment], results: DataFrame
 ) -> None:
@@ -222,47 +167,6 @@ def test_a_frame_a_run_is_the_whole_frame_in_pieces(
     ]
     pd.testing.assert_frame_equal(texts[0].reset_index(drop=True), texts[1])
     assert all(len(piece["item"].cat.categories) == piece["item"].nunique() for piece in pieces)
-
-
-def test_a_joint_run_learns_all_tasks_at_its_one_stage(done_joint: RunDir) -> None:
-    found = frame(collect([done_joint]), items=False)
-    assert set(found["learned_at"]) == {0, 1} and set(found["mode"]) == {"joint"}
-    row = summary(found).iloc[0]
-    assert row["acc"] == 65.0 and np.isnan(row["la"])
-
-
-@pytest.fixture
-def done_joint(make_run: MakeRun) -> RunDir:
-    from moextend.bench.run.progress import _write
-    from moextend.bench.run.records import Status
-
-    run = make_run("full-ft", 0, [[20.0, 30.0], [60.0, 70.0]], (90.0, 85.0), mode="joint")
-    _write(run.folder, Status(state="done"))
-    return run
-
-
-def test_experiments_that_differ_have_names_of_their_own(tmp_path: Path) -> None:
-    first, other = (
-        ledger.write_run(
-            tmp_path / str(n), ledger.Shape(stages=n, texts=0, items=5), "lora", 0, ledger.Kind()
-        )
-        for n in (2, 3)
-    )
-    found = frame(collect([first, other]), items=False)
-    assert found["sequence"].nunique() == 2
-    assert len(cells(found)) == 3 * 2 + 4 * 3
-
-
-def test_variants_that_differ_alike_have_names_of_their_own(tmp_path: Path) -> None:
-    runs = []
-    for stages in (5, 9, 10):  # the first settings that differ are the same
-        shape = ledger.Shape(stages=stages, texts=0, items=3)
-        runs.append(ledger.write_run(tmp_path / str(stages), shape, "lora", 0, ledger.Kind()))
-    experiments = collect(runs)
-    assert experiments[1].differs.startswith(experiments[2].differs.partition(" [")[0]), (
-        "or the test tests nothing"
-    )
-    assert frame(experiments, items=False)["sequence"].nunique() == 3
 
 
 # -- notebooks and files -------------------------------------------------------------------------------
@@ -287,13 +191,3 @@ def test_a_notebook_is_warned_of_what_is_left_out(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert bench.frame(workspace=tmp_path, unfinished=True)["run"].nunique() == 2
-
-
-def test_the_names_of_the_benchmark() -> None:
-    assert bench.__all__ == ["experiments", "frame"]
-    with pytest.raises(AttributeError, match="no attribute 'fram'"):
-        bench.fram  # type: ignore[attr-defined]  # noqa: B018
-    with pytest.raises(UnknownName):
-        bench.frame("nothing", workspace="/nowhere")
-    with pytest.raises(InputError, match="no run is done"):
-        bench.frame(workspace="/nowhere")

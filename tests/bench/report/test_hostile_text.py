@@ -2,27 +2,18 @@
 
 import csv
 import io
-import os
 import re
-import stat
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from html import unescape
-from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from moextend.bench.report import csv as as_csv
-from moextend.bench.report import html, latex, markdown, terminal
+from moextend.bench.report.formats import csv as as_csv
+from moextend.bench.report.formats import html, latex, markdown, terminal
 from moextend.bench.report.table import Column, Table, number, text
-from moextend.bench.run.live import LiveView, PlainView
-from moextend.bench.run.progress import mark_failed
-from moextend.bench.run.records import Status
-from moextend.errors import InputError, RunFailed, UnknownName, visible
-from moextend.util import files
-from tests.bench.conftest import MakeRun
+from moextend.errors import visible
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\x08gone\u202e"
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
@@ -33,9 +24,7 @@ def table(word: str) -> Table:
     return Table("key", word, columns, [[[text(word), number(-1.5), text("-")]]], [f"note {word}"])
 
 
-@pytest.mark.parametrize(
-    "render", [terminal.render, markdown.render, html.render, latex.render, as_csv.render]
-)
+@pytest.mark.parametrize("render", [terminal.render, markdown, html, latex.render, as_csv.render])
 def test_no_report_has_control_characters(render: Callable[[Sequence[Table]], str]) -> None:
     shown = render([table(HOSTILE)])
     assert not CONTROL.search(shown)
@@ -49,8 +38,8 @@ def test_every_format_shows_words_as_they_are() -> None:
     """Read back as a terminal, a browser, a Markdown reader and a spreadsheet do; LaTeX: test_paper.py."""
     want = visible(PRINTED)
     shown = {
-        "html": unescape(re.sub(r"<[^>]*>", "\n", html.render([table(PRINTED)]))),
-        "markdown": re.sub(r"\\([\\|*_<>`\[\]])", r"\1", markdown.render([table(PRINTED)])),
+        "html": unescape(re.sub(r"<[^>]*>", "\n", html([table(PRINTED)]))),
+        "markdown": re.sub(r"\\([\\|*_<>`\[\]])", r"\1", markdown([table(PRINTED)])),
     }
     for form, text_of in shown.items():
         assert text_of.count(want) >= 3, form
@@ -58,26 +47,6 @@ def test_every_format_shows_words_as_they_are() -> None:
     assert row[1] == want
     folded = "".join(terminal.render([table(PRINTED)]).split())
     assert folded.count("".join(f"note {want}".split())) == 1, "rich markup is text"
-
-
-def test_errors_and_live_views_show_control_characters(make_run: MakeRun) -> None:
-    for error in (InputError(HOSTILE, where=HOSTILE, hint=HOSTILE), UnknownName("task", HOSTILE, [HOSTILE])):
-        assert not CONTROL.search(str(error)) and "\\x1b]0;owned\\x07" in str(error)
-    run = make_run("lora")
-    mark_failed(run.folder, RunFailed("fine"))
-    status = run.folder / "status.json"
-    status.write_text(status.read_text().replace("fine", "\\u001b[2J gone"))
-    for view in (LiveView, PlainView):
-        out = io.StringIO()
-        with view([run.folder], 1, Console(file=out, width=200)) as shown:
-            if isinstance(shown, PlainView):
-                shown.seen = {run.folder: Status(state="running")}
-            shown.update()
-        assert "\x1b[2J gone" not in out.getvalue() and "\\x1b[2J gone" in out.getvalue()
-
-
-def test_what_is_harmless_stays() -> None:
-    assert visible("two\nlines\té 中 🙂 ±0.8 → x") == "two\nlines\té 中 🙂 ±0.8 → x"
 
 
 def test_an_answer_is_printed_and_not_obeyed(
@@ -95,7 +64,7 @@ def test_an_answer_is_printed_and_not_obeyed(
 
 
 def test_markdown_has_no_links_of_others() -> None:
-    shown = markdown.render([table("[click](javascript:alert(1)) ![x](http://x) <b>")])
+    shown = markdown([table("[click](javascript:alert(1)) ![x](http://x) <b>")])
     assert "\\[click\\](javascript" in shown and not re.search(r"(?<!\\)[\[\]<]", shown)
 
 
@@ -119,18 +88,6 @@ def test_no_cell_of_words_is_a_formula() -> None:
         "'=1+1", "'+cmd|' /C calc'!A0", "'-2+3", "'@SUM(A1)", "'\t=1", "'\\r=1", "fine", "-", "-3.5", "+1e-3", "a=b",
     ]  # fmt: skip
     assert {(row["x"], row["y"]) for row in found} == {("-1.5", "-")}, "numbers stay numbers"
-
-
-@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
-def test_new_files_have_the_permissions_of_the_umask(tmp_path: Path, mask: int) -> None:
-    before = os.umask(mask)
-    try:
-        files.write_json(tmp_path / "new.json", {})
-        files.append_lines(tmp_path / "lines.jsonl", [{}])
-    finally:
-        assert os.umask(before) == mask, "and the mask is what it was"
-    for path in tmp_path.iterdir():
-        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask, path.name
 
 
 def test_the_command_line_shows_the_control_characters_of_an_error() -> None:

@@ -1,17 +1,15 @@
 """What the forgetting table says of costs that are matched, and of those that are not."""
 
-import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from moextend.bench.methods import parse
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
-from moextend.bench.report.footnotes import MEANING, matched_notes, short
-from moextend.bench.report.terminal import print_tables
-from moextend.bench.run import matching
+from moextend.bench.report.table import short
+from moextend.bench.report.views.costs import MEANING, matched_notes
+from moextend.bench.run.estimate import matched, skeletons
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.sequence import find_sequence
@@ -39,7 +37,7 @@ def trained(done: MakeRun, *methods: str, seeds: int = 1) -> list[RunDir]:
      (98_304, "98.3k"), (999_900, "1.00M"), (6.9e9, "6.90B")],
 )  # fmt: skip
 def test_numbers_are_short(number: float, shown: str) -> None:
-    assert short(number) == shown
+    assert short(number).text == shown
 
 
 @pytest.mark.parametrize(
@@ -62,30 +60,16 @@ def test_the_table_says_what_is_matched(done: MakeRun, methods: list[str], note:
     assert ("757k≠" in page) == ("full-ft" in methods) and "148k≠" not in page
 
 
-def test_of_several_settings_that_of_most_methods_is_the_reference(done: MakeRun) -> None:
-    runs = trained(done, "moextend:width=0.25", "lora:rank=12", "moextend:scope=own")
-    assert "moextend:scope=own's 147,844" in matched_notes(collect(runs)[0])[1]
-    assert "moextend:width=0.25's 18,626" in matched_notes(collect(runs[:2])[0])[1], "the first of equal ones"
-
-
 def test_runs_without_known_costs_have_no_columns_of_them(done: MakeRun) -> None:
     (experiment,) = collect([done()])
     (table,) = tables([experiment])
     assert matched_notes(experiment) == [] and "TFLOP" not in [one.title for one in table.narrow().columns]
 
 
-def test_the_table_with_costs_fits_a_terminal_of_80_columns(done: MakeRun) -> None:
-    experiments = collect(trained(done, *TRAINED, seeds=2))
-    out = io.StringIO()
-    print_tables(tables(experiments), Console(file=out, color_system=None), 80)
-    lines = out.getvalue().splitlines()
-    assert max(map(len, lines)) <= 80 and sum(line.startswith(" method") for line in lines) == 1, "one block"
-
-
 def test_the_default_methods_of_tiny_are_those_that_matching_gives(tmp_path: Path) -> None:
     sequence = find_sequence("tiny", tmp_path)
     plain = [text.replace(",rank=12", "").replace(":rank=12", "") for text in sequence.methods]
     specs = [parse(text, sequence.settings_for(text)) for text in plain]
-    found = matching.match(specs, "params", matching.skeletons(sequence.base, tmp_path))
+    found = matched(specs, "params", skeletons(sequence.base, tmp_path))
     assert [each.method.text for each in found] == sequence.methods
     assert [each.method.name for each in found if "NOT matched" in each.note] == ["full-ft"]

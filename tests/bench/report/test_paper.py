@@ -10,15 +10,14 @@ from pathlib import Path
 import pytest
 
 from moextend.bench import methods
-from moextend.bench.report import paper, tables
+from moextend.bench.report import paper
 from moextend.bench.report.collect import Experiment, collect
-from moextend.bench.report.latex import environment, escape
-from moextend.bench.report.paper import setup, tex
-from moextend.bench.report.paper.bibliography import Bibliography, Entry, find_entries, read_bib
+from moextend.bench.report.formats.latex import environment, escape
+from moextend.bench.report.paper import compile_pdf
+from moextend.bench.report.paper.setup import Bibliography, find_entries, read_bib
 from moextend.bench.report.style import find_style
 from moextend.bench.report.table import Column, Table, number, text
 from moextend.bench.run.records import StageCost
-from moextend.bench.scorers.table import BY_NAME
 from moextend.errors import InputError, RunFailed, SpecError, visible
 from moextend.util import content
 from tests.bench import ledger
@@ -90,16 +89,6 @@ def test_the_setup_is_that_of_the_runs(make: MakePaper, tmp_path: Path) -> None:
     assert "alpha" not in shown, "settings without a value are not listed"
 
 
-def test_only_what_is_used_is_cited_and_everything_cited_is_there(make: MakePaper, tmp_path: Path) -> None:
-    make()
-    bib = (tmp_path / "out" / "references.bib").read_text()
-    setup = (tmp_path / "out" / "setup.tex").read_text()
-    cited = {key for keys in re.findall(r"\\cite\{(.*?)\}", setup) for key in keys.split(",")}
-    assert set(re.findall(r"^@\w+\{([^,]+),", bib, re.MULTILINE)) == cited
-    assert {"hu2022lora", "kirkpatrick2017overcoming", "zhong2024moextend"} <= cited
-    assert "wang2023orthogonal" not in cited and "usedby" not in bib
-
-
 def test_names_and_order_are_those_of_the_style(make: MakePaper, tmp_path: Path) -> None:
     make(style="methods: {'moextend:scope=own': Ours & co, lora: LoRA}\nothers: false\n")
     table = (tmp_path / "out/tables/main.tex").read_text()
@@ -129,20 +118,6 @@ def test_files_of_others_are_not_overwritten(make: MakePaper, tmp_path: Path) ->
     assert other.read_text() == "@book{mine}" and [path.name for path in other.parent.iterdir()] == [
         "references.bib"
     ]
-
-
-def test_figures_of_others_are_not_overwritten(make: MakePaper, tmp_path: Path) -> None:
-    (tmp_path / "out" / "figures").mkdir(parents=True)
-    with pytest.raises(InputError, match="figures: already exists and was not written by this command"):
-        make()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["figures"]
-
-
-def test_labels_of_the_style_are_referred_to(make: MakePaper, tmp_path: Path) -> None:
-    make(style="tables: {forgetting: {label: tab:ours}, text: {label: tab:kept}}")
-    main = (tmp_path / "out" / "main.tex").read_text()
-    assert r"\ref{tab:ours}" in main and r"\ref{tab:kept}" in main and r"\ref{tab:tasks}" in main
-    assert r"\label{tab:ours}" in (tmp_path / "out/tables/main.tex").read_text()
 
 
 def test_figures_stand_in_the_document(make: MakePaper, tmp_path: Path) -> None:
@@ -201,13 +176,6 @@ def test_a_damaged_bib_file_is_one_clear_error(tmp_path: Path) -> None:
         read_bib(path)
 
 
-def test_what_stands_for_any_text() -> None:
-    entry = Entry("k", ("coin-*", "ViT-*/openai"), "x")
-    assert (
-        entry.belongs_to("coin-gqa") and entry.belongs_to("ViT-L-14/openai") and not entry.belongs_to("gqa")
-    )
-
-
 needs_tex = pytest.mark.skipif(
     shutil.which("pdflatex") is None,
     reason="needs pdflatex: apt-get install texlive-latex-recommended texlive-science",
@@ -217,7 +185,7 @@ needs_tex = pytest.mark.skipif(
 @needs_tex
 def test_the_project_compiles_without_a_warning(make: MakePaper, tmp_path: Path) -> None:
     make()
-    made = tex.compile_pdf(tmp_path / "out")
+    made = compile_pdf(tmp_path / "out")
     assert made is not None and made.pdf.read_bytes().startswith(b"%PDF") and made.warnings == []
     assert not list((tmp_path / "out").glob("main.aux")), "what TeX leaves is removed"
 
@@ -229,7 +197,7 @@ def test_a_document_starts_no_program(tmp_path: Path) -> None:
         r"\documentclass{article}\begin{document}\immediate\write18{touch shell}\input{|touch pipe}x\end{document}"
     )
     with contextlib.suppress(RunFailed):
-        tex.compile_pdf(tmp_path)
+        compile_pdf(tmp_path)
     assert not {"shell", "pipe", "perl"} & {path.name for path in tmp_path.iterdir()}
 
 
@@ -239,7 +207,7 @@ def test_an_error_of_tex_is_one_line_with_its_log(tmp_path: Path) -> None:
         r"\documentclass{article}\usepackage{nosuchthing}\begin{document}x\end{document}"
     )
     with pytest.raises(RunFailed, match=r"main\.log: .*nosuchthing\.sty.*Install the package") as error:
-        tex.compile_pdf(tmp_path)
+        compile_pdf(tmp_path)
     assert len(str(error.value).splitlines()) == 1
 
 
@@ -257,7 +225,7 @@ def test_hostile_words_are_printed_as_they_are(tmp_path: Path) -> None:
         r"\documentclass{article}\usepackage{booktabs,siunitx,tabularx}\usepackage[T1]{fontenc}"
         r"\usepackage[landscape,margin=1cm]{geometry}\begin{document}" + body + r"\end{document}"
     )
-    made = tex.compile_pdf(tmp_path)
+    made = compile_pdf(tmp_path)
     assert made is not None
     subprocess.run(["pdftotext", "-layout", made.pdf, tmp_path / "out.txt"], check=True)
     shown = (tmp_path / "out.txt").read_text()
@@ -266,81 +234,3 @@ def test_hostile_words_are_printed_as_they_are(tmp_path: Path) -> None:
         assert shown.count(word) >= 4, (word, shown)
     assert not re.search("[\x1b\u202e]", escape(HOSTILE)) and visible(HOSTILE) != HOSTILE
     assert not (tmp_path / "x").exists()
-
-
-def test_without_a_tex_there_is_no_pdf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert tex.compile_pdf(tmp_path) is None
-
-
-def test_numbers_of_the_paper_are_those_of_the_report(
-    make: MakePaper, experiment: Experiment, tmp_path: Path
-) -> None:
-    make()
-    shown = (tmp_path / "out/tables/main.tex").read_text()
-    (table,) = tables([experiment])
-    for place in (place for place, column in enumerate(table.columns) if column.paper and not column.wide):
-        for value in (row[place] for section in table.sections for row in section):
-            assert not value.form or value.text.split(" ")[0] in shown
-
-
-def test_error_rates_are_described_and_cited(experiment: Experiment, make: MakePaper, tmp_path: Path) -> None:
-    result = experiment.results[0]
-    key, cell = next((key, cell) for key, cell in result.cells.items() if key[1] == "task1")
-    result.cells[key] = cell.model_copy(update={"scorer": "wer-en@1"})
-    try:
-        make()
-    finally:
-        result.cells[key] = cell
-    setup = (tmp_path / "out" / "setup.tex").read_text()
-    assert (
-        r"\texttt{wer-\allowbreak{}en@1}~\cite{radford2023robust} (word accuracy: 100 - WER, errors" in setup
-    )
-    assert "word accuracy" in (tmp_path / "out" / "notes.tex").read_text()
-    assert "--readings" not in (tmp_path / "out" / "tables" / "main.tex").read_text()
-    assert "Robust Speech Recognition" in (tmp_path / "out" / "references.bib").read_text()
-
-
-def test_every_entry_of_a_scorer_names_one() -> None:
-    names = [name for entry in find_entries(Path("nowhere")) for name in entry.used_by if "scorer:" in name]
-    assert len(names) > 5 and {name.removeprefix("scorer:") for name in names} <= set(BY_NAME)
-
-
-def test_every_encoder_and_alignment_is_named(
-    experiment: Experiment, make: MakePaper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = experiment.shared["sequence"]
-    base = {
-        **spec["base"],
-        "vision": "tiny",
-        "audio": "openai/whisper-tiny.en",
-        "encoders": {"series": "a_b"},
-    }
-    align = [
-        {"task": task, "steps": 7, "batch_size": 8, "learning_rate": 0.01} for task in ("task1", "task2")
-    ]
-    monkeypatch.setitem(experiment.shared, "sequence", {**spec, "base": base, "align": align})
-    make()
-    setup = (tmp_path / "out" / "setup.tex").read_text()
-    assert r"its image encoder is \texttt{tiny}, its audio encoder is \texttt{openai/" in setup
-    assert r"tiny.en}~\cite{radford2023robust} and its series encoder is \texttt{a\_" in setup
-    assert r"aligned on \texttt{task1}: " in setup and r"; on \texttt{task2}: " in setup
-
-
-@pytest.mark.parametrize(
-    ("align", "sentence"),
-    [
-        (None, ""),
-        ("see", r"The projector was first aligned on \texttt{see}: 4 steps"),
-        (["see", "hear"], r"The projectors were first aligned on \texttt{see}: 4 steps"),
-    ],
-)
-def test_the_setup_names_every_alignment(align: object, sentence: str, experiment: Experiment) -> None:
-    train = {"steps": 4, "batch_size": 2, "learning_rate": 0.1}
-    value = [{"task": name, **train} for name in align] if isinstance(align, list) else align
-    value = {"task": value, **train} if isinstance(value, str) else value
-    writer = setup._Writer(experiment, {}, Bibliography({}))
-    writer.spec = {"align": value, "base": {"model": "tiny", "vision": "tiny", "audio": "ears"}}
-    found = writer.alignment()
-    assert found.startswith(sentence) and ("hear" in found) == isinstance(align, list)
-    assert "its image encoder is " in writer.base() and "and its audio encoder is " in writer.base()

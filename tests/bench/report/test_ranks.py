@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.report import render, tables
+from moextend.bench.report import tables
 from moextend.bench.report.collect import collect
-from moextend.bench.report.ranks import ONE_SEED, RULE
 from moextend.bench.report.table import Value
-from moextend.util import files
 from tests.bench import ledger
 
 SEEDS = (0, 1, 2, 3)
@@ -52,22 +50,10 @@ def test_the_best_is_bold_where_it_is_apart(ranked_rows: RankedRows) -> None:
     assert not marks(rows, "runs")
 
 
-def test_what_cannot_be_distinguished_is_not_marked(ranked_rows: RankedRows) -> None:
-    best = {"learned": 0.95, "keeps": 1.0}
-    assert not marks(ranked_rows(lora={"keeps": 0.2}, moextend=best, replay=best), "acc")
-
-
 def test_one_seed_or_one_method_marks_nothing(ranked_rows: RankedRows) -> None:
     best = {"learned": 0.95, "keeps": 1.0}
     assert not marks(ranked_rows(seeds=(0,), lora={}, moextend=best), "acc")
     assert not marks(ranked_rows(moextend=best), "acc")
-
-
-def test_a_method_that_learns_nothing_is_not_ranked(ranked_rows: RankedRows) -> None:
-    nothing = {"learned": 0.3, "keeps": 1.0, "future": 0.0, "text_lost": 0.0}
-    rows = ranked_rows(lora={"keeps": 0.1}, ewc={"keeps": 0.9}, zero_shot=nothing)
-    assert (rows["zero-shot"]["bwt"].number or 0.0) > (rows["ewc"]["bwt"].number or 0.0)
-    assert marks(rows, "bwt") == {"ewc": "bold"}
 
 
 def test_marks_are_those_of_the_comparison(tmp_path: Path) -> None:
@@ -109,62 +95,3 @@ def test_methods_that_are_given_the_task_id_compete_with_each_other_alone(tmp_pa
     rows = {row[0].text: dict(zip(keys, row, strict=True)) for row in table.sections[-1]}
     assert marks(rows, "acc") == marks(rows, "la") == {"moextend": "bold", "replay": "bold"}
     assert "moextend" not in marks(rows, "text_change") and "moextend" not in marks(rows, "bwt")
-
-
-def test_the_rule_stands_below_the_table_of_every_format(tmp_path: Path) -> None:
-    kinds = {"lora": ledger.Kind(keeps=0.2), "replay": ledger.Kind(learned=0.95, keeps=1.0)}
-    runs = ledger.write_runs(tmp_path, ledger.Shape(items=300), kinds, SEEDS)
-    for view in ("forgetting", "tasks", "text"):
-        (table,) = tables(collect(runs), view)
-        assert table.notes[0] == RULE
-        (alone,) = tables(collect(runs[:4]), view)
-        assert RULE not in alone.notes, "one method"
-        (once,) = tables(collect([runs[0], runs[4]]), view)
-        assert once.notes[0] == ONE_SEED
-    (table,) = tables(collect(runs))
-    acc = next(row for row in table.sections[-1] if row[0].text == "replay")[3].text
-    assert f"**{acc}**" in render([table], "markdown") and f"<td class='bold'>{acc}</td>" in render(
-        [table], "html"
-    )
-    assert f"\\bfseries {acc.partition(' ')[0]}" in render([table], "latex")
-
-
-def test_seeds_stand_below_the_summary(tmp_path: Path) -> None:
-    kinds = {name: ledger.Kind() for name in ("moextend", "lwf")}
-    runs = ledger.write_runs(tmp_path, ledger.Shape(items=40), kinds, (0, 1))[:-1]
-    (table,) = tables(collect(runs))
-    assert "Seeds: 0, 1; lwf: 0." in table.notes
-
-
-def test_the_best_of_each_task_is_marked(tmp_path: Path) -> None:
-    kinds = {"lora": ledger.Kind(keeps=0.2), "moextend": ledger.Kind(learned=0.95, keeps=1.0, text_lost=0.0)}
-    kinds["lora"] = ledger.Kind(keeps=0.2, text_lost=0.5)
-    runs = ledger.write_runs(tmp_path, ledger.Shape(items=300), kinds, SEEDS)
-    (table,) = tables(collect(runs), "tasks")
-    best = next(row for row in table.sections[-1] if row[0].text == "moextend")
-    assert [value.style for value in best[1:5]] == ["bold"] * 4
-    (text,) = tables(collect(runs), "text")
-    best = next(row for row in text.sections[-1] if row[0].text == "moextend")
-    assert [value.style for value in best[1:3]] == ["bold"] * 2
-
-
-def test_a_method_that_is_near_the_best_is_enough_to_stop_reading(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    best = ledger.Kind(learned=0.95, keeps=1.0)
-    kinds = {
-        "moextend": best,
-        "replay": best,
-        **{f"lora:rank={n}": ledger.Kind(keeps=0.2) for n in (1, 2, 4)},
-    }
-    runs = ledger.write_runs(tmp_path, ledger.Shape(items=60, stages=2), kinds, (0, 1))
-    read, plain = list[Path](), files.raw_lines
-
-    def counted(path: Path) -> list[bytes]:
-        read.append(path)
-        return plain(path)
-
-    experiments = collect(runs)
-    monkeypatch.setattr(files, "raw_lines", counted)
-    tables(experiments, "tasks")
-    assert read and {path.parents[2].name[:8] for path in read} == {"moextend", "replay-s"}

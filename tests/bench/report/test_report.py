@@ -2,24 +2,19 @@
 
 import csv
 import io
-import re
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from moextend.bench.report import FORMATS, render
+from moextend.bench.report import render, view
 from moextend.bench.report.collect import collect, some
-from moextend.bench.report.comparison import comparison_table
-from moextend.bench.report.csv import cells
-from moextend.bench.report.forgetting import COLUMNS, forgetting_table
-from moextend.bench.report.matrix import matrix_tables
+from moextend.bench.report.formats.csv import cells
 from moextend.bench.report.table import Table, Value, number, over_runs
+from moextend.bench.report.views.comparison import comparison_table
+from moextend.bench.report.views.forgetting import forgetting_table
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import Cell
-from moextend.errors import InputError, RunFailed, UnknownName
-from tests.bench import ledger
+from moextend.errors import InputError, RunFailed
 from tests.bench.conftest import MakeConfig, MakeRun
 from tests.bench.report.conftest import ROWS
 
@@ -52,20 +47,6 @@ def test_the_row_of_one_run(done: MakeRun) -> None:
     assert items in table.notes
 
 
-@pytest.mark.parametrize(
-    ("facts", "shown"),
-    [
-        ({"task_identity": "given"}, "given"),
-        ({"task_identity": "inferred"}, "inferred"),
-    ],
-)
-def test_a_row_says_whether_the_task_is_given(
-    done: MakeRun, facts: dict[str, Any] | None, shown: str
-) -> None:
-    (experiment,) = collect([done(facts=facts)])
-    assert row_of(forgetting_table(experiment), "lora")["task_id"].text == shown
-
-
 def test_several_seeds_give_a_mean_and_a_standard_deviation(done: MakeRun) -> None:
     runs = [done(seed=s, rows=[[20.0, 30.0], [80.0, 32.0], [60.0 + s, 70.0]]) for s in (0, 2)]
     table = forgetting_table(collect(runs)[0])
@@ -73,12 +54,6 @@ def test_several_seeds_give_a_mean_and_a_standard_deviation(done: MakeRun) -> No
     assert (row["acc"].text, row["runs"].text) == ("65.5 ±0.7", "2")
     assert row["acc"].spread == pytest.approx(0.5**0.5)
     assert "±: standard deviation over runs." in table.notes
-
-
-def test_other_orders_and_settings_are_rows_of_their_own(done: MakeRun) -> None:
-    runs = [done(), done("lora:rank=2"), done(order="reverse")]
-    table = forgetting_table(collect(runs)[0])
-    assert [row[0].text for row in table.sections[-1]] == ["lora", "lora:rank=2", "lora (reverse)"]
 
 
 def test_bounds_stand_above_the_methods(done: MakeRun) -> None:
@@ -131,7 +106,7 @@ def test_runs_of_other_settings_never_share_a_table(done: MakeRun, make_config: 
 
 
 def test_the_matrix_shows_every_stage_and_text_apart(done: MakeRun) -> None:
-    tasks, text = matrix_tables(collect([done()])[0])
+    tasks, text = view(collect([done()])[0], "matrix")
     shown = [[value.text for value in row] for row in tasks.sections[0]]
     assert shown == [
         ["0 base", "20.0 ±2.0", "30.0 ±2.0", "25.0"],
@@ -143,19 +118,13 @@ def test_the_matrix_shows_every_stage_and_text_apart(done: MakeRun) -> None:
     assert [row[1].text for row in text.sections[0]] == ["90.0 ±1.0", "88.0 ±1.0", "85.0 ±1.0"]
 
 
-def test_the_matrix_of_a_joint_run_has_two_rows(done: MakeRun) -> None:
-    run = done(mode="joint", rows=[[20.0, 30.0], [85.0, 75.0]], text=(90.0, 87.0))
-    tasks, _ = matrix_tables(collect([run])[0])
-    assert [row[0].text for row in tasks.sections[0]] == ["0 base", "1 all at once"]
-
-
 @pytest.fixture
 def tables(done: MakeRun) -> list[Table]:
     runs = [done(seed=s) for s in (0, 1, 2)]
     facts = {"task_identity": "given", "majority": {"colour": 25.0, "count": 30.0}}
     runs += [done("moextend:scope=all,routing=paper", facts=facts)]
     (experiment,) = collect(runs)
-    return [forgetting_table(experiment), *matrix_tables(experiment)]
+    return [forgetting_table(experiment), *view(experiment, "matrix")]
 
 
 def test_the_terminal_table_fits_80_columns_with_spreads_below_the_numbers(tables: list[Table]) -> None:
@@ -167,32 +136,6 @@ def test_the_terminal_table_fits_80_columns_with_spreads_below_the_numbers(table
     assert shown[place + 1] == "±0.0 ±0.0 ±0.0 ±0.0 ±0.0 ±0.0"
     assert any(line.startswith("moextend given") for line in shown)
     assert "Short names: moextend is moextend:scope=all,routing=paper." in shown
-
-
-def test_a_narrow_table_has_its_spreads_beside_the_numbers(done: MakeRun) -> None:
-    runs = [done(seed=s, rows=[[20.0, 30.0], [80.0, 32.0], [60.0 + s, 70.0]], text=()) for s in (0, 2)]
-    matrix = matrix_tables(collect(runs)[0])[0]
-    assert "80.0 ±2.0" in render([matrix], "table")
-
-
-def test_nothing_is_cut_on_a_narrow_terminal(tables: list[Table]) -> None:
-    from rich.console import Console
-
-    from moextend.bench.report.terminal import print_tables
-
-    out = io.StringIO()
-    print_tables(tables, Console(file=out, color_system=None), 60)
-    assert max(map(len, out.getvalue().splitlines())) <= 60
-    for words in ("-20.0", "±0.0", "80.0 ±2.0", "85.0", "moextend is moextend:scope=all,routing=paper"):
-        assert words in out.getvalue()
-
-
-def test_forward_transfer_is_in_the_main_table(done: MakeRun) -> None:
-    """Before its turn a task may lose what the base could do: 31.0 -> 1.2 here."""
-    run = done(rows=[[20.0, 31.0], [80.0, 1.2], [60.0, 70.0]])
-    table = forgetting_table(collect([run])[0])
-    assert row_of(table, "lora")["fwt"].text == "-29.8"
-    assert "FWT" in [column.title for column in table.narrow().columns]
 
 
 def test_text_that_nothing_learned_can_answer_is_marked(done: MakeRun) -> None:
@@ -208,77 +151,6 @@ def test_text_that_nothing_learned_can_answer_is_marked(done: MakeRun) -> None:
     assert compared.sections[-1][0][2].text == "0.0†" and any("†" in note for note in compared.notes)
 
 
-def test_notes_name_the_media_of_the_learned_tasks(done: MakeRun, make_config: MakeConfig) -> None:
-    tasks = {name: dict(task) for name, task in make_config().tasks.items()}
-    tasks["count"]["columns"] = {"image": None, "audio": "clip"}
-    facts = {"text_untouched": True, "majority": {"colour": 20.0, "count": 30.0}}
-    notes = forgetting_table(collect([done(facts=facts, tasks=tasks)])[0]).notes
-    assert any("of the same form, without the image or the sound" in note for note in notes)
-    assert any(
-        "have no images or sounds, and what is learned from images or sounds takes" in note for note in notes
-    )
-
-
-def test_older_runs_are_marked_by_the_weights_that_answered(tmp_path: Path) -> None:
-    shape = ledger.Shape()
-    run = ledger.write_run(tmp_path, shape, "moextend:scope=own", 0, ledger.Kind(text_lost=0.0))
-    assert "†" not in row_of(forgetting_table(collect([run])[0]), "moextend:scope=own")["text_change"].text
-    base = run.cells()[0, "text1"].weights
-    for key, cell in run.cells().items():
-        if key[1] in shape.text:
-            run.append_cell(cell.model_copy(update={"weights": base}))
-    assert "†" in row_of(forgetting_table(collect([run])[0]), "moextend:scope=own")["text_change"].text
-
-
-def test_the_base_is_counted_once_a_seed(done: MakeRun) -> None:
-    runs = [
-        done(method, seed, rows=[[20.0 + seed, 30.0], *ROWS[1:]])
-        for method in ("lora", "b")
-        for seed in (0, 2)
-    ]
-    assert row_of(forgetting_table(collect(runs)[0]), "zero-shot")["acc"].text == "25.5 ±0.7"
-    assert row_of(forgetting_table(collect([runs[0], runs[2]])[0]), "zero-shot")["acc"].text == "25.0"
-
-
-def test_a_long_sequence_numbers_its_columns(done: MakeRun, make_config: MakeConfig) -> None:
-    names = [f"a-rather-long-name-{i}" for i in range(12)]
-    sequence = {**make_config().sequence, "stages": [{"task": name} for name in names], "retention": []}
-    run = done(sequence=sequence, rows=[[50.0] * 12] * 13, text=())
-    (table,) = matrix_tables(collect([run])[0])
-    assert [column.title for column in table.columns[1:4]] == ["1", "2", "3"]
-    assert [column.key for column in table.columns[1:3]] == names[:2]
-    assert max(map(len, render([table], "table").splitlines())) <= 100
-
-
-def test_markdown_is_a_table_with_notes(tables: list[Table]) -> None:
-    lines = render(tables[:1], "markdown").splitlines()
-    assert lines[0] == "### mini: 2 tasks, base tiny"
-    assert lines[2].startswith("| method | task id | LA |")
-    assert lines[3].startswith("| :--- | :--- | ---: |")
-    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
-    assert any(line.startswith("- task id: ") for line in lines)
-    assert "| **80.0 ±2.0** |" in render(tables, "markdown")
-
-
-def test_latex_is_escaped_and_balanced(done: MakeRun, make_config: MakeConfig) -> None:
-    sequence = {**make_config().sequence, "sequence": "a_b & 50%"}
-    tables = [forgetting_table(collect([done(sequence=sequence)])[0])]
-    text = render(tables, "latex")
-    assert r"\caption{\raggedright a\_b \& 50\%: 2 tasks" in text
-    assert text.count(r"\begin{") == text.count(r"\end{") == 2
-    assert r"lora & 65.0 & -20.0 & -5.0 \\" in text
-    assert r"S[table-format=+2.1]" in text and text.count("S[table-format=2.1]") == 1
-    assert not re.search(r"(?<!\\)[&%_#](?=[^ ])", text.split(r"\midrule")[-1])
-
-
-def test_csv_holds_unrounded_numbers_and_all_metrics(tables: list[Table]) -> None:
-    lines = list(csv.DictReader(io.StringIO(render(tables[:1], "csv"))))
-    row = next(line for line in lines if line["method"] == "lora")
-    assert (float(row["acc"]), float(row["acc_sd"]), row["table"]) == (65.0, 0.0, "mini")
-    assert float(row["text_retention"]) == pytest.approx(94.4444444)
-    assert {column.key for column in COLUMNS} <= set(row)
-
-
 def test_csv_of_cells_can_be_traced(done: MakeRun) -> None:
     run = done(text=())
     run.append_cell(
@@ -288,19 +160,6 @@ def test_csv_of_cells_can_be_traced(done: MakeRun) -> None:
     assert len(lines) == 6
     assert lines[-1] | {"value": "71.0", "weights": "abc", "run": "lora-s0", "stage": "2"} == lines[-1]
     assert lines[-1]["predictions"] == "predictions/abc/count.jsonl"
-
-
-def test_html_is_escaped(done: MakeRun) -> None:
-    page = render([forgetting_table(collect([done("a<b>")])[0])], "html")
-    assert "a&lt;b&gt;" in page
-    assert "<td class='word'>" in page
-    assert page.count("<table>") == page.count("</table>") == 1
-
-
-def test_an_unknown_format_is_reported() -> None:
-    assert set(FORMATS) == {"table", "markdown", "latex", "csv", "html"}
-    with pytest.raises(UnknownName, match="Did you mean 'latex'"):
-        render([], "latx")
 
 
 def test_numbers_as_text() -> None:

@@ -4,12 +4,11 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from moextend.bench.references import find_reference
-from moextend.bench.report import View, render, tables
+from moextend.bench.report import VIEWS, render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.run.records import RoutingReport, StageCost
 from moextend.util import content
@@ -54,7 +53,7 @@ def latex(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     experiments = collect(runs)
     views = {
         view: tables(experiments, view, baseline="lora")
-        for view in get_args(View)
+        for view in VIEWS
         if view != "budgets"  # of runs with several numbers of steps
     }
     assert len(views["forgetting"]) == 2, "with the table of seeds and orders"
@@ -94,8 +93,3 @@ def test_every_latex_view_compiles_and_fits_its_column(latex: dict[str, str], tm
         r"^Overfull.*|^.*Warning: (?!Label|Reference|There were).*", done.stdout, re.MULTILINE
     )
     assert not complaints
-
-
-def test_what_is_wrong_with_damaged_runs_is_no_part_of_a_paper(latex: dict[str, str]) -> None:
-    views = "".join(latex.values())
-    assert "(damaged)" in views and "damaged: " not in views

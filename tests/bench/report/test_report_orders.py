@@ -49,22 +49,12 @@ def test_components_are_those_of_the_two_way_table(make_run: MakeRun) -> None:
     assert len(table.notes) == 1
 
 
-def test_one_order_has_no_such_table(make_run: MakeRun) -> None:
-    assert len(tables(collect(crossed(make_run, orders=("given",)), unfinished=True))) == 1
-
-
 def test_what_is_not_crossed_gives_the_total_only(make_run: MakeRun) -> None:
     _, table = tables(collect(crossed(make_run)[:-1], unfinished=True))
     row = rows(table)["lora", "ACC"]
     spread = row["sd"].number
     assert spread and spread > 0 and row["seed"].text == row["order"].text == row["rest"].text == "-"
     assert table.notes[-1].startswith("-: not every seed was run in every order")
-
-
-def test_one_seed_in_two_orders_gives_the_order_alone(make_run: MakeRun) -> None:
-    runs = crossed(make_run, seeds=(0,))
-    row = rows(tables(collect(runs, unfinished=True))[1])["lora", "ACC"]
-    assert row["order"].number == pytest.approx(50**0.5) and row["seed"].text == "-"
 
 
 def test_an_order_that_has_two_names_is_one_order(make_run: MakeRun) -> None:

@@ -12,7 +12,6 @@ import pytest
 from moextend.bench.report import View, render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.frame import frames
-from moextend.bench.run.complete import lacks
 from moextend.bench.run.live import row_of, table
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import find_runs
@@ -48,25 +47,12 @@ def opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-def test_the_runs_are_whole(folder: Path) -> None:
-    assert [lacks(run) for run in find_runs(folder)] == [[]] * len(METHODS) * len(SEEDS)
-
-
 @pytest.mark.parametrize("view", ["forgetting", "matrix", "costs", "comparison"])
 def test_a_report_opens_every_file_once(folder: Path, opened: Counter[str], view: View) -> None:
     render(tables(collect(find_runs(folder)), view, baseline="lora"), "table")
     assert opened and max(opened.values()) == 1, opened.most_common(3)
     predictions = [name for name in opened if "/predictions/" in name]
     assert bool(predictions) == (view in ("forgetting", "comparison")), "tests decide what is bold"
-
-
-def test_a_comparison_reads_predictions_of_one_run_only(folder: Path, opened: Counter[str]) -> None:
-    """The images of the items are the same in all runs; of the other runs the kept scores are enough."""
-    render(tables(collect(find_runs(folder)), "comparison", baseline="zero-shot"), "csv")
-    answers = [
-        name for name in opened if "/task" in name and "/predictions/" in name and "scores" not in name
-    ]
-    assert len(answers) == 6
 
 
 def test_status_opens_two_small_files_a_run(folder: Path, opened: Counter[str]) -> None:

@@ -86,13 +86,6 @@ def test_tasks_that_are_only_scored(done: MakeRun, make_config: MakeConfig) -> N
         tables(collect([done("ewc")]), "transfer")
 
 
-def test_a_base_that_ran_has_one_row_only(done: MakeRun) -> None:
-    runs = [done("zero-shot", rows=[[20.0, 30.0]] * 3, text=(90.0,) * 3), done()]
-    for view in ("tasks", "text"):
-        (table,) = tables(collect(runs), view)
-        assert list(rows_of(table)) == ["zero-shot", "lora"]
-
-
 def test_settings_that_differ_are_columns(done: MakeRun) -> None:
     common = {"rank": 8, "experts": True}
     runs = [
@@ -116,12 +109,6 @@ def test_settings_that_differ_are_columns(done: MakeRun) -> None:
     assert [row["set_strength"] for row in rows_of(ewc).values()] == ["1", "2"]
 
 
-def test_settings_of_early_runs_are_those_of_their_names(done: MakeRun) -> None:
-    (table,) = tables(collect([done("lora"), done("lora:rank=2")]), "ablations")
-    assert [row["set_rank"] for row in rows_of(table).values()] == ["?", "2"]
-    assert any(note.startswith("?: ") for note in table.notes)
-
-
 def test_what_is_not_there_is_an_error_with_a_hint(done: MakeRun, make_config: MakeConfig) -> None:
     with pytest.raises(
         InputError, match=r"report ablations: no method ran with several settings\. Run a method"
@@ -130,11 +117,3 @@ def test_what_is_not_there_is_an_error_with_a_hint(done: MakeRun, make_config: M
     sequence = {**make_config().sequence, "retention": []}
     with pytest.raises(InputError, match=r"report text: no run scores text tasks"):
         tables(collect([done("ewc", sequence=sequence, text=())]), "text")
-
-
-def test_long_names_are_numbered_and_listed(done: MakeRun, make_config: MakeConfig) -> None:
-    names = [f"a-rather-long-name-{i}" for i in range(12)]
-    sequence = {**make_config().sequence, "stages": [{"task": name} for name in names], "retention": []}
-    (table,) = tables(collect([done(sequence=sequence, rows=[[50.0] * 12] * 13, text=())]), "tasks")
-    assert [column.title for column in table.columns[1:3]] == ["1", "2"]
-    assert table.notes[0].startswith("Columns: 1 a-rather-long-name-0, 2 a-rather")

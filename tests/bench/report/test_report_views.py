@@ -1,26 +1,21 @@
 """The views of costs and of differences to a baseline, and what no view may make look good."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from moextend.bench.report import View, render, tables
+from moextend.bench.report import tables
 from moextend.bench.report.collect import collect
-from moextend.bench.report.comparison import default_baseline
 from moextend.bench.report.table import Value
+from moextend.bench.report.views.comparison import default_baseline
 from moextend.bench.run.progress import _write
-from moextend.bench.run.records import AlignmentCost, StageCost, Status
+from moextend.bench.run.records import StageCost, Status
 from moextend.bench.run.rundir import Cell, RunDir, find_runs
 from moextend.bench.score.lines import PredictionLine
-from moextend.bench.score.vqa import scores_path
-from moextend.errors import InputError, UnknownName
-from moextend.util import files
+from moextend.errors import UnknownName
 from moextend.util.files import write_lines
 from tests.bench import ledger
 from tests.bench.conftest import MakeRun
@@ -123,15 +118,6 @@ def test_runs_that_differ_as_much_as_methods_are_undecided(make_run: MakeRun) ->
     assert amount(row["resolves"]) > amount(row["difference"])
 
 
-def test_only_runs_of_the_same_seed_are_paired(make_run: MakeRun) -> None:
-    runs = both(make_run, "lora", lambda task, i: i % 2 == 0, seeds=(0, 1))
-    runs += both(make_run, "ewc", lambda task, i: i % 2 == 0 or i < 40, seeds=(1, 2))
-    row = compared(runs)["ewc", "ACC"]
-    assert row["seeds"].number == 1 and row["difference"].number == pytest.approx(10)
-    (table,) = tables(collect(runs), "comparison", baseline="lora")
-    assert any(note.startswith("items only: ") for note in table.notes), "one shared seed"
-
-
 def test_a_method_that_shares_no_seed_with_the_baseline_is_named(make_run: MakeRun) -> None:
     runs = both(make_run, "lora", lambda task, i: i % 2 == 0, seeds=(0, 1))
     runs += both(make_run, "ewc", lambda task, i: i % 3 == 0, seeds=(2, 3))
@@ -161,11 +147,6 @@ def test_the_default_baseline_has_the_default_settings() -> None:
     assert default_baseline(others) == "moextend:routing=paper,scope=all"
     assert default_baseline(["moextend:scope=own", "moextend"]) == "moextend", "in whatever order"
     assert default_baseline(["ewc"]) == "zero-shot"
-
-
-def test_a_margin_must_be_one(make_run: MakeRun) -> None:
-    with pytest.raises(InputError, match="0 is not a margin"):
-        compared([answered(make_run("lora", rows=ROWS), lambda task, i: True)], "lora", margin=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -202,60 +183,6 @@ def test_differences_are_those_of_the_forgetting_table(ledger_runs: list[RunDir]
         assert rows["ewc", metric]["difference"].number == pytest.approx(expected)
 
 
-def test_the_base_is_always_a_baseline(ledger_runs: list[RunDir]) -> None:
-    rows = compared(ledger_runs, "zero-shot")
-    assert {method for method, _ in rows} == {"lora", "ewc", "moextend:scope=auto"}
-    table = forgetting(ledger_runs)
-    final = amount(table["lora"]["acc"]) - amount(table["zero-shot"]["acc"])
-    assert rows["lora", "ACC"]["difference"].number == pytest.approx(final)
-    assert rows["lora", "FWT"]["difference"].number == pytest.approx(table["lora"]["fwt"].number)
-    assert rows["lora", "Δ text"]["verdict"].text == "worse"
-
-
-def test_a_wide_margin_makes_equal_methods_equivalent(ledger_runs: list[RunDir]) -> None:
-    assert compared(ledger_runs, margin=30.0)["ewc", "ACC"]["verdict"].text == "equivalent"
-
-
-def test_the_comparison_in_csv_has_numbers(ledger_runs: list[RunDir]) -> None:
-    (experiment,) = collect(ledger_runs)
-    text = render(tables([experiment], "comparison", baseline="lora"), "csv")
-    lines = list(csv.DictReader(io.StringIO(text)))
-    words = {"table", "method", "metric", "verdict", "notes"}
-    assert len(lines) == 12 and words < set(lines[0]) and "interval" not in lines[0]
-    assert [key for key in lines[0] if key.endswith("_sd")] == ["difference_sd"]
-    for line in lines:
-        for key in ("difference", "difference_sd", "low", "high", "p", "p_equivalent", "resolves", "seeds"):
-            float(line[key])
-        assert len(line["low"].replace("-", "")) > 6, "not rounded"
-        # empty, or a number: a column of words is named above
-        assert all(not value or float(value) is not None for key, value in line.items() if key not in words)
-
-
-def test_a_file_is_read_once(ledger_runs: list[RunDir], monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[Path] = []
-    plain = files.raw_lines
-
-    def reading(path: Path, sha256: str = "") -> list[bytes]:
-        read.append(path)
-        return plain(path, sha256)
-
-    monkeypatch.setattr(files, "raw_lines", reading)
-    compared(ledger_runs)
-    assert read and len(read) == len(set(read))
-
-
-def test_kept_scores_of_other_items_are_not_taken(tmp_path: Path) -> None:
-    """The scores' file of one run is damaged: they are made again from the predictions."""
-    kinds = {"lora": ledger.Kind(), "ewc": ledger.Kind(learned=0.9)}
-    runs = ledger.write_runs(tmp_path, ledger.Shape(items=100), kinds, (0, 1))
-    before = compared(runs)["ewc", "ACC"]["item_error"].number
-    predictions = runs[-1].cells()[3, "task1"].predictions
-    assert predictions
-    path = scores_path(runs[-1].folder / predictions, ledger.SCORER)
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:50]))
-    assert compared(runs)["ewc", "ACC"]["item_error"].number == pytest.approx(before)
-
-
 def test_costs_that_are_not_matched_are_marked(make_run: MakeRun) -> None:
     runs = []
     for method, trained in (("full-ft", 1000), ("lora", 990), ("ewc", 500)):
@@ -276,55 +203,10 @@ def test_costs_that_are_not_matched_are_marked(make_run: MakeRun) -> None:
     assert any(note.startswith("≠") for note in table.notes)
 
 
-@pytest.mark.parametrize("view", ["forgetting", "matrix", "costs", "comparison"])
-@pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv", "html"])
-def test_every_view_has_every_format(make_run: MakeRun, view: View, form: str) -> None:
-    runs = [answered(make_run(name, rows=ROWS), lambda task, i: i % 2 == 0) for name in ("lora", "ewc")]
-    shown = render(tables(collect(runs), view, baseline="lora"), form)
-    assert "ewc" in shown
-
-
 def forgetting(runs: Sequence[RunDir]) -> dict[str, dict[str, Value]]:
     (table,) = tables(collect(runs))
     keys = [column.key for column in table.columns]
     return {row[0].text: dict(zip(keys, row, strict=True)) for section in table.sections for row in section}
-
-
-def test_a_method_that_learns_nothing_does_not_look_good(make_run: MakeRun) -> None:
-    """It forgets nothing: the column of what was learned, and the base's row above it, say why."""
-    nothing = finish(make_run("zero-shot", rows=[[20.0, 30.0]] * 3, text=(90.0,) * 3))
-    rows = forgetting([nothing, finish(make_run("lora", rows=ROWS, text=(90.0, 88.0, 85.0)))])
-    assert rows["zero-shot"]["bwt"].number == 0 and rows["zero-shot"]["text_change"].number == 0
-    assert rows["zero-shot"]["la"].number == rows["zero-shot"]["acc"].number == 25.0
-    assert rows["lora"]["la"].number == 75.0
-
-
-def test_a_method_that_guesses_does_not_look_good(tmp_path: Path) -> None:
-    """Its scores are those of chance at every stage; compared with one that learned, it is worse."""
-    guess = ledger.Kind(base=0.25, learned=0.25, future=0.0, text_lost=0.65)
-    learned = ledger.Kind(base=0.25, text_lost=0.1)
-    runs = ledger.write_runs(tmp_path, ledger.Shape(items=300), {"lora": learned, "ewc": guess}, (0, 1, 2, 3))
-    rows = compared(runs)
-    assert rows["ewc", "ACC"]["verdict"].text == rows["ewc", "Δ text"]["verdict"].text == "worse"
-    table = forgetting(runs)["ewc"]
-    assert abs(amount(table["bwt"])) < 3 and amount(table["la"]) < 30
-    assert amount(table["text_change"]) < -50
-
-
-def test_the_alignment_of_a_modality_is_a_cost_of_its_first_stage(make_run: MakeRun) -> None:
-    runs = []
-    for seed in (0, 1):
-        run = finish(make_run("lora", seed, rows=ROWS))
-        heard = AlignmentCost(task="sounds", steps=300, tokens=9_000, flops=2.5e12, seconds=31.4)
-        run.write_cost(1, "colour", StageCost(flops=1e12))
-        run.write_cost(2, "count", StageCost(flops=1e12, alignments={"audio": heard}))
-        runs.append(run)
-    (table,) = tables(collect(runs), "costs")
-    assert table.notes[-2:] == [
-        "On top, once for all methods of a seed, the alignment of projectors: audio at stage 2 "
-        "(sounds, 300 steps, 9,000 tokens, 2.50 TFLOP, 31 s).",
-        "In all, 2 runs: 0.0 min of learning, 0.5 min of alignment, 0.0 min of scoring; what runs share counts once.",
-    ]
 
 
 def test_a_stage_that_another_run_trained_is_named_with_its_costs(make_run: MakeRun) -> None:
@@ -340,14 +222,3 @@ def test_a_stage_that_another_run_trained_is_named_with_its_costs(make_run: Make
         "1 of 4 stages were trained by another run with the same past and settings"
     )
     assert table.notes[-1].startswith("In all, 2 runs: 1.0 h of learning,"), "3,612 seconds"
-
-
-def test_costs_are_compared_with_the_first_moextend(make_run: MakeRun) -> None:
-    for method, trained in (("lora", 500), ("moextend:layers=all", 990), ("full-ft", 1000)):
-        run = finish(make_run(method, rows=ROWS))
-        run.write_cost(1, "colour", StageCost(trained_parameters=trained))
-    runs = find_runs(run.folder.parent.parent)
-    (table,) = tables(collect(runs), "costs")
-    shown = {row[0].text: row[1].text for row in table.sections[0]}
-    assert shown == {"full-ft": "1,000", "lora": "500 ≠", "moextend:layers=all": "990"}
-    assert "from moextend:layers=all's" in table.notes[-1]

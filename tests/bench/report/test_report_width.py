@@ -6,10 +6,9 @@ import re
 import pytest
 from rich.console import Console
 
-from moextend.bench.report import View, render, tables
+from moextend.bench.report import View, tables
 from moextend.bench.report.collect import Experiment, collect
-from moextend.bench.report.terminal import print_tables
-from moextend.util.fold import folded, folded_between
+from moextend.bench.report.formats.terminal import print_tables
 from tests.bench import ledger
 
 TASKS = [
@@ -61,36 +60,3 @@ def test_the_matrix_at_40_columns_is_in_blocks_that_name_the_stage(experiments: 
     heads = [line for line in found if line.startswith(" stage")]
     assert [line.split()[1:] for line in heads][:2] == [["1", "2", "3", "4", "5"], ["mean"]]
     assert [line.split()[0] for line in found if line[:2] in (" 0", " 4")][:3] == ["0", "4", "0"]
-
-
-def test_readings_at_80_columns_are_one_table_with_short_names(experiments: list[Experiment]) -> None:
-    found = lines(shown(experiments, "readings", 80), 9)
-    assert found[2].split() == [
-        "method", "task", "scorer", "score", "strict", "normalised", "likelihood", "more",
-    ]  # fmt: skip
-    assert found[4].split()[:2] == ["moextend", "attributes-questions"]
-
-
-def test_a_file_has_the_tables_in_full_width(experiments: list[Experiment]) -> None:
-    text = render(tables(experiments, "readings"), "table")
-    assert max(map(len, text.splitlines())) > 80 and "likelihood" in text
-    assert text == render(tables(experiments, "readings"), "table")
-
-
-def test_a_wide_terminal_has_spreads_beside_the_numbers(experiments: list[Experiment]) -> None:
-    on_one_line = re.compile(r"\d ±\d")
-    assert on_one_line.search("".join(lines(shown(experiments, "readings", 120), 8)))
-    assert not on_one_line.search("".join(lines(shown(experiments, "readings", 80), 8)))
-
-
-def test_names_are_broken_between_their_parts() -> None:
-    name = "moextend:scope=all,routing=slot"
-    assert folded(name, 40) == [name]
-    assert folded(name, 20) == ["moextend:scope=all,", "routing=slot"]
-    assert folded(name, 12) == ["moextend:", "scope=all,", "routing=slot"]
-    assert folded(name, 8) == ["moextend", ":", "scope=al", "l,", "routing=", "slot"]
-    assert folded("3 spatial-relations-questions", 20) == ["3 spatial-relations-", "questions"]
-    assert folded("", 5) == [""] and "".join(folded("a//b, c", 3)).replace(" ", "") == "a//b,c"
-    assert folded_between("tiny-attributes", 4) == ["tiny-", "attributes"]
-    assert folded_between("-16.1 to -24.9", 4, ",-") == ["-16.1 to -24.9"]
-    assert folded_between("vqa 40.0 ±2.0, anls -3.1", 10, ",-") == ["vqa 40.0 ±2.0,", "anls -3.1"]

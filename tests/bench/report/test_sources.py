@@ -1,19 +1,14 @@
 """Every table shows where the settings of each method come from."""
 
-import csv
-import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
-from moextend.bench.report import View, render, tables
+from moextend.bench.report import View, tables
 from moextend.bench.report.collect import Experiment, collect
-from moextend.bench.report.gate import gate
-from moextend.bench.report.paper.bibliography import Bibliography, find_entries
-from moextend.bench.report.paper.setup import setup_text
-from moextend.bench.report.sources import source_note, sources
+from moextend.bench.report.notes import source_note, sources
 from moextend.bench.report.table import Table
+from moextend.bench.report.views.gate import gate
 from moextend.bench.run.rundir import RunDir
 from tests.bench.conftest import MakeRun
 
@@ -62,34 +57,11 @@ def test_every_view_has_the_note(experiment: Experiment) -> None:
     assert NOTE in gate(experiment).notes
 
 
-def test_other_formats(experiment: Experiment) -> None:
-    found = tables([experiment])
-    rows = [*csv.DictReader(io.StringIO(render(found, "csv")))]
-    assert {row["method"]: row["settings_source"] for row in rows if row["method"] in SOURCES} == {
-        method: source or "not stated" for method, source in SOURCES.items() if method != "zero-shot"
-    } | {"zero-shot": "no settings"}
-    assert r"lora\P{}" in render(found, "latex") and "lora‡" in render(found, "markdown")
-
-
 def test_of_runs_with_several_sources_the_least_favourable_counts(done: MakeRun) -> None:
     (experiment,) = collect(
         [done("lora"), done("lora", 1, tuned_on="validation items"), done("ewc", tuned_on="default")]
     )
     assert source_note(sources([experiment])) == "Settings: not stated: lora; default: ewc."
-
-
-def test_what_was_tuned_on_another_sequence_counts_before_what_was_tuned_on_this_one(done: MakeRun) -> None:
-    own, other = "validation items", "validation items of tiny"
-    (experiment,) = collect(
-        [done("lora", tuned_on=own), done("lora", 1, tuned_on=other), done("ewc", tuned_on=own)]
-    )
-    assert sources([experiment]) == {"lora": other, "ewc": own}
-
-
-def test_the_set_up_of_a_paper_names_the_sources(experiment: Experiment) -> None:
-    text = setup_text(experiment, {}, Bibliography(find_entries(Path())))
-    (found,) = [part for part in text.split("\\paragraph") if part.startswith("{Choice of settings.}")]
-    assert r"$\ddagger$ tuned on test items: \texttt{lora}. Not stated: \texttt{replay}." in found
 
 
 def test_runs_of_which_nothing_is_stated_have_no_note(done: MakeRun) -> None:

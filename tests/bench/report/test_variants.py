@@ -8,14 +8,12 @@ import pytest
 
 from moextend.bench.report import paper, tables
 from moextend.bench.report.collect import collect
-from moextend.bench.report.forgetting import forgetting_table
 from moextend.bench.report.page.data import REPORT, parts
 from moextend.bench.report.style import Styling
 from moextend.bench.report.table import Table
-from moextend.bench.report.variants import variant_tables
+from moextend.bench.report.views.forgetting import forgetting_table
 from moextend.bench.run import variants
 from moextend.bench.run.rundir import RunDir
-from moextend.errors import InputError
 from tests.bench.ledger import Kind, Shape, write_run, write_runs, write_variants
 
 SHAPE = Shape(stages=3, texts=2, items=80)
@@ -68,7 +66,9 @@ def test_the_page_and_the_paper_have_both(run: RunDir, tmp_path: Path) -> None:
         assert f"\\input{{tables/{name}}}" in main
         assert (tmp_path / "paper" / "tables" / f"{name}.tex").read_text().count(r"\label") == 1, table.title
     (run.folder / "variants.jsonl").write_text("no\n")
-    assert not any(variant_tables(collect([run])[0]).values()), "what is damaged hides no other table"
+    assert not parts(collect([run])).values[REPORT]["experiments"][0]["further"], (
+        "what is damaged hides no other table"
+    )
 
 
 def test_the_map_has_differences_with_intervals(run: RunDir) -> None:
@@ -86,30 +86,6 @@ def test_the_map_has_differences_with_intervals(run: RunDir) -> None:
     assert cell.style == ("bold" if low > 0 or high < 0 else "")
 
 
-def test_the_same_weights_make_no_difference(run: RunDir) -> None:
-    variant = variants.subsets(run.config, "1+2")[0]
-    cells = run.cells()
-    row = variants.row_of(run.config, cells)
-    for task in variants.tasks_of(run.config):
-        cell = variants.VariantCell(**cells[3, task].model_dump(), strengths=dict(variant), of=row)
-        variants.append(run, cell)
-    (table,) = tables(collect([run]), "subsets")
-    assert all(value.text == "0.0" and value.style == "dim" for value in table.sections[0][0][1:])
-    with pytest.raises(InputError, match="no run is scored with its learned change scaled"):
-        tables(collect([run]), "rewind")
-
-
-def test_seeds_make_a_mean(tmp_path: Path) -> None:
-    runs = write_runs(tmp_path, SHAPE, {"moextend": Kind(run_sd=0.05), "lora": Kind()}, (0, 1, 2))
-    for each in runs[:3]:
-        write_variants(each)
-    (dial,) = tables(collect(runs), "rewind")
-    assert len(dial.sections) == 1 and {row[-1].number for row in dial.sections[0]} == {3}
-    assert all(row[2].spread is not None for row in dial.sections[0][1:])
-    (shown,) = tables(collect(runs), "subsets")
-    assert shown.key.endswith("moextend-subsets") and "3 seeds" in shown.notes[0]
-
-
 def test_a_seed_that_was_not_scaled_is_left_out_by_name(tmp_path: Path) -> None:
     runs = write_runs(tmp_path, SHAPE, {"moextend": Kind(), "lora": Kind()}, (0, 1, 2))
     for each in runs[:5]:
@@ -122,20 +98,3 @@ def test_a_seed_that_was_not_scaled_is_left_out_by_name(tmp_path: Path) -> None:
     notes = " ".join(dial.notes)
     assert "moextend-s0 (not scored at strength" in notes and "lora-s2 (not scored at strength" in notes
     assert "moextend-s1" not in notes
-
-
-def test_former_weights_and_damaged_lines_do_not_count(tmp_path: Path) -> None:
-    runs = write_runs(tmp_path, SHAPE, {"moextend": Kind(), "lora": Kind()}, (0,))
-    for each in runs:
-        write_variants(each)
-    path = runs[0].folder / variants.FILE
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([lines[0].replace('"value"', '"valeu"'), *lines[1:]]) + "\n")
-    (dial,) = tables(collect(runs), "rewind")
-    assert {row[0].text for section in dial.sections for row in section} == {"lora"}
-    assert any("moextend-s0 (damaged: " in note and "variants.jsonl:1" in note for note in dial.notes)
-    *_, last = runs[1].cells().values()
-    runs[1].append_cell(last.model_copy(update={"weights": "others"}))
-    assert variants.read(RunDir(runs[1].folder)) == {}, "they were made with other weights"
-    with pytest.raises(InputError, match=r"no variant can be read: moextend-s0"):
-        tables(collect(runs), "rewind")

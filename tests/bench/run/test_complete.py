@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from moextend.bench.report.collect import collect
-from moextend.bench.report.comparison import comparison_table
-from moextend.bench.report.forgetting import forgetting_table
+from moextend.bench.report.views.comparison import comparison_table
+from moextend.bench.report.views.forgetting import forgetting_table
 from moextend.bench.run import runner
 from moextend.bench.run import stage as stage_module
 from moextend.bench.run.complete import lacks

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.report.collect import collect, some
-from moextend.bench.report.footnotes import backend_notes
+from moextend.bench.report.notes import backend_notes
 from moextend.bench.run.complete import lacking_scores, set_damaged_aside, unproved
 from moextend.bench.run.rundir import PARITY, RunDir
 from moextend.bench.score.records import Parity, Weights

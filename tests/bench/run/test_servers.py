@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from moextend.bench.report.collect import collect, some
-from moextend.bench.report.footnotes import backend_notes
+from moextend.bench.report.notes import backend_notes
 from moextend.bench.run import runner, servers
 from moextend.bench.run.complete import lacks
 from moextend.bench.run.progress import read_status

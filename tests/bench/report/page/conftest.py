@@ -15,7 +15,7 @@ from moextend.bench.run.rundir import find_runs
 from tests.bench import ledger
 
 WIDTHS = {"phone": (390, 844), "desktop": (1440, 900)}
-VIEWS = ["overview", "matrix", "items", "flips", "readings", "routing", "costs", "provenance", "limits"]
+VIEWS = ["overview", "matrix", "items", "flips", "readings", "routing", "costs"]
 HOSTILE = "<img src=x onerror='window.owned=1'></script><script>window.owned=1</script>\x1b[2J"
 SEEDS = (0, 1)
 OpenPage = Callable[..., Any]

@@ -14,7 +14,6 @@ import pytest
 from moextend.bench.run.rundir import RunDir
 from tests.bench import ledger
 from tests.bench.report.page.conftest import until
-from tests.bench.report.page.test_access import AXE
 
 pytest.importorskip("starlette", reason="starlette is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
@@ -22,7 +21,7 @@ pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 import httpx
 import uvicorn
 
-from moextend.bench.report.page import live
+from moextend.bench.report import page as live
 from moextend.util import listening
 from moextend.util.listening import listen, url_of
 
@@ -112,22 +111,3 @@ def test_a_page_shows_runs_and_offers_new_results(browser: Any, tmp_path: Path) 
         tab.goto("about:blank")
     context.close()
     assert messages == []
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_barrier_among_runs(browser: Any, tmp_path: Path, scheme: str) -> None:
-    if not AXE.exists():
-        pytest.skip("axe-core is not here: make page fetches it")
-    made = ledger.write_runs(tmp_path / "runs", SHAPE, {"ewc": ledger.Kind()}, [0, 1])
-    (made[1].folder / "config.json").write_text("[]")
-    context = browser.new_context(color_scheme=scheme, bypass_csp=True)
-    tab = context.new_page()
-    with served(tmp_path / "runs", tmp_path / "page") as url:
-        tab.goto(f"{url}#/runs")
-        until(
-            tab, "document.querySelector('.runs td.damaged') && document.querySelectorAll('nav a').length > 1"
-        )
-        tab.evaluate(AXE.read_text())
-        found = tab.evaluate("axe.run(document, {resultTypes: ['violations']}).then(all => all.violations)")
-        context.close()
-    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []

@@ -6,19 +6,19 @@ from dataclasses import asdict
 from typing import Any
 
 from moextend.bench.audit.tasks import LIMITS, NOT_AUDITED, SMALL, Audit, TaskAudit
-from moextend.bench.report.table import Column, Table, Value, count, named, number, text
+from moextend.bench.report.table import Row, Table, cells_of, count, named, number, plain, text, words_column
 
 COLUMNS = [
-    Column("task", "task", numeric=False),
-    Column("train", "train", spread=""),
-    Column("test", "test", spread=""),
-    Column("base", "base", spread=""),
-    Column("majority", "common", spread=""),
-    Column("duplicates", "dup. %", spread=""),
-    Column("shared", "media %", spread=""),
-    Column("mdd", "MDD", spread=""),
-    Column("items_needed", "items needed", spread="", wide=True),
-    Column("verdict", "verdict", numeric=False),
+    words_column("task"),
+    plain("train"),
+    plain("test"),
+    plain("base"),
+    plain("majority", "common"),
+    plain("duplicates", "dup. %"),
+    plain("shared", "media %"),
+    plain("mdd", "MDD"),
+    plain("items_needed", "items needed", wide=True),
+    words_column("verdict"),
 ]
 TITLES = {column.key: column.title.removesuffix(" %") for column in COLUMNS} | {SMALL.name: "MDD"}
 """Limit -> the title of its column."""
@@ -34,11 +34,10 @@ def audit_table(found: Audit) -> Table:
     """One row per task, and below the table what the limits are."""
     passed = {finding.limit for task in found.tasks for finding in task.findings}
     notes = [NOTE]
-    notes += [
-        _limit_note(limit.name, limit.value, limit.why, found.effect)
-        for limit in LIMITS
-        if limit.name in passed
-    ]
+    for limit in LIMITS:
+        if limit.name in passed:
+            value = found.effect if limit is SMALL else limit.value
+            notes.append(f"limit of {TITLES.get(limit.name, limit.name)}: {value:g}; {limit.why}.")
     notes += [
         f"{task.task}: {task.pair[0]} is nearly {task.pair[1]}."
         for task in found.tasks
@@ -48,23 +47,11 @@ def audit_table(found: Audit) -> Table:
     notes += [f"{note}." for task in found.tasks for note in task.notes]
     notes += [f"{task.task}: {task.reason}" for task in found.tasks if task.reason]
     notes += [f"{found.base}."] if found.base else []
-    rows = [_row(task) for task in found.tasks]
-    return Table(
-        f"{found.sequence}-audit",
-        f"{found.sequence}: audit of the tasks",
-        COLUMNS,
-        [rows],
-        notes,
-        kind="audit",
-    )
+    title, rows = f"{found.sequence}: audit of the tasks", [_row(task) for task in found.tasks]
+    return Table(f"{found.sequence}-audit", title, COLUMNS, [rows], notes, kind="audit")
 
 
-def _limit_note(name: str, value: float, why: str, effect: float) -> str:
-    limit = effect if name == SMALL.name else value
-    return f"limit of {TITLES.get(name, name)}: {limit:g}; {why}."
-
-
-def _row(task: TaskAudit) -> list[Value]:
+def _row(task: TaskAudit) -> Row:
     cells = {
         "task": named(task.task),
         "train": count(task.train or None),
@@ -77,7 +64,7 @@ def _row(task: TaskAudit) -> list[Value]:
         "items_needed": count(task.items_needed),
         "verdict": text(NOT_AUDITED if task.reason else task.verdict, "bold" if task.findings else ""),
     }
-    return [cells[column.key] for column in COLUMNS]
+    return cells_of(COLUMNS, cells)
 
 
 def as_json(found: Audit) -> dict[str, Any]:

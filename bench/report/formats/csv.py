@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from moextend.bench.report.collect import Experiment, lacking_notes, run_notes
-from moextend.bench.report.sources import ON_TEST
-from moextend.bench.report.table import Column, Table, Value
+from moextend.bench.report.table import ON_TEST, Column, Table, Value
 from moextend.errors import visible
 
 NOTES = "notes"
@@ -30,7 +29,7 @@ def render(tables: Sequence[Table]) -> str:
     writer.writeheader()
     for table in tables:
         own = [name for column in table.columns for name in _names(column)]
-        for number, row in enumerate(chain.from_iterable(table.sections)):
+        for number, row in enumerate(table.rows):
             parts = [_parts(column, value) for column, value in zip(table.columns, row, strict=True)]
             cells = zip(own, chain.from_iterable(parts), strict=True)
             notes = {} if number else {NOTES: words(" ".join(table.notes))}
@@ -48,15 +47,8 @@ def cells(experiments: Sequence[Experiment]) -> str:
         notes = [*run_notes(experiment), *lacking_notes(experiment.results)]
         for result in experiment.results:
             config = result.config
-            run = [
-                experiment.name,
-                result.name,
-                config.method,
-                config.seed,
-                config.order,
-                config.mode,
-                result.state,
-            ]
+            settings = [config.method, config.seed, config.order, config.mode]
+            run = [experiment.name, result.name, *settings, result.state]
             for _, cell in sorted(result.cells.items()):
                 found, notes = [*run, *(getattr(cell, name) for name in names), " ".join(notes)], []
                 writer.writerow([words(one) if isinstance(one, str) else one for one in found])

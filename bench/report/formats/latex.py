@@ -10,11 +10,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 
-from moextend.bench.report.ranks import KINDS as RANKED
-from moextend.bench.report.table import SPREAD, Column, Table, Value
+from moextend.bench.report.table import RANKED, SPREAD, Column, Row, Table, Value
 from moextend.util.fold import folded_between, parts
 
 ESCAPES = {
@@ -38,8 +37,7 @@ LIGATURE = re.compile(r"[-'](?=[-'])|[?!](?=`)")
 BREAKS = ":,/=+_"
 """Characters that a name may break after, as after a hyphen."""
 SIGN = re.compile(r"(?<![^\s(])[-+](?=[\d.])")
-NUMBER = re.compile(rf"(<?)([-+]?)(\d[\d,]*)(\.\d+)?(?: {SPREAD}(\d+(?:\.\d+)?))?([^\d.,]*)")
-"""Comparator, sign, whole part, decimals, spread, and marks."""
+"""The sign of a number among words."""
 TASK_ID = {"given": "†", "inferred": "‡"}
 """What a method knows of the task -> its mark."""
 MARKS = str.maketrans({"†": "§", "‡": "¶"})
@@ -78,14 +76,42 @@ def render(tables: Sequence[Table]) -> str:
 
 def apart(tables: Sequence[Table]) -> tuple[str, str]:
     """The environments of the tables, and the paragraphs of notes that they have no room for."""
-    labels, notes = Labels(), Notes()
-    shown = []
-    for table in tables:
-        named = [(part, labels.of(part)) for part in pages(table)]
-        shown += [environment(*part) for part in named]
-        notes.add(*named[-1])
+    document = Document()
+    shown = [part for table in tables for part in document.add(table)]
     parts = ["\n".join(shown[start : start + FLOATS]) for start in range(0, len(shown), FLOATS)]
-    return "\\clearpage\n".join(parts), notes.text
+    return "\\clearpage\n".join(parts), document.notes
+
+
+class Document:
+    """The tables of one document, in which every label and every note is given once."""
+
+    def __init__(self) -> None:
+        self._labels, self._given = set[str](), set[str]()
+        self.notes = ""
+        """Paragraphs of notes; "" where the tables have room for all."""
+
+    def add(self, table: Table, label: str = "", *, place: str = "t") -> list[str]:
+        """The environments of a table, one a page; what they have no room for joins the notes.
+
+        Args:
+            label: the first one's label; "": one is made of the table's name.
+            place: where LaTeX may put them.
+        """
+        parts = [(part, self._label(part, label)) for part in pages(table)]
+        last, of = _shown(parts[-1][0]), parts[-1][1]
+        notes = [note for note in last.notes if note not in self._given]
+        if notes and _below(last) != " ".join(last.notes):
+            self._given.update(notes)
+            self.notes += f"\\paragraph{{Notes to Table~\\ref{{{of}}}.}}\n{breakable(' '.join(notes))}\n\n"
+        return [environment(*part, place=place) for part in parts]
+
+    def _label(self, table: Table, label: str) -> str:
+        """The label, with a number where it is taken."""
+        label = label or f"tab:{re.sub(r'[^A-Za-z0-9.:-]+', '-', table.key)}"
+        tried = (label if n == 1 else f"{label}-{n}" for n in count(1))
+        found = next(name for name in tried if name not in self._labels)
+        self._labels.add(found)
+        return found
 
 
 def environment(table: Table, label: str, *, place: str = "t") -> str:
@@ -112,38 +138,15 @@ def environment(table: Table, label: str, *, place: str = "t") -> str:
     )
 
 
-class Notes:
-    """The notes of the tables of one document as paragraphs: each is given once."""
-
-    def __init__(self) -> None:
-        self._given: set[str] = set()
-        self.text = ""
-        """The paragraphs; "" where the tables have room for all notes."""
-
-    def add(self, table: Table, label: str) -> None:
-        """Adds those of a table, but for what stands below it."""
-        table = _shown(table)
-        notes = [note for note in table.notes if note not in self._given]
-        if notes and _below(table) != " ".join(table.notes):
-            self._given.update(notes)
-            words = breakable(" ".join(notes))
-            self.text += f"\\paragraph{{Notes to Table~\\ref{{{label}}}.}}\n{words}\n\n"
-
-
 def _shown(table: Table) -> Table:
     """The columns and notes of a table that a paper has, with the marks of LaTeX."""
-    table = table.narrow()
-    kept = [i for i, column in enumerate(table.columns) if column.paper]
+    table = table.of_columns(i for i, column in enumerate(table.columns) if column.paper and not column.wide)
     sections = [
-        [[_marked(row[i]) for i in kept] for row in section if any(row[i].text for i in kept[1:])]
+        [[_marked(value) for value in row] for row in section if any(value.text for value in row[1:])]
         for section in table.sections
     ]
-    return replace(
-        table,
-        columns=[table.columns[i] for i in kept],
-        sections=[section for section in sections if section],
-        notes=[MACHINE.sub(_shortened, note).translate(MARKS) for note in table.notes],
-    )
+    notes = [MACHINE.sub(_shortened, note).translate(MARKS) for note in table.notes]
+    return replace(table, sections=[section for section in sections if section], notes=notes)
 
 
 def _shortened(found: re.Match[str]) -> str:
@@ -151,29 +154,22 @@ def _shortened(found: re.Match[str]) -> str:
 
 
 def _marked(value: Value) -> Value:
-    own = replace(value, text=value.text.translate(MARKS))
-    return own.marked(TASK_ID.get(value.task_id, ""))
+    return replace(value, after=value.after.translate(MARKS) + TASK_ID.get(value.task_id, ""))
 
 
 def _below(table: Table) -> str:
     """What stands below a table: all notes where they fit, else the meaning of its marks."""
     name, _, _ = _fitted(table)
-    whole = " ".join(table.notes)
-    values = [value for section in table.sections for row in section for value in row]
-    marks = [
-        f"{mark}: {words}." for mark, words in LEGEND.items() if any(mark in value.text for value in values)
-    ]
+    whole, values = " ".join(table.notes), [value for row in table.rows for value in row]
     room = 0.95 * NOTES * (COLUMN if name == "table" else PAGE)
     if len(whole) <= room and not any(value.task_id in TASK_ID for value in values):
         return whole
-    bold = any(value.style == "bold" for value in values) and table.kind in RANKED
-    return " ".join(
-        [
-            *marks,
-            *([BOLD] if bold else []),
-            *(note for note in table.notes if note.startswith((f"{SPREAD}:", "Columns: "))),
-        ]
-    )
+    marks = [
+        f"{mark}: {words}." for mark, words in LEGEND.items() if any(mark in value.text for value in values)
+    ]
+    bold = [BOLD] if table.kind in RANKED and any(value.style == "bold" for value in values) else []
+    kept = [note for note in table.notes if note.startswith((f"{SPREAD}:", "Columns: "))]
+    return " ".join([*marks, *bold, *kept])
 
 
 def blocks(table: Table) -> list[Table]:
@@ -183,8 +179,7 @@ def blocks(table: Table) -> list[Table]:
 
 def _fitted(table: Table) -> tuple[str, str, list[Table]]:
     """Environment, size of print, and the blocks of columns that a table needs."""
-    names = [row[0].text for section in table.sections for row in section]
-    longest = max((len(escape(part)) for name in names for part in parts(name)), default=0)
+    longest = max((len(escape(part)) for row in table.rows for part in parts(row[0].text)), default=0)
     widths, first = _widths(table), max(NAME, longest + 1)
     for name, room in (("table", COLUMN), ("table*", PAGE)):
         for size, more in SIZES.items():
@@ -195,24 +190,18 @@ def _fitted(table: Table) -> tuple[str, str, list[Table]]:
         if first + sum(widths[i - 1] for i in made[-1]) + width > room * more and made[-1]:
             made.append([])
         made[-1].append(place)
-    return name, size, [_columns(table, [0, *block]) for block in made]
-
-
-def _columns(table: Table, places: Sequence[int]) -> Table:
-    sections = [[[row[i] for i in places] for row in section] for section in table.sections]
-    return replace(table, columns=[table.columns[i] for i in places], sections=sections)
+    return name, size, [table.of_columns([0, *block]) for block in made]
 
 
 def _widths(table: Table) -> list[float]:
     """The widths of all columns but the first, in digits."""
 
-    def width(text: str) -> float:
-        number, _, spread = text.partition(f" {SPREAD}")
-        return len(number) + (SMALL * (len(spread) + 2) if spread else 0)
+    def width(value: Value) -> float:
+        small = SMALL * (len(value.error) + len(value.after) + 2) if value.error else 0
+        return len(value.text) if not value.error else len(value.before + value.printed) + small
 
-    rows = [row for section in table.sections for row in section]
     return [
-        GAP + max(max(map(len, _head(column)), default=0), *(width(row[i].text) for row in rows))
+        GAP + max(max(map(len, _head(column)), default=0), *(width(row[i]) for row in table.rows))
         for i, column in enumerate(table.columns)
         if i
     ]
@@ -247,34 +236,20 @@ def pages(table: Table) -> list[Table]:
     return [*found[:-1], replace(found[-1], notes=table.notes)]
 
 
-class Labels:
-    """The labels of the tables of one document: each is given once."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def of(self, table: Table, usual: str = "") -> str:
-        """The table's own label, else the `usual` one, else one made of its key; with a number where it is taken."""
-        label = table.label or usual or f"tab:{re.sub(r'[^A-Za-z0-9.:-]+', '-', table.key)}"
-        found = next(
-            name for n in count(1) if (name := label if n == 1 else f"{label}-{n}") not in self._taken
-        )
-        self._taken.add(found)
-        return found
-
-
 def _tabular(table: Table, width: str) -> str:
-    rows = [row for section in table.sections for row in section]
-    first, *others = [_layout(column, [row[i] for row in rows]) for i, column in enumerate(table.columns)]
-    layouts = [replace(first, column=NAMES), *others]
+    rows = table.rows
+    layouts = [
+        NAMES,
+        *(_layout(column, [row[i] for row in rows]) for i, column in enumerate(table.columns) if i),
+    ]
     heads = [
-        f"{{{_stacked(column)}}}" if layout.numbers else _stacked(column)
+        f"{{{_stacked(column)}}}" if layout.startswith("S") else _stacked(column)
         for column, layout in zip(table.columns, layouts, strict=True)
     ]
     body = "\n\\midrule\n".join("\n".join(_row(row, layouts) for row in part) for part in table.sections)
     return "\n".join(
         [
-            f"\\begin{{tabularx}}{{{width}}}{{@{{}}{''.join(layout.column for layout in layouts)}@{{}}}}",
+            f"\\begin{{tabularx}}{{{width}}}{{@{{}}{''.join(layouts)}@{{}}}}",
             "\\toprule",
             " & ".join(heads) + r" \\",
             "\\midrule",
@@ -293,34 +268,34 @@ def _stacked(column: Column) -> str:
     return f"\\shortstack[{'r' if column.numeric else 'l'}]{{{stacked}}}"
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """How a column is set."""
+def _is_number(value: Value) -> bool:
+    """Whether an S column can hold a cell as a number."""
+    return (
+        value.number is not None
+        and value.before in ("", "<")
+        and not value.between
+        and "e" not in value.printed
+    )
 
-    column: str
-    """What stands in the head of the tabular."""
-    numbers: bool
-    """Whether it is an S column, in which words need braces."""
 
-
-def _layout(column: Column, values: Sequence[Value]) -> _Layout:
-    found = [(match, value) for value in values if (match := NUMBER.fullmatch(value.text))]
+def _layout(column: Column, values: Sequence[Value]) -> str:
+    """What stands for a column in the head of the tabular: S, in which words need braces, or the side of its text."""
+    found = [value for value in values if _is_number(value)]
     if not column.numeric or not found:
-        return _Layout("r" if column.numeric else "l", numbers=False)
-    parts = [match.groups(default="") for match, _ in found]
-    compared, sign = any(part[0] for part in parts), any(part[1] for part in parts)
-    whole = max(len(part[2].replace(",", "")) for part in parts)
-    whole += any(value.style == "bold" for _, value in found)  # bold digits are wider
-    decimals = max(len(part[3][1:]) for part in parts)
-    options = f"table-format={'<' * compared}{'+' * sign}{whole}.{decimals}"
-    after = max((_after(match) for match, _ in found), key=len)
-    options += f",table-space-text-post={{{after}}}" if after else ""
-    return _Layout(f"S[{options}]", numbers=True)
+        return "r" if column.numeric else "l"
+    parts = [value.printed.replace(",", "").lstrip("+-").partition(".") for value in found]
+    whole = max(len(part[0]) for part in parts) + any(
+        value.style == "bold" for value in found
+    )  # bold is wider
+    compared, sign = any(value.before for value in found), any(value.printed[0] in "+-" for value in found)
+    options = f"table-format={'<' * compared}{'+' * sign}{whole}.{max(len(part[2]) for part in parts)}"
+    after = max(map(_after, found), key=len)
+    return f"S[{options}{f',table-space-text-post={{{after}}}' if after else ''}]"
 
 
-def _row(row: Sequence[Value], layouts: Sequence[_Layout]) -> str:
+def _row(row: Row, layouts: Sequence[str]) -> str:
     cells = [
-        _number(value) if layout.numbers else _words(value)
+        _number(value) if layout.startswith("S") else _words(value)
         for value, layout in zip(row[1:], layouts[1:], strict=True)
     ]
     return " & ".join([breakable(row[0].text), *cells]) + r" \\"
@@ -332,21 +307,18 @@ def _words(value: Value) -> str:
 
 
 def _number(value: Value) -> str:
-    match = NUMBER.fullmatch(value.text)
-    if match is None:
+    if not _is_number(value):
         return f"{{{_words(value)}}}" if value.text else ""
-    compared, sign, whole, decimals, *_ = match.groups(default="")
-    shown = f"{compared}{sign}{whole.replace(',', '')}{decimals}"
-    after = _after(match)
+    shown, after = f"{value.before}{value.printed.replace(',', '')}", _after(value)
     if value.style == "bold":
         return f"\\bfseries {shown}" + (f"{{\\mdseries{after}}}" if after else "")
     return f"{shown}{{{after}}}" if after else shown
 
 
-def _after(match: re.Match[str]) -> str:
+def _after(value: Value) -> str:
     """What follows a number in its cell: the spread and marks."""
-    spread, marks = match[5] or "", escape(match[6])
-    return f"\\tiny$\\,\\pm\\,${spread}{marks}" if spread else marks
+    marks = escape(value.after)
+    return f"\\tiny$\\,\\pm\\,${value.error}{marks}" if value.error else marks
 
 
 def breakable(text: str, after: str = BREAKS) -> str:

@@ -1,11 +1,15 @@
-"""Every method against a baseline, metric by metric: what the difference is, and whether runs and items can tell."""
+"""Every method against a baseline, metric by metric: what the difference is, and whether runs and items can tell.
+
+Where methods and baseline ran in several orders of the tasks, the same tests of the mean over the orders follow.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 from moextend.bench import methods, metrics, stats
 from moextend.bench.report.collect import (
@@ -16,41 +20,58 @@ from moextend.bench.report.collect import (
     lacking_notes,
     row_name,
     run_notes,
-    unfinished_mark,
 )
-from moextend.bench.report.footnotes import UNTOUCHED, backend_notes, media_of
-from moextend.bench.report.forgetting import text_untouched
-from moextend.bench.report.items import ItemReader, Parts, Weights, contrast
-from moextend.bench.report.table import Column, Table, Value, count, interval, number, p_value, text
+from moextend.bench.report.items import ItemReader, Parts, Weights, contrast, mean_parts
+from moextend.bench.report.notes import UNTOUCHED, backend_notes, untouched_notes
+from moextend.bench.report.table import (
+    Column,
+    Row,
+    Table,
+    Value,
+    cells_of,
+    count,
+    named,
+    number,
+    p_value,
+    plain,
+    text,
+    words_column,
+)
+from moextend.bench.report.views import MARGIN, Asked
+from moextend.bench.report.views.forgetting import difference_tables
 from moextend.bench.run.complete import planned
-from moextend.errors import InputError, UnknownName
+from moextend.errors import InputError, UnknownName, counted
 
 COLUMNS = [
-    Column("method", "method", numeric=False),
-    Column("metric", "metric", numeric=False),
+    words_column("method"),
+    words_column("metric"),
     Column("difference", "diff."),
     Column("interval", "interval", numeric=False, machines=False),
-    Column("low", "low", spread="", wide=True),
-    Column("high", "high", spread="", wide=True),
-    Column("p", "p", spread=""),
-    Column("verdict", "verdict", numeric=False),
-    Column("resolves", "MDD", spread=""),
-    Column("seeds", "seeds", spread=""),
-    Column("margin", "margin", spread="", wide=True),
-    Column("tests", "tests", spread="", wide=True),
-    Column("p_alone", "p, this test alone", spread="", wide=True),
-    Column("p_equivalent", "p of equivalence", spread="", wide=True),
-    Column("error", "standard error", spread="", wide=True),
-    Column("seed_error", "of it: seeds", spread="", wide=True),
-    Column("item_error", "of it: items", spread="", wide=True),
-    Column("clusters", "clusters", spread="", wide=True),
+    plain("low", wide=True),
+    plain("high", wide=True),
+    plain("p"),
+    words_column("verdict"),
+    plain("resolves", "MDD"),
+    plain("seeds"),
+    plain("margin", wide=True),
+    plain("tests", wide=True),
+    plain("p_alone", "p, this test alone", wide=True),
+    plain("p_equivalent", "p of equivalence", wide=True),
+    plain("error", "standard error", wide=True),
+    plain("seed_error", "of it: seeds", wide=True),
+    plain("item_error", "of it: items", wide=True),
+    plain("clusters", wide=True),
 ]
-MARGIN = 1.0
-"""Points: differences below this do not count."""
 NOT_KEPT = "items not kept"
 """Verdict without a test: the answers of the items are not there."""
 NO_SEED, NO_SCORE = "no shared seed", "a score is missing"
 """Verdicts of what cannot be compared."""
+
+OVER_ORDERS = (
+    "Mean over the orders that the method and the baseline share: one value per seed, of the seeds that ran in all of "
+    "them. The test is that of one order. It is about these orders; the spread over orders below says how far another "
+    "order may be. Each metric is one family of tests over the methods here."
+)
 
 METRICS = {"la": "LA", "acc": "ACC", "bwt": "BWT", "fm": "FM", "fwt": "FWT"}
 """Metrics of the learned tasks, as `metrics.weights` names them -> their column in the forgetting table."""
@@ -68,6 +89,17 @@ def check_margin(points: float) -> None:
         )
 
 
+def tables(experiment: Experiment, asked: Asked) -> list[Table]:
+    """The comparison in every order, in the mean over orders, and the spread of the differences over orders."""
+    assert asked.baseline is not None, "the command asks for it"
+    reader = ItemReader()
+    return [
+        comparison_table(experiment, asked.baseline, asked.margin, reader),
+        *_over_orders(experiment, asked.baseline, asked.margin, reader),
+        *difference_tables(experiment, asked.baseline),
+    ]
+
+
 def comparison_table(
     experiment: Experiment, baseline: str, margin: float = MARGIN, reader: ItemReader | None = None
 ) -> Table:
@@ -79,25 +111,24 @@ def comparison_table(
         UnknownName: no run of `baseline`.  InputError: a wrong margin, see `check_margin`.
     """
     check_margin(margin)
-    groups = grouped(experiment.of("sequence"))
+    groups, reader = grouped(experiment.of("sequence")), reader or ItemReader()
     check_baseline(baseline, [method for method, _ in groups])
-    reader = reader or ItemReader()
     tests = {
         metric: list(_tests(Measured(reader, partial(metric_weights, metric)), groups, baseline))
         for metric in [*METRICS.values(), CHANGE]
     }
-    sections = [section(rows, metric, margin) for metric, rows in tests.items()]
-    return Table(
-        f"{experiment.name}-comparison",
-        f"{experiment.name}: differences from {baseline}",
-        COLUMNS,
-        [section for section in sections if section],
-        [
-            *_notes(groups, [test for rows in tests.values() for test in rows], baseline, margin),
-            *_missing_notes(experiment),
-        ],
-        kind="comparison",
+    notes = _notes(groups, [test for rows in tests.values() for test in rows], baseline, margin)
+    title = f"{experiment.name}: differences from {baseline}"
+    return _table(
+        f"{experiment.name}-comparison", title, tests, margin, [*notes, *_missing_notes(experiment)]
     )
+
+
+def _table(
+    key: str, title: str, tests: Mapping[str, Sequence[Test]], margin: float, notes: list[str]
+) -> Table:
+    sections = [section(rows, metric, margin) for metric, rows in tests.items()]
+    return Table(key, title, COLUMNS, [rows for rows in sections if rows], notes, kind="comparison")
 
 
 def check_baseline(baseline: str, methods_run: Iterable[str]) -> None:
@@ -201,35 +232,26 @@ def differences(
     return values, contrast(values, parts) if parts and len(parts) == len(known) else None
 
 
-def same_seeds(mine: Sequence[Result], theirs: Sequence[Result]) -> list[tuple[Result, Result]]:
-    """The runs of both that share a seed."""
-    by_seed = {result.config.seed: result for result in theirs}
-    return [(each, by_seed[each.config.seed]) for each in mine if each.config.seed in by_seed]
-
-
 def _tests(measured: Measured, groups: Groups, baseline: str) -> Iterator[Test]:
     """One test per method and order, as far as the metric of both is known in every pair of runs."""
     for (method, order), group in groups.items():
         if method == baseline:
             continue
         pairs = list(pairs_of(measured, groups, method, order, baseline).values())
-        found, name = differences(pairs), row_name(group, mark=unfinished_mark(group))
+        found, name = differences(pairs), row_name(group)
         if not pairs:
             yield Test(name, [], None, NO_SEED)
         elif found is not None:
-            yield Test(name, *found, untouched=all(map(text_untouched, group)))
+            yield Test(name, *found, untouched=all(result.text_untouched for result in group))
         elif any(_lacks_scores(result) for result in (*group, *groups.get((baseline, order), []))):
             yield Test(name, [], None, NO_SCORE)
 
 
-def verdicts(
-    measured: Measured, groups: Groups, baseline: str, *, less_is_better: bool, margin: float = MARGIN
-) -> dict[str, str]:
+def verdicts(measured: Measured, groups: Groups, baseline: str, *, less_is_better: bool) -> dict[str, str]:
     """Row's name -> verdict of `comparison_table` on it, in a metric or another measure."""
-    tests = list(_tests(measured, groups, baseline))
-    rows = section(tests, METRICS["fm" if less_is_better else "acc"], margin)
-    place = next(i for i, column in enumerate(COLUMNS) if column.key == "verdict")
-    return {row[0].text: row[place].text for row in rows}
+    metric = METRICS["fm" if less_is_better else "acc"]
+    found = _table("", "", {metric: list(_tests(measured, groups, baseline))}, MARGIN, []).records
+    return {row["method"].text: row["verdict"].text for row in found}
 
 
 def _lacks_scores(result: Result) -> bool:
@@ -244,8 +266,9 @@ def pairs_of(
     group = groups[method, order]
     if is_row_zero(baseline):
         return {mine.config.seed: (measured(mine), measured(mine, at=0)) for mine in group}
-    met = same_seeds(group, groups.get((baseline, order), []))
-    return {mine.config.seed: (measured(mine), measured(other)) for mine, other in met}
+    theirs = {result.config.seed: result for result in groups.get((baseline, order), [])}
+    met = ((mine, theirs.get(mine.config.seed)) for mine in group)
+    return {mine.config.seed: (measured(mine), measured(other)) for mine, other in met if other}
 
 
 def is_row_zero(baseline: str) -> bool:
@@ -265,7 +288,7 @@ def metric_weights(metric: str, result: Result, at: int | None) -> Weights | Non
     return None if found is None else {(t, result.tasks[i]): weight for (t, i), weight in found.items()}
 
 
-def section(tests: Sequence[Test], metric: str, margin: float) -> list[list[Value]]:
+def section(tests: Sequence[Test], metric: str, margin: float) -> list[Row]:
     """The rows of one metric, which are one family of tests; only ACC has rows where nothing can be compared."""
     if metric != METRICS["acc"] and not any(test.values for test in tests):
         return []
@@ -286,11 +309,13 @@ def section(tests: Sequence[Test], metric: str, margin: float) -> list[list[Valu
             p, same = next(corrected), next(equivalent)
             sign = -1 if metric in LESS_IS_BETTER else 1
             word = stats.verdict(p, same, gain=sign * test.found.value, seeds=test.found.seeds)
-            cells["verdict"] = text(word, "bold" if word in ("better", "worse") else "")
-            cells["p"] = p_value(p)
-            cells["p_equivalent"] = p_value(same)
-            cells |= _details(test.found, len(known), margin)
-        rows.append([cells.get(column.key, Value("-")) for column in COLUMNS])
+            cells |= {
+                "verdict": text(word, "bold" if word in ("better", "worse") else ""),
+                "p": p_value(p),
+                "p_equivalent": p_value(same),
+                **_details(test.found, len(known), margin),
+            }
+        rows.append(cells_of(COLUMNS, cells, Value("-")))
     return rows
 
 
@@ -298,7 +323,7 @@ def _details(found: stats.Contrast, tests: int, margin: float) -> dict[str, Valu
     level = stats.LEVEL / tests
     low, high = found.interval(level)
     return {
-        "interval": interval(low, high),
+        "interval": Value(between=(low, high)),
         "low": number(low, signed=True),
         "high": number(high, signed=True),
         "resolves": number(found.resolves(level)),
@@ -312,13 +337,71 @@ def _details(found: stats.Contrast, tests: int, margin: float) -> dict[str, Valu
     }
 
 
+Pair = tuple[Measure | None, Measure | None]
+
+
+def _over_orders(experiment: Experiment, baseline: str, margin: float, reader: ItemReader) -> list[Table]:
+    """The comparison in the mean over orders; none where no method shares two orders with the baseline."""
+    groups = grouped(experiment.of("sequence"))
+    tests = {}
+    for metric in [*METRICS.values(), CHANGE]:
+        measured = Measured(reader, partial(metric_weights, metric))
+        made = (
+            _mean_test(measured, groups, method, baseline) for method in dict.fromkeys(m for m, _ in groups)
+        )
+        tests[metric] = [test for test in made if test]
+    if not any(tests.values()):
+        return []
+    title = f"{experiment.name}: differences from {baseline}, mean over orders"
+    return [_table(f"{experiment.name}-comparison-orders", title, tests, margin, [OVER_ORDERS])]
+
+
+def _mean_test(measured: Measured, groups: Groups, method: str, baseline: str) -> Test | None:
+    orders = {} if method == baseline else shared_orders(measured, groups, method, baseline)
+    if len(orders) < 2 or not next(iter(orders.values())):
+        return None
+    found = mean_difference(orders)
+    return found and Test(named(method, after=f" ({counted(len(orders), 'order')})"), *found)
+
+
+def shared_orders(
+    measured: Measured, groups: Groups, method: str, baseline: str
+) -> dict[str, dict[int, Pair]]:
+    """Order -> seed -> the metric of the method and the baseline; only seeds that both have in all these orders."""
+    orders = {
+        order: pairs
+        for name, order in groups
+        if name == method and (pairs := pairs_of(measured, groups, method, order, baseline))
+    }
+    common = set.intersection(*map(set, orders.values())) if orders else set()
+    return {order: {seed: pairs[seed] for seed in sorted(common)} for order, pairs in orders.items()}
+
+
+def mean_difference(
+    orders: Mapping[str, Mapping[int, Pair]],
+) -> tuple[list[float], stats.Contrast | None] | None:
+    """The comparison in the mean over orders, as `differences` has it for one; None where a value is not known."""
+    pairs: list[Pair] = []
+    for seed in next(iter(orders.values())):
+        mine, theirs = zip(*(pairs_of_order[seed] for pairs_of_order in orders.values()), strict=True)
+        pairs.append((_mean(mine), _mean(theirs)))
+    return differences(pairs)
+
+
+def _mean(measures: Sequence[Measure | None]) -> Measure | None:
+    known = [measure for measure in measures if measure is not None]
+    if len(known) < len(measures):
+        return None
+    parts = [parts for _, parts in known if parts is not None]
+    return fmean(value for value, _ in known), mean_parts(parts) if len(parts) == len(known) else None
+
+
 def _missing_notes(experiment: Experiment) -> list[str]:
     """The runs that are not compared, in full or in part."""
     notes = [*backend_notes(experiment.results), *lacking_notes(experiment.results)]
     if notes and not all(result.has_items and not result.lacks for result in experiment.results):
         notes[0] = f"{notes[0]} Rows that need it are left out."
-    notes += run_notes(experiment)
-    return notes
+    return [*notes, *run_notes(experiment)]
 
 
 def _notes(groups: Groups, tests: Sequence[Test], baseline: str, margin: float) -> list[str]:
@@ -341,8 +424,8 @@ def _notes(groups: Groups, tests: Sequence[Test], baseline: str, margin: float) 
         notes.append(
             f"{NO_SEED}: the method was not run with any seed of {baseline}, so nothing is compared."
         )
-    if any(all(map(text_untouched, group)) for (method, _), group in groups.items() if method != baseline):
-        notes.append(media_of([one for group in groups.values() for one in group]).by_construction)
+    if any(test.untouched for test in tests):
+        notes += untouched_notes([one for group in groups.values() for one in group])
     if is_row_zero(baseline):
         notes.append(f"{baseline}: row 0 of the same run, in all stages.")
     return notes

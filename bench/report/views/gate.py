@@ -7,31 +7,45 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
+from xml.etree import ElementTree
 
 from moextend.bench import methods, stats
-from moextend.bench.report.collect import (
-    Experiment,
-    Result,
-    grouped,
-    lacking_notes,
-    row_name,
-    run_notes,
-    unfinished_mark,
-)
-from moextend.bench.report.comparison import check_margin, differences, is_row_zero
-from moextend.bench.report.footnotes import backend_notes, media_of
-from moextend.bench.report.forgetting import text_untouched
+from moextend.bench.report.collect import Experiment, Result, grouped, lacking_notes, row_name, run_notes
 from moextend.bench.report.items import ItemReader
-from moextend.bench.report.sources import source_note, sources
+from moextend.bench.report.notes import NOT_REACHED, backend_notes, source_note, sources
+from moextend.bench.report.table import (
+    Column,
+    Row,
+    Table,
+    cells_of,
+    count,
+    number,
+    over_runs,
+    p_value,
+    plain,
+    text,
+    words_column,
+)
+from moextend.bench.report.views.comparison import check_margin, differences, is_row_zero
 from moextend.bench.stats import planning
-from moextend.errors import InputError, UnknownName
+from moextend.errors import InputError, UnknownName, counted
 
 Verdict = Literal["kept", "lost", "cannot tell"]
 BEFORE = "before"
 """The default reference: a task's own score before what is tested was learned."""
 SCORE, SHARED_SEED = "a score", "a shared seed"
 """What a cell lacks that cannot be compared."""
+
+
+NEEDS = {
+    "same weights": "same weights: the weights that answered before answered again, so nothing can have changed.",
+    "not reached": f"not reached: kept {NOT_REACHED}",
+    "enough items": "enough items: what was seen is too near a loss of the margin; more items are not missing.",
+    SCORE: f"{SCORE}: of this cell or its reference, of at least one seed, is missing.",
+    "answers": "answers: the answers of single items are not kept, or there are too few to compare.",
+}
+"""What a verdict rests on or lacks -> the note of it."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +152,7 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
     check_margin(margin)
     baseline = baseline.removeprefix(f"{experiment.name}/")
     reader = ItemReader()
-    checks = [compare(cells, reader) for cells in _cells(experiment, baseline)]
+    checks = [compare(reader, *cell) for cell in _cells(experiment, baseline)]
     if checks and all(check.lacks == SCORE and not check.seeds for check in checks):
         raise InputError(
             f"no cell of {experiment.name} has a score and that of its reference.",
@@ -170,32 +184,41 @@ def verdicts(checks: Sequence[Check], margin: float) -> list[Check]:
     tested = [check.found for check in checks if check.found]
     kept = iter(stats.holm([found.p_not_worse(margin) for found in tested]))
     lost = iter(stats.holm([found.p for found in tested]))
-    return [
-        _judged(check, margin, next(kept), next(lost), len(tested)) if check.found
-        else replace(check, verdict="kept") if check.unchanged else check
-        for check in checks
-    ]  # fmt: skip
+    level = stats.LEVEL / max(len(tested), 1)
+    judged = []
+    for check in checks:
+        if check.found is None:
+            judged.append(replace(check, verdict="kept") if check.unchanged else check)
+            continue
+        p_kept, p_lost = next(kept), next(lost)
+        fell = p_lost < stats.LEVEL and check.found.value < 0
+        verdict: Verdict = "kept" if p_kept < stats.LEVEL else "lost" if fell else "cannot tell"
+        low = max(check.found.interval(2 * level)[0], -100.0)
+        needed = _items_needed(check.found, check.items, margin, level)
+        judged.append(
+            replace(check, verdict=verdict, p_kept=p_kept, p_lost=p_lost, low=low, items_needed=needed)
+        )
+    return judged
+
+
+def _items_needed(found: stats.Contrast, items: int, margin: float, level: float) -> int | None:
+    """Items with which a true difference of 0 is found to be kept with 80% power, by these variances.
+
+    None: no number of items suffices, since the seeds vary too much.
+    """
+    times = planning.items_needed(planning.pilot_of(found), planning.Design(found.seeds), margin, 2 * level)
+    return None if times is None else max(items, math.ceil(items * times))
 
 
 Pair = tuple[Result, int, Result, int, str]
 """Run, stage, reference run, its stage, task."""
 
 
-@dataclass(frozen=True)
-class Cells:
-    """One cell of a method, with its reference in every seed."""
-
-    name: str
-    """The method, with a mark if a run is not done, and its order."""
-    first: Result
-    """A run of the method."""
-    stage: int
-    task: str
-    pairs: list[Pair]
-    """One per seed; empty where no seed has a reference."""
+Cell = tuple[str, Result, int, str, list[Pair]]
+"""A cell of a method: the row's name, a run, the stage, the task, and its reference in every seed that has one."""
 
 
-def _cells(experiment: Experiment, baseline: str) -> Iterator[Cells]:
+def _cells(experiment: Experiment, baseline: str) -> Iterator[Cell]:
     """The cells of every method, stage and task with their references."""
     groups = grouped(experiment.of("sequence"))
     runs = {result.name: result for group in groups.values() for result in group}
@@ -222,7 +245,7 @@ def _cells(experiment: Experiment, baseline: str) -> Iterator[Cells]:
                         pairs.append((result, stage, result, own, task))
                     elif other is not None and other is not result:
                         pairs.append((result, stage, other, stage, task))
-                yield Cells(row_name(group, mark=unfinished_mark(group)).text, first, stage, task, pairs)
+                yield row_name(group).text, first, stage, task, pairs
 
 
 def _unmatched(experiment: Experiment, baseline: str) -> list[str]:
@@ -243,37 +266,38 @@ def _unmatched(experiment: Experiment, baseline: str) -> list[str]:
     ]
 
 
-def compare(cells: Cells, reader: ItemReader) -> Check:
-    """The cell over its seeds."""
-    result, stage, task = cells.first, cells.stage, cells.task
+def compare(
+    reader: ItemReader, name: str, result: Result, stage: int, task: str, pairs: Sequence[Pair]
+) -> Check:
+    """A cell over its seeds; see `Cell`."""
     scored = [
         (mine, theirs, pair)
-        for pair in cells.pairs
+        for pair in pairs
         if (mine := pair[0].cells.get((pair[1], task))) and (theirs := pair[2].cells.get((pair[3], task)))
     ]
-    if len(scored) < len(cells.pairs) or not scored:
-        lacks = SCORE if cells.pairs else SHARED_SEED
+    if len(scored) < len(pairs) or not scored:
+        lacks = SCORE if pairs else SHARED_SEED
         return Check(
-            cells.name, stage, result.stage_names[stage - 1], task, None, None, 0, len(scored), [],
+            name, stage, result.stage_names[stage - 1], task, None, None, 0, len(scored), [],
             None, "", lacks,
         )  # fmt: skip
     unchanged, found = "", None
     if all(mine.weights == theirs.weights != "" for mine, theirs, _ in scored):
         unchanged = "same weights"
-    elif task in result.text and all(at == 0 and text_untouched(each) for each, _, _, at, _ in cells.pairs):
+    elif task in result.text and all(at == 0 and each.text_untouched for each, _, _, at, _ in pairs):
         unchanged = "not reached"
     else:  # only here are the answers of single items needed
         found = differences(
             [
                 (
-                    (mine.value, reader.parts(run, {(row, name): 1.0})),
-                    (theirs.value, reader.parts(other, {(at, name): 1.0})),
+                    (mine.value, reader.parts(run, {(row, own): 1.0})),
+                    (theirs.value, reader.parts(other, {(at, own): 1.0})),
                 )
-                for mine, theirs, (run, row, other, at, name) in scored
+                for mine, theirs, (run, row, other, at, own) in scored
             ]
         )
     return Check(
-        method=cells.name,
+        method=name,
         stage=stage,
         stage_name=result.stage_names[stage - 1],
         task=task,
@@ -285,36 +309,6 @@ def compare(cells: Cells, reader: ItemReader) -> Check:
         found=found and found[1],
         unchanged=unchanged,
     )
-
-
-def _judged(check: Check, margin: float, p_kept: float, p_lost: float, tests: int) -> Check:
-    found = check.found
-    assert found is not None
-    verdict: Verdict = "cannot tell"
-    if p_kept < stats.LEVEL:
-        verdict = "kept"
-    elif p_lost < stats.LEVEL and found.value < 0:
-        verdict = "lost"
-    level = stats.LEVEL / tests
-    return replace(
-        check,
-        verdict=verdict,
-        p_kept=p_kept,
-        p_lost=p_lost,
-        low=max(found.interval(2 * level)[0], -100.0),
-        items_needed=_items_needed(check, margin, level),
-    )
-
-
-def _items_needed(check: Check, margin: float, level: float) -> int | None:
-    """Items with which a true difference of 0 is found to be kept with 80% power, by these variances.
-
-    None: no number of items suffices, since the seeds vary too much.
-    """
-    found = check.found
-    assert found is not None
-    times = planning.items_needed(planning.pilot_of(found), planning.Design(found.seeds), margin, 2 * level)
-    return None if times is None else max(check.items, math.ceil(check.items * times))
 
 
 def gates(experiments: Sequence[Experiment], baseline: str = BEFORE, margin: float = 1.0) -> list[Gate]:
@@ -338,29 +332,16 @@ def gates(experiments: Sequence[Experiment], baseline: str = BEFORE, margin: flo
     return found
 
 
-def explained(before: str, checks: Sequence[Check], margin: float, not_reached: str = "") -> list[str]:
-    """What the words of the table mean; `before`: the reference. `not_reached`: why some inputs reach nothing."""
+def explained(before: str, checks: Sequence[Check], margin: float) -> list[str]:
+    """What the words of the table mean; `before`: the reference."""
     notes = [
         f"{before}. diff.: score less reference, in points. at least: the lower bound, for all cells together.",
         f"kept: a loss of {margin:g} (--margin) or more is excluded at 5%. lost: the score fell at 5%, and kept is not "
         "shown. cannot tell: neither. All p-values are corrected for the number of cells (Holm). needs: the items or "
         "seeds to show kept with 80% power where nothing is lost.",
     ]
-    if any(check.unchanged == "same weights" for check in checks):
-        notes.append(
-            "same weights: the weights that answered before answered again, so nothing can have changed."
-        )
-    if any(check.unchanged == "not reached" for check in checks):
-        notes.append(f"not reached: kept {not_reached}")
-    if any(check.needs == "enough items" for check in checks):
-        notes.append(
-            "enough items: what was seen is too near a loss of the margin; more items are not missing."
-        )
-    if any(check.lacks == SCORE for check in checks):
-        notes.append(f"{SCORE}: of this cell or its reference, of at least one seed, is missing.")
-    if any(not check.unchanged and not check.lacks and check.found is None for check in checks):
-        notes.append("answers: the answers of single items are not kept, or there are too few to compare.")
-    return notes
+    found = {check.needs for check in checks}
+    return notes + [words for needs, words in NEEDS.items() if needs in found]
 
 
 def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margin: float) -> list[str]:
@@ -368,8 +349,7 @@ def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margi
         BEFORE: "reference: a learned task right after its own stage; every other task in the base (row 0)",
         methods.named("base"): "reference: the base (row 0)",
     }.get(baseline, f"reference: the same cell of {baseline}")
-    known = media_of(experiment.results).by_construction.partition(": ")[2]
-    notes = explained(before, checks, margin, known)
+    notes = explained(before, checks, margin)
     if any(check.lacks == SHARED_SEED for check in checks):
         notes.append(f"{SHARED_SEED}: the method was not run with any seed of {baseline}.")
     if others := [result.name for result in experiment.results if result.config.mode != "sequence"]:
@@ -382,3 +362,119 @@ def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margi
     notes += lacking_notes(experiment.results)
     notes += run_notes(experiment)
     return notes
+
+
+COLUMNS = [
+    words_column("method"),
+    plain("stage"),
+    words_column("learned", wide=True),
+    words_column("task"),
+    plain("before", "reference"),
+    plain("after", "score"),
+    Column("difference", "diff."),
+    plain("low", "at least"),
+    words_column("verdict"),
+    words_column("needs"),
+    plain("p_kept", "p of kept", wide=True),
+    plain("p_lost", "p of lost", wide=True),
+    plain("items", wide=True),
+    plain("items_needed", "items needed", wide=True),
+    plain("seeds", wide=True),
+]
+
+
+def gate_table(found: Gate) -> Table:
+    """The verdicts as a table, a section a method."""
+    sections: dict[str, list[Row]] = {}
+    for check in found.checks:
+        sections.setdefault(check.method, []).append(_row(check))
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in found.counts.items() if count)
+    counts += f"; {counted(len(found.left_out), 'run')} not tested" if found.left_out else ""
+    title = f"{found.label}: {found.verdict} ({counts})"
+    return Table(f"{found.label}-gate", title, COLUMNS, list(sections.values()), found.notes, kind="gate")
+
+
+def _row(check: Check) -> Row:
+    cells = {
+        "method": text(check.method),
+        "stage": count(check.stage),
+        "learned": text(check.stage_name),
+        "task": text(check.task),
+        "before": number(check.before),
+        "after": number(check.after),
+        "difference": over_runs(check.values, signed=True),
+        "low": number(check.low, signed=True),
+        "verdict": text(check.verdict, "" if check.verdict == "kept" else "bold"),
+        "needs": text(check.needs),
+        "p_kept": p_value(check.p_kept),
+        "p_lost": p_value(check.p_lost),
+        "items": count(check.items),
+        "items_needed": count(check.items_needed),
+        "seeds": count(check.seeds),
+    }
+    return cells_of(COLUMNS, cells)
+
+
+def as_json(gates: Sequence[Gate]) -> list[dict[str, Any]]:
+    """The verdicts for machines: one record per experiment, and in it one per cell, as in the table."""
+    shown = [column.key for column in COLUMNS if column.key not in ("learned", "needs")]
+    return [
+        {
+            "sequence": found.experiment,
+            **{
+                name: getattr(found, name)
+                for name in ("variant", "baseline", "margin", "verdict", "counts", "left_out")
+            },
+            "cells": [
+                {name: getattr(check, name) for name in (*shown, "unchanged", "lacks")}
+                for check in found.checks
+            ],
+        }
+        for found in gates
+    ]
+
+
+def junit(gates: Sequence[Gate]) -> str:
+    """The verdicts as JUnit XML, which CI systems read: a suite a method, a failure where something is lost.
+
+    An undecided cell is an error, and so is a run that is not tested, so that no system counts it as passed.
+    """
+    root = ElementTree.Element("testsuites")
+    for found in gates:
+        cases: dict[str, list[tuple[str, Verdict, str]]] = {}
+        for check in found.checks:
+            name = f"stage {check.stage} {check.stage_name}: {check.task}"
+            cases.setdefault(check.method, []).append((name, check.verdict, _message(check)))
+        for name in found.left_out:
+            cases.setdefault("left out", []).append((name, "cannot tell", "not tested"))
+        for method, own in cases.items():
+            counts = Counter(verdict for _, verdict, _ in own)
+            suite = ElementTree.SubElement(
+                root, "testsuite", name=_xml_text(f"{found.label} {method}"), tests=str(len(own)),
+                failures=str(counts["lost"]), errors=str(counts["cannot tell"]),
+            )  # fmt: skip
+            where = found.label if method == "left out" else f"{found.label}.{method}"
+            for name, verdict, message in own:
+                case = ElementTree.SubElement(
+                    suite, "testcase", classname=_xml_text(where), name=_xml_text(name)
+                )
+                if verdict != "kept":
+                    kind = "failure" if verdict == "lost" else "error"
+                    ElementTree.SubElement(case, kind, message=_xml_text(message), type=verdict)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _message(check: Check) -> str:
+    low = "" if check.low is None else f", at least {check.low:+.1f}"
+    change = (
+        f"{check.before:.1f} -> {check.after:.1f} ({check.difference:+.1f}{low}) " if check.values else ""
+    )
+    return f"{check.verdict}: {change}{'needs ' * bool(check.lacks)}{check.needs}".strip()
+
+
+def _xml_text(value: str) -> str:
+    """The text without characters that XML 1.0 cannot hold."""
+    return "".join(
+        c for c in value if c in "\t\n\r" or (c >= " " and not 0xD800 <= ord(c) <= 0xDFFF and ord(c) < 0xFFFE)
+    )

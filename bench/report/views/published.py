@@ -8,8 +8,7 @@ from pathlib import Path
 from moextend.bench.metrics import average
 from moextend.bench.references import PublishedColumn, Reference, find_reference
 from moextend.bench.report.collect import Experiment, Result, grouped, row_name
-from moextend.bench.report.forgetting import summary
-from moextend.bench.report.table import Column, Table, Value, over_runs, text
+from moextend.bench.report.table import Column, Table, Value, fixed, over_runs, text, words_column
 from moextend.errors import InputError
 
 NOTE = (
@@ -54,13 +53,13 @@ def _refuse_other(experiment: Experiment, protocol: str) -> None:
 
 def _table(experiments: Sequence[Experiment], reference: Reference) -> Table:
     refused = {key: _refusal(column, reference, experiments) for key, column in reference.columns.items()}
-    columns = [Column("method", "method", numeric=False), Column("from", "from", numeric=False)]
+    columns = [words_column("method"), words_column("from")]
     columns += [Column(key, column.title) for key, column in reference.columns.items()]
     measured = [
         [
             row_name(group, before="" if len(experiments) == 1 else f"{experiment.name}: "),
             text("measured"),
-            *_measured(group, reference, refused),
+            *(_measured(group, column, refused[key]) for key, column in reference.columns.items()),
         ]
         for experiment in experiments
         for group in grouped(experiment.of("sequence")).values()
@@ -96,16 +95,12 @@ def _table(experiments: Sequence[Experiment], reference: Reference) -> Table:
     )
 
 
-def _measured(group: Sequence[Result], reference: Reference, refused: dict[str, str]) -> list[Value]:
-    return [Value("-") if refused[key] else _one(group, column) for key, column in reference.columns.items()]
-
-
-def _one(group: Sequence[Result], column: PublishedColumn) -> Value:
+def _measured(group: Sequence[Result], column: PublishedColumn, refused: str) -> Value:
+    if refused or not (column.tasks or column.metric):
+        return Value("-")
     if column.tasks:
         return over_runs(_score(result, column) for result in group)
-    if column.metric is None:
-        return Value("-")
-    return over_runs([summary(result)[column.metric] for result in group])
+    return over_runs(result.summary[str(column.metric)] for result in group)
 
 
 def _score(result: Result, column: PublishedColumn) -> float | None:
@@ -138,28 +133,17 @@ def _averaged(column: PublishedColumn, experiments: Sequence[Experiment]) -> tup
 def _scored_otherwise(task: str, reference: Reference, experiments: Sequence[Experiment]) -> str:
     theirs = reference.scoring.get(task)
     if theirs is None:
-        why = reference.unscored.get(task) or reference.unscored.get("*")
-        named = why is not None and task not in reference.unscored
-        return (
-            f"{why}"
-            if named
-            else f"{task}: {why}"
-            if why
-            else f"{task} is not known to be scored as in the paper"
-        )
-    used = {
-        cell.scorer
-        for experiment in experiments
-        for result in experiment.results
-        for (_, scored), cell in result.cells.items()
-        if scored == task
-    }
+        if why := reference.unscored.get(task):
+            return f"{task}: {why}"
+        return reference.unscored.get("*") or f"{task} is not known to be scored as in the paper"
+    results = [result for experiment in experiments for result in experiment.results]
+    used = {cell.scorer for result in results for (_, name), cell in result.cells.items() if name == task}
     other = sorted(name or "an unknown scorer" for name in used - {theirs})
     return f"{task} was scored by {', '.join(other)}, the paper counts as {theirs} does" if other else ""
 
 
 def _published(number: str | float | None) -> Value:
-    return Value("-") if number is None else Value(f"{number:g}", float(number))
+    return fixed(None if number is None else float(number), "g")
 
 
 def _definitions(reference: Reference) -> list[str]:

@@ -11,10 +11,23 @@ from typing import Any
 
 from moextend.bench import methods, metrics
 from moextend.bench.report.collect import Experiment, Result, alike, run_notes
-from moextend.bench.report.costs import total, training_flops
-from moextend.bench.report.footnotes import seeds_note, short
-from moextend.bench.report.table import Column, Table, Value, named, number
-from moextend.bench.stats.reaching import Place, Ratio, at, common_score, over_seeds, reached
+from moextend.bench.report.notes import seeds_note
+from moextend.bench.report.table import (
+    Column,
+    Row,
+    Table,
+    Value,
+    count,
+    fixed,
+    named,
+    number,
+    plain,
+    short,
+    words_column,
+)
+from moextend.bench.report.views import Asked
+from moextend.bench.report.views.costs import total, training_flops
+from moextend.bench.stats.reaching import Place, at, common_score, over_seeds, reached
 from moextend.errors import UnknownName, counted
 from moextend.util import files
 
@@ -58,19 +71,15 @@ class Family:
         return common_score([_scores(curve) for seeds in self.curves.values() for curve in seeds.values()])
 
 
-def budget_tables(
-    experiments: Sequence[Experiment], accuracy: float | None = None, baseline: str | None = None
-) -> list[Table]:
+def tables(experiments: Sequence[Experiment], asked: Asked) -> list[Table]:
     """One table a sequence that ran with several numbers of steps; others have none.
 
-    Args:
-        accuracy: of the comparison, in percent; None: the highest that every method reaches with every seed.
-        baseline: the method that costs are compared with; None: full fine-tuning, or the first method.
+    Costs are compared with the baseline's, by default those of full fine-tuning, or of the first method.
 
     Raises:
         UnknownName: the baseline has no runs.
     """
-    return [_table(family, accuracy, baseline) for family in families(experiments)]
+    return [_table(family, asked.accuracy, asked.baseline) for family in families(experiments)]
 
 
 def families(experiments: Sequence[Experiment]) -> list[Family]:
@@ -156,37 +165,26 @@ def _table(family: Family, accuracy: float | None, baseline: str | None) -> Tabl
     against = _baseline(family.curves, baseline)
     rows = [_row(family.curves[key], key, found, against, target) for key in family.curves]
     several = any(len(seeds) > 1 for seeds in family.curves.values())
-    columns = [column for column in _columns(against) if several or not column.key.endswith(INTERVAL)]
-    kept = [place for place, column in enumerate(_columns(against)) if column in columns]
-    name = family.experiments[0].name
-    return Table(
-        f"{name}-budgets",
-        f"{name}: cost to an accuracy of {target:.1f}",
-        columns,
-        [[[row[place] for place in kept] for row in rows]],
-        [NOTE, *_notes(family, found, several=several)],
-        kind="budgets",
-    )
+    name, columns = family.experiments[0].name, _columns(against)
+    notes = [NOTE, *_notes(family, found, several=several)]
+    title = f"{name}: cost to an accuracy of {target:.1f}"
+    made = Table(f"{name}-budgets", title, columns, [rows], notes, kind="budgets")
+    kept = [place for place, column in enumerate(columns) if several or not column.key.endswith(INTERVAL)]
+    return made.of_columns(kept)
 
 
 def _columns(against: str) -> list[Column]:
-    columns = [Column("method", "method", numeric=False), Column("steps", "steps", spread="")]
+    columns = [words_column("method"), plain("steps")]
     for key, title in COSTS.items():
         columns += [
-            Column(key, title, spread=""),
-            Column(f"{key}_ratio", f"of {against}", spread=""),
+            plain(key, title),
+            plain(f"{key}_ratio", f"of {against}"),
             Column(f"{key}_interval", "interval", numeric=False, machines=False),
-            Column(f"{key}_ratio_low", "from", spread="", wide=True),
-            Column(f"{key}_ratio_high", "to", spread="", wide=True),
+            plain(f"{key}_ratio_low", "from", wide=True),
+            plain(f"{key}_ratio_high", "to", wide=True),
         ]
-    return [
-        *columns,
-        Column("best", "best"),
-        Column("seeds", "seeds", spread="", wide=True),
-        Column("accuracy", "accuracy", spread="", wide=True),
-        Column("reached", "reached by", spread="", wide=True),
-        Column("bound", "cost is", numeric=False, wide=True),
-    ]
+    columns += [Column("best", "best"), plain("seeds", wide=True), plain("accuracy", wide=True)]
+    return [*columns, plain("reached", "reached by", wide=True), words_column("bound", "cost is", wide=True)]
 
 
 def _baseline(curves: Curves, baseline: str | None) -> str:
@@ -202,28 +200,21 @@ Found = Mapping[tuple[str, str], Mapping[int, Reached | None]]
 
 def _row(
     seeds: Mapping[int, Curve], key: tuple[str, str], found: Found, against: str, accuracy: float
-) -> list[Value]:
+) -> Row:
     method, order = key
     best = number(*metrics.mean_and_sd(max(_scores(curve)) for curve in seeds.values()))
     name = named(method, after="" if order == "given" else f" ({order})")
     own = {seed: one for seed, one in found[key].items() if one is not None}
-    end = [
-        best,
-        Value(str(len(seeds)), len(seeds)),
-        Value(f"{accuracy:.1f}", accuracy),
-        Value(str(len(own)), len(own)),
-        Value("at most" if _at_most(own) else ""),
-    ]
+    bound = Value("at most" if _at_most(own) else "")
+    end = [best, count(len(seeds)), number(accuracy), count(len(own)), bound]
     if len(own) < len(seeds):
         how = "not reached" if not own else f"{len(own)} of {counted(len(seeds), 'seed')}"
         return [name, Value(how), *[Value("-")] * (5 * len(COSTS)), *end]
-    steps = fmean(one.steps for one in own.values())
-    cells = [Value(f"{_at_most(own)}{steps:.0f}", steps)]
+    steps = replace(fixed(fmean(one.steps for one in own.values()), ".0f"), before=_at_most(own))
     others = found.get((against, order), {})
     base = {seed: one for seed in own if (one := others.get(seed)) is not None}
-    for cost in COSTS:
-        cells += _cost_cells(cost, own, base)
-    return [name, *cells, *end]
+    costs = [value for cost in COSTS for value in _cost_cells(cost, own, base)]
+    return [name, steps, *costs, *end]
 
 
 def _at_most(found: Mapping[int, Reached]) -> str:
@@ -231,25 +222,24 @@ def _at_most(found: Mapping[int, Reached]) -> str:
     return "≤ " if any(one.place.is_first for one in found.values()) else ""
 
 
-def _cost_cells(cost: str, own: Mapping[int, Reached], base: Mapping[int, Reached]) -> list[Value]:
+def _cost_cells(cost: str, own: Mapping[int, Reached], base: Mapping[int, Reached]) -> Row:
     """The cost, as a multiple of the baseline's of the same seeds, and the interval of that."""
-    spent, unit = _known(cost, own), 1e-12 if cost == "flops" else 1.0
+    spent, others, nothing = _known(cost, own), _known(cost, base), Value("-")
     if spent is None:
-        return [Value("-")] * 5
-    mean = unit * over_seeds(list(spent.values())).mean
-    shown = Value(f"{_at_most(own)}{short(mean)}", mean)
-    others = _known(cost, base)
+        return [nothing] * 5
+    mean = (1e-12 if cost == "flops" else 1.0) * over_seeds(list(spent.values())).mean
+    shown = short(mean, _at_most(own))
     if others is None or others.keys() != spent.keys():
-        return [shown, *[Value("-")] * 4]
+        return [shown, *[nothing] * 4]
     ratio = over_seeds([spent[seed] / others[seed] for seed in spent])
+    multiple, bounds = fixed(ratio.mean, ".2f", "x"), (_at_most(own), _at_most(base).replace("≤", "≥"))
     if own == base:
-        return [shown, _multiple("", ratio), *[Value("-")] * 3]
-    bounds = _at_most(own), _at_most(base).replace("≤", "≥")
+        return [shown, multiple, *[nothing] * 3]
     if any(bounds):
-        multiple = Value("-") if all(bounds) else _multiple("".join(bounds), ratio)
-        return [shown, multiple, *[Value("-")] * 3]
-    ends = [Value("-") if end is None else Value(f"{end:.2f}", end) for end in (ratio.low, ratio.high)]
-    return [shown, _multiple("", ratio), Value(_interval(ratio)), *ends]
+        multiple = nothing if all(bounds) else replace(multiple, before="".join(bounds))
+        return [shown, multiple, *[nothing] * 3]
+    between = "-" if ratio.low is None else f"{ratio.low:.2f} to {ratio.high:.2f}"
+    return [shown, multiple, Value(between), fixed(ratio.low, ".2f"), fixed(ratio.high, ".2f")]
 
 
 def _known(cost: str, found: Mapping[int, Reached]) -> dict[int, float] | None:
@@ -258,49 +248,29 @@ def _known(cost: str, found: Mapping[int, Reached]) -> dict[int, float] | None:
     return known if known and len(known) == len(found) else None
 
 
-def _multiple(bound: str, ratio: Ratio) -> Value:
-    return Value(f"{bound}{ratio.mean:.2f}x", ratio.mean)
-
-
-def _interval(ratio: Ratio) -> str:
-    return "-" if ratio.low is None else f"{ratio.low:.2f} to {ratio.high:.2f}"
-
-
-def _first_runs(family: Family) -> list[Result]:
-    return [curve[0] for seeds in family.curves.values() for curve in seeds.values()]
-
-
 def _aligned_flops(result: Result) -> float | None:
     return _sum([one.flops for cost in result.costs.values() for one in cost.align.values()])
 
 
-def _gaps(family: Family) -> list[str]:
-    """Note of the methods whose seeds have different numbers of steps; [] where all have the same."""
+def _notes(family: Family, found: Found, *, several: bool) -> list[str]:
+    curves = [curve for seeds in family.curves.values() for curve in seeds.values()]
+    reached = [one for seeds in found.values() for one in seeds.values()]
+    steps = ", ".join(f"{count:g}" for count in sorted({_steps(run) for curve in curves for run in curve}))
+    notes = [f"Steps: {steps}. {seeds_note(family.experiments[0])}"]
+    if aligned := [flops for curve in curves if (flops := _aligned_flops(curve[0]))]:
+        cost = short(1e-12 * fmean(aligned)).text
+        notes.append(f"The alignment, the same for all methods, is {cost} TFLOP of each cost.")
+    if any(one and one.place.is_first for one in reached):
+        notes.append("≤, ≥: bounds: the accuracy is reached with the fewest steps; fewer might do.")
+    if None in reached:
+        notes.append("not reached: not with the most steps; N of M seeds: with these seeds only.")
     uneven = [
         method
         for (method, _), seeds in family.curves.items()
         if len({tuple(map(_steps, curve)) for curve in seeds.values()}) > 1
     ]
-    if not uneven:
-        return []
-    return [f"NOT COMPARABLE: not every seed has every number of steps: {', '.join(uneven)}."]
-
-
-def _notes(family: Family, found: Found, *, several: bool) -> list[str]:
-    steps = sorted(
-        {_steps(run) for seeds in family.curves.values() for curve in seeds.values() for run in curve}
-    )
-    notes = [f"Steps: {', '.join(f'{count:g}' for count in steps)}. {seeds_note(family.experiments[0])}"]
-    aligned = [flops for run in _first_runs(family) if (flops := _aligned_flops(run))]
-    if aligned:
-        notes.append(
-            f"The alignment, the same for all methods, is {short(1e-12 * fmean(aligned))} TFLOP of each cost."
-        )
-    if any(one and one.place.is_first for seeds in found.values() for one in seeds.values()):
-        notes.append("≤, ≥: bounds: the accuracy is reached with the fewest steps; fewer might do.")
-    if any(one is None for seeds in found.values() for one in seeds.values()):
-        notes.append("not reached: not with the most steps; N of M seeds: with these seeds only.")
-    notes += _gaps(family)
+    if uneven:
+        notes.append(f"NOT COMPARABLE: not every seed has every number of steps: {', '.join(uneven)}.")
     if family.others:
         notes.append(f"Made of something else, and no part of this table: {', '.join(family.others)}.")
     if several:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from moextend.bench.report.names import explained, short_names
-from moextend.bench.report.table import NARROW, SPREAD, WIDTH, Column, Table, Value
+from moextend.bench.report.looks import explained, short_names
+from moextend.bench.report.table import NARROW, SPREAD, WIDTH, Column, Row, Table
 from moextend.errors import visible
 from moextend.util.fold import folded_between
 
@@ -62,8 +62,8 @@ def print_tables(tables: Sequence[Table], console: Console, width: int | None = 
 
 def _with_short_names(tables: Sequence[Table], most: int) -> list[Table]:
     """The tables with short names of methods where a full one would take several lines, explained in a note."""
-    firsts = [row[0] for table in tables for section in table.sections for row in section]
-    full = dict.fromkeys(first.of for first in firsts if first.of and first.of in first.text)
+    firsts = [row[0] for table in tables for row in table.rows]
+    full = dict.fromkeys(first.of for first in firsts if first.of and first.of in first.words)
     wide = {
         first.of.partition(":")[0] for first in firsts if _text_width(first.text) > most and first.of in full
     }
@@ -71,16 +71,12 @@ def _with_short_names(tables: Sequence[Table], most: int) -> list[Table]:
     known: set[str] = set()
     found = []
     for table in tables:
-        own = dict.fromkeys(row[0].of for section in table.sections for row in section)
+        own = dict.fromkeys(row[0].of for row in table.rows)
         new = {name: short[name] for name in own if name in short and name not in known}
         known |= own.keys()
-        sections = [[[_short(row[0], short), *row[1:]] for row in section] for section in table.sections]
-        found.append(replace(table, sections=sections, notes=[*table.notes, *explained(new)]))
+        sections = [[[row[0].renamed(short), *row[1:]] for row in section] for section in table.sections]
+        found.append(replace(table, sections=sections).noted(*explained(new)))
     return found
-
-
-def _short(first: Value, short: Mapping[str, str]) -> Value:
-    return replace(first, text=first.text.replace(first.of, short.get(first.of, first.of), 1))
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ class Layout:
 
     table: Table
     heads: list[str]
-    sections: list[list[list[str]]]
+    rows: list[list[str]]
     columns: list[int]
 
     @property
@@ -99,10 +95,12 @@ class Layout:
 
     def part(self, places: Sequence[int]) -> Layout:
         """Some of the columns."""
-        rows = [[[row[i] for i in places] for row in section] for section in self.table.sections]
-        table = replace(self.table, columns=[self.table.columns[i] for i in places], sections=rows)
-        texts = [[[row[i] for i in places] for row in section] for section in self.sections]
-        return Layout(table, [self.heads[i] for i in places], texts, [self.columns[i] for i in places])
+        return Layout(
+            self.table.of_columns(places),
+            [self.heads[i] for i in places],
+            [[row[i] for i in places] for row in self.rows],
+            [self.columns[i] for i in places],
+        )
 
 
 def _blocks(table: Table, width: int | None) -> Iterator[Layout]:
@@ -133,19 +131,16 @@ def _blocks(table: Table, width: int | None) -> Iterator[Layout]:
 
 def _laid_out(table: Table, *, below: bool, most: int | None = None) -> Layout:
     """The texts of all cells: if asked for, spreads below their numbers, and headings and words (`most`) wrapped."""
-    sections = [
-        [_texts(row, table.columns, below=below, most=most) for row in section] for section in table.sections
-    ]
-    rows = [row for section in sections for row in section]
+    rows = [_texts(row, table.columns, below=below, most=most) for row in table.rows]
     heads = [visible(column.title) for column in table.columns]
     widths = [max([0, *(_text_width(row[i]) for row in rows)]) for i in range(len(heads))]
     if most:
         heads = ["\n".join(folded_between(head, width)) for head, width in zip(heads, widths, strict=True)]
     columns = [max(width, _text_width(head)) for head, width in zip(heads, widths, strict=True)]
-    return Layout(table, heads, sections, columns)
+    return Layout(table, heads, rows, columns)
 
 
-def _texts(row: Sequence[Value], columns: Sequence[Column], *, below: bool, most: int | None) -> list[str]:
+def _texts(row: Row, columns: Sequence[Column], *, below: bool, most: int | None) -> list[str]:
     texts = ["\n".join(folded_between(visible(row[0].text), most or NAME))]
     for value, column in zip(row[1:], columns[1:], strict=True):
         words = visible(value.text)
@@ -167,15 +162,14 @@ def _made(layout: Layout) -> Text:
     """The table with its lines, as one text: a table of rich's takes several times as long."""
     from rich.text import Text
 
-    blank = " " * layout.width
+    blank, rows = " " * layout.width, iter(layout.rows)
     out = Text(f"{blank}\n", no_wrap=True)
     _add(out, layout, layout.heads, ["bold"] * len(layout.heads))
     out.append(f" {'─' * (layout.width - 2)} \n")
-    for number, (section, texts) in enumerate(zip(layout.table.sections, layout.sections, strict=True)):
-        if number:
-            out.append(f"{blank}\n")
-        for row, words in zip(section, texts, strict=True):
-            _add(out, layout, words, ["", *(value.style for value in row[1:])])
+    for number, section in enumerate(layout.table.sections):
+        out.append(f"{blank}\n" if number else "")
+        for row in section:
+            _add(out, layout, next(rows), ["", *(value.style for value in row[1:])])
     return out.append(blank)
 
 

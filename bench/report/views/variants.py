@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
 
 from moextend.bench import stats
-from moextend.bench.report.collect import Experiment, Result, damaged_run, grouped, row_name, unfinished_mark
-from moextend.bench.report.comparison import differences
-from moextend.bench.report.forgetting import summary
+from moextend.bench.report.collect import Experiment, Result, damaged_run, grouped, row_name
 from moextend.bench.report.items import ItemReader
-from moextend.bench.report.table import WIDTH, Column, Table, Value, over_runs, text
+from moextend.bench.report.table import (
+    WIDTH,
+    Column,
+    Row,
+    Table,
+    Value,
+    count,
+    fixed,
+    number,
+    over_runs,
+    plain,
+    text,
+    words_column,
+)
+from moextend.bench.report.views import Asked
+from moextend.bench.report.views.comparison import differences
+from moextend.bench.report.views.tasks import numbered, task_columns
 from moextend.bench.run import variants
 from moextend.bench.run.rundir import Cell, run_name
 from moextend.bench.run.variants import Variant, VariantCells
@@ -67,9 +80,14 @@ class Scored:
         kept |= {(result.last, task): cell for (other, task), cell in own.items() if other == variant}
         return replace(result, cells=kept)
 
-    def notes(self) -> list[str]:
-        """The runs that are left out."""
-        return [f"Left out: {'; '.join(self.damaged)}."] if self.damaged else []
+    def tables(self, made: list[Table], where: str) -> list[Table]:
+        """The tables with a note of the runs that are left out; InputError if nothing but those is left."""
+        if not made and self.damaged:
+            raise InputError(
+                f"no variant can be read: {'; '.join(self.damaged)}.", where=where, hint="Run again."
+            )
+        left_out = [f"Left out: {'; '.join(self.damaged)}."] if self.damaged else []
+        return [*made[:-1], made[-1].noted(*left_out)] if made else []
 
 
 def strength_of(variant: Variant) -> float | None:
@@ -113,57 +131,38 @@ def _strengths(result: Result, scored: Scored) -> dict[float, Result]:
     return found
 
 
-def rewind_tables(experiment: Experiment) -> list[Table]:
+def rewind_tables(experiment: Experiment, asked: Asked) -> list[Table]:
     """The dial of every method: a row per strength."""
-    scored = Scored.of(experiment)
-    found = dial(experiment, scored)
-    if not found:
-        return _nothing(scored, "report rewind")
+    scored, name = Scored.of(experiment), experiment.name
     sections = [
         [_dial_row(mode, strength, runs) for strength, runs in rows.items()]
-        for (mode, _, _), rows in found.items()
+        for (mode, _, _), rows in dial(experiment, scored).items()
     ]
     several = any(value.spread is not None for section in sections for row in section for value in row)
-    columns = [Column("method", "method", numeric=False), Column("strength", "strength", spread="")]
-    columns += [Column(key, title) for key, title in METRICS.items()]
-    columns.append(Column("runs", "runs", spread="", wide=True))
-    notes = [DIAL, *([SPREAD] if several else []), *scored.notes()]
-    differs = f" ({experiment.differs})" if experiment.differs else ""
-    title = f"{experiment.name}: gain against forgetting{differs}"
-    return [Table(f"{experiment.name}-rewind", title, columns, sections, notes, kind="rewind")]
+    columns = [words_column("method"), plain("strength")]
+    columns += [*(Column(key, title) for key, title in METRICS.items()), plain("runs", wide=True)]
+    notes = [DIAL, *([SPREAD] if several else [])]
+    title = f"{name}: gain against forgetting"
+    made = Table(f"{name}-rewind", title, columns, sections, notes, kind="rewind")
+    return scored.tables([made] if sections else [], "report rewind")
 
 
-def _dial_row(mode: str, strength: float, runs: Sequence[Result]) -> list[Value]:
-    known = [summary(run) for run in runs]
-    before = "joint, " if mode == "joint" else ""
+def _dial_row(mode: str, strength: float, runs: Sequence[Result]) -> Row:
+    known = [run.summary for run in runs]
     return [
-        row_name(runs, before=before, mark=unfinished_mark(runs)),
-        Value(f"{strength:g}", strength),
+        row_name(runs, before="joint, " if mode == "joint" else ""),
+        fixed(strength, "g"),
         *(over_runs([own[key] for own in known], signed=key in SIGNED) for key in METRICS),
-        Value(str(len(runs)), len(runs)),
+        count(len(runs)),
     ]
 
 
-def subsets_tables(experiment: Experiment) -> list[Table]:
+def subsets_tables(experiment: Experiment, asked: Asked) -> list[Table]:
     """The interference map of every method: a row for what is left out, a column per task."""
     scored, reader = Scored.of(experiment), ItemReader()
-    made = [
-        table
-        for group in grouped(experiment.of("sequence")).values()
-        if (table := _map(experiment, group, scored, reader)) is not None
-    ]
-    if not made:
-        return _nothing(scored, "report subsets")
-    return [*made[:-1], replace(made[-1], notes=[*made[-1].notes, *scored.notes()])]
-
-
-def variant_tables(experiment: Experiment) -> dict[str, list[Table]]:
-    """Kind -> tables of all variants that are scored, for a report of everything; none where they cannot be read."""
-    found: dict[str, list[Table]] = {"rewind": [], "subsets": []}
-    for kind, tables in (("rewind", rewind_tables), ("subsets", subsets_tables)):
-        with suppress(InputError):  # bench report rewind names what is damaged
-            found[kind] = tables(experiment)
-    return found
+    groups = grouped(experiment.of("sequence")).values()
+    made = [table for group in groups if (table := _map(experiment, group, scored, reader))]
+    return scored.tables(made, "report subsets")
 
 
 def _map(experiment: Experiment, group: Sequence[Result], scored: Scored, reader: ItemReader) -> Table | None:
@@ -186,18 +185,12 @@ def _map(experiment: Experiment, group: Sequence[Result], scored: Scored, reader
         [text(_left_out(variant)), *(_difference(group, variant, task, scored, reader) for task in tasks)]
         for variant in partial
     ]
-    columns = [Column("without", "without", numeric=False)]
-    columns += [
-        Column(task, task if with_names else str(i), spread="", of=task if with_names else "")
-        for i, task in enumerate(tasks, 1)
-    ]
-    named = row_name(group, mark=unfinished_mark(group)).text
+    columns = [words_column("without"), *task_columns(tasks, with_names=with_names, spread="")]
+    name = row_name(group).text
     notes = [LEFT_OUT.format("" if len(group) == 1 else f" and {len(group)} seeds")]
-    notes += (
-        [] if with_names else [f"Columns: {', '.join(f'{i} {task}' for i, task in enumerate(tasks, 1))}."]
-    )
-    title = f"{experiment.name}, {named}: which stages help or hurt which tasks"
-    return Table(f"{experiment.name}-{named}-subsets", title, columns, [rows], notes, kind="subsets")
+    notes += [] if with_names else [numbered(tasks)]
+    title = f"{experiment.name}, {name}: which stages help or hurt which tasks"
+    return Table(f"{experiment.name}-{name}-subsets", title, columns, [rows], notes, kind="subsets")
 
 
 def _left_out(variant: Variant) -> str:
@@ -223,26 +216,8 @@ def _difference(
     if found is None:
         return Value("-", style="dim")
     values, contrast = found
-    value = sum(values) / len(values)
+    shown = number(sum(values) / len(values), signed=True)
     if same or contrast is None:
-        return replace(_signed(value), style="dim" if same else "")
+        return replace(shown, style="dim" if same else "")
     low, high = contrast.interval(stats.LEVEL)
-    shown = _signed(value, (low, high))
-    return replace(shown, style="bold" if low > 0 or high < 0 else "")
-
-
-def _signed(value: float, between: tuple[float, float] | None = None) -> Value:
-    def form(decimals: int) -> str:
-        shown = [f"{round(one, decimals) + 0.0:+.{decimals}f}" for one in (value, *(between or ()))]
-        shown[0] = shown[0] if round(value, decimals) else f"{0:.{decimals}f}"
-        return f"{shown[0]} ({shown[1]} to {shown[2]})" if between else shown[0]
-
-    return Value(form(1), value, form=form)
-
-
-def _nothing(scored: Scored, where: str) -> list[Table]:
-    if scored.damaged:
-        raise InputError(
-            f"no variant can be read: {'; '.join(scored.damaged)}.", where=where, hint="Run again."
-        )
-    return []
+    return replace(shown, between=(low, high), style="bold" if low > 0 or high < 0 else "")

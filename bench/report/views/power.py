@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from statistics import fmean
+from typing import Any
 
 from moextend.bench import stats
-from moextend.bench.report.collect import Experiment, Groups, Result, grouped
-from moextend.bench.report.comparison import (
+from moextend.bench.report.collect import Experiment, Groups, Result, grouped, run_notes
+from moextend.bench.report.items import ItemReader
+from moextend.bench.report.table import (
+    Column,
+    Table,
+    Value,
+    cells_of,
+    count,
+    fixed,
+    named,
+    number,
+    plain,
+    text,
+    words_column,
+)
+from moextend.bench.report.views.comparison import (
     Measured,
+    Pair,
     check_baseline,
     default_baseline,
     differences,
+    mean_difference,
     metric_weights,
     pairs_of,
+    shared_orders,
 )
-from moextend.bench.report.gate import gate
-from moextend.bench.report.items import ItemReader
-from moextend.bench.report.over_orders import Pair, mean_difference, shared_orders
+from moextend.bench.report.views.gate import gate
 from moextend.bench.stats import planning
 from moextend.bench.stats.planning import Design, Pilot
-from moextend.errors import InputError, UnknownName
+from moextend.errors import InputError, UnknownName, counted
 
 NO_ITEMS = "the answers to items are not stored, or there are too few"
 """Why a comparison has no variance of items."""
@@ -102,8 +118,6 @@ class Planned:
     plans: list[Plan]
     unknown: list[str]
     """Comparisons that cannot be planned, and why."""
-    one_order: list[str] = field(default_factory=list)
-    """Comparisons that are planned from one order, as fewer than two seeds ran in all."""
 
 
 def plan(
@@ -128,24 +142,21 @@ def plan(
     known = list(dict.fromkeys(method for method, _ in groups))
     against = baseline or default_baseline(known)
     check_baseline(against, known)
-    for method in methods:
-        if method not in known:
-            raise UnknownName("method", method, known, where="--method")
+    _check_methods(methods, known)
     compared = [method for method in methods or known if method != against]
     tests = wanted.tests or sum(
         method != against for method in known
     )  # those of the report, also without some
     reader = ItemReader()
-    plans, unknown, one_order = list[Plan](), list[str](), list[str]()
+    plans, unknown = list[Plan](), list[str]()
     for metric in names:
         measured = Measured(reader, partial(metric_weights, metric))
         for method in compared:
-            orders, fewer = _orders(measured, groups, method, against)
+            orders = _orders(measured, groups, method, against)
             found = _difference(orders) if orders else "no shared seed"
             if isinstance(found, str):
                 unknown.append(f"{metric} of {method}: {found}")
                 continue
-            one_order += [f"{metric} of {method}"] if fewer else []
             value, pilot = found
             items = _items(groups, method)
             first = Plan(method, against, metric, value, pilot, items, tests)
@@ -159,7 +170,7 @@ def plan(
             hint=f"Run two methods with the same seeds: moextend bench run {experiment.name} -m lora -m moextend "
             "--seed 0,1,2.",
         )
-    return Planned(experiment, wanted, None, plans, unknown, one_order)
+    return Planned(experiment, wanted, None, plans, unknown)
 
 
 def plan_gate(
@@ -174,9 +185,7 @@ def plan_gate(
     """
     runs = experiment.of("sequence")
     known = list(dict.fromkeys(result.config.method for result in runs))
-    for method in methods:
-        if method not in known:
-            raise UnknownName("method", method, known, where="--method")
+    _check_methods(methods, known)
     made = gate(experiment, margin=margin)
     checks = [check for check in made.checks if check.found]
     tests = wanted.tests or len(checks)
@@ -199,6 +208,12 @@ def plan_gate(
     return Planned(experiment, wanted, margin, plans, [])
 
 
+def _check_methods(methods: Sequence[str], known: Sequence[str]) -> None:
+    for method in methods:
+        if method not in known:
+            raise UnknownName("method", method, known, where="--method")
+
+
 def _check_answers(results: Sequence[Result], methods: Sequence[str]) -> None:
     """Raises InputError if a run of `methods` is from a pack without answers, from which variances are computed."""
     for result in results:
@@ -206,16 +221,14 @@ def _check_answers(results: Sequence[Result], methods: Sequence[str]) -> None:
             result.run.check_has("predictions")
 
 
-def _orders(
-    measured: Measured, groups: Groups, method: str, baseline: str
-) -> tuple[dict[str, dict[int, Pair]], bool]:
-    """`shared_orders`; where fewer than two seeds ran in all, the order with most of them, and that it is so."""
+def _orders(measured: Measured, groups: Groups, method: str, baseline: str) -> dict[str, dict[int, Pair]]:
+    """`shared_orders`; where fewer than two seeds ran in all of them, the one with most seeds alone."""
     orders = shared_orders(measured, groups, method, baseline)
     if len(orders) < 2 or len(next(iter(orders.values()))) > 1:
-        return orders, False
+        return orders
     each = {order: pairs_of(measured, groups, method, order, baseline) for order in orders}
-    order = max(each, key=lambda name: len(each[name]))
-    return ({order: each[order]}, True) if len(each[order]) > 1 else (orders, False)
+    most = max(each, key=lambda order: len(each[order]))
+    return {most: each[most]} if len(each[most]) > 1 else orders
 
 
 def _difference(orders: Mapping[str, Mapping[int, Pair]]) -> tuple[float, Pilot] | str:
@@ -288,3 +301,167 @@ def _designs(pilot: Pilot, wanted: Wanted, times: float) -> Iterator[Design]:
     for orders in wanted.orders or sorted({1, pilot.orders}):
         for seeds in wanted.seeds or sorted({pilot.seeds, *SEEDS}):
             yield Design(seeds, orders, times)
+
+
+COMPONENTS = [
+    words_column("method"),
+    words_column("what", "metric"),
+    Column("difference", "pilot"),
+    plain("seed"),
+    plain("order"),
+    plain("rest", "seed x order"),
+    plain("own_items", "items, one run"),
+    plain("item", "items, all"),
+    plain("seeds"),
+    plain("orders"),
+    plain("items"),
+]
+DESIGNS = [
+    words_column("method"),
+    words_column("what", "metric"),
+    plain("orders"),
+    plain("seeds"),
+    plain("items"),
+    plain("power", "power %"),
+    Column("range", "95% interval", numeric=False, machines=False),
+    plain("low", wide=True),
+    plain("high", wide=True),
+    plain("mdd", "MDD"),
+    words_column("items_needed", "items needed"),
+    words_column("seeds_needed", "seeds needed"),
+]
+
+
+def power_tables(planned: Planned) -> list[Table]:
+    """The components of the variance, and the designs."""
+    label, wanted, margin = planned.experiment.label, planned.wanted, planned.margin
+    what = f"differences from {planned.plans[0].baseline}"
+    found = f"find {wanted.effect:g} points"
+    if margin is not None:
+        what = f"the gate at {margin:g} points"
+        found = f"exclude a loss of {margin:g} points (true change {wanted.effect:g})"
+    components, designs = (_columns(columns, planned) for columns in (COMPONENTS, DESIGNS))
+    parts = [cells_of(components, _components(plan)) for plan in planned.plans]
+    rows = [
+        [cells_of(designs, _design(plan, row)) for row in plan.rows] for plan in planned.plans if plan.rows
+    ]
+    title = f"{label}: variance components of {what}"
+    first = Table(f"{label}-components", title, components, [parts], _component_notes(planned), kind="power")
+    title = f"{label}: seeds, orders and items that {found} with {wanted.power:.0%} power"
+    second = Table(f"{label}-power", title, designs, rows, _design_notes(planned), kind="power")
+    return [first, second] if rows else [first]
+
+
+def _columns(columns: Sequence[Column], planned: Planned) -> list[Column]:
+    other = {"what": "task", "mdd": "least margin"} if planned.margin else {}
+    return [replace(column, title=other.get(column.key, column.title)) for column in columns]
+
+
+def _components(plan: Plan) -> dict[str, Value]:
+    pilot = plan.pilot
+    one = pilot.seeds == 1
+    return {
+        "method": named(plan.method),
+        "what": text(plan.what),
+        "difference": number(plan.difference, signed=True),
+        "seed": number(None if one else pilot.seed**0.5),
+        "order": number(None if pilot.order is None else pilot.order**0.5),
+        "rest": number(None if pilot.orders == 1 or one else pilot.rest**0.5),
+        "own_items": number(None if one else pilot.own_items**0.5),
+        "item": number((pilot.item + pilot.item_by_order + pilot.unseen) ** 0.5),
+        "seeds": count(pilot.seeds),
+        "orders": count(pilot.orders),
+        "items": count(plan.items),
+    }
+
+
+def _design(plan: Plan, row: Row) -> dict[str, Value]:
+    power, low, high = (fixed(100 * share, ".0f") for share in (row.power, row.low, row.high))
+    no_seeds = text("-" if plan.pilot.seeds == 1 else "over 100")
+    return {
+        "method": named(plan.method),
+        "what": text(plan.what),
+        "orders": count(row.orders),
+        "seeds": count(row.seeds),
+        "items": count(row.items),
+        "power": power,
+        "range": text(f"{low.text} to {high.text}"),
+        "low": low,
+        "high": high,
+        "mdd": number(row.mdd),
+        "items_needed": text("none suffices") if row.items_needed is None else count(row.items_needed),
+        "seeds_needed": no_seeds if row.seeds_needed is None else count(row.seeds_needed),
+    }
+
+
+def _component_notes(planned: Planned) -> list[str]:
+    notes = [
+        "pilot: the difference in the kept runs. seed, order, seed x order: standard deviations between runs, without "
+        "the part of the items. items: standard error of one difference from the sample of items: in one run alone, "
+        "and alike in all runs, which more seeds do not average out. items (last column): of a task, mean over tasks."
+    ]
+    if any(plan.pilot.orders == 1 for plan in planned.plans):
+        notes.append(
+            "One order: nothing is known about the spread between orders, and the plans expect no gain "
+            "from more orders."
+        )
+    alone = [plan for plan in planned.plans if plan.items_only is not None]
+    if alone:
+        least = ", ".join(f"{plan.what} of {plan.method} {plan.items_only:.1f}" for plan in alone)
+        notes.append(
+            "One seed says nothing about the spread between seeds, so no number of seeds can be planned. "
+            f"Smallest differences that the items alone can show (seeds add to them): {least} points. "
+            "Run at least two seeds, preferably five: moextend bench run --seed 0,1,2,3,4."
+        )
+    notes += [f"Not planned: {name}." for name in planned.unknown]
+    return [*notes, *run_notes(planned.experiment)]
+
+
+def _design_notes(planned: Planned) -> list[str]:
+    wanted, tests = planned.wanted, planned.plans[0].tests
+    family = counted(tests, "test")
+    if planned.margin is None:
+        test = (
+            f"The test is that of bench report --baseline (mean over orders with several), at {wanted.alpha:g} for "
+            f"{family} together (Bonferroni; --tests)."
+        )
+    else:
+        test = (
+            f"The test is that of bench gate, one-sided at {wanted.alpha:g} for {family} together (--tests)."
+        )
+    least = (
+        "MDD: the smallest difference that is found."
+        if planned.margin is None
+        else "least margin: what can be excluded."
+    )
+    notes = [
+        f"{test} power: share of repetitions that find it, if the variances are those of the pilot. 95% interval: of "
+        f"the power, given how well the pilot knows the two variances. {least}",
+        "items needed: of a task, with the seeds and orders of the row. seeds needed: with its items and orders.",
+    ]
+    if planned.margin and any(plan.pilot.seeds == 1 for plan in planned.plans):
+        notes.append("One seed: the plan is about these weights, not about training again.")
+    if wanted.alpha != stats.LEVEL:
+        notes.append(f"The report itself tests at {stats.LEVEL:g}.")
+    few = min((plan.pilot.seeds for plan in planned.plans if plan.rows), default=0)
+    if 1 < few < 5:
+        notes.append(
+            f"A pilot of {few} seeds estimates the variance over seeds badly: plan for the lower end of the interval."
+        )
+    return notes
+
+
+def as_json(planned: Sequence[Planned]) -> list[dict[str, Any]]:
+    """The plans for machines: one record per experiment; variances in squared points."""
+    return [
+        {
+            "sequence": each.experiment.name,
+            "variant": each.experiment.variant,
+            "test": "comparison" if each.margin is None else "gate",
+            "margin": each.margin,
+            **{name: getattr(each.wanted, name) for name in ("effect", "power", "alpha")},
+            "plans": [asdict(one) for one in each.plans],
+            "not_planned": each.unknown,
+        }
+        for each in planned
+    ]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from operator import attrgetter
 
 from moextend.bench import methods, metrics
 from moextend.bench.report.collect import Experiment, Result, grouped, row_name
-from moextend.bench.report.table import Column, Table, Value
+from moextend.bench.report.table import Column, Table, Value, cells_of, fixed, short, words_column
+from moextend.bench.report.views import Asked
 from moextend.bench.run.records import AlignmentCost, StageCost
-from moextend.errors import counted
+from moextend.errors import InputError, counted
 
 COLUMNS = [
-    Column("method", "method", numeric=False),
+    words_column("method"),
     Column("trained_parameters", "trained"),
     Column("kept_mb", "MB"),
     Column("tokens", "tokens"),
@@ -22,6 +24,8 @@ COLUMNS = [
     Column("peak_rss_mb", "peak MiB"),
     Column("peak_gpu_mb", "GPU MiB", wide=True),
 ]
+MATCHED = ("trained_parameters", "tokens", "flops")
+"""Columns in which methods are compared with the reference."""
 NEAR = 0.1
 """Parts by which two numbers may differ and still count as matched."""
 UNMATCHED = "≠"
@@ -37,16 +41,34 @@ NOTE = (
     "task after it, relative to the base, mean over stages. seconds: of learning; they depend on what else ran on the "
     "machine. peak: of the run's process, including the base; GPU: of learning."
 )
+SUMMARY = [
+    Column("params", "params", paper=False),
+    Column("kept_mb", "MB", paper=False),
+    Column("tflop", "TFLOP", paper=False),
+]
+"""Columns of costs in the forgetting table."""
+MEANING = (
+    f"params: parameters that a stage trains (the largest stage). {KEPT} TFLOP: operations of all trainings, probes "
+    "included."
+)
+
+
+def tables(experiment: Experiment, asked: Asked) -> list[Table]:
+    """What each method costs."""
+    return [costs_table(experiment)]
 
 
 def costs_table(experiment: Experiment) -> Table:
     """One row per method; what is not matched with the reference (without one, the first method) is marked."""
-    groups = grouped(experiment.of("sequence"))
-    reference = reference_of(experiment)
-    first = _row(groups[reference], None) if reference else []
-    rows: list[list[Value]] = []
-    for group in groups.values():
-        rows.append([row_name(group), *_row(group, first)])
+    groups, reference = grouped(experiment.of("sequence")), reference_of(experiment)
+    cells = {key: _cells(group) for key, group in groups.items()}
+    first = cells[reference] if reference else {}
+    rows = [
+        cells_of(
+            COLUMNS, {"method": row_name(group)} | {k: _marked(v, first, k) for k, v in cells[key].items()}
+        )
+        for key, group in groups.items()
+    ]
     notes = [NOTE]
     if reference and len(rows) > 1:
         notes.append(
@@ -56,6 +78,28 @@ def costs_table(experiment: Experiment) -> Table:
     notes += [*_shared(experiment), *_alignments(experiment), *_total(experiment)]
     name = experiment.name
     return Table(f"{name}-costs", f"{name}: costs", COLUMNS, [rows], notes, kind="costs")
+
+
+def _cells(group: Sequence[Result]) -> dict[str, Value]:
+    def mean(measure: Callable[[Result], float | None]) -> float | None:
+        return metrics.average(map(measure, group))
+
+    return {
+        "trained_parameters": trained_parameters(group),
+        "kept_mb": fixed(mean(kept_mb), ".2f"),
+        "tokens": fixed(mean_total(group, attrgetter("tokens")), ",.0f"),
+        "flops": fixed(mean_total(group, training_flops, 1e-12), ".2f"),
+        "forward": fixed(mean(_forward), ".2f", "x"),
+        "seconds": fixed(mean_total(group, attrgetter("seconds")), ".0f"),
+        "peak_rss_mb": fixed(mean(lambda result: _most(result, attrgetter("peak_rss_mb"))), ".0f"),
+        "peak_gpu_mb": fixed(mean(lambda result: _most(result, attrgetter("peak_gpu_mb"))), ".0f"),
+    }
+
+
+def _marked(value: Value, first: dict[str, Value], key: str) -> Value:
+    other = first[key].number if first and key in MATCHED else None
+    apart = None not in (value.number, other) and not near(value.number, other)
+    return value.marked(f" {UNMATCHED}") if apart else value
 
 
 def _shared(experiment: Experiment) -> list[str]:
@@ -138,48 +182,6 @@ def near(number: float | None, other: float | None) -> bool:
     return number is not None and other is not None and abs(number - other) <= NEAR * abs(other)
 
 
-def unmatched(experiment: Experiment) -> dict[str, list[str]]:
-    """Column -> the methods that differ in it from the one that they are matched with."""
-    table = costs_table(experiment)
-    found = {
-        column.key: list(
-            dict.fromkeys(row[0].of for row in table.sections[0] if row[place].text.endswith(UNMATCHED))
-        )
-        for place, column in enumerate(table.columns)
-    }
-    return {key: methods for key, methods in found.items() if methods}
-
-
-def _row(group: Sequence[Result], first: Sequence[Value] | None) -> list[Value]:
-    values = [
-        trained_parameters(group),
-        _value(metrics.average(map(kept_mb, group)), "{:.2f}"),
-        _value(mean_total(group, attrgetter("tokens")), "{:,.0f}"),
-        _value(mean_total(group, training_flops, 1e-12), "{:.2f}"),
-        _value(metrics.average(_forward(result) for result in group), "{:.2f}x"),
-        _value(mean_total(group, attrgetter("seconds")), "{:.0f}"),
-        *(
-            _value(metrics.average(_most(result, attrgetter(peak)) for result in group), "{:.0f}")
-            for peak in ("peak_rss_mb", "peak_gpu_mb")
-        ),
-    ]
-    matched = {"trained_parameters", "tokens", "flops"}
-    return [
-        _marked(value, first[place].number if first and column.key in matched else None)
-        for place, (column, value) in enumerate(zip(COLUMNS[1:], values, strict=True))
-    ]
-
-
-def _marked(value: Value, other: float | None) -> Value:
-    if value.number is None or other is None or near(value.number, other):
-        return value
-    return value.marked(f" {UNMATCHED}")
-
-
-def _value(number: float | None, form: str) -> Value:
-    return Value("-") if number is None else Value(form.format(number), number)
-
-
 What = Callable[[StageCost], float | None]
 
 
@@ -214,10 +216,8 @@ def training_flops(cost: StageCost) -> float | None:
 
 def trained_parameters(group: Sequence[Result]) -> Value:
     """Of a stage, the most of any."""
-    known = [
-        most for result in group if (most := _most(result, attrgetter("trained_parameters"))) is not None
-    ]
-    return _value(max(known, default=None), "{:,.0f}")
+    known = [_most(result, attrgetter("trained_parameters")) for result in group]
+    return fixed(max((most for most in known if most is not None), default=None), ",.0f")
 
 
 def _forward(result: Result) -> float | None:
@@ -225,3 +225,53 @@ def _forward(result: Result) -> float | None:
     base, names = result.facts.base_flops or {}, result.stage_names
     known = [(cost.forward_flops, base.get(names[stage - 1])) for stage, cost in result.costs.items()]
     return metrics.average(now / before if now and before else None for now, before in known)
+
+
+def summary_cells(group: Sequence[Result], reference: float | None = None) -> dict[str, Value]:
+    """Cells of SUMMARY for the runs of a row; trained parameters far from those of the `reference` are marked."""
+    trained = trained_parameters(group).number
+    known = [trained, metrics.average(map(kept_mb, group)), mean_total(group, training_flops, 1e-12)]
+    cells = {c.key: Value("-") if one is None else short(one) for c, one in zip(SUMMARY, known, strict=True)}
+    return cells | ({"params": cells["params"].marked(UNMATCHED)} if _is_apart(trained, reference) else {})
+
+
+def reference_count(experiment: Experiment) -> float | None:
+    """Trained parameters of the method that others are matched with; None if they are not known."""
+    reference = reference_of(experiment)
+    return trained_parameters(grouped(experiment.of("sequence"))[reference]).number if reference else None
+
+
+def matched_notes(experiment: Experiment) -> list[str]:
+    """What the columns mean, and which methods are not matched in trained parameters; [] where nothing is known."""
+    reference, wanted = reference_of(experiment), reference_count(experiment)
+    if reference is None or wanted is None:
+        return []
+    groups = grouped(experiment.of("sequence"))
+    counts = {method: trained_parameters(group).number for (method, _), group in groups.items()}
+    others = [method for method, count in counts.items() if count and method != reference[0]]
+    if not others:
+        return [MEANING]
+    against = f"within {NEAR:.0%} of {reference[0]}'s {wanted:,.0f}"
+    far = [method for method in others if _is_apart(counts[method], wanted)]
+    if not far:
+        return [MEANING, f"Trained parameters are matched: all are {against}."]
+    fixed = [method for method in far if _is_fixed(groups, method)]
+    loose = [method for method in far if method not in fixed]
+    found = [f"{UNMATCHED}: trained parameters are not {against}."]
+    if fixed:
+        found.append(f"{', '.join(fixed)}: cannot be matched.")
+    if loose:
+        found.append(f"NOT MATCHED: {', '.join(loose)} (moextend bench run --match params).")
+    return [MEANING, " ".join(found)]
+
+
+def _is_fixed(groups: dict[tuple[str, str], list[Result]], method: str) -> bool:
+    """Whether no setting of the method changes how much it trains."""
+    config = next(group[0].config for (name, _), group in groups.items() if name == method)
+    with suppress(InputError):  # a plug-in that is gone
+        return not config.method_spec.make().knobs
+    return False
+
+
+def _is_apart(count: float | None, reference: float | None) -> bool:
+    return bool(count) and reference is not None and not near(count, reference)
