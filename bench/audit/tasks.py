@@ -209,7 +209,7 @@ def _refuse_download(task: TaskSpec, workspace: Path) -> None:
         raise InputError(
             f"the data set {source.hub} of the hub is not on this machine.",
             where=where,
-            hint=f"'moextend bench show {task.task} --example' downloads it.",
+            hint=f"'moextend bench list {task.task} --example' downloads it.",
         )
 
 

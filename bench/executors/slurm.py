@@ -243,7 +243,7 @@ def _refuse_line_breaks(paths: Sequence[Path]) -> None:
     broken = next((path for path in paths if "\n" in str(path)), None)
     if broken is not None:
         raise InputError(
-            "the path contains a line break.", where=str(broken), hint="Use another --runs folder."
+            "the path contains a line break.", where=str(broken), hint="Use another --workspace."
         )
 
 

@@ -20,7 +20,7 @@ OWN = ("wrap", "python", "array-size")
 REFUSED = {
     "array": "Its tasks are the runs; --jobs N sets the throttle (%N).",
     "parsable": "It is set.",
-    "wait": "Use --wait.",
+    "wait": "The command returns once the runs are queued.",
     "test-only": "Use --dry-run.",
     "help": "See sbatch --help.",
     "usage": "See sbatch --help.",

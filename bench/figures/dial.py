@@ -1,4 +1,4 @@
-"""Gain against forgetting: the last models with what they learned scaled, from the base on (`bench run --rewind`)."""
+"""Gain against forgetting: the last models with what they learned scaled (`bench run --also rewind`)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def figures(source: Source) -> list[Figure]:
         raise NothingToDraw(
             "no run is scored with its learned change scaled.",
             where="rewind",
-            hint="Score the last models: moextend bench run --rewind.",
+            hint="Score the last models: moextend bench run --also rewind.",
         )
     drawn, axes = style.panels(len(shown), 2, 2.0, sharey=True)
     for what, ax in zip(shown, axes, strict=True):

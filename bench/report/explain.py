@@ -12,6 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from moextend.bench.methods import BOUNDS
 from moextend.bench.run.complete import STEM, stage_names, stage_problem
 from moextend.bench.run.inputs import data_part
 from moextend.bench.run.plan import Request, resolve
@@ -117,11 +118,12 @@ def command(config: RunConfig) -> str:
 
     Of `--steps` and `--limit` it has those with which the sequence, as it is now, gives this run.
     """
-    words = ["moextend", "bench", "run", str(config.sequence["sequence"]), "--method", config.method]
+    bounds = {mode: name for name, mode in BOUNDS.items()}
+    method = f"{bounds[config.mode]}:{config.method}" if config.mode in bounds else config.method
+    words = ["moextend", "bench", "run", str(config.sequence["sequence"]), "--method", method]
     words += ["--seed", str(config.seed)]
     words += ["--order", config.order] if config.order != "given" else []
-    words += [] if config.mode == "sequence" else ["--no-sequence", f"--{config.mode}"]
-    words += ["--oracle"] if config.oracle else []
+    words += ["--also", "oracle"] if config.oracle else []
     words += ["--deterministic"] if config.deterministic else []
     for option, value in _overridden(
         _Asked((str(config.workspace), digest_of(config.experiment())), config)

@@ -151,12 +151,10 @@ def _design_notes(planned: Planned) -> list[str]:
     if planned.margin is None:
         test = (
             f"The test is that of bench report --baseline (mean over orders with several), at {wanted.alpha:g} for "
-            f"{family} together (Bonferroni; --tests)."
+            f"{family} together (Bonferroni)."
         )
     else:
-        test = (
-            f"The test is that of bench gate, one-sided at {wanted.alpha:g} for {family} together (--tests)."
-        )
+        test = f"The test is that of bench gate, one-sided at {wanted.alpha:g} for {family} together."
     least = "MDD: the smallest difference that is found." if planned.margin is None else MARGIN
     notes = [
         f"{test} power: share of repetitions that find it, if the variances are those of the pilot. 95% interval: of "

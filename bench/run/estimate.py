@@ -276,13 +276,8 @@ class Plan:
         }
 
 
-def estimate(
-    configs: Sequence[RunConfig], plan: Plan, *, device: str = "auto", throughput: float | None = None
-) -> dict[str, Any]:
+def estimate(configs: Sequence[RunConfig], plan: Plan, *, device: str = "auto") -> dict[str, Any]:
     """Estimates of runs, with the assumptions.
-
-    Args:
-        throughput: operations a second that are reached, in units of 1e12; None: a share of the device's peak.
 
     Raises:
         InputError: the base's config cannot be read.
@@ -291,18 +286,17 @@ def estimate(
     total, active = parameter_counts(plan.make())
     kind = "cpu" if device.startswith("cpu") else "cuda"
     name, peak = THROUGHPUT[kind]
-    reached = throughput or peak * UTILISATION
     return {
         "rows": step.rows, "tokens": step.length, "labelled": step.labelled,
         "base_dtype": str(plan.dtype).removeprefix("torch."), "base_mb": total * plan.dtype.itemsize / 1e6,
         "parameters": total, "active_parameters": active, "bf16": step.bf16,
-        "gradient_checkpointing": step.checkpointing, "throughput": reached,
-        "throughput_of": None if throughput else f"{UTILISATION:.0%} of the peak of {name}",
+        "gradient_checkpointing": step.checkpointing, "throughput": peak * UTILISATION,
+        "throughput_of": f"{UTILISATION:.0%} of the peak of {name}",
         "unit": "CPU-hours" if kind == "cpu" else "GPU-hours", "overhead_gb": OVERHEAD / GB,
         "encoder": vars(plan.encoder) if plan.encoder else None, "items": plan.counts,
         "scoring": {"rows": rows, "tokens": length, "new": new},
         "cache_mb_a_token": plan.base.cache_a_token / 1e6,
-        "runs": {config.slug: _run(config, plan, reached) for config in configs},
+        "runs": {config.slug: _run(config, plan, peak * UTILISATION) for config in configs},
     }  # fmt: skip
 
 

@@ -52,7 +52,6 @@ def collect(
     *,
     dry_run: bool = False,
     older_than: float | None = None,
-    max_bytes: float | None = None,
 ) -> list[Entry]:
     """Removes the nodes that no run needs, and returns all nodes, the longest unused first.
 
@@ -63,7 +62,6 @@ def collect(
         runs: a folder of runs, besides those that the store knows.
         dry_run: remove nothing.
         older_than: keep what was used in the last so many days.
-        max_bytes: remove only as much, the longest unused first, until the store takes no more than this.
 
     Raises:
         LaterVersion: the store is of a later release.
@@ -74,16 +72,11 @@ def collect(
     ids = {_id(run) for run in found}
     entries = [(node, _entry(node, paths)) for node, paths in _nodes(store)]
     entries.sort(key=lambda pair: pair[1].used)
-    left = sum(entry.bytes for _, entry in entries)
     listed = []
     for node, entry in entries:
         why = _needed(node, unfinished, ids) or _recent(entry, older_than)
-        if why is None and max_bytes is not None and left <= max_bytes:
-            why = "within --max-size"
         if why is None and not _removed(node, dry_run):
             why = IN_USE
-        if why is None:
-            left -= entry.bytes
         listed.append(replace(entry, kept=why))
     return listed
 

@@ -1,4 +1,4 @@
-"""The folders of the runs of a command: new ones, ones with a config that fits, refused ones; and their removal."""
+"""The folders of the runs of a command: new ones, ones with a config that fits, refused ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from moextend.bench.run.complete import planned
 from moextend.bench.run.config import ConfigFile, RunConfig, differences, grows, slug, without_notes
 from moextend.bench.run.progress import LEASE
-from moextend.bench.run.rundir import Key, RunDir, locked, run_name
+from moextend.bench.run.rundir import Key, RunDir, locked
 from moextend.errors import InputError, RunConflict, SpecError
 from moextend.util import files
 
@@ -42,20 +42,6 @@ def clear(run: RunDir) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-
-
-def remove(run: RunDir) -> None:
-    """Removes the folder of a run; RunBusy if a process is working on it, InputError if it is a link to a folder."""
-    if run.folder.is_symlink():
-        raise InputError(
-            "is a link to another folder.",
-            where=str(run.folder),
-            hint="Remove that folder, and the link by hand.",
-        )
-    with run.lock():
-        clear(run)
-    with files.disk_errors(run.folder):
-        shutil.rmtree(run.folder)
 
 
 def folder_of(config: RunConfig, runs: Path) -> Path:
@@ -158,15 +144,13 @@ def _fitting_record(run: RunDir, config: RunConfig) -> ConfigFile | None:
     """
     path = run.config_path
     if run.folder.exists() and not run.folder.is_dir():
-        raise RunConflict(
-            "is not a folder.", where=str(run.folder), hint="Move it away, or use another --runs folder."
-        )
+        raise RunConflict("is not a folder.", where=str(run.folder), hint="Move it away.")
     if not path.exists():
         if _holds_files(run.folder):
             raise RunConflict(
                 "holds files of a run, but no config.json.",
                 where=str(run.folder),
-                hint="Restore config.json, use another --runs folder, or remove this folder.",
+                hint="Restore config.json, or remove this folder.",
             )
         return None
     record = run.read_config_file()
@@ -245,8 +229,7 @@ def _conflict(folder: Path, found: list[tuple[str, Any, Any]]) -> RunConflict:
     return RunConflict(
         f"holds a run of another config ({shown}{more}).",
         where=str(folder),
-        hint="Use another --runs folder or --workspace, or remove the run: "
-        f"moextend bench remove-run {run_name(folder)}.",
+        hint="Move this folder elsewhere, remove it, or use another --workspace.",
     )
 
 

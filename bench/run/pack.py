@@ -126,7 +126,7 @@ def unpack(source: Path, runs: Path, workspace: Path) -> Unpacked:
                 raise RunConflict(
                     "another run is in this folder.",
                     where=str(place),
-                    hint="Unpack into another --runs folder.",
+                    hint="Unpack into another folder: --out.",
                 )
         for made, place in places:
             if place.exists():
@@ -168,7 +168,7 @@ def _check(runs: Sequence[RunDir], left_out: Sequence[Kept], unfinished: bool) -
             )
     if len({run_name(run.folder) for run in runs}) < len(runs):
         raise InputError(
-            "two runs have the same name.", where="RUN", hint="Pack the runs of one --runs folder at a time."
+            "two runs have the same name.", where="RUN", hint="Pack the runs of one folder at a time."
         )
 
 

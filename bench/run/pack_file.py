@@ -118,7 +118,7 @@ def _check_size(manifest: Manifest, source: Path, folder: Path) -> None:
         raise InputError(
             f"needs {manifest.bytes:,} bytes, and the disk has {free:,} left.",
             where=str(source),
-            hint="Free some, or name a folder on another disk: --runs.",
+            hint="Free some, or name a folder on another disk: --out.",
         )
 
 

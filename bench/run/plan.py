@@ -51,7 +51,8 @@ class Request:
     sequence: str | None = None
     """None: the workspace's own sequence, else that of the package."""
     methods: tuple[str, ...] = ()
-    """Empty: those of the sequence. "all": all known methods and bounds. "joint" and "individual" are the bounds."""
+    """Empty: those of the sequence. "all": all known methods and bounds; "joint" and "individual" are the bounds,
+    "joint:NAME" that of a method."""
     seeds: tuple[int, ...] = (0,)
     orders: tuple[str, ...] = ("given",)
     """given, reverse, or random:N for N different orders."""
@@ -71,14 +72,6 @@ class Request:
     """Settings of the backend that scores, over those of the sequence."""
     match: str = STEPS
     """What methods have in common besides data and batches: `steps`, `params[=METHOD]` or `flops[=METHOD]`."""
-
-
-def modes(*, sequence: bool, joint: bool, independent: bool) -> tuple[Mode, ...]:
-    """What is to be run; InputError where it is nothing."""
-    wanted: dict[Mode, bool] = {"sequence": sequence, "joint": joint, "independent": independent}
-    if not any(wanted.values()):
-        raise InputError("nothing to run.", where="--no-sequence", hint="Add --joint or --independent.")
-    return tuple(mode for mode, asked in wanted.items() if asked)
 
 
 def resolve(
@@ -110,9 +103,12 @@ def resolve(
     if request.match != STEPS:
         specs = _matched(request, sequence, specs, on_match)
     _refuse_equal(specs, "--method" if request.methods else f"{sequence.path or sequence.sequence}: methods")
-    bounds = [mode for name, mode in methods.BOUNDS.items() if {name, methods.ALL} & set(request.methods)]
+    bounds = [
+        *(methods.BOUNDS if methods.ALL in request.methods else ()),
+        *filter(_is_bound, request.methods),
+    ]
     # A bound is one number to compare all methods with: of the strongest learner, unless methods are named.
-    named = bool(set(request.methods) - set(methods.BOUNDS))
+    named = any(not _is_bound(name) for name in request.methods)
     strongest = methods.named("bound")
     bound = methods.parse(strongest, sequence.settings_for(strongest))
     by_mode = {
@@ -120,7 +116,12 @@ def resolve(
         for mode in request.modes
         if mode != "sequence" or named or not bounds
     }
-    by_mode |= {mode: [*by_mode.get(mode, []), bound] for mode in bounds}
+    for text in bounds:
+        name, _, of = text.partition(":")
+        one = (
+            methods.parse(of, sequence.settings_for(of), request.workspace, where="--method") if of else bound
+        )
+        by_mode[methods.BOUNDS[name]] = [*by_mode.get(methods.BOUNDS[name], []), one]
     orders = distinct_orders(sequence.stages, request.orders, on_match or (lambda words: None))
     configs = [
         config_of(request, sequence, tasks, mode, *part)
@@ -128,6 +129,13 @@ def resolve(
         for part in product(chosen, orders, request.seeds)
     ]
     return list({config.slug: config for config in configs}.values())
+
+
+def _is_bound(text: str) -> bool:
+    """Whether a method is asked for as a bound: joint, or joint:lora:rank=4."""
+    from moextend.bench.methods import BOUNDS
+
+    return text.partition(":")[0] in BOUNDS
 
 
 def _check_numbers(request: Request) -> None:
@@ -218,7 +226,7 @@ def chosen_methods(
     file, workspace = sequence.path or sequence.sequence, request.workspace
     check_settings(sequence, workspace)
     nameable = dict.fromkeys([*KNOWN.names(workspace), *BOUNDS, ALL])
-    asked = [name for name in request.methods if name not in BOUNDS]
+    asked = [name for name in request.methods if not _is_bound(name)]
     for text in sequence.methods if asked else ():  # else they are looked at below
         name = text.partition(":")[0]
         lookup.choose("method", name, nameable, where=f"{file}: methods")

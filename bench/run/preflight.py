@@ -139,7 +139,7 @@ def check_here(
     for task, split in splits_used(sequence, tasks):
         _check_data(task, split, workspace)
     if runs is not None:
-        files.check_writable(runs, where="--runs")
+        files.check_writable(runs, where="--workspace")
         files.check_writable(workspace / ".cache", where="--workspace")
         _check_hub(sequence, tasks, workspace)  # last: it may take the network
 

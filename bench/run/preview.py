@@ -31,7 +31,7 @@ from moextend.model.located import locate
 SHOWN = 3
 """Number of missing files of a split that are listed."""
 SMALL = 200
-"""MB of weights below which runs are only estimated if a throughput is given."""
+"""MB of weights below which runs are not estimated."""
 PARTS = {
     "frozen": "frozen weights",
     "weights": "weights",
@@ -48,15 +48,13 @@ def preview(
     configs: Sequence[RunConfig],
     *,
     runs: Path | None = None,
-    throughput: float | None = None,
     small: bool = False,
 ) -> dict[str, Any]:
     """What the command would do, as a JSON record.
 
     Args:
         runs: folder of the runs, in which some cells may be scored already; None: none are.
-        throughput: see `estimate`.
-        small: whether the runs of a small base are estimated without it, too.
+        small: whether the runs of a small base are estimated, too.
 
     Raises:
         InputError: the request is not possible.
@@ -77,7 +75,7 @@ def preview(
         "unknown": _unknown(sequence, tasks, request.workspace),
         "left_out": left_out(request),
         "device": request.device,
-        "estimate": _estimate(request, configs, sequence, tasks, throughput, small),
+        "estimate": _estimate(request, configs, sequence, tasks, small),
     }
 
 
@@ -110,18 +108,17 @@ def _estimate(
     configs: Sequence[RunConfig],
     sequence: SequenceSpec,
     tasks: dict[str, TaskSpec],
-    throughput: float | None,
     small: bool,
 ) -> dict[str, Any]:
     """Memory, files, operations and hours of the runs, or why they are not known: {"not": why}."""
     base = sequence.base
     size = (local_bytes(base, request.workspace) or 0) / MB
     make = matching.skeletons(base, request.workspace)
-    if 0 < size < SMALL and throughput is None and not small:
+    if 0 < size < SMALL and not small:
         named = [config for config in configs if _names_layers(config.parsed_method().config)]
         if named:
             _check(named, make)  # takes seconds
-        return {"not": f"a base of {size:,.1f} MB fits any GPU; --throughput estimates its runs."}
+        return {"not": f"a base of {size:,.1f} MB fits any GPU."}
     if base.found(request.workspace) in base.by_hand(request.workspace):
         return {"not": "not estimated until the base is available."}
     name = name_on_hub(base, request.workspace)
@@ -132,7 +129,7 @@ def _estimate(
 
     plan = Plan(sequence, tasks, request.workspace, make)
     try:
-        return estimate(configs, plan, device=request.device, throughput=throughput)
+        return estimate(configs, plan, device=request.device)
     except InputError as error:
         return {"not": f"not estimated ({error})"}
 
@@ -324,9 +321,7 @@ def in_all(found: Mapping[str, Any]) -> str:
 
 
 def _speed(found: Mapping[str, Any]) -> str:
-    of = found["throughput_of"]
-    source = ", as --throughput says" if of is None else f" ({of}; --throughput sets another)"
-    return f"{found['throughput']:.3g} TFLOP/s{source}"
+    return f"{found['throughput']:.3g} TFLOP/s ({found['throughput_of']})"
 
 
 def _peak(name: str, peak: Mapping[str, float]) -> str:

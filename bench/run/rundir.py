@@ -35,7 +35,7 @@ from moextend.util.environment import environment
 __all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_run", "find_runs", "locked", "run_name", "slug"]
 
 RESTORE = "Restore the original file, or remove the folder of this run and run again."
-TO_GET = "Remove the run, and unpack a pack that has them or run it again: moextend bench remove-run {}"
+TO_GET = "Remove {}, and unpack a pack that has them or run it again."
 """Hint for a run from a pack that left out what is needed."""
 RECORDS = ("config.json", "scores.jsonl", "status.json")
 """Files that mark a folder as a run."""
@@ -113,7 +113,7 @@ class RunDir:
             raise InputError(
                 f"is from a pack without {listed(lacking)}.",
                 where=str(self.folder),
-                hint=TO_GET.format(run_name(self.folder)),
+                hint=TO_GET.format(self.folder),
             )
 
     def record_environment(self, **more: Any) -> None:
@@ -249,7 +249,7 @@ def locked(runs: Sequence[RunDir]) -> Iterator[None]:
         raise RunBusy(
             f"another process is working on this run ({held.holder}).",
             where=str(held.path.parent),
-            hint="Wait for it, stop it, or use another --runs folder.",
+            hint="Wait for it, or stop it: moextend bench cancel.",
         ) from held
     with ExitStack() as stack:
         for mine in leases:
@@ -264,16 +264,16 @@ def changed_since(run: RunDir, what: str) -> RunConflict:
     return RunConflict(
         f"{what} changed after this run began.",
         where=str(run.folder),
-        hint="Restore it, use another --runs folder, or remove this one.",
+        hint="Restore it, or remove this run or move it elsewhere.",
     )
 
 
 def _is_run(folder: Path) -> bool:
     """Whether a folder anywhere is that of a run: models have a config.json, too."""
-    if not (folder / "config.json").is_file():
-        return False
     if any((folder / name).exists() for name in RECORDS[1:]):
         return True
+    if not (folder / "config.json").is_file():
+        return False
     try:
         found = files.read_json(folder / "config.json")
     except InputError:
@@ -297,8 +297,9 @@ def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
         if not same and _is_run(path):
             same = [path]
         if not same and path.is_dir():
-            inside = sorted([*path.glob("*/config.json"), *path.glob("*/*/config.json")])
-            same = [file.parent for file in inside if _is_run(file.parent)]
+            inside = {file.parent for record in RECORDS for file in path.glob(f"*/{record}")}
+            inside |= {file.parent for record in RECORDS for file in path.glob(f"*/*/{record}")}
+            same = sorted(filter(_is_run, inside))
             if not same:
                 hint = "Name a folder of runs. A pack is unpacked first: moextend bench unpack PACK"
                 raise InputError("holds no run.", where=name, hint=hint)

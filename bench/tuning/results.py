@@ -14,6 +14,7 @@ from moextend.bench.run.records import State
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.tuned import Tuned, base_spec
 from moextend.bench.tuning.trials import Planned, Trial
+from moextend.bench.tuning.validation import PERCENT
 from moextend.util.environment import environment
 
 VERSIONS = ("moextend", "torch", "transformers", "peft")
@@ -74,12 +75,12 @@ def score_of(run: RunDir) -> float | None:
     return metrics.average([cell.value if cell else None for cell in final])
 
 
-def best(trials: Sequence[Tried], *, skip_failed: bool = False) -> Tried | None:
+def best(trials: Sequence[Tried]) -> Tried | None:
     """The trial with the highest score, of equal ones the first; None while one is missing.
 
-    `skip_failed`: failed trials count as tried.
+    Failed trials count as tried.
     """
-    if not all(one.done or (skip_failed and one.failed) for one in trials):
+    if not all(one.done or one.failed for one in trials):
         return None
     return max((one for one in trials if one.done), key=lambda one: one.score or 0.0, default=None)
 
@@ -97,10 +98,9 @@ def record(planned: Planned, method: str, trials: Sequence[Tried], chosen: Tried
         failed=sum(not one.done for one in trials),
         seeds=list(search.request.seeds),
         tasks=[stage.task for stage in planned.sequence.stages],
-        validation=search.percent,
+        validation=PERCENT,
         limit=planned.sequence.scoring.limit,
         steps=planned.sequence.train.steps,
-        search_seed=search.search_seed,
         versions={name: version for name, version in packages.items() if name in VERSIONS and version},
         date=time.strftime("%Y-%m-%d"),
     )

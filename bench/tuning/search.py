@@ -1,7 +1,7 @@
 """The settings that a search tries: points of a scrambled Halton sequence, which fill a space evenly.
 
-The first N trials of a larger budget are those of budget N, and the same seed gives the same trials, so that nothing
-but the runs has to be kept. Reference: Owen, 2017, "A randomized Halton algorithm in R", arXiv 1706.02808.
+The first N trials of a larger budget are those of budget N, and every search draws the same ones, so that nothing but
+the runs has to be kept. Reference: Owen, 2017, "A randomized Halton algorithm in R", arXiv 1706.02808.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from moextend.util.search_space import LogRange, SearchSpace
 
 MOST = 1000
 """Largest budget."""
+SEED = 0
+"""Scrambles the sequence, for every search alike."""
 
 
 def space_of(method: MethodSpec, stages: int = 2) -> SearchSpace:
@@ -25,7 +27,7 @@ def space_of(method: MethodSpec, stages: int = 2) -> SearchSpace:
     return dict(sorted(found.items(), key=lambda pair: not _is_relative(pair[1])))
 
 
-def draw(space: SearchSpace, budget: int, seed: int, own: Mapping[str, float]) -> list[dict[str, Any]]:
+def draw(space: SearchSpace, budget: int, own: Mapping[str, float]) -> list[dict[str, Any]]:
     """Settings of `budget` trials, all different, fewer if the space has fewer.
 
     Args:
@@ -33,7 +35,7 @@ def draw(space: SearchSpace, budget: int, seed: int, own: Mapping[str, float]) -
     """
     from scipy.stats import qmc
 
-    points = qmc.Halton(len(space), rng=seed).random(MOST)
+    points = qmc.Halton(len(space), rng=SEED).random(MOST)
     found: dict[str, dict[str, Any]] = {}
     for point in points.tolist():
         drawn = {

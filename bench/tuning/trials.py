@@ -35,9 +35,6 @@ class Search:
     """Trials of each method; a trial is one choice of settings, run with every seed."""
     tasks: int = TASKS
     """First tasks of the sequence that are learned."""
-    percent: int = PERCENT
-    """Percent of the training data that is held out."""
-    search_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ def plan(search: Search, on_problem: Callable[[str], None] | None = None) -> Pla
     tasks = all_tasks(sequence, request.workspace)
     for stage in sequence.stages:
         tasks[stage.task].refuse_needs()
-        tasks[stage.task] = held_out_task(tasks[stage.task], search.percent, request.workspace)
+        tasks[stage.task] = held_out_task(tasks[stage.task], PERCENT, request.workspace)
     methods = _tunable(chosen_methods(request, sequence, on_problem), len(sequence.stages), on_problem)
     trials = {method.text: _trials(search, sequence, tasks, method, now) for method in methods}
     folders = {
@@ -129,11 +126,7 @@ def _digest(sequence: SequenceSpec, method: MethodSpec, trial: Trial) -> str:
 
 def _check(search: Search) -> None:
     """Raises InputError if a number is out of range."""
-    for option, number, most in (
-        ("--budget", search.budget, MOST),
-        ("--tasks", search.tasks, None),
-        ("--validation", search.percent, 50),
-    ):
+    for option, number, most in (("--budget", search.budget, MOST), ("--tasks", search.tasks, None)):
         if number < 1 or (most is not None and number > most):
             hint = f"From 1{'' if most is None else f' to {most}'}."
             raise InputError(f"{number} is out of range.", where=option, hint=hint)
@@ -144,7 +137,7 @@ def _check(search: Search) -> None:
             hint="Give at least two: --seed 0,1.",
         )
     for name in search.request.methods:
-        if name in BOUNDS:
+        if name.partition(":")[0] in BOUNDS:
             raise InputError(
                 f"'{name}' is a bound, which has the settings of its method.",
                 where="--method",
@@ -186,7 +179,7 @@ def _trials(
     config = parse(method.text, now.settings_for(method.text), search.request.workspace).config
     known = {name: own.get(name) if (value := getattr(config, name)) is None else value for name in space}
     present = {name: value for name, value in known.items() if value is not None}
-    drawn = draw(space, search.budget, search.search_seed, own)[: search.budget - 1]
+    drawn = draw(space, search.budget, own)[: search.budget - 1]
     found = []
     for number, settings in enumerate([present, *(each for each in drawn if each != present)], 1):
         spec = method

@@ -15,7 +15,7 @@ from moextend.bench.task import Data, TaskSpec
 from moextend.errors import InputError
 
 PERCENT = 10
-"""Percent of the training data that is held out by default."""
+"""Percent of the training data that is held out."""
 
 
 def held_out_task(task: TaskSpec, percent: int, workspace: Path) -> TaskSpec:

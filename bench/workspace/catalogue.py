@@ -1,4 +1,4 @@
-"""Contents of the workspace, the package and installed plug-ins, for `list` and `show`."""
+"""Contents of the workspace, the package and installed plug-ins, for `list`."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ ROOMY = 110
 NEW = "One of your own: moextend bench new"
 PARTS = {
     "sequences": ("Sequences", "name version from stages", "* runs when none is named: moextend bench run"),
-    "tasks": ("Tasks", "name kind version from licence description", "In full: moextend bench show NAME"),
+    "tasks": ("Tasks", "name kind version from licence description", "In full: moextend bench list NAME"),
     "references": (
         "Published numbers", "name protocol from rows source", "Below a report: moextend bench report --references NAME"
     ),
@@ -95,6 +95,12 @@ def _shown(record: dict[str, Any], key: str) -> str:
     after = " *" if key == "name" and record.get("default") else ""
     after += " (non-commercial)" if key == "licence" and record["non_commercial"] else ""
     return f"{before}{value}{after}"
+
+
+def is_name(word: str, workspace: Path) -> bool:
+    """Whether a task or a sequence has this name, or a sequence is in this file."""
+    known = word in content.names("registry", workspace) or word in content.names("tasks", workspace)
+    return known or word.endswith((".yaml", ".yml"))
 
 
 def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:

@@ -59,39 +59,11 @@ class Draft:
         return self.path
 
 
-def draft(
-    name: str | None,
-    workspace: Path,
-    *,
-    base: str | None = None,
-    encoders: Mapping[str, str | None] = NONE,
-) -> Draft:
+def draft(name: str | None, workspace: Path) -> Draft:
     """Sequence to edit: the workspace's own or `name`; one of the package is copied first.
 
-    The workspace's own is created if it is missing: the package's default without stages, or a plain one for another
-    `base` or encoder.
-
-    Args:
-        encoders: key of `base` ("vision", "audio") -> encoder.
-
-    Raises:
-        InputError: the sequence exists with another base or encoder.
+    The workspace's own is created if it is missing: the package's default without stages.
     """
-    found = _draft(name, workspace, base, encoders)
-    new_sequence.check_same(found.sequence.base, base, encoders, found.path)
-    return found
-
-
-def new(
-    name: str, workspace: Path, *, base: str | None = None, encoders: Mapping[str, str | None] = NONE,
-    where: str = "bench new sequence",
-) -> Draft:  # fmt: skip
-    """A new sequence without stages. Raises InputError if the name is invalid or taken."""
-    path = new_sequence.new_path(name, workspace, where=where)
-    return Draft(path, new_sequence.new_text(path, base, encoders), read="")
-
-
-def _draft(name: str | None, workspace: Path, base: str | None, encoders: Mapping[str, str | None]) -> Draft:
     path = workspace / "registry" / f"{name or OWN}.yaml"
     if path.exists():
         read_sequence(path)
@@ -101,6 +73,14 @@ def _draft(name: str | None, workspace: Path, base: str | None, encoders: Mappin
         found = content.find("registry", name, workspace, where="--sequence")
         text = found.read_text(encoding="utf-8")
         return Draft(path, text, read="") if found.stem == name else Draft(found, text, read=text)
+    return Draft(path, new_sequence.new_text(path), read="")
+
+
+def new(
+    name: str, workspace: Path, *, base: str | None = None, encoders: Mapping[str, str | None] = NONE
+) -> Draft:
+    """A new sequence without stages. Raises InputError if the name is invalid or taken."""
+    path = new_sequence.new_path(name, workspace, where="bench new sequence")
     return Draft(path, new_sequence.new_text(path, base, encoders), read="")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from moextend.bench.run.plan import DEFAULT
-from moextend.bench.sequence import OWN, Base
+from moextend.bench.sequence import OWN
 from moextend.bench.task import NAME
 from moextend.bench.workspace.yaml_edit import quoted, set_value
 from moextend.errors import InputError, short
@@ -68,19 +68,6 @@ def new_path(name: str, workspace: Path, *, where: str) -> Path:
             f"a sequence '{name}' already exists ({known[name]}).", where=where, hint="Choose another name."
         )
     return workspace / "registry" / f"{name}.yaml"
-
-
-def check_same(found: Base, base: str | None, encoders: Mapping[str, str | None], path: Path) -> None:
-    """Raises InputError if a sequence has another base or encoder than the options."""
-    asked_for = {"model": base, **encoders}
-    for key, asked in asked_for.items():
-        option, has = "--base" if key == "model" else f"--{key}", getattr(found, key)
-        if asked not in (None, has):
-            raise InputError(
-                f"the sequence has {has or 'none'}, not {asked}.",
-                where=option,
-                hint=f"Edit 'base' in {path}, or make another sequence: --sequence NEW.",
-            )
 
 
 def run_command(sequence: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from moextend.cli import contents, figures, gating, jobs, planning, reports, runs, sharing, tuning
+from moextend.cli import contents, figures, gating, planning, reports, runs, sharing, status, tuning
 from moextend.cli.command import Command
 
 app = typer.Typer(
@@ -19,7 +19,6 @@ app = typer.Typer(
 COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
     "Sequences and tasks": {
         "list": (contents.list_all, "moextend bench list"),
-        "show": (contents.show, "moextend bench show tiny-counting --example"),
         "new": (contents.new, "moextend bench new method my-method"),
         "add-task": (contents.add_task, "moextend bench add-task vqa --data my-data.jsonl --name my-task"),
         "audit": (planning.audit, "moextend bench audit tiny --strict"),
@@ -27,10 +26,8 @@ COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str]]] = {
     "Runs": {
         "run": (runs.run, "moextend bench run --method lora --method moextend --seed 0,1,2"),
         "tune": (tuning.tune, "moextend bench tune tiny --method lora --method moextend --budget 8"),
-        "status": (runs.status, "moextend bench status"),
-        "logs": (jobs.logs, "moextend bench logs tiny/lora-s0 --follow"),
-        "cancel": (jobs.cancel, "moextend bench cancel tiny/lora-s0"),
-        "remove-run": (contents.remove_run, "moextend bench remove-run tiny/lora-s0"),
+        "status": (status.status, "moextend bench status tiny/lora-s0"),
+        "cancel": (status.cancel, "moextend bench cancel tiny/lora-s0"),
         "verify": (sharing.verify, "moextend bench verify tiny/lora-s0"),
         "gc": (sharing.gc, "moextend bench gc --dry-run"),
     },

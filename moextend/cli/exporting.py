@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from moextend.cli import before, options
-from moextend.cli.bars import bar
-from moextend.cli.opening import Audio, Out, Projector, Vision, encoders_of, load_active, opened
+from moextend.cli import options
+from moextend.cli.inputs import Out, check_out
+from moextend.cli.opening import Audio, BaseAsked, Projector, Vision, encoders_of, load_active
+from moextend.cli.output import bar
 from moextend.errors import InputError, UnknownName, at, counted
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ STOCK, FOLDER, PEFT = "stock", "moextend", "peft"
 """The forms."""
 
 
-EXAMPLE = "moextend export facts --base tiny --as stock --out facts-moe"
 FORMS = {
     STOCK: "a checkpoint that plain transformers loads",
     FOLDER: "a folder that transformers loads after `moextend.register_auto_classes()`",
@@ -46,12 +46,9 @@ class How:
     with_base: bool
     active: list[str] | None
     size: str
-    quiet: bool
 
 
-def loaded(
-    base: str, folders: Sequence[Path], how: How, encoders: dict[str, str], projectors: list[Path] | None
-) -> MultimodalLM:
+def loaded(asked: BaseAsked, folders: Sequence[Path], how: How) -> MultimodalLM:
     """The base with the extensions, all active, on the CPU."""
     from moextend.export.notes import check_rounding
     from moextend.export.planned import dtype_of
@@ -60,8 +57,8 @@ def loaded(
     own = dtype_of([read_extension(folder) for folder in folders])
     if how.form == STOCK:
         check_rounding(own, how.dtype)
-    model = opened(base, encoders, projectors, how.dtype or own, None, "cpu", None)
-    load_active(model, folders, projectors, allow_dtype=how.dtype not in (None, own))
+    model = replace(asked, dtype=how.dtype or own).open()
+    load_active(model, folders, asked.projectors, allow_dtype=how.dtype not in (None, own))
     return model
 
 
@@ -75,7 +72,7 @@ def stock_form(model: MultimodalLM, how: How, reference: Tensor | None = None) -
 
     for note in notes_of(model):
         options.echo(f"note: {note}", err=True)
-    with bar("files", quiet=how.quiet) as on_shard:
+    with bar("files") as on_shard:
         written = save_stock(
             model, how.out, max_shard_size=how.size, release=True, reference=reference, on_shard=on_shard
         )
@@ -183,42 +180,38 @@ def _peft(found: StageModel, out: Path, base: str | None) -> dict[str, Any]:
 def export(
     sources: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="EXTENSION", help="Folders of extensions, oldest first; or one RUN:STAGE of a benchmark."
         ),
     ],
     out: Out,
-    form: Annotated[
-        str, typer.Option("--as", metavar="FORM", help="stock, moextend or peft (docs/export.md).")
-    ],
+    form: Annotated[str, Option("--as", metavar="FORM", help="stock, moextend or peft (docs/export.md).")],
     base: Annotated[
         str | None,
-        typer.Option(
-            help="Base of the extensions: a folder, a .gguf file, a hub id or tiny. A run has its own."
-        ),
+        Option(help="Base of the extensions: a folder, a .gguf file, a hub id or tiny. A run has its own."),
     ] = None,
     vision: Vision = None,
     audio: Audio = None,
     projector: Projector = None,
     task: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Task to export, if the run has separate parameters per task. Default: the task of the stage."
         ),
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Number type of the weights; bfloat16 rounds those of new experts. Default: that of the training."
         ),
     ] = None,
-    max_shard_size: Annotated[str, typer.Option(help="Largest file of a stock checkpoint.")] = "5GB",
+    max_shard_size: Annotated[str, Option(help="Largest file of a stock checkpoint.")] = "5GB",
     with_base: Annotated[
-        bool, typer.Option("--with-base", help="--as moextend: copy the base instead of naming it.")
+        bool, Option("--with-base", help="--as moextend: copy the base instead of naming it.")
     ] = False,
     active: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="NAME",
             help="--as moextend: extension that is active after loading; repeatable, or none. Default: "
             "all, or those of the task.",
@@ -226,26 +219,24 @@ def export(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--dry-run",
             help="Extensions with --as stock: only show the tensors, files and bytes; load no weights.",
         ),
     ] = False,
     workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
-    as_json: options.Json = False,
 ) -> None:
     """Export an extended model for another program: plain transformers, transformers with moextend, or peft.
 
     An export is refused if the other program would compute other results; the error names the setting that causes it.
     """
-    how = How(form, out, base, dtype, with_base, active, max_shard_size, as_json)
+    how = How(form, out, base, dtype, with_base, active, max_shard_size)
     _check(how, dry_run)
     folders = _extensions(sources, base)
     if folders is None:
         own = {"--vision": vision, "--audio": audio, "--projector": projector}
         options.refuse_except_with("extensions", {"--dry-run": dry_run, **own})
-        record = of_run(sources[0], how, task, options.runs_folder(runs, workspace))
+        record = of_run(sources[0], how, task, workspace / "runs")
     elif form == PEFT:
         raise InputError(
             "an extension adds experts, and peft has no adapter for that.", where="--as peft",
@@ -254,14 +245,16 @@ def export(
     else:
         options.refuse_except_with("a run", {"--task": task})
         assert base is not None
-        encoders = encoders_of(vision, audio)
-        before.check_model(base, encoders, projector, dtype or "float32", None, "cpu")
+        asked = BaseAsked(base, encoders_of(vision, audio), projector, dtype)
+        asked.check()
         if dry_run:
             _plan(base, folders, how)
             return
-        model = loaded(base, folders, how, encoders, projector)
-        record = stock_form(model, how) if form == STOCK else folder_form(model, how, base, encoders)
-    options.echo(json.dumps(record, indent=2) if as_json else _lines(record))
+        model = loaded(asked, folders, how)
+        record = (
+            stock_form(model, how) if form == STOCK else folder_form(model, how, base, dict(asked.encoders))
+        )
+    options.echo(_lines(record))
 
 
 def _check(how: How, dry_run: bool) -> None:
@@ -280,7 +273,7 @@ def _check(how: How, dry_run: bool) -> None:
         raise InputError(f"'{size}' is not a size.", where="--max-shard-size", hint="Examples: 5GB, 500MB.")
     if dry_run:
         return
-    before.check_out(out)
+    check_out(out)
     with at("--out"):
         files.check_new(out)
 
@@ -319,15 +312,6 @@ def _plan(base: str, folders: Sequence[Path], how: How) -> None:
     quiet_process()
     found = planned_stock(base, folders, dtype=how.dtype, max_shard_size=how.size)
     rows = [vars(row) for row in found.rows()]
-    if how.quiet:
-        record = {
-            "bytes": found.bytes,
-            "parameters": found.parameters,
-            "files": len(found.split),
-            "tensors": rows,
-        }
-        typer.echo(json.dumps(record, indent=2))
-        return
     from rich.console import Console
     from rich.table import Table
 

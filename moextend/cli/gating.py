@@ -11,21 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
-from moextend.cli import before, options, report_output
-from moextend.cli.bars import bar
-from moextend.cli.base_asked import BaseAsked
+from moextend.cli import options
 from moextend.cli.opening import (
     Audio,
+    BaseAsked,
     Loaded,
     Projector,
     Vision,
+    check_extensions,
     encoders_of,
     folders_of,
     projectors_of,
 )
-from moextend.cli.output import output
-from moextend.cli.reports import Names, Unfinished, chosen_experiments
+from moextend.cli.options import Names, Unfinished
+from moextend.cli.output import bar, output
+from moextend.cli.reports import chosen_experiments, name_left_out
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def gate(
     names: Names = None,
     baseline: Annotated[
         str,
-        typer.Option(
+        Option(
             "--baseline",
             metavar="METHOD_OR_RUN",
             help="What every cell is compared with. before: a learned task right after its own stage, every other task "
@@ -49,18 +51,18 @@ def gate(
         ),
     ] = "before",
     margin: Annotated[
-        float, typer.Option("--margin", metavar="POINTS", help="Smallest loss that counts, in points.")
+        float, Option("--margin", metavar="POINTS", help="Smallest loss that counts, in points.")
     ] = 1.0,
     extension: Loaded = None,
     base: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="With --extension: its base, which is the reference; a folder, a .gguf file, a hub id or tiny."
         ),
     ] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--task", metavar="TASK", help="With --extension: a task to score before and after; repeatable."
         ),
     ] = None,
@@ -70,16 +72,13 @@ def gate(
     audio: Audio = None,
     projector: Projector = None,
     device: options.Device = "auto",
-    form: Annotated[
-        str, typer.Option("--format", "-f", help="table, markdown, csv, html or json.")
-    ] = "table",
+    form: Annotated[str, Option("--format", "-f", help="table, markdown, csv, html or json.")] = "table",
     junit: Annotated[
         Path | None,
-        typer.Option("--junit", metavar="FILE", dir_okay=False, help="Write JUnit XML, for CI systems."),
+        Option("--junit", metavar="FILE", dir_okay=False, help="Write JUnit XML, for CI systems."),
     ] = None,
     unfinished: Unfinished = False,
     workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
 ) -> None:
     """Test whether accuracy was lost: for every stage and task of runs, or with an extension in a folder.
 
@@ -96,7 +95,7 @@ def gate(
     if junit is not None:
         files.check_writable(junit.parent, where="--junit")
     if extension:
-        alone = {"RUN": names, "--baseline": baseline != "before", "--unfinished": unfinished, "--runs": runs}
+        alone = {"RUN": names, "--baseline": baseline != "before", "--unfinished": unfinished}
         options.refuse_except_with("the gate of runs, without --extension", alone)
         if base is None or not task:
             raise InputError(
@@ -106,7 +105,7 @@ def gate(
             )
         if allow_code:
             os.environ[ALLOW_CODE] = "1"
-        asked = BaseAsked(base, encoders_of(vision, audio), projector, device=device)
+        asked = BaseAsked(base, encoders_of(vision, audio), projector, device=device, may_be_extended=True)
         found = [_of_extension(asked, extension, task, margin, limit, workspace)]
     else:
         own: dict[str, object] = {
@@ -117,7 +116,7 @@ def gate(
         }
         own |= {"--vision": vision, "--audio": audio, "--projector": projector}
         options.refuse_except_with("an extension (--extension)", own)
-        found = _of_runs(names, runs, workspace, baseline, margin, form, unfinished=unfinished)
+        found = _of_runs(names, workspace, baseline, margin, form, unfinished=unfinished)
     _show(found, form, junit)
     verdicts = {each.verdict for each in found}
     if verdicts != {"kept"}:
@@ -126,7 +125,6 @@ def gate(
 
 def _of_runs(
     names: list[str] | None,
-    runs: Path | None,
     workspace: Path,
     baseline: str,
     margin: float,
@@ -137,10 +135,10 @@ def _of_runs(
     """The gate of every experiment; the runs that a format does not name are named on stderr."""
     from moextend.bench.report.gate import gates
 
-    experiments = chosen_experiments(names, runs, workspace, unfinished=unfinished)
+    experiments = chosen_experiments(names, workspace, unfinished=unfinished)
     found = gates(experiments, baseline, margin)
     if form in ("csv", "json"):
-        report_output.name_left_out(experiments)
+        name_left_out(experiments)
         left_out = {name for experiment in experiments for name in experiment.left_out}
         for name in dict.fromkeys(name for each in found for name in each.left_out if name not in left_out):
             options.echo(f"not tested: {name}", err=True)
@@ -162,7 +160,7 @@ def _of_extension(
     from moextend.extension.card import read_extension
 
     folders = folders_of(extension)
-    before.check_extensions(folders)
+    check_extensions(folders)
     base = replace(asked, dtype=read_extension(folders[-1]).base_dtype or "float32")
     encoders = base.check()
     tasks = [find_task(name, workspace, where="--task") for name in dict.fromkeys(names)]
@@ -177,7 +175,7 @@ def _of_extension(
 
 @contextmanager
 def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    with bar(what, quiet=False) as on_items:
+    with bar(what) as on_items:
         yield on_items
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer import Option
 
-from moextend.cli import bench, certifying, exporting, library, pushing, serve_model
-from moextend.cli import upcycle as upcycling
+from moextend.cli import bench, certifying, exporting, extending, library, pushing, serve_model
 from moextend.cli.command import Command
 from moextend.util.entry import run_app
 
@@ -21,16 +21,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "default_map": {**FLAGS, "bench": FLAGS}},
 )
 app.add_typer(bench.app, name="bench")
-app.command("export", cls=Command, epilog=f"Example: {exporting.EXAMPLE}")(exporting.export)
-app.command("certify", cls=Command, epilog=f"Example: {certifying.EXAMPLE}")(certifying.certify)
-app.command("push", cls=Command, epilog=f"Example: {pushing.PUSH}")(pushing.push)
-app.command("pull", cls=Command, epilog=f"Example: {pushing.PULL}")(pushing.pull)
-app.command("serve", cls=Command, epilog=f"Example: {serve_model.EXAMPLE}")(serve_model.serve)
-app.command("upcycle", cls=Command, epilog=f"Example: {upcycling.EXAMPLE}")(upcycling.upcycle)
-
-
-for _name, (_function, _example) in library.COMMANDS.items():
-    app.command(_name, cls=Command, epilog=f"Example: {_example}")(_function)
+for _function, _example in (
+    (exporting.export, "moextend export facts --base tiny --as stock --out facts-moe"),
+    (certifying.certify, "moextend certify facts --base tiny --data facts.json"),
+    (pushing.push, "moextend push facts me/facts --dry-run"),
+    (pushing.pull, "moextend pull me/facts --out facts"),
+    (serve_model.serve, "moextend serve tiny -e facts"),
+    (library.upcycle, "moextend upcycle smollm2 --experts 4 --top-k 2 --out models/smollm2-moe"),
+    (library.align, "moextend align tiny --vision tiny --data captions.json --out projector"),
+    (extending.extend, "moextend extend tiny --data facts.json --name facts --out facts"),
+    (library.generate, 'moextend generate tiny --extension facts --prompt "anna lives in"'),
+):
+    app.command(_function.__name__, cls=Command, epilog=f"Example: {_example}")(_function)
 
 
 @app.command(
@@ -59,7 +61,7 @@ def _version(asked: bool) -> None:
 @app.callback(epilog="Example: moextend bench run")
 def main(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool, Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Measure what a Mixture-of-Experts language model gains and forgets when it is extended."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from moextend.export.planned import planned_stock
 from moextend.extension import tensor_files
 from tests.cli.conftest import Cli
 
@@ -80,16 +81,14 @@ def test_names_shapes_bytes_and_files_are_right_to_the_byte(cli: Cli, card: Path
     assert entries(EXPERTS) == PUBLISHED
     wanted = shapes(EXPERTS + 2)
     with little_memory(ALLOWED):
-        found = cli(
-            "export", "skill", "--base", FOLDER, "--as", "stock", "--out", "moe", "--dry-run", "--json"
-        )
-    assert found.code == 0, found.err
-    plan = found.json()
-    rows = plan["tensors"]
+        found = cli("export", "skill", "--base", FOLDER, "--as", "stock", "--out", "moe", "--dry-run")
+        plan = planned_stock(FOLDER, [Path("skill")])
+    assert found.code == 0 and f"{plan.parameters:,} parameters" in found.out, found.err
+    rows = [vars(row) for row in plan.rows()]
     assert {row["name"]: tuple(row["shape"]) for row in rows} == wanted and len(rows) == len(wanted)
     assert {row["dtype"] for row in rows} == {"bfloat16"}
-    assert plan["parameters"] == entries(EXPERTS + 2)
-    assert plan["bytes"] == 2 * plan["parameters"] == sum(row["bytes"] for row in rows)
+    assert plan.parameters == entries(EXPERTS + 2)
+    assert plan.bytes == 2 * plan.parameters == sum(row["bytes"] for row in rows)
     sizes: dict[str, int] = {}
     for row in rows:
         assert row["bytes"] == 2 * torch.Size(row["shape"]).numel()
@@ -97,7 +96,7 @@ def test_names_shapes_bytes_and_files_are_right_to_the_byte(cli: Cli, card: Path
         sizes[row["file"]] = sizes.get(row["file"], 0) + row["bytes"]
         if before and row["file"] not in before:
             assert sizes[before[-1]] + row["bytes"] > SHARD, "the former file is full"
-    count = plan["files"]
+    count = len(plan.split)
     assert list(sizes) == [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
     assert count == 3 and max(sizes.values()) <= SHARD
     assert not Path("moe").exists()

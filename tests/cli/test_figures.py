@@ -182,7 +182,7 @@ def test_the_code_of_the_page_runs(ledger: Any, tmp_path: Path, monkeypatch: pyt
 
 def test_a_report_of_tables_imports_neither_pandas_nor_matplotlib(runs: Path) -> None:
     code = (
-        f"import sys; sys.argv = ['moextend', 'bench', 'report', '--runs', {str(runs)!r}]\n"
+        f"import sys; sys.argv = ['moextend', 'bench', 'report', {str(runs)!r}]\n"
         "from moextend.cli import main\n"
         "try: main.run()\n"
         "except SystemExit: pass\n"

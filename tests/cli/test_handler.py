@@ -281,5 +281,7 @@ def test_runs_of_a_read_only_file_system_are_shown_and_reported(
         assert found.code == 0 and "lora" in found.out, found.err
     assert cli("bench", "run", "-m", "lora").err == "1 of 1 run was done before.\n"
     found = cli("bench", "run", "-m", "replay")
-    assert found.code == 2 and "--runs runs: cannot write to 'runs' (Read-only file system)." in found.err
+    assert (
+        found.code == 2 and "--workspace runs: cannot write to 'runs' (Read-only file system)." in found.err
+    )
     assert len(found.err.splitlines()) == 1

@@ -122,7 +122,7 @@ def test_a_damaged_shard_is_not_kept(
 def test_killed_in_a_download_and_in_training(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
     user.sequence()
     slow = hub.fail(SHARD, slow=0.3, drop_after=60_000)
-    client = user.start("bench", "run", "shop", "-q")
+    client = user.start("bench", "run", "shop")
     preloaded.pid_of(client)
     assert slow.hit.wait(60)
     kill_worker(user)
@@ -134,9 +134,7 @@ def test_killed_in_a_download_and_in_training(user: User, hub: Hub, undisturbed:
     for path in partial:
         os.utime(path, (0, time.time() - 4000))
     hub.recover()
-    client = user.start(
-        "bench", "run", "shop", "-q", KILL_WHEN=str(user.folder_of() / "stages/*/*-in-flight/*")
-    )
+    client = user.start("bench", "run", "shop", KILL_WHEN=str(user.folder_of() / "stages/*/*-in-flight/*"))
     preloaded.pid_of(client)
     assert "was killed by SIGKILL" in failed(user.end(client))
     assert not [each for each in hub.asked if "/org/olmoe/resolve/main/" in each.path], (

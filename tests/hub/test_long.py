@@ -58,7 +58,7 @@ def test_the_tasks_of_the_package_killed_and_continued_and_offline(user: User, h
     dry = output_of(user, "bench", "run", "shop", "--dry-run", "--limit", "4")
     assert "model org/olmoe from the hub (0.2 MB)" in dry and "data of lm-eval's arc_easy" in dry
     assert not [name for name in hub.bodies() if name.endswith(".safetensors")]
-    command = ("bench", "run", "shop", "-m", "lora", "--limit", "4", "-q")
+    command = ("bench", "run", "shop", "-m", "lora", "--limit", "4")
     slow = hub.fail("GET /storage/models/", slow=0.5)
     process = moextend(user, *command)
     assert slow.hit.wait(300)
@@ -111,7 +111,7 @@ def test_a_hub_that_stalls(user: User, hub: Hub) -> None:
     hub.fail("GET /storage/models/.*model-00002", slow=5)
     began = time.monotonic()
     process = subprocess.run(
-        [sys.executable, "-P", "-m", "moextend", "bench", "run", "shop", "-q"], cwd=user.workspace,
+        [sys.executable, "-P", "-m", "moextend", "bench", "run", "shop"], cwd=user.workspace,
         env=environment(user, HF_HUB_DOWNLOAD_TIMEOUT="1"), capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert process.returncode == 1 and "Traceback" not in process.stderr, process.stderr
@@ -119,4 +119,4 @@ def test_a_hub_that_stalls(user: User, hub: Hub) -> None:
     assert "Check the network, the proxy and HF_ENDPOINT. Run the same command again" in process.stderr
     assert time.monotonic() - began < 300
     hub.recover()
-    output_of(user, "bench", "run", "shop", "-q")
+    output_of(user, "bench", "run", "shop")

@@ -193,7 +193,7 @@ def measured(skills: Path, requests: int, tokens: int, batch: int, soak: int) ->
         "max_tokens": tokens,
         "cores": os.cpu_count(),
     }
-    with process(skills, "--max-batch", str(batch), "--queue", str(max(256, requests))) as server:
+    with process(skills, "--max-batch", str(batch)) as server:
         load(server.url, jobs[: 3 * batch], tokens, 3 * batch)
         before = server.metric("process_cpu_seconds_total")
         served = load(server.url, jobs, tokens, requests)

@@ -22,7 +22,7 @@ def test_a_process_under_load(skills: Path) -> None:
     every = load.jobs_of(40)
     wanted, _ = load.offline(skills, every, 8, 8)
     jobs = every[:24]
-    with load.process(skills, "--max-batch", "8", "--grace", "30") as server:
+    with load.process(skills, "--max-batch", "8") as server:
         assert load.wrong(load.load(server.url, jobs, 8, 24), jobs, wanted) == 0
         assert load.wrong(load.load(server.url, jobs, 8, 24, stream=True), jobs, wanted) == 0
         soak = load.soaked(server, 80, wanted, parts=2)
@@ -64,5 +64,4 @@ def test_what_keeps_a_server_from_starting(
 
     assert "everyone on the network" in refused("tiny", "--host", "0.0.0.0", "--port", "0")
     assert "--extension" in refused("tiny", "-e", str(skills))
-    assert "--threads" in refused("tiny", "--threads", "0")
     assert "not an address of this machine" in refused("tiny", "--host", "192.0.2.7")

@@ -240,9 +240,9 @@ def test_a_sequence_without_the_baseline_is_undecided_beside_one_that_has_it(tmp
 
 
 def test_csv_names_on_standard_error_what_is_not_tested(runs: Path) -> None:
-    names = ("ledger/lora-s0", "ledger/full-ft-s0", "ledger/full-ft-s1")
+    names = [str(runs / "ledger" / name) for name in ("lora-s0", "full-ft-s0", "full-ft-s1")]
     options = ("--baseline", "lora", "--margin", "99", "--format", "csv")
-    found = CliRunner().invoke(app, ["bench", "gate", "--runs", str(runs), *names, *options])
+    found = CliRunner().invoke(app, ["bench", "gate", *names, *options])
     assert found.exit_code == 3 and "not tested: full-ft-s1 (lora has no run with seed 1)" in found.stderr
 
 
@@ -282,7 +282,9 @@ def test_a_junit_file_that_cannot_be_written_is_wrong_input_and_not_a_loss(
 
 
 def command(runs: Path, *words: str) -> tuple[int, str]:
-    found = CliRunner().invoke(app, ["bench", "gate", "--runs", str(runs), *words])
+    names = [str(runs / word) for word in words if word.startswith("ledger/")]
+    options = [word for word in words if not word.startswith("ledger/")]
+    found = CliRunner().invoke(app, ["bench", "gate", *(names or [str(runs)]), *options])
     return found.exit_code, found.stdout
 
 

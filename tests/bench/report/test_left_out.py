@@ -62,14 +62,14 @@ def names_all(text: str) -> bool:
 @pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv", "html"])
 @pytest.mark.parametrize("view", VIEWS)
 def test_report_names_it(runs: Path, view: str, form: str) -> None:
-    found = CliRunner().invoke(app, ["bench", "report", "--runs", str(runs), *VIEWS[view], "-f", form])
+    found = CliRunner().invoke(app, ["bench", "report", str(runs), *VIEWS[view], "-f", form])
     assert found.exit_code == 0, found.output
     assert names_all(found.stderr if form == "csv" else found.stdout), found.output
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "csv", "html", "json"])
 def test_gate_names_it(runs: Path, form: str) -> None:
-    found = CliRunner().invoke(app, ["bench", "gate", "--runs", str(runs), "-f", form])
+    found = CliRunner().invoke(app, ["bench", "gate", str(runs), "-f", form])
     assert names_all(found.stderr if form in ("csv", "json") else found.stdout), found.output
     if form == "json":
         json.loads(found.stdout)
@@ -77,7 +77,7 @@ def test_gate_names_it(runs: Path, form: str) -> None:
 
 def test_items_and_a_file_name_it_on_standard_error(runs: Path, tmp_path: Path) -> None:
     for more in (["items", "-f", "json"], ["-f", "csv", "--out", str(tmp_path / "table.csv")]):
-        found = CliRunner().invoke(app, ["bench", "report", "--runs", str(runs), *more])
+        found = CliRunner().invoke(app, ["bench", "report", str(runs), *more])
         assert found.exit_code == 0 and names_all(found.stderr), found.output
 
 
@@ -91,7 +91,7 @@ def two_sequences(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("form", ["table", "csv", "html"])
 def test_a_comparison_names_the_sequence_that_lacks_the_baseline(two_sequences: Path, form: str) -> None:
-    command = ["bench", "report", "--runs", str(two_sequences), "-f", form, "--baseline"]
+    command = ["bench", "report", str(two_sequences), "-f", form, "--baseline"]
     found = CliRunner().invoke(app, [*command, "ewc"])
     assert found.exit_code == 0, found.output
     if form != "html":  # the page shows that sequence, with the comparison of its best method
@@ -103,7 +103,7 @@ def test_a_comparison_names_the_sequence_that_lacks_the_baseline(two_sequences: 
 
 
 def test_the_csv_of_several_sequences_has_one_head(two_sequences: Path) -> None:
-    found = CliRunner().invoke(app, ["bench", "report", "--runs", str(two_sequences), "tasks", "-f", "csv"])
+    found = CliRunner().invoke(app, ["bench", "report", str(two_sequences), "tasks", "-f", "csv"])
     rows = list(csv.DictReader(io.StringIO(found.stdout), restkey="more"))
     assert all(None not in row.values() and "more" not in row for row in rows)
     by_method = {row["method"]: row for row in rows}
@@ -120,7 +120,7 @@ def test_runs_of_other_data_are_in_a_table_of_their_own_and_named_in_every_view(
         for cell in run.cells().values():
             run.append_cell(cell.model_copy(update={"inputs": inputs}))
     for view in ("forgetting", "tasks", "comparison"):
-        shown = CliRunner().invoke(app, ["bench", "report", "--runs", str(tmp_path / "runs"), *VIEWS[view]])
+        shown = CliRunner().invoke(app, ["bench", "report", str(tmp_path / "runs"), *VIEWS[view]])
         note = "In a table of their own, made of something else: lora-s1 (train data of task 'task1')."
         assert note in " ".join(shown.output.split()), view
 

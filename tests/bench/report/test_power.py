@@ -154,10 +154,9 @@ def test_a_pack_without_answers_plans_the_same_and_without_item_scores_names_the
     runs: Path, tmp_path: Path
 ) -> None:
     packed, other = tmp_path / "runs.tar.zst", tmp_path / "other"
-    names = [f"{run.folder.parent.name}/{run.folder.name}" for run in find_runs(runs, [])]
     invoke = CliRunner().invoke
-    invoke(app, ["bench", "pack", *names, "--no-predictions", "--runs", str(runs), "--out", str(packed)])
-    invoke(app, ["bench", "unpack", str(packed), "--runs", str(other)])
+    invoke(app, ["bench", "pack", str(runs), "--no-predictions", "--out", str(packed)])
+    invoke(app, ["bench", "unpack", str(packed), "--out", str(other)])
     (full,), (found,) = collect(find_runs(runs, [])), collect(find_runs(other, []))
     packed_rows, rows = (
         [row.mdd for one in plan(each, Wanted()).plans for row in one.rows] for each in (found, full)
@@ -175,17 +174,17 @@ def test_a_pack_without_answers_plans_the_same_and_without_item_scores_names_the
 
 
 def command(runs: Path, *words: str) -> tuple[int, str]:
-    found = CliRunner().invoke(app, ["bench", "power", "ledger", "--runs", str(runs), *words])
+    found = CliRunner().invoke(app, ["bench", "power", str(runs), *words])
     return found.exit_code, found.stdout
 
 
 def test_the_command_prints_tables_and_json(runs: Path) -> None:
-    code, out = command(runs, "--baseline", "lora", "--effect", "5", "--seeds", "3,5", "--metric", "bwt")
+    code, out = command(runs, "--baseline", "lora", "--effect", "5", "--seeds", "3,5")
     assert code == 0 and "variance components" in out and "find 5 points with 80% power" in out
-    code, out = command(runs, "--baseline", "lora", "--json", "--tests", "4", "--alpha", "0.1")
+    code, out = command(runs, "--baseline", "lora", "--json")
     (record,) = json.loads(out)
     assert code == 0 and {one["what"] for one in record["plans"]} == {"ACC", "BWT"}
-    assert record["alpha"] == 0.1 and all(one["tests"] == 4 for one in record["plans"])
+    assert record["alpha"] == 0.05
     assert {"seed", "order", "rest", "item", "own_items"} <= record["plans"][0]["pilot"].keys()
     code, out = command(runs, "--margin", "3", "--method", "ewc")
     assert code == 0 and "exclude a loss of 3 points" in out and "lora" not in out

@@ -85,20 +85,20 @@ def test_a_dry_run_estimates_whole_runs_and_says_what_it_assumes(tmp_path: Path)
     request = Request(
         tmp_path, sequence="s", methods=("zero-shot", "lwf", "ewc", "moextend"), modes=("sequence",)
     )
-    found = preview(request, resolve(request), throughput=100.0)
+    found = preview(request, resolve(request), small=True)
     (lm_eval,) = found["downloads"]
     assert "lm-eval" in lm_eval["what"], (
         "the base is a folder of the workspace, wherever the command is called"
     )
     record = found["estimate"]
     assert json.loads(json.dumps(record)) == record
-    assert record["throughput"] == 100 and record["throughput_of"] is None
+    assert record["throughput_of"].startswith("20% of the peak of ")
     assert record["tokens"] == 128 + 9, "the encoder says how many tokens an image has"
     runs = record["runs"]
     for run in runs.values():
         parts = run["teraflop"]
         assert run["teraflop_in_all"] == pytest.approx(sum(parts.values()))
-        assert run["hours"] == pytest.approx(run["teraflop_in_all"] / 100 / 3600)
+        assert run["hours"] == pytest.approx(run["teraflop_in_all"] / record["throughput"] / 3600)
         assert parts["alignment"] > 0 and parts["scoring"] > 0 and run["without_scoring_of"] == ["arc"]
     zero, lwf, ewc = (runs[f"{name}-s0"] for name in ("zero-shot", "lwf", "ewc"))
     assert zero["teraflop"]["training"] == 0 and not zero["memory"]["training"].get("frozen_gb")
@@ -107,7 +107,7 @@ def test_a_dry_run_estimates_whole_runs_and_says_what_it_assumes(tmp_path: Path)
     assert ewc["stages"][0]["stored_mb"] == pytest.approx(2 * lwf["stages"][0]["stored_mb"])
     assert ewc["stages"][0]["teraflop"]["other passes"] > 0 == lwf["stages"][0]["teraflop"]["other passes"]
     words = describe(found)
-    assert "not measured" in words and "100 TFLOP/s, as --throughput says" in words
+    assert "not measured" in words and "TFLOP/s (20% of the peak of " in words
     assert "Scoring of arc is not included: the number of items is not known." in words
 
 
@@ -117,7 +117,7 @@ def test_a_dry_run_refuses_a_layer_that_the_base_lacks(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"method 'moextend:layers=5\+6': layers \[5, 6\]: the model has MoE layers 0 to 5"
     ):
-        preview(request, resolve(request), throughput=100.0)
+        preview(request, resolve(request), small=True)
     request = Request(tmp_path, sequence="tiny", methods=("lora", "moextend:layers=0+4"))
     with pytest.raises(
         InputError, match=r"method 'moextend:layers=0\+4': layers \[0, 4\]: the model has MoE layers 0 to 3"

@@ -35,7 +35,7 @@ def test_another_config_is_refused_with_the_difference_and_a_hint(
         open_run(other, tmp_path)
     assert str(error.value) == (
         f"{run.folder}: holds a run of another config (sequence.train.steps: 4 there, 9 now). "
-        "Use another --runs folder or --workspace, or remove the run: moextend bench remove-run mini/lora-s0."
+        "Move this folder elsewhere, remove it, or use another --workspace."
     )
     assert error.value.exit_code == 2
     assert run.config == make_config()
@@ -142,7 +142,7 @@ def test_a_folder_without_its_config_is_not_adopted(tmp_path: Path, make_config:
     other.sequence["train"]["steps"] = 9
     before = contents(tmp_path)
     for config in (other, make_config()):
-        with pytest.raises(RunConflict, match=r"no config\.json\. Restore config\.json, use another"):
+        with pytest.raises(RunConflict, match=r"no config\.json\. Restore config\.json, or remove"):
             open_run(config, tmp_path)
     assert contents(tmp_path) == before
 

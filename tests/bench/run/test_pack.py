@@ -353,17 +353,15 @@ def test_other_files_are_no_packs(tmp_path: Path) -> None:
 
 
 def test_the_commands(runs: list[RunDir], tmp_path: Path) -> None:
-    place = str(runs[0].folder.parents[1])
+    run = str(runs[0].folder.parents[1] / "ledger/lora-s0")
     out = tmp_path / "r.tar.zst"
-    packed = CliRunner().invoke(app, ["bench", "pack", "ledger/lora-s0", "--runs", place, "--out", str(out)])
+    packed = CliRunner().invoke(app, ["bench", "pack", run, "--out", str(out)])
     assert packed.exit_code == 0 and "1 run," in packed.stdout and packed.stdout.endswith(" kB unpacked)\n")
-    assert (
-        CliRunner().invoke(app, ["bench", "unpack", str(out), "--runs", str(tmp_path / "r")]).exit_code == 0
-    )
+    assert CliRunner().invoke(app, ["bench", "unpack", str(out), "--out", str(tmp_path / "r")]).exit_code == 0
     whole = str(tmp_path / "whole.tar")
-    CliRunner().invoke(app, ["bench", "pack", "ledger/lora-s0", "--weights", "--runs", place, "--out", whole])
-    found = CliRunner().invoke(app, ["bench", "unpack", whole, "--runs", str(tmp_path / "r")])
-    assert "To get that, first: moextend bench remove-run ledger/lora-s0" in found.stdout
+    CliRunner().invoke(app, ["bench", "pack", run, "--weights", "--out", whole])
+    found = CliRunner().invoke(app, ["bench", "unpack", whole, "--out", str(tmp_path / "r")])
+    assert "To get that, first remove " in found.stdout
     (tmp_path / "w").mkdir()
     for answer in ("wrote ledger/lora-s0", "ledger/lora-s0 is already here"):
         more = ["--workspace", str(tmp_path / "w")]

@@ -78,6 +78,7 @@ def test_every_method_seed_order_and_mode_is_a_run(tmp_path: Path) -> None:
         (("lora", "joint"), ("sequence", "joint"), ["full-ft-s0-joint", "lora-s0", "lora-s0-joint"]),
         (("full-ft", "joint"), ("joint",), ["full-ft-s0-joint"]),
         (("joint",), ("sequence", "independent"), ["full-ft-s0-independent", "full-ft-s0-joint"]),
+        (("joint:lora", "ewc"), ("sequence",), ["ewc-s0", "lora-s0-joint"]),
     ],
 )
 def test_the_bounds_may_be_named_among_the_methods(
@@ -219,7 +220,7 @@ def test_the_preview_of_the_default_needs_no_download(tmp_path: Path) -> None:
     assert "lora-s0: tiny-attributes (" in words
     assert "lora-s0-joint: all at once: " in words
     assert "Downloads: none." in words
-    assert "Memory and hours: a base of 3.0 MB fits any GPU; --throughput estimates its runs." in words
+    assert "Memory and hours: a base of 3.0 MB fits any GPU." in words
 
 
 def test_the_preview_names_downloads_and_non_commercial_licences(
