@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from moextend.certificate.record import Certificate
     from moextend.data.conversations import Conversation
 
-EXAMPLE = "moextend certify facts --base tiny --scope own"
 SCOPES = {"own": "the task is given", "auto": "it is inferred", "all": "always active"}
 
 

@@ -55,7 +55,6 @@ def add_task(
     trust_remote_code: Annotated[
         bool, Option("--trust-remote-code", help="Run the Python code in a folder of lm-eval YAMLs (--data).")
     ] = False,
-    to: Annotated[int | None, Option("--to", min=1, help="Position, from 1. Default: the last.")] = None,
     sequence: Annotated[
         str | None,
         Option(
@@ -67,7 +66,7 @@ def add_task(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Append a task to the sequence, after opening its data and scoring one example."""
-    from moextend.bench.workspace import edit, new_sequence, new_task
+    from moextend.bench.workspace import edit, new_task
     from moextend.data.modalities import modality_types
 
     draft = edit.draft(sequence, workspace)
@@ -84,7 +83,7 @@ def add_task(
         )
     if prompt is not None:
         task = new_task.with_prompt(task, prompt)
-    longer = edit.add(draft, task, at=to)
+    longer = edit.add(draft, task)
     found = new_task.check(task, workspace, longer.sequence.base.model)
     if new:
         typer.echo(f"wrote {new_task.write_task(task)}")
@@ -103,7 +102,7 @@ def add_task(
         key = spec.encoder_key(modality)
         options.echo(f"  note: the base has no {modality} encoder; name one under {key} in {longer.path}.")
     _print_stages(longer)
-    typer.echo(f"Next: {new_sequence.run_command(longer.path.stem)}")
+    typer.echo(f"Next: {edit.run_command(longer.path.stem)}")
 
 
 def list_all(

@@ -81,7 +81,8 @@ def backend(name: str | None, given: Sequence[str]) -> dict[str, Any]:
     from moextend.bench.scoring import OPENAI, TRANSFORMERS, Backend
     from moextend.util import lookup
 
-    found, _ = _pairs(given, "--backend-option")
+    found, setup = _pairs(given, "--backend-option")
+    found |= dict.fromkeys(["setup"] * bool(setup), "")
     plain = {key: field.default for key, field in Backend.model_fields.items() if key != "backend"}
     for key, value in found.items():
         lookup.choose("setting", key, plain, where="--backend-option")

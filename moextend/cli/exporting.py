@@ -14,7 +14,7 @@ from typer import Argument, Option
 from moextend.cli import options
 from moextend.cli.inputs import Out, check_out
 from moextend.cli.opening import Audio, BaseAsked, Projector, Vision, encoders_of, load_active
-from moextend.cli.output import bar
+from moextend.cli.output import bar, output
 from moextend.errors import InputError, UnknownName, at, counted
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def loaded(asked: BaseAsked, folders: Sequence[Path], how: How) -> MultimodalLM:
     return model
 
 
-def stock_form(model: MultimodalLM, how: How, reference: Tensor | None = None) -> dict[str, Any]:
-    """Writes a checkpoint for plain transformers; returns what was written.
+def stock_form(model: MultimodalLM, how: How, reference: Tensor | None = None) -> str:
+    """Writes a checkpoint for plain transformers; returns in words what was written.
 
     reference: logits to compare with, see `save_stock`.
     """
@@ -76,13 +76,19 @@ def stock_form(model: MultimodalLM, how: How, reference: Tensor | None = None) -
         written = save_stock(
             model, how.out, max_shard_size=how.size, release=True, reference=reference, on_shard=on_shard
         )
-    return {"form": STOCK, **vars(written), "folder": str(how.out)}
+    lines = [f"wrote {how.out}: {_size_line(written.files, written.bytes, written.parameters)}"]
+    if written.experts:
+        never = f", and {written.padded} that are never chosen" if written.padded else ""
+        lines.append(f"{counted(written.experts, 'new expert')} in all layers{never}")
+    if written.difference is not None:
+        lines.append(
+            f"Read back by transformers: logits differ by at most {written.difference:.1e} from the model's."
+        )
+    return "\n".join(lines)
 
 
-def folder_form(
-    model: MultimodalLM, how: How, base: str, encoders: dict[str, str], **more: Any
-) -> dict[str, Any]:
-    """Writes a folder for transformers with moextend; returns what was written."""
+def folder_form(model: MultimodalLM, how: How, base: str, encoders: dict[str, str], **more: Any) -> str:
+    """Writes a folder for transformers with moextend; returns in words what was written."""
     import moextend
     from moextend.export.saving import save_model
 
@@ -97,14 +103,12 @@ def folder_form(
         max_shard_size=how.size, **more,
     )  # fmt: skip
     size = sum(path.stat().st_size for path in how.out.rglob("*.safetensors"))
-    return {
-        "form": FOLDER, "folder": str(how.out), "extensions": known, "bytes": size,
-        "base": str(how.out / "base") if how.with_base else named,
-    }  # fmt: skip
+    place = how.out / "base" if how.with_base else named
+    return f"wrote {how.out}: {', '.join(known)}; {size / 1e6:.2f} MB, of the base {place}"
 
 
-def of_run(source: str, how: How, task: str | None, runs: Path) -> dict[str, Any]:
-    """Exports a stage of a run; returns what was written."""
+def of_run(source: str, how: How, task: str | None, runs: Path) -> str:
+    """Exports a stage of a run; returns in words what was written."""
     from moextend.bench.exporting import stage
     from moextend.export.exact import state_of
     from moextend.util.quiet import quiet_process
@@ -125,13 +129,12 @@ def of_run(source: str, how: How, task: str | None, runs: Path) -> dict[str, Any
             where=found.name,
             hint="Use --as stock, or --as peft for LoRA adapters.",
         )
-    made = folder_form(
+    return folder_form(
         found.model, how, how.base or found.base, found.encoders, resize=found.resize, revision=found.revision
     )
-    return {**made, "source": found.name}
 
 
-def _stock(found: StageModel, how: How) -> dict[str, Any]:
+def _stock(found: StageModel, how: How) -> str:
     from moextend.bench.exporting import adapters
     from moextend.export.exact import state_of
     from moextend.export.notes import check_rounding
@@ -149,12 +152,12 @@ def _stock(found: StageModel, how: How) -> dict[str, Any]:
     if how.dtype == "float32":
         lm.float()
     reference = sample_logits(lm)
-    merged = adapters.merge(found.model)
+    adapters.merge(found.model)
     with at(found.name):
-        return {**stock_form(found.model, how, reference), "source": found.name, "merged": merged}
+        return stock_form(found.model, how, reference)
 
 
-def _peft(found: StageModel, out: Path, base: str | None) -> dict[str, Any]:
+def _peft(found: StageModel, out: Path, base: str | None) -> str:
     from moextend.bench.exporting import adapters
     from moextend.model import sources
     from moextend.util import files
@@ -171,10 +174,10 @@ def _peft(found: StageModel, out: Path, base: str | None) -> dict[str, Any]:
     with files.new_folder(out) as made:
         rank = adapters.save_adapter(found, made, str(source))
     size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
-    return {
-        "form": PEFT, "folder": str(out), "source": found.name, "task": found.task, "rank": rank, "bytes": size,
-        "base": str(source),
-    }  # fmt: skip
+    return (
+        f"wrote {out}: the adapter of {found.name} for task '{found.task}', rank {rank}, {size / 1e6:.2f} MB, "
+        f"of the base {source}"
+    )
 
 
 def export(
@@ -236,7 +239,7 @@ def export(
     if folders is None:
         own = {"--vision": vision, "--audio": audio, "--projector": projector}
         options.refuse_except_with("extensions", {"--dry-run": dry_run, **own})
-        record = of_run(sources[0], how, task, workspace / "runs")
+        text = of_run(sources[0], how, task, workspace / "runs")
     elif form == PEFT:
         raise InputError(
             "an extension adds experts, and peft has no adapter for that.", where="--as peft",
@@ -251,10 +254,9 @@ def export(
             _plan(base, folders, how)
             return
         model = loaded(asked, folders, how)
-        record = (
-            stock_form(model, how) if form == STOCK else folder_form(model, how, base, dict(asked.encoders))
-        )
-    options.echo(_lines(record))
+        encoders = dict(asked.encoders)
+        text = stock_form(model, how) if form == STOCK else folder_form(model, how, base, encoders)
+    options.echo(text)
 
 
 def _check(how: How, dry_run: bool) -> None:
@@ -311,44 +313,16 @@ def _plan(base: str, folders: Sequence[Path], how: How) -> None:
 
     quiet_process()
     found = planned_stock(base, folders, dtype=how.dtype, max_shard_size=how.size)
-    rows = [vars(row) for row in found.rows()]
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for title in ("tensor", "shape", "type", "bytes", "file"):
         table.add_column(title, justify="right" if title == "bytes" else "left")
-    for row in rows:
-        shape = " x ".join(map(str, row["shape"]))
-        table.add_row(row["name"], shape, row["dtype"], f"{row['bytes']:,}", row["file"])
-    Console().print(table)
+    for row in found.rows():
+        table.add_row(row.name, " x ".join(map(str, row.shape)), row.dtype, f"{row.bytes:,}", row.file)
+    output()[0].print(table)
     typer.echo(_size_line(len(found.split), found.bytes, found.parameters))
 
 
 def _size_line(count: int, size: int, parameters: int) -> str:
     return f"{counted(count, 'file')}, {size / 1e9:.3f} GB, {parameters:,} parameters"
-
-
-def _lines(record: dict[str, Any]) -> str:
-    """What was written, in a few lines."""
-    if record["form"] == FOLDER:
-        return (
-            f"wrote {record['folder']}: {', '.join(record['extensions'])}; {record['bytes'] / 1e6:.2f} MB, of the base "
-            f"{record['base']}"
-        )
-    if record["form"] == PEFT:
-        return (
-            f"wrote {record['folder']}: the adapter of {record['source']} for task '{record['task']}', rank "
-            f"{record['rank']}, {record['bytes'] / 1e6:.2f} MB, of the base {record['base']}"
-        )
-    lines = [
-        f"wrote {record['folder']}: {_size_line(record['files'], record['bytes'], record['parameters'])}"
-    ]
-    if record["experts"]:
-        never = f", and {record['padded']} that are never chosen" if record["padded"] else ""
-        lines.append(f"{counted(record['experts'], 'new expert')} in all layers{never}")
-    if record["difference"] is not None:
-        lines.append(
-            f"Read back by transformers: logits differ by at most {record['difference']:.1e} from the model's."
-        )
-    return "\n".join(lines)

@@ -33,7 +33,6 @@ from moextend.errors import InputError
 if TYPE_CHECKING:
     from moextend.bench.report.gate import Gate
 
-EXAMPLE = "moextend bench gate tiny --margin 1 --junit gate.xml"
 LOST, UNDECIDED = 1, 3
 """Exit codes of the gate."""
 FORMATS = ("table", "markdown", "csv", "html", "json")

@@ -84,7 +84,9 @@ def align(
         )
     if modality is None and len(asked.encoders) > 1:
         raise InputError(
-            "there are several encoders.", where="--modality", hint=f"One of: {', '.join(asked.encoders)}."
+            f"there are {len(asked.encoders)} encoders.",
+            where="--modality",
+            hint=f"One of: {', '.join(asked.encoders)}.",
         )
     modality = modality or next(iter(asked.encoders))
     if modality not in asked.encoders:

@@ -50,8 +50,8 @@ def tune(
     from moextend.bench.report import terminal
     from moextend.bench.run.plan import Request
     from moextend.bench.tuning import results, show
+    from moextend.bench.tuning.results import draft_of, with_settings
     from moextend.bench.tuning.trials import Search, plan
-    from moextend.bench.tuning.writing import draft_of, with_settings
 
     request = Request(
         workspace=workspace, sequence=name, methods=tuple(options.methods(method or [])),

@@ -23,8 +23,8 @@ def test_add_task_makes_a_sequence_and_appends_to_it(cli: Cli, tmp_path: Path) -
     assert "1. tiny-attributes" in found.out
     assert "Next: moextend bench run" in found.out
     cli("bench", "add-task", "tiny-reading")
-    cli("bench", "add-task", "vqa", "--to", "1")
-    assert stages(tmp_path) == ["tiny-counting", "tiny-attributes", "tiny-reading"]
+    cli("bench", "add-task", "vqa")
+    assert stages(tmp_path) == ["tiny-attributes", "tiny-reading", "tiny-counting"]
 
 
 def data(tmp_path: Path, rows: int = 20) -> None:
@@ -75,7 +75,6 @@ def test_nothing_is_written_when_a_check_fails(cli: Cli, tmp_path: Path) -> None
         (["tiny-counting", "--data", "x"], "'tiny-counting' is a task already, with its own data."),
         (["vqa", "--data", "no-such-folder/"], "no-such-folder"),
         (["text"], "all text tasks that ship with the package are in the sequence. Name your own: --data"),
-        (["vqa", "--to", "5"], "there is no position 5. Positions: 1 to 1."),
         (["vqa", "--sequence", "tinny"], "--sequence: no sequence 'tinny'. Did you mean 'tiny'?"),
         (["vqa", "--prompt", "Say {question}"], "--prompt: applies only to a task of your own."),
         (["vqa", "--data", "pets.csv", "--columns", "image"], "--columns: 'image' is not key=value."),

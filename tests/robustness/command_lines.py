@@ -70,16 +70,15 @@ BENCH: list[Row] = [
     ("bench paper", ["--out", "out/paper"], "", [*WORDS, "none", "small/none", ["--style", "none.yaml"], ["--style", NUL]]),
     ("bench paper", [], "--out", ["note.txt", "note.txt/below", "/dev/null", NUL, LONG]),
     ("bench paper", [], "", [[], ["small"]]),
-    ("bench show", [], "", [*WORDS, "none", "../colour", "tasks/colour", [], ["colour", "shade"], ["captions", "--exmaple"], ["colour", "--workspace", "none"]]),
+    ("bench list", ["--example"], "", [*WORDS, "none", "../colour", "tasks/colour", [], ["colour", "shade"], ["captions", "--exmaple"], ["colour", "--workspace", "none"]]),
     ("bench list", [], "", ["extra", ["--workspace", "none"], ["--workspace", "note.txt"], ["--json", "--x"]]),
     ("bench add-task", ["-s", "small"], "", [
-        *[[word, *DATA] for word in WORDS], ["vqaa", *DATA], ["none"], ["colour"], ["tiny-counting", "--to", "0"],
+        *[[word, *DATA] for word in WORDS], ["vqaa", *DATA], ["none"], ["colour"],
         ["lmms:"], ["lmms:none"], ["lmms:mme", "--include-path", "none"], ["text", "--data", "none-such-task"], ["text", "--data", "note.txt"],
     ]),
     ("bench add-task", ["qa", *DATA, "-s", "small"], "--name", [*WORDS, "../x", "a/b", ".x", "-x", "x" * 101, "colour", "a b", "small.yaml/x"]),
     ("bench add-task", ["qa", *DATA, "--name", "mine", "-s", "small"], "--columns", [*WORDS, "question", "question=", "question=none", "quastion=question", "=", "question=question,question=answer"]),
     ("bench add-task", ["qa", *DATA, "--name", "mine", "-s", "small"], "--scorer", [*WORDS, "exact", "exact@99", "exat@1", "exact@x", "letter@1"]),
-    ("bench add-task", ["qa", *DATA, "--name", "mine", "-s", "small"], "--to", [*COUNTS, "99"]),
     ("bench add-task", ["qa", *DATA, "--name", "mine"], "--sequence", [*WORDS, "../small"]),
     ("bench add-task", ["qa", "--name", "mine", "-s", "small"], "--data", [
         *WORDS, "none.jsonl", "note.txt", "image.png", "/dev/null", "/dev/zero", "fifo", "emptied", ".", "data/none.parquet", "http://localhost/x.json",

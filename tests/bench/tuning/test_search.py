@@ -11,8 +11,7 @@ from moextend.bench.plugins import load_later
 from moextend.bench.run.plan import Request
 from moextend.bench.sequence import find_sequence
 from moextend.bench.tuning.results import Tried, best
-from moextend.bench.tuning.search import draw, space_of
-from moextend.bench.tuning.trials import Planned, Search, Trial, plan
+from moextend.bench.tuning.trials import Planned, Search, Trial, draw, plan, space_of
 from moextend.errors import InputError
 from moextend.util import content
 from moextend.util.search_space import Choices, LogRange, SearchSpace, declared
