@@ -22,7 +22,7 @@ PANELS = {
     "Limits": "max_batch queue threads timeout grace max_body",
     "Execution": "device deterministic dry_run prepare",
     "Executor": "jobs executor executor_option",
-    "Files and output": "out form style bundle as_json workspace",
+    "Files and output": "out form style as_json workspace",
 }
 """Title -> names of parameters."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +44,6 @@ class How:
     dtype: str | None
     with_base: bool
     active: list[str] | None
-    size: str
 
 
 def loaded(asked: BaseAsked, folders: Sequence[Path], how: How) -> MultimodalLM:
@@ -73,9 +71,7 @@ def stock_form(model: MultimodalLM, how: How, reference: Tensor | None = None) -
     for note in notes_of(model):
         options.echo(f"note: {note}", err=True)
     with bar("files") as on_shard:
-        written = save_stock(
-            model, how.out, max_shard_size=how.size, release=True, reference=reference, on_shard=on_shard
-        )
+        written = save_stock(model, how.out, release=True, reference=reference, on_shard=on_shard)
     lines = [f"wrote {how.out}: {_size_line(written.files, written.bytes, written.parameters)}"]
     if written.experts:
         never = f", and {written.padded} that are never chosen" if written.padded else ""
@@ -100,7 +96,7 @@ def folder_form(model: MultimodalLM, how: How, base: str, encoders: dict[str, st
     named = str(Path(base).resolve()) if base and Path(base).exists() else base
     save_model(
         model, how.out, base=named, with_base=how.with_base, encoders=encoders, active=active,
-        max_shard_size=how.size, **more,
+        **more,
     )  # fmt: skip
     size = sum(path.stat().st_size for path in how.out.rglob("*.safetensors"))
     place = how.out / "base" if how.with_base else named
@@ -208,7 +204,6 @@ def export(
             help="Number type of the weights; bfloat16 rounds those of new experts. Default: that of the training."
         ),
     ] = None,
-    max_shard_size: Annotated[str, Option(help="Largest file of a stock checkpoint.")] = "5GB",
     with_base: Annotated[
         bool, Option("--with-base", help="--as moextend: copy the base instead of naming it.")
     ] = False,
@@ -233,7 +228,7 @@ def export(
 
     An export is refused if the other program would compute other results; the error names the setting that causes it.
     """
-    how = How(form, out, base, dtype, with_base, active, max_shard_size)
+    how = How(form, out, base, dtype, with_base, active)
     _check(how, dry_run)
     folders = _extensions(sources, base)
     if folders is None:
@@ -260,10 +255,9 @@ def export(
 
 
 def _check(how: How, dry_run: bool) -> None:
-    """Raises InputError for a form or a size that does not exist, or a folder that is not new."""
+    """Raises InputError for a form that does not exist, or a folder that is not new."""
     from moextend.util import files, lookup
 
-    out, size = how.out, how.size
     lookup.choose("form", how.form, FORMS, where="--as")
     if how.form != FOLDER:
         options.refuse_except_with("--as moextend", {"--with-base": how.with_base, "--active": how.active})
@@ -271,13 +265,11 @@ def _check(how: How, dry_run: bool) -> None:
         raise InputError(
             "works only with --as stock.", where="--dry-run", hint="Use --as stock, or leave the option out."
         )
-    if not re.fullmatch(r"[1-9][0-9]{0,5}(KB|MB|GB|TB)", size):
-        raise InputError(f"'{size}' is not a size.", where="--max-shard-size", hint="Examples: 5GB, 500MB.")
     if dry_run:
         return
-    check_out(out)
+    check_out(how.out)
     with at("--out"):
-        files.check_new(out)
+        files.check_new(how.out)
 
 
 def _extensions(sources: Sequence[str], base: str | None) -> list[Path] | None:
@@ -312,7 +304,7 @@ def _plan(base: str, folders: Sequence[Path], how: How) -> None:
     from moextend.util.quiet import quiet_process
 
     quiet_process()
-    found = planned_stock(base, folders, dtype=how.dtype, max_shard_size=how.size)
+    found = planned_stock(base, folders, dtype=how.dtype)
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)

@@ -166,7 +166,10 @@ def generate(
 def upcycle(
     source: Annotated[
         str,
-        Argument(metavar="SOURCE", help="A folder, a .gguf file, a hub id, or smollm2 (a package's model)."),
+        Argument(
+            metavar="SOURCE",
+            help="A folder, a .gguf file, a hub id (also with @revision), or smollm2 (a package's model).",
+        ),
     ],
     out: Annotated[Path, Option("--out", "-o", help="A new folder for the model.")],
     experts: Annotated[int, Option(min=2, help="Experts per layer.")] = 4,
@@ -181,7 +184,6 @@ def upcycle(
     dtype: Annotated[
         str, Option(help="Number type: float32, bfloat16, float16, or auto (the source's).")
     ] = "float32",
-    revision: Annotated[str | None, Option(help="Revision of a hub model.")] = None,
 ) -> None:
     """Convert a dense language model into an equivalent Mixture of Experts, as a base for extensions.
 
@@ -199,9 +201,10 @@ def upcycle(
     check_numbers(experts, top_k, rows)
     files.check_new(out)
     check_out(out)
-    sources.check_hub(sources.find(source, where="SOURCE"), where="SOURCE")
+    named, _, revision = (source, "", "") if files.exists(source) else source.partition("@")
+    sources.check_hub(sources.find(named, where="SOURCE"), where="SOURCE")
     quiet_process()
-    dense = load(source, dtype=dtype, revision=revision)
+    dense = load(named, dtype=dtype, revision=revision or None)
     name, before = type(dense.lm).__name__, sum(p.numel() for p in dense.lm.parameters())
     expected = _logits(dense)
     with bar("layers") as on_layer:

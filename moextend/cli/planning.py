@@ -106,10 +106,6 @@ def audit(
     effect: Annotated[
         float, Option("--effect", metavar="POINTS", help="Difference that each task should be able to show.")
     ] = 5.0,
-    limit: Annotated[
-        int,
-        Option("--limit", min=2, max=MOST_ITEMS, metavar="N", help="Maximum number of items read per split."),
-    ] = 50_000,
     strict: Annotated[
         bool, Option("--strict", help="Exit code 1 if a task exceeds a limit or is not audited.")
     ] = False,
@@ -133,7 +129,7 @@ def audit(
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
     row = base_row(sequence, workspace, workspace / "runs", answer=base, console=progress)
     found = audited(
-        sequence.sequence, tasks, workspace, row, effect=effect, limit=limit, scored=sequence.scoring.limit,
+        sequence.sequence, tasks, workspace, row, effect=effect, scored=sequence.scoring.limit,
         on_task=lambda task: progress.print(f"auditing {task}", markup=False),
     )  # fmt: skip
     if as_json:

@@ -79,18 +79,14 @@ def report(
         Option(
             "--format",
             "-f",
-            help="table, markdown, latex, csv or html (without a view: a page with the results of every item); "
-            "of items csv, parquet or json.",
+            help="table, markdown, latex, csv or html (without a view: a page with the results of every item, which "
+            "as a folder has room for more of them); of items csv, parquet or json.",
         ),
     ] = "table",
     to: Annotated[
         Path | None, Option("--out", "-o", help="A file, or a folder for one file per table.")
     ] = None,
     style: Style = None,
-    bundle: Annotated[
-        Path | None,
-        Option("--bundle", metavar="DIR", help="Write the page as a folder, for many items and images."),
-    ] = None,
     unfinished: Unfinished = False,
     workspace: options.Workspace = Path(),
 ) -> None:
@@ -118,13 +114,13 @@ def report(
     folder = workspace / "runs"
     asked, names = _view(words or [], folder)
     if asked == "items":
-        others = {"--baseline": baseline, "--margin": margin, "--references": references, "--bundle": bundle}
+        others = {"--baseline": baseline, "--margin": margin, "--references": references}
         others |= {"--style": style, "--accuracy": accuracy}
         options.refuse_with("items", [name for name, given in others.items() if given])
         _write_items(names, form, to, workspace, unfinished=unfinished)
         return
     view = _checked(asked, baseline, margin, accuracy)
-    _check_form(form, bundle, asked, to)
+    _check_form(form)
     styling = find_style(style, workspace)
     if to is not None:
         files.check_writable(to.parent if to.suffix else to, where="--out")
@@ -136,9 +132,8 @@ def report(
     arranged = styling.arranged(experiments)
     if view == "comparison" and baseline is not None and arranged:
         arranged = with_baseline(arranged, baseline)
-    as_page = form == "html" and view == "forgetting" and (to is None or bool(to.suffix))
-    if experiments and (bundle is not None or as_page):
-        _write_page(experiments, to, bundle, how, workspace)
+    if experiments and form == "html" and asked is None:
+        _write_page(experiments, to, how, workspace)
         return
     if to is None:
         print_tables(experiments, how, form, view)
@@ -193,10 +188,10 @@ def _checked(asked: View | None, baseline: str | None, margin: float | None, acc
     return view
 
 
-def _check_form(form: str, bundle: Path | None, view: str | None, to: Path | None) -> None:
+def _check_form(form: str) -> None:
     """Checks the format of tables or of the page before results are read."""
     from moextend.bench.report import FORMATS
-    from moextend.util import files, lookup
+    from moextend.util import lookup
 
     if form in ("json", "parquet"):
         raise InputError(
@@ -205,12 +200,6 @@ def _check_form(form: str, bundle: Path | None, view: str | None, to: Path | Non
             hint="The view items has these formats: moextend bench report items.",
         )
     lookup.choose("format", form, FORMATS, where="--format")
-    if bundle is not None:
-        others = {"--out": to, "--format": form not in ("table", "html")}
-        options.refuse_with(
-            "--bundle", [*([view] if view else []), *(name for name, given in others.items() if given)]
-        )
-        files.check_writable(bundle, where="--bundle")
 
 
 @dataclass(frozen=True)
@@ -242,22 +231,20 @@ def _write_items(names: list[str], form: str, to: Path | None, workspace: Path, 
         typer.echo(f"wrote {to}")
 
 
-def _write_page(
-    experiments: list[Experiment], to: Path | None, folder: Path | None, how: How, workspace: Path
-) -> None:
+def _write_page(experiments: list[Experiment], to: Path | None, how: How, workspace: Path) -> None:
     """Writes the page as a file or a folder, or prints it."""
     from moextend.bench.report.page import bundle, page
     from moextend.util import files
 
     asked = vars(how) | {"workspace": workspace}
     del asked["accuracy"]  # the page has no such view
-    if folder is not None:
-        typer.echo(f"wrote {bundle(experiments, folder, **asked)}")
-    elif to is not None:
+    if to is None:
+        typer.echo(page(experiments, **asked), nl=False)
+    elif to.suffix:
         files.write_text(to, page(experiments, **asked))
         typer.echo(f"wrote {to}")
     else:
-        typer.echo(page(experiments, **asked), nl=False)
+        typer.echo(f"wrote {bundle(experiments, to, **asked)}")
 
 
 def _write_tables(experiments: list[Experiment], to: Path, form: str, view: View, how: How) -> None:

@@ -28,9 +28,7 @@ def test_the_three_forms_and_the_plan(cli: Cli, tmp_path: Path) -> None:
     extension("skill")
     plan = cli("export", "skill", "--base", "tiny", "--as", "stock", "--out", "moe", "--dry-run")
     assert plan.code == 0 and not (tmp_path / "moe").exists()
-    made = cli(
-        "export", "skill", "--base", "tiny", "--as", "stock", "--out", "moe", "--max-shard-size", "1MB"
-    )
+    made = cli("export", "skill", "--base", "tiny", "--as", "stock", "--out", "moe")
     assert made.code == 0, made.err
     assert "4 new experts in all layers" in made.out and "logits differ by at most" in made.out
     lm = AutoModelForCausalLM.from_pretrained("moe")
@@ -57,7 +55,6 @@ WRONG = [
     ("skill --base tiny --as peft", "peft has no adapter for that"),
     ("nowhere --base tiny --as stock", "no run 'nowhere'"),
     ("skill nowhere --base tiny --as stock", "'nowhere' holds no extension"),
-    ("skill --base tiny --as stock --max-shard-size 5", "'5' is not a size"),
     ("skill --base tiny --as stock --with-base", "applies only to --as moextend"),
     ("skill --base tiny --as moextend --dry-run", "works only with --as stock"),
     ("skill --base tiny --as moextend --active other", "no extension 'other'"),

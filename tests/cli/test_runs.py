@@ -273,8 +273,8 @@ def test_report_formats_and_files(cli: Cli, tmp_path: Path) -> None:
     assert cli("bench", "report", "matrix", "-f", "csv").out.startswith("sequence,run,method")
     assert "full-ft*" in cli("bench", "report", "--unfinished").out
     assert "0 base" in cli("bench", "report", "matrix", "lora-s0").out
-    found = cli("bench", "report", "-f", "html", "--out", "pages")
-    assert found.out.split()[1::2] == [f"pages/{view}.html" for view in ("forgetting", "matrix", "costs")]
+    found = cli("bench", "report", "-f", "markdown", "--out", "pages")
+    assert found.out.split()[1::2] == [f"pages/{view}.md" for view in ("forgetting", "matrix", "costs")]
     assert "tiny: costs" in cli("bench", "report", "costs").out
     refused = cli("bench", "report", "routing")
     assert refused.code == 2 and "report routing: no run has records of its routing." in refused.err

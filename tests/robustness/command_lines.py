@@ -66,7 +66,6 @@ BENCH: list[Row] = [
     ("bench power", ["small"], "--items", [*COUNTS, "1", "9" * 20]),
     ("bench audit", ["--no-base"], "", [*WORDS, "smal", "registry", "note.txt", ["small", "tiny"], ["small", "--workspace", "none"], ["small", "--strcit"]]),
     ("bench audit", ["small", "--no-base"], "--effect", ["0", "-1", "nan", "inf", "101", "x", ""]),
-    ("bench audit", ["small", "--no-base"], "--limit", [*COUNTS, "1", "9" * 20]),
     ("bench paper", ["--out", "out/paper"], "", [*WORDS, "none", "small/none", ["--style", "none.yaml"], ["--style", NUL]]),
     ("bench paper", [], "--out", ["note.txt", "note.txt/below", "/dev/null", NUL, LONG]),
     ("bench paper", [], "", [[], ["small"]]),
@@ -154,7 +153,6 @@ LIBRARY: list[Row] = [
     ("export", ["skill", "--base", "tiny", "--out", "out/e"], "--as", [*WORDS, "stok", "STOCK", []]),
     ("export", ["skill", "--base", "tiny", "--as", "stock"], "--out", ["", "note.txt", "note.txt/below", "registry", "/dev/null", NUL, LONG, []]),
     ("export", ["skill", "--as", "stock", "--out", "out/e"], "--base", [*WORDS, "tinny", "note.txt", "emptied"]),
-    ("export", ["skill", "--base", "tiny", "--as", "stock", "--out", "out/e"], "--max-shard-size", [*WORDS, "0GB", "5", "5gb", "-1GB", "1e3MB"]),
     ("export", ["skill", "--base", "tiny", "--as", "stock", "--out", "out/e"], "--dtype", [*WORDS, "float31", "int8"]),
     ("export", ["skill", "--base", "tiny", "--as", "stock", "--out", "out/e"], "", [
         ["--with-base"], ["--active", "skill"], ["--task", "colour"], ["--dry-run", "--dtype", "half"], ["skill", "none"],

@@ -21,7 +21,7 @@ from .test_damages import Cli, answered, caller
 EXPORT = ("export", "skill", "--base", "tiny", "--out", "out", "--as")
 KILLED = {
     "export as moextend": (*EXPORT, "moextend", "--with-base"),
-    "export as stock": (*EXPORT, "stock", "--max-shard-size", "1MB"),
+    "export as stock": (*EXPORT, "stock"),
     "certify": ("certify", "skill", "--base", "tiny", "--items", "2", "--scope", "own", "--out", "out"),
 }
 QUICK = "export as moextend"
