@@ -66,19 +66,10 @@ def test_a_dry_run_names_the_parameters_that_extend_trains(
 ) -> None:
     rows = [{"question": f"who is {i}", "answer": "anna"} for i in range(6)]
     (tmp_path / "facts.json").write_text(json.dumps(rows))
-    command = (
-        "extend",
-        "tiny",
-        "--data",
-        "facts.json",
-        "--name",
-        "facts",
-        "--out",
-        "out",
-        "--steps",
-        "1",
+    command = [
+        *["extend", "tiny", "--data", "facts.json", "--name", "facts", "--out", "out", "--steps", "1"],
         *plan,
-    )
+    ]
     found = cli(*command, "--dry-run", "--json")
     assert found.code == 0 and sorted(path.name for path in tmp_path.iterdir()) == [".cache", "facts.json"]
     estimate = found.json()
@@ -220,16 +211,11 @@ def test_images_are_aligned_learned_and_asked_about(cli: Cli, tmp_path: Path) ->
         Image.new("RGB", (32, 32), rgb).save(tmp_path / f"{i}.png")
         table.append({"image": f"{i}.png", "question": "Q what color is it A:", "answer": color})
     (tmp_path / "colors.json").write_text(json.dumps(table))
-    own = (
-        "--data",
-        "colors.json",
+    own = [
         "--template",
         "<image> {question}",
-        "--steps",
-        "15",
-        "--learning-rate",
-        "5e-3",
-    )
+        *["--data", "colors.json", "--steps", "15", "--learning-rate", "5e-3"],
+    ]
     found = cli("align", "tiny", "--vision", "tiny", *own, "--out", "projector")
     assert found.code == 0 and "wrote projector" in found.out, found.err
     sees = ("tiny", "--vision", "tiny", "--projector", "projector")

@@ -25,11 +25,7 @@ def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
         sys.executable,
         "-c",
         start + "main.run()",
-        "bench",
-        "serve",
-        "--port",
-        "0",
-        "-w",
+        *["bench", "serve", "--port", "0", "-w"],
         str(tmp_path),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -41,7 +41,7 @@ BENCH: list[Row] = [
     ("bench run", ["small", "-m", "lora"], "--workspace", list(FOLDERS)),
     ("bench run", ["-m", "lora"], "", [
         *WORDS, "smal", "small.yaml", "registry/none.yaml", "registry", "../small", ".", "/", "note.txt", "image.png",
-        ["small", "tiny"], ["small", "--stesp", "3"], ["small", "-Z"], ["small", "--seed"], ["small", "--steps=", "--quiet"],
+        ["small", "tiny"], ["small", "--stesp", "3"], ["small", "-Z"], ["small", "--seed"], ["small", "--steps="],
     ]),
     ("bench status", [], "", [*WORDS, "none", "../small", ["a", "b"], ["--workspace", "none"], ["--jsn"]]),
     ("bench report", [], "", [

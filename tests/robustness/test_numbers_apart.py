@@ -185,7 +185,7 @@ def test_a_killed_run_is_not_continued_on_other_data(kept: Path, call: Call) -> 
 
 
 @pytest.mark.parametrize("edit", ["text", "picture", "helper of a scorer"])
-@pytest.mark.parametrize("more", [(), ("--rewind",)])
+@pytest.mark.parametrize("more", [(), ("--also", "rewind")])
 def test_a_done_run_is_refused_in_a_copy_of_its_workspace_with_other_inputs(
     edit: str, more: tuple[str, ...], done: Path, call: Call, tmp_path: Path
 ) -> None:
