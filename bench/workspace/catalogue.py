@@ -177,7 +177,9 @@ def _yaml(record: dict[str, Any]) -> str:
     return yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _read(kind: str, read: Callable[[Path], Any], keys: str, workspace: Path) -> list[dict[str, Any]]:
+def _read(
+    kind: content.Kind, read: Callable[[Path], Any], keys: str, workspace: Path
+) -> list[dict[str, Any]]:
     """The YAMLs of a kind: where each is, and these keys of it, or its error."""
     found = []
     for name, path in sorted(content.names(kind, workspace).items()):

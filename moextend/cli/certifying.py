@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +22,6 @@ from moextend.cli.opening import (
     check_extensions,
     encoders_of,
     folders_of,
-    projectors_of,
 )
 from moextend.errors import InputError, at
 
@@ -119,14 +117,9 @@ def certify(
         "scope": scope, "items": items, "command": shlex.join(["moextend", *sys.argv[1:]]),
     }  # fmt: skip
     if base is None and (path.parent.name == "stages" or not (path / "extension.json").is_file()):
-        only = {
-            "--data": data,
-            "--near": near,
-            "--vision": vision,
-            "--audio": audio,
-            "--projector": projector,
-        }
-        options.refuse_except_with("an extension with --base", {**only, "-e": others, "--run": run})
+        only: dict[str, object] = {"--data": data, "--near": near, "-e": others, "--run": run}
+        only |= {"--vision": vision, "--audio": audio, "--projector": projector}
+        options.refuse_except_with("an extension with --base", only)
         found, folder = _of_run(extension, known, wanted)
     elif base is None:
         raise InputError(
@@ -186,7 +179,7 @@ def _of_folder(
     card = read_extension(folder)
     folders = folders_of(others)
     brought = check_extensions([folder, *folders])
-    base = replace(base, dtype=card.base_dtype or "float32")
+    base = base.as_trained(folder)
     encoders, forgetting = base.check() | brought, None
     if run[0] is not None:
         from moextend.bench.exporting.evidence import forgetting_claim
@@ -198,11 +191,9 @@ def _of_folder(
         with at(option):
             read = [reading.rows(name, encoders) for name in names]
         rows[option] = [row for each in read for row in each]
-    model = base.open()
-    projectors_of(model, [folder, *folders], base.projector_folders())
     certificate = certified(
-        model, folder, base=base.name, data=Data(rows["--data"], rows["--near"]), others=folders,
-        forgetting=forgetting, **wanted,
+        base.open_for([folder, *folders]), folder, base=base.name, data=Data(rows["--data"], rows["--near"]),
+        others=folders, forgetting=forgetting, **wanted,
     )  # fmt: skip
     return certificate, folder if Path(extension).is_dir() else Path(f"{card.name}-certificate")
 

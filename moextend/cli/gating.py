@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +20,6 @@ from moextend.cli.opening import (
     check_extensions,
     encoders_of,
     folders_of,
-    projectors_of,
 )
 from moextend.cli.options import Names, Unfinished
 from moextend.cli.output import bar, output
@@ -85,7 +81,10 @@ def gate(
     1: something is lost. 3: the items or seeds are too few to tell, or a run
     is not tested.
     """
+    from moextend.bench.report import gate_forms, render
     from moextend.bench.report.comparison import check_margin
+    from moextend.bench.report.gate import gates
+    from moextend.bench.report.terminal import print_tables
     from moextend.bench.task import ALLOW_CODE
     from moextend.util import files, lookup
 
@@ -115,33 +114,25 @@ def gate(
         }
         own |= {"--vision": vision, "--audio": audio, "--projector": projector}
         options.refuse_except_with("an extension (--extension)", own)
-        found = _of_runs(names, workspace, baseline, margin, form, unfinished=unfinished)
-    _show(found, form, junit)
+        experiments = chosen_experiments(names, workspace, unfinished=unfinished)
+        found = gates(experiments, baseline, margin)
+        if form in ("csv", "json"):  # which do not name them
+            name_left_out(experiments)
+            known = {name for experiment in experiments for name in experiment.left_out}
+            for name in dict.fromkeys(name for each in found for name in each.left_out if name not in known):
+                options.echo(f"not tested: {name}", err=True)
+    if junit is not None:
+        files.write_text(junit, gate_forms.junit(found))
+    shown = [gate_forms.gate_table(each) for each in found]
+    if form == "json":
+        typer.echo(json.dumps(gate_forms.as_json(found), indent=2))
+    elif form != "table":
+        typer.echo(render(shown, form), nl=False)
+    else:
+        print_tables(shown, *output())
     verdicts = {each.verdict for each in found}
     if verdicts != {"kept"}:
         raise typer.Exit(LOST if "lost" in verdicts else UNDECIDED)
-
-
-def _of_runs(
-    names: list[str] | None,
-    workspace: Path,
-    baseline: str,
-    margin: float,
-    form: str,
-    *,
-    unfinished: bool,
-) -> list[Gate]:
-    """The gate of every experiment; the runs that a format does not name are named on stderr."""
-    from moextend.bench.report.gate import gates
-
-    experiments = chosen_experiments(names, workspace, unfinished=unfinished)
-    found = gates(experiments, baseline, margin)
-    if form in ("csv", "json"):
-        name_left_out(experiments)
-        left_out = {name for experiment in experiments for name in experiment.left_out}
-        for name in dict.fromkeys(name for each in found for name in each.left_out if name not in left_out):
-            options.echo(f"not tested: {name}", err=True)
-    return found
 
 
 def _of_extension(
@@ -156,40 +147,15 @@ def _of_extension(
     from moextend.bench.report.gate_extension import gate_extension
     from moextend.bench.run.preflight import check_scored
     from moextend.bench.task import find_task
-    from moextend.extension.card import read_extension
 
     folders = folders_of(extension)
     check_extensions(folders)
-    base = replace(asked, dtype=read_extension(folders[-1]).base_dtype or "float32")
+    base = asked.as_trained(folders[-1])
     encoders = base.check()
     tasks = [find_task(name, workspace, where="--task") for name in dict.fromkeys(names)]
     for each in tasks:
         check_scored(each, encoders, workspace)
-    model = base.open()
-    projectors_of(model, folders, base.projector_folders())
     return gate_extension(
-        model, folders, tasks, base=base.name, margin=margin, workspace=workspace, limit=limit, follow=_bar
-    )
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    with bar(what) as on_items:
-        yield on_items
-
-
-def _show(found: list[Gate], form: str, junit: Path | None) -> None:
-    """Prints the verdicts, and writes JUnit XML."""
-    from moextend.bench.report import gate_forms, render
-    from moextend.bench.report.terminal import print_tables
-    from moextend.util import files
-
-    if junit is not None:
-        files.write_text(junit, gate_forms.junit(found))
-    shown = [gate_forms.gate_table(each) for each in found]
-    if form == "json":
-        typer.echo(json.dumps(gate_forms.as_json(found), indent=2))
-    elif form != "table":
-        typer.echo(render(shown, form), nl=False)
-    else:
-        print_tables(shown, *output())
+        base.open_for(folders), folders, tasks, base=base.name, margin=margin, workspace=workspace, limit=limit,
+        follow=bar,
+    )  # fmt: skip

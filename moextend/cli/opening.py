@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -182,6 +182,18 @@ class BaseAsked:
 
             store_features(model, Path(".cache/features"))
         return model
+
+    def open_for(self, extensions: Sequence[Path]) -> MultimodalLM:
+        """The base with the projectors that extensions in these folders bring, which are not loaded yet."""
+        model = self.open()
+        projectors_of(model, extensions, self.projector_folders())
+        return model
+
+    def as_trained(self, extension: Path) -> BaseAsked:
+        """The base in the number type in which an extension was trained."""
+        from moextend.extension.card import read_extension
+
+        return replace(self, dtype=read_extension(extension).base_dtype or "float32")
 
 
 def device_of(device: str) -> str:

@@ -114,7 +114,7 @@ def report(
     folder = workspace / "runs"
     asked, names = _view(words or [], folder)
     if asked == "items":
-        others = {"--baseline": baseline, "--margin": margin, "--references": references}
+        others: dict[str, object] = {"--baseline": baseline, "--margin": margin, "--references": references}
         others |= {"--style": style, "--accuracy": accuracy}
         options.refuse_with("items", [name for name, given in others.items() if given])
         _write_items(names, form, to, workspace, unfinished=unfinished)

@@ -165,9 +165,8 @@ class Also:
                 if why:
                     refused[config.slug] = why
                     continue
-                own = (
-                    variants.subsets(config, self.subsets) if what == "subsets" else variants.rewound(config)
-                )  # type: ignore[arg-type]
+                subsets = self.subsets if what == "subsets" else None
+                own = variants.rewound(config) if subsets is None else variants.subsets(config, subsets)
                 found[config.digest] = list(dict.fromkeys([*found.get(config.digest, []), *own]))
             if len(refused) == len(configs):
                 raise InputError(f"{next(iter(refused.values()))}.", where=where, hint="Name another method.")

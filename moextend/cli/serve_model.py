@@ -20,7 +20,6 @@ from moextend.cli.opening import (
     Vision,
     check_extensions,
     encoders_of,
-    projectors_of,
     weighed,
 )
 from moextend.errors import InputError
@@ -124,8 +123,7 @@ def serve(
                 "everyone on the network could use the server.", where=f"--host {host}",
                 hint=f"Set {KEY} to a key that clients must send.",
             )  # fmt: skip
-        model = asked.open()
-        projectors_of(model, folders, asked.projector_folders())
+        model = asked.open_for(folders)
         import torch
 
         from moextend.serving import server

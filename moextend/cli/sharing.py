@@ -163,10 +163,11 @@ def verify(
             hint="Name a run, a folder of runs, or the workspace (--workspace).",
         )
     for run in chosen:
-        name = run_name(run.folder)
-        found.append(
-            verifying.verify(run, batches, lambda cell, name=name: options.echo(f"{name}: {cell}", err=True))
-        )
+
+        def follow(cell: str, name: str = run_name(run.folder)) -> None:
+            options.echo(f"{name}: {cell}", err=True)
+
+        found.append(verifying.verify(run, batches, follow))
         if not as_json:
             options.echo(verifying.text(found[-1]))
     if as_json:

@@ -78,8 +78,8 @@ def tune(
             method: results.record(planned, method, found[method], one) for method, one in best.items()
         }
         path = with_settings(draft_of(planned.sequence, workspace, to), entries).write()  # as the file is now
-        for method, entry in entries.items():
-            options.echo(show.line(method, entry), err=as_json)
+        for tuned, entry in entries.items():
+            options.echo(show.line(tuned, entry), err=as_json)
         options.echo(f"Wrote the settings to {path} (key 'tuned').", err=as_json)
     if len(best) < len(found):
         missing = ", ".join(method for method in found if method not in best)
