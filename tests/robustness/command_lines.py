@@ -118,7 +118,7 @@ LIBRARY: list[Row] = [
     ("extend", ["tiny", *EXTEND], "--dtype", [*WORDS, "float31", "int8"]),
     ("extend", ["tiny", *EXTEND], "--device", list(DEVICES)),
     ("extend", EXTEND, "", [*WORDS, "tinny", "note.txt", "emptied", "none.gguf", ["tiny", "small"], ["tiny", "--stesp", "3"]]),
-    ("generate", ["tiny"], "--prompt", ["<image> Q", ["--prompt"], []]),
+    ("generate", ["tiny"], "--prompt", [["--prompt"], []]),
     ("generate", ["tiny", "-p", "Q"], "--image", ["none.png", "note.txt", "emptied", "/dev/zero", "fifo", "", NUL]),
     ("generate", ["tiny", "-p", "<image> Q", "--vision", "tiny"], "--image", ["none.png", "note.txt", "emptied", "/dev/zero", "fifo", ""]),
     ("generate", ["tiny", "-p", "Q"], "--max-new-tokens", [*COUNTS, "10000000"]),
