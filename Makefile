@@ -16,7 +16,7 @@ help:           ## list the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 # Less than a third of the steps of the sequence and four of its methods, for a first look; the log has three seeds of it.
-# The tables of docs/results are of `moextend bench run tiny --joint`.
+# The tables of docs/results are of `moextend bench run tiny`, and of `-m joint`.
 DEMO := --steps 60 --align-steps 300 --method full-ft --method lora:rank=12 --method moextend:scope=auto \
     --method moextend:scope=all,layers=0,experts=4
 
@@ -59,11 +59,11 @@ docs: $(VENV)/installed-dev   ## install, build the documentation into site/
 FIGURES := zero-shot full-ft $(patsubst %,%:rank=12,lora replay ewc lwf o-lora) moe-lora:rank=9 lora-per-task:rank=12 moextend:scope=own
 
 figure: $(VENV)/installed   ## install, draw the pictures of the README and of docs/figures.md from the published runs
-	$(BIN)/moextend bench unpack docs/results/packs/tiny-s0.tar.zst --runs build/published
-	$(BIN)/moextend bench figures tiny --runs build/published --only matrix --format svg --out docs/images \
+	$(BIN)/moextend bench unpack docs/results/packs/tiny-s0.tar.zst --out build/published
+	$(BIN)/moextend bench figures build/published --only matrix --format svg --out docs/images \
 	    --method full-ft --method moextend:scope=auto
-	$(BIN)/moextend bench unpack docs/results/packs/tiny-s[012].tar.zst --runs build/figures
-	$(BIN)/moextend bench figures tiny --runs build/figures --format png --out docs/images/figures $(addprefix --method ,$(FIGURES))
+	$(BIN)/moextend bench unpack docs/results/packs/tiny-s[012].tar.zst --out build/figures
+	$(BIN)/moextend bench figures build/figures --format png --out docs/images/figures $(addprefix --method ,$(FIGURES))
 
 page:           ## build the page of reports from page/ into the package (needs node 20 or later)
 	cd page && npm ci --no-audit --no-fund && npm run check && npm run build

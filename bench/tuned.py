@@ -49,8 +49,6 @@ class Tuned(Spec):
     """Maximum number of validation items per task; null: all."""
     steps: int | None = None
     """Training steps per stage; null: not recorded."""
-    search_seed: int = 0
-    """Seed of the search."""
     versions: dict[str, str] = Field(default={})
     """Package -> its version."""
     date: str

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moextend.bench import methods
-from moextend.bench.run import opening
 from moextend.bench.run.inputs import Memo, refuse_other_inputs
 from moextend.bench.run.launch import launch
 from moextend.bench.run.live import view
-from moextend.bench.run.opening import open_run
+from moextend.bench.run.opening import clear, open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import Cell, RunDir, find_runs
 from moextend.bench.score.kept import read_predictions
@@ -80,7 +79,8 @@ def base_row(
     try:
         refuse_other_inputs(run, memo)
     except RunConflict:
-        opening.remove(run)
+        with run.lock():
+            clear(run)
         run = open_run(config, cache / config.digest)
     if not row_of(run).cells:
         with view([run.folder], 1, console) as shown:

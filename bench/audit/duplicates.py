@@ -117,7 +117,7 @@ def sample(items: Sequence[Item], task: TaskSpec, split: str, limit: int, notes:
     step = -(-len(items) // limit)
     taken = list(items[::step])
     if step > 1:
-        notes.append(f"{task.task}: {len(taken):,} of the {len(items):,} {split} items were read (--limit)")
+        notes.append(f"{task.task}: {len(taken):,} of the {len(items):,} {split} items were read")
     return taken
 
 

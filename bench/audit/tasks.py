@@ -19,6 +19,8 @@ from moextend.bench.task import TaskSpec
 from moextend.data.hub import is_prepared
 from moextend.errors import InputError, MoextendError
 
+READ = 50_000
+"""Most items of a split that are read."""
 NOT_AUDITED = "not audited"
 DISAGREE = 0.5
 """Part of the items in which two methods are taken to differ, if the base has not answered."""
@@ -135,7 +137,7 @@ def audit(
     base: BaseRow,
     *,
     effect: float,
-    limit: int,
+    limit: int = READ,
     scored: int | None = None,
     on_task: Callable[[str], None] = lambda name: None,
 ) -> Audit:
@@ -209,7 +211,7 @@ def _refuse_download(task: TaskSpec, workspace: Path) -> None:
         raise InputError(
             f"the data set {source.hub} of the hub is not on this machine.",
             where=where,
-            hint=f"'moextend bench show {task.task} --example' downloads it.",
+            hint=f"'moextend bench list {task.task} --example' downloads it.",
         )
 
 

@@ -80,7 +80,7 @@ def _empty_part(task: TaskSpec, split: SplitName, table: Table, part: Part) -> I
         where=at_key(task, f"data.{split}"),
         hint=f"Use more data, a larger part, or a division by content, which leaves no side empty{sides}."
         if sides
-        else "Use more data, or a larger part (bench tune: --validation).",
+        else "Use more data, or a larger part.",
     )
 
 

@@ -17,7 +17,6 @@ from moextend.bench.executors.executor import (
     find,
     jobs_of,
     read_job,
-    waits,
     write_job,
 )
 from moextend.bench.executors.local import LocalExecutor
@@ -28,8 +27,8 @@ from moextend.bench.run.records import Status
 from moextend.errors import InputError, MoextendError
 from moextend.util import files
 
-POLL = (1.0, 10.0)
-"""Seconds between two questions to an executor whose runs end with this process, and to another one."""
+POLL = 1.0
+"""Seconds between two questions to an executor whose runs end with this process."""
 LOST = "the job ended before the run began"
 
 
@@ -48,7 +47,7 @@ def submit(executor: Executor, runs: Sequence[Path], options: Options) -> list[J
 
 
 def follow(executor: Executor, jobs: Sequence[Job], view: View) -> dict[Path, Outcome]:
-    """Shows runs until all jobs ended, and returns how; KeyboardInterrupt after they stopped, if they end with us."""
+    """Shows runs, which end with this process, until all jobs ended; returns how. KeyboardInterrupt stops them."""
     if isinstance(executor, LocalExecutor):
         with launch.terminations_as_interrupts():
             return executor.follow(view)
@@ -56,8 +55,7 @@ def follow(executor: Executor, jobs: Sequence[Job], view: View) -> dict[Path, Ou
         try:
             _watch(executor, jobs, view)
         except KeyboardInterrupt:
-            if waits(executor):
-                _stop(executor, jobs, view)
+            _stop(executor, jobs, view)
             raise
     return {job.run: _outcome(job.run) for job in jobs}
 
@@ -68,7 +66,7 @@ def _watch(executor: Executor, jobs: Sequence[Job], view: View, *, seconds: floa
     left = list(jobs)
     while left and time.monotonic() < end:
         launch.show(view)
-        if time.monotonic() - asked >= POLL[not waits(executor)]:
+        if time.monotonic() - asked >= POLL:
             states = executor.states(left)
             left = [job for job in left if states.get(job.run) not in ("ended", "lost")]
             asked = time.monotonic()

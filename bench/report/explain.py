@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from moextend.bench.methods import BOUNDS
 from moextend.bench.run.complete import STEM, stage_problem
 from moextend.bench.run.inputs import data_part
 from moextend.bench.run.plan import Request, resolve
@@ -106,12 +107,13 @@ def command(config: RunConfig) -> str:
     `--steps` and `--limit` are named where they are not those of the sequence as it is now.
     """
     name = str(config.sequence["sequence"])
-    words = ["moextend", "bench", "run", name, "--method", config.method, "--seed", str(config.seed)]
+    bounds = {mode: bound for bound, mode in BOUNDS.items()}
+    method = f"{bounds[config.mode]}:{config.method}" if config.mode in bounds else config.method
+    words = ["moextend", "bench", "run", name, "--method", method, "--seed", str(config.seed)]
     words += ["--order", config.order] if config.order != "given" else []
-    words += [] if config.mode == "sequence" else ["--no-sequence", f"--{config.mode}"]
-    words += ["--oracle"] * config.oracle + ["--deterministic"] * config.deterministic
+    words += ["--also", "oracle"] * config.oracle + ["--deterministic"] * config.deterministic
     with suppress(MoextendError):  # a sequence, task or method that is gone
-        asked = (config.workspace, name, (config.method,), (config.seed,), (config.order,), (config.mode,))
+        asked = (config.workspace, name, (method,), (config.seed,), (config.order,))
         (now, *_) = resolve(Request(*asked))
         for option, own, other in zip(("steps", "limit"), _sizes(config), _sizes(now), strict=True):
             words += [f"--{option}", str(own)] if own not in (None, other) else []

@@ -87,7 +87,7 @@ class _Snapshot:
         raise InputError(
             "the records have no date.",
             where=str(self.result.run.folder),
-            hint="Leave this run out, or run it again into another --runs folder.",
+            hint="Leave this run out, or remove its folder and run it again.",
         )
 
     def task(self, cell: Cell) -> dict[str, Any]:

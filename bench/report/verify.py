@@ -141,14 +141,14 @@ def _left_out(run: RunDir, name: str, what: Sequence[str]) -> Check:
     return Check(
         name,
         "nothing",
-        hint=f"To check them, {TO_GET[0].lower()}{TO_GET[1:].format(run_name(run.folder))}",
+        hint=f"To check them, {TO_GET[0].lower()}{TO_GET[1:].format(run.folder)}",
         unchecked=f"the pack of this run left out {listed(what)}",
     )
 
 
 def _packed_scores(run: RunDir) -> list[Check]:
     """The scores of items in a pack, whose answers are not here; the pack may have none."""
-    hint = TO_GET.format(run_name(run.folder))
+    hint = TO_GET.format(run.folder)
     scores = _left_out(run, "scores", ["predictions"])
     try:
         items, cells = read_items(run), run.cells()

@@ -421,7 +421,7 @@ def estimate(configs: Sequence[RunConfig], plan: Plan, *, device: str = "auto") 
         "encoder": vars(plan.encoder) if plan.encoder else None, "items": plan.counts,
         "scoring": {"rows": rows, "tokens": length, "new": new},
         "cache_mb_a_token": plan.base.cache_a_token / 1e6,
-        "runs": {config.slug: _run(config, plan, reached) for config in configs},
+        "runs": {config.slug: _run(config, plan, peak * UTILISATION) for config in configs},
     }  # fmt: skip
 
 

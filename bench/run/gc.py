@@ -56,7 +56,6 @@ def collect(
     *,
     dry_run: bool = False,
     older_than: float | None = None,
-    max_bytes: float | None = None,
 ) -> list[Entry]:
     """Removes the nodes that no run needs, and returns all nodes, the longest unused first.
 
@@ -67,7 +66,6 @@ def collect(
         runs: a folder of runs, besides those that the store knows.
         dry_run: remove nothing.
         older_than: keep what was used in the last so many days.
-        max_bytes: remove only as much, the longest unused first, until the store takes no more than this.
 
     Raises:
         LaterVersion: the store is of a later release.
@@ -82,16 +80,13 @@ def collect(
     nodes = [node for kind in KINDS for node in store.nodes(kind)]
     entries = [(node, entry) for node in nodes if (entry := _entry(node)) is not None]
     entries.sort(key=lambda pair: pair[1].used)
-    left, listed = sum(entry.bytes for _, entry in entries), []
+    listed = []
     for node, entry in entries:
         why = _needed(node, unfinished, ids)
         if why is None and older_than is not None and time.time() - entry.used <= older_than * DAY:
             why = f"used in the last {older_than:g} days"
-        if why is None and max_bytes is not None and left <= max_bytes:
-            why = "within --max-size"
         if why is None and not _removed(node, dry_run):
             why = "in use"
-        left -= 0 if why else entry.bytes
         listed.append(replace(entry, kept=why))
     return listed
 

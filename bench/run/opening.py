@@ -1,4 +1,4 @@
-"""The folders of the runs of a command: new ones, ones with a config that fits, refused ones; and their removal."""
+"""The folders of the runs of a command: new ones, ones with a config that fits, refused ones."""
 
 from __future__ import annotations
 
@@ -42,20 +42,6 @@ def clear(run: RunDir) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-
-
-def remove(run: RunDir) -> None:
-    """Removes the folder of a run; RunBusy if a process is working on it, InputError if it is a link to a folder."""
-    if run.folder.is_symlink():
-        raise InputError(
-            "is a link to another folder.",
-            where=str(run.folder),
-            hint="Remove that folder, and the link by hand.",
-        )
-    with run.lock():
-        clear(run)
-    with files.disk_errors(run.folder):
-        shutil.rmtree(run.folder)
 
 
 def folder_of(config: RunConfig, runs: Path) -> Path:

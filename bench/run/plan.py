@@ -58,7 +58,6 @@ class Request:
     seeds: tuple[int, ...] = (0,)
     orders: tuple[str, ...] = ("given",)
     """given, reverse, or random:N for N different orders."""
-    modes: tuple[Mode, ...] = ("sequence",)
     device: str = "auto"
     limit: int | None = None
     """Maximum items per task, instead of the sequence's limit."""
@@ -93,14 +92,6 @@ class Request:
     def tasks(self) -> dict[str, TaskSpec]:
         """Name -> task, for all tasks of the sequence."""
         return self.read[1]
-
-
-def modes(*, sequence: bool, joint: bool, independent: bool) -> tuple[Mode, ...]:
-    """What is to be run; InputError where it is nothing."""
-    wanted: dict[Mode, bool] = {"sequence": sequence, "joint": joint, "independent": independent}
-    if not any(wanted.values()):
-        raise InputError("nothing to run.", where="--no-sequence", hint="Add --joint or --independent.")
-    return tuple(mode for mode, asked in wanted.items() if asked)
 
 
 def resolve(
@@ -142,11 +133,9 @@ def resolve(
         *filter(_is_bound, request.methods),
         *(methods.BOUNDS if methods.ALL in request.methods else ()),
     ]
-    named = any(not _is_bound(name) for name in request.methods)
-    bounds += [name for name, mode in methods.BOUNDS.items() if mode in request.modes and not named]
     wanted: list[tuple[Mode, list[MethodSpec]]] = []
-    if named or not any(map(_is_bound, request.methods)):
-        wanted = [(mode, specs) for mode in request.modes if named or mode == "sequence"]
+    if not bounds or any(not _is_bound(name) for name in request.methods):
+        wanted = [("sequence", specs)]
     for text in bounds:
         name, _, of = text.partition(":")
         bound = _parsed(request, sequence, of or methods.named("bound"), "--method")
@@ -160,9 +149,16 @@ def resolve(
     return list({config.slug: config for config in configs}.values())
 
 
+def _is_bound(text: str) -> bool:
+    """Whether a method is asked for as a bound: joint, or joint:lora:rank=4."""
+    from moextend.bench.methods import BOUNDS
+
+    return text.partition(":")[0] in BOUNDS
+
+
 def _check_numbers(request: Request) -> None:
     """Raises InputError if a number is out of range, or there is nothing to run."""
-    for option, given in (("--seed", request.seeds), ("--order", request.orders), ("modes", request.modes)):
+    for option, given in (("--seed", request.seeds), ("--order", request.orders)):
         if not given:
             raise InputError("nothing is named.", where=option, hint="Name one, or leave it out.")
     for option, most, numbers in (
@@ -222,13 +218,6 @@ def check_settings(sequence: SequenceSpec, workspace: Path) -> None:
             where = f"{tuned.path or tuned.sequence}: tuned"
             lookup.choose("method", text.partition(":")[0], known, where=where)
             parse(text, tuned.settings_for(text), workspace, where=where)
-
-
-def _is_bound(text: str) -> bool:
-    """Whether a method is asked for as a bound: joint, or joint:lora:rank=4."""
-    from moextend.bench.methods import BOUNDS
-
-    return text.partition(":")[0] in BOUNDS
 
 
 def chosen_methods(

@@ -37,7 +37,7 @@ __all__ = [
 ]  # fmt: skip
 
 RESTORE = "Restore the original file, or remove the folder of this run and run again."
-TO_GET = "Remove the run, and unpack a pack that has them or run it again: moextend bench remove-run {}"
+TO_GET = "Remove {}, and unpack a pack that has them or run it again."
 """Hint for a run from a pack that left out what is needed."""
 RECORDS = ("config.json", "scores.jsonl", "status.json")
 """Files that mark a folder as a run."""
@@ -120,7 +120,7 @@ class RunDir:
             raise InputError(
                 f"is from a pack without {listed(lacking)}.",
                 where=str(self.folder),
-                hint=TO_GET.format(run_name(self.folder)),
+                hint=TO_GET.format(self.folder),
             )
 
     def record_environment(self, **more: Any) -> None:

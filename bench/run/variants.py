@@ -112,7 +112,7 @@ def subsets(config: RunConfig, wanted: str = LEAVE_ONE_OUT) -> list[Variant]:
         if len(stages) > MOST_STAGES:
             raise InputError(
                 f"{len(stages)} stages have {2 ** len(stages):,} subsets.",
-                where="--subsets all",
+                where="--also subsets=all",
                 hint=f"All are scored for up to {MOST_STAGES} stages. Name some, as 1+2,2+3, or take {LEAVE_ONE_OUT}.",
             )
         kept = [subset for n in range(len(stages) + 1) for subset in combinations(stages, n)]
@@ -127,9 +127,9 @@ def _named(stages: Sequence[str], words: str) -> tuple[str, ...]:
     found = [numbers.get(word.strip(), word.strip()) for word in words.split("+")]
     for name in found:
         if name not in stages:
-            raise UnknownName("stage", name, [LEAVE_ONE_OUT, ALL, *stages], where="--subsets")
+            raise UnknownName("stage", name, [LEAVE_ONE_OUT, ALL, *stages], where="--also subsets")
     if len(set(found)) < len(found):
-        raise InputError(f"'{words}' names a stage twice.", where="--subsets", hint="Name each once.")
+        raise InputError(f"'{words}' names a stage twice.", where="--also subsets", hint="Name each once.")
     return tuple(stage for stage in stages if stage in found)
 
 

@@ -66,4 +66,4 @@ class StoreFile(Record):
     """`.cache/store.json`: the version of the store, and where its users are."""
 
     runs: list[str] = Field(default_factory=list)
-    """Folders of runs (`runs/` of the workspace, or `--runs`) that use the store."""
+    """Folders of runs (`runs/` of workspaces) that use the store."""

@@ -1,9 +1,10 @@
-"""The scores of trials, and the best one of each method."""
+"""The scores of trials, the best one of each method, and the sequence that its settings are written to."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -12,8 +13,14 @@ from moextend.bench import metrics
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import State
 from moextend.bench.run.rundir import RunDir
+from moextend.bench.sequence import SequenceSpec, read_sequence
 from moextend.bench.tuned import Tuned, base_spec
-from moextend.bench.tuning.trials import Planned, Trial
+from moextend.bench.tuning.trials import PERCENT, Planned, Trial
+from moextend.bench.workspace import edit
+from moextend.bench.workspace.edit import Draft
+from moextend.bench.workspace.yaml_edit import quoted, set_value
+from moextend.errors import InputError
+from moextend.util import content, files
 from moextend.util.environment import environment
 
 VERSIONS = ("moextend", "torch", "transformers", "peft")
@@ -74,12 +81,12 @@ def score_of(run: RunDir) -> float | None:
     return metrics.average([cell.value if cell else None for cell in final])
 
 
-def best(trials: Sequence[Tried], *, skip_failed: bool = False) -> Tried | None:
+def best(trials: Sequence[Tried]) -> Tried | None:
     """The trial with the highest score, of equal ones the first; None while one is missing.
 
-    `skip_failed`: failed trials count as tried.
+    Failed trials count as tried.
     """
-    if not all(one.done or (skip_failed and one.failed) for one in trials):
+    if not all(one.done or one.failed for one in trials):
         return None
     return max((one for one in trials if one.done), key=lambda one: one.score or 0.0, default=None)
 
@@ -97,10 +104,62 @@ def record(planned: Planned, method: str, trials: Sequence[Tried], chosen: Tried
         failed=sum(not one.done for one in trials),
         seeds=list(search.request.seeds),
         tasks=[stage.task for stage in planned.sequence.stages],
-        validation=search.percent,
+        validation=PERCENT,
         limit=planned.sequence.scoring.limit,
         steps=planned.sequence.train.steps,
-        search_seed=search.search_seed,
         versions={name: version for name, version in packages.items() if name in VERSIONS and version},
         date=time.strftime("%Y-%m-%d"),
     )
+
+
+KEY = "tuned"
+
+
+def draft_of(sequence: SequenceSpec, workspace: Path, to: str | None = None) -> Draft:
+    """The sequence to write to: its own file, or with `to` a copy of this name in the workspace.
+
+    A sequence of the package is copied to the workspace, where it takes precedence. An existing copy is edited.
+
+    Raises:
+        InputError: `to` is no name, or that of a sequence of the package; or the existing copy trains another base or
+            other tasks, or otherwise.
+    """
+    assert sequence.path is not None, "it is read from a file"
+    path = sequence.path
+    packaged = path.parent == content.package_folder("registry").resolve()
+    if to is None and not packaged:
+        return Draft(path, _text(path))
+    own = workspace / "registry" / (path.name if to is None else f"{to}.yaml")
+    if files.exists(own):
+        _check_copy(own, sequence)
+        return Draft(own, _text(own))
+    if to is None:
+        return Draft(own, _text(path))
+    own = edit.new_path(to, workspace, where="--to")
+    renamed = re.sub(r"^sequence:.*$", lambda _: f"sequence: {quoted(to)}", _text(path), flags=re.MULTILINE)
+    return Draft(own, renamed)
+
+
+def _check_copy(path: Path, sequence: SequenceSpec) -> None:
+    """Raises InputError unless settings that are tuned on a sequence are tuned for the one in the file, too."""
+    copy, tuned = read_sequence(path), read_sequence(sequence.path or path)
+    for key in ("base", "align", "stages", "memory", "train", "scoring"):
+        if getattr(copy, key) != getattr(tuned, key):
+            raise InputError(
+                f"is no copy of '{tuned.sequence}': {key} differs.",
+                where=str(path),
+                hint="Tune that sequence itself, or name a new copy: --to NAME.",
+            )
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def with_settings(draft: Draft, found: Mapping[str, Tuned]) -> Draft:
+    """The draft with these methods' settings under `tuned`; those of other methods stay."""
+    entries = {**draft.sequence.tuned, **found}
+    records = {
+        method: entry.model_dump(mode="json", exclude_defaults=True) for method, entry in entries.items()
+    }
+    return Draft(draft.path, set_value(draft.text, KEY, records, where=str(draft.path)))

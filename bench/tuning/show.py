@@ -10,6 +10,7 @@ from moextend.bench.report.views.forgetting import setting
 from moextend.bench.tuned import Tuned
 from moextend.bench.tuning.results import Tried
 from moextend.bench.tuning.trials import Planned
+from moextend.errors import counted
 
 CHOSEN = "chosen"
 NOTE = (
@@ -68,9 +69,10 @@ def records(found: Mapping[str, Sequence[Tried]], best: Mapping[str, Tried]) -> 
     ]  # fmt: skip
 
 
-def edges(method: str, trials: Sequence[Tried], best: Tried) -> list[str]:
-    """Says which chosen numbers are the smallest or largest ones tried, so that better ones may lie beyond."""
-    found = []
+def warnings(method: str, trials: Sequence[Tried], best: Tried) -> list[str]:
+    """Names failed trials, and chosen numbers at the end of those tried: better ones may lie beyond."""
+    failed = sum(one.failed for one in trials)
+    found = [f"{method}: chosen without {counted(failed, 'failed trial')}."] if failed else []
     for key, value in best.trial.settings.items():
         tried = {one.trial.settings.get(key, value) for one in trials if one.done}
         if len(tried) > 1 and all(type(one) in (int, float) for one in tried):

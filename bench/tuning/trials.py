@@ -2,21 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moextend.bench.audit.duplicates import overlap
+from moextend.bench.data import overlaps
+from moextend.bench.data.source import find_source, is_generated, parse_split
 from moextend.bench.methods import BOUNDS, MethodSpec, parse
 from moextend.bench.run.opening import folder_of
 from moextend.bench.run.plan import Request, all_tasks, chosen_methods, chosen_sequence, config_of
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec
-from moextend.bench.task import TaskSpec
-from moextend.bench.tuning.search import MOST, draw, space_of
-from moextend.bench.tuning.validation import PERCENT, held_out_task
+from moextend.bench.task import Data, TaskSpec
 from moextend.errors import InputError, counted, listed
 from moextend.util import files
+from moextend.util.search_space import LogRange, SearchSpace
+
+PERCENT = 10
+"""Percent of the training data that is held out."""
+
+
+def held_out_task(task: TaskSpec, percent: int, workspace: Path) -> TaskSpec:
+    """The task with `percent` of its training split as the scored split, and the rest of it for training.
+
+    Raises:
+        InputError: its training and test data overlap, or are too small a part of a split.
+    """
+    where = f"{task.path or task.task}: data"
+    assert task.data is not None and task.data.train is not None, "a stage of a sequence"
+    if _overlap(task, task.data, workspace, where):
+        raise InputError(
+            "training and test data overlap, so validation items would be test items.",
+            where=where,
+            hint="Separate them: train: 'all[train]', test: 'all[test]'.",
+        )
+    part = parse_split(task.data.train, where=f"{where}.train")
+    cut = part.high - max(1, round((part.high - part.low) * percent / 100))
+    if cut <= part.low:
+        raise InputError(
+            f"'{task.data.train}' is too small a part of its split to hold out validation items.",
+            where=f"{where}.train",
+            hint="Use a part of at least 2%.",
+        )
+    if found := overlap(task, workspace):
+        raise InputError(
+            f"{found}, so validation items would be test items.",
+            where=where,
+            hint="Remove the duplicates: moextend bench audit shows them.",
+        )
+    train, validation = (f"{part.undivided}[{a}%:{b}%]" for a, b in ((part.low, cut), (cut, part.high)))
+    return task.model_copy(update={"data": task.data.model_copy(update={"train": train, "test": validation})})
+
+
+def _overlap(task: TaskSpec, data: Data, workspace: Path, where: str) -> bool:
+    """Whether the training and the test part share rows, as far as it is known without a download."""
+    train, test = (
+        parse_split(name, where=f"{where}.{key}")
+        for key, name in (("train", data.train or ""), ("test", data.test))
+    )
+    if train.split == test.split:
+        return not train.is_apart(test)
+    if is_generated(task):
+        return False
+    local = find_source(data, task.folder(), workspace, where=f"{where}.path").hub is None
+    return local and overlaps(task, workspace)
+
+
+MOST = 1000
+"""Largest budget."""
+SEED = 0
+"""Scrambles the sequence, for every search alike."""
+
+
+def space_of(method: MethodSpec, stages: int = 2) -> SearchSpace:
+    """The settings to search: those that the method declares, that its text does not fix, and that have an effect."""
+    idle = method.kind.later_only if stages == 1 else ()
+    declared = method.make().search_space
+    found = {name: one for name, one in declared.items() if not method.sets(name) and name not in idle}
+    # Relative ranges first: the n-th trials of all methods then have the same learning rate.
+    return dict(sorted(found.items(), key=lambda pair: not _is_relative(pair[1])))
+
+
+def draw(space: SearchSpace, budget: int, own: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Settings of `budget` trials, all different, fewer if the space has fewer.
+
+    Args:
+        own: key of `train` -> the sequence's value, for relative ranges.
+    """
+    from scipy.stats import qmc
+
+    points = qmc.Halton(len(space), rng=SEED).random(MOST)
+    found: dict[str, dict[str, Any]] = {}
+    for point in points.tolist():
+        drawn = {
+            name: one.at(place, own.get(name, 1.0))
+            for (name, one), place in zip(space.items(), point, strict=True)
+        }
+        found.setdefault(str(drawn), drawn)
+        if len(found) == budget:
+            break
+    return list(found.values())
+
+
+def _is_relative(found: object) -> bool:
+    return isinstance(found, LogRange) and found.relative
+
 
 FOLDER = "tuning"
 """Folder of the trials in a workspace: `tuning/<digest of what a method's trials share>/<sequence>/<run>`."""
@@ -35,9 +127,6 @@ class Search:
     """Trials of each method; a trial is one choice of settings, run with every seed."""
     tasks: int = TASKS
     """First tasks of the sequence that are learned."""
-    percent: int = PERCENT
-    """Percent of the training data that is held out."""
-    search_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,7 +199,7 @@ def plan(search: Search, on_problem: Callable[[str], None] | None = None) -> Pla
     tasks = all_tasks(sequence, request.workspace)
     for stage in sequence.stages:
         tasks[stage.task].refuse_needs()
-        tasks[stage.task] = held_out_task(tasks[stage.task], search.percent, request.workspace)
+        tasks[stage.task] = held_out_task(tasks[stage.task], PERCENT, request.workspace)
     methods = _tunable(chosen_methods(request, sequence, on_problem), len(sequence.stages), on_problem)
     trials = {method.text: _trials(search, sequence, tasks, method, now) for method in methods}
     folders = {
@@ -129,11 +218,7 @@ def _digest(sequence: SequenceSpec, method: MethodSpec, trial: Trial) -> str:
 
 def _check(search: Search) -> None:
     """Raises InputError if a number is out of range."""
-    for option, number, most in (
-        ("--budget", search.budget, MOST),
-        ("--tasks", search.tasks, None),
-        ("--validation", search.percent, 50),
-    ):
+    for option, number, most in (("--budget", search.budget, MOST), ("--tasks", search.tasks, None)):
         if number < 1 or (most is not None and number > most):
             hint = f"From 1{'' if most is None else f' to {most}'}."
             raise InputError(f"{number} is out of range.", where=option, hint=hint)
@@ -144,7 +229,7 @@ def _check(search: Search) -> None:
             hint="Give at least two: --seed 0,1.",
         )
     for name in search.request.methods:
-        if name in BOUNDS:
+        if name.partition(":")[0] in BOUNDS:
             raise InputError(
                 f"'{name}' is a bound, which has the settings of its method.",
                 where="--method",
@@ -186,7 +271,7 @@ def _trials(
     config = parse(method.text, now.settings_for(method.text), search.request.workspace).config
     known = {name: own.get(name) if (value := getattr(config, name)) is None else value for name in space}
     present = {name: value for name, value in known.items() if value is not None}
-    drawn = draw(space, search.budget, search.search_seed, own)[: search.budget - 1]
+    drawn = draw(space, search.budget, own)[: search.budget - 1]
     found = []
     for number, settings in enumerate([present, *(each for each in drawn if each != present)], 1):
         spec = method

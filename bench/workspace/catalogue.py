@@ -1,7 +1,8 @@
-"""Contents of the workspace, the package and installed plug-ins, for `list` and `show`."""
+"""Contents of the workspace, the package and installed plug-ins, for `list`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,22 @@ def catalogue(workspace: Path) -> dict[str, list[dict[str, Any]]]:
     Unreadable YAMLs and broken plug-ins are listed with their errors. Methods and scorers of the workspace are
     imported.
     """
-    sequences, tasks = content.names("registry", workspace), content.names("tasks", workspace)
-    references = content.names(KIND, workspace)
+    sequences = _read(
+        "registry", read_sequence, "version protocol stages retention transfer base description", workspace
+    )
+    own = OWN if any(each["name"] == OWN for each in sequences) else DEFAULT
+    for record in sequences:
+        record |= {
+            "default": record["name"] == own,
+            "stages": [stage.task for stage in record["stages"] or ()],
+        }
+        record["base"] = record["base"] and record["base"].model
+    keys = "kind version licence non_commercial source description needs"
+    references = _read(KIND, read_reference, "protocol source backbone rows", workspace)
     return {
-        "sequences": [_sequence(name, path, workspace) for name, path in sorted(sequences.items())],
-        "tasks": [_task(name, path, workspace) for name, path in sorted(tasks.items())],
-        "references": [_reference(name, path, workspace) for name, path in sorted(references.items())],
+        "sequences": sequences,
+        "tasks": _read("tasks", read_task, keys, workspace),
+        "references": [{**each, "rows": len(each["rows"] or ())} for each in references],
         "methods": [_method(each) for each in methods.KNOWN.listed(workspace)],
         "scorers": [record for each in scorers.KNOWN.listed(workspace) for record in _scorers(each)],
     }
@@ -63,7 +74,7 @@ ROOMY = 110
 NEW = "One of your own: moextend bench new"
 PARTS = {
     "sequences": ("Sequences", "name version from stages", "* runs when none is named: moextend bench run"),
-    "tasks": ("Tasks", "name kind version from licence description", "In full: moextend bench show NAME"),
+    "tasks": ("Tasks", "name kind version from licence description", "In full: moextend bench list NAME"),
     "references": (
         "Published numbers", "name protocol from rows source", "Below a report: moextend bench report --references NAME"
     ),
@@ -95,6 +106,12 @@ def _shown(record: dict[str, Any], key: str) -> str:
     after = " *" if key == "name" and record.get("default") else ""
     after += " (non-commercial)" if key == "licence" and record["non_commercial"] else ""
     return f"{before}{value}{after}"
+
+
+def is_name(word: str, workspace: Path) -> bool:
+    """Whether a task or a sequence has this name, or a sequence is in this file."""
+    known = word in content.names("registry", workspace) or word in content.names("tasks", workspace)
+    return known or word.endswith((".yaml", ".yml"))
 
 
 def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
@@ -160,53 +177,27 @@ def _yaml(record: dict[str, Any]) -> str:
     return yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _sequence(name: str, path: Path, workspace: Path) -> dict[str, Any]:
-    own = (workspace / "registry" / f"{OWN}.yaml").exists()
-    record = {
-        "name": name, "from": _origin(path, workspace), "file": str(path), "default": name == (OWN if own else DEFAULT),
-        "version": "", "protocol": None, "stages": [], "retention": [], "transfer": [], "base": "",
-        "description": "", "error": None,
-    }  # fmt: skip
-    try:
-        sequence = read_sequence(path)
-    except SpecError as error:
-        return {**record, "error": str(error)}
-    return {
-        **record,
-        "version": sequence.version,
-        "protocol": sequence.protocol,
-        "stages": [stage.task for stage in sequence.stages],
-        "retention": sequence.retention,
-        "transfer": sequence.transfer,
-        "base": sequence.base.model,
-        "description": sequence.description,
-    }
-
-
-def _task(name: str, path: Path, workspace: Path) -> dict[str, Any]:
-    record = {
-        "name": name, "from": _origin(path, workspace), "file": str(path), "kind": "", "version": "",
-        "licence": "", "non_commercial": False, "source": "", "description": "", "needs": None, "error": None,
-    }  # fmt: skip
-    try:
-        task = read_task(path)
-    except SpecError as error:
-        return {**record, "error": str(error)}
-    keys = ("kind", "version", "licence", "non_commercial", "source", "description", "needs")
-    return {**record, **{key: getattr(task, key) for key in keys}}
-
-
-def _reference(name: str, path: Path, workspace: Path) -> dict[str, Any]:
-    record = {
-        "name": name, "from": _origin(path, workspace), "file": str(path), "protocol": "", "source": "",
-        "backbone": "", "rows": 0, "error": None,
-    }  # fmt: skip
-    try:
-        reference = read_reference(path)
-    except SpecError as error:
-        return {**record, "error": str(error)}
-    keys = ("protocol", "source", "backbone")
-    return {**record, **{key: getattr(reference, key) for key in keys}, "rows": len(reference.rows)}
+def _read(
+    kind: content.Kind, read: Callable[[Path], Any], keys: str, workspace: Path
+) -> list[dict[str, Any]]:
+    """The YAMLs of a kind: where each is, and these keys of it, or its error."""
+    found = []
+    for name, path in sorted(content.names(kind, workspace).items()):
+        origin = "workspace" if path.resolve().is_relative_to(workspace.resolve()) else "package"
+        record = {
+            "name": name,
+            "from": origin,
+            "file": str(path),
+            **dict.fromkeys(keys.split()),
+            "error": None,
+        }
+        try:
+            spec = read(path)
+            record |= {key: getattr(spec, key) for key in keys.split()}
+        except SpecError as error:
+            record["error"] = str(error)
+        found.append(record)
+    return found
 
 
 def _method(each: Listed[type[methods.Method]]) -> dict[str, Any]:
@@ -234,10 +225,6 @@ def _plugin(each: Listed[Any]) -> dict[str, Any]:
     return {
         "name": each.name, "from": each.origin, "file": each.place or None, "description": "", "error": error,
     }  # fmt: skip
-
-
-def _origin(path: Path, workspace: Path) -> str:
-    return "workspace" if path.resolve().is_relative_to(workspace.resolve()) else "package"
 
 
 def _table(title: str, columns: list[str], narrow: str = "") -> Table:

@@ -13,8 +13,8 @@ import yaml
 from moextend.errors import SpecError
 
 
-def insert_item(text: str, key: str, place: int, item: str, *, where: str) -> str:
-    """`text` with `item` at index `place` of the list `key`, which is made if it is missing.
+def append_item(text: str, key: str, item: str, *, where: str) -> str:
+    """`text` with `item` at the end of the list `key`, which is made if it is missing.
 
     Args: item: as in a block list, without the mark: "task: x", or "x".
 
@@ -22,42 +22,25 @@ def insert_item(text: str, key: str, place: int, item: str, *, where: str) -> st
         SpecError: the layout of the list does not allow it.
     """
     node = next((value for name, value in _pairs(text) if name.value == key), None)
-    before = yaml.safe_load(text).get(key) or []
     if not isinstance(node, yaml.SequenceNode):
         edited = f"{text.rstrip()}\n{key}:\n- {item}\n"
+    elif node.flow_style and not node.value:
+        edited = f"{text[: node.start_mark.index].rstrip(' ')}\n  - {item}{text[node.end_mark.index :]}"
     elif node.flow_style:
-        edited = _in_brackets(text, node, place, item)
+        at = node.value[-1].end_mark.index
+        added = f"{{{item}}}" if isinstance(yaml.safe_load(item), dict) else item
+        edited = f"{text[:at]}, {added}{text[at:]}"
     else:
-        edited = _in_lines(text, node, place, item)
-    _verify(text, edited, key, [*before[:place], yaml.safe_load(item), *before[place:]], where)
+        lines, least = text.splitlines(keepends=True), node.value[-1].start_mark.line + 1
+        at = max(node.end_mark.line, least)
+        while at > least and _blank(lines[at - 1]):
+            at -= 1
+        head = "".join(lines[:at])
+        end = "" if head.endswith("\n") else "\n"
+        edited = f"{head}{end}{' ' * node.start_mark.column}- {item}\n{''.join(lines[at:])}"
+    before = yaml.safe_load(text).get(key) or []
+    _verify(text, edited, key, [*before, yaml.safe_load(item)], where)
     return edited
-
-
-def _in_brackets(text: str, node: yaml.SequenceNode, place: int, item: str) -> str:
-    if not node.value:
-        return f"{text[: node.start_mark.index].rstrip(' ')}\n  - {item}{text[node.end_mark.index :]}"
-    item = f"{{{item}}}" if isinstance(yaml.safe_load(item), dict) else item
-    if place == len(node.value):
-        at, added = node.value[-1].end_mark.index, f", {item}"
-    else:
-        at, added = node.value[place].start_mark.index, f"{item}, "
-    return text[:at] + added + text[at:]
-
-
-def _in_lines(text: str, node: yaml.SequenceNode, place: int, item: str) -> str:
-    lines, indent = text.splitlines(keepends=True), " " * node.start_mark.column
-    if place == len(node.value):
-        at = max(node.end_mark.line, node.value[-1].start_mark.line + 1)
-        while at > node.value[-1].start_mark.line + 1 and _blank(lines[at - 1]):
-            at -= 1
-    else:
-        at = node.value[place].start_mark.line
-        while lines[at - 1].startswith(f"{indent}#") and (
-            place or indent
-        ):  # a comment belongs to the item below it
-            at -= 1
-    head = "".join(lines[:at])
-    return head + ("" if head.endswith("\n") else "\n") + f"{indent}- {item}\n" + "".join(lines[at:])
 
 
 def set_value(text: str, key: str, wanted: dict[str, Any] | list[Any], *, where: str) -> str:

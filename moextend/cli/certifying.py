@@ -5,66 +5,58 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from moextend.cli import before, options
-from moextend.cli.base_asked import BaseAsked
+from moextend.cli import options
+from moextend.cli.inputs import Columns, Images, Reading, Template, check_out
 from moextend.cli.opening import (
     Audio,
-    Columns,
-    Images,
+    BaseAsked,
     Loaded,
     Projector,
-    Template,
     Vision,
+    check_extensions,
     encoders_of,
     folders_of,
-    projectors_of,
-    rows_of,
-)  # fmt: skip
+)
 from moextend.errors import InputError, at
 
 if TYPE_CHECKING:
     from moextend.certificate.record import Certificate
     from moextend.data.conversations import Conversation
 
-EXAMPLE = "moextend certify facts --base tiny --scope own"
 SCOPES = {"own": "the task is given", "auto": "it is inferred", "all": "always active"}
 
 
 def certify(
     extension: Annotated[
         str | None,
-        typer.Argument(
-            metavar="EXTENSION", help="Folder of an extension, a hub id, or RUN:STAGE of a benchmark."
-        ),
+        Argument(metavar="EXTENSION", help="Folder of an extension, a hub id, or RUN:STAGE of a benchmark."),
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Base of the extension: a folder, a .gguf file, a hub id, tiny, or the base of an exported model. "
             "A run has its own."
         ),
     ] = None,
     items: Annotated[
         int,
-        typer.Option(
-            min=2, max=100_000, help="Number of texts, and maximum number of inputs of each other set."
-        ),
+        Option(min=2, max=100_000, help="Number of texts, and maximum number of inputs of each other set."),
     ] = 64,
     scope: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Scope to certify: own (task given), auto (task inferred) or all. Default: that of the training."
         ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Data of its task, from which similar inputs are generated. Formats and columns as in 'extend'."
         ),
     ] = None,
@@ -73,13 +65,13 @@ def certify(
     template: Template = None,
     near: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="DATA",
             help="Data of similar tasks, on which the extension must have no effect; repeatable.",
         ),
     ] = None,
     run: Annotated[
-        str | None, typer.Option(help="Benchmark run that trained the extension, for its row of forgetting.")
+        str | None, Option(help="Benchmark run that trained the extension, for its row of forgetting.")
     ] = None,
     others: Loaded = None,
     vision: Vision = None,
@@ -87,20 +79,19 @@ def certify(
     projector: Projector = None,
     out: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--out", "-o", file_okay=False, help="Folder for the certificate. Default: that of the extension."
         ),
     ] = None,
     check: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="FILE",
             help="Check a certificate, or all in a folder, instead: SHA-256, files and claims.",
         ),
     ] = None,
     device: options.Device = "cpu",
     workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
     as_json: options.Json = False,
 ) -> None:
     """Prove what an extension leaves unchanged: base tensors, answers to text, and the base after unloading.
@@ -120,30 +111,25 @@ def certify(
 
         lookup.choose("scope", scope, SCOPES, where="--scope")
     if out is not None:
-        before.check_out(out)
-    path, known = Path(extension), options.runs_folder(runs, workspace)
+        check_out(out)
+    path, known = Path(extension), workspace / "runs"
     wanted: dict[str, Any] = {
         "scope": scope, "items": items, "command": shlex.join(["moextend", *sys.argv[1:]]),
     }  # fmt: skip
     if base is None and (path.parent.name == "stages" or not (path / "extension.json").is_file()):
-        only = {
-            "--data": data,
-            "--near": near,
-            "--vision": vision,
-            "--audio": audio,
-            "--projector": projector,
-        }
-        options.refuse_except_with("an extension with --base", {**only, "-e": others, "--run": run})
+        only: dict[str, object] = {"--data": data, "--near": near, "-e": others, "--run": run}
+        only |= {"--vision": vision, "--audio": audio, "--projector": projector}
+        options.refuse_except_with("an extension with --base", only)
         found, folder = _of_run(extension, known, wanted)
     elif base is None:
         raise InputError(
             "is missing.", where="--base", hint="Name the base that the extension was trained on."
         )
     else:
-        asked = BaseAsked(base, encoders_of(vision, audio), projector, device=device)
-        given = {"--data": ([data] if data else [], columns, template, images)}
-        given["--near"] = (near or [], None, None, None)
-        found, folder = _of_folder(extension, asked, others or [], given, workspace, (run, known), wanted)
+        asked = BaseAsked(base, encoders_of(vision, audio), projector, device=device, may_be_extended=True)
+        given = {"--data": ([data] if data else [], Reading(columns, images, template))}
+        given["--near"] = (near or [], Reading())
+        found, folder = _of_folder(extension, asked, others or [], given, (run, known), wanted)
     final = found.write_to(out or folder)
     if as_json:
         typer.echo(json.dumps(final.model_dump(), indent=2))
@@ -175,7 +161,7 @@ def _of_run(extension: str, runs: Path, wanted: dict[str, Any]) -> tuple[Certifi
 
 
 def _of_folder(
-    extension: str, base: BaseAsked, others: list[Path], given: dict[str, Any], workspace: Path,
+    extension: str, base: BaseAsked, others: list[Path], given: dict[str, Any],
     run: tuple[str | None, Path], wanted: dict[str, Any],
 ) -> tuple[Certificate, Path]:  # fmt: skip
     """Certificate of an extension in a folder, and the folder that it is written to.
@@ -192,8 +178,8 @@ def _of_folder(
     folder = local_folder(extension, where="EXTENSION")
     card = read_extension(folder)
     folders = folders_of(others)
-    brought = before.check_extensions([folder, *folders])
-    base = replace(base, dtype=card.base_dtype or "float32")
+    brought = check_extensions([folder, *folders])
+    base = base.as_trained(folder)
     encoders, forgetting = base.check() | brought, None
     if run[0] is not None:
         from moextend.bench.exporting.evidence import forgetting_claim
@@ -201,15 +187,13 @@ def _of_folder(
 
         forgetting = forgetting_claim(find_run(run[1], run[0], where="--run"), folder)
     rows: dict[str, list[Conversation]] = {}
-    for option, (names, columns, template, images) in given.items():
+    for option, (names, reading) in given.items():
         with at(option):
-            read = [rows_of(name, columns, images, template, workspace, encoders) for name in names]
+            read = [reading.rows(name, encoders) for name in names]
         rows[option] = [row for each in read for row in each]
-    model = base.open()
-    projectors_of(model, [folder, *folders], base.projector_folders())
     certificate = certified(
-        model, folder, base=base.name, data=Data(rows["--data"], rows["--near"]), others=folders,
-        forgetting=forgetting, **wanted,
+        base.open_for([folder, *folders]), folder, base=base.name, data=Data(rows["--data"], rows["--near"]),
+        others=folders, forgetting=forgetting, **wanted,
     )  # fmt: skip
     return certificate, folder if Path(extension).is_dir() else Path(f"{card.name}-certificate")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from itertools import pairwise
 from typing import Any
 
 from typer.core import TyperCommand
@@ -19,19 +18,17 @@ PANELS = {
     "New experts": "layers share experts width routing scope retention",
     "Training": "steps align_steps batch_size learning_rate gradient_accumulation checkpoint_steps "
     "probe_steps report_to",
-    "Scoring": "oracle rewind subsets allow_code limit backend server serve backend_option",
+    "Scoring": "also allow_code limit backend backend_option",
     "Limits": "max_batch queue threads timeout grace max_body",
     "Execution": "device deterministic dry_run prepare",
-    "Executor": "jobs executor executor_option wait",
-    "Files and output": "out to form style bundle quiet as_json workspace runs",
+    "Executor": "jobs executor executor_option",
+    "Files and output": "out form style as_json workspace",
 }
 """Title -> names of parameters."""
 
 
 TEXTS = ("prompt", "template")
 """Parameters with a text; all others are numbers, names, paths or lists of them."""
-DEFAULTS = {("run", "--subsets"): "leave-one-out"}
-"""Command and option that may stand without its value -> the value."""
 LONGEST = 255
 """Bytes of the name of a file."""
 
@@ -58,7 +55,6 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads the arguments; InputError for an empty value, or for a repeated option that takes one value."""
-        args = _with_defaults(self.name or "", args)
         values, _, order = self.make_parser(ctx).parse_args(args=list(args))
         for parameter in order:
             name = _name(parameter)
@@ -72,15 +68,6 @@ class Command(TyperCommand):
             if once and order.count(parameter) > 1:
                 raise InputError("is given twice.", where=name, hint="Give it once.")
         return super().parse_args(ctx, args)
-
-
-def _with_defaults(command: str, args: list[str]) -> list[str]:
-    """The arguments, with the values of options that stand at the end or before another option without one."""
-    found: list[str] = []
-    for arg, after in pairwise([*args, "-"]):
-        value = DEFAULTS.get((command, arg)) if after.startswith("-") else None
-        found += [arg] if value is None else [arg, value]
-    return found
 
 
 def _name(parameter: Any) -> str:

@@ -1,4 +1,4 @@
-"""Commands for the content of a workspace: list, show, new, add-task, remove-run."""
+"""Commands for the content of a workspace: list, new, add-task."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+from typer import Argument, Option
 
 from moextend.cli import options
 from moextend.errors import InputError
@@ -17,73 +18,61 @@ if TYPE_CHECKING:
     from moextend.bench.workspace.edit import Draft
 
 Base = Annotated[
-    str | None,
-    typer.Option(help="Base of a new sequence: a folder, a .gguf file, a hub id, tiny or smollm2."),
+    str | None, Option(help="Base of a new sequence: a folder, a .gguf file, a hub id, tiny or smollm2.")
 ]
-Vision = Annotated[str | None, typer.Option(help="Image encoder of a new sequence, e.g. ViT-B-32/openai.")]
-Audio = Annotated[str | None, typer.Option(help="Audio encoder of a new sequence, e.g. openai/whisper-tiny.")]
+Vision = Annotated[str | None, Option(help="Image encoder of a new sequence, e.g. ViT-B-32/openai.")]
+Audio = Annotated[str | None, Option(help="Audio encoder of a new sequence, e.g. openai/whisper-tiny.")]
 
 
 def add_task(
     what: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="TASK|KIND",
-            help="A task's name, a kind (vqa, qa (no images), audio, caption, text).",
+            help="A task's name, or a kind: vqa, qa (no images), audio, caption, text.",
         ),
     ],
     data: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="A file, a folder, a hub id; for text an lm-eval task. Default: the package's next task of the kind."
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the new task. Default: that of the data.")] = None,
+    name: Annotated[str | None, Option(help="Name of the new task. Default: that of the data.")] = None,
     columns: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="KEY=COLUMN", help="Columns of the data, e.g. image=photo,answer=label. Default: guessed."
         ),
     ] = None,
-    scorer: Annotated[str | None, typer.Option(help="e.g. exact@1. Default: guessed.")] = None,
+    scorer: Annotated[str | None, Option(help="e.g. exact@1. Default: guessed.")] = None,
     prompt: Annotated[
-        str | None, typer.Option(help='The prompt, e.g. "<image> {question}". Default: guessed.')
+        str | None, Option(help='The prompt, e.g. "<image> {question}". Default: guessed.')
     ] = None,
-    base: Base = None,
-    vision: Vision = None,
-    audio: Audio = None,
     trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Run the Python code in a folder of lm-eval YAMLs (--data)."
-        ),
+        bool, Option("--trust-remote-code", help="Run the Python code in a folder of lm-eval YAMLs (--data).")
     ] = False,
-    to: Annotated[
-        int | None, typer.Option("--to", min=1, help="Position, from 1. Default: the last.")
-    ] = None,
     sequence: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--sequence",
             "-s",
-            help="The sequence to change. Default: the workspace's own, which is made if it is missing.",
+            help="The sequence to change (see bench new). Default: the workspace's own, which is made if missing.",
         ),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--new", help="Make the sequence that --sequence names.")] = False,
     workspace: options.Workspace = Path(),
 ) -> None:
     """Append a task to the sequence, after opening its data and scoring one example."""
-    from moextend.bench.workspace import edit, new_sequence, new_task
+    from moextend.bench.workspace import edit, new_task
     from moextend.data.modalities import modality_types
 
-    encoders = {"vision": vision, "audio": audio}
-    draft = _draft(sequence, workspace, fresh, base, encoders)
+    draft = edit.draft(sequence, workspace)
     task, new = _task_to_add(
         what, data, name, columns, scorer, prompt, draft, workspace, trust_code=trust_remote_code
     )
     if prompt is not None:
         task = new_task.with_prompt(task, prompt)
-    longer = edit.add(draft, task, at=to)
+    longer = edit.add(draft, task)
     found = new_task.check(task, workspace, longer.sequence.base.model)
     if new:
         typer.echo(f"wrote {new_task.write_task(task)}")
@@ -100,64 +89,59 @@ def add_task(
         key = spec.encoder_key(modality)
         options.echo(f"  note: the base has no {modality} encoder; name one under {key} in {longer.path}.")
     _print_stages(longer)
-    typer.echo(f"Next: {new_sequence.run_command(longer.path.stem)}")
+    typer.echo(f"Next: {edit.run_command(longer.path.stem)}")
 
 
 def list_all(
     word: Annotated[
         str | None,
-        typer.Argument(
-            metavar="WORD", help="Only what has this word in its name or description, or a part: tasks."
+        Argument(
+            metavar="NAME|WORD",
+            help="A task or a sequence, in full; else what has this word in its name or description, or a part: tasks.",
         ),
     ] = None,
-    workspace: options.Workspace = Path(),
-    as_json: options.Json = False,
-) -> None:
-    """List sequences, tasks, published numbers, methods and scorers, with the origin of each.
-
-    Python files in methods/ and scorers/ of the workspace are run.
-    """
-    from moextend.bench.workspace import catalogue
-
-    found = catalogue.catalogue(workspace)
-    if word:
-        found = catalogue.only(found, word)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    from rich.console import Console
-
-    console = Console()
-    for table in catalogue.tables(found, console.width):
-        console.print(table)
-
-
-def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A task or a sequence.")],
     example: Annotated[
-        bool, typer.Option("--example", help="Open a task's data and show one item as the model reads it.")
+        bool, Option("--example", help="Of a task: open its data and show one item as the model reads it.")
     ] = False,
     workspace: options.Workspace = Path(),
     as_json: options.Json = False,
 ) -> None:
-    """Show a task or a sequence: content, origin and licence.
+    """List sequences, tasks, published numbers, methods and scorers, or show a task or a sequence in full.
 
-    Unknown tasks, methods and settings of a sequence are listed below it; the exit code is then 2.
+    Python files in methods/ and scorers/ of the workspace are run. Unknown tasks, methods and settings of a sequence
+    are listed below it; the exit code is then 2.
     """
     from moextend.bench.workspace import catalogue
 
-    found = catalogue.details(name, workspace, example=example)
-    options.echo(json.dumps(found, indent=2) if as_json else catalogue.describe(found))
-    for problem in found.get("problems", []):
-        options.echo(f"error: {problem}", err=True)
-    if "problems" in found:
-        raise typer.Exit(2)
+    if word is not None and (example or catalogue.is_name(word, workspace)):
+        found = catalogue.details(word, workspace, example=example)
+        options.echo(json.dumps(found, indent=2) if as_json else catalogue.describe(found))
+        for problem in found.get("problems", []):
+            options.echo(f"error: {problem}", err=True)
+        if "problems" in found:
+            raise typer.Exit(2)
+        return
+    if example:
+        raise InputError(
+            "needs the name of a task.", where="--example", hint="Name one: moextend bench list tasks."
+        )
+    listed = catalogue.catalogue(workspace)
+    if word:
+        listed = catalogue.only(listed, word)
+    if as_json:
+        typer.echo(json.dumps(listed, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console()
+    for table in catalogue.tables(listed, console.width):
+        console.print(table)
 
 
 def new(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="method, scorer or sequence.")],
+    kind: Annotated[str, Argument(metavar="KIND", help="method, scorer or sequence.")],
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Name of the method, scorer or sequence, and of its file.")
+        str, Argument(metavar="NAME", help="Name of the method, scorer or sequence, and of its file.")
     ],
     base: Base = None,
     vision: Vision = None,
@@ -183,54 +167,12 @@ def new(
     typer.echo(f"Next: {command}")
 
 
-def remove_run(
-    name: Annotated[str, typer.Argument(metavar="RUN", help="Its name, SEQUENCE/RUN, or its folder.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
-) -> None:
-    """Remove a run with its weights and scores; refused while a process works on it."""
-    from moextend.bench.run import opening
-    from moextend.bench.run.rundir import find_run, run_name
-
-    run = find_run(options.runs_folder(runs, workspace), name, where="RUN")
-    named = name.rstrip("/") in (run.folder.name, run_name(run.folder))
-    if not named and Path(name).resolve() != run.folder.resolve():
-        raise InputError(
-            f"'{name}' is no run.",
-            where="RUN",
-            hint=f"Name the run itself: {run_name(run.folder)}, or its folder.",
-        )
-    if not yes and not typer.confirm(f"Remove {run.folder} with its weights and scores?"):
-        raise typer.Exit(1)
-    opening.remove(run)
-    typer.echo(f"removed {run.folder}")
-
-
 def _new_sequence(name: str, workspace: Path, base: str | None, encoders: Mapping[str, str | None]) -> None:
     from moextend.bench.workspace import edit
 
     made = edit.new(name, workspace, base=base, encoders=encoders)
     typer.echo(f"wrote {made.write()}")
     typer.echo(f"Next: moextend bench add-task vqa --sequence {name}")
-
-
-def _draft(
-    name: str | None, workspace: Path, fresh: bool, base: str | None, encoders: Mapping[str, str | None]
-) -> Draft:
-    """The sequence that a task is added to; a new one, if `fresh`."""
-    from moextend.bench.workspace import edit
-    from moextend.errors import UnknownName
-
-    if fresh and name is None:
-        raise InputError("applies to --sequence.", where="--new", hint="Name it: --sequence NAME --new.")
-    if fresh and name is not None:
-        return edit.new(name, workspace, base=base, encoders=encoders, where="--sequence")
-    try:
-        return edit.draft(name, workspace, base=base, encoders=encoders)
-    except UnknownName as error:
-        hint = f"{error.hint} To make a new sequence, add --new."
-        raise InputError(error.what, where=error.where, hint=hint) from error
 
 
 def _task_to_add(

@@ -32,13 +32,18 @@ class Chosen:
     name: str
     executor: Executor
     options: Options
-    wait: bool
-    """Whether the command ends only when the runs do."""
 
     @property
     def local(self) -> bool:
         """Whether this machine executes the runs in worker processes."""
         return self.name == "local"
+
+    @property
+    def waits(self) -> bool:
+        """Whether the runs end with this command, which therefore waits for them."""
+        from moextend.bench.executors.executor import waits
+
+        return waits(self.executor)
 
 
 def chosen(
@@ -47,7 +52,6 @@ def chosen(
     *,
     jobs: int | None,
     device: str,
-    wait: bool | None,
     runs: Path,
     workspace: Path,
 ) -> Chosen:
@@ -55,30 +59,21 @@ def chosen(
 
     Runs with `--device cuda` need a GPU, unless the options say otherwise.
     """
-    from moextend.bench.executors.executor import Options, Resources, find, waits
+    from moextend.bench.executors.executor import Options, Resources, find
 
     executor = find(name, workspace, where="--executor")
     passed, setup = _pairs(given)
     numbers = {key: _number(key, passed.pop(key)) for key in RESOURCES if key in passed}
     if name != "local" and device.startswith("cuda"):
         numbers.setdefault("gpus", 1)
-    if waits(executor) and wait is False:
-        raise InputError(
-            f"the runs of the executor '{name}' end with this command.",
-            where="--no-wait",
-            hint="Leave the option out.",
-        )
     resources = Resources(
         **{key: value if key == "memory_gb" else int(value) for key, value in numbers.items()}  # type: ignore[arg-type]
     )
     address = passed.pop("address", "")
-    return Chosen(
-        name, executor, Options(jobs, resources, address, tuple(setup), passed, runs),
-        waits(executor) if wait is None else wait,
-    )  # fmt: skip
+    return Chosen(name, executor, Options(jobs, resources, address, tuple(setup), passed, runs))
 
 
-def backend(name: str | None, server: str | None, serve: str | None, given: Sequence[str]) -> dict[str, Any]:
+def backend(name: str | None, given: Sequence[str]) -> dict[str, Any]:
     """Settings of the backend that a command names; {} for those of the sequence.
 
     A command that names a backend takes none of the sequence's settings of another one.
@@ -86,31 +81,23 @@ def backend(name: str | None, server: str | None, serve: str | None, given: Sequ
     from moextend.bench.scoring import OPENAI, TRANSFORMERS, Backend
     from moextend.util import lookup
 
-    settings, _ = _pairs(given, "--backend-option")
-    if empty := [key for key, value in settings.items() if not value]:
-        raise InputError(
-            "is not KEY=VALUE.", where=f"--backend-option {empty[0]}", hint="Example: concurrency=16."
-        )
-    named = {"server": server, "serve": serve}
-    for key, value in {**named, "backend": name}.items():
-        if key in settings:
-            raise InputError(
-                "has an option of its own.", where=f"--backend-option {key}", hint=f"Use --{key}."
-            )
-        if value == "":
-            raise InputError("is empty.", where=f"--{key}", hint="Leave it out, or give it a value.")
-    plain = {key: field.default for key, field in Backend.model_fields.items()}
-    for key in settings:
+    found, setup = _pairs(given, "--backend-option")
+    found |= dict.fromkeys(["setup"] * bool(setup), "")
+    plain = {key: field.default for key, field in Backend.model_fields.items() if key != "backend"}
+    for key, value in found.items():
         lookup.choose("setting", key, plain, where="--backend-option")
-    found: dict[str, Any] = {**settings, **{key: value for key, value in named.items() if value is not None}}
+        if not value:
+            raise InputError(
+                "is not KEY=VALUE.", where=f"--backend-option {key}", hint="Example: concurrency=16."
+            )
     if name is None and not found:
         return {}
     name = name or OPENAI
     lookup.choose("backend", name, dict.fromkeys((TRANSFORMERS, OPENAI)), where="--backend")
     if name == TRANSFORMERS:
         return {**plain, **found, "backend": name}
-    if server is not None or serve is not None:  # one of them replaces both of the sequence
-        found = {"server": None, "serve": None, **found}
+    if {"server", "serve"} & found.keys():  # one of them replaces both of the sequence
+        return {"server": None, "serve": None, **found, "backend": name}
     return {**found, "backend": name}
 
 
@@ -176,12 +163,7 @@ def check(how: Chosen) -> None:
 
 
 def execute(
-    how: Chosen,
-    opened: Sequence[RunDir],
-    waiting: Sequence[RunDir],
-    busy: Mapping[Path, str],
-    *,
-    quiet: bool,
+    how: Chosen, opened: Sequence[RunDir], waiting: Sequence[RunDir], busy: Mapping[Path, str]
 ) -> list[Outcome] | None:
     """Executes the waiting runs and returns how they ended; None if runs were submitted and go on.
 
@@ -193,7 +175,7 @@ def execute(
     from moextend.bench.run.rundir import run_name
 
     # On stderr, so that `moextend bench run > report.txt` still shows how far it is.
-    console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     done = len(opened) - len(waiting) - len(busy)
     if done:
         were = "was" if done == 1 else "were"
@@ -203,28 +185,24 @@ def execute(
     if not waiting:
         return None if busy else []
     try:
-        return _execute(how, [run.folder for run in waiting], console, quiet=quiet)
+        return _execute(how, [run.folder for run in waiting], console)
     except KeyboardInterrupt:
-        from moextend.bench.executors.executor import waits
-
-        typer.echo(
-            GO_ON if waits(how.executor) else "The runs continue. Their progress: moextend bench status.",
-            err=True,
-        )
+        go_on = "The runs continue. Their progress: moextend bench status."
+        typer.echo(GO_ON if how.waits else go_on, err=True)
         raise typer.Exit(130) from None
 
 
-def _execute(how: Chosen, runs: Sequence[Path], console: Console, *, quiet: bool) -> list[Outcome] | None:
+def _execute(how: Chosen, runs: Sequence[Path], console: Console) -> list[Outcome] | None:
     from moextend.bench.executors import submitting
     from moextend.bench.run.live import view
     from moextend.bench.run.rundir import run_name
 
     # Before the runs begin: it shows what changes from now on, also what ends at once.
-    shown = view(runs, how.options.jobs or len(runs), console) if how.wait else None
+    shown = view(runs, how.options.jobs or len(runs), console) if how.waits else None
     submitted = submitting.submit(how.executor, runs, how.options)
     if not how.local:
         for job in submitted:
-            typer.echo(f"{run_name(job.run)}: {job.executor} {job.id}", err=quiet)
+            console.print(f"{run_name(job.run)}: {job.executor} {job.id}", markup=False)
     if shown is None:
         console.print(f"Submitted {counted(len(submitted), 'run')}. Their progress: moextend bench status.")
         return None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from moextend.cli import before, options
-from moextend.cli.bars import bar
-from moextend.cli.opening import Audio, Out, Projector, Vision, encoders_of, load_active, opened
+from moextend.cli import options
+from moextend.cli.inputs import Out, check_out
+from moextend.cli.opening import Audio, BaseAsked, Projector, Vision, encoders_of, load_active
+from moextend.cli.output import bar, output
 from moextend.errors import InputError, UnknownName, at, counted
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ STOCK, FOLDER, PEFT = "stock", "moextend", "peft"
 """The forms."""
 
 
-EXAMPLE = "moextend export facts --base tiny --as stock --out facts-moe"
 FORMS = {
     STOCK: "a checkpoint that plain transformers loads",
     FOLDER: "a folder that transformers loads after `moextend.register_auto_classes()`",
@@ -45,13 +44,9 @@ class How:
     dtype: str | None
     with_base: bool
     active: list[str] | None
-    size: str
-    quiet: bool
 
 
-def loaded(
-    base: str, folders: Sequence[Path], how: How, encoders: dict[str, str], projectors: list[Path] | None
-) -> MultimodalLM:
+def loaded(asked: BaseAsked, folders: Sequence[Path], how: How) -> MultimodalLM:
     """The base with the extensions, all active, on the CPU."""
     from moextend.export.writing import check_rounding, dtype_of
     from moextend.extension.card import read_extension
@@ -59,13 +54,13 @@ def loaded(
     own = dtype_of([read_extension(folder) for folder in folders])
     if how.form == STOCK:
         check_rounding(own, how.dtype)
-    model = opened(base, encoders, projectors, how.dtype or own, None, "cpu", None)
-    load_active(model, folders, projectors, allow_dtype=how.dtype not in (None, own))
+    model = replace(asked, dtype=how.dtype or own).open()
+    load_active(model, folders, asked.projectors, allow_dtype=how.dtype not in (None, own))
     return model
 
 
-def stock_form(model: MultimodalLM, how: How, reference: Tensor | None = None) -> dict[str, Any]:
-    """Writes a checkpoint for plain transformers; returns what was written.
+def stock_form(model: MultimodalLM, how: How, reference: Tensor | None = None) -> str:
+    """Writes a checkpoint for plain transformers; returns in words what was written.
 
     reference: logits to compare with, see `save_stock`.
     """
@@ -73,17 +68,20 @@ def stock_form(model: MultimodalLM, how: How, reference: Tensor | None = None) -
 
     for note in notes_of(model):
         options.echo(f"note: {note}", err=True)
-    with bar("files", quiet=how.quiet) as on_shard:
-        written = save_stock(
-            model, how.out, max_shard_size=how.size, release=True, reference=reference, on_shard=on_shard
+    with bar("files") as on_shard:
+        written = save_stock(model, how.out, release=True, reference=reference, on_shard=on_shard)
+    lines = [f"wrote {how.out}: {_size_line(written.files, written.bytes, written.parameters)}"]
+    if written.experts:
+        lines.append(f"{counted(written.experts, 'new expert')} in all layers")
+    if written.difference is not None:
+        lines.append(
+            f"Read back by transformers: logits differ by at most {written.difference:.1e} from the model's."
         )
-    return {"form": STOCK, **vars(written), "folder": str(how.out)}
+    return "\n".join(lines)
 
 
-def folder_form(
-    model: MultimodalLM, how: How, base: str, encoders: dict[str, str], **more: Any
-) -> dict[str, Any]:
-    """Writes a folder for transformers with moextend; returns what was written."""
+def folder_form(model: MultimodalLM, how: How, base: str, encoders: dict[str, str], **more: Any) -> str:
+    """Writes a folder for transformers with moextend; returns in words what was written."""
     import moextend
     from moextend.export.saving import save_model
 
@@ -95,17 +93,15 @@ def folder_form(
     named = str(Path(base).resolve()) if base and Path(base).exists() else base
     save_model(
         model, how.out, base=named, with_base=how.with_base, encoders=encoders, active=active,
-        max_shard_size=how.size, **more,
+        **more,
     )  # fmt: skip
     size = sum(path.stat().st_size for path in how.out.rglob("*.safetensors"))
-    return {
-        "form": FOLDER, "folder": str(how.out), "extensions": known, "bytes": size,
-        "base": str(how.out / "base") if how.with_base else named,
-    }  # fmt: skip
+    place = how.out / "base" if how.with_base else named
+    return f"wrote {how.out}: {', '.join(known)}; {size / 1e6:.2f} MB, of the base {place}"
 
 
-def of_run(source: str, how: How, task: str | None, runs: Path) -> dict[str, Any]:
-    """Exports a stage of a run; returns what was written."""
+def of_run(source: str, how: How, task: str | None, runs: Path) -> str:
+    """Exports a stage of a run; returns in words what was written."""
     from moextend.bench.exporting import stage
     from moextend.export.stock import state_of
     from moextend.util.quiet import quiet_process
@@ -126,13 +122,12 @@ def of_run(source: str, how: How, task: str | None, runs: Path) -> dict[str, Any
             where=found.name,
             hint="Use --as stock, or --as peft for LoRA adapters.",
         )
-    made = folder_form(
+    return folder_form(
         found.model, how, how.base or found.base, found.encoders, resize=found.resize, revision=found.revision
     )
-    return {**made, "source": found.name}
 
 
-def _stock(found: StageModel, how: How) -> dict[str, Any]:
+def _stock(found: StageModel, how: How) -> str:
     from moextend.bench.exporting import adapters
     from moextend.export.stock import state_of
     from moextend.export.writing import check_rounding, sample_logits
@@ -149,12 +144,12 @@ def _stock(found: StageModel, how: How) -> dict[str, Any]:
     if how.dtype == "float32":
         lm.float()
     reference = sample_logits(lm)
-    merged = adapters.merge(found.model)
+    adapters.merge(found.model)
     with at(found.name):
-        return {**stock_form(found.model, how, reference), "source": found.name, "merged": merged}
+        return stock_form(found.model, how, reference)
 
 
-def _peft(found: StageModel, out: Path, base: str | None) -> dict[str, Any]:
+def _peft(found: StageModel, out: Path, base: str | None) -> str:
     from moextend.bench.exporting import adapters
     from moextend.model import sources
     from moextend.util import files
@@ -171,51 +166,46 @@ def _peft(found: StageModel, out: Path, base: str | None) -> dict[str, Any]:
     with files.new_folder(out) as made:
         rank = adapters.save_adapter(found, made, str(source))
     size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
-    return {
-        "form": PEFT, "folder": str(out), "source": found.name, "task": found.task, "rank": rank, "bytes": size,
-        "base": str(source),
-    }  # fmt: skip
+    return (
+        f"wrote {out}: the adapter of {found.name} for task '{found.task}', rank {rank}, {size / 1e6:.2f} MB, "
+        f"of the base {source}"
+    )
 
 
 def export(
     sources: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="EXTENSION", help="Folders of extensions, oldest first; or one RUN:STAGE of a benchmark."
         ),
     ],
     out: Out,
-    form: Annotated[
-        str, typer.Option("--as", metavar="FORM", help="stock, moextend or peft (docs/export.md).")
-    ],
+    form: Annotated[str, Option("--as", metavar="FORM", help="stock, moextend or peft (docs/export.md).")],
     base: Annotated[
         str | None,
-        typer.Option(
-            help="Base of the extensions: a folder, a .gguf file, a hub id or tiny. A run has its own."
-        ),
+        Option(help="Base of the extensions: a folder, a .gguf file, a hub id or tiny. A run has its own."),
     ] = None,
     vision: Vision = None,
     audio: Audio = None,
     projector: Projector = None,
     task: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Task to export, if the run has separate parameters per task. Default: the task of the stage."
         ),
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Number type of the weights; bfloat16 rounds those of new experts. Default: that of the training."
         ),
     ] = None,
-    max_shard_size: Annotated[str, typer.Option(help="Largest file of a stock checkpoint.")] = "5GB",
     with_base: Annotated[
-        bool, typer.Option("--with-base", help="--as moextend: copy the base instead of naming it.")
+        bool, Option("--with-base", help="--as moextend: copy the base instead of naming it.")
     ] = False,
     active: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="NAME",
             help="--as moextend: extension that is active after loading; repeatable, or none. Default: "
             "all, or those of the task.",
@@ -223,26 +213,24 @@ def export(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--dry-run",
             help="Extensions with --as stock: only show the tensors, files and bytes; load no weights.",
         ),
     ] = False,
     workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
-    as_json: options.Json = False,
 ) -> None:
     """Export an extended model for another program: plain transformers, transformers with moextend, or peft.
 
     An export is refused if the other program would compute other results; the error names the setting that causes it.
     """
-    how = How(form, out, base, dtype, with_base, active, max_shard_size, as_json)
+    how = How(form, out, base, dtype, with_base, active)
     _check(how, dry_run)
     folders = _extensions(sources, base)
     if folders is None:
         own = {"--vision": vision, "--audio": audio, "--projector": projector}
         options.refuse_except_with("extensions", {"--dry-run": dry_run, **own})
-        record = of_run(sources[0], how, task, options.runs_folder(runs, workspace))
+        text = of_run(sources[0], how, task, workspace / "runs")
     elif form == PEFT:
         raise InputError(
             "an extension adds experts, and peft has no adapter for that.", where="--as peft",
@@ -251,21 +239,21 @@ def export(
     else:
         options.refuse_except_with("a run", {"--task": task})
         assert base is not None
-        encoders = encoders_of(vision, audio)
-        before.check_model(base, encoders, projector, dtype or "float32", None, "cpu")
+        asked = BaseAsked(base, encoders_of(vision, audio), projector, dtype)
+        asked.check()
         if dry_run:
             _plan(base, folders, how)
             return
-        model = loaded(base, folders, how, encoders, projector)
-        record = stock_form(model, how) if form == STOCK else folder_form(model, how, base, encoders)
-    options.echo(json.dumps(record, indent=2) if as_json else _lines(record))
+        model = loaded(asked, folders, how)
+        encoders = dict(asked.encoders)
+        text = stock_form(model, how) if form == STOCK else folder_form(model, how, base, encoders)
+    options.echo(text)
 
 
 def _check(how: How, dry_run: bool) -> None:
-    """Raises InputError for a form or a size that does not exist, or a folder that is not new."""
+    """Raises InputError for a form that does not exist, or a folder that is not new."""
     from moextend.util import files, lookup
 
-    out, size = how.out, how.size
     lookup.choose("form", how.form, FORMS, where="--as")
     if how.form != FOLDER:
         options.refuse_except_with("--as moextend", {"--with-base": how.with_base, "--active": how.active})
@@ -273,13 +261,11 @@ def _check(how: How, dry_run: bool) -> None:
         raise InputError(
             "works only with --as stock.", where="--dry-run", hint="Use --as stock, or leave the option out."
         )
-    if not re.fullmatch(r"[1-9][0-9]{0,5}(KB|MB|GB|TB)", size):
-        raise InputError(f"'{size}' is not a size.", where="--max-shard-size", hint="Examples: 5GB, 500MB.")
     if dry_run:
         return
-    before.check_out(out)
+    check_out(how.out)
     with at("--out"):
-        files.check_new(out)
+        files.check_new(how.out)
 
 
 def _extensions(sources: Sequence[str], base: str | None) -> list[Path] | None:
@@ -314,53 +300,17 @@ def _plan(base: str, folders: Sequence[Path], how: How) -> None:
     from moextend.util.quiet import quiet_process
 
     quiet_process()
-    found = planned_stock(base, folders, dtype=how.dtype, max_shard_size=how.size)
-    rows = [vars(row) for row in found.rows()]
-    if how.quiet:
-        record = {
-            "bytes": found.bytes,
-            "parameters": found.parameters,
-            "files": len(found.split),
-            "tensors": rows,
-        }
-        typer.echo(json.dumps(record, indent=2))
-        return
-    from rich.console import Console
+    found = planned_stock(base, folders, dtype=how.dtype)
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for title in ("tensor", "shape", "type", "bytes", "file"):
         table.add_column(title, justify="right" if title == "bytes" else "left")
-    for row in rows:
-        shape = " x ".join(map(str, row["shape"]))
-        table.add_row(row["name"], shape, row["dtype"], f"{row['bytes']:,}", row["file"])
-    Console().print(table)
+    for row in found.rows():
+        table.add_row(row.name, " x ".join(map(str, row.shape)), row.dtype, f"{row.bytes:,}", row.file)
+    output()[0].print(table)
     typer.echo(_size_line(len(found.split), found.bytes, found.parameters))
 
 
 def _size_line(count: int, size: int, parameters: int) -> str:
     return f"{counted(count, 'file')}, {size / 1e9:.3f} GB, {parameters:,} parameters"
-
-
-def _lines(record: dict[str, Any]) -> str:
-    """What was written, in a few lines."""
-    if record["form"] == FOLDER:
-        return (
-            f"wrote {record['folder']}: {', '.join(record['extensions'])}; {record['bytes'] / 1e6:.2f} MB, of the base "
-            f"{record['base']}"
-        )
-    if record["form"] == PEFT:
-        return (
-            f"wrote {record['folder']}: the adapter of {record['source']} for task '{record['task']}', rank "
-            f"{record['rank']}, {record['bytes'] / 1e6:.2f} MB, of the base {record['base']}"
-        )
-    lines = [
-        f"wrote {record['folder']}: {_size_line(record['files'], record['bytes'], record['parameters'])}"
-    ]
-    if record["experts"]:
-        lines.append(f"{counted(record['experts'], 'new expert')} in all layers")
-    if record["difference"] is not None:
-        lines.append(
-            f"Read back by transformers: logits differ by at most {record['difference']:.1e} from the model's."
-        )
-    return "\n".join(lines)

@@ -18,13 +18,11 @@ from moextend.util.spec import Spec
 
 RECIPE = ("layers", "share", "experts", "width", "routing", "scope", "retention")
 """Options that are fields of the recipe."""
-SETTINGS = (
-    "steps", "batch_size", "learning_rate", "seed", "report_to", "checkpoint_steps", "gradient_accumulation",
-)  # fmt: skip
+SETTINGS = ("steps", "batch_size", "learning_rate", "seed")
 """Options that are settings of the training."""
 
 
-ELSEWHERE = ("base", "data", "name", "out", "config", "device", "workspace", "as_json", *RECIPE, *SETTINGS)
+ELSEWHERE = ("base", "data", "name", "out", "config", "device", "as_json", *RECIPE, *SETTINGS)
 """Parameters that a card holds in other places, or that change nothing in the result."""
 
 

@@ -9,39 +9,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
-from moextend.cli import before, options
-from moextend.cli.bars import bar
-from moextend.cli.opening import (
-    Attention,
-    Audio,
-    Base,
+from moextend.cli import options
+from moextend.cli.inputs import (
     Batch,
     Columns,
     Data,
-    Dtype,
     Images,
-    Loaded,
     Out,
-    Projector,
     Rate,
+    Reading,
     Seed,
     Steps,
     Template,
+    check_out,
+    check_settings,
+    first_of,
+    settings_of,
+)
+from moextend.cli.opening import (
+    Audio,
+    Base,
+    BaseAsked,
+    Dtype,
+    Loaded,
+    Projector,
     Vision,
     check_aligned,
-    describe,
+    check_extensions,
     device_of,
     encoders_of,
-    first_of,
     folders_of,
     load_active,
-    opened,
-    rows_of,
-    settings_of,
-)  # fmt: skip
+)
+from moextend.cli.output import bar
 from moextend.errors import at, counted, duration
-from moextend.util.lookup import BATCH, MOST_BATCH, MOST_STEPS, RATE
+from moextend.util.lookup import BATCH, RATE
 
 if TYPE_CHECKING:
     from moextend.data.conversations import Conversation
@@ -65,7 +69,7 @@ def extend(
     context: typer.Context,
     base: Base,
     data: Data,
-    name: Annotated[str, typer.Option(help="Name of the extension: letters, digits, '-', '_'.")],
+    name: Annotated[str, Option(help="Name of the extension: letters, digits, '-', '_'.")],
     out: Out,
     vision: Vision = None,
     audio: Audio = None,
@@ -74,19 +78,19 @@ def extend(
     images: Images = None,
     template: Template = None,
     layers: Annotated[
-        str, typer.Option(help="probe, all, first, last, random, or numbers of MoE layers: 0,3.")
+        str, Option(help="probe, all, first, last, random, or numbers of MoE layers: 0,3.")
     ] = "probe",
-    share: Annotated[float, typer.Option(help="Share of the MoE layers that get new experts.")] = 0.5,
-    experts: Annotated[int, typer.Option(min=1, help="New experts per layer.")] = 1,
+    share: Annotated[float, Option(help="Share of the MoE layers that get new experts.")] = 0.5,
+    experts: Annotated[int, Option(min=1, help="New experts per layer.")] = 1,
     width: Annotated[
         float | None,
-        typer.Option(
+        Option(
             help="Width of a new expert as a share of its parent's. Default: 0.25 with exact routing, else 1."
         ),
     ] = None,
     routing: Annotated[
         str,
-        typer.Option(
+        Option(
             help="exact: new experts compute in addition to the base's k and start without effect; tokens with closed"
             " gates are computed as in the base, bit for bit. paper: they compete with the old ones for the k slots, as"
             " published. slot: each competes only with the expert that it was copied from."
@@ -94,7 +98,7 @@ def extend(
     ] = "exact",
     scope: Annotated[
         str,
-        typer.Option(
+        Option(
             help="Inputs that the extension acts on. own: those that you activate it for. auto: those "
             "similar to its data, inferred from each input. all: every input, co-active with earlier "
             "extensions; it learns not to act on their inputs."
@@ -102,7 +106,7 @@ def extend(
     ] = "auto",
     retention: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="With scope all: what is stored so that later extensions do not change what this one does. latent: "
             "hidden states of whole inputs; output and memory: router inputs; none: nothing. "
             "The default depends on the routing.",
@@ -114,36 +118,20 @@ def extend(
     batch_size: Batch = BATCH,
     learning_rate: Rate = RATE,
     seed: Seed = 0,
-    gradient_accumulation: Annotated[
-        int, typer.Option(min=1, max=MOST_BATCH, metavar="N", help="Batches per optimizer step.")
-    ] = 1,
-    checkpoint_steps: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=MOST_STEPS,
-            metavar="N",
-            help="Steps between checkpoints, from which a call resumes.",
-        ),
-    ] = 100,
-    report_to: Annotated[
-        str, typer.Option(help="A tracker of transformers, e.g. tensorboard; none, or all.")
-    ] = "none",
     config: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             dir_okay=False,
-            help="YAML with 'settings' (of the training) and 'recipe'; command-line options override it.",
+            help="YAML with 'settings' (of the training: weight_decay, report_to, checkpoint_steps, ...) and 'recipe'; "
+            "options override it.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Estimate memory and time; load, train and write nothing.")
+        bool, Option("--dry-run", help="Estimate memory and time; load, train and write nothing.")
     ] = False,
-    licence: Annotated[str, typer.Option(help="Licence of the extension, saved in extension.json.")] = "",
+    licence: Annotated[str, Option(help="Licence of the extension, saved in extension.json.")] = "",
     dtype: Dtype = "float32",
-    attention: Attention = None,
     device: options.Device = "auto",
-    workspace: options.Workspace = Path(),
     as_json: options.Json = False,
 ) -> None:
     """Extend a model with your own data; the result is a folder with the new experts only.
@@ -157,37 +145,29 @@ def extend(
         check_name(name)
     named = _named(context)
     recipe, values = asked(context.params, named, config, name)
-    before.check_settings(values)
-    encoders = encoders_of(vision, audio)
-    before.check_model(base, encoders, projector, dtype, attention, device)
+    check_settings(values)
+    asked_base = BaseAsked(base, encoders_of(vision, audio), projector, dtype, device)
+    encoders = asked_base.check()
     extension = folders_of(extension)
-    brought = before.check_extensions(extension)
-    before.check_out(out, holds="an extension", stem="extension")
-    rows = rows_of(data, columns, images, template, workspace, {*encoders, *brought})
+    brought = check_extensions(extension)
+    check_out(out, holds="an extension", stem="extension")
+    rows = Reading(columns, images, template).rows(data, encoders | brought)
     check_aligned(rows[0].media, projector, brought)
     if dry_run:
-        _estimate(base, vision, rows, recipe, values, dtype, device, as_json=as_json)
+        _estimate(asked_base, rows, recipe, values, as_json=as_json)
         return
-    model = opened(base, encoders, projector, dtype, attention, device, workspace)
+    model = asked_base.open(keep_features=True)
     load_active(model, extension, projector)
     from moextend.extension.card import Origin
 
     settings = settings_of(model.lm.dtype, len(rows), values)
     origin = Origin(base, data, licence, other_options(context, named))
-    made, effect = _extended(model, name, rows, recipe, settings, out, origin, quiet=as_json)
+    made, effect = _extended(model, name, rows, recipe, settings, out, origin)
     _say(made, effect, rows, out, recipe, as_json=as_json)
 
 
 def _estimate(
-    base: str,
-    vision: str | None,
-    rows: Sequence[Conversation],
-    recipe: Recipe,
-    values: Mapping[str, Any],
-    dtype: str,
-    device: str,
-    *,
-    as_json: bool,
+    base: BaseAsked, rows: Sequence[Conversation], recipe: Recipe, values: Mapping[str, Any], *, as_json: bool
 ) -> None:
     """Prints what the call would take."""
     import torch
@@ -195,13 +175,14 @@ def _estimate(
     from moextend.extension.estimate import estimate
     from moextend.model.loading import load_tokenizer, skeleton
 
-    lm = skeleton(base)
-    if dtype != "auto":
-        lm.to(getattr(torch, dtype))
+    lm = skeleton(base.name)
+    if base.dtype not in (None, "auto"):
+        lm.to(getattr(torch, str(base.dtype)))
     settings = settings_of(lm.dtype, len(rows), values)
     found = estimate(
-        lm, rows, recipe, settings, load_tokenizer(base), vision=vision, device=device_of(device)
-    )
+        lm, rows, recipe, settings, load_tokenizer(base.name), vision=base.encoders.get("image"),
+        device=device_of(base.device),
+    )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
         return
@@ -238,15 +219,13 @@ def _extended(
     settings: Settings,
     out: Path,
     origin: Origin,
-    *,
-    quiet: bool,
 ) -> tuple[Extension, Effect]:
     """Extends the model; the extension, and what it changed."""
     from moextend.extension.effect import measured
     from moextend.extension.extend import extend as extended
     from moextend.training.resuming import is_begun
 
-    with bar("steps", quiet=quiet, folder=out if is_begun(out) else None) as on_step:
+    with bar("steps", folder=out if is_begun(out) else None) as on_step:
         return measured(
             model, name, rows, scope=recipe.scope, seed=settings.seed, batch_size=settings.batch_size,
             make=lambda: extended(
@@ -266,7 +245,7 @@ def _say(
         typer.echo(json.dumps(record, indent=2))
         return
     options.echo(first_of(rows))
-    typer.echo(f"{describe(record)}; {made.parameters:,} parameters, {made.bytes / 1e6:.1f} MB")
+    typer.echo(f"{_describe(record)}; {made.parameters:,} parameters, {made.bytes / 1e6:.1f} MB")
     typer.echo("\n".join(_effect_lines(out, record["effect"], recipe.scope, texts=rows[0].is_text)))
     if recipe.scope == "all" and recipe.retention == "output" and len(made.plan) > 1:
         options.echo(
@@ -274,6 +253,17 @@ def _say(
             "--retention latent prevents most of it (docs/open-problem.md)."
         )
     typer.echo(f"wrote {out}; log: {out / LOG}")
+
+
+def _describe(record: dict[str, Any]) -> str:
+    """An extension in one line."""
+    layers = ", ".join(
+        f"{block} (of {', '.join(map(str, found))})" for block, found in record["plan"].items()
+    )
+    width = f", {record['width']:g} as wide" if record["width"] < 1 else ""
+    return (
+        f"extension '{record['name']}', {record['mode']} routing, new experts in MoE layers {layers}{width}"
+    )
 
 
 def _effect_lines(out: Path, effect: dict[str, Any], scope: str, *, texts: bool) -> list[str]:

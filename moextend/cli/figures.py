@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
-from moextend.cli import options, reports
-from moextend.cli.reports import Names, Style, chosen_experiments
+from moextend.cli import options
+from moextend.cli.options import Names, Style
+from moextend.cli.reports import chosen_experiments
 from moextend.errors import InputError, counted
 
 if TYPE_CHECKING:
@@ -27,15 +29,15 @@ FIGURES = {
 
 
 def figures(
-    to: Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder of the figures.")],
+    to: Annotated[Path, Option("--out", "-o", file_okay=False, help="Folder of the figures.")],
     names: Names = None,
     form: Annotated[
         list[str] | None,
-        typer.Option("--format", "-f", metavar="FORMAT", help="pdf, png, svg; repeatable. Default: pdf,png."),
+        Option("--format", "-f", metavar="FORMAT", help="pdf, png, svg; repeatable. Default: pdf,png."),
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--only",
             metavar="NAME",
             help="accuracy, matrix, plasticity, forest, text, flows, routing, cost; repeatable. "
@@ -44,22 +46,18 @@ def figures(
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(
-            "--method", "-m", metavar="METHOD", help="Methods, in this order; repeatable. Default: all."
-        ),
+        Option("--method", "-m", metavar="METHOD", help="Methods, in this order; repeatable. Default: all."),
     ] = None,
     baseline: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--baseline",
             metavar="METHOD",
             help="Method that the forest plot compares the others with. Default: moextend.",
         ),
     ] = None,
     style: Style = None,
-    unfinished: Annotated[bool, typer.Option("--unfinished", help="Include unfinished runs.")] = False,
     workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
 ) -> None:
     """Draw what methods learn and forget: eight figures per sequence, one column wide."""
     from moextend.bench.figures import FORMATS, Source, chosen
@@ -72,7 +70,7 @@ def figures(
     wanted = chosen(options.words(only or [], "--only"))
     methods, styling = options.methods(method or []), find_style(style, workspace)
     files.check_writable(to, where="--out")
-    experiments = chosen_experiments(names, runs, workspace, unfinished=unfinished)
+    experiments = chosen_experiments(names, workspace)
     experiments = styling.arranged(experiments)
     shown = styling.style.names
     sources = [Source.of(one, methods, baseline, names=shown) for one in experiments]  # before any file
@@ -116,9 +114,8 @@ def _prefixes(experiments: Sequence[Experiment]) -> Iterator[tuple[str, Experime
 
 def serve(
     names: Names = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 chooses a free one.")] = 8899,
+    port: Annotated[int, Option("--port", min=0, max=65535, help="Port; 0 chooses a free one.")] = 8899,
     workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
 ) -> None:
     """Serve the report as a web page on this machine, with the states of runs while they work.
 
@@ -127,7 +124,7 @@ def serve(
     from moextend.bench.report.page import serve as start
     from moextend.bench.run.rundir import find_runs
 
-    folder = options.runs_folder(runs, workspace)
+    folder = workspace / "runs"
     found = counted(len(find_runs(folder, names or [])), "run")
     with suppress(KeyboardInterrupt):
         start(
@@ -141,13 +138,11 @@ def serve(
 
 
 def paper(
-    to: Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder of the LaTeX project.")],
-    names: reports.Names = None,
-    style: reports.Style = None,
-    pdf: Annotated[bool, typer.Option("--pdf/--no-pdf", help="Compile a PDF if TeX is installed.")] = True,
-    unfinished: reports.Unfinished = False,
+    to: Annotated[Path, Option("--out", "-o", file_okay=False, help="Folder of the LaTeX project.")],
+    names: Names = None,
+    style: Style = None,
+    pdf: Annotated[bool, Option("--pdf/--no-pdf", help="Compile a PDF if TeX is installed.")] = True,
     workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
 ) -> None:
     """Write a small LaTeX project: tables, figures, the experimental setup, and what to cite.
 
@@ -160,7 +155,7 @@ def paper(
 
     styling = find_style(style, workspace)
     files.check_writable(to, where="--out")
-    experiments = reports.chosen_experiments(names, runs, workspace, unfinished=unfinished)
+    experiments = chosen_experiments(names, workspace)
     if len(experiments) > 1:
         each = ", ".join(f"{found.name} ({counted(len(found.results), 'run')})" for found in experiments)
         raise InputError(

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
-from moextend.cli import before, options, report_output
-from moextend.cli.bars import bar
-from moextend.cli.base_asked import BaseAsked
+from moextend.cli import options
 from moextend.cli.opening import (
     Audio,
+    BaseAsked,
     Loaded,
     Projector,
     Vision,
+    check_extensions,
     encoders_of,
     folders_of,
-    projectors_of,
 )
-from moextend.cli.output import output
-from moextend.cli.reports import Names, Unfinished, chosen_experiments
+from moextend.cli.options import Names, Unfinished
+from moextend.cli.output import bar, output
+from moextend.cli.reports import chosen_experiments, name_left_out
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
     from moextend.bench.report.views.gate import Gate
 
-EXAMPLE = "moextend bench gate tiny --margin 1 --junit gate.xml"
 LOST, UNDECIDED = 1, 3
 """Exit codes of the gate."""
 FORMATS = ("table", "markdown", "csv", "html", "json")
@@ -41,7 +38,7 @@ def gate(
     names: Names = None,
     baseline: Annotated[
         str,
-        typer.Option(
+        Option(
             "--baseline",
             metavar="METHOD_OR_RUN",
             help="What every cell is compared with. before: a learned task right after its own stage, every other task "
@@ -49,18 +46,18 @@ def gate(
         ),
     ] = "before",
     margin: Annotated[
-        float, typer.Option("--margin", metavar="POINTS", help="Smallest loss that counts, in points.")
+        float, Option("--margin", metavar="POINTS", help="Smallest loss that counts, in points.")
     ] = 1.0,
     extension: Loaded = None,
     base: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="With --extension: its base, which is the reference; a folder, a .gguf file, a hub id or tiny."
         ),
     ] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--task", metavar="TASK", help="With --extension: a task to score before and after; repeatable."
         ),
     ] = None,
@@ -70,16 +67,13 @@ def gate(
     audio: Audio = None,
     projector: Projector = None,
     device: options.Device = "auto",
-    form: Annotated[
-        str, typer.Option("--format", "-f", help="table, markdown, csv, html or json.")
-    ] = "table",
+    form: Annotated[str, Option("--format", "-f", help="table, markdown, csv, html or json.")] = "table",
     junit: Annotated[
         Path | None,
-        typer.Option("--junit", metavar="FILE", dir_okay=False, help="Write JUnit XML, for CI systems."),
+        Option("--junit", metavar="FILE", dir_okay=False, help="Write JUnit XML, for CI systems."),
     ] = None,
     unfinished: Unfinished = False,
     workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
 ) -> None:
     """Test whether accuracy was lost: for every stage and task of runs, or with an extension in a folder.
 
@@ -87,7 +81,11 @@ def gate(
     1: something is lost. 3: the items or seeds are too few to tell, or a run
     is not tested.
     """
+    from moextend.bench.report import render
+    from moextend.bench.report.formats.terminal import print_tables
+    from moextend.bench.report.views import gate as forms
     from moextend.bench.report.views.comparison import check_margin
+    from moextend.bench.report.views.gate import gates
     from moextend.bench.task import ALLOW_CODE
     from moextend.util import files, lookup
 
@@ -96,7 +94,7 @@ def gate(
     if junit is not None:
         files.check_writable(junit.parent, where="--junit")
     if extension:
-        alone = {"RUN": names, "--baseline": baseline != "before", "--unfinished": unfinished, "--runs": runs}
+        alone = {"RUN": names, "--baseline": baseline != "before", "--unfinished": unfinished}
         options.refuse_except_with("the gate of runs, without --extension", alone)
         if base is None or not task:
             raise InputError(
@@ -106,7 +104,7 @@ def gate(
             )
         if allow_code:
             os.environ[ALLOW_CODE] = "1"
-        asked = BaseAsked(base, encoders_of(vision, audio), projector, device=device)
+        asked = BaseAsked(base, encoders_of(vision, audio), projector, device=device, may_be_extended=True)
         found = [_of_extension(asked, extension, task, margin, limit, workspace)]
     else:
         own: dict[str, object] = {
@@ -117,34 +115,25 @@ def gate(
         }
         own |= {"--vision": vision, "--audio": audio, "--projector": projector}
         options.refuse_except_with("an extension (--extension)", own)
-        found = _of_runs(names, runs, workspace, baseline, margin, form, unfinished=unfinished)
-    _show(found, form, junit)
+        experiments = chosen_experiments(names, workspace, unfinished=unfinished)
+        found = gates(experiments, baseline, margin)
+        if form in ("csv", "json"):  # which do not name them
+            name_left_out(experiments)
+            known = {name for experiment in experiments for name in experiment.left_out}
+            for name in dict.fromkeys(name for each in found for name in each.left_out if name not in known):
+                options.echo(f"not tested: {name}", err=True)
+    if junit is not None:
+        files.write_text(junit, forms.junit(found))
+    shown = [forms.gate_table(each) for each in found]
+    if form == "json":
+        typer.echo(json.dumps(forms.as_json(found), indent=2))
+    elif form != "table":
+        typer.echo(render(shown, form), nl=False)
+    else:
+        print_tables(shown, *output())
     verdicts = {each.verdict for each in found}
     if verdicts != {"kept"}:
         raise typer.Exit(LOST if "lost" in verdicts else UNDECIDED)
-
-
-def _of_runs(
-    names: list[str] | None,
-    runs: Path | None,
-    workspace: Path,
-    baseline: str,
-    margin: float,
-    form: str,
-    *,
-    unfinished: bool,
-) -> list[Gate]:
-    """The gate of every experiment; the runs that a format does not name are named on stderr."""
-    from moextend.bench.report.views.gate import gates
-
-    experiments = chosen_experiments(names, runs, workspace, unfinished=unfinished)
-    found = gates(experiments, baseline, margin)
-    if form in ("csv", "json"):
-        report_output.name_left_out(experiments)
-        left_out = {name for experiment in experiments for name in experiment.left_out}
-        for name in dict.fromkeys(name for each in found for name in each.left_out if name not in left_out):
-            options.echo(f"not tested: {name}", err=True)
-    return found
 
 
 def _of_extension(
@@ -159,41 +148,15 @@ def _of_extension(
     from moextend.bench.report.gate_extension import gate_extension
     from moextend.bench.run.preflight import check_scored
     from moextend.bench.task import find_task
-    from moextend.extension.card import read_extension
 
     folders = folders_of(extension)
-    before.check_extensions(folders)
-    base = replace(asked, dtype=read_extension(folders[-1]).base_dtype or "float32")
+    check_extensions(folders)
+    base = asked.as_trained(folders[-1])
     encoders = base.check()
     tasks = [find_task(name, workspace, where="--task") for name in dict.fromkeys(names)]
     for each in tasks:
         check_scored(each, encoders, workspace)
-    model = base.open()
-    projectors_of(model, folders, base.projector_folders())
     return gate_extension(
-        model, folders, tasks, base=base.name, margin=margin, workspace=workspace, limit=limit, follow=_bar
-    )
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    with bar(what, quiet=False) as on_items:
-        yield on_items
-
-
-def _show(found: list[Gate], form: str, junit: Path | None) -> None:
-    """Prints the verdicts, and writes JUnit XML."""
-    from moextend.bench.report import render
-    from moextend.bench.report.formats.terminal import print_tables
-    from moextend.bench.report.views import gate as gates
-    from moextend.util import files
-
-    if junit is not None:
-        files.write_text(junit, gates.junit(found))
-    shown = [gates.gate_table(each) for each in found]
-    if form == "json":
-        typer.echo(json.dumps(gates.as_json(found), indent=2))
-    elif form != "table":
-        typer.echo(render(shown, form), nl=False)
-    else:
-        print_tables(shown, *output())
+        base.open_for(folders), folders, tasks, base=base.name, margin=margin, workspace=workspace, limit=limit,
+        follow=bar,
+    )  # fmt: skip

@@ -1,46 +1,55 @@
-"""The core library from the shell: align, probe, extend, generate, extensions."""
+"""The core library from the shell: align, generate, upcycle."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from moextend.cli import before, options
-from moextend.cli.bars import bar
-from moextend.cli.extending import extend
-from moextend.cli.opening import (
-    Attention,
-    Audio,
-    Base,
+from moextend.cli import options
+from moextend.cli.inputs import (
     Batch,
     Columns,
     Data,
-    Dtype,
     Images,
     Out,
-    Projector,
     Rate,
+    Reading,
     Seed,
     Steps,
     Template,
+    check_out,
+    check_settings,
+    settings_of,
+    shown,
+)
+from moextend.cli.opening import (
+    Audio,
+    Base,
+    BaseAsked,
+    Dtype,
+    Projector,
     Vision,
     Weighed,
-    check_aligned,
-    describe,
+    check_extensions,
     encoders_of,
     load_active,
-    opened,
-    rows_of,
-    settings_of,
     weighed,
-)  # fmt: skip
-from moextend.errors import InputError
-from moextend.util.lookup import BATCH, MOST_STEPS, MOST_TOKENS, RATE
+)
+from moextend.cli.output import bar
+from moextend.errors import InputError, UnknownName
+from moextend.util.lookup import BATCH, MOST_SEED, MOST_TOKENS, RATE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from moextend.model.multimodal import MultimodalLM
+
+_PROBE = (
+    "The quick brown fox jumps over the lazy dog. In 1969, two people walked on the Moon for the first time."
+)
 
 
 def align(
@@ -51,7 +60,7 @@ def align(
     audio: Audio = None,
     modality: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Modality whose projector is trained: image or audio. Default: that of the only encoder."
         ),
     ] = None,
@@ -63,98 +72,48 @@ def align(
     learning_rate: Rate = RATE,
     seed: Seed = 0,
     dtype: Dtype = "float32",
-    attention: Attention = None,
     device: options.Device = "auto",
-    workspace: options.Workspace = Path(),
 ) -> None:
     """Before the first extension, train the projector of an encoder on captions of images or transcripts of sounds."""
     values = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
-    before.check_settings(values)
-    encoders = encoders_of(vision, audio)
-    modality = before.aligned_modality(modality, encoders)
-    before.check_model(base, encoders, None, dtype, attention, device)
-    before.check_out(out, holds="a projector", stem="projector")
-    rows = rows_of(data, columns, images, template, workspace, encoders)
-    model = opened(base, encoders, None, dtype, attention, device, workspace)
+    check_settings(values)
+    asked = BaseAsked(base, encoders_of(vision, audio), dtype=dtype, device=device)
+    if not asked.encoders:
+        raise InputError(
+            "no encoder is named.", where="--vision, --audio", hint="Name one, e.g. --vision tiny."
+        )
+    if modality is None and len(asked.encoders) > 1:
+        raise InputError(
+            f"there are {len(asked.encoders)} encoders.",
+            where="--modality",
+            hint=f"One of: {', '.join(asked.encoders)}.",
+        )
+    modality = modality or next(iter(asked.encoders))
+    if modality not in asked.encoders:
+        raise UnknownName("encoder of the modality", modality, asked.encoders, where="--modality")
+    asked.check()
+    check_out(out, holds="a projector", stem="projector")
+    rows = Reading(columns, images, template).rows(data, asked.encoders)
+    model = asked.open(keep_features=True)
     settings = settings_of(model.lm.dtype, len(rows), values)
     from moextend.extension.align import align as aligned
     from moextend.training.resuming import is_begun
 
-    with bar("steps", quiet=False, folder=out if is_begun(out) else None) as on_step:
+    with bar("steps", folder=out if is_begun(out) else None) as on_step:
         report = aligned(model, rows, settings, folder=out, on_step=on_step, modality=modality)
     typer.echo(
         f"{len(rows)} conversations, loss {report.loss_first:.3f} -> {report.loss_last:.3f}; wrote {out}"
     )
 
 
-def probe(
-    base: Base,
-    data: Data,
-    vision: Vision = None,
-    audio: Audio = None,
-    projector: Projector = None,
-    columns: Columns = None,
-    images: Images = None,
-    template: Template = None,
-    share: Annotated[float, typer.Option(help="Share of the MoE layers that get new experts.")] = 0.5,
-    experts: Annotated[int, typer.Option(min=1, help="New experts per layer.")] = 1,
-    probe_steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Steps of router tuning.")] = 30,
-    batch_size: Batch = BATCH,
-    learning_rate: Rate = RATE,
-    seed: Seed = 0,
-    dtype: Dtype = "float32",
-    attention: Attention = None,
-    device: options.Device = "auto",
-    workspace: options.Workspace = Path(),
-    as_json: options.Json = False,
-) -> None:
-    """Show which MoE layers your data changes most, and which experts 'extend' would copy there.
-
-    Nothing is added to the model.
-    """
-    from moextend.moe.recipe import recipe
-
-    wanted = recipe("the extension", share=share, experts=experts, probe_steps=probe_steps)
-    values = {"steps": None, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
-    before.check_settings(values)
-    encoders = encoders_of(vision, audio)
-    before.check_model(base, encoders, projector, dtype, attention, device)
-    rows = rows_of(data, columns, images, template, workspace, encoders)
-    check_aligned(rows[0].media, projector)
-    model = opened(base, encoders, projector, dtype, attention, device, workspace)
-    settings = settings_of(model.lm.dtype, len(rows), values)
-    from moextend.extension.extend import preview
-
-    with bar("steps", quiet=as_json) as on_step:
-        found = preview(model, rows, recipe=wanted, settings=settings, seed=seed, on_step=on_step)
-    if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("MoE layer", "change", "most chosen", "gets copies of"):
-        table.add_column(title, justify="left" if title == "gets copies of" else "right")
-    for layer, (change, shares) in enumerate(zip(found.probe.change, found.probe.before, strict=True)):
-        best = max(range(len(shares)), key=shares.__getitem__)
-        copied = ", ".join(str(parent) for parent in found.plan.get(layer, ()))
-        table.add_row(str(layer), f"{100 * change:.2f}", f"{best} ({shares[best]:.0%})", copied)
-    Console().print(table)
-    typer.echo(
-        "change: standard deviation over the experts, in points, of how much more often each is chosen "
-        "after only the routers are tuned."
-    )
-
-
 def generate(
     base: Base,
     prompt: Annotated[
-        str, typer.Option("--prompt", "-p", help="The text; <image> and <audio> mark the places of media.")
+        str, Option("--prompt", "-p", help="The text; <image> and <audio> mark the places of media.")
     ],
     image: Annotated[
         list[Path] | None,
-        typer.Option(
+        Option(
             "--image",
             "-i",
             dir_okay=False,
@@ -164,7 +123,7 @@ def generate(
     ] = None,
     sound: Annotated[
         list[Path] | None,
-        typer.Option(
+        Option(
             dir_okay=False,
             metavar="FILE",
             help="Sound file; repeatable, in order. Sounds precede a prompt without <audio>.",
@@ -172,72 +131,105 @@ def generate(
     ] = None,
     extension: Weighed = None,
     auto: Annotated[
-        bool,
-        typer.Option(
-            "--auto", help="Infer the extension from the input. Default: all extensions are active."
-        ),
+        bool, Option("--auto", help="Infer the extension from the input. Default: all extensions are active.")
     ] = False,
     vision: Vision = None,
     audio: Audio = None,
     projector: Projector = None,
     max_new_tokens: Annotated[
-        int, typer.Option(min=1, max=MOST_TOKENS, help="Maximum number of tokens per answer.")
+        int, Option(min=1, max=MOST_TOKENS, help="Maximum number of tokens per answer.")
     ] = 32,
     dtype: Dtype = "float32",
-    attention: Attention = None,
     device: options.Device = "auto",
-    workspace: options.Workspace = Path(),
 ) -> None:
     """Print the answer of a base to a prompt, with or without extensions."""
-    encoders = encoders_of(vision, audio)
-    before.check_model(base, encoders, projector, dtype, attention, device)
+    asked = BaseAsked(base, encoders_of(vision, audio), projector, dtype, device)
+    encoders = asked.check()
     folders, strengths = weighed(extension)
-    known = {*encoders, *before.check_extensions(folders)}
-    text, media = before.shown(prompt, {"image": image or [], "audio": sound or []}, known)
+    text, media = shown(
+        prompt, {"image": image or [], "audio": sound or []}, encoders | check_extensions(folders)
+    )
     if auto and not extension:
         raise InputError(
             "chooses among extensions.", where="--auto", hint="Name one or more: --extension FOLDER."
         )
-    model = opened(base, encoders, projector, dtype, attention, device, workspace)
+    model = asked.open(keep_features=True)
     names = load_active(model, folders, projector)
     import moextend
 
     given = dict(zip(names, strengths, strict=True))
     moextend.activate(model, "auto" if auto else "all", strengths=given)
-    asked = [moextend.Prompt(text, media)]
-    options.echo(moextend.generate(model, asked, max_new_tokens=max_new_tokens, batch_size=1)[0])
+    prompts = [moextend.Prompt(text, media)]
+    options.echo(moextend.generate(model, prompts, max_new_tokens=max_new_tokens, batch_size=1)[0])
 
 
-def extensions(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER...", file_okay=False, help="Folders of extensions.")
+def upcycle(
+    source: Annotated[
+        str,
+        Argument(
+            metavar="SOURCE",
+            help="A folder, a .gguf file, a hub id (also with @revision), or smollm2 (a package's model).",
+        ),
     ],
-    as_json: options.Json = False,
+    out: Annotated[Path, Option("--out", "-o", help="A new folder for the model.")],
+    experts: Annotated[int, Option(min=2, help="Experts per layer.")] = 4,
+    top_k: Annotated[int, Option(min=1, help="Experts per token.")] = 2,
+    seed: Annotated[int, Option(min=0, max=MOST_SEED, help="Seed of the router's rows.")] = 0,
+    dtype: Annotated[
+        str, Option(help="Number type: float32, bfloat16, float16, or auto (the source's).")
+    ] = "float32",
 ) -> None:
-    """Describe extensions: routing, layers, co-active extensions and base."""
-    from moextend.extension.card import read_extension
+    """Convert a dense language model into an equivalent Mixture of Experts, as a base for extensions.
 
-    records: list[dict[str, Any]] = []
-    for folder in folders:
-        card = read_extension(folder).model_dump()
-        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        records.append({"folder": str(folder), **card, "disk_bytes": size})
-    if as_json:
-        typer.echo(json.dumps(records, indent=2))
-        return
-    for record in records:
-        coactive = ", ".join(other["name"] for other in record["beside"])
-        typer.echo(
-            f"{record['folder']}: {describe(record)}{', made with ' + coactive if coactive else ''}; "
-            f"{record['disk_bytes'] / 1e6:.1f} MB; base {record['base']}"
-        )
+    Its folder has the numbers of the comparison in upcycled.json.
+    """
+    from moextend.model import sources
+    from moextend.model.loading import load, save_base
+    from moextend.model.upcycling import check_numbers, parameter_counts
+    from moextend.model.upcycling import upcycle as upcycled
+    from moextend.util import files, lookup
+    from moextend.util.lookup import DTYPES
+    from moextend.util.quiet import quiet_process
+
+    lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="--dtype")
+    check_numbers(experts, top_k)
+    files.check_new(out)
+    check_out(out)
+    named, _, revision = (source, "", "") if files.exists(source) else source.partition("@")
+    sources.check_hub(sources.find(named, where="SOURCE"), where="SOURCE")
+    quiet_process()
+    dense = load(named, dtype=dtype, revision=revision or None)
+    name, before = type(dense.lm).__name__, sum(p.numel() for p in dense.lm.parameters())
+    expected = _logits(dense)
+    with bar("layers") as on_layer:
+        moe = upcycled(dense, experts=experts, top_k=top_k, seed=seed, keep_dense=False, on_layer=on_layer)
+    save_base(moe, out)
+    kind, fingerprint = type(moe.lm).__name__, moe.base_fingerprint()
+    total, active = parameter_counts(moe.lm)
+    del dense, moe  # memory may not be enough for two
+    found = _logits(load(str(out), dtype=dtype))
+    largest, difference = float(expected.abs().max()), float((found - expected).abs().max())
+    same = float((found.argmax(-1) == expected.argmax(-1)).float().mean())
+    record = {
+        "source": source, "dense": name, "moe": kind, "out": str(out),
+        "experts": experts, "top_k": top_k, "seed": seed, "dtype": dtype,
+        "parameters_dense": before, "parameters": total, "parameters_active": active, "fingerprint": fingerprint,
+        "largest_logit": largest, "largest_difference": difference, "same_next_token": same,
+    }  # fmt: skip
+    files.write_json(out / "upcycled.json", record)
+    typer.echo(
+        f"{name}, {before:,} parameters -> {kind}, {experts} experts, top-{top_k}: {total:,} parameters, "
+        f"{active:,} used by a token.\n"
+        f"Read back and compared on one sentence: logits differ by at most {difference:.1e} "
+        f"(largest {largest:.1f}), next tokens agree at {100 * same:.0f}%.\n"
+        f"wrote {out}; base: model: {out}"
+    )
 
 
-COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
-    "align": (align, "moextend align tiny --vision tiny --data captions.json --out projector"),
-    "probe": (probe, "moextend probe tiny --data facts.json"),
-    "extend": (extend, "moextend extend tiny --data facts.json --name facts --out facts"),
-    "generate": (generate, 'moextend generate tiny --extension facts --prompt "anna lives in"'),
-    "extensions": (extensions, "moextend extensions facts colors"),
-}
-"""Name -> function and example."""
+def _logits(model: MultimodalLM) -> Tensor:
+    """Logits [1, T, vocabulary] of a fixed sentence."""
+    import torch
+
+    with torch.no_grad():
+        ids = model.tokenizer(_PROBE, return_tensors="pt")["input_ids"]
+        return model.lm(ids).logits.float()  # type: ignore[no-any-return]

@@ -1,36 +1,102 @@
-"""The `moextend` command."""
+"""The `moextend` command: the library's commands, and those of `moextend bench` in the order of their use."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
+from typer import Option
 
-from moextend.cli import bench, certifying, exporting, library, pushing, serve_model
-from moextend.cli import upcycle as upcycling
+from moextend.cli import (
+    certifying,
+    contents,
+    exporting,
+    extending,
+    figures,
+    gating,
+    library,
+    planning,
+    pushing,
+    reports,
+    runs,
+    serve_model,
+    sharing,
+    status,
+    tuning,
+)
 from moextend.cli.command import Command
 from moextend.util.entry import run_app
 
 FLAGS = {"help": False, "install_completion": False, "show_completion": False}
 """Values of flags that are not given: typer converts None by pydantic, whose import is a fifth of a help's time."""
+HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="moextend",
     help="Measure what a Mixture-of-Experts language model gains and forgets when it is extended.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "default_map": {**FLAGS, "bench": FLAGS}},
+    context_settings={**HELP, "default_map": {**FLAGS, "bench": FLAGS}},
 )
-app.add_typer(bench.app, name="bench")
-app.command("export", cls=Command, epilog=f"Example: {exporting.EXAMPLE}")(exporting.export)
-app.command("certify", cls=Command, epilog=f"Example: {certifying.EXAMPLE}")(certifying.certify)
-app.command("push", cls=Command, epilog=f"Example: {pushing.PUSH}")(pushing.push)
-app.command("pull", cls=Command, epilog=f"Example: {pushing.PULL}")(pushing.pull)
-app.command("serve", cls=Command, epilog=f"Example: {serve_model.EXAMPLE}")(serve_model.serve)
-app.command("upcycle", cls=Command, epilog=f"Example: {upcycling.EXAMPLE}")(upcycling.upcycle)
+bench = typer.Typer(
+    help="Train a sequence of extensions and measure forgetting.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings=HELP,
+)
+app.add_typer(bench, name="bench")
 
+Commands = dict[str, tuple[Callable[..., None], str]]
+LIBRARY: Commands = {
+    "export": (exporting.export, "facts --base tiny --as stock --out facts-moe"),
+    "certify": (certifying.certify, "facts --base tiny --data facts.json"),
+    "push": (pushing.push, "facts me/facts --dry-run"),
+    "pull": (pushing.pull, "me/facts --out facts"),
+    "serve": (serve_model.serve, "tiny -e facts"),
+    "upcycle": (library.upcycle, "smollm2 --experts 4 --top-k 2 --out models/smollm2-moe"),
+    "align": (library.align, "tiny --vision tiny --data captions.json --out projector"),
+    "extend": (extending.extend, "tiny --data facts.json --name facts --out facts"),
+    "generate": (library.generate, 'tiny --extension facts --prompt "anna lives in"'),
+}
+"""Name of a command -> function, and the arguments of its example."""
+BENCH: dict[str, Commands] = {
+    "Sequences and tasks": {
+        "list": (contents.list_all, "tiny-counting --example"),
+        "new": (contents.new, "method my-method"),
+        "add-task": (contents.add_task, "vqa --data my-data.jsonl --name my-task"),
+        "audit": (planning.audit, "tiny --strict"),
+    },
+    "Runs": {
+        "run": (runs.run, "--method lora --method moextend --seed 0,1,2"),
+        "tune": (tuning.tune, "tiny --method lora --method moextend --budget 8"),
+        "status": (status.status, "tiny/lora-s0"),
+        "cancel": (status.cancel, "tiny/lora-s0"),
+        "verify": (sharing.verify, "tiny/lora-s0"),
+        "gc": (sharing.gc, "--dry-run"),
+    },
+    "Results": {
+        "report": (reports.report, "--format latex --out tables/"),
+        "explain": (reports.explain, "tiny/lora-s0 3 tiny-attributes"),
+        "gate": (gating.gate, "tiny --margin 1 --junit gate.xml"),
+        "power": (planning.power, "tiny --method lora --effect 3"),
+        "figures": (figures.figures, "tiny --out figures/"),
+        "paper": (figures.paper, "tiny --out paper/"),
+        "serve": (figures.serve, "--port 8899"),
+    },
+    "Exchange": {
+        "pack": (sharing.pack, "tiny --out tiny.tar.zst"),
+        "unpack": (sharing.unpack, "tiny.tar.zst"),
+        "export": (sharing.export, "tiny --out results/"),
+    },
+}
+"""Panel of the help -> its commands."""
 
-for _name, (_function, _example) in library.COMMANDS.items():
-    app.command(_name, cls=Command, epilog=f"Example: {_example}")(_function)
+for _name, (_function, _example) in LIBRARY.items():
+    app.command(_name, cls=Command, epilog=f"Example: moextend {_name} {_example}")(_function)
+for _panel, _commands in BENCH.items():
+    for _name, (_function, _example) in _commands.items():
+        _epilog = f"Example: moextend bench {_name} {_example}"
+        bench.command(_name, cls=Command, epilog=_epilog, rich_help_panel=_panel)(_function)
 
 
 @app.command(
@@ -59,7 +125,7 @@ def _version(asked: bool) -> None:
 @app.callback(epilog="Example: moextend bench run")
 def main(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool, Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Measure what a Mixture-of-Experts language model gains and forgets when it is extended."""

@@ -1,73 +1,44 @@
-"""Options for a base and data, and functions that open them, for the commands of the core library."""
+"""The base of a command: its options, the checks before it is loaded, and its extensions."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from moextend.cli import options
-from moextend.errors import InputError, at, short
+from moextend.errors import InputError, at
 from moextend.util import files
-from moextend.util.lookup import MOST_BATCH, MOST_SEED, MOST_STEPS
 
 if TYPE_CHECKING:
-    from moextend.data.conversations import Conversation
     from moextend.data.media import MediaRef
+    from moextend.export.auto import MoextendConfig
     from moextend.model.multimodal import MultimodalLM
-    from moextend.training.settings import Settings
 
-Base = Annotated[
-    str, typer.Argument(metavar="BASE", help="A folder, a .gguf file, a hub id, tiny or smollm2.")
-]
+Base = Annotated[str, Argument(metavar="BASE", help="A folder, a .gguf file, a hub id, tiny or smollm2.")]
 Vision = Annotated[
     str | None,
-    typer.Option(
-        help="Image encoder: tiny, a folder, ViT-B-32/openai (open_clip) or timm:NAME. Default: none."
-    ),
+    Option(help="Image encoder: tiny, a folder, ViT-B-32/openai (open_clip) or timm:NAME. Default: none."),
 ]
 Audio = Annotated[
-    str | None,
-    typer.Option(help="Audio encoder: tiny, a folder or a hub id (openai/whisper-tiny). Default: none."),
+    str | None, Option(help="Audio encoder: tiny, a folder or a hub id (openai/whisper-tiny). Default: none.")
 ]
 Projector = Annotated[
     list[Path] | None,
-    typer.Option(
+    Option(
         file_okay=False,
         metavar="FOLDER",
         help="Folder that 'moextend align' wrote a projector to; repeatable, one per encoder.",
     ),
 ]
-Data = Annotated[
-    str,
-    typer.Option(
-        help="JSON(L), CSV, parquet or text file, folder or hub id: questions and answers, LLaVA "
-        "conversations, or plain text."
-    ),
-]
-Columns = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="KEY=COLUMN",
-        help="Columns of the data, e.g. image=photo,answer=label; null: no such column. Default: guessed.",
-    ),
-]
-Images = Annotated[
-    Path | None,
-    typer.Option(
-        exists=True, file_okay=False, help="Folder of the images or sounds. Default: the folder of the data."
-    ),
-]
-Template = Annotated[
-    str | None, typer.Option(help='The prompt, e.g. "<image> {question}". Default: guessed.')
-]
-Out = Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="A new folder for the result.")]
 Loaded = Annotated[
     list[Path] | None,
-    typer.Option(
+    Option(
         "--extension",
         "-e",
         file_okay=False,
@@ -77,7 +48,7 @@ Loaded = Annotated[
 ]
 Weighed = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--extension",
         "-e",
         metavar="FOLDER[:STRENGTH]",
@@ -85,66 +56,144 @@ Weighed = Annotated[
         "to 1 (default); repeatable, oldest first.",
     ),
 ]
-Steps = Annotated[
-    int | None,
-    typer.Option(
-        min=1, max=MOST_STEPS, metavar="N", help="Optimizer steps. Default: three passes over the data."
-    ),
-]
-Batch = Annotated[int, typer.Option(min=1, max=MOST_BATCH, metavar="N", help="Conversations per step.")]
-Rate = Annotated[float, typer.Option(min=0, metavar="<float>", help="Peak learning rate.")]
-Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of all random numbers.")]
 Dtype = Annotated[
     str,
-    typer.Option(
+    Option(
         help="Number type of the base: float32, bfloat16, float16, float64, or auto (the checkpoint's). "
         "A training computes in bf16 unless it is float32."
     ),
 ]
-Attention = Annotated[
-    str | None,
-    typer.Option("--attention", help="eager, sdpa or flash_attention_2. Default: transformers' choice."),
-]
+OPTIONS = {"image": "--vision", "audio": "--audio"}
+"""Modality -> option that names its encoder."""
 
 
-ENCODERS = {
-    "image": "Name one: --vision tiny, a folder, or a model of open_clip or timm.",
-    "audio": "Name one: --audio tiny, a folder or a hub id.",
-}
-"""Modality -> how an encoder is named."""
+def encoders_of(vision: str | None, audio: str | None) -> dict[str, str]:
+    """Modality -> its encoder, from the options."""
+    return {name: encoder for name, encoder in (("image", vision), ("audio", audio)) if encoder is not None}
 
 
-def opened(
-    base: str,
-    encoders: Mapping[str, str],
-    projectors: Sequence[Path] | None,
-    dtype: str,
-    attention: str | None,
-    device: str,
-    workspace: Path | None,
-) -> MultimodalLM:
-    """The base with its encoders (modality -> name) and their projectors.
+@dataclass(frozen=True)
+class BaseAsked:
+    """A base as it is named on the command line, and how it is loaded."""
 
-    workspace: gets a cache of features; None: without one.
-    """
-    import moextend
-    from moextend.model.feature_cache import store_features
-    from moextend.util.quiet import quiet_process
+    name: str
+    """What `moextend.load` takes."""
+    encoders: Mapping[str, str]
+    """Modality -> its encoder. An extended model has its own."""
+    projectors: Sequence[Path] | None = None
+    dtype: str | None = None
+    """Number type; None: float32, of an extended model that of the training."""
+    device: str = "cpu"
+    may_be_extended: bool = False
+    """Whether the name may be the folder of an extended model (`moextend export --as moextend`)."""
 
-    quiet_process()
-    model = moextend.load(
-        base,
-        vision=encoders.get("image"),
-        audio=encoders.get("audio"),
-        dtype=dtype,
-        device=device_of(device),
-        attn_implementation=attention,
-    )
-    for folder in projectors or ():
-        moextend.load_projector(model, folder, modality=_modality_of(folder))
-    if workspace is not None:
-        store_features(model, workspace / ".cache" / "features")
-    return model
+    @cached_property
+    def config(self) -> MoextendConfig | None:
+        """Config of an extended model; None for every other base."""
+        from moextend.extension.folder import is_extended
+
+        if not (self.may_be_extended and is_extended(self.name)):
+            return None
+        from moextend.export.opening import read_config
+
+        return read_config(Path(self.name))
+
+    @cached_property
+    def extensions(self) -> dict[Path, float]:
+        """Folder -> strength of the extensions of an extended model, oldest first."""
+        if self.config is None:
+            return {}
+        from moextend.export.opening import extension_folders
+
+        found = extension_folders(self.config, Path(self.name))
+        return {folder: self.config.strengths.get(name, 1.0) for name, folder in found.items()}
+
+    def projector_folders(self) -> Sequence[Path]:
+        """Folders of the projectors of the base's encoders."""
+        if self.config is None:
+            return self.projectors or ()
+        from moextend.export.saving import PROJECTORS
+
+        return [Path(self.name) / PROJECTORS / modality for modality in self.config.encoders]
+
+    def check(self) -> set[str]:
+        """Modalities with an encoder. Raises InputError if the base, an encoder or an option does not exist."""
+        from moextend.model import sources
+        from moextend.model.encoders import locate
+        from moextend.model.sources import check_device
+        from moextend.util import lookup
+        from moextend.util.lookup import DTYPES
+
+        options.device(self.device)
+        dtype = self.dtype or "float32"
+        lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="--dtype")
+        base, encoders = self.name, self.encoders
+        if self.config is not None:
+            given = [OPTIONS[name] for name in encoders] + ["--projector"] * bool(self.projectors)
+            if given:
+                raise InputError(
+                    f"'{base}' has its own encoders and projectors.", where=given[0], hint="Leave it out."
+                )
+            from moextend.export.opening import base_of
+
+            base, encoders = base_of(self.config, Path(base)), self.config.encoders
+        sources.check_hub(sources.find(base, where="BASE"), where="BASE")
+        for modality, name in encoders.items():
+            with at(OPTIONS[modality]):
+                locate(modality, name)
+        if self.projectors and not encoders:
+            raise InputError(
+                "needs --vision or --audio.",
+                where="--projector",
+                hint="Name the encoder that it was aligned with.",
+            )
+        for folder in self.projectors or ():
+            if not folder.is_dir():
+                raise InputError(
+                    f"no folder '{folder}'.", where="--projector", hint="Name a folder of 'moextend align'."
+                )
+        check_device(self.device, dtype, None, where="--device")
+        return set(encoders)
+
+    def open(self, *, keep_features: bool = False) -> MultimodalLM:
+        """The base with its encoders and projectors, without extensions.
+
+        keep_features: whether frozen features are cached below the current folder.
+        """
+        import moextend
+        from moextend.util.quiet import quiet_process
+
+        quiet_process()
+        if self.config is not None:
+            from moextend.export.opening import load_base
+
+            return load_base(Path(self.name), self.config, dtype=self.dtype, device=device_of(self.device))
+        model = moextend.load(
+            self.name,
+            vision=self.encoders.get("image"),
+            audio=self.encoders.get("audio"),
+            dtype=self.dtype or "float32",
+            device=device_of(self.device),
+        )
+        for folder in self.projectors or ():
+            moextend.load_projector(model, folder, modality=_modality_of(folder))
+        if keep_features:
+            from moextend.model.feature_cache import store_features
+
+            store_features(model, Path(".cache/features"))
+        return model
+
+    def open_for(self, extensions: Sequence[Path]) -> MultimodalLM:
+        """The base with the projectors that extensions in these folders bring, which are not loaded yet."""
+        model = self.open()
+        projectors_of(model, extensions, self.projector_folders())
+        return model
+
+    def as_trained(self, extension: Path) -> BaseAsked:
+        """The base in the number type in which an extension was trained."""
+        from moextend.extension.card import read_extension
+
+        return replace(self, dtype=read_extension(extension).base_dtype or "float32")
 
 
 def device_of(device: str) -> str:
@@ -163,11 +212,6 @@ def _modality_of(projector: Path) -> str:
     except (FileNotFoundError, InputError):
         card = {}
     return str(card.get("modality", "image")) if isinstance(card, dict) else "image"
-
-
-def encoders_of(vision: str | None, audio: str | None) -> dict[str, str]:
-    """Modality -> its encoder, from the options."""
-    return {name: encoder for name, encoder in (("image", vision), ("audio", audio)) if encoder is not None}
 
 
 def weighed(values: Sequence[str] | None) -> tuple[list[Path], list[float]]:
@@ -213,17 +257,26 @@ def folders_of(extensions: Sequence[Path] | None) -> list[Path]:
     return [local_folder(one, where="--extension") for one in extensions]
 
 
+def check_extensions(folders: Sequence[Path]) -> set[str]:
+    """Modalities that the extensions in these folders bring. Raises InputError if a folder has no extension."""
+    found: set[str] = set()
+    if folders:
+        from moextend.extension.modalities import carried
+
+        for folder in folders:
+            with at("--extension"):
+                found.update(carried(folder))
+    return found
+
+
 def load_active(
     model: MultimodalLM,
-    extensions: Sequence[Path] | None,
+    extensions: Sequence[Path],
     projectors: Sequence[Path] | None,
     *,
     allow_dtype: bool = False,
 ) -> list[str]:
-    """Loads extensions, oldest first, and activates them; returns their names.
-
-    An encoder without a projector in `projectors` gets that of the first extension whose folder holds one.
-    """
+    """Loads extensions, oldest first, and activates them; returns their names."""
     if not extensions:
         return []
     import moextend
@@ -262,54 +315,3 @@ def check_aligned(
                 where="--projector",
                 hint="Train it on captions: moextend align --help. Then give its folder: --projector FOLDER.",
             )
-
-
-def rows_of(
-    data: str,
-    columns: list[str] | None,
-    images: Path | None,
-    template: str | None,
-    workspace: Path,
-    encoders: Collection[str],
-) -> Sequence[Conversation]:
-    """The user's data as conversations. Raises InputError if they have media of a modality not in `encoders`."""
-    from moextend.data.modalities import modality_types
-    from moextend.data.own import own_data
-
-    named = options.pairs(columns or [], "--columns")
-    rows = own_data(data, workspace / ".cache", columns=named, template=template, images=images)
-    for medium in rows[0].media:
-        name = medium.modality
-        if name not in encoders:
-            raise InputError(
-                f"the data have {modality_types()[name].plural} ({medium.where}), and there is no {name} encoder.",
-                where=f"data {data}",
-                hint=ENCODERS.get(name, "Train from Python: moextend.load(..., encoders=...)."),
-            )
-    return rows
-
-
-def first_of(rows: Sequence[Conversation]) -> str:
-    """The number of conversations, and how the first one begins."""
-    prompt, answer = rows[0].turns[0]
-    if rows[0].is_text:
-        return f"{len(rows)} texts, the first: {short(answer, 80)!r}"
-    return f"{len(rows)} conversations, the first prompt: {prompt!r}"
-
-
-def settings_of(dtype: object, conversations: int, values: Mapping[str, Any]) -> Settings:
-    """The training settings for a base of this number type; `steps` None: three passes over the data."""
-    from moextend.training.settings import default_settings
-
-    return default_settings(conversations, **{"bf16": str(dtype) != "torch.float32"} | dict(values))
-
-
-def describe(record: dict[str, Any]) -> str:
-    """An extension in one line."""
-    layers = ", ".join(
-        f"{block} (of {', '.join(map(str, found))})" for block, found in record["plan"].items()
-    )
-    width = f", {record['width']:g} as wide" if record["width"] < 1 else ""
-    return (
-        f"extension '{record['name']}', {record['mode']} routing, new experts in MoE layers {layers}{width}"
-    )

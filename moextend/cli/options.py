@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from moextend.errors import InputError, short, visible
 from moextend.util.lookup import MOST_SEED, MOST_STEPS
-
-if TYPE_CHECKING:
-    pass
 
 
 def _folder(path: Path) -> Path:
@@ -24,44 +22,47 @@ def _folder(path: Path) -> Path:
 
 Workspace = Annotated[
     Path,
-    typer.Option(
+    Option(
         "--workspace", "-w", envvar="MOEXTEND_WORKSPACE", exists=True, file_okay=False, callback=_folder,
-        help="Folder with your registry/, tasks/ and runs/.",
-    ),
+        help="Folder with your registry/, tasks/ and runs/."
+    )
 ]  # fmt: skip
-Runs = Annotated[
-    Path | None,
-    typer.Option("--runs", file_okay=False, help="Folder of the runs. Default: <workspace>/runs."),
+Names = Annotated[
+    list[str] | None, Argument(metavar="RUN...", help="Runs or sequences: names or folders. Default: all.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Style = Annotated[
+    Path | None,
+    Option(
+        "--style",
+        metavar="FILE",
+        help="YAML with columns, precision, names and captions. Default: report.yaml of the workspace.",
+    ),
+]
+Unfinished = Annotated[bool, Option("--unfinished", help="Include unfinished runs, and mark them.")]
+Json = Annotated[bool, Option("--json", help="Print JSON, for scripts.")]
 Name = Annotated[
-    str | None,
-    typer.Argument(metavar="NAME", help="A sequence, or its YAML. Default: the workspace's, else tiny."),
+    str | None, Argument(metavar="NAME", help="A sequence, or its YAML. Default: the workspace's, else tiny.")
 ]
 InSequence = Annotated[
-    bool, typer.Option("--sequence/--no-sequence", help="Learn the tasks one after the other.")
-]
-Joint = Annotated[bool, typer.Option("--joint", help="Also learn all tasks at once, usually an upper bound.")]
-Independent = Annotated[
-    bool, typer.Option("--independent", help="Also learn each task alone, from the base.")
+    bool, Option("--sequence", help="Learn the tasks one after the other, which is the default.")
 ]
 Methods = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--method",
         "-m",
         metavar="METHOD",
-        help="NAME or NAME:KEY=VALUE (settings separated by commas), 'all', 'joint' or 'individual' "
-        "(each task alone); repeatable. Default: the sequence's.",
+        help="NAME or NAME:KEY=VALUE (settings separated by commas), 'all', or a bound: 'joint' (all tasks at once), "
+        "'individual' (each alone), or 'joint:NAME' of a method; repeatable. Default: the sequence's.",
     ),
 ]
 Seeds = Annotated[
     list[str] | None,
-    typer.Option("--seed", metavar="N", help="One or several seeds, e.g. 0,1,2; repeatable. Default: 0."),
+    Option("--seed", metavar="N", help="One or several seeds, e.g. 0,1,2; repeatable. Default: 0."),
 ]
 Orders = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--order",
         metavar="ORDER",
         help="given, reverse, random:N (N different ones); repeatable. Default: given.",
@@ -69,53 +70,39 @@ Orders = Annotated[
 ]
 Match = Annotated[
     str,
-    typer.Option(
+    Option(
         "--match",
         metavar="WHAT",
         help="What is matched between methods: steps; params also sets ranks to match the reference method "
         "(or =METHOD).",
     ),
 ]
-Oracle = Annotated[
-    bool,
-    typer.Option(
-        "--oracle", help="Also score learned tasks at the end with only their own extension active."
+Also = Annotated[
+    list[str] | None,
+    Option(
+        "--also",
+        metavar="WHAT",
+        help="Also score the last model: oracle (only the own extension of a task is active), rewind (the learned "
+        "change scaled by 0, 0.25, 0.5, 0.75 and 1), or subsets (without one stage; subsets=all, or a list of the "
+        "stages that stay: subsets=1+2,2+3); repeatable.",
     ),
 ]
 Deterministic = Annotated[
-    bool, typer.Option("--deterministic", help="Use deterministic algorithms only; slower on a GPU.")
+    bool, Option("--deterministic", help="Use deterministic algorithms only; slower on a GPU.")
 ]
-AllowCode = Annotated[
-    bool, typer.Option("--allow-code", help="Score tasks that run code from the model (mbpp).")
-]
-Rewind = Annotated[
-    bool,
-    typer.Option(
-        "--rewind",
-        help="Also score the last model with its learned change scaled by 0, 0.25, 0.5, 0.75 and 1.",
-    ),
-]
-Subsets = Annotated[
-    str | None,
-    typer.Option(
-        "--subsets",
-        metavar="[WHICH]",
-        help="Also score the last model without some stages: leave-one-out (default), all, or a list of "
-        "the stages that stay, e.g. 1+2,2+3.",
-    ),
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="Maximum number of scored items per task.")]
-Steps = Annotated[int | None, typer.Option(min=1, max=MOST_STEPS, help="Training steps per stage.")]
+AllowCode = Annotated[bool, Option("--allow-code", help="Score tasks that run code from the model (mbpp).")]
+Limit = Annotated[int | None, Option(min=1, help="Maximum number of scored items per task.")]
+Steps = Annotated[int | None, Option(min=1, max=MOST_STEPS, help="Training steps per stage.")]
 AlignSteps = Annotated[
     int | None,
-    typer.Option(
+    Option(
         min=1, max=MOST_STEPS, help="Steps of each alignment. Default: the sequence's, but at most --steps."
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Jobs = Annotated[
     int | None,
-    typer.Option(
+    Option(
         min=1,
         max=1024,
         help="Number of parallel runs. Default: one per core for tiny, up to 4; else 1. Executors other "
@@ -124,7 +111,7 @@ Jobs = Annotated[
 ]
 Executor = Annotated[
     str,
-    typer.Option(
+    Option(
         "--executor",
         "-x",
         metavar="NAME",
@@ -133,7 +120,7 @@ Executor = Annotated[
 ]
 ExecutorOptions = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--executor-option",
         "-o",
         metavar="KEY=VALUE",
@@ -141,48 +128,32 @@ ExecutorOptions = Annotated[
         "partition=gpu; repeatable.",
     ),
 ]
-Wait = Annotated[
-    bool | None,
-    typer.Option("--wait/--no-wait", help="Wait for the runs. Default: wait, except with a scheduler."),
-]
 Backend = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--backend",
         metavar="NAME",
         help="Scoring backend: transformers (in process) or openai (a server). Default: the sequence's.",
     ),
 ]
-Server = Annotated[
-    str | None, typer.Option("--server", metavar="URL", help="--backend openai: address of a running server.")
-]
-Serve = Annotated[
-    str | None,
-    typer.Option(
-        "--serve",
-        metavar="COMMAND",
-        help="--backend openai: command that starts a server for each model, e.g. 'vllm serve {folder} --port {port}'.",
-    ),
-]
 BackendOptions = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--backend-option",
+        "-b",
         metavar="KEY=VALUE",
-        help="--backend openai: model, export, tasks, concurrency, timeout, tolerance, ...; repeatable.",
+        help="Option of the backend openai: server=URL of a running server, or serve=COMMAND that starts one for each "
+        "model, e.g. 'serve=vllm serve {folder} --port {port}'; model, concurrency, timeout, ...; repeatable.",
     ),
 ]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only show what would be done, downloaded and needed.")
-]
+DryRun = Annotated[bool, Option("--dry-run", help="Only show what would be done, downloaded and needed.")]
 Prepare = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--prepare",
         help="Only create the folders of the runs and print their paths, for moextend-worker FOLDER.",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the report only.")]
 
 
 def words(values: Iterable[str], option: str) -> list[str]:
@@ -258,13 +229,6 @@ def refuse_except_with(only: str, given: Mapping[str, object]) -> None:
     for option, value in given.items():
         if value:
             raise InputError(f"applies only to {only}.", where=option, hint="Leave it out.")
-
-
-def runs_folder(runs: Path | None, workspace: Path) -> Path:
-    """Folder of the runs that a command reads; InputError if `--runs` names one that does not exist."""
-    if runs is not None and not runs.is_dir():
-        raise InputError(f"there is no folder '{runs}'.", where="--runs", hint="Correct the path.")
-    return runs or workspace / "runs"
 
 
 def device(name: str) -> str:

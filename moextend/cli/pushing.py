@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
-from moextend.cli import before, options
+from moextend.cli import options
+from moextend.cli.inputs import check_out
 from moextend.errors import InputError, at, counted
 
 if TYPE_CHECKING:
@@ -16,52 +16,43 @@ if TYPE_CHECKING:
     from moextend.sharing.hub import Pushed
     from moextend.sharing.model_card import RunFacts
 
-PUSH = "moextend push facts me/facts --dry-run"
-PULL = "moextend pull me/facts --out facts"
 Repository = Annotated[
-    str, typer.Argument(metavar="OWNER/NAME", help="Repository on the hub, also OWNER/NAME@BRANCH.")
+    str,
+    Argument(
+        metavar="OWNER/NAME",
+        help="Repository on the hub, also OWNER/NAME@REVISION; a branch to push to is created.",
+    ),
 ]
 
 
 def push(
     source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE", help="Folder of an extension or of 'moextend export', or RUN:STAGE."
-        ),
+        str, Argument(metavar="SOURCE", help="Folder of an extension or of 'moextend export', or RUN:STAGE.")
     ],
     repository: Repository,
-    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
+    private: Annotated[bool, Option("--private", help="Make the repository private.")] = False,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Show the files and the model card without contacting the hub."),
+        bool, Option("--dry-run", help="Show the files and the model card without contacting the hub.")
     ] = False,
-    branch: Annotated[
-        str | None,
-        typer.Option("--branch", "--revision", help="Branch, created if it does not exist. Default: main."),
-    ] = None,
-    message: Annotated[str, typer.Option(help="Message of the commit.")] = "",
     base: Annotated[
-        str | None, typer.Option(help="Name of the base for the card. Default: that of the training.")
+        str | None, Option(help="Name of the base for the card. Default: that of the training.")
     ] = None,
     licence: Annotated[
         str | None,
-        typer.Option("--licence", "--license", help="Licence for the card. Default: that of extension.json."),
+        Option("--licence", "--license", help="Licence for the card. Default: that of extension.json."),
     ] = None,
     run: Annotated[
-        str | None, typer.Option(help="Benchmark run that trained it, for the results in the card.")
+        str | None, Option(help="Benchmark run that trained it, for the results in the card.")
     ] = None,
     workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
-    as_json: options.Json = False,
 ) -> None:
     """Push an extension, or an exported model, to the hub: its files and a model card, in one commit."""
-    from moextend.extension.folder import INPUTS
+    from moextend.extension.folder import INPUTS, parse
     from moextend.sharing.hub import local_paths, pushed
     from moextend.sharing.model_card import facts_of
 
-    named = _named(repository, branch)
-    folder, facts = _source(source, run, options.runs_folder(runs, workspace))
+    named = parse(repository, where="OWNER/NAME")
+    folder, facts = _source(source, run, workspace / "runs")
     what = pushed(folder)
     card = _card(what, facts_of(what, base=base or "", licence=licence or "", run=facts), named.name)
     for note in local_paths(folder, what.kind):
@@ -74,39 +65,30 @@ def push(
                 err=True,
             )
     if dry_run:
-        _show(what, card, named, as_json)
+        _show(what, card, named)
         return
     from moextend.sharing.hub import push as pushes
 
-    made = pushes(what, card, named, private=private, message=message)
-    record = {
-        "repository": named.name, "branch": named.revision or "main", "commit": made.id, "url": made.url,
-        "files": [*what.names, "README.md"], "bytes": what.bytes, "removed": list(made.removed),
-    }  # fmt: skip
-    if as_json:
-        typer.echo(json.dumps(record, indent=2))
-    else:
-        removed = f"; removed {', '.join(made.removed)}" if made.removed else ""
-        options.echo(
-            f"pushed {counted(len(what.names) + 1, 'file')}, {what.bytes / 1e6:.2f} MB{removed}: {made.url}"
-        )
+    made = pushes(what, card, named, private=private)
+    removed = f"; removed {', '.join(made.removed)}" if made.removed else ""
+    options.echo(
+        f"pushed {counted(len(what.names) + 1, 'file')}, {what.bytes / 1e6:.2f} MB{removed}: {made.url}"
+    )
 
 
 def pull(
     repository: Repository,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", "-o", file_okay=False, help="A new folder. Default: NAME, in the current folder."
-        ),
+        Option("--out", "-o", file_okay=False, help="A new folder. Default: NAME, in the current folder."),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit. Default: main.")] = None,
-    as_json: options.Json = False,
 ) -> None:
     """Copy an extension, or an exported model, from the hub to a new folder, and check its hashes."""
-    named = _named(repository, revision)
+    from moextend.extension.folder import parse
+
+    named = parse(repository, where="OWNER/NAME")
     place = out or Path(named.name.rpartition("/")[2])
-    before.check_out(place)
+    check_out(place)
     from moextend.sharing.hub import pull as pulls
 
     with at("--out"):
@@ -114,30 +96,9 @@ def pull(
 
         files.check_new(place)
     found = pulls(named, place)
-    record = {
-        "repository": named.name, "commit": found.commit, "folder": str(found.folder), "kind": found.kind,
-        "files": list(found.names), "left_out": list(found.left_out),
-    }  # fmt: skip
-    if as_json:
-        typer.echo(json.dumps(record, indent=2))
-    else:
-        options.echo(
-            f"wrote {found.folder}: {counted(len(found.names), 'file')} of {named.name} at {found.commit}"
-        )
-
-
-def _named(repository: str, revision: str | None) -> HubId:
-    """Repository and branch. Raises InputError for an invalid name, or two branches."""
-    from moextend.extension.folder import HubId, parse
-
-    found = parse(repository, where="OWNER/NAME")
-    if revision is None:
-        return found
-    if found.revision is not None:
-        raise InputError(
-            "is given twice.", where="--revision", hint="Write OWNER/NAME, or leave the option out."
-        )
-    return HubId(found.name, parse(f"{found.name}@{revision}", where="--revision").revision)
+    options.echo(
+        f"wrote {found.folder}: {counted(len(found.names), 'file')} of {named.name} at {found.commit}"
+    )
 
 
 def _source(source: str, run: str | None, runs: Path) -> tuple[Path, RunFacts | None]:
@@ -171,21 +132,14 @@ def _card(what: Pushed, facts: Any, repository: str) -> str:
     return model_card(facts, repository)
 
 
-def _show(what: Pushed, card: str, named: HubId, as_json: bool) -> None:
+def _show(what: Pushed, card: str, named: HubId) -> None:
     """Prints what would be pushed."""
-    rows = [{"name": name, "bytes": (what.folder / name).stat().st_size} for name in what.names]
-    if as_json:
-        record = {
-            "repository": named.name, "branch": named.revision or "main", "kind": what.kind, "files": rows,
-            "left_out": list(what.left_out), "card": card,
-        }  # fmt: skip
-        typer.echo(json.dumps(record, indent=2))
-        return
+    rows = [(name, (what.folder / name).stat().st_size) for name in what.names]
     options.echo(
         f"would push to {named}: {what.kind}, {counted(len(rows) + 1, 'file')}, {what.bytes / 1e6:.2f} MB"
     )
-    for row in rows:
-        options.echo(f"  {row['bytes']:>14,}  {row['name']}")
+    for name, size in rows:
+        options.echo(f"  {size:>14,}  {name}")
     options.echo(f"  {len(card.encode()):>14,}  README.md")
     if what.left_out:
         options.echo(f"left out: {', '.join(what.left_out)}")

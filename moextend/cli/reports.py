@@ -1,58 +1,50 @@
-"""Commands about what runs have found: report, explain."""
+"""What runs have found: `bench report`, `bench explain`, and the tables of other commands."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from moextend.cli import options, report_output
+from moextend.cli import options
+from moextend.cli.options import Style, Unfinished
+from moextend.cli.output import output
 from moextend.errors import InputError, UnknownName, listed
 
 if TYPE_CHECKING:
+    from moextend.bench.references import Reference
     from moextend.bench.report import View
     from moextend.bench.report.collect import Experiment
-
-Names = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="RUN...", help="Runs or sequences: names or folders. Default: all."),
-]
-Style = Annotated[
-    Path | None,
-    typer.Option(
-        "--style",
-        metavar="FILE",
-        help="YAML with columns, precision, names and captions. Default: report.yaml of the workspace.",
-    ),
-]
-Unfinished = Annotated[bool, typer.Option("--unfinished", help="Include unfinished runs, and mark them.")]
+    from moextend.bench.report.style import Styling
 
 
 def chosen_experiments(
-    names: list[str] | None, runs: Path | None, workspace: Path, *, unfinished: bool = False
+    names: list[str] | None, workspace: Path, *, unfinished: bool = False
 ) -> list[Experiment]:
     """What the named runs found; InputError if there is none of that name, or none with a result."""
     from moextend.bench.report.collect import collect, some
     from moextend.bench.run.rundir import find_runs
 
-    found = find_runs(options.runs_folder(runs, workspace), names or [])
-    return some(collect(found, unfinished=unfinished))
+    return some(collect(find_runs(workspace / "runs", names or []), unfinished=unfinished))
 
 
 def report(
-    names: Annotated[
+    words: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="VIEW|RUN",
-            help="A view, and runs or sequences: names or folders. Default: all runs.",
+        Argument(
+            metavar="VIEW|RUN", help="A view, and runs or sequences: names or folders. Default: all runs."
         ),
     ] = None,
     accuracy: Annotated[
         float | None,
-        typer.Option(
+        Option(
             "--accuracy",
             metavar="PERCENT",
             help="Of the view budgets: the accuracy to reach. Default: the highest that every method reaches.",
@@ -60,7 +52,7 @@ def report(
     ] = None,
     baseline: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--baseline",
             metavar="METHOD",
             help="Compare every method with this one, with tests; zero-shot is the base.",
@@ -68,7 +60,7 @@ def report(
     ] = None,
     margin: Annotated[
         float | None,
-        typer.Option(
+        Option(
             "--margin",
             metavar="POINTS",
             help="With --baseline: differences within this margin count as equivalent. Default: 1.",
@@ -76,7 +68,7 @@ def report(
     ] = None,
     references: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--references",
             metavar="NAME",
             help="Published numbers of the same protocol, shown below the table; repeatable.",
@@ -84,26 +76,19 @@ def report(
     ] = None,
     form: Annotated[
         str,
-        typer.Option(
+        Option(
             "--format",
             "-f",
-            help="table, markdown, latex, csv or html (without a view: a page with the results of every item); "
-            "of items csv, parquet or json.",
+            help="table, markdown, latex, csv or html (without a view: a page with the results of every item, which "
+            "as a folder has room for more of them); of items csv, parquet or json.",
         ),
     ] = "table",
     to: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A file, or a folder for one file per table.")
+        Path | None, Option("--out", "-o", help="A file, or a folder for one file per table.")
     ] = None,
     style: Style = None,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(
-            "--bundle", metavar="DIR", help="Write the page as a folder, for many items and images."
-        ),
-    ] = None,
     unfinished: Unfinished = False,
     workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
 ) -> None:
     """Print what each method learned and forgot: one row per method.
 
@@ -116,7 +101,7 @@ def report(
     costs, budgets: what a method costs, and what it costs to an equal accuracy
     routing: which new experts a task reaches, and how routing drifts
     readings: scores of strict and normalised answers, and of older scorers
-    rewind, subsets: scaled and left-out updates (bench run --rewind, --subsets)
+    rewind, subsets: scaled and left-out updates (bench run --also rewind, --also subsets)
     items: the results of single items, a row per answer
     """
     from moextend.bench.report.collect import collect, some
@@ -126,41 +111,36 @@ def report(
     from moextend.bench.run.rundir import find_runs
     from moextend.util import files
 
-    folder = options.runs_folder(runs, workspace)
-    asked, names = _view(names or [], folder)
+    folder = workspace / "runs"
+    asked, names = _view(words or [], folder)
     if asked == "items":
-        others = {"--baseline": baseline, "--margin": margin, "--references": references, "--bundle": bundle}
+        others: dict[str, object] = {"--baseline": baseline, "--margin": margin, "--references": references}
         others |= {"--style": style, "--accuracy": accuracy}
         options.refuse_with("items", [name for name, given in others.items() if given])
-        report_output.write_items(find_runs(folder, names), form, to, unfinished=unfinished)
+        _write_items(names, form, to, workspace, unfinished=unfinished)
         return
-    view = _compared(asked, baseline)
-    compared = view == "comparison"
-    _check_form(form, bundle, asked, to)
-    styling, points = find_style(style, workspace), _margin(margin, baseline if compared else None)
-    wanted = _accuracy(accuracy, budgets=view == "budgets")
+    view = _checked(asked, baseline, margin, accuracy)
+    _check_form(form)
+    styling = find_style(style, workspace)
     if to is not None:
         files.check_writable(to.parent if to.suffix else to, where="--out")
     published = read_references(options.words(references or [], "--references"), workspace)
+    how = How(styling, baseline, 1.0 if margin is None else margin, published, accuracy)
     found = find_runs(folder, names)
     # Published numbers can be looked at before anything has run.
     experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
     arranged = styling.arranged(experiments)
-    if compared and baseline is not None and arranged:
+    if view == "comparison" and baseline is not None and arranged:
         arranged = with_baseline(arranged, baseline)
-    how = report_output.How(styling, baseline, points, published, wanted)
-    is_page = bundle is not None or (
-        form == "html" and view == "forgetting" and (to is None or bool(to.suffix))
-    )
-    if experiments and is_page:
-        report_output.write_page(experiments, to, bundle, how, workspace)
+    if experiments and form == "html" and asked is None:
+        _write_page(experiments, to, how, workspace)
         return
     if to is None:
-        report_output.print_tables(experiments, how, form, view)
+        print_tables(experiments, how, form, view)
     else:
-        report_output.write_tables(experiments, to, form, view, how)
+        _write_tables(experiments, to, form, view, how)
     if form == "csv":  # after the tables, which find what is damaged
-        report_output.name_left_out(arranged)
+        name_left_out(arranged)
 
 
 def _view(words: list[str], folder: Path) -> tuple[View | None, list[str]]:
@@ -187,45 +167,31 @@ def _view(words: list[str], folder: Path) -> tuple[View | None, list[str]]:
     return (views[0] if views else None), names
 
 
-def _compared(asked: View | None, baseline: str | None) -> View:
-    """The view to show: a baseline alone asks for the comparison; InputError where it and the view do not agree."""
-    if baseline is None and asked == "comparison":
-        raise InputError("requires --baseline.", where="comparison", hint="Add --baseline METHOD.")
-    if asked is None:
-        return "forgetting" if baseline is None else "comparison"
-    if baseline is not None and asked not in ("comparison", "budgets"):
-        options.refuse_with(asked, ["--baseline"])
-    return asked
-
-
-def _margin(points: float | None, baseline: str | None) -> float:
-    """What counts as no difference, in points; InputError if it is outside its range, or counts for nothing."""
-    if points is None:
-        return 1.0
+def _checked(asked: View | None, baseline: str | None, margin: float | None, accuracy: float | None) -> View:
+    """The view to show: a baseline alone asks for the comparison. InputError for options that do not fit it."""
     from moextend.bench.report.views.comparison import check_margin
 
-    check_margin(points)
-    if baseline is None:
-        raise InputError("requires --baseline.", where="--margin", hint="Add --baseline METHOD.")
-    return points
-
-
-def _accuracy(percent: float | None, *, budgets: bool) -> float | None:
-    """The accuracy of the view budgets; InputError if it is no percentage, or counts for nothing."""
-    if percent is None:
-        return None
-    if not 0 <= percent <= 100:
+    view: View = asked or ("forgetting" if baseline is None else "comparison")
+    if baseline is None and view == "comparison":
+        raise InputError("requires --baseline.", where="comparison", hint="Add --baseline METHOD.")
+    if baseline is not None and view not in ("comparison", "budgets"):
+        options.refuse_with(view, ["--baseline"])
+    if margin is not None:
+        check_margin(margin)
+        if view != "comparison":
+            raise InputError("requires --baseline.", where="--margin", hint="Add --baseline METHOD.")
+    if accuracy is not None and not 0 <= accuracy <= 100:
         raise InputError(
-            f"{percent} is not a percentage.", where="--accuracy", hint="Give a number from 0 to 100."
+            f"{accuracy} is not a percentage.", where="--accuracy", hint="Give a number from 0 to 100."
         )
-    options.refuse_except_with("budgets", {} if budgets else {"--accuracy": True})
-    return percent
+    options.refuse_except_with("budgets", {"--accuracy": accuracy is not None and view != "budgets"})
+    return view
 
 
-def _check_form(form: str, bundle: Path | None, view: str | None, to: Path | None) -> None:
+def _check_form(form: str) -> None:
     """Checks the format of tables or of the page before results are read."""
     from moextend.bench.report import FORMATS
-    from moextend.util import files, lookup
+    from moextend.util import lookup
 
     if form in ("json", "parquet"):
         raise InputError(
@@ -234,24 +200,130 @@ def _check_form(form: str, bundle: Path | None, view: str | None, to: Path | Non
             hint="The view items has these formats: moextend bench report items.",
         )
     lookup.choose("format", form, FORMATS, where="--format")
-    if bundle is not None:
-        others = {"--out": to, "--format": form not in ("table", "html")}
-        options.refuse_with(
-            "--bundle", [*([view] if view else []), *(name for name, given in others.items() if given)]
-        )
-        files.check_writable(bundle, where="--bundle")
+
+
+@dataclass(frozen=True)
+class How:
+    """What tables and the page compare, and how they look."""
+
+    style: Styling
+    baseline: str | None = None
+    margin: float = 1.0
+    references: Sequence[Reference] = field(default_factory=list)
+    accuracy: float | None = None
+    """Of `budgets`."""
+
+
+def _write_items(names: list[str], form: str, to: Path | None, workspace: Path, *, unfinished: bool) -> None:
+    """Writes the frame of results; names on standard error what is left out of it."""
+    from moextend.bench.report.frame import check_format, frames, write
+    from moextend.util import files
+
+    check_format(form, to)
+    if to is not None:
+        files.check_writable(to.parent if to.suffix else to, where="--out")
+        to = to if to.suffix else to / f"items.{form}"
+    experiments = chosen_experiments(names, workspace, unfinished=unfinished)
+    write(frames(experiments), form, to or sys.stdout)
+    name_left_out(experiments)
+    if to is not None:
+        typer.echo(f"wrote {to}")
+
+
+def _write_page(experiments: list[Experiment], to: Path | None, how: How, workspace: Path) -> None:
+    """Writes the page as a file or a folder, or prints it."""
+    from moextend.bench.report.page import bundle, page
+    from moextend.util import files
+
+    asked = vars(how) | {"workspace": workspace}
+    del asked["accuracy"]  # the page has no such view
+    if to is None:
+        typer.echo(page(experiments, **asked), nl=False)
+    elif to.suffix:
+        files.write_text(to, page(experiments, **asked))
+        typer.echo(f"wrote {to}")
+    else:
+        typer.echo(f"wrote {bundle(experiments, to, **asked)}")
+
+
+def _write_tables(experiments: list[Experiment], to: Path, form: str, view: View, how: How) -> None:
+    """Writes the tables of one view to a file, or of it and all usual views to a folder."""
+    from moextend.bench.report import SUFFIX
+    from moextend.util import files
+
+    views: dict[Path, View] = {to: view}
+    if not to.suffix:
+        every: list[View] = ["forgetting", "matrix", "costs", view]
+        views = {to / f"{name}.{SUFFIX[form]}": name for name in every}
+    for path, name in views.items():
+        text, notes = _rendered(experiments, form, name, how if name == view else replace(how, references=[]))
+        for one, content in {path: text, path.with_name(f"{path.stem}-notes{path.suffix}"): notes}.items():
+            if one == path or content:
+                files.write_text(one, content)
+                typer.echo(f"wrote {one}")
+
+
+def print_tables(
+    experiments: list[Experiment], how: How, form: str = "table", view: View = "forgetting"
+) -> None:
+    """Prints the tables of one view, for the terminal or as text of another format."""
+    if form != "table":
+        typer.echo("\n".join(filter(None, _rendered(experiments, form, view, how))), nl=False)
+        return
+    from moextend.bench.report import tables
+    from moextend.bench.report.formats import terminal
+
+    terminal.print_tables(tables(experiments, view, **vars(how)), *output())
+
+
+def print_styled(experiments: list[Experiment], workspace: Path, view: View = "forgetting") -> None:
+    """Prints tables of all these runs as the workspace's report.yaml has them; as usual if that is wrong."""
+    from moextend.bench.report.style import Styling, find_style
+
+    if not experiments:
+        return
+    try:
+        styling = find_style(None, workspace)
+        every = styling.style.model_copy(update={"others": True})
+        print_tables(experiments, How(replace(styling, style=every)), view=view)
+    except InputError as error:
+        options.echo(f"not applied to these tables: {error}", err=True)
+        print_tables(experiments, How(Styling()), view=view)
+
+
+def name_left_out(experiments: Sequence[Experiment]) -> None:
+    """Names on standard error the runs that are left out, and what others lack, for formats without notes."""
+    from moextend.bench.report.collect import lacking_notes
+
+    for experiment in experiments:
+        left_out = [f"left out: {name}" for name in experiment.left_out]
+        for note in [*left_out, *lacking_notes(experiment.results)]:
+            options.echo(note, err=True)
+
+
+def _rendered(experiments: list[Experiment], form: str, view: View, how: How) -> tuple[str, str]:
+    """The tables of a view, and notes for which LaTeX has another place."""
+    from moextend.bench.report import render, tables
+    from moextend.bench.report.formats import latex
+    from moextend.bench.report.formats.csv import cells
+
+    asked: dict[str, Any] = vars(how)
+    if form == "csv" and view == "matrix" and not how.references:
+        return cells(how.style.arranged(experiments)), ""
+    if form == "latex":
+        return latex.apart(tables(experiments, view, **asked | {"style": how.style.for_papers(experiments)}))
+    return render(tables(experiments, view, rank=form != "csv", **asked), form), ""
 
 
 def explain(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run: name or folder.")],
-    stage: Annotated[int, typer.Argument(metavar="STAGE", help="Number of the stage; 0 is the base.")],
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task that was scored.")],
+    run: Annotated[str, Argument(metavar="RUN", help="A run: name or folder.")],
+    stage: Annotated[int, Argument(metavar="STAGE", help="Number of the stage; 0 is the base.")],
+    task: Annotated[str, Argument(metavar="TASK", help="A task that was scored.")],
     items: Annotated[
-        int, typer.Option("--items", min=0, metavar="N", help="Number of answers to show, wrong ones first.")
+        int, Option("--items", min=0, metavar="N", help="Number of answers to show, wrong ones first.")
     ] = 5,
     as_json: options.Json = False,
     workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
 ) -> None:
     """Show how one number of a table was computed, and check its files.
 
@@ -260,8 +332,7 @@ def explain(
     from moextend.bench.report import explain as explaining
     from moextend.bench.run.rundir import find_run
 
-    found = find_run(options.runs_folder(runs, workspace), run, where="RUN")
-    explanation = explaining.explain(found, stage, task)
+    explanation = explaining.explain(find_run(workspace / "runs", run, where="RUN"), stage, task)
     if as_json:
         typer.echo(json.dumps(explanation.record(), indent=2))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import select
@@ -11,38 +10,45 @@ from contextlib import suppress
 from typing import Annotated, Literal, NoReturn
 
 import typer
+from typer import Argument, Option
 
-from moextend.cli import before, options
-from moextend.cli.base_asked import BaseAsked
+from moextend.cli import options
 from moextend.cli.opening import (
-    Attention,
     Audio,
+    BaseAsked,
     Projector,
     Vision,
+    check_extensions,
     encoders_of,
-    projectors_of,
     weighed,
 )
 from moextend.errors import InputError
 from moextend.util import files
 from moextend.util.lookup import MOST_TOKENS
 
-EXAMPLE = "moextend serve tiny -e facts"
 PACKAGES = ("fastapi", "uvicorn")
 KEY = "MOEXTEND_API_KEY"
+QUEUE = 256
+"""Prompts that wait; more are refused (429)."""
+TIMEOUT = 600.0
+"""Seconds from a request to its last token."""
+GRACE = 10.0
+"""Seconds that open requests get after SIGTERM or Ctrl-C."""
+BODY = 32 << 20
+"""Bytes of the body of a request, images included."""
 
 
 def serve(
     base: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="BASE",
             help="A folder, a .gguf file, a hub id, tiny or smollm2; or what 'export --as moextend' wrote.",
         ),
     ],
     extension: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--extension",
             "-e",
             metavar="[NAME=]FOLDER[:STRENGTH]",
@@ -52,59 +58,26 @@ def serve(
     ] = None,
     host: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="ADDRESS", help="Address to listen on. A key is required unless it is a loopback address."
         ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 8000,
-    max_batch: Annotated[
-        int, typer.Option(min=1, max=4096, help="Maximum number of rows per forward pass.")
-    ] = 16,
-    queue: Annotated[
-        int,
-        typer.Option(min=1, max=100_000, help="Maximum number of waiting prompts; more are refused (429)."),
-    ] = 256,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=1024,
-            help="CPU threads per operation. Default: one fewer than PyTorch uses, to leave one for requests.",
-        ),
-    ] = None,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="Maximum time from a request to its last token.")
-    ] = 600,
-    grace: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=3600,
-            metavar="SECONDS",
-            help="Maximum time to finish open requests after SIGTERM or Ctrl-C.",
-        ),
-    ] = 10,
+    port: Annotated[int, Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 8000,
+    max_batch: Annotated[int, Option(min=1, max=4096, help="Maximum number of rows per forward pass.")] = 16,
     max_new_tokens: Annotated[
-        int, typer.Option(min=1, max=MOST_TOKENS, help="Maximum number of tokens per answer.")
+        int, Option(min=1, max=MOST_TOKENS, help="Maximum number of tokens per answer.")
     ] = 1024,
-    max_body: Annotated[
-        int,
-        typer.Option(min=1, max=1024, metavar="MB", help="Maximum size of a request body, images included."),
-    ] = 32,
     api_key: Annotated[
         str | None,
-        typer.Option(
+        Option(
             envvar=KEY,
             show_envvar=True,
             help="Key that clients must send. Set it in the environment: other users can see command lines.",
         ),
     ] = None,
-    open_to_all: Annotated[
-        bool, typer.Option("--open", help="Require no key, whatever the address.")
-    ] = False,
     admin: Annotated[
         bool | None,
-        typer.Option(
+        Option(
             "--admin/--no-admin",
             help="Clients may attach and detach extensions in folders of this machine. Default: only on a "
             "loopback address.",
@@ -112,50 +85,45 @@ def serve(
     ] = None,
     access_log: Annotated[
         Literal["text", "json"] | None,
-        typer.Option(help="Write a line per request to standard error, as text or as JSON. Default: none."),
+        Option(help="Write a line per request to standard error, as text or as JSON. Default: none."),
     ] = None,
     vision: Vision = None,
     audio: Audio = None,
     projector: Projector = None,
     dtype: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Number type of the base: float32 (default), bfloat16, or auto (the checkpoint's). "
             "Of an exported model: that of the training."
         ),
     ] = None,
-    attention: Attention = None,
     device: options.Device = "auto",
 ) -> None:
     """Serve a base and its extensions over the OpenAI protocol: the model name selects the extension.
 
-    SIGTERM or Ctrl-C stops the server after the open requests (--grace).
+    SIGTERM or Ctrl-C stops the server after the open requests, which get ten seconds.
     """
     from moextend.util.listening import check_packages, is_loopback, listen, url_of
 
     check_packages(PACKAGES, where="serve")
-    for option, seconds in (("--timeout", timeout), ("--grace", grace)):
-        if not math.isfinite(seconds):
-            raise InputError(f"{seconds} is not a number of seconds.", where=option, hint="Example: 60.")
     _check_key(api_key)
-    asked = BaseAsked(base, encoders_of(vision, audio), projector, dtype, attention, device)
+    asked = BaseAsked(base, encoders_of(vision, audio), projector, dtype, device, may_be_extended=True)
     asked.check()
     named = [_split_name(value) for value in extension or ()]
     folders, strengths = weighed([value for _, value in named])
     names = [*[None] * len(asked.extensions), *(name for name, _ in named)]
     folders, strengths = [*asked.extensions, *folders], [*asked.extensions.values(), *strengths]
-    before.check_extensions(folders)
+    check_extensions(folders)
     place = listen(host, port)
     with place:
         address, port = place.getsockname()[:2]
         local = is_loopback(str(address))
-        if not (local or api_key or open_to_all):
+        if not (local or api_key):
             raise InputError(
                 "everyone on the network could use the server.", where=f"--host {host}",
-                hint=f"Set {KEY} to a key that clients must send, or add --open.",
+                hint=f"Set {KEY} to a key that clients must send.",
             )  # fmt: skip
-        model = asked.open()
-        projectors_of(model, folders, asked.projector_folders())
+        model = asked.open_for(folders)
         import torch
 
         from moextend.serving import server
@@ -163,10 +131,10 @@ def serve(
         from moextend.serving.engine import Limits
 
         # Threads that wait for each other and for the one that reads requests would compute little.
-        torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
-        access = server.Access(host, api_key or None, max_body << 20, access_log)
-        own = Options(timeout, max_new_tokens, local if admin is None else admin)
-        made, engine = server.server_of(model, place, access, Limits(max_batch, queue), own, grace=grace)
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+        access = server.Access(host, api_key or None, BODY, access_log)
+        own = Options(TIMEOUT, max_new_tokens, local if admin is None else admin)
+        made, engine = server.server_of(model, place, access, Limits(max_batch, QUEUE), own, grace=GRACE)
         for folder, name, strength in zip(folders, names, strengths, strict=True):
             engine.catalogue.attach(folder, name, strength)
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from moextend.cli import options
-from moextend.cli.reports import Names, Unfinished, chosen_experiments
+from moextend.cli.options import Names
+from moextend.cli.reports import chosen_experiments, name_left_out
 from moextend.errors import InputError, counted
 
 if TYPE_CHECKING:
@@ -20,23 +22,19 @@ if TYPE_CHECKING:
 def pack(
     names: Names = None,
     out: Annotated[
-        Path,
-        typer.Option("--out", "-o", metavar="FILE", dir_okay=False, help="A .tar.zst file."),
+        Path, Option("--out", "-o", metavar="FILE", dir_okay=False, help="A .tar.zst, .tar.gz or .tar file.")
     ] = Path("runs.tar.zst"),
     weights: Annotated[
-        bool,
-        typer.Option("--weights", help="Include the weights of the stages. The report does not need them."),
+        bool, Option("--weights", help="Include the weights of the stages. The report does not need them.")
     ] = False,
     predictions: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--predictions/--no-predictions",
             help="Include the answers. Without them, a pack is small and has the score of each item, for tests.",
         ),
     ] = True,
-    unfinished: Annotated[bool, typer.Option("--unfinished", help="Include unfinished runs.")] = False,
     workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
 ) -> None:
     """Write runs into one file: configs, scores, predictions, environments, without paths of this machine."""
     from moextend.bench.run.gc import size
@@ -45,15 +43,9 @@ def pack(
     from moextend.util import files
 
     files.check_writable(out.parent, where="--out")
-    found = find_runs(options.runs_folder(runs, workspace), names or [])
+    found = find_runs(workspace / "runs", names or [])
     _refuse_unsound(found)
-    manifest = pack(
-        found,
-        out,
-        weights=weights,
-        predictions=predictions,
-        unfinished=unfinished,
-    )
+    manifest = pack(found, out, weights=weights, predictions=predictions)
     packed = f"{counted(len(manifest.runs), 'run')}, {counted(len(manifest.files), 'file')}"
     typer.echo(f"wrote {out}: {packed}, {size(out.stat().st_size)} ({size(manifest.bytes)} unpacked)")
 
@@ -78,64 +70,54 @@ def _refuse_unsound(runs: Sequence[RunDir]) -> None:
 def unpack(
     packs: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="Files that bench pack wrote."),
+        Argument(metavar="FILE...", exists=True, dir_okay=False, help="Files that bench pack wrote."),
     ],
+    out: Annotated[
+        Path | None,
+        Option("--out", "-o", file_okay=False, help="Folder of the runs. Default: <workspace>/runs."),
+    ] = None,
     workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
 ) -> None:
-    """Write the runs of packs into the workspace, after verifying all checksums of a pack."""
+    """Write the runs of packs into a folder, after verifying all checksums of a pack."""
     from moextend.bench.run.pack import unpack
     from moextend.bench.run.rundir import run_name
 
     for path in packs:
-        found = unpack(path, runs or workspace / "runs", workspace)
+        found = unpack(path, out or workspace / "runs", workspace)
         for folder in found.written:
             typer.echo(f"wrote {run_name(folder)}")
         for folder in found.known:
             name = run_name(folder)
-            lacking = f", without everything that the pack has. To get that, first: moextend bench remove-run {name}"
+            lacking = f", without everything that the pack has. To get that, first remove {folder}"
             typer.echo(f"{name} is already here{lacking if folder in found.bare else ''}")
     typer.echo("Next: moextend bench report")
 
 
 def export(
-    out: Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder of the files.")],
+    out: Annotated[Path, Option("--out", "-o", file_okay=False, help="Folder of the files.")],
     names: Names = None,
-    items: Annotated[bool, typer.Option("--items", help="Also write the answers to single items.")] = False,
-    unfinished: Unfinished = False,
+    items: Annotated[bool, Option("--items", help="Also write the answers to single items.")] = False,
     workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
 ) -> None:
     """Write results as lm-evaluation-harness does, for leaderboards: one results file for every run and stage."""
     from moextend.bench.report import lm_eval_files
-    from moextend.bench.report.collect import lacking_notes
     from moextend.util import files
 
     files.check_writable(out, where="--out")
-    experiments = chosen_experiments(names, runs, workspace, unfinished=unfinished)
+    experiments = chosen_experiments(names, workspace)
     written = lm_eval_files.write(experiments, out, items=items)
-    for experiment in experiments:
-        notes = [f"left out: {name}" for name in experiment.left_out]
-        for note in [*notes, *lacking_notes(experiment.results)]:
-            options.echo(note, err=True)
+    name_left_out(experiments)
     count = sum(len(experiment.results) for experiment in experiments)
     typer.echo(f"wrote {counted(len(written), 'file')} of {counted(count, 'run')} to {out}")
 
 
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is kept and why.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only list what is kept and why.")] = False,
     older_than: Annotated[
         float | None,
-        typer.Option("--older-than", min=0, metavar="DAYS", help="Keep what was used in the last DAYS."),
+        Option("--older-than", min=0, metavar="DAYS", help="Keep what was used in the last DAYS."),
     ] = None,
-    max_size: Annotated[
-        float | None,
-        typer.Option("--max-size", min=0, metavar="GB", help="Remove only until no more than this is left."),
-    ] = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
     workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
 ) -> None:
     """Remove results from the workspace's cache that no run needs: projectors, answers, trained stages, features.
 
@@ -144,14 +126,9 @@ def gc(
     from moextend.bench.run import gc as collecting
     from moextend.bench.store import Store
 
-    entries = collecting.collect(
-        Store((workspace / ".cache").absolute()), options.runs_folder(runs, workspace), dry_run=dry_run,
-        older_than=older_than, max_bytes=None if max_size is None else 1e9 * max_size,
-    )  # fmt: skip
-    if as_json:
-        typer.echo(json.dumps([entry.record() for entry in entries], indent=2))
-        return
-    for line in [] if quiet else collecting.lines(entries, dry_run=dry_run):
+    store = Store((workspace / ".cache").absolute())
+    entries = collecting.collect(store, workspace / "runs", dry_run=dry_run, older_than=older_than)
+    for line in collecting.lines(entries, dry_run=dry_run):
         options.echo(line)
     typer.echo(collecting.summary(entries, dry_run=dry_run))
 
@@ -160,14 +137,12 @@ def verify(
     names: Names = None,
     batches: Annotated[
         int,
-        typer.Option(
+        Option(
             "--batches", min=0, metavar="N", help="Batches of every cell to answer again. 0: load no model."
         ),
     ] = 1,
     as_json: options.Json = False,
-    quiet: options.Quiet = False,
     workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
 ) -> None:
     """Check every file of runs, score them again, and answer a sample of their items again.
 
@@ -179,19 +154,19 @@ def verify(
     from moextend.util.quiet import quiet_process
 
     quiet_process()
-    folder, found = options.runs_folder(runs, workspace), []
+    folder, found = workspace / "runs", []
     chosen = find_runs(folder, names or [])
     if not chosen:
         raise InputError(
             "no run to verify.",
             where=str(folder),
-            hint="Name the folder of the runs (--runs), or the workspace (--workspace).",
+            hint="Name a run, a folder of runs, or the workspace (--workspace).",
         )
     for run in chosen:
-        name = run_name(run.folder)
-        follow = (
-            None if quiet or as_json else lambda cell, name=name: options.echo(f"{name}: {cell}", err=True)
-        )
+
+        def follow(cell: str, name: str = run_name(run.folder)) -> None:
+            options.echo(f"{name}: {cell}", err=True)
+
         found.append(verifying.verify(run, batches, follow))
         if not as_json:
             options.echo(verifying.text(found[-1]))

@@ -65,7 +65,7 @@ export interface Experiment {
   cells: { run: number[]; stage: number[]; task: number[]; value: number[]; stderr: (number | null)[]; n: number[] };
   summary: TableView;
   comparison: TableView | null;
-  /** Of orders, of scaled models (--rewind), and of models without some stages (--subsets). */
+  /** Of orders, of scaled models (--also rewind), and of models without some stages (--also subsets). */
   further: TableView[];
   costs: TableView;
   readings: TableView[];

@@ -1,15 +1,17 @@
-"""A bad input of the command line: the arguments, the workspace, and the expected words of the error.
+"""Bad inputs of the command line, read from `tests/fixtures/bad_inputs.txt`; `test_preflight.py` runs them.
 
-Tables of them are in `bad_inputs_bench.py` and `bad_inputs_library.py`, and `test_preflight.py` runs them. To add one,
-write a line in a table.
+Each is typed in a workspace with a sequence and a task that are right, or that have one part replaced.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+CASES = Path(__file__).parents[1] / "fixtures" / "bad_inputs.txt"
 SEQUENCE = """\
 sequence: mine
 version: 1
@@ -23,9 +25,6 @@ scoring: {batch_size: 8, limit: 4}
 methods: [lora]
 settings: {lora: {rank: 4}}
 """
-"""A sequence that is right; cases replace a part of it."""
-
-ALIGN = "align: {task: tiny-captions, steps: 3, batch_size: 2, learning_rate: 3.0e-3}\n"
 TASK = """\
 task: own
 version: 1
@@ -35,10 +34,6 @@ columns: {image: null, question: question, answer: answer}
 prompt: "{question}"
 scorer: exact@1
 """
-"""A task that is right."""
-
-LONG = "a" * 300
-"""A name that no file can have."""
 DATA = json.dumps([{"question": f"what is {i}", "answer": str(i)} for i in range(40)])
 
 
@@ -46,6 +41,7 @@ DATA = json.dumps([{"question": f"what is {i}", "answer": str(i)} for i in range
 class Case:
     """One bad input."""
 
+    id: str
     arguments: tuple[str, ...]
     names: tuple[str, ...]
     """What the answer holds: the option, file or key, and what was found there."""
@@ -54,34 +50,32 @@ class Case:
     long: bool = False
     """Whether the answer may hold a list of known names."""
 
-    @property
-    def id(self) -> str:
-        """The command as it is typed, and what was changed in a file."""
-        return " ".join(
-            [*(word or "''" for word in self.arguments), *(f"({name})" for name in self.names[-1:])]
-        )[:150]
 
-
-def option(command: str, *names: str, long: bool = False) -> Case:
-    """A command line, its words separated by blanks; '' is an empty word."""
-    words = tuple("" if word == "''" else word for word in command.split())
-    return Case(words, names, long=long)
-
-
-def sequence(old: str, new: str, *names: str, long: bool = False) -> Case:
-    """The sequence with one part replaced, as `bench run mine` finds it."""
-    assert old in SEQUENCE, old
-    return Case(("bench", "run", "mine"), names, {"registry/mine.yaml": SEQUENCE.replace(old, new, 1)}, long)
-
-
-def task(old: str, new: str, *names: str, long: bool = False) -> Case:
-    """The task with one part replaced, in a sequence that learns it."""
-    assert old in TASK, old
-    files = {
-        "tasks/own.yaml": TASK.replace(old, new, 1),
-        "registry/mine.yaml": SEQUENCE.replace("tiny-counting", "own"),
-    }
-    return Case(("bench", "run", "mine"), names, files, long)
+def cases() -> Iterator[Case]:
+    """All cases of the file."""
+    section = ""
+    for line in CASES.read_text("utf-8").splitlines():
+        if line in ("[typed]", "[sequence]", "[task]"):
+            section = line.strip("[]")
+        elif line and not line.startswith("#"):
+            typed, _, words = line.partition(" :: ")
+            names, long = tuple(words.removesuffix(" ~").split(" | ")), words.endswith(" ~")
+            typed = typed.replace("{long}", "a" * 300)
+            if section == "typed":
+                yield Case(line[:100], tuple(shlex.split(typed)), names, long=long)
+                continue
+            old, _, new = typed.replace("\\n", "\n").partition(" => ")
+            files = {"registry/mine.yaml": SEQUENCE}
+            if section == "sequence":
+                assert old == "ALL" or old in SEQUENCE, old
+                files["registry/mine.yaml"] = new if old == "ALL" else SEQUENCE.replace(old, new, 1)
+            else:
+                assert old in TASK, old
+                files = {
+                    "tasks/own.yaml": TASK.replace(old, new, 1),
+                    "registry/mine.yaml": SEQUENCE.replace("tiny-counting", "own"),
+                }
+            yield Case(line[:100], ("bench", "run", "mine"), names, files, long)
 
 
 def fill(workspace: Path, files: dict[str, str]) -> None:

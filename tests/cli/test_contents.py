@@ -1,6 +1,5 @@
-"""list, show, add-task and remove-run from the command line."""
+"""list and add-task from the command line."""
 
-import io
 import re
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import pytest
 import yaml
 
 from moextend.util import content
-from tests.bench.ledger import Kind, Shape, write_runs
 from tests.cli.conftest import Cli
 
 
@@ -25,8 +23,8 @@ def test_add_task_makes_a_sequence_and_appends_to_it(cli: Cli, tmp_path: Path) -
     assert "1. tiny-attributes" in found.out
     assert "Next: moextend bench run" in found.out
     cli("bench", "add-task", "tiny-reading")
-    cli("bench", "add-task", "vqa", "--to", "1")
-    assert stages(tmp_path) == ["tiny-counting", "tiny-attributes", "tiny-reading"]
+    cli("bench", "add-task", "vqa")
+    assert stages(tmp_path) == ["tiny-attributes", "tiny-reading", "tiny-counting"]
 
 
 def data(tmp_path: Path, rows: int = 20) -> None:
@@ -77,13 +75,7 @@ def test_nothing_is_written_when_a_check_fails(cli: Cli, tmp_path: Path) -> None
         (["tiny-counting", "--data", "x"], "'tiny-counting' is a task already, with its own data."),
         (["vqa", "--data", "no-such-folder/"], "no-such-folder"),
         (["text"], "all text tasks that ship with the package are in the sequence. Name your own: --data"),
-        (["vqa", "--to", "5"], "there is no position 5. Positions: 1 to 1."),
         (["vqa", "--sequence", "tinny"], "--sequence: no sequence 'tinny'. Did you mean 'tiny'?"),
-        (["vqa", "--sequence", "nosuch"], "To make a new sequence, add --new."),
-        (["vqa", "--sequence", "no name", "--new"], "--sequence: 'no name' is not a name."),
-        (["vqa", "--sequence", "tiny", "--new"], "--sequence: a sequence 'tiny' already exists"),
-        (["vqa", "--new"], "--new: applies to --sequence."),
-        (["vqa", "--sequence", "tiny", "--base", "smollm2"], "--base: the sequence has tiny, not smollm2."),
         (["vqa", "--prompt", "Say {question}"], "--prompt: applies only to a task of your own."),
         (["vqa", "--data", "pets.csv", "--columns", "image"], "--columns: 'image' is not key=value."),
     ],
@@ -113,13 +105,13 @@ def test_a_caption_column_may_have_any_name(cli: Cli, tmp_path: Path) -> None:
         assert (columns["answer"], columns["question"], columns["image"]) == (column, None, "image")
 
 
-def test_a_sequence_for_another_base_is_made_with_its_first_task(cli: Cli, tmp_path: Path) -> None:
+def test_a_sequence_for_another_base_is_made_and_gets_its_first_task(cli: Cli, tmp_path: Path) -> None:
     data(tmp_path)
     own = ["--data", "pets.csv", "--name", "pets", "--columns", "image=photo,question=q,answer=label"]
+    assert cli("bench", "new", "sequence", "mine", "--base", "org/model", "--vision", "tiny").code == 0
     found = cli(
-        "bench", "add-task", "vqa", *own, "--sequence", "mine", "--new", "--base", "org/model", "--vision", "tiny",
-        "--prompt", "<image>\nWhich pet? {question}",
-    )  # fmt: skip
+        "bench", "add-task", "vqa", *own, "--sequence", "mine", "--prompt", "<image>\nWhich pet? {question}"
+    )
     assert found.code == 0, found.err
     assert found.out.endswith("Next: moextend bench run mine\n")
     made = yaml.safe_load((tmp_path / "registry/mine.yaml").read_text())
@@ -145,50 +137,6 @@ def test_new_sequence(cli: Cli, tmp_path: Path) -> None:
     assert cli("bench", "add-task", "vqa", "-s", "mine").code == 0
 
 
-def test_remove_run_removes_no_model_and_no_link(cli: Cli, tmp_path: Path) -> None:
-    model = tmp_path / "models/olmoe"
-    model.mkdir(parents=True)
-    (model / "config.json").write_text('{"model_type": "olmoe"}')
-    assert "no run" in cli("bench", "remove-run", "models/olmoe", "--yes").err and model.is_dir()
-    other = tmp_path / "elsewhere/x/mine"
-    other.mkdir(parents=True)
-    (other / "config.json").write_text('{"my": "settings"}')
-    assert cli("bench", "remove-run", "elsewhere", "--yes").code == 2 and other.is_dir()
-    (run,) = write_runs(tmp_path / "disk", Shape(stages=1, items=4), {"lora": Kind()}, [0])
-    for name in ("disk", "disk/ledger"):
-        found = cli("bench", "remove-run", name, "--yes")
-        assert (
-            found.code == 2
-            and "Name the run itself: ledger/lora-s0" in found.err
-            and run.config_path.exists()
-        )
-    (tmp_path / "runs/ledger").mkdir(parents=True)
-    (tmp_path / "runs/ledger/lora-s0").symlink_to(run.folder)
-    found = cli("bench", "remove-run", "ledger/lora-s0", "--yes")
-    assert (
-        found.code == 2
-        and "is a link to another folder" in found.err
-        and (run.folder / "config.json").exists()
-    )
-
-
-def test_remove_run_asks_and_refuses_one_that_is_worked_on(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from moextend.bench.run.rundir import RunDir
-
-    cli("bench", "add-task", "vqa")
-    assert cli("bench", "run", "-m", "lora", "-q").code == 0
-    folder = tmp_path / "runs/sequence/lora-s0"
-    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    assert cli("bench", "remove-run", "lora-s0").code == 1 and folder.is_dir()
-    with RunDir(folder).lock():
-        held = cli("bench", "remove-run", "lora-s0", "--yes")
-    assert held.code == 2 and "another process is working on this run" in held.err and folder.is_dir()
-    assert cli("bench", "remove-run", "sequence/lora-s0", "--yes").code == 0 and not folder.exists()
-    assert "no run 'lora-s0'" in cli("bench", "remove-run", "lora-s0", "--yes").err
-
-
 def test_list_names_everything_and_broken_files_with_their_error(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks/bad.yaml").write_text("task: bad\nverson: 1\n")
@@ -205,32 +153,33 @@ def test_list_names_everything_and_broken_files_with_their_error(cli: Cli, tmp_p
     assert "tasks/bad.yaml" in records["bad"]["error"]
 
 
-def test_show_a_task_a_sequence_and_neither(cli: Cli) -> None:
-    assert "scorer: exact@1" in cli("bench", "show", "tiny-counting").out
-    assert cli("bench", "show", "tiny", "--json").json()["stages"][0]["task"] == "tiny-attributes"
-    taken = cli("bench", "show", "tiny-alike").out
+def test_list_shows_a_task_a_sequence_and_neither(cli: Cli) -> None:
+    assert "scorer: exact@1" in cli("bench", "list", "tiny-counting").out
+    assert cli("bench", "list", "tiny", "--json").json()["stages"][0]["task"] == "tiny-attributes"
+    taken = cli("bench", "list", "tiny-alike").out
     assert "# tuned on tiny, and taken over:" in taken and "#   full-ft: learning_rate=" in taken
-    assert "taken over" not in cli("bench", "show", "tiny").out
-    found = cli("bench", "show", "tiny-counting", "--example")
+    assert "taken over" not in cli("bench", "list", "tiny").out
+    found = cli("bench", "list", "tiny-counting", "--example")
     assert "# example" in found.out
-    wrong = cli("bench", "show", "tiny-countin")
+    wrong = cli("bench", "list", "tiny-countin", "--example")
     assert (wrong.code, "Did you mean 'tiny-counting'" in wrong.err) == (2, True)
+    assert cli("bench", "list", "nothing-like-it").code == cli("bench", "list", "--example").code == 2
 
 
-def test_show_names_what_does_not_exist_below_a_sequence(cli: Cli, tmp_path: Path) -> None:
+def test_list_names_below_a_sequence_what_does_not_exist(cli: Cli, tmp_path: Path) -> None:
     file = content.names("registry", tmp_path)["tiny"]
     text = file.read_text().replace("sequence: tiny", "sequence: mine")
     (tmp_path / "registry").mkdir()
     mine = tmp_path / "registry/mine.yaml"
     mine.write_text(text)
-    assert cli("bench", "show", "mine").code == 0
+    assert cli("bench", "list", "mine").code == 0
     mine.write_text(
         text.replace("task: tiny-counting", "task: tiny-countin").replace(
             "settings: {learning_rate: 0.000779}", "settings: {learning_rat: 0.000779}", 1
         )
     )
     for more in ([], ["--json"]):
-        found = cli("bench", "show", "mine", *more)
+        found = cli("bench", "list", "mine", *more)
         tasks, methods = found.err.splitlines()
         assert found.code == 2 and "tiny-reading" in found.out
         assert "mine.yaml: stages[1].task: no task 'tiny-countin'. Did you mean 'tiny-counting'?" in tasks

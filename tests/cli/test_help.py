@@ -7,24 +7,22 @@ import sys
 import pytest
 import typer
 
-from moextend.cli import bench
+from moextend.cli.main import app
 from tests.cli.conftest import Cli
 
-COMMANDS = dict(typer.main.get_group(bench.app).commands)
+COMMANDS = dict(typer.main.get_group(app).commands)
+BENCH = dict(COMMANDS.pop("bench").commands)  # type: ignore[attr-defined]
+COMMANDS.pop("lm-eval")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*COMMANDS, *(f"bench {name}" for name in BENCH)])
 def test_help_has_a_sentence_an_example_and_a_word_on_every_option(cli: Cli, name: str) -> None:
-    command = COMMANDS[name]
-    found = cli("bench", name, "--help")
-    assert found.code == 0
-    assert command.help
-    assert f"Example: moextend bench {name}" in found.out
+    command = {**COMMANDS, **{f"bench {each}": one for each, one in BENCH.items()}}[name]
+    found = cli(*name.split(), "--help")
+    assert found.code == 0 and command.help and f"Example: moextend {name}" in found.out
     for parameter in command.params:
         assert getattr(parameter, "help", None), parameter.name
-        for option in parameter.opts:
-            if option.startswith("--"):
-                assert option in found.out
+        assert all(option in found.out for option in parameter.opts if option.startswith("--"))
 
 
 def test_the_options_of_a_long_command_are_in_panels(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +53,7 @@ def test_an_error_names_what_was_meant(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ("bench re", "remove-run"),
+        ("bench re", "report"),
         ("bench run --m", "--method"),
         ("se", "serve"),
         ("serve --ma", "--max-batch"),
@@ -70,9 +68,10 @@ def test_a_shell_completes_commands_and_options(
     assert found in cli().out.split()
 
 
-def test_help_does_not_import_the_heavy_ones() -> None:
+@pytest.mark.parametrize("words", ["bench run", "extend"])
+def test_help_does_not_import_the_heavy_ones(words: str) -> None:
     code = (
-        "import sys; sys.argv = ['moextend', 'bench', 'run', '--help']\n"
+        f"import sys; sys.argv = 'moextend {words} --help'.split()\n"
         "from moextend.cli import main\n"
         "try: main.run()\n"
         "except SystemExit: pass\n"

@@ -1,64 +1,33 @@
-"""The core library from the shell: align, probe, extend, generate, extensions."""
+"""The core library from the shell: align, extend, generate."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
-import typer
 from PIL import Image
 
 import moextend
-from moextend.cli import library
-from moextend.cli.main import app
 from moextend.sharing.hub import pushed
 from moextend.sharing.model_card import facts_of, model_card
 from tests.cli.conftest import Cli
 
-COMMANDS = dict(typer.main.get_group(app).commands)
 COLORS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
 
 
-@pytest.mark.parametrize("name", library.COMMANDS)
-def test_help_has_a_sentence_an_example_and_a_word_on_every_option(cli: Cli, name: str) -> None:
-    found = cli(name, "--help")
-    assert found.code == 0 and COMMANDS[name].help
-    assert f"Example: moextend {name}" in found.out
-    for parameter in COMMANDS[name].params:
-        assert getattr(parameter, "help", None), parameter.name
-
-
-def test_help_does_not_import_the_heavy_ones() -> None:
-    code = (
-        "import sys; sys.argv = ['moextend', 'extend', '--help']\n"
-        "from moextend.cli import main\n"
-        "try: main.run()\n"
-        "except SystemExit: pass\n"
-        "sys.exit(bool({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
-
-
-def test_dtype_and_attention_reach_the_base(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dtype_reaches_the_base(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     load = Mock(wraps=moextend.load)
     monkeypatch.setattr(moextend, "load", load)
     question = ("generate", "tiny", "--prompt", "anna lives in", "--max-new-tokens", "1", "--device", "cpu")
-    assert cli(*question, "--dtype", "auto", "--attention", "eager").code == 0
-    asked = load.call_args.kwargs
-    assert (asked["dtype"], asked["attn_implementation"]) == ("auto", "eager")
-    for wrong, message in (
-        (("--dtype", "bfloat61"), "--dtype: no dtype 'bfloat61'. Did you mean 'bfloat16'?"),
-        (("--attention", "flash_attention_2"), "it runs on CUDA devices, not on 'cpu'"),
-    ):
-        refused = cli(*question, *wrong)
-        assert refused.code == 2 and message in refused.err.replace("\n", " ")
+    assert cli(*question, "--dtype", "auto").code == 0
+    assert load.call_args.kwargs["dtype"] == "auto"
+    refused = cli(*question, "--dtype", "bfloat61")
+    assert refused.code == 2 and "--dtype: no dtype 'bfloat61'. Did you mean 'bfloat16'?" in refused.err
 
 
 def test_text_is_learned_generated_and_described(cli: Cli, tmp_path: Path) -> None:
@@ -70,26 +39,14 @@ def test_text_is_learned_generated_and_described(cli: Cli, tmp_path: Path) -> No
     assert made.code == 0, made.err
     assert made.json()["plan"].keys() == {"0", "3"} and made.json()["conversations"] == 3
     assert made.json()["prompt"] == "carl works as"
-    probed = ("probe", "tiny", "--data", "facts.json", "--probe-steps", "2", "--share", "0.25")
-    found = cli(*probed, "--json").json()
-    assert len(found["plan"]) == 1 and len(found["probe"]["change"]) == 4
-    (layer,) = found["plan"]
-    table_row = next(line for line in cli(*probed).out.splitlines() if line.split()[:1] == [layer])
-    assert table_row.split()[-1] == str(found["plan"][layer][0])
     question = ("generate", "tiny", "--prompt", "carl works as", "--max-new-tokens", "3")
     assert cli(*question, "--extension", "out").out.strip() == "poet"
     assert cli(*question, "--extension", "out", "--auto").out.strip() == "poet"
     assert cli(*question).out.strip() != "poet"
-    record = cli("extensions", "out", "--json").json()[0]
+    record = json.loads((tmp_path / "out/extension.json").read_text())
     assert (record["name"], record["mode"], record["beside"]) == ("facts", "exact", [])
-    line = cli("extensions", "out").out
-    assert (
-        "extension 'facts', exact routing, new experts in MoE layers 0 (of" in line
-        and ", 0.25 as wide" in line
-    )
     again = cli("extend", "tiny", "--data", "facts.json", "--name", "b", "--out", "out")
     assert again.code == 2 and "already holds an extension" in again.err
-    assert cli("extensions", "nothing").code == 2
     wrong = cli("extend", "tiny", "--data", "facts.json", "--name", "b", "--out", "new", "--layers", "some")
     assert wrong.code == 2 and "layers: name probe, all" in wrong.err
 
@@ -109,19 +66,10 @@ def test_a_dry_run_names_the_parameters_that_extend_trains(
 ) -> None:
     rows = [{"question": f"who is {i}", "answer": "anna"} for i in range(6)]
     (tmp_path / "facts.json").write_text(json.dumps(rows))
-    command = (
-        "extend",
-        "tiny",
-        "--data",
-        "facts.json",
-        "--name",
-        "facts",
-        "--out",
-        "out",
-        "--steps",
-        "1",
+    command = [
+        *["extend", "tiny", "--data", "facts.json", "--name", "facts", "--out", "out", "--steps", "1"],
         *plan,
-    )
+    ]
     found = cli(*command, "--dry-run", "--json")
     assert found.code == 0 and sorted(path.name for path in tmp_path.iterdir()) == [".cache", "facts.json"]
     estimate = found.json()
@@ -152,8 +100,6 @@ def test_extend_says_that_several_layers_forget_more_with_scope_all(cli: Cli, tm
         return "new experts in several layers" in made.out and "--retention latent" in made.out
 
     assert noted("two", "--scope", "all", "--layers", "1,2")
-    assert not noted("one", "--scope", "all", "--layers", "1")
-    assert not noted("own", "--scope", "own", "--layers", "1,2")
     assert not noted("latent", "--scope", "all", "--layers", "1,2", "--retention", "latent")
     assert (tmp_path / "latent" / "latents.safetensors").is_file()
     then = ("extend", "tiny", "--data", "facts.json", "--steps", "1", "-e", "latent", "--scope", "all",
@@ -177,7 +123,7 @@ def test_the_command_of_the_model_card_makes_the_same_weights(cli: Cli, tmp_path
     assert first.code == 0, first.err
     made = cli("extend", "tiny", "--data", "facts.json", "--name", "facts", "--out", "facts", "--layers", "0,3",
                "--columns", "question=q,answer=city", "--template", "Who's there? {question}", "-e", "first",
-               "--scope", "all", "--attention", "eager", "--licence", "mit", "--steps", "3", "--seed", "4")  # fmt: skip
+               "--scope", "all", "--licence", "mit", "--steps", "3", "--seed", "4")  # fmt: skip
     assert made.code == 0, made.err
     card = model_card(facts_of(pushed(tmp_path / "facts")), "me/facts")
     command, config = re.findall(r"^```(?:sh|yaml)\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
@@ -194,20 +140,12 @@ def test_extend_says_what_changed_and_keeps_a_log(cli: Cli, tmp_path: Path) -> N
     table = [{"question": f"carl works as {i}", "answer": "poet"} for i in range(20)]
     (tmp_path / "facts.json").write_text(json.dumps(table))
     (tmp_path / "own.yaml").write_text(
-        "settings: {steps: 99, learning_rate: 5.0e-3, schedule: constant, betas: [0.9, 0.95]}\n"
+        "settings: {steps: 99, learning_rate: 5.0e-3, schedule: constant, betas: [0.9, 0.95],\n"
+        "  gradient_accumulation: 2, checkpoint_steps: 5}\n"
         "recipe: {layers: [0, 3], scope: own, calibration: false}\n"
     )
     call = ("extend", "tiny", "--data", "facts.json", "--name", "facts", "--template", "{question}")
-    more = (
-        "--steps",
-        "12",
-        "--gradient-accumulation",
-        "2",
-        "--checkpoint-steps",
-        "5",
-        "--licence",
-        "CC0-1.0",
-    )
+    more = ("--steps", "12", "--licence", "CC0-1.0")
     made = cli(*call, "--out", "out", "--config", "own.yaml", "--batch-size", "4", *more)
     assert made.code == 0, made.err
     assert [line.split("  ")[1] for line in made.out.splitlines()[2:6]] == [
@@ -228,7 +166,6 @@ def test_extend_says_what_changed_and_keeps_a_log(cli: Cli, tmp_path: Path) -> N
     assert expected == {"steps": 12, "batch_size": 4, "gradient_accumulation": 2, "schedule": "constant"}
     assert card["settings"]["betas"] == [0.9, 0.95] and card["settings"]["epsilon"] == 1e-8
     assert card["recipe"]["layers"] == [0, 3] and card["recipe"]["calibration"] is False
-    assert cli("extensions", "out").code == 0
     for text, message in (
         ("settings: {stepss: 3}", "own.yaml: settings.stepss: no such key. Did you mean 'steps'?"),
         ("settings: {betas: [0.9, 1.5]}", "own.yaml: settings.betas[1]: Input should be less than 1"),
@@ -237,12 +174,12 @@ def test_extend_says_what_changed_and_keeps_a_log(cli: Cli, tmp_path: Path) -> N
         ("setings: {steps: 3}", "own.yaml: setings: no such key. Did you mean 'settings'?"),
         ("recipe: {routing: some}", "own.yaml: recipe: routing: Input should be"),
         ("recipe: {layers: [a]}", "own.yaml: recipe: layers is ['a']."),
+        ("settings: {report_to: nothing}", "report_to: "),
         ("settings: {learning_rate: fast}", "own.yaml: settings.learning_rate:"),
     ):
         (tmp_path / "own.yaml").write_text(text)
         refused = cli(*call, "--out", "new", "--config", "own.yaml")
         assert refused.code == 2 and message in refused.err.replace("\n", " "), refused.err
-    assert "--report-to" in cli(*call, "--out", "new", "--report-to", "nothing").err
 
 
 def test_a_text_file_is_learned_as_it_is(cli: Any, tmp_path: Any) -> None:
@@ -263,17 +200,9 @@ def test_images_without_an_encoder_are_refused_before_a_model_is_loaded(
     monkeypatch.setattr(moextend, "load", None)
     Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
     (tmp_path / "captions.csv").write_text("image,caption\n" + "0.png,a thing\n" * 20)
-    for command in (("extend", "--name", "x", "--out", "x"), ("probe",)):
-        found = cli(command[0], "tiny", "--data", "captions.csv", *command[1:])
-        assert found.code == 2 and "captions.csv: row 1: column 'image'" in found.err
-        assert "there is no image encoder. Name one: --vision tiny" in found.err
-
-
-def test_help_says_what_scope_and_routing_mean(cli: Any) -> None:
-    help_text = " ".join(cli("extend", "--help").out.replace("│", " ").split())
-    assert "docs/method.md" not in help_text
-    for words in ("own: those that", "auto: those similar", "all: every input", "exact: new", "slot: each"):
-        assert words in help_text
+    found = cli("extend", "tiny", "--data", "captions.csv", "--name", "x", "--out", "x")
+    assert found.code == 2 and "captions.csv: row 1: column 'image'" in found.err
+    assert "there is no image encoder. Name one: --vision tiny" in found.err
 
 
 def test_images_are_aligned_learned_and_asked_about(cli: Cli, tmp_path: Path) -> None:
@@ -282,16 +211,11 @@ def test_images_are_aligned_learned_and_asked_about(cli: Cli, tmp_path: Path) ->
         Image.new("RGB", (32, 32), rgb).save(tmp_path / f"{i}.png")
         table.append({"image": f"{i}.png", "question": "Q what color is it A:", "answer": color})
     (tmp_path / "colors.json").write_text(json.dumps(table))
-    own = (
-        "--data",
-        "colors.json",
+    own = [
         "--template",
         "<image> {question}",
-        "--steps",
-        "15",
-        "--learning-rate",
-        "5e-3",
-    )
+        *["--data", "colors.json", "--steps", "15", "--learning-rate", "5e-3"],
+    ]
     found = cli("align", "tiny", "--vision", "tiny", *own, "--out", "projector")
     assert found.code == 0 and "wrote projector" in found.out, found.err
     sees = ("tiny", "--vision", "tiny", "--projector", "projector")
@@ -313,7 +237,7 @@ def test_images_without_a_projector_are_refused_before_a_model_is_loaded(
     (tmp_path / "own.csv").write_text("image,question,answer\n" + "0.png,what,red\n" * 20)
     own = ("tiny", "--vision", "tiny", "--data", "own.csv")
     new = ("extend", *own, "--name", "x", "--out", "x")
-    for command in (new, (*new, "--dry-run"), ("probe", *own)):
+    for command in (new, (*new, "--dry-run")):
         found = cli(*command)
         assert found.code == 2 and not (tmp_path / "x").exists(), found.err
         message = " ".join(found.err.split())

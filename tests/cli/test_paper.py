@@ -107,12 +107,3 @@ def test_a_wrong_style_is_one_line_before_anything_is_written(
         and "Did you mean 'columns'?" in done.err
     )
     assert cli("bench", *command, "--style", "none.yaml").code == 2
-
-
-def test_two_views_and_a_misspelt_one_are_refused(cli: Cli, runs: list[RunDir]) -> None:
-    done = cli("bench", "report", "cost")
-    assert done.code == 2 and "no view or run 'cost'. Did you mean 'costs'" in done.err
-    done = cli("bench", "report", "text", "tasks")
-    assert done.code == 2 and "text and tasks are separate views" in done.err
-    done = cli("bench", "report", "tasks", "--out", "tables", "--format", "markdown")
-    assert done.code == 0

@@ -101,7 +101,7 @@ def test_a_scorer_of_the_workspace_scores_a_task(cli: Cli, tmp_path: Path) -> No
     found = cli("bench", "add-task", "qa", "--data", "qa.jsonl", "--scorer", "my-rule@1")
     assert found.code == 0, found.err
     assert "(scores 1 by my-rule@1)" in found.out
-    assert cli("bench", "show", "qa").code == 0
+    assert cli("bench", "list", "qa").code == 0
     wrong = cli("bench", "add-task", "qa", "--data", "qa.jsonl", "--name", "x", "--scorer", "my-rul@1")
     assert (wrong.code, "Did you mean 'my-rule@VERSION'" in wrong.err) == (2, True)
 

@@ -1,4 +1,4 @@
-"""`bench run --rewind` and `--subsets`, with a worker and a scoring that compute nothing; `generate -e FOLDER:0.6`."""
+"""`bench run --also rewind` and `subsets`, with a fake worker and scoring; `generate -e FOLDER:0.6`."""
 
 from __future__ import annotations
 
@@ -40,37 +40,42 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_runs_are_rewound_after_they_are_done(cli: Cli, scored: list[str], tmp_path: Path) -> None:
-    found = cli("bench", "run", "-m", "lora", "-m", "zero-shot", "--rewind")
+    found = cli("bench", "run", "-m", "lora", "-m", "zero-shot", "--also", "rewind")
     assert found.code == 0, found.err
-    assert "--rewind leaves out zero-shot-s0: what 'zero-shot' learns cannot be scaled." in found.err
+    assert "--also rewind leaves out zero-shot-s0: what 'zero-shot' learns cannot be scaled." in found.err
     assert scored == [f"lora-s0 strength {s}" for s in ("0", "0.25", "0.5", "0.75", "1")]
     assert "tiny/lora-s0: strength 0.25, some-task (2 of 5)" in found.err
     assert "tiny: gain against forgetting" in found.out
     again = cli("bench", "report", "rewind", "--format", "csv")
     assert again.code == 0 and again.out.count("\ntiny-rewind,lora,") == 5
     assert cli("bench", "report", "subsets").code == 2
-    assert cli("bench", "run", "-m", "lora", "--rewind", "--json").err == ""
+    assert cli("bench", "run", "-m", "lora", "--also", "rewind", "--json").json()
 
 
-@pytest.mark.parametrize("more", [["--subsets"], ["--subsets", "-m", "lora"], ["--subsets", "leave-one-out"]])
+@pytest.mark.parametrize("more", [["subsets"], ["subsets", "-m", "lora"], ["subsets=leave-one-out"]])
 def test_leave_one_out_is_the_default_of_subsets(cli: Cli, scored: list[str], more: list[str]) -> None:
-    found = cli("bench", "run", "-m", "moextend:scope=all", *more)
+    found = cli("bench", "run", "-m", "moextend:scope=all", "--also", *more)
     assert found.code == 0, found.err
     assert [name.partition(" ")[2] for name in scored] == [
         "without tiny-attributes", "without tiny-counting", "without tiny-reading",
     ]  # fmt: skip
     assert "which stages help or hurt which tasks" in found.out
-    assert ("--subsets leaves out lora-s0" in found.err) == ("lora" in more)
+    assert ("--also subsets leaves out lora-s0" in found.err) == ("lora" in more)
 
 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["-m", "zero-shot", "--rewind"], "--rewind: what 'zero-shot' learns cannot be scaled."),
-        (["-m", "lora", "--subsets"], "train the same weights, and none of them can be left out"),
-        (["-m", "moextend", "--subsets", "1+4"], "no stage '4'"),
-        (["-m", "lora", "--rewind", "--dry-run"], "--rewind: cannot be combined with --dry-run"),
-        (["-m", "lora", "--rewind", "--executor", "slurm"], "--rewind: cannot be combined with --executor"),
+        (["-m", "zero-shot", "--also", "rewind"], "--also rewind: what 'zero-shot' learns cannot be scaled."),
+        (["-m", "lora", "--also", "subsets"], "train the same weights, and none of them can be left out"),
+        (["-m", "moextend", "--also", "subsets=1+4"], "no stage '4'"),
+        (["-m", "lora", "--also", "rewin"], "--also: no score 'rewin'. Did you mean 'rewind'?"),
+        (["-m", "lora", "--also", "rewind=1"], "--also: 'rewind=1' is one too many."),
+        (["-m", "lora", "--also", "rewind", "--dry-run"], "--also rewind: cannot be combined with --dry-run"),
+        (
+            ["-m", "lora", "--also", "rewind", "--executor", "slurm"],
+            "--also rewind: cannot be combined with --executor",
+        ),
     ],
 )
 def test_wrong_options_are_refused_before_anything_runs(
@@ -82,7 +87,7 @@ def test_wrong_options_are_refused_before_anything_runs(
 
 
 def test_cells_that_cannot_be_scored_are_named(cli: Cli, scored: list[str]) -> None:
-    found = cli("bench", "run", "-m", "lora", "--seed", "7", "--rewind")
+    found = cli("bench", "run", "-m", "lora", "--seed", "7", "--also", "rewind")
     assert found.code == 1 and "tiny/lora-s7, strength 0.5, some-task: no room." in found.err
 
 

@@ -25,11 +25,7 @@ def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
         sys.executable,
         "-c",
         start + "main.run()",
-        "bench",
-        "serve",
-        "--port",
-        "0",
-        "-w",
+        *["bench", "serve", "--port", "0", "-w"],
         str(tmp_path),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -57,18 +53,3 @@ def test_a_port_in_use_is_one_line(cli: Cli) -> None:
         refused = cli("bench", "serve", "--port", port)
     assert refused.code == 2
     assert refused.err == f"error: --port: port {port} is in use. Choose another one; 0 chooses a free one.\n"
-
-
-@pytest.mark.parametrize(
-    ("options", "problem"),
-    [
-        (["--port"], "--port"),
-        (["--port", "70000"], "65535"),
-        (["no-such-run"], "no run 'no-such-run'"),
-        (["-w", "nowhere"], "nowhere"),
-    ],
-)
-def test_wrong_input_is_one_line(cli: Cli, options: list[str], problem: str) -> None:
-    refused = cli("bench", "serve", *options)
-    assert refused.code == 2 and problem in refused.err
-    assert refused.err.count("\n") == 1 and refused.out == ""

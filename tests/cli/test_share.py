@@ -84,7 +84,7 @@ def test_what_no_report_takes_is_not_packed(cli: Cli, runs: None, tmp_path: Path
         (_scored_by_a_server(whole), "without a parity check"),
     ):
         path.write_text(text)
-        for options in ((), ("--unfinished",), ("--no-predictions",)):
+        for options in ((), ("--no-predictions",)):
             done = cli("bench", "pack", "tiny", "-o", "x.tar.zst", *options)
             assert done.code == 2 and message in done.err and not Path("x.tar.zst").exists()
         assert cli("bench", "report", "lora-s0").code == 2

@@ -40,7 +40,7 @@ def test_it_runs_every_trial_with_every_seed_and_writes_the_best(cli: Cli, tmp_p
     more = cli(*TUNE[:-1], "2")
     assert more.code == 0 and "2 of 4 runs were done before." in more.err
     assert {path: (path / "scores.jsonl").stat().st_mtime_ns for path in before} == before
-    shown = cli(*TUNE[:-1], "2", "--show", "--json").json()
+    shown = cli(*TUNE[:-1], "2", "--json").json()
     assert [one["chosen"] for one in shown] == [True, False]
     assert shown[0]["scores"] == [77.5, 78.5] and shown[0]["states"] == ["done", "done"]
 
@@ -73,12 +73,6 @@ def test_a_file_of_ones_own_is_written_where_it_is(cli: Cli, tmp_path: Path) -> 
         (tmp_path / "own.yaml").read_text().startswith(f"{text.rstrip()}\ntuned:\n  lora:\n    settings: {{")
     )
     assert not (tmp_path / "registry").exists()
-
-
-def test_show_changes_nothing(cli: Cli, tmp_path: Path) -> None:
-    found = cli("bench", "tune", "tiny", "-m", "lora,ewc", "--budget", "2", "--show")
-    assert found.code == 0 and found.out.count("waiting") == 4
-    assert not runs(tmp_path) and not (tmp_path / "registry").exists()
 
 
 def test_a_copy_keeps_the_sequence_and_what_was_tuned_before(cli: Cli, tmp_path: Path) -> None:

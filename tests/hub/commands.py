@@ -117,7 +117,7 @@ class User:
 
     def run(self, name: str = "shop", **how: Any) -> Ended:
         """`moextend bench run NAME -q`."""
-        return self("bench", "run", name, "-q", **how)
+        return self("bench", "run", name, **how)
 
     def folder_of(self, name: str = "shop", seed: int = 0) -> Path:
         """Folder of a run."""

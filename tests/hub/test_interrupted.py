@@ -96,7 +96,7 @@ def test_a_shard_that_is_cut_short_is_not_kept(user: User, hub: Hub, undisturbed
 def test_killed_in_a_download_and_in_training(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
     user.sequence()
     slow = hub.fail(SHARD, slow=0.3, drop_after=60_000)
-    client = user.start("bench", "run", "shop", "-q")
+    client = user.start("bench", "run", "shop")
     preloaded.pid_of(client)
     assert slow.hit.wait(60)
     kill_worker(user)
@@ -106,9 +106,7 @@ def test_killed_in_a_download_and_in_training(user: User, hub: Hub, undisturbed:
     assert partial, "huggingface_hub leaves what it has of a shard"
     assert not list(user.folder_of().glob("stages/*"))
     hub.recover()
-    client = user.start(
-        "bench", "run", "shop", "-q", KILL_WHEN=str(user.folder_of() / "stages/*/*-in-flight/*")
-    )
+    client = user.start("bench", "run", "shop", KILL_WHEN=str(user.folder_of() / "stages/*/*-in-flight/*"))
     preloaded.pid_of(client)
     assert "was killed by SIGKILL" in failed(user.end(client))
     assert not [each for each in hub.asked if "/org/olmoe/resolve/main/" in each.path], (

@@ -17,10 +17,8 @@ METADATA = {"config.json", "README.md"}
 
 
 def test_from_the_hub_to_a_report_and_again_without_it(user: User, hub: Hub) -> None:
-    added = user(
-        "bench", "add-task", "vqa", "--data", VQA, "--name", "signs", "--base", "org/olmoe", "--vision", "tiny",
-        "-s", "shop", "--new",
-    )  # fmt: skip
+    assert user("bench", "new", "sequence", "shop", "--base", "org/olmoe", "--vision", "tiny").code == 0
+    added = user("bench", "add-task", "vqa", "--data", VQA, "--name", "signs", "-s", "shop")
     assert added.code == 0 and "20 train, 20 test items" in added.text, added.text
     assert "answer: stop (scores 1 by vqa@2)" in added.text
     user.sequence(text=True)  # as short as a test has to be
@@ -56,8 +54,9 @@ def test_from_the_hub_to_a_report_and_again_without_it(user: User, hub: Hub) -> 
 
 @pytest.mark.long
 def test_a_run_that_trains_without_the_hub_has_the_same_results(user: User, hub: Hub) -> None:
-    command = ("bench", "add-task", "vqa", "--data", VQA, "--name", "signs", "--base", "org/olmoe")
-    assert user(*command, "--vision", "tiny", "-s", "shop").code == 0
+    command = ("bench", "add-task", "vqa", "--data", VQA, "--name", "signs", "-s", "shop")
+    assert user("bench", "new", "sequence", "shop", "--base", "org/olmoe", "--vision", "tiny").code == 0
+    assert user(*command).code == 0
     user.sequence(text=True)
     assert user.run().code == 0
     hub.recover()

@@ -168,11 +168,11 @@ def test_a_bad_key_of_a_sequence(
 @pytest.mark.parametrize("change", list(change_params(yaml_inputs.TASKS)))
 def test_a_bad_key_of_a_task(change: yaml_inputs.Change, place: Path, refused: Callable[..., None]) -> None:
     (place / "tasks/colour.yaml").write_text(yaml_inputs.changed(yaml_inputs.task(), change))
-    refused("bench", "show", "colour", "--example")
+    refused("bench", "list", "colour", "--example")
 
 
 @pytest.mark.parametrize("what, content", yaml_inputs.FILES, ids=[what for what, _ in yaml_inputs.FILES])
-@pytest.mark.parametrize("command", ["run small -m lora", pytest.param("show small", marks=pytest.mark.long)])
+@pytest.mark.parametrize("command", ["run small -m lora", pytest.param("list small", marks=pytest.mark.long)])
 def test_a_bad_file_of_a_sequence(
     what: str, content: bytes, command: str, place: Path, refused: Callable[..., None]
 ) -> None:

@@ -73,7 +73,7 @@ def pristine(fork_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     done, half = live.with_name("done"), live.with_name("half")
 
     def command(method: str, **environment: str) -> None:
-        words = ("bench", "run", "small", "-m", method, "-q")
+        words = ("bench", "run", "small", "-m", method)
         preloaded.run(fork_server, str(live), str(live.parent / "output"), *words, **environment)
 
     workspace.make(live)
@@ -149,7 +149,7 @@ def test_a_damage(
         if command == "report" and found.code == 0 and which != "half" and run.is_dir():
             same = numbers(found.out, METHODS[which]) == numbers(whole, METHODS[which])
             assert same or name in found.out + found.err, "a changed report does not say what is wrong"
-    found = cli("bench", "run", "small", "-m", METHODS[which], "-q")
+    found = cli("bench", "run", "small", "-m", METHODS[which])
     answered(found, "run")
     if found.code == 0:
         assert results(run) == pristine.results[name], "it was not healed"

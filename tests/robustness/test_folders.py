@@ -21,7 +21,7 @@ from .test_damages import Cli, answered, caller
 EXPORT = ("export", "skill", "--base", "tiny", "--out", "out", "--as")
 KILLED = {
     "export as moextend": (*EXPORT, "moextend", "--with-base"),
-    "export as stock": (*EXPORT, "stock", "--max-shard-size", "1MB"),
+    "export as stock": (*EXPORT, "stock"),
     "certify": ("certify", "skill", "--base", "tiny", "--items", "2", "--scope", "own", "--out", "out"),
 }
 QUICK = "export as moextend"
@@ -129,7 +129,7 @@ def test_a_killed_command_leaves_nothing_or_all(
 @pytest.mark.parametrize(
     "command, steps",
     [
-        ("extend tiny --data facts.jsonl --name facts --out out --layers 0 --checkpoint-steps 2", 6),
+        ("extend tiny --data facts.jsonl --name facts --out out --layers 0 --config often.yaml", 6),
         (
             "align tiny --vision tiny --data data/captions/train.jsonl --images images --out out --batch-size 1",
             102,
@@ -143,6 +143,7 @@ def test_a_killed_training_says_where_it_continues(
     place = workspace.make(tmp_path / "w")
     rows = [json.dumps({"question": f"who is {i}", "answer": "anna"}) + "\n" for i in range(12)]
     (place / "facts.jsonl").write_text("".join(rows))
+    (place / "often.yaml").write_text("settings: {checkpoint_steps: 2}")
     words = (*command.split(), "--steps", str(steps))
     killed = run(fork_server, place, *words, kill_when="out/*-in-flight/checkpoint-*/manifest.json")
     assert killed == -signal.SIGKILL, (place / "output").read_text()

@@ -37,7 +37,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, Host]
 
 
 def start(host: Host, folder: Path, *, steps: int = 3) -> Command:
-    arguments = ("bench", "run", "small", "-m", "lora", "--steps", str(steps), "-q")
+    arguments = ("bench", "run", "small", "-m", "lora", "--steps", str(steps))
     return host.command(folder, *arguments, **{VARIABLE: f"{SECONDS:g}"})
 
 

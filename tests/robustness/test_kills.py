@@ -36,7 +36,7 @@ class Command:
 
     def start(self, method: str, **environment: str) -> Any:
         """Starts the command; its connection and process."""
-        order = preloaded.order("cli", "bench", "run", "small", "-m", method, "-q", **environment)
+        order = preloaded.order("cli", "bench", "run", "small", "-m", method, **environment)
         with self.output.open("wb") as output:
             streams = (0, output.fileno(), output.fileno())
             client = preloaded.connect(self.server, {**order, "folder": str(self.folder)}, streams)
@@ -163,7 +163,6 @@ def test_thirty_kills_of_the_embedded_default(tmp_path: Path) -> None:
         "20",
         "--limit",
         "20",
-        "-q",
     ]
     line = [sys.executable, "-m", "moextend", *arguments, "--jobs", "1"]
     environment = {

@@ -77,7 +77,7 @@ def call(kept: Path, fork_server: str) -> Call:
 @pytest.fixture(scope="module")
 def done(kept: Path, call: Call) -> Path:
     """The workspace with finished runs of two methods."""
-    code, output = call("bench", "run", "small", "-m", "mine", "-m", "zero-shot", "-q")
+    code, output = call("bench", "run", "small", "-m", "mine", "-m", "zero-shot")
     assert code == 0, output
     return kept
 
@@ -151,9 +151,9 @@ def test_what_is_edited_between_two_seeds_parts_them(edit: str, runs: Path, call
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert path.read_bytes() != original
     try:
-        code, output = call("bench", "run", "small", "-m", "mine", "-q")
+        code, output = call("bench", "run", "small", "-m", "mine")
         assert (code, "changed after this run began" in output) == (2, True), output
-        code, output = call("bench", "run", "small", "-m", "mine", "--seed", "1", "-q")
+        code, output = call("bench", "run", "small", "-m", "mine", "--seed", "1")
         assert code == 0, output
     finally:
         path.write_bytes(original)
@@ -168,8 +168,8 @@ def test_what_is_edited_between_two_seeds_parts_them(edit: str, runs: Path, call
 
 @pytest.mark.slow  # trains twice and loads the base a third time
 def test_a_killed_run_is_not_continued_on_other_data(kept: Path, call: Call) -> None:
-    run = "killed/small/mine-s0"
-    command = ("bench", "run", "small", "-m", "mine", "-q", "--runs", "killed")
+    run = "runs/small/mine-s7"
+    command = ("bench", "run", "small", "-m", "mine", "--seed", "7")
     code, output = call(*command, KILL_WHEN=f"{kept}/{run}/stages/1-colour/extension.safetensors")
     assert code == 1 and "killed by SIGKILL" in output, output
     scores, path = kept / run / "scores.jsonl", kept / "data/colour/test.jsonl"
@@ -185,7 +185,7 @@ def test_a_killed_run_is_not_continued_on_other_data(kept: Path, call: Call) -> 
 
 
 @pytest.mark.parametrize("edit", ["text", "picture", "helper of a scorer"])
-@pytest.mark.parametrize("more", [(), ("--rewind",)])
+@pytest.mark.parametrize("more", [(), ("--also", "rewind")])
 def test_a_done_run_is_refused_in_a_copy_of_its_workspace_with_other_inputs(
     edit: str, more: tuple[str, ...], done: Path, call: Call, tmp_path: Path
 ) -> None:
@@ -194,7 +194,7 @@ def test_a_done_run_is_refused_in_a_copy_of_its_workspace_with_other_inputs(
     name, change, part = EDITS[edit]
     change(copy / name)
     for _ in range(2):
-        code, output = call("bench", "run", "small", "-m", "mine", "-q", "--workspace", str(copy), *more)
+        code, output = call("bench", "run", "small", "-m", "mine", "--workspace", str(copy), *more)
         assert (code, part in output) == (2, True), output
 
 
@@ -208,7 +208,7 @@ def test_a_run_from_a_pack_is_refused_in_a_workspace_with_other_inputs(
     change(copy / name)
     assert call("bench", "pack", "small", "--out", str(tmp_path / "runs.tar.zst"))[0] == 0
     assert call("bench", "unpack", str(tmp_path / "runs.tar.zst"), "--workspace", str(copy))[0] == 0
-    code, output = call("bench", "run", "small", "-m", "mine", "-q", "--workspace", str(copy))
+    code, output = call("bench", "run", "small", "-m", "mine", "--workspace", str(copy))
     assert (code, part in output) == (2, True), output
 
 

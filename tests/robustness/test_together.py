@@ -31,7 +31,7 @@ class Commands:
         folder = self.folder / place
         if not folder.exists():
             workspace.make(folder)
-        order = preloaded.order("cli", "bench", "run", "small", "-q", *arguments, **environment)
+        order = preloaded.order("cli", "bench", "run", "small", *arguments, **environment)
         with (self.folder / f"{place}.output").open("ab") as output:
             client = preloaded.connect(
                 self.server, {**order, "folder": str(folder)}, (0, output.fileno(), output.fileno())

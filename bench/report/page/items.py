@@ -268,7 +268,7 @@ def thumbnails(
                     budget.left -= 4 * len(made.data) / 3
                     if budget.left < 0:
                         found.lacks = (
-                            "There are more images or sounds than one file holds (--bundle has all)."
+                            "One file cannot hold all images or sounds (a folder has all: -f html -o DIR)."
                         )
                         return found
                     known[ref.digest] = len(found.media)

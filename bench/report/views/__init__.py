@@ -69,15 +69,15 @@ NOTHING = {
     ),
     "rewind": (
         "no run is scored with its learned change scaled.",
-        "Score the last models: moextend bench run --rewind, with the options of the runs.",
+        "Score the last models: moextend bench run --also rewind, with the options of the runs.",
     ),
     "subsets": (
         "no run is scored without some of its stages.",
-        "Score the last models: moextend bench run --subsets, with the options of the runs.",
+        "Score the last models: moextend bench run --also subsets, with the options of the runs.",
     ),
     "budgets": (
         "no sequence ran with several numbers of steps and the same alignment.",
-        "Run it several times: moextend bench run --steps 50 --align-steps 300 --runs budgets/50.",
+        "Run it several times: moextend bench run --steps 50 --align-steps 300; mv runs/SEQUENCE budgets/50.",
     ),
 }
 """View -> what is reported where no experiment has a table of it, and the hint."""

@@ -186,4 +186,4 @@ def check_reachable(client: Client) -> None:
     try:
         client.models()
     except ServerFailed as error:
-        raise InputError(error.what, where="--server", hint=error.hint) from error
+        raise InputError(error.what, where="--backend-option server", hint=error.hint) from error

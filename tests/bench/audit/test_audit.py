@@ -259,8 +259,8 @@ def test_strict_fails_if_a_task_is_not_audited(tmp_path: Path) -> None:
 def test_a_limit_is_named_with_the_number_of_items_that_were_read(audited: Audit) -> None:
     found = audited(_plain(100, 1), _plain(45, 2), limit=10)
     assert found.notes == [
-        "mine: 9 of the 45 test items were read (--limit)",
-        "mine: 10 of the 100 training items were read (--limit)",
+        "mine: 9 of the 45 test items were read",
+        "mine: 10 of the 100 training items were read",
     ]
 
 

@@ -196,7 +196,7 @@ RUNS = ("zero-shot-s0", "zero-shot-s1", "full-ft-s0", "full-ft-s1")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The same grid with the local executor."""
     found = Workspace(tmp_path_factory.mktemp("local") / "workspace")
-    found.run(*METHODS, "--jobs", "2", "-q")
+    found.run(*METHODS, "--jobs", "2")
     return found
 
 

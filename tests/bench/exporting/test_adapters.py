@@ -124,7 +124,7 @@ def written(found: StageModel, dtype: str | None, out: Path, monkeypatch: pytest
     """The stock checkpoint of a stage, by the command."""
     monkeypatch.setattr("moextend.bench.exporting.stage.find", lambda source, runs: None)
     monkeypatch.setattr("moextend.bench.exporting.stage.opened", lambda named, task: found)
-    of_run("toy/run:2", How(STOCK, out, None, dtype, False, None, "5GB", True), None, out)
+    of_run("toy/run:2", How(STOCK, out, None, dtype, False, None), None, out)
     return AutoModelForCausalLM.from_pretrained(out)
 
 

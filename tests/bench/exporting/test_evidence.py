@@ -55,22 +55,22 @@ def test_a_stage_is_certified_with_its_base_and_data(run: RunDir, tmp_path: Path
 
 @pytest.mark.slow
 def test_the_card_of_a_stage_has_the_results_of_the_run(run: RunDir) -> None:
-    done = call(
-        "push", str(run.folder / "stages" / "1-tiny-attributes"), "me/attributes", "--dry-run", "--json"
-    )
-    shown = json.loads(done.output)
-    names = {each["name"] for each in shown["files"]}
-    assert names == {"extension.json", "extension.safetensors", "task_statistics.safetensors"}
-    assert "cost.json" in shown["left_out"]
-    card = yaml.safe_load(shown["card"].split("---")[1])
+    shown = call(
+        "push", str(run.folder / "stages" / "1-tiny-attributes"), "me/attributes", "--dry-run"
+    ).output
+    listed, _, text = shown.partition("left out: ")
+    names = {line.split()[-1] for line in listed.splitlines() if line.startswith("  ")}
+    assert names == {"extension.json", "extension.safetensors", "task_statistics.safetensors", "README.md"}
+    assert "cost.json" in text.splitlines()[0]
+    card = yaml.safe_load(text.split("---")[1])
     (model,) = card["model-index"]
     assert {one["dataset"]["name"] for one in model["results"]} == {
         "tiny-attributes",
         "tiny-counting",
         "tiny-facts",
     }
-    assert "learning accuracy (LA)" in shown["card"] and "scope-auto" in card["tags"]
-    assert "moextend bench run small --method" in shown["card"]
+    assert "learning accuracy (LA)" in text and "scope-auto" in card["tags"]
+    assert "moextend bench run small --method" in text
 
 
 @pytest.mark.slow
@@ -79,9 +79,8 @@ def test_an_extension_of_no_stage_is_found(run: RunDir, tmp_path: Path) -> None:
     found = forgetting_claim(run, tmp_path / "other")
     assert found.status == "failed" and "no stage of the run" in found.reason
     refused = CliRunner().invoke(
-        app, ["push", str(tmp_path / "other"), "me/x", "--dry-run", "--run", run.folder.name, "--runs",
-              str(run.folder.parent.parent)],
-    )  # fmt: skip
+        app, ["push", str(tmp_path / "other"), "me/x", "--dry-run", "--run", str(run.folder)]
+    )
     assert refused.exit_code and "no stage of the run" in str(refused.exception)
 
 

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import fill
 
 from typer.testing import CliRunner
@@ -91,7 +92,11 @@ def expanded(word: str) -> Iterator[str]:
 def printed(asked: Sequence[str], runs: Path) -> str:
     """What `moextend bench report` prints for the runs in a folder, as lines of a page; ValueError if it fails."""
     environment = {"COLUMNS": WIDTH, "NO_COLOR": "1"}
-    found = CliRunner().invoke(app, ["bench", "report", *asked, "--runs", str(runs)], env=environment)
+    with TemporaryDirectory() as workspace:
+        Path(workspace, "runs").symlink_to(runs.resolve())
+        found = CliRunner().invoke(
+            app, ["bench", "report", *asked, "--workspace", workspace], env=environment
+        )
     if found.exit_code or found.exception:
         raise ValueError(f"{shlex.join([*COMMAND, *asked])}: {found.output.strip() or found.exception}")
     kept = [line.rstrip() for line in found.stdout.strip("\n").splitlines() if BARE not in line]

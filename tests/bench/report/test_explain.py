@@ -102,8 +102,7 @@ def test_what_is_not_there_is_named(run: RunDir) -> None:
 
 
 def command(run: RunDir, *words: str) -> tuple[int, str]:
-    name = f"{run.folder.parent.name}/{run.folder.name}"
-    found = CliRunner().invoke(app, ["bench", "explain", name, *words, "-w", str(run.folder.parents[2])])
+    found = CliRunner().invoke(app, ["bench", "explain", str(run.folder), *words])
     return found.exit_code, found.stdout
 
 

@@ -117,7 +117,7 @@ def test_every_block_of_the_pages_has_a_mark_with_arguments_that_parse(path: Pat
         command = command.commands[name]  # type: ignore[attr-defined]
     for block in found:
         parsed = command.make_context("report", list(block.arguments))
-        assert parsed.params["names"], "a block names its runs"
+        assert parsed.params["words"], "a block names its runs"
 
 
 @pytest.fixture(scope="module")

@@ -108,13 +108,12 @@ def test_what_a_pack_leaves_out_is_one_problem_a_check(run: RunDir, tmp_path: Pa
     files, items, scores, answers = verify(RunDir(folder)).checks
     assert files.problems == items.problems == ()
     assert (
-        scores.unchecked == "the pack of this run left out predictions"
-        and "remove-run small/lora-s0" in scores.hint
+        scores.unchecked == "the pack of this run left out predictions" and f"emove {folder}" in scores.hint
     )
     assert answers.unchecked == "the pack of this run left out predictions and weights"
     (folder / "items.json").write_text("{}")
     damaged = verify(RunDir(folder), batches=0).checks[1]
-    assert "was edited" in damaged.problems[0] and "remove-run small/lora-s0" in damaged.hint
+    assert "was edited" in damaged.problems[0] and f"Remove {folder}" in damaged.hint
     (folder / "items.json").unlink()
     assert [check.name for check in verify(RunDir(folder), batches=0).checks] == ["files", "scores"]
 

@@ -139,7 +139,7 @@ def test_a_folder_without_its_config_is_not_adopted(tmp_path: Path, make_config:
     other.sequence["train"]["steps"] = 9
     before = contents(tmp_path)
     for config in (other, make_config()):
-        with pytest.raises(RunConflict, match=r"no config\.json\. Restore config\.json, or"):
+        with pytest.raises(RunConflict, match=r"no config\.json\. Restore config\.json, or remove"):
             open_run(config, tmp_path)
     assert contents(tmp_path) == before
 

@@ -13,7 +13,6 @@ from moextend.bench.run.plan import Request, distinct_orders, ordered, resolve
 from moextend.bench.run.preview import describe, preview
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import Stage
-from moextend.bench.task import Mode
 from moextend.errors import InputError, SpecError, UnknownName
 
 SEQUENCE = {
@@ -56,10 +55,9 @@ def test_without_a_name_the_workspaces_sequence_runs_else_the_default(
 def test_every_method_seed_order_and_mode_is_a_run(tmp_path: Path) -> None:
     request = Request(
         tmp_path,
-        methods=("lora", "lora"),
+        methods=("lora", "lora", "joint:lora"),
         seeds=(0, 1),
         orders=("given", "reverse"),
-        modes=("sequence", "joint"),
     )
     assert sorted(slugs(resolve(request))) == [
         "lora-s0", "lora-s0-joint", "lora-s0-reverse", "lora-s0-reverse-joint",
@@ -68,19 +66,18 @@ def test_every_method_seed_order_and_mode_is_a_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "modes", "found"),
+    ("named", "found"),
     [
-        (("joint",), ("sequence",), ["full-ft-s0-joint"]),
-        (("individual", "joint"), ("sequence",), ["full-ft-s0-independent", "full-ft-s0-joint"]),
-        (("lora", "joint"), ("sequence",), ["full-ft-s0-joint", "lora-s0"]),
-        (("lora", "joint"), ("sequence", "joint"), ["full-ft-s0-joint", "lora-s0", "lora-s0-joint"]),
-        (("joint",), ("sequence", "independent"), ["full-ft-s0-independent", "full-ft-s0-joint"]),
+        (("joint",), ["full-ft-s0-joint"]),
+        (("individual", "joint"), ["full-ft-s0-independent", "full-ft-s0-joint"]),
+        (("lora", "joint"), ["full-ft-s0-joint", "lora-s0"]),
+        (("joint:lora", "ewc"), ["ewc-s0", "lora-s0-joint"]),
     ],
 )
 def test_the_bounds_may_be_named_among_the_methods(
-    tmp_path: Path, named: tuple[str, ...], modes: tuple[Mode, ...], found: list[str]
+    tmp_path: Path, named: tuple[str, ...], found: list[str]
 ) -> None:
-    assert sorted(slugs(resolve(Request(tmp_path, methods=named, modes=modes)))) == found
+    assert sorted(slugs(resolve(Request(tmp_path, methods=named)))) == found
 
 
 def test_a_config_survives_the_disk(tmp_path: Path, write: Callable[..., Path]) -> None:
@@ -179,7 +176,7 @@ def test_all_methods(tmp_path: Path) -> None:
 
 
 def test_the_preview_of_the_default_needs_no_download(tmp_path: Path) -> None:
-    request = Request(tmp_path, methods=("lora",), modes=("sequence", "joint"))
+    request = Request(tmp_path, methods=("lora", "joint:lora"))
     found = preview(request, resolve(request))
     assert json.loads(json.dumps(found)) == found
     assert found["downloads"] == []

@@ -222,9 +222,9 @@ def test_a_layer_that_the_base_lacks_is_refused_before_the_base_is_scored(worksp
 
 @pytest.mark.slow
 def test_joint_and_independent_runs(workspace: Path) -> None:
-    for mode in ("joint", "independent"):
-        run = prepared(workspace, "full-ft", modes=(mode,), limit=10)
+    for bound in ("joint", "individual"):
+        run = prepared(workspace, bound, limit=10)
         runner.run(run.folder)
         rows = {stage for stage, _ in run.cells()}
-        assert rows == ({0, 1} if mode == "joint" else {0, 1, 2})
+        assert rows == ({0, 1} if bound == "joint" else {0, 1, 2})
         assert read_status(run.folder).state == "done"

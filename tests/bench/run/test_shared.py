@@ -147,10 +147,10 @@ def test_a_longer_sequence_takes_the_stages_of_a_shorter_one(do: Do, method: str
 )
 def test_tasks_that_are_learned_alone_are_shared_in_every_order(do: Do, method: str) -> None:
     do(method)
-    for more in ({"orders": ("reverse",)}, {"modes": ("independent",)}):
-        run = do(method, **more)
+    for named, order in ((method, "reverse"), (f"individual:{method}", "given")):
+        run = do(named, orders=(order,))
         assert None not in trained_by(run)
-        same(run, do(method, place="alone", **more))
+        same(run, do(named, place="alone", orders=(order,)))
 
 
 @pytest.mark.parametrize("name", ["extension.safetensors", "extension.json", "learned.json", "card.json"])

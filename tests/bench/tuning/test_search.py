@@ -11,8 +11,7 @@ from moextend.bench.plugins import load_later
 from moextend.bench.run.plan import Request
 from moextend.bench.sequence import find_sequence
 from moextend.bench.tuning.results import Tried, best
-from moextend.bench.tuning.search import draw, space_of
-from moextend.bench.tuning.trials import Planned, Search, Trial, plan
+from moextend.bench.tuning.trials import Planned, Search, Trial, draw, plan, space_of
 from moextend.errors import InputError
 from moextend.util import content
 from moextend.util.search_space import Choices, LogRange, SearchSpace, declared
@@ -51,22 +50,22 @@ def test_a_range_has_three_digits_and_its_ends() -> None:
             LogRange(low, high)
 
 
-def test_the_same_seed_gives_the_same_trials_and_a_larger_budget_adds_some() -> None:
+def test_a_search_draws_the_same_trials_and_a_larger_budget_adds_some() -> None:
     space: SearchSpace = {"learning_rate": LogRange(0.1, 10, relative=True), "rank": Choices((4, 8, 16, 32))}
     own = {"learning_rate": 1.0}
-    four = draw(space, 4, 0, own)
-    assert draw(space, 4, 0, own) == four == draw(space, 9, 0, own)[:4] != draw(space, 4, 1, own)
+    four = draw(space, 4, own)
+    assert draw(space, 4, own) == four == draw(space, 9, own)[:4]
     # Evenly: each quarter of the range has one of four rates.
     quarters = [int(2 * (math.log10(one["learning_rate"]) + 1)) for one in four]
     assert sorted(quarters) == [0, 1, 2, 3]
-    assert len(draw({"rank": Choices((4, 8))}, 5, 0, {})) == 2
+    assert len(draw({"rank": Choices((4, 8))}, 5, {})) == 2
 
 
 def test_every_method_searches_the_same_learning_rates_and_as_often(tmp_path: Path) -> None:
     found = planned(tmp_path, "full-ft", "lora", "ewc", "moextend:scope=all", "moextend:scope=own").trials
     drawn = {
         one["learning_rate"]
-        for one in draw({"learning_rate": LogRange(0.1, 10, relative=True)}, 3, 0, {"learning_rate": 0.003})
+        for one in draw({"learning_rate": LogRange(0.1, 10, relative=True)}, 3, {"learning_rate": 0.003})
     }
     for method, trials in found.items():
         now = parse(method, find_sequence("tiny", tmp_path).settings_for(method)).config
@@ -168,14 +167,12 @@ def test_the_best_trial_has_the_highest_mean_and_is_the_first_of_equal_ones() ->
     assert found and found.trial.number == 2 and found.score == 65.0
 
 
-def test_nothing_is_chosen_before_all_trials_are_done() -> None:
+def test_nothing_is_chosen_before_all_trials_are_done_or_failed() -> None:
     waiting, failed = tried(2, 80.0, None), tried(2, 80.0, None, failed=True)
     assert best([tried(1, 50.0, 60.0), waiting]) is None
-    assert best([tried(1, 50.0, 60.0), waiting], skip_failed=True) is None
-    assert best([tried(1, 50.0, 60.0), failed]) is None
-    found = best([tried(1, 50.0, 60.0), failed], skip_failed=True)
+    found = best([tried(1, 50.0, 60.0), failed])
     assert found and found.trial.number == 1
-    assert best([failed], skip_failed=True) is None
+    assert best([failed]) is None
 
 
 @pytest.mark.parametrize(
@@ -187,7 +184,6 @@ def test_nothing_is_chosen_before_all_trials_are_done() -> None:
         (("lora",), {"budget": 0}, "--budget"),
         (("lora",), {"tasks": 9}, "--tasks"),
         (("lora",), {"tasks": 0}, "--tasks"),
-        (("lora",), {"percent": 51}, "--validation"),
     ],
 )
 def test_a_wrong_search_is_refused(

@@ -7,7 +7,7 @@ import pytest
 from moextend.bench.data import open_items
 from moextend.bench.data.open import SplitName
 from moextend.bench.task import TaskSpec, find_task
-from moextend.bench.tuning.validation import held_out_task
+from moextend.bench.tuning.trials import held_out_task
 from moextend.errors import InputError
 from tests.bench.data.conftest import (
     MakeTask,

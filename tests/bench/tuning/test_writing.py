@@ -9,7 +9,7 @@ import yaml
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.sequence import find_sequence
 from moextend.bench.tuned import Tuned
-from moextend.bench.tuning.writing import draft_of, with_settings
+from moextend.bench.tuning.results import draft_of, with_settings
 from moextend.errors import InputError
 from moextend.util import content
 

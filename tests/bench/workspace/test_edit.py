@@ -56,19 +56,9 @@ def test_when_the_package_has_no_more_the_hint_is_own_data(draft: edit.Draft) ->
         edit.next_default("text", draft)
 
 
-def test_tasks_are_added_in_their_place(draft: edit.Draft, tmp_path: Path) -> None:
-    for name, at in (
-        ("tiny-attributes", None),
-        ("tiny-counting", None),
-        ("tiny-reading", 1),
-        ("tiny-position", 3),
-    ):
-        draft = edit.add(draft, find_task(name, tmp_path), at=at)
-    assert draft.tasks == ["tiny-reading", "tiny-attributes", "tiny-position", "tiny-counting"]
+def test_a_task_is_added_once(draft: edit.Draft, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is already in the sequence"):
         edit.add(draft, find_task("tiny-facts", tmp_path))
-    with pytest.raises(InputError, match=r"there is no position 6\. Positions: 1 to 5"):
-        edit.add(draft, find_task("tiny-dark", tmp_path), at=6)
 
 
 def test_a_sequence_of_the_package_is_copied_not_changed(tmp_path: Path) -> None:

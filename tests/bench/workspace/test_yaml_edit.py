@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from moextend.bench.workspace.yaml_edit import insert_item, quoted, set_value
+from moextend.bench.workspace.yaml_edit import append_item, quoted, set_value
 from moextend.errors import SpecError
 
 BLOCK = """# my sequence
@@ -22,40 +22,27 @@ train: {steps: 3}
 
 
 @pytest.mark.parametrize(
-    ("place", "before", "after"),
+    ("text", "item", "wanted"),
     [
-        (3, "  - {task: c}\n", "  - {task: c}\n  - task: new\n"),
-        (1, "  # the hard one\n", "  - task: new\n  # the hard one\n"),
-        (0, "  # the easy one\n", "  - task: new\n  # the easy one\n"),
+        (BLOCK, "task: new", BLOCK.replace("  - {task: c}\n", "  - {task: c}\n  - task: new\n")),
+        ("stages: []\ntrain: 1\n", "task: new", "stages:\n  - task: new\ntrain: 1\n"),
+        ("stages: [] # none\n", "task: new", "stages:\n  - task: new # none\n"),
+        ("stages: [{task: a}]\n", "task: new", "stages: [{task: a}, {task: new}]\n"),
+        ("stages: [a, b]  # text\n", "c", "stages: [a, b, c]  # text\n"),
+        ("stages: [\n  a,  # why\n  b\n]\n", "c", "stages: [\n  a,  # why\n  b, c\n]\n"),
+        ("stages:\n- task: a\ntrain: 1", "task: new", "stages:\n- task: a\n- task: new\ntrain: 1"),
+        ("stages:\n- task: a", "task: new", "stages:\n- task: a\n- task: new\n"),
+        ("train: 1\n", "task: new", "train: 1\nstages:\n- task: new\n"),
     ],
 )
-def test_a_comment_stays_with_the_item_below_it(place: int, before: str, after: str) -> None:
-    found = insert_item(BLOCK, "stages", place, "task: new", where="x.yaml")
-    assert found == BLOCK.replace(before, after)
-
-
-@pytest.mark.parametrize(
-    ("text", "place", "item", "wanted"),
-    [
-        ("stages: []\ntrain: 1\n", 0, "task: new", "stages:\n  - task: new\ntrain: 1\n"),
-        ("stages: [] # none\n", 0, "task: new", "stages:\n  - task: new # none\n"),
-        ("stages: [{task: a}]\n", 1, "task: new", "stages: [{task: a}, {task: new}]\n"),
-        ("stages: [{task: a}]\n", 0, "task: new", "stages: [{task: new}, {task: a}]\n"),
-        ("stages: [a, b]  # text\n", 2, "c", "stages: [a, b, c]  # text\n"),
-        ("stages: [\n  a,  # why\n  b\n]\n", 2, "c", "stages: [\n  a,  # why\n  b, c\n]\n"),
-        ("stages:\n- task: a\ntrain: 1", 1, "task: new", "stages:\n- task: a\n- task: new\ntrain: 1"),
-        ("stages:\n- task: a", 1, "task: new", "stages:\n- task: a\n- task: new\n"),
-        ("train: 1\n", 0, "task: new", "train: 1\nstages:\n- task: new\n"),
-    ],
-)
-def test_ways_of_writing_a_list(text: str, place: int, item: str, wanted: str) -> None:
-    assert insert_item(text, "stages", place, item, where="x.yaml") == wanted
+def test_ways_of_writing_a_list(text: str, item: str, wanted: str) -> None:
+    assert append_item(text, "stages", item, where="x.yaml") == wanted
 
 
 def test_what_cannot_be_edited_is_refused_with_the_outcome() -> None:
     text = "one: &x [{task: a}]\nstages: *x\n"
     with pytest.raises(SpecError, match=r"x.yaml: this command cannot edit .* by hand; it should hold: "):
-        insert_item(text, "stages", 1, "task: new", where="x.yaml")
+        append_item(text, "stages", "task: new", where="x.yaml")
 
 
 @pytest.mark.parametrize("name", ["plain", "123", "no", "1e5", "2024-01-01", "a.b-c"])

@@ -220,7 +220,7 @@ def test_thumbnails_belong_to_the_questions_that_were_answered(tmp_path: Path) -
     found = thumbnails(spec, tmp_path, ["0", "1", "2"], asked, Budget())
     assert found.at == [[0], [], [0]] and [one.kind for one in found.media] == ["image"], found.lacks
     full = thumbnails(spec, tmp_path, ["0", "1", "2"], asked, Budget(10))
-    assert full.at == [[], [], []] and "--bundle" in full.lacks
+    assert full.at == [[], [], []] and "a folder has all" in full.lacks
     gone = thumbnails(
         TaskSpec.model_validate({**task, "data": {"path": "gone"}}), tmp_path, ["0"], asked[:1], Budget()
     )

@@ -138,7 +138,7 @@ def test_a_server_that_is_not_there_and_one_that_is_slow() -> None:
     assert not Client(gone).is_ready()
     with pytest.raises(InputError, match="does not answer") as caught:
         check_reachable(Client(gone, retries=0))
-    assert caught.value.exit_code == 2 and caught.value.where == "--server"
+    assert caught.value.exit_code == 2 and caught.value.where == "--backend-option server"
 
     def answer(_: dict[str, Any], __: int) -> Reply:
         time.sleep(0.5)

@@ -1,0 +1,181 @@
+"""Data, prompts and places of results of the library's commands: their options, and checks before a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from moextend.cli import options
+from moextend.cli.opening import OPTIONS
+from moextend.errors import InputError, at, counted, short
+from moextend.util.lookup import MOST_BATCH, MOST_SEED, MOST_STEPS
+
+if TYPE_CHECKING:
+    from moextend.data.conversations import Conversation
+    from moextend.data.media import MediaRef
+    from moextend.training.settings import Settings
+
+Data = Annotated[
+    str,
+    Option(
+        help="JSON(L), CSV, parquet or text file, folder or hub id: questions and answers, LLaVA "
+        "conversations, or plain text."
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    Option(
+        metavar="KEY=COLUMN",
+        help="Columns of the data, e.g. image=photo,answer=label; null: no such column. Default: guessed.",
+    ),
+]
+Images = Annotated[
+    Path | None,
+    Option(
+        exists=True, file_okay=False, help="Folder of the images or sounds. Default: the folder of the data."
+    ),
+]
+Template = Annotated[str | None, Option(help='The prompt, e.g. "<image> {question}". Default: guessed.')]
+Out = Annotated[Path, Option("--out", "-o", file_okay=False, help="A new folder for the result.")]
+Steps = Annotated[
+    int | None,
+    Option(min=1, max=MOST_STEPS, metavar="N", help="Optimizer steps. Default: three passes over the data."),
+]
+Batch = Annotated[int, Option(min=1, max=MOST_BATCH, metavar="N", help="Conversations per step.")]
+Rate = Annotated[float, Option(min=0, metavar="<float>", help="Peak learning rate.")]
+Seed = Annotated[int, Option(min=0, max=MOST_SEED, help="Seed of all random numbers.")]
+FILES = {"image": "--image", "audio": "--sound"}
+"""Modality -> option that names its files."""
+ENCODERS = {
+    "image": "Name one: --vision tiny, a folder, or a model of open_clip or timm.",
+    "audio": "Name one: --audio tiny, a folder or a hub id.",
+}
+"""Modality -> how an encoder is named."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How data are read: the options of the same names."""
+
+    columns: list[str] | None = None
+    images: Path | None = None
+    template: str | None = None
+
+    def rows(self, data: str, encoders: Collection[str]) -> Sequence[Conversation]:
+        """The user's data as conversations. Raises InputError if they have media of a modality not in `encoders`."""
+        from moextend.data.modalities import modality_types
+        from moextend.data.own import own_data
+
+        named = options.pairs(self.columns or [], "--columns")
+        rows = own_data(data, Path(".cache"), columns=named, template=self.template, images=self.images)
+        for medium in rows[0].media:
+            name = medium.modality
+            if name not in encoders:
+                raise InputError(
+                    f"the data have {modality_types()[name].plural} ({medium.where}), and there is no {name} encoder.",
+                    where=f"data {data}",
+                    hint=ENCODERS.get(name, "Train from Python: moextend.load(..., encoders=...)."),
+                )
+        return rows
+
+
+def first_of(rows: Sequence[Conversation]) -> str:
+    """The number of conversations, and how the first one begins."""
+    prompt, answer = rows[0].turns[0]
+    if rows[0].is_text:
+        return f"{len(rows)} texts, the first: {short(answer, 80)!r}"
+    return f"{len(rows)} conversations, the first prompt: {prompt!r}"
+
+
+def settings_of(dtype: object, conversations: int, values: Mapping[str, Any]) -> Settings:
+    """The training settings for a base of this number type; `steps` None: three passes over the data."""
+    from moextend.training.settings import default_settings
+
+    return default_settings(conversations, **{"bf16": str(dtype) != "torch.float32"} | dict(values))
+
+
+def check_settings(values: Mapping[str, Any]) -> None:
+    """Raises InputError if training settings are out of range, or the tracker is not installed."""
+    from moextend.training.settings import Settings, check_tracker
+
+    if not values["learning_rate"] > 0:
+        raise InputError(
+            f"{values['learning_rate']} trains nothing.",
+            where="--learning-rate",
+            hint="Give a number above 0.",
+        )
+    check_tracker(values.get("report_to", "none"), where="report_to")
+    with at("--steps, --batch-size, --learning-rate, --seed"):
+        Settings(**{**values, "steps": values["steps"] or 1})
+
+
+def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
+    """Raises InputError if a result cannot be written to this folder.
+
+    With a stem the folder may only hold what an interrupted call left.
+    """
+    from moextend.util import files
+
+    files.check_writable(folder, where="--out")
+    if stem and folder.is_dir():
+        from moextend.extension.tensor_files import is_complete
+        from moextend.training.resuming import BEGUN
+
+        if is_complete(folder, stem):
+            raise InputError(f"'{folder}' already holds {holds}.", where="--out", hint="Name a new folder.")
+        found = sorted(path.name for path in folder.iterdir())
+        if found and BEGUN not in found:
+            raise InputError(
+                f"'{folder}' holds other files, such as {short(found[0], 100)}.",
+                where="--out",
+                hint="Name a new folder.",
+            )
+
+
+def shown(
+    prompt: str, paths: Mapping[str, Sequence[Path]], encoders: Collection[str]
+) -> tuple[str, tuple[MediaRef, ...]]:
+    """The prompt with a mark for each file, and the media in the order of the marks.
+
+    Args:
+        paths: modality -> files; those of a modality without a mark stand before the text, and a mark of a modality
+            without files is text.
+        encoders: modalities with an encoder.
+
+    Raises:
+        InputError: files and marks do not agree, a modality has no encoder, or a file cannot be read.
+    """
+    from moextend.data.examples import in_order
+    from moextend.data.images import ImageRef
+    from moextend.data.modalities import marks_in, modality_types
+    from moextend.data.sounds import AudioRef
+
+    types, marks, before = modality_types(), marks_in(prompt), ""
+    found: list[MediaRef] = []
+    for name in dict.fromkeys([*paths, *marks]):
+        files, option = paths.get(name, ()), FILES.get(name, f"<{name}>")
+        if name in marks and files and marks.count(name) != len(files):
+            raise InputError(
+                f"it has {counted(marks.count(name), f'<{name}> mark')}, and {option} is given "
+                f"{counted(len(files), 'time')}.",
+                where="--prompt",
+                hint=f"Write one <{name}> for each {option}.",
+            )
+        if files and name not in encoders:
+            raise InputError(
+                f"needs {OPTIONS[name]}.",
+                where=option,
+                hint=f"Name the {name} encoder, e.g. {OPTIONS[name]} tiny, or load an extension that brings it.",
+            )
+        found += [types[name].ref(path=path, where=option) for path in files]
+        before += f"<{name}>\n" * len(files) if name not in marks else ""
+    for medium in found:  # an image and a sound are read up to the header
+        if isinstance(medium, ImageRef):
+            medium.size()
+        elif isinstance(medium, AudioRef):
+            assert medium.header
+    return before + prompt, in_order(before + prompt, found)
