@@ -94,7 +94,7 @@ def test_an_audio_encoder_is_opened_at_the_recorded_commit_after_the_branch_move
 ) -> None:
     def push(seed: int) -> str:
         torch.manual_seed(seed)
-        toy_audio.whisper(True)(tmp_path / "ears")
+        toy_audio.whisper(tmp_path / "ears")
         return hub.push("org/ears", tmp_path / "ears")
 
     def encoder() -> str:
