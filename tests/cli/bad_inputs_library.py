@@ -96,7 +96,6 @@ LIBRARY = [
     option("upcycle smollm2 --out out --experts 1", "--experts"),
     option("upcycle smollm2 --out out --experts 2 --top-k 3", "top_k"),
     option("upcycle smollm2 --out out --top-k 0", "--top-k"),
-    option("upcycle smollm2 --out out --rows some", "rows", "some"),
     option("upcycle smollm2 --out out --dtype float61", "--dtype", "'float61'"),
     option("upcycle smollm2 --out out --seed -1", "--seed"),
     option("upcycle smollm2 --out out --seed 4294967296", "--seed"),

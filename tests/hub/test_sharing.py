@@ -47,7 +47,6 @@ def writer(user: User, hub: Hub, skill: Path) -> Iterator[User]:
     yield user
     hub.uploads.writers.clear()
     hub.uploads.stored.clear()
-    hub.uploads.part_size = None
     hub.tokens.pop(TOKEN)
     for key in [key for key in hub.repositories if key[1].startswith("me/")]:
         del hub.repositories[key]
