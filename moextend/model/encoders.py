@@ -126,7 +126,9 @@ def find_tower(name: str) -> Source:
     """
     if pooled := GRID.fullmatch(name):
         grid = int(pooled["rows"]), int(pooled["columns"])
-        return replace(find_tower(pooled["name"]), name=name, grid=grid)
+        source = replace(find_tower(pooled["name"]), name=name, grid=grid)
+        check_grid(grid, _own_grid(source), where=f"vision encoder '{name}'")
+        return source
     models = content.package_folder("registry") / "models"
     own = models / name / "vision"
     folder = own if files.exists(own) else Path(name)
@@ -141,6 +143,34 @@ def find_tower(name: str) -> Source:
     ):
         raise _unknown(name, ())  # the library's names need not be looked through
     return _of_open_clip(name)
+
+
+def check_grid(grid: tuple[int, int], own: tuple[int, int] | None, *, where: str | None) -> None:
+    """Raises InputError for a grid that the tokens of a tower cannot be pooled to; `own` None: theirs is not known."""
+    if all(1 <= asked <= most for asked, most in zip(grid, own or grid, strict=True)):
+        return
+    rows, columns = own or (1, 1)
+    given, hint = f"gives {rows}x{columns} tokens, and ", f"Ask for 1x1 to {rows}x{columns}."
+    what = f"{given if own else ''}{grid[0]}x{grid[1]} were requested."
+    raise InputError(what, where=where, hint=hint if own else "Rows and columns are 1 or more.")
+
+
+def _own_grid(source: Source) -> tuple[int, int] | None:
+    """Rows and columns of the tokens of an open_clip transformer, from its config; None for other towers."""
+    if source.library != "open_clip" or source.model.startswith(HUB):
+        return None
+    try:
+        if source.model.startswith(LOCAL):
+            folder = Path(source.model.removeprefix(LOCAL))
+            config = files.read_json(folder / "open_clip_config.json")["model_cfg"]
+        else:
+            import open_clip
+
+            config = open_clip.get_model_config(source.model)
+        side = config["vision_cfg"]["image_size"] // config["vision_cfg"]["patch_size"]
+        return (side, side)
+    except (OSError, InputError, KeyError, TypeError):  # another kind of tower, or loading says what is wrong
+        return None
 
 
 def _in_folder(name: str, folder: Path) -> Source:

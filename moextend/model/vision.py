@@ -114,12 +114,7 @@ def _cells(tokens: int, size: tuple[int, int], grid: tuple[int, int], where: str
             where=where,
             hint=f"Leave out :{grid[0]}x{grid[1]}.",
         )
-    if not (1 <= grid[0] <= rows and 1 <= grid[1] <= columns):
-        raise InputError(
-            f"gives {rows}x{columns} tokens, and {grid[0]}x{grid[1]} were requested.",
-            where=where,
-            hint=f"Ask for 1x1 to {rows}x{columns}.",
-        )
+    encoders.check_grid(grid, (rows, columns), where=where)
     return rows, columns
 
 
