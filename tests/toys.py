@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from moextend import ImageRef, MultimodalLM
+from moextend import ImageRef, MultimodalLM, new_parameters
 from moextend.model.vision import VisionEncoder
 
 WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"w{i}" for i in range(60))]
@@ -125,3 +125,18 @@ def toy_model(family: str = "mixtral") -> MultimodalLM:
     model = MultimodalLM(toy_lm(family), toy_tokenizer(), ToyEncoder())
     model.modalities["image"].projector.aligned = True
     return model
+
+
+def shake(lm: nn.Module, name: str, size: float = 0.3, seed: int = 5) -> None:
+    """Adds noise to the parameters of an extension."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in new_parameters(lm, name).values():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
+
+
+def logits(model: nn.Module, ids: Tensor) -> Tensor:
+    """[rows, tokens, vocabulary] of a language model, alone or in a MultimodalLM."""
+    with torch.no_grad():
+        found: Tensor = getattr(model, "lm", model)(ids).logits
+    return found

@@ -55,7 +55,7 @@ def attach(
     the memory of the new experts is allocated and nothing is copied. The global random state does not change.
 
     Args:
-        width: exact routing: share of the parent's inner neurons that a new expert gets (`expert_width.kept`).
+        width: exact routing: share of the parent's inner neurons that a new expert gets (`copies.kept`).
         seed: of the calibrations.
 
     Raises:

@@ -19,7 +19,7 @@ from moextend import MultimodalLM
 from moextend.errors import InputError
 from moextend.export.auto import MoextendConfig
 from moextend.moe.recipe import Mode
-from tests.toys import toy_lm, toy_tokenizer
+from tests.toys import logits, toy_lm, toy_tokenizer
 
 moextend.register_auto_classes()
 ACT = (
@@ -39,12 +39,6 @@ def changed(model: MultimodalLM, name: str, mode: Mode = "exact", seed: int = 5)
         for parameter in moextend.new_parameters(model.lm, name).values():
             noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
             parameter.add_(noise * 0.2)
-
-
-def logits(lm: Any, ids: Tensor) -> Tensor:
-    with torch.no_grad():
-        found: Tensor = lm(ids).logits
-        return found
 
 
 @pytest.fixture

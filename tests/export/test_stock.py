@@ -20,7 +20,7 @@ from moextend.errors import InputError, RunFailed
 from moextend.export import shards, writing
 from moextend.export.writing import RECORD, planned_stock, save_stock
 from moextend.moe.recipe import Mode
-from tests.toys import toy_lm, toy_tokenizer
+from tests.toys import logits, shake, toy_lm, toy_tokenizer
 
 EVERYWHERE = {0: [0], 1: [1], 2: [2]}
 OLMOE = {
@@ -38,15 +38,7 @@ def plain(family: str = "mixtral", **more: Any) -> MultimodalLM:
 
 def changed(model: MultimodalLM, name: str = "a", mode: Mode = "paper", *, calibrate: bool = False) -> None:
     moextend.attach(model.lm, name, EVERYWHERE, mode=mode, calibrate=calibrate)
-    with torch.no_grad():
-        for parameter in moextend.new_parameters(model.lm, name).values():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)) * 0.2)
-
-
-def logits(lm: Any, ids: Tensor) -> Tensor:
-    with torch.no_grad():
-        found: Tensor = lm(ids).logits
-        return found
+    shake(model.lm, name, 0.2)
 
 
 @pytest.mark.parametrize("family", ["mixtral", "olmoe"])

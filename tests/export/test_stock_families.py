@@ -14,8 +14,9 @@ from moextend import attach
 from moextend.errors import InputError
 from moextend.export import shards, stock
 from moextend.moe.sites import find_sites
-from tests.moe.test_families import KINDS, PAPER, everywhere, shake, use
+from tests.moe.test_families import KINDS, PAPER, everywhere, use
 from tests.moe.toy_families import CONFIGS, VOCABULARY, build, outputs
+from tests.toys import shake
 
 IDS = torch.randint(3, VOCABULARY, (3, 9), generator=torch.Generator().manual_seed(7))
 NOT_SET = {"ernie4_5_vl_moe_text"}

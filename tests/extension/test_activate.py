@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import moextend
 from moextend import Conversation, MultimodalLM, Prompt, Settings, activate, extend, generate, unload
 from moextend.errors import InputError, UnknownName
-from tests.toys import picture, toy_model
+from tests.toys import logits, picture, toy_model
 
 COLOUR = [Conversation(((f"<image> w1 w2 w{i % 5 + 3}", "w50"),), (picture(i * 5),)) for i in range(30)]
 COUNT = [Conversation(((f"<image> w30 w31 w{i % 5 + 3}", "w51"),), (picture(i * 5),)) for i in range(30)]
@@ -23,12 +23,6 @@ SHORT = Settings(steps=25, batch_size=10, learning_rate=2e-2)
 
 def prompt(row: Conversation) -> Prompt:
     return Prompt(row.turns[0][0], row.media)
-
-
-def logits(model: MultimodalLM, ids: Tensor) -> Tensor:
-    with torch.no_grad():
-        logits: Tensor = model.lm(ids).logits
-        return logits
 
 
 @pytest.fixture(scope="module")

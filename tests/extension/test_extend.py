@@ -15,16 +15,10 @@ import moextend
 from moextend import Conversation, MultimodalLM, Recipe, Settings, extend, load_extension
 from moextend.errors import InputError
 from moextend.model.feature_cache import AHEAD, BATCH
-from tests.toys import ToyEncoder, picture, toy_lm, toy_model, toy_tokenizer
+from tests.toys import ToyEncoder, logits, picture, toy_lm, toy_model, toy_tokenizer
 
 DATA = [Conversation(((f"<image> w{i % 7}", f"w{i % 5 + 40}"),), (picture(i * 9),)) for i in range(24)]
 SHORT = Settings(steps=6, batch_size=4, learning_rate=1e-2, checkpoint_steps=2)
-
-
-def logits(model: MultimodalLM, ids: Tensor) -> Tensor:
-    with torch.no_grad():
-        logits: Tensor = model.lm(ids).logits
-        return logits
 
 
 def bits(model: MultimodalLM) -> dict[str, Tensor]:

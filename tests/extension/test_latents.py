@@ -27,9 +27,8 @@ from moextend.model.batches import Collator
 from moextend.moe.recipe import Recipe
 from moextend.moe.sites import find_sites
 from tests.moe.test_families import KINDS
-from tests.moe.test_routing import shake
 from tests.moe.toy_families import build
-from tests.toys import picture, toy_tokenizer
+from tests.toys import picture, shake, toy_tokenizer
 
 OLD = [
     Conversation(((f"<image> w{i} w{i + 1}", f"w{i % 3}" * (i % 2)),), (picture(i * 5),))

@@ -27,8 +27,7 @@ from moextend.extension.router_memory import Memory, RouterInputs
 from moextend.extension.tensor_files import write_tensors
 from moextend.moe.recipe import Mode, Recipe
 from moextend.moe.sites import find_sites
-from tests.moe.test_routing import shake
-from tests.toys import picture
+from tests.toys import picture, shake
 
 OLD = [Conversation(((f"w{i} w{i + 1} w{i + 2}", ""),)) for i in range(20, 40)]
 NEW = [Conversation(((f"<image> w{i}", f"w{i % 5}"),), (picture(i * 9),)) for i in range(20)]

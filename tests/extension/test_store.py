@@ -24,22 +24,14 @@ from moextend.model import fingerprint, multimodal
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach as expand
 from moextend.moe.recipe import Mode
-from tests.toys import WORDS, ToyEncoder, toy_lm, toy_model, toy_tokenizer
-
-
-def logits(model: MultimodalLM, ids: Tensor) -> Tensor:
-    with torch.no_grad():
-        logits: Tensor = model.lm(ids).logits
-        return logits
+from tests.toys import WORDS, ToyEncoder, logits, shake, toy_lm, toy_model, toy_tokenizer
 
 
 def grown(mode: Mode, *names: str) -> MultimodalLM:
     model = toy_model()
     for name in names:
         attach(model.lm, name, {0: [1], 2: [0, 3]}, mode=mode)
-        with torch.no_grad():
-            for parameter in new_parameters(model.lm, name).values():
-                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
+        shake(model.lm, name, 0.2)
     return model
 
 

@@ -15,8 +15,9 @@ from moextend.extension.store import handle
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import copies
 from moextend.moe.sites import count_experts, find_sites, first_new_id
-from tests.moe.test_families import HEADLESS, KINDS, everywhere, ids, kernels, lm, shake, use
+from tests.moe.test_families import HEADLESS, KINDS, everywhere, ids, kernels, lm, use
 from tests.moe.toy_families import outputs
+from tests.toys import shake
 
 __all__ = ["ids", "lm"]
 THIRD = 0.3

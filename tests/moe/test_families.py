@@ -15,6 +15,7 @@ from moextend.moe.families import FAMILIES, family_of
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
 from tests.moe.toy_families import CONFIGS, VOCABULARY, family, outputs
+from tests.toys import shake
 
 ALL = sorted(CONFIGS)
 MODELS_WITHOUT_PAPER = {row.model for row in FAMILIES.values() if row.refused}
@@ -69,13 +70,6 @@ def extensions(model: nn.Module) -> list[str]:
 
 def everywhere(model: nn.Module, *parents: int) -> dict[int, list[int]]:
     return {site.layer: list(parents) for site in find_sites(model)}
-
-
-def shake(model: nn.Module, name: str, size: float = 0.3) -> None:
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in new_parameters(model, name).values():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
 
 
 def state(model: nn.Module) -> dict[str, tuple[int, Tensor]]:

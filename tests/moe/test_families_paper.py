@@ -17,8 +17,9 @@ from moextend import attach, detach
 from moextend.errors import InputError
 from moextend.moe.sites import find_sites
 from tests.moe.stated_paper import PARTIAL, SOFTMAX, STATED, V2, V3, Plain, stated_weights
-from tests.moe.test_families import PAPER, everywhere, shake
+from tests.moe.test_families import PAPER, everywhere
 from tests.moe.toy_families import VOCABULARY, build, family, outputs
+from tests.toys import shake
 
 
 def watch(model: nn.Module, module: nn.Module, ids: Tensor) -> tuple[tuple[Any, ...], Any]:

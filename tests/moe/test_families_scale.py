@@ -16,8 +16,8 @@ from moextend import (
     new_parameters,
 )
 from moextend.moe.recipe import Mode
-from tests.moe.test_families import shake
 from tests.moe.toy_families import build
+from tests.toys import shake
 
 # Memory.
 

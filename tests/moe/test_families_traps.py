@@ -26,9 +26,9 @@ from moextend.moe.recipe import Mode
 from moextend.moe.router_parts import Calibration, RouterPart
 from moextend.moe.scoring import Scoring
 from moextend.moe.sites import find_sites
-from tests.moe.test_families import KINDS, everywhere, shake
+from tests.moe.test_families import KINDS, everywhere
 from tests.moe.toy_families import build, outputs
-from tests.toys import toy_lm, toy_tokenizer
+from tests.toys import shake, toy_lm, toy_tokenizer
 
 
 def close_rows(lm: nn.Module, name: str) -> None:

@@ -12,9 +12,10 @@ import torch
 from moextend import attach, new_parameters
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
-from tests.moe.test_families import everywhere, shake, use
+from tests.moe.test_families import everywhere, use
 from tests.moe.test_matrix import EXTENSIONS, caught, in_float64, last_of_each_router, near, plain_sum
 from tests.moe.toy_families import build
+from tests.toys import shake
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cuda"

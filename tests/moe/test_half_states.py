@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import moextend
 from moextend import activate, attach, detach, new_parameters
@@ -20,26 +20,13 @@ from moextend.errors import InputError
 from moextend.moe.attach import scope_of
 from moextend.moe.recipe import Mode
 from tests.moe.unchanged import same, snapshot, unchanged
-from tests.toys import toy_lm, toy_model
+from tests.toys import logits, shake, toy_lm, toy_model
 
 PLAN = {0: [1], 2: [0, 3]}
 NASTY = [
     "update", "type", "training", "state_dict", "_modules", "__class__", "007", "-", "weight", "experts", "ext_parts",
     "façade",
 ]  # fmt: skip
-
-
-def shaken(lm: nn.Module, name: str) -> None:
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in new_parameters(lm, name).values():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
-
-
-def logits(lm: Any, ids: Tensor) -> Tensor:
-    with torch.no_grad():
-        found: Tensor = lm(ids).logits
-    return found
 
 
 class Stop(BaseException):
@@ -140,7 +127,7 @@ def test_any_name_of_letters_digits_and_dashes(
     base, before = logits(model.lm, ids), snapshot(model.lm)["modules"]
     for place, name in enumerate(names):
         attach(model.lm, name, PLAN, mode=mode)
-        shaken(model.lm, name)
+        shake(model.lm, name)
         model.train().eval()
         changed = logits(model.lm, ids)
         assert not torch.equal(changed, base), name

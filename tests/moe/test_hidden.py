@@ -36,21 +36,9 @@ from moextend.moe.sites import find_sites
 from tests.moe.toy_composites import build_composite
 from tests.moe.toy_families import build
 from tests.moe.unchanged import unchanged
-from tests.toys import toy_lm, toy_model
+from tests.toys import logits, shake, toy_lm, toy_model
 
 LAYERS = ("embed_tokens", "rotary_emb", "norm", "layers.0", "layers.1", "layers.2")
-
-
-def shaken(lm: nn.Module, name: str) -> None:
-    with torch.no_grad():
-        for parameter in new_parameters(lm, name).values():
-            parameter.add_(0.1)
-
-
-def logits(lm: Any, ids: Tensor) -> Tensor:
-    with torch.no_grad():
-        found: Tensor = lm(ids).logits
-    return found
 
 
 def fused(block: Any, hidden_states: Tensor) -> Tensor:
@@ -135,7 +123,7 @@ def test_what_says_that_it_leads_to_the_class_is_accepted(extended: bool, ids: T
     if not extended:
         attach(lm, "a", {1: [1]})
     activate(lm, ["a"])
-    shaken(lm, "a")
+    shake(lm, "a")
     assert not torch.equal(logits(lm, ids), base)
     detach(lm, "a")
     assert torch.equal(logits(lm, ids), base)
@@ -180,8 +168,8 @@ def test_an_extended_model_is_dispatched_and_its_extension_comes_off(
     base = logits(lm, ids)
     attach(lm, "a", {0: [1], 2: [0]}, mode=mode)
     attach(lm, "b", {2: [3]}, mode=mode)
-    shaken(lm, "a")
-    shaken(lm, "b")
+    shake(lm, "a")
+    shake(lm, "b")
     extended = logits(lm, ids)
     dispatch_model(lm, device_map(last), main_device="cpu", offload_dir=str(tmp_path), force_hooks=True)
     assert torch.equal(logits(lm, ids), extended)
@@ -196,7 +184,7 @@ def test_an_extended_model_is_dispatched_and_its_extension_comes_off(
     remove_hook_from_submodules(lm)
     assert torch.equal(logits(lm, ids), base)
     attach(lm, "a", {0: [1], 2: [0]}, mode=mode)
-    shaken(lm, "a")
+    shake(lm, "a")
     assert not torch.equal(logits(lm, ids), base)
 
 

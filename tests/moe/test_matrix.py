@@ -21,8 +21,9 @@ from moextend.moe.attach import scope_of
 from moextend.moe.dense_blocks import dense_weights
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import Site, find_sites
-from tests.moe.test_families import ALL, KINDS, PAPER, everywhere, kernels, shake, use
+from tests.moe.test_families import ALL, KINDS, PAPER, everywhere, kernels, use
 from tests.moe.toy_families import VOCABULARY, family, outputs
+from tests.toys import shake
 
 IDS = torch.randint(3, VOCABULARY, (3, 7), generator=torch.Generator().manual_seed(2))
 EXTENSIONS = {"a": (1, 2), "b": (0,), "c": (1,)}

@@ -14,8 +14,9 @@ from moextend import attach, new_parameters
 from moextend.moe import kernels, routing
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
-from tests.moe.test_families import shake, use
+from tests.moe.test_families import use
 from tests.moe.toy_families import VOCABULARY, build
+from tests.toys import shake
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 IMPLEMENTATIONS = ("eager", "batched_mm", "grouped_mm")

@@ -20,7 +20,7 @@ from moextend.model.multimodal import MultimodalLM
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
 from tests.moe.toy_families import build
-from tests.toys import toy_lm
+from tests.toys import logits, toy_lm
 
 BLOCK = (16, 16)
 MODES = ("exact", "paper", "slot")
@@ -78,12 +78,6 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         return F.linear(x, weight.float() * spread[: weight.shape[0], : weight.shape[1]])
 
     monkeypatch.setattr(finegrained_fp8, "fp8_linear", linear)
-
-
-def logits(lm: Any, ids: Tensor) -> Tensor:
-    with torch.no_grad():
-        found: Tensor = lm(ids).logits
-    return found
 
 
 @pytest.mark.parametrize("power", [False, True])

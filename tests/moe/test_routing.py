@@ -8,25 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moextend import activate, attach, new_parameters
+from moextend import activate, attach
 from moextend.moe.competing import merged_softmax
 from moextend.moe.router_parts import Calibration
 from moextend.moe.routing import HardGate
 from moextend.moe.sites import find_sites
-from tests.toys import toy_lm
-
-
-def logits(lm: torch.nn.Module, ids: Tensor) -> Tensor:
-    with torch.no_grad():
-        found: Tensor = lm(ids).logits
-    return found
-
-
-def shake(lm: torch.nn.Module, name: str, size: float = 0.3) -> None:
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in new_parameters(lm, name).values():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
+from tests.toys import logits, shake, toy_lm
 
 
 def test_exact_gate_matches_a_plain_loop(ids: Tensor) -> None:

@@ -7,12 +7,13 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from moextend import activate, attach, new_parameters
+from moextend import activate, attach
 from moextend.errors import InputError, UnknownName
 from moextend.moe.attach import reaching_rows, scope_of
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
 from tests.moe.toy_families import VOCABULARY, build, outputs
+from tests.toys import shake
 
 KINDS = ["mixtral", "gpt_oss", "deepseek_v3", "gemma4_text", "phimoe", "llama4_text"]
 """One family for each way of routing and computing."""
@@ -29,11 +30,8 @@ def extended(kind: str, mode: Mode) -> Any:
     attach(lm, "b", {site: [2] for site in sites}, mode=mode, seed=2)
     activate(lm, ["a"])
     attach(lm, "c", {sites[-1]: [0]}, mode=mode, seed=3)
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for name in "abc":
-            for parameter in new_parameters(lm, name).values():
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    for seed, name in enumerate("abc"):
+        shake(lm, name, seed=seed)
     return lm
 
 

@@ -20,8 +20,9 @@ from moextend import (
 from moextend.errors import InputError
 from moextend.moe.competing import REACH, slot_choice
 from moextend.moe.sites import find_sites
+from tests.moe.test_families import everywhere
 from tests.moe.toy_families import VOCABULARY, build, family, outputs
-from tests.toys import toy_model
+from tests.toys import shake, toy_model
 
 KINDS = [
     "mixtral", "olmoe", "gpt_oss", "deepseek_v3", "gemma4_text", "nemotron_h", "longcat_flash", "phimoe",
@@ -29,17 +30,6 @@ KINDS = [
 ]  # fmt: skip
 """One family for each way of routing and computing."""
 TEXT = torch.randint(4, 60, (3, 9), generator=torch.Generator().manual_seed(8))
-
-
-def shake(lm: torch.nn.Module, name: str, seed: int = 5) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in new_parameters(lm, name).values():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
-
-
-def everywhere(lm: torch.nn.Module, *parents: int) -> dict[int, list[int]]:
-    return {site.layer: list(parents) for site in find_sites(lm)}
 
 
 @pytest.fixture
@@ -80,7 +70,7 @@ def two_extensions(k: int = 2) -> tuple[torch.nn.Module, Tensor]:
     attach(lm, "a", {1: [1, 2]}, mode="slot")
     shake(lm, "a")
     attach(lm, "b", {1: [1, 3]}, mode="slot")
-    shake(lm, "b", 6)
+    shake(lm, "b", seed=6)
     return lm, torch.randn(60, 32, generator=torch.Generator().manual_seed(3))
 
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from moextend import activate, active_fingerprint, attach, detach, new_parameters
+from moextend import activate, active_fingerprint, attach, detach
 from moextend.errors import InputError, UnknownName
 from moextend.moe import attach as expand
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import Site, find_sites
 from tests.moe.toy_families import build
 from tests.moe.toy_families import outputs as outputs_for
-from tests.toys import toy_lm, toy_model
+from tests.toys import shake, toy_lm, toy_model
 
 FAMILIES = ["mixtral", "gpt_oss", "deepseek_v3", "gemma4_text", "phimoe", "llama4_text", "zaya"]
 """One family for each way of routing and computing."""
@@ -28,10 +28,7 @@ MODES: tuple[Mode, ...] = ("exact", "paper", "slot")
 def shaken(lm: nn.Module, *names: str) -> None:
     """Gives the parameters of extensions random values."""
     for seed, name in enumerate(names):
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in new_parameters(lm, name).values():
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+        shake(lm, name, seed=seed)
 
 
 def extended(name: str, mode: Mode) -> tuple[Any, Site]:
