@@ -54,8 +54,10 @@ def of(error: Exception) -> ApiError:
         return ApiError(404, str(error), code="not_found")
     if isinstance(error, InputError):
         return ApiError(400, str(error), code="invalid_input")
-    told = str(error) if isinstance(error, MoextendError) else f"the model failed ({type(error).__name__})."
-    return ApiError(500, told, code="failed")
+    message = (
+        str(error) if isinstance(error, MoextendError) else f"the model failed ({type(error).__name__})."
+    )
+    return ApiError(500, message, code="failed")
 
 
 def no_model(name: str, known: Iterable[str]) -> ApiError:
