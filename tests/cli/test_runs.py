@@ -309,4 +309,7 @@ def test_methods_are_matched_and_reported(cli: Cli) -> None:
     assert found.code == 0 and "lora+rank-12-s0" in found.out, found.err
     assert "full-ft: left as it is, it has no rank; " in found.err and "NOT matched within 10%" in found.err
     wrong = cli("bench", "run", "-m", "lora", "--match", "tokens")
-    assert wrong.code == 2 and "--match: cannot match 'tokens'. Match params, flops or steps" in wrong.err
+    assert (
+        wrong.code == 2
+        and "--match: cannot match 'tokens'. Match params, params=METHOD or steps" in wrong.err
+    )
