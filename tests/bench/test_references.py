@@ -50,7 +50,7 @@ def test_measured_rows_stand_above_under_the_same_definitions(make_run: MakeRun)
     run = make_run("lora", rows=ROWS, text=(90.0, 88.0, 85.0), protocol="mini")
     table = shown([run], reference())
     measured, published = [[[value.text for value in row] for row in part] for part in table.sections]
-    assert measured == [["lora", "measured", "65.0", "-10.0", "85.0", "-"]], "BWT: (60 - 80) / 2 tasks"
+    assert measured == [["lora*", "measured", "65.0", "-10.0", "85.0", "-"]], "BWT: (60 - 80) / 2 tasks"
     assert published == [
         ["LoRA", "published", "28.74", "-32.62", "-", "-"],
         ["EWC", "published", "32.9", "-", "-", "1710.1"],
