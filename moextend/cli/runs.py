@@ -284,7 +284,7 @@ def _print_reports(opened: list[RunDir], workspace: Path, also: Also) -> None:
     for view, asked in (("rewind", also.rewind), ("subsets", also.subsets is not None)):
         if asked:
             typer.echo("")
-            print_styled(experiments, workspace, view)  # type: ignore[arg-type]
+            print_styled(experiments, workspace, view)
 
 
 def _preview(

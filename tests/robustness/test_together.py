@@ -89,7 +89,7 @@ def test_runs_that_start_together_compute_what_they_share_once(commands: Command
     for stage in (1, 2):
         by = [run.costs()[stage].trained_by for run in runs]
         assert sum(name is None for name in by) == 1, f"stage {stage} is trained once: {by}"
-    aligned = [run.costs()[1].align["image"].seconds for run in runs]
+    aligned = [run.costs()[1].alignments["image"].seconds for run in runs]
     assert aligned[0] is not None and aligned[0] == aligned[1], "one alignment"
     store = Store(commands.folder / "together" / ".cache")
     assert len(store.nodes("aligned")) == 1 and len(store.nodes("stages")) == 2

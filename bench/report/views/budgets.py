@@ -132,7 +132,7 @@ def _scores(curve: Curve) -> list[float]:
 
 def run_costs(result: Result) -> dict[str, float | None]:
     """Costs of a whole run, alignments included; None where one is not known."""
-    aligned = [one for cost in result.costs.values() for one in cost.align.values()]
+    aligned = [one for cost in result.costs.values() for one in cost.alignments.values()]
     flops = [total(result, training_flops), *(one.flops for one in aligned)]
     seconds = [total(result, attrgetter("seconds")), *(one.seconds for one in aligned)]
     return {"flops": _sum(flops), "seconds": _sum(seconds)}
@@ -249,7 +249,7 @@ def _known(cost: str, found: Mapping[int, Reached]) -> dict[int, float] | None:
 
 
 def _aligned_flops(result: Result) -> float | None:
-    return _sum([one.flops for cost in result.costs.values() for one in cost.align.values()])
+    return _sum([one.flops for cost in result.costs.values() for one in cost.alignments.values()])
 
 
 def _notes(family: Family, found: Found, *, several: bool) -> list[str]:

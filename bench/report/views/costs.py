@@ -121,7 +121,7 @@ def _alignments(experiment: Experiment) -> list[str]:
         found = [
             f"{modality} at stage {stage} ({one.task}, {_spent(one)})"
             for stage, cost in sorted(result.costs.items())
-            for modality, one in cost.align.items()
+            for modality, one in cost.alignments.items()
         ]
         if found:
             return [
@@ -147,7 +147,7 @@ def _total(experiment: Experiment) -> list[str]:
         for stage, cost in result.costs.items():
             learned[cost.trained_by or f"{experiment.name}/{result.name}", stage] = cost.seconds or 0.0
             # Each run of a seed records the same alignment.
-            aligned |= {(one.task, one.seconds or 0.0) for one in cost.align.values()}
+            aligned |= {(one.task, one.seconds or 0.0) for one in cost.alignments.values()}
     learning, aligning = sum(learned.values()), sum(seconds for _, seconds in aligned)
     scoring = sum(cell.seconds for result in experiment.results for cell in result.cells.values())
     if not learning + aligning + scoring:

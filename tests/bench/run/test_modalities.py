@@ -67,11 +67,11 @@ def test_a_run_that_sees_and_hears(workspace: Path) -> None:
     before = {key: cell.value for key, cell in eyes.cells().items() if key[0] == 0}
     assert {key: row[key] for key in before} == before, "ears change nothing of what the base sees"
     assert len({row[stage, "tiny-attributes"] for stage in (1, 2, 3)}) == 1
-    costs = [senses.costs()[stage].align for stage in (1, 2, 3)]
+    costs = [senses.costs()[stage].alignments for stage in (1, 2, 3)]
     assert [list(found) for found in costs] == [["image"], ["audio"], []]
     assert [costs[0]["image"].task, costs[1]["audio"].task] == ["tiny-captions", "tiny-sounds"]
     assert costs[1]["audio"].steps == 3 and costs[1]["audio"].flops and costs[1]["audio"].seconds
-    assert costs[0] == eyes.costs()[1].align, "what it cost, also where another run paid"
+    assert costs[0] == eyes.costs()[1].alignments, "what it cost, also where another run paid"
 
 
 @pytest.mark.slow
@@ -100,4 +100,4 @@ def test_a_run_with_a_modality_of_a_plug_in(tmp_path: Path) -> None:
     run = done(tmp_path, "curves", "moextend:scope=own")
     assert list(restored(run).modalities) == ["series"]
     assert set(run.cells()) == {(0, "growth"), (1, "growth")}
-    assert list(run.costs()[1].align) == ["series"]
+    assert list(run.costs()[1].alignments) == ["series"]
