@@ -72,7 +72,7 @@ class RunContext:
         """Tasks whose commits on the hub are recorded, if they have any."""
         self.micro_batch: int | None = None
         """Conversations per forward pass that fitted in the last training of this process; None: all of a batch."""
-        self.align: dict[str, AlignmentCost] = {}
+        self.alignments: dict[str, AlignmentCost] = {}
         """Modality -> cost of the alignment of its projector; filled when the base is loaded."""
 
     @property
@@ -122,7 +122,7 @@ def alignments_of(context: RunContext, index: int) -> dict[str, AlignmentCost]:
 
     before = {modality for names in context.stages[: index - 1] for modality in modalities(names)}
     new = modalities(context.stages[index - 1]) - before
-    return {modality: cost for modality, cost in context.align.items() if modality in new}
+    return {modality: cost for modality, cost in context.alignments.items() if modality in new}
 
 
 def plan(context: RunContext) -> list[Unit]:

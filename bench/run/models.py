@@ -99,7 +99,7 @@ def _align(context: RunContext, model: MultimodalLM, settings: Align, progress: 
     check()
     (modality,) = task.modalities
     digest = data_digest(task, "train", context.workspace)
-    context.align[modality] = shared.align(
+    context.alignments[modality] = shared.align(
         model, conversations(task, context.workspace), settings, modality=modality, seed=context.config.seed,
         data_name=files.digest(digest, task.prompt, task.columns.model_dump(mode="json"), task.reading()),
         check=check, store=context.store if progress else Store(context.cache),  # a reader is no user

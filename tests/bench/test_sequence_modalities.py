@@ -199,7 +199,7 @@ def test_an_alignment_is_a_cost_of_the_first_stage_with_its_modality(tmp_path: P
     (config,) = resolve(Request(tmp_path, sequence="mine", methods=("lora",)))
     context = RunContext(open_run(config, tmp_path / "runs"))
     costs = {name: AlignmentCost(task=name, steps=4) for name in ("image", "audio")}
-    context.align.update(costs)
+    context.alignments.update(costs)
     assert [alignments_of(context, stage) for stage in range(1, 5)] == [
         {}, {"image": costs["image"]}, {"audio": costs["audio"]}, {},
     ]  # fmt: skip
