@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from moextend.errors import MoextendError
@@ -92,7 +93,7 @@ def application(engine: Engine, options: Options) -> FastAPI:
 
     @app.post("/v1/extensions")
     async def attach(body: NewExtension) -> Any:
-        """Loads an extension from a folder of the server's machine."""
+        """Loads an extension from a folder of the server's machine, also in the place of one with this name."""
         check_admin()
         return _entry(engine, await allowed(engine.attach(Path(body.path), body.name, body.strength)))
 
@@ -143,9 +144,9 @@ def _answer_errors(app: FastAPI) -> None:
             return ApiError(400, "the body is not JSON.", code="invalid_json").answer()
         code, message = CODES.get(error.status_code, "invalid_input"), str(error.detail)
         if error.status_code in (404, 405):
-            message = (
-                f"this server has no {request.method} {request.url.path}; docs/serving.md lists its routes."
-            )
+            found = [route for route in app.routes if isinstance(route, APIRoute)]
+            there = ", ".join(f"{method} {route.path}" for route in found for method in sorted(route.methods or ()))
+            message = f"this server has no {request.method} {request.url.path}. It has: {there}."
         return ApiError(error.status_code, message, code=code, headers=error.headers).answer()
 
 

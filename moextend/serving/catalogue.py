@@ -29,6 +29,8 @@ class Known:
     """Fingerprint of the base."""
     sets: Mapping[str, tuple[str, ...]]
     """Extension -> itself with its co-active extensions, oldest first."""
+    names: Mapping[str, str]
+    """Extension -> name that clients give; two have the same while one replaces the other."""
     digests: Mapping[str, str]
     """Extension -> digest of its weights."""
     strengths: Mapping[str, float]
@@ -63,8 +65,9 @@ class Known:
         return "-".join([self.base, *computing])
 
     def shown(self, name: str) -> str:
-        """The model of extension `name`: its name, with its strength if that is below 1."""
-        return f"{name}{WEAK}{self.strengths[name]!r}" if name in self.strengths else name
+        """The model of extension `name`: what clients call it, with its strength if that is below 1."""
+        own = self.names[name]
+        return f"{own}{WEAK}{self.strengths[name]!r}" if name in self.strengths else own
 
     def extensions(self) -> dict[str, str]:
         """Model of an extension that gets new requests -> the extension."""
@@ -90,42 +93,61 @@ class Catalogue:
         self._inferred: frozenset[str] = frozenset()
         self._digests: dict[str, str] = {}
         scope = attach.scope_of(model.lm)
-        self._strengths = dict(scope.strengths)
+        self._strengths, self._names = dict(scope.strengths), {name: name for name in scope.known}
         for name in scope.known:
             check_name(name)
         reach.check(model.lm)
         self.known = self._read()
 
-    def attach(self, folder: Path, name: str | None = None, strength: float = 1.0) -> str:
+    def attach(self, folder: Path, name: str | None = None, strength: float | None = None) -> str:
         """Loads the extension in `folder`, and returns the name of its model.
 
         Args:
-            name: what clients call it; None: its own name.
+            name: what clients call it; None: its own name. That of another extension moves to this one: the other gets
+                no new requests.
+            strength: None: that of the extension that it replaces, or else 1.
 
         Raises:
-            InputError: as `moextend.load_extension`; or the name is taken, or one that a server cannot use; or it is
+            InputError: as `moextend.load_extension`; or its own name is taken, and `name` is not given; or the name is
+                one that a server cannot use; or the extension that it replaces is needed by another one; or it is
                 stronger than one of its co-active ones.
         """
-        name = read_extension(folder).name if name is None else name
-        check_name(name)
-        if name in self.known.sets:
+        own = read_extension(folder).name
+        called = own if name is None else name
+        check_name(called)
+        old = next((each for each in self._getting() if self._names[each] == called), None)
+        if old is not None and name is None:
             raise InputError(
-                f"the server already has an extension '{name}'.",
+                f"the server already has an extension '{called}'.",
                 where=str(folder),
-                hint=f'Give another name ("name": "{name}-2"), or detach that one first.',
+                hint=f'To replace it, give its name: "name": "{called}". To serve both, give another one.',
             )
-        given = checked({name: strength})
-        moextend.load_extension(self.model, folder, name=name)
+        if old is not None:
+            self._check_free(old)
+            strength = self._strengths.get(old, 1.0) if strength is None else strength
+        while own in self.known.sets:  # another version of it is loaded
+            own += "_"
+        given = checked({own: 1.0 if strength is None else strength})
+        moextend.load_extension(self.model, folder, name=own)
+        self._names[own] = called
         known = {each: self._strengths.get(each, 1.0) for each in self.known.sets}
         try:
             reach.check(self.model.lm)
             attach.check_together(self.model.lm, known | given)
+            if old in attach.scope_of(self.model.lm).coactive[own]:
+                raise InputError(
+                    f"it was made with '{called}' active and needs it, so it cannot replace it.",
+                    where=str(folder),
+                    hint="Give another name.",
+                )
         except InputError:
-            self.detach(name)
+            self.detach(own)
             raise
-        self._strengths |= below_one(given, [name])
-        self.known = self._read(self.known.leaving)
-        return self.known.shown(name)
+        self._strengths |= below_one(given, [own])
+        if old is not None:
+            self._created.pop(self.known.shown(old), None)
+        self.known = self._read(self.known.leaving | ({old} if old else set()))
+        return self.known.shown(own)
 
     def leave(self, model: str) -> str:
         """Ends new requests for the extension with this model, and returns its name.
@@ -136,21 +158,32 @@ class Catalogue:
         if model not in known.extensions():
             raise errors.no_model(model, known.extensions())
         name = known.extensions()[model]
-        needed = [other for other, own in known.sets.items() if name in own and other != name]
-        if needed:
-            raise InputError(
-                f"extension '{needed[-1]}' was made with '{name}' active and needs it.",
-                where=f"detach '{name}'",
-                hint=f"Detach first, in this order: {', '.join(reversed(needed))}.",
-            )
+        self._check_free(name)
         self.known = self._read(known.leaving | {name})
         return name
+
+    def _getting(self) -> list[str]:
+        """Extensions that get new requests."""
+        return [name for name in self.known.sets if name not in self.known.leaving]
+
+    def _check_free(self, name: str) -> None:
+        """Raises InputError if another extension needs this one."""
+        needed = [
+            self._names[other] for other, own in self.known.sets.items() if name in own and other != name
+        ]
+        if needed:
+            raise InputError(
+                f"extension '{needed[-1]}' was made with '{self._names[name]}' active and needs it.",
+                where=f"detach '{self._names[name]}'",
+                hint=f"Detach first, in this order: {', '.join(reversed(needed))}.",
+            )
 
     def detach(self, name: str) -> None:
         """Unloads extension `name`, which no row reaches any more."""
         moextend.unload(self.model, name)
         self._strengths.pop(name, None)
         self._digests.pop(name, None)
+        self._names.pop(name, None)
         self.known = self._read(self.known.leaving - {name})
 
     def _read(self, leaving: frozenset[str] = frozenset()) -> Known:
@@ -163,8 +196,9 @@ class Catalogue:
         for name in sets.keys() - self._digests.keys():
             self._digests[name] = store.digest_of(self.model, name)
         found = Known(
-            self.model.base_fingerprint(), sets, dict(self._digests), scope.strengths, leaving, self._created
-        )
+            self.model.base_fingerprint(), sets, dict(self._names), dict(self._digests), scope.strengths, leaving,
+            self._created,
+        )  # fmt: skip
         inference = self._inference([name for name in sets if name not in leaving and sets[name] == (name,)])
         if inference is not None:
             parts = [found.fingerprint(tuple(inference.statistics)), inference.fingerprint()]

@@ -74,9 +74,18 @@ class Engine:
             self._waiting.extend(jobs)
             self._changed.notify()
 
-    def attach(self, folder: Path, name: str | None, strength: float) -> Future[str]:
-        """Loads an extension between two tokens, and gives the name of its model."""
-        return self._call(lambda: self.catalogue.attach(folder, name, strength))
+    def attach(self, folder: Path, name: str | None, strength: float | None) -> Future[str]:
+        """Loads an extension between two tokens, and gives the name of its model.
+
+        One that it replaces is unloaded as soon as no row reaches it.
+        """
+
+        def load() -> str:
+            found = self.catalogue.attach(folder, name, strength)
+            self._leaving |= {old: Future() for old in self.catalogue.known.leaving - self._leaving.keys()}
+            return found
+
+        return self._call(load)
 
     def detach(self, model: str) -> Future[None]:
         """Unloads an extension, by its model's name, as soon as no row reaches it; new requests are refused at once."""

@@ -182,6 +182,6 @@ class NewExtension(Body):
     path: Name
     """Folder of an extension on the server's machine."""
     name: Name | None = None
-    """What clients call it. Default: its own name."""
-    strength: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """0: the base; 1: the extension as it was made."""
+    """What clients call it: an extension of this name is replaced. Default: its own name, which must be free."""
+    strength: Annotated[float, Field(ge=0, le=1)] | None = None
+    """0: the base; 1: the extension as it was made. Default: that of the extension that it replaces, or 1."""

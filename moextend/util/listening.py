@@ -1,4 +1,4 @@
-"""Ports and settings of servers, and an application that counts and logs its requests."""
+"""Ports of servers, and an application that counts and logs its requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Literal
 from moextend.errors import InputError, listed
 
 if TYPE_CHECKING:
-    import uvicorn
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
@@ -158,14 +157,3 @@ def _line(form: LogFormat, scope: Scope, status: int, seconds: float) -> str:
         return json.dumps(values)
     model = values.pop("model")
     return " ".join([*map(str, values.values()), *([] if model is None else [json.dumps(model)])])
-
-
-def config_of(app: ASGIApp, *, grace: int) -> uvicorn.Config:
-    """Settings of a server; `grace`: seconds that answers may still take at its end."""
-    import uvicorn
-
-    # Without a logging configuration: setting one closes the handlers of all other libraries.
-    return uvicorn.Config(
-        app, http="h11", access_log=False, log_config=None, log_level="error", lifespan="off", ws="none",
-        server_header=False, proxy_headers=False, timeout_graceful_shutdown=grace,
-    )  # fmt: skip

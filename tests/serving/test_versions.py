@@ -1,9 +1,12 @@
-"""Versions of a skill under names of their own, and what cannot be served."""
+"""Versions of a skill: other names for one, and a name that moves to a new version while it is used."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from moextend import MultimodalLM
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
+from moextend.serving.engine import Limits
 from tests.serving.conftest import loaded
 from tests.serving.living import SKILLS, in_process, learn, living
 
@@ -49,6 +53,20 @@ def ask(client: httpx.Client, model: str) -> httpx.Response:
     return client.post(TEXT, json={"model": model, "prompt": PROMPTS, "max_tokens": 6})
 
 
+def stream(client: httpx.Client, model: str) -> tuple[int, set[str], list[str]]:
+    """Status, fingerprints and texts of an answer in parts."""
+    texts, fingerprints = [""] * len(PROMPTS), set()
+    body = {"model": model, "prompt": PROMPTS, "max_tokens": 6, "stream": True}
+    with client.stream("POST", TEXT, json=body) as reply:
+        for line in reply.iter_lines():
+            if line.startswith("data: {"):
+                part = json.loads(line[6:])
+                fingerprints.add(part["system_fingerprint"])
+                for choice in part["choices"]:
+                    texts[choice["index"]] += choice["text"]
+        return reply.status_code, fingerprints, [text.strip() for text in texts]
+
+
 def read(reply: httpx.Response) -> tuple[int, set[str], list[str]]:
     """The same of an answer in one piece."""
     if reply.status_code != 200:
@@ -60,17 +78,82 @@ def read(reply: httpx.Response) -> tuple[int, set[str], list[str]]:
     return 200, {body["system_fingerprint"]}, texts
 
 
+def test_a_name_moves_under_load_and_no_request_is_lost(
+    skills: Path, versions: dict[str, tuple[str, list[str]]]
+) -> None:
+    right = dict(versions.values())
+    with living(loaded(skills, "work", "home")) as server, server.client() as client:
+        stop = threading.Event()
+
+        def keep_asking(number: int) -> list[tuple[int, set[str], list[str]]]:
+            found = []
+            with server.client() as own:
+                while not stop.is_set():
+                    found.append(stream(own, "work") if number % 2 else read(ask(own, "work")))
+            return found
+
+        with ThreadPoolExecutor(THREADS) as threads:
+            futures = [threads.submit(keep_asking, number) for number in range(THREADS)]
+            try:
+                for turn in range(SWITCHES):
+                    version = ("pets", "work")[turn % 2]
+                    moved = put(client, skills / version, "work")
+                    assert moved.status_code == 200, moved.text
+                    assert moved.json()["system_fingerprint"] == versions[version][0]
+                    status, fingerprints, texts = read(ask(client, "work"))
+                    assert (status, fingerprints, texts) == (
+                        200,
+                        {versions[version][0]},
+                        versions[version][1],
+                    ), "a request after the switch gets the new version"
+            finally:
+                stop.set()
+        found = [each for future in futures for each in future.result()]
+        assert {status for status, _, _ in found} == {200}
+        for _, fingerprints, texts in found:
+            (fingerprint,) = fingerprints
+            assert texts == right[fingerprint]
+        assert {next(iter(each)) for _, each, _ in found} <= {versions["work"][0], versions["pets"][0]}
+        known = models(client)
+        assert list(known)[:1] == ["base"] and sorted(known) == ["auto", "base", "home", "work"]
+        assert known["work"] == versions["work"][0] and known["home"] == versions["home"][0]
+        assert read(ask(client, "home")) == (200, {versions["home"][0]}, versions["home"][1])
+
+
+def test_queued_requests_finish_on_the_version_that_they_were_sent_to(
+    skills: Path, versions: dict[str, tuple[str, list[str]]], held: threading.Event
+) -> None:
+    with (
+        living(loaded(skills, "work"), limits=Limits(max_batch=1)) as server,
+        server.client() as client,
+        ThreadPoolExecutor(4) as threads,
+    ):
+        early = [threads.submit(ask, client, "work") for _ in range(2)]
+        while server.waiting != 2 * len(PROMPTS) - 1:
+            time.sleep(0.01)
+        moved = threads.submit(put, client, skills / "pets", "work")
+        held.set()
+        assert moved.result().status_code == 200
+        assert read(ask(client, "work")) == (200, {versions["pets"][0]}, versions["pets"][1])
+        for future in early:
+            assert read(future.result()) == (200, {versions["work"][0]}, versions["work"][1])
+
+
 def test_versions_side_by_side_and_names_that_are_taken(
     skills: Path, versions: dict[str, tuple[str, list[str]]]
 ) -> None:
     with living(loaded(skills, "work")) as server, server.client() as client:
         taken = put(client, skills / "work")
-        assert taken.status_code == 400 and '"name": "work-2"' in taken.json()["error"]["message"]
+        assert taken.status_code == 400 and '"name": "work"' in taken.json()["error"]["message"]
         assert put(client, skills / "pets", "v2").json()["id"] == "v2"
         assert put(client, skills / "work", "v1", strength=0.5).json()["id"] == "v1:0.5"
         assert list(models(client)) == ["base", "work", "v2", "v1:0.5", "auto"]
         for name, skill in (("work", "work"), ("v2", "pets")):
             assert read(ask(client, name)) == (200, {versions[skill][0]}, versions[skill][1])
+        # The strength of the name stays, unless another one is given.
+        assert put(client, skills / "pets", "v1").json()["id"] == "v1:0.5"
+        assert put(client, skills / "pets", "v1", strength=1).json()["id"] == "v1"
+        assert models(client)["v1"] == versions["pets"][0]
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +176,32 @@ def test_a_version_that_cannot_be_served_changes_nothing(skills: Path, needing: 
 
     def refused(client: httpx.Client, folder: Path, name: str, says: str) -> None:
         before = models(client), client.get(EXTENSIONS).json(), read(ask(client, name))
-        error = put(client, folder, f"{name}-2")
+        error = put(client, folder, name)
         assert error.status_code == 400 and says in error.json()["error"]["message"], error.text
         assert (models(client), client.get(EXTENSIONS).json(), read(ask(client, name))) == before
 
     with living(loaded(needing, "work")) as server, server.client() as client:
         for folder in (damaged, foreign, tmp_path / "nowhere", tmp_path):
             refused(client, folder, "work", folder.name)
+        refused(client, needing / "home", "work", "needs")
         assert put(client, needing / "home").status_code == 200
-        needed = client.delete(f"{EXTENSIONS}/work")
-        assert needed.status_code == 400 and "home" in needed.json()["error"]["message"]
-        for name in ("home", "work"):
-            assert client.delete(f"{EXTENSIONS}/{name}").status_code == 200
+        refused(client, skills / "pets", "work", "needs")
+        assert client.delete(f"{EXTENSIONS}/home").status_code == 200
+        assert put(client, skills / "pets", "work").status_code == 200
+
+
+def test_a_name_is_no_part_of_a_fingerprint_nor_of_what_others_need(needing: Path) -> None:
+    found = []
+    for names in ((None, None), ("v1", "v2")):
+        model = moextend.load("tiny")
+        made = [
+            moextend.load_extension(model, needing / folder, name=name).name
+            for folder, name in zip(("work", "home"), names, strict=True)
+        ]
+        assert made == [name or folder for folder, name in zip(("work", "home"), names, strict=True)]
+        moextend.activate(model, made)
+        answers = moextend.generate(
+            model, [moextend.Prompt(each) for each in PROMPTS], max_new_tokens=6, batch_size=3
+        )
+        found.append((moextend.active_fingerprint(model), answers))
+    assert found[0] == found[1]
