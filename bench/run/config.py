@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moextend.bench.scoring import Backend
-from moextend.bench.sequence import SequenceSpec
+from moextend.bench.sequence import OWN, SequenceSpec
 from moextend.bench.task import Mode, TaskSpec
 from moextend.errors import SpecError
 from moextend.util import content, files, spec
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 JOINT = "joint"
 """Name of the only stage of a joint run."""
+CONTENT = ("tasks", "registry", "methods", "scorers", "data")
+"""Folders of a workspace with what runs are made of."""
 
 
 class Identity(BaseModel):
@@ -81,7 +83,11 @@ class RunConfig(Identity):
     def sequence_spec(self) -> SequenceSpec:
         """The sequence as a typed spec."""
         found = spec.parse(SequenceSpec, self.sequence, where="config.json: sequence")
-        return found.model_copy(update={"path": _path(self.places.get("sequence"))})
+        path = _path(self.places.get("sequence"))
+        if path is None or not path.is_file():  # an unpacked run
+            known = content.names("registry", self.workspace)
+            path = known.get(found.sequence, known.get(OWN, path))
+        return found.model_copy(update={"path": path})
 
     @cached_property
     def read_tasks(self) -> dict[str, TaskSpec]:
@@ -275,3 +281,22 @@ def differences(a: Any, b: Any, place: str = "") -> list[tuple[str, Any, Any]]:
 
 def _path(value: str | None) -> Path | None:
     return Path(value) if value else None
+
+
+def places_now(places: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The places of the specs of the run in `folder`, also where its workspace was moved or copied.
+
+    A run of a workspace lies in WORKSPACE/runs/SEQUENCE. Those of one elsewhere, as unpacked ones, are as recorded.
+    """
+    runs, was = folder.absolute().parent.parent, Path(places.get("workspace", "."))
+    here, old = runs.parent, was / "runs"
+    if runs.name != old.name or (old.is_dir() and old.samefile(runs)):
+        return places
+    if was.is_dir() and not any((here / name).is_dir() for name in CONTENT):
+        return places
+
+    def moved(path: str | None) -> str | None:
+        return str(here / Path(path).relative_to(was)) if path and Path(path).is_relative_to(was) else path
+
+    tasks = {name: moved(path) for name, path in places.get("tasks", {}).items()}
+    return {"workspace": str(here), "sequence": moved(places.get("sequence")), "tasks": tasks}

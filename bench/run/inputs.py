@@ -139,9 +139,9 @@ def weights_parts(weights: str) -> dict[str, str]:
     return {"weights of the base": lm, **encoders}
 
 
-def refuse_changed_code(run: RunDir, config: RunConfig | None = None) -> None:
-    """Raises RunConflict if a plug-in changed since the run used it; `config`: as for `refuse_other_inputs`."""
-    refuse_changed(run, known(run), code_parts(config or run.config))
+def refuse_changed_code(run: RunDir) -> None:
+    """Raises RunConflict if a plug-in changed since the run used it."""
+    refuse_changed(run, known(run), code_parts(run.config))
 
 
 def refuse_changed(run: RunDir, before: Mapping[str, str], now: Mapping[str, str]) -> None:
@@ -151,13 +151,13 @@ def refuse_changed(run: RunDir, before: Mapping[str, str], now: Mapping[str, str
             raise changed_since(run, f"the {part}")
 
 
-def refuse_other_inputs(run: RunDir, memo: Memo, config: RunConfig | None = None) -> None:
-    """Raises RunConflict if something changed that a done run has used; `config`: of this workspace, if it was moved.
+def refuse_other_inputs(run: RunDir, memo: Memo) -> None:
+    """Raises RunConflict if something changed that a done run has used.
 
     What is gone or cannot be read now is not compared, nor data of the hub, which are pinned. `memo` keeps
     digests of data.
     """
-    config, before = config or run.config, known(run)
+    config, before = run.config, known(run)
     refuse_changed(run, before, code_parts(config))
     now: dict[str, str] = {}
     with suppress(MoextendError, OSError):

@@ -20,7 +20,7 @@ from typing import IO, Any, cast, get_args
 
 from pydantic import Field
 
-from moextend.bench.run.complete import TENSORS, changed_predictions
+from moextend.bench.run.complete import TENSORS, changed_predictions, lacks, names_of
 from moextend.bench.run.config import ConfigFile
 from moextend.bench.run.items import NAME as ITEMS
 from moextend.bench.run.items import items_of, read_items
@@ -159,6 +159,12 @@ def _check(runs: Sequence[RunDir], left_out: Sequence[Kept], unfinished: bool) -
                 f"is from a pack without {listed(lacking)}.",
                 where=run_name(run.folder),
                 hint=f"{'. '.join(WITHOUT[kind] for kind in lacking)}. Or leave the run out.",
+            )
+        if not unfinished and (gaps := lacks(run)):
+            raise InputError(
+                f"lacks {names_of(gaps)}.",
+                where=run_name(run.folder),
+                hint="The same bench run makes it again. Or leave the run out.",
             )
         kept = () if "predictions" in run.left_out else run.cells().values()
         if changed := changed_predictions(run, kept, every_byte=True):

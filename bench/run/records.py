@@ -6,6 +6,7 @@ The cells of scores.jsonl and the lines of predictions are in moextend.bench.sco
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -49,7 +50,7 @@ class OfRun(Record):
         found = cls.read(path)
         if found is None:
             return None
-        if found.run != run or found.digest != found._digest(path):
+        if found.run != run or found.digest != _digest(files.read_json(path), path):
             what = "is a file of another run or stage, or was edited."
             raise OfAnotherRun(what, where=str(path), hint=AGAIN)
         return found.model_copy(update={"digest": ""})
@@ -57,12 +58,13 @@ class OfRun(Record):
     def write(self, path: Path) -> None:
         """Writes the record with its digest, atomically."""
         values = json.loads(json.dumps(self.model_dump()))
-        # Of the record as it is read: a whole number may become a float.
-        files.write_json(path, {**values, "digest": self.parse(values, where=str(path))._digest(path)})
+        files.write_json(path, {**values, "digest": _digest(values, path)})
 
-    def _digest(self, path: Path) -> str:
-        place = path.parent.name if path.parent.parent.name == "stages" else ""
-        return files.digest(place, json.loads(self.model_dump_json(exclude={"digest"})))
+
+def _digest(values: Mapping[str, Any], path: Path) -> str:
+    """Digest of what a file says, and of the folder of a stage."""
+    place = path.parent.name if path.parent.parent.name == "stages" else ""
+    return files.digest(place, {key: value for key, value in values.items() if key != "digest"})
 
 
 class AlignmentCost(BaseModel):

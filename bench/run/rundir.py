@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from moextend.bench.run.config import ConfigFile, RunConfig, slug
+from moextend.bench.run.config import ConfigFile, RunConfig, places_now, slug
 from moextend.bench.run.progress import LEASE, read_status
 from moextend.bench.run.records import Kept, OfRun, RoutingReport, RunFacts, StageCost
 from moextend.bench.score.records import Cell, Parity
@@ -73,8 +73,9 @@ class RunDir:
 
     @cached_property
     def config(self) -> RunConfig:
-        """Config of the run; InputError if it is missing or broken."""
-        return self.config_file.config(self.config_path)
+        """Config of the run, for the workspace in which it lies; InputError if it is missing or broken."""
+        found = self.config_file.config(self.config_path)
+        return found.model_copy(update={"places": places_now(found.places, self.folder)})
 
     @cached_property
     def id(self) -> str:

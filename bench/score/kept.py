@@ -74,18 +74,25 @@ class ScoreReader:
         """
         assert cell.predictions is not None, "the caller's own condition"
         path = folder / cell.predictions
+        was_there = scores_path(path, cell.scorer).is_file()
         try:
             found = ItemScores(*self._lines.read(scores_path(path, cell.scorer), signed=True))
         except (SpecError, KeyError, TypeError, ValueError):
             found = None
         if found is not None and fits(cell, found):
             return found
-        return self.again(folder, cell, workspace, read_predictions(path, cell.sha256))
+        return self.again(folder, cell, workspace, read_predictions(path, cell.sha256), damaged=was_there)
 
     def again(
-        self, folder: Path, cell: Cell, workspace: Path, records: Sequence[PredictionLine]
+        self,
+        folder: Path,
+        cell: Cell,
+        workspace: Path,
+        records: Sequence[PredictionLine],
+        *,
+        damaged: bool = True,
     ) -> ItemScores:
-        """The scores computed from the predictions; they replace the kept ones, which a warning names if they exist.
+        """The scores computed from the predictions; they replace the kept ones, which a warning names if `damaged`.
 
         Raises:
             SpecError: they do not give the score of the cell.
@@ -107,12 +114,11 @@ class ScoreReader:
                 where=str(path),
                 hint="Restore the original file, or run again.",
             )
-        kept = scores_path(path, cell.scorer)
-        if kept.is_file():
+        if damaged:  # else there were none, or another process has just written them
             log.warning(
                 "%s: does not give the recorded score of %s after stage %d: the file is damaged or was edited. The "
                 "scores of its items are computed again from the predictions.",
-                kept, cell.task, cell.stage,
+                scores_path(path, cell.scorer), cell.task, cell.stage,
             )  # fmt: skip
         if path.is_file():  # else the run is being removed, and what is written now would stay
             with suppress(MoextendError, OSError):  # read-only, or a full disk: computed again next time

@@ -12,7 +12,7 @@ from typer import Option
 
 from moextend.cli import options
 from moextend.cli.options import Names, Style
-from moextend.cli.reports import chosen_experiments
+from moextend.cli.reports import chosen_experiments, name_left_out
 from moextend.errors import InputError, counted
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def figures(
 ) -> None:
     """Draw what methods learn and forget: eight figures per sequence, one column wide."""
     from moextend.bench.figures import FORMATS, Source, chosen
+    from moextend.bench.report.collect import input_notes
     from moextend.bench.report.style import find_style
     from moextend.util import files, lookup
 
@@ -75,10 +76,11 @@ def figures(
     shown = styling.style.names
     sources = [Source.of(one, methods, baseline, names=shown) for one in experiments]  # before any file
     for (prefix, experiment), source in zip(_prefixes(experiments), sources, strict=True):
-        for name in experiment.left_out:
-            options.echo(f"left out: {name}", err=True)
         for name in wanted:
             _write(source, name, f"{to}/{prefix}", forms, asked=bool(only))
+        for note in input_notes(experiment):
+            options.echo(note, err=True)
+    name_left_out(experiments)  # after the figures, which find what is damaged
 
 
 def _write(source: Source, name: str, prefix: str, forms: Sequence[str], *, asked: bool) -> None:

@@ -227,21 +227,20 @@ def open_all(
     """Folders of all runs, and those with work to do that no job has; if one is refused, nothing changes."""
     from moextend.bench.run.complete import lacks, names_of
     from moextend.bench.run.inputs import Memo, refuse_changed_code, refuse_other_inputs
-    from moextend.bench.run.opening import folder_of, open_runs
+    from moextend.bench.run.opening import open_runs
     from moextend.bench.run.progress import read_status
     from moextend.bench.run.rundir import run_name
 
     incomplete: dict[Path, str] = {}
     memo: Memo = {}
-    wanted = {folder_of(config, runs): config for config in configs}
 
     def has_work(run: RunDir) -> bool:
-        refuse_changed_code(run, wanted.get(run.folder))
+        refuse_changed_code(run)
         if run.folder in busy:
             return False
         if read_status(run.folder).state != "done":
             return True
-        refuse_other_inputs(run, memo, wanted.get(run.folder))
+        refuse_other_inputs(run, memo)
         lacking = lacks(run)
         if lacking:
             incomplete[run.folder] = names_of(lacking)

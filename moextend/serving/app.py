@@ -145,7 +145,9 @@ def _answer_errors(app: FastAPI) -> None:
         code, message = CODES.get(error.status_code, "invalid_input"), str(error.detail)
         if error.status_code in (404, 405):
             found = [route for route in app.routes if isinstance(route, APIRoute)]
-            there = ", ".join(f"{method} {route.path}" for route in found for method in sorted(route.methods or ()))
+            there = ", ".join(
+                f"{method} {route.path}" for route in found for method in sorted(route.methods or ())
+            )
             message = f"this server has no {request.method} {request.url.path}. It has: {there}."
         return ApiError(error.status_code, message, code=code, headers=error.headers).answer()
 

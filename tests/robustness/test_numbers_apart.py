@@ -198,6 +198,53 @@ def test_a_done_run_is_refused_in_a_copy_of_its_workspace_with_other_inputs(
         assert (code, part in output) == (2, True), output
 
 
+def test_verify_compares_with_the_workspace_in_which_a_run_lies(
+    done: Path, call: Call, tmp_path: Path
+) -> None:
+    """In a copy of the workspace beside the original, and in another one with a run from a pack."""
+    copy, other, pack = tmp_path / "copy", tmp_path / "other", tmp_path / "runs.tar.zst"
+    shutil.copytree(done, copy)
+    shutil.copytree(done, other, ignore=shutil.ignore_patterns("runs", ".cache"))
+    words = ("bench", "verify", "small/mine-s0", "--batches", "0", "--workspace")
+    assert call(*words, str(copy))[0] == 0
+    for edit in ("picture", "helper of a scorer"):
+        name, change, part = EDITS[edit]
+        change(copy / name)
+        code, output = call(*words, str(copy))
+        assert (code, part in output) == (1, True), output
+        assert call(*words, str(done))[0] == 0
+    assert call("bench", "pack", "small", "--out", str(pack))[0] == 0
+    assert call("bench", "unpack", str(pack), "--workspace", str(other))[0] == 0
+    assert call(*words, str(other))[0] == 0
+    generic = other / "registry/generic.txt"
+    generic.write_text(generic.read_text().replace("oslo", "rome"))
+    code, output = call(*words, str(other))
+    assert (code, "file of generic text" in output) == (1, True), output
+
+
+@pytest.mark.parametrize("gone", ["facts.json", "stages/1-colour/cost.json", "a line of scores.jsonl"])
+def test_an_incomplete_run_is_not_packed(gone: str, runs: Path, call: Call, tmp_path: Path) -> None:
+    if gone.startswith("a line"):
+        scores = runs / "mine-s0/scores.jsonl"
+        scores.write_text("".join(scores.read_text().splitlines(keepends=True)[:-1]))
+    else:
+        (runs / "mine-s0" / gone).unlink()
+    code, output = call("bench", "pack", "small", "--out", str(tmp_path / "x.tar.zst"))
+    assert (code, "small/mine-s0: lacks " in output) == (2, True), output
+    assert not list(tmp_path.iterdir())
+
+
+def test_figures_name_a_run_whose_answers_were_edited(runs: Path, call: Call, tmp_path: Path) -> None:
+    answers = (runs / "mine-s0/predictions").rglob("colour-*.jsonl")
+    path = next(each for each in answers if "scores" not in each.name)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(reversed(lines)))
+    for kept in path.parent.glob("*.scores*"):
+        kept.unlink()
+    code, output = call("bench", "figures", "small", "--only", "flows", "-f", "png", "--out", str(tmp_path))
+    assert code == 0 and "Not complete: mine-s0 lacks the predictions of colour" in output, output
+
+
 @pytest.mark.parametrize("edit", ["text", "picture"])
 def test_a_run_from_a_pack_is_refused_in_a_workspace_with_other_inputs(
     edit: str, done: Path, call: Call, tmp_path: Path
