@@ -62,7 +62,7 @@ def test_the_wheel_runs_from_another_folder(installed: Path, tmp_path: Path) -> 
         installed,
         tmp_path,
         "-c",
-        "import moextend; print(moextend.load('tiny', vision='tiny').visual_tokens)",
+        "import moextend; print(moextend.load('tiny', vision='tiny').modalities['image'].encoder.tokens)",
     )
     assert loaded.stdout.strip() == "9", loaded.stderr
 

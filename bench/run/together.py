@@ -127,9 +127,9 @@ def explained(run: Path) -> Iterator[None]:
 def _say(run: Path, error: MoextendError | None) -> None:
     """Notes how this process ended, unless another one did before; error None: it was stopped."""
     if launched() and not (run / NOTE).exists():
-        said = {"what": error.what, "where": error.where, "hint": error.hint} if error else None
+        ending = {"what": error.what, "where": error.where, "hint": error.hint} if error else None
         with suppress(OSError, MoextendError):  # a full disk is the error of whoever writes results
-            files.write_json(run / NOTE, {"rank": processes.rank(), "error": said})
+            files.write_json(run / NOTE, {"rank": processes.rank(), "error": ending})
 
 
 def _cause(run: Path) -> MoextendError | KeyboardInterrupt | None:

@@ -1,4 +1,4 @@
-"""What a training in flight has on disk: checkpoints, each with a manifest that is written last."""
+"""What an unfinished training has on disk: checkpoints, each with a manifest that is written last."""
 
 from __future__ import annotations
 

@@ -165,20 +165,6 @@ def test_a_run_fails_without_showing_a_password(
     assert "secret" not in status + found.err
 
 
-def test_a_folder_in_the_place_of_the_log_is_refused_in_one_line(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FAKE", "talks")
-    assert cli("bench", "run", "-m", "lora").code == 0
-    run = tmp_path / "runs/tiny/lora-s0"
-    assert "a library says this" in (run / "worker.log").read_text()
-    (run / "worker.log").unlink()
-    (run / "worker.log").mkdir()
-    (run / "scores.jsonl").unlink()
-    found = cli("bench", "run", "-m", "lora")
-    assert found.code == 2 and found.err.count("\n") == 1 and "worker.log: is not a file" in found.err
-
-
 DAMAGE = {
     "config-type": ("config.json", '{"identity": {"sequence": [], "tasks": 5, "method": 1}}'),
     "scores-folder": ("scores.jsonl", None),

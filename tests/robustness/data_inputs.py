@@ -34,17 +34,6 @@ CHOICES = {
 }  # fmt: skip
 """Texts that are no list of choices."""
 
-FRONT = "---\nconfigs:\n- config_name: default\n  data_files: {}\n---\n"
-CARDS: list[tuple[str, bytes]] = [
-    ("latin-1", "---\npretty_name: caf\xe9\n---\n".encode("latin-1")), ("UTF-16", FRONT.format("d.jsonl").encode("utf-16")), ("configs of a number", b"---\nconfigs: 7\n---\n"),
-    ("configs of a mapping", b"---\nconfigs: {a: 1}\n---\n"), ("a config that is a text", b"---\nconfigs: [x]\n---\n"), ("a list as a name", FRONT.replace("default", "[1]").format("d.jsonl").encode()),
-    *((f"data_files: {text}", FRONT.format(text).encode()) for text in (
-        "[{split: train}]", "[{path: d.jsonl}]", "7", "true", "[7]", "[null]", "/etc/passwd", "[{split: train, path: /etc/hosts}]", "[{split: train, path: 7}]", "[{split: train, path: [7]}]",
-        "[{split: [1], path: d.jsonl}]", "''", ".", "'**x'", '"a\\0b"', '"\\ud800"', "{train: none.jsonl}", "{split: train}",
-    )),
-]  # fmt: skip
-"""README.md of a folder with the good file d.jsonl: (description, content)."""
-
 FILES: list[tuple[str, str, str, bytes]] = [
     ("qa", "empty", "d.jsonl", b""), ("qa", "blank lines", "d.jsonl", b"\n\n\n"), ("qa", "no JSON", "d.jsonl", b"question: what\n"),
     ("qa", "a line cut off", "d.jsonl", jsonl(ROW) * 5 + b'{"question": "wh'), ("qa", "a list a line", "d.jsonl", jsonl([1, 2])),

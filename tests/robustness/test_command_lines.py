@@ -196,14 +196,5 @@ def test_bad_data(
     assert not (place / "executed").exists()
 
 
-@pytest.mark.parametrize(
-    "content", [card for _, card in data_inputs.CARDS], ids=[what for what, _ in data_inputs.CARDS]
-)
-def test_a_bad_card(content: bytes, place: Path, refused: Callable[..., None]) -> None:
-    shutil.copy(place / "good.jsonl", place / "emptied/d.jsonl")
-    (place / "emptied/README.md").write_bytes(content)
-    refused("bench", "add-task", "qa", "--data", "emptied", "--name", "mine", "-s", "small")
-
-
 def test_there_are_enough() -> None:
     assert len(LINES) >= 1000

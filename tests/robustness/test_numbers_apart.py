@@ -182,6 +182,7 @@ def test_a_killed_run_is_not_continued_on_other_data(kept: Path, call: Call) -> 
     finally:
         path.write_text(rows)
     assert call(*command)[0] == 0
+    shutil.rmtree(kept / run)
 
 
 @pytest.mark.parametrize("edit", ["text", "picture", "helper of a scorer"])

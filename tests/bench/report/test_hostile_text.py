@@ -53,9 +53,9 @@ def test_an_answer_is_printed_and_not_obeyed(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import moextend
-    from moextend.cli import library
+    from moextend.cli import library, opening
 
-    monkeypatch.setattr(library, "opened", lambda *_: None)
+    monkeypatch.setattr(opening.BaseAsked, "open_for", lambda *_: None)
     monkeypatch.setattr(moextend, "activate", lambda *_, **__: None)
     monkeypatch.setattr(moextend, "generate", lambda *_, **__: [HOSTILE + "\nnext"])
     library.generate("tiny", prompt="p")
