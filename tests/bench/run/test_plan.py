@@ -117,6 +117,20 @@ def test_limit_and_steps_override_the_sequence(tmp_path: Path, write: Callable[.
 
 
 @pytest.mark.parametrize(
+    ("steps", "align_steps", "found"),
+    [(None, None, 100), (3, None, 3), (500, None, 100), (3, 7, 7), (3, 500, 500), (None, 7, 7)],
+)
+def test_an_alignment_is_at_most_as_long_as_steps_unless_its_own_are_asked_for(
+    tmp_path: Path, write: Callable[..., Path], steps: int | None, align_steps: int | None, found: int
+) -> None:
+    align = {"task": "tiny-captions", "steps": 100, "batch_size": 2, "learning_rate": 0.1}
+    write(align=align, base={"model": "tiny", "vision": "tiny"})
+    config = resolve(Request(tmp_path, steps=steps, align_steps=align_steps))[0]
+    assert config.sequence["align"]["steps"] == found
+    assert [each.steps for each in config.sequence_spec.align] == [found]  # what the worker trains
+
+
+@pytest.mark.parametrize(
     ("number", "asked", "names"),
     [
         (5, ("random:3",), ["random:1", "random:2", "random:3"]),
