@@ -20,7 +20,7 @@ from typing import cast
 
 from moextend.bench.references import Reference
 from moextend.bench.report.collect import Experiment, run_notes
-from moextend.bench.report.formats import FORMATS, SUFFIX, render
+from moextend.bench.report.formats import FORMATS, render
 from moextend.bench.report.notes import with_sources
 from moextend.bench.report.ranks import ranked
 from moextend.bench.report.style import Styling
@@ -30,7 +30,7 @@ from moextend.bench.report.views.comparison import with_baseline
 from moextend.bench.report.views.published import published_tables
 from moextend.errors import InputError
 
-__all__ = ["FORMATS", "SUFFIX", "VIEWS", "View", "render", "tables", "view"]
+__all__ = ["FORMATS", "VIEWS", "View", "render", "tables", "view"]
 
 View = str
 """Name of a view."""

@@ -47,10 +47,12 @@ class OfRun(Record):
     @classmethod
     def read_of(cls, run: str, path: Path) -> Self | None:
         """As `read`; OfAnotherRun for a file of another run than that with the id `run`, or of another stage."""
-        found = cls.read(path)
-        if found is None:
+        try:
+            values = cls.values_in(path)
+        except FileNotFoundError:
             return None
-        if found.run != run or found.digest != _digest(files.read_json(path), path):
+        found = cls.parse(values, where=str(path))
+        if found.run != run or found.digest != _digest(values, path):
             what = "is a file of another run or stage, or was edited."
             raise OfAnotherRun(what, where=str(path), hint=AGAIN)
         return found.model_copy(update={"digest": ""})

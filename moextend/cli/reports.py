@@ -104,12 +104,13 @@ def report(
     rewind, subsets: scaled and left-out updates (bench run --also rewind, --also subsets)
     items: the results of single items, a row per answer
     """
+    from moextend.bench.report import FORMATS
     from moextend.bench.report.collect import collect, some
     from moextend.bench.report.style import find_style
     from moextend.bench.report.views.comparison import with_baseline
     from moextend.bench.report.views.published import read_references
     from moextend.bench.run.rundir import find_runs
-    from moextend.util import files
+    from moextend.util import files, lookup
 
     folder = workspace / "runs"
     asked, names = _view(words or [], folder)
@@ -120,7 +121,7 @@ def report(
         _write_items(names, form, to, workspace, unfinished=unfinished)
         return
     view = _checked(asked, baseline, margin, accuracy)
-    _check_form(form)
+    lookup.choose("format", form, FORMATS, where="--format")
     styling = find_style(style, workspace)
     if to is not None:
         files.check_writable(to.parent if to.suffix else to, where="--out")
@@ -139,7 +140,7 @@ def report(
         print_tables(experiments, how, form, view)
     else:
         _write_tables(experiments, to, form, view, how)
-    if form == "csv":  # after the tables, which find what is damaged
+    if not FORMATS[form].for_people:  # after the tables, which find what is damaged
         name_left_out(arranged)
 
 
@@ -188,20 +189,6 @@ def _checked(asked: View | None, baseline: str | None, margin: float | None, acc
     return view
 
 
-def _check_form(form: str) -> None:
-    """Checks the format of tables or of the page before results are read."""
-    from moextend.bench.report import FORMATS
-    from moextend.util import lookup
-
-    if form in ("json", "parquet"):
-        raise InputError(
-            f"no table is written as {form}.",
-            where="--format",
-            hint="The view items has these formats: moextend bench report items.",
-        )
-    lookup.choose("format", form, FORMATS, where="--format")
-
-
 @dataclass(frozen=True)
 class How:
     """What tables and the page compare, and how they look."""
@@ -248,13 +235,13 @@ def _write_page(experiments: list[Experiment], to: Path | None, how: How, worksp
 
 def _write_tables(experiments: list[Experiment], to: Path, form: str, view: View, how: How) -> None:
     """Writes the tables of one view to a file, or of it and all usual views to a folder."""
-    from moextend.bench.report import SUFFIX
+    from moextend.bench.report import FORMATS
     from moextend.util import files
 
     views: dict[Path, View] = {to: view}
     if not to.suffix:
         every: list[View] = ["forgetting", "matrix", "costs", view]
-        views = {to / f"{name}.{SUFFIX[form]}": name for name in every}
+        views = {to / f"{name}.{FORMATS[form].suffix}": name for name in every}
     for path, name in views.items():
         text, notes = _rendered(experiments, form, name, how if name == view else replace(how, references=[]))
         for one, content in {path: text, path.with_name(f"{path.stem}-notes{path.suffix}"): notes}.items():
@@ -303,7 +290,7 @@ def name_left_out(experiments: Sequence[Experiment]) -> None:
 
 def _rendered(experiments: list[Experiment], form: str, view: View, how: How) -> tuple[str, str]:
     """The tables of a view, and notes for which LaTeX has another place."""
-    from moextend.bench.report import render, tables
+    from moextend.bench.report import FORMATS, render, tables
     from moextend.bench.report.formats import latex
     from moextend.bench.report.formats.csv import cells
 
@@ -312,7 +299,7 @@ def _rendered(experiments: list[Experiment], form: str, view: View, how: How) ->
         return cells(how.style.arranged(experiments)), ""
     if form == "latex":
         return latex.apart(tables(experiments, view, **asked | {"style": how.style.for_papers(experiments)}))
-    return render(tables(experiments, view, rank=form != "csv", **asked), form), ""
+    return render(tables(experiments, view, rank=FORMATS[form].for_people, **asked), form), ""
 
 
 def explain(

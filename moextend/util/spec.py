@@ -205,12 +205,17 @@ class Record(BaseModel):
     def read(cls, path: Path) -> Self | None:
         """Record from a JSON file; None without a file. Raises the errors of `parse`."""
         try:
-            values = files.read_json(path)
+            return cls.parse(cls.values_in(path), where=str(path))
         except FileNotFoundError:
             return None
+
+    @staticmethod
+    def values_in(path: Path) -> Any:
+        """What a JSON file of a record says; FileNotFoundError without a file, SpecError for no JSON."""
+        try:
+            return files.read_json(path)
         except SpecError as error:
             raise SpecError(error.what, where=error.where, hint=AGAIN) from error
-        return cls.parse(values, where=str(path))
 
     def write(self, path: Path) -> None:
         """Writes the record as indented JSON, atomically."""

@@ -126,7 +126,7 @@ def test_items_name_what_is_missing(cli: Any, runs: Path) -> None:
         (["items"], "no format of items 'table'. Available: csv, json, parquet."),
         (["items", "-f", "parquet"], "parquet cannot be printed. Name a file: --out items.parquet."),
         (["items", "-f", "csv", "matrix"], "report: items and matrix are separate views."),
-        (["-f", "json"], "no table is written as json. The view items"),
+        (["-f", "json"], "no format 'json'. Available: "),
     ],
 )
 def test_wrong_use_of_items(cli: Any, runs: Path, arguments: list[str], words: str) -> None:

@@ -6,27 +6,38 @@ Markdown and HTML are short, and here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from moextend.bench.report.table import Row, Table, Value
 from moextend.errors import visible
 from moextend.util import lookup
 
-FORMATS = {
-    "table": "moextend.bench.report.formats.terminal:render",
-    "markdown": "moextend.bench.report.formats:markdown",
-    "latex": "moextend.bench.report.formats.latex:render",
-    "csv": "moextend.bench.report.formats.csv:render",
-    "html": "moextend.bench.report.formats:html",
-}
-"""Format -> what turns tables into its text."""
 
-SUFFIX = {"table": "txt", "markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
+@dataclass(frozen=True)
+class Format:
+    """How tables become text."""
+
+    render: str
+    """`module:function` from tables to text, imported where it is used."""
+    suffix: str
+    """Of files."""
+    for_people: bool = True
+    """Whether the best values are marked, and notes say which runs are left out; other programs get numbers alone."""
+
+
+FORMATS = {
+    "table": Format("moextend.bench.report.formats.terminal:render", "txt"),
+    "markdown": Format("moextend.bench.report.formats:markdown", "md"),
+    "latex": Format("moextend.bench.report.formats.latex:render", "tex"),
+    "csv": Format("moextend.bench.report.formats.csv:render", "csv", for_people=False),
+    "html": Format("moextend.bench.report.formats:html", "html"),
+}
 
 
 def render(tables: Sequence[Table], form: str) -> str:
     """The tables as text of the format; UnknownName for one that does not exist."""
-    to_text: Callable[[Sequence[Table]], str] = lookup.load(lookup.choose("format", form, FORMATS))
+    to_text: Callable[[Sequence[Table]], str] = lookup.load(lookup.choose("format", form, FORMATS).render)
     return to_text(tables)
 
 
