@@ -29,7 +29,7 @@ from moextend.bench.run.progress import (
 )
 from moextend.bench.run.records import State
 from moextend.bench.run.rundir import RunDir
-from moextend.errors import RunFailed, last_line
+from moextend.errors import RunFailed, last_line, short
 from moextend.util import tether
 from moextend.util.foreign import explained
 
@@ -183,9 +183,11 @@ def _failed(run: Path, code: int, start: int) -> Outcome:
     status, log = read_status(run), RunDir(run).log
     if status.state == "failed" and status.error:
         return Outcome(run, "failed", str(status.error), code == 2)
-    last = last_line(log.read_bytes()[start:][-8000:], 1000)
-    if last.startswith(ERROR):
-        return Outcome(run, "failed", last.removeprefix(ERROR), code == 2)
+    tail = log.read_bytes()[start:][-8000:]
+    errors = [line for line in tail.decode(errors="replace").splitlines() if line.startswith(ERROR)]
+    if errors:  # not always the last line: another host may have taken the run over, and gone on with its log
+        return Outcome(run, "failed", short(errors[-1].removeprefix(ERROR), 1000), code == 2)
+    last = last_line(tail, 1000)
     error = RunFailed(
         f"the worker {ending(code)}{f' ({last})' if last else ''}.",
         where=str(log),

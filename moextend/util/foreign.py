@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from moextend.errors import MoextendError, RunFailed
+from moextend.errors import InputError, MoextendError, RunFailed
 
 DEBUG = "MOEXTEND_DEBUG"
 """Environment variable; 1 prints the traceback of every error."""
@@ -61,7 +61,8 @@ def explained(error: BaseException, *, where: str | None = None, hint: str = REP
         return error
     what, hint = _known(error) or (f"{_named(error)}{_place(error)}.", hint)
     file = _file(error)
-    return RunFailed(what, where=": ".join(filter(None, (where, file))) or None, hint=hint)
+    kind = InputError if isinstance(error, IsADirectoryError | NotADirectoryError) else RunFailed
+    return kind(what, where=": ".join(filter(None, (where, file))) or None, hint=hint)
 
 
 def is_known(error: Exception) -> bool:

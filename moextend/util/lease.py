@@ -187,7 +187,7 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is None or (self._lost and isinstance(error, KeyboardInterrupt)):
+            if error is None or self._lost:  # a library may turn the interrupt into an error of its own
                 self.check()
         except KeyboardInterrupt:  # of the loss, just now
             self.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import sys
@@ -171,8 +172,8 @@ def refused(found: SimpleNamespace, damaged: dict[str, str], live: Path) -> None
     grows = (".jsonl", "config.json")  # a worker that began adds lines, and what it was started with
     lost = {name for name, kind in damaged.items() if now.get(name, "") != kind and not name.endswith(grows)}
     assert not lost, f"lost: {lost}"
-    signs = {2: ("error: ", "failed: "), 1: ("failed: ",)}[found.code]  # a worker also finds wrong input
-    output = [line for line in found.err.splitlines() if any(sign in line for sign in signs)]
+    signs = {2: "^error: |[^:] failed: ", 1: "[^:] failed: "}[found.code]  # a worker also finds wrong input
+    output = [line for line in found.err.splitlines() if re.search(signs, line)]
     assert len(output) == 1 and not unclear(output[0]), f"exit {found.code}: {found.err}"
     by_worker = found.code == 2 and "failed: " in output[0]
     assert not by_worker or "Fix this, and repeat the command" in found.err

@@ -22,7 +22,7 @@ SCORE = """
 import json, sys
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
-if sys.argv[2] != "stock": import moextend
+if sys.argv[2] != "stock": import moextend; moextend.register_auto_classes()
 else: sys.modules["moextend"] = None
 found = simple_evaluate(model="hf", model_args=json.loads(sys.argv[1]), tasks=["tiny_textqa", "tiny_facts"],
     task_manager=TaskManager(include_path="tasks", include_defaults=False), limit={limit}, batch_size=10, device="cpu")
