@@ -60,7 +60,7 @@ FINISHED = {
     "status.json": ("status.json", (*JSON, "zeros", "nested deep", "null", "a FIFO", "linked")),
     "facts.json": ("facts.json", (*JSON, "zeros", "nested deep", "null")),
     "scores.jsonl": ("scores.jsonl", ("deleted", "empty", "cut", "garbage", "zeros", "a folder", "nested deep", "null", "a list", "a dangling link", "linked")),
-    "extension.safetensors": ("stages/2-*/extension.safetensors", ("deleted", "empty", "cut", "garbage", "flipped", "NaN", "a folder")),
+    "extension.safetensors": ("stages/2-*/extension.safetensors", ("deleted", "empty", "cut", "garbage", "flipped", "NaN")),
     "first extension.safetensors": ("stages/1-*/extension.safetensors", ("deleted", "flipped")),
     "extension.json": ("stages/2-*/extension.json", JSON),
     "learned.json": ("stages/2-*/learned.json", JSON),
