@@ -99,24 +99,25 @@ class Catalogue:
         reach.check(model.lm)
         self.known = self._read()
 
-    def attach(self, folder: Path, name: str | None = None, strength: float | None = None) -> str:
+    def attach(
+        self, folder: Path, name: str | None = None, strength: float | None = None, *, replace: bool = False
+    ) -> str:
         """Loads the extension in `folder`, and returns the name of its model.
 
         Args:
-            name: what clients call it; None: its own name. That of another extension moves to this one: the other gets
-                no new requests.
+            name: what clients call it; None: its own name.
             strength: None: that of the extension that it replaces, or else 1.
+            replace: whether `name` may be that of another extension, which then gets no new requests.
 
         Raises:
-            InputError: as `moextend.load_extension`; or its own name is taken, and `name` is not given; or the name is
-                one that a server cannot use; or the extension that it replaces is needed by another one; or it is
-                stronger than one of its co-active ones.
+            InputError: as `moextend.load_extension`; or the name is taken, or one that a server cannot use; or the
+                extension that it replaces is needed by another one; or it is stronger than one of its co-active ones.
         """
         own = read_extension(folder).name
         called = own if name is None else name
         check_name(called)
         old = next((each for each in self._getting() if self._names[each] == called), None)
-        if old is not None and name is None:
+        if old is not None and not (replace and name is not None):
             raise InputError(
                 f"the server already has an extension '{called}'.",
                 where=str(folder),

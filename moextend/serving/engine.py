@@ -81,7 +81,7 @@ class Engine:
         """
 
         def load() -> str:
-            found = self.catalogue.attach(folder, name, strength)
+            found = self.catalogue.attach(folder, name, strength, replace=True)
             self._leaving |= {old: Future() for old in self.catalogue.known.leaving - self._leaving.keys()}
             return found
 

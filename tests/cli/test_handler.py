@@ -134,7 +134,7 @@ def test_the_other_commands_print_no_traceback(tmp_path: Path, module: str) -> N
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     if name == "world":
         done = shell("python -m moextend.bench.world items file/x", tmp_path)
-        assert done.returncode == 1
+        assert done.returncode == 2
         expected = "python -m moextend.bench.world items: file/x: Not a directory. Check the path."
         assert done.stderr == f"error: {expected}\n"
 
