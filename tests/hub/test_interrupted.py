@@ -104,7 +104,7 @@ def test_killed_in_a_download_and_in_training(user: User, hub: Hub, undisturbed:
     assert "was killed by SIGKILL" in failed(ended)
     partial = [blob for blob in user.blobs("models--*") if blob.name.endswith(".incomplete")]
     assert partial, "huggingface_hub leaves what it has of a shard"
-    assert not list(user.folder_of().glob("stages/*"))
+    assert not list(user.folder_of().glob("stages/*/*"))
     hub.recover()
     client = user.start("bench", "run", "shop", KILL_WHEN=str(user.folder_of() / "stages/*/*-in-flight/*"))
     preloaded.pid_of(client)
