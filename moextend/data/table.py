@@ -6,6 +6,7 @@ import csv
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -302,7 +303,8 @@ def _copy(path: Path, folder: Path, known: FileDigests) -> Path:
         if sha256(path)[:SHOWN] != digest:
             raise InputError("was replaced while it was read.", where=str(path), hint="Repeat the command.")
         copy = folder / f"{digest}-{sha256(temporary)[:SHOWN]}.arrow"
-    (folder / f"{digest}.arrow").replace(copy)
+    with suppress(FileNotFoundError):  # another process, which made the same copy, was faster
+        (folder / f"{digest}.arrow").replace(copy)
     return copy
 
 
