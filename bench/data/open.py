@@ -269,30 +269,16 @@ def check_gold(task: TaskSpec, item: Item) -> None:
     check_choice(item, task.columns.answer, why=f"'{task.scorer}' needs one", more=more)
 
 
-def data_digest(
-    task: TaskSpec, split: SplitName, workspace: Path, *, instead: Mapping[int, str] | None = None
-) -> str:
-    """Digest of a split (sixteen hex digits): its files, and the files of media that they name.
-
-    `instead`: index in `media_files` -> digest to take instead of its own.
-    """
+def data_digest(task: TaskSpec, split: SplitName, workspace: Path) -> str:
+    """Digest of a split (sixteen hex digits): its files, and the files of media that they name."""
     opened = open_table(task, split, workspace)
     with FileDigests(workspace / ".cache") as known:
         files = [known.of(path) for path in opened.files]
-        media = [
-            known.of_medium(ref) for ref in _media_files(opened, open_items(task, split, workspace), task)
-        ]
-    for index, other in (instead or {}).items():
-        if index < len(media):
-            media[index] = other
+        items = open_items(task, split, workspace)
+        media = [] if _holds_media(opened, task) else [known.of_medium(ref) for ref in items.media_refs()]
     part = [opened.part.low, opened.part.high, *([opened.part.side] if opened.part.side else [])]
     where = task.data.model_dump(include={"where"}) if task.data else {}  # left out while unset
     return digest({"files": files, "images": media, "part": part, **where})
-
-
-def media_files(task: TaskSpec, split: SplitName, workspace: Path) -> Iterator[MediaRef]:
-    """Media of a split in files of their own, which may be replaced, row by row; none where Parquet contains them."""
-    return _media_files(open_table(task, split, workspace), open_items(task, split, workspace), task)
 
 
 def hub_revision(task: TaskSpec, workspace: Path) -> str | None:
@@ -306,10 +292,6 @@ def hub_revision(task: TaskSpec, workspace: Path) -> str | None:
                 return None
             return commit_of(open_table(task, split, workspace).files)
     return None
-
-
-def _media_files(opened: Opened, items: Items, task: TaskSpec) -> Iterator[MediaRef]:
-    return iter(()) if _holds_media(opened, task) else items.media_refs()
 
 
 def _holds_media(opened: Opened, task: TaskSpec) -> bool:

@@ -6,9 +6,8 @@ import os
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir, find_runs
@@ -31,12 +30,8 @@ class Entry:
     """What it is, in words."""
     bytes: int
     """Size of its files on disk, without those that a run has under another name: what removing it frees."""
-    created: float | None
-    """Time in seconds since 1970. None: not known."""
     used: float
-    """Time of the last use."""
-    made_by: str
-    """Folder of the run that computed it; "": not known."""
+    """Time of the last use, in seconds since 1970."""
     kept: str | None
     """Why it is kept. None: it is removed."""
 
@@ -44,10 +39,6 @@ class Entry:
     def place(self) -> str:
         """What one line of the list is about; answers are many and small, and have one line."""
         return self.kind if self.kind == "predictions" else f"{self.kind}/{self.key}"
-
-    def record(self) -> dict[str, Any]:
-        """The entry as JSON."""
-        return asdict(self)
 
 
 def collect(
@@ -142,7 +133,7 @@ def _entry(node: Node) -> Entry | None:
     return Entry(
         kind=node.kind, key=node.key, about=card.about if card else "not complete",
         bytes=sum(state.st_size for state in states.values() if state.st_nlink == 1),
-        created=card.created if card else None, used=used, made_by=card.made_by if card else "", kept=None,
+        used=used, kept=None,
     )  # fmt: skip
 
 

@@ -14,19 +14,15 @@ LONG = 12
 """A command with more parameters has panels."""
 PANELS = {
     "Data": "data columns images template",
-    "Model": "vision audio projector extension dtype attention max_new_tokens",
+    "Model": "vision audio projector extension dtype max_new_tokens",
     "New experts": "layers share experts width routing scope retention",
-    "Training": "steps align_steps batch_size learning_rate gradient_accumulation checkpoint_steps "
-    "probe_steps report_to",
+    "Training": "steps align_steps batch_size learning_rate",
     "Scoring": "also allow_code limit backend backend_option",
-    "Limits": "max_batch queue threads timeout grace max_body",
     "Execution": "device deterministic dry_run prepare",
     "Executor": "jobs executor executor_option",
     "Files and output": "out form style as_json workspace",
 }
 """Title -> names of parameters."""
-
-
 TEXTS = ("prompt", "template")
 """Parameters with a text; all others are numbers, names, paths or lists of them."""
 LONGEST = 255

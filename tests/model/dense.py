@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from moextend import MultimodalLM
-from tests.toys import WORDS, toy_tokenizer
+from tests.toys import WORDS
 
 SHAPE = {
     "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -26,7 +25,3 @@ def dense_lm(family: str = "llama", **more: Any) -> Any:
             noise = 0.2 * torch.randn_like(parameter)
             parameter.copy_(noise if parameter.dim() > 1 else parameter + noise)
     return lm
-
-
-def dense_model() -> MultimodalLM:
-    return MultimodalLM(dense_lm(), toy_tokenizer())
