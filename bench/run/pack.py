@@ -100,8 +100,8 @@ def pack(
 
     Raises:
         InputError: `out` has another suffix than .tar.zst, or exists with other bytes; there is no run; a run is not
-            done and `unfinished` is not set; two runs have the same name; a run itself is from a pack without what is
-            wanted.
+            done or not complete, and `unfinished` is not set; its predictions were changed; two runs have the same
+            name; a run itself is from a pack without what is wanted.
     """
     _check_suffix(out, "--out")
     runs = sorted(runs, key=lambda run: run_name(run.folder))

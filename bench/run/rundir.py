@@ -9,8 +9,8 @@ runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
   stages/<t>-<task>/    weights and files of stage t; cost.json: its costs; routing.json: experts that the tasks use
   predictions/          one line per item
 
-Formats: records.py, config.py, score/records.py, score/predictions.py; a page of the site is generated from them. Each
-line of scores.jsonl and parity.jsonl is a record, the id of its run, and a digest of both.
+Formats: records.py, config.py, score/records.py, score/lines.py; a page of the site is generated from them. Each line
+of scores.jsonl and parity.jsonl is a record, the id of its run, and a digest of both.
 """
 
 from __future__ import annotations

@@ -85,7 +85,6 @@ def gate(
     from moextend.bench.report.formats.terminal import print_tables
     from moextend.bench.report.views import gate as forms
     from moextend.bench.report.views.comparison import check_margin
-    from moextend.bench.report.views.gate import gates
     from moextend.bench.task import ALLOW_CODE
     from moextend.util import files, lookup
 
@@ -116,7 +115,7 @@ def gate(
         own |= {"--vision": vision, "--audio": audio, "--projector": projector}
         options.refuse_except_with("an extension (--extension)", own)
         experiments = chosen_experiments(names, workspace, unfinished=unfinished)
-        found = gates(experiments, baseline, margin)
+        found = forms.gates(experiments, baseline, margin)
         if form in ("csv", "json"):  # which do not name them
             name_left_out(experiments)
             known = {name for experiment in experiments for name in experiment.left_out}

@@ -143,7 +143,7 @@ BackendOptions = Annotated[
         "-b",
         metavar="KEY=VALUE",
         help="Option of the backend openai: server=URL of a running server, or serve=COMMAND that starts one for each "
-        "model, e.g. 'serve=vllm serve {folder} --port {port}'; model, concurrency, timeout, ...; repeatable.",
+        "model, e.g. 'serve=vllm serve {folder} --port {port}'; model, concurrency, ...; repeatable.",
     ),
 ]
 DryRun = Annotated[bool, Option("--dry-run", help="Only show what would be done, downloaded and needed.")]

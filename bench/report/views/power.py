@@ -54,8 +54,6 @@ class Wanted:
     effect: float = 2.0
     """True difference in points; for the gate the true change."""
     power: float = stats.POWER
-    alpha: float = stats.LEVEL
-    """Level of all tests of a family together."""
     tests: int | None = None
     """Tests in the family; None: as many as the pilot has."""
     seeds: Sequence[int] = ()
@@ -160,7 +158,7 @@ def plan(
             value, pilot = found
             items = _items(groups, method)
             first = Plan(method, against, metric, value, pilot, items, tests)
-            plans.append(_with_rows(first, wanted, wanted.alpha / tests))
+            plans.append(_with_rows(first, wanted, stats.LEVEL / tests))
     if not plans:
         if any(name.endswith(NO_ITEMS) for name in unknown):
             _check_answers(experiment.of("sequence"), [against, *compared])
@@ -196,7 +194,7 @@ def plan_gate(
         if check.stage == last and (not methods or check.method.partition(" (")[0] in methods):
             pilot = planning.pilot_of(check.found)
             first = Plan(check.method, "before", check.task, fmean(check.values), pilot, check.items, tests)
-            plans.append(_with_rows(first, wanted, 2 * wanted.alpha / tests, margin))
+            plans.append(_with_rows(first, wanted, 2 * stats.LEVEL / tests, margin))
     if not plans:
         if any(not check.unchanged and check.values for check in made.checks):
             _check_answers(runs, methods or known)
@@ -418,17 +416,14 @@ def _component_notes(planned: Planned) -> list[str]:
 
 
 def _design_notes(planned: Planned) -> list[str]:
-    wanted, tests = planned.wanted, planned.plans[0].tests
-    family = counted(tests, "test")
+    family = counted(planned.plans[0].tests, "test")
     if planned.margin is None:
         test = (
-            f"The test is that of bench report --baseline (mean over orders with several), at {wanted.alpha:g} for "
-            f"{family} together (Bonferroni; --tests)."
+            f"The test is that of bench report --baseline (mean over orders with several), at {stats.LEVEL:g} for "
+            f"{family} together (Bonferroni)."
         )
     else:
-        test = (
-            f"The test is that of bench gate, one-sided at {wanted.alpha:g} for {family} together (--tests)."
-        )
+        test = f"The test is that of bench gate, one-sided at {stats.LEVEL:g} for {family} together."
     least = (
         "MDD: the smallest difference that is found."
         if planned.margin is None
@@ -441,8 +436,6 @@ def _design_notes(planned: Planned) -> list[str]:
     ]
     if planned.margin and any(plan.pilot.seeds == 1 for plan in planned.plans):
         notes.append("One seed: the plan is about these weights, not about training again.")
-    if wanted.alpha != stats.LEVEL:
-        notes.append(f"The report itself tests at {stats.LEVEL:g}.")
     few = min((plan.pilot.seeds for plan in planned.plans if plan.rows), default=0)
     if 1 < few < 5:
         notes.append(
@@ -459,7 +452,9 @@ def as_json(planned: Sequence[Planned]) -> list[dict[str, Any]]:
             "variant": each.experiment.variant,
             "test": "comparison" if each.margin is None else "gate",
             "margin": each.margin,
-            **{name: getattr(each.wanted, name) for name in ("effect", "power", "alpha")},
+            "effect": each.wanted.effect,
+            "power": each.wanted.power,
+            "alpha": stats.LEVEL,
             "plans": [asdict(one) for one in each.plans],
             "not_planned": each.unknown,
         }
