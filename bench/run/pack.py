@@ -20,13 +20,13 @@ from typing import IO, Any, cast, get_args
 
 from pydantic import Field
 
-from moextend.bench.run.complete import TENSORS, changed_predictions, lacks, names_of
+from moextend.bench.run.complete import EVERY, TENSORS, lacks, names_of
 from moextend.bench.run.config import ConfigFile
 from moextend.bench.run.items import NAME as ITEMS
 from moextend.bench.run.items import items_of, read_items
 from moextend.bench.run.progress import CANCEL, read_status
 from moextend.bench.run.records import Kept
-from moextend.bench.run.rundir import PACK, PREDICTIONS, RunDir, locked, run_name
+from moextend.bench.run.rundir import PACK, PREDICTIONS, RunDir, run_name
 from moextend.bench.store import KeptFile
 from moextend.errors import InputError, RunConflict, SpecError, listed
 from moextend.util import files
@@ -45,10 +45,10 @@ LARGEST_WINDOW = 1 << 27
 """Bytes of memory that a pack may ask for to be read."""
 LARGEST_RATIO = 1000
 """Unpacked bytes for each byte of a pack: records of runs have 5 to 50."""
-ALWAYS = 64 << 20
-"""Unpacked bytes that are not refused, whatever the size of the pack."""
 FRAME = 8192
 """Bytes of headers and padding of one file in an archive, at most."""
+ALWAYS = 64 << 20
+"""Unpacked bytes that are not refused, whatever the size of the pack."""
 Content = Path | bytes
 """A file as it is, or what is written instead."""
 
@@ -78,19 +78,10 @@ class Unpacked:
     written: list[Path]
     """Folders of runs that are new here."""
     known: list[Path]
-    """Folders of runs that were here before, left as they are."""
-    bare: list[Path]
-    """Those of `known` that lack weights, predictions or item scores which the pack has."""
+    """Folders of runs that were here before, left as they are, whatever more the pack has of them."""
 
 
-def pack(
-    runs: Sequence[RunDir],
-    out: Path,
-    *,
-    weights: bool = False,
-    predictions: bool = True,
-    unfinished: bool = False,
-) -> Manifest:
+def pack(runs: Sequence[RunDir], out: Path, *, weights: bool = False, predictions: bool = True) -> Manifest:
     """Writes the records and predictions of runs into one file, with `weights` also what their stages learned.
 
     Without predictions, the score of each item is kept instead (items.json): tables and tests stay the same, and only
@@ -100,79 +91,57 @@ def pack(
 
     Raises:
         InputError: `out` has another suffix than .tar.zst, or exists with other bytes; there is no run; a run is not
-            done or not complete, and `unfinished` is not set; its predictions were changed; two runs have the same
-            name; a run itself is from a pack without what is wanted.
+            done or not complete, or its predictions were changed; two runs have the same name; a run itself is from a
+            pack without what is wanted.
     """
     _check_suffix(out, "--out")
     runs = sorted(runs, key=lambda run: run_name(run.folder))
     wanted = {"weights": weights, "predictions": predictions}
     left_out: list[Kept] = [kind for kind in get_args(Kept) if not wanted[kind]]
-    _check(runs, left_out, unfinished)
+    _check(runs, left_out)
     names = [run_name(run.folder) for run in runs]
-    # A run that is done may lie in a read-only folder.
-    with locked([run for run in runs if read_status(run.folder).state != "done"]):
-        content = {
-            f"{name}/{inside}": found
-            for name, run in zip(names, runs, strict=True)
-            for inside, found in _content(run, left_out)
-        }
-        kept = {name: _kept_file(found) for name, found in content.items()}
-        manifest = Manifest(runs=names, weights=weights, predictions=predictions, files=kept)
-        with files.atomic(out) as temporary:
-            with _writing(temporary) as archive:
-                _add(archive, MANIFEST, manifest.model_dump_json(indent=1).encode())
-                for name, found in content.items():
-                    _add(archive, name, found)
-            if out.exists() and not filecmp.cmp(out, temporary, shallow=False):
-                raise InputError(
-                    "already exists with other content.",
-                    where=f"--out {out}",
-                    hint="Name a new file, or remove this one.",
-                )
+    content = {
+        f"{name}/{inside}": found
+        for name, run in zip(names, runs, strict=True)
+        for inside, found in _content(run, left_out)
+    }
+    kept = {name: _kept_file(found) for name, found in content.items()}
+    manifest = Manifest(runs=names, weights=weights, predictions=predictions, files=kept)
+    with files.atomic(out) as temporary:
+        with _writing(temporary) as archive:
+            _add(archive, MANIFEST, manifest.model_dump_json(indent=1).encode())
+            for name, found in content.items():
+                _add(archive, name, found)
+        if out.exists() and not filecmp.cmp(out, temporary, shallow=False):
+            raise InputError(
+                "already exists with other content.",
+                where=f"--out {out}",
+                hint="Name a new file, or remove this one.",
+            )
     return manifest
 
 
 def _check_suffix(path: Path, where: str) -> None:
     if not path.name.endswith(PACK):
-        what = (
-            "is a folder, not a pack."
-            if path.is_dir()
-            else f"'{path.name}' does not have the suffix of a pack."
+        raise InputError(
+            f"'{path.name}' does not have the suffix of a pack.", where=where, hint=f"Use {PACK}."
         )
-        raise InputError(what, where=where, hint=f"Use {PACK}.")
 
 
-def _check(runs: Sequence[RunDir], left_out: Sequence[Kept], unfinished: bool) -> None:
+def _check(runs: Sequence[RunDir], left_out: Sequence[Kept]) -> None:
     """Raises InputError if these runs cannot be packed with all but `left_out`."""
     if not runs:
         raise InputError("no run to pack.", where="RUN", hint="Run first: moextend bench run.")
-    waiting = [run_name(run.folder) for run in runs if read_status(run.folder).state != "done"]
-    if waiting and not unfinished:
-        raise InputError(
-            f"not done: {', '.join(waiting)}.",
-            where="RUN",
-            hint="Finish or leave them out, or add --unfinished.",
-        )
+    if waiting := [run_name(run.folder) for run in runs if read_status(run.folder).state != "done"]:
+        raise InputError(f"not done: {', '.join(waiting)}.", where="RUN", hint="Finish or leave them out.")
     for run in runs:
+        where = run_name(run.folder)
         if lacking := [kind for kind in run.left_out if kind not in left_out]:
-            raise InputError(
-                f"is from a pack without {listed(lacking)}.",
-                where=run_name(run.folder),
-                hint=f"{'. '.join(WITHOUT[kind] for kind in lacking)}. Or leave the run out.",
-            )
-        if not unfinished and (gaps := lacks(run)):
-            raise InputError(
-                f"lacks {names_of(gaps)}.",
-                where=run_name(run.folder),
-                hint="The same bench run makes it again. Or leave the run out.",
-            )
-        kept = () if "predictions" in run.left_out else run.cells().values()
-        if changed := changed_predictions(run, kept, every_byte=True):
-            raise InputError(
-                f"the predictions of {'; '.join(changed)} are not those that were scored.",
-                where=run_name(run.folder),
-                hint="Restore the files, or run again.",
-            )
+            hint = f"{'. '.join(WITHOUT[kind] for kind in lacking)}. Or leave the run out."
+            raise InputError(f"is from a pack without {listed(lacking)}.", where=where, hint=hint)
+        if gaps := lacks(run, most=EVERY):
+            hint = "The same bench run makes it again. Or leave the run out."
+            raise InputError(f"lacks {names_of(gaps)}.", where=where, hint=hint)
     if len({run_name(run.folder) for run in runs}) < len(runs):
         raise InputError(
             "two runs have the same name.", where="RUN", hint="Pack the runs of one folder at a time."
@@ -201,9 +170,7 @@ def _files(folder: Path, *, weights: bool, predictions: bool) -> Iterator[Path]:
                 where=str(path),
                 hint="Replace it by the folder itself.",
             )
-        # stages/1-task/train-in-flight: of an interrupted training
-        unfinished = len(inside.parts) > 2 and inside.parts[2].endswith("-in-flight")
-        hidden = unfinished or any(part.startswith(".") for part in inside.parts)
+        hidden = any(part.startswith(".") for part in inside.parts)
         if path.is_symlink() or not path.is_file() or hidden or path.name in (*LEFT_OUT, ITEMS):
             continue
         if (weights or path.suffix != TENSORS) and (predictions or inside.parts[0] != PREDICTIONS):
@@ -217,9 +184,7 @@ def _portable(run: RunDir, path: Path, left_out: list[Kept]) -> Content:
         return _text(record.model_copy(update={"places": {}}))
     if path == run.folder / "status.json":
         status = read_status(path.parent)
-        here: dict[str, Any] = {"host": "", "pid": None, "error": None}
-        here |= {"left_out": left_out} if status.state == "done" else {}
-        return _text(status.model_copy(update=here))
+        return _text(status.model_copy(update={"host": "", "pid": None, "left_out": left_out}))
     return path
 
 
@@ -273,7 +238,7 @@ def unpack(source: Path, runs: Path, workspace: Path) -> Unpacked:
         manifest = _extract(source, folder)
         for run in manifest.runs:
             _check_config(folder / run, run, source)
-        done = Unpacked([], [], [])
+        done = Unpacked([], [])
         places = [(folder / run, runs / run) for run in manifest.runs]
         for made, place in places:
             if place.exists() and not _same(made, place):
@@ -285,7 +250,6 @@ def unpack(source: Path, runs: Path, workspace: Path) -> Unpacked:
         for made, place in places:
             if place.exists():
                 done.known.append(place)
-                done.bare.extend([place] * _lacks_some(made, place))
                 continue
             path = made / "config.json"  # plug-ins are looked up in this workspace
             record = ConfigFile.parse(files.read_json(path), where=str(path), hint="Pack the run again.")
@@ -304,15 +268,6 @@ def _check_config(folder: Path, run: str, source: Path) -> None:
         raise InputError(error.what, where=f"{source}: {run}", hint=error.hint) from error
     except InputError as error:
         raise _damaged(source, f"'{run}/config.json': {error.what.rstrip('.')}") from error
-
-
-def _lacks_some(made: Path, place: Path) -> bool:
-    """Whether the run that is here lacks weights, predictions or item scores of the unpacked one."""
-    inside = [path.relative_to(made) for path in made.rglob("*")]
-    wanted = [path for path in inside if path.suffix == TENSORS or path.parts[0] == PREDICTIONS]
-    if not (place / PREDICTIONS).is_dir():
-        wanted += [path for path in inside if path.as_posix() == ITEMS]
-    return any(not (place / path).exists() for path in wanted)
 
 
 def _same(made: Path, place: Path) -> bool:
@@ -347,32 +302,28 @@ def _extract(source: Path, folder: Path) -> Manifest:
     """
     import zstandard
 
+    reader = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
     try:
         with (
             source.open("rb") as file,
-            zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).stream_reader(
-                file, closefd=False
-            ) as opened,
+            reader.stream_reader(file, closefd=False) as opened,
+            tarfile.open(fileobj=cast(IO[bytes], content := _Bounded(opened)), mode="r|") as archive,
         ):
-            content = _Bounded(opened)
-            with tarfile.open(fileobj=cast(IO[bytes], content), mode="r|") as archive:
-                manifest = _manifest(archive, source)
-                _check_size(manifest, source, folder)
-                content.left = manifest.bytes + FRAME * (len(manifest.files) + 1)
-                waiting = dict(manifest.files)
-                while member := archive.next():
-                    kept = waiting.pop(member.name, None)
-                    if kept is None or not member.isreg() or member.size != kept.bytes:
-                        raise _damaged(source, f"'{member.name}' does not match its manifest")
-                    path, inside = folder / member.name, archive.extractfile(member)
-                    assert inside is not None
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with path.open("xb") as target:
-                        shutil.copyfileobj(inside, target, 1 << 20)
-                    if files.sha256(path) != kept.sha256:
-                        raise _damaged(
-                            source, f"'{member.name}' does not have the content that its manifest states"
-                        )
+            manifest = _manifest(archive, source)
+            _check_size(manifest, source, folder)
+            content.left = manifest.bytes + FRAME * (len(manifest.files) + 1)
+            waiting = dict(manifest.files)
+            while member := archive.next():
+                kept = waiting.pop(member.name, None)
+                if kept is None or not member.isreg() or member.size != kept.bytes:
+                    raise _damaged(source, f"'{member.name}' does not match its manifest")
+                path, inside = folder / member.name, archive.extractfile(member)
+                assert inside is not None
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("xb") as target:
+                    shutil.copyfileobj(inside, target, 1 << 20)
+                if files.sha256(path) != kept.sha256:
+                    raise _damaged(source, f"'{member.name}' has other content than its manifest states")
     except FileNotFoundError as error:
         raise InputError("no such file.", where=str(source), hint="Check the path.") from error
     except (tarfile.TarError, OSError, EOFError, ValueError, RecursionError, zstandard.ZstdError) as error:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from moextend.bench.store.records import KeptFile
+from moextend.bench.store.node import KeptFile
 from moextend.bench.task import TaskIdentity
 from moextend.errors import MoextendError, SpecError
 from moextend.util import files

@@ -54,7 +54,6 @@ class SharedPredictions:
             if not path.exists() and node.card():
                 with suppress(Damaged):
                     node.copy(path.name, path)
-                    node.touch()
             yield
             if path.exists() and not node.card():
                 node.put({path.name: path}, about=f"{self.about}: {path.stem.rpartition('-')[0]}")

@@ -72,7 +72,6 @@ BENCH: dict[str, Commands] = {
         "status": (status.status, "tiny/lora-s0"),
         "cancel": (status.cancel, "tiny/lora-s0"),
         "verify": (sharing.verify, "tiny/lora-s0"),
-        "gc": (sharing.gc, "--dry-run"),
     },
     "Results": {
         "report": (reports.report, "--format latex --out tables/"),

@@ -1,4 +1,4 @@
-"""Commands for runs as files: pack, unpack, export, verify, gc."""
+"""Commands for runs as files: pack, unpack, export, verify."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ def pack(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Write runs into one file: configs, scores, predictions, environments, without paths of this machine."""
-    from moextend.bench.run.gc import size
     from moextend.bench.run.pack import pack
     from moextend.bench.run.rundir import find_runs
     from moextend.util import files
@@ -47,7 +46,9 @@ def pack(
     _refuse_unsound(found)
     manifest = pack(found, out, weights=weights, predictions=predictions)
     packed = f"{counted(len(manifest.runs), 'run')}, {counted(len(manifest.files), 'file')}"
-    typer.echo(f"wrote {out}: {packed}, {size(out.stat().st_size)} ({size(manifest.bytes)} unpacked)")
+    typer.echo(
+        f"wrote {out}: {packed}, {out.stat().st_size / 1e6:,.1f} MB ({manifest.bytes / 1e6:,.1f} MB unpacked)"
+    )
 
 
 def _refuse_unsound(runs: Sequence[RunDir]) -> None:
@@ -87,9 +88,7 @@ def unpack(
         for folder in found.written:
             typer.echo(f"wrote {run_name(folder)}")
         for folder in found.known:
-            name = run_name(folder)
-            lacking = f", without everything that the pack has. To get that, first remove {folder}"
-            typer.echo(f"{name} is already here{lacking if folder in found.bare else ''}")
+            typer.echo(f"{run_name(folder)} is already here, and is left as it is")
     typer.echo("Next: moextend bench report")
 
 
@@ -109,28 +108,6 @@ def export(
     name_left_out(experiments)
     count = sum(len(experiment.results) for experiment in experiments)
     typer.echo(f"wrote {counted(len(written), 'file')} of {counted(count, 'run')} to {out}")
-
-
-def gc(
-    dry_run: Annotated[bool, Option("--dry-run", help="Only list what is kept and why.")] = False,
-    older_than: Annotated[
-        float | None,
-        Option("--older-than", min=0, metavar="DAYS", help="Keep what was used in the last DAYS."),
-    ] = None,
-    workspace: options.Workspace = Path(),
-) -> None:
-    """Remove results from the workspace's cache that no run needs: projectors, answers, trained stages, features.
-
-    What a running command uses is kept, and so is what runs that are not done may need.
-    """
-    from moextend.bench.run import gc as collecting
-    from moextend.bench.store import Store
-
-    store = Store((workspace / ".cache").absolute())
-    entries = collecting.collect(store, workspace / "runs", dry_run=dry_run, older_than=older_than)
-    for line in collecting.lines(entries, dry_run=dry_run):
-        options.echo(line)
-    typer.echo(collecting.summary(entries, dry_run=dry_run))
 
 
 def verify(

@@ -222,7 +222,7 @@ def acquire_all(
 
 
 @contextmanager
-def first(path: Path, *, patient: bool = True, on_wait: Callable[[], None] | None = None) -> Iterator[Lease]:
+def first(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[Lease]:
     """Context in which this process alone, of all on all hosts, makes `path`; others wait for it here.
 
     It waits as long as the holder gives signs of life, so `path` may exist at the beginning of the context. A loss
@@ -232,11 +232,10 @@ def first(path: Path, *, patient: bool = True, on_wait: Callable[[], None] | Non
 
     Args:
         path: file or folder to make; need not exist. The lease is a file next to it, `<path>.lease`.
-        patient: False: Held for a holder that is alive; it takes a heartbeat to find out for one of another host.
         on_wait: called several times a second while another process has the lease.
     """
     name = path.with_name(f"{path.name}.lease")
-    (held,) = acquire_all([name], interrupt=False, patient=patient, on_wait=on_wait)
+    (held,) = acquire_all([name], interrupt=False, patient=True, on_wait=on_wait)
     try:
         yield held
     finally:

@@ -93,7 +93,7 @@ def test_what_no_report_takes_is_not_packed(cli: Cli, runs: None, tmp_path: Path
     done = cli("bench", "pack", "tiny", "-o", "x.tar.zst")
     with tarfile.open(fileobj=opened("x.tar.zst")) as archive:
         size = sum(member.size for member in archive.getmembers()[1:])
-    assert done.code == 0 and f"({size / 1000:.1f} kB unpacked)" in done.out
+    assert done.code == 0 and f"({size / 1e6:,.1f} MB unpacked)" in done.out
 
 
 @pytest.mark.parametrize(

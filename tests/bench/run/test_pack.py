@@ -85,8 +85,6 @@ def test_a_pack_without_predictions_gives_the_same_tables(runs: list[RunDir], tm
         *find_runs(there, ["full-ft-s1", "lora-s0"]),
     ]
     assert compared(there, both) == [pytest.approx(row) for row in compared(there)], "by the same images"
-    pack(runs, tmp_path / "full.tar.zst")
-    assert unpack(tmp_path / "full.tar.zst", there, tmp_path / "b").bare == folders
 
 
 def test_item_scores_that_are_missing_or_were_edited_are_not_tested(
@@ -111,7 +109,6 @@ def test_item_scores_that_are_missing_or_were_edited_are_not_tested(
     for folder in folders:
         (folder / "items.json").unlink()
     assert not compared(tmp_path / "b")
-    assert unpack(tmp_path / "r.tar.zst", tmp_path / "b", tmp_path).bare == folders
 
 
 def compared(folder: Path, runs: list[RunDir] | None = None) -> list[dict[str, float]]:
@@ -145,15 +142,12 @@ def test_unfinished_runs_and_invalid_names_are_refused(runs: list[RunDir], tmp_p
     with pytest.raises(InputError, match="not done: ledger/lora-s0"):
         pack(runs, tmp_path / "r.tar.zst")
     assert not (tmp_path / "r.tar.zst").exists()
-    assert len(pack(runs, tmp_path / "r.tar.zst", unfinished=True).runs) == 4
     with pytest.raises(InputError, match=r"--out: 'r\.zip'"):
         pack(runs[1:], tmp_path / "r.zip")
     with pytest.raises(InputError, match="two runs have the same name"):
         pack([runs[1], runs[1]], tmp_path / "r.tar.zst")
     with pytest.raises(InputError, match="no run to pack"):
         pack([], tmp_path / "r.tar.zst")
-    with runs[0].lock(), pytest.raises(RunConflict):
-        pack(runs, tmp_path / "r.tar.zst", unfinished=True)
 
 
 def test_another_run_in_the_same_place_is_left_alone(runs: list[RunDir], tmp_path: Path) -> None:
@@ -189,10 +183,6 @@ def edited(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     members[1] = (info, bytes([content[0] ^ 1]) + content[1:])
 
 
-def longer(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    members[1] = (members[1][0], members[1][1] + b"x")
-
-
 def extra(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     members.append((tarfile.TarInfo("ledger/lora-s0/more.json"), b"{}"))
 
@@ -205,41 +195,21 @@ def no_manifest(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     members.pop(0)
 
 
-def resized(position: int, content: bytes) -> Change:
-    """Another content of a file, as its manifest says."""
-
-    def change(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-        info = members[position][0]
-        manifest = json.loads(members[0][1])
-        manifest["files"][info.name] = {"bytes": len(content), "sha256": sha256(content).hexdigest()}
-        members[position] = (info, content)
-        members[0] = (members[0][0], json.dumps(manifest).encode())
-
-    return change
-
-
-def configless(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    manifest = json.loads(members[0][1])
-    info, _ = members.pop(
-        next(i for i, (info, _) in enumerate(members) if info.name.endswith("/config.json"))
-    )
-    del manifest["files"][info.name]
-    members[0] = (members[0][0], json.dumps(manifest).encode())
-
-
 def edited_config(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    """Another config, as its manifest says."""
     place = next(i for i, (info, _) in enumerate(members) if info.name.endswith("/config.json"))
-    config = json.loads(members[place][1])
+    config, manifest = json.loads(members[place][1]), json.loads(members[0][1])
     config["identity"]["seed"] = 7
-    resized(place, json.dumps(config).encode())(members)
+    content, info = json.dumps(config).encode(), members[place][0]
+    manifest["files"][info.name] = {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+    members[place] = (info, content)
+    members[0] = (members[0][0], json.dumps(manifest).encode())
 
 
 BAD = {
     "up": renamed("ledger/lora-s0/../../../../x"), "absolute": renamed("/moextend-pack-test"),
-    "hidden": renamed("ledger/lora-s0/.x"), "elsewhere": renamed("ledger/other/x"),
-    "twice slashed": renamed("ledger/lora-s0//x"), "link": linked, "edited": edited, "longer": longer,
-    "extra": extra, "fewer": fewer, "no manifest": no_manifest,
-    "no config": configless, "edited config": edited_config,
+    "hidden": renamed("ledger/lora-s0/.x"), "elsewhere": renamed("ledger/other/x"), "link": linked, "edited": edited,
+    "extra": extra, "fewer": fewer, "no manifest": no_manifest, "edited config": edited_config,
 }  # fmt: skip
 
 
@@ -287,43 +257,14 @@ def test_damaged_bytes_are_one_clear_error(runs: list[RunDir], tmp_path: Path) -
     assert refused > 30
 
 
-def test_an_existing_file_is_replaced_by_equal_bytes_only(runs: list[RunDir], tmp_path: Path) -> None:
-    out = tmp_path / "r.tar.zst"
-    pack(runs[:1], out)
-    before = out.read_bytes()
-    pack(runs[:1], out)
-    with pytest.raises(InputError, match=r"--out .*r\.tar\.zst: already exists with other content"):
-        pack(runs, out)
-    assert out.read_bytes() == before and [path.name for path in tmp_path.glob("*r.tar*")] == ["r.tar.zst"]
-
-
-def test_other_files_are_no_packs(tmp_path: Path) -> None:
-    for name, content in {
-        "a.tar.zst": b"",
-        "b.tar.zst": b"text",
-        "c.tar.zst": b"\0" * 600,
-    }.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match="not a pack of runs"):
-            unpack(tmp_path / name, tmp_path / "b", tmp_path)
-    with pytest.raises(InputError, match="no such file"):
-        unpack(tmp_path / "none.tar.zst", tmp_path / "b", tmp_path)
-
-
 def test_what_belongs_to_a_run_is_packed_and_what_belongs_to_a_machine_is_not(tmp_path: Path) -> None:
-    """Whatever its tasks are called; a link is not packed as nothing."""
+    """A link is not packed as nothing."""
     (run,) = write_runs(tmp_path / "runs", SHAPE, {"lora": Kind()}, [0])
     (run.folder / "server.log").write_text("/home/me/model")
-    stage = run.folder / "stages" / "1-birds-in-flight"
-    (stage / "train-in-flight").mkdir(parents=True)
-    (stage / "cost.json").write_text("{}")
-    (stage / "train-in-flight" / "state.json").write_text("{}")
-    manifest = pack([run], tmp_path / "r.tar.zst", unfinished=True)
-    names = {path.partition("/")[2].partition("/")[2] for path in manifest.files}
-    assert "stages/1-birds-in-flight/cost.json" in names
-    assert not any("train-in-flight" in name or name == "server.log" for name in names)
+    names = {path.partition("/")[2].partition("/")[2] for path in pack([run], tmp_path / "r.tar.zst").files}
+    assert "scores.jsonl" in names and "server.log" not in names
     predictions = run.folder / "predictions"
     predictions.rename(tmp_path / "disk")
     predictions.symlink_to(tmp_path / "disk")
     with pytest.raises(InputError, match="is a link to a folder"):
-        pack([run], tmp_path / "other.tar.zst", unfinished=True)
+        pack([run], tmp_path / "other.tar.zst")
