@@ -38,14 +38,8 @@ class JobRecord(Record):
     """Name of the job there: a task of a Slurm array (`1234_5`), the id of a process, ..."""
     submitted: str
     """Time of the submission."""
-    address: str = ""
-    """Address of the cluster; "": the one that the machine's own commands reach."""
     log: str = ""
     """File with the output of the scheduler's script; "": none."""
-    reached: list[int] | None = None
-    """Units and steps that were done when the job stopped last. null: it never stopped."""
-    note: str = ""
-    """Why it is not continued; "": no reason is known."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +52,7 @@ class Job:
     id: str
     submitted: str
     """ISO time; `now` gives it."""
-    address: str = ""
     log: str = ""
-    reached: tuple[int, ...] | None = None
-    note: str = ""
 
 
 def now() -> str:
@@ -83,16 +74,14 @@ def is_alive(job: Job) -> bool | None:
 
 def write_job(job: Job) -> None:
     """Writes `job.json` into the folder of the run, atomically."""
-    values = {name: value for name, value in vars(job).items() if name != "run"}
-    JobRecord(**{**values, "reached": job.reached and list(job.reached)}).write(job.run / JOB)
+    JobRecord(**{name: value for name, value in vars(job).items() if name != "run"}).write(job.run / JOB)
 
 
 def read_job(run: Path) -> Job | None:
     """The job of a run; None if it has none, or one that cannot be read: whoever submits next replaces it."""
     with suppress(InputError, OSError):
         if found := JobRecord.read(run / JOB):
-            values = found.model_dump(exclude={"schema_version"})
-            return Job(run, **{**values, "reached": found.reached and tuple(found.reached)})
+            return Job(run, **found.model_dump(exclude={"schema_version"}))
     return None
 
 

@@ -1,47 +1,156 @@
 """Runs as tasks of Ray Core: on this machine, or on a cluster whose nodes share the folders of runs and workspace.
 
-A task starts a worker process and returns its exit code (ray_node.py); the executor decides what follows from it.
+A task starts a worker process and returns its exit code (ray_node.py). Ray itself submits a lost one again.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import signal
+import socket
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.executors import ray_cluster, ray_node
+from moextend.bench.executors import ray_node
 from moextend.bench.executors.executor import (
     COMMON,
     Job,
     JobState,
     Options,
+    Resources,
     is_alive,
     now,
     this_process,
     write_job,
 )
-from moextend.bench.run.launch import ending
+from moextend.bench.executors.ray_node import Lost, Refused
+from moextend.bench.run.launch import cores
 from moextend.bench.run.progress import EXECUTOR, STOPPED, cancelled, mark_failed, read_status
 from moextend.bench.run.rundir import RunDir
-from moextend.errors import InputError, MoextendError, RunBusy, RunFailed, UnknownName, last_line
+from moextend.errors import InputError, MoextendError, RunFailed, UnknownName, last_line, short
 from moextend.util.environment import code
 
 RETRIES = 3
-"""Times that a lost run is submitted again without having come further."""
+"""Times that a lost run is submitted again."""
 READ = "Read the log; the same command continues where the run stopped."
-INSTALL = "Install the same moextend on every node, with the dependencies of this machine."
-SHARE = "The folders of runs and workspace must be on a file system that all nodes share, at the same path."
-PASSED = ("nodes", "retries", "temp_dir")
-"""Options of this executor alone."""
+NODES = (
+    "Install the same moextend on every node, with the dependencies of this machine. The folders of runs and workspace "
+    "must be on a file system that all nodes share, at the same path."
+)
 VARIABLES = (
     "HF_HUB_OFFLINE", "MOEXTEND_ALLOW_CODE", "MOEXTEND_DEBUG", "MOEXTEND_LEASE_SECONDS", "OMP_NUM_THREADS",
 )  # fmt: skip
 """Environment variables that workers get from here; all others are those of their node."""
+
+
+ADDRESS = "RAY_ADDRESS"
+"""Environment variable of Ray with the address of a cluster."""
+STORE = 100 * 2**20
+"""Bytes of the object store of an own cluster: tasks exchange a few lines."""
+ANSWER = 10.0
+"""Seconds in which the head of a cluster must answer. Ray itself tries for a quarter of an hour."""
+Needs = Mapping[str, float]
+"""What a run needs in Ray's names: CPU, GPU, and memory in bytes."""
+
+
+def connect(given: str) -> tuple[str, bool]:
+    """Joins the cluster at `given`, or at RAY_ADDRESS, or starts one with the cores and GPUs of this machine.
+
+    Args:
+        given: `HOST:PORT` of the head, or `auto` for the cluster that runs on this machine; "": see above.
+
+    Returns:
+        its address, "" for an own one, and whether this process made the connection, which it then ends.
+
+    Raises:
+        InputError: the cluster cannot be joined.
+        RunFailed: one could not be started.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return str(ray.get_runtime_context().gcs_address), False
+    address = address_of(given)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # reports nothing to others without being asked
+    _silence()
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not address:
+        own = {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": STORE}
+        try:
+            ray.init("local", **own, **quiet)
+        except Exception as error:  # also a plain one, if its processes have not started after 30 seconds
+            ray.shutdown()
+            raise RunFailed(
+                f"Ray could not start a cluster on this machine: {first_line(error)}",
+                where="--executor ray",
+                hint="Try again if the machine is busy. Its folder (RAY_TMPDIR) must have a short path.",
+            ) from error
+        return "", True
+    try:
+        host, _, port = address.rpartition(":")
+        if host and port.isdecimal():  # not auto, or another form that Ray knows
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+        ray.init(address, **quiet)
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"cannot be joined: {first_line(error)}",
+            where=f"address {address}",
+            hint="Start it with `ray start --head` and the versions of Python and Ray here, and name HOST:PORT of its "
+            "head (6379 by default).",
+        ) from error
+    return address, True
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of Ray."""
+    return short(next(iter(str(error).strip().splitlines()), type(error).__name__), 200)
+
+
+def address_of(given: str) -> str:
+    """Address of the cluster, "": none, so that one is started; InputError for one of Ray Client."""
+    found = given or os.environ.get(ADDRESS, "")
+    if found.startswith("ray://"):
+        raise InputError(
+            "is an address of Ray Client, whose driver may have no access to the folders of the runs.",
+            where=f"address {found}",
+            hint="Run the command on a machine of the cluster, with HOST:PORT of its head or auto.",
+        )
+    return "" if found == "local" else found
+
+
+def _silence() -> None:
+    """Has Ray write nothing to this process's output; its own logs have it all."""
+    from ray._private import worker
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    # Ray prints what raylets report to stdout, where the results are, whatever its options say. Tested with 2.60.0.
+    setattr(worker, "print_to_stdstream", lambda data, ignore_prefix: None)  # noqa: B010
+
+
+def needs_of(resources: Resources, *, grows: bool) -> Needs:
+    """Resources of a run in Ray's names: by default one CPU, and one GPU where the cluster has GPUs.
+
+    Raises:
+        InputError: this machine has less, so that a run would wait for ever; not of a cluster, which may grow.
+    """
+    import ray
+
+    known = ray.cluster_resources()
+    gpus = (1 if known.get("GPU") else 0) if resources.gpus is None else resources.gpus
+    needs = {"CPU": float(1 if resources.cpus is None else resources.cpus), "GPU": float(gpus)}
+    if resources.memory_gb is not None:
+        needs["memory"] = resources.memory_gb * 1e9
+    for name, wanted in needs.items() if not grows else ():
+        if known.get(name, 0) < wanted:
+            raise InputError(
+                f"a run needs {wanted:,.0f} {name}, and this machine has {known.get(name, 0):,.0f}.",
+                where="--executor ray",
+                hint="Ask for less (--executor-option cpus=1, gpus=0, memory_gb=4).",
+            )
+    return needs
 
 
 @dataclass
@@ -52,23 +161,16 @@ class Task:
     order: ray_node.Order
     reference: Any = None
     """Ray's reference to the answer; None: the run waits for its turn, or is over."""
-    reached: tuple[int, ...] = (0, 0)
-    """Units and steps that were done when it was lost last."""
-    losses: int = 0
-    """Losses since it last came further."""
     stopped: bool = False
     """Whether it was cancelled."""
     over: bool = False
     visible_by: float = 0.0
     """Time (monotonic) at which the end of the run must be visible here; 0: it has not ended well."""
 
-    def fail(self, error: MoextendError, worker: tuple[str, int] | None = None) -> None:
+    def fail(self, error: MoextendError) -> None:
         """Ends the run. The error that its worker recorded comes first; a run of another process stays as it is."""
         self.over = True
-        status = read_status(self.job.run)
-        if status.state == "running" and (status.host, status.pid) != worker:
-            write_job(replace(self.job, note=str(error)))
-        elif status.state != "failed":
+        if read_status(self.job.run).state != "failed":
             mark_failed(self.job.run, error)
 
     def look(self) -> None:
@@ -77,11 +179,11 @@ class Task:
             self.over = True
         elif time.monotonic() > self.visible_by:
             what = "its worker finished, but its results are not in this folder."
-            self.fail(RunFailed(what, where=str(self.job.run), hint=SHARE))
+            self.fail(RunFailed(what, where=str(self.job.run), hint=NODES))
 
 
 class RayExecutor:
-    """Executes runs as tasks of Ray. `states` has to be called regularly: it submits again what was lost."""
+    """Executes runs as tasks of Ray. `states` has to be called regularly: it submits what waits."""
 
     waits = True
 
@@ -95,19 +197,8 @@ class RayExecutor:
     def check(self, options: Options) -> None:
         """Raises InputError if an option is wrong, or Ray is not installed."""
         for name in options.passed:
-            if name not in PASSED:
-                raise UnknownName(
-                    "option of executor ray", name, [*PASSED, *COMMON], where="--executor-option"
-                )
-        retries, nodes = options.passed.get("retries", str(RETRIES)), options.passed.get("nodes", "later")
-        if not retries.isdecimal() or len(retries) > 6:
-            raise InputError(
-                f"'{retries}' is not a number.", where="--executor-option retries", hint="From 0."
-            )
-        if nodes != "later":
-            hint = "Leave the option out for a cluster that does not grow."
-            raise InputError(f"'{nodes}' is not 'later'.", where="--executor-option nodes", hint=hint)
-        ray_cluster.address_of(options.address)
+            raise UnknownName("option of executor ray", name, COMMON, where="--executor-option")
+        address_of(options.address)
         try:
             import ray  # noqa: F401
         except ImportError as error:
@@ -125,19 +216,16 @@ class RayExecutor:
         if self.going:
             hint = "Wait for them, or cancel them."
             raise InputError("has runs of another submission.", where="--executor ray", hint=hint)
-        address, self.joined = ray_cluster.connect(options.address, options.passed.get("temp_dir"))
+        address, self.joined = connect(options.address)
         try:
-            needs = ray_cluster.needs_of(options.resources, later="nodes" in options.passed)
+            needs = needs_of(options.resources, grows=bool(address))
             # Nodes import the function by its name: no code is sent. SPREAD: runs share nodes only if they have to.
-            self.function = ray.remote(max_retries=0, scheduling_strategy="SPREAD")(ray_node.work).options(
-                num_cpus=needs["CPU"], num_gpus=needs["GPU"], memory=needs.get("memory")
-            )
+            self.function = ray.remote(
+                max_retries=RETRIES, retry_exceptions=[ray_node.Lost], scheduling_strategy="SPREAD"
+            )(ray_node.work).options(num_cpus=needs["CPU"], num_gpus=needs["GPU"], memory=needs.get("memory"))
             self.most = options.jobs or len(runs)  # else Ray's resources limit them
-            self.retries = int(options.passed.get("retries", RETRIES))
-            version = code()
             self.tasks = {
-                run: Task(Job(run, "ray", this_process(), now(), address), self._order(run, options, version))
-                for run in runs
+                run: Task(Job(run, "ray", this_process(), now()), self._order(run, options)) for run in runs
             }
             for task in self.tasks.values():
                 write_job(task.job)
@@ -148,12 +236,12 @@ class RayExecutor:
             raise
         return [task.job for task in self.tasks.values()]
 
-    def _order(self, run: Path, options: Options, version: dict[str, str | None]) -> ray_node.Order:
+    def _order(self, run: Path, options: Options) -> ray_node.Order:
         found = {name: os.environ[name] for name in VARIABLES if name in os.environ}
         return ray_node.Order(
-            run=str(run), id=RunDir(run).id, code=version,
+            run=str(run), id=RunDir(run).id, code=code(),
             command=self.command, setup=list(options.setup),
-            environment={**found, EXECUTOR: "ray"}, again=False,
+            environment={**found, EXECUTOR: "ray"},
         )  # fmt: skip
 
     def _close(self) -> None:
@@ -237,71 +325,29 @@ class RayExecutor:
     def _take(self, task: Task, reference: Any) -> None:
         """Decides what follows from the end of a task."""
         import ray
-        from ray.exceptions import RayError, RayTaskError, TaskCancelledError, TaskUnschedulableError
+        from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 
+        run, log = task.job.run, str(RunDir(task.job.run).log)
         try:
-            answer: ray_node.Answer = ray.get(reference)
+            code = ray.get(reference)
         except TaskCancelledError:
             task.over = True
-        except (RayTaskError, TaskUnschedulableError) as error:
-            last = str(error).strip().rpartition("\n")[2]
-            task.fail(RunFailed(f"{last}.", where=str(task.job.run), hint=INSTALL))
-        except RayError as error:  # the process that waited for the worker is gone, or its node
-            self._lose(task, f"{type(error).__name__}: {ray_cluster.first_line(error)}")
-        else:
-            if answer["end"] == "ended":
-                self._take_code(task, answer)
+        except RayTaskError as error:
+            why = str(error.cause if isinstance(error.cause, Refused | Lost) else error).strip()
+            if isinstance(error.cause, Lost):
+                what = f"was lost {RETRIES + 1} times. The last time: {why}."
+                task.fail(RunFailed(what, where=log, hint=READ))
             else:
-                task.fail(_refusal(answer, task.job.run))
-
-    def _take_code(self, task: Task, answer: ray_node.Answer) -> None:
-        number, host = answer["code"], answer["host"]
-        if number == 0:
-            task.visible_by = time.monotonic() + ray_node.SEEN
-        elif number in (130, -signal.SIGINT):
-            task.over = True
-        elif number == STOPPED or number < 0 or number > 128:
-            how = "was stopped" if number == STOPPED else ending(number if number < 0 else 128 - number)
-            self._lose(task, f"its worker on {host} {how}")
+                task.fail(RunFailed(f"{why.rpartition(chr(10))[2]}.", where=str(run), hint=NODES))
+        except RayError as error:  # the process that waited for the worker is gone, or its node
+            what = f"was lost: {type(error).__name__}: {first_line(error)}"
+            task.fail(RunFailed(what, where=log, hint=READ))
         else:
-            log = RunDir(task.job.run).log
-            last = last_line(log.read_bytes()[-2000:]) if log.exists() else ""
-            what = f"the worker on {host} ended with code {number}{f' ({last})' if last else ''}."
-            task.fail(RunFailed(what, where=str(log), hint=READ), (host, answer["pid"]))
-
-    def _lose(self, task: Task, why: str) -> None:
-        """Has a lost run submitted again, unless it was cancelled or comes no further."""
-        run, status = task.job.run, read_status(task.job.run)
-        if task.stopped or cancelled(run):
-            task.over = True
-            return
-        reached = (status.done, status.step)
-        task.losses = 1 if reached > task.reached else task.losses + 1
-        task.reached = max(reached, task.reached)
-        task.job = replace(task.job, reached=task.reached)
-        again = task.losses <= self.retries
-        with suppress(OSError), RunDir(run).log.open("a", encoding="utf-8") as log:
-            log.write(f"{now()} lost ({why}){'; it is submitted again' if again else ''}.\n")
-        if again:
-            task.order = {**task.order, "again": True}
-            return
-        times = f"{task.losses} times at the same point" if self.retries else "and must not be repeated"
-        mark_failed(
-            run, RunFailed(f"was lost {times}. The last time: {why}", where=str(RunDir(run).log), hint=READ)
-        )
-        task.over = True
-
-
-def _refusal(answer: ray_node.Answer, run: Path) -> MoextendError:
-    """Error for a node that did not start the worker."""
-    host, where = f"node {answer['host']} of the Ray cluster", str(run)
-    if answer["end"] == "unseen":
-        return RunFailed(f"{host} cannot read the folder of this run.", where=where, hint=SHARE)
-    if answer["end"] == "held":
-        what = f"another process still holds this run after {ray_node.HELD:.0f} seconds."
-        hint = "The lost worker may still be running. Wait for it or stop it, and run the same command again."
-        return RunBusy(what, where=where, hint=hint)
-    what = (
-        f"{host} has another version of moextend: {answer['differs']}. Scores of two versions are not mixed."
-    )
-    return RunFailed(what, where=where, hint=INSTALL)
+            if code == 0:
+                task.visible_by = time.monotonic() + ray_node.SEEN
+            elif code in (STOPPED, 130):
+                task.over = True
+            else:
+                last = last_line(Path(log).read_bytes()[-2000:])
+                what = f"the worker ended with code {code}{f' ({last})' if last else ''}."
+                task.fail(RunFailed(what, where=log, hint=READ))

@@ -1,6 +1,6 @@
 """What a task does on its node of a Ray cluster: it starts `moextend-worker RUN_FOLDER` and waits for its end.
 
-Orders and answers are dictionaries of plain values. Nothing heavy is imported: the work is in the worker's process.
+Orders are dictionaries of plain values. Nothing heavy is imported: the work is in the worker's process.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import moextend
+from moextend.bench.run.launch import ending
+from moextend.bench.run.progress import STOPPED, cancelled
+from moextend.bench.run.rundir import RunDir
+from moextend.errors import RunBusy
 from moextend.util import tether
 from moextend.util.environment import code
 
@@ -29,6 +33,14 @@ SEEN = 60.0
 HELD = 180.0
 """Seconds until a run must be free whose worker was lost."""
 TICK = 0.2
+
+
+class Refused(Exception):
+    """A node that cannot execute a run, and why."""
+
+
+class Lost(Exception):
+    """A worker that was killed or stopped, and how: another one goes on with the run."""
 
 
 class Order(TypedDict):
@@ -46,64 +58,26 @@ class Order(TypedDict):
     """Shell lines before the worker."""
     environment: dict[str, str]
     """More variables for the worker."""
-    again: bool
-    """Whether a worker of this run was lost, and may still hold it."""
 
 
-class Answer(TypedDict):
-    """How it went."""
-
-    end: Literal["ended", "unseen", "held", "differs"]
-    """The worker ended; this node does not see the run; another process holds it; this node has another moextend."""
-    code: int
-    """Exit code of the worker, negative for a signal."""
-    host: str
-    """Name of the node's machine."""
-    pid: int
-    """Process id of the worker; 0: it was not started."""
-    differs: str
-    """What differs in the code of a node that has another one; else empty."""
-
-
-def work(order: Order) -> Answer:
-    """Executes a run; an interrupt (`ray.cancel`) stops its worker in order."""
-    folder, answer = (
-        Path(order["run"]),
-        Answer(end="ended", code=0, host=socket.gethostname(), pid=0, differs=""),
-    )
-    try:
-        if differs := difference(order["code"], code()):
-            return {**answer, "end": "differs", "differs": differs}
-        if not _waited(lambda: _id(folder) == order["id"], SEEN):
-            return {**answer, "end": "unseen"}
-        if order["again"] and not _waited(lambda: _free(folder), HELD):
-            return {**answer, "end": "held"}
-    except KeyboardInterrupt:
-        return {**answer, "code": -signal.SIGINT}
-    process = _executed(order, folder)
-    return {**answer, "code": process.returncode, "pid": process.pid}
-
-
-def difference(wanted: dict[str, str | None], here: dict[str, str | None]) -> str:
-    """What differs between two codes in words; "": nothing that is known of both."""
-    for key, value in wanted.items():
+def work(order: Order) -> int:
+    """Executes a run, and returns the exit code of its worker; an interrupt (`ray.cancel`) stops it in order."""
+    folder, node = Path(order["run"]), f"node {socket.gethostname()} of the Ray cluster"
+    here = code()
+    for key, value in order["code"].items():
         if value is not None and here.get(key) is not None and here[key] != value:
-            return f"{key} {here[key]} instead of {value}"
-    return ""
-
-
-def _executed(order: Order, folder: Path) -> subprocess.Popen[bytes]:
-    """The worker's process, which has ended."""
-    command = order["command"] or [sys.executable, "-P", "-m", "moextend.bench.run.worker"]
-    command = [*command, str(folder)]
+            raise Refused(f"{node} has another version of moextend: {key} {here[key]} instead of {value}")
+    if not _waited(lambda: _id(folder) == order["id"], SEEN):
+        raise Refused(f"{node} cannot read the folder of this run")
+    if not _waited(lambda: _free(folder), HELD):
+        raise Refused(f"{node} waited {HELD:.0f} seconds for another process that holds this run")
+    command = [*(order["command"] or [sys.executable, "-P", "-m", "moextend.bench.run.worker"]), str(folder)]
     if order["setup"]:
-        lines = "\n".join([*order["setup"], 'exec "$@"'])
-        command = ["bash", "-ec", lines, "moextend-worker", *command]
-    tethered = [sys.executable, "-I", tether.__file__, str(os.getpid())]
+        command = ["bash", "-ec", "\n".join([*order["setup"], 'exec "$@"']), "moextend-worker", *command]
     with (folder / "worker.log").open("ab") as log:
         process = subprocess.Popen(
-            [*tethered, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-            env=_environment(order["environment"]), process_group=0,
+            [sys.executable, "-I", tether.__file__, str(os.getpid()), *command], stdin=subprocess.DEVNULL,
+            stdout=log, stderr=subprocess.STDOUT, env=_environment(order["environment"]), process_group=0,
         )  # fmt: skip
     try:
         while process.poll() is None:
@@ -118,7 +92,13 @@ def _executed(order: Order, folder: Path) -> subprocess.Popen[bytes]:
             process.wait()
         if not isinstance(reason, KeyboardInterrupt):
             raise
-    return process
+        return STOPPED
+    found = process.returncode
+    if found == STOPPED and not cancelled(folder):
+        raise Lost(f"its worker on {node} was stopped")
+    if found < 0 or (found > 128 and found != 130):
+        raise Lost(f"its worker on {node} {ending(found if found < 0 else 128 - found)}")
+    return found
 
 
 def _environment(more: dict[str, str]) -> dict[str, str]:
@@ -148,9 +128,6 @@ def _id(folder: Path) -> str | None:
 
 
 def _free(folder: Path) -> bool:
-    from moextend.bench.run.rundir import RunDir
-    from moextend.errors import RunBusy
-
     try:
         with RunDir(folder).lock():
             return True

@@ -40,8 +40,8 @@ def check() -> None:
         )
 
 
-def submit(script: str, *, dependency: str = "") -> tuple[str, str]:
-    """Submits the script at a path; returns the id of the array and its cluster ("": the only one).
+def submit(script: str, *, dependency: str = "") -> str:
+    """Submits the script at a path; returns the id of the array.
 
     Raises:
         InputError: there is no sbatch, or it refuses the script; with its own words.
@@ -53,7 +53,7 @@ def submit(script: str, *, dependency: str = "") -> tuple[str, str]:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _refused(f"sbatch cannot be called ({error}).", "Try again later.") from error
     lines = done.stdout.strip().splitlines()
-    found = re.fullmatch(r"(\d+)(?:;(.+))?", lines[-1].strip()) if lines else None
+    found = re.fullmatch(r"(\d+)(?:;.+)?", lines[-1].strip()) if lines else None
     if done.returncode or not found:
         words = " ".join(re.sub("sbatch: (error: )?", "", done.stderr.strip() or done.stdout).split()).rstrip(
             "."
@@ -62,7 +62,7 @@ def submit(script: str, *, dependency: str = "") -> tuple[str, str]:
             f"sbatch refuses the job: {words or f'code {done.returncode}'}.",
             "Change the options: --executor-option KEY=VALUE; --dry-run prints the script.",
         )
-    return found[1], found[2] or ""
+    return found[1]
 
 
 def _refused(what: str, hint: str) -> InputError:
@@ -78,13 +78,13 @@ def largest_array() -> int | None:
 
 
 def states(jobs: Sequence[Job]) -> dict[str, JobState] | None:
-    """Id -> queued or running, of those jobs of one cluster that are in the queue; None if it cannot be asked."""
+    """Id -> queued or running, of those jobs that are in the queue; None if it cannot be asked."""
     arrays = list(dict.fromkeys(job.id.partition("_")[0] for job in jobs))
     found: dict[str, JobState] = {}
     for start in range(0, len(arrays), MANY):
         listed = ",".join(arrays[start : start + MANY])
         command = ["squeue", "--noheader", "--array", "--format=%i|%T", f"--jobs={listed}"]
-        answer = _answer([*command, *_cluster(jobs)], unknown="Invalid job id")
+        answer = _answer(command, unknown="Invalid job id")
         if answer is None:
             return None
         for line in answer.splitlines():
@@ -98,13 +98,9 @@ def cancel(jobs: Sequence[Job]) -> None:
     """Removes queued jobs, and signals running ones; what is over already is no error."""
     for start in range(0, len(jobs), MANY):
         ids = [job.id for job in jobs[start : start + MANY]]
-        _answer(["scancel", *_cluster(jobs), "--state=PENDING", *ids])
+        _answer(["scancel", "--state=PENDING", *ids])
         # To the shell, which passes it on; a plain scancel would end the shell too soon for an orderly stop.
-        _answer(["scancel", *_cluster(jobs), "--batch", "--signal=USR1", "--state=RUNNING", *ids])
-
-
-def _cluster(jobs: Sequence[Job]) -> list[str]:
-    return [f"--clusters={jobs[0].address}"] if jobs and jobs[0].address else []
+        _answer(["scancel", "--batch", "--signal=USR1", "--state=RUNNING", *ids])
 
 
 def _answer(command: list[str], unknown: str = "") -> str | None:
@@ -144,8 +140,6 @@ class SlurmExecutor:
         """See `Executor`. With a throttle, several arrays run one after the other."""
         settings = Settings.of(options)
         folder = options.runs.resolve() / FOLDER / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
-        if any("\n" in str(path) for path in (*runs, folder)):  # a list of runs, and lines of #SBATCH
-            raise _refused("the path of a run contains a line break.", "Use another --workspace.")
         arrays = _arrays(runs, settings, folder)
         with files.disk_errors(folder):
             folder.mkdir(parents=True)
@@ -155,7 +149,7 @@ class SlurmExecutor:
             files.write_text(array.listed, "".join(f"{run}\n" for run in array.runs))
             files.write_text(array.script, array.text)
             try:
-                name, cluster = submit(str(array.script), dependency=after)
+                name = submit(str(array.script), dependency=after)
             except InputError:
                 if not jobs:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -163,7 +157,7 @@ class SlurmExecutor:
             submitted = now()
             for number, run in enumerate(array.runs, 1):
                 log = "" if "output" in settings.sbatch else str(folder / f"{name}_{number}.out")
-                jobs.append(Job(run, "slurm", f"{name}_{number}", submitted, cluster, log))
+                jobs.append(Job(run, "slurm", f"{name}_{number}", submitted, log))
                 write_job(jobs[-1])
             if settings.jobs:
                 after = ",".join(filter(None, (settings.sbatch.get("dependency"), f"afterany:{name}")))
@@ -185,7 +179,7 @@ class SlurmExecutor:
     def states(self, jobs: Sequence[Job]) -> Mapping[Path, JobState]:
         """See `Executor`. The queue is asked only about runs whose folders leave it open."""
         found: dict[Path, JobState] = {}
-        ask: dict[str, list[Job]] = {}
+        ask: list[Job] = []
         for job in jobs:
             state = read_status(job.run).state
             if state in ("done", "failed"):
@@ -193,20 +187,17 @@ class SlurmExecutor:
             elif state == "running":
                 found[job.run] = "running"
             else:
-                ask.setdefault(job.address, []).append(job)
-        for asked in ask.values():
-            found |= _in_queue(asked)
-        return found
+                ask.append(job)
+        return found | _in_queue(ask)
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """See `Executor`."""
-        for cluster in {job.address for job in jobs}:
-            cancel([job for job in jobs if job.address == cluster])
+        cancel(jobs)
 
 
 def _in_queue(jobs: Sequence[Job]) -> dict[Path, JobState]:
-    """States of jobs of one cluster whose runs neither run nor ended by their folders."""
-    queue = states(jobs)
+    """States of jobs whose runs neither run nor ended by their folders."""
+    queue = states(jobs) if jobs else {}
     found: dict[Path, JobState] = {}
     for job in jobs:
         started = read_status(job.run).state != "waiting"  # read again: it may have begun and ended meanwhile
@@ -219,7 +210,7 @@ def _in_queue(jobs: Sequence[Job]) -> dict[Path, JobState]:
 
 def _arrays(runs: Sequence[Path], settings: Settings, folder: Path) -> list[Array]:
     """The runs in arrays that are no larger than the cluster allows."""
-    size = min(settings.array_size or len(runs), largest_array() or len(runs))
+    size = min(len(runs), largest_array() or len(runs))
     parts = [tuple(runs[start : start + size]) for start in range(0, len(runs), size)]
     found = []
     for number, part in enumerate(parts, 1):

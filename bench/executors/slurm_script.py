@@ -13,11 +13,13 @@ from pathlib import Path
 from moextend.bench.executors.executor import Options
 from moextend.errors import InputError
 
-SAVING = 300
+SAVING = 120
 """Seconds before the time limit at which the worker saves its state."""
-OWN = ("wrap", "python", "array-size")
+RESTARTS = 50
+"""Most times that a job is queued again at its time limit."""
+OWN = ("wrap", "python")
 """Options that are not passed to sbatch."""
-REFUSED = ("array", "parsable", "no-requeue", "wait", "test-only", "help", "usage", "version")
+REFUSED = ("array", "clusters", "parsable", "no-requeue", "wait", "test-only", "help", "usage", "version")
 """Options that moextend sets, or that submit nothing."""
 SAME = {
     "cpus": ("cpus-per-task", "cpus-per-gpu"),
@@ -41,14 +43,13 @@ class Settings:
     """Shell words that start Python."""
     setup: tuple[str, ...] = ()
     jobs: int | None = None
-    array_size: int | None = None
 
     @classmethod
     def of(cls, options: Options) -> Settings:
         """Settings of options; InputError if one is wrong."""
         passed = dict(options.passed)
         if options.address:
-            raise _wrong("address", "is not an option of Slurm.", "Name the cluster: clusters=NAME.")
+            raise _wrong("address", "is not an option of Slurm.", "Run the command on the cluster.")
         for key, value in passed.items():
             _check(key, value)
         own = {key: passed.pop(key) for key in OWN if key in passed}
@@ -56,7 +57,6 @@ class Settings:
         return cls(
             {**_defaults(options, passed), **passed}, step, own.get("wrap", ""),
             own.get("python") or shlex.quote(sys.executable), options.setup, options.jobs,
-            int(own["array-size"]) if "array-size" in own else None,
         )  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def render(settings: Settings, *, script: Path, listed: Path, runs: int, name: s
             f"list={shlex.quote(str(listed))}",
             HEAD.strip(),
             *setup,
-            BODY.strip("\n").replace("PYTHON", " ".join(filter(None, words))),
+            BODY.strip().replace("PYTHON", " ".join(filter(None, words))).replace("RESTARTS", str(RESTARTS)),
             "",
         ]
     )
@@ -93,39 +93,26 @@ def render(settings: Settings, *, script: Path, listed: Path, runs: int, name: s
 
 HEAD = r"""
 run="$(sed -n "${SLURM_ARRAY_TASK_ID}p" "$list")"
-job="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
 export MOEXTEND_EXECUTOR=slurm
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}}"
-
-# The worker saves its state at a signal, and ends with code 75.
-stopped='' worker=''
-stop() { stopped=1; [ -z "$worker" ] || kill -USR1 "$worker" 2>/dev/null; }
-trap stop USR1 TERM
 """
 BODY = r"""
-code=75
-if [ -z "$stopped" ]; then
-    PYTHON moextend.bench.run.worker "$run" >>"$run/worker.log" 2>&1 &
-    worker=$!
-    [ -z "$stopped" ] || stop
-    code=''
-    while :; do # a signal ends `wait` too
-        stopped=''
-        wait "$worker"
-        now=$?
-        [ "$now" -eq 127 ] && [ -n "$code" ] || code=$now # 127: its end was seen before
-        [ -n "$stopped" ] || break
-    done
-fi
-# Done, failed, or interrupted by hand.
-[ "$code" -eq 75 ] || { [ "$code" -gt 128 ] && [ "$code" -ne 130 ]; } || exit "$code"
+# The worker saves its state at a signal, and ends with code 75.
+limit=''
+PYTHON moextend.bench.run.worker "$run" >>"$run/worker.log" 2>&1 &
+worker=$!
+trap 'limit=1; kill -USR1 "$worker" 2>/dev/null' USR1
+trap 'kill -USR1 "$worker" 2>/dev/null' TERM
+while
+    wait "$worker"
+    code=$?
+    [ "$code" -gt 128 ] && kill -0 "$worker" 2>/dev/null # a signal ends `wait` too
+do :; done
 
-# Stopped or killed: it continues unless the job was cancelled, or made no progress since its last start.
-case "$(scontrol show job -o "$SLURM_JOB_ID")" in
-*JobState=RUNNING* | *Reason=TimeLimit* | *PreemptTime=[0-9]*) ;;
-*) exit "$code" ;;
-esac
-PYTHON moextend.bench.executors.again "$run" slurm "$job" && scontrol requeue "$job"
+# At its time limit a job is queued again; after a preemption and the loss of a node Slurm does so itself.
+[ "$code" -eq 75 ] && [ -n "$limit" ] && [ ! -e "$run/cancel.json" ] &&
+    [ "${SLURM_RESTART_COUNT:-0}" -lt RESTARTS ] &&
+    scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
 exit "$code"
 """
 
@@ -143,24 +130,7 @@ def _defaults(options: Options, passed: Mapping[str, str]) -> dict[str, str]:
         for name, (key, size) in sizes.items()
         if size and not any(other in passed for other in SAME[name])
     }
-    limit = _seconds(passed.get("time", ""))
-    # Not more than a quarter of a short limit: the signal would come at the start.
-    return {
-        **found,
-        "requeue": "",
-        "signal": f"B:USR1@{min(SAVING, max(1, limit // 4)) if limit else SAVING}",
-    }
-
-
-def _seconds(limit: str) -> int | None:
-    """Seconds of a time limit of sbatch: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S; None for another text."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit)
-    if not found:
-        return None
-    days, *parts = found.groups()
-    given = [int(part) for part in parts if part is not None]
-    units = [3600, 60, 1] if days else {1: [60], 2: [60, 1], 3: [3600, 60, 1]}[len(given)]
-    return int(days or 0) * 86400 + sum(part * unit for part, unit in zip(given, units, strict=False))
+    return {**found, "requeue": "", "signal": f"B:USR1@{SAVING}"}
 
 
 def _check(key: str, value: str) -> None:
@@ -178,8 +148,6 @@ def _check(key: str, value: str) -> None:
         )
     if key in OWN and not value:
         raise _wrong(key, "has no value.", f"Example: {key}=VALUE.")
-    if key == "array-size" and not (value.isdecimal() and int(value)):
-        raise _wrong(key, f"'{value}' is not a number of tasks.", "Give an integer of at least 1.")
 
 
 def _quoted(value: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from moextend.bench.executors.executor import (
@@ -16,8 +16,6 @@ from moextend.bench.executors.executor import (
     Options,
     find,
     jobs_of,
-    read_job,
-    write_job,
 )
 from moextend.bench.executors.local import LocalExecutor
 from moextend.bench.run import launch, progress
@@ -158,14 +156,12 @@ class RunView:
             return "" if self.status.state == "lost" else LOST
         if self.state == "waiting" and self.job and self.job_state == "queued":
             return f"in the queue of process {self.job.id}"
-        return self.job.note if self.job and self.state == "interrupted" else ""
+        return ""
 
     def about(self) -> str:
         """The job in words: "slurm 12_3, queued"."""
         assert self.job
-        place = f" at {self.job.address}" if self.job.address else ""
-        note = f": {self.job.note}" if self.job.note else ""
-        return f"{self.job.executor} {self.job.id}{place}, {self.job_state}{note}"
+        return f"{self.job.executor} {self.job.id}, {self.job_state}"
 
     def record(self) -> dict[str, str | None] | None:
         """The job for scripts; None without one."""
@@ -173,8 +169,8 @@ class RunView:
         if job is None:
             return None
         return {
-            "executor": job.executor, "id": job.id, "address": job.address, "submitted": job.submitted,
-            "state": self.job_state, "shown": self.state, "note": job.note,
+            "executor": job.executor, "id": job.id, "submitted": job.submitted,
+            "state": self.job_state, "shown": self.state,
         }  # fmt: skip
 
 
@@ -206,7 +202,4 @@ def cancel(runs: Sequence[Path], workspace: Path | None) -> dict[Path, str]:
     for name, mine in _by_executor(asked).items():
         with suppress(InputError):  # a plug-in that is not installed here: the workers find the request
             find(name, workspace).cancel(mine)
-    for job in asked:
-        if found[job.run] == CANCELLED:
-            write_job(replace(read_job(job.run) or job, note=CANCELLED))
     return found

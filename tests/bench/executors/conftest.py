@@ -23,8 +23,6 @@ ANSWERS = {
     "scontrol": """
         case "$1 $2" in
         "show config") cat "$FAKE/config" 2>/dev/null ;;
-        "show job") [ -f "$FAKE/job" ] && cat "$FAKE/job" || echo "JobId=7 JobState=RUNNING Reason=None" ;;
-        requeue*) [ ! -f "$FAKE/no-requeue" ] ;;
         esac
     """,
     "scancel": "",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -83,27 +82,12 @@ class Slurm:
         self._daemon("munged", "--foreground", *files, user=user.pw_uid, group=user.pw_gid)
         until(lambda: (munge / "socket").exists(), "munged")
         self._daemon("slurmctld", "-D")
-        self.start_node()
-
-    def start_node(self) -> None:
-        """Starts slurmd, and waits until the node is idle or at work."""
         self._daemon("slurmd", "-D")
         until(
             lambda: self("sinfo", "--noheader", "--format=%t").strip() in ("idle", "mix", "alloc"),
             "slurmd",
             60,
         )
-
-    def kill_node(self, job: str) -> None:
-        """Kills slurmd and every process of a job, as the loss of the machine does."""
-        pids = [int(line.split()[0]) for line in self("scontrol", "listpids", job).splitlines()[1:]]
-        self.processes["slurmd"].kill()
-        self.processes["slurmd"].wait()
-        steps = {parent(pid) for pid in pids}  # slurmstepd, which would report the end
-        for pid in [*steps, *pids]:
-            if "slurmstepd" in command(pid) or pid in pids:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
 
     def __call__(self, *words: str) -> str:
         done = subprocess.run(
@@ -176,19 +160,3 @@ def until(true: Callable[[], object], what: str, seconds: float = 120) -> None:
     while not true():
         assert time.monotonic() < end, f"{what}: not after {seconds:.0f} s"
         time.sleep(0.1)
-
-
-def parent(pid: int) -> int:
-    """Id of the parent process; 0 for one that is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
-
-
-def command(pid: int) -> str:
-    """Command line of a process; "" for one that is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""

@@ -78,11 +78,6 @@ def test_a_machine_without_slurm_is_named(
     assert "#SBATCH --array=1-1\n" in SlurmExecutor().describe([make_run().folder], options(tmp_path))
 
 
-def test_a_path_with_a_line_break_is_refused(tmp_path: Path, slurm: Path) -> None:
-    with pytest.raises(InputError, match="line break"):
-        SlurmExecutor().submit([tmp_path / "a\nb"], options(tmp_path))
-
-
 def test_the_queue_is_asked_only_where_the_folder_does_not_say(slurm: Path, make_run: MakeRun) -> None:
     runs = folders(make_run, 5)
     jobs = [Job(run, "slurm", f"7_{i}", "") for i, run in enumerate(runs)]
@@ -108,17 +103,6 @@ def test_a_queue_that_does_not_answer_is_not_waited_for(
     (slurm / trouble).touch()
     run = make_run().folder
     assert SlurmExecutor().states([Job(run, "slurm", "7_1", "")]) == {run: "unknown"}
-
-
-def test_another_cluster_is_asked_by_its_name(slurm: Path, make_run: MakeRun, tmp_path: Path) -> None:
-    (slurm / "cluster").write_text(";west")
-    run = make_run().folder
-    (job,) = SlurmExecutor().submit([run], options(tmp_path, clusters="west"))
-    assert (job.id, job.address) == ("101_1", "west")
-    calls(slurm)
-    SlurmExecutor().states([job])
-    SlurmExecutor().cancel([job])
-    assert all("--clusters=west" in call for call in calls(slurm))
 
 
 def test_a_queued_job_is_removed_and_a_running_one_signalled(slurm: Path, make_run: MakeRun) -> None:

@@ -13,8 +13,10 @@ import pytest
 
 from moextend.bench.executors.executor import Options, Resources
 from moextend.bench.executors.slurm_script import Settings, render
+from moextend.bench.run.progress import cancel
 from moextend.errors import InputError
 from tests.bench.executors.conftest import calls
+from tests.bench.executors.one_machine_slurm import until
 
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "slurm"
 SETS = {
@@ -58,22 +60,6 @@ def test_the_script_is_the_stored_one(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "seconds"),
-    [
-        ("10", 150),
-        ("1:30", 22),
-        ("04:00:00", 300),
-        ("1-0", 300),
-        ("0-0:2", 30),
-        ("infinite", 300),
-        ("0:02", 1),
-    ],
-)
-def test_a_short_limit_leaves_time_to_work(limit: str, seconds: int) -> None:
-    assert Settings.of(Options(passed={"time": limit})).sbatch["signal"] == f"B:USR1@{seconds}"
-
-
-@pytest.mark.parametrize(
     ("passed", "words"),
     [
         ({"array": "1-3"}, "--jobs N"),
@@ -81,7 +67,6 @@ def test_a_short_limit_leaves_time_to_work(limit: str, seconds: int) -> None:
         ({"--partition": "gpu"}, "long options"),
         ({"comment": "a\nb"}, "line break"),
         ({"signal": "USR1@30"}, "does not signal the script"),
-        ({"array-size": "0"}, "not a number of tasks"),
         ({"wrap": ""}, "has no value"),
     ],
 )
@@ -94,7 +79,6 @@ def test_a_wrong_option_is_named(passed: dict[str, str], words: str) -> None:
 PYTHON = """#!/bin/bash
 case "$4" in
 moextend.bench.run.worker) shift 4; echo "$1" >"$FAKE/worked"; exec "$FAKE/worker" "$1" ;;
-*) shift 3; echo "again $*" >>"$FAKE/calls"; [ ! -f "$FAKE/ends" ] ;;
 esac
 """
 
@@ -120,7 +104,7 @@ class Task:
         return self.process.wait(timeout=30)
 
 
-@pytest.mark.parametrize("code", [0, 1, 2, 130])
+@pytest.mark.parametrize("code", [0, 2, 75, 130])
 def test_a_task_ends_with_the_code_of_its_worker(slurm: Path, tmp_path: Path, code: int) -> None:
     task = Task(slurm, tmp_path, f"echo hello; exit {code}")
     assert task.code() == code and calls(slurm) == []
@@ -128,57 +112,19 @@ def test_a_task_ends_with_the_code_of_its_worker(slurm: Path, tmp_path: Path, co
     assert (task.run / "worker.log").read_text() == "hello\n"
 
 
-@pytest.mark.parametrize("worker", ["exit 75", "kill -9 $$", "kill -TERM $$"])
-def test_a_stopped_or_killed_worker_is_queued_again(slurm: Path, tmp_path: Path, worker: str) -> None:
-    task = Task(slurm, tmp_path, worker)
-    assert task.code() in (75, 137, 143)
-    assert calls(slurm) == [
-        "scontrol show job -o 7",
-        f"again moextend.bench.executors.again {task.run} slurm 5_2",
-        "scontrol requeue 5_2",
-    ]
-
-
-def test_a_job_without_progress_is_not_queued_again(slurm: Path, tmp_path: Path) -> None:
-    (slurm / "ends").touch()
-    assert Task(slurm, tmp_path, "exit 75").code() == 75
-    assert not any("requeue" in call or "sbatch" in call for call in calls(slurm))
-
-
-@pytest.mark.parametrize(
-    ("job", "again"),
-    [
-        ("JobState=COMPLETING Reason=None", False),  # scancel
-        ("JobState=COMPLETING Reason=TimeLimit", True),
-        ("JobState=COMPLETING Reason=None PreemptTime=2026-01-01T00:00:00", True),
-        ("JobState=RUNNING Reason=None PreemptTime=None", True),
-    ],
-)
-def test_a_job_that_the_user_ends_with_scancel_stays_ended(
-    slurm: Path, tmp_path: Path, job: str, again: bool
-) -> None:
-    (slurm / "job").write_text(job)
-    assert Task(slurm, tmp_path, "exit 75").code() == 75
-    assert ("scontrol requeue 5_2" in calls(slurm)) == again
-
-
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
-def test_a_signal_reaches_the_worker_which_is_waited_for(
-    slurm: Path, tmp_path: Path, number: signal.Signals
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_signal_reaches_the_worker_and_that_of_the_limit_queues_the_job_again(
+    slurm: Path, tmp_path: Path, number: signal.Signals, cancelled: bool
 ) -> None:
     worker = """trap 'sleep 0.5; echo saved >"$FAKE/saved"; exit 75' USR1
     touch "$FAKE/ready"; while :; do sleep 0.1; done"""
     task = Task(slurm, tmp_path, worker)
-    wait_for(slurm / "ready")
+    until((slurm / "ready").exists, "the worker", 30)
+    if cancelled:
+        cancel(task.run)
     task.process.send_signal(number)
     time.sleep(0.2)
     task.process.send_signal(number)
     assert task.code() == 75 and (slurm / "saved").exists()
-    assert "scontrol requeue 5_2" in calls(slurm)
-
-
-def wait_for(path: Path) -> None:
-    end = time.monotonic() + 30
-    while not path.exists() and time.monotonic() < end:
-        time.sleep(0.02)
-    assert path.exists()
+    assert calls(slurm) == ["scontrol requeue 5_2"] * (number == signal.SIGUSR1 and not cancelled)
