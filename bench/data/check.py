@@ -200,12 +200,6 @@ def _warnings(task: TaskSpec, items: Sequence[Item], base: str | None) -> Iterat
         yield from _unknown(task, items, base)
 
 
-def unknown_notes(task: TaskSpec, workspace: Path, base: str) -> list[str]:
-    """Words of the first test items of a task that the tokenizer of `base` does not know."""
-    items = list(islice(open_items(task, "test", workspace, media=False, strict=False), _READ))
-    return list(_unknown(task, items, base))
-
-
 def _unknown(task: TaskSpec, items: Sequence[Item], base: str) -> Iterator[str]:
     by_column = {"answers": [target_text(task, item) for item in items]}
     by_column["prompts"] = [modalities.stripped(prompt_text(task, item)) for item in items]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench.methods import BOUNDS
-from moextend.bench.run.complete import STEM, stage_problem
+from moextend.bench.run.complete import EVERY, STEM, stage_problem
 from moextend.bench.run.inputs import data_part
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.records import BASE, encoder_of
@@ -142,7 +142,7 @@ def check_cell(run: RunDir, cell: Cell) -> tuple[list[Answer], dict[str, str]]:
 def _checked_weights(run: RunDir, names: Sequence[str]) -> dict[str, str]:
     """What is wrong with the files that the stages learned, as far as they are here; a pack may have left them out."""
     here = [folder for folder in stage_folders(run, names) if (folder / f"{STEM}.safetensors").is_file()]
-    found = {folder.name: stage_problem(folder, run.id, costs=False, every_byte=True) for folder in here}
+    found = {folder.name: stage_problem(folder, run.id, costs=False, most=EVERY) for folder in here}
     wrong = [f"stages/{name}: {problem}" for name, problem in found.items() if problem]
     return {"weights": "; ".join(wrong) or "ok"} if found else {}
 

@@ -131,7 +131,7 @@ def verify(run: RunDir, batches: int = 1, on_cell: Callable[[str], None] | None 
 
 def _files(run: RunDir) -> Check:
     """Every byte of weights, predictions and notes."""
-    problems = complete.lacks(run, every_byte=True)
+    problems = complete.lacks(run, most=complete.EVERY)
     words = f"{len(run.config.stage_names)} stages and their cells, every byte"
     return Check("files", words, tuple(problems), AGAIN.format(command(run.config)) if problems else "")
 

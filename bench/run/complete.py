@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from moextend.util.spec import LaterVersion
 
 log = logging.getLogger(__name__)
 
-SMALL = 4 << 20
-"""Maximum size in bytes of files of a done run that are hashed; of larger ones only the size is compared."""
-EVERY = 1 << 62
-"""A limit above the size of any file: all files are hashed."""
+SMALL, EVERY = 4 << 20, 1 << 62
+"""Maximum size in bytes of files that are hashed, of a done run and where every byte counts; of larger ones only the
+size is compared."""
 LEARNED = "learned.json"
 """Notes from the training of a stage; cost.json has them too, and more."""
-NOTED = (COST, ROUTING, LEARNED, "spent.json", "probe.json")
+LINEAGE = "lineage.json"
+"""What the training of a stage started from: digests of the earlier stages' weights, and of data and code."""
+NOTED = (COST, ROUTING, LEARNED, LINEAGE, "spent.json", "probe.json")
 """Files of a stage that its cost.json does not list: notes about it."""
 KINDS: dict[str, type[OfRun]] = {
     FACTS: RunFacts,
@@ -38,17 +39,14 @@ KINDS: dict[str, type[OfRun]] = {
 """Name of a file of notes -> its content in words."""
 TENSORS = ".safetensors"
 """Suffix of files that a pack leaves out unless weights are wanted."""
-LINEAGE = ".lineage.json"
-"""Digests of the earlier stages' weights that the training of a stage started from."""
 STEM = "extension"
 """The files of a stage's weights (see moextend.extension.tensor_files)."""
 
 
-def lacks(run: RunDir, *, every_byte: bool = False) -> list[str]:
+def lacks(run: RunDir, *, most: int = SMALL) -> list[str]:
     """Missing or damaged cells, predictions, weights and facts of a done run; InputError if its config is damaged.
 
-    What a pack left out is not missing (`RunDir.left_out`).
-    Large files are compared by size, small ones by content; with `every_byte` all by content.
+    What a pack left out is not missing (`RunDir.left_out`). Files up to `most` bytes are hashed.
     """
     config, status = run.config, read_status(run.folder)
     try:
@@ -58,14 +56,12 @@ def lacks(run: RunDir, *, every_byte: bool = False) -> list[str]:
     if (status.run, status.config) != (run.id, config.digest):
         found.append("a status of its own")
     try:
-        found += lacking_scores(run, run.cells(), hashed=True, every_byte=every_byte)
+        found += lacking_scores(run, run.cells(), most=most)
     except InputError as error:
         found.append(f"readable scores ({error.what})")
     for index, name in enumerate(config.stage_names, 1):
         folder = run.folder / "stages" / f"{index}-{slug(name)}"
-        problem = stage_problem(
-            folder, run.id, every_byte=every_byte, weights="weights" not in status.left_out
-        )
+        problem = stage_problem(folder, run.id, most=most, weights="weights" not in status.left_out)
         found += [f"what stage {index} ({name}) learned: {problem}"] if problem else []
     return found + _lacking_routing(run)
 
@@ -76,10 +72,16 @@ def planned(config: RunConfig) -> list[Key]:
     return [(stage, task) for stage in range(len(config.stage_names) + 1) for task in tasks]
 
 
-def lacking_scores(
-    run: RunDir, cells: Mapping[Key, Cell], *, hashed: bool = False, every_byte: bool = False
-) -> list[str]:
-    """Planned cells that are missing, or have changed predictions."""
+def lacking_scores(run: RunDir, cells: Mapping[Key, Cell], *, most: int = 0) -> list[str]:
+    """Planned cells that are missing, or have changed predictions; files up to `most` bytes are hashed."""
+    problems: dict[str, str | None] = {}
+    changed = []
+    for cell in cells.values():
+        if (name := cell.predictions) is not None:
+            if name not in problems:  # a file is read once
+                problems[name] = predictions_problem(run.folder, cell, most=most)
+            if problems[name]:
+                changed.append(f"{_after(cell.task, cell.stage)} ({problems[name]})")
     lacking = {
         "the score of": [
             _after(task, stage) for stage, task in planned(run.config) if (stage, task) not in cells
@@ -87,28 +89,13 @@ def lacking_scores(
         "a parity check of the server that scored": [
             _after(cell.task, cell.stage) for cell in unproved(run, cells.values())
         ],
-        "the predictions of": changed_predictions(run, cells.values(), hashed=hashed, every_byte=every_byte),
+        "the predictions of": changed,
     }
     return [f"{what} {_listed(names)}" for what, names in lacking.items() if names]
 
 
 def _after(task: str, stage: int) -> str:
     return f"{task} after stage {stage}"
-
-
-def changed_predictions(
-    run: RunDir, cells: Iterable[Cell], *, hashed: bool = True, every_byte: bool = False
-) -> list[str]:
-    """Cells whose predictions are not those that were scored, each with what is wrong; a file is read once."""
-    problems: dict[str, str | None] = {}
-    changed = []
-    for cell in cells:
-        if (name := cell.predictions) is not None:
-            if name not in problems:
-                problems[name] = predictions_problem(run.folder, cell, hashed=hashed, every_byte=every_byte)
-            if problems[name]:
-                changed.append(f"{_after(cell.task, cell.stage)} ({problems[name]})")
-    return changed
 
 
 def unproved(run: RunDir, cells: Iterable[Cell]) -> list[Cell]:
@@ -124,16 +111,13 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
-def predictions_problem(
-    folder: Path, cell: Cell, *, hashed: bool = True, every_byte: bool = False
-) -> str | None:
+def predictions_problem(folder: Path, cell: Cell, *, most: int = EVERY) -> str | None:
     """Problem of the predictions of a cell; None if there is none."""
     assert cell.predictions is not None
-    most = EVERY if every_byte else SMALL
-    return file_problem(folder / cell.predictions, cell.size, cell.sha256, hashed=hashed, most=most)
+    return _file_problem(folder / cell.predictions, cell.size, cell.sha256, most)
 
 
-def file_problem(path: Path, size: int | None, sha256: str, *, hashed: bool, most: int = SMALL) -> str | None:
+def _file_problem(path: Path, size: int | None, sha256: str, most: int) -> str | None:
     """Difference between a file and its record; files larger than `most` bytes are compared by size only."""
     try:
         now = path.stat().st_size
@@ -141,7 +125,7 @@ def file_problem(path: Path, size: int | None, sha256: str, *, hashed: bool, mos
             return "of another size"
         if size is None and not now:
             return "empty"
-        if hashed and sha256 and now <= most and files.sha256(path) != sha256:
+        if sha256 and now <= most and files.sha256(path) != sha256:
             return "changed"
     except FileNotFoundError:
         return "missing"
@@ -168,17 +152,16 @@ def kept_files(folder: Path) -> dict[str, KeptFile]:
 
 
 def stage_problem(
-    folder: Path, run: str, *, costs: bool = True, every_byte: bool = False, weights: bool = True
+    folder: Path, run: str, *, costs: bool = True, most: int = SMALL, weights: bool = True
 ) -> str | None:
     """Problem of a stage's folder; None if it is complete.
 
     Args:
         run: id of the run.
         costs: whether cost.json must exist.
-        every_byte: hash large files as well.
+        most: largest file in bytes that is hashed.
         weights: whether files of tensors must exist.
     """
-    most = EVERY if every_byte else SMALL
     try:
         problem = _weights_problem(folder, most, weights)
         if problem:
@@ -189,7 +172,7 @@ def stage_problem(
         for name, known in cost.files.items():
             if not weights and name.endswith(TENSORS) and not (folder / name).exists():
                 continue
-            problem = file_problem(folder / name, known.bytes, known.sha256, hashed=True, most=most)
+            problem = _file_problem(folder / name, known.bytes, known.sha256, most)
             if problem:
                 return f"{name} {problem}"
     except InputError as error:
@@ -210,7 +193,7 @@ def _weights_problem(folder: Path, most: int, needed: bool) -> str | None:
         return f"{path.name} of another stage ({named})"
     if path.stat().st_size != _safetensors_size(path):
         return f"{path.name} of another size"
-    problem = file_problem(path, None, str(card.get("sha256", "")), hashed=True, most=most)
+    problem = _file_problem(path, None, str(card.get("sha256", "")), most)
     return f"{path.name} {problem}" if problem else None
 
 
@@ -300,35 +283,30 @@ def named_weights(folder: Path) -> str | None:
         return None
 
 
-def set_weights_aside(folder: Path, problem: str) -> str | None:
-    """Marks a damaged stage as not trained; returns the digest of its weights."""
-    before = named_weights(folder)
-    if before is not None or (folder / COST).exists():
+def set_weights_aside(folder: Path, problem: str) -> None:
+    """Marks a stage as not trained: one that is damaged, or was made after something else."""
+    if named_weights(folder) is not None or (folder / COST).exists():
         log.warning("%s: %s; the stage is trained again.", folder, problem)
     for name in (f"{STEM}.json", COST, ROUTING):
         files.remove(folder / name)
-    return before
 
 
-def lineage_problem(folder: Path, parents: Sequence[str | None]) -> str | None:
-    """Problem of a stage that was trained after other weights than those of its earlier stages, `parents`.
-
-    None where they are not known.
-    """
+def lineage_problem(folder: Path, lineage: dict[str, Any]) -> str | None:
+    """Problem of a stage that was trained from something else than `lineage`; None where that is not known."""
     try:
         known = files.read_json(folder / LINEAGE)
     except (FileNotFoundError, InputError):
         return None
     return (
-        None if known == {"parents": list(parents)} else "it was made after other weights of an earlier stage"
+        None if known == lineage else "it was made after other weights of an earlier stage, or of other data"
     )
 
 
-def note_lineage(folder: Path, parents: Sequence[str | None]) -> None:
-    """Records the weights that a training starts from; what was trained from others is removed."""
-    if lineage_problem(folder, parents):
+def note_lineage(folder: Path, lineage: dict[str, Any]) -> None:
+    """Records what a training starts from; what was trained from something else is removed."""
+    if lineage_problem(folder, lineage):
         forget_training(folder)
-    files.write_json(folder / LINEAGE, {"parents": list(parents)})
+    files.write_json(folder / LINEAGE, lineage)
 
 
 def remove_in_flight(folder: Path) -> None:

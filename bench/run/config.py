@@ -45,23 +45,28 @@ class Identity(BaseModel):
     """sequence, independent (each task from the base) or joint (all tasks at once)."""
 
 
-class RunConfig(Identity):
-    """The resolved config of a run; written before the run starts."""
+class About(BaseModel):
+    """What config.json says of a run besides its identity."""
 
     places: dict[str, Any] = Field(default_factory=dict)
     """Where the specs came from, for relative paths: {"workspace", "sequence", "tasks": {name: path}}."""
     device: str = "auto"
-    """auto, cpu, cuda, ..."""
+    """Requested device: auto, cpu, cuda, ..."""
     protocol: str | None = None
-    """Published protocol of the sequence."""
+    """Published protocol of the sequence. null: none."""
     tuned_on: str | None = None
-    """Source of the method's settings (moextend.bench.tuned)."""
+    """Source of the method's settings: validation items, the same of another sequence ("validation items of tiny"),
+    published, default, nothing, test items, or no settings. null: not stated."""
     oracle: bool = False
-    """Whether learned tasks are also scored at the end with only their own extension active; changes no other score."""
+    """Whether learned tasks are also scored at the end with only their own extension active."""
     deterministic: bool = False
-    """Whether only deterministic algorithms are used (docs/reliability.md)."""
-    backend: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the backend that scores (`scoring.Backend`); empty: transformers, in the process of the run."""
+    """Whether only deterministic algorithms are used, from the first command that asked for it."""
+    backend: dict[str, Any] = unset({})
+    """Settings of the backend that scores, of the last command. Missing: transformers, in the process of the run."""
+
+
+class RunConfig(About, Identity):
+    """The resolved config of a run; written before the run starts."""
 
     def identity(self) -> dict[str, Any]:
         """The part that is equal for two runs exactly if they are the same run."""
@@ -187,7 +192,7 @@ def grows(old: dict[str, Any], new: dict[str, Any]) -> bool:
     return not differences(old, {**new, "sequence": cut, "tasks": tasks})
 
 
-class ConfigFile(Record):
+class ConfigFile(About, Record):
     """`config.json`: the config of the run, paths of its specs, and its environment."""
 
     id: str
@@ -196,29 +201,12 @@ class ConfigFile(Record):
     """Digest of `identity`, to refuse an edited one."""
     identity: dict[str, Any]
     """Equal for two runs exactly if they are the same run; its keys are below."""
-    places: dict[str, Any] = Field(default_factory=dict)
-    """Where the specs came from, for relative paths: {"workspace", "sequence", "tasks": {name: path}}."""
-    device: str = "auto"
-    """Requested device: auto, cpu, cuda, ..."""
-    protocol: str | None = None
-    """Published protocol of the sequence. null: none."""
-    tuned_on: str | None = None
-    """Source of the method's settings: validation items, the same of another sequence ("validation items of tiny"),
-    published, default, nothing, test items, or no settings. null: not stated."""
-    oracle: bool = False
-    """Whether learned tasks are also scored at the end with only their own extension active."""
-    deterministic: bool = False
-    """Whether only deterministic algorithms are used, from the first command that asked for it."""
-    backend: dict[str, Any] = unset({})
-    """Settings of the backend that scores, of the last command. Missing: transformers, in the process of the run."""
     environments: list[dict[str, Any]] = Field(default_factory=list)
     """Versions, commit and machine of the run, with a new entry after each change. No score depends on them."""
 
     def config(self, path: Path) -> RunConfig:
         """The config; SpecError if `path`, the file, has none or was edited."""
-        about = {
-            name: getattr(self, name) for name in RunConfig.model_fields.keys() & type(self).model_fields
-        }
+        about = {name: getattr(self, name) for name in About.model_fields}
         try:
             config = RunConfig(**self.identity, **about)
         except (TypeError, ValidationError) as error:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import shutil
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench import scorers
 from moextend.bench.data import data_digest
 from moextend.bench.data.source import is_generated
-from moextend.bench.run.complete import named_weights
+from moextend.bench.run.complete import forget_training
 from moextend.bench.run.config import stage_name
 from moextend.bench.run.inputs import (
     FILES,
@@ -38,13 +35,10 @@ from moextend.bench.run.records import AlignmentCost
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.store import Store
 from moextend.bench.task import TaskSpec
-from moextend.util import files
 
 if TYPE_CHECKING:
     from moextend.bench.data.open import SplitName
     from moextend.bench.run.servers import Servers
-
-log = logging.getLogger(__name__)
 
 PERCENT = 100
 """Steps of a scoring in the progress plan."""
@@ -139,16 +133,20 @@ def plan(context: RunContext) -> list[Unit]:
 
 def of_cell(context: RunContext, stage: int, task: str) -> dict[str, str]:
     """The parts that a cell is made of: the base, its task, and what was learned up to its stage."""
-    config, tasks, now, learned = context.config, context.tasks, context.inputs, list[str]()
-    if stage:
-        all_at_once = config.mode == "joint"
-        learned = config.stages if all_at_once else config.stages[:stage]
-        learned = learned[-1:] if config.mode == "independent" else learned
-    aligned = [align.task for align in context.sequence.align]
-    wanted = [data_part("train", name) for name in (*aligned, *learned) if not has_version(tasks[name])]
-    if not has_version(tasks[task]):
-        wanted += [data_part("test", task), text_part(task)]
+    tasks, now = context.tasks, context.inputs
+    wanted = [] if has_version(tasks[task]) else [data_part("test", task), text_part(task)]
     wanted += [scorer_part(tasks[task].scorer), OPENED, *(part for part in now if part.startswith(FILES))]
+    return of_stage(context, stage) | {part: now[part] for part in wanted if part in now}
+
+
+def of_stage(context: RunContext, stage: int) -> dict[str, str]:
+    """The parts that the trainings up to a stage are made of: of the alignments, and of what was learned."""
+    config, now, learned = context.config, context.inputs, list[str]()
+    if stage:
+        learned = config.stages if config.mode == "joint" else config.stages[:stage]
+        learned = learned[-1:] if config.mode == "independent" else learned
+    data = [*(align.task for align in context.sequence.align), *learned]
+    wanted = [data_part("train", name) for name in data if not has_version(context.tasks[name])]
     wanted += [method_part(config), GENERIC] if stage else []
     return {part: now[part] for part in dict.fromkeys(wanted) if part in now}
 
@@ -156,35 +154,24 @@ def of_cell(context: RunContext, stage: int, task: str) -> dict[str, str]:
 def refuse_changed_inputs(context: RunContext) -> None:
     """Records what the run works on: plug-ins, files of models, generic text, and the data of all tasks.
 
-    Data may be corrected as long as no scored cell, aligned projector or learned stage depends on them; a training on
-    them that was interrupted starts again.
+    What no scored cell depends on may change: a stage that was trained with it is trained again (complete.py).
 
     Raises:
-        RunConflict: something changed otherwise.
+        RunConflict: something changed that a cell was made of.
     """
     pin_data(context.run, context.tasks, context.workspace)
     facts, settings = context.run.facts(), context.method.config.model_dump(mode="json")
     refuse_changed(context.run, setting_parts(facts.settings), setting_parts(settings))
-    before, now = known(context.run), {**code_parts(context.config), **file_parts(context.config)}
-    learned = any(_is_learned(context, index) for index in range(1, len(context.stages) + 1))
-    used = {part: one for part, one in before.items() if part != GENERIC or learned}
-    refuse_changed(context.run, used, now)
-    corrected = []
+    now = {**code_parts(context.config), **file_parts(context.config)}
+    refuse_changed(context.run, known(context.run), now)
     for name, split in splits(context.config):
-        part = data_part(split, name)
-        now[part] = data_digest(context.tasks[name], split, context.workspace)
-        if before.get(part, now[part]) != now[part]:
-            if _is_used(context, name, split):
-                refuse_changed(context.run, before, {part: now[part]})
-            corrected.append((name, split))
-    for name, split in corrected:
-        log.warning("%s: the %s data of task '%s' changed.", context.run.folder, split, name)
-        if split == "train":
-            _forget_training(context, name)
+        now[data_part(split, name)] = data_digest(context.tasks[name], split, context.workspace)
+    refuse_changed(context.run, known(context.run), now)
     # Row 0 writes the facts that depend on the data again.
-    more = {"majority": None} if corrected else {}
-    context.inputs = {**before, **now}
-    context.run.write_facts(inputs=context.inputs, **more)
+    more = {"majority": None} if any(facts.inputs.get(part, one) != one for part, one in now.items()) else {}
+    context.inputs = {**known(context.run), **now}
+    if more or context.inputs != facts.inputs:
+        context.run.write_facts(inputs=context.inputs, **more)
 
 
 def refuse_data_changed_meanwhile(context: RunContext, *some: tuple[str, SplitName]) -> None:
@@ -199,36 +186,7 @@ def refuse_data_changed_meanwhile(context: RunContext, *some: tuple[str, SplitNa
             continue
         now = data_digest(task, split, context.workspace)
         if now != context.inputs[part] and split == "train":
-            _forget_training(context, name)
+            for index, names in enumerate(context.stages, 1):
+                if name in names:
+                    forget_training(context.run.stage_folder(index, stage_name(names)))
         refuse_changed(context.run, context.inputs, {part: now})
-
-
-def _is_used(context: RunContext, name: str, split: str) -> bool:
-    """Whether a result of the run depends on these data."""
-    cells = context.run.cells()
-    if split == "test":
-        return any(task == name for _, task in cells)
-    if cells and any(align.task == name for align in context.sequence.align):
-        return True
-    stages = [index for index, names in enumerate(context.stages, 1) if name in names]
-    return any(_is_learned(context, index) or any(stage == index for stage, _ in cells) for index in stages)
-
-
-def _is_learned(context: RunContext, index: int) -> bool:
-    return named_weights(_folder(context, index)) is not None
-
-
-def _folder(context: RunContext, index: int) -> Path:
-    return context.run.stage_folder(index, stage_name(context.stages[index - 1]))
-
-
-def _forget_training(context: RunContext, name: str) -> None:
-    """Removes what interrupted trainings on the data of a task wrote."""
-    for index, names in enumerate(context.stages, 1):
-        folder = _folder(context, index)
-        if name in names and any(folder.iterdir()):
-            log.warning("%s: the training on it starts again.", folder)
-            files.may_change(folder)
-            with files.disk_errors(folder):
-                shutil.rmtree(folder)
-                folder.mkdir()  # a training that still runs notes its costs there

@@ -343,27 +343,17 @@ class Plan:
                 found[name] = how.operations(items, self.length(name), task.max_new_tokens, batch)
         return found
 
-    def memory(self, size: MethodSize, stages: int) -> dict[str, dict[str, float]]:
-        """Peak memory in GB of the training and the scoring of `stages` stages, and its parts."""
+    def memory(self, size: MethodSize, stages: int) -> dict[str, float]:
+        """Peak memory in GB of the training and the scoring of `stages` stages."""
         encoder = 4 * (self.encoder.parameters or 0) if self.encoder else 0
         earlier = size.added * (stages - 1) if size.extra.adds else 0.0
-        answers, later, training = size.answering, stages > 1, {}
-        if size.training is not None:
-            training = {
-                "frozen": size.training.frozen + earlier,
-                "encoder": encoder,
-                "learning": size.training.states,
-                "copies": 4.0 * size.extra.copies * size.trained * later,
-                "working": size.training.working + (answers.working if later and size.extra.teacher else 0.0),
-            }
-        scoring = {"weights": answers.weights + earlier, "encoder": encoder, "working": answers.working}
-        return {
-            name: {
-                "peak_gb": sum(parts.values()) / GB,
-                **{f"{key}_gb": part / GB for key, part in parts.items()},
-            }
-            for name, parts in (("training", training), ("scoring", scoring))
-        }
+        answers, later, training, one = size.answering, stages > 1, 0.0, size.training
+        if one is not None:
+            copies = 4.0 * size.extra.copies * size.trained * later
+            teacher = answers.working if later and size.extra.teacher else 0.0
+            training = one.frozen + earlier + encoder + one.states + copies + one.working + teacher
+        scoring = answers.weights + earlier + encoder + answers.working
+        return {"training": training / GB, "scoring": scoring / GB}
 
 
 def items_of(task: TaskSpec, split: Split, workspace: Path) -> int | None:
@@ -402,7 +392,7 @@ def _generated(name: str, split: str) -> int:
 
 
 def estimate(configs: Sequence[RunConfig], plan: Plan, *, device: str = "auto") -> dict[str, Any]:
-    """Estimates of runs, with the assumptions; InputError if the base's config cannot be read."""
+    """Estimates of runs, with the assumptions."""
     from moextend.model.upcycling import parameter_counts
     from moextend.training.estimate import OVERHEAD, THROUGHPUT, UTILISATION
 
@@ -410,17 +400,13 @@ def estimate(configs: Sequence[RunConfig], plan: Plan, *, device: str = "auto") 
     total, active = parameter_counts(plan.make())
     kind = "cpu" if device.startswith("cpu") else "cuda"
     name, peak = THROUGHPUT[kind]
-    reached = peak * UTILISATION
     return {
         "rows": step.rows, "tokens": step.length, "labelled": step.labelled,
-        "base_dtype": str(plan.dtype).removeprefix("torch."), "base_mb": total * plan.dtype.itemsize / 1e6,
-        "parameters": total, "active_parameters": active, "bf16": step.bf16,
-        "gradient_checkpointing": step.checkpointing, "throughput": reached,
+        "base_dtype": str(plan.dtype).removeprefix("torch."), "parameters": total, "active_parameters": active,
+        "bf16": step.bf16, "gradient_checkpointing": step.checkpointing, "throughput": peak * UTILISATION,
         "throughput_of": f"{UTILISATION:.0%} of the peak of {name}",
         "unit": "CPU-hours" if kind == "cpu" else "GPU-hours", "overhead_gb": OVERHEAD / GB,
-        "encoder": vars(plan.encoder) if plan.encoder else None, "items": plan.counts,
         "scoring": {"rows": rows, "tokens": length, "new": new},
-        "cache_mb_a_token": plan.base.cache_a_token / 1e6,
         "runs": {config.slug: _run(config, plan, peak * UTILISATION) for config in configs},
     }  # fmt: skip
 
@@ -432,31 +418,20 @@ def _run(config: RunConfig, plan: Plan, reached: float) -> dict[str, Any]:
     scored = [*config.stages, *config.retention, *config.transfer]
     rows = [plan.scoring(scored)]
     rows += [plan.scoring(scored, size, 0 if alone else before) for before in range(len(stages))]
-    learned = [plan.learning(size, own, 0 if alone else before) / TERA for before, own in enumerate(stages)]
+    learned = [plan.learning(size, own, 0 if alone else before) for before, own in enumerate(stages)]
     parts = {
-        "alignment": plan.alignment / TERA,
-        "encoder": plan.encoding([*config.stages, *config.transfer]) / TERA,
+        "alignment": plan.alignment,
+        "encoder": plan.encoding([*config.stages, *config.transfer]),
         "training": sum(learned),
-        "scoring": sum(value or 0.0 for row in rows for value in row.values()) / TERA,
+        "scoring": sum(value or 0.0 for row in rows for value in row.values()),
     }
-    total = sum(parts.values())
     return {
         "method": config.method,
         "mode": config.mode,
-        "parameters": {"trained": size.trained},
-        "memory": plan.memory(size, 1 if alone else len(stages)),
-        "stages": [
-            {
-                "task": "+".join(own),
-                "steps": sum(own.values()),
-                "stored_mb": size.stored / 1e6,
-                "teraflop": each,
-            }
-            for own, each in zip(stages, learned, strict=True)
-        ],
+        "trained": size.trained,
+        "memory_gb": plan.memory(size, 1 if alone else len(stages)),
         "stored_mb": size.stored * len(stages) / 1e6,
-        "teraflop": parts,
-        "teraflop_in_all": total,
-        "hours": total / reached / 3600,
+        "teraflop": {name: value / TERA for name, value in parts.items()},
+        "hours": sum(parts.values()) / TERA / reached / 3600,
         "without_scoring_of": sorted({name for row in rows for name, value in row.items() if value is None}),
     }

@@ -76,12 +76,10 @@ def splits(config: RunConfig) -> list[tuple[str, SplitName]]:
 
 
 def known(run: RunDir) -> dict[str, str]:
-    """The parts that a run has used: those of its cells, and of what it began with where no cell has them."""
-    found = dict(recorded(run).inputs)
+    """The parts that the cells of a run were made of."""
     with suppress(InputError):  # damaged lines are made again
-        for cell in run.cells().values():
-            found |= cell.inputs
-    return found
+        return {part: one for cell in run.cells().values() for part, one in cell.inputs.items()}
+    return {}
 
 
 def of_cells(cells: Iterable[Cell]) -> dict[str, str]:
@@ -137,11 +135,6 @@ def weights_parts(weights: str) -> dict[str, str]:
     lm, modalities = base_parts(weights)
     encoders = {f"weights of the {encoder_of(name)}": encoder for name, (encoder, _) in modalities.items()}
     return {"weights of the base": lm, **encoders}
-
-
-def refuse_changed_code(run: RunDir) -> None:
-    """Raises RunConflict if a plug-in changed since the run used it."""
-    refuse_changed(run, known(run), code_parts(run.config))
 
 
 def refuse_changed(run: RunDir, before: Mapping[str, str], now: Mapping[str, str]) -> None:

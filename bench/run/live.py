@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self, get_args
@@ -24,11 +24,10 @@ COLOUR: dict[str, str] = {
 }  # fmt: skip
 """State -> colour; besides those of a status those of a job (queued, cancelled, lost), and of unreadable scores."""
 COLUMNS = ("method", "seed", "state", "where", "stage", "now", "bar", "left")
-GOING = ("bar", "where", "now", "stage", "seed")
-"""Columns that a narrow terminal has no room for, in this order. Seeds are then part of the name."""
-FEWEST = {"method": 34, "now": 16, "bar": 12}
-"""Characters of a column that longer texts may have to do with: names are wrapped, what a run does is cut."""
-GAP = 2
+NARROW = {"bar": 120, "where": 100, "now": 70, "stage": 60}
+"""Column -> characters of a terminal below which there is no room for it."""
+BAR = 12
+"""Characters of a bar."""
 ETA_EVERY = 60.0
 """Minimum seconds between two lines with the time left; a sixtieth of that time if it is longer."""
 
@@ -94,30 +93,24 @@ def table(rows: Sequence[Row], width: int | None) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    def needed(name: str) -> int:
-        longest = 0 if name == "bar" else max(len(getattr(row, name)) for row in rows)
-        return min(max(len(name), longest), FEWEST.get(name, 10_000))
-
-    columns = [name for name in COLUMNS if name != "where" or any(row.where for row in rows)]
-    for name in GOING if rows else ():
-        wide = width is not None and sum(map(needed, columns)) + GAP * (len(columns) - 1) > width
-        if name in columns and (wide or (width is None and name == "bar")):
-            columns.remove(name)
-    if "seed" not in columns and len({row.seed for row in rows}) > 1:
-        rows = [replace(row, method=f"{row.method} s{row.seed}") for row in rows]
-    found = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), expand=False)
+    columns = [
+        name
+        for name in COLUMNS
+        if (name != "where" or any(row.where for row in rows))
+        and (name != "bar" if width is None else width >= NARROW.get(name, 0))
+    ]
+    found = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=False)
     for name in columns:
         # rich shrinks only what may be folded or cut.
         found.add_column(
             "" if name == "bar" else name, justify="right" if name in ("seed", "stage", "left") else "left",
-            no_wrap=name != "method", overflow="ellipsis" if name == "now" else "fold",
-            min_width=None if name in ("method", "now") or not rows else needed(name),
-            width=FEWEST["bar"] if name == "bar" else None,
+            no_wrap=name not in ("method", "now"), overflow="fold",
+            min_width={"method": 20, "now": 10, "bar": BAR}.get(name) or max(len(getattr(row, name)) for row in rows),
         )  # fmt: skip
     for row in rows:
         cells: dict[str, Text | ProgressBar] = {
             "state": Text(row.state, style=COLOUR[row.state]),
-            "bar": ProgressBar(total=1.0, completed=row.fraction, width=FEWEST["bar"]),
+            "bar": ProgressBar(total=1.0, completed=row.fraction, width=BAR),
         }
         found.add_row(*(cells.get(name) or Text(getattr(row, name)) for name in columns))
     return found
@@ -135,13 +128,13 @@ def seconds_left(statuses: Iterable[Status], jobs: int) -> float | None:
     return max([0.0, *known, (sum(known) + (waiting * fmean(costs) if waiting else 0)) / jobs])
 
 
-def summary(statuses: Sequence[Status], jobs: int, elapsed: float, hidden: int = 0) -> str:
+def summary(statuses: Sequence[Status], jobs: int, elapsed: float) -> str:
     """All runs in one line: "2 running, 1 done; 3m 05s so far, about 2h 10m left"."""
     states = [status.state for status in statuses]
     counts = ", ".join(f"{states.count(state)} {state}" for state in COLOUR if state in states)
     left = seconds_left(statuses, jobs)
     about = f"about {duration(left)} left" if left is not None else "time left not known yet"
-    return f"{counts}{f' ({hidden} not shown)' if hidden else ''}; {duration(elapsed)} so far, {about}"
+    return f"{counts}; {duration(elapsed)} so far, {about}"
 
 
 def view(runs: Sequence[Path], jobs: int, console: Console) -> LiveView | PlainView:
@@ -150,7 +143,7 @@ def view(runs: Sequence[Path], jobs: int, console: Console) -> LiveView | PlainV
 
 
 class LiveView:
-    """A table on the terminal that is redrawn during the runs; running runs come first where there is little room."""
+    """A table on the terminal that is redrawn during the runs."""
 
     def __init__(self, runs: Sequence[Path], jobs: int, console: Console) -> None:
         from rich.live import Live
@@ -175,14 +168,12 @@ class LiveView:
         from rich.text import Text
 
         found = [(run, read_status(run.folder)) for run in self.runs]
-        statuses, elapsed = [status for _, status in found], time.monotonic() - self.began
-        longest = len(summary(statuses, self.jobs, elapsed, hidden=len(found)))
-        room = max(1, self.console.height - 2 - longest // self.console.width)
+        words = summary([status for _, status in found], self.jobs, time.monotonic() - self.began)
         rows = [row_of(run, status, where=False) for run, status in found]
-        if len(rows) > room:  # a name may be wrapped
-            rows = sorted(rows, key=lambda row: row.state != "running")[: max(1, room // 2)]
-        words = summary(statuses, self.jobs, elapsed, hidden=len(found) - len(rows))
-        return Group(table(rows, self.console.width), Text(words, style="dim"))
+        rows.sort(
+            key=lambda row: row.state != "running"
+        )  # the first ones are seen where there is little room
+        return Group(Text(words, style="dim"), table(rows, self.console.width))
 
 
 class PlainView:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +18,10 @@ from moextend.bench.run.inputs import base_revision, encoder_revisions
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage import StageData, stage_data, stage_seed
-from moextend.bench.sequence import Align, SequenceSpec
-from moextend.bench.store import Store
+from moextend.bench.sequence import Align
 from moextend.errors import InputError, at
 from moextend.extension import tensor_files
-from moextend.util import files, processes
+from moextend.util import files
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
@@ -45,11 +43,9 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     device = context.config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    revision, encoders = (
-        base_revision(context.run, spec, context.workspace),
-        spec.encoders_in(context.workspace),
-    )
-    with encoder_revisions(context.run, encoders), _keys_of_encoders(context.sequence, dict(encoders)):
+    revision = base_revision(context.run, spec, context.workspace)
+    encoders = spec.encoders_in(context.workspace)
+    with encoder_revisions(context.run, encoders):
         model = moextend.load(
             spec.found(context.workspace), vision=encoders.pop("image", None), audio=encoders.pop("audio", None),
             encoders=encoders, resize=spec.resize, revision=revision, dtype=spec.dtype,
@@ -68,25 +64,9 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
         more |= {"processes": several} if several or "processes" in last else {}
         context.run.record_environment(device=device, threads=torch.get_num_threads(), **gpu, **more)
     store_features(model, context.cache / "features")
-    if progress and processes.is_first():
-        for name, modality in model.modalities.items():
-            context.store.node("features", modality.encoder.fingerprint()).mark(f"features of {name} media")
     for settings in context.sequence.align:
         _align(context, model, settings, progress)
     return model
-
-
-@contextmanager
-def _keys_of_encoders(sequence: SequenceSpec, encoders: Mapping[str, str]) -> Iterator[None]:
-    """Context in which errors about an encoder (modality -> its name) have the place of its key in the sequence."""
-    try:
-        yield
-    except InputError as error:
-        for modality, name in encoders.items():
-            if f"encoder '{name}'" in (error.where or ""):
-                with at(f"{sequence.path or sequence.sequence}: {sequence.base.encoder_key(modality)}"):
-                    raise
-        raise
 
 
 def _align(context: RunContext, model: MultimodalLM, settings: Align, progress: Progress | None) -> None:
@@ -102,7 +82,7 @@ def _align(context: RunContext, model: MultimodalLM, settings: Align, progress: 
     context.alignments[modality] = shared.align(
         model, conversations(task, context.workspace), settings, modality=modality, seed=context.config.seed,
         data_name=files.digest(digest, task.prompt, task.columns.model_dump(mode="json"), task.reading()),
-        check=check, store=context.store if progress else Store(context.cache),  # a reader is no user
+        check=check, store=context.store,
         on_step=progress.follow(unit) if progress else lambda done, total: None,
         on_wait=partial(progress.aside, "wait") if progress else None,
     )  # fmt: skip

@@ -1,30 +1,27 @@
 """Preview of a command: runs, stages, cells, downloads, memory, files, hours, licences.
 
-It opens no weights. Of the data it opens small local files only, to find words that the base does not know and to count
-items, and of a base on the hub its config.
+It opens no weights; of the data only small local files, to count items, and of a base on the hub its config.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.data import unknown_notes
 from moextend.bench.data.source import place
 from moextend.bench.methods import Shapes
 from moextend.bench.run.complete import planned
 from moextend.bench.run.opening import scored
 from moextend.bench.run.plan import LEFT_OUT, Request
-from moextend.bench.run.preflight import missing_files, readable, splits_used
+from moextend.bench.run.preflight import missing_files, splits_used
 from moextend.bench.run.records import encoder_of
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import Base, SequenceSpec
 from moextend.bench.task import HAND, TaskSpec
 from moextend.data.hub import is_prepared
-from moextend.errors import InputError, MoextendError, at, counted, duration
+from moextend.errors import InputError, MoextendError, at, duration
 from moextend.model import sources
 from moextend.model.encoders import locate
 from moextend.util import content, hub_errors
@@ -34,16 +31,7 @@ SHOWN = 3
 """Number of missing files of a split that are listed."""
 MB = 1e6
 SMALL = 200
-"""MB of weights below which runs fit everywhere, and are only estimated if that is asked for."""
-PARTS = {
-    "frozen": "frozen weights",
-    "weights": "weights",
-    "encoder": "image encoder",
-    "learning": "trained parameters with gradients and AdamW's moments",
-    "copies": "copies of trained parameters",
-    "working": "activations and temporary tensors",
-}
-"""Parts of a peak of memory -> their names."""
+"""MB of weights below which runs fit everywhere, and are not estimated."""
 UNUSED = (".*", "*.md", "LICENSE*", "*.png", "*.jpg", "*.jpeg", "*.pdf")
 OTHERS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*")
 """The same weights in other formats, which are not downloaded where there are safetensors."""
@@ -55,13 +43,11 @@ def preview(
     configs: Sequence[RunConfig],
     *,
     runs: Path | None = None,
-    small: bool = False,
 ) -> dict[str, Any]:
     """What the command would do, as a JSON record.
 
     Args:
         runs: folder of the runs, in which some cells may be scored already; None: none are.
-        small: whether the runs of a small base are estimated, too.
 
     Raises:
         InputError: the request is not possible.
@@ -75,10 +61,9 @@ def preview(
         "tasks": [_task(name, task, sequence) for name, task in tasks.items()],
         "downloads": _downloads(sequence, tasks, request.workspace),
         "to_prepare": _to_prepare(sequence, tasks, request.workspace),
-        "unknown": _unknown(sequence, tasks, request.workspace),
         "left_out": left,
         "device": request.device,
-        "estimate": _estimate(request, configs, small),
+        "estimate": _estimate(request, configs),
     }
 
 
@@ -95,7 +80,6 @@ def describe(found: dict[str, Any]) -> str:
     for task in found["tasks"]:
         warning = " (NON-COMMERCIAL USE ONLY)" if task["non_commercial"] else ""
         lines.append(f"  {task['task']}: {task['use']}; licence {task['licence'] or 'not stated'}{warning}")
-    lines += [f"  note on {name}: {note}" for name, notes in found["unknown"].items() for note in notes]
     lines += [f"  {name}: left out. {LEFT_OUT}" for name in found["left_out"]]
     lines.append("Downloads:" if found["downloads"] else "Downloads: none.")
     for each in found["downloads"]:
@@ -112,72 +96,28 @@ def describe(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def in_all(found: Mapping[str, Any]) -> str:
-    """Hours of one run and of all; or why they are not known."""
-    if "not" in found:
-        return f"Hours: {found['not']}"
-    hours = {slug: run["hours"] for slug, run in found["runs"].items()}
-    longest = max(hours, key=lambda slug: hours[slug])
-    return (
-        f"Estimated: one run takes at most {duration(math.ceil(3600 * hours[longest]))} ({longest}), "
-        f"{counted(len(hours), 'run')} {sum(hours.values()):,.3g} {found['unit']}, at {_speed(found)}."
-    )
-
-
-def _estimate(request: Request, configs: Sequence[RunConfig], small: bool) -> dict[str, Any]:
+def _estimate(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
     """Memory, files, operations and hours of the runs, or why they are not known: {"not": why}."""
     from moextend.bench.run.estimate import Plan, estimate, skeletons
 
     sequence, tasks, _ = request.read
     base, found = sequence.base, _place(sequence.base, request.workspace)
     weights = found.rglob("*.safetensors") if isinstance(found, Path) else ()
-    size = sum(file.stat().st_size for file in weights) / MB
-    make = skeletons(base, request.workspace)
-    if 0 < size < SMALL and not small:
-        if named := [config for config in configs if _names_layers(config.method_spec.config)]:
-            _check(named, make)  # takes seconds
+    if 0 < (size := sum(file.stat().st_size for file in weights) / MB) < SMALL:
         return {"not": f"a base of {size:,.1f} MB fits any GPU."}
     if base.found(request.workspace) in base.by_hand(request.workspace):
         return {"not": "not estimated until the base is available."}
     if isinstance(found, str) and not _has_config(found, base.revision):
         return {"not": "not estimated until the base's config is available."}
-    _check(configs, make)
+    plan = Plan(sequence, tasks, request.workspace, skeletons(base, request.workspace))
     try:
-        plan = Plan(sequence, tasks, request.workspace, make)
-        return estimate(configs, plan, device=request.device)
+        shapes = Shapes(plan.make())
     except InputError as error:
         return {"not": f"not estimated ({error})"}
-
-
-def _check(configs: Sequence[RunConfig], make: Callable[[], Any]) -> None:
-    """Raises InputError if a method cannot learn with the base."""
-    try:
-        shapes = Shapes(make())
-    except InputError:  # `estimate` says why
-        return
     for config in configs:
         with at(f"method '{config.method}'"):
             config.method_spec.make().check(shapes)
-
-
-def _names_layers(settings: Any) -> bool:
-    """Whether a method's settings may not fit the base: named layers, or paper routing."""
-    return isinstance(getattr(settings, "layers", None), list) or getattr(settings, "routing", "") == "paper"
-
-
-def _unknown(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path) -> dict[str, list[str]]:
-    """Task -> words that the base's tokenizer does not know; tasks without such words are left out."""
-    base = sequence.base.found(workspace)
-    found = {}
-    for name, task in tasks.items():
-        if task.data is None or not task.data.path or task.data.path.startswith("world:"):
-            continue
-        try:
-            if readable(task, "test", workspace):
-                found[name] = unknown_notes(task, workspace, base)
-        except InputError:
-            continue  # a run tells what is wrong with the data
-    return {name: notes for name, notes in found.items() if notes}
+    return estimate(configs, plan, device=request.device)
 
 
 def _run(config: RunConfig, known: int) -> dict[str, Any]:
@@ -326,34 +266,24 @@ def _estimated(found: Mapping[str, Any]) -> list[str]:
         f"gradient checkpointing {on[found['gradient_checkpointing']]}.",
         f"Assumed: conversations of {found['tokens']} tokens, {found['labelled']} of them learned, "
         f"{found['rows']} at a time; answers of {asked['new']} tokens to prompts of {asked['tokens']}, "
-        f"{asked['rows']} at a time; {_speed(found)}.",
+        f"{asked['rows']} at a time; {found['throughput']:.3g} TFLOP/s ({found['throughput_of']}).",
     ]
     for slug, run in found["runs"].items():
-        each = run["stored_mb"] / max(1, len(run["stages"]))
         work = ", ".join(f"{key} {_size(value)}" for key, value in run["teraflop"].items() if value)
+        memory = ", ".join(f"{key} {size:.1f} GB" for key, size in run["memory_gb"].items() if size)
         lines += [
-            f"  {slug}: trains {run['parameters']['trained']:,} parameters per stage; stores {each:,.1f} MB per stage, "
-            f"{run['stored_mb']:,.1f} MB in all",
-            f"    memory: {'; '.join(_peak(*part) for part in run['memory'].items() if part[1]['peak_gb'])}",
-            f"    operations: {_size(run['teraflop_in_all'])} ({work}); {duration(3600 * run['hours'])}",
+            f"  {slug}: trains {run['trained']:,} parameters per stage, stores {run['stored_mb']:,.1f} MB in all",
+            f"    memory: {memory}; operations: {work}; {duration(3600 * run['hours'])}",
         ]
     unknown = sorted({name for run in found["runs"].values() for name in run["without_scoring_of"]})
     if unknown:
         lines.append(f"Scoring of {', '.join(unknown)} is not included: the number of items is not known.")
+    hours = sum(run["hours"] for run in found["runs"].values())
     return [
         *lines,
-        f"On top: about {found['overhead_gb']:.0f} GB of a GPU for its context and kernels. Keys and values take "
-        f"{found['cache_mb_a_token']:.3g} MB per token in scoring, which is included.",
+        f"{hours:,.3g} {found['unit']} in all. On top: about {found['overhead_gb']:.0f} GB of a GPU for its context "
+        "and kernels.",
     ]
-
-
-def _speed(found: Mapping[str, Any]) -> str:
-    return f"{found['throughput']:.3g} TFLOP/s ({found['throughput_of']})"
-
-
-def _peak(name: str, peak: Mapping[str, float]) -> str:
-    parts = [f"{PARTS[key]} {peak[f'{key}_gb']:.1f}" for key in PARTS if peak.get(f"{key}_gb", 0) >= 0.05]
-    return f"{name} {peak['peak_gb']:.1f} GB ({', '.join(parts)})"
 
 
 def _size(teraflop: float) -> str:

@@ -284,12 +284,9 @@ def read_status(folder: Path) -> Status:
     return status.model_copy(update=found)
 
 
-def mark_failed(folder: Path, error: MoextendError, *, mine: bool = False) -> None:
-    """Records that a run failed, for a worker that could not do so itself; not if another process works on it.
-
-    mine: this process holds the run.
-    """
-    holder = None if mine else lease.holder_of(folder / LEASE)
+def mark_failed(folder: Path, error: MoextendError) -> None:
+    """Records that a run failed, for a worker that could not do so itself; not if another process works on it."""
+    holder = lease.holder_of(folder / LEASE)
     if holder is None or holder.life() == "dead":
         failed = {"state": "failed", "left": None, "error": described(error)}
         _write(folder, read_status(folder).model_copy(update=failed))

@@ -157,12 +157,6 @@ class RunDir:
             found[cell.stage, cell.task] = cell.model_copy(update={"predictions": None}) if bare else cell
         return found
 
-    def drop_cells(self, stale: Collection[Key]) -> None:
-        """Removes cells from scores.jsonl, so that they are scored again."""
-        path = self.folder / "scores.jsonl"
-        kept = [record for record in files.read_lines(path) if (record["stage"], record["task"]) not in stale]
-        files.write_lines(path, kept)
-
     def append_parity(self, parity: Parity) -> str:
         """Appends a line to parity.jsonl, synced to disk; returns its digest, by which cells name it."""
         line = signed({**parity.model_dump(), "run": self.id})

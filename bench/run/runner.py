@@ -14,7 +14,6 @@ from moextend.bench.run import complete, shared, together
 from moextend.bench.run.complete import (
     LEARNED,
     lacking_facts,
-    named_weights,
     predictions_problem,
     set_damaged_aside,
     set_weights_aside,
@@ -27,6 +26,7 @@ from moextend.bench.run.context import (
     RunContext,
     alignments_of,
     of_cell,
+    of_stage,
     plan,
     refuse_changed_inputs,
     refuse_data_changed_meanwhile,
@@ -77,7 +77,6 @@ def run(folder: Path) -> None:
     with processes.first_enters(found.lock):
         processes.first_says(lambda: set_damaged_aside(found))
         context = RunContext(found)  # under the lock, so that the config is the one that ends up done
-        processes.first_says(context.store.register)
         known = {"run": found.id, "config": found.config.digest}
         with (
             deterministic(found.config.deterministic),
@@ -143,22 +142,22 @@ def learn(
     progress.aside("prepare", stage_name(names))
     stage = stage_of(context, index, names, learned)
     units = [unit for unit in plan(context) if unit.stage == index and unit.phase in ("probe", "train")]
-    parents = processes.first_says(lambda: shared.parents_of(context, stage))
+    lineage = processes.first_says(
+        lambda: {"parents": shared.parents_of(context, stage), "inputs": of_stage(context, index)}
+    )
     problem = processes.first_says(
         lambda: (
-            stage_problem(stage.folder, context.run.id, costs=False, every_byte=True)
-            or complete.lineage_problem(stage.folder, parents)
+            stage_problem(stage.folder, context.run.id, costs=False, most=complete.EVERY)
+            or complete.lineage_problem(stage.folder, lineage)
         )
     )
     if problem is None:
         context.method.restore(model, stage)
         seconds = None
     else:
-        before = processes.first_says(lambda: set_weights_aside(stage.folder, problem))
-        processes.first_says(lambda: complete.note_lineage(stage.folder, parents))
+        processes.first_says(lambda: set_weights_aside(stage.folder, problem))
+        processes.first_says(lambda: complete.note_lineage(stage.folder, lineage))
         seconds = _make_stage(context, progress, model, stage, {unit.phase: unit for unit in units})
-        if processes.first_says(lambda: before != named_weights(stage.folder)):
-            _forget_later(context, model, index, [*learned, stage.task])
     if processes.first_says(lambda: context.run.costs().get(index)) is None:
         _write_cost(context, model, stage, [*learned, stage.task], seconds)
     for unit in units:
@@ -234,32 +233,6 @@ def _write_cost(
         forget_spent(stage.folder)
 
 
-def _forget_later(context: RunContext, model: MultimodalLM, index: int, learned: Sequence[str]) -> None:
-    """Removes results that depend on a stage if training it again gave other weights."""
-    cells = processes.first_says(context.run.cells)
-    own = {task: cell.weights for (stage, task), cell in cells.items() if stage == index}
-    if own and all(weights == selected(context, model, task, learned) for task, weights in own.items()):
-        return
-    alone = context.config.mode == "independent"
-    stale = {key for key in cells if key[0] == index or (key[0] > index and not alone)}
-    later = [] if alone else [f for f in context.run.folder.glob("stages/*") if _place(f) > index]
-    later = [folder for folder in later if any(folder.iterdir())]
-    if not processes.is_first() or (not stale and not later):
-        return
-    log.warning(
-        "%s: stage %d has another result now; later stages are trained again.", context.run.folder, index
-    )
-    context.run.drop_cells(stale)
-    for folder in later:
-        set_weights_aside(folder, f"it was made after another stage {index}")
-        complete.forget_training(folder)
-
-
-def _place(folder: Path) -> int:
-    number = folder.name.partition("-")[0]
-    return int(number) if number.isdecimal() else 0
-
-
 def score_row(
     context: RunContext, progress: Progress, model: MultimodalLM, index: int, learned: Sequence[str]
 ) -> None:
@@ -312,7 +285,7 @@ def stands(context: RunContext, cell: Cell | None) -> bool:
         return False
     if cell.predictions is None:
         return True
-    problem = predictions_problem(context.run.folder, cell, every_byte=True)
+    problem = predictions_problem(context.run.folder, cell)
     if problem is None:
         return True
     path = context.run.folder / str(cell.predictions)

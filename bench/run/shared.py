@@ -141,7 +141,6 @@ def take(stage: Stage, node: Node, prepare: Callable[[], dict[str, Any]]) -> Sta
         log.warning("%s: stage %d is trained by this run (%s).", stage.folder, stage.index, error)
         return None
     remove_in_flight(stage.folder)  # of an attempt before another run was done
-    node.touch()
     log.info("%s: stage %d was trained by %s.", stage.folder, stage.index, card.made_by)
     return learned
 
@@ -157,8 +156,6 @@ def keep(context: RunContext, stage: Stage, node: Node, learned: StageCost) -> N
             {**found, LEARNED: noted},
             about=f"{context.method_spec.text}, seed {context.config.seed}: {stage.task} as stage "
             f"{len(stage.earlier) + 1} of {run_name(context.run.folder)}",
-            inputs={"past": [task for task, _ in stage.earlier], "task": stage.task},
-            seconds=learned.seconds,
         )
     finally:
         files.remove(noted)
@@ -203,9 +200,6 @@ def align(
             usable = processes.first_says(lambda: _is_usable(node))  # not on a full disk
         if usable:
             projector.load_state_dict(read_tensors(node.folder / WEIGHTS))
-        if store.run and processes.is_first():
-            node.touch()
-            node.add_user()
         cost = _cost(node, settings)
         processes.wait()  # the lease is held until all have read
         return cost
@@ -251,8 +245,6 @@ def _train(
     node.put(
         {name: node.folder / name for name in (WEIGHTS, COST)},
         about=f"projector for {modality} media, aligned on {settings.task} with seed {seed}",
-        inputs={"settings": settings.record(), "seed": seed},
-        seconds=seconds,
     )
 
 

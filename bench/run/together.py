@@ -1,38 +1,28 @@
 """A run on several processes: `torchrun` or `accelerate launch` starts one worker for each device.
 
 All processes execute the run in the same order. The first one owns its folder; the others write their share of the
-answers and files of checkpoints, and nothing else. The launcher ends the others if a process is killed. One that fails
-or is stopped says so in the folder of the run, so that the others end in bounded time, with its error.
+answers and files of checkpoints, and nothing else. Where one ends early, the exchange of the others with it breaks, and
+the launcher ends those that hang.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moextend.bench.run.progress import STOPPED
-from moextend.errors import MoextendError, RunFailed
-from moextend.util import files, foreign, processes
+from moextend.bench.run.progress import cancelled
+from moextend.errors import RunFailed
+from moextend.util import processes
 
 if TYPE_CHECKING:
     from moextend.bench.methods.method import Stage
 
-NOTE = ".ended.json"
-"""What the first process that failed or was stopped says, during the run."""
-LOOK_EVERY = 1.0
-NOTICED = 5.0
-"""Seconds in which a process is expected to say why it ended, after an exchange with it failed."""
-GRACE = 20.0
-"""Seconds that a process gets to end by itself after another one ended; an exchange may wait for ever."""
 _LAUNCHER = {
     "ACCELERATE_MIXED_PRECISION": "mixed_precision",
     "FSDP_VERSION": "fsdp_version",
@@ -76,12 +66,11 @@ def launcher() -> dict[str, Any] | None:
 
 
 @contextmanager
-def joined(run: Path, *, on_cpu: Callable[[], bool], fail: Callable[[MoextendError], None]) -> Iterator[None]:
+def joined(*, on_cpu: Callable[[], bool]) -> Iterator[None]:
     """Context of one process of a launched run; that of a single process does nothing.
 
     Args:
         on_cpu: whether the run computes on the CPU.
-        fail: records in the run that it failed, where the first process cannot do so itself.
     """
     if not launched():
         yield
@@ -93,87 +82,25 @@ def joined(run: Path, *, on_cpu: Callable[[], bool], fail: Callable[[MoextendErr
     if cpu:  # as the training does: NCCL with GPUs, gloo without
         os.environ["ACCELERATE_USE_CPU"] = "true"
     PartialState(cpu=cpu)
-    processes.first_says(lambda: files.remove(run / NOTE))  # of an earlier attempt
-    ended = threading.Event()
-    threading.Thread(target=_watch, args=(run, fail, ended), daemon=True).start()
-    try:
-        with explained(run):
-            yield
-    finally:
-        ended.set()
+    yield
     processes.wait()
     torch.distributed.destroy_process_group()
 
 
 @contextmanager
 def explained(run: Path) -> Iterator[None]:
-    """Context that raises the error of another process instead of what it led to in this one."""
+    """Context in which the end of another process is no error of this one; KeyboardInterrupt after `bench cancel`."""
     try:
         yield
-    except KeyboardInterrupt as error:
-        cause = _cause(run) if launched() else None
-        _say(run, None)
-        if isinstance(cause, RunFailed):  # the launcher stops the others after a failure
-            raise cause from error
-        raise
     except Exception as error:
-        cause = _awaited(run) if launched() and _is_broken(error) else None
-        if cause is None:
-            _say(run, foreign.explained(error))
+        if not launched() or not _is_broken(error):
             raise
-        raise cause from error
-
-
-def _say(run: Path, error: MoextendError | None) -> None:
-    """Notes how this process ended, unless another one did before; error None: it was stopped."""
-    if launched() and not (run / NOTE).exists():
-        ending = {"what": error.what, "where": error.where, "hint": error.hint} if error else None
-        with suppress(OSError, MoextendError):  # a full disk is the error of whoever writes results
-            files.write_json(run / NOTE, {"rank": processes.rank(), "error": ending})
-
-
-def _cause(run: Path) -> MoextendError | KeyboardInterrupt | None:
-    """Why this process must stop: what another one failed of, or that it was stopped; None: nothing."""
-    try:
-        found = files.read_json(run / NOTE)
-        rank, error = found["rank"], found["error"]
-        if rank == processes.rank():
-            return None
-        if error is None:
-            return KeyboardInterrupt()
-        return RunFailed(f"process {rank} failed: {error['what']}", where=error["where"], hint=error["hint"])
-    except (OSError, MoextendError, KeyError, TypeError):
-        return None
-
-
-def _awaited(run: Path) -> MoextendError | KeyboardInterrupt:
-    """The cause of a broken exchange."""
-    began = time.monotonic()
-    while time.monotonic() - began < NOTICED:
-        if (cause := _cause(run)) is not None:
-            return cause
-        time.sleep(0.1)
-    return RunFailed(
-        "another process of the run ended unexpectedly.",
-        hint="It was killed, its machine failed, or the connection broke. Run the same command again: the run "
-        "continues.",
-    )
-
-
-def _watch(run: Path, fail: Callable[[MoextendError], None], ended: threading.Event) -> None:
-    """Ends this process if its main thread hangs in an exchange after another process ended."""
-    while not ended.wait(LOOK_EVERY):
-        if (cause := _cause(run)) is None:
-            continue
-        if ended.wait(GRACE):
-            return
-        if isinstance(cause, KeyboardInterrupt):
-            os._exit(STOPPED)
-        if processes.rank() == 0:
-            with suppress(Exception):
-                fail(cause)
-        print(f"error: {cause}", file=sys.stderr, flush=True)
-        os._exit(1)  # files survive the end at any moment
+        if cancelled(run):
+            raise KeyboardInterrupt from error
+        raise RunFailed(
+            f"another process of the run ended (process {processes.rank()} lost the connection).",
+            hint="Its error is in the output of the launcher. Run the same command again: the run continues.",
+        ) from error
 
 
 def _is_broken(error: Exception) -> bool:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 from pydantic import field_validator
@@ -18,7 +16,7 @@ from moextend.bench.run.complete import lacks, names_of
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunConfig, RunDir, line_of, parse_cell
 from moextend.bench.score.records import Cell
-from moextend.errors import InputError, LeaseLost, MoextendError, RunConflict, UnknownName
+from moextend.errors import InputError, LeaseLost, MoextendError, RunConflict
 from moextend.util import files
 from moextend.util.determinism import deterministic
 
@@ -28,10 +26,6 @@ if TYPE_CHECKING:
 FILE = "variants.jsonl"
 DIAL = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Strengths of the rewind dial."""
-LEAVE_ONE_OUT, ALL = "leave-one-out", "all"
-MOST_STAGES = 6
-"""Stages at most of which all subsets are scored: 64."""
-
 Variant = tuple[tuple[str, float], ...]
 """(stage, strength) of every stage, in learning order."""
 
@@ -64,18 +58,6 @@ VariantCells = dict[tuple[Variant, str], VariantCell]
 """(variant, task) -> its last cell."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """A cell of a variant that is scored next, for a display of the progress."""
-
-    done: int
-    """Cells of this run that are scored already."""
-    cells: int
-    """All cells that are asked for."""
-    variant: Variant
-    task: str
-
-
 def refusal(config: RunConfig, *, subsets: bool) -> str | None:
     """Why the last model of a run has no such variants; None if it has."""
     spec = config.method_spec
@@ -96,41 +78,10 @@ def rewound(config: RunConfig) -> list[Variant]:
     return [tuple((stage, strength) for stage in config.stage_names) for strength in DIAL]
 
 
-def subsets(config: RunConfig, wanted: str = LEAVE_ONE_OUT) -> list[Variant]:
-    """The variants without some stages.
-
-    Args:
-        wanted: leave-one-out; all; or a list of the subsets that stay, as "colour+count,2+3": by names or numbers.
-
-    Raises:
-        InputError: too many stages for all subsets, or a stage is named twice.  UnknownName: no such stage.
-    """
+def subsets(config: RunConfig) -> list[Variant]:
+    """The variants without one stage each."""
     stages = config.stage_names
-    if wanted == LEAVE_ONE_OUT:
-        kept = [tuple(other for other in stages if other != stage) for stage in stages]
-    elif wanted == ALL:
-        if len(stages) > MOST_STAGES:
-            raise InputError(
-                f"{len(stages)} stages have {2 ** len(stages):,} subsets.",
-                where="--also subsets=all",
-                hint=f"All are scored for up to {MOST_STAGES} stages. Name some, as 1+2,2+3, or take {LEAVE_ONE_OUT}.",
-            )
-        kept = [subset for n in range(len(stages) + 1) for subset in combinations(stages, n)]
-    else:
-        kept = [_named(stages, words) for words in wanted.split(",")]
-    return [tuple((stage, float(stage in subset)) for stage in stages) for subset in dict.fromkeys(kept)]
-
-
-def _named(stages: Sequence[str], words: str) -> tuple[str, ...]:
-    """The stages of a subset as "colour+2"."""
-    numbers = {str(number): stage for number, stage in enumerate(stages, 1)}
-    found = [numbers.get(word.strip(), word.strip()) for word in words.split("+")]
-    for name in found:
-        if name not in stages:
-            raise UnknownName("stage", name, [LEAVE_ONE_OUT, ALL, *stages], where="--also subsets")
-    if len(set(found)) < len(found):
-        raise InputError(f"'{words}' names a stage twice.", where="--also subsets", hint="Name each once.")
-    return tuple(stage for stage in stages if stage in found)
+    return [tuple((stage, float(stage != left)) for stage in stages) for left in stages]
 
 
 def label(variant: Variant) -> str:
@@ -178,9 +129,11 @@ def append(run: RunDir, cell: VariantCell) -> None:
 
 
 def score_variants(
-    run: RunDir, wanted: Sequence[Variant], on_cell: Callable[[Step], None] = lambda step: None
+    run: RunDir, wanted: Sequence[Variant], on_cell: Callable[[str], None] = lambda words: None
 ) -> list[str]:
     """Scores the missing cells of these variants on learned and text tasks; returns the cells that cannot be scored.
+
+    `on_cell` is called with the words for a cell that is scored next.
 
     The run is locked. Each cell is saved immediately, so that an interrupted call is repeated. The files of the run
     stay as they are; `variants.jsonl` and predictions are added.
@@ -213,7 +166,7 @@ def score_variants(
 
 
 def _score(
-    context: RunContext, missing: Sequence[tuple[Variant, str]], cells: int, on_cell: Callable[[Step], None]
+    context: RunContext, missing: Sequence[tuple[Variant, str]], cells: int, on_cell: Callable[[str], None]
 ) -> list[str]:
     from moextend.bench.run.context import refuse_changed_inputs
     from moextend.bench.run.models import asked_for, restored_stages
@@ -224,7 +177,7 @@ def _score(
     _, model, learned = deque(restored_stages(context, last, scaled=True), maxlen=1).pop()
     row, failed = row_of(run.config, run.cells()), list[str]()
     for place, (variant, task) in enumerate(missing):
-        on_cell(Step(cells - len(missing) + place, cells, variant, task))
+        on_cell(f"{label(variant)}, {task} ({cells - len(missing) + place + 1} of {cells})")
         try:
             weights = context.method.scale(model, asked_for(context, task, learned), dict(variant))
             cell = evaluate.score_cell(

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from moextend.bench.run.progress import STOPPED, heeding, mark_failed
+from moextend.bench.run.progress import STOPPED, heeding
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.together import joined
 from moextend.errors import InputError, MoextendError, RunBusy
@@ -64,9 +64,6 @@ def work(arguments: Sequence[str], run: Callable[[Path], None]) -> int:
     def cancel() -> None:  # the signal interrupts system calls of the main thread, too
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
-    def failed(error: MoextendError) -> None:
-        mark_failed(folder, error, mine=True)
-
     try:
         if not (folder / "config.json").is_file():
             raise InputError(
@@ -74,7 +71,7 @@ def work(arguments: Sequence[str], run: Callable[[Path], None]) -> int:
                 where=str(folder),
                 hint="Create runs with moextend bench run; they are in runs/ of the workspace.",
             )
-        with heeding(folder, cancel), joined(folder, on_cpu=lambda: _on_cpu(folder), fail=failed):
+        with heeding(folder, cancel), joined(on_cpu=lambda: _on_cpu(folder)):
             run(folder)
     except KeyboardInterrupt:
         return 130 if signals[:1] == [signal.SIGINT] else STOPPED

@@ -83,8 +83,7 @@ Also = Annotated[
         "--also",
         metavar="WHAT",
         help="Also score the last model: oracle (only the own extension of a task is active), rewind (the learned "
-        "change scaled by 0, 0.25, 0.5, 0.75 and 1), or subsets (without one stage; subsets=all, or a list of the "
-        "stages that stay: subsets=1+2,2+3); repeatable.",
+        "change scaled by 0, 0.25, 0.5, 0.75 and 1), or subsets (without one stage each); repeatable.",
     ),
 ]
 Deterministic = Annotated[

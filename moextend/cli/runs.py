@@ -21,7 +21,7 @@ from moextend.util import lookup
 if TYPE_CHECKING:
     from moextend.bench.run.plan import Request
     from moextend.bench.run.rundir import RunConfig, RunDir
-    from moextend.bench.run.variants import Step, Variant
+    from moextend.bench.run.variants import Variant
     from moextend.bench.task import TaskSpec
 
 
@@ -91,7 +91,7 @@ def run(
     )  # fmt: skip
     if dry_run:
         script = None if as_json else executing.scripts(how, paths)
-        options.echo(_preview(request, configs, folder, as_json=as_json, script=script))
+        options.echo(script or _preview(request, configs, folder, as_json=as_json))
         return
     work = any(read_status(path).state != "done" for path in paths)
     if work:
@@ -124,24 +124,14 @@ class Also:
 
     oracle: bool = False
     rewind: bool = False
-    subsets: str | None = None
-    """Which subsets of the stages; None: not asked for."""
+    subsets: bool = False
 
     @classmethod
     def parse(cls, values: Sequence[str]) -> Also:
         """From the values of the option; InputError for an unknown one."""
-        from moextend.bench.run.variants import LEAVE_ONE_OUT
-
-        found: dict[str, str] = {}
         for value in values:
-            what, _, which = value.partition("=")
-            lookup.choose("score", what, dict.fromkeys(("oracle", "rewind", "subsets")), where="--also")
-            if what in found or (which and what != "subsets"):
-                raise InputError(
-                    f"'{value}' is one too many.", where="--also", hint="Examples: oracle, subsets=1+2,2+3."
-                )
-            found[what] = which or LEAVE_ONE_OUT
-        return cls("oracle" in found, "rewind" in found, found.get("subsets"))
+            lookup.choose("score", value, dict.fromkeys(("oracle", "rewind", "subsets")), where="--also")
+        return cls(**dict.fromkeys(values, True))
 
     def variants(self, configs: Sequence[RunConfig], others: Mapping[str, bool]) -> dict[str, list[Variant]]:
         """Digest of a config -> its scaled and left-out variants, before anything runs; names runs that have none.
@@ -154,7 +144,7 @@ class Also:
         from moextend.bench.run import variants
 
         found: dict[str, list[Variant]] = {}
-        for what, asked in (("rewind", self.rewind), ("subsets", self.subsets is not None)):
+        for what, asked in (("rewind", self.rewind), ("subsets", self.subsets)):
             if not asked:
                 continue
             where, refused = f"--also {what}", {}
@@ -164,8 +154,7 @@ class Also:
                 if why:
                     refused[config.slug] = why
                     continue
-                subsets = self.subsets if what == "subsets" else None
-                own = variants.rewound(config) if subsets is None else variants.subsets(config, subsets)
+                own = variants.rewound(config) if what == "rewind" else variants.subsets(config)
                 found[config.digest] = list(dict.fromkeys([*found.get(config.digest, []), *own]))
             if len(refused) == len(configs):
                 raise InputError(f"{next(iter(refused.values()))}.", where=where, hint="Name another method.")
@@ -182,7 +171,7 @@ def score_variants_of(runs: Sequence[RunDir], asked: Mapping[str, Sequence[Varia
     """
     from moextend.bench.run.progress import read_status
     from moextend.bench.run.rundir import run_name
-    from moextend.bench.run.variants import label, score_variants
+    from moextend.bench.run.variants import score_variants
     from moextend.util.quiet import quiet_process
 
     quiet_process()
@@ -190,8 +179,7 @@ def score_variants_of(runs: Sequence[RunDir], asked: Mapping[str, Sequence[Varia
     for run in runs:
         own, name = asked.get(run.config.digest) if asked else None, run_name(run.folder)
 
-        def say(step: Step, name: str = name) -> None:
-            cell = f"{label(step.variant)}, {step.task} ({step.done + 1} of {step.cells})"
+        def say(cell: str, name: str = name) -> None:
             typer.echo(f"{name}: {cell}", err=True)
 
         if own and read_status(run.folder).state == "done":
@@ -226,7 +214,7 @@ def open_all(
 ) -> tuple[list[RunDir], list[RunDir]]:
     """Folders of all runs, and those with work to do that no job has; if one is refused, nothing changes."""
     from moextend.bench.run.complete import lacks, names_of
-    from moextend.bench.run.inputs import Memo, refuse_changed_code, refuse_other_inputs
+    from moextend.bench.run.inputs import Memo, refuse_other_inputs
     from moextend.bench.run.opening import open_runs
     from moextend.bench.run.progress import read_status
     from moextend.bench.run.rundir import run_name
@@ -235,7 +223,6 @@ def open_all(
     memo: Memo = {}
 
     def has_work(run: RunDir) -> bool:
-        refuse_changed_code(run)
         if run.folder in busy:
             return False
         if read_status(run.folder).state != "done":
@@ -280,19 +267,15 @@ def _print_reports(opened: list[RunDir], workspace: Path, also: Also) -> None:
 
     experiments = [experiment for experiment in collect(opened) if experiment.results]
     print_styled(experiments, workspace)
-    for view, asked in (("rewind", also.rewind), ("subsets", also.subsets is not None)):
+    for view, asked in (("rewind", also.rewind), ("subsets", also.subsets)):
         if asked:
             typer.echo("")
             print_styled(experiments, workspace, view)
 
 
-def _preview(
-    request: Request, configs: list[RunConfig], runs: Path, *, as_json: bool, script: str | None
-) -> str:
-    """What a command would do: the text of an executor with the hours that it takes, else all that is known."""
-    from moextend.bench.run.preview import describe, in_all, preview
+def _preview(request: Request, configs: list[RunConfig], runs: Path, *, as_json: bool) -> str:
+    """What a command would do."""
+    from moextend.bench.run.preview import describe, preview
 
-    found = preview(request, configs, runs=runs, small=script is not None)
-    if script is not None:
-        return f"{script}# {in_all(found['estimate'])}"
+    found = preview(request, configs, runs=runs)
     return json.dumps(found, indent=2) if as_json else describe(found)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from moextend.bench import methods, plugins, scorers
-from moextend.bench.run.inputs import code_parts, refuse_changed_code
+from moextend.bench.run.inputs import code_parts, refuse_other_inputs
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
-from moextend.bench.run.rundir import RunDir
+from moextend.bench.run.rundir import Cell, RunDir
 from moextend.bench.scorers import Answered, find_scorer, own_answer, score_set
 from moextend.bench.workspace import new_plugin
 from moextend.errors import InputError, RunConflict, UnknownName
@@ -164,13 +164,11 @@ def test_a_run_notes_its_plug_ins_and_is_refused_when_one_changed(
     run = open_run(config, tmp_path / "runs")
     noted = code_parts(run.config)
     assert list(noted) == ["code of method 'lora-l2'"]
-    run.write_facts(inputs=noted)
-    refuse_changed_code(run)
+    run.append_cell(Cell(stage=1, task="tiny-counting", value=50.0, inputs=noted))
+    refuse_other_inputs(run, {})
     path.write_text(path.read_text() + "\n# changed\n")
     with pytest.raises(RunConflict, match="the code of method 'lora-l2' changed after this run began"):
-        refuse_changed_code(RunDir(run.folder))
-    (run.folder / "facts.json").write_text("{")
-    refuse_changed_code(RunDir(run.folder))  # damaged facts are made again by the run
+        refuse_other_inputs(RunDir(run.folder), {})
     (config,) = resolve(Request(tmp_path, methods=("lora",)))
     assert code_parts(config) == {}
 

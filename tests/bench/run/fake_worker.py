@@ -31,27 +31,11 @@ def misbehaving(run: RunDir) -> None:
             else:
                 for i, task in enumerate(config.stages, 1):
                     learned = 80.0 - 5 * (unit.stage - i) if i <= unit.stage else 10.0
-                    run.append_cell(
-                        Cell(
-                            stage=unit.stage,
-                            task=task,
-                            value=learned + config.seed,
-                            stderr=2.0,
-                            n=100,
-                            scorer="x@1",
-                        )
-                    )
+                    cell = Cell(stage=unit.stage, task=task, value=learned + config.seed, stderr=2.0, n=100)
+                    run.append_cell(cell.model_copy(update={"scorer": "x@1"}))
                 for task in config.retention:
-                    run.append_cell(
-                        Cell(
-                            stage=unit.stage,
-                            task=task,
-                            value=90.0 - unit.stage,
-                            stderr=1.0,
-                            n=50,
-                            scorer="lm-eval",
-                        )
-                    )
+                    cell = Cell(stage=unit.stage, task=task, value=90.0 - unit.stage, stderr=1.0, n=50)
+                    run.append_cell(cell.model_copy(update={"scorer": "lm-eval"}))
             progress.advance()
             progress.finish(unit)
         for stage, task in enumerate(config.stage_names, 1):

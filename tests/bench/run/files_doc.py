@@ -19,7 +19,7 @@ from moextend.bench.run.records import RoutingReport, RunFacts, StageCost, Statu
 from moextend.bench.run.variants import VariantCell
 from moextend.bench.score.lines import PredictionLine
 from moextend.bench.score.records import Cell, Parity
-from moextend.bench.store import NodeCard, StoreFile
+from moextend.bench.store import NodeCard
 
 FILES: dict[str, type[Any]] = {
     "config.json": ConfigFile,
@@ -32,7 +32,6 @@ FILES: dict[str, type[Any]] = {
     "status.json": Status,
     "stages/<t>-<task>/cost.json": StageCost,
     "stages/<t>-<task>/routing.json": RoutingReport,
-    ".cache/store.json": StoreFile,
     ".cache/<kind>/<key>/card.json": NodeCard,
     "job.json": JobRecord,
 }
@@ -52,6 +51,7 @@ are synced: an interruption loses at most what was being computed.
 | `status.json` | how far the run is |
 | `stages/<t>-<task>/` | what stage t learned: `extension.safetensors`, its card `extension.json`, files of the method |
 | `stages/<t>-<task>/cost.json` | what the stage took |
+| `stages/<t>-<task>/lineage.json` | what its training started from: weights of earlier stages, data, code |
 | `stages/<t>-<task>/routing.json` | which experts the learned tasks reach after it |
 | `predictions/<weights>/` | answers, one line per item, and what a scorer makes of each (`*.scores3.jsonl`) |
 | `items.json` | in a run from a pack without predictions: the score of each item |
@@ -61,7 +61,7 @@ are synced: an interruption loses at most what was being computed.
 | `server.log` | what the servers that it started wrote |
 
 Runs of a workspace share results below its `.cache`, see [reliability](../reliability.md#shared-results). Each is a
-folder `.cache/<kind>/<key>/` with a `card.json`; `.cache/store.json` names the folders of runs that use them.
+folder `.cache/<kind>/<key>/` with a `card.json`.
 
 Text in JSON is UTF-8. Keys that are not known are left out when a record is read; in `scores.jsonl` they are an error.
 

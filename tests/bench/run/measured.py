@@ -29,7 +29,7 @@ from moextend.training import flops
 from moextend.training.estimate import Step, bytes_of
 from moextend.training.settings import Settings, Training
 
-ITEMS, HELD, GENERIC, STEPS, ROWS, QUESTION, ANSWER, NEW = 29, 3, 4, 20, 4, 40, 8, 4
+ITEMS, HELD, GENERIC, STEPS, ROWS, QUESTION, ANSWER, NEW = 29, 3, 4, 8, 4, 40, 8, 4
 TASKS = ("one", "two")
 MID = {
     "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8,
@@ -157,6 +157,6 @@ def estimate(spec: str, base: str) -> list[Measured]:
     for before in range(len(TASKS)):
         cost, memory = plan.learning(size, {"one": STEPS}, before), plan.memory(size, before + 1)
         scored = asked.scoring(["one"], answers, before)["one"]
-        peaks = [memory[name].get("peak_gb", 0) * 1e9 for name in ("training", "scoring")]
+        peaks = [memory[name] * 1e9 for name in ("training", "scoring")]
         found.append(Measured(size.trained, size.stored, cost, peaks[0], scored or 0.0, peaks[1]))
     return found

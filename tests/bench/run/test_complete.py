@@ -14,9 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from moextend.bench.report.collect import collect
-from moextend.bench.report.views.comparison import comparison_table
-from moextend.bench.report.views.forgetting import forgetting_table
 from moextend.bench.run import runner
 from moextend.bench.run import stage as stage_module
 from moextend.bench.run.complete import lacks
@@ -185,15 +182,6 @@ def test_damaged_parts_are_computed_again(
         assert found.model_fields_set == cost.model_fields_set
         assert (found.trained_parameters, found.layers) == (cost.trained_parameters, cost.layers)
     assert healed.facts() == whole.facts()
-
-
-def test_a_report_names_the_run_that_lacks_costs(run: RunDir) -> None:
-    cost = next(run.folder.glob("stages/1-*/cost.json"))
-    cost.unlink()
-    (experiment,) = collect([RunDir(run.folder)])
-    (note,) = [note for note in forgetting_table(experiment).notes if note.startswith("Not complete: ")]
-    assert f"{run.folder.name} lacks cost.json of stage 1 ({cost.parent.name[2:]})" in note
-    assert "Rows that need it are left out" not in " ".join(comparison_table(experiment, "zero-shot").notes)
 
 
 class Stop(KeyboardInterrupt):

@@ -1,21 +1,15 @@
 """Records of routing, and their view."""
 
 import math
-from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from moextend import Conversation, MultimodalLM, Prompt
 from moextend.bench.report import tables
 from moextend.bench.report.collect import collect
-from moextend.bench.run import diagnostics
-from moextend.bench.run.diagnostics import Diagnostics, drift
+from moextend.bench.run.diagnostics import drift
 from moextend.bench.run.records import RoutingReport
 from moextend.bench.run.rundir import RunDir
-from moextend.bench.run.stage import StageData
-from moextend.extension import task_inference
 from tests.bench.conftest import MakeRun
 
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
@@ -87,32 +81,3 @@ def test_the_view_shows_reached_extensions_and_drift(run: RunDir) -> None:
     ]
     layers = "Stage 1: new experts in layers 0, 2; d_j of layers 0 to 2: 0.050, 0.010, 0.040."
     assert layers in table.notes and "Stage 2: new experts in layers 0, 1." in table.notes
-
-
-def test_false_rejections_are_counted_on_inputs_that_the_statistics_lack(
-    model: MultimodalLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def rows(name: str, count: int) -> list[Conversation]:
-        return [Conversation(((f"w1 {name} w{i}", "w2"),)) for i in range(count)]
-
-    known = {name: StageData(rows(name, 30), rows(f"w50 {name}", 4)) for name in ("one", "two")}
-    monkeypatch.setattr(diagnostics, "learning_data", lambda context, names, seed: known[names[0]])
-    monkeypatch.setattr(task_inference, "INPUTS", 14)
-    used = [prompt.text for prompt in task_inference.inputs_of(known["one"].held_out, known["one"].learn)]
-    model.choose = task_inference.TaskInference(
-        model, {"one": task_inference.collect(model, [Prompt(text) for text in used])}
-    )
-    asked: list[list[str]] = []
-
-    def shares(self: object, prompts: Sequence[Prompt]) -> dict[str, float]:
-        asked.append([prompt.text for prompt in prompts])
-        return {"": 0.0, "one": 1.0}
-
-    monkeypatch.setattr(task_inference.TaskInference, "shares", shares)
-    run: Any = SimpleNamespace(
-        generic=[], config=SimpleNamespace(mode="sequence", stages=["one", "two"], seed=0),
-        method=SimpleNamespace(select=lambda *unused: ""),
-    )  # fmt: skip
-    found = Diagnostics(run, model)._inferred(model, ["one"])
-    assert found is not None and found.tasks["one"].inputs == 20 and found.tasks["two"].inputs == 30
-    assert len(asked[0]) == 20 and not set(asked[0]) & set(used)

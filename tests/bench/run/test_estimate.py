@@ -19,7 +19,7 @@ from moextend.bench.sequence import Base
 from moextend.bench.task import find_task
 from moextend.errors import InputError
 from moextend.training.estimate import EncoderSize, image_encoder
-from tests.bench.run.measured import BASES, estimate, measure
+from tests.bench.run.measured import estimate, measure
 
 SPECS = (
     "zero-shot", "full-ft", "lora", "lora-per-task", "replay", "ewc:items=8", "ewc:over=full-ft,items=8", "lwf",
@@ -48,10 +48,9 @@ def test_the_estimate_is_near_what_stages_take(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("spec", SPECS)
-def test_every_method_is_estimated(spec: str, base: str, tmp_path: Path) -> None:
-    check(spec, base, tmp_path)
+def test_every_method_is_estimated(spec: str, tmp_path: Path) -> None:
+    check(spec, "mid", tmp_path)
 
 
 BIG = {
@@ -92,27 +91,20 @@ def test_a_dry_run_estimates_whole_runs_and_says_what_it_assumes(tmp_path: Path)
     runs = record["runs"]
     for run in runs.values():
         parts = run["teraflop"]
-        assert run["teraflop_in_all"] == pytest.approx(sum(parts.values()))
-        assert run["hours"] == pytest.approx(run["teraflop_in_all"] / record["throughput"] / 3600)
+        assert run["hours"] == pytest.approx(sum(parts.values()) / record["throughput"] / 3600)
         assert parts["alignment"] > 0 and parts["scoring"] > 0 and run["without_scoring_of"] == ["arc"]
     zero, lwf, ewc = (runs[f"{name}-s0"] for name in ("zero-shot", "lwf", "ewc"))
-    assert zero["teraflop"]["training"] == 0 and not zero["memory"]["training"].get("frozen_gb")
-    first, second = (stage["teraflop"] for stage in lwf["stages"])
-    assert second > 1.1 * first, "the teacher answers from the second stage on"
-    assert ewc["stages"][0]["stored_mb"] == pytest.approx(2 * lwf["stages"][0]["stored_mb"])
+    assert zero["teraflop"]["training"] == 0 == zero["memory_gb"]["training"]
+    assert ewc["stored_mb"] == pytest.approx(2 * lwf["stored_mb"])
     words = describe(found)
     assert "not measured" in words and "198 TFLOP/s (20% of the peak of an H100 in bfloat16)" in words
     assert "Scoring of arc is not included: the number of items is not known." in words
 
 
-@pytest.mark.parametrize(("name", "layers", "most"), [("s", "5+6", 5), ("tiny", "0+4", 3)])
-def test_a_dry_run_refuses_a_layer_that_the_base_lacks(
-    tmp_path: Path, name: str, layers: str, most: int
-) -> None:
-    """Also of a base that is too small for an estimate."""
+def test_a_dry_run_refuses_a_layer_that_the_base_lacks(tmp_path: Path) -> None:
     sequence(tmp_path)
-    request = Request(tmp_path, sequence=name, methods=("lora", f"moextend:layers={layers}"))
-    with pytest.raises(InputError, match=rf"method 'moextend:layers=.*the model has MoE layers 0 to {most}"):
+    request = Request(tmp_path, sequence="s", methods=("lora", "moextend:layers=5+6"))
+    with pytest.raises(InputError, match=r"method 'moextend:layers=.*the model has MoE layers 0 to 5"):
         preview(request, resolve(request))
 
 
@@ -123,8 +115,7 @@ def test_one_stage_of_all_tasks_and_stages_from_the_base(tmp_path: Path) -> None
     one, joint, alone = (
         next(run for run in runs if run["mode"] == mode) for mode in ("sequence", "joint", "independent")
     )
-    assert [len(run["stages"]) for run in (one, joint, alone)] == [2, 1, 2]
-    assert joint["stages"][0]["steps"] == 20 and joint["stored_mb"] == one["stored_mb"] / 2
+    assert joint["stored_mb"] == one["stored_mb"] / 2 == alone["stored_mb"] / 2
     assert joint["teraflop"]["training"] == pytest.approx(one["teraflop"]["training"])
     assert joint["teraflop"]["scoring"] < one["teraflop"]["scoring"]
 
@@ -144,25 +135,15 @@ def test_items_are_counted_without_data(tmp_path: Path) -> None:
     assert items_of(local, "test", tmp_path) == 7
 
 
-def test_encoders_are_known_by_name() -> None:
+def test_published_models_are_known_by_name_or_config(tmp_path: Path) -> None:
     large = image_encoder("ViT-L-14-336/openai")
-    assert (large.tokens, large.width) == (576, 1024)
-    assert image_encoder("ViT-L-14-336/openai:12x12").tokens == 144, "as its tokens are pooled"
-    assert large.parameters and 300e6 < large.parameters < 310e6
-    assert large.operations and 300e9 < large.operations < 400e9, "361 GFLOP without the last block"
-    assert image_encoder("hf-hub:no/such") == EncoderSize(576, 1024), (
-        "only a download knows: the assumed size"
-    )
-
-
-def test_a_model_of_235_billion_parameters_is_estimated(tmp_path: Path) -> None:
+    assert (large.tokens, large.width, round((large.parameters or 0) / 1e6)) == (576, 1024, 304)
+    assert image_encoder("hf-hub:no/such") == EncoderSize(576, 1024), "only a download knows: assumed"
     sequence(tmp_path, align=None, retention=[])
     config = Path(__file__).parents[2] / "fixtures" / "scale" / "Qwen3-235B-A22B" / "config.json"
     (tmp_path / "big" / "config.json").write_text(config.read_text())
     request = Request(tmp_path, sequence="s", methods=("lora",))
-    found = preview(request, resolve(request))["estimate"]
-    assert found["parameters"] == 235_093_634_560
-    assert found["active_parameters"] == pytest.approx(22e9, rel=0.05)
+    assert preview(request, resolve(request))["estimate"]["parameters"] == 235_093_634_560
 
 
 MAKE = skeletons(Base(model="tiny"), Path("nowhere"))

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import pytest
 from rich.console import Console
 
 from moextend.bench.run import launch as launching
-from moextend.bench.run import live
 from moextend.bench.run.launch import launch
 from moextend.bench.run.live import LiveView, PlainView, seconds_left
 from moextend.bench.run.progress import read_status
@@ -36,13 +34,6 @@ class Silent:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launching, "TICK", 0.02)
     monkeypatch.setattr(launching, "GRACE", 1.0)
-
-
-def test_all_runs_are_done_with_fewer_workers_than_runs(make_run: MakeRun) -> None:
-    runs = [make_run("lora", seed).folder for seed in range(3)]
-    outcomes = launch(runs, jobs=2, view=Silent(), command=FAKE)
-    assert [outcomes[run].state for run in runs] == ["done"] * 3
-    assert all(read_status(run).state == "done" for run in runs)
 
 
 def test_a_failed_run_does_not_stop_the_others(make_run: MakeRun) -> None:
@@ -113,49 +104,11 @@ def test_ctrl_c_stops_the_workers_and_passes_through(make_run: MakeRun, method: 
     assert threading.active_count() < threads + 4
 
 
-def test_threads_of_a_worker_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8))
-    assert launching._environment(3)["OMP_NUM_THREADS"] == "2"
-    assert launching._environment(100)["OMP_NUM_THREADS"] == "1"
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert launching._environment(3)["OMP_NUM_THREADS"] == "5"
-
-
 def show(view_class: Callable[..., Any], runs: Sequence[Path], **console: Any) -> str:
     out = io.StringIO()
     with view_class(runs, 1, Console(file=out, width=100, **console)) as view:
         launch(runs, jobs=1, view=view, command=FAKE)
     return out.getvalue()
-
-
-def test_the_time_left_is_reported_at_most_once_a_minute(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, out, now = make_run("lora"), io.StringIO(), [1000.0]
-    status = Status(state="running", elapsed=10, left=None)
-    monkeypatch.setattr(live, "read_status", lambda folder: status)
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    view = PlainView([run.folder], 1, Console(file=out))
-    view.update()
-    assert out.getvalue() == ""
-    status = Status(state="running", elapsed=10, left=300)
-    for _ in range(2 * 240):
-        view.update()
-        now[0] += 0.5
-    assert out.getvalue().splitlines() == [
-        f"1 running; {so_far} so far, about 5m 00s left" for so_far in ("0s", "1m 00s", "2m 00s", "3m 00s")
-    ]
-
-
-def test_a_broken_pipe_does_not_stop_runs(make_run: MakeRun) -> None:
-    run = make_run("lora").folder
-    reads, writes = os.pipe()
-    os.close(reads)
-    with suppress(BrokenPipeError), os.fdopen(writes, "w", buffering=1) as pipe:
-        view = PlainView([run], 1, Console(file=pipe))
-        assert launch([run], jobs=1, view=view, command=FAKE)[run].state == "done"
-    assert read_status(run).state == "done"
 
 
 def test_the_live_table_names_every_run(make_run: MakeRun) -> None:

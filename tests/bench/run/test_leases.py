@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.run import progress
 from moextend.bench.run.progress import LEASE, Progress, Unit, read_status
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import Cell, RunDir, locked
-from moextend.errors import InputError, LeaseLost
+from moextend.errors import LeaseLost
 from moextend.util import files, lease
 from moextend.util.lease import VARIABLE
 from tests.bench.conftest import MakeRun
@@ -57,7 +56,6 @@ def changes(run: RunDir) -> dict[str, Callable[[], object]]:
     unit = Unit("train", 1, "colour", 3)
     return {
         "append_cell": lambda: run.append_cell(CELL),
-        "drop_cells": lambda: run.drop_cells([(1, "colour")]),
         "write_facts": lambda: run.write_facts(task_identity="none"),
         "write_cost": lambda: run.write_cost(1, "colour", StageCost()),
         "config": lambda: run.read_config_file().write(run.config_path),
@@ -97,14 +95,6 @@ def test_the_loss_interrupts_what_the_process_does(make_run: MakeRun) -> None:
     assert time.monotonic() - began < 25
 
 
-@pytest.mark.parametrize("value", ["0", "nan", "soon"])
-def test_a_wrong_time_is_refused(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    run = make_run()
-    monkeypatch.setenv(VARIABLE, value)
-    with pytest.raises(InputError, match="not a number of seconds from 2 to 3600"), run.lock():
-        pass
-
-
 def running(folder: Path, **changes: Any) -> None:
     """Leaves the status of a process that trains."""
     unit = Unit("train", 1, "colour", 9)
@@ -134,12 +124,3 @@ def test_a_host_that_is_silent_is_lost(make_run: MakeRun) -> None:
     assert (status.state, status.host, status.heartbeat) == ("lost", "nodeA", past)
     os.utime(run.folder / LEASE)
     assert read_status(run.folder).state == "running", "it beats, though it writes no status"
-
-
-def test_a_lost_lease_leaves_the_status_of_the_next_process(make_run: MakeRun) -> None:
-    run = make_run()
-    with pytest.raises(LeaseLost), run.lock(), Progress(run.folder, []):
-        hold(run.folder)
-        before = (run.folder / progress.STATUS).read_bytes()
-        time.sleep(30)
-    assert (run.folder / progress.STATUS).read_bytes() == before

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from moextend.bench.run import runner, shared
+from moextend.bench.run import runner
 from moextend.bench.run import stage as stage_module
 from moextend.bench.run.complete import lacks
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import RunDir
-from moextend.bench.store import numerics
 from moextend.errors import RunConflict
 from moextend.util import content
 from tests.robustness import workspace as small
@@ -71,23 +70,6 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("method", ["full-ft"])
-def test_a_stage_is_not_shared_with_a_run_whose_earlier_stage_has_other_weights(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = small.make(tmp_path / "w")
-    first = opened(folder, method)
-    with monkeypatch.context() as patch, other_training(monkeypatch, 1), killed(monkeypatch, "score_row", 1):
-        patch.setattr(shared, "numerics", lambda device: {**numerics(device), "code": "of before"})
-        runner.run(first.folder)
-    runner.run(first.folder)
-    fresh = opened(folder, method, "other")
-    runner.run(fresh.folder)
-    costs = fresh.costs()
-    assert [costs[stage].trained_by for stage in (1, 2)] == [None, None]
-    assert named(fresh)[0] != named(first)[0] and named(fresh)[1] != named(first)[1]
-
-
 def test_what_was_made_after_other_weights_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +80,7 @@ def test_what_was_made_after_other_weights_is_made_again(
     runner.run(run.folder)
     before, cells = named(run), run.cells()
     flip(run.folder / "stages/1-colour/extension.safetensors")
-    with other_training(monkeypatch, 1), killed(monkeypatch, "_forget_later"):
+    with other_training(monkeypatch, 1), killed(monkeypatch, "_write_cost"):
         runner.run(run.folder)
     runner.run(run.folder)
     assert not set(named(run)) & set(before) and not lacks(run)
@@ -124,11 +106,11 @@ def test_an_interrupted_training_does_not_go_on_after_other_weights(
         runner.run(run.folder)
     assert list(run.folder.glob("stages/2-shade/*-in-flight/checkpoint-*"))
     flip(run.folder / "stages/1-colour/extension.safetensors")
-    uninterrupted = opened(folder, "full-ft", "other")
-    with other_training(monkeypatch, 1):
+    before = len(ticks)
+    with other_training(monkeypatch, 1), monkeypatch.context() as patch:
+        patch.setattr(stage_module.Stopwatch, "tick", lambda self: (ticks.append(1), tick(self)))
         runner.run(run.folder)
-        runner.run(uninterrupted.folder)
-    assert named(run) == named(uninterrupted)
+    assert len(ticks) - before == 6, "both stages are trained from their first step on"
 
 
 def test_another_base_or_generic_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +119,7 @@ def test_another_base_or_generic_text_is_refused(tmp_path: Path, monkeypatch: py
     sequence = folder / "registry/small.yaml"
     sequence.write_text(sequence.read_text().replace("model: tiny,", "model: own/lm,"))
     run, generic = opened(folder, "full-ft"), folder / "registry/generic.txt"
-    with killed(monkeypatch, "score_row", 1):
+    with killed(monkeypatch, "score_row", 2):
         runner.run(run.folder)
     text = generic.read_text()
     generic.write_text("another text .\n")

@@ -131,19 +131,6 @@ def test_no_run_is_touched_where_another_of_the_same_command_is_refused(
     assert not list(tmp_path.rglob("status.json")), "none of them is done any more"
 
 
-def test_a_folder_without_its_config_is_not_adopted(tmp_path: Path, make_config: MakeConfig) -> None:
-    run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(stage=0, task="colour", value=50.0))
-    (run.folder / "config.json").unlink()
-    other = make_config()
-    other.sequence["train"]["steps"] = 9
-    before = contents(tmp_path)
-    for config in (other, make_config()):
-        with pytest.raises(RunConflict, match=r"no config\.json\. Restore config\.json, or remove"):
-            open_run(config, tmp_path)
-    assert contents(tmp_path) == before
-
-
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [

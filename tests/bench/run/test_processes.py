@@ -101,19 +101,6 @@ def test_a_signal_stops_parent_and_worker_in_order(start: Start, number: signal.
     assert ends(run) == INTERRUPTED
 
 
-def test_nohup_is_respected(start: Start) -> None:
-    process, run = start(shell='exec nohup "$0" "$@"')
-    process.send_signal(signal.SIGHUP)
-    pid = read_status(run.folder).pid
-    assert pid
-    os.kill(pid, signal.SIGHUP)
-    time.sleep(0.7)
-    assert process.poll() is None and read_status(run.folder).state == "running"
-    process.terminate()
-    process.wait(timeout=60)
-    assert ends(run) == INTERRUPTED
-
-
 def test_workers_import_nothing_from_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.run import progress
 from moextend.bench.run.progress import Progress, Unit, mark_failed, read_status
 from moextend.bench.run.records import RunError, Status
 from moextend.bench.run.rundir import RunDir
@@ -77,28 +76,6 @@ def test_a_status_of_wrong_values_is_an_interrupted_run(
     record = json.loads((tmp_path / "status.json").read_text())
     (tmp_path / "status.json").write_text(json.dumps({**record, **change}))
     assert read_status(tmp_path) == Status(state="interrupted")
-
-
-def test_passwords_are_masked(tmp_path: Path) -> None:
-    with pytest.raises(ValueError), Progress(tmp_path, PLAN) as run:
-        run.begin(PLAN[1])
-        raise ValueError("no answer from https://me:secret@host/x")
-    error = read_status(tmp_path).error
-    assert error and error.what and error.what.startswith("ValueError: no answer from https://***@host/x (")
-    assert error.where == "stage 1, colour, train"
-
-
-def test_it_is_written_at_most_twice_a_second(
-    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = []
-    monkeypatch.setattr(progress, "_write", lambda folder, status: written.append(status.step))
-    with Progress(tmp_path, PLAN) as run:
-        run.begin(PLAN[1])
-        for _ in range(100):
-            clock.now += 0.1
-            run.advance()
-    assert 20 <= len(written) <= 25
 
 
 def test_a_failed_run_says_what_where_and_a_hint(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.task import TaskSpec
 from moextend.data import hub as opened
-from moextend.errors import RunConflict
 from moextend.util import content
 from tests.bench.data.hub_rows import Hub
 from tests.model.local_hub import LocalHub, serving
@@ -98,17 +97,6 @@ def test_data_are_opened_at_the_recorded_commit_after_the_branch_moved(rows: Hub
     refuse_changed_inputs(RunContext(run))
     assert {asked[3] for asked in rows.asked} == {first} and run.facts().revisions == {"charts": first}
     assert f"{DATA}, commit {first}, digest " in data_sources(run, "charts")["data"]
-
-
-def test_a_changed_revision_is_a_changed_run(tmp_path: Path) -> None:
-    run = prepared(tmp_path, revision="v1")
-    stage = run.stage_folder(1, "charts") / "train-in-flight"
-    stage.mkdir(parents=True)
-    (stage / "state.json").write_text("{}")
-    with pytest.raises(RunConflict) as refused:
-        prepared(tmp_path, revision="v2")
-    assert 'sequence.base.revision: "v1" there, "v2" now' in str(refused.value)
-    assert len(str(refused.value).splitlines()) <= 2
 
 
 def test_data_of_text_tasks_are_recorded_and_pinned(

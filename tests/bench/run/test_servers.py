@@ -1,106 +1,121 @@
-"""Runs whose text tasks are scored by servers that they start: the same cells, proved, and refused without proof."""
+"""Runs that are scored by servers: the cells of the run in process."""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from moextend.bench.report.collect import collect, some
-from moextend.bench.report.notes import backend_notes
-from moextend.bench.run import runner, servers
+import moextend
+from moextend.bench.exporting import stage
+from moextend.bench.run import runner
 from moextend.bench.run.complete import lacks
-from moextend.bench.run.progress import read_status
-from moextend.bench.run.rundir import PARITY, RunDir
+from moextend.bench.run.opening import open_run
+from moextend.bench.run.plan import Request, resolve
+from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.servers import started
 from moextend.bench.score.served.client import Client, ServerFailed
 from moextend.bench.store.node import OFF
+from moextend.cli.opening import BaseAsked
+
+pytest.importorskip("fastapi", reason="fastapi is not installed")
+pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+
 from tests.bench.score.served.conftest import ROOT, stock_command
-from tests.bench.small import opened, small_workspace
+from tests.serving.living import living
 
 __all__ = ["stock_command"]
 
-Backend = Callable[[str], dict[str, Any]]
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]  # 50 s; test_own_server.py has a quick case
+pytestmark = pytest.mark.timeout(1200)  # two runs with a training each
+METHOD = "moextend:scope=own"
+SEQUENCE = """
+sequence: small
+version: 1
+base: {model: tiny, vision: tiny}
+align: {task: tiny-captions, steps: 2, batch_size: 4, learning_rate: 3.0e-3}
+stages: [{task: tiny-counting}]
+retention: [tiny-facts]
+train: {steps: 3, batch_size: 4, learning_rate: 3.0e-3}
+scoring: {batch_size: 10, limit: 12}
+settings: {moextend: {probe_steps: 1}}
+"""
 
 
-@pytest.fixture(scope="module")
-def backend(stock_command: tuple[str, ...]) -> Backend:
-    """Settings of a backend that starts servers of a folder."""
-
-    def of(words: str) -> dict[str, Any]:
-        command = f"{shlex.join(stock_command)} {words}"
-        return {"backend": "openai", "serve": command, "tasks": "text", "parity": 4}
-
-    return of
+@pytest.fixture
+def workspace(tmp_path: Path, small_world: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv(OFF, "off")  # each run trains its own stages
+    (tmp_path / "registry").mkdir()
+    (tmp_path / "registry" / "small.yaml").write_text(SEQUENCE)
+    yield tmp_path
 
 
-@pytest.fixture(scope="module", autouse=True)
-def alone() -> Iterator[None]:
-    """Each run trains its own stages; the servers find the tests' package."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(OFF, "off")
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.chdir(ROOT)
-        yield
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> Path:
-    folder = tmp_path_factory.mktemp("workspace")
-    return small_workspace(folder, ["tiny-counting"], ["tiny-facts"], limit=12, steps=3)
-
-
-def prepared(workspace: Path, runs: str, backend: dict[str, Any] | None = None) -> RunDir:
-    return opened(workspace, "full-ft", runs, backend=backend)
-
-
-@pytest.fixture(scope="module")
-def in_process(workspace: Path) -> RunDir:
-    run = prepared(workspace, "plain")
+def ran(workspace: Path, runs: str, backend: dict[str, Any] | None = None, method: str = METHOD) -> RunDir:
+    (config,) = resolve(Request(workspace=workspace, sequence="small", methods=(method,), backend=backend))
+    run = open_run(config, workspace / runs)
     runner.run(run.folder)
     return run
 
 
-@pytest.fixture(scope="module")
-def served(workspace: Path, backend: Backend) -> RunDir:
-    run = prepared(workspace, "served", backend("{folder} {port}"))
-    runner.run(run.folder)
-    return run
+def answers(run: RunDir) -> dict[Any, Any]:
+    """(stage, task) -> what each item got, without numbers that a server rounds."""
+    found = {}
+    for key, cell in run.cells().items():
+        lines = (run.folder / str(cell.predictions)).read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        found[key] = [(row.get("id"), row.get("prediction")) for row in rows]
+    return found
 
 
-@pytest.mark.slow
-def test_a_run_scored_by_servers_has_the_cells_of_one_in_process(in_process: RunDir, served: RunDir) -> None:
-    assert served.config.digest == in_process.config.digest, "the backend is no part of what a run is"
-    assert "backend" not in in_process.config_path.read_text()
-    assert "parity" not in (in_process.folder / "scores.jsonl").read_text()
-    assert not (in_process.folder / PARITY).exists()
-    mine, theirs = in_process.cells(), served.cells()
-    assert set(mine) == set(theirs) and read_status(served.folder).state == "done"
+@pytest.mark.slow  # two runs, each with a training
+def test_images_are_scored_as_in_process(workspace: Path) -> None:
+    plain = ran(workspace, "plain")
+    opened = stage.opened(stage.find(f"small/{plain.folder.name}:1", workspace / "plain"), None)
+    moextend.save_model(opened.model, workspace / "whole", base="tiny", encoders={"image": "tiny"})
+    base = BaseAsked(str(workspace / "whole"), {}, may_be_extended=True).open()
+    with living(base) as server:
+        served = ran(workspace, "served", {"backend": "openai", "server": f"{server.url}/v1", "parity": 4})
+        names = [one["id"] for one in server.client().get("/v1/models").json()["data"]]
+    assert names[:2] == ["base", "tiny-counting"], "the run attached its extension"
+    mine, theirs = plain.cells(), served.cells()
+    assert set(mine) == set(theirs) and not lacks(served)
     for key, cell in theirs.items():
-        assert cell.value == mine[key].value and cell.stderr == mine[key].stderr
-        assert cell.readings == pytest.approx(mine[key].readings)
-        assert cell.weights == mine[key].weights
-        assert (cell.backend, cell.parity is None) == (
-            ("openai", False) if key[1] == "tiny-facts" else (None, True)
+        assert (cell.value, cell.stderr, cell.weights) == (
+            mine[key].value,
+            mine[key].stderr,
+            mine[key].weights,
         )
-    assert theirs[1, "tiny-facts"].weights != theirs[0, "tiny-facts"].weights
-    checks = served.parities()
-    (base, stage) = (checks[str(theirs[index, "tiny-facts"].parity)] for index in (0, 1))
-    assert (base.stage, stage.stage, base.weights.base) == (0, 1, None)
-    assert stage.weights.base is not None and stage.weights.base > 2e-3 > stage.weights.difference
-    assert stage.engine == "transformers" and len(stage.items) == 4 and stage.answers == 4
-    assert (stage.difference or 0) < 1e-4
-    assert not list(served.folder.glob("served*")), "the exported folder is removed"
-    assert not lacks(served)
-    experiments = some(collect([in_process, served]))
-    (note,) = backend_notes(experiments[0].results[:1] + collect([served])[0].results)
-    assert "scored by transformers in 2 of 4 cells: weights proved, 8 sampled answers equal" in note
+        assert cell.backend == "openai" and cell.parity, key
+    assert answers(served) == answers(plain)
+    assert theirs[1, "tiny-counting"].weights != theirs[0, "tiny-counting"].weights
+
+
+@pytest.mark.long  # 50 s: a server of another program for each row
+def test_text_is_scored_by_servers_that_the_run_starts(
+    workspace: Path, stock_command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(ROOT)
+    serve = f"{shlex.join(stock_command)} {{folder}} {{port}}"
+    settings = {"backend": "openai", "serve": serve, "tasks": "text", "parity": 4}
+    plain, served = ran(workspace, "plain", None, "full-ft"), ran(workspace, "served", settings, "full-ft")
+    assert served.config.digest == plain.config.digest, "the backend is no part of what a run is"
+    mine, theirs = plain.cells(), served.cells()
+    assert {key: cell.value for key, cell in theirs.items()} == {
+        key: cell.value for key, cell in mine.items()
+    }
+    assert {key for key, cell in theirs.items() if cell.backend == "openai"} == {
+        (stage, "tiny-facts") for stage in (0, 1)
+    }
+    stage = served.parities()[str(theirs[1, "tiny-facts"].parity)]
+    assert stage.engine == "transformers" and len(stage.items) == stage.answers == 4
+    assert (stage.weights.base or 0) > 2e-3 > stage.weights.difference
+    assert not list(served.folder.glob("served*")) and not lacks(served), "the exported folder is removed"
 
 
 def test_a_server_that_does_not_start_is_an_error_with_its_last_line(tmp_path: Path) -> None:
@@ -146,4 +161,3 @@ def test_a_server_is_stopped_with_what_it_started(tmp_path: Path) -> None:
         while not Path(f"/proc/{child}/stat").read_text().split(") ")[1].startswith("Z"):
             os.kill(child, 0)
         raise ProcessLookupError
-    assert servers.free_port() > 0

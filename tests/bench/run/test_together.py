@@ -159,39 +159,24 @@ def test_the_answers_of_two_processes_are_byte_equal(one: RunDir, fork_server: s
     assert not list(run.folder.rglob("*.part-*"))
 
 
-@pytest.mark.parametrize(
-    ("where", "how", "spoken"),
-    [
-        pytest.param("train", "error", "the plug: process 1 failed: no current. Plug it in.", id="error"),
-        pytest.param(
-            "train",
-            "mistake",
-            "process 1 failed: ValueError: a plain mistake",
-            id="mistake",
-            marks=pytest.mark.long,
-        ),
-    ],
-)
-def test_all_processes_end_with_the_error_of_one(
-    place: Path, fork_server: str, where: str, how: str, spoken: str
-) -> None:
-    run = prepared(place, f"failing-{where}-{how}", "lora")
-    started = work(fork_server, run, only={1: {"FAIL": where}}, environment={"HOW": how})
+def test_all_processes_end_after_an_error_of_one(place: Path, fork_server: str) -> None:
+    run = prepared(place, "failing", "lora")
+    started = work(fork_server, run, only={1: {"FAIL": "1"}})
     assert started.codes(timeout=100) == [1, 1]
-    assert spoken in started.output.read_text()
+    assert "error: the plug: no current. Plug it in." in started.output.read_text()
     status = read_status(run.folder)
-    assert status.state == "failed" and status.error and "process 1 failed" in str(status.error.what)
-    assert ("the plug" in str(status.error.where)) == (how == "error")
+    assert status.state == "failed" and status.error and "another process of the run" in str(status.error)
 
 
 @pytest.mark.long  # 8 s
-def test_a_signal_to_one_process_stops_all_in_order(place: Path, one: RunDir, fork_server: str) -> None:
+def test_a_signal_to_all_processes_stops_them_in_order(place: Path, one: RunDir, fork_server: str) -> None:
     run = prepared(place, "stopped")
     started = work(fork_server, run)
     end = time.monotonic() + 100
     while read_status(run.folder).phase != "train" and time.monotonic() < end:
         time.sleep(0.02)
-    os.kill(started.pids[1], signal.SIGTERM)
+    for pid in started.pids:
+        os.kill(pid, signal.SIGTERM)
     assert started.codes(timeout=60) == [75, 75], started.output.read_text()[-2000:]
     assert read_status(run.folder).state == "interrupted"
     finish(fork_server, run)
@@ -199,13 +184,12 @@ def test_a_signal_to_one_process_stops_all_in_order(place: Path, one: RunDir, fo
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("at", [3, 17, 38, 75])
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("rank", "at"), [(0, 38), (1, 17), (1, 75)])
 def test_a_kill_at_any_moment_loses_nothing(
     place: Path, one: RunDir, fork_server: str, rank: int, at: int
 ) -> None:
     run = prepared(place, f"kill-{rank}-{at}")
-    started = work(fork_server, run, only={rank: {"KILL_AT": str(at)}}, environment={"GRACE": "2"})
+    started = work(fork_server, run, only={rank: {"KILL_AT": str(at)}})
     codes = started.codes(timeout=120)
     assert codes == [0, 0] or codes[rank] == -signal.SIGKILL
     finish(fork_server, run, 1 + at % 2)

@@ -30,22 +30,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> It
     yield folder
 
 
-def test_a_second_visit_is_a_stage_with_a_name_of_its_own(workspace: Path) -> None:
-    configs = resolve(
-        Request(workspace=workspace, sequence="again", methods=("lora", "joint"), orders=("given", "reverse"))
-    )
-    orders = [config.stages for config in configs if config.mode == "sequence"]
-    assert orders == [NAMES, NAMES[::-1]]
-    for config in configs:
-        first, second = (config.task_spec(name) for name in ("tiny-attributes", "tiny-attributes-visit2"))
-        assert (first.data, second.task) == (second.data, "tiny-attributes-visit2")
-        assert [config.visited(name) for name in NAMES] == [
-            "tiny-attributes",
-            "tiny-counting",
-            "tiny-attributes",
-        ]
-
-
 @pytest.mark.slow  # trains three stages
 def test_a_given_task_is_answered_by_its_last_visit(workspace: Path) -> None:
     (config,) = resolve(Request(workspace=workspace, sequence="again", methods=("lora-per-task",)))
