@@ -24,7 +24,6 @@ from moextend.bench.run.preflight import readable
 from moextend.bench.sequence import Base, SequenceSpec
 from moextend.bench.task import HAND, TaskSpec
 from moextend.errors import InputError
-from moextend.util import hub_errors
 
 if TYPE_CHECKING:
     import torch
@@ -60,23 +59,13 @@ def skeletons(base: Base, workspace: Path) -> Callable[[], Any]:
     return lambda: deepcopy(first())
 
 
-@dataclass(frozen=True)
-class Matched:
-    """A method after matching."""
-
-    method: MethodSpec
-    """The method with the chosen setting."""
-    note: str
-    """The chosen setting and its distance from the reference, in words."""
-
-
 def matched(
     specs: Sequence[MethodSpec],
     how: str,
     make: Callable[[], Any],
     read: Callable[[str], MethodSpec] = methods.parse,
-) -> list[Matched]:
-    """Every method with the setting whose trained parameters are nearest to those of the reference.
+) -> list[tuple[MethodSpec, str]]:
+    """Every method with the setting whose trained parameters are nearest to those of the reference, and a note on it.
 
     Args:
         specs: the methods; one whose text sets a knob itself keeps it.
@@ -102,11 +91,11 @@ def matched(
     text, wanted = reference.text, _trained(reference, make)
     if not wanted:
         raise InputError(f"'{text}' trains nothing.", where="--match", hint="Name another reference.")
-    note = Matched(reference, f"{text}: {wanted:,} trained parameters, which the others are matched to")
+    note = (reference, f"{text}: {wanted:,} trained parameters, which the others are matched to")
     return [note if each.text == text else _nearest(each, wanted, make) for each in specs]
 
 
-def _nearest(spec: MethodSpec, wanted: int, make: Callable[[], Any]) -> Matched:
+def _nearest(spec: MethodSpec, wanted: int, make: Callable[[], Any]) -> tuple[MethodSpec, str]:
     knobs = spec.make().knobs
     given = next((knob.key for knob in knobs if spec.sets(knob.key)), None)
     left = ""
@@ -117,7 +106,7 @@ def _nearest(spec: MethodSpec, wanted: int, make: Callable[[], Any]) -> Matched:
         spec = _turned(spec, knob, wanted, make)
     found = _trained(spec, make)
     mark = "" if abs(found - wanted) <= NEAR * wanted else f", NOT matched within {NEAR:.0%}"
-    return Matched(spec, f"{spec.text}: {left}{found:,} trained parameters{mark}")
+    return spec, f"{spec.text}: {left}{found:,} trained parameters{mark}"
 
 
 def _turned(spec: MethodSpec, knob: Knob, wanted: int, make: Callable[[], Any]) -> MethodSpec:
@@ -371,15 +360,9 @@ def items_of(task: TaskSpec, split: Split, workspace: Path) -> int | None:
         if place(task.data.path, task.folder(), workspace).exists():
             small = readable(task, split, workspace)
             return len(open_items(task, split, workspace, media=False, strict=False)) if small else None
-        info = hub_errors.ask(task.data.path, "dataset", revision=task.data.revision)
-        known = info.card_data.to_dict().get("dataset_info") or []
-        known = [known] if isinstance(known, dict) else known
-        config = task.data.config or "default"
-        named = [each for each in known if each.get("config_name", "default") == config] or known[:1]
-        splits = {one["name"]: int(one["num_examples"]) for each in named for one in each.get("splits", [])}
-        return part.of(splits[part.split])
-    except Exception:  # offline, gated, not stated, broken: the run says which
-        return None
+    except InputError:  # the run says what is wrong
+        pass
+    return None
 
 
 def _generated(name: str, split: str) -> int:

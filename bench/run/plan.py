@@ -124,9 +124,9 @@ def resolve(
 
         make = skeletons(sequence.base, request.workspace)
         found = matched(specs, request.match, make, lambda text: _parsed(request, sequence, text, "--match"))
-        specs = [each.method for each in found]
-        for each in found:
-            say(each.note)
+        specs = [spec for spec, _ in found]
+        for _, note in found:
+            say(note)
     _refuse_equal(specs, "--method" if request.methods else f"{sequence.path or sequence.sequence}: methods")
     # A bound is one number to compare all methods with: of the strongest learner, unless it names a method.
     bounds = [

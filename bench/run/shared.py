@@ -18,8 +18,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from moextend.bench.methods.method import Stage
 from moextend.bench.plugins import PACKAGE
 from moextend.bench.run.complete import LEARNED, STEM, kept_paths, named_weights, remove_in_flight
@@ -194,15 +192,16 @@ def align(
     digest = files.digest(base, settings.record(), data_name, seed, chat)
     node = store.node("aligned", processes.first_says(lambda: digest))
     with processes.first_enters(lambda: node.lease(on_wait)):
-        usable = processes.first_says(lambda: _is_usable(node))
+        usable, cost = processes.first_says(lambda: _is_usable(node)), None
         if not usable:
-            _train(model, data, settings, seed, node, on_step, modality, check)
+            cost = _train(model, data, settings, seed, node, on_step, modality, check)
             usable = processes.first_says(lambda: _is_usable(node))  # not on a full disk
         if usable:
             projector.load_state_dict(read_tensors(node.folder / WEIGHTS))
-        cost = _cost(node, settings)
+            cost = AlignmentCost.model_validate(files.read_json(node.folder / COST))
         processes.wait()  # the lease is held until all have read
-        return cost
+    assert cost is not None
+    return cost.model_copy(update={"task": settings.task})
 
 
 def _train(
@@ -214,8 +213,8 @@ def _train(
     on_step: Callable[[int, int], None],
     modality: str,
     check: Callable[[], None],
-) -> None:
-    """Trains the projector and keeps it in the node."""
+) -> AlignmentCost:
+    """Trains the projector and keeps it in the node; returns what it cost."""
     from moextend.extension.align import train_projector
     from moextend.extension.tensor_files import write_tensors
 
@@ -239,36 +238,20 @@ def _train(
         micro_batch=report.micro_batch,
     )  # fmt: skip
     if not processes.is_first():
-        return
+        return cost
     files.write_json(node.folder / COST, cost.model_dump())
     write_tensors(node.folder / WEIGHTS, model.modalities[modality].projector.state_dict())
     node.put(
         {name: node.folder / name for name in (WEIGHTS, COST)},
         about=f"projector for {modality} media, aligned on {settings.task} with seed {seed}",
     )
+    return cost
 
 
 def _is_usable(node: Node) -> bool:
     """Whether the node has a projector. A damaged one is removed, with a warning."""
-    from moextend.extension.tensor_files import read_tensors
-
     if node.card() is None:
         return False
-    problem = node.problem()
-    try:
-        if problem is None:
-            read_tensors(node.folder / WEIGHTS)
-            return True
-    except InputError as error:
-        problem = error.what
-    node.discard(problem)
-    return False
-
-
-def _cost(node: Node, settings: Align) -> AlignmentCost:
-    """The recorded cost; without a readable record only task and steps are known."""
-    try:
-        record = AlignmentCost.model_validate(files.read_json(node.folder / COST))
-        return record.model_copy(update={"task": settings.task})
-    except (FileNotFoundError, InputError, ValidationError):
-        return AlignmentCost(task=settings.task, steps=settings.steps)
+    if problem := node.problem():
+        node.discard(problem)
+    return problem is None

@@ -254,7 +254,7 @@ SINGLE: list[tuple[str, str, Damage]] = [
     ("killed: a test picture changed", "half", in_workspace("images/shade-test-0.png", lambda p: shutil.copy(p.with_name("colour-train-1.png"), p))),
     ("killed: a test picture is cut", "half", in_workspace("images/shade-test-0.png", cut)),
     ("killed: a training picture is gone", "half", in_workspace("images/shade-train-0.png", delete)),
-    ("killed: a row of data is gone", "half", in_workspace("data/shade/train.jsonl", cut)),
+    ("killed: a row of data is gone", "half", in_workspace("data/colour/train.jsonl", cut)),
     ("killed: the sequence changed", "half", in_workspace("registry/small.yaml", lambda p: p.write_text(p.read_text().replace("steps: 3,", "steps: 4,")))),
     ("killed: the generic text is gone", "half", in_workspace("registry/generic.txt", delete)),
 ]  # fmt: skip

@@ -71,5 +71,5 @@ def test_the_default_methods_of_tiny_are_those_that_matching_gives(tmp_path: Pat
     plain = [text.replace(",rank=12", "").replace(":rank=12", "") for text in sequence.methods]
     specs = [parse(text, sequence.settings_for(text)) for text in plain]
     found = matched(specs, "params", skeletons(sequence.base, tmp_path))
-    assert [each.method.text for each in found] == sequence.methods
-    assert [each.method.name for each in found if "NOT matched" in each.note] == ["full-ft"]
+    assert [spec.text for spec, _ in found] == sequence.methods
+    assert [spec.name for spec, note in found if "NOT matched" in note] == ["full-ft"]

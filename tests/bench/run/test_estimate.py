@@ -19,6 +19,7 @@ from moextend.bench.sequence import Base
 from moextend.bench.task import find_task
 from moextend.errors import InputError
 from moextend.training.estimate import EncoderSize, image_encoder
+from tests.bench.run import scale_doc
 from tests.bench.run.measured import estimate, measure
 
 SPECS = (
@@ -146,6 +147,11 @@ def test_published_models_are_known_by_name_or_config(tmp_path: Path) -> None:
     assert preview(request, resolve(request))["estimate"]["parameters"] == 235_093_634_560
 
 
+@pytest.mark.long
+def test_the_table_of_published_models_is_current() -> None:
+    assert scale_doc.table("Mixtral-8x7B-v0.1") in scale_doc.DOC.read_text(encoding="utf-8")
+
+
 MAKE = skeletons(Base(model="tiny"), Path("nowhere"))
 WHOLE = "moextend:layers=all,width=1"
 EXPERT = 3 * 96 * 128
@@ -177,15 +183,15 @@ def test_sizes_are_those_of_the_shapes(text: str, params: int) -> None:
 def test_ranks_are_set_and_what_cannot_be_matched_is_reported(tmp_path: Path) -> None:
     texts = ["zero-shot", "full-ft", "lora", "moe-lora", "lora:rank=2", "ewc:over=full-ft", WHOLE]
     found = match(texts, "params")
-    assert [each.method.text for each in found] == [
+    assert [spec.text for spec, _ in found] == [
         "zero-shot", "full-ft", "lora:rank=12", "moe-lora:rank=9", "lora:rank=2", "ewc:over=full-ft", WHOLE,
     ]  # fmt: skip
-    words = {each.method.text: each.note for each in found}
+    words = {spec.text: note for spec, note in found}
     assert words["lora:rank=12"] == "lora:rank=12: 147,456 trained parameters"
     assert "its rank is set; 24,576 trained parameters, NOT matched within 10%" in words["lora:rank=2"]
     assert "it has no rank; 0 trained" in words["zero-shot"]
     assert words[WHOLE].endswith("147,844 trained parameters, which the others are matched to")
-    assert match(["lora"], "params=o-lora")[0].method.text == "lora", "it is matched already"
+    assert match(["lora"], "params=o-lora")[0][0].text == "lora", "it is matched already"
     request, notes = Request(tmp_path, methods=("lora", "moextend"), match="params"), list[str]()
     assert [config.slug for config in resolve(request, notes.append)] == ["lora+rank-12-s0", "moextend-s0"]
     assert len(notes) == 2
@@ -206,8 +212,8 @@ def test_a_named_reference_sets_the_number_and_width_of_new_experts(
     text: str, rank: int, chosen: str
 ) -> None:
     found = match([text, "lora"], f"params=lora:rank={rank}")
-    assert found[0].method.text == chosen
-    near = "NOT matched" not in found[0].note
+    assert found[0][0].text == chosen
+    near = "NOT matched" not in found[0][1]
     assert near == (rank > 1 and (text != chosen or rank == 3))
 
 
