@@ -51,11 +51,7 @@ def latex(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for method, kind in kinds.items():
         runs += [ledger.write_run(folder, shape, method, seed, kind, order="reverse") for seed in (0, 1)]
     experiments = collect(runs)
-    views = {
-        view: tables(experiments, view, baseline="lora")
-        for view in VIEWS
-        if view != "budgets"  # of runs with several numbers of steps
-    }
+    views = {view: tables(experiments, view, baseline="lora") for view in VIEWS}
     assert len(views["forgetting"]) == 2, "with the table of seeds and orders"
     assert len(views["comparison"]) == 3, "of each order, and of the mean over orders"
     nowhere = tmp_path_factory.mktemp("none")
