@@ -5,13 +5,12 @@ pandas is imported where a frame is asked for: tables are made without it.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 
 from moextend.bench.report.collect import (
     Experiment,
@@ -61,8 +60,8 @@ COLUMNS = {
 
 Runs = str | Path | Sequence[str | Path]
 """Runs or sequences: names or folders."""
-ROWS = 1 << 14
-"""Rows of text that the memory holds at once."""
+FORMATS = ("csv", "parquet")
+"""Formats of items."""
 KEPT = 1024
 """Answers of this many files are kept by `frames`: runs of one seed share those of the base."""
 ITEM = ("kind", "item", "group", "answer", "score")
@@ -286,7 +285,7 @@ def check_format(form: str, out: Path | None) -> None:
     Raises:
         UnknownName: no such format.  InputError: Parquet, which is no text, without a file.
     """
-    lookup.choose("format of items", form, FORMATS, where="--format")
+    lookup.choose("format of items", form, dict.fromkeys(FORMATS), where="--format")
     if form == "parquet" and out is None:
         raise InputError(
             "parquet cannot be printed.", where="--format parquet", hint="Name a file: --out items.parquet."
@@ -294,47 +293,28 @@ def check_format(form: str, out: Path | None) -> None:
 
 
 def write(pieces: Iterable[DataFrame], form: str, out: Path | IO[str]) -> None:
-    """Writes the rows of frames with the same columns to a file, whole or not at all, or to a stream of text."""
+    """Writes the rows of frames with the same columns to a file, whole or not at all, or as CSV to a stream."""
     if not isinstance(out, Path):
-        FORMATS[form](pieces, cast("IO[bytes]", _Encoded(out)))
+        _csv(pieces, out)
         return
-    with files.atomic(out) as temporary, temporary.open("wb") as file:
-        FORMATS[form](pieces, file)
+    with files.atomic(out) as temporary:
+        if form == "parquet":
+            _parquet(pieces, temporary)
+        else:
+            with temporary.open("w", encoding="utf-8", newline="") as file:
+                _csv(pieces, file)
 
 
-class _Encoded:
-    """A stream of text that takes bytes."""
-
-    def __init__(self, out: IO[str]) -> None:
-        self._out = out
-
-    def write(self, block: bytes) -> int:
-        return self._out.write(block.decode())
-
-
-def _csv(pieces: Iterable[DataFrame], out: IO[bytes]) -> None:
+def _csv(pieces: Iterable[DataFrame], out: IO[str]) -> None:
     """Categories as `words`, so that no spreadsheet takes an answer for a formula; numbers unrounded."""
     for number, piece in enumerate(pieces):
-        for start in range(0, max(len(piece), 1), ROWS):
-            rows = piece.iloc[start : start + ROWS].copy()
-            for name in rows.columns.difference(list(NUMBERS)):
-                rows[name] = rows[name].astype(object).map(words, na_action="ignore")
-            out.write(rows.to_csv(index=False, header=not number and not start, lineterminator="\n").encode())
+        rows = piece.copy()
+        for name in rows.columns.difference(list(NUMBERS)):
+            rows[name] = rows[name].astype(object).map(words, na_action="ignore")
+        out.write(rows.to_csv(index=False, header=not number, lineterminator="\n"))
 
 
-def _json(pieces: Iterable[DataFrame], out: IO[bytes]) -> None:
-    """One array of objects, a line each; null where something is missing."""
-    before, encode = "[", json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-    for piece in pieces:
-        for start in range(0, len(piece), ROWS):
-            rows = piece.iloc[start : start + ROWS].astype(object)
-            records = rows.where(rows.notna(), None).to_dict("records")
-            out.write((before + ",\n".join(map(encode, records))).encode())
-            before = ",\n"
-    out.write(b"[]\n" if before == "[" else b"]\n")
-
-
-def _parquet(pieces: Iterable[DataFrame], out: IO[bytes]) -> None:
+def _parquet(pieces: Iterable[DataFrame], out: Path) -> None:
     """A group of rows a piece; categories are dictionaries."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
@@ -348,9 +328,3 @@ def _parquet(pieces: Iterable[DataFrame], out: IO[bytes]) -> None:
         writer.write_table(table)
     if writer:
         writer.close()
-
-
-FORMATS: dict[str, Callable[[Iterable[DataFrame], IO[bytes]], None]] = {
-    "csv": _csv, "parquet": _parquet, "json": _json,
-}  # fmt: skip
-"""Format of items -> what writes it."""

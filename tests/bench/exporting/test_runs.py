@@ -67,9 +67,7 @@ def scored(form: str, arguments: str, folder: Path) -> dict[str, float]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("run", "form"), [("paper", "stock"), ("paper", "moextend"), ("lora", "stock"), ("lora", "peft")]
-)
+@pytest.mark.parametrize(("run", "form"), [("paper", "stock"), ("paper", "moextend"), ("lora", "peft")])
 def test_exports_reproduce_the_cells_of_text_tasks(
     run: str, form: str, runs: dict[str, RunDir], tmp_path: Path
 ) -> None:
