@@ -27,15 +27,10 @@ Weights = Mapping[tuple[int, str], float]
 
 
 class CellReader(Generic[T]):
-    """Reads the items of many cells; files of the same content once, as far as they are kept.
+    """Reads the items of many cells; files of the same content once."""
 
-    Args:
-        most: how many files are kept; None: all.
-    """
-
-    def __init__(self, most: int | None = None) -> None:
+    def __init__(self) -> None:
         self.item = Words()
-        self._most = most
         self._read: dict[tuple[str, str, str], T | None] = {}
         self._scores = ScoreReader(self.item)
 
@@ -51,8 +46,6 @@ class CellReader(Generic[T]):
         else:
             key = (cell.sha256 or str(result.run.folder / cell.predictions), cell.scorer, cell.task)
         if key not in self._read:
-            if len(self._read) == self._most:
-                del self._read[next(iter(self._read))]
             try:
                 own = self._packed if result.bare else self._text if cell.by_lm_eval else self._vqa
                 self._read[key] = own(result, cell)
@@ -112,8 +105,8 @@ class Answers:
 class AnswerReader(CellReader[Answers]):
     """Reads answers, with words as numbers."""
 
-    def __init__(self, most: int | None = None) -> None:
-        super().__init__(most)
+    def __init__(self) -> None:
+        super().__init__()
         self.kind, self.group, self.answer = Words(), Words(), Words()
         self._predictions = DistinctLines(self._asked)
         self._texts = [DistinctLines(partial(self._text_columns, by_kind)) for by_kind in (False, True)]

@@ -105,7 +105,7 @@ class Column:
     title: str
     numeric: bool = True
     wide: bool = False
-    """Shown only where there is room: CSV and HTML, or when asked for."""
+    """Shown only where there is room: in CSV and on the page, or when asked for."""
     paper: bool = True
     """Whether LaTeX shows it, whose columns are narrow, without being asked for it."""
     machines: bool = True

@@ -190,7 +190,7 @@ class How:
 
 def _write_items(names: list[str], form: str, to: Path | None, workspace: Path, *, unfinished: bool) -> None:
     """Writes the frame of results; names on standard error what is left out of it."""
-    from moextend.bench.report.frame import check_format, frames, write
+    from moextend.bench.report.frame import check_format, frame, write
     from moextend.util import files
 
     check_format(form, to)
@@ -198,7 +198,7 @@ def _write_items(names: list[str], form: str, to: Path | None, workspace: Path, 
         files.check_writable(to.parent if to.suffix else to, where="--out")
         to = to if to.suffix else to / f"items.{form}"
     experiments = chosen_experiments(names, workspace, unfinished=unfinished)
-    write(frames(experiments), form, to or sys.stdout)
+    write(frame(experiments), form, to or sys.stdout)
     name_left_out(experiments)
     if to is not None:
         typer.echo(f"wrote {to}")

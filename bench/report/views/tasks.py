@@ -31,17 +31,17 @@ from moextend.bench.report.table import (
 from moextend.bench.report.views import Asked
 
 TASKS = (
-    "Score of each learned task after the last stage; mean: ACC. CSV and HTML also have each task's score right "
+    "Score of each learned task after the last stage; mean: ACC. CSV also has each task's score right "
     "after its own stage."
 )
 ALONE = "each alone: every task learned from the base."
 TEXT = (
     "Score of each text task after the last stage, below the base's. change: of the mean from that of the same run's "
-    "base, in points; negative is a loss. CSV and HTML also have the change of each task."
+    "base, in points; negative is a loss. CSV also has the change of each task."
 )
 TRANSFER = (
     "Score after the last stage of each task that is scored and never learned, below the base's. change: "
-    "of the mean from that of the same run's base, in points. CSV and HTML also have the change of each task."
+    "of the mean from that of the same run's base, in points. CSV also has the change of each task."
 )
 SPREAD = "±: standard deviation over runs."
 TITLES = {

@@ -18,8 +18,9 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -80,7 +81,8 @@ def expanded(word: str) -> Iterator[str]:
     return ("".join(chosen) for chosen in product(*choices))
 
 
-def printed(asked: Sequence[str], runs: Path) -> str:
+@cache
+def printed(asked: tuple[str, ...], runs: Path) -> str:
     """What `moextend bench report` prints for the runs in a folder, as lines of a page; ValueError if it fails."""
     with TemporaryDirectory() as workspace:
         Path(workspace, "runs").symlink_to(runs.resolve())

@@ -33,7 +33,7 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> Views:
         "lora:rank=2": ledger.Kind(learned=0.9, run_sd=0.02),
         "moextend": ledger.Kind(learned=0.95, keeps=1.0, text_lost=0.0),
     }
-    runs = ledger.write_runs(folder / "runs", ledger.Shape(items=60, texts=2, transfers=2), kinds, (0, 1, 2))
+    runs = ledger.write_runs(folder / "runs", ledger.Shape(items=20, texts=2, transfers=1), kinds, (0, 1))
     for number, run in enumerate(runs, 1):
         run.write_facts(task_identity="given", text_untouched=number > 6)
         for stage, task in enumerate(run.config.stages, 1):

@@ -14,9 +14,8 @@ from pandas import DataFrame
 from moextend import bench
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import Experiment, collect
-from moextend.bench.report.frame import COLUMNS, NUMBERS, cells, frame, frames, summary
+from moextend.bench.report.frame import COLUMNS, NUMBERS, cells, frame, summary
 from moextend.bench.run.rundir import RunDir
-from moextend.util.files import raw_lines
 from tests.bench import ledger
 from tests.bench.report.conftest import METHODS, SEEDS
 
@@ -58,23 +57,6 @@ def test_an_item_is_what_was_predicted(results: DataFrame, runs: Path) -> None:
         row = own.loc[line["id"]]
         assert (row["answer"], row["kind"], row["group"]) == (line["prediction"], line["kind"], line["group"])
         assert row["score"] == (line["prediction"] in line["answers"])
-
-
-def test_files_of_one_content_are_read_once(
-    runs: Path, experiments: list[Experiment], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Row 0 is the same for all methods of a seed."""
-    opened: list[Path] = []
-
-    def read(path: Path) -> list[bytes]:
-        opened.append(path)
-        return raw_lines(path)
-
-    monkeypatch.setattr("moextend.bench.score.lines.files.raw_lines", read)
-    frame(experiments)
-    predictions = [path for path in opened if ".scores" not in path.name]
-    stages = len(METHODS) * len(SEEDS) * 3 + len(SEEDS)
-    assert len(predictions) <= stages * 5
 
 
 # -- the numbers agree ---------------------------------------------------------------------------------
@@ -137,19 +119,6 @@ def test_edited_predictions_are_named_and_hide_nothing_else(one: RunDir, edited:
     found = frame([experiment])
     assert found["item"].isna().sum() == 1
     assert any("task1 (damaged" in note for note in experiment.results[0].lacks)
-
-
-def test_a_frame_a_run_is_the_whole_frame_in_pieces(
-    experiments: list[Experiment], results: DataFrame
-) -> None:
-    pieces = list(frames(experiments))
-    assert [piece["run"].nunique() for piece in pieces] == [1] * len(METHODS) * len(SEEDS)
-    texts = [
-        pd.concat([each.astype(dict.fromkeys(COLUMNS, object)) for each in one])
-        for one in (pieces, [results])
-    ]
-    pd.testing.assert_frame_equal(texts[0].reset_index(drop=True), texts[1])
-    assert all(len(piece["item"].cat.categories) == piece["item"].nunique() for piece in pieces)
 
 
 # -- notebooks and files -------------------------------------------------------------------------------

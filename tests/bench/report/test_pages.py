@@ -103,17 +103,17 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pages.published(tmp_path_factory.mktemp("published"))
 
 
-def test_the_tables_in_the_repository_are_those_of_the_published_runs(published: Path) -> None:
+def test_the_tables_of_the_repository_and_of_the_site_are_those_of_the_published_runs(
+    published: Path,
+) -> None:
+    """In one test, since the overview has numbers of the other pages' tables."""
     page = README.read_text(encoding="utf-8")
     assert [block.name for block in pages.blocks(page)] == ["results"]
     assert pages.filled(page, published) == page, "python -m tests.bench.report.pages RUNS README.md"
+    assert written(published) == NUMBERS.read_text(encoding="utf-8"), "see above how to write the file again"
     page = overview.PAGE.read_text(encoding="utf-8")
     assert len(overview.BLOCK.findall(page)) == 2
-    assert overview.filled(page, published) == page, "python -m tests.bench.report.overview"
-
-
-def test_the_tables_of_the_site_have_the_published_numbers(published: Path) -> None:
-    assert written(published) == NUMBERS.read_text(encoding="utf-8"), "see above how to write the file again"
+    assert overview.filled(page, published) == page, "python -m tests.bench.report.overview RUNS"
 
 
 @pytest.mark.parametrize("path", BUILT, ids=lambda path: path.name)

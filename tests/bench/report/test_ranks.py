@@ -20,8 +20,8 @@ def rows(experiments: list[Experiment]) -> dict[str, dict[str, Value]]:
     return {row["method"].text: row for row in table.records}
 
 
-def marks(experiments: list[Experiment], key: str) -> set[str]:
-    return {name for name, row in rows(experiments).items() if row[key].style == "bold"}
+def marks(shown: dict[str, dict[str, Value]], key: str) -> set[str]:
+    return {name for name, row in shown.items() if row[key].style == "bold"}
 
 
 def test_the_best_is_bold_where_all_others_are_worse_in_the_comparison(tmp_path: Path) -> None:
@@ -31,6 +31,7 @@ def test_the_best_is_bold_where_all_others_are_worse_in_the_comparison(tmp_path:
         "moextend": ledger.Kind(learned=0.8, keeps=1.0, run_sd=0.02),
     }
     experiments, bold = written(tmp_path, kinds), set()
+    shown = rows(experiments)
     for name in kinds:
         (found,) = tables(experiments, "comparison", baseline=name)
         for key, title in {
@@ -41,17 +42,17 @@ def test_the_best_is_bold_where_all_others_are_worse_in_the_comparison(tmp_path:
             "text_change": "Δ text",
         }.items():
             verdicts = {row["verdict"].text for row in found.records if row["metric"].text == title}
-            assert (name in marks(experiments, key)) == (verdicts == {"worse"}), (name, title, verdicts)
+            assert (name in marks(shown, key)) == (verdicts == {"worse"}), (name, title, verdicts)
             bold |= {(name, key)} if verdicts == {"worse"} else set()
     assert {("moextend", "acc"), ("moextend", "fm")} <= bold, "of FM less is better"
-    fm = [rows(experiments)[name]["fm"].number or 0.0 for name in ("moextend", "ewc", "lora")]
-    assert fm == sorted(fm) and not marks(experiments, "runs")
+    fm = [shown[name]["fm"].number or 0.0 for name in ("moextend", "ewc", "lora")]
+    assert fm == sorted(fm) and not marks(shown, "runs")
 
 
 def test_one_seed_or_one_method_marks_nothing(tmp_path: Path) -> None:
     best = ledger.Kind(learned=0.95, keeps=1.0)
-    assert not marks(written(tmp_path / "a", {"lora": ledger.Kind(), "moextend": best}, (0,)), "acc")
-    assert not marks(written(tmp_path / "b", {"moextend": best}), "acc")
+    assert not marks(rows(written(tmp_path / "a", {"lora": ledger.Kind(), "moextend": best}, (0,))), "acc")
+    assert not marks(rows(written(tmp_path / "b", {"moextend": best})), "acc")
 
 
 def test_methods_that_are_given_the_task_id_compete_with_each_other_alone(tmp_path: Path) -> None:
@@ -63,6 +64,6 @@ def test_methods_that_are_given_the_task_id_compete_with_each_other_alone(tmp_pa
         run.write_facts(task_identity="given" if given else "inferred")
         if run.config.method == "moextend":  # the weights of the base: every change is 0 by construction
             ledger.rewrite_scores(run, weights=next(iter(run.cells().values())).weights)
-    experiments = collect(runs)
-    assert marks(experiments, "acc") == marks(experiments, "la") == {"moextend", "replay"}
-    assert "moextend" not in marks(experiments, "text_change") | marks(experiments, "bwt")
+    shown = rows(collect(runs))
+    assert marks(shown, "acc") == marks(shown, "la") == {"moextend", "replay"}
+    assert "moextend" not in marks(shown, "text_change") | marks(shown, "bwt")

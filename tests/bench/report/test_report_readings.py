@@ -15,6 +15,7 @@ from tests.bench.conftest import TASKS, MakeRun
 
 FIRST, SECOND = TASKS
 ROWS = [[20.0, 30.0], [80.0, 32.0]]
+OLDER: Any = {"vqa@1": 55.0}
 
 
 def shown(runs: Sequence[RunDir], view: str = "readings") -> list[Table]:
@@ -31,7 +32,7 @@ def test_a_row_has_every_reading_and_the_older_version_over_runs(make_run: MakeR
     with pytest.raises(InputError, match="no answer to an image task has readings"):
         shown(runs)
     for run, strict in zip(runs, (60.0, 70.0), strict=True):
-        answered(run, 60.0, strict=strict, normalised=70.0, **{"vqa@1": 55.0})
+        answered(run, 60.0, strict=strict, normalised=70.0, **OLDER)
     (row,) = shown(runs)[0].rows
     assert [value.text for value in row[:4]] == ["lora*", FIRST, "vqa@2", "60.0 ±0.0"], (
         "one task has readings"

@@ -1,4 +1,4 @@
-"""Status, report and frames of many runs open every file once."""
+"""Status and report of many runs open every file once."""
 
 import builtins
 import io
@@ -11,7 +11,6 @@ import pytest
 
 from moextend.bench.report import View, render, tables
 from moextend.bench.report.collect import collect
-from moextend.bench.report.frame import frames
 from moextend.bench.run.live import row_of, table
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import find_runs
@@ -46,26 +45,15 @@ def opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-@pytest.mark.parametrize("view", ["forgetting", "matrix", "comparison"])
+@pytest.mark.parametrize("view", ["matrix", "comparison"])
 def test_a_report_opens_every_file_once(folder: Path, opened: Counter[str], view: View) -> None:
     render(tables(collect(find_runs(folder)), view, baseline="lora"), "table")
     assert opened and max(opened.values()) == 1, opened.most_common(3)
     predictions = [name for name in opened if "/predictions/" in name]
-    assert bool(predictions) == (view != "matrix"), "tests decide what is bold"
+    assert bool(predictions) == (view == "comparison")
 
 
 def test_status_opens_two_small_files_a_run(folder: Path, opened: Counter[str]) -> None:
     table([row_of(run, read_status(run.folder)) for run in find_runs(folder)], 80)
     assert set(opened.values()) == {1}
     assert {name.rpartition("/")[2] for name in opened} == {"config.json", "status.json"}
-
-
-def test_the_frames_of_all_runs_open_every_file_once(folder: Path, opened: Counter[str]) -> None:
-    """Of row 0, which the runs of a seed share, one copy is opened."""
-    experiments = collect(find_runs(folder))
-    opened.clear()
-    rows = sum(len(piece) for piece in frames(experiments))
-    assert rows == len(METHODS) * len(SEEDS) * 5 * 5 * 20
-    assert max(opened.values()) == 1
-    answers = {name for name in opened if "scores" not in name}
-    assert len(answers) == len(METHODS) * len(SEEDS) * 4 * 5 + len(SEEDS) * 5
