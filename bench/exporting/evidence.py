@@ -81,12 +81,7 @@ def extension_of(named: StageName) -> Path:
 
 def _extension(context: RunContext, named: StageName) -> tuple[int, Path]:
     """Number of a stage, and the folder of its extension."""
-    number = named.stage or len(context.stages)
-    if not 1 <= number <= len(context.stages):
-        raise InputError(
-            f"the run has stages 1 to {len(context.stages)}, not {number}.", where=str(named.run.folder),
-            hint="Name one of them: RUN:STAGE.",
-        )  # fmt: skip
+    number = named.number(len(context.stages))
     folder = folder_of(named.run, number, stage_name(context.stages[number - 1]))
     if not tensor_files.is_complete(folder):
         raise _no_extension(number, folder)

@@ -23,6 +23,16 @@ class StageName:
     run: RunDir
     stage: int
 
+    def number(self, stages: int) -> int:
+        """The stage, of a run with so many; InputError if it has none of this number."""
+        number = self.stage or stages
+        if not 1 <= number <= stages:
+            raise InputError(
+                f"the run has stages 1 to {stages}, not {number}.", where=str(self.run.folder),
+                hint="Name one of them: RUN:STAGE.",
+            )  # fmt: skip
+        return number
+
 
 @dataclass(frozen=True)
 class StageModel:
@@ -78,12 +88,7 @@ def opened(named: StageName, task: str | None = None) -> StageModel:
     from moextend.bench.run.models import restored_stages
 
     context = RunContext(named.run)
-    last = named.stage or len(context.stages)
-    if last > len(context.stages):
-        raise InputError(
-            f"the run has stages 1 to {len(context.stages)}, not {last}.", where=str(named.run.folder),
-            hint="Name one of them: RUN:STAGE.",
-        )  # fmt: skip
+    last = named.number(len(context.stages))
     if task is not None and task not in context.scored:
         raise UnknownName("task of the run", task, context.scored, where="--task")
     _, model, learned = deque(restored_stages(context, last), maxlen=1).pop()

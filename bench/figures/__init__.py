@@ -1,7 +1,7 @@
 """Run folders -> figures for a paper: one column wide, as PDF, PNG or SVG.
 
 Every figure is a function that takes results (a frame or an experiment, see moextend.bench) and a matplotlib Axes,
-draws into it and returns it; `figures` of its module makes the whole figure. docs/figures.md shows them.
+draws into it and returns it; `figure` of its module makes the whole figure. docs/figures.md shows them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from moextend.bench.figures import (
     layers,
     pareto,
     scatter,
-    slopes,
     stages,
 )
 from moextend.bench.figures.bands import flows
@@ -26,7 +25,6 @@ from moextend.bench.figures.heatmap import matrix
 from moextend.bench.figures.layers import routing
 from moextend.bench.figures.pareto import cost
 from moextend.bench.figures.scatter import plasticity
-from moextend.bench.figures.slopes import text
 from moextend.bench.figures.source import NothingToDraw, Source
 from moextend.bench.figures.stages import accuracy
 from moextend.bench.figures.style import save, style
@@ -34,20 +32,19 @@ from moextend.util import lookup
 
 __all__ = [
     "FIGURES", "FORMATS", "NothingToDraw", "Source", "accuracy", "cost", "draw", "flows", "forest", "matrix",
-    "plasticity", "routing", "save", "style", "text",
+    "plasticity", "routing", "save", "style",
 ]  # fmt: skip
 
-FIGURES: dict[str, Callable[[Source], list[Figure]]] = {
-    "accuracy": stages.figures,
-    "matrix": heatmap.figures,
-    "plasticity": scatter.figures,
-    "forest": differences.figures,
-    "text": slopes.figures,
-    "flows": bands.figures,
-    "routing": layers.figures,
-    "cost": pareto.figures,
+FIGURES: dict[str, Callable[[Source], Figure]] = {
+    "accuracy": stages.figure,
+    "matrix": heatmap.figure,
+    "plasticity": scatter.figure,
+    "forest": differences.figure,
+    "flows": bands.figure,
+    "routing": layers.figure,
+    "cost": pareto.figure,
 }
-"""Name -> what makes the figure, or its parts."""
+"""Name -> what makes the figure."""
 FORMATS = ("pdf", "png", "svg")
 
 
@@ -58,8 +55,8 @@ def chosen(names: Sequence[str]) -> list[str]:
     return list(names or FIGURES)
 
 
-def draw(name: str, source: Source) -> list[Figure]:
-    """The figure of a name, in parts where it has too many panels for a page.
+def draw(name: str, source: Source) -> Figure:
+    """The figure of a name.
 
     Raises:
         NothingToDraw: the runs do not have what it shows.

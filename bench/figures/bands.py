@@ -79,7 +79,7 @@ def _band(ax: Axes, stage: int, start: float, end: float, size: float, color: st
     ax.fill_between(x, low, low + size, color=color, linewidth=0)
 
 
-def figures(source: Source) -> list[Figure]:
+def figure(source: Source) -> Figure:
     """A panel per method and order."""
     shares = fate_shares(source.items)
     own = dict(groups(shares[shares["role"] == "learned"])) if len(shares) else {}
@@ -89,13 +89,11 @@ def figures(source: Source) -> list[Figure]:
             where="flows",
             hint="Use a scorer that scores each item alone, and keep the folder predictions, or items.json of a pack.",
         )
-    per_row, height, made = 2 if int(shares["stage"].max()) <= 6 else 1, 1.15, []
-    for labels in style.pages(list(own), per_row, height, 0.3):
-        drawn, axes = style.panels(len(labels), per_row, height, sharey=True)
-        for label, ax in zip(labels, axes, strict=True):
-            flows(own[label], ax)
-            ax.set_title(style.name(label, 26 if per_row == 2 else 46))
-        style.outer(axes, per_row, "after stage (0: base)", "items (%)")
-        style.legend(drawn, {fate: Patch(color=color) for fate, color in COLORS.items()}, length=1.2)
-        made.append(drawn)
-    return made
+    per_row = 2 if int(shares["stage"].max()) <= 6 else 1
+    drawn, axes = style.panels(len(own), per_row, 1.15, sharey=True)
+    for (label, each), ax in zip(own.items(), axes, strict=True):
+        flows(each, ax)
+        ax.set_title(style.name(label, 26 if per_row == 2 else 46))
+    style.outer(axes, per_row, "after stage (0: base)", "items (%)")
+    style.legend(drawn, {fate: Patch(color=color) for fate, color in COLORS.items()}, length=1.2)
+    return drawn

@@ -58,7 +58,7 @@ def _places(found: Sequence[Row]) -> dict[str, float]:
     return style.rows(list(dict.fromkeys(row["method"].text for row in found)))
 
 
-def figures(source: Source) -> list[Figure]:
+def figure(source: Source) -> Figure:
     """ACC and the change of text, side by side."""
     experiment, baseline = source.experiment, source.compared_with
     table = comparison_table(experiment, baseline)
@@ -82,4 +82,4 @@ def figures(source: Source) -> list[Figure]:
     if any(UNTOUCHED in row["difference"].after for row in found):
         notes += f";\n{UNTOUCHED}: by construction"
     drawn.supxlabel(notes, fontsize=style.SMALL)
-    return [drawn]
+    return drawn

@@ -87,7 +87,7 @@ def _number(value: float, *, signed: bool) -> str:
     return f"{rounded:+d}".replace("-", "−") if signed and rounded else str(rounded)
 
 
-def figures(source: Source) -> list[Figure]:
+def figure(source: Source) -> Figure:
     """A panel per method and order, all with one scale of colours."""
     own = dict(groups(source.cells))
     if not own:
@@ -97,19 +97,15 @@ def figures(source: Source) -> list[Figure]:
     rows, columns = (max(values.shape[axis] for values in found.values()) for axis in (0, 1))
     per_row, height = 2 if columns <= 6 else 1, 0.32 + 0.16 * rows
     note = f"{_tasks(found)}\nfirst row: accuracy (%); bold: just learned; hatched: not learned yet"
-    around = 0.45 + 0.1 * note.count("\n")
-    made = []
-    for labels in style.pages(list(own), per_row, height, around):
-        drawn, axes = style.panels(len(labels), per_row, height)
-        for place, (label, ax) in enumerate(zip(labels, axes, strict=True)):
-            matrix(own[label], ax, most=most)
-            ax.set_title(style.name(label, 26 if per_row == 2 else 46))
-            ax.set_ylabel("after stage" if place % per_row == 0 else "")
-        _bar(drawn, axes)
-        drawn.supxlabel(note, fontsize=style.SMALL)
-        drawn.set_figheight(drawn.get_figheight() + around)
-        made.append(drawn)
-    return made
+    drawn, axes = style.panels(len(own), per_row, height)
+    for place, ((label, results), ax) in enumerate(zip(own.items(), axes, strict=True)):
+        matrix(results, ax, most=most)
+        ax.set_title(style.name(label, 26 if per_row == 2 else 46))
+        ax.set_ylabel("after stage" if place % per_row == 0 else "")
+    _bar(drawn, axes)
+    drawn.supxlabel(note, fontsize=style.SMALL)
+    drawn.set_figheight(drawn.get_figheight() + 0.45 + 0.1 * note.count("\n"))
+    return drawn
 
 
 def _bar(drawn: Figure, axes: list[Axes]) -> None:

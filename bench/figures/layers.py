@@ -62,7 +62,7 @@ def _rows(result: Result, what: What) -> list[list[float | None]]:
     return [row for row in rows if row]
 
 
-def figures(source: Source) -> list[Figure]:
+def figure(source: Source) -> Figure:
     """Share and drift, side by side."""
     experiment = source.experiment
     shown = {what: found for what in TITLES if (found := by_layer(experiment, what))}
@@ -79,4 +79,4 @@ def figures(source: Source) -> list[Figure]:
     labels = {label for found in shown.values() for label in found}
     looks = looks_in(experiment)
     style.legend(drawn, style.handles({label: own for label, own in looks.items() if label in labels}))
-    return [drawn]
+    return drawn

@@ -102,7 +102,7 @@ def pareto(found: Sequence[Point]) -> list[Point]:
     return best
 
 
-def figures(source: Source) -> list[Figure]:
+def figure(source: Source) -> Figure:
     """Parameters, operations and bytes, side by side."""
     experiment = source.experiment
     shown: dict[What, dict[str, Point]] = {what: points(experiment, what) for what in UNITS}
@@ -125,4 +125,4 @@ def figures(source: Source) -> list[Figure]:
         if known[label] == 0:
             mark.set(linestyle=":", marker="", linewidth=0.8)
     style.legend(drawn, marks, length=1.2)
-    return [drawn]
+    return drawn

@@ -54,7 +54,7 @@ def _iso_lines(ax: Axes, tasks: int) -> None:
     ax.set_ylim(low, high)
 
 
-def figures(source: Source) -> list[Figure]:
+def figure(source: Source) -> Figure:
     """One panel."""
     results = source.cells
     if results.empty or int(results["learned_at"].max()) < 2:
@@ -66,4 +66,4 @@ def figures(source: Source) -> list[Figure]:
     drawn, (ax,) = style.panels(1, 1, 2.3)
     plasticity(results, ax)
     style.legend(drawn, style.handles(looks_of(results), lines=False), length=1.0)
-    return [drawn]
+    return drawn

@@ -47,7 +47,7 @@ def over_seeds(results: DataFrame, task: str) -> tuple[np.ndarray, np.ndarray, n
     return runs.index.to_numpy(), mean, np.array([sd or 0.0 for _, sd in found])
 
 
-def figures(source: Source) -> list[Figure]:
+def figure(source: Source) -> Figure:
     """A panel a learned task, and one for the mean over the text tasks."""
     results = source.cells
     learned = results[results["role"] == "learned"]
@@ -62,4 +62,4 @@ def figures(source: Source) -> list[Figure]:
         ax.grid(axis="y")
     style.outer(axes, columns, "after stage", "accuracy (%)")
     style.legend(drawn, style.handles(looks_of(results)))
-    return [drawn]
+    return drawn

@@ -21,8 +21,6 @@ from moextend.util.fold import folded
 
 WIDTH = 3.3
 """Inches: a column of a paper with two."""
-HEIGHT = 8.8
-"""Inches: what a figure of many panels has at most before it goes on in another one."""
 SMALL = 6.0
 """Points of the smallest text."""
 RC: dict[Any, Any] = {
@@ -63,12 +61,6 @@ def style(names: Mapping[str, str] | None = None) -> Iterator[None]:
             yield
     finally:
         _NAMES.reset(before)
-
-
-def pages(labels: Sequence[str], columns: int, height: float, around: float) -> list[list[str]]:
-    """The panels of each figure where one would be too high; `around` is the height of all that is no panel."""
-    most = columns * max(1, int((HEIGHT - around) / height))
-    return [list(labels[start : start + most]) for start in range(0, len(labels), most)]
 
 
 def panels(number: int, columns: int, height: float, **more: Any) -> tuple[Figure, list[Axes]]:

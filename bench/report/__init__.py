@@ -14,9 +14,8 @@ what a single number rests on (explain.py, verify.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
 from moextend.bench.references import Reference
 from moextend.bench.report.collect import Experiment, run_notes
@@ -45,38 +44,31 @@ def tables(
     references: Sequence[Reference] = (),
     rank: bool = True,
     style: Styling | None = None,
-    accuracy: float | None = None,
 ) -> list[Table]:
     """The tables of one view of each experiment, and below them the published ones.
 
     Args:
         baseline: the method that all are compared with; `comparison` needs it and leaves out experiments without runs
-            of it, `budgets` takes it.
+            of it.
         margin: what counts as no difference, in points.
         rank: whether the best values are bold that tests can tell from the rest (ranks.ranked).
         style: how the tables look, and which methods they have.
-        accuracy: of `budgets`, in percent; None: the highest that every method reaches.
 
     Raises:
         InputError: there is no such table, or the references do not belong to these experiments.
         UnknownName: the style names a column that a table does not have.
     """
-    asked = Asked(baseline, margin, accuracy)
+    asked = Asked(baseline, margin)
     if style:
         experiments = style.arranged(experiments)
     if name == "comparison" and experiments:
         experiments = with_baseline(experiments, str(baseline))
     published = published_tables(experiments, references) if references else []
-    if name == "budgets":
-        over_all = cast("Callable[[Sequence[Experiment], Asked], list[Table]]", load(name))
-        measured = [with_sources(experiments, table) for table in over_all(experiments, asked)]
-    else:
-        parts = [view(experiment, name, asked, rank=rank) for experiment in experiments]
-        measured = [table for part in parts for table in part]
-        without = [one.name for one, part in zip(experiments, parts, strict=True) if not part]
-        if measured and without:
-            note = f"Not in these tables: {', '.join(without)}: {NOTHING[name][0]}"
-            measured[-1] = measured[-1].noted(note)
+    parts = [view(experiment, name, asked, rank=rank) for experiment in experiments]
+    measured = [table for part in parts for table in part]
+    without = [one.name for one, part in zip(experiments, parts, strict=True) if not part]
+    if measured and without:
+        measured[-1] = measured[-1].noted(f"Not in these tables: {', '.join(without)}: {NOTHING[name][0]}")
     if experiments and not measured:
         what, hint = NOTHING[name]
         raise InputError(what, where=f"report {name}", hint=hint)

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from moextend.bench import methods, metrics
-from moextend.bench.report.table import Value, named
+from moextend.bench.report.table import Table, Value, named
 from moextend.bench.run.complete import lacking_facts, lacking_scores, names_of, unproved
 from moextend.bench.run.config import JOINT, differences, without_notes
 from moextend.bench.run.inputs import of_cells, setting_parts, weights_parts
@@ -168,6 +168,7 @@ def run_metrics(
     joint: bool,
 ) -> dict[str, float | None]:
     """The metrics of a run, by name, from its matrix, its last row, and its text scores before and after all stages."""
+    retention = metrics.text_retention(before, after)
     return {
         "la": None if joint else metrics.mft(a),
         "acc": metrics.average(final),
@@ -175,11 +176,14 @@ def run_metrics(
         "bwt": None if joint else metrics.bwt(a),
         "bwt_t": None if joint else metrics.bwt(a, divisor="T"),
         "fm": None if joint else metrics.forgetting(a),
+        "fm_max_all": None if joint else metrics.forgetting(a, variant="max-all"),
+        "worst_case": None if joint else metrics.worst_case_acc(a),
         "fwt": None if joint else metrics.fwt(a),
         "zero_shot": metrics.zero_shot(a),
         "text_before": metrics.average(before),
         "text_after": metrics.average(after),
         "text_change": metrics.text_change(before, after),
+        "text_retention": None if retention is None else 100 * retention,
     }
 
 
@@ -318,6 +322,14 @@ def damaged_run(run: RunDir, error: Exception) -> str:
     return f"{run.folder.name} (damaged: {explained(error)})"
 
 
+def without_damaged(tables: list[Table], damaged: Sequence[str], where: str) -> list[Table]:
+    """The tables of a view with a note of the runs whose records are damaged; InputError if nothing else is left."""
+    if damaged and not tables:
+        raise InputError(f"no run is complete: {'; '.join(damaged)}.", where=where, hint="Run again.")
+    left_out = [f"Left out: {'; '.join(damaged)}."] if damaged else []
+    return [*tables[:-1], tables[-1].noted(*left_out)] if tables else []
+
+
 def _is_copy(known: tuple[RunDir, RunConfig, Status]) -> tuple[bool, bool]:
     """Of several equal runs the first counts: one that is done, in a folder with the name that its config gives."""
     run, config, status = known
@@ -338,18 +350,10 @@ def _result(run: RunDir, config: RunConfig, status: Status) -> Result:
     lacks = [*lacking_scores(run, cells), *lacking_facts(config, facts)] if done else []
     served = any(cell.backend for cell in cells.values())
     parities = run.parities() if served else {}
+    environments = run.config_file.environments
     result = Result(
-        run,
-        config,
-        status.state,
-        cells,
-        facts,
-        run.costs(),
-        lacks,
-        bare,
-        parities,
-        run.config_file.environments,
-    )
+        run, config, status.state, cells, facts, run.costs(), lacks, bare, parities, environments,
+    )  # fmt: skip
     result.made_of  # noqa: B018 (raises for cells that contradict each other)
     return result
 

@@ -5,13 +5,11 @@ pandas is imported where a frame is asked for: tables are made without it.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 
 from moextend.bench.report.collect import (
     Experiment,
@@ -61,10 +59,10 @@ COLUMNS = {
 
 Runs = str | Path | Sequence[str | Path]
 """Runs or sequences: names or folders."""
+FORMATS = ("csv", "parquet")
+"""Formats of items."""
 ROWS = 1 << 14
-"""Rows of text that the memory holds at once."""
-KEPT = 1024
-"""Answers of this many files are kept by `frames`: runs of one seed share those of the base."""
+"""Rows that are text in memory at once."""
 ITEM = ("kind", "item", "group", "answer", "score")
 """Columns that differ between the rows of a cell."""
 CELL = ("sequence", "run", "stage", "task")
@@ -83,14 +81,25 @@ def frame(experiments: Sequence[Experiment], *, items: bool = True) -> DataFrame
         items: whether there is a row per item. Without, there is a row per cell, with its items' columns missing, and
             no predictions are read. A cell whose predictions are not kept has such a row in both cases.
     """
-    return _joined(list(_pieces(experiments, AnswerReader(), items=items)))
+    import numpy as np
+    import pandas as pd
 
-
-def frames(experiments: Sequence[Experiment]) -> Iterator[DataFrame]:
-    """The rows of `frame`, a frame per run: for more items than the memory holds at once."""
-    reader = AnswerReader(KEPT)
-    for piece in _pieces(experiments, reader, items=True):
-        yield _joined([piece])
+    reader = AnswerReader()
+    rows = [
+        (label, run, result, key) for label, run, result in _runs(experiments) for key in in_order(result)
+    ]
+    answers = [reader(result, result.cells[key]) if items else None for _, _, result, key in rows]
+    counts = np.array([len(one) if one else 1 for one in answers], np.int64)
+    cells = [_cell(label, run, result, *key) for label, run, result, key in rows]
+    named = [name for name in COLUMNS if name not in ITEM]
+    columns = {name: [cell[place] for cell in cells] for place, name in enumerate(named)}
+    made = {
+        name: _item_column(name, answers, reader)
+        if name in ITEM
+        else _cell_column(name, columns[name], counts)
+        for name in COLUMNS
+    }
+    return pd.DataFrame(made, copy=False)
 
 
 def cells(results: DataFrame) -> DataFrame:
@@ -160,41 +169,6 @@ def _cell(label: str, run: str, result: Result, stage: int, task: str) -> tuple[
     return (*own, cell.value, cell.stderr, cell.n, cell.weights, cell.scorer)
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """The cells of one run with their answers."""
-
-    cells: list[tuple[Any, ...]]
-    answers: list[Answers | None]
-    reader: AnswerReader
-
-
-def _pieces(experiments: Sequence[Experiment], reader: AnswerReader, *, items: bool) -> Iterator[_Piece]:
-    for label, run, result in _runs(experiments):
-        keys = in_order(result)
-        answers = [reader(result, result.cells[key]) if items else None for key in keys]
-        yield _Piece([_cell(label, run, result, *key) for key in keys], answers, reader)
-
-
-def _joined(pieces: list[_Piece]) -> DataFrame:
-    """One frame; a column is made after the other, so that the memory holds little besides the frame."""
-    import numpy as np
-    import pandas as pd
-
-    cells = [cell for piece in pieces for cell in piece.cells]
-    answers = [own for piece in pieces for own in piece.answers]
-    counts = np.array([len(one) if one else 1 for one in answers], np.int64)
-    named = [name for name in COLUMNS if name not in ITEM]
-    columns = {name: [cell[place] for cell in cells] for place, name in enumerate(named)}
-    made = {
-        name: _item_column(name, answers, pieces)
-        if name in ITEM
-        else _cell_column(name, columns[name], counts)
-        for name in COLUMNS
-    }
-    return pd.DataFrame(made, copy=False)
-
-
 def _cell_column(name: str, values: Sequence[Any], counts: Array) -> Any:
     """A column of values of cells, each repeated for its items."""
     import numpy as np
@@ -206,7 +180,7 @@ def _cell_column(name: str, values: Sequence[Any], counts: Array) -> Any:
     return pd.Categorical.from_codes(np.repeat(one.codes, counts), dtype=one.dtype)
 
 
-def _item_column(name: str, answers: Sequence[Answers | None], pieces: Sequence[_Piece]) -> Any:
+def _item_column(name: str, answers: Sequence[Answers | None], reader: AnswerReader) -> Any:
     """A column of values of items; one missing value for a cell without answers."""
     import numpy as np
     import pandas as pd
@@ -216,12 +190,7 @@ def _item_column(name: str, answers: Sequence[Answers | None], pieces: Sequence[
     values = np.concatenate([np.array([], kind), *parts])
     if name == "score":
         return values
-    words = getattr(pieces[0].reader, name).words() if pieces else []
-    if len(pieces) == 1:  # of all words that were read, those of this run
-        used = np.unique(values[values != NONE])
-        values = np.where(values == NONE, NONE, np.searchsorted(used, values))
-        words = [words[place] for place in used]
-    return pd.Categorical.from_codes(values, pd.Index(words, dtype="str"))
+    return pd.Categorical.from_codes(values, pd.Index(getattr(reader, name).words(), dtype="str"))
 
 
 def read_experiments(
@@ -286,71 +255,30 @@ def check_format(form: str, out: Path | None) -> None:
     Raises:
         UnknownName: no such format.  InputError: Parquet, which is no text, without a file.
     """
-    lookup.choose("format of items", form, FORMATS, where="--format")
+    lookup.choose("format of items", form, dict.fromkeys(FORMATS), where="--format")
     if form == "parquet" and out is None:
         raise InputError(
             "parquet cannot be printed.", where="--format parquet", hint="Name a file: --out items.parquet."
         )
 
 
-def write(pieces: Iterable[DataFrame], form: str, out: Path | IO[str]) -> None:
-    """Writes the rows of frames with the same columns to a file, whole or not at all, or to a stream of text."""
+def write(results: DataFrame, form: str, out: Path | IO[str]) -> None:
+    """Writes a frame to a file, whole or not at all, or as CSV to a stream."""
     if not isinstance(out, Path):
-        FORMATS[form](pieces, cast("IO[bytes]", _Encoded(out)))
+        _csv(results, out)
         return
-    with files.atomic(out) as temporary, temporary.open("wb") as file:
-        FORMATS[form](pieces, file)
+    with files.atomic(out) as temporary:
+        if form == "parquet":
+            results.to_parquet(temporary, index=False)
+        else:
+            with temporary.open("w", encoding="utf-8", newline="") as file:
+                _csv(results, file)
 
 
-class _Encoded:
-    """A stream of text that takes bytes."""
-
-    def __init__(self, out: IO[str]) -> None:
-        self._out = out
-
-    def write(self, block: bytes) -> int:
-        return self._out.write(block.decode())
-
-
-def _csv(pieces: Iterable[DataFrame], out: IO[bytes]) -> None:
+def _csv(results: DataFrame, out: IO[str]) -> None:
     """Categories as `words`, so that no spreadsheet takes an answer for a formula; numbers unrounded."""
-    for number, piece in enumerate(pieces):
-        for start in range(0, max(len(piece), 1), ROWS):
-            rows = piece.iloc[start : start + ROWS].copy()
-            for name in rows.columns.difference(list(NUMBERS)):
-                rows[name] = rows[name].astype(object).map(words, na_action="ignore")
-            out.write(rows.to_csv(index=False, header=not number and not start, lineterminator="\n").encode())
-
-
-def _json(pieces: Iterable[DataFrame], out: IO[bytes]) -> None:
-    """One array of objects, a line each; null where something is missing."""
-    before, encode = "[", json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-    for piece in pieces:
-        for start in range(0, len(piece), ROWS):
-            rows = piece.iloc[start : start + ROWS].astype(object)
-            records = rows.where(rows.notna(), None).to_dict("records")
-            out.write((before + ",\n".join(map(encode, records))).encode())
-            before = ",\n"
-    out.write(b"[]\n" if before == "[" else b"]\n")
-
-
-def _parquet(pieces: Iterable[DataFrame], out: IO[bytes]) -> None:
-    """A group of rows a piece; categories are dictionaries."""
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetWriter
-
-    wide, writer = pa.dictionary(pa.int32(), pa.string()), None  # pieces differ in the number of categories
-    for piece in pieces:
-        table = pa.Table.from_pandas(piece, preserve_index=False)
-        schema = [one.with_type(wide) if pa.types.is_dictionary(one.type) else one for one in table.schema]
-        table = table.cast(pa.schema(schema, table.schema.metadata))
-        writer = writer or ParquetWriter(out, table.schema)
-        writer.write_table(table)
-    if writer:
-        writer.close()
-
-
-FORMATS: dict[str, Callable[[Iterable[DataFrame], IO[bytes]], None]] = {
-    "csv": _csv, "parquet": _parquet, "json": _json,
-}  # fmt: skip
-"""Format of items -> what writes it."""
+    for start in range(0, max(len(results), 1), ROWS):
+        rows = results.iloc[start : start + ROWS].copy()
+        for name in rows.columns.difference(list(NUMBERS)):
+            rows[name] = rows[name].astype(object).map(words, na_action="ignore")
+        out.write(rows.to_csv(index=False, header=not start, lineterminator="\n"))

@@ -27,15 +27,10 @@ Weights = Mapping[tuple[int, str], float]
 
 
 class CellReader(Generic[T]):
-    """Reads the items of many cells; files of the same content once, as far as they are kept.
+    """Reads the items of many cells; files of the same content once."""
 
-    Args:
-        most: how many files are kept; None: all.
-    """
-
-    def __init__(self, most: int | None = None) -> None:
+    def __init__(self) -> None:
         self.item = Words()
-        self._most = most
         self._read: dict[tuple[str, str, str], T | None] = {}
         self._scores = ScoreReader(self.item)
 
@@ -51,8 +46,6 @@ class CellReader(Generic[T]):
         else:
             key = (cell.sha256 or str(result.run.folder / cell.predictions), cell.scorer, cell.task)
         if key not in self._read:
-            if len(self._read) == self._most:
-                del self._read[next(iter(self._read))]
             try:
                 own = self._packed if result.bare else self._text if cell.by_lm_eval else self._vqa
                 self._read[key] = own(result, cell)
@@ -60,6 +53,28 @@ class CellReader(Generic[T]):
                 self._read[key] = None
                 result.note_damage(cell.task, error)
         return self._read[key]
+
+    def _packed_scores(self, result: Result, cell: Cell) -> tuple[ItemScores, list[str | None]] | None:
+        """The item scores of a cell of a run from a pack without predictions, and the ids of their images, if any.
+
+        Raises:
+            SpecError: they do not give the score of the cell, or the file is damaged.
+        """
+        import numpy as np
+
+        found = result.packed.of(cell.stage, cell.task)
+        if found is None:
+            return None
+        task, own = found
+        weights = np.ones(len(task.items)) if own.weights is None else np.array(own.weights, float)
+        scores = ItemScores(self.item.numbers(task.items), np.array(own.scores, float), weights)
+        if not cell.by_lm_eval and not fits(cell, scores):
+            raise SpecError(
+                f"the scores of items do not give that of {cell.task} after stage {cell.stage}: the file was edited.",
+                where=str(result.run.folder / ITEMS),
+                hint="Unpack the run again.",
+            )
+        return scores, task.images or [None] * len(task.items)
 
     def _packed(self, result: Result, cell: Cell) -> T | None:
         raise NotImplementedError
@@ -90,14 +105,14 @@ class Answers:
 class AnswerReader(CellReader[Answers]):
     """Reads answers, with words as numbers."""
 
-    def __init__(self, most: int | None = None) -> None:
-        super().__init__(most)
+    def __init__(self) -> None:
+        super().__init__()
         self.kind, self.group, self.answer = Words(), Words(), Words()
         self._predictions = DistinctLines(self._asked)
         self._texts = [DistinctLines(partial(self._text_columns, by_kind)) for by_kind in (False, True)]
 
     def _packed(self, result: Result, cell: Cell) -> Answers | None:
-        found = packed_scores(result, cell, self.item)
+        found = self._packed_scores(result, cell)
         if found is None:
             return None
         scores, images = found
@@ -139,27 +154,20 @@ class AnswerReader(CellReader[Answers]):
         return [item, kinds, self.group.numbers([None] * len(lines)), self.answer.numbers(texts), score]
 
 
-def packed_scores(result: Result, cell: Cell, ids: Words) -> tuple[ItemScores, list[str | None]] | None:
-    """The item scores of a cell of a run from a pack without predictions, and the ids of their images, if any.
+@dataclass(frozen=True)
+class Grouping:
+    """The items of a file, in its order, and the clusters that they belong to."""
 
-    Raises:
-        SpecError: they do not give the score of the cell, or the file is damaged.
-    """
-    import numpy as np
-
-    found = result.packed.of(cell.stage, cell.task)
-    if found is None:
-        return None
-    task, own = found
-    weights = np.ones(len(task.items)) if own.weights is None else np.array(own.weights, float)
-    scores = ItemScores(ids.numbers(task.items), np.array(own.scores, float), weights)
-    if not cell.by_lm_eval and not fits(cell, scores):
-        raise SpecError(
-            f"the scores of items do not give that of {cell.task} after stage {cell.stage}: the file was edited.",
-            where=str(result.run.folder / ITEMS),
-            hint="Unpack the run again.",
-        )
-    return scores, task.images or [None] * len(task.items)
+    items: Array
+    """[items], numbers of their ids."""
+    cluster: Array
+    """Numbers of the clusters."""
+    at: Array
+    """[items], place in `cluster`."""
+    weight: Array
+    """[items], in the mean; 1 on average."""
+    sizes: Array
+    """[clusters], part of the weight."""
 
 
 @dataclass(frozen=True)
@@ -178,29 +186,6 @@ class Items:
 
 
 @dataclass(frozen=True)
-class Grouping:
-    """The items of a file, in its order, and the clusters that they belong to."""
-
-    items: Array
-    """[items], numbers of their ids."""
-    cluster: Array
-    """Numbers of the clusters."""
-    at: Array
-    """[items], place in `cluster`."""
-    weight: Array
-    """[items], in the mean; 1 on average."""
-    sizes: Array
-    """[clusters], part of the weight."""
-
-    def scored(self, score: Array) -> Items:
-        """From the items' scores in points."""
-        import numpy as np
-
-        weighted = self.weight * score
-        return Items(self, np.bincount(self.at, weights=weighted) / len(score), weighted.mean())
-
-
-@dataclass(frozen=True)
 class Parts:
     """A metric of one run, as a sum over clusters."""
 
@@ -214,21 +199,30 @@ class Parts:
     """See stats.unseen."""
 
 
-def mean_parts(found: Sequence[Parts]) -> Parts:
-    """The mean of a metric over several runs, as a sum over the clusters of all."""
+def _stacked(found: Sequence[Parts], name: str) -> Array:
+    """[parts, G] of one of their arrays; those that were made before all clusters were known end with zeros."""
     import numpy as np
 
     size = max(len(parts.sums) for parts in found)
+    return np.array([np.pad(getattr(one, name), (0, size - len(one.sums))) for one in found])
 
-    def padded(name: str) -> Array:
-        return np.array([np.pad(getattr(one, name), (0, size - len(one.sums))) for one in found])
 
-    return Parts(
-        padded("sums").mean(0),
-        padded("deviations").mean(0),
-        padded("present").max(0),
-        max(parts.floor for parts in found),
-    )
+def mean_parts(found: Sequence[Parts]) -> Parts:
+    """The mean of a metric over several runs, as a sum over the clusters of all."""
+    sums, deviations, present = (_stacked(found, name) for name in ("sums", "deviations", "present"))
+    return Parts(sums.mean(0), deviations.mean(0), present.max(0), max(parts.floor for parts in found))
+
+
+def contrast(values: list[float], pairs: list[tuple[Parts, Parts]]) -> stats.Contrast | None:
+    """The first run of each pair less the second, over seeds; None where the items make fewer than two clusters."""
+    every = [part for pair in pairs for part in pair]
+    present = _stacked(every, "present").any(axis=0)
+    if present.sum() < 2:
+        return None
+    sums, deviations = (_stacked(every, name) for name in ("sums", "deviations"))
+    changed = (abs(sums[::2] - sums[1::2]) > 1e-12).any(axis=0).sum()
+    difference = (deviations[::2] - deviations[1::2])[:, present]
+    return stats.contrast(values, difference, changed=int(changed), floor=max(part.floor for part in every))
 
 
 class ItemReader(CellReader[Items]):
@@ -258,8 +252,7 @@ class ItemReader(CellReader[Items]):
         if len(found) < len(cells) or not cells:
             return None
         size = len(self._clusters)
-        sums, deviations = np.zeros(size), np.zeros(size)
-        present = np.zeros(size, bool)
+        sums, deviations, present = np.zeros(size), np.zeros(size), np.zeros(size, bool)
         scale: dict[str, tuple[float, int]] = {}
         for key, items in found.items():
             cluster = items.grouping.cluster
@@ -272,107 +265,67 @@ class ItemReader(CellReader[Items]):
         return Parts(sums, deviations, present, floor)
 
     def _text(self, result: Result, cell: Cell) -> Items | None:
+        import numpy as np
+
         item, score = self._texts.read(result.run.folder / str(cell.predictions), cell.sha256)
-        known = score == score
-        return self._made(cell.task, item[known], score[known], known[known].astype(float))
+        return self.grouped(cell.task, cell.task, ItemScores(item, score, np.ones(len(item))), {})
 
     def _vqa(self, result: Result, cell: Cell) -> Items | None:
-        groups: dict[int, str | None] = {}
-        run = (result.run.folder, cell, result.config.workspace)
+        run, groups = (result.run.folder, cell, result.config.workspace), dict[int, str | None]()
         found = self._scores(*run)
-        if not self._same_items(cell.task, found.item):
+        if not self._is_known(cell.task, found.item):
             records = read_predictions(result.run.folder / str(cell.predictions), cell.sha256)
             items = self.item.numbers(record.id for record in records)
             groups = dict(zip(items.tolist(), [record.group for record in records], strict=True))
             if records and not found.are_of(items):
                 found = self._scores.again(*run, records)
-        return self._alone(result, cell, found, groups)
+        return self.grouped(cell.task, result.config.visited(cell.task), found, groups)
 
     def _packed(self, result: Result, cell: Cell) -> Items | None:
-        packed = packed_scores(result, cell, self.item)
-        if packed is None:
+        if (packed := self._packed_scores(result, cell)) is None:
             return None
         found, images = packed
-        known = self._same_items(cell.task, found.item)
-        return self._alone(
-            result, cell, found, {} if known else dict(zip(found.item.tolist(), images, strict=True))
-        )
+        groups = dict(zip(found.item.tolist(), images, strict=True))
+        return self.grouped(cell.task, result.config.visited(cell.task), found, groups)
 
-    def _alone(
-        self, result: Result, cell: Cell, found: ItemScores, groups: Mapping[int, str | None]
-    ) -> Items | None:
-        """Of the items that have a score of their own; see `_made`."""
-        alone, visited = found.score == found.score, result.config.visited(cell.task)
-        return self._made(
-            cell.task, found.item[alone], found.score[alone], found.weight[alone], groups, visited
-        )
-
-    def _same_items(self, task: str, items: Array) -> bool:
-        """Whether these are the items of a file of this task that was read before, with their images."""
+    def _is_known(self, task: str, items: Array) -> bool:
+        """Whether these are items of a file of this task that was read before, with their images."""
         import numpy as np
 
-        before, known = self._grouping.get(task), self._places.get(task, {})
-        if before and np.array_equal(before.items, items):
-            return True
-        return len(items) > 0 and len(items) == len(known) and known.keys() >= set(items.tolist())
+        before = self._grouping.get(task)
+        same = before is not None and np.array_equal(before.items, items)
+        return same or (len(items) > 0 and self._places.get(task, {}).keys() >= set(items.tolist()))
 
-    def _made(
-        self,
-        task: str,
-        items: Array,
-        score: Array,
-        weight: Array,
-        groups: Mapping[int, str | None] | None = None,
-        visited: str = "",
+    def grouped(
+        self, task: str, visited: str, scores: ItemScores, groups: Mapping[int, str | None]
     ) -> Items | None:
-        """From items with scores of their own.
+        """The items with scores of their own, by cluster; None without any.
 
         Args:
-            groups: the images of items that were not read before.
-            visited: the task of which `task` is a visit, if it has another name.
+            visited: the task of which `task` is a visit.
+            groups: item -> its image, of items that were not read before.
         """
         import numpy as np
 
+        alone = (scores.score == scores.score) & (scores.item != NONE)
+        items, weight = scores.item[alone], scores.weight[alone]
         if not len(items):
             return None
         weight = weight / weight.mean() if weight.any() else np.ones(len(items))
-        grouping = self._grouping.get(task)
+        found = self._grouping.get(task)
         if (
-            grouping is None
-            or groups
-            or not np.array_equal(grouping.items, items)
-            or not np.array_equal(grouping.weight, weight)
+            found is None
+            or not np.array_equal(found.items, items)
+            or not np.array_equal(found.weight, weight)
         ):
-            names = items.tolist()
-            places = self._places.setdefault(task, {})
-            for name, group in (groups or {name: None for name in names if name not in places}).items():
-                own: Hashable = ("image", group) if group else (visited or task, name)
-                places[name] = self._clusters.setdefault(own, len(self._clusters))
+            names, places = items.tolist(), self._places.setdefault(task, {})
+            for name in names:
+                if name not in places:
+                    group = groups.get(name)
+                    own: Hashable = ("image", group) if group else (visited, name)
+                    places[name] = self._clusters.setdefault(own, len(self._clusters))
             cluster, at = np.unique([places[name] for name in names], return_inverse=True)
             sizes = np.bincount(at, weights=weight) / len(names)
-            grouping = Grouping(items, cluster, at, weight, sizes)
-            self._grouping[task] = grouping
-        return grouping.scored(100 * score)
-
-
-def contrast(values: list[float], pairs: list[tuple[Parts, Parts]]) -> stats.Contrast | None:
-    """The first run of each pair less the second, over seeds; None where the items make fewer than two clusters."""
-    import numpy as np
-
-    size = max(len(part.sums) for pair in pairs for part in pair)
-
-    def rows(name: str) -> tuple[Array, Array]:
-        padded = [
-            [np.pad(getattr(part, name), (0, size - len(part.sums))) for part in pair] for pair in pairs
-        ]
-        first, second = np.swapaxes(np.array(padded), 0, 1)
-        return first, second
-
-    present = np.logical_or(*rows("present")).any(axis=0)
-    if present.sum() < 2:
-        return None
-    mine, theirs = rows("sums")
-    first, second = rows("deviations")
-    changed = (abs(mine - theirs) > 1e-12).any(axis=0).sum()
-    floor = max(part.floor for pair in pairs for part in pair)
-    return stats.contrast(values, (first - second)[:, present], changed=int(changed), floor=floor)
+            found = self._grouping[task] = Grouping(items, cluster, at, weight, sizes)
+        weighted = weight * (100 * scores.score[alone])
+        return Items(found, np.bincount(found.at, weights=weighted) / len(items), weighted.mean())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from pydantic import Field, field_validator
 
 from moextend.bench import methods
 from moextend.bench.methods import TITLES
-from moextend.bench.report.collect import Experiment
+from moextend.bench.report.collect import Experiment, Result
 from moextend.bench.report.looks import explained, paper_names, renamed
 from moextend.bench.report.table import Column, Table
 from moextend.bench.report.views import KINDS
@@ -34,8 +33,6 @@ class TableStyle(Spec):
 
     columns: tuple[str, ...] | None = None
     """Columns by their names in CSV, in order, instead of the usual ones; those of tasks are called like the task."""
-    precision: Decimals | None = None
-    """Decimals of its scores; null: those of all tables."""
     caption: str | None = Field(default=None, min_length=1)
     """Its title; `{title}` stands for the usual one."""
 
@@ -52,8 +49,6 @@ class ReportStyle(Spec):
 
     methods: dict[str, str | None] = Field(default_factory=dict)
     """Method with its settings -> the name that tables show; null: its own. Rows stand in this order."""
-    others: bool = True
-    """Whether methods that are not named above have rows, too, below the others."""
     tasks: dict[str, str | None] = Field(default_factory=dict)
     """Task -> the name that tables show; null: its own. The order is that of the sequence."""
     precision: Decimals | None = None
@@ -74,18 +69,6 @@ class ReportStyle(Spec):
     def names(self) -> dict[str, str]:
         """Method or task -> the name that is shown, where it is another."""
         return {key: name for key, name in {**self.tasks, **self.methods}.items() if name}
-
-
-def _refuse_shared_names(names: Mapping[str, str | None]) -> None:
-    """Raises ValueError where two methods, or two tasks, would be shown by the same name."""
-    shown: dict[str, str] = {}
-    for own, name in names.items():
-        first = shown.setdefault(" ".join((name or own).split()), own)
-        if first != own:
-            raise ValueError(f"'{first}' and '{own}' would both be shown as '{name or own}'")
-    for own, name in names.items():
-        if name and name != own and name in names:
-            raise ValueError(f"'{own}' would be shown as '{name}', which is another's name")
 
 
 @dataclass(frozen=True)
@@ -111,76 +94,60 @@ class Styling:
         names = {**TITLES, **paper_names(ran)}
         return replace(self, short={own: name for own, name in names.items() if not {own, name} & taken})
 
+    def with_all_columns(self) -> Styling:
+        """The same for the page, which has all columns of a table."""
+        tables = {kind: one.model_copy(update={"columns": None}) for kind, one in self.style.tables.items()}
+        return replace(self, style=self.style.model_copy(update={"tables": tables}))
+
     def arranged(self, experiments: Sequence[Experiment]) -> list[Experiment]:
-        """The experiments with their runs in the style's order, and without those that it leaves out.
+        """The experiments with their runs in the style's order.
 
         Raises:
             UnknownName: the style names a task or method that does not exist.
-            InputError: no run is left.
+            InputError: it gives a name that is another's.
         """
         self._check_names(experiments)
-        shown = [self._arranged(experiment) for experiment in experiments]
-        if experiments and not any(experiment.results for experiment in shown):
-            raise InputError(
-                "none of its methods has run.", where=f"{self.where}: methods", hint="Write others: true."
-            )
-        return [experiment for experiment in shown if experiment.results]
-
-    def _arranged(self, experiment: Experiment) -> Experiment:
         place = {method: number for number, method in enumerate(self.style.methods)}
-        results = sorted(experiment.results, key=lambda result: place.get(result.config.method, len(place)))
-        hidden = [
-            result
-            for result in results
-            if not self.style.others
-            and result.config.mode == "sequence"
-            and result.config.method not in place
-        ]
-        names = ", ".join(dict.fromkeys(result.config.method for result in hidden))
-        named = names and self.short is None  # what an author leaves out is no matter of a paper
-        left_out = [*experiment.left_out, *([f"{names} (not in {Path(self.where).name})"] if named else [])]
-        kept = [result for result in results if result not in hidden]
-        return replace(experiment, results=kept, left_out=left_out)
+
+        def of(result: Result) -> int:
+            return place.get(result.config.method, len(place))
+
+        return [replace(each, results=sorted(each.results, key=of)) for each in experiments]
 
     def _check_names(self, experiments: Sequence[Experiment]) -> None:
         configs = [result.config for experiment in experiments for result in experiment.results]
-        ran, known = (
-            {config.method for config in configs},
-            {task for config in configs for task in config.tasks},
-        )
-        own = {method.partition(":")[0] for method in (*methods.KNOWN.names(self.workspace), *methods.BOUNDS)}
-        for method, given in self.style.methods.items():
-            name = " ".join((given or "").split())
-            others = {one.casefold() for one in own - {method.partition(":")[0]}} | {MAJORITY}
-            if name != method and name.partition(":")[0].casefold() in others:
-                raise InputError(
-                    f"'{name}' is the name of another method than '{method}'.",
-                    where=f"{self.where}: methods",
-                    hint="Choose a name that is no method's.",
-                )
-        try:
-            _refuse_shared_names({**dict.fromkeys(ran), **self.style.methods})
-            _refuse_shared_names({**dict.fromkeys(known), **self.style.tasks})
-        except ValueError as error:
-            raise InputError(f"{error}.", where=self.where, hint="Give each its own name.") from error
+        ran = dict.fromkeys(config.method for config in configs)
+        tasks = dict.fromkeys(task for config in configs for task in config.tasks)
         for method in self.style.methods if configs else ():  # one that has not run yet must be one that can
             if method not in ran:
                 methods.parse(method, workspace=self.workspace, where=f"{self.where}: methods")
         for task in self.style.tasks if configs else ():
-            if task not in known:
+            if task not in tasks:
                 content.find("tasks", task, self.workspace, where=f"{self.where}: tasks")
+        own = {
+            name.casefold(): name
+            for name in (*methods.KNOWN.names(self.workspace), *methods.BOUNDS, MAJORITY)
+        }
+        for names, others in (({**ran, **self.style.methods}, own), ({**tasks, **self.style.tasks}, {})):
+            taken: dict[str, str] = {}
+            for key, name in names.items():
+                shown = " ".join((name or key).split())
+                first = taken.setdefault(shown, key)
+                other = others.get(shown.partition(":")[0].casefold(), key)
+                if first != key or other not in (key, key.partition(":")[0]):
+                    raise InputError(
+                        f"'{key}' would be shown as '{shown}', the name of '{first if first != key else other}'.",
+                        where=self.where,
+                        hint="Give each its own name.",
+                    )
 
     def shown(self, text: str) -> str:
         """A text with the names that the style gives to methods and tasks."""
         return renamed(text, self.names)
 
-    def styled(self, tables: Sequence[Table], *, whole: bool = False) -> list[Table]:
-        """The tables as the style has them; UnknownName if it names a column that a table does not have.
-
-        Args:
-            whole: whether columns that the style leaves out are kept as wide ones, behind the others.
-        """
-        return [_styled(table, self, whole=whole) for table in tables]
+    def styled(self, tables: Sequence[Table]) -> list[Table]:
+        """The tables as the style has them; UnknownName if it names a column that a table does not have."""
+        return [_styled(table, self) for table in tables]
 
 
 def find_style(path: Path | None, workspace: Path) -> Styling:
@@ -194,22 +161,23 @@ def find_style(path: Path | None, workspace: Path) -> Styling:
     return Styling(ReportStyle() if default else spec.read(ReportStyle, found), str(found), workspace)
 
 
-def _styled(table: Table, styling: Styling, *, whole: bool) -> Table:
+def _styled(table: Table, styling: Styling) -> Table:
     style, names = styling.style, styling.names
     own = style.tables.get(table.kind, TableStyle())
-    decimals = style.precision if own.precision is None else own.precision
     if own.columns is not None:
-        table = _chosen(table, own.columns, f"{styling.where}: tables.{table.kind}.columns", whole=whole)
-    columns = [_column(column, names) for column in table.columns]
+        table = _chosen(table, own.columns, f"{styling.where}: tables.{table.kind}.columns")
     sections = [[[value.renamed(names) for value in row] for row in section] for section in table.sections]
-    if decimals is not None:
-        sections = [[[value.rounded(decimals) for value in row] for row in section] for section in sections]
+    if style.precision is not None:
+        decimals = style.precision
+        sections = [
+            [[replace(value, decimals=decimals) for value in row] for row in part] for part in sections
+        ]
     short = {row[0].of: name for row in table.rows if (name := (styling.short or {}).get(row[0].of))}
     title = renamed(table.title, names)
     return replace(
         table,
         title=title if own.caption is None else own.caption.replace(TITLE, title),
-        columns=columns,
+        columns=[_column(column, names) for column in table.columns],
         sections=sections,
         notes=[*(renamed(note, names) for note in table.notes), *explained(short)],
     )
@@ -220,38 +188,13 @@ def _column(column: Column, names: Mapping[str, str]) -> Column:
     return replace(column, title=column.title.replace(column.of, name, 1)) if name else column
 
 
-def _chosen(table: Table, keys: Sequence[str], where: str, *, whole: bool) -> Table:
-    """The table with these columns alone (`whole`: first), in this order; the one that names the rows stays."""
+def _chosen(table: Table, keys: Sequence[str], where: str) -> Table:
+    """The table with these columns alone, in this order; the one that names the rows stays."""
     place = {column.key: number for number, column in enumerate(table.columns)}
     for key in keys:
         if key not in place:
             raise UnknownName("column", key, place, where=where)
-    wanted = [place[key] for key in dict.fromkeys([table.columns[0].key, *keys])]
-    others = [i for i in range(len(table.columns)) if i not in wanted]
-    if whole:
-        columns = [replace(column, wide=i in others) for i, column in enumerate(table.columns)]
-        return replace(table, columns=columns).of_columns([*wanted, *others])
-    found = table.of_columns(wanted)
+    found = table.of_columns(place[key] for key in dict.fromkeys([table.columns[0].key, *keys]))
     kept = [[row for row in section if any(value.text for value in row[1:])] for section in found.sections]
-    hidden = [table.columns[i].title for i in others]
-    return replace(
-        found,
-        columns=[replace(column, wide=False, paper=True) for column in found.columns],
-        sections=[section for section in kept if section],
-        notes=[note for note in (_without(note, hidden) for note in table.notes) if note],
-    )
-
-
-_DEFINITION = re.compile(r"(?:^|(?<=[.;] ))(?=[\w Δ]{1,12}: )")
-"""Where a note begins to say what a column is."""
-
-
-def _without(note: str, titles: Sequence[str]) -> str:
-    """The note without what it says of the columns of these titles."""
-    parts = [
-        part
-        for part in _DEFINITION.split(note)
-        if not any(f"{title} ".startswith(f"{part.partition(':')[0]} ") for title in titles if ": " in part)
-    ]
-    shown = "".join(parts).strip()
-    return f"{shown[:-1]}." if shown.endswith(";") else shown
+    columns = [replace(column, wide=False, paper=True) for column in found.columns]
+    return replace(found, columns=columns, sections=[section for section in kept if section])

@@ -8,10 +8,8 @@ from typing import Literal
 
 from moextend.bench import metrics
 
-WIDTH = 100
-"""Columns of a terminal that a table should fit."""
 NARROW = 80
-"""Columns that a table fits if it can."""
+"""Columns of a terminal that a table fits if it can."""
 SPREAD = "±"
 """Stands before a standard deviation or error."""
 ON_TEST = "‡"
@@ -54,8 +52,6 @@ class Value:
     """Printed behind number and spread, or behind the words: unit and marks."""
     between: tuple[float, float] | None = None
     """An interval: behind the number in brackets, or alone."""
-    has_error: bool = True
-    """Whether people see the spread, too."""
 
     def digits(self, value: float) -> str:
         """A number as this cell prints it."""
@@ -73,7 +69,7 @@ class Value:
     @property
     def error(self) -> str:
         """The spread as people see it; "" where they see none."""
-        return "" if self.spread is None or not self.has_error else f"{self.spread:.{self.decimals}f}"
+        return "" if self.spread is None else f"{self.spread:.{self.decimals}f}"
 
     @property
     def text(self) -> str:
@@ -85,10 +81,6 @@ class Value:
             low, high = (f"{end:+.{self.decimals}f}" for end in self.between)
             shown = f"{shown} ({low} to {high})" if shown else f"{low} to {high}"
         return shown + self.after
-
-    def rounded(self, decimals: int) -> Value:
-        """The same cell with so many decimals, if it is a score."""
-        return replace(self, decimals=decimals)
 
     def renamed(self, names: Mapping[str, str]) -> Value:
         """The same cell with the name that is shown for what it names, if there is one."""
@@ -113,7 +105,7 @@ class Column:
     title: str
     numeric: bool = True
     wide: bool = False
-    """Shown only where there is room: CSV and HTML, or when asked for."""
+    """Shown only where there is room: in CSV and on the page, or when asked for."""
     paper: bool = True
     """Whether LaTeX shows it, whose columns are narrow, without being asked for it."""
     machines: bool = True

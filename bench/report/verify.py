@@ -6,71 +6,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from moextend.bench.data import open_items
-from moextend.bench.data.source import find_source, is_generated
 from moextend.bench.report.explain import check_cell, command
 from moextend.bench.run import complete
-from moextend.bench.run.context import RunContext
-from moextend.bench.run.inputs import recorded, refuse_other_inputs
+from moextend.bench.run.inputs import refuse_other_inputs
 from moextend.bench.run.items import read_items
-from moextend.bench.run.rundir import TO_GET, Cell, RunDir, run_name
-from moextend.bench.score.kept import read_predictions
-from moextend.bench.score.lines import PredictionLine
-from moextend.data.hub import is_prepared
+from moextend.bench.run.rundir import TO_GET, RunDir, run_name
 from moextend.errors import InputError, MoextendError, counted, listed
 from moextend.util.environment import environment
 from moextend.util.foreign import explained
 from moextend.util.quiet import quiet_loggers
 
 if TYPE_CHECKING:
-    from moextend.bench.task import TaskSpec
+    pass
 
 
 AGAIN = "Run the same command again, which makes again what is missing or damaged: {}"
 MACHINE = ("python", "packages", "platform")
 """Parts of an environment that change the last bits of an answer."""
-
-
-def _is_here(context: RunContext, name: str) -> bool:
-    """Whether the data of a task are on this machine."""
-    task = context.tasks[name]
-    if task.lm_eval is not None:
-        return task.lm_eval.path is not None and name not in recorded(context.run).text_data
-    if task.data is None:
-        return False
-    if is_generated(task):
-        return True
-    source = find_source(task.data, task.folder(), context.workspace, where=name)
-    return source.hub is None or is_prepared(source.hub)
-
-
-def _of_items(context: RunContext, name: str, cells: Sequence[Cell]) -> list[str]:
-    known = _asked(context.tasks[name], context)
-    found = []
-    for cell in cells:
-        lines = read_predictions(context.run.folder / str(cell.predictions), cell.sha256)
-        other = [line.id for line in lines if known.get(line.id) != _of_line(line)]
-        if other:
-            shown = ", ".join(other[:3]) + (", ..." if len(other) > 3 else "")
-            found.append(
-                f"{name} after stage {cell.stage}: question, references or choices of {len(other)} of {len(lines)} "
-                f"items are not those of the data ({shown})"
-            )
-    return found
-
-
-def _asked(task: TaskSpec, context: RunContext) -> dict[str, object]:
-    """Id of an item -> what its line must have."""
-    items = open_items(
-        task, "test", context.workspace, context.sequence.scoring.limit, media=False, strict=False
-    )
-    if not items:
-        raise InputError("no items.", where=task.task)
-    return {item.id: (item.question, item.answers, item.choices, item.kind, item.position) for item in items}
-
-
-def _of_line(line: PredictionLine) -> object:
-    return line.question, line.answers, line.choices, line.kind, line.position
 
 
 @dataclass(frozen=True)
@@ -119,7 +71,7 @@ def verify(run: RunDir, batches: int = 1, on_cell: Callable[[str], None] | None 
     left_out = run.left_out
     checks = [
         files,
-        *(_packed_scores(run) if "predictions" in left_out else [_scores(run), _references(run)]),
+        *(_packed_scores(run) if "predictions" in left_out else [_scores(run), _inputs(run)]),
     ]
     if batches and left_out:
         checks.append(_left_out(run, "answers", left_out))
@@ -181,30 +133,17 @@ def _scores(run: RunDir) -> Check:
     return Check("scores", f"{len(cells)} cells", tuple(problems), hint if problems else "")
 
 
-def _references(run: RunDir) -> Check:
-    """The kept predictions compared with the data of the tasks, as far as these are on this machine."""
-    problems, unread, tasks = list[str](), "the data are not on this machine", 0
+def _inputs(run: RunDir) -> Check:
+    """The digests that the run recorded of its data, files and code, compared with those that are on this machine."""
+    done = "digests of the data, files and code that are here"
     try:
-        context, cells = RunContext(run), run.cells().values()
-        for name in context.scored:
-            own = [cell for cell in cells if cell.task == name and cell.predictions is not None]
-            try:
-                if own and _is_here(context, name):
-                    # Data of text tasks are compared as a whole below.
-                    problems += [] if own[0].by_lm_eval else _of_items(context, name, own)
-                    tasks += 1
-            except (MoextendError, OSError) as error:
-                unread = str(explained(error))
-        try:
-            refuse_other_inputs(run, {})
-        except MoextendError as error:
-            problems.append(error.what)
+        refuse_other_inputs(run, {})
+    except MoextendError as error:
+        hint = "Restore the data, or make the run again with the data that are here."
+        return Check("data", done, (error.what,), hint)
     except Exception as error:  # damaged records, which the other checks name
         return Check("data", "nothing", unchecked=str(explained(error)))
-    hint = "Restore the data, or make the run again with the data that are here." if problems else ""
-    return Check(
-        "data", f"references of {counted(tasks, 'task')}", tuple(problems), hint, "" if tasks else unread
-    )
+    return Check("data", done)
 
 
 def _answers(run: RunDir, batches: int, on_cell: Callable[[str], None]) -> Check:

@@ -40,8 +40,7 @@ def figures(
         Option(
             "--only",
             metavar="NAME",
-            help="accuracy, matrix, plasticity, forest, text, flows, routing, cost; repeatable. "
-            "Default: all.",
+            help="accuracy, matrix, plasticity, forest, flows, routing, cost; repeatable. Default: all.",
         ),
     ] = None,
     method: Annotated[
@@ -59,7 +58,7 @@ def figures(
     style: Style = None,
     workspace: options.Workspace = Path(),
 ) -> None:
-    """Draw what methods learn and forget: eight figures per sequence, one column wide."""
+    """Draw what methods learn and forget: seven figures per sequence, one column wide."""
     from moextend.bench.figures import FORMATS, Source, chosen
     from moextend.bench.report.collect import input_notes
     from moextend.bench.report.style import find_style
@@ -94,11 +93,10 @@ def _write(source: Source, name: str, prefix: str, forms: Sequence[str], *, aske
             raise
         options.echo(f"left out: {error}", err=True)
         return
-    for number, part in enumerate(drawn, 1):
-        for form in forms:
-            path = Path(f"{prefix}{name}{f'-{number}' if len(drawn) > 1 else ''}.{form}")
-            save(part, path)
-            typer.echo(f"wrote {path}")
+    for form in forms:
+        path = Path(f"{prefix}{name}.{form}")
+        save(drawn, path)
+        typer.echo(f"wrote {path}")
 
 
 def _prefixes(experiments: Sequence[Experiment]) -> Iterator[tuple[str, Experiment]]:
@@ -148,7 +146,7 @@ def paper(
 ) -> None:
     """Write a small LaTeX project: tables, figures, the experimental setup, and what to cite.
 
-    main.tex and latexmkrc are written only once, and you can edit them. Every call overwrites all other files.
+    main.tex is written only once, and you can edit it. Every call overwrites all other files.
     """
     from moextend.bench.report import paper as papers
     from moextend.bench.report.paper import INSTALL, compile_pdf
@@ -194,12 +192,10 @@ def draw_figures(experiment: Experiment, names: Mapping[str, str], folder: Path)
     drawn = []
     for name, caption in FIGURES.items():
         try:
-            parts = draw(name, source)
+            figure = draw(name, source)
         except NothingToDraw as error:
             options.echo(f"left out: {error}", err=True)
             continue
-        for number, part in enumerate(parts, 1):
-            file = f"{name}{f'-{number}' if len(parts) > 1 else ''}.pdf"
-            save(part, folder / file)
-            drawn.append(Picture(file, caption))
+        save(figure, folder / f"{name}.pdf")
+        drawn.append(Picture(f"{name}.pdf", caption))
     return drawn

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LOST, UNDECIDED = 1, 3
 """Exit codes of the gate."""
-FORMATS = ("table", "markdown", "csv", "html", "json")
+FORMATS = ("table", "markdown", "csv", "json")
 
 
 def gate(
@@ -67,11 +67,7 @@ def gate(
     audio: Audio = None,
     projector: Projector = None,
     device: options.Device = "auto",
-    form: Annotated[str, Option("--format", "-f", help="table, markdown, csv, html or json.")] = "table",
-    junit: Annotated[
-        Path | None,
-        Option("--junit", metavar="FILE", dir_okay=False, help="Write JUnit XML, for CI systems."),
-    ] = None,
+    form: Annotated[str, Option("--format", "-f", help="table, markdown, csv or json.")] = "table",
     unfinished: Unfinished = False,
     workspace: options.Workspace = Path(),
 ) -> None:
@@ -86,12 +82,10 @@ def gate(
     from moextend.bench.report.views import gate as forms
     from moextend.bench.report.views.comparison import check_margin
     from moextend.bench.task import ALLOW_CODE
-    from moextend.util import files, lookup
+    from moextend.util import lookup
 
     lookup.choose("format", form, dict.fromkeys(FORMATS), where="--format")
     check_margin(margin)
-    if junit is not None:
-        files.check_writable(junit.parent, where="--junit")
     if extension:
         alone = {"RUN": names, "--baseline": baseline != "before", "--unfinished": unfinished}
         options.refuse_except_with("the gate of runs, without --extension", alone)
@@ -121,8 +115,6 @@ def gate(
             known = {name for experiment in experiments for name in experiment.left_out}
             for name in dict.fromkeys(name for each in found for name in each.left_out if name not in known):
                 options.echo(f"not tested: {name}", err=True)
-    if junit is not None:
-        files.write_text(junit, forms.junit(found))
     shown = [forms.gate_table(each) for each in found]
     if form == "json":
         typer.echo(json.dumps(forms.as_json(found), indent=2))

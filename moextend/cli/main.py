@@ -76,7 +76,7 @@ BENCH: dict[str, Commands] = {
     "Results": {
         "report": (reports.report, "--format latex --out tables/"),
         "explain": (reports.explain, "tiny/lora-s0 3 tiny-attributes"),
-        "gate": (gating.gate, "tiny --margin 1 --junit gate.xml"),
+        "gate": (gating.gate, "tiny --margin 1"),
         "power": (planning.power, "tiny --method lora --effect 3"),
         "figures": (figures.figures, "tiny --out figures/"),
         "paper": (figures.paper, "tiny --out paper/"),

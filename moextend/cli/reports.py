@@ -42,14 +42,6 @@ def report(
             metavar="VIEW|RUN", help="A view, and runs or sequences: names or folders. Default: all runs."
         ),
     ] = None,
-    accuracy: Annotated[
-        float | None,
-        Option(
-            "--accuracy",
-            metavar="PERCENT",
-            help="Of the view budgets: the accuracy to reach. Default: the highest that every method reaches.",
-        ),
-    ] = None,
     baseline: Annotated[
         str | None,
         Option(
@@ -79,8 +71,8 @@ def report(
         Option(
             "--format",
             "-f",
-            help="table, markdown, latex, csv or html (without a view: a page with the results of every item, which "
-            "as a folder has room for more of them); of items csv, parquet or json.",
+            help="table, markdown, latex, csv; html is a page of all views with the results of every item, which as a "
+            "folder has room for more of them; of items csv or parquet.",
         ),
     ] = "table",
     to: Annotated[
@@ -98,7 +90,7 @@ def report(
     matrix: the score on every task after every stage
     comparison: differences from --baseline, with tests
     ablations: a method with several settings, side by side
-    costs, budgets: what a method costs, and what it costs to an equal accuracy
+    costs: what a method costs
     routing: which new experts a task reaches, and how routing drifts
     readings: scores of strict and normalised answers, and of older scorers
     rewind, subsets: scaled and left-out updates (bench run --also rewind, --also subsets)
@@ -116,24 +108,26 @@ def report(
     asked, names = _view(words or [], folder)
     if asked == "items":
         others: dict[str, object] = {"--baseline": baseline, "--margin": margin, "--references": references}
-        others |= {"--style": style, "--accuracy": accuracy}
+        others["--style"] = style
         options.refuse_with("items", [name for name, given in others.items() if given])
         _write_items(names, form, to, workspace, unfinished=unfinished)
         return
-    view = _checked(asked, baseline, margin, accuracy)
-    lookup.choose("format", form, FORMATS, where="--format")
+    view = _checked(asked, baseline, margin)
+    lookup.choose("format", form, {**FORMATS, "html": None}, where="--format")
+    if form == "html" and asked is not None:
+        raise InputError("html is a page of all views.", where=asked, hint="Leave the view out.")
     styling = find_style(style, workspace)
     if to is not None:
         files.check_writable(to.parent if to.suffix else to, where="--out")
     published = read_references(options.words(references or [], "--references"), workspace)
-    how = How(styling, baseline, 1.0 if margin is None else margin, published, accuracy)
+    how = How(styling, baseline, 1.0 if margin is None else margin, published)
     found = find_runs(folder, names)
     # Published numbers can be looked at before anything has run.
     experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
     arranged = styling.arranged(experiments)
     if view == "comparison" and baseline is not None and arranged:
         arranged = with_baseline(arranged, baseline)
-    if experiments and form == "html" and asked is None:
+    if form == "html":
         _write_page(experiments, to, how, workspace)
         return
     if to is None:
@@ -168,24 +162,19 @@ def _view(words: list[str], folder: Path) -> tuple[View | None, list[str]]:
     return (views[0] if views else None), names
 
 
-def _checked(asked: View | None, baseline: str | None, margin: float | None, accuracy: float | None) -> View:
+def _checked(asked: View | None, baseline: str | None, margin: float | None) -> View:
     """The view to show: a baseline alone asks for the comparison. InputError for options that do not fit it."""
     from moextend.bench.report.views.comparison import check_margin
 
     view: View = asked or ("forgetting" if baseline is None else "comparison")
     if baseline is None and view == "comparison":
         raise InputError("requires --baseline.", where="comparison", hint="Add --baseline METHOD.")
-    if baseline is not None and view not in ("comparison", "budgets"):
+    if baseline is not None and view != "comparison":
         options.refuse_with(view, ["--baseline"])
     if margin is not None:
         check_margin(margin)
         if view != "comparison":
             raise InputError("requires --baseline.", where="--margin", hint="Add --baseline METHOD.")
-    if accuracy is not None and not 0 <= accuracy <= 100:
-        raise InputError(
-            f"{accuracy} is not a percentage.", where="--accuracy", hint="Give a number from 0 to 100."
-        )
-    options.refuse_except_with("budgets", {"--accuracy": accuracy is not None and view != "budgets"})
     return view
 
 
@@ -197,13 +186,11 @@ class How:
     baseline: str | None = None
     margin: float = 1.0
     references: Sequence[Reference] = field(default_factory=list)
-    accuracy: float | None = None
-    """Of `budgets`."""
 
 
 def _write_items(names: list[str], form: str, to: Path | None, workspace: Path, *, unfinished: bool) -> None:
     """Writes the frame of results; names on standard error what is left out of it."""
-    from moextend.bench.report.frame import check_format, frames, write
+    from moextend.bench.report.frame import check_format, frame, write
     from moextend.util import files
 
     check_format(form, to)
@@ -211,7 +198,7 @@ def _write_items(names: list[str], form: str, to: Path | None, workspace: Path, 
         files.check_writable(to.parent if to.suffix else to, where="--out")
         to = to if to.suffix else to / f"items.{form}"
     experiments = chosen_experiments(names, workspace, unfinished=unfinished)
-    write(frames(experiments), form, to or sys.stdout)
+    write(frame(experiments), form, to or sys.stdout)
     name_left_out(experiments)
     if to is not None:
         typer.echo(f"wrote {to}")
@@ -223,7 +210,6 @@ def _write_page(experiments: list[Experiment], to: Path | None, how: How, worksp
     from moextend.util import files
 
     asked = vars(how) | {"workspace": workspace}
-    del asked["accuracy"]  # the page has no such view
     if to is None:
         typer.echo(page(experiments, **asked), nl=False)
     elif to.suffix:
@@ -270,9 +256,7 @@ def print_styled(experiments: list[Experiment], workspace: Path, view: View = "f
     if not experiments:
         return
     try:
-        styling = find_style(None, workspace)
-        every = styling.style.model_copy(update={"others": True})
-        print_tables(experiments, How(replace(styling, style=every)), view=view)
+        print_tables(experiments, How(find_style(None, workspace)), view=view)
     except InputError as error:
         options.echo(f"not applied to these tables: {error}", err=True)
         print_tables(experiments, How(Styling()), view=view)

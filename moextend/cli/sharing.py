@@ -95,7 +95,6 @@ def unpack(
 def export(
     out: Annotated[Path, Option("--out", "-o", file_okay=False, help="Folder of the files.")],
     names: Names = None,
-    items: Annotated[bool, Option("--items", help="Also write the answers to single items.")] = False,
     workspace: options.Workspace = Path(),
 ) -> None:
     """Write results as lm-evaluation-harness does, for leaderboards: one results file for every run and stage."""
@@ -104,7 +103,7 @@ def export(
 
     files.check_writable(out, where="--out")
     experiments = chosen_experiments(names, workspace)
-    written = lm_eval_files.write(experiments, out, items=items)
+    written = lm_eval_files.write(experiments, out)
     name_left_out(experiments)
     count = sum(len(experiment.results) for experiment in experiments)
     typer.echo(f"wrote {counted(len(written), 'file')} of {counted(count, 'run')} to {out}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -28,7 +27,7 @@ def test_verdicts_are_those_of_the_answers(cli: Cli, tmp_path: Path) -> None:
     noisy("bad", 3.0)
     asked = ("bench", "gate", "--base", "tiny", "-e", "bad", "--task", "tiny-facts", "--limit", "40")
     kept = set(Path(".cache").glob("predictions/*/tiny-facts-*.jsonl"))
-    lost = cli(*asked, "--margin", "2", "-f", "json", "--junit", "gate.xml")
+    lost = cli(*asked, "--margin", "2", "-f", "json")
     assert lost.code == 1, lost.err
     (record,) = lost.json()
     (cell,) = record["cells"]
@@ -40,8 +39,6 @@ def test_verdicts_are_those_of_the_answers(cli: Cli, tmp_path: Path) -> None:
     low, high = sorted(100 * sum(each) / 40 for each in right)
     assert cell["difference"] == pytest.approx(low - high) and cell["verdict"] == "lost"
     assert cell["before"] == pytest.approx(high) and cell["items"] == 40
-    (case,) = ElementTree.parse("gate.xml").iter("testcase")
-    assert case.find("failure") is not None
     # The same answers, and another question.
     assert cli(*asked, "--margin", "100").code == 0
     for wrong in (

@@ -12,13 +12,13 @@ def runs(cli: Cli) -> None:
     cli("bench", "run", "-m", "lora")
 
 
-def test_html_is_a_page_and_views_are_tables(cli: Cli, runs: None, tmp_path: Path) -> None:
+def test_html_is_a_page_of_all_views(cli: Cli, runs: None, tmp_path: Path) -> None:
     assert cli("bench", "report", "-f", "html", "-o", "page.html").out == "wrote page.html\n"
     page = (tmp_path / "page.html").read_text()
     assert 'id="part-report"' in page
     assert cli("bench", "report", "-f", "html").out == page
-    table = cli("bench", "report", "-f", "html", "costs").out
-    assert "<table>" in table and "part-report" not in table
+    refused = cli("bench", "report", "-f", "html", "costs")
+    assert refused.code == 2 and "html is a page of all views." in refused.err
     assert len(page) < 5_000_000
 
 

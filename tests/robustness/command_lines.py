@@ -50,8 +50,6 @@ BENCH: list[Row] = [
         ["--margin", "nan", "--baseline", "lora"], ["--references", "none"], ["--references", ""], ["--out", "note.txt/below"],
         ["--out", ""], ["--fromat", "csv"], ["--style", "none.yaml"], ["--style", "note.txt"], ["--style", NUL], ["--style", LONG],
         ["--style", "."], ["tasks", "text"], ["ablations", "matrix"],
-        ["budgets", "matrix"], ["budgets"], ["--accuracy", "50"], ["budgets", "--accuracy", "101"],
-        ["budgets", "--accuracy", "nan"], ["budgets", "--accuracy", "x"],
     ]),
     ("bench power", ["small"], "", [
         *WORDS, "none", "small/none", [], ["small", "--baseline", "none"], ["small", "--method", "none"],

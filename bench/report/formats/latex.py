@@ -168,7 +168,7 @@ def _below(table: Table) -> str:
         f"{mark}: {words}." for mark, words in LEGEND.items() if any(mark in value.text for value in values)
     ]
     bold = [BOLD] if table.kind in RANKED and any(value.style == "bold" for value in values) else []
-    kept = [note for note in table.notes if note.startswith((f"{SPREAD}:", "Columns: "))]
+    kept = [note for note in table.notes if note.startswith(f"{SPREAD}:")]
     return " ".join([*marks, *bold, *kept])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from moextend.bench.report.looks import explained, short_names
-from moextend.bench.report.table import NARROW, SPREAD, WIDTH, Column, Row, Table
+from moextend.bench.report.table import NARROW, SPREAD, Column, Row, Table
 from moextend.errors import visible
 from moextend.util.fold import folded_between
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+WIDTH = 100
+"""Columns of text that is not printed to a terminal."""
 NAME = 20
 """Width of the first column."""
 WRAPPED = (20, 16, 12)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from importlib.resources import files as resources
@@ -57,14 +57,8 @@ FRESH = 1.0
 
 def page(experiments: Sequence[Experiment], **options: Any) -> str:
     """One HTML file with everything in it; options as data.parts takes them."""
-    found = parts(experiments, **options)
-    blocks = [_block(name, encoded(value)) for name, value in found.values.items()]
-    return TEMPLATE.format(
-        policy=_policy(),
-        title=_title(experiments),
-        style=f"<style>{asset('page.css')}</style>",
-        scripts="\n".join([*blocks, f"<script>{asset('page.js')}</script>"]),
-    )
+    found, style = parts(experiments, **options), f"<style>{asset('page.css')}</style>"
+    return _document(experiments, found.values, _policy(), style, f"<script>{asset('page.js')}</script>")
 
 
 def bundle(experiments: Sequence[Experiment], folder: Path, live: str | None = None, **options: Any) -> Path:
@@ -77,27 +71,34 @@ def bundle(experiments: Sequence[Experiment], folder: Path, live: str | None = N
         options: as data.parts takes them.
     """
     found = parts(experiments, inline=False, **options)
-    first = encoded(found.values.pop(REPORT))
+    first = {REPORT: found.values.pop(REPORT)} | ({"live": live} if live else {})
     for name, value in found.values.items():
-        files.write_text(
-            folder / "parts" / f"{name}.js", f"moextendPart({json.dumps(name)},{encoded(value)})\n"
-        )
-    for path, data in found.files.items():
+        path = folder / "parts" / f"{name}.js"
+        files.write_text(path, f"moextendPart({json.dumps(name)},{encoded(value)})\n")
+    for name, data in found.files.items():
         with files.atomic(
-            folder / path, synced=False
+            folder / name, synced=False
         ) as temporary:  # thousands of files that can be made again
             temporary.write_bytes(data)
     for name in ("page.js", "page.css"):
         files.write_text(folder / name, asset(name))
-    blocks = {REPORT: first} | ({"live": encoded(live)} if live else {})
-    scripts = "\n".join(
-        [*(_block(name, text) for name, text in blocks.items()), '<script src="page.js"></script>']
-    )
-    style = '<link rel="stylesheet" href="page.css">'
-    policy = _policy(FOLDER) if live is None else _policy(FOLDER, "; connect-src 'self'")
-    text = TEMPLATE.format(policy=policy, title=_title(experiments), style=style, scripts=scripts)
-    files.write_text(folder / "index.html", text)
+    policy = _policy(FOLDER, "" if live is None else "; connect-src 'self'")
+    style, script = '<link rel="stylesheet" href="page.css">', '<script src="page.js"></script>'
+    files.write_text(folder / "index.html", _document(experiments, first, policy, style, script))
     return folder / "index.html"
+
+
+def _document(
+    experiments: Sequence[Experiment], values: Mapping[str, Any], policy: str, style: str, script: str
+) -> str:
+    """The HTML with these parts in it."""
+    blocks = [
+        f'<script type="application/json" id="part-{name}">{encoded(value)}</script>'
+        for name, value in values.items()
+    ]
+    names = dict.fromkeys(experiment.name for experiment in experiments)
+    title = escape(visible(f"{', '.join(names) or 'no results'}: moextend report"))
+    return TEMPLATE.format(policy=policy, title=title, style=style, scripts="\n".join([*blocks, script]))
 
 
 def encoded(value: Any) -> str:
@@ -112,17 +113,8 @@ def asset(name: str) -> str:
     return (resources(__package__) / "assets" / name).read_text(encoding="utf-8")
 
 
-def _block(name: str, text: str) -> str:
-    return f'<script type="application/json" id="part-{name}">{text}</script>'
-
-
 def _policy(own: str = "", more: str = "") -> str:
     return f'<meta http-equiv="Content-Security-Policy" content="{POLICY.format(own=own).strip()}{more}">\n'
-
-
-def _title(experiments: Sequence[Experiment]) -> str:
-    names = dict.fromkeys(experiment.name for experiment in experiments)
-    return escape(visible(f"{', '.join(names) or 'no results'}: moextend report"))
 
 
 @dataclass

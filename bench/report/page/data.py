@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moextend.bench import methods, metrics, stats
+from moextend.bench import methods, metrics
 from moextend.bench.references import Reference
 from moextend.bench.report import view
 from moextend.bench.report.collect import Experiment, Result, grouped
@@ -23,7 +23,7 @@ from moextend.bench.report.views.comparison import METRICS, comparison_table, ha
 from moextend.bench.report.views.published import published_tables
 from moextend.bench.run.inputs import pinned_task
 from moextend.bench.run.records import RoutingReport, TaskRouting
-from moextend.errors import InputError, counted, visible
+from moextend.errors import InputError, visible
 
 REPORT = "report"
 """The part that is loaded first."""
@@ -58,7 +58,7 @@ def parts(
         workspace: where the data of tasks are looked for if a run's own workspace is not there.
         inline: whether images are in the parts, as many as fit; else they are files.
     """
-    style = style or Styling()
+    style = (style or Styling()).with_all_columns()
     experiments = style.arranged(experiments)
     found, budget = Parts({REPORT: {}}), Budget() if inline else Budget(float("inf"))
     shown = []
@@ -83,7 +83,7 @@ def parts(
 
 def table_view(table: Table, style: Styling) -> dict[str, Any]:
     """A table with its numbers as they are written and unrounded."""
-    (table,) = style.styled([table], whole=True)
+    (table,) = style.styled([table])
     columns = [
         {"key": visible(one.key), "title": visible(one.title), "numeric": one.numeric, "wide": one.wide}
         for one in table.columns
@@ -283,82 +283,45 @@ def _task(kept: TaskRouting) -> dict[str, Any]:
     return {"reached": reached, "drift": kept.drift}
 
 
-Groups = dict[str, list[Result]]
-
-
 def verdict(
     experiment: Experiment, baseline: str | None = None, margin: float = MARGIN
 ) -> tuple[list[str], Table | None]:
-    """What a reader takes away: the best of the methods that know as much of the task, and which others tie with it.
+    """What a reader takes away: the best of the methods that know as much of the task, and the tests of the others.
 
     With it the comparison with `baseline` if that has run, else with the method with the highest ACC.
     """
-    reader, tables, found = ItemReader(), dict[str, Table](), list[tuple[float, str]]()
-    by_identity: dict[str, Groups] = {}
-    groups: Groups = {}
-    for (method, order), group in grouped(experiment.of("sequence")).items():
-        if order == "given" and methods.role_of(method) != "base":
-            groups[method] = group
-            by_identity.setdefault(group[0].facts.task_identity or "?", {})[method] = group
-
-    def against(method: str) -> Table:
-        if method not in tables:
-            tables[method] = comparison_table(experiment, method, margin, reader)
-        return tables[method]
-
-    for identity, own in by_identity.items():
-        means = _means_of(own)
-        if means:
-            best = max(means, key=means.__getitem__)
-            found.append((means[best], _sentence(own, means, best, identity, against(best))))
-    known = _means_of(groups)
+    reader = ItemReader()
+    groups = {
+        method: group
+        for (method, order), group in grouped(experiment.of("sequence")).items()
+        if order == "given" and methods.role_of(method) != "base"
+    }
+    means = {method: metrics.average(run.summary["acc"] for run in group) for method, group in groups.items()}
+    known = {method: mean for method, mean in means.items() if mean is not None}
+    tables = {}
+    found = []
+    for identity in dict.fromkeys(groups[method][0].facts.task_identity or "?" for method in known):
+        own = [method for method in known if (groups[method][0].facts.task_identity or "?") == identity]
+        best = max(own, key=known.__getitem__)
+        tables[best] = comparison_table(experiment, best, margin, reader)
+        words = f"{KNOWN.get(identity, KNOWN['?'])}, {best} reaches ACC {known[best]:.1f}%"
+        words += f" after stage {groups[best][0].last}"
+        found.append((known[best], words + _others(own, best, tables[best])))
     leader = max(known, key=known.__getitem__, default=None)
     shown = baseline if baseline and has_baseline(experiment, baseline) else leader
-    return [text for _, text in sorted(found, reverse=True)], against(shown) if groups and shown else None
+    if shown and groups and shown not in tables:
+        tables[shown] = comparison_table(experiment, shown, margin, reader)
+    return [text for _, text in sorted(found, reverse=True)], tables.get(shown or "")
 
 
-def _means_of(groups: Groups) -> dict[str, float]:
-    """Method -> mean ACC, where it is known."""
-    means = {
-        method: metrics.mean_and_sd(one.summary["acc"] for one in group)[0]
-        for method, group in groups.items()
-    }
-    return {method: mean for method, mean in means.items() if mean is not None}
-
-
-def _sentence(groups: Groups, means: Mapping[str, float], best: str, identity: str, comparison: Table) -> str:
-    """Who is first among the methods that know as much of the task, and what is known of the second."""
-    knows = KNOWN.get(identity, KNOWN["?"])
-    text = f"{knows}, {best} reaches ACC {means[best]:.1f}% after stage {groups[best][0].last}"
-    others = {method: mean for method, mean in means.items() if method != best}
-    if not others:
-        return f"{text}; no other method ran that way."
-    rows = {row["method"].text: row for row in comparison.records if row["metric"].text == METRICS["acc"]}
-    second = max(others, key=others.__getitem__)
-    row = rows.get(second)
-    if row is None or row["difference"].number is None:
-        return f"{text}, the highest of {len(means)} methods; {second} ({others[second]:.1f}%) has no seed in common."
-    ahead, shared = -row["difference"].number, int(row["seeds"].number or 0)
-    where = f"{'below' if ahead < 0 else 'above'} {second}"
-    text += f", the highest of {len(means)} methods: {abs(ahead):.1f} points {where}"
-    if shared < max(len(groups[best]), len(groups[second])):
-        text += f" with the {counted(shared, 'seed')} that both ran"
-    low, high = row["low"].number, row["high"].number
-    if low is None or high is None:
-        return f"{text}; nothing is tested, as the answers of single items are not kept."
-    only = ", over items of one seed only" if row["verdict"].text == "items only" else ""
-    p = f"{row['p'].before or '='} {row['p'].printed}"
-    tests = counted(len(rows), "comparison")
-    text += f" (95% interval {0 - high:+.1f} to {0 - low:+.1f}, p {p}, corrected for {tests}{only})"
-    tied = [name for name, row in rows.items() if name in others and not _apart(row)]
-    ties = sorted(tied, key=lambda name: -others[name])
-    if not ties:
-        return f"{text}. The difference from {'it' if len(others) == 1 else 'each of them'} is significant."
-    shown = ", ".join(ties[:2]) + (f" and {len(ties) - 2} more" if len(ties) > 2 else "")
-    return f"{text}. It is not significantly different from {shown}."
-
-
-def _apart(row: Mapping[str, Value]) -> bool:
-    """Whether a difference is significant; of one seed by its items alone, which the sentence says."""
-    verdict, p = row["verdict"].text, row["p"].number
-    return verdict in ("better", "worse") or (verdict == "items only" and p is not None and p < stats.LEVEL)
+def _others(own: Sequence[str], best: str, comparison: Table) -> str:
+    """What the paired tests say of the methods besides the best one."""
+    if len(own) == 1:
+        return "; no other method ran that way."
+    rows = {row["method"].of: row for row in comparison.records if row["metric"].text == METRICS["acc"]}
+    verdicts: dict[str, list[str]] = {}
+    for method in own:
+        if method != best and method in rows:
+            verdicts.setdefault(rows[method]["verdict"].text, []).append(method)
+    said = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in verdicts.items())
+    return f", the highest of {len(own)} methods. Paired with it, {said}."

@@ -34,14 +34,10 @@ LEVEL = 6
 """Of zlib: more takes much longer and saves little."""
 SIDE = 160
 """Pixels of the longer side; a smaller image stays as it is."""
-KEPT = 4096
-"""Bytes below which a small image is taken as it is."""
 RATE = 16_000
 """Samples per second of a sound."""
 SECONDS = 20
 """Longest sound; the rest is cut off."""
-SIGNS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
-"""First bytes of an encoded image -> its format."""
 
 
 def flips(run: int, right: Array) -> list[list[Any]]:
@@ -281,10 +277,6 @@ def thumbnails(
 
 def small_image(image: Any) -> Medium:
     """An image of at most SIDE pixels."""
-    data = image.read()
-    sign = next((form for start, form in SIGNS.items() if data.startswith(start)), None)
-    if sign and len(data) <= KEPT and max(image.size()) <= SIDE:
-        return Medium("image", sign, data)
     made, out = image.open(), io.BytesIO()
     made.thumbnail((SIDE, SIDE))
     made.save(out, "WEBP", quality=60, method=4)

@@ -1,7 +1,7 @@
 """Runs -> a small LaTeX project: tables, figures, how it was done, and what to cite.
 
-`main.tex` and `latexmkrc` are written once and are the author's from then on; all other files are written again by
-every call, so that new runs reach the paper.
+`main.tex` is written once and is the author's from then on; all other files are written again by every call, so that
+new runs reach the paper.
 """
 
 from __future__ import annotations
@@ -50,9 +50,6 @@ MAIN = r"""\documentclass[10pt,twocolumn]{article}
 \bibliography{references}
 \end{document}
 """
-LATEXMKRC = """$pdf_mode = 1;
-$pdflatex = 'pdflatex -interaction=nonstopmode -halt-on-error -no-shell-escape %O %S';
-"""
 TITLES = {
     **TASK_TITLES, "ablations": "settings of a method",
     "rewind": "scaled models", "subsets": "models without some stages", "costs": "costs",
@@ -64,12 +61,12 @@ ENGINE = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-e
 SAFE = {"shell_escape": "f", "openout_any": "p", "max_print_line": "1000"}
 """Settings of TeX: no other programs, no files outside the project, log lines that are not cut."""
 SECONDS = 300
-LEFTOVERS = (".aux", ".bbl", ".blg", ".fdb_latexmk", ".fls", ".log", ".out")
+LEFTOVERS = (".aux", ".bbl", ".blg", ".log", ".out")
 _WARNING = re.compile(
     r"^(?:LaTeX|Package \w+|Class \w+|LaTeX Font) Warning: .*|^(?:Over|Under)full .*|^pdfTeX warning.*",
     re.MULTILINE,
 )
-INSTALL = "apt-get install texlive-latex-recommended texlive-science latexmk"
+INSTALL = "apt-get install texlive-latex-recommended texlive-science"
 
 
 @dataclass(frozen=True)
@@ -115,10 +112,10 @@ def write(experiment: Experiment, styling: Styling, folder: Path, draw: Draw) ->
     texts["references.bib"] = bibliography.text
     _refuse_foreign(folder, texts)
     pictures = list(draw(experiment, styling.names, folder / "figures"))
-    once = {"main.tex": _main(experiment, further, pictures), "latexmkrc": LATEXMKRC}
-    kept = [folder / name for name in once if files.exists(folder / name)]
+    main = folder / "main.tex"
+    kept = [main] if files.exists(main) else []
     made = {name: f"{MARK}\n{text}" for name, text in texts.items()}
-    made |= {name: text for name, text in once.items() if folder / name not in kept}
+    made |= {} if kept else {"main.tex": _main(experiment, further, pictures)}
     for name, text in made.items():
         files.write_text(folder / name, text)
     drawn = [folder / "figures" / picture.file for picture in pictures]
@@ -195,15 +192,12 @@ def compile_pdf(folder: Path, name: str = "main") -> Compiled | None:
     if shutil.which("pdflatex") is None:
         return None
     before = {path.name for path in folder.iterdir()}
-    if shutil.which("latexmk"):
-        # -norc: a latexmkrc is a program, and this one may be another's
-        passes = [["latexmk", "-norc", "-pdf", f"-pdflatex={' '.join(ENGINE)} %O %S", f"{name}.tex"]]
-    else:
-        latex = [*ENGINE, f"{name}.tex"]
-        passes = [latex, ["bibtex", name], latex, latex]
-    for command in passes:
-        if command[0] != "bibtex" or _cites(folder / f"{name}.aux"):
-            _run(command, folder, name)
+    latex = [*ENGINE, f"{name}.tex"]
+    _run(latex, folder, name)
+    if "\\bibdata" in (folder / f"{name}.aux").read_text(encoding="utf-8", errors="replace"):
+        _run(["bibtex", name], folder, name)
+    for _ in range(2):
+        _run(latex, folder, name)
     log = (folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
     warnings = _WARNING.findall(log)
     for suffix in LEFTOVERS:
@@ -211,11 +205,6 @@ def compile_pdf(folder: Path, name: str = "main") -> Compiled | None:
         if path.name not in before:
             path.unlink(missing_ok=True)
     return Compiled(folder / f"{name}.pdf", warnings)
-
-
-def _cites(aux: Path) -> bool:
-    """Whether a document has a bibliography, without which bibtex fails; latexmk knows it by itself."""
-    return "\\bibdata" in aux.read_text(encoding="utf-8", errors="replace")
 
 
 def _run(command: Sequence[str], folder: Path, name: str) -> None:

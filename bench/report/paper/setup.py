@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench import methods
-from moextend.bench.methods import TITLES
-from moextend.bench.report.collect import Experiment, Groups, Result, grouped
+from moextend.bench.report.collect import Experiment, Groups, grouped
 from moextend.bench.report.formats.latex import BREAKS, breakable, escape
-from moextend.bench.report.notes import by_source, sources
+from moextend.bench.report.looks import renamed
+from moextend.bench.report.notes import by_source, seeds_note, sources
 from moextend.bench.report.views.costs import NEAR, UNMATCHED, costs_table, reference_of, trained_parameters
 from moextend.bench.report.views.forgetting import setting
 from moextend.bench.run.records import encoder_of
@@ -138,7 +138,7 @@ def setup_text(experiment: Experiment, names: Mapping[str, str], bibliography: B
         "training": _training,
     }  # fmt: skip
     text = Path(__file__).with_name("setup.tex.jinja").read_text(encoding="utf-8")
-    return template.from_string(text).render(_facts(experiment, name, bibliography)).strip() + "\n"
+    return template.from_string(text).render(_facts(experiment, names, name, bibliography)).strip() + "\n"
 
 
 def code(text: str) -> str:
@@ -157,7 +157,9 @@ def plain(number: float) -> str:
     return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
 
-def _facts(experiment: Experiment, name: Callable[[str], str], bibliography: Bibliography) -> dict[str, Any]:
+def _facts(
+    experiment: Experiment, names: Mapping[str, str], name: Callable[[str], str], bibliography: Bibliography
+) -> dict[str, Any]:
     """What the template says, in LaTeX."""
     results, cite = experiment.results, bibliography.cite
     spec, tasks = experiment.shared["sequence"], experiment.shared["tasks"]
@@ -209,7 +211,7 @@ def _facts(experiment: Experiment, name: Callable[[str], str], bibliography: Bib
         "steps": [
             f"{name(one['task'])} {one['steps']:,}" for one in spec["stages"] if one.get("steps") is not None
         ],
-        "seeds": _seeds(groups, name),
+        "seeds": escape(renamed(seeds_note(experiment), names)),
         "bounds": [
             f"{words} by {name(method)}"
             for mode, words in modes.items()
@@ -232,43 +234,16 @@ def _facts(experiment: Experiment, name: Callable[[str], str], bibliography: Bib
     }
 
 
-def _seeds(groups: Groups, name: Callable[[str], str]) -> tuple[list[int], list[str]] | None:
-    """The seeds of most methods, and those of the others; None without runs."""
-    seeds = {key: sorted({result.config.seed for result in group}) for key, group in groups.items()}
-    if not seeds:
-        return None
-    common = max(seeds.values(), key=list(seeds.values()).count)
-    other: dict[str, dict[str, None]] = {}
-    for (method, _), own in seeds.items():
-        if own != common:
-            other.setdefault(listed(map(str, own)), {})[name(method)] = None
-    return common, [f"{listed(methods)}: {own}" for own, methods in other.items()]
-
-
 def _methods(groups: Groups, name: Callable[[str], str], cite: Callable[[str], str]) -> Iterator[str]:
-    """A row a method; of variants first what they have in common, and below it what each has of its own."""
-    families: dict[str, list[list[Result]]] = {}
+    """A row a method, with its settings."""
     for (method, order), group in groups.items():
         if order == "given" or (method, "given") not in groups:
-            families.setdefault(method.partition(":")[0], []).append(group)
-    for family, variants in families.items():
-        known = [group[0].facts.settings for group in variants]
-        settings = [{key: value for key, value in own.items() if value is not None} for own in known]
-        common = {k: v for k, v in settings[0].items() if all(k in own and own[k] == v for own in settings)}
-        several = len(variants) > 1
-        if several:
-            first = f"{escape(TITLES.get(family, family))}{cite(family)}, {len(variants)} variants"
-            yield f"{first}, all with {', '.join(_words(common))}." if common else f"{first}."
-        for group, own in zip(variants, settings, strict=True):
+            settings = {key: value for key, value in group[0].facts.settings.items() if value is not None}
             trained, identity = trained_parameters(group), group[0].facts.task_identity or "not recorded"
-            facts = _words({key: value for key, value in own.items() if not (several and key in common)})
+            facts = [f"{escape(key)} {escape(setting(value))}" for key, value in settings.items()]
             facts += [f"{trained.text} trained parameters per stage"] if trained.number else []
-            cited = "" if several else cite(family)
-            yield f"{name(group[0].config.method)}{cited}: {', '.join([*facts, f'task id {escape(identity)}'])}."
-
-
-def _words(settings: Mapping[str, Any]) -> list[str]:
-    return [f"{escape(key)} {escape(setting(value))}" for key, value in settings.items()]
+            facts.append(f"task id {escape(identity)}")
+            yield f"{name(method)}{cite(method.partition(':')[0])}: {', '.join(facts)}."
 
 
 def _unmatched(experiment: Experiment, name: Callable[[str], str]) -> list[str]:

@@ -24,11 +24,9 @@ class Asked:
     """What a view compares, as far as it compares anything."""
 
     baseline: str | None = None
-    """The method that all are compared with; `comparison` needs it, `budgets` takes it."""
+    """The method that all are compared with; only `comparison` takes it, and needs it."""
     margin: float = MARGIN
     """What counts as no difference, in points."""
-    accuracy: float | None = None
-    """Of `budgets`, in percent; None: the highest that every method reaches."""
 
 
 VIEWS = {
@@ -44,9 +42,8 @@ VIEWS = {
     "readings": "diagnostics:readings_tables",
     "rewind": "variants:rewind_tables",
     "subsets": "variants:subsets_tables",
-    "budgets": "budgets:tables",
 }
-"""View -> module here and function. That of `budgets` takes all experiments at once."""
+"""View -> module here and function."""
 KINDS = (*VIEWS, "orders", "kinds", "published")
 """Views, and tables below those of a view: keys of `tables` in `report.yaml`."""
 NOTHING = {
@@ -74,10 +71,6 @@ NOTHING = {
     "subsets": (
         "no run is scored without some of its stages.",
         "Score the last models: moextend bench run --also subsets, with the options of the runs.",
-    ),
-    "budgets": (
-        "no sequence ran with several numbers of steps and the same alignment.",
-        "Run it several times: moextend bench run --steps 50 --align-steps 300; mv runs/SEQUENCE budgets/50.",
     ),
 }
 """View -> what is reported where no experiment has a table of it, and the hint."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from operator import attrgetter
 
 from moextend.bench import methods, metrics
@@ -11,7 +10,7 @@ from moextend.bench.report.collect import Experiment, Result, grouped, row_name
 from moextend.bench.report.table import Column, Table, Value, cells_of, fixed, short, words_column
 from moextend.bench.report.views import Asked
 from moextend.bench.run.records import AlignmentCost, StageCost
-from moextend.errors import InputError, counted
+from moextend.errors import counted
 
 COLUMNS = [
     words_column("method"),
@@ -131,13 +130,8 @@ def _alignments(experiment: Experiment) -> list[str]:
 
 
 def _spent(one: AlignmentCost) -> str:
-    parts = [
-        f"{one.steps:,} steps",
-        "" if one.tokens is None else f"{one.tokens:,} tokens",
-        "" if one.flops is None else f"{1e-12 * one.flops:.2f} TFLOP",
-        "" if one.seconds is None else f"{one.seconds:.0f} s",
-    ]
-    return ", ".join(filter(None, parts))
+    operations = "" if one.flops is None else f", {1e-12 * one.flops:.2f} TFLOP"
+    return f"{one.steps:,} steps{operations}"
 
 
 def _total(experiment: Experiment) -> list[str]:
@@ -255,22 +249,8 @@ def matched_notes(experiment: Experiment) -> list[str]:
     far = [method for method in others if _is_apart(counts[method], wanted)]
     if not far:
         return [MEANING, f"Trained parameters are matched: all are {against}."]
-    fixed = [method for method in far if _is_fixed(groups, method)]
-    loose = [method for method in far if method not in fixed]
-    found = [f"{UNMATCHED}: trained parameters are not {against}."]
-    if fixed:
-        found.append(f"{', '.join(fixed)}: cannot be matched.")
-    if loose:
-        found.append(f"NOT MATCHED: {', '.join(loose)} (moextend bench run --match params).")
-    return [MEANING, " ".join(found)]
-
-
-def _is_fixed(groups: dict[tuple[str, str], list[Result]], method: str) -> bool:
-    """Whether no setting of the method changes how much it trains."""
-    config = next(group[0].config for (name, _), group in groups.items() if name == method)
-    with suppress(InputError):  # a plug-in that is gone
-        return not config.method_spec.make().knobs
-    return False
+    how = "moextend bench run --match params, for methods that have a size"
+    return [MEANING, f"{UNMATCHED}: trained parameters are not {against}: {', '.join(far)} ({how})."]
 
 
 def _is_apart(count: float | None, reference: float | None) -> bool:

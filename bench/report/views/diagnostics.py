@@ -7,9 +7,16 @@ from dataclasses import replace
 from statistics import fmean
 
 from moextend.bench import metrics
-from moextend.bench.report.collect import Experiment, Result, damaged_run, grouped, row_name, scale_notes
+from moextend.bench.report.collect import (
+    Experiment,
+    Result,
+    damaged_run,
+    grouped,
+    row_name,
+    scale_notes,
+    without_damaged,
+)
 from moextend.bench.report.table import (
-    WIDTH,
     Column,
     Row,
     Table,
@@ -22,7 +29,6 @@ from moextend.bench.report.table import (
 from moextend.bench.report.views import Asked
 from moextend.bench.run.records import RoutingReport, TaskRouting
 from moextend.bench.score.records import Cell
-from moextend.errors import InputError
 
 READINGS = ("strict", "normalised", "likelihood")
 READ = (
@@ -121,11 +127,7 @@ def routing_tables(experiment: Experiment, asked: Asked) -> list[Table]:
         except Exception as error:
             damaged.append(damaged_run(result.run, error))
     found = [replace(table, notes=[ROUTING, *table.notes]) for table in shown[:1]] + shown[1:] + inferred
-    if damaged and not found:
-        raise InputError(
-            f"no run is complete: {'; '.join(damaged)}.", where="report routing", hint="Run again."
-        )
-    return [found[0].noted(f"Left out: {'; '.join(damaged)}."), *found[1:]] if damaged else found
+    return without_damaged(found, damaged, "report routing")
 
 
 def _inferred(experiment: Experiment, result: Result, stages: Stages) -> Table:
@@ -133,7 +135,7 @@ def _inferred(experiment: Experiment, result: Result, stages: Stages) -> Table:
     kept = {stage: found.inferred for stage, found in sorted(stages.items()) if found.inferred}
     extensions = [name for name in result.tasks if any(name in known.rejected for known in kept.values())]
     columns = [words_column("stage"), words_column("task"), Column("none", "none")]
-    columns += [Column(f"reaches_{name}", str(result.tasks.index(name) + 1)) for name in extensions]
+    columns += [Column(f"reaches_{name}", name) for name in extensions]
     sections = [
         [
             [
@@ -148,7 +150,6 @@ def _inferred(experiment: Experiment, result: Result, stages: Stages) -> Table:
     promised = max(share for known in kept.values() for share in known.rejected.values())
     notes = [
         INFERRED,
-        "Columns: the extensions by the number of their stage.",
         f"A threshold rejects at most {100 * promised:.1f}% of an extension's own inputs in expectation.",
     ]
     name = f"{experiment.name}/{result.name}"
@@ -158,17 +159,12 @@ def _inferred(experiment: Experiment, result: Result, stages: Stages) -> Table:
 def _routing(experiment: Experiment, result: Result, stages: Stages) -> Table:
     reached = [_reached(row) for stage in stages.values() for row in stage.tasks.values()]
     extensions = [name for name in result.tasks if any(name in row for row in reached)]
-    with_names = len("stage task") + sum(map(len, [*result.tasks, *extensions])) + 30 <= WIDTH
     oracle = any(stage.oracle for stage in stages.values())
     columns = [words_column("stage"), words_column("task")]
-    columns += [
-        Column(f"reaches_{name}", name if with_names else str(result.tasks.index(name) + 1))
-        for name in extensions
-    ]
+    columns += [Column(f"reaches_{name}", name) for name in extensions]
     columns += [Column("kl", "KL"), Column("kl_most", "most")]
     columns += [Column("final", "final"), Column("oracle", "oracle")] if oracle else []
-    sections, notes = [], [] if with_names else ["Columns: the tasks by the number of their stage."]
-    notes += [ORACLE] if oracle else []
+    sections, notes = [], [ORACLE] if oracle else []
     for stage, report in sorted(stages.items()):
         rows = []
         for name, kept in report.tasks.items():

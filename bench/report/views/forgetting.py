@@ -137,10 +137,7 @@ def _row(group: Sequence[Result], joint: Sequence[Result] | None, reference: flo
         "task_id": text(group[0].facts.task_identity or "?"),
         **summaries(group),
         **costs.summary_cells(group, reference),
-        "fm_max_all": over_runs(metrics.forgetting(result.matrix, variant="max-all") for result in group),
-        "worst_case": over_runs(metrics.worst_case_acc(result.matrix) for result in group),
         "intransigence": _intransigence(group, joint or []),
-        "text_retention": over_runs(_percent(metrics.text_retention(*one.text_ends)) for one in group),
     }
     return cells_of(COLUMNS, cells)
 
@@ -151,10 +148,6 @@ def _intransigence(group: Sequence[Result], joint: Sequence[Result]) -> Value:
     rows = [result.row(result.last, group[0].tasks) for result in joint]
     upper = [metrics.mean_and_sd(column)[0] for column in zip(*rows, strict=True)]
     return over_runs([metrics.intransigence(result.matrix, upper) for result in group], signed=True)
-
-
-def _percent(part: float | None) -> float | None:
-    return None if part is None else 100 * part
 
 
 def _bounds(experiment: Experiment, joint: Groups) -> list[Row]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
-from xml.etree import ElementTree
 
 from moextend.bench import methods, stats
 from moextend.bench.report.collect import Experiment, Result, grouped, lacking_notes, row_name, run_notes
@@ -34,7 +33,7 @@ from moextend.errors import InputError, UnknownName, counted
 Verdict = Literal["kept", "lost", "cannot tell"]
 BEFORE = "before"
 """The default reference: a task's own score before what is tested was learned."""
-SCORE, SHARED_SEED = "a score", "a shared seed"
+SCORE = "a score"
 """What a cell lacks that cannot be compared."""
 
 
@@ -68,7 +67,7 @@ class Check:
     unchanged: str
     """Why nothing can have changed: "same weights", or no input of the task reaches what was learned; else empty."""
     lacks: str = ""
-    """What is missing, so that nothing can be compared: a score, or a seed that both have; else empty."""
+    """What is missing, so that nothing can be compared: a score; else empty."""
     verdict: Verdict = "cannot tell"
     p_kept: float | None = None
     """p of a loss of the margin or more (non-inferiority), corrected over all cells (Holm)."""
@@ -132,8 +131,8 @@ class Gate:
 def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) -> Gate:
     """A verdict for every cell of every run that has a reference.
 
-    A task that a run learns later has none in `before`, but has with the other baselines. A cell without a score, or
-    without a seed that the baseline has, too, is undecided (cannot tell).
+    A task that a run learns later has none in `before`, but has with the other baselines. A cell without a score is
+    undecided (cannot tell), and so is the gate where a run has no seed of the baseline.
 
     kept: a loss of `margin` points or more is excluded (non-inferiority test). lost: the score fell, and kept is not
     shown. cannot tell: neither. Both tests are one family of all cells, corrected by Holm (1979). Cells that the same
@@ -153,26 +152,25 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
     baseline = baseline.removeprefix(f"{experiment.name}/")
     reader = ItemReader()
     checks = [compare(reader, *cell) for cell in _cells(experiment, baseline)]
-    if checks and all(check.lacks == SCORE and not check.seeds for check in checks):
-        raise InputError(
-            f"no cell of {experiment.name} has a score and that of its reference.",
-            hint="The same bench run makes what is missing.",
-        )
-    if all(check.lacks == SHARED_SEED for check in checks):
+    if not checks:
         raise InputError(
             f"no cell of {experiment.name} has a reference.",
             where="--baseline",
             hint="Compare runs of a sequence, or with a method that ran with the same seeds.",
         )
+    if not any(check.seeds for check in checks):
+        raise InputError(
+            f"no cell of {experiment.name} has a score and that of its reference.",
+            hint="The same bench run makes what is missing.",
+        )
     judged = verdicts(checks, margin)
-    unmatched = [] if is_row_zero(baseline) else _unmatched(experiment, baseline)
+    unmatched = _unmatched(experiment, baseline)
     left_out = [name for name in experiment.left_out if name not in experiment.copies] + unmatched
     notes = _notes(experiment, judged, baseline, margin)
-    if unmatched:
-        notes.append(f"Not compared: {', '.join(unmatched)}.")
+    notes += [f"Not compared: {', '.join(unmatched)}."] if unmatched else []
     if left_out:
         notes.append(
-            "The gate cannot tell, since runs that belong to it are not tested. Finish them, or name the others."
+            "The gate cannot tell: runs that belong to it are not tested. Finish them, or name the others."
         )
     return Gate(
         experiment.name, experiment.variant, experiment.label, baseline, margin, judged, left_out, notes
@@ -210,6 +208,8 @@ def _items_needed(found: stats.Contrast, items: int, margin: float, level: float
     return None if times is None else max(items, math.ceil(items * times))
 
 
+Place = tuple[Result, int]
+"""A run and one of its stages."""
 Pair = tuple[Result, int, Result, int, str]
 """Run, stage, reference run, its stage, task."""
 
@@ -219,50 +219,45 @@ Cell = tuple[str, Result, int, str, list[Pair]]
 
 
 def _cells(experiment: Experiment, baseline: str) -> Iterator[Cell]:
-    """The cells of every method, stage and task with their references."""
+    """The cells of every method, stage and task that have references."""
     groups = grouped(experiment.of("sequence"))
     runs = {result.name: result for group in groups.values() for result in group}
     names = [*dict.fromkeys(method for method, _ in groups), methods.named("base"), BEFORE]
     if baseline not in names and baseline not in runs:
         raise UnknownName("method or run", baseline, [*names, *runs], where="--baseline")
-    row_zero = baseline not in runs and baseline != BEFORE and is_row_zero(baseline)
     for (method, order), group in groups.items():
         theirs = {result.config.seed: result for result in groups.get((baseline, order), [])}
-        others = [runs[baseline] if baseline in runs else theirs.get(result.config.seed) for result in group]
-        if method == baseline or (baseline in runs and len(group) == 1 and group[0] is runs[baseline]):
-            continue
+
+        def reference(
+            result: Result, stage: int, own: int, theirs: Mapping[int, Result] = theirs
+        ) -> Place | None:
+            """The run and stage that a cell is compared with; None without one."""
+            if baseline == BEFORE:
+                return (result, own) if stage > own else None
+            if baseline not in runs and is_row_zero(baseline):
+                return result, 0
+            other = runs.get(baseline) or theirs.get(result.config.seed)
+            return None if other is None or other is result else (other, stage)
+
         first = group[0]
-        for stage in range(1, first.last + 1):
+        for stage in range(1, first.last + 1) if method != baseline else ():
             for task in [*first.tasks, *first.text, *first.config.transfer]:
                 own = first.tasks.index(task) + 1 if task in first.tasks else 0
-                if baseline == BEFORE and stage <= own:
-                    continue
-                pairs = list[Pair]()
-                for result, other in zip(group, others, strict=True):
-                    if row_zero:
-                        pairs.append((result, stage, result, 0, task))
-                    elif baseline == BEFORE:
-                        pairs.append((result, stage, result, own, task))
-                    elif other is not None and other is not result:
-                        pairs.append((result, stage, other, stage, task))
-                yield row_name(group).text, first, stage, task, pairs
+                found = [(result, reference(result, stage, own)) for result in group]
+                pairs = [(result, stage, *other, task) for result, other in found if other]
+                if pairs:
+                    yield row_name(group).text, first, stage, task, pairs
 
 
 def _unmatched(experiment: Experiment, baseline: str) -> list[str]:
     """The runs for whose seed and order the method `baseline` has no run; none if it is another kind of reference."""
-    groups = grouped(experiment.of("sequence"))
-    seeds = {
-        (order, result.config.seed)
-        for (name, order), group in groups.items()
-        if name == baseline
-        for result in group
-    }
+    runs = experiment.of("sequence") if not is_row_zero(baseline) else []
+    seeds = {(run.config.order, run.config.seed) for run in runs if run.config.method == baseline}
     return [
-        f"{result.name} ({baseline} has no run with seed {result.config.seed}"
-        f"{'' if order == 'given' else ' and this order'})"
-        for (_, order), group in groups.items()
-        for result in group
-        if seeds and (order, result.config.seed) not in seeds
+        f"{run.name} ({baseline} has no run with seed {run.config.seed}"
+        f"{'' if run.config.order == 'given' else ' and this order'})"
+        for run in runs
+        if seeds and (run.config.order, run.config.seed) not in seeds
     ]
 
 
@@ -275,12 +270,11 @@ def compare(
         for pair in pairs
         if (mine := pair[0].cells.get((pair[1], task))) and (theirs := pair[2].cells.get((pair[3], task)))
     ]
-    if len(scored) < len(pairs) or not scored:
-        lacks = SCORE if pairs else SHARED_SEED
-        return Check(
-            name, stage, result.stage_names[stage - 1], task, None, None, 0, len(scored), [],
-            None, "", lacks,
-        )  # fmt: skip
+    empty = Check(
+        name, stage, result.stage_names[stage - 1], task, None, None, 0, len(scored), [], None, "", SCORE
+    )
+    if len(scored) < len(pairs):
+        return empty
     unchanged, found = "", None
     if all(mine.weights == theirs.weights != "" for mine, theirs, _ in scored):
         unchanged = "same weights"
@@ -296,18 +290,15 @@ def compare(
                 for mine, theirs, (run, row, other, at, own) in scored
             ]
         )
-    return Check(
-        method=name,
-        stage=stage,
-        stage_name=result.stage_names[stage - 1],
-        task=task,
+    return replace(
+        empty,
         before=fmean(theirs.value for _, theirs, _ in scored),
         after=fmean(mine.value for mine, _, _ in scored),
         items=scored[0][0].n,
-        seeds=len(scored),
         values=[mine.value - theirs.value for mine, theirs, _ in scored],
         found=found and found[1],
         unchanged=unchanged,
+        lacks="",
     )
 
 
@@ -350,18 +341,15 @@ def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margi
         methods.named("base"): "reference: the base (row 0)",
     }.get(baseline, f"reference: the same cell of {baseline}")
     notes = explained(before, checks, margin)
-    if any(check.lacks == SHARED_SEED for check in checks):
-        notes.append(f"{SHARED_SEED}: the method was not run with any seed of {baseline}.")
     if others := [result.name for result in experiment.results if result.config.mode != "sequence"]:
         notes.append(f"Not tested, as tasks are not learned in turn: {', '.join(others)}.")
     if any(check.seeds == 1 and check.found for check in checks):
         notes.append("One seed: the verdict is about these weights, not about training again.")
     notes += [f"{experiment.label}: {experiment.differs}."] if experiment.differs else []
     notes += [note] if (note := source_note(sources([experiment]))) else []
-    notes += backend_notes(experiment.results)
-    notes += lacking_notes(experiment.results)
-    notes += run_notes(experiment)
-    return notes
+    return [
+        *notes, *backend_notes(experiment.results), *lacking_notes(experiment.results), *run_notes(experiment),
+    ]  # fmt: skip
 
 
 COLUMNS = [
@@ -432,49 +420,3 @@ def as_json(gates: Sequence[Gate]) -> list[dict[str, Any]]:
         }
         for found in gates
     ]
-
-
-def junit(gates: Sequence[Gate]) -> str:
-    """The verdicts as JUnit XML, which CI systems read: a suite a method, a failure where something is lost.
-
-    An undecided cell is an error, and so is a run that is not tested, so that no system counts it as passed.
-    """
-    root = ElementTree.Element("testsuites")
-    for found in gates:
-        cases: dict[str, list[tuple[str, Verdict, str]]] = {}
-        for check in found.checks:
-            name = f"stage {check.stage} {check.stage_name}: {check.task}"
-            cases.setdefault(check.method, []).append((name, check.verdict, _message(check)))
-        for name in found.left_out:
-            cases.setdefault("left out", []).append((name, "cannot tell", "not tested"))
-        for method, own in cases.items():
-            counts = Counter(verdict for _, verdict, _ in own)
-            suite = ElementTree.SubElement(
-                root, "testsuite", name=_xml_text(f"{found.label} {method}"), tests=str(len(own)),
-                failures=str(counts["lost"]), errors=str(counts["cannot tell"]),
-            )  # fmt: skip
-            where = found.label if method == "left out" else f"{found.label}.{method}"
-            for name, verdict, message in own:
-                case = ElementTree.SubElement(
-                    suite, "testcase", classname=_xml_text(where), name=_xml_text(name)
-                )
-                if verdict != "kept":
-                    kind = "failure" if verdict == "lost" else "error"
-                    ElementTree.SubElement(case, kind, message=_xml_text(message), type=verdict)
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
-
-
-def _message(check: Check) -> str:
-    low = "" if check.low is None else f", at least {check.low:+.1f}"
-    change = (
-        f"{check.before:.1f} -> {check.after:.1f} ({check.difference:+.1f}{low}) " if check.values else ""
-    )
-    return f"{check.verdict}: {change}{'needs ' * bool(check.lacks)}{check.needs}".strip()
-
-
-def _xml_text(value: str) -> str:
-    """The text without characters that XML 1.0 cannot hold."""
-    return "".join(
-        c for c in value if c in "\t\n\r" or (c >= " " and not 0xD800 <= ord(c) <= 0xDFFF and ord(c) < 0xFFFE)
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from statistics import fmean
@@ -33,7 +33,6 @@ from moextend.bench.report.views.comparison import (
     differences,
     mean_difference,
     metric_weights,
-    pairs_of,
     shared_orders,
 )
 from moextend.bench.report.views.gate import gate
@@ -45,6 +44,8 @@ NO_ITEMS = "the answers to items are not stored, or there are too few"
 """Why a comparison has no variance of items."""
 SEEDS = (2, 3, 5, 10, 20)
 """Numbers of seeds that are planned by default, besides that of the pilot."""
+METRICS = ("ACC", "BWT")
+"""Metrics of a comparison, as columns of the forgetting table."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,8 @@ class Wanted:
     effect: float = 2.0
     """True difference in points; for the gate the true change."""
     power: float = stats.POWER
-    tests: int | None = None
-    """Tests in the family; None: as many as the pilot has."""
     seeds: Sequence[int] = ()
-    """Empty: those of the pilot and SEEDS."""
-    orders: Sequence[int] = ()
-    """Empty: 1, and those of the pilot."""
+    """Empty: those of the pilot and SEEDS; of orders there are 1, and those of the pilot."""
     items: int | None = None
     """Items of a task; None: those of the pilot."""
 
@@ -124,14 +121,12 @@ def plan(
     *,
     methods: Sequence[str] = (),
     baseline: str | None = None,
-    names: Sequence[str] = ("ACC", "BWT"),
 ) -> Planned:
     """What the tests of `bench report --baseline` need to find a difference.
 
     Args:
         methods: those that are compared with the baseline; empty: all others.
         baseline: a method that has run, or the base; None: the package's own method.
-        names: metrics, as columns of the forgetting table.
 
     Raises:
         UnknownName: no such method.  InputError: no comparison has runs of both methods with the answers of items.
@@ -142,26 +137,19 @@ def plan(
     check_baseline(against, known)
     _check_methods(methods, known)
     compared = [method for method in methods or known if method != against]
-    tests = wanted.tests or sum(
-        method != against for method in known
-    )  # those of the report, also without some
+    tests = len({*known} - {against})  # those of the report, also without some
     reader = ItemReader()
     plans, unknown = list[Plan](), list[str]()
-    for metric in names:
+    for metric in METRICS:
         measured = Measured(reader, partial(metric_weights, metric))
         for method in compared:
-            orders = _orders(measured, groups, method, against)
-            found = _difference(orders) if orders else "no shared seed"
+            found = _difference(shared_orders(measured, groups, method, against))
             if isinstance(found, str):
                 unknown.append(f"{metric} of {method}: {found}")
-                continue
-            value, pilot = found
-            items = _items(groups, method)
-            first = Plan(method, against, metric, value, pilot, items, tests)
-            plans.append(_with_rows(first, wanted, stats.LEVEL / tests))
+            else:
+                first = Plan(method, against, metric, *found, _items(groups, method), tests)
+                plans.append(_with_rows(first, wanted, stats.LEVEL / tests))
     if not plans:
-        if any(name.endswith(NO_ITEMS) for name in unknown):
-            _check_answers(experiment.of("sequence"), [against, *compared])
         raise InputError(
             f"no plan can be made: {'; '.join(unknown) or f'no method besides {against}'}.",
             where=experiment.label,
@@ -181,12 +169,9 @@ def plan_gate(
     Raises:
         UnknownName: no such method.  InputError: see `gate`; or no cell can be tested.
     """
-    runs = experiment.of("sequence")
-    known = list(dict.fromkeys(result.config.method for result in runs))
-    _check_methods(methods, known)
-    made = gate(experiment, margin=margin)
-    checks = [check for check in made.checks if check.found]
-    tests = wanted.tests or len(checks)
+    _check_methods(methods, list(dict.fromkeys(run.config.method for run in experiment.of("sequence"))))
+    checks = [check for check in gate(experiment, margin=margin).checks if check.found]
+    tests = len(checks)
     last = max((check.stage for check in checks), default=0)
     plans = []
     for check in checks:
@@ -196,8 +181,6 @@ def plan_gate(
             first = Plan(check.method, "before", check.task, fmean(check.values), pilot, check.items, tests)
             plans.append(_with_rows(first, wanted, 2 * stats.LEVEL / tests, margin))
     if not plans:
-        if any(not check.unchanged and check.values for check in made.checks):
-            _check_answers(runs, methods or known)
         raise InputError(
             "no cell after the last stage needs a test: all are kept by construction or have no stored answers.",
             where=experiment.label,
@@ -212,25 +195,10 @@ def _check_methods(methods: Sequence[str], known: Sequence[str]) -> None:
             raise UnknownName("method", method, known, where="--method")
 
 
-def _check_answers(results: Sequence[Result], methods: Sequence[str]) -> None:
-    """Raises InputError if a run of `methods` is from a pack without answers, from which variances are computed."""
-    for result in results:
-        if result.config.method in methods and not result.has_items:
-            result.run.check_has("predictions")
-
-
-def _orders(measured: Measured, groups: Groups, method: str, baseline: str) -> dict[str, dict[int, Pair]]:
-    """`shared_orders`; where fewer than two seeds ran in all of them, the one with most seeds alone."""
-    orders = shared_orders(measured, groups, method, baseline)
-    if len(orders) < 2 or len(next(iter(orders.values()))) > 1:
-        return orders
-    each = {order: pairs_of(measured, groups, method, order, baseline) for order in orders}
-    most = max(each, key=lambda order: len(each[order]))
-    return {most: each[most]} if len(each[most]) > 1 else orders
-
-
 def _difference(orders: Mapping[str, Mapping[int, Pair]]) -> tuple[float, Pilot] | str:
     """The difference and its components; else why they are not known."""
+    if not orders:
+        return "no shared seed"
     if not next(iter(orders.values())):
         return "no seed ran in all orders"
     single = []
@@ -269,16 +237,19 @@ def _with_rows(first: Plan, wanted: Wanted, level: float, margin: float | None =
     if pilot.seeds == 1 and margin is None:
         least = planning.detectable(pilot, Design(1, times=times), level, wanted.power)
         return replace(first, items_only=least)
-    designs = [Design(1, times=times)] if pilot.seeds == 1 else _designs(pilot, wanted, times)
+    alone = pilot.seeds == 1
+    designs = [
+        Design(seeds, orders, times)
+        for orders in ([1] if alone else sorted({1, pilot.orders}))
+        for seeds in ([1] if alone else wanted.seeds or sorted({pilot.seeds, *SEEDS}))
+    ]
     return replace(first, rows=[_row(first, design, wanted, level, margin) for design in designs])
 
 
 def _row(first: Plan, design: Design, wanted: Wanted, level: float, margin: float | None) -> Row:
     pilot, distance = first.pilot, wanted.effect + (margin or 0.0)
-    expected = planning.power(pilot, design, distance, level)
-    low, high = expected, expected
-    if pilot.seeds > 1:
-        low, high = planning.power_interval(pilot, design, distance, level)
+    expected, alone = planning.power(pilot, design, distance, level), pilot.seeds == 1
+    low, high = (expected, expected) if alone else planning.power_interval(pilot, design, distance, level)
     items = planning.items_needed(pilot, design, distance, level, wanted.power)
     return Row(
         seeds=design.seeds,
@@ -289,16 +260,8 @@ def _row(first: Plan, design: Design, wanted: Wanted, level: float, margin: floa
         low=low,
         high=high,
         items_needed=None if items is None else math.ceil(items * first.items),
-        seeds_needed=None
-        if pilot.seeds == 1
-        else planning.seeds_needed(pilot, design, distance, level, wanted.power),
+        seeds_needed=None if alone else planning.seeds_needed(pilot, design, distance, level, wanted.power),
     )
-
-
-def _designs(pilot: Pilot, wanted: Wanted, times: float) -> Iterator[Design]:
-    for orders in wanted.orders or sorted({1, pilot.orders}):
-        for seeds in wanted.seeds or sorted({pilot.seeds, *SEEDS}):
-            yield Design(seeds, orders, times)
 
 
 COMPONENTS = [
@@ -416,19 +379,13 @@ def _component_notes(planned: Planned) -> list[str]:
 
 
 def _design_notes(planned: Planned) -> list[str]:
-    family = counted(planned.plans[0].tests, "test")
+    level = f"at {stats.LEVEL:g} for {counted(planned.plans[0].tests, 'test')} together"
     if planned.margin is None:
-        test = (
-            f"The test is that of bench report --baseline (mean over orders with several), at {stats.LEVEL:g} for "
-            f"{family} together (Bonferroni)."
-        )
+        test = f"The test is that of bench report --baseline (mean over orders with several), {level} (Bonferroni)."
+        least = "MDD: the smallest difference that is found."
     else:
-        test = f"The test is that of bench gate, one-sided at {stats.LEVEL:g} for {family} together."
-    least = (
-        "MDD: the smallest difference that is found."
-        if planned.margin is None
-        else "least margin: what can be excluded."
-    )
+        test = f"The test is that of bench gate, one-sided {level}."
+        least = "least margin: what can be excluded."
     notes = [
         f"{test} power: share of repetitions that find it, if the variances are those of the pilot. 95% interval: of "
         f"the power, given how well the pilot knows the two variances. {least}",

@@ -17,7 +17,6 @@ from moextend.bench.report.collect import (
 )
 from moextend.bench.report.notes import backend_notes, change_of, untouched_notes
 from moextend.bench.report.table import (
-    WIDTH,
     Column,
     Row,
     Style,
@@ -32,17 +31,17 @@ from moextend.bench.report.table import (
 from moextend.bench.report.views import Asked
 
 TASKS = (
-    "Score of each learned task after the last stage; mean: ACC. CSV and HTML also have each task's score right "
+    "Score of each learned task after the last stage; mean: ACC. CSV also has each task's score right "
     "after its own stage."
 )
 ALONE = "each alone: every task learned from the base."
 TEXT = (
     "Score of each text task after the last stage, below the base's. change: of the mean from that of the same run's "
-    "base, in points; negative is a loss. CSV and HTML also have the change of each task."
+    "base, in points; negative is a loss. CSV also has the change of each task."
 )
 TRANSFER = (
     "Score after the last stage of each task that is scored and never learned, below the base's. change: "
-    "of the mean from that of the same run's base, in points. CSV and HTML also have the change of each task."
+    "of the mean from that of the same run's base, in points. CSV also has the change of each task."
 )
 SPREAD = "±: standard deviation over runs."
 TITLES = {
@@ -50,7 +49,6 @@ TITLES = {
 }  # fmt: skip
 MATRIX = "Row: after this stage. Dim: tasks learned later. Bold: the one just learned."
 ERRORS = "±: standard error over items."
-NUMBERED = "Columns: the tasks by the number of their stage."
 
 Named = tuple[Value, Sequence[Result]]
 Score = Callable[[Result, str], float | None]
@@ -112,16 +110,14 @@ def _table(
     experiment: Experiment, kind: str, tasks: Sequence[str], more: Sequence[Column],
     sections: Sequence[list[Row]], notes: Sequence[str],
 ) -> Table:  # fmt: skip
-    longest = max(len(row[0].text) for section in sections for row in section)
-    with_names = min(longest, 20) + sum(max(len(task), len("99.9")) + 1 for task in tasks) + 16 <= WIDTH
     columns = [
         words_column("method"),
-        *task_columns(tasks, with_names=with_names),
+        *task_columns(tasks),
         Column("mean", "mean"),
         *more,
     ]
     several = any(value.spread is not None for section in sections for row in section for value in row)
-    notes = [*([] if with_names else [numbered(tasks)]), *notes, *([SPREAD] if several else [])]
+    notes = [*notes, *([SPREAD] if several else [])]
     name = experiment.name
     shown = [section for section in sections if section]
     return Table(
@@ -134,17 +130,9 @@ def _table(
     )
 
 
-def task_columns(tasks: Sequence[str], *, with_names: bool, spread: str = "sd") -> list[Column]:
-    """A column per task, called by its name or its place."""
-    return [
-        Column(task, task if with_names else str(place), spread=spread, of=task if with_names else "")
-        for place, task in enumerate(tasks, 1)
-    ]
-
-
-def numbered(tasks: Sequence[str]) -> str:
-    """The note that names the tasks of numbered columns."""
-    return f"Columns: {', '.join(f'{place} {task}' for place, task in enumerate(tasks, 1))}."
+def task_columns(tasks: Sequence[str], spread: str = "sd") -> list[Column]:
+    """A column per task."""
+    return [Column(task, task, spread=spread, of=task) for task in tasks]
 
 
 def _rows(experiment: Experiment, mode: str) -> list[Named]:
@@ -210,34 +198,21 @@ def matrix_tables(experiment: Experiment, asked: Asked) -> list[Table]:
 
 
 def _matrix(result: Result, tasks: Sequence[str], key: str, title: str) -> Table:
-    around = max(map(len, result.tasks), default=0) + len("10  mean ") + 2
-    learned = tasks == result.tasks
-
-    def fits(cell: str) -> bool:
-        return around + sum(max(len(task) + 1, len(cell)) for task in tasks) <= WIDTH
-
-    with_names, errors = fits("99.9 ") or not learned, fits("99.9 ±99.9 ")
-    columns = task_columns(tasks, with_names=with_names, spread="se")
-    rows = [_stage(result, stage, tasks, has_error=errors) for stage in range(result.last + 1)]
-    notes = [MATRIX] * learned + [NUMBERED] * (not with_names) + [ERRORS] * errors
-    return Table(
-        key,
-        title,
-        [words_column("stage"), *columns, Column("mean", "mean")],
-        [rows],
-        [*([" ".join(notes)] if notes else []), *scale_notes([result], tasks), *backend_notes([result])],
-        kind="matrix",
-    )
+    columns = [words_column("stage"), *task_columns(tasks, "se"), Column("mean", "mean")]
+    rows = [_stage(result, stage, tasks) for stage in range(result.last + 1)]
+    notes = [f"{MATRIX} {ERRORS}" if tasks == result.tasks else ERRORS]
+    notes += [*scale_notes([result], tasks), *backend_notes([result])]
+    return Table(key, title, columns, [rows], notes, kind="matrix")
 
 
-def _stage(result: Result, stage: int, tasks: Sequence[str], *, has_error: bool) -> Row:
+def _stage(result: Result, stage: int, tasks: Sequence[str]) -> Row:
     learned = ["base", *(["all at once"] if result.config.mode == "joint" else result.tasks)][stage]
     name = named(learned, before=f"{stage} ") if learned in result.tasks else text(f"{stage} {learned}")
     cells = []
     for task in tasks:
         cell = result.cells.get((stage, task))
         shown = Value("-", style="dim") if cell is None else number(cell.value, cell.stderr)
-        cells.append(replace(shown, has_error=has_error, style=shown.style or _style(result, stage, task)))
+        cells.append(replace(shown, style=shown.style or _style(result, stage, task)))
     return [name, *cells, number(metrics.average(result.row(stage, tasks)))]
 
 

@@ -62,7 +62,6 @@ SPECS = [
     ("lora:rank=3,experts=false,alpha=5", "b"),
     ("lora-per-task:rank=2", "a"),
     ("o-lora:rank=2", "b"),
-    ("replay:rank=2", "b"),
 ]
 
 
@@ -105,19 +104,6 @@ def test_what_peft_cannot_hold_is_refused(base: Path, tmp_path: Path) -> None:
     adapters.merge(found.model)
     with pytest.raises(InputError, match=r"have other tensors \(.*moe_lora"):
         save_stock(found.model, tmp_path / "stock")
-
-
-def test_full_fine_tuning_is_written_as_it_is(base: Path, tmp_path: Path, ids: Tensor) -> None:
-    found = stage(base, "full-ft", ["a"], "a")
-    with torch.no_grad():
-        for parameter in found.model.lm.parameters():
-            parameter.mul_(1.1)
-    adapters.merge(found.model)
-    written = save_stock(found.model, tmp_path / "stock")
-    assert written.experts == 0
-    again = AutoModelForCausalLM.from_pretrained(tmp_path / "stock")
-    again.set_experts_implementation("eager")
-    assert torch.equal(logits(again, ids), logits(found.model.lm, ids))
 
 
 def written(found: StageModel, dtype: str | None, out: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -18,16 +18,8 @@ RESULTS = Path(__file__).parents[3] / "docs" / "results"
 PAGE = RESULTS / "overview.md"
 SEQUENCES = {
     **{
-        name: f"{name}.md"
-        for name in (
-            "tiny",
-            "tiny-alike",
-            "tiny-conflict",
-            "tiny-drift",
-            "tiny-repeat",
-            "tiny-long",
-            "tiny-modal",
-        )
+        f"tiny{rest}": f"tiny{rest}.md"
+        for rest in ("", "-alike", "-conflict", "-drift", "-repeat", "-long", "-modal")
     },
     "real-stories": "real-small.md",
 }
@@ -53,11 +45,6 @@ VARIES = re.compile(r"[:,](rank|memory\\_tokens)=\d+")
 BLOCK = re.compile(
     r"^<!-- overview: (?P<column>[^\n]+?) -->\n.*?^<!-- /overview -->$", re.MULTILINE | re.DOTALL
 )
-
-
-def main() -> None:
-    """Writes the page."""
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), Path(sys.argv[1])), encoding="utf-8")
 
 
 def filled(page: str, runs: Path) -> str:
@@ -98,4 +85,4 @@ def _column(table: list[list[str]], column: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), Path(sys.argv[1])), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Fills the tables of Markdown pages from runs: ``python -m tests.bench.report.pages RUNS [NAME ...] --write PAGE``.
+"""Fills the tables of a Markdown page from runs: ``python -m tests.bench.report.pages RUNS PAGE``.
 
 A table stands between two marks. The first one names the block and the command that prints it:
 
@@ -7,8 +7,7 @@ A table stands between two marks. The first one names the block and the command 
 
 The block is what the command prints for the runs in the folder RUNS, but for the note that runs from a pack have no
 predictions. Braces stand for several words, as in a shell. `| columns`, `| rows` and `| notes` keep those that begin
-with the given words. A table of the terminal is 100 columns wide and stands in a code block. With names, only these
-blocks are filled; without --write the page is only compared, and the exit code is 1 if it differs.
+with the given words. A table of the terminal is 100 columns wide and stands in a code block.
 
 The README and the overview of results keep their tables. Those of the other pages are filled when the site is built
 (docs/hooks.py), from the packs in docs/results/packs.
@@ -16,12 +15,12 @@ The README and the overview of results keep their tables. Those of the other pag
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,7 +32,6 @@ from moextend.bench.run.pack import unpack
 from moextend.cli.main import app
 
 COMMAND = ("moextend", "bench", "report")
-WIDTH = "100"
 PACKS = Path(__file__).parents[3] / "docs" / "results" / "packs"
 PARTS = ("columns", "rows", "notes")
 BARE = "Packed without predictions, so scores are not checked against answers"
@@ -57,29 +55,23 @@ class Block:
     body: str
     """Lines between its marks."""
 
-
-def blocks(page: str) -> list[Block]:
-    """Blocks of a page; ValueError for a mark with another command, and for one name of two blocks."""
-    found = []
-    for match in BLOCK.finditer(page):
+    @staticmethod
+    def of(match: re.Match[str]) -> Block:
+        """A block from its marks; ValueError for another command."""
         command, *parts = " ".join(match["command"].split()).split(" | ")
-        kept = {part: tuple(word.strip() for word in words.split(",")) for part, _, words in
-                (text.strip().partition(" ") for text in parts)}  # fmt: skip
+        split = (part.strip().partition(" ") for part in parts)
+        kept = {part: tuple(word.strip() for word in words.split(",")) for part, _, words in split}
         if unknown := kept.keys() - set(PARTS):
             raise ValueError(f"no part {', '.join(unknown)} of a table; there are {', '.join(PARTS)}")
-        found.append(Block(match["name"], arguments(command), kept, match["body"]))
-    names = [block.name for block in found]
-    if len(set(names)) < len(names):
-        raise ValueError(f"two blocks have one name: {', '.join(names)}")
-    return found
+        words = tuple(each for word in shlex.split(command) for each in expanded(word))
+        if words[: len(COMMAND)] != COMMAND:
+            raise ValueError(f"'{command}' is not a command `{' '.join(COMMAND)} ...`")
+        return Block(match["name"], words[len(COMMAND) :], kept, match["body"])
 
 
-def arguments(command: str) -> tuple[str, ...]:
-    """Arguments of `moextend bench report`, with all words that braces stand for."""
-    words = [each for word in shlex.split(command) for each in expanded(word)]
-    if tuple(words[: len(COMMAND)]) != COMMAND:
-        raise ValueError(f"'{command}' is not a command `{' '.join(COMMAND)} ...`")
-    return tuple(words[len(COMMAND) :])
+def blocks(page: str) -> list[Block]:
+    """Blocks of a page."""
+    return [Block.of(match) for match in BLOCK.finditer(page)]
 
 
 def expanded(word: str) -> Iterator[str]:
@@ -89,14 +81,13 @@ def expanded(word: str) -> Iterator[str]:
     return ("".join(chosen) for chosen in product(*choices))
 
 
-def printed(asked: Sequence[str], runs: Path) -> str:
+@cache
+def printed(asked: tuple[str, ...], runs: Path) -> str:
     """What `moextend bench report` prints for the runs in a folder, as lines of a page; ValueError if it fails."""
-    environment = {"COLUMNS": WIDTH, "NO_COLOR": "1"}
     with TemporaryDirectory() as workspace:
         Path(workspace, "runs").symlink_to(runs.resolve())
-        found = CliRunner().invoke(
-            app, ["bench", "report", *asked, "--workspace", workspace], env=environment
-        )
+        words = ["bench", "report", *asked, "--workspace", workspace]
+        found = CliRunner().invoke(app, words, env={"COLUMNS": "100", "NO_COLOR": "1"})
     if found.exit_code or found.exception:
         raise ValueError(f"{shlex.join([*COMMAND, *asked])}: {found.output.strip() or found.exception}")
     kept = [line.rstrip() for line in found.stdout.strip("\n").splitlines() if BARE not in line]
@@ -138,49 +129,18 @@ def published(folder: Path) -> Path:
     return folder / "runs"
 
 
-def filled(page: str, runs: Path, names: Sequence[str] = ()) -> str:
-    """The page with these blocks made again (none: all); ValueError for a name that no block has."""
-    known = {block.name: block for block in blocks(page)}
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"no block {', '.join(unknown)}; there are {', '.join(known)}")
-    made = {
-        name: shortened(printed(block.arguments, runs), block.kept)
-        if block.kept
-        else printed(block.arguments, runs)
-        for name, block in known.items()
-        if name in (names or known)
-    }
+def filled(page: str, runs: Path) -> str:
+    """The page with its blocks made again."""
 
     def remade(match: re.Match[str]) -> str:
-        whole, name = match[0], match["name"]
-        start, end = (place - match.start() for place in match.span("body"))
-        return whole[:start] + made.get(name, match["body"]) + whole[end:]
+        block, (start, end) = Block.of(match), match.span("body")
+        made = printed(block.arguments, runs)
+        made = shortened(made, block.kept) if block.kept else made
+        return page[match.start() : start] + made + page[end : match.end()]
 
     return BLOCK.sub(remade, page)
 
 
-def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.report.pages", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("runs", type=Path, help="Folder of the runs, such as demo/runs.")
-    parser.add_argument("names", nargs="*", help="Names of blocks. Default: all of the page.")
-    parser.add_argument("--page", type=Path, help="Markdown page that is compared.")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="Markdown page that is written.")
-    asked = parser.parse_args()
-    path = asked.write or asked.page
-    if path is None:
-        parser.error("name a page: --page or --write")
-    before = path.read_text(encoding="utf-8")
-    try:
-        after = filled(before, asked.runs, asked.names)
-    except ValueError as error:
-        parser.error(str(error))
-    if asked.write:
-        path.write_text(after, encoding="utf-8")
-        return 0
-    return int(before != after)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    path = Path(sys.argv[2])
+    path.write_text(filled(path.read_text(encoding="utf-8"), Path(sys.argv[1])), encoding="utf-8")

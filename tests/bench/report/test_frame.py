@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 import warnings
 from pathlib import Path
 
@@ -15,9 +14,8 @@ from pandas import DataFrame
 from moextend import bench
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import Experiment, collect
-from moextend.bench.report.frame import COLUMNS, NUMBERS, cells, frame, frames, summary
+from moextend.bench.report.frame import COLUMNS, NUMBERS, cells, frame, summary
 from moextend.bench.run.rundir import RunDir
-from moextend.util.files import raw_lines
 from tests.bench import ledger
 from tests.bench.report.conftest import METHODS, SEEDS
 
@@ -61,23 +59,6 @@ def test_an_item_is_what_was_predicted(results: DataFrame, runs: Path) -> None:
         assert row["score"] == (line["prediction"] in line["answers"])
 
 
-def test_files_of_one_content_are_read_once(
-    runs: Path, experiments: list[Experiment], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Row 0 is the same for all methods of a seed."""
-    opened: list[Path] = []
-
-    def read(path: Path) -> list[bytes]:
-        opened.append(path)
-        return raw_lines(path)
-
-    monkeypatch.setattr("moextend.bench.score.lines.files.raw_lines", read)
-    frame(experiments)
-    predictions = [path for path in opened if ".scores" not in path.name]
-    stages = len(METHODS) * len(SEEDS) * 3 + len(SEEDS)
-    assert len(predictions) <= stages * 5
-
-
 # -- the numbers agree ---------------------------------------------------------------------------------
 
 
@@ -100,35 +81,19 @@ def by_hand(results: DataFrame) -> dict[str, dict[str, float]]:
     return found
 
 
-def test_the_metrics_of_runs(results: DataFrame, experiments: list[Experiment]) -> None:
-    found = summary(results).set_index("run")
-    expected = by_hand(results)
-    for result in experiments[0].results:
-        known = result.summary
-        assert {name: found.loc[result.name, name] for name in known} == known
-        for name, value in expected[result.name].items():
-            assert known[name] == pytest.approx(value, abs=1e-9)
-
-
 def test_the_forgetting_table_says_the_same(results: DataFrame, experiments: list[Experiment]) -> None:
-    shown = tables(experiments)
+    shown, expected = tables(experiments), by_hand(results)
     rows = {row["method"]: row for row in csv.DictReader(io.StringIO(render(shown, "csv")))}
-    lines = [
-        re.split(r"\s*\|\s*", line)[1:-1] for line in render(shown, "markdown").splitlines() if "|" in line
-    ]
-    head = lines[0]
-    printed = {line[0]: dict(zip(head, line, strict=True)) for line in lines[2:]}
-    runs = pd.DataFrame(by_hand(results)).T
+    runs = pd.DataFrame(expected).T
     methods = results.drop_duplicates("run").set_index("run")["method"].astype(str)
-    names = {"la": "LA", "acc": "ACC", "bwt": "BWT", "fm": "FM", "fwt": "FWT", "text_change": "Δ text"}
     for method in METHODS:
         own = runs[methods.reindex(runs.index) == method]
-        for key, title in names.items():
-            mean, sd = own[key].mean(), own[key].std()
-            assert float(rows[method][key]) == pytest.approx(mean, abs=1e-9)
-            assert float(rows[method][f"{key}_sd"]) == pytest.approx(sd, abs=1e-9)
-            sign = "+" if key in ("bwt", "fm", "fwt", "text_change") else ""
-            assert printed[method][title] == f"{mean:{sign}.1f} ±{sd:.1f}"
+        for key in own:
+            assert float(rows[method][key]) == pytest.approx(own[key].mean(), abs=1e-9)
+            assert float(rows[method][f"{key}_sd"]) == pytest.approx(own[key].std(), abs=1e-9)
+    found = summary(results).set_index("run")
+    for result in experiments[0].results:
+        assert {name: found.loc[result.name, name] for name in result.summary} == result.summary
 
 
 # -- what is missing or odd ----------------------------------------------------------------------------
@@ -154,19 +119,6 @@ def test_edited_predictions_are_named_and_hide_nothing_else(one: RunDir, edited:
     found = frame([experiment])
     assert found["item"].isna().sum() == 1
     assert any("task1 (damaged" in note for note in experiment.results[0].lacks)
-
-
-def test_a_frame_a_run_is_the_whole_frame_in_pieces(
-    experiments: list[Experiment], results: DataFrame
-) -> None:
-    pieces = list(frames(experiments))
-    assert [piece["run"].nunique() for piece in pieces] == [1] * len(METHODS) * len(SEEDS)
-    texts = [
-        pd.concat([each.astype(dict.fromkeys(COLUMNS, object)) for each in one])
-        for one in (pieces, [results])
-    ]
-    pd.testing.assert_frame_equal(texts[0].reset_index(drop=True), texts[1])
-    assert all(len(piece["item"].cat.categories) == piece["item"].nunique() for piece in pieces)
 
 
 # -- notebooks and files -------------------------------------------------------------------------------

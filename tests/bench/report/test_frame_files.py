@@ -2,31 +2,24 @@
 
 import csv
 import io
-import json
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from pandas import DataFrame
 
-from moextend.bench.report.collect import Experiment
-from moextend.bench.report.frame import FORMATS, NUMBERS, check_format, frames, write
+from moextend.bench.report.frame import FORMATS, NUMBERS, check_format, write
 from moextend.errors import InputError, UnknownName
 
-READERS: dict[str, Callable[[Path], DataFrame]] = {
-    "csv": pd.read_csv,
-    "json": pd.read_json,
-    "parquet": pd.read_parquet,
-}
+READERS: dict[str, Callable[[Path], DataFrame]] = {"csv": pd.read_csv, "parquet": pd.read_parquet}
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_files_hold_the_frame(results: DataFrame, tmp_path: Path, form: str) -> None:
+def test_a_file_holds_the_frame(results: DataFrame, tmp_path: Path, form: str) -> None:
     path = tmp_path / f"items.{form}"
     check_format(form, path)
-    write([results], form, path)
+    write(results, form, path)
     read = READERS[form](path)
     assert list(read) == list(results)
     for name in results:
@@ -34,39 +27,18 @@ def test_files_hold_the_frame(results: DataFrame, tmp_path: Path, form: str) -> 
             assert read[name].to_numpy() == pytest.approx(results[name].to_numpy(), abs=0, nan_ok=True), name
         else:
             texts = [
-                list(found[name].astype(object).where(found[name].notna(), None)) for found in (read, results)
+                list(each[name].astype(object).where(each[name].notna(), None)) for each in (read, results)
             ]
             assert texts[0] == texts[1], name
-
-
-@pytest.mark.parametrize("form", FORMATS)
-def test_a_file_is_written_in_pieces(
-    experiments: list[Experiment], results: DataFrame, tmp_path: Path, form: str
-) -> None:
-    """The same rows as at once; a piece is gone before the next but one is made."""
-    living = list[weakref.ref[DataFrame]]()
-
-    def pieces() -> Iterator[DataFrame]:
-        for piece in frames(experiments):
-            assert sum(other() is not None for other in living) <= 1
-            living.append(weakref.ref(piece))
-            yield piece
-
-    write(pieces(), form, tmp_path / f"pieces.{form}")
-    write([results], form, tmp_path / f"whole.{form}")
-    found, whole = (READERS[form](tmp_path / f"{name}.{form}") for name in ("pieces", "whole"))
-    pd.testing.assert_frame_equal(found, whole)
 
 
 def test_answers_of_any_kind_stay_as_they_are(results: DataFrame, tmp_path: Path) -> None:
     hostile = ["=1+1", "<b>", 'a "quoted", one', "two\nlines", "\x1b[31m", "NA", "", "ünï", "\\x"]
     odd = results.head(len(hostile)).assign(answer=pd.Categorical(hostile, categories=hostile))
-    for form in ("json", "parquet"):
-        write([odd], form, tmp_path / f"x.{form}")
-    assert [row["answer"] for row in json.loads((tmp_path / "x.json").read_text())] == hostile
+    write(odd, "parquet", tmp_path / "x.parquet")
     assert pd.read_parquet(tmp_path / "x.parquet")["answer"].tolist() == hostile
     out = io.StringIO()
-    write([odd], "csv", out)
+    write(odd, "csv", out)
     read = [row["answer"] for row in csv.DictReader(io.StringIO(out.getvalue()))]
     assert read == ["'=1+1", "<b>", 'a "quoted", one', "two\nlines", "\\x1b[31m", "NA", "", "ünï", "\\x"]
 

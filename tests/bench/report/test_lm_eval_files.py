@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,6 @@ from moextend.bench.report.lm_eval_files import UNSAFE, metric_of, without_folde
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.score.records import Cell
 from moextend.errors import InputError
-from moextend.util.files import read_lines
 from tests.bench.ledger import Kind, Shape, write_run, write_runs
 
 SHAPE = Shape(stages=2, texts=1, items=20)
@@ -26,8 +24,8 @@ def runs(tmp_path: Path) -> list[RunDir]:
     return write_runs(tmp_path / "runs", SHAPE, {"lora": Kind(), "moextend:scope=own": Kind(keeps=1.0)}, [0])
 
 
-def export(runs: list[RunDir], out: Path, **how: Any) -> list[Path]:
-    return write(collect(runs), out, **how)
+def export(runs: list[RunDir], out: Path) -> list[Path]:
+    return write(collect(runs), out)
 
 
 def reported(runs: list[RunDir]) -> dict[tuple[str, int, str], dict[str, str]]:
@@ -37,26 +35,18 @@ def reported(runs: list[RunDir]) -> dict[tuple[str, int, str], dict[str, str]]:
 
 def test_lm_eval_reads_its_files(runs: list[RunDir], tmp_path: Path) -> None:
     from lm_eval import utils
-    from lm_eval.result_schema import EvalResults, SampleResult
+    from lm_eval.result_schema import EvalResults
 
-    written = export(runs, tmp_path / "out", items=True)
-    names = list(map(str, written))
-    results, samples = utils.get_results_filenames(names), utils.get_sample_results_filenames(names)
-    assert (len(results), len(samples)) == (6, 18)
-    assert {utils.get_file_task_name(Path(name).name) for name in samples} == {"task1", "task2", "text1"}
-    dates = {utils.get_file_datetime(Path(name).name) for name in samples}
-    assert {Path(name).name for name in results} <= {f"results_{date}.json" for date in dates}
+    written = export(runs, tmp_path / "out")
+    results = utils.get_results_filenames(list(map(str, written)))
+    assert len(results) == len(written) == 6
     for path in map(Path, results):
         found = json.loads(path.read_text())
         assert set(found) - {"moextend"} <= set(EvalResults.__annotations__)
-        assert path.parent.name == found["model_name_sanitized"]
+        name = utils.sanitize_model_name(found["model_name"])
         assert (
-            path.parent.name
-            == utils.sanitize_model_name(found["model_name"])
-            == UNSAFE.sub("__", found["model_name"])
+            path.parent.name == found["model_name_sanitized"] == name == UNSAFE.sub("__", found["model_name"])
         )
-    keys = set(read_lines(Path(samples[0]))[0])
-    assert set(SampleResult.__annotations__) <= keys
 
 
 def test_lm_eval_prints_the_numbers_of_the_report(runs: list[RunDir], tmp_path: Path) -> None:
@@ -82,34 +72,6 @@ def test_lm_eval_prints_the_numbers_of_the_report(runs: list[RunDir], tmp_path: 
             ]
             compared += 1
     assert compared == len(rows) == 18
-
-
-def test_lm_eval_samples_make_the_score(runs: list[RunDir], tmp_path: Path) -> None:
-    from lm_eval.utils import hash_string
-
-    for path in export(runs[:1], tmp_path / "out", items=True):
-        if path.name.startswith("results"):
-            results = json.loads(path.read_text())["results"]
-            continue
-        lines = read_lines(path)
-        task, metric = path.name.split("_")[1], lines[0]["metrics"][0]
-        assert sum(line[metric] for line in lines) / len(lines) == pytest.approx(
-            results[task][f"{metric},none"]
-        )
-        assert [line["doc_id"] for line in lines] == list(range(20))
-        assert lines[0]["target_hash"] == hash_string(lines[0]["target"])
-        assert (lines[0]["doc_hash"] is None) == (task == "text1"), "the document of a text task is not kept"
-
-
-@pytest.mark.parametrize("damage", ["{}", '{"id": "1", "prediction": "\\ud800", "answers": ["a"]}'])
-def test_a_damaged_file_hides_no_other_answers(runs: list[RunDir], damage: str, tmp_path: Path) -> None:
-    cell = runs[0].cells()[1, "task1"]
-    (runs[0].folder / str(cell.predictions)).write_text(f"{damage}\n")
-    experiments = collect(runs[:1])
-    write(experiments, tmp_path / "out", items=True)
-    assert any("the predictions of task1 (damaged" in note for note in experiments[0].results[0].lacks)
-    text = "".join(path.read_text() for path in (tmp_path / "out").rglob("*samples*"))
-    assert "task1-test-00000-0" in text and "task2-test-00000-0" in text
 
 
 def test_metrics_of_text_tasks_are_named_as_lm_eval_names_them() -> None:
@@ -140,4 +102,4 @@ def test_errors(runs: list[RunDir], tmp_path: Path) -> None:
     path = runs[0].folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "environments": []}))
     with pytest.raises(InputError, match="the records have no date"):
-        export(runs, tmp_path / "out")
+        export([RunDir(runs[0].folder)], tmp_path / "out")

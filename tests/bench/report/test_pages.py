@@ -7,7 +7,6 @@ Tables that are filled when the site is built are compared by their numbers with
 from __future__ import annotations
 
 import re
-import sys
 import tempfile
 from pathlib import Path
 
@@ -74,37 +73,15 @@ def test_parts_of_a_table_can_be_chosen(runs: Path) -> None:
         pages.blocks(page.replace("| rows", "| lines"))
 
 
-def test_only_named_blocks_are_filled(runs: Path) -> None:
-    page = pages.filled(PAGE, runs, ["matrix"])
-    assert "\nold\n" in page and "```text" in page
-    with pytest.raises(ValueError, match="no block other; there are summary, matrix"):
-        pages.filled(PAGE, runs, ["other"])
-
-
-def test_braces_stand_for_words_as_in_a_shell() -> None:
+def test_marks_name_a_report_of_runs_that_are_there(runs: Path) -> None:
     assert list(pages.expanded("a{,+b}-s{0,1}")) == ["a-s0", "a-s1", "a+b-s0", "a+b-s1"]
     assert list(pages.expanded("moextend:routing=paper,scope=all")) == ["moextend:routing=paper,scope=all"]
-
-
-@pytest.mark.parametrize("command", ["moextend bench run tiny", "rm -r runs", "moextend bench"])
-def test_another_command_is_refused(command: str) -> None:
-    with pytest.raises(ValueError, match="is not a command `moextend bench report"):
-        pages.blocks(f"<!-- one: {command} -->\n<!-- /one -->\n")
-
-
-def test_a_run_that_is_not_there_is_refused(runs: Path) -> None:
-    with pytest.raises(ValueError, match="ledger/lora-s9"):
-        pages.filled("<!-- one: moextend bench report ledger/lora-s9 -->\n<!-- /one -->\n", runs)
-
-
-def test_the_command_writes_and_compares(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "page.md"
-    path.write_text(PAGE)
-    codes = []
-    for option in ("--page", "--write", "--page"):
-        monkeypatch.setattr(sys, "argv", ["pages", str(runs), option, str(path)])
-        codes.append(pages.main())
-    assert codes == [1, 0, 0] and path.read_text() == pages.filled(PAGE, runs)
+    for command, problem in {
+        "moextend bench run tiny": "is not a command `moextend bench report",
+        "moextend bench report ledger/lora-s9": "ledger/lora-s9",
+    }.items():
+        with pytest.raises(ValueError, match=problem):
+            pages.filled(f"<!-- one: {command} -->\n<!-- /one -->\n", runs)
 
 
 @pytest.mark.parametrize("path", [README, *BUILT], ids=lambda path: path.name)
@@ -126,17 +103,17 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pages.published(tmp_path_factory.mktemp("published"))
 
 
-def test_the_tables_in_the_repository_are_those_of_the_published_runs(published: Path) -> None:
+def test_the_tables_of_the_repository_and_of_the_site_are_those_of_the_published_runs(
+    published: Path,
+) -> None:
+    """In one test, since the overview has numbers of the other pages' tables."""
     page = README.read_text(encoding="utf-8")
     assert [block.name for block in pages.blocks(page)] == ["results"]
-    assert pages.filled(page, published) == page, "python -m tests.bench.report.pages"
+    assert pages.filled(page, published) == page, "python -m tests.bench.report.pages RUNS README.md"
+    assert written(published) == NUMBERS.read_text(encoding="utf-8"), "see above how to write the file again"
     page = overview.PAGE.read_text(encoding="utf-8")
     assert len(overview.BLOCK.findall(page)) == 2
-    assert overview.filled(page, published) == page, "python -m tests.bench.report.overview"
-
-
-def test_the_tables_of_the_site_have_the_published_numbers(published: Path) -> None:
-    assert written(published) == NUMBERS.read_text(encoding="utf-8"), "see above how to write the file again"
+    assert overview.filled(page, published) == page, "python -m tests.bench.report.overview RUNS"
 
 
 @pytest.mark.parametrize("path", BUILT, ids=lambda path: path.name)

@@ -64,7 +64,7 @@ def test_a_project_has_tables_setup_references_and_a_document(make: MakePaper, t
     written = make()
     names = {str(path.relative_to(tmp_path / "out")) for path in written.files}
     assert names == {
-        "main.tex", "latexmkrc", "notes.tex", "setup.tex", "references.bib", "tables/main.tex", "tables/tasks.tex",
+        "main.tex", "notes.tex", "setup.tex", "references.bib", "tables/main.tex", "tables/tasks.tex",
         "tables/text.tex", "tables/transfer.tex", "tables/ablations.tex", "tables/costs.tex",
     }  # fmt: skip
     main = (tmp_path / "out" / "main.tex").read_text()
@@ -80,44 +80,37 @@ def test_the_setup_is_that_of_the_runs(make: MakePaper, tmp_path: Path) -> None:
     shown = (tmp_path / "out" / "setup.tex").read_text().replace(r"\allowbreak{}", "")
     for words in (
         r"The base is \texttt{tiny} (weights in float32)", r"\texttt{task1} (60 test items)", "4 steps, batches of 2",
-        "AdamW with learning rate 0.1", "seeds 0, 1 and 2", "rank 0", "15,000 trained parameters per stage",
+        "AdamW with learning rate 0.1", "Seeds: 0, 1, 2.", "rank 0", "15,000 trained parameters per stage",
         "Trained parameters: LoRA", "Given the task of every input: MoExtend own",
         r"\texttt{exact@1} for", "Python 3.", "torch ", "CPU cores", "greedy decoding", "item mine: rank 3",
-        r"\cite{zhong2024moextend}, 2 variants",
+        r"MoExtend all~\cite{zhong2024moextend}: ",
     ):  # fmt: skip
         assert words in shown, words
     assert "alpha" not in shown, "settings without a value are not listed"
 
 
 def test_names_and_order_are_those_of_the_style(make: MakePaper, tmp_path: Path) -> None:
-    make(style="methods: {'moextend:scope=own': Ours & co, lora: LoRA}\nothers: false\n")
+    make(style="methods: {'moextend:scope=own': Ours & co, lora: LoRA}\n")
     table = (tmp_path / "out/tables/main.tex").read_text()
-    assert table.index(r"Ours \& co$\dagger$") < table.index("LoRA &") and "ewc &" not in table
+    assert table.index(r"Ours \& co$\dagger$") < table.index("LoRA &")
     setup = (tmp_path / "out" / "setup.tex").read_text()
-    assert r"Ours \& co~\cite{zhong2024moextend}" in setup and r"\texttt{ewc}" not in setup
+    assert r"\item Ours \& co~\cite{zhong2024moextend}: " in setup
 
 
-def test_a_second_call_keeps_the_document_and_renews_the_rest(make: MakePaper, tmp_path: Path) -> None:
+def test_a_second_call_keeps_the_document_and_renews_what_is_its_own(make: MakePaper, tmp_path: Path) -> None:
     make()
     main, table = tmp_path / "out" / "main.tex", tmp_path / "out" / "tables" / "main.tex"
     main.write_text("mine")
     table.write_text(f"{paper.MARK}\nold")
-    written = make()
-    assert main.read_text() == "mine" and main in written.kept
+    assert main in make().kept and main.read_text() == "mine"
     assert "old" not in table.read_text().splitlines()
-
-
-def test_files_of_others_are_not_overwritten(make: MakePaper, tmp_path: Path) -> None:
     other = tmp_path / "out" / "references.bib"
-    other.parent.mkdir()
     other.write_text("@book{mine}")
     with pytest.raises(
         InputError, match=r"references\.bib: already exists and was not written by this command"
     ):
         make()
-    assert other.read_text() == "@book{mine}" and [path.name for path in other.parent.iterdir()] == [
-        "references.bib"
-    ]
+    assert other.read_text() == "@book{mine}"
 
 
 def test_figures_stand_in_the_document(make: MakePaper, tmp_path: Path) -> None:
@@ -132,7 +125,8 @@ def test_figures_stand_in_the_document(make: MakePaper, tmp_path: Path) -> None:
     assert "{figures/a.pdf}" in main and r"\caption{50\% \& more}" in main
 
 
-def test_every_method_and_data_set_of_the_package_has_a_reference(tmp_path: Path) -> None:
+def test_every_method_and_data_set_of_the_package_has_a_whole_reference(tmp_path: Path) -> None:
+    entries = [entry for entry in find_entries(tmp_path) if entry.text]
     found = Bibliography(find_entries(tmp_path))
     found.cite(
         *methods.OWN, *content.names("tasks", tmp_path), "metric:transfer", "metric:forgetting", "test:holm"
@@ -140,17 +134,11 @@ def test_every_method_and_data_set_of_the_package_has_a_reference(tmp_path: Path
     for path in content.names("registry", tmp_path).values():
         found.cite(*re.findall(r"\bmodel: ([^,\s}]+)", path.read_text()))
     assert found.unknown == []
-
-
-def test_entries_of_the_package_are_whole(tmp_path: Path) -> None:
-    entries = [entry for entry in find_entries(tmp_path) if entry.text]
-    assert len(entries) > 50
     texts: dict[str, str] = {}
     for entry in entries:
         fields = set(re.findall(r"^  (\w+) = \{.*\},$", entry.text, re.MULTILINE))
         assert {"author", "title", "year"} <= fields and fields & {"booktitle", "journal"}, entry.key
-        assert entry.used_by and entry.text.count("{") == entry.text.count("}")
-        assert entry.text.isascii(), entry.key
+        assert entry.used_by and entry.text.isascii() and entry.text.count("{") == entry.text.count("}")
         assert texts.setdefault(entry.key, entry.text) == entry.text, "one key, one entry"
 
 
@@ -161,8 +149,7 @@ def test_references_of_a_workspace_go_first(tmp_path: Path) -> None:
         "@comment{none,\n usedby = {other},\n}\n"
     )
     found = Bibliography(find_entries(tmp_path))
-    assert found.cite("mine", "other") == r"~\cite{hu2022lora}" and found.unknown == []
-    assert found.cite("lora") == r"~\cite{hu2022lora}"
+    assert found.cite("mine", "other") == found.cite("lora") == r"~\cite{hu2022lora}" and found.unknown == []
     assert "A {nested} one" in found.text and "Allen-Zhu" not in found.text
 
 
@@ -192,13 +179,12 @@ def test_the_project_compiles_without_a_warning(make: MakePaper, tmp_path: Path)
 
 @needs_tex
 def test_a_document_starts_no_program(tmp_path: Path) -> None:
-    (tmp_path / "latexmkrc").write_text(f"system('touch {tmp_path}/perl');")
     (tmp_path / "main.tex").write_text(
         r"\documentclass{article}\begin{document}\immediate\write18{touch shell}\input{|touch pipe}x\end{document}"
     )
     with contextlib.suppress(RunFailed):
         compile_pdf(tmp_path)
-    assert not {"shell", "pipe", "perl"} & {path.name for path in tmp_path.iterdir()}
+    assert not {"shell", "pipe"} & {path.name for path in tmp_path.iterdir()}
 
 
 @needs_tex

@@ -8,7 +8,7 @@ import pytest
 from moextend.bench.report import render, view
 from moextend.bench.report.collect import collect, some
 from moextend.bench.report.formats.csv import cells
-from moextend.bench.report.table import Table, Value, number, over_runs
+from moextend.bench.report.table import Table, Value
 from moextend.bench.report.views.comparison import comparison_table
 from moextend.bench.report.views.forgetting import forgetting_table
 from moextend.bench.run.progress import Progress, Unit
@@ -20,10 +20,8 @@ from tests.bench.report.conftest import ROWS
 
 
 def row_of(table: Table, name: str) -> dict[str, Value]:
-    keys = [column.key for column in table.columns]
-    rows = [row for section in table.sections for row in section if row[0].text == name]
-    assert len(rows) == 1, [row[0].text for section in table.sections for row in section]
-    return dict(zip(keys, rows[0], strict=True))
+    (row,) = [row for row in table.records if row["method"].text == name]
+    return row
 
 
 def test_the_row_of_one_run(done: MakeRun) -> None:
@@ -45,15 +43,6 @@ def test_the_row_of_one_run(done: MakeRun) -> None:
     assert any("the base (90.0) to the end" in note for note in table.notes)
     items = "One cell of the matrix: 50 to 100 items, standard error over items 1.0 to 2.0 points."
     assert items in table.notes
-
-
-def test_several_seeds_give_a_mean_and_a_standard_deviation(done: MakeRun) -> None:
-    runs = [done(seed=s, rows=[[20.0, 30.0], [80.0, 32.0], [60.0 + s, 70.0]]) for s in (0, 2)]
-    table = forgetting_table(collect(runs)[0])
-    row = row_of(table, "lora")
-    assert (row["acc"].text, row["runs"].text) == ("65.5 ±0.7", "2")
-    assert row["acc"].spread == pytest.approx(0.5**0.5)
-    assert "±: standard deviation over runs." in table.notes
 
 
 def test_bounds_stand_above_the_methods(done: MakeRun) -> None:
@@ -118,23 +107,17 @@ def test_the_matrix_shows_every_stage_and_text_apart(done: MakeRun) -> None:
     assert [row[1].text for row in text.sections[0]] == ["90.0 ±1.0", "88.0 ±1.0", "85.0 ±1.0"]
 
 
-@pytest.fixture
-def tables(done: MakeRun) -> list[Table]:
-    runs = [done(seed=s) for s in (0, 1, 2)]
+def test_the_terminal_table_fits_80_columns_with_spreads_below_the_numbers(done: MakeRun) -> None:
     facts = {"task_identity": "given", "majority": {"colour": 25.0, "count": 30.0}}
-    runs += [done("moextend:scope=all,routing=paper", facts=facts)]
-    (experiment,) = collect(runs)
-    return [forgetting_table(experiment), *view(experiment, "matrix")]
-
-
-def test_the_terminal_table_fits_80_columns_with_spreads_below_the_numbers(tables: list[Table]) -> None:
-    lines = render(tables[:1], "table").splitlines()
+    runs = [done(seed=s) for s in (0, 1, 2)] + [done("moextend:scope=all,routing=paper", facts=facts)]
+    lines = render([forgetting_table(collect(runs)[0])], "table").splitlines()
     heads = [line for line in lines if line.startswith((" method", " lora", " moextend", "    "))]
     assert max(map(len, heads)) <= 80 and max(map(len, lines)) <= 100
     shown = [" ".join(line.split()) for line in lines]
     place = shown.index("lora none 75.0 65.0 -20.0 +20.0 +2.0 -5.0")
     assert shown[place + 1] == "±0.0 ±0.0 ±0.0 ±0.0 ±0.0 ±0.0"
     assert any(line.startswith("moextend given") for line in shown)
+    assert "±: standard deviation over runs." in shown
     assert "Short names: moextend is moextend:scope=all,routing=paper." in shown
 
 
@@ -160,9 +143,3 @@ def test_csv_of_cells_can_be_traced(done: MakeRun) -> None:
     assert len(lines) == 6
     assert lines[-1] | {"value": "71.0", "weights": "abc", "run": "lora-s0", "stage": "2"} == lines[-1]
     assert lines[-1]["predictions"] == "predictions/abc/count.jsonl"
-
-
-def test_numbers_as_text() -> None:
-    assert [number(v).text for v in (61.25, None, -0.01)] == ["61.2", "-", "0.0"]
-    assert [number(v, signed=True).text for v in (3.0, -3.0, 0.0, 0.04)] == ["+3.0", "-3.0", "0.0", "0.0"]
-    assert over_runs([1.0, 3.0]).text == "2.0 ±1.4"

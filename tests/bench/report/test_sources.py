@@ -1,15 +1,11 @@
 """Every table shows where the settings of each method come from."""
 
-from collections.abc import Sequence
-
 import pytest
 
-from moextend.bench.report import View, tables
+from moextend.bench.report import tables
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.notes import source_note, sources
-from moextend.bench.report.table import Table
 from moextend.bench.report.views.gate import gate
-from moextend.bench.run.rundir import RunDir
 from tests.bench.conftest import MakeRun
 
 SOURCES = {
@@ -29,41 +25,24 @@ NOTE = (
 
 @pytest.fixture
 def experiment(done: MakeRun) -> Experiment:
-    runs: list[RunDir] = [done(method, tuned_on=source) for method, source in SOURCES.items()]
-    (found,) = collect(runs)
+    (found,) = collect([done(method, tuned_on=source) for method, source in SOURCES.items()])
     return found
 
 
-def notes(found: Sequence[Table]) -> list[str]:
-    return [note for table in found for note in table.notes]
-
-
-@pytest.mark.parametrize("view", ["forgetting", "tasks", "text", "costs"])
-def test_a_row_tuned_on_test_items_is_marked_and_a_note_names_the_others(
-    experiment: Experiment, view: View
-) -> None:
-    (table,) = tables([experiment], view)
-    assert NOTE in table.notes
-    named = [row[0].text for section in table.sections for row in section if row[0].of in SOURCES]
-    assert "lora‡" in named and {"ewc", "lwf", "replay", "zero-shot"} <= {*named}
-
-
-def test_every_view_has_the_note(experiment: Experiment) -> None:
-    for view in ("forgetting", "tasks", "text", "costs", "matrix"):
-        for table in tables([experiment], view):
-            assert any(note.startswith("Settings: ") for note in table.notes), view
-    compared = tables([experiment], "comparison", baseline="ewc")
-    assert any(note.startswith("Settings: ‡ tuned on test items: lora") for note in notes(compared))
+def test_every_table_has_the_note_and_marks_what_was_tuned_on_test_items(experiment: Experiment) -> None:
+    for view in ("forgetting", "tasks", "text", "costs"):
+        (table,) = tables([experiment], view)
+        named = [row[0].text for row in table.rows if row[0].of in SOURCES]
+        assert NOTE in table.notes, view
+        assert "lora‡" in named and {"ewc", "lwf", "replay", "zero-shot"} <= {*named}
+    for table in (*tables([experiment], "matrix"), *tables([experiment], "comparison", baseline="ewc")):
+        assert any(note.startswith("Settings: ") for note in table.notes)
     assert NOTE in gate(experiment).notes
 
 
 def test_of_runs_with_several_sources_the_least_favourable_counts(done: MakeRun) -> None:
-    (experiment,) = collect(
-        [done("lora"), done("lora", 1, tuned_on="validation items"), done("ewc", tuned_on="default")]
-    )
+    runs = [done("lora"), done("lora", 1, tuned_on="validation items"), done("ewc", tuned_on="default")]
+    (experiment,) = collect(runs)
     assert source_note(sources([experiment])) == "Settings: not stated: lora; default: ewc."
-
-
-def test_runs_of_which_nothing_is_stated_have_no_note(done: MakeRun) -> None:
-    (experiment,) = collect([done("lora"), done("ewc")])
-    assert not any("Settings" in note for note in notes(tables([experiment])))
+    (nothing,) = collect(runs[:1])
+    assert not any("Settings" in note for note in tables([nothing])[0].notes), "nothing is stated"
