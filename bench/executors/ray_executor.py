@@ -39,7 +39,8 @@ SHARE = "The folders of runs and workspace must be on a file system that all nod
 PASSED = ("nodes", "retries", "temp_dir")
 """Options of this executor alone."""
 VARIABLES = (
-    "HF_HUB_OFFLINE", "MOEXTEND_ALLOW_CODE", "MOEXTEND_DEBUG", "MOEXTEND_LEASE_SECONDS", "OMP_NUM_THREADS",
+    "HF_HUB_OFFLINE", "MOEXTEND_ALLOW_CODE", "MOEXTEND_DEBUG", "MOEXTEND_LEASE_SECONDS",
+    "MOEXTEND_MICRO_BATCH", "OMP_NUM_THREADS",
 )  # fmt: skip
 """Environment variables that workers get from here; all others are those of their node."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -49,6 +51,23 @@ def test_batched_cached_generation_equals_the_full_forward_pass(mode: Mode | Non
     assert len(set(expected)) > 1
     for batch in (1, 3, 6):
         assert generate(model, PROMPTS, max_new_tokens=4, batch_size=batch) == expected
+
+
+def test_a_setting_of_the_process_limits_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toy_model()
+    rows: list[int] = []
+    answers = generate(model, PROMPTS, max_new_tokens=4, batch_size=6)
+
+    def short(module: torch.nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        rows.append(len(out[0]))
+        if rows[-1] > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
+
+    model.lm.get_decoder().register_forward_hook(short, with_kwargs=True)
+    with pytest.raises(InputError, match=r"^generate: out of memory with 6 rows .*MOEXTEND_MICRO_BATCH=3"):
+        generate(model, PROMPTS, max_new_tokens=4, batch_size=6)
+    monkeypatch.setenv("MOEXTEND_MICRO_BATCH", "3")
+    assert generate(model, PROMPTS, max_new_tokens=4, batch_size=6) == answers and max(rows[1:]) == 3
 
 
 def test_the_checkpoints_own_way_of_decoding_is_left_aside() -> None:

@@ -102,6 +102,34 @@ def test_an_accumulated_step_is_one_big_batch(tmp_path: Path) -> None:
     assert difference(whole, cut) < 1e-5
 
 
+def test_a_batch_that_does_not_fit_names_the_setting_with_which_the_call_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = extended(), extended()
+    train(whole, UNEVEN, SETTINGS, folder=tmp_path / "a")
+
+    def short(module: nn.Module, args: Any, out: Any) -> None:
+        if len(args[0]) > 2 and seen[-1:] == [4]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 4.00 GiB.")
+
+    seen: list[int] = []
+    more: dict[str, Any] = {"folder": tmp_path / "b", "on_step": lambda done, total: seen.append(done)}
+    hook = layers(cut)[1].register_forward_hook(short)
+    message = (
+        r"^training: out of memory with 4 rows .*Tried to allocate 4.*Set MOEXTEND_MICRO_BATCH=2, and run"
+    )
+    with pytest.raises(InputError, match=message):
+        train(cut, UNEVEN, SETTINGS, **more)
+    hook.remove()
+    with pytest.raises(InputError, match="MOEXTEND_MICRO_BATCH: '0' is not a number from 1"):
+        monkeypatch.setenv("MOEXTEND_MICRO_BATCH", "0")
+        train(cut, UNEVEN, SETTINGS, **more)
+    monkeypatch.setenv("MOEXTEND_MICRO_BATCH", "3")
+    train(again := extended(), UNEVEN, SETTINGS, **more)
+    assert seen == [*range(1, 5), *range(4, 10)], "from the checkpoint of step 3"
+    assert difference(whole, again) < 1e-4
+
+
 def test_resume_is_exact_with_accumulation_and_a_random_loss(tmp_path: Path) -> None:
     settings = SETTINGS.having(steps=7, batch_size=2, gradient_accumulation=3, schedule="linear", balance=0.1)
 
