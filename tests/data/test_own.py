@@ -126,9 +126,7 @@ def test_a_text_file_of_a_folder_is_no_split(own: Own, tmp_path: Path) -> None:
 
 def test_wrong_names_say_what_there_is(own: Own, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(pictures / "own.csv", ROWS)
-    with pytest.raises(
-        InputError, match=r"no such file or folder\. Did you mean 'own\.csv'\? Name a file, a folder or"
-    ):
+    with pytest.raises(InputError, match=r"no such file or folder\. Name a file, a folder or"):
         own(pictures / "own.cvs")
     with pytest.raises(UnknownName, match=r"no key of columns 'answr'\. Did you mean 'answer'\?"):
         own(path, {"answr": "answer"})
