@@ -235,15 +235,20 @@ def load_encoder(name: str, *, revision: str | None = None) -> AudioEncoder:
     if paced := PACE.fullmatch(name):
         name, asked = paced["name"], float(paced["pace"])
     source = locate(name, where=where)
-    path = source / "config.json" if isinstance(source, Path) else _downloaded(source, revision, where)
-    config = _config(path, source)
-    if isinstance(source, str):  # all files of one model are of one commit
-        revision = commit_of([path]) or revision
     tower: Any
-    if config.get("model_type") == MODEL_TYPE and isinstance(source, Path):
-        tower = load_tiny_audio(source)
-    else:
-        tower = _load_tower(str(source), config, revision, where)
+    with _explained(str(source), revision, where):
+        path = Path(
+            source / "config.json"
+            if isinstance(source, Path)
+            else hf_hub_download(source, "config.json", revision=revision)
+        )
+        config = dict(files.read_json(path))
+        if isinstance(source, str):  # all files of one model are of one commit
+            revision = commit_of([path]) or revision
+        if config.get("model_type") == MODEL_TYPE and isinstance(source, Path):
+            tower = load_tiny_audio(source)
+        else:
+            tower = _load_tower(str(source), config, revision, where)
     frames = tower.frames_per_second
     if asked is not None and not 0 < asked <= frames * 1.001:
         raise InputError(
@@ -281,43 +286,35 @@ def locate(name: str, *, where: str | None = None) -> Path | str:
     return name
 
 
-def _config(path: Path, source: Path | str) -> dict[str, Any]:
-    """Content of config.json."""
-    found = files.read_json(path) if path.is_file() else None
-    if not isinstance(found, dict):
-        raise InputError(
-            "holds no audio encoder: there is no config.json with keys.",
-            where=str(source),
-            hint="Save an encoder of transformers there, with its feature extractor.",
-        )
-    return found
-
-
 @contextmanager
-def _explained(what: str, hint: str, source: str, revision: str | None, where: str) -> Iterator[None]:
+def _explained(source: str, revision: str | None, where: str) -> Iterator[None]:
     """Context whose errors say what of an encoder is wrong, and of a hub id first what its download says."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:  # of transformers, safetensors and their downloads
-        if not Path(source).exists() and (
-            known := hub_errors.of_hub(error, source, revision=revision, where=where)
-        ):
+        known = (
+            None
+            if Path(source).exists()
+            else hub_errors.of_hub(error, source, revision=revision, where=where)
+        )
+        if known is not None:
             raise known from error
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
-        raise InputError(f"{what} ({first}).", where=where, hint=hint) from error
-
-
-def _downloaded(name: str, revision: str | None, where: str) -> Path:
-    what = f"there is no folder '{name}', and its config.json cannot be downloaded"
-    with _explained(what, f"Check the name and the connection. {FORMS}", name, revision, where):
-        return Path(hf_hub_download(name, "config.json", revision=revision))
+        raise InputError(
+            f"cannot be loaded as an audio encoder ({first}).",
+            where=where,
+            hint="It needs config.json, model.safetensors and preprocessor_config.json of one checkpoint, as "
+            "save_pretrained of transformers writes them; pickles (.bin) are not read.",
+        ) from error
 
 
 def _load_tower(source: str, config: Mapping[str, Any], revision: str | None, where: str) -> Whisper | Waves:
     """Tower of a folder or hub id, whose config.json holds `config`.
 
     Raises:
-        InputError: of another kind, its extractor or weights are missing or do not fit, or no safetensors.
+        InputError: of another kind, or tensors are missing.
     """
     import transformers
 
@@ -329,21 +326,8 @@ def _load_tower(source: str, config: Mapping[str, Any], revision: str | None, wh
             hint=f"Supported: {', '.join(KINDS)}.",
         )
     given: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    hint = (
-        "An encoder needs config.json, model.safetensors and preprocessor_config.json; "
-        f"{kind.extractor_class}().save_pretrained(folder) writes the last."
-    )
-    what = "its preprocessor_config.json is missing or cannot be read"
-    with _explained(what, hint, source, revision, where):
-        extractor = getattr(transformers, kind.extractor_class).from_pretrained(source, **given)
-    hint = (
-        "Check the files. Files of pickle (.bin) may run programs and are not read: save the model again with "
-        "transformers (save_pretrained writes model.safetensors)."
-    )
-    with (
-        quiet_loggers("transformers"),
-        _explained("its weights cannot be loaded", hint, source, revision, where),
-    ):
+    extractor = getattr(transformers, kind.extractor_class).from_pretrained(source, **given)
+    with quiet_loggers("transformers"):
         model, info = getattr(transformers, kind.model_class).from_pretrained(
             source, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **given
         )
@@ -355,10 +339,10 @@ def _load_tower(source: str, config: Mapping[str, Any], revision: str | None, wh
             where=where,
             hint="Compare config.json with the weights, or copy the checkpoint again.",
         )
-    facts = {key: value for key, value in config.items() if key not in _CHANGING}
-    what = "its preprocessor_config.json does not fit its model"
-    with torch.no_grad(), _explained(what, "Copy both from the same checkpoint.", source, revision, where):
-        tower = kind(model.eval(), extractor, facts)
+    with torch.no_grad():
+        tower = kind(
+            model.eval(), extractor, {key: value for key, value in config.items() if key not in _CHANGING}
+        )
         found = tower.frames(np.zeros(tower.rate // 5, np.float32))
-        assert found.shape == (tower.length(tower.rate // 5), tower.width), f"it gives {list(found.shape)}"
+        assert found.shape == (tower.length(tower.rate // 5), tower.width), "config and extractor do not fit"
     return tower

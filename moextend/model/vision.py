@@ -108,13 +108,15 @@ def _cells(tokens: int, size: tuple[int, int], grid: tuple[int, int], where: str
     """Rows and columns of a tower's tokens for an input of `size` pixels; InputError if `grid` is none of them."""
     rows = round(math.sqrt(tokens * size[0] / size[1]))
     columns = tokens // max(1, rows)
-    if rows * columns != tokens:
-        raise InputError(
-            f"gives {tokens} tokens that form no grid, and {grid[0]}x{grid[1]} were requested.",
-            where=where,
-            hint=f"Leave out :{grid[0]}x{grid[1]}.",
+    if rows * columns != tokens or grid[0] > rows or grid[1] > columns:
+        held = (
+            f"{rows}x{columns} tokens" if rows * columns == tokens else f"{tokens} tokens that form no grid"
         )
-    encoders.check_grid(grid, (rows, columns), where=where)
+        raise InputError(
+            f"gives {held}, and {grid[0]}x{grid[1]} were requested.",
+            where=where,
+            hint="Ask for as many rows and columns at most, or leave the grid out.",
+        )
     return rows, columns
 
 

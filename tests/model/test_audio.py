@@ -117,22 +117,12 @@ def test_missing_tensors_are_refused(folders: dict[str, Path], tmp_path: Path) -
         load_encoder(str(folder))
 
 
-@pytest.mark.parametrize(
-    ("without", "message"),
-    [
-        ("config.json", r"holds no audio encoder: there is no config\.json with keys\. Save an encoder"),
-        ("model.safetensors", r"its weights cannot be loaded \(.*\)\. Check the files"),
-        (
-            "preprocessor_config.json",
-            r"preprocessor_config\.json is missing .*\. An encoder needs config\.json, model\.",
-        ),
-    ],
-)
-def test_missing_files_are_named(
-    folders: dict[str, Path], tmp_path: Path, without: str, message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        load_encoder(str(copied(folders["whisper"], tmp_path, without)))
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "preprocessor_config.json"])
+def test_missing_files_are_refused(folders: dict[str, Path], tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        InputError, match=r"cannot be loaded as an audio encoder \(.*\)\. It needs config\.json, model"
+    ):
+        load_encoder(str(copied(folders["whisper"], tmp_path, name)))
 
 
 @pytest.mark.parametrize("kind", ["whisper", "wavlm"])
@@ -152,17 +142,9 @@ def test_code_of_a_checkpoint_is_not_run(kind: str, folders: dict[str, Path], tm
             {"model_type": "bert"},
             "model of type 'bert', which is not a supported audio encoder",
         ),
-        ("config.json", {"d_model": 24}, "its weights cannot be loaded"),
-        (
-            "preprocessor_config.json",
-            {"feature_size": 40},
-            r"preprocessor_config\.json does not fit its model",
-        ),
-        (
-            "preprocessor_config.json",
-            {"chunk_length": 3},
-            r"preprocessor_config\.json does not fit its model",
-        ),
+        ("config.json", {"d_model": 24}, "cannot be loaded as an audio encoder"),
+        ("preprocessor_config.json", {"feature_size": 40}, "cannot be loaded as an audio encoder"),
+        ("preprocessor_config.json", {"chunk_length": 3}, "cannot be loaded as an audio encoder"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(

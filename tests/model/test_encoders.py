@@ -220,22 +220,23 @@ def test_a_built_in_model_takes_a_file_and_a_tag(
     tower: Any = quick.tower
     assert type(tower.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
     assert not torch.equal(quick([noise()]), plain([noise()]))
-    with pytest.raises(InputError, match=rf"no vision encoder '{built_in}'\. Near: {built_in}/made"):
+    with pytest.raises(InputError, match=rf"no vision encoder '{built_in}'"):
         encoders.find_tower(built_in)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ViT-L-14-337/openai", r"no vision encoder 'ViT-L-14-337/openai'\. Near: ViT-L-14-336/openai"),
-        ("vit-l-14/openai", r"Near: ViT-L-14/openai"),
-        ("ViT-L-14-336/opnai", r"Near: ViT-L-14-336/openai"),
-        ("ViT-L-14-336", r"Near: ViT-L-14-336/openai"),
+        ("ViT-L-14-337/openai", r"no vision encoder 'ViT-L-14-337/openai'\. Name one of the package"),
+        ("ViT-L-14-336/opnai", "no vision encoder"),
+        ("ViT-L-14-336", "no vision encoder"),
         ("ViT-L-14/weights.pt", r"no such file of weights: weights\.pt"),
-        ("timm:tf_eficientnet_lite0", r"Near: timm:tf_efficientnet_lite0"),
-        ("timm:tf_efficientnet_lite0.in22k", r"Near: timm:tf_efficientnet_lite0\.in1k"),
+        ("timm:tf_eficientnet_lite0", "no vision encoder"),
+        ("timm:tf_efficientnet_lite0.in22k", "no vision encoder"),
         ("timm:test_vit/none.pth", r"no such file of weights: none\.pth"),
-        ("qqqqqqq", r"no vision encoder 'qqqqqqq'\. Name one of the package"),
+        ("tinny", "no vision encoder"),
+        ("tiny:0x3", "rows and columns are 1 or more"),
+        ("tiny:9x9", "gives 3x3 tokens, and 9x9 were requested"),
     ],
 )
 def test_a_wrong_name_is_one_clear_error_without_a_download(name: str, message: str, offline: None) -> None:
