@@ -22,8 +22,8 @@ class VisionEncoder(nn.Module):
     """A frozen image tower as a source of visual tokens.
 
     A transformer returns the patch tokens of its penultimate block, without class and register tokens and before any
-    final norm (like LLaVA). A convolutional network, or a hierarchical transformer, returns its last feature map with
-    one token per cell, row by row.
+    final norm (like LLaVA). A network of timm with feature maps returns the last one with one token per cell, row by
+    row.
     """
 
     def __init__(self, tower: encoders.Tower) -> None:
@@ -97,7 +97,7 @@ def load_encoder(name: str, resize: Resize | None = None) -> VisionEncoder:
         raise InputError(
             f"gives no visual tokens ({type(error).__name__}: {error}).",
             where=where,
-            hint="Choose a transformer of at least two blocks, or a convolutional network.",
+            hint="Choose a transformer of at least two blocks, or a convolutional network of timm.",
         ) from error
     if source.grid:
         encoder.pool(*source.grid, where=where)
@@ -124,19 +124,9 @@ def _reader(tower: Any, blank: Tensor) -> Callable[[Any, Tensor], Tensor]:
     """Function that computes the visual tokens of this kind of tower: (tower, pixels) -> [B, tokens, width]."""
     if hasattr(tower, "transformer"):
         return _penultimate_of_clip
-    trunk = getattr(tower, "trunk", tower)
-    if not hasattr(trunk, "forward_features"):
-        return _last_map_of_clip
     with torch.no_grad():
-        last = trunk.forward_features(blank)
-        if last.dim() == 4:
-            return _last_map_of_timm
-        try:
-            found = _penultimate_of_timm(tower, blank)
-        except AssertionError:  # has no tokens of single blocks
-            return _last_stage_of_timm
-    patches = last.shape[1] - getattr(trunk, "num_prefix_tokens", 0)
-    return _penultimate_of_timm if found.shape[1:] == (patches, last.shape[2]) else _last_stage_of_timm
+        last = getattr(tower, "trunk", tower).forward_features(blank)
+    return _last_map_of_timm if last.dim() == 4 else _penultimate_of_timm
 
 
 def _penultimate_of_clip(tower: Any, pixels: Tensor) -> Tensor:
@@ -147,12 +137,6 @@ def _penultimate_of_clip(tower: Any, pixels: Tensor) -> Tensor:
     return cast(Tensor, out["image_intermediates"][-1])
 
 
-def _last_map_of_clip(tower: Any, pixels: Tensor) -> Tensor:
-    """Tokens of open_clip's own ResNet."""
-    out = tower.forward_intermediates(pixels, indices=1, intermediates_only=True)
-    return cast(Tensor, out["image_intermediates"][-1]).flatten(2).mT
-
-
 def _penultimate_of_timm(tower: Any, pixels: Tensor) -> Tensor:
     """Tokens of a timm transformer, alone or inside open_clip."""
     trunk = getattr(tower, "trunk", tower)
@@ -160,13 +144,6 @@ def _penultimate_of_timm(tower: Any, pixels: Tensor) -> Tensor:
         pixels, indices=[-2], intermediates_only=True, stop_early=True, output_fmt="NLC"
     )
     return cast(Tensor, out[-1])
-
-
-def _last_stage_of_timm(tower: Any, pixels: Tensor) -> Tensor:
-    """Tokens of a hierarchical timm transformer: each stage has fewer and wider tokens."""
-    trunk = getattr(tower, "trunk", tower)
-    out = trunk.forward_intermediates(pixels, indices=[-1], intermediates_only=True, output_fmt="NCHW")
-    return cast(Tensor, out[-1]).flatten(2).mT
 
 
 def _last_map_of_timm(tower: Any, pixels: Tensor) -> Tensor:

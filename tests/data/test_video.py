@@ -27,8 +27,7 @@ from moextend.model.messages import no_encoder
 
 av: Any = pytest.importorskip("av", reason="needs PyAV: pip install 'moextend[video]'")
 
-KINDS = [("mp4", "mpeg4"), ("mp4", "libx264"), ("avi", "mpeg4"), ("matroska", "libx264"), ("webm", "libvpx"),
-         ("webm", "libvpx-vp9"), ("mov", "libx264"), ("gif", "gif")]  # fmt: skip
+KINDS = [("mp4", "libx264"), ("avi", "mpeg4"), ("webm", "libvpx"), ("gif", "gif")]
 STEP = 4
 """Difference in grey between two frames."""
 
@@ -146,12 +145,6 @@ def test_a_video_itself_has_no_encoder() -> None:
         raise no_encoder(VideoRef(data=b""))
 
 
-@pytest.mark.parametrize("count", [0, 65])
-def test_a_wrong_number_of_frames_is_refused(count: int) -> None:
-    with pytest.raises(InputError, match=r"row 2: the video is asked for -?\d+ frames, not 1 to 64"):
-        VideoRef(data=encoded(), where="row 2").frames(count)
-
-
 def audio_only() -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
@@ -168,11 +161,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "nothing": (lambda: b"", "broken, or not MP4"),
     "text": (lambda: b"no video at all, but a text", "broken, or not MP4"),
     "a playlist": (lambda: PLAYLIST, "broken, or not MP4"),
-    "a concatenation": (lambda: b"ffconcat version 1.0\nfile /etc/hostname\n", "broken, or not MP4"),
     "no video": (audio_only, "broken"),
     "truncated MP4": (lambda: encoded()[:-400], "broken"),
-    "truncated AVI": (lambda: encoded("avi", "mpeg4")[:-5_000], "truncated"),
-    "a start": (lambda: encoded()[:24], "broken"),
 }  # fmt: skip
 
 
@@ -187,10 +177,11 @@ def test_what_is_refused(name: str) -> None:
 
 def test_too_many_pixels_frames_or_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ref = VideoRef(data=encoded(), where="row 1")
-    for name, limit, message in (("PIXELS", 100, "has frames of 64 x 48 pixels, more than 100"),):
-        with monkeypatch.context() as patch, pytest.raises(InputError, match=message):
-            patch.setattr(video, name, limit)
-            ref.frames(7)[0].read()
+    with pytest.raises(InputError, match=r"row 1: the video is asked for 65 frames, not 1 to 64"):
+        ref.frames(65)
+    monkeypatch.setattr(video, "PIXELS", 100)
+    with pytest.raises(InputError, match="has frames of 64 x 48 pixels, more than 100"):
+        ref.frames(7)[0].read()
     with (tmp_path / "large.mp4").open("wb") as file:
         file.truncate(VideoRef.most + 1)  # sparse
     with pytest.raises(InputError, match=r"large\.mp4: the video has 1,073,741,825 bytes"):

@@ -43,16 +43,6 @@ def test_plain_text_is_learned_from_its_first_word_to_its_end() -> None:
     assert pieces[-1][0] == "w1 w2", "as in the text: no space before its first word"
 
 
-def test_padding_changes_nothing(model: MultimodalLM) -> None:
-    collate = Collator(model.tokenizer, model.modalities)
-    short = Conversation((("<image> w1", "w2"),), (picture(90, 10),))
-    long = Conversation((("w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11", "w2"),))
-    with torch.no_grad():
-        alone = model(**collate([short]))["logits"]
-        padded = model(**collate([long, short]))["logits"]
-    assert torch.allclose(alone, padded[2:], atol=1e-5)
-
-
 def test_images_keep_their_order_over_turns_and_rows(model: MultimodalLM) -> None:
     images = [picture(40 * i, 250 - 40 * i) for i in range(5)]
     talks = [

@@ -112,20 +112,6 @@ def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
     return TOKENIZERS[request.param]
 
 
-def messages(*output: str) -> list[dict[str, str]]:
-    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(output)]
-
-
-def test_a_prompt_is_what_the_template_makes_of_it(tokenizer: PreTrainedTokenizerFast) -> None:
-    chat = Chat(tokenizer)
-    for output in (["How many?"], ["What color?", "It is red.", "How many?"]):
-        expected = tokenizer.apply_chat_template(
-            messages(*output), add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        turns = [*zip(output[:-1:2], output[1::2], strict=True), (output[-1], None)]
-        assert encoded(chat, turns) == expected
-
-
 def test_labels_lie_on_answers_and_their_ends(tokenizer: PreTrainedTokenizerFast) -> None:
     ids, labels = encode_chat(Chat(tokenizer), TALK, holes(TOKENS))
     end = tokenizer.eos_token
@@ -182,13 +168,6 @@ def test_what_a_template_writes_before_an_answer_is_learned_and_not_part_of_an_a
     chat, answer = Chat(tokenizer), ids[len(asked) :]
     assert decoded(tokenizer, chat.answer(answer)) == "two<|im_end|>" and not chat.answer(answer[:2])
     assert chat.answer(answer[1:]) == answer[1:]
-
-
-def test_another_closing_token_stops_generation() -> None:
-    tokenizer = with_template(CHATML)
-    tokenizer.eos_token = "<|endoftext|>"
-    ends = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
-    assert Chat(tokenizer).stop == sorted(ends if isinstance(ends, list) else [ends])
 
 
 def test_a_prompt_does_not_depend_on_the_day() -> None:
@@ -254,9 +233,7 @@ def test_generation_asks_in_the_chat_template() -> None:
         asked = [*prompt.before, (prompt.text, None)]
         assert prompt_ids(model, prompt) == encode_chat(model.chat, asked, holes(TOKENS))[0]
     together = generate(model, prompts, max_new_tokens=6, batch_size=3)
-    assert together == generate(model, prompts, max_new_tokens=6, batch_size=1)
-    bare = toy_model()
-    assert together != generate(bare, prompts, max_new_tokens=6, batch_size=3)
+    assert together != generate(toy_model(), prompts, max_new_tokens=6, batch_size=3)
 
 
 def test_the_template_of_a_saved_model_is_used_unless_turned_off(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_clip_transformer_gives_its_penultimate_patches(tmp_path: Path) -> Non
     assert torch.equal(tokens, penultimate.out[:, 1:]) and last.runs == 0
 
 
-@pytest.mark.parametrize(("trunk", "prefix"), [("test_vit", 1), ("test_vit3", 1), ("test_vit_relpos", 0)])
+@pytest.mark.parametrize(("trunk", "prefix"), [("test_vit", 1), ("test_vit_relpos", 0)])
 @pytest.mark.parametrize("home", ["open_clip", "timm"])
 def test_a_transformer_of_timm_gives_its_penultimate_patches(
     trunk: str, prefix: int, home: str, tmp_path: Path
@@ -111,17 +111,11 @@ def test_a_transformer_of_timm_gives_its_penultimate_patches(
     assert tokens.shape == (1, (160 // 16) ** 2, inner.embed_dim)
 
 
-@pytest.mark.parametrize("home", ["open_clip", "timm"])
-def test_a_convolutional_network_gives_its_last_map(home: str, tmp_path: Path) -> None:
-    if home == "timm":
-        encoder = load_encoder(
-            f"timm:test_efficientnet/{timm_file('test_efficientnet', tmp_path / 'w.safetensors')}"
-        )
-        watched = Watch(encoder.tower.get_submodule("bn2"))
-    else:
-        vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16}
-        encoder = load_encoder(str(clip_folder(tmp_path, vision)))
-        watched = Watch(encoder.tower.get_submodule("layer4"))
+def test_a_convolutional_network_gives_its_last_map(tmp_path: Path) -> None:
+    encoder = load_encoder(
+        f"timm:test_efficientnet/{timm_file('test_efficientnet', tmp_path / 'w.safetensors')}"
+    )
+    watched = Watch(encoder.tower.get_submodule("bn2"))
     tokens = encoder([noise(), drawn(Image.new("RGB", (50, 50), "red"))])
     rows, columns = watched.out.shape[2:]
     assert tokens.shape == (2, rows * columns, watched.out.shape[1])

@@ -149,9 +149,8 @@ def test_a_model_is_loaded_with_encoders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["open", "tokens_of", "encoder"])
-@pytest.mark.parametrize("stored", [False, True])
 def test_a_foreign_exception_names_its_medium(
-    place: str, stored: bool, model: MultimodalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, model: MultimodalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = type(curve(1))(data=b"x\n1\n2", where="s.csv row 3")
     encoder: Any = model.modalities["series"].encoder
@@ -163,8 +162,7 @@ def test_a_foreign_exception_names_its_medium(
         monkeypatch.setattr(type(bad), "open", fails)
     else:
         monkeypatch.setattr(type(encoder), "tokens_of" if place == "tokens_of" else "forward", fails)
-    if stored:
-        store_features(model, tmp_path)
+    store_features(model, tmp_path)
     with pytest.raises(
         InputError, match=r"^s.csv row 3: the time series cannot be encoded \(ValueError: two lines\)"
     ):

@@ -99,8 +99,7 @@ def looks_down(model: MultimodalLM) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "why"),
-    [(hands_on_two, "more than one tensor"), (looks_down, "read more than")],
+    ("make", "why"), [(hands_on_two, "more than one tensor"), (looks_down, "read more than")]
 )
 def test_a_model_that_it_does_not_fit_is_one_clear_error(
     tmp_path: Path, make: Callable[[MultimodalLM], None], why: str
