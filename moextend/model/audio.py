@@ -7,8 +7,7 @@ sound fills. A sound is computed alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -34,6 +33,11 @@ TOKENS_PER_SECOND = 12.5
 FORMS = (
     "Name an encoder of the package, a folder or a hub id (openai/whisper-tiny.en), "
     "and ':<n>/s' after it for n tokens per second (openai/whisper-tiny.en:10/s)."
+)
+_NONE = "cannot be loaded as an audio encoder"
+_FILES = (
+    "It needs config.json, model.safetensors and preprocessor_config.json of one checkpoint, as save_pretrained of "
+    "transformers writes them; pickles (.bin) are not read."
 )
 _CHANGING = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
 """Keys of a config that do not change the frames."""
@@ -178,7 +182,8 @@ def load_encoder(name: str, *, revision: str | None = None) -> AudioEncoder:
         name, asked = paced["name"], float(paced["pace"])
     source = locate(name, where=where)
     tower: Any
-    with _explained(str(source), revision, where):
+    repository = source if isinstance(source, str) else None
+    with hub_errors.explained(_NONE, where=where, hint=_FILES, repository=repository, revision=revision):
         path = Path(
             source / "config.json"
             if isinstance(source, Path)
@@ -226,30 +231,6 @@ def locate(name: str, *, where: str | None = None) -> Path | str:
         packaged = [path.parent.name for path in models.glob("*/audio")]
         raise UnknownName("audio encoder", name, packaged)
     return name
-
-
-@contextmanager
-def _explained(source: str, revision: str | None, where: str) -> Iterator[None]:
-    """Context whose errors say what of an encoder is wrong, and of a hub id first what its download says."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # of transformers, safetensors and their downloads
-        known = (
-            None
-            if Path(source).exists()
-            else hub_errors.of_hub(error, source, revision=revision, where=where)
-        )
-        if known is not None:
-            raise known from error
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
-        raise InputError(
-            f"cannot be loaded as an audio encoder ({first}).",
-            where=where,
-            hint="It needs config.json, model.safetensors and preprocessor_config.json of one checkpoint, as "
-            "save_pretrained of transformers writes them; pickles (.bin) are not read.",
-        ) from error
 
 
 def _load_tower(source: str, config: Mapping[str, Any], revision: str | None, where: str) -> Whisper:

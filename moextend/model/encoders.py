@@ -218,17 +218,10 @@ def make(source: Source, resize: Resize | None = None) -> Tower:
     Raises:
         InputError: the tower cannot be created, or there are no weights.
     """
-    where = f"vision encoder '{source.name}'"
-    try:
-        return (_timm_tower if source.library == "timm" else _open_clip_tower)(source, resize)
-    except InputError:
-        raise
-    except Exception as error:  # of three libraries and their downloads
-        if source.remote and (known := hub_errors.of_hub(error, None, where=where)):
-            raise known from error
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        hint = "Check the files, or the name and the connection."
-        raise InputError(f"cannot be loaded ({first}).", where=where, hint=hint) from error
+    make_tower = _timm_tower if source.library == "timm" else _open_clip_tower
+    hint = "Check the files, or the name and the connection."
+    with hub_errors.explained("cannot be loaded", where=f"vision encoder '{source.name}'", hint=hint):
+        return make_tower(source, resize)
 
 
 def _open_clip_tower(source: Source, resize: Resize | None) -> Tower:

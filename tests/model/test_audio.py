@@ -77,7 +77,7 @@ def test_tokens_a_second_are_a_setting(folders: dict[str, Path]) -> None:
             load_encoder(f"{folder}:{pace}/s")
 
 
-@pytest.mark.parametrize("seconds", [0.0001, 0.02, 0.5, 1.99, 2.0])
+@pytest.mark.parametrize("seconds", [0.0001, 0.5, 2.0])
 def test_whisper_sees_what_its_extractor_computes(folders: dict[str, Path], seconds: float) -> None:
     encoder = load_encoder(str(folders["whisper"]))
     tower: Any = encoder.tower

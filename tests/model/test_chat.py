@@ -14,11 +14,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 import moextend
-from moextend import Conversation, Prompt, generate
+from moextend import Conversation
 from moextend.errors import InputError
 from moextend.model.batches import Collator, encode
 from moextend.model.chat import Chat, chat_of
-from moextend.model.generation import prompt_ids
 from moextend.model.messages import Message, messages_of
 from moextend.model.modality import IMAGE
 from moextend.model.multimodal import IGNORE
@@ -219,21 +218,6 @@ def test_a_batch_is_in_the_chat_template_and_plain_text_is_not() -> None:
     assert model.tokenizer.convert_ids_to_tokens(learned) == ["w2", "<eos>", "w4", "<eos>"]
     plain = Collator(model.tokenizer, model.modalities)([text])
     assert torch.equal(batch["input_ids"][1][: plain["input_ids"].shape[1]], plain["input_ids"][0])
-
-
-def test_generation_asks_in_the_chat_template() -> None:
-    model = toy_chat()
-    prompts = [
-        Prompt("<image> w1", (picture(250),)),
-        Prompt("w2"),
-        Prompt("w3 <image>", (picture(9), picture(0, 200)), before=(("<image> w1", "w2"),)),
-    ]
-    assert model.chat
-    for prompt in prompts:
-        asked = [*prompt.before, (prompt.text, None)]
-        assert prompt_ids(model, prompt) == encode_chat(model.chat, asked, holes(TOKENS))[0]
-    together = generate(model, prompts, max_new_tokens=6, batch_size=3)
-    assert together != generate(toy_model(), prompts, max_new_tokens=6, batch_size=3)
 
 
 def test_the_template_of_a_saved_model_is_used_unless_turned_off(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moextend import Conversation, ImageRef, MultimodalLM, Settings, align, extend, train
+from moextend import Conversation, ImageRef, MultimodalLM, Settings, extend, train
 from moextend.model import feature_cache
 from moextend.model.feature_cache import BATCH, FOLDER, Recent, kept_features
 from tests.toys import ToyEncoder, picture, toy_model
@@ -54,15 +54,9 @@ def test_the_encoder_computes_full_batches_for_small_steps(model: MultimodalLM, 
         assert encoder.batches == batches and BATCH == 16
 
 
-@pytest.mark.parametrize("how", ["extend", "align"])
-def test_all_of_a_call_encodes_an_image_once(
-    how: str, counted: tuple[MultimodalLM, Counted], tmp_path: Path
-) -> None:
+def test_all_of_a_call_encodes_an_image_once(counted: tuple[MultimodalLM, Counted], tmp_path: Path) -> None:
     model, encoder = counted
-    if how == "extend":
-        extend(model, "mine", DATA, folder=tmp_path, probe_steps=3, settings=SHORT)
-    else:
-        align(model, DATA, SHORT, folder=tmp_path)
+    extend(model, "mine", DATA, folder=tmp_path, probe_steps=3, settings=SHORT)
     assert len(encoder.seen) == len(set(encoder.seen)) == 24, "probe, training and statistics"
     assert model.modalities["image"].features is None and not (tmp_path / FOLDER).exists()
 

@@ -104,16 +104,12 @@ def test_a_damaged_file_costs_only_its_records(tmp_path: Path, damage: str) -> N
 def test_features_do_not_depend_on_what_else_was_missing(tmp_path: Path) -> None:
     encoder = load_encoder("tiny")
     drawn = random.Random(0)
-    images = [noise(drawn) for _ in range(80)]
+    images = [noise(drawn) for _ in range(40)]
     whole = FeatureStore(encoder, tmp_path / "a")(images)
-    for name, size in (("b", 1), ("c", 7), ("d", 100)):
-        store = FeatureStore(encoder, tmp_path / name)
-        order = drawn.sample(range(80), 80)
-        for start in range(0, 80, size):
-            store([images[i] for i in order[start : start + size]])
-            if start > 30 * size:
-                break
-        assert equal(store(images), whole)
+    store = FeatureStore(encoder, tmp_path / "b")
+    for _ in range(3):
+        store([images[i] for i in drawn.sample(range(40), 7)])
+    assert equal(store(images), whole)
 
 
 def curves() -> list[Any]:

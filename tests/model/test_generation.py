@@ -39,17 +39,16 @@ def one_by_one(model: MultimodalLM, prompt: Prompt, steps: int) -> str:
     return text.strip()
 
 
-@pytest.mark.parametrize("mode", [None, "exact", "paper", "slot"])
-def test_batched_cached_generation_equals_the_full_forward_pass(mode: Mode | None) -> None:
+@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
+def test_batched_cached_generation_equals_the_full_forward_pass(mode: Mode) -> None:
     model = toy_model()
-    if mode:
-        attach(model.lm, "a", {0: [1], 1: [0], 2: [2]}, mode=mode)
-        with torch.no_grad():
-            for parameter in new_parameters(model.lm, "a").values():
-                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
+    attach(model.lm, "a", {0: [1], 1: [0], 2: [2]}, mode=mode)
+    with torch.no_grad():
+        for parameter in new_parameters(model.lm, "a").values():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
     expected = [one_by_one(model, prompt, 4) for prompt in PROMPTS]
     assert len(set(expected)) > 1
-    for batch in (1, 3, 6):
+    for batch in (2, 6):
         assert generate(model, PROMPTS, max_new_tokens=4, batch_size=batch) == expected
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from moextend.errors import InputError
 from moextend.training.settings import (
@@ -15,7 +14,6 @@ from moextend.training.settings import (
     SCHEDULES,
     Schedule,
     Settings,
-    Tracker,
     Training,
 )
 
@@ -25,7 +23,6 @@ DOC = Path(__file__).parents[2] / "docs" / "training.md"
 
 def test_names_are_those_of_transformers() -> None:
     assert set(get_args(Schedule)) == set(SCHEDULES)
-    assert set(get_args(Tracker)) == {"none", "all", *INTEGRATION_TO_CALLBACK}
 
 
 @pytest.mark.parametrize(
