@@ -114,7 +114,6 @@ def test_arrays_become_wav(samples: Any, wanted: list[float]) -> None:
         ([0.0, float("nan")], 8_000, "NaN or infinite"),
         ([0.0], 0, "0 samples per second; 1,000 to 192,000"),
         ([0.0], 8_000.5, "rate 8000.5 is not a whole number"),
-        (np.zeros(4_801_000, np.int8), 8_000, "600 s long, longer than 600 s"),
         ([0, 1_000], 8_000, "of int64 with 1 dimensions"),
         ([[0.0], [0.0, 1.0]], 8_000, "no array of numbers"),
         (np.zeros((2, 2, 2)), 8_000, "3 dimensions"),
