@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from moextend.data.digests import FileDigests
-from moextend.errors import InputError, MoextendError, type_name
+from moextend.errors import InputError, type_name
+from moextend.util import hub_errors
 from moextend.util.files import atomic, parse_json, sha256
 
 Row = Mapping[str, Any]
@@ -190,18 +191,13 @@ def _arrow(kind: str, files: Sequence[Path], cache: Path) -> Table:
     """
     import datasets
 
-    try:
-        with FileDigests(cache) as known:
-            copies = [_copy(path, cache / "rows", known) for path in files]
+    where = ", ".join(map(str, files[:3]))
+    with (
+        hub_errors.explained(f"cannot be read as {kind}", where=where, hint="Save the file again."),
+        FileDigests(cache) as known,
+    ):
+        copies = [_copy(path, cache / "rows", known) for path in files]
         rows = datasets.concatenate_datasets([datasets.Dataset.from_file(str(copy)) for copy in copies])
-    except MoextendError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"cannot be read as {kind} ({root_cause(error)}).",
-            where=", ".join(map(str, files[:3])),
-            hint="Save the file again.",
-        ) from error
     return ArrowTable(rows, _together(files), files[0].parent)
 
 

@@ -15,7 +15,7 @@ from moextend.errors import InputError
 from moextend.model import encoders
 from moextend.model.encoders import Resize
 from moextend.model.fingerprint import tensors_digest
-from moextend.util import files
+from moextend.util import files, hub_errors
 
 
 class VisionEncoder(nn.Module):
@@ -91,14 +91,9 @@ def load_encoder(name: str, resize: Resize | None = None) -> VisionEncoder:
     """
     source, where = encoders.find_tower(name), f"vision encoder '{name}'"
     tower = encoders.make(source, resize)
-    try:
+    hint = "Choose a transformer of at least two blocks, or a convolutional network of timm."
+    with hub_errors.explained("gives no visual tokens", where=where, hint=hint):
         encoder = VisionEncoder(tower)
-    except (AssertionError, AttributeError, NotImplementedError) as error:
-        raise InputError(
-            f"gives no visual tokens ({type(error).__name__}: {error}).",
-            where=where,
-            hint="Choose a transformer of at least two blocks, or a convolutional network of timm.",
-        ) from error
     if source.grid:
         encoder.pool(*source.grid, where=where)
     return encoder

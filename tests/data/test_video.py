@@ -18,9 +18,8 @@ from moextend.data.conversations import prompt_text
 from moextend.data.examples import Columns, Layout, Reader
 from moextend.data.images import ImageRef
 from moextend.data.own import own_data
-from moextend.data.sounds import AudioRef
 from moextend.data.table import read_table
-from moextend.data.video import VideoRef, expanded
+from moextend.data.video import VideoRef
 from moextend.errors import InputError, SpecError
 from moextend.model.loading import load_encoder
 from moextend.model.messages import no_encoder
@@ -77,15 +76,6 @@ def test_frames_are_images_that_are_read_late(tmp_path: Path, monkeypatch: pytes
     assert len({frame.digest for frame in frames}) == 4 and frames[0].size() == (64, 48)
     assert len(opened) == 1, "decoded once for all frames"
     assert frames[2].digest == VideoRef(data=encoded()).frames(4)[2].digest
-
-
-def test_marks_and_media_are_expanded_in_their_order() -> None:
-    one, two = VideoRef(data=encoded()), VideoRef(data=encoded("gif", "gif"))
-    picture, sound = ImageRef(data=b"p"), AudioRef(data=b"s")
-    text, media = expanded("<image> then <video>, <audio> and <video>?", [picture, one, sound, two], frames=2)
-    assert text == "<image> then <image><image>, <audio> and <image><image>?"
-    assert media == (picture, *one.frames(2), sound, *two.frames(2))
-    assert expanded("no video <image>", [picture]) == ("no video <image>", (picture,))
 
 
 @pytest.fixture

@@ -60,19 +60,6 @@ def test_images_keep_their_order_over_turns_and_rows(model: MultimodalLM) -> Non
     assert torch.equal(embedded[batch["input_ids"] == IMAGE], visual)
 
 
-def test_a_batch_equals_its_conversations_one_at_a_time(model: MultimodalLM) -> None:
-    collate = Collator.of(model)
-    talks = [
-        Conversation((("w1 <image> w2 <image>", "w3"), ("w4 <image>", "w5 w6")), tuple(map(picture, (1, 90, 250)))),
-        Conversation((("w6 w7 w8", "w7"),)),
-        Conversation((("w1", "w2"), ("<image> w3", "w4")), (picture(0, 200),)),
-    ]  # fmt: skip
-    with torch.no_grad():
-        alone = torch.cat([model(**collate([talk]))["logits"] for talk in talks])
-        together = model(**collate(talks))["logits"]
-    assert torch.allclose(alone, together, atol=1e-5)
-
-
 def test_what_the_context_cannot_hold_goes_by_whole_turns(model: MultimodalLM) -> None:
     turns = (("<image> w1", "w2"), ("<image> w3", "w4"), ("w5", "w6"))
     talk = Conversation(turns, (picture(1), picture(200)))

@@ -177,12 +177,9 @@ def test_a_prompt_does_not_depend_on_the_day() -> None:
 
 @pytest.mark.parametrize(
     ("template", "why"),
-    [
-        ("{{ raise_exception('only tools') }}", "only tools"),
-        ("{% for m in messages %}{{ m.role }}{% endfor %}", "does not keep every answer"),
-        ("{% for m in messages", "end of template"),
-    ],
-)
+    [("{{ raise_exception('only tools') }}", "only tools"), ("{% for m in messages", "end of template"),
+     ("{% for m in messages %}{{ m.role }}{% endfor %}", "does not keep every answer")],
+)  # fmt: skip
 def test_a_template_that_cannot_be_used_says_so(template: str, why: str) -> None:
     with pytest.raises(InputError, match=rf"cannot be used: .*{why}.*chat=False"):
         Chat(with_template(template))

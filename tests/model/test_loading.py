@@ -31,17 +31,6 @@ def test_the_shipped_base_and_a_saved_folder_load_alike(tmp_path: Path) -> None:
     assert tiny.base_fingerprint() == again.base_fingerprint()
 
 
-@pytest.mark.parametrize("family", ["olmoe"])
-def test_other_families_load_from_a_folder(family: str, tmp_path: Path) -> None:
-    lm = toy_lm(family)
-    lm.save_pretrained(tmp_path)
-    toy_tokenizer().save_pretrained(tmp_path)
-    model = moextend.load(str(tmp_path))
-    moextend.attach(model.lm, "a", {0: [1]})
-    ids = torch.tensor([[1, 9, 12, 30]])
-    assert torch.equal(model.lm(ids).logits, lm(ids).logits)
-
-
 def test_of_qwen_omni_the_thinker_is_loaded(tmp_path: Path) -> None:
     whole = auto_class(omni_config()).from_config(omni_config())
     whole.save_pretrained(tmp_path)
