@@ -235,15 +235,16 @@ def locate(name: str, *, where: str | None = None) -> Path | str:
 
 def _load_tower(source: str, config: Mapping[str, Any], revision: str | None, where: str) -> Whisper:
     """Tower of a folder or hub id, whose config.json holds `config`; InputError for another kind or missing tensors."""
-    from transformers import WhisperFeatureExtractor, WhisperModel
+    import transformers
 
     if config.get("model_type") != "whisper":
         what = f"holds a model of type '{config.get('model_type')}', which is not a supported audio encoder."
         raise InputError(what, where=where, hint="Supported: whisper.")
     given: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    extractor = WhisperFeatureExtractor.from_pretrained(source, **given)
+    kinds: Any = transformers
+    extractor = kinds.WhisperFeatureExtractor.from_pretrained(source, **given)
     with quiet_loggers("transformers"):
-        model, info = WhisperModel.from_pretrained(
+        model, info = kinds.WhisperModel.from_pretrained(
             source, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **given
         )
     if missing := sorted(name for name in info["missing_keys"] if name.startswith(Whisper.part)):
