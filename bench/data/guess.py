@@ -11,7 +11,7 @@ from moextend.bench.data.source import find_source
 from moextend.bench.task import Data, TaskSpec
 from moextend.data.guess import CAPTIONED, NEEDED, AnswerKind, guess, named_splits, text_column
 from moextend.data.hub import hub_splits
-from moextend.data.source import like_hub_id, near
+from moextend.data.source import like_hub_id
 from moextend.errors import InputError
 
 RULES: dict[AnswerKind, tuple[str, int]] = {
@@ -88,7 +88,7 @@ def _data(data: str, folder: Path, workspace: Path, *, where: str) -> Data:
         path = data
     else:
         hint = "Name a file, a folder, a hub id or world:<name>."
-        raise InputError("no such file or folder.", where=where, hint=near(local) + hint)
+        raise InputError("no such file or folder.", where=where, hint=hint)
     source = find_source(Data(path=path), folder, workspace, where=where)
     splits = hub_splits(source.hub, where=where) if source.hub else list(source.splits)
     hint = "Write the task's YAML by hand and name data.train and data.test."

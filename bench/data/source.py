@@ -107,7 +107,7 @@ def find_source(data: Data, base: Path, workspace: Path, *, where: str) -> Sourc
     raise InputError(
         f"no file or folder '{data.path}'.",
         where=where,
-        hint=source.near(path) + "Relative paths start at the YAML.",
+        hint="Relative paths start at the YAML.",
     )
 
 

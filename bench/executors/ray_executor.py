@@ -41,7 +41,8 @@ NODES = (
     "must be on a file system that all nodes share, at the same path."
 )
 VARIABLES = (
-    "HF_HUB_OFFLINE", "MOEXTEND_ALLOW_CODE", "MOEXTEND_DEBUG", "MOEXTEND_LEASE_SECONDS", "OMP_NUM_THREADS",
+    "HF_HUB_OFFLINE", "MOEXTEND_ALLOW_CODE", "MOEXTEND_DEBUG", "MOEXTEND_LEASE_SECONDS",
+    "MOEXTEND_MICRO_BATCH", "OMP_NUM_THREADS",
 )  # fmt: skip
 """Environment variables that workers get from here; all others are those of their node."""
 

@@ -64,8 +64,6 @@ class RunContext:
         self.failures: list[str] = []
         self.text_recorded: set[str] = set()
         """Tasks whose commits on the hub are recorded, if they have any."""
-        self.micro_batch: int | None = None
-        """Conversations per forward pass that fitted in the last training of this process; None: all of a batch."""
         self.alignments: dict[str, AlignmentCost] = {}
         """Modality -> cost of the alignment of its projector; filled when the base is loaded."""
 

@@ -84,8 +84,6 @@ class AlignmentCost(BaseModel):
     """Floating-point operations of its training. null: not known."""
     seconds: float | None = None
     """Wall-clock time of its training, in seconds, by the run that trained it. null: not known."""
-    micro_batch: int | None = None
-    """Conversations per forward pass in each process, if memory was too short for a batch. null: it was not."""
 
 
 class StageCost(OfRun):
@@ -121,9 +119,6 @@ class StageCost(OfRun):
     alignments: dict[str, AlignmentCost] = Field(default_factory=dict)
     """Modality -> alignment of its projector, at the first stage whose task has the modality. It comes on top of the
     other keys."""
-    micro_batch: dict[str, int] = Field(default_factory=dict)
-    """Phase (probe, train) -> conversations per forward pass in each process, if memory was too short for a batch: the
-    same batch was then computed in parts."""
     trained_by: str | None = None
     """`<sequence>/<run>` that trained the stage, if this run took it from the store of the workspace: the costs of the
     training are those of that run. null: this run trained it."""

@@ -199,7 +199,7 @@ def _train_stage(
                 *((name, "train") for name in context.stages[stage.index - 1]),
             )
         )
-        facts |= {"micro_batch": loop.smaller, "probe_flops": loop.flops.get("probe"), "run": context.run.id}
+        facts |= {"probe_flops": loop.flops.get("probe"), "run": context.run.id}
         noted = mine.folder / LEARNED
         learned = StageCost.of({**facts, **watch.spent()}, where=str(noted))
         more = context.method.prepare_inference(model, mine)

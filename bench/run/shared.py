@@ -235,7 +235,6 @@ def _train(
     seconds = time.monotonic() - began
     cost = AlignmentCost(
         task=settings.task, steps=report.steps, tokens=report.tokens, flops=report.flops, seconds=seconds,
-        micro_batch=report.micro_batch,
     )  # fmt: skip
     if not processes.is_first():
         return cost

@@ -22,7 +22,7 @@ from moextend.errors import InputError
 from moextend.training.loop import Report, train
 from moextend.training.splits import hold_out
 from moextend.training.trainer import ExtraLoss
-from moextend.util import files, processes
+from moextend.util import files
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
@@ -65,8 +65,6 @@ class StageLoop:
     stage: Stage
     units: Mapping[str, Unit]
     watch: Stopwatch
-    smaller: dict[str, int] = field(default_factory=dict)
-    """Phase -> its micro-batch if memory was short."""
     flops: dict[str, float | None] = field(default_factory=dict)
     """Phase -> operations of its training."""
 
@@ -86,8 +84,6 @@ class StageLoop:
             self.stage.seed, steps=steps or unit.steps, learning_rate=learning_rate
         )
         follow = self.progress.follow(unit)
-        # Several processes stop for a smaller micro-batch, so that later trainings begin with it.
-        known = self.context.micro_batch if processes.count() > 1 else None
 
         def on_step(done: int, total: int) -> None:
             follow(done, total)
@@ -96,12 +92,9 @@ class StageLoop:
         report = train(
             self.model, self.stage.data if data is None else data, settings,
             folder=self.stage.folder / f"{phase}-in-flight", extra_loss=extra_loss, rates=rates, on_step=on_step,
-            micro_batch=known,
         )  # fmt: skip
         self.progress.finish(unit)
         self.flops[phase] = report.flops
-        if report.micro_batch is not None:
-            self.smaller[phase] = self.context.micro_batch = report.micro_batch
         return report
 
 

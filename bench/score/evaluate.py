@@ -17,8 +17,7 @@ from moextend.bench.score.records import LM_EVAL, Cell, Scores
 from moextend.bench.scoring import Scoring
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError
-from moextend.model import generation
-from moextend.util import processes
+from moextend.util import memory, processes
 from moextend.util.files import digest, sha256
 
 if TYPE_CHECKING:
@@ -54,23 +53,21 @@ def score_cell(
     """
     began = time.monotonic()
     own = folder / weights
-    with generation.noted() as limit:
-        backend = backend or InProcess(model, scoring.batch_size)
-        if task.kind == "text":
-            scores, path, reused = text.score_text(
-                model, task, own, tokenizer=tokenizer_digest(model.tokenizer), batch_size=scoring.batch_size,
-                limit=scoring.limit, workspace=workspace, on_items=on_items, share=share, backend=backend,
-            )  # fmt: skip
-        else:
-            scores, path, reused = _questions(
-                model, task, own, scoring, workspace, backend, on_items=on_items, share=share
-            )
-    rows = [fitted for fitted in processes.gathered(lambda: limit.rows) if fitted is not None]
+    backend = backend or InProcess(model, scoring.batch_size)
+    if task.kind == "text":
+        scores, path, reused = text.score_text(
+            model, task, own, tokenizer=tokenizer_digest(model.tokenizer), batch_size=scoring.batch_size,
+            limit=scoring.limit, workspace=workspace, on_items=on_items, share=share, backend=backend,
+        )  # fmt: skip
+    else:
+        scores, path, reused = _questions(
+            model, task, own, scoring, workspace, backend, on_items=on_items, share=share
+        )
     return Cell(
         stage=stage, task=task.task, weights=weights, seconds=time.monotonic() - began,
         scorer=f"{LM_EVAL}{task.lm_eval.metric}" if task.lm_eval else task.scorer,
         predictions=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256(path), reused=reused,
-        batch_size=min(rows, default=None), backend=backend.name,
+        batch_size=memory.most_rows(), backend=backend.name,
         **vars(scores),
     )  # fmt: skip
 

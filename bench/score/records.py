@@ -48,8 +48,8 @@ class Cell(Record):
     reused: bool = False
     """Whether all predictions existed before, so that the model computed nothing."""
     batch_size: int | None = None
-    """Most rows of a forward pass that fitted, if memory was too short for the sequence's `batch_size`: the last bits
-    of log-likelihoods may depend on it. Missing or null: memory was not short."""
+    """Most rows of a forward pass (MOEXTEND_MICRO_BATCH), on which the last bits of log-likelihoods may depend. Missing
+    or null: the sequence's `batch_size`."""
     backend: str | None = None
     """What answered: openai, a server of that protocol. Missing or null: transformers, in the process of the run."""
     parity: str | None = None

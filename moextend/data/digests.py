@@ -65,15 +65,14 @@ class FileDigests:
         return ref.digest if ref.path is None else self.of(ref.file())
 
     def _recall(self, path: Path, here: str) -> str | None:
-        if self._store is None:
-            return None
         try:
-            row = self._store.execute(
-                "SELECT stamp, digest FROM files WHERE path = ?", (str(path),)
-            ).fetchone()
-        except sqlite3.Error:
-            # Locked by a process that is suspended, or damaged: waiting for it at every file would take hours.
-            self._store.close()
+            row = (
+                self._store
+                and self._store.execute(
+                    "SELECT stamp, digest FROM files WHERE path = ?", (str(path),)
+                ).fetchone()
+            )
+        except sqlite3.Error:  # locked by a process that is suspended, or damaged: waited for once
             self._store = None
             return None
-        return str(row[1]) if row is not None and row[0] == here else None
+        return str(row[1]) if row and row[0] == here else None

@@ -7,9 +7,9 @@ import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from moextend.data import cells, modalities
 from moextend.data.cells import AnswerForm
@@ -40,7 +40,7 @@ class Columns(Spec):
     """The same for sounds."""
     video: str | None = unset(None)
     """The same for videos, of which `frames` images are taken."""
-    frames: int = unset(FRAMES)
+    frames: Annotated[int, Field(ge=1, le=MOST_FRAMES)] = unset(FRAMES)
     """Number of frames of each video, at equal distances."""
     media: dict[str, str] = unset({})
     """Other modalities (of plug-ins) -> the same."""
@@ -63,13 +63,6 @@ class Columns(Spec):
         """Data with another medium have images only if `image` names their column."""
         other = isinstance(values, dict) and any(values.get(key) for key in ("audio", "video", "media"))
         return {"image": None, **values} if other else values
-
-    @field_validator("frames")
-    @classmethod
-    def _some_frames(cls, frames: int) -> int:
-        if not 1 <= frames <= MOST_FRAMES:
-            raise ValueError(f"is not 1 to {MOST_FRAMES}")
-        return frames
 
     @field_validator("media")
     @classmethod

@@ -33,36 +33,22 @@ def open_hub(
 @lru_cache(maxsize=16)
 def _load(name: str, split: str, config: str | None, revision: str | None, where: str) -> Any:
     import datasets
-    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
     try:
         with quiet_datasets(), quiet_loggers("datasets", "huggingface_hub"):
             rows = datasets.load_dataset(name, config, split=split, revision=revision)
             return _at_commit(rows, name, revision)
-    except (DatasetNotFoundError, DatasetGenerationError, OSError) as error:
-        raise _refused(error, name, revision, where) from error
-    except ValueError as error:
-        known = _splits(name, config, revision)
-        if known and split not in known:
-            raise UnknownName("split", split, known, where=where) from error
-        what = f"the hub data set '{name}' cannot be opened ({error})."
-        raise InputError(what, where=where, hint="Name its config under data.config.") from error
-    except Exception as error:  # of the HTTP library: a time-out
-        reason = hub_errors.of_hub(error, name, "dataset", revision=revision, where=where)
-        if reason is None:
-            raise
-        raise reason from error
-
-
-def _refused(error: Exception, name: str, revision: str | None, where: str) -> MoextendError:
-    """The error for a hub data set that `datasets` could not open."""
-    from datasets.exceptions import DatasetNotFoundError
-
-    if (known := _reason(error, name, revision, where)) is not None:
-        return known
-    if not isinstance(error, DatasetNotFoundError | ConnectionError | FileNotFoundError):
-        return foreign.explained(error, where=where)
-    return _unknown(name, f"the hub has no such data set ({error})", where)
+    except Exception as error:  # of datasets, of the hub, and of its HTTP library
+        known = _reason(error, name, revision, where)
+        if known is None and isinstance(error, ValueError):
+            splits = _splits(name, config, revision)
+            if splits and split not in splits:
+                raise UnknownName("split", split, splits, where=where) from error
+            what = f"the hub data set '{name}' cannot be opened ({error})."
+            known = InputError(what, where=where, hint="Name its config under data.config.")
+        if known is None and isinstance(error, ConnectionError | FileNotFoundError):
+            known = _unknown(name, f"the hub has no such data set ({error})", where)
+        raise known or foreign.explained(error, where=where) from error
 
 
 def _unknown(name: str, what: str, where: str) -> InputError:
@@ -98,8 +84,10 @@ def _reason(error: Exception, name: str, revision: str | None, where: str) -> Mo
     from datasets.exceptions import DatasetNotFoundError
 
     known = hub_errors.of_hub(error, name, "dataset", revision=revision, where=where)
-    if known is None and isinstance(error, DatasetNotFoundError):
-        return _refusal(name, revision, where)  # `datasets` drops the cause
+    if known is None and isinstance(error, DatasetNotFoundError):  # `datasets` drops the cause
+        known = _refusal(name, revision, where) or _unknown(
+            name, f"the hub has no such data set ({error})", where
+        )
     return known
 
 

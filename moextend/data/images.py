@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
-import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
 from moextend.data.media import MediaRef
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     from PIL.Image import Image
 
 
@@ -27,13 +22,7 @@ BYTES = 1 << 28
 """Maximum number of bytes of one encoded image."""
 PIXELS = 89_478_485
 """Maximum number of pixels of one image: 256 MiB as RGB. Pillow warns above the same limit."""
-_BAND = 1 << 20
-"""Number of pixels with more than eight bits that are converted at a time."""
 _ORIENTATION = 0x0112
-_TURNED = (
-    "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90",
-)  # fmt: skip
-"""Pillow's names of what undoes the EXIF orientations from 2 to 8."""
 _REDUCE = "Reduce the size of the image."
 _REPLACE = "Replace or convert the image, or remove the row."
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
@@ -50,9 +39,11 @@ def decode(data: bytes, *, where: str) -> Image:
     Raises:
         InputError: not one of `FORMATS`, more than `BYTES` or `PIXELS`, or broken.
     """
+    from PIL import ImageOps
+
     with _opened(data, where) as image:
         image.load()
-        return _rgb(_upright(image))
+        return _rgb(ImageOps.exif_transpose(image) if _orientation(image) > 1 else image)
 
 
 def size(data: bytes, *, where: str) -> tuple[int, int]:
@@ -70,14 +61,14 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
 
     if len(data) > BYTES:
         raise _error(f"has more than {BYTES:,} bytes", where, _REDUCE)
-    _silence_readers()
     try:
         # Readers warn about metadata, which is not used, and about the size, which is checked here.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(image, where)
-                _check_complete(image, where)
+                width, height = image.size
+                if width * height > PIXELS:
+                    raise _error(f"has {width:,} x {height:,} pixels, more than {PIXELS:,}", where, _REDUCE)
                 yield image
     except InputError:
         raise
@@ -94,42 +85,6 @@ def _error(what: str, where: str, hint: str = _REPLACE) -> InputError:
     return InputError(f"the image {what}.", where=where, hint=hint)
 
 
-@cache
-def _silence_readers() -> None:
-    """Stops Pillow's readers and their libtiff from writing to standard error; failures raise exceptions anyway.
-
-    Has no effect on libtiff if its functions are not accessible.
-    """
-    from PIL import _imaging
-
-    logging.getLogger("PIL").addHandler(logging.NullHandler())
-    with suppress(OSError, AttributeError):
-        library = ctypes.CDLL(_imaging.__file__)  # the lookup includes its dependencies
-        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
-            handler = library[name]
-            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
-            handler(None)
-
-
-def _check_size(image: Image, where: str) -> None:
-    width, height = image.size
-    if width * height > PIXELS:
-        raise _error(f"has {width:,} x {height:,} pixels, more than {PIXELS:,}", where, _REDUCE)
-    if not width * height:
-        raise _error("has no pixels", where)
-
-
-def _check_complete(image: Image, where: str) -> None:
-    """Raises InputError if the strips of a TIFF do not reach its last row: Pillow would leave the rest black."""
-    boxes = [tile[1] for tile in getattr(image, "tile", [])]
-    if image.format != "TIFF" or not boxes:
-        return
-    # Pillow gives the size of the rotated image.
-    rows = image.width if _orientation(image) >= 5 else image.height
-    if max(box[3] for box in boxes) < rows:
-        raise _error("is broken (its last rows are missing)", where)
-
-
 def _orientation(image: Image) -> int:
     """EXIF orientation, 1 to 8; 1 if it is missing or cannot be read."""
     try:
@@ -137,13 +92,6 @@ def _orientation(image: Image) -> int:
     except Exception:  # broken metadata, intact pixels
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
-
-
-def _upright(image: Image) -> Image:
-    from PIL.Image import Transpose
-
-    orientation = _orientation(image)
-    return image if orientation == 1 else image.transpose(Transpose[_TURNED[orientation - 2]])
 
 
 def _rgb(image: Image) -> Image:
@@ -162,25 +110,12 @@ def _eight_bit(image: Image) -> Image:
     import numpy as np
     from PIL import Image
 
-    ends = [(float(band.min()), float(band.max())) for _, band in _bands(image)]
-    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    values = np.nan_to_num(np.asarray(image).astype(np.float32), posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
     tops = (1.0, 255.0) if image.mode == "F" else (65535.0,)
     top = next((top for top in tops if low >= 0 and high <= top), None)
-    low, scale = (0.0, 255.0 / top) if top else (low, 255.0 / max(high - low, 1e-300))
-    shallow = np.empty((image.height, image.width), np.uint8)
-    for start, band in _bands(image):
-        shallow[start : start + len(band)] = ((band - low) * scale).round()
-    return Image.fromarray(shallow)
-
-
-def _bands(image: Image) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
-    """Blocks of rows: the first row, and the pixels as finite doubles. All rows at once would need too much memory."""
-    import numpy as np
-
-    rows = max(1, _BAND // image.width)
-    for start in range(0, image.height, rows):
-        band = image.crop((0, start, image.width, min(start + rows, image.height)))
-        yield start, np.nan_to_num(np.asarray(band).astype(np.float64), posinf=0.0, neginf=0.0)
+    low, scale = (0.0, 255.0 / top) if top else (low, 255.0 / max(high - low, 1e-30))
+    return Image.fromarray(((values - low) * scale).round().astype(np.uint8))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from moextend.data.guess import guess, named_splits, text_column
 from moextend.data.hub import hub_splits
 from moextend.data.modalities import marks_in, modality_types
 from moextend.data.selections import Each
-from moextend.data.source import Opened, locate, near, open_files, open_remote, place
+from moextend.data.source import Opened, locate, open_files, open_remote, place
 from moextend.data.table import TEXT as COLUMN
 from moextend.data.table import Table
 from moextend.errors import InputError, UnknownName
@@ -105,7 +105,7 @@ def _opened(data: str, cache: Path, where: str) -> Opened:
     path = place(data, Path.cwd())
     source = locate(data, path, None, where=where)
     if source is None:
-        hint = near(path) + "Name a file, a folder or a hub id."
+        hint = "Name a file, a folder or a hub id."
         raise InputError("no such file or folder.", where=where, hint=hint)
     splits = hub_splits(source.hub, where=where) if source.hub else list(source.splits)
     hint = "Name one of its files, or name the training split 'train'."

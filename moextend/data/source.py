@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -93,14 +92,6 @@ def _splits(folder: Path) -> dict[str, tuple[Path, ...]]:
                 name = WHOLE if path.stem == "metadata" else _SHARD.sub("", path.stem)
                 found.setdefault(name, []).append(path)
     return {name: tuple(files) for name, files in found.items()}
-
-
-def near(path: Path) -> str:
-    """First sentence of the hint for a missing path: its missing parent folder or a similar path; else ""."""
-    if not path.parent.is_dir():
-        return f"There is no folder {path.parent} either. "
-    found = difflib.get_close_matches(path.name, [child.name for child in path.parent.iterdir()], n=1)
-    return f"Did you mean '{found[0]}'? " if found else ""
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,17 @@
-"""Rows with named columns, read lazily from parquet, arrow, JSON lines or plain text, or at once from JSON or CSV."""
+"""Rows with named columns: read lazily from parquet and arrow, and at once from other files."""
 
 from __future__ import annotations
 
 import csv
+import re
 import sys
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from moextend.data.digests import FileDigests
-from moextend.errors import InputError, MoextendError, type_name
+from moextend.errors import InputError, type_name
+from moextend.util import hub_errors
 from moextend.util.files import atomic, parse_json, sha256
 
 Row = Mapping[str, Any]
@@ -126,7 +126,7 @@ def _not_utf8(error: UnicodeDecodeError, where: str) -> InputError:
 
 
 class ListTable:
-    """Rows in memory (JSON and CSV, which have no images or small ones)."""
+    """Rows in memory (of JSON, CSV and text, which have no images or small ones)."""
 
     def __init__(
         self, rows: list[Row], places: Sequence[str], source: str, homes: Sequence[Path | None]
@@ -158,80 +158,6 @@ def _keys(rows: Iterable[Row]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(key for row in rows for key in row))
 
 
-class LinesTable:
-    """Rows of JSON-lines files; memory holds only the place of each row."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._files, self.source = list(files), _together(files)
-        self._file, self._line = array("L"), array("L")
-        self._start, self._end = array("Q"), array("Q")
-        for f, path in enumerate(files):
-            offset = 0
-            joins = self._joins(path)
-            within = False
-            with path.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    full = bool(line.strip())
-                    if full and not (within and joins):
-                        self._file.append(f)
-                        self._line.append(number)
-                        self._start.append(offset)
-                        self._end.append(offset)
-                    offset += len(line)
-                    if full:
-                        self._end[-1] = offset
-                    within = full
-        self.columns = _keys(self._read(i) for i in range(min(_LOOKED_AT, len(self))))
-
-    def _joins(self, path: Path) -> bool:
-        """Whether lines that follow each other are one row."""
-        return False
-
-    def _read(self, i: int) -> Row:
-        return _object(_json(self._bytes(i), self.where(i)), self.where(i))
-
-    def _bytes(self, i: int) -> bytes:
-        with self._files[self._file[i]].open("rb") as file:
-            file.seek(self._start[i])
-            return file.read(self._end[i] - self._start[i])
-
-    def __len__(self) -> int:
-        return len(self._start)
-
-    def row(self, i: int, columns: Sequence[str]) -> Row:
-        """Cells of row `i` in `columns`."""
-        cells = self._read(i)
-        return {name: cells[name] for name in columns if name in cells}
-
-    def column(self, name: str) -> Iterator[Any]:
-        """Cells of a column, one row at a time."""
-        return (self._read(i).get(name) for i in range(len(self)))
-
-    def where(self, i: int) -> str:
-        """File and line."""
-        return f"{self._files[self._file[i]]}:{self._line[i]}"
-
-    def home(self, i: int) -> Path | None:
-        """Folder of the file."""
-        return self._files[self._file[i]].parent
-
-
-class TextTable(LinesTable):
-    """Paragraphs of text files, separated by empty lines, or the lines of a file without empty lines."""
-
-    def _joins(self, path: Path) -> bool:
-        """Whether the file has an empty line between two texts."""
-        with path.open("rb") as file:
-            full = [bool(line.strip()) for line in file]
-        return True in full and False in full[full.index(True) : len(full) - full[::-1].index(True)]
-
-    def _read(self, i: int) -> Row:
-        try:
-            return {TEXT: self._bytes(i).decode("utf-8-sig").replace("\r\n", "\n").strip()}
-        except UnicodeDecodeError as error:
-            raise InputError("is not UTF-8 text.", where=self.where(i), hint="Save it as UTF-8.") from error
-
-
 def read_table(files: Sequence[Path], cache: Path) -> Table:
     """Rows of files of one format, one file after the other; `cache`: folder for copies of Parquet and Arrow files.
 
@@ -244,14 +170,10 @@ def read_table(files: Sequence[Path], cache: Path) -> Table:
     table: Table
     if kind in ("parquet", "arrow"):
         table = _arrow(kind, files, cache)
-    elif kind in ("jsonl", "text"):
-        table = (LinesTable if kind == "jsonl" else TextTable)(files)
     else:
-        read = _json_rows if kind == "json" else _csv_rows
-        found = [(place, row, path.parent) for path in files for place, row in read(path)]
-        rows: list[Row] = [row for _, row, _ in found]
-        homes = [home for _, _, home in found]
-        table = ListTable(rows, [place for place, _, _ in found], str(files[0]), homes)
+        found = [(place, row, path.parent) for path in files for place, row in _READERS[kind](path)]
+        places, homes = [place for place, _, _ in found], [home for _, _, home in found]
+        table = ListTable([row for _, row, _ in found], places, _together(files), homes)
     if not len(table):
         raise InputError("has no rows.", where=table.source, hint="Check the file.")
     return table
@@ -269,31 +191,25 @@ def _arrow(kind: str, files: Sequence[Path], cache: Path) -> Table:
     """
     import datasets
 
-    try:
-        with FileDigests(cache) as known:
-            copies = [_copy(path, cache / "rows", known) for path in files]
+    where = ", ".join(map(str, files[:3]))
+    with (
+        hub_errors.explained(f"cannot be read as {kind}", where=where, hint="Save the file again."),
+        FileDigests(cache) as known,
+    ):
+        copies = [_copy(path, cache / "rows", known) for path in files]
         rows = datasets.concatenate_datasets([datasets.Dataset.from_file(str(copy)) for copy in copies])
-    except MoextendError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"cannot be read as {kind} ({root_cause(error)}).",
-            where=", ".join(map(str, files[:3])),
-            hint="Save the file again.",
-        ) from error
     return ArrowTable(rows, _together(files), files[0].parent)
 
 
 def _copy(path: Path, folder: Path, known: FileDigests) -> Path:
-    """The copy of a file, named by the digests of the file and of itself."""
+    """The copy of a file, named by the digest of the file."""
     import pyarrow
 
     digest = known.of(path)
-    for copy in folder.glob(f"{digest}-*.arrow"):
-        if copy.stem == f"{digest}-{known.of(copy)}":
-            return copy
-        copy.unlink()  # damaged
-    with atomic(folder / f"{digest}.arrow") as temporary:
+    copy = folder / f"{digest}.arrow"
+    if copy.is_file():
+        return copy
+    with atomic(copy) as temporary:
         schema, blocks = _blocks(path)
         # Text by number (pandas' categories) has a dictionary a block; `datasets` reads plain text.
         plain = pyarrow.schema([_plain(field) for field in schema], schema.metadata)
@@ -302,9 +218,6 @@ def _copy(path: Path, folder: Path, known: FileDigests) -> Path:
                 out.write_batch(block if plain == schema else block.cast(plain))
         if sha256(path)[:SHOWN] != digest:
             raise InputError("was replaced while it was read.", where=str(path), hint="Repeat the command.")
-        copy = folder / f"{digest}-{sha256(temporary)[:SHOWN]}.arrow"
-    with suppress(FileNotFoundError):  # another process, which made the same copy, was faster
-        (folder / f"{digest}.arrow").replace(copy)
     return copy
 
 
@@ -353,6 +266,26 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:
         yield f"{path}: entry {i}", _object(row, f"{path}: entry {i}")
 
 
+def _line_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    with path.open("rb") as file:
+        for i, line in enumerate(file, start=1):
+            if line.strip():
+                yield f"{path}:{i}", _object(_json(line, f"{path}:{i}"), f"{path}:{i}")
+
+
+def _text_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """Paragraphs, separated by empty lines; or the lines of a file without empty lines between two of them."""
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError("is not UTF-8 text.", where=str(path), hint="Save it as UTF-8.") from error
+    parts = re.split(r"\n\s*\n", content.strip())
+    if len(parts) == 1:
+        parts = content.split("\n")
+    full = [part.strip() for part in parts if part.strip()]
+    return ((f"{path}: text {i}", {TEXT: part}) for i, part in enumerate(full, start=1))
+
+
 def _csv_rows(path: Path) -> Iterator[tuple[str, Row]]:
     csv.field_size_limit(sys.maxsize)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
@@ -370,6 +303,14 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Row]]:
         raise InputError(
             f"cannot be read as CSV ({error}).", where=str(path), hint="Save it as UTF-8."
         ) from error
+
+
+_READERS: dict[str, Callable[[Path], Iterator[tuple[str, Row]]]] = {
+    "json": _json_rows,
+    "jsonl": _line_rows,
+    "csv": _csv_rows,
+    "text": _text_rows,
+}
 
 
 def _json(line: bytes, where: str) -> Any:

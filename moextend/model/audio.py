@@ -1,16 +1,15 @@
 """Frozen audio encoders: as many tokens as a sound is long.
 
 A tower gives the frames of its last layer, as Qwen2-Audio and LLaMA-Omni take them from Whisper, but only those that a
-sound fills. A sound is computed alone: some towers (wav2vec 2.0 with group norm) depend on padding.
+sound fills. A sound is computed alone.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -34,6 +33,11 @@ TOKENS_PER_SECOND = 12.5
 FORMS = (
     "Name an encoder of the package, a folder or a hub id (openai/whisper-tiny.en), "
     "and ':<n>/s' after it for n tokens per second (openai/whisper-tiny.en:10/s)."
+)
+_NONE = "cannot be loaded as an audio encoder"
+_FILES = (
+    "It needs config.json, model.safetensors and preprocessor_config.json of one checkpoint, as save_pretrained of "
+    "transformers writes them; pickles (.bin) are not read."
 )
 _CHANGING = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
 """Keys of a config that do not change the frames."""
@@ -121,24 +125,23 @@ class AudioEncoder(nn.Module):
         return files.digest(weights, json.dumps(facts, sort_keys=True))
 
 
-class TransformersTower(nn.Module):
-    """What the towers of transformers have in common."""
+class Whisper(nn.Module):
+    """Whisper: 50 frames a second, in windows that silence fills up to 30 s."""
 
-    window: int
-    width: int
-    frames_per_second: float
-    extractor_class: ClassVar[str]
-    model_class: ClassVar[str]
-    """Class of transformers that reads the weights."""
-    part: ClassVar[str] = ""
+    part = "encoder."
     """Prefix of the tensors that the tower needs."""
-    settings: ClassVar[tuple[str, ...]]
+    settings = ("feature_size", "sampling_rate", "hop_length", "n_fft", "n_samples", "padding_value")
     """Settings of the extractor that change its output."""
 
     def __init__(self, model: Any, extractor: Any, config: Mapping[str, Any]) -> None:
         super().__init__()
-        self.model, self.extractor, self._config = model, extractor, config
+        self.model, self.extractor, self._config = model.get_encoder(), extractor, config
         self.rate = int(extractor.sampling_rate)
+        self.window, self.width = extractor.n_samples, self.model.config.d_model
+        self._per_frame = int(self.window // self.model.config.max_source_positions)
+        self.frames_per_second = self.rate / self._per_frame
+        # Only the sound is transformed, not the silence after it.
+        self.mel = LogMel(extractor.mel_filters, extractor.n_fft, extractor.hop_length)
 
     def facts(self) -> dict[str, Any]:
         """Config of the checkpoint and settings of the extractor, as JSON values."""
@@ -148,79 +151,22 @@ class TransformersTower(nn.Module):
             "preprocess": json.loads(json.dumps(settings, default=str)),
         }
 
-    def _input(self, values: Any) -> Tensor:
-        weight = next(self.model.parameters())
-        return torch.as_tensor(values).to(weight.device, weight.dtype)
-
-
-class Whisper(TransformersTower):
-    """Whisper: 50 frames a second, in windows that silence fills up to 30 s."""
-
-    extractor_class, model_class, part = "WhisperFeatureExtractor", "WhisperModel", "encoder."
-    settings = ("feature_size", "sampling_rate", "hop_length", "n_fft", "n_samples", "padding_value")
-
-    def __init__(self, model: Any, extractor: Any, config: Mapping[str, Any]) -> None:
-        super().__init__(model.get_encoder(), extractor, config)
-        self.window, self.width = extractor.n_samples, self.model.config.d_model
-        self._per_frame = int(self.window // self.model.config.max_source_positions)
-        self.frames_per_second = self.rate / self._per_frame
-        # Only the sound is transformed, not the silence after it.
-        self.mel = LogMel(extractor.mel_filters, extractor.n_fft, extractor.hop_length)
-
     def length(self, samples: int) -> int:
         """One frame per 320 samples begun."""
         return -(-samples // self._per_frame)
 
     def frames(self, samples: Samples) -> Tensor:
         """Positions of the last layer, after the final norm."""
-        wave = torch.from_numpy(samples)[None].to(next(self.model.parameters()).device)
-        mel = self.mel(wave, self.window // self.extractor.hop_length)
-        found = self.model(self._input(mel)).last_hidden_state[0]
+        weight = next(self.model.parameters())
+        mel = self.mel(
+            torch.from_numpy(samples)[None].to(weight.device), self.window // self.extractor.hop_length
+        )
+        found = self.model(mel.to(weight.dtype)).last_hidden_state[0]
         return cast(Tensor, found[: self.length(len(samples))].float())
 
 
-class Waves(TransformersTower):
-    """wav2vec 2.0, HuBERT and WavLM: 50 frames a second of the samples themselves, at most 30 s at once."""
-
-    extractor_class, model_class = "Wav2Vec2FeatureExtractor", "AutoModel"
-    settings = ("sampling_rate", "do_normalize", "padding_value")
-
-    def __init__(self, model: Any, extractor: Any, config: Mapping[str, Any]) -> None:
-        super().__init__(model, extractor, config)
-        own = self.model.config
-        self.window, self.width = 30 * self.rate, own.hidden_size
-        self.frames_per_second = self.rate / float(np.prod(own.conv_stride))
-        self._least = 1
-        for kernel, stride in zip(reversed(own.conv_kernel), reversed(own.conv_stride), strict=True):
-            self._least = (self._least - 1) * stride + kernel
-        if hasattr(model, "masked_spec_embed"):  # of training; missing in some checkpoints, and then random
-            model.masked_spec_embed.data.zero_()
-
-    def length(self, samples: int) -> int:
-        """What its convolutions leave; a sound shorter than their reach is padded."""
-        own = self.model.config
-        for kernel, stride in zip(own.conv_kernel, own.conv_stride, strict=True):
-            samples = (max(samples, kernel) - kernel) // stride + 1
-        return samples
-
-    def frames(self, samples: Samples) -> Tensor:
-        """Frames of the last layer."""
-        values = self.extractor(samples, sampling_rate=self.rate, return_tensors="pt").input_values
-        values = F.pad(values, (0, max(0, self._least - len(samples))))
-        return cast(Tensor, self.model(self._input(values)).last_hidden_state[0].float())
-
-
-KINDS: dict[str, type[Whisper] | type[Waves]] = {
-    "whisper": Whisper,
-    "wav2vec2": Waves,
-    "hubert": Waves,
-    "wavlm": Waves,
-}
-"""`model_type` of a config -> tower."""
-
-
 def load_encoder(name: str, *, revision: str | None = None) -> AudioEncoder:
-    """Encoder `name`: of the package ("tiny"), a folder or a hub id (Whisper, wav2vec 2.0, HuBERT, WavLM).
+    """Encoder `name`: of the package ("tiny"), a folder or a hub id (Whisper).
 
     Args:
         name: also with its number of tokens a second, else `TOKENS_PER_SECOND`: "openai/whisper-tiny.en:10/s". Whole
@@ -235,15 +181,21 @@ def load_encoder(name: str, *, revision: str | None = None) -> AudioEncoder:
     if paced := PACE.fullmatch(name):
         name, asked = paced["name"], float(paced["pace"])
     source = locate(name, where=where)
-    path = source / "config.json" if isinstance(source, Path) else _downloaded(source, revision, where)
-    config = _config(path, source)
-    if isinstance(source, str):  # all files of one model are of one commit
-        revision = commit_of([path]) or revision
     tower: Any
-    if config.get("model_type") == MODEL_TYPE and isinstance(source, Path):
-        tower = load_tiny_audio(source)
-    else:
-        tower = _load_tower(str(source), config, revision, where)
+    repository = source if isinstance(source, str) else None
+    with hub_errors.explained(_NONE, where=where, hint=_FILES, repository=repository, revision=revision):
+        path = Path(
+            source / "config.json"
+            if isinstance(source, Path)
+            else hf_hub_download(source, "config.json", revision=revision)
+        )
+        config = dict(files.read_json(path))
+        if isinstance(source, str):  # all files of one model are of one commit
+            revision = commit_of([path]) or revision
+        if config.get("model_type") == MODEL_TYPE and isinstance(source, Path):
+            tower = load_tiny_audio(source)
+        else:
+            tower = _load_tower(str(source), config, revision, where)
     frames = tower.frames_per_second
     if asked is not None and not 0 < asked <= frames * 1.001:
         raise InputError(
@@ -281,84 +233,28 @@ def locate(name: str, *, where: str | None = None) -> Path | str:
     return name
 
 
-def _config(path: Path, source: Path | str) -> dict[str, Any]:
-    """Content of config.json."""
-    found = files.read_json(path) if path.is_file() else None
-    if not isinstance(found, dict):
-        raise InputError(
-            "holds no audio encoder: there is no config.json with keys.",
-            where=str(source),
-            hint="Save an encoder of transformers there, with its feature extractor.",
-        )
-    return found
-
-
-@contextmanager
-def _explained(what: str, hint: str, source: str, revision: str | None, where: str) -> Iterator[None]:
-    """Context whose errors say what of an encoder is wrong, and of a hub id first what its download says."""
-    try:
-        yield
-    except Exception as error:  # of transformers, safetensors and their downloads
-        if not Path(source).exists() and (
-            known := hub_errors.of_hub(error, source, revision=revision, where=where)
-        ):
-            raise known from error
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
-        raise InputError(f"{what} ({first}).", where=where, hint=hint) from error
-
-
-def _downloaded(name: str, revision: str | None, where: str) -> Path:
-    what = f"there is no folder '{name}', and its config.json cannot be downloaded"
-    with _explained(what, f"Check the name and the connection. {FORMS}", name, revision, where):
-        return Path(hf_hub_download(name, "config.json", revision=revision))
-
-
-def _load_tower(source: str, config: Mapping[str, Any], revision: str | None, where: str) -> Whisper | Waves:
-    """Tower of a folder or hub id, whose config.json holds `config`.
-
-    Raises:
-        InputError: of another kind, its extractor or weights are missing or do not fit, or no safetensors.
-    """
+def _load_tower(source: str, config: Mapping[str, Any], revision: str | None, where: str) -> Whisper:
+    """Tower of a folder or hub id, whose config.json holds `config`; InputError for another kind or missing tensors."""
     import transformers
 
-    kind = KINDS.get(str(config.get("model_type")))
-    if kind is None:
-        raise InputError(
-            f"holds a model of type '{config.get('model_type')}', which is not a supported audio encoder.",
-            where=where,
-            hint=f"Supported: {', '.join(KINDS)}.",
-        )
+    if config.get("model_type") != "whisper":
+        what = f"holds a model of type '{config.get('model_type')}', which is not a supported audio encoder."
+        raise InputError(what, where=where, hint="Supported: whisper.")
     given: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    hint = (
-        "An encoder needs config.json, model.safetensors and preprocessor_config.json; "
-        f"{kind.extractor_class}().save_pretrained(folder) writes the last."
-    )
-    what = "its preprocessor_config.json is missing or cannot be read"
-    with _explained(what, hint, source, revision, where):
-        extractor = getattr(transformers, kind.extractor_class).from_pretrained(source, **given)
-    hint = (
-        "Check the files. Files of pickle (.bin) may run programs and are not read: save the model again with "
-        "transformers (save_pretrained writes model.safetensors)."
-    )
-    with (
-        quiet_loggers("transformers"),
-        _explained("its weights cannot be loaded", hint, source, revision, where),
-    ):
-        model, info = getattr(transformers, kind.model_class).from_pretrained(
+    kinds: Any = transformers
+    extractor = kinds.WhisperFeatureExtractor.from_pretrained(source, **given)
+    with quiet_loggers("transformers"):
+        model, info = kinds.WhisperModel.from_pretrained(
             source, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **given
         )
-    missing = sorted(name for name in info["missing_keys"] if name.startswith(kind.part))
-    missing = [name for name in missing if not name.endswith("masked_spec_embed")]
-    if missing:
+    if missing := sorted(name for name in info["missing_keys"] if name.startswith(Whisper.part)):
         raise InputError(
             f"the checkpoint lacks {len(missing)} tensors, which would be random ({missing[0]}, ...).",
             where=where,
             hint="Compare config.json with the weights, or copy the checkpoint again.",
         )
     facts = {key: value for key, value in config.items() if key not in _CHANGING}
-    what = "its preprocessor_config.json does not fit its model"
-    with torch.no_grad(), _explained(what, "Copy both from the same checkpoint.", source, revision, where):
-        tower = kind(model.eval(), extractor, facts)
-        found = tower.frames(np.zeros(tower.rate // 5, np.float32))
-        assert found.shape == (tower.length(tower.rate // 5), tower.width), f"it gives {list(found.shape)}"
+    with torch.no_grad():
+        tower = Whisper(model.eval(), extractor, facts)
+        tower.frames(np.zeros(tower.rate // 5, np.float32))  # refuses an extractor that does not fit
     return tower

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -125,10 +125,10 @@ def find_tower(name: str) -> Source:
         InputError: no such model, pretrained tag, folder, file or package.
     """
     if pooled := GRID.fullmatch(name):
-        grid = int(pooled["rows"]), int(pooled["columns"])
-        source = replace(find_tower(pooled["name"]), name=name, grid=grid)
-        check_grid(grid, _own_grid(source), where=f"vision encoder '{name}'")
-        return source
+        grid, where = (int(pooled["rows"]), int(pooled["columns"])), f"vision encoder '{name}'"
+        if not all(grid):
+            raise InputError("rows and columns are 1 or more.", where=where, hint="Ask for 1x1 or more.")
+        return replace(find_tower(pooled["name"]), name=name, grid=grid)
     models = content.package_folder("registry") / "models"
     own = models / name / "vision"
     folder = own if files.exists(own) else Path(name)
@@ -141,36 +141,8 @@ def find_tower(name: str) -> Source:
     if "/" not in name and difflib.get_close_matches(
         name, [path.parent.name for path in models.glob("*/vision")], n=1, cutoff=0.8
     ):
-        raise _unknown(name, ())  # the library's names need not be looked through
+        raise _unknown(name)  # the library's names need not be looked through
     return _of_open_clip(name)
-
-
-def check_grid(grid: tuple[int, int], own: tuple[int, int] | None, *, where: str | None) -> None:
-    """Raises InputError for a grid that the tokens of a tower cannot be pooled to; `own` None: theirs is not known."""
-    if all(1 <= asked <= most for asked, most in zip(grid, own or grid, strict=True)):
-        return
-    rows, columns = own or (1, 1)
-    given, hint = f"gives {rows}x{columns} tokens, and ", f"Ask for 1x1 to {rows}x{columns}."
-    what = f"{given if own else ''}{grid[0]}x{grid[1]} were requested."
-    raise InputError(what, where=where, hint=hint if own else "Rows and columns are 1 or more.")
-
-
-def _own_grid(source: Source) -> tuple[int, int] | None:
-    """Rows and columns of the tokens of an open_clip transformer, from its config; None for other towers."""
-    if source.library != "open_clip" or source.model.startswith(HUB):
-        return None
-    try:
-        if source.model.startswith(LOCAL):
-            folder = Path(source.model.removeprefix(LOCAL))
-            config = files.read_json(folder / "open_clip_config.json")["model_cfg"]
-        else:
-            import open_clip
-
-            config = open_clip.get_model_config(source.model)
-        side = config["vision_cfg"]["image_size"] // config["vision_cfg"]["patch_size"]
-        return (side, side)
-    except (OSError, InputError, KeyError, TypeError):  # another kind of tower, or loading says what is wrong
-        return None
 
 
 def _in_folder(name: str, folder: Path) -> Source:
@@ -194,33 +166,22 @@ def _of_timm(name: str) -> Source:
     if model.startswith(HUB):
         return Source(name, "timm", model)
     model, _, rest = model.partition("/")
-    if not timm.is_model(model):
-        raise _unknown(name, [f"{TIMM}{known}" for known in [*timm.list_models(), *timm.list_pretrained()]])
-    if rest:
-        return Source(name, "timm", model, _file(name, rest))
-    tagged = [f"{TIMM}{tag}" for tag in timm.list_pretrained(f"{model.partition('.')[0]}*")]
-    if not timm.is_model_pretrained(model) or ("." in model and name not in tagged):
-        raise _unknown(name, tagged)
-    return Source(name, "timm", model)
+    if not (timm.is_model(model) if rest else timm.is_model_pretrained(model)):
+        raise _unknown(name)
+    return Source(name, "timm", model, _file(name, rest) if rest else None)
 
 
 def _of_open_clip(name: str) -> Source:
     import open_clip
 
-    known = open_clip.list_models()
-    parts = name.split("/")
+    known, parts = open_clip.list_models(), name.split("/")
     for cut in range(len(parts), 0, -1):  # a model's name may hold a slash: ViT-B/32
         model, rest = "-".join(parts[:cut]), "/".join(parts[cut:])
-        if model in known:
-            break
-    else:
-        raise _unknown(name, [*known, *("/".join(pair) for pair in open_clip.list_pretrained())])
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if rest and tags and open_clip.is_pretrained_cfg(model, rest):
-        return Source(name, "open_clip", model, rest)
-    if "/" in rest or rest.startswith(PACKAGE) or Path(rest).suffix in WEIGHTS:
-        return Source(name, "open_clip", model, _file(name, rest))
-    raise _unknown(name, [f"{model}/{tag}" for tag in tags])
+        if model in known and open_clip.is_pretrained_cfg(model, rest):
+            return Source(name, "open_clip", model, rest)
+        if model in known and ("/" in rest or rest.startswith(PACKAGE) or Path(rest).suffix in WEIGHTS):
+            return Source(name, "open_clip", model, _file(name, rest))
+    raise _unknown(name)
 
 
 def _file(name: str, rest: str) -> Path:
@@ -247,12 +208,8 @@ def _file(name: str, rest: str) -> Path:
     return found[0]
 
 
-def _unknown(name: str, known: Iterable[str]) -> InputError:
-    """Error for an unknown name, with the nearest known ones."""
-    by_form = {one.casefold(): one for one in known}
-    near = difflib.get_close_matches(name.casefold(), by_form, n=5, cutoff=0.6)
-    meant = f"Near: {', '.join(by_form[one] for one in near)}. " if near else ""
-    return InputError(f"no vision encoder '{name}'.", hint=meant + FORMS)
+def _unknown(name: str) -> InputError:
+    return InputError(f"no vision encoder '{name}'.", hint=FORMS)
 
 
 def make(source: Source, resize: Resize | None = None) -> Tower:
@@ -261,17 +218,10 @@ def make(source: Source, resize: Resize | None = None) -> Tower:
     Raises:
         InputError: the tower cannot be created, or there are no weights.
     """
-    where = f"vision encoder '{source.name}'"
-    try:
-        return (_timm_tower if source.library == "timm" else _open_clip_tower)(source, resize)
-    except InputError:
-        raise
-    except Exception as error:  # of three libraries and their downloads
-        if source.remote and (known := hub_errors.of_hub(error, None, where=where)):
-            raise known from error
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        hint = "Check the files, or the name and the connection."
-        raise InputError(f"cannot be loaded ({first}).", where=where, hint=hint) from error
+    make_tower = _timm_tower if source.library == "timm" else _open_clip_tower
+    hint = "Check the files, or the name and the connection."
+    with hub_errors.explained("cannot be loaded", where=f"vision encoder '{source.name}'", hint=hint):
+        return make_tower(source, resize)
 
 
 def _open_clip_tower(source: Source, resize: Resize | None) -> Tower:

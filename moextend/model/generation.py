@@ -1,12 +1,9 @@
-"""Greedy generation in fixed batches, log-likelihoods of choices, and batches that do not fit into memory."""
+"""Greedy generation in fixed batches, and log-likelihoods of choices."""
 
 from __future__ import annotations
 
-import gc
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -17,110 +14,16 @@ import torch
 from moextend.data.conversations import Conversation
 from moextend.data.media import MediaRef
 from moextend.data.modalities import media_at
-from moextend.errors import InputError, RunFailed
+from moextend.errors import InputError
 from moextend.model.batches import encode, pad, piece_ids
 from moextend.model.feature_cache import sources_of
 from moextend.model.messages import Message, media_of, messages_of, no_encoder, too_long
 from moextend.model.modality import Sources, gather
 from moextend.model.multimodal import IGNORE, MultimodalLM
 from moextend.moe.reach import check as check_reached
-from moextend.util import files
+from moextend.util import files, memory
 
-R = TypeVar("R")
-Found = TypeVar("Found")
-
-log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the CPU's allocator, had no memory for a tensor."""
-    import torch
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and should_reduce_batch_size(error)
-    )
-
-
-def release() -> None:
-    """Frees the memory of an attempt that failed; called after its error is gone, which keeps its tensors."""
-    from accelerate.utils.memory import clear_device_cache
-
-    gc.collect()
-    clear_device_cache()
-
-
-def first_line(error: BaseException) -> str:
-    """The part of an error of memory that says how much was wanted."""
-    text = str(error).strip()
-    return " ".join(text.splitlines()[:1])[:200].rstrip(".") or type(error).__name__
-
-
-class BatchLimit:
-    """Largest number of rows that fit into memory, as far as is known."""
-
-    def __init__(self) -> None:
-        self.rows: int | None = None
-        """None: every batch fitted."""
-
-    def split(
-        self, work: Callable[[Sequence[R]], Sequence[Found]], rows: Sequence[R], what: str
-    ) -> list[Found]:
-        """What `work` returns for `rows`, one result a row: in one call if it fits, else in calls with fewer rows.
-
-        A size that did not fit is not tried again. The results of smaller batches are the same up to rounding, as
-        padding and the order of sums depend on the size.
-
-        Raises:
-            RunFailed: a single row does not fit. `what`: the work, for the message.
-        """
-        found: list[Found] = []
-        while len(found) < len(rows):
-            left = len(rows) - len(found)
-            size = min(left, self.rows or left)
-            try:
-                found += work(rows[len(found) : len(found) + size])
-                continue
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                problem = first_line(error)
-            release()
-            if size == 1:
-                raise too_little(what, problem)
-            self.rows = (size + 1) // 2
-            log.warning("%s: no memory for %d rows at a time; continuing with %d.", what, size, self.rows)
-        return found
-
-
-def too_little(what: str, problem: str) -> RunFailed:
-    """Error for a single row that does not fit."""
-    return RunFailed(
-        f"out of memory with one row at a time ({problem}).",
-        where=what,
-        hint="Load the base in bfloat16 (dtype: auto), use shorter inputs (fewer examples, smaller images) or answers, "
-        "or a device with more memory; other programs may use it, too (nvidia-smi).",
-    )
-
-
-_CURRENT: ContextVar[BatchLimit | None] = ContextVar("limit", default=None)
-
-
-def current_limit() -> BatchLimit:
-    """The limit of the enclosing `noted`; without one a new limit."""
-    return _CURRENT.get() or BatchLimit()
-
-
-@contextmanager
-def noted() -> Iterator[BatchLimit]:
-    """Context in which all computations share one limit, which it yields."""
-    mine = BatchLimit()
-    token = _CURRENT.set(mine)
-    try:
-        yield mine
-    finally:
-        _CURRENT.reset(token)
 
 
 @dataclass(frozen=True)
@@ -169,8 +72,8 @@ def generate(
 
     Raises:
         InputError: marks and media of a prompt do not agree; a medium for a model without an encoder; a prompt that
-            exceeds the context together with the answer; fewer than one new token or prompt per batch.
-        RunFailed: a single prompt does not fit into the memory of the device. A batch that does not is split.
+            exceeds the context together with the answer; fewer than one new token or prompt per batch; or a batch does
+            not fit into the memory.
     """
     for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
         if value < 1:
@@ -187,13 +90,13 @@ def generate(
         for medium in prompt.media:
             if medium.modality not in model.modalities:
                 raise no_encoder(medium, where=f"prompt {place}")
-    sources, limit = sources_of(model, features), current_limit()
+    sources, batch_size = sources_of(model, features), memory.fitted(batch_size)
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
 
         def answered(places: Sequence[int], batch: Sequence[Prompt] = batch) -> list[str]:
-            rows = [batch[place] for place in places]
-            return limit.split(lambda part: _answer(model, part, max_new_tokens, sources), rows, "generate")
+            with memory.enough(len(places), "generate"):
+                return _answer(model, [batch[place] for place in places], max_new_tokens, sources)
 
         answers += each_by_its_own(model, batch, answered, sources)
     return answers
@@ -327,7 +230,7 @@ def choice_likelihoods(
     A choice follows a space, or is the answer in the chat template. Prompt and choice are tokenised together; all
     choices of a prompt are scored from the first token in which any of them differs from the prompt alone. A batch has
     `batch_size` rows of prompt and choice. If `model.choose` is set, it chooses the extensions of each prompt;
-    otherwise the active ones compute. A batch that does not fit into memory is split.
+    otherwise the active ones compute. Raises InputError if a batch does not fit into the memory.
     """
     sources = sources_of(model, features)
 
@@ -360,10 +263,11 @@ def _scored(
 ) -> dict[int, tuple[float, ...]]:
     """Index of a prompt -> the values of its rows."""
     found: dict[int, tuple[float, ...]] = {}
-    limit = current_limit()
+    batch_size = memory.fitted(batch_size)
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
-        sums = limit.split(lambda part: _sums(model, part, sources), batch, "log-likelihoods of choices")
+        with memory.enough(len(batch), "log-likelihoods of choices"):
+            sums = _sums(model, batch, sources)
         for row, value in zip(batch, sums, strict=True):
             found[row.place] = (*found.get(row.place, ()), value)
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,24 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 
 from moextend.data.modalities import modality_types
-from moextend.errors import InputError, MoextendError, UnknownName, short
+from moextend.errors import InputError, UnknownName, short
 from moextend.model import lm_head, sources
 from moextend.model.chat import chat_of
 from moextend.model.encoders import Resize, no_loader
 from moextend.model.modality import Encoder
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.supported import check_options, refuse_bitsandbytes
-from moextend.util import files, foreign, hub_errors
+from moextend.util import files, hub_errors
 
-_UNREADABLE = (
-    OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError, struct.error,
-    KeyError, AttributeError, ZeroDivisionError,
-)  # fmt: skip
-"""Exceptions of libraries for a damaged or unknown checkpoint: a truncated file, other shapes, a missing package."""
 _NO_LM = "cannot be loaded as a language model"
 CPU_EXPERTS = "eager"
 """Experts on a CPU: the grouped kernels of CPU builds busy-wait for each other, which slows other processes down."""
@@ -211,37 +203,16 @@ def skeleton(model: str, *, revision: str | None = None) -> Any:
 @contextmanager
 def _explained(what: str, model: str, source: Path | str, revision: str | None) -> Iterator[None]:
     """Context whose errors say `what` a base has, if a checkpoint or its download causes them."""
+    repository = source if isinstance(source, str) else None
     try:
-        yield
-    except Exception as error:
-        known = _unreadable(error, what, model, source, revision)
-        if known is None:
-            raise
-        raise known from error
-
-
-def _unreadable(
-    error: Exception, what: str, model: str, source: Path | str, revision: str | None
-) -> MoextendError | None:
-    """The error for a base that a library could not load; of a hub model first what its download says.
-
-    None if it is of no kind that a checkpoint causes.
-    """
-    if isinstance(error, MoextendError):
-        return None
-    if isinstance(source, str):
-        if (found := hub_errors.of_hub(error, source, revision=revision)) is not None:
-            return found
-    elif isinstance(error, OSError) and (full := foreign.of_disk(error, Path(source))) is not None:
-        return full
-    if not isinstance(error, _UNREADABLE):
-        return None
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if "cannot be loaded with `safetensors`" in first:
-        return sources.pickled(model)
-    if isinstance(error, KeyError | AttributeError):
-        first = "an entry of its files is missing, or of another type than it should be"
-    return InputError(f"{what} ({first})", where=f"model '{model}'", hint=sources.FORMS)
+        with hub_errors.explained(
+            what, where=f"model '{model}'", hint=sources.FORMS, repository=repository, revision=revision
+        ):
+            yield
+    except InputError as error:
+        if "cannot be loaded with `safetensors`" in error.what:
+            raise sources.pickled(model) from error
+        raise
 
 
 def save_base(model: MultimodalLM, folder: str | Path) -> None:

@@ -75,12 +75,6 @@ class MultimodalLM(nn.Module):
         """Number type of the LM's weights when they were loaded ("float32")."""
         self.rename_base()
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # PyTorch would register a module under the name of a property, and it would have no effect.
-        if name == "features" or isinstance(getattr(type(self), name, None), property):
-            raise AttributeError(f"'{name}' cannot be set; set that of a modality: model.modalities['image']")
-        super().__setattr__(name, value)
-
     @property
     def device(self) -> torch.device:
         """Device of the LM's weights."""

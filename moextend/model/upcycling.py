@@ -20,15 +20,6 @@ from moextend.errors import InputError
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.sites import Site, count_chosen, count_experts, find_sites
 
-ROWS = {
-    "random": "each row is drawn again",
-    "paired": "top_k neighbouring experts share a row, so that they are chosen together, each with weight 1 / top_k",
-}
-"""Initialisation of router rows.
-
-If top_k is a power of two, the weights of paired rows are exact, and the logits are closer to the dense model's. But
-equal experts of a pair get equal gradients, and stay equal.
-"""
 SUPPORTED = ("granite", "llama", "mistral", "olmo2", "qwen2", "qwen3")
 """`model_type` of the dense configs with an equivalent MoE class."""
 _OWN = ("model_type", "architectures", "transformers_version", "layer_types", "quantization_config")

@@ -15,15 +15,15 @@ from moextend.errors import InputError
 from moextend.model import encoders
 from moextend.model.encoders import Resize
 from moextend.model.fingerprint import tensors_digest
-from moextend.util import files
+from moextend.util import files, hub_errors
 
 
 class VisionEncoder(nn.Module):
     """A frozen image tower as a source of visual tokens.
 
     A transformer returns the patch tokens of its penultimate block, without class and register tokens and before any
-    final norm (like LLaVA). A convolutional network, or a hierarchical transformer, returns its last feature map with
-    one token per cell, row by row.
+    final norm (like LLaVA). A network of timm with feature maps returns the last one with one token per cell, row by
+    row.
     """
 
     def __init__(self, tower: encoders.Tower) -> None:
@@ -91,14 +91,9 @@ def load_encoder(name: str, resize: Resize | None = None) -> VisionEncoder:
     """
     source, where = encoders.find_tower(name), f"vision encoder '{name}'"
     tower = encoders.make(source, resize)
-    try:
+    hint = "Choose a transformer of at least two blocks, or a convolutional network of timm."
+    with hub_errors.explained("gives no visual tokens", where=where, hint=hint):
         encoder = VisionEncoder(tower)
-    except (AssertionError, AttributeError, NotImplementedError) as error:
-        raise InputError(
-            f"gives no visual tokens ({type(error).__name__}: {error}).",
-            where=where,
-            hint="Choose a transformer of at least two blocks, or a convolutional network.",
-        ) from error
     if source.grid:
         encoder.pool(*source.grid, where=where)
     return encoder
@@ -108,13 +103,15 @@ def _cells(tokens: int, size: tuple[int, int], grid: tuple[int, int], where: str
     """Rows and columns of a tower's tokens for an input of `size` pixels; InputError if `grid` is none of them."""
     rows = round(math.sqrt(tokens * size[0] / size[1]))
     columns = tokens // max(1, rows)
-    if rows * columns != tokens:
-        raise InputError(
-            f"gives {tokens} tokens that form no grid, and {grid[0]}x{grid[1]} were requested.",
-            where=where,
-            hint=f"Leave out :{grid[0]}x{grid[1]}.",
+    if rows * columns != tokens or grid[0] > rows or grid[1] > columns:
+        held = (
+            f"{rows}x{columns} tokens" if rows * columns == tokens else f"{tokens} tokens that form no grid"
         )
-    encoders.check_grid(grid, (rows, columns), where=where)
+        raise InputError(
+            f"gives {held}, and {grid[0]}x{grid[1]} were requested.",
+            where=where,
+            hint="Ask for as many rows and columns at most, or leave the grid out.",
+        )
     return rows, columns
 
 
@@ -122,19 +119,9 @@ def _reader(tower: Any, blank: Tensor) -> Callable[[Any, Tensor], Tensor]:
     """Function that computes the visual tokens of this kind of tower: (tower, pixels) -> [B, tokens, width]."""
     if hasattr(tower, "transformer"):
         return _penultimate_of_clip
-    trunk = getattr(tower, "trunk", tower)
-    if not hasattr(trunk, "forward_features"):
-        return _last_map_of_clip
     with torch.no_grad():
-        last = trunk.forward_features(blank)
-        if last.dim() == 4:
-            return _last_map_of_timm
-        try:
-            found = _penultimate_of_timm(tower, blank)
-        except AssertionError:  # has no tokens of single blocks
-            return _last_stage_of_timm
-    patches = last.shape[1] - getattr(trunk, "num_prefix_tokens", 0)
-    return _penultimate_of_timm if found.shape[1:] == (patches, last.shape[2]) else _last_stage_of_timm
+        last = getattr(tower, "trunk", tower).forward_features(blank)
+    return _last_map_of_timm if last.dim() == 4 else _penultimate_of_timm
 
 
 def _penultimate_of_clip(tower: Any, pixels: Tensor) -> Tensor:
@@ -145,12 +132,6 @@ def _penultimate_of_clip(tower: Any, pixels: Tensor) -> Tensor:
     return cast(Tensor, out["image_intermediates"][-1])
 
 
-def _last_map_of_clip(tower: Any, pixels: Tensor) -> Tensor:
-    """Tokens of open_clip's own ResNet."""
-    out = tower.forward_intermediates(pixels, indices=1, intermediates_only=True)
-    return cast(Tensor, out["image_intermediates"][-1]).flatten(2).mT
-
-
 def _penultimate_of_timm(tower: Any, pixels: Tensor) -> Tensor:
     """Tokens of a timm transformer, alone or inside open_clip."""
     trunk = getattr(tower, "trunk", tower)
@@ -158,13 +139,6 @@ def _penultimate_of_timm(tower: Any, pixels: Tensor) -> Tensor:
         pixels, indices=[-2], intermediates_only=True, stop_early=True, output_fmt="NLC"
     )
     return cast(Tensor, out[-1])
-
-
-def _last_stage_of_timm(tower: Any, pixels: Tensor) -> Tensor:
-    """Tokens of a hierarchical timm transformer: each stage has fewer and wider tokens."""
-    trunk = getattr(tower, "trunk", tower)
-    out = trunk.forward_intermediates(pixels, indices=[-1], intermediates_only=True, output_fmt="NCHW")
-    return cast(Tensor, out[-1]).flatten(2).mT
 
 
 def _last_map_of_timm(tower: Any, pixels: Tensor) -> Tensor:

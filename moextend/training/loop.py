@@ -18,14 +18,12 @@ from moextend.data.conversations import Conversation
 from moextend.errors import InputError
 from moextend.model.batches import Collator, on_device
 from moextend.model.feature_cache import expecting, kept_features
-from moextend.model.generation import first_line, is_out_of_memory
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import reach
 from moextend.moe.balance import watch_balance
 from moextend.moe.kernels import experts_follow_autocast
 from moextend.moe.supported import check_setup
 from moextend.training import checkpoint
-from moextend.training import micro_batch as smaller
 from moextend.training.flops import CountedSteps
 from moextend.training.prefix_cache import PrefixCache
 from moextend.training.prepare import (
@@ -38,7 +36,7 @@ from moextend.training.prepare import (
 )
 from moextend.training.settings import SCHEDULES, Settings, check_tracker
 from moextend.training.trainer import ITEMS, ExtraLoss, TokenTrainer
-from moextend.util import files, processes
+from moextend.util import files, memory, processes
 
 LOGGED = ("loss", "grad_norm", "learning_rate")
 """Keys of the argument of `on_log`."""
@@ -60,8 +58,6 @@ class Report:
 
     With `cache_prefix`, steps that start above the cached prefix count as such. None for a compiled model.
     """
-    micro_batch: int | None = None
-    """Conversations per forward pass in each process, if memory was too short for a batch; None: all of them."""
 
 
 def draw_order(count: int, wanted: int, seed: int) -> list[int]:
@@ -99,14 +95,13 @@ def train(
     rates: Mapping[str, float] | None = None,
     on_step: Callable[[int, int], None] | None = None,
     on_log: Callable[[Mapping[str, float]], None] | None = None,
-    micro_batch: int | None = None,
 ) -> Report:
     """Trains the parameters of `model` that require gradients on `data`; the model is left in eval mode.
 
     Under `accelerate launch` or `torchrun` every process calls it with the same arguments and gets its share of each
     batch. The result equals that of one process, up to rounding. FSDP shards frozen weights, but not trained ones. Only
-    the first process writes weights and calls `on_step`. A batch that does not fit into memory is computed in parts;
-    the step's loss and gradient are the same up to rounding.
+    the first process writes weights and calls `on_step`. With MOEXTEND_MICRO_BATCH a batch is computed in parts of at
+    most so many conversations, like accumulated batches.
 
     Args:
         folder: for the trainer's state during the training, and for features of modalities without their own source. An
@@ -115,15 +110,13 @@ def train(
         rates: suffix of parameter names -> factor on the learning rate.
         on_step: called with (steps done, total steps).
         on_log: called with step, loss, learning rate and gradient norm, ten times per training.
-        micro_batch: most conversations per forward pass in each process, where more are known not to fit.
 
     Raises:
-        InputError: the settings do not fit the model, the number of processes or the installed packages, or a forward
-            method was replaced so that extensions have no effect.
-        RunFailed: memory is too short for one conversation at a time or, with several processes, for a batch (the same
-            call then continues with smaller ones). The loss, a gradient or a weight is not finite: the CPU raises it
-            at once; other devices raise it when losses are logged, when a checkpoint is written, or at the end. The
-            message names the first such step.
+        InputError: the settings do not fit the model, the number of processes or the installed packages; a forward
+            method was replaced so that extensions have no effect; or memory is too short for a batch (the same call
+            continues with a smaller MOEXTEND_MICRO_BATCH).
+        RunFailed: the loss, a gradient or a weight is not finite: the CPU raises it at once; other devices raise it
+            when losses are logged, when a checkpoint is written, or at the end. The message names the first such step.
     """
     _check(model, settings, folder)
     args = _arguments(settings, folder, model.device)
@@ -132,18 +125,13 @@ def train(
     torch.manual_seed(settings.seed)
     with _prepared(model, InOrder(data, order), args, settings, folder) as trainer:
         trainer.extra_loss, trainer.rates = extra_loss, rates or {}
-        noted = processes.first_says(lambda: smaller.read(folder))
-        trainer.rows = min(rows for rows in (args.per_device_train_batch_size, noted, micro_batch) if rows)
         trainer.add_callback(_Follow(on_step, on_log))
         try:
-            with expecting(model, data, dict.fromkeys(order)):
+            short = memory.enough(args.per_device_train_batch_size, "training")
+            with expecting(model, data, dict.fromkeys(order)), short:
                 trainer.train(resume_from_checkpoint=processes.first_says(lambda: checkpoint.last(folder)))
             trainer.check_finite()
             trainer.accelerator.wait_for_everyone()
-        except RuntimeError as error:  # outside of a batch, such as for the optimizer's state
-            if not is_out_of_memory(error):
-                raise
-            raise smaller.too_large(model, None, first_line(error)) from error
         finally:
             model.eval()
     if args.should_save:
@@ -219,7 +207,6 @@ def _report(trainer: TokenTrainer, model: MultimodalLM) -> Report:
         trained_parameters=sum(p.numel() for p in model.trainable().values()),
         tokens=trainer.state.num_input_tokens_seen,
         flops=trainer.counted.gather(trainer.accelerator).total,
-        micro_batch=trainer.rows if trainer.rows < trainer.args.per_device_train_batch_size else None,
     )
 
 
@@ -269,7 +256,10 @@ def _arguments(settings: Settings, folder: Path, device: torch.device) -> Traini
             where="training settings",
             hint=f"Make batch_size a multiple of {count}, or start fewer processes.",
         )
-    args.per_device_train_batch_size = settings.batch_size // count
+    own = settings.batch_size // count
+    parts = next(n for n in range(1, own + 1) if own % n == 0 and own // n <= memory.fitted(own))
+    args.per_device_train_batch_size = own // parts
+    args.gradient_accumulation_steps *= parts
     args.dataloader_pin_memory = args.device.type == "cuda"  # batches of a Collator are in host memory
     args._n_gpu = min(1, args.n_gpu)  # one process uses one accelerator: no nn.DataParallel
     args.mixed_precision = "no"  # the settings decide, not the launcher; see TokenTrainer.compute_loss

@@ -6,7 +6,6 @@ All layers below are frozen, so an item has the same hidden states there in ever
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from moextend.errors import InputError
@@ -28,16 +28,12 @@ log = logging.getLogger(__name__)
 class PrefixCache:
     """Hidden states at the input of the lowest trained layer, by item; valid while the same parameters are trained.
 
-    They are stored in their dtype in an unnamed temporary file: T x H x 4 bytes per item in float32, half of it in
-    bfloat16. Without frozen layers below, nothing is stored.
+    They are stored in their dtype in temporary files: T x H x 4 bytes per item in float32, half of it in bfloat16.
+    Without frozen layers below, nothing is stored.
     """
 
     def __init__(self, model: MultimodalLM, folder: Path) -> None:
-        """Args: folder: on the disk for the file.
-
-        Raises:
-            InputError: the model has no list of decoder layers.
-        """
+        """Args: folder: on the disk for the files. Raises InputError for a model without a list of decoder layers."""
         with _fitting(model):
             layers = decoder_layers(model.lm)
         self.model = model
@@ -78,27 +74,13 @@ class PrefixCache:
 
     @torch.no_grad()
     def check(self, inputs: Mapping[str, Any]) -> None:
-        """Computes one batch with and without the layers below, in train mode; random states do not change.
-
-        Raises:
-            InputError: the results differ: a layer below is random, or the layers above use more than its output.
-        """
+        """Computes one batch with and without the layers below. InputError if the layers above use more than these."""
         if not self.skipped:
             return
-        learning = self.model.training
-        self.model.train()
-        try:
-            with torch.random.fork_rng(), _fitting(self.model), caught(self.skipped[-1]) as first:
-                full = self.model(**inputs)["logits"]
-            with torch.random.fork_rng(), handing_in(self.skipped, first[0]):
-                short = self.model(**inputs)["logits"]
-            with torch.random.fork_rng(), caught(self.skipped[-1]) as again:
-                torch.manual_seed(torch.initial_seed() + 1)
-                self.model(**inputs)
-        finally:
-            self.model.train(learning)
-        if not close(first[0], again[0]):
-            raise _unfit(self.model, "a part below the trained layers is random, such as dropout")
+        with _fitting(self.model), caught(self.skipped[-1]) as first:
+            full = self.model(**inputs)["logits"]
+        with handing_in(self.skipped, first[0]):
+            short = self.model(**inputs)["logits"]
         if not close(full, short):
             raise _unfit(self.model, "the trained layers read more than the output of the layer below them")
 
@@ -121,26 +103,24 @@ def _unfit(model: MultimodalLM, why: str) -> InputError:
 
 
 class _Store:
-    """Tensors by number, in a temporary file of the process."""
+    """Tensors by number, in a temporary folder of the process."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self._kept: set[int] = set()
         with files.disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed with the store
-        self._places: dict[int, tuple[int, torch.Size, torch.dtype]] = {}
+            self._home = tempfile.TemporaryDirectory(dir=folder)
 
     def __contains__(self, item: int) -> bool:
-        return item in self._places
+        return item in self._kept
+
+    def _file(self, item: int) -> Path:
+        return Path(self._home.name, f"{item}.safetensors")
 
     def __setitem__(self, item: int, tensor: Tensor) -> None:
-        with files.disk_errors(self.folder):
-            self._places[item] = self._file.seek(0, os.SEEK_END), tensor.shape, tensor.dtype
-            self._file.write(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        with files.disk_errors(self._file(item)):
+            save_file({"states": tensor.cpu().contiguous()}, self._file(item))
+        self._kept.add(item)
 
     def __getitem__(self, item: int) -> Tensor:
-        start, shape, dtype = self._places[item]
-        with files.disk_errors(self.folder):
-            self._file.seek(start)
-            raw = bytearray(self._file.read(shape.numel() * dtype.itemsize))
-        return torch.frombuffer(raw, dtype=dtype).view(shape)
+        return load_file(self._file(item))["states"]

@@ -23,26 +23,12 @@ from moextend.model.multimodal import MultimodalLM
 from moextend.training.settings import Settings
 from moextend.util.environment import lacks_bfloat16
 
-_INSTEAD = "Use distributed_type: FSDP with fsdp_version: 2, or MULTI_GPU (docs/training.md)."
-_LEAVE = "Leave out parallelism_config_{}_size; use FSDP2 or MULTI_GPU (docs/training.md)."
-_UNSUPPORTED = {
-    "ACCELERATE_USE_DEEPSPEED": ("DeepSpeed is", "", _INSTEAD),
-    "ACCELERATE_USE_MEGATRON_LM": ("Megatron-LM is", "", _INSTEAD),
-    **{
-        f"PARALLELISM_CONFIG_{axis}_SIZE": (
-            f"{name} parallelism is", "parallelism_config", _LEAVE.format(axis.lower())
-        )
-        for axis, name in (("TP", "tensor"), ("CP", "context"), ("SP", "sequence"))
-    },
-    "FSDP_OFFLOAD_PARAMS": (
-        "offloading of parameters is", "fsdp_config", "Set fsdp_offload_params: false."
-    ),
-    "FSDP_ACTIVATION_CHECKPOINTING": (
-        "activation checkpointing by the launcher is", "fsdp_config",
-        "Set fsdp_activation_checkpointing: false, and gradient_checkpointing: true in the training settings.",
-    ),
-}  # fmt: skip
-"""Variable that a launcher sets -> what is not supported, its part of the config, and what to do."""
+_REFUSED = (
+    "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM", "FSDP_OFFLOAD_PARAMS", "FSDP_ACTIVATION_CHECKPOINTING",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING",
+)  # fmt: skip
+_AXES = tuple(f"PARALLELISM_CONFIG_{axis}_SIZE" for axis in ("TP", "CP", "SP"))
+"""Variables that a launcher sets for what the training loop does not support: switches, and sizes above 1."""
 
 
 @contextmanager
@@ -71,49 +57,35 @@ class PrecisionWarning(UserWarning):
 
 def warn_of_precision(model: MultimodalLM, settings: Settings) -> None:
     """Warns if the base's dtype and `bf16` disagree, or the CPU is slow in bfloat16."""
-    dtype, message = model.lm.dtype, ""
-    size = sum(p.numel() * p.element_size() for p in model.lm.parameters() if not p.requires_grad) / 1e9
-    if settings.bf16 and model.device.type == "cpu" and lacks_bfloat16():
+    narrow, on_cpu = model.lm.dtype == torch.bfloat16, model.device.type == "cpu"
+    message = ""
+    if settings.bf16 and on_cpu and lacks_bfloat16():
         message = (
-            "bf16 is true, and this CPU has no instructions for bfloat16: a step takes about 20 times as long as in "
-            "float32. Load the base with dtype='float32', and set bf16: false."
+            "this CPU has no instructions for bfloat16: a step takes about 20 times as long as in float32"
         )
-    elif settings.bf16 and dtype == torch.float32:
-        message = (
-            f"bf16 is true, and the base is float32: its {size:.3g} GB of frozen weights would take half in bfloat16, "
-            "and are cast for every product. Load it with dtype='auto' or 'bfloat16', or set bf16: false."
-        )
-    elif settings.bf16 and dtype == torch.float16:
-        message = (
-            "bf16 is true, and the base is float16: its weights are cast to bfloat16 for every product. "
-            "Load it with dtype='bfloat16'."
-        )
-    elif not settings.bf16 and dtype in (torch.bfloat16, torch.float16):
-        name = str(dtype).removeprefix("torch.")
-        message = (
-            f"bf16 is false, and the base is {name}: the base still computes in {name}, and trained parameters are "
-            "kept in float32. Set bf16: true, or load the base in float32 for float32 products."
-        )
+    elif settings.bf16 != narrow:
+        message = "weights are cast for every product" if settings.bf16 else "its products are of this type"
     if message:
-        warnings.warn(message, PrecisionWarning, stacklevel=3)
+        name = str(model.lm.dtype).removeprefix("torch.")
+        said = f"bf16 is {str(settings.bf16).lower()}, and the base is {name}: {message}."
+        hint = "Use bf16: true with a base in bfloat16 (dtype: auto), or float32 for both."
+        warnings.warn(f"{said} {hint}", PrecisionWarning, stacklevel=3)
 
 
 def asks_to_shard() -> bool:
     """Whether the launcher's config sets FSDP; InputError for settings that the training loop does not support."""
-    sharded, problem = parse_flag_from_env("ACCELERATE_USE_FSDP"), ("", "", "")
-    for variable, (what, where, hint) in _UNSUPPORTED.items():
-        if variable.startswith("PARALLELISM"):
-            found = os.environ.get(variable, "1") not in ("", "1")
-        else:
-            found = parse_flag_from_env(variable) and (sharded or variable.startswith("ACCELERATE"))
-        if found and not problem[0]:
-            problem = f"{what} not supported.", where, hint
-    other = os.environ.get("FSDP_VERSION") != "2" or parse_flag_from_env("FSDP_CPU_RAM_EFFICIENT_LOADING")
-    if sharded and other and not problem[0]:
-        what = "only FSDP2 without RAM-efficient loading is supported."
-        problem = what, "fsdp_config", "Set fsdp_version: 2 and fsdp_cpu_ram_efficient_loading: false."
-    if problem[0]:
-        raise InputError(problem[0], where=f"accelerate config: {problem[1]}".rstrip(": "), hint=problem[2])
+    sharded = parse_flag_from_env("ACCELERATE_USE_FSDP")
+    wrong = [
+        name for name in _REFUSED if parse_flag_from_env(name) and (sharded or name.startswith("ACCELERATE"))
+    ]
+    wrong += [name for name in _AXES if os.environ.get(name, "1") not in ("", "1")]
+    wrong += ["FSDP_VERSION"] if sharded and os.environ.get("FSDP_VERSION") != "2" else []
+    if wrong:
+        raise InputError(
+            f"{wrong[0]}={os.environ.get(wrong[0], '')} is not supported.",
+            where="accelerate config",
+            hint="Use distributed_type: FSDP with fsdp_version: 2, or MULTI_GPU (docs/training.md).",
+        )
     return bool(sharded)
 
 

@@ -22,11 +22,6 @@ SCHEDULES: dict[Schedule, str] = {
     "constant": "constant_with_warmup",
 }
 """Name -> transformers' name. All schedules begin with the warm-up."""
-Tracker = Literal[
-    "none", "all", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow",
-    "neptune", "swanlab", "tensorboard", "trackio", "wandb",
-]  # fmt: skip
-"""Trackers that transformers supports."""
 Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
 Batch = Annotated[int, Field(ge=1, le=MOST_BATCH)]
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
@@ -83,8 +78,8 @@ class Training(Spec):
     The result is the same up to rounding. Requires frozen layers without randomness below; not possible with
     `compile` or FSDP.
     """
-    report_to: Tracker = "none"
-    """An installed tracker that transformers supports, "all" of them, or "none"."""
+    report_to: str = "none"
+    """An installed tracker that transformers supports ("tensorboard", ...), "all" of them, or "none"."""
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:

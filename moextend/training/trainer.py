@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from itertools import islice
@@ -17,15 +16,12 @@ from transformers import Trainer
 
 from moextend.errors import RunFailed
 from moextend.model.batches import labelled
-from moextend.model.generation import first_line, is_out_of_memory, release
-from moextend.training import checkpoint, flops, micro_batch
+from moextend.training import checkpoint, flops
 from moextend.training.flops import CountedSteps
 from moextend.training.prefix_cache import PrefixCache
 from moextend.training.prepare import Unsharded
 from moextend.training.settings import Settings
 from moextend.util import files
-
-log = logging.getLogger(__name__)
 
 WEIGHTS = "trained.safetensors"
 DRAWN = "extra_loss.safetensors"
@@ -77,13 +73,6 @@ class TokenTrainer(Trainer):
     """Operations of the training so far."""
     sharded = False
     """Whether the model is sharded: then trained parameters are unsharded in every process, and averaged here."""
-
-    rows: int
-    """Rows of a forward pass in this process: those of a batch, or fewer if memory is short."""
-    _share = 1.0
-    """Weight of the part of a batch that is computed."""
-    _begin: micro_batch.Begin | None = None
-    """The beginning of the current optimizer step; None between two steps."""
 
     read_at_once: tuple[str, ...] = ("cpu",)
     """Device types with values that can be read in every step without waiting."""
@@ -169,10 +158,10 @@ class TokenTrainer(Trainer):
             loss = out["logits"].float().sum()  # zero, where a mean over nothing is not a number
         parts = self.current_gradient_accumulation_steps
         if self.balance:
-            loss = loss + self.settings.balance * self.balance(inputs["attention_mask"]) * self._share / parts
+            loss = loss + self.settings.balance * self.balance(inputs["attention_mask"]) / parts
         if self.extra_loss:
             with self._autocast():  # it may compute passes of the model
-                loss = loss + self.extra_loss(inputs, out) * self._share / parts
+                loss = loss + self.extra_loss(inputs, out) / parts
         return (loss, out) if return_outputs else loss
 
     def _autocast(self) -> torch.autocast:
@@ -187,7 +176,9 @@ class TokenTrainer(Trainer):
         short = self.prefix is not None and self.prefix.knows(inputs[ITEMS].tolist())
         rows, length = inputs["attention_mask"].shape
         counted = not (self.counted.knows(short, length) or self.settings.compile)
-        count, loss = self._fitting(model, inputs, counted, *args, **kwargs)
+        count: Any
+        with flops.Counter() if counted else nullcontext() as count:
+            loss = super().training_step(model, inputs, *args, **kwargs)
         self._watch(0, loss)
         self._unlogged = self._unlogged + loss.detach()
         self.counted.add(short, rows, length, count.total if count is not None else None)
@@ -197,70 +188,6 @@ class TokenTrainer(Trainer):
                     parameter.grad = torch.zeros_like(parameter)
                 parameter.grad.copy_(self.accelerator.reduce(parameter.grad, "mean"))
         return loss
-
-    def _fitting(self, model: nn.Module, inputs: Any, counted: bool, *args: Any, **kwargs: Any) -> Any:
-        """The operations of a batch if they are `counted`, and its loss.
-
-        If memory is short, the step begins again with half as many rows per forward pass: gradients are zero, and
-        random numbers as at its beginning, so that no batch is lost or counts twice.
-        """
-        if self._begin is None:
-            self._begin = micro_batch.Begin(self.drawn.state_dict if self.drawn else None)
-        begin, to_do = self._begin, [inputs]
-        begin.batches.append(inputs)
-        count: Any = None
-        while True:
-            try:
-                for batch in to_do:
-                    with flops.Counter() if counted and batch is inputs else nullcontext() as count:
-                        loss = self._in_parts(model, batch, *args, **kwargs)
-                break
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                problem = first_line(error)
-            model.zero_grad()
-            release()
-            self._use_less(inputs, problem)
-            begin.restore(self.drawn.load_state_dict if self.drawn else None)
-            to_do = begin.batches
-        if self.accelerator.sync_gradients:
-            self._begin = None
-        return count, loss
-
-    def _in_parts(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Forward and backward pass of a batch, in parts of at most `rows` rows; the sum of their losses."""
-        parts = micro_batch.split(inputs, self.rows, self.model)
-        if len(parts) == 1:
-            return super().training_step(model, inputs, *args, **kwargs)
-        drawn = micro_batch.copied(self.drawn.state_dict()) if self.drawn else None
-        losses = []
-        for part, share in zip(parts, micro_batch.shares(parts), strict=True):
-            self._share = share
-            if self.drawn and drawn:  # every part draws what the whole batch would
-                self.drawn.load_state_dict(micro_batch.copied(drawn))
-            alone = nullcontext() if part is parts[-1] else self.accelerator.no_sync(model)
-            with alone:
-                losses.append(super().training_step(model, part, *args, **kwargs))
-        self._share = 1.0
-        return torch.stack(losses).sum()
-
-    def _use_less(self, inputs: Any, problem: str) -> None:
-        """Halves the rows of a forward pass; RunFailed if there is one row, or if other processes wait for this one."""
-        rows = min(self.rows, len(inputs["input_ids"]))
-        if rows == 1:
-            raise micro_batch.too_large(self.model, inputs, problem)
-        self.rows = (rows + 1) // 2
-        micro_batch.write(Path(str(self.args.output_dir)), self.rows)
-        message = f"no memory for {rows} conversations at a time ({problem})"
-        if self.args.world_size > 1:
-            raise RunFailed(
-                f"{message}.",
-                where=f"step {self.state.global_step + 1}",
-                hint=f"Run the same command again: it continues from the last checkpoint, with {self.rows} at a "
-                "time in each process.",
-            )
-        log.warning("step %d: %s; continuing with %d.", self.state.global_step + 1, message, self.rows)
 
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW for the trained parameters, grouped by learning rate."""

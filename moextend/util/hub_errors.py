@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +55,25 @@ def of_hub(
     found = [_refused(cause, name, kind, revision, where) for cause in causes]
     found += [_failed(cause, name, kind, where) for cause in causes]
     return next((each for each in found if each is not None), None)
+
+
+@contextmanager
+def explained(
+    what: str, *, where: str, hint: str, repository: str | None = None, revision: str | None = None
+) -> Iterator[None]:
+    """Context in which an error of a library for a checkpoint becomes one that says `what` cannot be done with it.
+
+    Of a repository it says what the download says, and of a full disk that. `repository`: None for local files.
+    """
+    try:
+        yield
+    except MoextendError:
+        raise
+    except Exception as error:  # of several libraries and their downloads
+        if (known := of_hub(error, repository, revision=revision, where=where)) is not None:
+            raise known from error
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
+        raise InputError(f"{what} ({first}).", where=where, hint=hint) from error
 
 
 def _refused(error: Any, name: str, kind: Kind, revision: str | None, where: str) -> MoextendError | None:

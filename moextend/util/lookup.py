@@ -39,6 +39,3 @@ def load(target: str) -> Any:
     module, _, attribute = target.partition(":")
     found = import_module(module)
     return getattr(found, attribute) if attribute else found
-
-
-"""Limits of options: known names, the largest numbers, and the values of options that are not named."""

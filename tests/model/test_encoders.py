@@ -90,7 +90,7 @@ def test_a_clip_transformer_gives_its_penultimate_patches(tmp_path: Path) -> Non
     assert torch.equal(tokens, penultimate.out[:, 1:]) and last.runs == 0
 
 
-@pytest.mark.parametrize(("trunk", "prefix"), [("test_vit", 1), ("test_vit3", 1), ("test_vit_relpos", 0)])
+@pytest.mark.parametrize(("trunk", "prefix"), [("test_vit", 1), ("test_vit_relpos", 0)])
 @pytest.mark.parametrize("home", ["open_clip", "timm"])
 def test_a_transformer_of_timm_gives_its_penultimate_patches(
     trunk: str, prefix: int, home: str, tmp_path: Path
@@ -111,17 +111,11 @@ def test_a_transformer_of_timm_gives_its_penultimate_patches(
     assert tokens.shape == (1, (160 // 16) ** 2, inner.embed_dim)
 
 
-@pytest.mark.parametrize("home", ["open_clip", "timm"])
-def test_a_convolutional_network_gives_its_last_map(home: str, tmp_path: Path) -> None:
-    if home == "timm":
-        encoder = load_encoder(
-            f"timm:test_efficientnet/{timm_file('test_efficientnet', tmp_path / 'w.safetensors')}"
-        )
-        watched = Watch(encoder.tower.get_submodule("bn2"))
-    else:
-        vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16}
-        encoder = load_encoder(str(clip_folder(tmp_path, vision)))
-        watched = Watch(encoder.tower.get_submodule("layer4"))
+def test_a_convolutional_network_gives_its_last_map(tmp_path: Path) -> None:
+    encoder = load_encoder(
+        f"timm:test_efficientnet/{timm_file('test_efficientnet', tmp_path / 'w.safetensors')}"
+    )
+    watched = Watch(encoder.tower.get_submodule("bn2"))
     tokens = encoder([noise(), drawn(Image.new("RGB", (50, 50), "red"))])
     rows, columns = watched.out.shape[2:]
     assert tokens.shape == (2, rows * columns, watched.out.shape[1])
@@ -220,22 +214,23 @@ def test_a_built_in_model_takes_a_file_and_a_tag(
     tower: Any = quick.tower
     assert type(tower.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
     assert not torch.equal(quick([noise()]), plain([noise()]))
-    with pytest.raises(InputError, match=rf"no vision encoder '{built_in}'\. Near: {built_in}/made"):
+    with pytest.raises(InputError, match=rf"no vision encoder '{built_in}'"):
         encoders.find_tower(built_in)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ViT-L-14-337/openai", r"no vision encoder 'ViT-L-14-337/openai'\. Near: ViT-L-14-336/openai"),
-        ("vit-l-14/openai", r"Near: ViT-L-14/openai"),
-        ("ViT-L-14-336/opnai", r"Near: ViT-L-14-336/openai"),
-        ("ViT-L-14-336", r"Near: ViT-L-14-336/openai"),
+        ("ViT-L-14-337/openai", r"no vision encoder 'ViT-L-14-337/openai'\. Name one of the package"),
+        ("ViT-L-14-336/opnai", "no vision encoder"),
+        ("ViT-L-14-336", "no vision encoder"),
         ("ViT-L-14/weights.pt", r"no such file of weights: weights\.pt"),
-        ("timm:tf_eficientnet_lite0", r"Near: timm:tf_efficientnet_lite0"),
-        ("timm:tf_efficientnet_lite0.in22k", r"Near: timm:tf_efficientnet_lite0\.in1k"),
+        ("timm:tf_eficientnet_lite0", "no vision encoder"),
+        ("timm:tf_efficientnet_lite0.in22k", "no vision encoder"),
         ("timm:test_vit/none.pth", r"no such file of weights: none\.pth"),
-        ("qqqqqqq", r"no vision encoder 'qqqqqqq'\. Name one of the package"),
+        ("tinny", "no vision encoder"),
+        ("tiny:0x3", "rows and columns are 1 or more"),
+        ("tiny:9x9", "gives 3x3 tokens, and 9x9 were requested"),
     ],
 )
 def test_a_wrong_name_is_one_clear_error_without_a_download(name: str, message: str, offline: None) -> None:

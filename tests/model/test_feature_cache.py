@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from moextend import Conversation, ImageRef, MultimodalLM, Settings, align, extend, train
-from moextend.extension.probe import watched
+from moextend import Conversation, ImageRef, MultimodalLM, Settings, extend, train
 from moextend.model import feature_cache
 from moextend.model.feature_cache import BATCH, FOLDER, Recent, kept_features
 from tests.toys import ToyEncoder, picture, toy_model
@@ -38,14 +37,6 @@ def counted() -> tuple[MultimodalLM, Counted]:
     return model, encoder
 
 
-def test_a_training_encodes_an_image_once(counted: tuple[MultimodalLM, Counted], tmp_path: Path) -> None:
-    model, encoder = counted
-    model.learn_only(["modalities.image.projector.outer.bias"])
-    train(model, DATA, SHORT, folder=tmp_path / "t")
-    assert len(encoder.seen) == len(set(encoder.seen)) == 24, "two epochs"
-    assert model.modalities["image"].features is None and not (tmp_path / "t").exists()
-
-
 def test_the_encoder_computes_full_batches_for_small_steps(model: MultimodalLM, tmp_path: Path) -> None:
     class Sizes(ToyEncoder):
         def __init__(self) -> None:
@@ -56,33 +47,16 @@ def test_the_encoder_computes_full_batches_for_small_steps(model: MultimodalLM, 
             self.batches.append(len(set(images)))
             return super().forward(images)
 
-    def batches(use: Callable[[], object]) -> list[int]:
-        model.modalities["image"].encoder = encoder = Sizes()
-        use()
-        return encoder.batches
-
-    def watch() -> None:
-        with kept_features(model, tmp_path / "w"):
-            for _ in watched(model, DATA, [], lambda *_: None, batch_size=3):
-                pass
-
     model.learn_only(["modalities.image.projector.outer.bias"])
-    assert BATCH == 16 and len(DATA) == 24
-    assert batches(lambda: train(model, DATA, SHORT, folder=tmp_path / "t")) == [16, 8]
-    few = SHORT.model_copy(update={"steps": 2})
-    assert batches(lambda: train(model, DATA, few, folder=tmp_path / "f")) == [8], "only what is drawn"
-    assert batches(watch) == [16, 8]
+    for steps, batches in ((12, [16, 8]), (2, [8])):  # only what is drawn
+        model.modalities["image"].encoder = encoder = Sizes()
+        train(model, DATA, SHORT.model_copy(update={"steps": steps}), folder=tmp_path / "t")
+        assert encoder.batches == batches and BATCH == 16
 
 
-@pytest.mark.parametrize("how", ["extend", "align"])
-def test_all_of_a_call_encodes_an_image_once(
-    how: str, counted: tuple[MultimodalLM, Counted], tmp_path: Path
-) -> None:
+def test_all_of_a_call_encodes_an_image_once(counted: tuple[MultimodalLM, Counted], tmp_path: Path) -> None:
     model, encoder = counted
-    if how == "extend":
-        extend(model, "mine", DATA, folder=tmp_path, probe_steps=3, settings=SHORT)
-    else:
-        align(model, DATA, SHORT, folder=tmp_path)
+    extend(model, "mine", DATA, folder=tmp_path, probe_steps=3, settings=SHORT)
     assert len(encoder.seen) == len(set(encoder.seen)) == 24, "probe, training and statistics"
     assert model.modalities["image"].features is None and not (tmp_path / FOLDER).exists()
 

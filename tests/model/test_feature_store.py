@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,9 +74,7 @@ def test_a_broken_medium_fails_only_the_call_that_asks_for_it(tmp_path: Path) ->
     assert len((store.folder / "names.txt").read_bytes().splitlines()) == 2, "good ones are saved"
 
 
-@pytest.mark.parametrize(
-    "damage", ["cut data", "flipped byte", "zeroed", "cut names", "torn name", "no data"]
-)
+@pytest.mark.parametrize("damage", ["cut data", "flipped byte", "cut names", "no data"])
 def test_a_damaged_file_costs_only_its_records(tmp_path: Path, damage: str) -> None:
     FeatureStore(ToyEncoder(), tmp_path, batch_size=4)(IMAGES)
     data, names = tmp_path / "toy" / "features.bin", tmp_path / "toy" / "names.txt"
@@ -87,12 +84,8 @@ def test_a_damaged_file_costs_only_its_records(tmp_path: Path, damage: str) -> N
         del content[20 * size + 5 :]
     elif damage == "flipped byte":
         content[7 * size + 11] ^= 1
-    elif damage == "zeroed":
-        content[-3 * size :] = bytes(3 * size)
     elif damage == "cut names":
         del index[50:]
-    elif damage == "torn name":
-        index[30] = ord("?")
     names.write_bytes(index)
     data.write_bytes(content) if damage != "no data" else data.unlink()
     encoder = Counting()
@@ -102,9 +95,7 @@ def test_a_damaged_file_costs_only_its_records(tmp_path: Path, damage: str) -> N
     made_again = {
         "cut data": 12,
         "flipped byte": 4,
-        "zeroed": 4,
         "cut names": 32,
-        "torn name": 4,
         "no data": 32,
     }
     assert encoder.seen == made_again[damage]
@@ -113,32 +104,12 @@ def test_a_damaged_file_costs_only_its_records(tmp_path: Path, damage: str) -> N
 def test_features_do_not_depend_on_what_else_was_missing(tmp_path: Path) -> None:
     encoder = load_encoder("tiny")
     drawn = random.Random(0)
-    images = [noise(drawn) for _ in range(80)]
+    images = [noise(drawn) for _ in range(40)]
     whole = FeatureStore(encoder, tmp_path / "a")(images)
-    for name, size in (("b", 1), ("c", 7), ("d", 100)):
-        store = FeatureStore(encoder, tmp_path / name)
-        order = drawn.sample(range(80), 80)
-        for start in range(0, 80, size):
-            store([images[i] for i in order[start : start + size]])
-            if start > 30 * size:
-                break
-        assert equal(store(images), whole)
-
-
-def _prepare(folder: str, start: int) -> None:
-    FeatureStore(ToyEncoder(), Path(folder), batch_size=3)(IMAGES[start : start + 20])
-
-
-def test_processes_share_a_store(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_prepare, args=(str(tmp_path), start)) for start in (0, 10)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-        assert worker.exitcode == 0
-    store = FeatureStore(ToyEncoder(), tmp_path)
-    assert equal(store(IMAGES), ToyEncoder()(IMAGES))
+    store = FeatureStore(encoder, tmp_path / "b")
+    for _ in range(3):
+        store([images[i] for i in drawn.sample(range(40), 7)])
+    assert equal(store(images), whole)
 
 
 def curves() -> list[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -37,18 +39,34 @@ def one_by_one(model: MultimodalLM, prompt: Prompt, steps: int) -> str:
     return text.strip()
 
 
-@pytest.mark.parametrize("mode", [None, "exact", "paper", "slot"])
-def test_batched_cached_generation_equals_the_full_forward_pass(mode: Mode | None) -> None:
+@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
+def test_batched_cached_generation_equals_the_full_forward_pass(mode: Mode) -> None:
     model = toy_model()
-    if mode:
-        attach(model.lm, "a", {0: [1], 1: [0], 2: [2]}, mode=mode)
-        with torch.no_grad():
-            for parameter in new_parameters(model.lm, "a").values():
-                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
+    attach(model.lm, "a", {0: [1], 1: [0], 2: [2]}, mode=mode)
+    with torch.no_grad():
+        for parameter in new_parameters(model.lm, "a").values():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
     expected = [one_by_one(model, prompt, 4) for prompt in PROMPTS]
     assert len(set(expected)) > 1
-    for batch in (1, 3, 6):
+    for batch in (2, 6):
         assert generate(model, PROMPTS, max_new_tokens=4, batch_size=batch) == expected
+
+
+def test_a_setting_of_the_process_limits_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toy_model()
+    rows: list[int] = []
+    answers = generate(model, PROMPTS, max_new_tokens=4, batch_size=6)
+
+    def short(module: torch.nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        rows.append(len(out[0]))
+        if rows[-1] > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
+
+    model.lm.get_decoder().register_forward_hook(short, with_kwargs=True)
+    with pytest.raises(InputError, match=r"^generate: out of memory with 6 rows .*MOEXTEND_MICRO_BATCH=3"):
+        generate(model, PROMPTS, max_new_tokens=4, batch_size=6)
+    monkeypatch.setenv("MOEXTEND_MICRO_BATCH", "3")
+    assert generate(model, PROMPTS, max_new_tokens=4, batch_size=6) == answers and max(rows[1:]) == 3
 
 
 def test_the_checkpoints_own_way_of_decoding_is_left_aside() -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-
 import pytest
 import torch
 
 from moextend import MultimodalLM, Prompt
 from moextend.model.generation import choice_likelihoods, prompt_ids
-from moextend.moe import attach as expand
 from tests.toys import picture, shown, toy_model
 
 PROMPTS = [
@@ -37,44 +33,3 @@ def test_equals_the_full_forward_pass(batch_size: int) -> None:
     found = choice_likelihoods(model, PROMPTS, CHOICES, batch_size=batch_size)
     for prompt, choices, values in zip(PROMPTS, CHOICES, found, strict=True):
         assert values == pytest.approx([by_hand(model, prompt, choice) for choice in choices], abs=1e-4)
-
-
-def test_all_next_words_together_are_certain() -> None:
-    model = toy_model()
-    words = [word for word in model.tokenizer.get_vocab() if word.startswith("w")]
-    (values,) = choice_likelihoods(model, PROMPTS[1:2], [words], batch_size=16)
-    total = float(torch.tensor(values).exp().sum())
-    rest = [by_hand(model, PROMPTS[1], word) for word in ("<pad>", "<bos>", "<eos>", "<unk>")]
-    assert total + float(torch.tensor(rest).exp().sum()) == pytest.approx(1.0, abs=1e-4)
-
-
-def test_each_prompt_reaches_what_it_chooses() -> None:
-    from moextend import attach, new_parameters
-    from moextend.moe.attach import activate, scope_of
-
-    class ByLength:
-        def reaching(self, names: Sequence[str]) -> AbstractContextManager[None]:
-            return expand.reaching(model.lm, names)
-
-        def __call__(self, prompts: Sequence[Prompt], sources: object = None) -> list[tuple[str, ...]]:
-            return [("a",) if len(prompt.text) > 14 else () for prompt in prompts]
-
-        def fingerprint(self) -> str:
-            return "length"
-
-    model = toy_model()
-    attach(model.lm, "a", {0: [1], 1: [0], 2: [2]}, mode="paper")
-    with torch.no_grad():
-        for parameter in new_parameters(model.lm, "a").values():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.5)
-    apart: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
-    for active in ((), ("a",)):
-        activate(model.lm, active)
-        apart[active] = choice_likelihoods(model, PROMPTS, CHOICES, batch_size=4)
-    activate(model.lm, ())
-    model.choose = choose = ByLength()
-    mixed = choice_likelihoods(model, PROMPTS, CHOICES, batch_size=4)
-    assert scope_of(model.lm).active == (), "what was active is active again"
-    for i, names in enumerate(choose(PROMPTS)):
-        assert mixed[i] == pytest.approx(apart[names][i], abs=1e-4)
-    assert apart[()] != apart[("a",)]

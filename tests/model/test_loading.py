@@ -31,17 +31,6 @@ def test_the_shipped_base_and_a_saved_folder_load_alike(tmp_path: Path) -> None:
     assert tiny.base_fingerprint() == again.base_fingerprint()
 
 
-@pytest.mark.parametrize("family", ["mixtral", "olmoe", "qwen3_moe"])
-def test_other_families_load_from_a_folder(family: str, tmp_path: Path) -> None:
-    lm = toy_lm(family)
-    lm.save_pretrained(tmp_path)
-    toy_tokenizer().save_pretrained(tmp_path)
-    model = moextend.load(str(tmp_path))
-    moextend.attach(model.lm, "a", {0: [1]})
-    ids = torch.tensor([[1, 9, 12, 30]])
-    assert torch.equal(model.lm(ids).logits, lm(ids).logits)
-
-
 def test_of_qwen_omni_the_thinker_is_loaded(tmp_path: Path) -> None:
     whole = auto_class(omni_config()).from_config(omni_config())
     whole.save_pretrained(tmp_path)
@@ -81,18 +70,9 @@ def more_layers(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 9}))
 
 
-def no_number(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": "x"}))
-
-
 def cut(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-
-
-def garbage(folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(b"\xff" * 999)
 
 
 def other_shape(folder: Path) -> None:
@@ -107,7 +87,7 @@ def fewer(folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
-@pytest.mark.parametrize("change", [more_layers, no_number, cut, garbage, other_shape, fewer])
+@pytest.mark.parametrize("change", [more_layers, cut, other_shape, fewer])
 def test_a_damaged_or_incomplete_checkpoint_is_refused(tmp_path: Path, change: Any) -> None:
     toy_lm().save_pretrained(tmp_path)
     toy_tokenizer().save_pretrained(tmp_path)

@@ -29,29 +29,12 @@ def whisper(folder: Path) -> None:
     hf.WhisperFeatureExtractor(chunk_length=2).save_pretrained(folder)
 
 
-def waves(kind: str, norm: str = "group") -> Callable[[Path], None]:
-    def save(folder: Path) -> None:
-        config = getattr(hf, f"{kind}Config")(
-            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, conv_dim=(8,) * 7,
-            num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, feat_extract_norm=norm,
-            do_stable_layer_norm=norm == "layer", vocab_size=12,
-        )  # fmt: skip
-        getattr(hf, f"{kind}ForCTC")(config).save_pretrained(folder)
-        hf.Wav2Vec2FeatureExtractor().save_pretrained(folder)
-
-    return save
-
-
 def own(folder: Path) -> None:
     TinyAudio(TinyAudioConfig(mels=16, width=16, layers=1, inner=16, seconds=2)).save(folder)
 
 
 KINDS: dict[str, Callable[[Path], None]] = {
     "whisper": whisper,
-    "wav2vec2": waves("Wav2Vec2"),
-    "wav2vec2-layer": waves("Wav2Vec2", "layer"),
-    "hubert": waves("Hubert"),
-    "wavlm": waves("WavLM"),
     "own": own,
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,20 +15,17 @@ from moextend.training.loop import Report
 from tests.training.toy_training import DATA, SETTINGS, extended, parts, stop_at
 
 
-@pytest.mark.parametrize("stopped_at", [2, 8])
-def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
-    tmp_path: Path, stopped_at: int
-) -> None:
+def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
     whole = extended()
     train(whole, DATA, SETTINGS, folder=tmp_path / "whole")
     broken = extended()
     with pytest.raises(KeyboardInterrupt):
-        train(broken, DATA, SETTINGS, folder=tmp_path / "broken", on_step=stop_at(stopped_at))
+        train(broken, DATA, SETTINGS, folder=tmp_path / "broken", on_step=stop_at(8))
     assert not broken.training, "dropout would change what the model says now"
     again = extended()
     seen: list[int] = []
     train(again, DATA, SETTINGS, folder=tmp_path / "broken", on_step=lambda done, total: seen.append(done))
-    assert seen[0] == stopped_at - stopped_at % 3 + 1 or (stopped_at % 3 == 0 and seen[0] == stopped_at - 2)
+    assert seen == [7, 8, 9]
     for name, value in parts(whole).items():
         assert torch.equal(parts(again)[name], value), name
 
@@ -40,47 +37,26 @@ def flip(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
-    """The folder of a training that was stopped with two checkpoints, and what it learns undisturbed."""
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training that was stopped with two checkpoints."""
     folder = tmp_path_factory.mktemp("stopped")
-    whole = extended()
-    train(whole, DATA, SETTINGS, folder=folder / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(extended(), DATA, SETTINGS, folder=folder / "t", on_step=stop_at(8))
-    return folder / "t", parts(whole)
+    return folder / "t"
 
 
-FILES = ("trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "flops.json",
-         "manifest.json")  # fmt: skip
-
-
-def test_a_file_is_not_accepted_as_a_checkpoint(
-    tmp_path: Path, stopped: tuple[Path, dict[str, torch.Tensor]]
-) -> None:
-    folder = shutil.copytree(stopped[0], tmp_path / "t")
-    shutil.rmtree(folder / "checkpoint-6")
-    (folder / "checkpoint-6").write_text("mine")
-    (folder / "checkpoint-9").mkdir()
-    (folder / "checkpoint-9" / "manifest.json").write_text("{}")
-    assert checkpoint.last(folder) == str(folder / "checkpoint-3")
-    assert not (folder / "checkpoint-6").exists()
-
-
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["trained.safetensors", "optimizer.pt", "manifest.json"])
 @pytest.mark.parametrize("damage", [Path.unlink, flip])
 def test_a_damaged_checkpoint_is_incomplete_and_the_older_one_complete(
-    tmp_path: Path,
-    stopped: tuple[Path, dict[str, torch.Tensor]],
-    name: str,
-    damage: Callable[[Path], None],
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, stopped: Path, name: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = shutil.copytree(stopped[0], tmp_path / "t")
+    folder = shutil.copytree(stopped, tmp_path / "t")
+    (folder / "checkpoint-9").write_text("mine")
     assert checkpoint.last(folder) == str(folder / "checkpoint-6")
     damage(folder / "checkpoint-6" / name)
     assert checkpoint.last(folder) == str(folder / "checkpoint-3")
     (message,) = caplog.messages
-    assert "checkpoint-6: is not complete (" in message and "continues from an older one" in message
+    assert "checkpoint-6: is not complete" in message and "continues from an older one" in message
     assert not (folder / "checkpoint-6").exists()
 
 
@@ -92,24 +68,19 @@ def test_the_flops_of_a_resumed_training_include_all_attempts(tmp_path: Path) ->
     assert train(extended(), rows, SETTINGS, folder=tmp_path / "t") == whole
 
 
-@pytest.mark.parametrize("stops", [[4], [3, 4, 10]])
-def test_the_logged_losses_of_a_resumed_training_are_those_of_the_whole_one(
-    tmp_path: Path, stops: list[int]
-) -> None:
+def test_the_logged_losses_of_a_resumed_training_are_those_of_the_whole_one(tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"steps": 20, "checkpoint_steps": 3})  # a log every second step
     logs: list[dict[int, float]] = []
-
-    def log(entry: Mapping[str, float]) -> None:
-        logs[-1][int(entry["step"])] = entry["loss"]
 
     def run(folder: Path, stop: int | None = None) -> Report:
         logs.append({})
         return train(
-            extended(), DATA, settings, folder=folder, on_step=stop_at(stop) if stop else None, on_log=log
-        )
+            extended(), DATA, settings, folder=folder, on_step=stop_at(stop) if stop else None,
+            on_log=lambda entry: logs[-1].update({int(entry["step"]): entry["loss"]}),
+        )  # fmt: skip
 
     whole = run(tmp_path / "whole")
-    for stop in stops:
+    for stop in (3, 4, 10):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "t", stop)
     again = run(tmp_path / "t")

@@ -31,11 +31,11 @@ def test_training_learns_and_touches_new_parts_only(tmp_path: Path) -> None:
     frozen = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
     seen: list[int] = []
     report = train(
-        model, DATA, Settings(steps=60, batch_size=12, learning_rate=1e-2), folder=tmp_path / "t",
+        model, DATA, Settings(steps=40, batch_size=12, learning_rate=1e-2), folder=tmp_path / "t",
         on_step=lambda done, total: seen.append(done),
     )  # fmt: skip
     assert report.loss_last < report.loss_first - 0.5
-    assert seen == list(range(1, 61))
+    assert seen == list(range(1, 41))
     assert report.trained_parameters == sum(p.numel() for p in parts(model).values())
     assert all(torch.equal(model.get_parameter(n), value) for n, value in frozen.items())
     assert not (tmp_path / "t").exists()
@@ -53,8 +53,8 @@ def test_the_extra_loss_and_the_rates_are_used(tmp_path: Path) -> None:
     before = parts(model)
     name = next(n for n in before if n.endswith(".bias"))
     train(
-        model, DATA, Settings(steps=3, batch_size=4, learning_rate=1e-2), folder=tmp_path / "t",
-        extra_loss=lambda batch, out: 100 * new_parameters(model.lm, "a")[name].sum(), rates={".rows": 0.0},
+        model, DATA, SETTINGS.having(steps=3), folder=tmp_path / "t", rates={".rows": 0.0},
+        extra_loss=lambda batch, out: 100 * new_parameters(model.lm, "a")[name].sum(),
     )  # fmt: skip
     after = parts(model)
     assert float((after[name] - before[name]).max()) < 0
@@ -102,6 +102,34 @@ def test_an_accumulated_step_is_one_big_batch(tmp_path: Path) -> None:
     assert difference(whole, cut) < 1e-5
 
 
+def test_a_batch_that_does_not_fit_names_the_setting_with_which_the_call_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = extended(), extended()
+    train(whole, UNEVEN, SETTINGS, folder=tmp_path / "a")
+
+    def short(module: nn.Module, args: Any, out: Any) -> None:
+        if len(args[0]) > 2 and seen[-1:] == [4]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 4.00 GiB.")
+
+    seen: list[int] = []
+    more: dict[str, Any] = {"folder": tmp_path / "b", "on_step": lambda done, total: seen.append(done)}
+    hook = layers(cut)[1].register_forward_hook(short)
+    message = (
+        r"^training: out of memory with 4 rows .*Tried to allocate 4.*Set MOEXTEND_MICRO_BATCH=2, and run"
+    )
+    with pytest.raises(InputError, match=message):
+        train(cut, UNEVEN, SETTINGS, **more)
+    hook.remove()
+    with pytest.raises(InputError, match="MOEXTEND_MICRO_BATCH: '0' is not a number from 1"):
+        monkeypatch.setenv("MOEXTEND_MICRO_BATCH", "0")
+        train(cut, UNEVEN, SETTINGS, **more)
+    monkeypatch.setenv("MOEXTEND_MICRO_BATCH", "3")
+    train(again := extended(), UNEVEN, SETTINGS, **more)
+    assert seen == [*range(1, 5), *range(4, 10)], "from the checkpoint of step 3"
+    assert difference(whole, again) < 1e-4
+
+
 def test_resume_is_exact_with_accumulation_and_a_random_loss(tmp_path: Path) -> None:
     settings = SETTINGS.having(steps=7, batch_size=2, gradient_accumulation=3, schedule="linear", balance=0.1)
 
@@ -120,13 +148,19 @@ def test_resume_is_exact_with_accumulation_and_a_random_loss(tmp_path: Path) -> 
     assert difference(whole, run("broken", None)) == 0
 
 
-@pytest.mark.parametrize(("schedule", "last"), [("cosine", 0.0302), ("linear", 0.1111), ("constant", 1.0)])
-def test_the_schedules(tmp_path: Path, trainers: list[Any], schedule: str, last: float) -> None:
-    settings = Settings(steps=10, batch_size=2, learning_rate=1e-2, schedule=schedule, warmup=0.1)
-    train(extended(), DATA, settings, folder=tmp_path / "t")
-    rates = [entry["learning_rate"] for entry in trainers[0].state.log_history if "learning_rate" in entry]
-    assert rates[0] == 0 and rates[1] == pytest.approx(1e-2), "the warm-up"
-    assert rates[-1] == pytest.approx(1e-2 * last, abs=1e-6)
+def test_schedule_and_adamw_get_their_settings(tmp_path: Path, trainers: list[Any]) -> None:
+    given: dict[str, Any] = {"betas": (0.8, 0.9), "epsilon": 1e-6, "weight_decay": 0.1}
+    usual = {"betas": (0.9, 0.98), "epsilon": 1e-8, "weight_decay": 0.0}
+    for schedule, last, more in (("cosine", 0.0302, {}), ("linear", 0.1111, given), ("constant", 1.0, {})):
+        settings = Settings(steps=10, batch_size=2, learning_rate=1e-2, schedule=schedule, warmup=0.1, **more)
+        train(extended(), DATA, settings, folder=tmp_path / "t")
+        (group,) = trainers[-1].optimizer.optimizer.param_groups
+        assert (group["betas"], group["eps"], group["weight_decay"]) == tuple((more or usual).values())
+        rates = [
+            entry["learning_rate"] for entry in trainers[-1].state.log_history if "learning_rate" in entry
+        ]
+        assert rates[0] == 0 and rates[1] == pytest.approx(1e-2), "the warm-up"
+        assert rates[-1] == pytest.approx(1e-2 * last, abs=1e-6)
 
 
 def test_bfloat16_parameters_are_float32_during_training(tmp_path: Path) -> None:
@@ -149,7 +183,7 @@ def test_bfloat16_parameters_are_float32_during_training(tmp_path: Path) -> None
         assert not torch.equal(model.get_parameter(name), before[name])
 
 
-@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
+@pytest.mark.parametrize("mode", ["exact", "slot"])
 def test_checkpointed_layers_are_those_that_learn(tmp_path: Path, mode: Mode) -> None:
     def run(again: bool) -> tuple[MultimodalLM, list[int], set[int]]:
         model = toy_model()
@@ -182,19 +216,6 @@ def test_compiled_layers_learn_the_same(tmp_path: Path, monkeypatch: pytest.Monk
     train(compiled, DATA, SETTINGS.having(steps=3, compile=True), folder=tmp_path / "b")
     assert difference(plain, compiled) < 1e-5
     assert all(layer._compiled_call_impl is None for layer in layers(compiled))
-
-
-def test_adamw_gets_its_settings(tmp_path: Path, trainers: list[Any]) -> None:
-    given: dict[str, Any] = {"betas": (0.8, 0.9), "epsilon": 1e-6, "weight_decay": 0.1}
-    weights = []
-    for more in ({}, given, {}):
-        model = extended()
-        train(model, DATA, SETTINGS.having(steps=2, **more), folder=tmp_path / "t")
-        weights.append(torch.cat([p.detach().flatten() for p in model.trainable().values()]))
-        (group,) = trainers[-1].optimizer.optimizer.param_groups
-        wanted = more or {"betas": (0.9, 0.98), "epsilon": 1e-8, "weight_decay": 0.0}
-        assert (group["betas"], group["eps"], group["weight_decay"]) == tuple(wanted.values())
-    assert torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[1])
 
 
 def test_a_tracker_gets_the_losses_and_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,12 +251,14 @@ def not_finite(at: int, where: str, model: MultimodalLM) -> Any:
     return loss
 
 
-@pytest.mark.parametrize(("where", "step"), [("loss", 5), ("gradient", 5), ("weight", 6), ("weight", 9)])
-@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "as on a GPU"])
+@pytest.mark.parametrize(
+    ("where", "step", "at_once"),
+    [("loss", 5, True), ("gradient", 5, False), ("weight", 6, True), ("weight", 9, False)],
+)
 def test_a_training_that_diverges_fails_with_its_step(
     tmp_path: Path, where: str, step: int, at_once: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not at_once:
+    if not at_once:  # as on a GPU
         monkeypatch.setattr(TokenTrainer, "read_at_once", ())
     model = extended()
 
@@ -251,10 +274,3 @@ def test_a_training_that_diverges_fails_with_its_step(
     assert "Use a lower learning rate" in str(error.value)
     for checkpoint in (tmp_path / "t").glob("checkpoint-*/trained.safetensors"):
         assert all(bool(tensor.isfinite().all()) for tensor in load_file(checkpoint).values())
-
-
-def test_a_learning_rate_that_is_too_high_fails(tmp_path: Path) -> None:
-    model = toy_model()
-    model.learn_only([name for name, _ in model.named_parameters() if name.startswith("lm.")])
-    with pytest.raises(RunFailed, match="the training diverged"):
-        train(model, DATA, SETTINGS.having(learning_rate=1e30), folder=tmp_path / "t")

@@ -27,8 +27,8 @@ def together(server: str, folder: Path, jobs: list[str], **environment: str) -> 
 @pytest.mark.parametrize(
     ("jobs", "environment"),
     [
-        (["accumulated", "paper", "cached"], {}),
-        (["accumulated", "paper", "narrow"], FSDP),
+        (["accumulated", "cached"], {}),
+        (["accumulated", "narrow"], FSDP),
     ],
     ids=["ddp", "fsdp2"],
 )

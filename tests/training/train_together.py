@@ -23,9 +23,8 @@ import moextend
 from moextend import Conversation, MultimodalLM, Settings
 from moextend.errors import InputError
 from moextend.extension import router_memory
-from moextend.extension.retention import SampledLoss, output_loss, retention_loss
+from moextend.extension.retention import SampledLoss, output_loss
 from moextend.model.fingerprint import tensors_digest
-from moextend.moe.recipe import Mode
 from moextend.training import loop
 from moextend.training.trainer import TokenTrainer
 from tests.toys import picture, toy_model
@@ -37,13 +36,12 @@ DATA = [
 BASE: dict[str, Any] = {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "seed": 3, "checkpoint_steps": 2}
 JOBS: dict[str, dict[str, Any]] = {
     "accumulated": {"settings": BASE | {"gradient_accumulation": 3}, "stop": 7},
-    "paper": {"settings": BASE | {"gradient_checkpointing": True}, "mode": "paper", "memory": "memory"},
     "cached": {
         "settings": BASE | {"steps": 7, "cache_prefix": True},
         "memory": "output",
     },  # two epochs and a third
     "narrow": {
-        "settings": BASE | {"bf16": True, "max_grad_norm": 0.1},
+        "settings": BASE | {"bf16": True, "max_grad_norm": 0.1, "gradient_checkpointing": True},
         "dtype": "bfloat16",
         "memory": "output",
     },
@@ -51,33 +49,26 @@ JOBS: dict[str, dict[str, Any]] = {
 """What is trained; `stop`: interrupted at that forward pass, then resumed."""
 
 
-def learner(mode: Mode, dtype: str) -> MultimodalLM:
+def learner(dtype: str) -> MultimodalLM:
     """A toy model with an earlier, frozen extension and one that learns in layers 1 and 2."""
     model = toy_model()
     model.lm.to(getattr(torch, dtype))
-    moextend.attach(model.lm, "old", {0: [1]}, mode=mode)
-    moextend.attach(model.lm, "a", {1: [1, 0], 2: [0]}, mode=mode)
-    if mode == "paper":  # a new row is a copy: which of two equal ones is chosen is up to rounding
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name.endswith(".rows"):
-                    parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    moextend.attach(model.lm, "old", {0: [1]})
+    moextend.attach(model.lm, "a", {1: [1, 0], 2: [0]})
     return model
 
 
 def retention(model: MultimodalLM, kind: str | None) -> SampledLoss | None:
-    """A retention loss on router inputs of some data, or none."""
+    """A retention loss on outputs for some data, or none."""
     if kind is None:
         return None
     memory = router_memory.collect(model, DATA[:6], tokens=30, seed=0)
-    if kind == "output":
-        return output_loss(model, "a", memory, weight=1.0, sample=10, seed=0)
-    return retention_loss(model, "a", memory.router_inputs, margin=0.1, weight=1.0, sample=10, seed=0)
+    return output_loss(model, "a", memory, weight=1.0, sample=10, seed=0)
 
 
 def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str, Any]:
     """Trains once; the losses, the steps that were seen, and what the model is made of in and after training."""
-    model = learner(job.get("mode", "exact"), job.get("dtype", "float32"))
+    model = learner(job.get("dtype", "float32"))
     frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
     before, seen, passes, kinds = tensors_digest(frozen), [], [], set()
     loss = retention(model, job.get("memory"))
@@ -109,7 +100,7 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
         report = attempt(model)
     except KeyboardInterrupt:
         files = {path.name for path in (flight / name).glob("checkpoint-*/*")}
-        model = learner(job.get("mode", "exact"), job.get("dtype", "float32"))
+        model = learner(job.get("dtype", "float32"))
         frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
         report = attempt(model)
     finally:
@@ -131,9 +122,7 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
 def refused() -> str:
     """Error message for a batch that the processes cannot share."""
     try:
-        moextend.train(
-            learner("exact", "float32"), DATA, Settings(**BASE | {"batch_size": 3}), folder=Path("never")
-        )
+        moextend.train(learner("float32"), DATA, Settings(**BASE | {"batch_size": 3}), folder=Path("never"))
     except InputError as error:
         return str(error)
     return ""

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.sequence import read_sequence
-from moextend.bench.task import read_task
 from moextend.errors import SpecError
 from moextend.util import bounded_yaml
 from moextend.util.spec import read_yaml
@@ -19,10 +17,8 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     ("text", "what"),
     [
         (BOMB, r":5:\d+: not valid YAML \(more than 10,000 values\)"),
-        (BOMB + "task: *i\nversion: 1\nkind: vqa\n", "more than 10,000 values"),
         ("a: &a {b: *a}", "an alias inside the value that it refers to"),
         ("a: " + "[" * 20_000, "more than 50 nested levels"),
-        ("\n".join(" " * i + "a:" for i in range(400)), "more than 50 nested levels"),
         ("a: " + "x" * 5_000_000, r"has 5,000,003 characters, more than 524,288"),
         ("[" + "1," * 200_000 + "]", "more than 10,000 values"),
         ("a: !!timestamp x", "holds a value that cannot be read"),
@@ -37,27 +33,18 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 def test_yaml_that_passes_a_bound_is_refused_at_once(tmp_path: Path, text: str, what: str) -> None:
     path = tmp_path / "task.yaml"
     path.write_text(text)
-    for read in (read_yaml, read_task, read_sequence):
-        with pytest.raises(SpecError, match=what) as caught:
-            read(path)
-        assert len(str(caught.value)) < 900 and "\n" not in str(caught.value)
-        assert str(caught.value).startswith(str(path))
+    with pytest.raises(SpecError, match=what) as caught:
+        read_yaml(path)
+    assert len(str(caught.value)) < 900 and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(path))
 
 
-def test_usual_yaml_is_read_as_before(tmp_path: Path) -> None:
+def test_usual_yaml_is_read_as_before_and_a_value_is_its_readers_own() -> None:
     text = "base: &base {a: 1, list: [1, 2]}\none: {<<: *base, a: 2}\ntwo: *base\n1: x\n'1': y\n"
     base = {"a": 1, "list": [1, 2]}
-    assert bounded_yaml.load(text, where="x") == {
-        "base": base,
-        "one": {**base, "a": 2},
-        "two": base,
-        1: "x",
-        "1": "y",
-    }
+    wanted = {"base": base, "one": {**base, "a": 2}, "two": base, 1: "x", "1": "y"}
+    for _ in range(2):
+        found = bounded_yaml.load(text, where="x")
+        assert found == wanted
+        found["base"]["list"].append(3)
     assert bounded_yaml.load("", where="x") is None
-
-
-def test_a_value_is_its_readers_own() -> None:
-    first = bounded_yaml.load("a: [1, {b: 2}]", where="x")
-    first["a"][1]["b"] = 3
-    assert bounded_yaml.load("a: [1, {b: 2}]", where="y") == {"a": [1, {"b": 2}]}

@@ -25,25 +25,19 @@ def switches() -> dict[str, object]:
     }
 
 
-def test_all_switches_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_switches_are_put_back_and_a_gpu_uses_plain_attention_without_tf32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    monkeypatch.setenv("FLASH_ATTENTION_DETERMINISTIC", "0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     before = switches()
     with pytest.raises(KeyError), deterministic():
-        assert torch.are_deterministic_algorithms_enabled()
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        now = switches()
+        names = ("flash", "efficient", "cudnn", "cudnn.benchmark", "cudnn.allow_tf32")
+        assert not any(now[name] for name in names) and now["cudnn.deterministic"]
+        assert now["algorithms"] and now["precision"] == "highest"
+        assert now["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
         raise KeyError
     assert switches() == before
     with deterministic(False):
         assert switches() == before
-
-
-def test_a_gpu_uses_plain_attention_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    before = switches()
-    with deterministic():
-        now = switches()
-        names = ("flash", "efficient", "cudnn", "cudnn.benchmark", "cudnn.allow_tf32")
-        assert not any(now[name] for name in names) and now["cudnn.deterministic"]
-        assert now["precision"] == "highest"
-    assert switches() == before

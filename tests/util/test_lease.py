@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
@@ -17,27 +16,6 @@ from moextend.util import files, lease
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def _count(path: Path, times: int) -> None:
-    for _ in range(times):
-        with lease.first(path):
-            now = int(path.read_text() or 0)
-            time.sleep(0.001)
-            path.write_text(str(now + 1))
-
-
-def test_processes_count_together(tmp_path: Path) -> None:
-    path = tmp_path / "count"
-    path.write_text("0")
-    processes = [
-        multiprocessing.get_context("fork").Process(target=_count, args=(path, 10)) for _ in range(3)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
-    assert path.read_text() == "30"
 
 
 def test_an_error_in_the_block_frees_the_lease_and_a_released_one_is_no_permission(tmp_path: Path) -> None:

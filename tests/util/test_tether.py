@@ -54,10 +54,3 @@ def test_a_command_whose_parent_is_gone_already_does_not_begin(tmp_path: Path) -
     ]
     assert subprocess.run(command, check=False).returncode == tether.STOPPED
     assert not (tmp_path / "x").exists()
-
-
-def test_blocked_signals_and_codes_pass_through() -> None:
-    blocked = "import signal, sys; sys.exit(3 + len(signal.pthread_sigmask(signal.SIG_BLOCK, ())))"
-    parent = PARENT.replace("subprocess.run(", "code = subprocess.run(") + "sys.exit(code.returncode)"
-    command = [sys.executable, "-c", parent, tether.__file__, sys.executable, "-c", blocked]
-    assert subprocess.run(command, check=False).returncode == 3

@@ -7,7 +7,7 @@ applied only to the positions that predict its tokens. Padding is masked. The nu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,8 +19,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from moextend.model import lm_head
-from moextend.model.generation import Prompt, current_limit, each_by_its_own
-from moextend.util import processes
+from moextend.model.generation import Prompt, each_by_its_own
+from moextend.util import memory, processes
 
 if TYPE_CHECKING:
     from moextend.model.multimodal import MultimodalLM
@@ -51,17 +51,12 @@ class Group:
         """Tokens of the context and its longest choice."""
         return len(self.context) + max(map(len, self.choices))
 
-    def only(self, places: Collection[int]) -> Group:
-        """The group with these of its requests."""
-        kept = [pair for pair in zip(self.places, self.choices, strict=True) if pair[0] in places]
-        return Group(self.context, [place for place, _ in kept], [choice for _, choice in kept])
-
 
 class SharedContext(HFLM):  # type: ignore[misc]
     """lm-eval's transformers model with shared contexts for choices; other requests are handled by lm-eval.
 
     Where the model chooses extensions by the input (`MultimodalLM.choose`), it does so for the context of each request.
-    Several processes share the batches, and each gets all answers. A batch that does not fit into memory is split.
+    Several processes share the batches, and each gets all answers.
     """
 
     def __init__(self, model: MultimodalLM, **options: Any) -> None:
@@ -101,8 +96,7 @@ class SharedContext(HFLM):  # type: ignore[misc]
             return list(super(SharedContext, self)._loglikelihood_tokens([requests[i] for i in places], True))
 
         def chosen(groups: Sequence[Group], places: Sequence[int]) -> list[Answer]:
-            asked = [one for group in groups if (one := group.only(set(places))).places]
-            found = _score(self.model, asked, int(self.tokenizer.pad_token_id or 0), self.device)
+            found = _score(self.model, groups, int(self.tokenizer.pad_token_id or 0), self.device)
             return [found[place] for place in places]
 
         batches: list[Work[Answer]] = [(rated, batch) for batch in self._rated(requests, rest)]
@@ -163,13 +157,14 @@ class SharedContext(HFLM):  # type: ignore[misc]
 
 def _shared(batches: Sequence[Work[T]], total: int) -> list[T]:
     """Results of `total` requests from batches, of which each process computes its share."""
-    limit, answers = current_limit(), dict[int, T]()
+    answers: dict[int, T] = {}
     bar = huggingface.tqdm(total=total)
 
     def mine() -> dict[int, T]:
         found: dict[int, T] = {}
         for work, places in processes.share(batches):
-            found |= zip(places, limit.split(work, places, "lm-eval"), strict=True)
+            with memory.enough(len(places), "lm-eval"):
+                found |= zip(places, work(places), strict=True)
             bar.update(len(places) * processes.count())
         return found
 

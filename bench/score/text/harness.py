@@ -33,7 +33,7 @@ from moextend.data.digests import FileDigests
 from moextend.data.hub import LocalData, pinned
 from moextend.data.table import root_cause
 from moextend.errors import InputError, UnknownName
-from moextend.util import content
+from moextend.util import content, memory
 from moextend.util.files import digest
 from moextend.util.quiet import quiet_datasets, quiet_loggers
 
@@ -281,7 +281,7 @@ def run(
     training = model.lm.training
     tasks = {name: task for name, task in loaded.tasks.items() if samples is None or name in samples}
     with _calm(on_items):
-        options = {"batch_size": batch_size}
+        options = {"batch_size": memory.fitted(batch_size)}
         lm = SharedContext(model, **options) if served is None else ServedLM(served, model, **options)
         for task in tasks.values():
             # Its generator has another state since the last call, and would draw other examples.

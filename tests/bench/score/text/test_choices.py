@@ -12,10 +12,8 @@ from lm_eval.models.huggingface import HFLM
 import moextend
 from moextend.bench.score.text import choices as room
 from moextend.bench.score.text.choices import Answer, Request, SharedContext
-from moextend.model import generation
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
-from tests.training.short_memory import holding
 
 
 @pytest.fixture(scope="module")
@@ -232,16 +230,3 @@ def test_generated_answers_are_in_the_batches_of_lm_eval(model: MultimodalLM, ki
     with torch.no_grad(), Shapes(model) as seen:
         assert mine.generate_until(asked) == expected
     assert seen == wanted
-
-
-@pytest.mark.parametrize("rows", [1, 3])
-def test_where_memory_is_short_batches_are_smaller(model: MultimodalLM, rows: int) -> None:
-    _, mine = both(model, batch_size=8)
-    asked = [*requests(questions=5), *alone(seed=2)]
-    texts = generated([{"until": ["."], "max_gen_toks": 3}])
-    with torch.no_grad():
-        expected, answers = mine._loglikelihood_tokens(asked), mine.generate_until(texts)
-        with holding(model.lm.get_decoder(), rows) as memory, generation.noted() as limit:
-            agree(mine._loglikelihood_tokens(asked), expected)
-            assert mine.generate_until(texts) == answers
-    assert limit.rows is not None and limit.rows <= rows < max(memory.seen)
