@@ -139,9 +139,8 @@ def _files(folder: Path, card: Card) -> Claim:
     if found.others:
         evidence["other files"] = list(found.others[:SHOWN])
     try:
-        if code := found.code(folder):
-            evidence["files that can hold code"] = code[:SHOWN]
-            raise InputError(f"{code[0]} can hold code, and is not a file of an extension.")
+        if found.code:
+            raise InputError(f"{found.code[0]} can hold code, and is not a file of an extension.")
         for stem in (tensor_files.STEM, *map(modalities.stem, modalities.carried(folder))):
             tensors += len(tensor_files.load_tensors(folder, stem)[0])
         for name in SINGLE:

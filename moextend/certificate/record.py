@@ -274,7 +274,7 @@ def check_record(path: Path, folder: Path | None = None) -> tuple[Certificate, l
         elif files.sha256(folder / name) != wanted:
             problems.append(f"{folder / name} is not the file that was certified.")
     problems += [f"{folder / name} was added." for name in present.own if name not in found.files]
-    problems += [f"{folder / name} was added, and can hold code." for name in present.code(folder)]
+    problems += [f"{folder / name} was added, and can hold code." for name in present.code]
     return found, problems
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 import moextend
 from moextend.sharing.hub import pushed
-from moextend.sharing.model_card import facts_of, model_card
+from moextend.sharing.model_card import model_card
 from tests.cli.conftest import Cli
 
 COLORS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
@@ -125,7 +125,7 @@ def test_the_command_of_the_model_card_makes_the_same_weights(cli: Cli, tmp_path
                "--columns", "question=q,answer=city", "--template", "Who's there? {question}", "-e", "first",
                "--scope", "all", "--licence", "mit", "--steps", "3", "--seed", "4")  # fmt: skip
     assert made.code == 0, made.err
-    card = model_card(facts_of(pushed(tmp_path / "facts")), "me/facts")
+    card = model_card(pushed(tmp_path / "facts"), "me/facts")
     command, config = re.findall(r"^```(?:sh|yaml)\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
     assert "--template 'Who'" in command and "-e" not in shlex.split(command), command
     (tmp_path / "config.yaml").write_text(config)

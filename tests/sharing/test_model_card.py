@@ -11,11 +11,11 @@ import yaml
 
 from moextend.certificate.certify import certify
 from moextend.sharing.hub import local_paths, pushed
-from moextend.sharing.model_card import MARK, RunFacts, TaskResult, facts_of, model_card
+from moextend.sharing.model_card import MARK, RunFacts, TaskResult, model_card
 from tests.certificate.conftest import infers, made, seen
 
 RUN = RunFacts(
-    name="shop/moextend-s0", stage="1-signs", task="signs", method="moextend", task_identity="given",
+    name="shop/moextend-s0", stage="1-signs", method="moextend", task_identity="given",
     row={"learning accuracy (LA)": 71.25, "forgetting (FM)": 0.5, "change of text": 0.0},
     tasks=[
         TaskResult("signs", "exact@1", "learned", 10.0, 71.25, 70.75, "CC-BY-4.0"),
@@ -39,7 +39,7 @@ def metadata(card: str) -> dict[str, Any]:
 
 
 def test_a_card_with_a_run_and_a_certificate(folder: Path) -> None:
-    card = model_card(facts_of(pushed(folder), licence="apache-2.0", run=RUN), "me/skill")
+    card = model_card(pushed(folder), "me/skill", licence="apache-2.0", run=RUN)
     found = metadata(card)
     assert found["base_model"] == "org/olmoe" and found["base_model_relation"] == "adapter"
     assert found["library_name"] == "moextend" and found["license"] == "apache-2.0"
@@ -62,7 +62,7 @@ def test_a_card_of_the_folder_alone(folder: Path) -> None:
         "options": {"--images": ["/home/me/secret/photos"], "--template": ["<image> What's {question}?"]},
     }  # fmt: skip
     (folder / "extension.json").write_text(json.dumps(card))
-    text = model_card(facts_of(pushed(folder)), "me/skill")
+    text = model_card(pushed(folder), "me/skill")
     found = metadata(text)
     assert "base_model" not in found and "datasets" not in found and "model-index" not in found
     assert found["license"] == "other" and found["license_name"] == "My own licence, see below"
@@ -80,5 +80,5 @@ def test_a_base_and_data_of_the_hub_are_named(folder: Path) -> None:
         "settings": {}, "loss_first": 2.0, "loss_last": 1.0, "date": "2026", "version": "0.1.0",
     }  # fmt: skip
     (folder / "extension.json").write_text(json.dumps({**card, "made": made_of}))
-    found = metadata(model_card(facts_of(pushed(folder)), "me/skill"))
+    found = metadata(model_card(pushed(folder), "me/skill"))
     assert found["base_model"] == "org/olmoe" and found["datasets"] == ["org/questions"]
