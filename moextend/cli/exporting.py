@@ -13,7 +13,7 @@ from typer import Argument, Option
 from moextend.cli import options
 from moextend.cli.inputs import Out, check_out
 from moextend.cli.opening import Audio, BaseAsked, Projector, Vision, encoders_of, load_active
-from moextend.cli.output import bar, output
+from moextend.cli.output import output
 from moextend.errors import InputError, UnknownName, at, counted
 
 if TYPE_CHECKING:
@@ -68,15 +68,13 @@ def stock_form(model: MultimodalLM, how: How, reference: Tensor | None = None) -
 
     for note in notes_of(model):
         options.echo(f"note: {note}", err=True)
-    with bar("files") as on_shard:
-        written = save_stock(model, how.out, release=True, reference=reference, on_shard=on_shard)
+    written = save_stock(model, how.out, release=True, reference=reference)
     lines = [f"wrote {how.out}: {_size_line(written.files, written.bytes, written.parameters)}"]
     if written.experts:
         lines.append(f"{counted(written.experts, 'new expert')} in all layers")
-    if written.difference is not None:
-        lines.append(
-            f"Read back by transformers: logits differ by at most {written.difference:.1e} from the model's."
-        )
+    lines.append(
+        f"Read back by transformers: logits differ by at most {written.difference:.1e} from the model's."
+    )
     return "\n".join(lines)
 
 
