@@ -7,7 +7,7 @@ import re
 import select
 import sys
 from contextlib import suppress
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from typer import Argument, Option
@@ -83,10 +83,6 @@ def serve(
             "loopback address.",
         ),
     ] = None,
-    access_log: Annotated[
-        Literal["text", "json"] | None,
-        Option(help="Write a line per request to standard error, as text or as JSON. Default: none."),
-    ] = None,
     vision: Vision = None,
     audio: Audio = None,
     projector: Projector = None,
@@ -132,7 +128,7 @@ def serve(
 
         # Threads that wait for each other and for the one that reads requests would compute little.
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
-        access = server.Access(host, api_key or None, BODY, access_log)
+        access = server.Access(host, api_key or None, BODY)
         own = Options(TIMEOUT, max_new_tokens, local if admin is None else admin)
         made, engine = server.server_of(model, place, access, Limits(max_batch, QUEUE), own, grace=GRACE)
         for folder, name, strength in zip(folders, names, strengths, strict=True):

@@ -194,7 +194,6 @@ class Answering:
 
         Each prompt takes its turn among those of other requests.
         """
-        request.state.model = body.model  # for the log
         self.engine.catalogue.known.names_of(body.model)  # an unknown one is refused before anything is read
         loop = asyncio.get_running_loop()
 

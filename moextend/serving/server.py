@@ -23,7 +23,7 @@ from moextend.serving.catalogue import Catalogue
 from moextend.serving.engine import Engine, Limits
 from moextend.serving.errors import ApiError
 from moextend.util import http, listening
-from moextend.util.listening import LogFormat, hosts_of, is_answered
+from moextend.util.listening import hosts_of, is_answered
 
 REQUESTS = 4096
 """Maximum number of requests at a time, whose bodies take memory."""
@@ -44,8 +44,6 @@ class Access:
     """Key of the API; None: none is needed."""
     most: int = 32 << 20
     """Bytes of a body."""
-    log: LogFormat | None = None
-    """Form of the access log; None: none is written."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ def server_of(
     app = application(engine, options)
     hosts = hosts_of(access.host, opened) if access.key is None else None
     crowded = errors.busy(503, "the server answers too many requests.", "crowded").answer()
-    counted = listening.Counted(Guard(app, access, hosts), REQUESTS, crowded, access.log)
+    counted = listening.Counted(Guard(app, access, hosts), REQUESTS, crowded)
     return Server(http.config_of(counted, grace=int(grace) + MARGIN), engine, grace), engine
 
 

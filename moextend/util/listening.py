@@ -1,30 +1,26 @@
-"""Ports of servers, and an application that counts and logs its requests."""
+"""Ports of servers, and an application that counts its requests."""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
-import json
 import re
 import socket
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from moextend.errors import InputError, listed
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 """Names of this machine in a Host header."""
 BACKLOG = 128
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]{1,5})?", re.IGNORECASE)
-LogFormat = Literal["text", "json"]
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -103,57 +99,20 @@ def _refused(error: OSError, host: str, port: int) -> InputError:
 
 @dataclass
 class Counted:
-    """An application that answers a number of requests at a time, and writes a line about each to standard error."""
+    """An application that answers a number of requests at a time."""
 
     app: ASGIApp
     most: int
     """Requests at a time; open connections without a request do not count."""
     refusal: ASGIApp
     """Answers those above."""
-    log: LogFormat | None = None
-    """Form of the lines; None: none are written."""
     active: int = field(default=0, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        start, status, gone = time.monotonic(), 499, False
-
-        async def heard() -> Message:
-            nonlocal gone
-            message = await receive()
-            gone = gone or message["type"] == "http.disconnect"
-            return message
-
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start" and not gone:
-                status = message["status"]
-            await send(message)
-
-        self.active += 1
+        counts = scope["type"] == "http"
+        self.active += counts
         try:
-            await (self.app if self.active <= self.most else self.refusal)(scope, heard, noted)
+            await (self.app if self.active <= self.most else self.refusal)(scope, receive, send)
         finally:
-            self.active -= 1
-            if self.log is not None:
-                print(_line(self.log, scope, status, time.monotonic() - start), file=sys.stderr, flush=True)
-
-
-def _line(form: LogFormat, scope: Scope, status: int, seconds: float) -> str:
-    """A line about a request, without its query and content; status 499: the client closed the connection."""
-    values = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "client": (scope.get("client") or ["-"])[0],
-        "method": scope["method"],
-        "path": scope["raw_path"].decode("latin-1"),  # as it was sent: without line breaks
-        "status": status,
-        "seconds": round(seconds, 3),
-        "model": scope.get("state", {}).get("model"),
-    }
-    if form == "json":
-        return json.dumps(values)
-    model = values.pop("model")
-    return " ".join([*map(str, values.values()), *([] if model is None else [json.dumps(model)])])
+            self.active -= counts
