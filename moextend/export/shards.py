@@ -18,31 +18,12 @@ INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A tensor of a checkpoint."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    bytes: int
-    file: str
-
-
-@dataclass(frozen=True)
 class Plan:
     """A checkpoint: tensors with their names on disk, split over files."""
 
     tensors: dict[str, Tensor]
     split: dict[str, list[str]]
     """File -> names of its tensors."""
-
-    def rows(self) -> list[Planned]:
-        """All tensors, file by file."""
-        found = [(file, name, self.tensors[name]) for file, names in self.split.items() for name in names]
-        return [
-            Planned(name, tuple(t.shape), str(t.dtype).removeprefix("torch."), t.nbytes, file)
-            for file, name, t in found
-        ]
 
     @property
     def bytes(self) -> int:
@@ -56,7 +37,7 @@ class Plan:
 
 
 def plan(model: StockModel) -> Plan:
-    """The checkpoint of a stock model, with the names that its class has on disk; nothing is written or allocated."""
+    """The checkpoint of a stock model, with the names that its class has on disk; nothing is written."""
     from transformers.core_model_loading import revert_weight_conversion
 
     skeleton, left_out = model.skeleton, set(model.skeleton._keys_to_ignore_on_save or ())

@@ -18,9 +18,7 @@ from moextend.export.stock import state_of, stock_model
 from moextend.extension import store
 from moextend.extension.card import Card, read_extension
 from moextend.model import lm_head
-from moextend.model.loading import skeleton
 from moextend.model.multimodal import MultimodalLM
-from moextend.moe import attach
 from moextend.util import files
 from moextend.util.release import __version__
 
@@ -139,33 +137,6 @@ def save_stock(
         rounded = bool(scope.active) and dtype not in EXACT
         del plan, stock
         return replace(written, difference=largest_difference(made, expected, kind, rounded=rounded))
-
-
-def planned_stock(
-    base: str,
-    folders: Sequence[Path],
-    *,
-    dtype: str | None = None,
-) -> shards.Plan:
-    """The checkpoint that `save_stock` would write for `base` with the extensions in `folders`, oldest first.
-
-    Its tensors are on device meta. Digests and fingerprints are not compared.
-
-    Args:
-        dtype: number type of the base, as in `moextend.load`; None: that of the first extension's base.
-
-    Raises:
-        InputError: no stock class computes exactly the same, or a folder holds no extension, or does not fit the base.
-    """
-    cards = [read_extension(folder) for folder in folders]
-    lm = skeleton(base)
-    wanted = dtype or dtype_of(cards)
-    if wanted != "auto":  # else that of its config
-        lm.to(getattr(torch, wanted))
-    for card in cards:
-        store.attach_empty(lm, card, card.name, [each["name"] for each in card.beside])
-    attach.activate(lm, attach.scope_of(lm).known)
-    return shards.plan(stock_model(lm))
 
 
 def dtype_of(cards: Sequence[Card]) -> str:
