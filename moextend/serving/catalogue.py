@@ -80,7 +80,9 @@ class Known:
     def extensions(self) -> dict[str, str]:
         """Model of an extension that gets new requests -> the extension."""
         leaving = self.leaving
-        return {one.model: name for name, one in self.served.items() if not leaving.intersection(one.together)}
+        return {
+            one.model: name for name, one in self.served.items() if not leaving.intersection(one.together)
+        }
 
     def models(self) -> dict[str, tuple[str, ...] | None]:
         """Model -> its extensions."""
@@ -103,7 +105,10 @@ class Catalogue:
             check_name(name)
         reach.check(model.lm)
         self.known = self._read(
-            {name: Served(name, strengths.get(name, 1.0), store.digest_of(model, name)) for name in scope.known}
+            {
+                name: Served(name, strengths.get(name, 1.0), store.digest_of(model, name))
+                for name in scope.known
+            }
         )
 
     def attach(
@@ -126,7 +131,9 @@ class Catalogue:
         old = next((each for each, one in served.items() if one.name == called and not one.leaves), None)
         if old is not None and not replace:
             raise InputError(
-                f"the server already has an extension '{called}'.", where=str(folder), hint="Give another name."
+                f"the server already has an extension '{called}'.",
+                where=str(folder),
+                hint="Give another name.",
             )
         if old is not None:
             self._check_free(old)
@@ -197,7 +204,9 @@ class Catalogue:
             together = tuple(other for other in scope.known if other == name or other in scope.coactive[name])
             found[name] = replace(served[name], together=together)
         known = Known(self.model.base_fingerprint(), found)
-        inference = self._inference([n for n, one in found.items() if not one.leaves and one.together == (n,)])
+        inference = self._inference(
+            [n for n, one in found.items() if not one.leaves and one.together == (n,)]
+        )
         if inference is None:
             return known
         parts = [known.fingerprint(tuple(inference.statistics)), inference.fingerprint()]

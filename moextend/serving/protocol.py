@@ -23,8 +23,6 @@ def _encodable(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_encodable)]
 Name = Annotated[Text, Field(min_length=1, max_length=1000)]
-FAIL_FAST = Field(fail_fast=True)
-"""For long lists: one error is enough, and millions take memory."""
 
 
 class Body(BaseModel):
@@ -66,12 +64,7 @@ class Asked(Body):
 class Completion(Asked):
     """Body of POST /v1/completions."""
 
-    prompt: (
-        Text
-        | Annotated[list[Text], FAIL_FAST]
-        | Annotated[list[int], FAIL_FAST]
-        | Annotated[list[Annotated[list[int], FAIL_FAST]], FAIL_FAST]
-    )
+    prompt: Text | list[Text] | list[int] | list[list[int]]
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     """Default: 16."""
     echo: bool | None = None

@@ -22,11 +22,9 @@ from moextend.serving.app import Options, application
 from moextend.serving.catalogue import Catalogue
 from moextend.serving.engine import Engine, Limits
 from moextend.serving.errors import ApiError
-from moextend.util import http, listening
+from moextend.util import http
 from moextend.util.listening import hosts_of, is_answered
 
-REQUESTS = 4096
-"""Maximum number of requests at a time, whose bodies take memory."""
 MARGIN = 3
 """Seconds for sending errors to the requests that are not answered in time."""
 AT_ONCE = 1.0
@@ -157,9 +155,8 @@ def server_of(
     engine = Engine(Catalogue(model), limits)
     app = application(engine, options)
     hosts = hosts_of(access.host, opened) if access.key is None else None
-    crowded = errors.busy(503, "the server answers too many requests.", "crowded").answer()
-    counted = listening.Counted(Guard(app, access, hosts), REQUESTS, crowded)
-    return Server(http.config_of(counted, grace=int(grace) + MARGIN), engine, grace), engine
+    config = http.config_of(Guard(app, access, hosts), grace=int(grace) + MARGIN)
+    return Server(config, engine, grace), engine
 
 
 def serve(

@@ -14,6 +14,8 @@ PATIENCE = 10.0
 """Seconds that a client may take to send a request, or to read what fills its buffer."""
 RATE = 20_000
 """Bytes of a request that give its client another second."""
+CONNECTIONS = 4096
+"""Connections at a time; more are answered with 503."""
 CROWD, HURRY = 256, 1.0
 """With more waiting connections than this, each of them has so many seconds."""
 
@@ -73,4 +75,5 @@ def config_of(app: ASGIApp, *, grace: int) -> uvicorn.Config:
     return uvicorn.Config(
         app, http=Protocol, access_log=False, log_config=None, log_level="error", lifespan="off", ws="none",
         server_header=False, proxy_headers=False, timeout_keep_alive=int(PATIENCE), timeout_graceful_shutdown=grace,
+        limit_concurrency=CONNECTIONS,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Ports of servers, and an application that counts its requests."""
+"""Ports of servers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,9 @@ import ipaddress
 import re
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 from moextend.errors import InputError, listed
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 """Names of this machine in a Host header."""
@@ -95,24 +89,3 @@ def _refused(error: OSError, host: str, port: int) -> InputError:
     return InputError(
         f"port {port} {what}.", where="--port", hint="Choose another one; 0 chooses a free one."
     )
-
-
-@dataclass
-class Counted:
-    """An application that answers a number of requests at a time."""
-
-    app: ASGIApp
-    most: int
-    """Requests at a time; open connections without a request do not count."""
-    refusal: ASGIApp
-    """Answers those above."""
-    active: int = field(default=0, init=False)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request."""
-        counts = scope["type"] == "http"
-        self.active += counts
-        try:
-            await (self.app if self.active <= self.most else self.refusal)(scope, receive, send)
-        finally:
-            self.active -= counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,18 @@ RUN = RunFacts(
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def skill(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cards") / "skill"
+    model = made(folder)
+    infers(model, folder, seen(10))
+    certify(model, folder, items=2, scope="own", base="org/olmoe").write_to(folder)
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    model = made(tmp_path / "skill")
-    infers(model, tmp_path / "skill", seen(10))
-    certify(model, tmp_path / "skill", items=2, scope="own", base="org/olmoe").write_to(tmp_path / "skill")
-    return tmp_path / "skill"
+def folder(skill: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(skill, tmp_path / "skill"))
 
 
 def metadata(card: str) -> dict[str, Any]:
