@@ -21,7 +21,7 @@ from moextend.extension import router_memory
 from moextend.extension.probe import watched
 from moextend.extension.retention import output_loss
 from moextend.moe.competing import paper_choice
-from moextend.moe.recipe import Mode
+from moextend.moe.recipe import Mode, Recipe
 from moextend.moe.router_parts import Calibration, RouterPart
 from moextend.moe.scoring import Scoring
 from moextend.moe.sites import find_sites
@@ -74,12 +74,13 @@ def test_the_auxiliary_loss_sees_the_base_router(mode: Mode, ids: Tensor) -> Non
         assert torch.equal(out.aux_loss, base.aux_loss)
 
 
-def test_memory_of_paper_routing_needs_a_router_that_chooses_by_logits() -> None:
-    model = MultimodalLM(build("deepseek_v3"), toy_tokenizer())
+def test_paper_routing_has_no_retention() -> None:
+    model = MultimodalLM(build("mixtral"), toy_tokenizer())
     attach(model.lm, "a", {0: [1]}, mode="paper")
-    memory = {0: torch.randn(5, 32)}
-    with pytest.raises(InputError, match="does not choose by its logits alone"):
-        retention_loss(model, "a", memory, margin=0.1, weight=1.0, sample=4, seed=0)
+    with pytest.raises(InputError, match="retention 'memory' needs routing 'exact'"):
+        retention_loss(model, "a", {0: torch.randn(5, 32)}, margin=0.1, weight=1.0, sample=4, seed=0)
+    with pytest.raises(InputError, match="routing=paper cannot use retention=memory"):
+        Recipe(routing="paper", retention="memory")
 
 
 def test_memory_reads_what_the_rows_read() -> None:

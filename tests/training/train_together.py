@@ -37,7 +37,7 @@ DATA = [
 BASE: dict[str, Any] = {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "seed": 3, "checkpoint_steps": 2}
 JOBS: dict[str, dict[str, Any]] = {
     "accumulated": {"settings": BASE | {"gradient_accumulation": 3}, "stop": 7},
-    "paper": {"settings": BASE | {"gradient_checkpointing": True}, "mode": "paper", "memory": "memory"},
+    "paper": {"settings": BASE | {"gradient_checkpointing": True}, "mode": "paper"},
     "cached": {
         "settings": BASE | {"steps": 7, "cache_prefix": True},
         "memory": "output",
