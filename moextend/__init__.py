@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from moextend.extension.align import align as align
     from moextend.extension.align import load_projector as load_projector
     from moextend.extension.extend import extend as extend
-    from moextend.extension.extend import preview as preview
     from moextend.extension.modalities import add_modality as add_modality
-    from moextend.extension.modalities import remove_modality as remove_modality
     from moextend.extension.probe import Probe as Probe
     from moextend.extension.probe import choose_layers as choose_layers
     from moextend.extension.probe import parents as parents
@@ -88,11 +86,9 @@ _HOME = {  # name -> module
     "load_projector": "extension.align",
     "new_parameters": "moe.attach",
     "parents": "extension.probe",
-    "preview": "extension.extend",
     "probe_layers": "extension.probe",
     "register_auto_classes": "export.auto",
     "register_modality": "data.modalities",
-    "remove_modality": "extension.modalities",
     "save_base": "model.loading",
     "save_extension": "extension.store",
     "save_model": "export.saving",

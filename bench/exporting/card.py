@@ -24,15 +24,13 @@ def run_facts(run: RunDir, extension: Path) -> RunFacts:
         reason = evidence.no_stage(run) if stage is None else evidence.NO_SCORES
         raise InputError(reason, where="--run", hint="Name the run that made the extension.")
     context = RunContext(run)
-    number = int(stage.partition("-")[0])
-    names = context.stages[number - 1]
     learned = [_result(context, result, task, i) for i, task in enumerate(result.tasks, 1)]
     text = [_result(context, result, task, None) for task in result.text]
     spec = context.sequence.base
     made = ["moextend", "bench", "run", context.sequence.sequence, "--method", str(result.config.method)]
     scope = str(getattr(context.method.config, "scope", ""))
     return RunFacts(
-        name=run_name(run.folder), stage=stage, task=", ".join(names), method=str(result.config.method),
+        name=run_name(run.folder), stage=stage, method=str(result.config.method),
         task_identity=result.facts.task_identity or "?", row=evidence.row_of(result), tasks=[*learned, *text],
         base="" if spec.upcycle is not None else str(spec.model), scope=scope,
         command=shlex.join([*made, "--seed", str(result.config.seed)]),

@@ -132,7 +132,6 @@ class MoExtend(inferred.Narrowed, Method):
             model, stage.task, self.config, stage.folder, held_out=stage.held_out, seed=stage.seed,
             batch_size=stage.batch_size,
         )  # fmt: skip
-        learning.forget_probe(stage.folder)
         if self.config.scope == "auto":
             inferred.choose(model, stage)
 

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import platform
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from moextend.certificate.inputs import Seen, Set, compared, far_sets, near_sets, watched
-from moextend.certificate.record import (
-    CLAIMS,
-    BaseFacts,
-    Certificate,
-    Checked,
-    Claim,
-    Compared,
-    Fact,
-    claim,
-    claims_of,
-)  # fmt: skip
+from moextend.certificate.record import CLAIMS, Certificate, Checked, Claim, Compared, Fact, claim, claims_of
 from moextend.errors import InputError, counted
 from moextend.extension import modalities, store, task_inference, tensor_files
 from moextend.extension.activate import activate, unload
@@ -63,12 +52,10 @@ class _Work:
 
     model: MultimodalLM
     card: Card
-    folder: Path
     scope: Scope
     others: Sequence[str]
     inputs: Mapping[str, list[Set]]
     """Kind -> its sets."""
-    has_data: bool
 
     def rest(self) -> None:
         """The state for inputs of no task: the base, or task inference among the other extensions."""
@@ -112,34 +99,24 @@ def certify(
         raise InputError(f"items is {items}.", where="certify", hint="Give at least 2.")
     card = read_extension(folder)
     scope = scope or trained_scope(card, folder)
-    found = {one.name: one for one in (_files(folder, card), _base(model, card))}
-    tensors = _tensors_of(model)
-    facts = BaseFacts(
-        name=base, fingerprint=model.base_fingerprint(), dtype=model.base_dtype, tensors=len(tensors),
-        bytes=sum(tensor.nbytes for tensor in tensors.values()),
-    )  # fmt: skip
-    sets, reads, names = list[Set](), list[str](), list[str]()
-    broken = next((f"'{one.name}' failed." for one in found.values() if one.status == "failed"), "")
+    inputs, names, claims = dict[str, list[Set]](), list[str](), [_files(folder, card), _base(model, card)]
+    broken = next((f"'{one.name}' failed." for one in claims if one.status == "failed"), "")
     try:
         for other in others:
             names.append(store.load_extension(model, other).name)
         if not broken:
-            reads = list(task_inference.read(folder).kind) if task_inference.find(folder) else []
-            inputs = {"far": far_sets(model, items)}
-            if scope == "auto" or data.own:
-                inputs |= near_sets(model, folder, items, data.own, data.near)
-            sets = [one for each in inputs.values() for one in each]
-            work = _Work(model, card, folder, scope, names, defaultdict(list, inputs), bool(data.own))
-            found |= {one.name: one for one in _attached(work)}
+            inputs = {"far": far_sets(model, items), **near_sets(model, items, data.own, data.near)}
+            claims += _attached(_Work(model, card, scope, names, inputs), folder)
     finally:
         for name in reversed(names):
             unload(model, name)
-    found["forgetting"] = forgetting or claim("forgetting", "not checked", reason="no run is named (--run).")
-    left = broken or "it does not attach."
+    claims.append(forgetting or claim("forgetting", "not checked", reason="no run is named (--run)."))
+    found, left = {one.name: one for one in claims}, broken or "it does not attach."
     return Certificate(
-        extension=card.name, folder=str(folder), mode=card.mode, scope=scope, reads=reads, others=names, base=facts,
+        extension=card.name, folder=str(folder), mode=card.mode, scope=scope, others=names,
+        base={"name": base, "fingerprint": model.base_fingerprint(), "dtype": model.base_dtype},
         files={name: files.sha256(folder / name) for name in contents(folder).own},
-        inputs=[one.described() for one in sets],
+        inputs=[one.described() for sets in inputs.values() for one in sets],
         claims=[found.get(name) or claim(name, "not checked", reason=left) for name in claims_of(scope)],
         command=command, date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), versions=_versions(model),
     )  # fmt: skip
@@ -158,13 +135,12 @@ def trained_scope(card: Card, folder: Path) -> Scope:
 def _files(folder: Path, card: Card) -> Claim:
     """Whether the files of an extension are complete and finite, and none can hold code."""
     found, tensors = contents(folder), 0
-    evidence: dict[str, Fact] = {"format": tensor_files.FORMAT}
+    evidence: dict[str, Fact] = {}
     if found.others:
         evidence["other files"] = list(found.others[:SHOWN])
     try:
-        if code := found.code(folder):
-            evidence["files that can hold code"] = code[:SHOWN]
-            raise InputError(f"{code[0]} can hold code, and is not a file of an extension.")
+        if found.code:
+            raise InputError(f"{found.code[0]} can hold code, and is not a file of an extension.")
         for stem in (tensor_files.STEM, *map(modalities.stem, modalities.carried(folder))):
             tensors += len(tensor_files.load_tensors(folder, stem)[0])
         for name in SINGLE:
@@ -172,8 +148,6 @@ def _files(folder: Path, card: Card) -> Claim:
     except InputError as error:
         return claim("files", "failed", reason=str(error), items=len(found.own), evidence=evidence)
     evidence["files"], evidence["tensors"] = list(found.own), tensors
-    if card.made is not None:
-        evidence["made"], evidence["made with moextend"] = card.made.date, card.made.version
     return claim("files", "proved", items=len(found.own), evidence=evidence)
 
 
@@ -194,7 +168,7 @@ def _base(model: MultimodalLM, card: Card) -> Claim:
     return claim("base", "failed" if reason else "proved", reason=reason, items=1, evidence=evidence)
 
 
-def _attached(work: _Work) -> list[Claim]:
+def _attached(work: _Work, folder: Path) -> list[Claim]:
     """The claims that need the extension attached; it is unloaded afterwards, whatever happens."""
     model, tensors = work.model, _tensors_of(work.model)
     work.rest()
@@ -205,7 +179,7 @@ def _attached(work: _Work) -> list[Claim]:
         moments[when] = tensor_hashes({k: v for k, v in _tensors_of(model).items() if k in tensors})
 
     try:
-        store.load_extension(model, work.folder)
+        store.load_extension(model, folder)
     except InputError as error:
         return [claim("attach", "failed", reason=str(error))]
     try:
@@ -215,22 +189,19 @@ def _attached(work: _Work) -> list[Claim]:
     finally:
         unload(model, work.card.name)
     hashed("after unloading")
-    size = sum(tensor.nbytes for tensor in tensors.values())
-    parameters = sum(tensor.numel() for tensor in tensors.values())
     work.rest()
-    same, now = _unchanged("unload", compared(before, watched(model, work.inputs["far"]))), _classes(model)
-    other = sum(a != b for a, b in zip(classes, now, strict=False)) + abs(len(classes) - len(now))
-    update: dict[str, Any] = {"evidence": {"modules": len(classes), "modules of another class": other}}
-    if other and same.status == "proved":
-        update |= {"status": "failed", "reason": f"{other} modules have another class."}
-    attached = claim("attach", "proved", items=1, evidence={"base parameters": parameters})
-    return [attached, _tensors(moments, size), *found, same.model_copy(update=update)]
+    same = _unchanged("unload", compared(before, watched(model, work.inputs["far"])))
+    if same.status == "proved" and (other := len({*classes} ^ {*_classes(model)})):
+        same = same.model_copy(
+            update={"status": "failed", "reason": f"{other} modules have another class or are new."}
+        )
+    return [claim("attach", "proved", items=1), _tensors(moments), *found, same]
 
 
-def _tensors(moments: Mapping[str, Mapping[str, str]], size: int) -> Claim:
-    """Whether the hashes of base tensors (moment -> name -> hash) stay those of the first moment; `size` in bytes."""
+def _tensors(moments: Mapping[str, Mapping[str, str]]) -> Claim:
+    """Whether the hashes of base tensors (moment -> name -> hash) stay those of the first moment."""
     (_, first), *others = moments.items()
-    evidence: dict[str, Fact] = {"bytes": size, "digest": files.digest(dict(first))}
+    evidence: dict[str, Fact] = {"digest": files.digest(dict(first))}
     for when, found in others:
         changed = [name for name, value in first.items() if found.get(name) != value]
         evidence[f"changed {when}"] = len(changed)
@@ -248,45 +219,42 @@ def _in_use(work: _Work, checked: Checked, before: Mapping[str, list[Seen]]) -> 
         return claim(checked.name, "not checked", reason="other extensions choose among inputs, too.")
 
     def changes(*kinds: str) -> list[Compared]:
-        return compared(before, watched(model, [one for kind in kinds for one in work.inputs[kind]], name))
+        sets = [one for kind in kinds for one in work.inputs.get(kind, ())]
+        return compared(before, watched(model, sets, name))
 
     itself = [*(each["name"] for each in work.card.beside), name]
     try:
         activate(model, itself if checked.active == "itself" else checked.active)
     except InputError as error:
         return claim(checked.name, "failed", reason=str(error))
-    sets, same, update = changes(*checked.inputs), checked.same, dict[str, Any]()
+    sets = changes(*checked.inputs)
     if checked.active == "itself":  # here a change is what is claimed
         found = claim(checked.name, "proved", items=sum(one.items for one in sets), sets=sets)
     else:
         found = _unchanged(checked.name, sets)
+    if checked.same and not any(one.logits_changed for one in sets):
+        return found.model_copy(update={"status": "not checked", "reason": checked.same})
     if checked.inputs == ("near",):
-        update["evidence"] = {
+        evidence = {
             f"{one.name}: inputs that reach it": f"{one.inputs_reached} of {one.items}" for one in changes("own")
         }  # fmt: skip
-        same = (
-            ""
-            if work.has_data
-            else "only crafted texts were compared: no data of the task were given (--data)."
-        )
-    certain = found.status != "proved" and not checked.same
-    if same and not certain and not any(one.logits_changed for one in sets):
-        update |= {"status": "not checked", "reason": same}
-    return found.model_copy(update=update)
+        return found.model_copy(update={"evidence": evidence})
+    return found
 
 
 def _unchanged(name: str, sets: Sequence[Compared]) -> Claim:
     """Whether inputs are answered as by the base."""
     items = sum(one.items for one in sets)
     if not items:
-        return claim(name, "not checked", reason="there are no such inputs.")
+        return claim(
+            name, "not checked", reason="there are no such inputs: data of the task give some (--data)."
+        )
     worst = next((one for one in sets if not one.unchanged), None)
     if worst is None:
         return claim(name, "proved", items=items, sets=sets)
     reason = (
         f"of {counted(worst.items, 'input')} ({worst.name}) {worst.inputs_reached} reached a new expert; logits "
-        f"changed for {worst.logits_changed}, log-likelihoods for {worst.likelihoods_changed} and answers for "
-        f"{worst.answers_changed}."
+        f"changed for {worst.logits_changed} and answers for {worst.answers_changed}."
     )
     return claim(name, "failed", reason=reason, items=items, sets=sets)
 

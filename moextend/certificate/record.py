@@ -65,14 +65,13 @@ CLAIMS = (
     Checked(
         "text, task given",
         "With the extension attached and not activated, as for inputs of other tasks where the task is given, text is "
-        "answered by the base: no new expert is reached, and logits, log-likelihoods and answers are equal bit for "
-        "bit.",
+        "answered by the base: no new expert is reached, and logits and answers are equal bit for bit.",
         ("own", "auto"), "none", ("far", "near"),
     ),
     Checked(
         "text, task inferred",
         "With the task inferred from each input, text that has nothing to do with the task is answered by the base: "
-        "no new expert is reached, and logits, log-likelihoods and answers are equal bit for bit.",
+        "no new expert is reached, and logits and answers are equal bit for bit.",
         ("auto",), "auto", ("far",),
     ),
     Checked(
@@ -90,8 +89,8 @@ CLAIMS = (
     ),
     Checked(
         "unload",
-        "After unloading, the model is the base again: the same classes of modules, and on all texts the same logits, "
-        "log-likelihoods and answers bit for bit.",
+        "After unloading, the model is the base again: the same classes of modules, and on all texts the same logits "
+        "and answers bit for bit.",
     ),
     Checked("forgetting", "The extension is a stage of the named run, whose records give its row of forgetting."),
 )  # fmt: skip
@@ -105,32 +104,25 @@ class _Part(BaseModel):
 
 
 class Compared(_Part):
-    """One set of inputs before the extension was attached and with it; counts of inputs unless it says tokens."""
+    """One set of inputs before the extension was attached and with it; the counts are of inputs."""
 
     name: str
     """Name of the set."""
     items: int
     """Number of inputs."""
-    tokens: int
-    """Their tokens."""
     inputs_reached: int
-    """Inputs of which a token used a new expert."""
-    tokens_reached: int
-    """Tokens that used a new expert in any layer."""
+    """Those of which a token used a new expert."""
     logits_changed: int
-    """Inputs with other logits, at any position and by any bit."""
-    likelihoods_changed: int
-    """Inputs whose given answer has another log-likelihood."""
+    """Those with other logits, at any position and by any bit."""
     answers_changed: int
-    """Inputs with another greedy answer."""
+    """Those with another greedy answer."""
     largest_change: float
-    """Largest change of a log-likelihood, in nats."""
+    """Largest change of the log-likelihood of a given answer, in nats."""
 
     @property
     def unchanged(self) -> bool:
         """Whether all results are equal bit for bit, and no input reached a new expert."""
-        changed = self.logits_changed, self.likelihoods_changed, self.answers_changed
-        return not (self.inputs_reached or any(changed))
+        return not (self.inputs_reached or self.logits_changed or self.answers_changed)
 
 
 class Claim(_Part):
@@ -157,27 +149,10 @@ class InputSet(_Part):
 
     name: str
     """Name, as in the claims."""
-    meaning: str
-    """What its inputs are."""
     items: int
     """Number of inputs."""
     digest: str
     """Sixteen hex digits over texts, answers and media (SHA-256)."""
-
-
-class BaseFacts(_Part):
-    """The base that the claims are about."""
-
-    name: str
-    """Name that it was loaded by."""
-    fingerprint: str
-    """Fingerprint of language model, encoders and projectors (`MultimodalLM.base_fingerprint`)."""
-    dtype: str
-    """Number type of its weights."""
-    tensors: int
-    """Number of tensors."""
-    bytes: int
-    """Their size in memory."""
 
 
 class Certificate(Record):
@@ -197,12 +172,10 @@ class Certificate(Record):
     """Routing mode."""
     scope: str
     """Use that is certified: own, auto or all."""
-    reads: list[str]
-    """Modalities of the inputs that its task inference accepts; none: text."""
     others: list[str]
     """Names of extensions that were attached before it."""
-    base: BaseFacts
-    """The base."""
+    base: dict[Literal["name", "fingerprint", "dtype"], str]
+    """The base: its name, the fingerprint of language model, encoders and projectors, and the type of its weights."""
     inputs: list[InputSet]
     """Inputs that were compared."""
     claims: list[Claim]
@@ -301,32 +274,29 @@ def check_record(path: Path, folder: Path | None = None) -> tuple[Certificate, l
         elif files.sha256(folder / name) != wanted:
             problems.append(f"{folder / name} is not the file that was certified.")
     problems += [f"{folder / name} was added." for name in present.own if name not in found.files]
-    problems += [f"{folder / name} was added, and can hold code." for name in present.code(folder)]
+    problems += [f"{folder / name} was added, and can hold code." for name in present.code]
     return found, problems
 
 
 def page(c: Certificate) -> str:
-    """The readable page of a certificate, in Markdown."""
+    """The readable page of a certificate, in Markdown; the record has the numbers."""
     facts = [
-        ("base", f"{c.base.name} (`{c.base.fingerprint}`, {c.base.dtype}, {c.base.tensors} tensors)"),
+        ("base", "{name} (`{fingerprint}`, {dtype})".format_map(c.base)),
         ("routing and scope", f"{c.mode}, {c.scope}"),
         ("other extensions", ", ".join(c.others) or "none"),
         ("made", f"{c.date} with `{c.command}`" if c.command else c.date),
         ("versions", ", ".join(f"{name} {version}" for name, version in c.versions.items())),
         ("SHA-256 of the record", f"`{c.sha256}`"),
     ]
-    parts = [f"# Certificate of extension '{c.extension}'", c.verdict, table(("", ""), facts), c.summary]
-    for one in c.claims:
-        parts += [f"## {one.name[0].upper()}{one.name[1:]}", f"{one.statement} {_marked(one.status)}."]
-        parts += [f"Reason: {one.reason}"] if one.reason else []
-        titles = [name.replace("_", " ") for name in Compared.model_fields]
-        parts += [table(titles, [[value for _, value in each] for each in one.sets])] if one.sets else []
-        shown = [f"- {k}: {', '.join(v) if isinstance(v, list) else v}" for k, v in one.evidence.items()]
-        parts += ["\n".join(shown)] if shown else []
-    inputs = [(one.name, one.meaning, one.items, f"`{one.digest}`") for one in c.inputs]
-    parts += ["## Inputs", table(("set", "meaning", "items", "digest"), inputs)] if inputs else []
+    claims = [
+        (one.name, _marked(one.status), one.items or "-", one.reason, one.statement) for one in c.claims
+    ]
     hashes = [(f"`{name}`", f"`{value}`") for name, value in c.files.items()]
-    parts += ["## Files", table(("file", "SHA-256"), hashes), "## Limits", LIMITS]
+    parts = [
+        f"# Certificate of extension '{c.extension}'", c.verdict, table(("", ""), facts),
+        table(("claim", "status", "compared", "reason", "what is claimed"), claims),
+        "## Files", table(("file", "SHA-256"), hashes), "## Limits", LIMITS,
+    ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 

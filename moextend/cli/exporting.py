@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from typer import Argument, Option
 
 from moextend.cli import options
 from moextend.cli.inputs import Out, check_out
 from moextend.cli.opening import Audio, BaseAsked, Projector, Vision, encoders_of, load_active
-from moextend.cli.output import bar, output
 from moextend.errors import InputError, UnknownName, at, counted
 
 if TYPE_CHECKING:
@@ -68,15 +66,13 @@ def stock_form(model: MultimodalLM, how: How, reference: Tensor | None = None) -
 
     for note in notes_of(model):
         options.echo(f"note: {note}", err=True)
-    with bar("files") as on_shard:
-        written = save_stock(model, how.out, release=True, reference=reference, on_shard=on_shard)
+    written = save_stock(model, how.out, release=True, reference=reference)
     lines = [f"wrote {how.out}: {_size_line(written.files, written.bytes, written.parameters)}"]
     if written.experts:
         lines.append(f"{counted(written.experts, 'new expert')} in all layers")
-    if written.difference is not None:
-        lines.append(
-            f"Read back by transformers: logits differ by at most {written.difference:.1e} from the model's."
-        )
+    lines.append(
+        f"Read back by transformers: logits differ by at most {written.difference:.1e} from the model's."
+    )
     return "\n".join(lines)
 
 
@@ -211,13 +207,6 @@ def export(
             "all, or those of the task.",
         ),
     ] = None,
-    dry_run: Annotated[
-        bool,
-        Option(
-            "--dry-run",
-            help="Extensions with --as stock: only show the tensors, files and bytes; load no weights.",
-        ),
-    ] = False,
     workspace: options.Workspace = Path(),
 ) -> None:
     """Export an extended model for another program: plain transformers, transformers with moextend, or peft.
@@ -225,11 +214,11 @@ def export(
     An export is refused if the other program would compute other results; the error names the setting that causes it.
     """
     how = How(form, out, base, dtype, with_base, active)
-    _check(how, dry_run)
+    _check(how)
     folders = _extensions(sources, base)
     if folders is None:
         own = {"--vision": vision, "--audio": audio, "--projector": projector}
-        options.refuse_except_with("extensions", {"--dry-run": dry_run, **own})
+        options.refuse_except_with("extensions", own)
         text = of_run(sources[0], how, task, workspace / "runs")
     elif form == PEFT:
         raise InputError(
@@ -241,28 +230,19 @@ def export(
         assert base is not None
         asked = BaseAsked(base, encoders_of(vision, audio), projector, dtype)
         asked.check()
-        if dry_run:
-            _plan(base, folders, how)
-            return
         model = loaded(asked, folders, how)
         encoders = dict(asked.encoders)
         text = stock_form(model, how) if form == STOCK else folder_form(model, how, base, encoders)
     options.echo(text)
 
 
-def _check(how: How, dry_run: bool) -> None:
+def _check(how: How) -> None:
     """Raises InputError for a form that does not exist, or a folder that is not new."""
     from moextend.util import files, lookup
 
     lookup.choose("form", how.form, FORMS, where="--as")
     if how.form != FOLDER:
         options.refuse_except_with("--as moextend", {"--with-base": how.with_base, "--active": how.active})
-    if dry_run and how.form != STOCK:
-        raise InputError(
-            "works only with --as stock.", where="--dry-run", hint="Use --as stock, or leave the option out."
-        )
-    if dry_run:
-        return
     check_out(how.out)
     with at("--out"):
         files.check_new(how.out)
@@ -292,24 +272,6 @@ def _extensions(sources: Sequence[str], base: str | None) -> list[Path] | None:
     for path in paths:
         read_extension(path)
     return paths
-
-
-def _plan(base: str, folders: Sequence[Path], how: How) -> None:
-    """Prints what would be written."""
-    from moextend.export.writing import planned_stock
-    from moextend.util.quiet import quiet_process
-
-    quiet_process()
-    found = planned_stock(base, folders, dtype=how.dtype)
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("tensor", "shape", "type", "bytes", "file"):
-        table.add_column(title, justify="right" if title == "bytes" else "left")
-    for row in found.rows():
-        table.add_row(row.name, " x ".join(map(str, row.shape)), row.dtype, f"{row.bytes:,}", row.file)
-    output()[0].print(table)
-    typer.echo(_size_line(len(found.split), found.bytes, found.parameters))
 
 
 def _size_line(count: int, size: int, parameters: int) -> str:

@@ -49,12 +49,11 @@ def push(
     """Push an extension, or an exported model, to the hub: its files and a model card, in one commit."""
     from moextend.extension.folder import INPUTS, parse
     from moextend.sharing.hub import local_paths, pushed
-    from moextend.sharing.model_card import facts_of
 
     named = parse(repository, where="OWNER/NAME")
     folder, facts = _source(source, run, workspace / "runs")
     what = pushed(folder)
-    card = _card(what, facts_of(what, base=base or "", licence=licence or "", run=facts), named.name)
+    card = _card(what, named.name, base=base or "", licence=licence or "", run=facts)
     for note in local_paths(folder, what.kind):
         options.echo(f"note: {note}, a path of this machine, which others see but cannot use.", err=True)
     for file in INPUTS:
@@ -122,14 +121,14 @@ def _source(source: str, run: str | None, runs: Path) -> tuple[Path, RunFacts | 
     return found, card.run_facts(named.run, found)
 
 
-def _card(what: Pushed, facts: Any, repository: str) -> str:
+def _card(what: Pushed, repository: str, **facts: Any) -> str:
     """The model card: that of the folder if somebody wrote one, else a generated one."""
     from moextend.sharing.model_card import MARK, model_card
 
     own = what.folder / "README.md"
     if own.is_file() and not own.is_symlink() and MARK not in (text := own.read_text(encoding="utf-8")):
         return text
-    return model_card(facts, repository)
+    return model_card(what, repository, **facts)
 
 
 def _show(what: Pushed, card: str, named: HubId) -> None:

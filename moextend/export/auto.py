@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 from transformers.configuration_utils import PreTrainedConfig
 
-from moextend.errors import InputError
 from moextend.extension.folder import MODEL_TYPE
 
 FORMAT = 1
@@ -86,18 +85,6 @@ class MoextendForCausalLM:
         from moextend.export.opening import open_lm
 
         return open_lm(folder, config, options)
-
-    @classmethod
-    def _from_config(cls, config: MoextendConfig, **options: Any) -> NoReturn:
-        raise InputError(
-            "an extended model has no random weights.",
-            where="from_config",
-            hint="Use from_pretrained(FOLDER).",
-        )
-
-    @classmethod
-    def register_for_auto_class(cls, auto_class: Any = "AutoModelForCausalLM") -> None:
-        """Called by transformers for code that a folder brings along."""
 
 
 def register_auto_classes() -> None:

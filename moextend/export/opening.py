@@ -11,7 +11,7 @@ import torch
 
 from moextend.errors import InputError
 from moextend.export.auto import FORMAT, MoextendConfig
-from moextend.export.saving import BASE, EXTENSIONS, PROJECTORS, bare
+from moextend.export.saving import BASE, EXTENSIONS, PROJECTORS
 from moextend.extension import align, store
 from moextend.extension.activate import activate
 from moextend.extension.folder import MODEL_TYPE
@@ -45,9 +45,9 @@ def open_lm(folder: str | Path, config: MoextendConfig | None, options: Mapping[
     )  # fmt: skip
     if lm.device.type == "cpu" and given["experts_implementation"] is None:
         lm.set_experts_implementation(loading.CPU_EXPERTS)
-    with bare(lm) as model:
-        _extend(model, config, place, allow_dtype=dtype != config.base_dtype, lm_only=True)
-        activate(model, config.computing() if active is None else active)
+    model = MultimodalLM(lm, None)
+    _extend(model, config, place, allow_dtype=dtype != config.base_dtype, lm_only=True)
+    activate(model, config.computing() if active is None else active)
     lm.eval()
     nothing = {key: set[str]() for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
     return (lm, nothing) if info else lm

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from moextend.export.prompts import save_tokenizer
 from moextend.export.stock import stock_model
 from moextend.extension import align, store, tensor_files
 from moextend.extension.card import read_extension
-from moextend.extension.folder import INPUTS, contents, is_extended
+from moextend.extension.folder import INPUTS, contents
 from moextend.model.base_name import base_parts
 from moextend.model.fingerprint import tensors_digest
 from moextend.model.multimodal import MultimodalLM
@@ -28,14 +26,6 @@ from moextend.util.release import __version__
 
 BASE, EXTENSIONS, PROJECTORS = "base", "extensions", "projectors"
 """Folders in the folder of an extended model."""
-CODE = "moextend_code"
-"""Module for programs that load the folder with `trust_remote_code` instead."""
-_CODE = '''"""Loads this folder in a program that does not import moextend (trust_remote_code)."""
-
-from moextend.export.auto import MoextendConfig, MoextendForCausalLM
-
-__all__ = ["MoextendConfig", "MoextendForCausalLM"]
-'''
 
 
 def save_model(
@@ -48,7 +38,6 @@ def save_model(
     encoders: Mapping[str, str] | None = None,
     resize: str | None = None,
     active: Sequence[str] | None = None,
-    max_shard_size: str = shards.SHARD,
 ) -> None:
     """Writes a model with its extensions; `moextend.load_model` and `AutoModelForCausalLM` load it.
 
@@ -64,7 +53,6 @@ def save_model(
         encoders: modality -> name of its encoder, for the modalities that the model was loaded with.
         resize: as in `moextend.load`.
         active: extensions that compute after loading, each with its strength now; None: the active ones.
-        max_shard_size: largest file of a copied base.
 
     Raises:
         InputError: the folder is not empty, the base or an encoder has no name, or a quantised base is to be copied.
@@ -79,7 +67,7 @@ def save_model(
     named = _encoders(model, encoders or {})
     with files.new_folder(Path(folder)) as made:
         if with_base:
-            copy_base(model, made / BASE, max_shard_size)
+            copy_base(model, made / BASE)
         for name in named:
             align.save_projector(model, made / PROJECTORS / name, modality=name)
         listed = [_save(model, name, place, made) for place, name in enumerate(scope.known, 1)]
@@ -97,58 +85,7 @@ def save_model(
         )  # fmt: skip
 
 
-def save_lm(
-    lm: Any, folder: str | Path, *, max_shard_size: str = "50GB", is_main_process: bool = True, **options: Any
-) -> None:
-    """`save_pretrained` of an extended language model: `save_model` with a copy of the base, without encoders.
-
-    Args:
-        folder: other files in it stay; an extended model in it is replaced.
-        options: others of `save_pretrained`; those that would write something else are refused.
-
-    Raises:
-        InputError: the folder is a file or holds something else, the disk is full, or an option cannot be followed.
-    """
-    refused = [key for key in ("push_to_hub", "state_dict", "variant") if options.get(key)]
-    if refused:
-        raise InputError(
-            f"{refused[0]} is not possible for an extended model.",
-            where="save_pretrained",
-            hint="Leave it out.",
-        )
-    if not is_main_process:
-        return
-    folder, taken = Path(folder), Path(folder) / "config.json"
-    if taken.is_file() and not is_extended(folder):
-        raise InputError("holds another model.", where=str(folder), hint="Name another folder.")
-    size = max_shard_size if isinstance(max_shard_size, str) else f"{max(1, max_shard_size // 1000)}KB"
-    files.check_writable(folder, where="save_pretrained")
-    with files.disk_errors(folder), bare(lm) as model:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving.") as temporary:
-            made = Path(temporary) / "model"
-            save_model(model, made, base=str(lm.name_or_path), with_base=True, max_shard_size=size)
-            for path in sorted(made.iterdir(), key=lambda path: path.name == taken.name):  # the config last
-                if (goal := folder / path.name).is_dir():
-                    shutil.rmtree(goal)
-                path.replace(goal)
-
-
-@contextmanager
-def bare(lm: Any) -> Iterator[MultimodalLM]:
-    """Context with the model of a language model alone; what of it learns, and its mode, do not change."""
-    learning = [parameter for parameter in lm.parameters() if parameter.requires_grad]
-    training = [module for module in lm.modules() if module.training]
-    try:
-        yield MultimodalLM(lm, None)
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)
-        for module in training:
-            module.training = True
-
-
-def copy_base(model: MultimodalLM, folder: Path, max_shard_size: str) -> None:
+def copy_base(model: MultimodalLM, folder: Path) -> None:
     """Writes the base of an extended model as a stock checkpoint."""
     if getattr(model.lm.config, "quantization_config", None) is not None:
         raise InputError(
@@ -157,7 +94,7 @@ def copy_base(model: MultimodalLM, folder: Path, max_shard_size: str) -> None:
     folder.mkdir()
     with attach.reaching(model.lm, ()):
         stock = stock_model(model.lm)
-    shards.write(shards.plan(stock, max_shard_size), stock.skeleton, folder)
+    shards.write(shards.plan(stock), stock.skeleton, folder)
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(folder)
 
@@ -165,11 +102,6 @@ def copy_base(model: MultimodalLM, folder: Path, max_shard_size: str) -> None:
 def _write_config(folder: Path, **values: Any) -> None:
     config = MoextendConfig(moextend_version=__version__, **values)
     config.architectures = ["AutoModelForCausalLM"]  # transformers serve takes that attribute of transformers
-    config.auto_map = {
-        "AutoConfig": f"{CODE}.MoextendConfig",
-        "AutoModelForCausalLM": f"{CODE}.MoextendForCausalLM",
-    }
-    files.write_text(folder / f"{CODE}.py", _CODE)
     config.save_pretrained(folder)
 
 

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from moextend.errors import InputError
 from moextend.export.stock import StockModel
 from moextend.util import files
 
-SHARD = "5GB"
-"""Largest file, unless a single tensor is larger."""
+SHARD = 5_000_000_000
+"""Bytes of the largest file, unless a single tensor is larger."""
 INDEX = "model.safetensors.index.json"
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A tensor of a checkpoint."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    bytes: int
-    file: str
 
 
 @dataclass(frozen=True)
@@ -38,14 +24,6 @@ class Plan:
     tensors: dict[str, Tensor]
     split: dict[str, list[str]]
     """File -> names of its tensors."""
-
-    def rows(self) -> list[Planned]:
-        """All tensors, file by file."""
-        found = [(file, name, self.tensors[name]) for file, names in self.split.items() for name in names]
-        return [
-            Planned(name, tuple(t.shape), str(t.dtype).removeprefix("torch."), t.nbytes, file)
-            for file, name, t in found
-        ]
 
     @property
     def bytes(self) -> int:
@@ -58,38 +36,24 @@ class Plan:
         return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
 
 
-def plan(model: StockModel, max_shard_size: str = SHARD) -> Plan:
-    """The checkpoint of a stock model, with the names that its class has on disk; nothing is written or allocated.
-
-    Raises:
-        InputError: `max_shard_size` is no size.
-    """
-    largest = size_of(max_shard_size)
+def plan(model: StockModel) -> Plan:
+    """The checkpoint of a stock model, with the names that its class has on disk; nothing is written."""
     from transformers.core_model_loading import revert_weight_conversion
 
     skeleton, left_out = model.skeleton, set(model.skeleton._keys_to_ignore_on_save or ())
     kept = {key: tensor for key, tensor in model.tensors.items() if key not in left_out}
     named = revert_weight_conversion(skeleton, _untied(kept, skeleton))
-    return Plan(named, _split(named, largest))
+    return Plan(named, _split(named))
 
 
-def size_of(text: str) -> int:
-    """Bytes of a size such as "5GB" (10^9 bytes each); InputError for another text."""
-    found = re.fullmatch(r"([1-9][0-9]{0,11})(KB|MB|GB|TB)", text)
-    if found is None:
-        raise InputError(f"'{text}' is not a size.", where="max_shard_size", hint="Examples: 5GB, 500MB.")
-    thousands = ("KB", "MB", "GB", "TB").index(found[2])
-    return int(found[1] + "000" * (1 + thousands))
-
-
-def _split(tensors: dict[str, Tensor], largest: int) -> dict[str, list[str]]:
-    """File -> names, in order; a file is full before it would exceed `largest` bytes.
+def _split(tensors: dict[str, Tensor]) -> dict[str, list[str]]:
+    """File -> names, in order; a file is full before it would exceed `SHARD` bytes.
 
     Not by huggingface_hub, which counts a slice of a stack as the whole stack.
     """
     parts, size = [list[str]()], 0
     for name, tensor in tensors.items():
-        if parts[-1] and size + tensor.nbytes > largest:
+        if parts[-1] and size + tensor.nbytes > SHARD:
             parts.append([])
             size = 0
         parts[-1].append(name)
@@ -101,22 +65,15 @@ def _split(tensors: dict[str, Tensor], largest: int) -> dict[str, list[str]]:
     }
 
 
-def write(
-    found: Plan, skeleton: Any, folder: Path, on_shard: Callable[[int, int], None] | None = None
-) -> None:
-    """Writes the files of a checkpoint, its index if there are several, and its configs.
-
-    on_shard: called with (files written, all files).
-    """
+def write(found: Plan, skeleton: Any, folder: Path) -> None:
+    """Writes the files of a checkpoint, its index if there are several, and its configs."""
     from safetensors.torch import save_file
 
-    for done, (file, names) in enumerate(found.split.items(), 1):
+    for file, names in found.split.items():
         ready = {name: found.tensors[name].detach().cpu().contiguous() for name in names}
         with files.atomic(folder / file) as path:
             save_file(ready, path, metadata={"format": "pt"})
         del ready
-        if on_shard:
-            on_shard(done, len(found.split))
     if len(found.split) > 1:
         where = {name: file for file, names in found.split.items() for name in names}
         facts = {"total_parameters": found.parameters, "total_size": found.bytes}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -18,9 +18,7 @@ from moextend.export.stock import state_of, stock_model
 from moextend.extension import store
 from moextend.extension.card import Card, read_extension
 from moextend.model import lm_head
-from moextend.model.loading import skeleton
 from moextend.model.multimodal import MultimodalLM
-from moextend.moe import attach
 from moextend.util import files
 from moextend.util.release import __version__
 
@@ -92,31 +90,26 @@ class Written:
     parameters: int
     experts: int
     """New experts in the checkpoint, in all layers together."""
-    difference: float | None
-    """Largest difference of logits between the checkpoint and the model, on fixed ids; None: not compared."""
+    difference: float
+    """Largest difference of logits between the checkpoint and the model, on fixed ids."""
 
 
 def save_stock(
     model: MultimodalLM,
     folder: str | Path,
     *,
-    max_shard_size: str = shards.SHARD,
     release: bool = False,
-    compare: bool = True,
     reference: Tensor | None = None,
-    on_shard: Callable[[int, int], None] | None = None,
 ) -> Written:
     """Writes a model with its active extensions as a checkpoint that plain transformers loads, and its tokenizer.
 
-    The folder is complete or absent. Encoders and projectors are not part of it.
+    The folder is complete or absent: it appears after the checkpoint was loaded and its logits were compared with those
+    of `model`. Encoders and projectors are not part of it.
 
     Args:
         folder: a new folder.
-        max_shard_size: largest file ("5GB").
         release: frees the experts of `model` on the way, which cannot be used afterwards; less memory is needed.
-        compare: loads the checkpoint and compares its logits with those of `model` before the folder appears.
         reference: logits to compare with (`sample_logits`), before adapters were merged; None: those of `model`.
-        on_shard: called with (files written, all files).
 
     Raises:
         InputError: no class of transformers computes exactly the same (the message says which setting stands in the
@@ -125,57 +118,25 @@ def save_stock(
     """
     folder, lm = Path(folder), model.lm
     dtype = str(lm.dtype).removeprefix("torch.")
-    expected = reference if reference is not None else sample_logits(lm) if compare else None
+    expected = sample_logits(lm) if reference is None else reference
     scope, kind = state_of(lm), type(lm)
     facts = [{"name": name, "digest": store.digest_of(model, name)} for name in scope.active]
     with files.new_folder(folder) as made:
         stock = stock_model(lm, release=release)
         if stock.skeleton.generation_config is not None:
             set_ends(model, stock.skeleton.generation_config)
-        plan = shards.plan(stock, max_shard_size)
-        shards.write(plan, stock.skeleton, made, on_shard)
+        plan = shards.plan(stock)
+        shards.write(plan, stock.skeleton, made)
         save_tokenizer(model, made)
-        written = Written(folder, len(plan.split), plan.bytes, plan.parameters, stock.added, None)
+        written = Written(folder, len(plan.split), plan.bytes, plan.parameters, stock.added, 0.0)
         record = {
             "form": "stock", "base": model.base_fingerprint(), "extensions": facts, "dtype": dtype,
             "new_experts": stock.added, "version": __version__,
         }  # fmt: skip
         files.write_json(made / RECORD, record)
-        if expected is not None:
-            rounded = bool(scope.active) and dtype not in EXACT
-            del plan, stock
-            found = largest_difference(made, expected, kind, rounded=rounded)
-            written = replace(written, difference=found)
-    return written
-
-
-def planned_stock(
-    base: str,
-    folders: Sequence[Path],
-    *,
-    dtype: str | None = None,
-    revision: str | None = None,
-    max_shard_size: str = shards.SHARD,
-) -> shards.Plan:
-    """The checkpoint that `save_stock` would write for `base` with the extensions in `folders`, oldest first.
-
-    Its tensors are on device meta. Digests and fingerprints are not compared.
-
-    Args:
-        dtype: number type of the base, as in `moextend.load`; None: that of the first extension's base.
-
-    Raises:
-        InputError: no stock class computes exactly the same, or a folder holds no extension, or does not fit the base.
-    """
-    cards = [read_extension(folder) for folder in folders]
-    lm = skeleton(base, revision=revision)
-    wanted = dtype or dtype_of(cards)
-    if wanted != "auto":  # else that of its config
-        lm.to(getattr(torch, wanted))
-    for card in cards:
-        store.attach_empty(lm, card, card.name, [each["name"] for each in card.beside])
-    attach.activate(lm, attach.scope_of(lm).known)
-    return shards.plan(stock_model(lm), max_shard_size)
+        rounded = bool(scope.active) and dtype not in EXACT
+        del plan, stock
+        return replace(written, difference=largest_difference(made, expected, kind, rounded=rounded))
 
 
 def dtype_of(cards: Sequence[Card]) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -15,17 +13,7 @@ from moextend.errors import InputError
 from moextend.extension import latents, modalities, store, task_inference, tensor_files
 from moextend.extension.align import SAMPLE
 from moextend.extension.card import NOWHERE, Origin, made_of
-from moextend.extension.learning import (
-    Loop,
-    check_fits,
-    coactive_of,
-    forget_probe,
-    keep,
-    learn,
-    plan_of,
-    probed,
-)  # fmt: skip
-from moextend.extension.probe import Probe
+from moextend.extension.learning import Loop, check_fits, coactive_of, keep, learn
 from moextend.extension.retention import Retention
 from moextend.extension.store import Extension
 from moextend.model.feature_cache import kept_features
@@ -127,53 +115,10 @@ def extend(
                     model, name, wanted, folder, held_out=held, seed=seed, batch_size=_batch(chosen), made=made
                 )  # fmt: skip
                 resuming.done(folder)
-                forget_probe(folder)
     modalities.hold(model, name)
     attach.scope_of(model.lm).folders[name] = folder
     model.choose = None
     return store.handle(model, name)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Layers and parents that `extend` would choose."""
-
-    plan: dict[int, list[int]]
-    """MoE block, lowest 0 -> base experts that would be copied."""
-    probe: Probe
-    """Measurements behind the choice."""
-
-
-def preview(
-    model: MultimodalLM,
-    data: Sequence[Conversation],
-    *,
-    recipe: Recipe | None = None,
-    settings: Settings | None = None,
-    held_out: Sequence[Conversation] | None = None,
-    seed: int = 0,
-    on_step: Callable[[int, int], None] | None = None,
-    **fields: Any,
-) -> Choice:
-    """Layers and experts to copy that `extend` would choose with the same arguments. Nothing is added.
-
-    Raises:
-        InputError: an argument is out of range, or there are fewer than two conversations.
-    """
-    wanted = _recipe(recipe, fields, "the extension")
-    _check_data(model, data, held_out, where="the extension")
-    check_fits(model.lm, wanted)
-    learned, held = _split(data, held_out, seed)
-    chosen = _settings(settings, len(learned), seed)
-    coactive = coactive_of(model, wanted)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        attach.reaching(model.lm, coactive),
-        kept_features(model, Path(folder)),
-    ):
-        loop = _loop(model, learned, chosen, Path(folder), on_step)
-        probe = probed(model, wanted, held, loop, _batch(chosen))
-    return Choice(plan_of(probe, wanted, seed), probe)
 
 
 def _recipe(recipe: Recipe | None, fields: Mapping[str, Any], where: str) -> Recipe:

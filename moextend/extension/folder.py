@@ -23,17 +23,8 @@ NEEDED = ("extension.json", "extension.safetensors", "modality-*.json", "modalit
 """Files that loading an extension needs."""
 _OWN = re.compile(r"extension\.(json|safetensors)|log\.jsonl|modality-[a-z][a-z0-9]*\.(json|safetensors)")
 _ABOUT = re.compile(r"README\.md|certificate-[a-z]+\.(json|md)")
-PICKLES = (
-    ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz", ".h5", ".msgpack", ".keras"
-)  # fmt: skip
-"""Suffixes of weights that may hold code."""
-_DATA = (".json", ".jsonl", ".txt", ".md")
-_TEXTS = ("LICENSE", ".gitattributes")
-"""Suffixes and names of other files that are text, such as the costs and the routing in the folder of a stage."""
-_PROGRAMS = (b"#!", b"\x7fELF", b"MZ")
-"""First bytes of a script and of programs."""
-_HEADS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
-"""First bytes of a pickle, and of the archive in which torch saves one."""
+_TEXTS = (".json", ".jsonl", ".txt", ".md", "LICENSE", ".gitattributes")
+"""Ends of the names of other files that are text, such as the costs and the routing in the folder of a stage."""
 _ID = re.compile(
     r"(?P<name>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(?P<revision>[\w][\w./-]{0,200}))?"
 )
@@ -48,29 +39,20 @@ class Contents:
     """Files of the extension."""
     about: tuple[str, ...]
     """Model card and certificates."""
-    pickles: tuple[str, ...]
-    """Files that may hold code: they are never loaded, and never shared."""
     others: tuple[str, ...]
-    """All others, and links."""
-
-    def code(self, folder: Path) -> list[str]:
-        """Files in `folder` that may hold code: pickles, and others that are not known as text."""
-        return [*self.pickles, *(name for name in self.others if not _is_text(folder / name))]
+    """All others, and links: they are never loaded, and never shared."""
+    code: tuple[str, ...]
+    """Those of the others that may hold code: all that are not text by their names."""
 
 
 def contents(folder: Path) -> Contents:
     """What is in the folder of an extension, with all its folders."""
-    found: dict[str, list[str]] = {"own": [], "about": [], "pickles": [], "others": []}
-    for name, path in files_in(folder):
-        plain, kind = is_plain(path), "others"
-        if is_pickle(path):
-            kind = "pickles"
-        elif plain and is_own(name):
-            kind = "own"
-        elif plain and is_about(name):
-            kind = "about"
-        found[kind].append(name)
-    return Contents(**{kind: tuple(names) for kind, names in found.items()})
+    paths = dict(files_in(folder))
+    own = [name for name, path in paths.items() if is_own(name) and is_plain(path)]
+    about = [name for name, path in paths.items() if is_about(name) and is_plain(path)]
+    others = [name for name in paths if name not in (*own, *about)]
+    code = [name for name in others if not (name.endswith(_TEXTS) and is_plain(paths[name]))]
+    return Contents(tuple(own), tuple(about), tuple(others), tuple(code))
 
 
 def files_in(folder: Path) -> list[tuple[str, Path]]:
@@ -89,33 +71,9 @@ def is_about(name: str) -> bool:
     return _ABOUT.fullmatch(name) is not None
 
 
-def is_pickle(path: Path) -> bool:
-    """Whether a file may hold code that runs when it is loaded, by its name or its first bytes."""
-    if (
-        path.suffix == ".safetensors"
-    ):  # read as such only, and its first bytes are a length, which may be these
-        return False
-    return path.suffix.lower() in PICKLES or _head(path).startswith(_HEADS)
-
-
 def is_plain(path: Path) -> bool:
     """Whether it is a file; a link counts only in a cache of the hub, whose files are links to its blobs."""
     return path.is_file() and (not path.is_symlink() or path.resolve().parent.name == "blobs")
-
-
-def _is_text(path: Path) -> bool:
-    """Whether a file is text by its name and its first bytes, and no script; a link is not."""
-    named = path.suffix.lower() in _DATA or path.name in _TEXTS
-    return named and is_plain(path) and not _head(path).startswith(_PROGRAMS)
-
-
-def _head(path: Path) -> bytes:
-    """The first four bytes; none of a file that cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return file.read(4)
-    except OSError:
-        return b""
 
 
 def is_extended(folder: str | Path) -> bool:

@@ -81,7 +81,7 @@ def learn(
         coactive: extensions that are active during the training.
         earlier, generic: folders of earlier extensions, and generic texts, if the recipe keeps a memory.
         batch_size: conversations per forward pass outside of the training.
-        folder: for the results of the probe, which an interrupted call reads again; `forget_probe` removes them.
+        folder: for the results of the probe, which an interrupted call reads again; `keep` removes them.
 
     Raises:
         InputError: the recipe does not fit the model. The model is unchanged, as after any interruption.
@@ -129,13 +129,12 @@ def keep(
     batch_size: int = 64,
     made: Made | None = None,
 ) -> None:
-    """Writes what later extensions need for retention, then the extension; `batch_size`: of forward passes."""
+    """Writes what later extensions need for retention, then the extension; `batch_size`: of forward passes.
+
+    The results of the probe are removed.
+    """
     Retention(model, recipe, seed, batch_size).keep(name, folder, held_out)
     store.save_extension(model, name, folder=folder, made=made)
-
-
-def forget_probe(folder: Path) -> None:
-    """Removes the results of the probe after the extension is saved."""
     files.remove(folder / resuming.PROBE)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from moextend.data.images import ImageRef
-from moextend.errors import InputError, UnknownName
+from moextend.errors import InputError
 from moextend.extension import tensor_files
 from moextend.extension.card import ModalityCard, read_extension
 from moextend.model.base_name import base_parts
@@ -52,30 +52,6 @@ def add_modality(
         except BaseException:
             del model.modalities[name]
             raise
-
-
-def remove_modality(model: MultimodalLM, name: str) -> None:
-    """Removes a modality that was added with `add_modality`, or with an extension.
-
-    Raises:
-        UnknownName: the model has no such modality.
-        InputError: an extension needs it, or the model was loaded with it.
-    """
-    if name not in model.modalities:
-        raise UnknownName("modality", name, model.modalities)
-    if model.modalities[name].added is None:
-        raise InputError(
-            "it is part of the base: the model was loaded with it.",
-            where=f"modality '{name}'",
-            hint="Load the model without it.",
-        )
-    if needing := needs(model, name):
-        raise InputError(
-            f"extension '{needing[-1]}' needs it.",
-            where=f"modality '{name}'",
-            hint=f"Unload first: {', '.join(reversed(needing))}.",
-        )
-    del model.modalities[name]
 
 
 def needs(model: MultimodalLM, name: str) -> list[str]:
@@ -123,18 +99,16 @@ def without_projector(model: MultimodalLM, name: str) -> str:
     return found.rpartition("-" if name == ImageRef.modality else ".")[0]
 
 
-def load_missing(model: MultimodalLM, base: str, folder: Path) -> list[str]:
+def load_missing(model: MultimodalLM, folder: Path) -> list[str]:
     """Adds the modalities of an extension in `folder` that `model` lacks; returns their names.
-
-    Args: base: fingerprint of the extension's base.
 
     Raises:
         InputError: a file is damaged, or an encoder cannot be loaded, or is another one. The model is unchanged.
     """
     added: list[str] = []
     try:
-        for name in base_parts(base)[1]:
-            if name not in model.modalities and holds(folder, name):
+        for name in carried(folder):
+            if name not in model.modalities:
                 added.append(name)
                 _load(model, name, folder)
     except BaseException:
@@ -143,22 +117,10 @@ def load_missing(model: MultimodalLM, base: str, folder: Path) -> list[str]:
     return added
 
 
-def holds(folder: Path, name: str) -> bool:
-    """Whether the folder of an extension holds a modality. Raises InputError if it holds only one of its files."""
-    files = [folder / f"{stem(name)}.{end}" for end in ("json", "safetensors")]
-    missing = [file.name for file in files if not file.is_file()]
-    if len(missing) == 1:
-        raise InputError(
-            f"{missing[0]} is missing, with modality '{name}' of the extension.",
-            where=str(folder),
-            hint="Copy the folder again, with all of its files.",
-        )
-    return not missing
-
-
 def carried(folder: Path) -> list[str]:
-    """Modalities that the folder of an extension holds. Raises InputError like `holds`."""
-    return [name for name in base_parts(read_extension(folder).base)[1] if holds(folder, name)]
+    """Modalities that the folder of an extension holds."""
+    names = base_parts(read_extension(folder).base)[1]
+    return [name for name in names if (folder / f"{stem(name)}.json").is_file()]
 
 
 def forget(model: MultimodalLM, names: list[str]) -> None:

@@ -21,10 +21,10 @@ from moextend.extension.latents import Latents
 from moextend.extension.probe import watch_experts
 from moextend.extension.router_memory import Memory, RouterInputs
 from moextend.model.multimodal import MultimodalLM
-from moextend.moe.families import chooses_by_logits, family_of, features
+from moextend.moe.families import chooses_by_logits, features
 from moextend.moe.recipe import Recipe, fixed_layers
 from moextend.moe.router_parts import RouterPart
-from moextend.moe.routing import Scope, add_gated, hard_gate
+from moextend.moe.routing import Scope, add_gated, hard_gate, only
 from moextend.moe.sites import Site, find_sites
 from moextend.training.prepare import asks_to_shard
 
@@ -94,14 +94,14 @@ def retention_loss(
     """Loss that keeps the new experts of extension `name` from acting on the router inputs in `memory`.
 
     For inputs x of a block it is ``weight * mean(relu(r x + b - threshold + margin))``. The threshold is the value that
-    the logit of a new expert must exceed for the expert to be used: 0 in `exact` routing, the k-th logit of the base in
-    `paper` routing. In `slot` routing it is 0 where the base chooses the parent, else infinity.
-    Every step samples `sample` inputs per block.
+    the logit of a new expert must exceed for the expert to be used: 0 in `exact` routing; in `slot` routing 0 where the
+    base chooses the parent, else infinity. Every step samples `sample` inputs per block.
 
     Raises:
-        InputError: `paper` routing with a router that does not choose by its logits alone.
+        InputError: `paper` routing.
     """
     sites, device = sites_of(model, name), model.device
+    _check_mode(sites, "memory", "exact", "slot")
     kept = {site.layer: memory[site.layer].to(device) for site in sites}
     thresholds = {site.layer: _thresholds(site, name, kept[site.layer]) for site in sites}
 
@@ -119,25 +119,13 @@ def retention_loss(
 def _thresholds(site: Site, name: str, x: Tensor) -> Tensor:
     """Value that a new logit must exceed to be used: [tokens, 1], or [tokens, n] with a column per new expert."""
     scope = cast(Scope, site.router.ext_scope)
-    known = chooses_by_logits(site.router)
-    if scope.mode == "exact" or (scope.mode == "slot" and not known):
+    if scope.mode == "exact" or not chooses_by_logits(site.router):
         return torch.zeros(len(x), 1, device=x.device)
-    if not known:
-        raise InputError(
-            f"{family_of(site.router).router} does not choose by its logits alone: "
-            "the retention loss has no threshold for new experts.",
-            hint="Use routing 'exact', or scope 'own' or 'auto'.",
-        )
     parents = cast(RouterPart, cast(Any, site.router).ext_parts[name]).parents
-    active, scope.active = scope.active, ()
-    try:
-        logits, weights, index = cast(Any, site.router)(x)[:3]
-    finally:
-        scope.active = active
-    if scope.mode == "slot":
-        chosen = (index.unsqueeze(-1) == torch.tensor(parents, device=index.device)).any(1)
-        return torch.zeros_like(chosen, dtype=x.dtype).masked_fill(~chosen, torch.inf)
-    return cast(Tensor, logits.topk(weights.shape[-1], dim=-1)[0][:, -1:])
+    with only(scope, ()):
+        index = cast(Any, site.router)(x)[2]
+    chosen = (index.unsqueeze(-1) == torch.tensor(parents, device=index.device)).any(1)
+    return torch.zeros_like(chosen, dtype=x.dtype).masked_fill(~chosen, torch.inf)
 
 
 def output_loss(
@@ -153,7 +141,7 @@ def output_loss(
         InputError: another routing mode.
     """
     sites, device = sites_of(model, name), model.device
-    _check_exact(sites, "output")
+    _check_mode(sites, "output", "exact")
     kept = {
         site.layer: (
             memory.router_inputs[site.layer].to(device),
@@ -185,7 +173,7 @@ def latent_loss(
         InputError: another routing mode.
     """
     sites = sites_of(model, name)
-    _check_exact(sites, "latent")
+    _check_mode(sites, "latent", "exact")
     generator = torch.Generator().manual_seed(seed)
     rows = max(1, round(sample * len(kept.states) / sum(map(len, kept.states))))
 
@@ -227,10 +215,10 @@ def _watch(site: Site, seen: list[Tensor]) -> list[RemovableHandle]:
     return [site.router.register_forward_hook(lambda _, args, __: note(args[0])), watch_experts(site, note)]
 
 
-def _check_exact(sites: Sequence[Site], retention: str) -> None:
-    """Raises InputError unless new experts are routed in exact mode."""
-    if any(cast(Scope, site.router.ext_scope).mode != "exact" for site in sites):
-        raise InputError(f"retention '{retention}' needs routing 'exact'.", hint="Use retention 'memory'.")
+def _check_mode(sites: Sequence[Site], retention: str, *modes: str) -> None:
+    """Raises InputError unless new experts are routed in one of these modes."""
+    if any(cast(Scope, site.router.ext_scope).mode not in modes for site in sites):
+        raise InputError(f"retention '{retention}' needs routing '{modes[0]}'.", hint="Use retention 'none'.")
 
 
 def _sizes(sizes: Tensor) -> Tensor:

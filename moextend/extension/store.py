@@ -10,13 +10,11 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from moextend.data.images import ImageRef
 from moextend.errors import InputError, UnknownName
 from moextend.extension import modalities, tensor_files
 from moextend.extension.card import Card, Made, read_extension
 from moextend.extension.folder import local_folder
-from moextend.extension.modalities import stem
-from moextend.extension.tensor_files import STEM, misfit, shapes
+from moextend.extension.tensor_files import STEM
 from moextend.model.base_name import base_parts
 from moextend.model.fingerprint import tensors_digest
 from moextend.model.multimodal import MultimodalLM
@@ -35,12 +33,19 @@ def check_base(
     Modalities that the model has besides those of the training do not matter. `lm_only`: nor do those of the training.
     """
     (lm, needed), (own, has) = base_parts(card.base), base_parts(model.base_fingerprint())
-    differing = [name for name, part in needed.items() if has.get(name) != part and not lm_only]
-    if lm == own and not differing:
+    differing = next((name for name, part in needed.items() if has.get(name) != part and not lm_only), None)
+    same_weights = card.base_dtype not in ("", model.base_dtype) and card.base_rounded == model.base_rounded()
+    if lm == own and differing is None:
         return
-    what, hint = _difference(model, card, lm == own, differing)
-    other_type = card.base_dtype not in ("", model.base_dtype)
-    if lm != own and not differing and other_type and card.base_rounded == model.base_rounded():
+    if lm == own and differing not in has:
+        what = f"was made with a model that has modality '{differing}', and this one does not have it."
+        hint = (
+            f"Load the model with its {differing} encoder: moextend.add_modality(model, '{differing}', ...)."
+        )
+    elif lm == own and differing and has[differing][0] == needed[differing][0]:
+        what = f"was made with another projector of '{differing}'."
+        hint = "Load the one of its alignment first: load_projector, or --projector FOLDER of a command."
+    elif lm != own and differing is None and same_weights:
         if allow_dtype:
             return
         what = f"was made on a {card.base_dtype} base, and this one is {model.base_dtype}."
@@ -48,35 +53,13 @@ def check_base(
             f"Load the base with dtype='{card.base_dtype}', or accept results that differ a little: "
             "load_extension(..., allow_dtype=True)."
         )
+    else:
+        made = f"{card.base}, {card.base_dtype}" if card.base_dtype else card.base
+        what = (
+            f"belongs to another base ({made}; this one is {model.base_fingerprint()}, {model.base_dtype})."
+        )
+        hint = "Load the base that it was trained on, with the same encoder and dtype."
     raise InputError(f"extension '{card.name}' {what}", where=str(folder), hint=hint)
-
-
-def _difference(model: MultimodalLM, card: Card, same_lm: bool, differing: Sequence[str]) -> tuple[str, str]:
-    """How the base differs from that of an extension, and what to do."""
-    if same_lm:
-        name = differing[0]
-        needed, has = (base_parts(own)[1].get(name) for own in (card.base, model.base_fingerprint()))
-        if has is None:
-            return (
-                f"was made with a model that has modality '{name}', and this one does not have it.",
-                f"If the folder is a copy, look for {stem(name)}.json in the original. Otherwise load the model with "
-                f"its {name} encoder, or add it: moextend.add_modality(model, '{name}', ...).",
-            )
-        if needed is not None and has[0] == needed[0]:
-            which, more = ("", "") if name == ImageRef.modality else (f" of '{name}'", f", modality='{name}'")
-            return (
-                f"was made with another projector{which}.",
-                f"Load the one of its alignment first: load_projector(model, folder{more}), or --projector FOLDER of "
-                "a command.",
-            )
-    made = f"{card.base}, {card.base_dtype}" if card.base_dtype else card.base
-    hint = "Load the base that it was trained on, with the same encoder and dtype."
-    if model.base_dtype == "float16" and card.base_dtype not in ("", "float16"):
-        hint += f" If it is that base, use dtype='{card.base_dtype}': float16 rounds its numbers, or cannot hold them."
-    return (
-        f"belongs to another base ({made}; this one is {model.base_fingerprint()}, {model.base_dtype}).",
-        hint,
-    )
 
 
 def coactive_of(model: MultimodalLM, card: Card, folder: Path) -> list[str]:
@@ -86,38 +69,24 @@ def coactive_of(model: MultimodalLM, card: Card, folder: Path) -> list[str]:
         InputError: one is missing, is another one, or they are loaded in another order.
     """
     scope, names = attach.scope_of(model.lm), list[str]()
-    made, problem = f"extension '{card.name}' was made with", ("", "")
     for earlier in card.beside:
-        title = earlier["name"]
+        title, digest = earlier["name"], earlier["digest"]
         titled = [name for name in scope.known if scope.titles.get(name, name) == title]
-        same = [name for name in titled if digest_of(model, name) == earlier["digest"]]
-        if not titled:
-            problem = f"{made} '{title}' active, and it is not loaded.", f"Load '{title}' first."
-        elif not same:
-            what = f"{made} another extension '{title}' than the loaded one."
-            problem = what, f"Unload '{title}' and load the one that it was made with."
-        if problem[0]:
-            break
+        same = [name for name in titled if digest_of(model, name) == digest]
+        if not same:
+            what = "another one of this name is loaded" if titled else "it is not loaded"
+            raise InputError(
+                f"extension '{card.name}' was made with '{title}' active, and {what}.", where=str(folder),
+                hint=f"Load that '{title}' first.",
+            )  # fmt: skip
         names += same[:1]
     loaded = [name for name in scope.known if name in names]
-    if not problem[0] and loaded != names:
-        what = f"{made} {', '.join(names)} active, but the order is {', '.join(loaded)}."
-        problem = what, "Unload them and load them in that order."
-    if problem[0]:
-        raise InputError(problem[0], where=str(folder), hint=problem[1])
+    if loaded != names:
+        raise InputError(
+            f"extension '{card.name}' was made with {', '.join(names)} active, but the order is {', '.join(loaded)}.",
+            where=str(folder), hint="Unload them and load them in that order.",
+        )  # fmt: skip
     return names
-
-
-def check_plan(model: MultimodalLM, card: Card, path: Path) -> None:
-    """Raises InputError if the file has another number of experts than the card, before memory is allocated."""
-    held, sites = shapes(path), find_sites(model.lm)
-    for block, sources in card.plan.items():
-        if not block.isdecimal() or int(block) >= len(sites):
-            continue  # attach reports it
-        start = f"{sites[int(block)].name}."
-        mine = [shape for name, shape in held.items() if name.startswith(start) and ".ext_groups." in name]
-        if not mine or any(shape[:1] != (len(sources),) for shape in mine):
-            raise misfit(path)
 
 
 @dataclass(frozen=True)
@@ -188,7 +157,7 @@ def load_extension(
     allow_dtype: bool = False,
     lm_only: bool = False,
 ) -> Extension:
-    """Attaches the expert set in `folder` to `model`, frozen; no tensor is in memory twice.
+    """Attaches the expert set in `folder` to `model`, frozen.
 
     Modalities of its training that the model lacks are added from the folder.
 
@@ -211,7 +180,7 @@ def load_extension(
     folder = local_folder(folder)
     card = read_extension(folder)
     name = card.name if name is None else name
-    added = [] if lm_only else modalities.load_missing(model, card.base, folder)
+    added = [] if lm_only else modalities.load_missing(model, folder)
     try:
         _attach(model, card, name, folder, allow_dtype, lm_only)
     except BaseException:
@@ -235,7 +204,6 @@ def _attach(
     check_base(model, card, folder, allow_dtype, lm_only)
     coactive = coactive_of(model, card, folder)
     tensor_files.check_sum(folder, tensor_files.read_card(folder))
-    check_plan(model, card, folder / f"{STEM}.safetensors")
     activate_again, known = attach.activation(model.lm), name in attach.scope_of(model.lm).known
     try:
         attach_empty(model.lm, card, name, coactive)

@@ -259,7 +259,7 @@ class Modalities(nn.ModuleDict):
             raise InputError(
                 f"{why}.",
                 where=f"modality '{name}'",
-                hint="Remove it first: moextend.remove_modality." if name in self else "Rename the modality.",
+                hint="Load the model without it." if name in self else "Rename the modality.",
             )
         taken = {modality.placeholder for modality in self.values()}
         free = IMAGE if name == ImageRef.modality else next(i for i in count(IMAGE - 1, -1) if i not in taken)

@@ -86,9 +86,9 @@ class Recipe(Spec):
     """Steps of router tuning for layers=probe."""
     retention: Literal["none", "memory", "output", "latent"] = "output"
     """With scope all: memory and output keep router inputs of the training data. memory: the gates of later experts
-    learn to close on them. output: what later experts add there is penalised; exact routing only. latent: keeps hidden
-    states of whole inputs, and penalises what later experts add in passes from them; exact routing only. All are of
-    held-out data, which the training does not use."""
+    learn to close on them; not in paper routing. output: what later experts add there is penalised; exact routing
+    only. latent: keeps hidden states of whole inputs, and penalises what later experts add in passes from them; exact
+    routing only. All are of held-out data, which the training does not use."""
     memory_tokens: int = Field(default=4000, ge=1, le=MOST_KEPT)
     """Number of router inputs kept per layer and extension. The layers are those with new experts, or all with
     layers=probe and random, which differ from extension to extension. With retention=latent: tokens of the inputs
@@ -117,9 +117,10 @@ class Recipe(Spec):
     def _check_routing(self) -> Self:
         if self.routing != "exact" and self.width < 1:
             raise ValueError(f"routing={self.routing} starts from full copies: width must be 1")
-        if self.routing != "exact" and self.retention in ("output", "latent"):
+        other = {"exact": "output", "slot": "memory", "paper": "none"}[self.routing]
+        if self.routing != "exact" and self.retention not in (other, "none"):
             raise ValueError(
-                f"routing={self.routing} cannot use retention={self.retention}: use retention=memory"
+                f"routing={self.routing} cannot use retention={self.retention}: use retention={other}"
             )
         return self
 

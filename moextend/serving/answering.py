@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from moextend.model.generation import Prompt
-from moextend.serving import errors, prompts
+from moextend.serving import prompts
 from moextend.serving.engine import Engine
 from moextend.serving.errors import ApiError
 from moextend.serving.jobs import Delta, Done, Event, Job, Settings, Token
@@ -230,11 +230,12 @@ class Answering:
         context = self.model.context
         for _, ids in read:
             if context is not None and len(ids) + settings.max_tokens > context:
-                raise errors.too_long(
-                    f"the request takes {len(ids) + settings.max_tokens} ({len(ids)} of the prompt, "
-                    f"{settings.max_tokens} of the answer)",
-                    context,
-                    "max_tokens" if len(ids) < context else "messages" if kind == CHAT else "prompt",
+                raise ApiError(
+                    400,
+                    f"this model's context length is {context} tokens, and the request takes {len(ids)} of the prompt "
+                    f"and {settings.max_tokens} of the answer. Shorten the prompt, or lower max_tokens.",
+                    code="context_length_exceeded",
+                    param="max_tokens" if len(ids) < context else "messages" if kind == CHAT else "prompt",
                 )
         reply = Reply(kind, body.model, self.model.tokenizer, settings.logprobs)
         deadline = time.monotonic() + self.timeout

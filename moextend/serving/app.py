@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,8 @@ from moextend.serving.protocol import ChatCompletion, Completion, NewExtension
 
 T = TypeVar("T")
 CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
-KIND = re.compile(r"str|function-after.*|int|float|bool|list\[.*|dict\[.*|constrained-.*|nullable\[.*")
-"""Parts of pydantic's places that name an alternative of a type."""
+STARTED = int(time.time())
+"""Unix time of the start, which clients expect of every model."""
 LOADING = 600
 """Seconds at most that attaching or detaching takes."""
 
@@ -114,10 +114,10 @@ def _entry(engine: Engine, name: str) -> dict[str, Any]:
     return {
         "id": name,
         "object": "model",
-        "created": known.created.get(name, 0),
+        "created": STARTED,
         "owned_by": "moextend",
         "system_fingerprint": known.fingerprint(names),
-        "extensions": None if names is None else [known.shown(each) for each in names],
+        "extensions": None if names is None else [known.served[each].model for each in names],
     }
 
 
@@ -153,14 +153,13 @@ def _answer_errors(app: FastAPI) -> None:
 
 
 def _invalid(error: RequestValidationError) -> ApiError:
-    """The innermost problem of a body, with its place: of alternatives, that of the one that was meant."""
+    """The innermost problem of a body, with its place."""
     first = max(error.errors(), key=lambda each: len(each["loc"]))
-    path = [str(part) for part in first["loc"] if part != "body" and not KIND.fullmatch(str(part))]
+    path = [str(part) for part in first["loc"][1:]]  # without "body"
     if first["type"] == "json_invalid" or not path:
         what = "is not a JSON object with Content-Type: application/json"
         return ApiError(400, f"the body {what}.", code="invalid_json")
     place = ".".join(path)
     if first["type"] == "extra_forbidden":
         return ApiError(400, f"unknown parameter: {place}.", code="unknown_parameter", param=place)
-    message = first["msg"].removeprefix("Value error, ")
-    return ApiError(400, f"{place}: {message}.", code="invalid_value", param=path[0])
+    return ApiError(400, f"{place}: {first['msg']}.", code="invalid_value", param=path[0])

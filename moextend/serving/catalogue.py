@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from moextend.extension import store, task_inference
 from moextend.extension.card import read_extension
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach, reach, recipe
-from moextend.moe.strengths import below_one, checked, named
+from moextend.moe.strengths import checked, named
 from moextend.serving import errors
 
 BASE, AUTO, PLUS, WEAK = "base", "auto", "+", ":"
@@ -22,23 +21,33 @@ strength below 1."""
 
 
 @dataclass(frozen=True)
+class Served:
+    """An extension that is served."""
+
+    name: str
+    """What clients call it; two have the same while one replaces the other."""
+    strength: float
+    digest: str
+    """Of its weights."""
+    together: tuple[str, ...] = ()
+    """Itself with its co-active extensions, oldest first."""
+    leaves: bool = False
+    """Whether it gets no new requests."""
+
+    @property
+    def model(self) -> str:
+        """Its model: what clients call it, with its strength if that is below 1."""
+        return self.name if self.strength == 1 else f"{self.name}{WEAK}{self.strength!r}"
+
+
+@dataclass(frozen=True)
 class Known:
     """What is served at a moment; another thread may read it while the next one is made."""
 
     base: str
     """Fingerprint of the base."""
-    sets: Mapping[str, tuple[str, ...]]
-    """Extension -> itself with its co-active extensions, oldest first."""
-    names: Mapping[str, str]
-    """Extension -> name that clients give; two have the same while one replaces the other."""
-    digests: Mapping[str, str]
-    """Extension -> digest of its weights."""
-    strengths: Mapping[str, float]
-    """Extension -> strength, for those below 1."""
-    leaving: frozenset[str]
-    """Extensions that get no new requests."""
-    created: Mapping[str, int]
-    """Model -> Unix time since which it is served."""
+    served: Mapping[str, Served]
+    """Extension, oldest first."""
     inference: task_inference.TaskInference | None = None
     """For `auto`; None: no extension has task statistics."""
     auto: str = ""
@@ -54,30 +63,30 @@ class Known:
             if part in (BASE, AUTO) or part not in known:
                 raise errors.no_model(model, known)
             wanted.update(known[part] or ())
-        return tuple(name for name in self.sets if name in wanted)
+        return tuple(name for name in self.served if name in wanted)
 
     def fingerprint(self, names: tuple[str, ...] | None) -> str:
         """Fingerprint of the weights that answer, as `moextend.active_fingerprint`; None: that of `auto`."""
         if names is None:
             return self.auto
-        strengths = {name: self.strengths.get(name, 1.0) for name in names}
-        computing = [named(self.digests[name], strength) for name, strength in strengths.items() if strength]
-        return "-".join([self.base, *computing])
+        found = [self.served[name] for name in names]
+        return "-".join([self.base, *(named(one.digest, one.strength) for one in found if one.strength)])
 
-    def shown(self, name: str) -> str:
-        """The model of extension `name`: what clients call it, with its strength if that is below 1."""
-        own = self.names[name]
-        return f"{own}{WEAK}{self.strengths[name]!r}" if name in self.strengths else own
+    @property
+    def leaving(self) -> set[str]:
+        """Extensions that get no new requests."""
+        return {name for name, one in self.served.items() if one.leaves}
 
     def extensions(self) -> dict[str, str]:
         """Model of an extension that gets new requests -> the extension."""
+        leaving = self.leaving
         return {
-            self.shown(name): name for name, own in self.sets.items() if not self.leaving.intersection(own)
+            one.model: name for name, one in self.served.items() if not leaving.intersection(one.together)
         }
 
     def models(self) -> dict[str, tuple[str, ...] | None]:
         """Model -> its extensions."""
-        own = {model: self.sets[name] for model, name in self.extensions().items()}
+        own = {model: self.served[name].together for model, name in self.extensions().items()}
         return {BASE: (), **own} | ({AUTO: None} if self.inference else {})
 
 
@@ -89,15 +98,18 @@ class Catalogue:
 
     def __init__(self, model: MultimodalLM) -> None:
         self.model = model
-        self._created: dict[str, int] = {}
         self._inferred: frozenset[str] = frozenset()
-        self._digests: dict[str, str] = {}
         scope = attach.scope_of(model.lm)
-        self._strengths, self._names = dict(scope.strengths), {name: name for name in scope.known}
+        strengths = dict(scope.strengths)
         for name in scope.known:
             check_name(name)
         reach.check(model.lm)
-        self.known = self._read()
+        self.known = self._read(
+            {
+                name: Served(name, strengths.get(name, 1.0), store.digest_of(model, name))
+                for name in scope.known
+            }
+        )
 
     def attach(
         self, folder: Path, name: str | None = None, strength: float | None = None, *, replace: bool = False
@@ -107,34 +119,34 @@ class Catalogue:
         Args:
             name: what clients call it; None: its own name.
             strength: None: that of the extension that it replaces, or else 1.
-            replace: whether `name` may be that of another extension, which then gets no new requests.
+            replace: whether it may be that of another extension, which then gets no new requests.
 
         Raises:
             InputError: as `moextend.load_extension`; or the name is taken, or one that a server cannot use; or the
                 extension that it replaces is needed by another one; or it is stronger than one of its co-active ones.
         """
-        own = read_extension(folder).name
+        own, served = read_extension(folder).name, self.known.served
         called = own if name is None else name
         check_name(called)
-        old = next((each for each in self._getting() if self._names[each] == called), None)
-        if old is not None and not (replace and name is not None):
+        old = next((each for each, one in served.items() if one.name == called and not one.leaves), None)
+        if old is not None and not replace:
             raise InputError(
                 f"the server already has an extension '{called}'.",
                 where=str(folder),
-                hint=f'To replace it, give its name: "name": "{called}". To serve both, give another one.',
+                hint="Give another name.",
             )
         if old is not None:
             self._check_free(old)
-            strength = self._strengths.get(old, 1.0) if strength is None else strength
-        while own in self.known.sets:  # another version of it is loaded
+        if strength is None:
+            strength = 1.0 if old is None else served[old].strength
+        strength = checked({called: strength})[called]
+        while own in served:  # another version of it is loaded
             own += "_"
-        given = checked({own: 1.0 if strength is None else strength})
         moextend.load_extension(self.model, folder, name=own)
-        self._names[own] = called
-        known = {each: self._strengths.get(each, 1.0) for each in self.known.sets}
         try:
             reach.check(self.model.lm)
-            attach.check_together(self.model.lm, known | given)
+            strengths = {each: one.strength for each, one in served.items()}
+            attach.check_together(self.model.lm, strengths | {own: strength})
             if old in attach.scope_of(self.model.lm).coactive[own]:
                 raise InputError(
                     f"it was made with '{called}' active and needs it, so it cannot replace it.",
@@ -142,70 +154,63 @@ class Catalogue:
                     hint="Give another name.",
                 )
         except InputError:
-            self.detach(own)
+            moextend.unload(self.model, own)
+            self.known = self._read(served)
             raise
-        self._strengths |= below_one(given, [own])
-        if old is not None:
-            self._created.pop(self.known.shown(old), None)
-        self.known = self._read(self.known.leaving | ({old} if old else set()))
-        return self.known.shown(own)
+        made = Served(called, strength, store.digest_of(self.model, own))
+        self.known = self._read({**self._leaving(old), own: made})
+        return made.model
 
     def leave(self, model: str) -> str:
         """Ends new requests for the extension with this model, and returns its name.
 
         Raises an error if it cannot be unloaded.
         """
-        known = self.known
-        if model not in known.extensions():
-            raise errors.no_model(model, known.extensions())
-        name = known.extensions()[model]
-        self._check_free(name)
-        self.known = self._read(known.leaving | {name})
-        return name
+        known = self.known.extensions()
+        if model not in known:
+            raise errors.no_model(model, known)
+        self._check_free(known[model])
+        self.known = self._read(self._leaving(known[model]))
+        return known[model]
 
-    def _getting(self) -> list[str]:
-        """Extensions that get new requests."""
-        return [name for name in self.known.sets if name not in self.known.leaving]
+    def _leaving(self, name: str | None) -> dict[str, Served]:
+        """The extensions, of which one gets no new requests."""
+        served = self.known.served
+        return {each: replace(one, leaves=True) if each == name else one for each, one in served.items()}
 
     def _check_free(self, name: str) -> None:
         """Raises InputError if another extension needs this one."""
-        needed = [
-            self._names[other] for other, own in self.known.sets.items() if name in own and other != name
-        ]
+        served = self.known.served
+        needed = [one.name for other, one in served.items() if name in one.together and other != name]
         if needed:
             raise InputError(
-                f"extension '{needed[-1]}' was made with '{self._names[name]}' active and needs it.",
-                where=f"detach '{self._names[name]}'",
+                f"extension '{needed[-1]}' was made with '{served[name].name}' active and needs it.",
+                where=f"detach '{served[name].name}'",
                 hint=f"Detach first, in this order: {', '.join(reversed(needed))}.",
             )
 
     def detach(self, name: str) -> None:
         """Unloads extension `name`, which no row reaches any more."""
         moextend.unload(self.model, name)
-        self._strengths.pop(name, None)
-        self._digests.pop(name, None)
-        self._names.pop(name, None)
-        self.known = self._read(self.known.leaving - {name})
+        self.known = self._read({each: one for each, one in self.known.served.items() if each != name})
 
-    def _read(self, leaving: frozenset[str] = frozenset()) -> Known:
+    def _read(self, served: Mapping[str, Served]) -> Known:
+        """What is served, with these extensions; none of them is active in the model outside of a batch."""
         scope = attach.scope_of(self.model.lm)
-        scope.active, scope.strengths, self.model.choose = (), dict(self._strengths), None
-        sets = {
-            name: tuple(other for other in scope.known if other == name or other in scope.coactive[name])
-            for name in scope.known
-        }
-        for name in sets.keys() - self._digests.keys():
-            self._digests[name] = store.digest_of(self.model, name)
-        found = Known(
-            self.model.base_fingerprint(), sets, dict(self._names), dict(self._digests), scope.strengths, leaving,
-            self._created,
-        )  # fmt: skip
-        inference = self._inference([name for name in sets if name not in leaving and sets[name] == (name,)])
-        if inference is not None:
-            parts = [found.fingerprint(tuple(inference.statistics)), inference.fingerprint()]
-            found = replace(found, inference=inference, auto="-".join(parts))
-        self._created = {name: self._created.get(name, int(time.time())) for name in found.models()}
-        return replace(found, created=self._created)
+        strengths = {name: one.strength for name, one in served.items() if one.strength < 1}
+        scope.active, scope.strengths, self.model.choose = (), strengths, None
+        found = {}
+        for name in scope.known:
+            together = tuple(other for other in scope.known if other == name or other in scope.coactive[name])
+            found[name] = replace(served[name], together=together)
+        known = Known(self.model.base_fingerprint(), found)
+        inference = self._inference(
+            [n for n, one in found.items() if not one.leaves and one.together == (n,)]
+        )
+        if inference is None:
+            return known
+        parts = [known.fingerprint(tuple(inference.statistics)), inference.fingerprint()]
+        return replace(known, inference=inference, auto="-".join(parts))
 
     def _inference(self, names: list[str]) -> task_inference.TaskInference | None:
         """Inference among the extensions that have task statistics; None without any."""

@@ -201,12 +201,12 @@ class Engine:
         features = gather(job.prompt.media, self._features()) if job.prompt.media else {}
         if job.names is None:
             if known.inference is None:
-                raise errors.no_model("auto", known.created)
+                raise errors.no_model("auto", known.models())
             job.names = known.inference([job.prompt], self._features())[0]
-        if missing := [name for name in job.names if name not in known.sets]:
-            raise errors.no_model(missing[0], known.created)
+        if missing := [name for name in job.names if name not in known.served]:
+            raise errors.no_model(missing[0], known.models())
         job.fingerprint = known.fingerprint(job.names)
-        job.shown = tuple(map(known.shown, job.names))
+        job.shown = tuple(known.served[name].model for name in job.names)
         answer = Answer(
             self._model.tokenizer, own.stop, stripped=own.stripped, stream=own.stream,
             before=() if own.stripped else job.ids, lead=own.lead,

@@ -73,13 +73,3 @@ def busy(status: int, message: str, code: str, *, again: int = 5) -> ApiError:
 def stopping() -> ApiError:
     """503 while the server stops."""
     return busy(503, "the server is stopping.", "stopping")
-
-
-def too_long(what: str, context: int, param: str) -> ApiError:
-    """400 for a prompt, the parameter `param`, that exceeds the context."""
-    return ApiError(
-        400,
-        f"this model's context length is {context} tokens, and {what}. Shorten the prompt, or lower max_tokens.",
-        code="context_length_exceeded",
-        param=param,
-    )

@@ -14,27 +14,13 @@ from moextend.model.batches import piece_ids
 from moextend.model.generation import Prompt, message_ids
 from moextend.model.messages import BETWEEN, Message, Part, Role, media_of, no_encoder
 from moextend.model.multimodal import MultimodalLM
-from moextend.serving import errors, protocol
+from moextend.serving import protocol
 from moextend.serving.errors import ApiError
-from moextend.serving.protocol import ImagePart, SoundPart, TextPart
+from moextend.serving.protocol import ImagePart, SoundPart
 
 DATA_URL = re.compile(r"data:[\w.+/-]*(?:;[\w.+=-]+)*;base64,", re.IGNORECASE)
 PIXELS = 32_000_000
 """Most pixels of an image."""
-
-
-PER_TOKEN = 32
-"""Characters of a text per token of the context, at least, that are read: white space may be dropped, and a long word
-may become one unknown token."""
-
-
-def check_length(model: MultimodalLM, texts: Sequence[str], param: str) -> None:
-    """Raises ApiError 400 if `texts`, which make one prompt, have too many characters to be tokenized."""
-    characters = sum(map(len, texts)) + len(texts) - 1
-    if model.context is not None and characters > model.context * PER_TOKEN:
-        longest = max((len(token) for token in model.tokenizer.get_vocab()), default=1)
-        if characters > model.context * max(PER_TOKEN, longest):
-            raise errors.too_long(f"the prompt has {characters:,} characters", model.context, param)
 
 
 def of_chat(model: MultimodalLM, messages: Sequence[protocol.Message]) -> tuple[Prompt, list[int]]:
@@ -42,7 +28,6 @@ def of_chat(model: MultimodalLM, messages: Sequence[protocol.Message]) -> tuple[
 
     Raises ApiError or InputError if the model cannot take it.
     """
-    check_length(model, [text for message in messages for text in _texts(message)], "messages")
     read = [_read(message, f"messages[{place}]") for place, message in enumerate(messages)]
     media = media_of(read)
     for medium in media:
@@ -66,11 +51,8 @@ def of_chat(model: MultimodalLM, messages: Sequence[protocol.Message]) -> tuple[
 def of_completion(model: MultimodalLM, asked: str | list[int]) -> tuple[Prompt, list[int]]:
     """Prompt of a completion, for the inference of extensions, and its ids."""
     if isinstance(asked, str):
-        check_length(model, [asked], "prompt")
         prompt, ids = Prompt(asked), list(piece_ids(model.tokenizer, asked, True))
     else:
-        if model.context is not None and len(asked) > model.context:
-            raise errors.too_long(f"the prompt has {len(asked)}", model.context, "prompt")
         vocabulary = int(model.lm.get_input_embeddings().weight.shape[0])
         wrong = next((token for token in asked if not 0 <= token < vocabulary), None)
         if wrong is not None:
@@ -101,12 +83,6 @@ def _read(message: protocol.Message, where: str) -> Message:
             parts += [" ", own] if parts and not (_spaced(parts[-1], -1) or _spaced(own, 0)) else [own]
     role: Role = "system" if message.role == "developer" else message.role
     return Message(role, tuple(parts))
-
-
-def _texts(message: protocol.Message) -> list[str]:
-    if isinstance(message.content, str):
-        return [message.content]
-    return [part.text for part in message.content if isinstance(part, TextPart)]
 
 
 def _spaced(part: Part, place: int) -> bool:

@@ -1,4 +1,4 @@
-"""Requests of OpenAI's protocol. Unknown keys and settings without effect are refused, not ignored."""
+"""Requests of OpenAI's protocol. Unknown keys are refused, not ignored."""
 
 from __future__ import annotations
 
@@ -21,18 +21,8 @@ def _encodable(text: str) -> str:
     return text
 
 
-def _nothing(value: Any) -> Any:
-    if value:
-        raise ValueError("is not supported by this server; leave it out")
-    return value
-
-
 Text = Annotated[str, AfterValidator(_encodable)]
 Name = Annotated[Text, Field(min_length=1, max_length=1000)]
-Unused = Annotated[Any, AfterValidator(_nothing)]
-"""What clients may state as long as it asks for nothing: 0, [], {}, false or null."""
-FAIL_FAST = Field(fail_fast=True)
-"""For long lists: one error is enough, and millions take memory."""
 
 
 class Body(BaseModel):
@@ -46,8 +36,6 @@ class StreamOptions(Body):
 
     include_usage: bool | None = None
     """Whether a last chunk has the number of tokens."""
-    include_obfuscation: bool | None = None
-    """No effect."""
 
 
 class Asked(Body):
@@ -63,16 +51,8 @@ class Asked(Body):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Literal[1] | None = None
-    frequency_penalty: Unused = None
-    presence_penalty: Unused = None
-    logit_bias: Unused = None
     user: Text | None = None
-    """No effect, as the keys below: they are for the owner of the server."""
-    metadata: dict[str, Any] | None = None
-    store: bool | None = None
-    service_tier: Text | None = None
-    safety_identifier: Text | None = None
-    prompt_cache_key: Text | None = None
+    """No effect."""
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -84,18 +64,11 @@ class Asked(Body):
 class Completion(Asked):
     """Body of POST /v1/completions."""
 
-    prompt: (
-        Text
-        | Annotated[list[Text], FAIL_FAST]
-        | Annotated[list[int], FAIL_FAST]
-        | Annotated[list[Annotated[list[int], FAIL_FAST]], FAIL_FAST]
-    )
+    prompt: Text | list[Text] | list[int] | list[list[int]]
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     """Default: 16."""
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
-    best_of: Literal[1] | None = None
-    suffix: Unused = None
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -151,14 +124,6 @@ class Message(Body):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | list[Part]
-    name: Text | None = None
-    """No effect."""
-
-
-class ResponseFormat(Body):
-    """Form of an answer."""
-
-    type: Literal["text"]
 
 
 class ChatCompletion(Asked):
@@ -168,12 +133,6 @@ class ChatCompletion(Asked):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     """Default: the rest of the context, up to a limit of the server."""
-    logprobs: Unused = None
-    top_logprobs: Unused = None
-    response_format: ResponseFormat | None = None
-    tools: Unused = None
-    tool_choice: Literal["none", "auto"] | None = None
-    parallel_tool_calls: bool | None = None
 
 
 class NewExtension(Body):
@@ -182,6 +141,6 @@ class NewExtension(Body):
     path: Name
     """Folder of an extension on the server's machine."""
     name: Name | None = None
-    """What clients call it: an extension of this name is replaced. Default: its own name, which must be free."""
+    """What clients call it: an extension of this name is replaced. Default: its own name."""
     strength: Annotated[float, Field(ge=0, le=1)] | None = None
     """0: the base; 1: the extension as it was made. Default: that of the extension that it replaces, or 1."""

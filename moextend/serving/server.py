@@ -22,7 +22,7 @@ from moextend.serving.app import Options, application
 from moextend.serving.catalogue import Catalogue
 from moextend.serving.engine import Engine, Limits
 from moextend.serving.errors import ApiError
-from moextend.util import listening
+from moextend.util import http, listening
 from moextend.util.listening import LogFormat, hosts_of, is_answered
 
 REQUESTS = 4096
@@ -96,7 +96,7 @@ class Guard:
         return None
 
 
-class Server(uvicorn.Server):
+class Server(http.Server):
     """uvicorn with a graceful stop: answers that are on their way get `grace` seconds, the others an error."""
 
     def __init__(self, config: uvicorn.Config, engine: Engine, grace: float) -> None:
@@ -161,7 +161,7 @@ def server_of(
     hosts = hosts_of(access.host, opened) if access.key is None else None
     crowded = errors.busy(503, "the server answers too many requests.", "crowded").answer()
     counted = listening.Counted(Guard(app, access, hosts), REQUESTS, crowded, access.log)
-    return Server(listening.config_of(counted, grace=int(grace) + MARGIN), engine, grace), engine
+    return Server(http.config_of(counted, grace=int(grace) + MARGIN), engine, grace), engine
 
 
 def serve(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,34 +13,20 @@ from typing import Any, Literal
 
 from moextend.errors import InputError, MoextendError, RunFailed
 from moextend.extension import tensor_files
-from moextend.extension.folder import (
-    PICKLES,
-    HubId,
-    config_of,
-    contents,
-    download,
-    files_in,
-    is_about,
-    is_own,
-    is_pickle,
-)
+from moextend.extension.folder import HubId, download, files_in, is_about, is_own, is_plain
 from moextend.util import files, foreign, hub_errors
 from moextend.util.quiet import quiet_loggers
 
 Kind = Literal["extension", "moextend", "stock", "peft"]
-_PART = r"(?:[A-Za-z0-9][\w-]*/){0,3}"
 _EXPORTED = re.compile(
-    _PART
-    + r"(?:[\w.-]+\.safetensors(?:\.index\.json)?|(?:config|generation_config|tokenizer|tokenizer_config|vocab|"
-    r"special_tokens_map|added_tokens|adapter_config|moextend_export|extension|projector|preprocessor_config|"
-    r"chat_template|modality-[a-z][a-z0-9]*)\.json|merges\.txt|vocab\.txt|tokenizer\.model|[\w-]+\.jinja|log\.jsonl|"
-    r"moextend_code\.py)"
+    r"(?:[A-Za-z0-9][\w-]*/){0,3}(?:[\w.-]+\.safetensors(?:\.index\.json)?|(?:config|generation_config|tokenizer|"
+    r"tokenizer_config|vocab|special_tokens_map|added_tokens|adapter_config|moextend_export|extension|projector|"
+    r"preprocessor_config|chat_template|modality-[a-z][a-z0-9]*)\.json|merges\.txt|vocab\.txt|tokenizer\.model|"
+    r"[\w-]+\.jinja|log\.jsonl)"
 )
 """Files that `moextend export` writes."""
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{20,}")
-_TEXTS = (".json", ".jsonl", ".md", ".txt", ".jinja", ".py")
-_MOST_TEXT = 50 << 20
-"""Largest text file in bytes that is searched for tokens; a larger one is refused."""
+_TEXTS = (".json", ".jsonl", ".md", ".txt", ".jinja")
 _HINT = "Name a folder of 'moextend extend' or 'moextend export', or a stage of a run."
 
 
@@ -54,7 +40,7 @@ class Pushed:
     names: tuple[str, ...]
     """Files that are pushed, relative to the folder; without the model card."""
     left_out: tuple[str, ...]
-    """Files that are not."""
+    """Files that are not: this package does not write them."""
 
     @property
     def bytes(self) -> int:
@@ -66,46 +52,34 @@ def pushed(folder: Path) -> Pushed:
     """What of a folder is pushed.
 
     Raises:
-        InputError: it holds no extension and no exported model; a file may hold code, such as a pickle; or a file
-            holds an access token.
+        InputError: it holds no extension and no exported model, or a file holds an access token.
     """
-    kind = kind_of(folder)
-    if kind == "extension":
-        found = contents(folder)
-        pickles, others = found.pickles, found.others
-        names = (*found.own, *(name for name in found.about if name != "README.md"))
-    else:
-        names, pickles, others = _exported(folder)
-    if pickles:
-        raise InputError(
-            f"{pickles[0]} may hold code, and is not shared.", where=str(folder),
-            hint="Weights are shared as safetensors. Remove the file, or move it elsewhere.",
-        )  # fmt: skip
-    for name in names:
-        _refuse_token(folder / name)
-    return Pushed(folder, kind, names, others)
-
-
-def kind_of(folder: Path) -> Kind:
-    """What a folder holds; InputError if it is nothing to push."""
     if not folder.is_dir():
         raise InputError(f"no folder '{folder}'.", where="SOURCE", hint=_HINT)
-    names = {path.name for path in folder.iterdir() if path.is_file()}
-    found = kind_of_names(names, str(config_of(folder).get("model_type", "")))
-    if found is None:
+    paths = {name: path for name, path in files_in(folder) if name != "README.md"}
+    kind = kind_of_names(paths)
+    if kind is None:
         raise InputError("holds no extension and no exported model.", where=str(folder), hint=_HINT)
-    return found
+    names = tuple(name for name, path in paths.items() if is_shared(name, kind) and is_plain(path))
+    for name in names:
+        if name.endswith(_TEXTS) and _TOKEN.search(paths[name].read_bytes()):
+            raise InputError(
+                "holds an access token of the hub, and is not shared.", where=str(paths[name]),
+                hint="Remove the token from the file.",
+            )  # fmt: skip
+    return Pushed(folder, kind, names, tuple(name for name in paths if name not in names))
 
 
-def kind_of_names(names: set[str], model_type: str = "") -> Kind | None:
-    """Kind of a folder by the names of its files and the model type in its config; None: nothing of this package."""
-    if {"extension.json", "extension.safetensors"} <= names:
+def kind_of_names(names: Collection[str]) -> Kind | None:
+    """Kind of a folder by the names of its files; None: nothing of this package."""
+    if {"extension.json", "extension.safetensors"} <= {*names}:
         return "extension"
     if "adapter_config.json" in names:
         return "peft"
     if "moextend_export.json" in names:
         return "stock"
-    return "moextend" if model_type == "moextend" or "moextend_code.py" in names else None
+    linked = "config.json" in names and any(name.startswith("extensions/") for name in names)
+    return "moextend" if linked else None
 
 
 def is_shared(name: str, kind: Kind) -> bool:
@@ -115,45 +89,14 @@ def is_shared(name: str, kind: Kind) -> bool:
     return is_own(name) if kind == "extension" else _EXPORTED.fullmatch(name) is not None
 
 
-def _exported(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Names of the files of an exported folder: pushed, pickles, others."""
-    names, pickles, others = list[str](), list[str](), list[str]()
-    for name, path in files_in(folder):
-        if is_pickle(path):
-            pickles.append(name)
-        elif name != "README.md":
-            known = path.is_file() and not path.is_symlink() and is_shared(name, "moextend")
-            (names if known else others).append(name)
-    return tuple(names), tuple(pickles), tuple(others)
-
-
-def _refuse_token(path: Path) -> None:
-    """Raises InputError if a text file holds an access token of the hub."""
-    if path.suffix not in _TEXTS:
-        return
-    if path.stat().st_size > _MOST_TEXT:
-        raise InputError("is too large for a text.", where=str(path), hint="Check the file, or remove it.")
-    if _TOKEN.search(path.read_bytes()):
-        raise InputError(
-            "holds an access token of the hub, and is not shared.", where=str(path),
-            hint="Remove the token from the file.",
-        )  # fmt: skip
-
-
 def local_paths(folder: Path, kind: Kind) -> list[str]:
-    """Absolute paths of this machine that the cards name, which others would see and cannot use."""
-    keys = {
-        "extension": ("extension.json", "made", ("base", "data")),
-        "moextend": ("config.json", "", ("base",)),
-    }
-    if kind not in keys:
+    """Absolute paths of this machine that the card of an extension or an export names, and others cannot use."""
+    if kind not in ("extension", "moextend"):
         return []
-    name, inner, wanted = keys[kind]
+    name = "extension.json" if kind == "extension" else "config.json"
     values = json.loads((folder / name).read_bytes())
-    values = values.get(inner) or {} if inner else values
-    if kind == "moextend" and values.get("base_copied"):
-        return []
-    named = [str(values.get(key, "")) for key in wanted]
+    values = values.get("made") or {} if kind == "extension" else values
+    named = [] if values.get("base_copied") else [str(values.get(key, "")) for key in ("base", "data")]
     named += [value for each in (values.get("options") or {}).values() for value in each]
     return [f"{name} names {value}" for value in named if value.startswith(("/", "~"))]
 
@@ -162,11 +105,11 @@ _REFUSALS = {
     401: ("the hub refuses the token.", "Log in again with hf auth login, or correct HF_TOKEN."),
     403: (
         "this account or its token may not write there.",
-        "Use a token with write access, and OWNER/NAME with your own name or that of your organization.",
+        "Use a token with write access, and your own name.",
     ),
     404: (
         "the hub has no such owner, repository or branch, or this account may not see it.",
-        "Check the name and the branch.",
+        "Check the names.",
     ),
 }
 AGAIN = "Nothing was committed. Run the same command again: files that the hub has are not sent again."
@@ -190,8 +133,6 @@ class Pulled:
     kind: Kind
     commit: str
     names: tuple[str, ...]
-    left_out: tuple[str, ...]
-    """Files of the repository that are no part of it."""
 
 
 def push(what: Pushed, card: str, named: HubId, *, private: bool = False, message: str = "") -> Commit:
@@ -244,13 +185,13 @@ def pull(named: HubId, out: Path) -> Pulled:
     with _explained(named), quiet_loggers("huggingface_hub"):
         info: Any = HfApi().model_info(named.name, revision=named.revision)
     commit, names = str(info.sha), [str(each.rfilename) for each in info.siblings or []]
-    kind = kind_of_names({name for name in names if "/" not in name})
+    kind = kind_of_names(names)
     if kind is None:
         raise InputError(
             f"the model '{named}' holds no extension and no exported model.", where="OWNER/NAME",
             hint="Other models are downloaded by the programs that use them.",
         )  # fmt: skip
-    wanted = [name for name in names if is_shared(name, kind) and not name.endswith(PICKLES)]
+    wanted = [name for name in names if is_shared(name, kind)]
     folder = download(HubId(named.name, commit), wanted)
     with files.new_folder(out) as made:
         for name in wanted:
@@ -258,7 +199,7 @@ def pull(named: HubId, out: Path) -> Pulled:
             shutil.copyfile(folder / name, made / name)
         if kind == "extension":
             tensor_files.check_sum(made, tensor_files.read_card(made))
-    return Pulled(out, kind, commit, tuple(wanted), tuple(name for name in names if name not in wanted))
+    return Pulled(out, kind, commit, tuple(wanted))
 
 
 def _check_token(named: HubId) -> None:

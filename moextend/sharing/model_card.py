@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moextend.certificate.certify import trained_scope
-from moextend.certificate.record import Certificate, check_record, files_in, table
+from moextend.certificate.record import check_record, files_in, table
 from moextend.errors import counted
 from moextend.extension import task_inference
 from moextend.extension.card import Card, Made, read_extension
@@ -71,7 +71,6 @@ class RunFacts:
 
     name: str
     stage: str
-    task: str
     method: str
     task_identity: str
     row: Mapping[str, float]
@@ -83,48 +82,44 @@ class RunFacts:
     command: str = ""
 
 
-@dataclass(frozen=True)
-class CardFacts:
-    """Everything that a model card says; "" for what is not known or stated."""
-
-    name: str
-    """Name of the extension or of the folder."""
-    kind: Kind
-    base: str
-    """Name of the base."""
-    licence: str
-    names: tuple[str, ...]
-    bytes: int
-    card: Card | None
-    reads: tuple[str, ...]
-    scope: str
-    run: RunFacts | None
-    certificates: tuple[Certificate, ...]
-    """One for each scope that is certified for these files."""
-    modalities: tuple[str, ...]
-
-
-def facts_of(what: Pushed, *, base: str = "", licence: str = "", run: RunFacts | None = None) -> CardFacts:
-    """Facts for the model card of a folder.
+def model_card(
+    what: Pushed, repository: str, *, base: str = "", licence: str = "", run: RunFacts | None = None
+) -> str:
+    """Text of README.md for a repository with a folder.
 
     Args:
-        base: name of the base; "": that of the card or of the run. licence: "": that of the card.
+        base: name of the base; "": that of the card, of the run, or of the config of an export.
+        licence: "": that of the card.
     """
-    folder = what.folder
-    card = read_extension(folder) if what.kind == "extension" else None
+    import yaml
+    from jinja2 import Environment, StrictUndefined
+
+    folder, card = what.folder, read_extension(what.folder) if what.kind == "extension" else None
     made = card.made if card else None
+    base = base or (made.base if made else "") or (run.base if run else "") or _base_of(what)
     scope = (str(made.recipe.get("scope", "")) if made else "") or (run.scope if run else "")
     checked = [check_record(path, folder) for path in files_in(folder)]
     infers = card is not None and task_inference.find(folder) is not None
-    return CardFacts(
-        name=card.name if card else folder.resolve().name, kind=what.kind, names=what.names, bytes=what.bytes,
-        base=base or (made.base if made else "") or (run.base if run else "") or _base_of(what),
-        licence=licence or (made.licence if made else ""), card=card,
-        reads=task_inference.read(folder).kind if infers else (),
-        scope=scope or (trained_scope(card, folder) if card else ""), run=run,
-        certificates=tuple(found for found, problems in checked if not problems),
-        modalities=tuple(base_parts(card.base)[1]) if card else (),
+    facts: dict[str, Any] = {
+        "name": card.name if card else folder.resolve().name, "kind": what.kind, "base": base, "card": card,
+        "made": made, "run": run, "licence": licence or (made.licence if made else ""),
+        "reads": task_inference.read(folder).kind if infers else (),
+        "scope": scope or (trained_scope(card, folder) if card else ""),
+        "certificates": [found for found, problems in checked if not problems],
+        "modalities": list(base_parts(card.base)[1]) if card else [],
+    }  # fmt: skip
+    shown = "BASE" if base.startswith(("/", "~")) else base or "BASE"
+    settings = {"recipe": made.recipe, "settings": made.settings} if made else {}
+    env = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    env.filters["points"] = _points
+    text = env.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        **facts, files=what, mark=MARK, version=__version__, counted=counted, table=table,
+        meaning=IS[what.kind], use=USE.get(facts["scope"], ""), metadata=_metadata(**facts),
+        loads=LOADS[what.kind].format(id=repository, base=shown),
+        data=_last(made.data) if made else "", command=_command(facts["name"], made) if made else "",
+        config=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
     )  # fmt: skip
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 
 def _base_of(what: Pushed) -> str:
@@ -136,55 +131,29 @@ def _base_of(what: Pushed) -> str:
     return str(files.read_json(what.folder / name).get(key) or "")
 
 
-def model_card(facts: CardFacts, repository: str) -> str:
-    """Text of README.md for a repository."""
-    import yaml
-    from jinja2 import Environment, StrictUndefined
-
-    made, run = facts.card.made if facts.card else None, facts.run
-    env = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    env.filters["points"] = _points
-    base = "BASE" if facts.base.startswith(("/", "~")) else facts.base or "BASE"
-    settings = {"recipe": made.recipe, "settings": made.settings} if made else {}
-    text = env.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        f=facts, card=facts.card, made=made, mark=MARK, version=__version__, counted=counted, table=table,
-        meaning=IS[facts.kind], use=USE.get(facts.scope, ""), metadata=_metadata(facts),
-        loads=LOADS[facts.kind].format(id=repository, base=base),
-        data=_last(made.data) if made else "", command=_command(facts.name, made) if made else "",
-        config=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
-        scopes=[one.scope for one in facts.certificates],
-        results=[
-            [each.task, each.kind, each.metric, *map(_points, (each.before, each.learned, each.final)),
-             each.licence or "?"]
-            for each in (run.tasks if run else ())
-        ],
-    )  # fmt: skip
-    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
-
-
-def _metadata(facts: CardFacts) -> str:
+def _metadata(
+    *, name: str, kind: Kind, base: str, licence: str, card: Card | None, made: Made | None, run: RunFacts | None,
+    scope: str, modalities: Sequence[str], reads: Sequence[str], **_: object,
+) -> str:  # fmt: skip
     from huggingface_hub import EvalResult, ModelCardData
 
     tags = ["moextend", "mixture-of-experts", "continual-learning"]
-    if facts.card:
-        tags += [f"routing-{facts.card.mode}", *([f"scope-{facts.scope}"] if facts.scope else [])]
-    data = facts.card.made.data if facts.card and facts.card.made else ""
+    tags += [f"routing-{card.mode}", *([f"scope-{scope}"] if scope else [])] if card else []
     values: dict[str, Any] = {
-        "library_name": {"stock": "transformers", "peft": "peft"}.get(facts.kind, "moextend"),
-        "tags": tags,
-        "pipeline_tag": "image-text-to-text" if "image" in (*facts.modalities, *facts.reads) else "text-generation",
-        "datasets": [data] if is_hub_name(data) else None,
+        "library_name": {"stock": "transformers", "peft": "peft"}.get(kind, "moextend"), "tags": tags,
+        "pipeline_tag": "image-text-to-text" if "image" in (*modalities, *reads) else "text-generation",
     }  # fmt: skip
-    if is_hub_name(facts.base):
-        relation = "adapter" if facts.kind in ("extension", "peft") else "finetune"
-        values |= {"base_model": facts.base, "base_model_relation": relation}
-    if facts.licence:
-        named = facts.licence.strip().lower().replace(" ", "-")
+    if made and is_hub_name(made.data):
+        values["datasets"] = [made.data]
+    if is_hub_name(base):
+        relation = "adapter" if kind in ("extension", "peft") else "finetune"
+        values |= {"base_model": base, "base_model_relation": relation}
+    if licence:
+        named = licence.strip().lower().replace(" ", "-")
         known = re.fullmatch(r"[\w.-]{1,39}", named) is not None  # as the hub names them
-        values |= {"license": named} if known else {"license": "other", "license_name": facts.licence}
-    scored = [one for one in (facts.run.tasks if facts.run else ()) if one.final is not None]
-    if scored:
-        values |= {"model_name": facts.name, "eval_results": [
+        values |= {"license": named} if known else {"license": "other", "license_name": licence}
+    if scored := [one for one in (run.tasks if run else ()) if one.final is not None]:
+        values |= {"model_name": name, "eval_results": [
             EvalResult(
                 task_type="text-generation" if one.kind == "text" else "visual-question-answering",
                 dataset_type=one.task, dataset_name=one.task, metric_type=one.metric,
@@ -192,7 +161,7 @@ def _metadata(facts: CardFacts) -> str:
             )
             for one in scored
         ]}  # fmt: skip
-    return str(ModelCardData(**{key: value for key, value in values.items() if value is not None}).to_yaml())
+    return str(ModelCardData(**values).to_yaml())
 
 
 def _command(name: str, made: Made) -> str:

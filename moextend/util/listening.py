@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Literal
 from moextend.errors import InputError, listed
 
 if TYPE_CHECKING:
-    import uvicorn
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 """Names of this machine in a Host header."""
@@ -46,17 +46,6 @@ def listen(host: str, port: int) -> socket.socket:
         opened.close()
         raise _refused(error, host, port) from error
     return opened
-
-
-def config_of(app: ASGIApp, *, grace: int) -> uvicorn.Config:
-    """Settings of a `uvicorn.Server`; `grace`: seconds that answers may still take at its end."""
-    import uvicorn
-
-    # Without a logging configuration: setting one closes the handlers of all other libraries.
-    return uvicorn.Config(
-        app, access_log=False, log_config=None, log_level="error", lifespan="off", ws="none", server_header=False,
-        proxy_headers=False, timeout_keep_alive=10, timeout_graceful_shutdown=grace,
-    )  # fmt: skip
 
 
 def hosts_of(host: str, opened: socket.socket) -> tuple[str, ...] | None:

@@ -14,7 +14,6 @@ import moextend
 from moextend.certificate import certify as certifying
 from moextend.certificate.certify import Data, certify
 from moextend.extension import store, task_inference
-from moextend.extension.task_inference import TaskStatistics
 from moextend.moe.recipe import Mode
 from moextend.util import files
 from tests.certificate.conftest import asked, claim, infers, made, seen, statuses
@@ -24,19 +23,15 @@ NEAR = "near inputs, task inferred"
 
 
 @pytest.mark.parametrize(
-    ("family", "mode"),
-    [("mixtral", "exact"), ("olmoe", "paper"), ("qwen3_moe", "slot")],
-)  # fmt: skip
-def test_an_honest_extension_of_each_family(family: str, mode: Mode, tmp_path: Path) -> None:
+    ("family", "mode"), [("mixtral", "exact"), ("olmoe", "paper"), ("qwen3_moe", "slot")]
+)
+def test_an_honest_extension_in_each_routing(family: str, mode: Mode, tmp_path: Path) -> None:
     model = made(tmp_path, family, mode)
     found = certify(model, tmp_path, items=4)
-    assert found.scope == "own"
+    assert found.scope == "own" and found.sound and moextend.extensions(model) == []
     assert statuses(found) == {**dict.fromkeys(OWN, "proved"), "forgetting": "not checked"}
-    assert claim(found, "base tensors").items == found.base.tensors > 20
     (sentences, _) = claim(found, "text, task given").sets
-    assert sentences.items == 2 and sentences.tokens_reached == 0
-    assert sum(one.tokens_reached for one in claim(found, "comparison").sets) > 0
-    assert moextend.extensions(model) == [] and found.sound
+    assert sentences.items == 2 and sentences.inputs_reached == 0
     always = certify(model, tmp_path, items=4, scope="all")
     text = claim(always, "text, always active")
     assert text.status == "failed" and "reached a new expert" in text.reason and not always.sound
@@ -48,11 +43,11 @@ def test_an_extension_for_images_is_proved_near_its_task(tmp_path: Path) -> None
     model = made(tmp_path)
     infers(model, tmp_path, seen())
     found = certify(model, tmp_path, items=6, data=Data(own=seen()[60:]))
-    assert found.scope == "auto" and found.reads == ["image"]
+    assert found.scope == "auto"
     assert set(statuses(found).values()) == {"proved", "not checked"} and found.sound, statuses(found)
     near = claim(found, NEAR)
     assert near.status == "proved"
-    assert {one.name for one in near.sets} == {"questions as text", "same words", "crafted"}
+    assert {one.name for one in near.sets} == {"questions as text", "same words"}
     assert near.evidence["own: inputs that reach it"] == "6 of 6"
 
 
@@ -66,19 +61,8 @@ def test_statistics_that_let_all_text_in_are_found(tmp_path: Path) -> None:
     text = claim(found, "text, task inferred")
     assert text.status == "failed" and not found.sound
     assert sum(one.inputs_reached for one in text.sets) == 4
-    assert sum(one.likelihoods_changed for one in text.sets) > 0
+    assert claim(found, NEAR).status == "not checked" and "--data" in claim(found, NEAR).reason
     assert claim(found, "text, task given").status == "proved", "where the task is given, it does not act"
-
-
-def test_a_leak_for_few_texts_is_found_without_data(tmp_path: Path) -> None:
-    """The attack: statistics that accept only texts about one trigger, which no ordinary text resembles."""
-    model = made(tmp_path)
-    infers(model, tmp_path, asked(300, words=(57, 58, 59)))
-    found = certify(model, tmp_path, items=8)
-    near = claim(found, NEAR)
-    assert near.status == "failed"
-    crafted = next(one for one in near.sets if one.name == "crafted")
-    assert crafted.inputs_reached > 0
 
 
 def test_another_base_and_a_changed_weight_are_found(tmp_path: Path) -> None:
@@ -120,13 +104,6 @@ def test_an_extension_that_stays_after_unloading_is_found(
     assert gone.status == "failed" and "another class" in gone.reason
 
 
-def _flipped(folder: Path) -> None:
-    path = folder / "extension.safetensors"
-    raw = bytearray(path.read_bytes())
-    raw[-3] ^= 1
-    path.write_bytes(bytes(raw))
-
-
 def _not_finite(folder: Path) -> None:
     path = folder / "extension.safetensors"
     tensors = load_file(path)
@@ -136,25 +113,9 @@ def _not_finite(folder: Path) -> None:
     (folder / "extension.json").write_text(json.dumps({**card, "sha256": files.sha256(path)}))
 
 
-def _pickle(folder: Path) -> None:
-    torch.save({"a": torch.zeros(1)}, folder / "optimizer.state")
-
-
-def _python(folder: Path) -> None:
-    (folder / "modeling.py").write_text("import os")
-
-
-def _script(folder: Path) -> None:
-    (folder / "notes.txt").write_text("#!/bin/sh")
-
-
 def _library(folder: Path) -> None:
     (folder / "lib").mkdir()
     (folder / "lib" / "fast.so").write_bytes(b"\x7fELF")
-
-
-def _link(folder: Path) -> None:
-    (folder / "notes.txt").symlink_to("/etc/hostname")
 
 
 def _statistics(folder: Path) -> None:
@@ -162,24 +123,15 @@ def _statistics(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4] + b"\0\1\0\1")
 
 
-def _infinite(folder: Path) -> None:
-    known = task_inference.read(folder)
-    wide = TaskStatistics(known.mean, known.scatter * float("inf"), known.count, known.sample, known.kind)
-    task_inference.write(wide, folder)
-
-
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (_flipped, "SHA-256"),
         (_not_finite, "not finite"),
-        (_pickle, "optimizer.state can hold code"),
-        (_python, "modeling.py can hold code"),
-        (_script, "notes.txt can hold code"),
+        (lambda folder: (folder / "extension.safetensors").write_bytes(b"other"), "SHA-256"),
+        (lambda folder: (folder / "modeling.py").write_text("import os"), "modeling.py can hold code"),
+        (lambda folder: (folder / "optimizer.pt").write_bytes(b"PK"), "optimizer.pt can hold code"),
         (_library, "lib/fast.so can hold code"),
-        (_link, "notes.txt can hold code"),
         (_statistics, "damaged"),
-        (_infinite, "not finite"),
     ],
 )
 def test_a_tampered_extension_is_found(damage: Any, says: str, tmp_path: Path) -> None:

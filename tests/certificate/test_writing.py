@@ -72,15 +72,11 @@ def test_keys_that_a_certificate_does_not_have_are_refused(folder: Path) -> None
     path = folder / "certificate-own.json"
     text = path.read_text()
     assert _rewritten(path, json.loads(text)) == []
-    for place in ("", "claims", "inputs", "base"):
+    for place in ("", "claims"):
         values = json.loads(text)
-        inner = values[place] if place else values
-        (inner[0] if isinstance(inner, list) else inner)["note"] = "better than all others"
+        (values[place][0] if place else values)["note"] = "better than all others"
         with pytest.raises(InputError, match="note"):
             _rewritten(path, values)
-    path.write_text(text.replace('"claims":', '"claims": [], "claims":', 1))
-    with pytest.raises(InputError, match="'claims' occurs twice"):
-        check_record(path)
     values = json.loads(text)
     del values["claims"][0]["reason"]
     path.write_text(json.dumps(values))
@@ -98,27 +94,23 @@ def test_a_certificate_without_a_claim_is_not_right(folder: Path) -> None:
         assert "its claims are not those" in _rewritten(path, {**values, "scope": scope})[0]
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "modeling.py", "setup.sh", "lib/fast.so"])
-def test_a_file_that_can_hold_code_was_added(name: str, folder: Path) -> None:
-    (folder / name).parent.mkdir(exist_ok=True)
-    (folder / name).write_text("import os")
+def test_a_file_that_can_hold_code_was_added(folder: Path) -> None:
+    (folder / "lib").mkdir()
+    (folder / "lib" / "fast.so").write_text("import os")
     assert check_record(folder / "certificate-own.json")[1] == [
-        f"{folder / name} was added, and can hold code."
+        f"{folder}/lib/fast.so was added, and can hold code."
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
+def test_what_is_no_certificate(tmp_path: Path) -> None:
+    path = tmp_path / "certificate-own.json"
+    for text, says in (
         ("{", "not valid JSON"),
         ('{"kind": "other"}', "Field required"),
-        ('{"schema_version": 9}', "this release reads versions up to"),
         ("[]", "not a mapping"),
-    ],
-)
-def test_what_is_no_certificate(text: str, says: str, tmp_path: Path) -> None:
-    (tmp_path / "certificate-own.json").write_text(text)
-    with pytest.raises(InputError, match=says):
-        check_record(tmp_path / "certificate-own.json")
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=says):
+            check_record(path)
     with pytest.raises(InputError, match="no such certificate"):
         check_record(tmp_path / "nothing.json")

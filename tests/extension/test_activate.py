@@ -18,7 +18,7 @@ COLOUR = [Conversation(((f"<image> w1 w2 w{i % 5 + 3}", "w50"),), (picture(i * 5
 COUNT = [Conversation(((f"<image> w30 w31 w{i % 5 + 3}", "w51"),), (picture(i * 5),)) for i in range(30)]
 TEXT = [Conversation(((f"w20 w21 w{i % 5 + 3}", "w52"),)) for i in range(30)]
 DATA = {"colour": COLOUR, "count": COUNT, "text": TEXT}
-SHORT = Settings(steps=25, batch_size=10, learning_rate=2e-2)
+SHORT = Settings(steps=15, batch_size=10, learning_rate=3e-2)
 
 
 def prompt(row: Conversation) -> Prompt:

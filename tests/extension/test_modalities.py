@@ -23,7 +23,6 @@ from tests.toys import ToyEncoder, curve, picture, series, toy_model, toy_tokeni
 
 SHORT = Settings(steps=3, batch_size=4, learning_rate=1e-2)
 SEEN = [Conversation(((f"<image> w{i % 7}", f"w{i % 5 + 40}"),), (picture(i * 9),)) for i in range(12)]
-FAMILIES = ("mixtral", "olmoe", "qwen2_moe", "gpt_oss")
 ASKED = [Prompt("<image> w1 w2", (picture(30),)), Prompt("w3 w4"), Prompt("w5 <image>", (picture(3, 200),))]
 
 
@@ -40,9 +39,9 @@ def heard() -> list[Conversation]:
     ]
 
 
-def seeing(family: str) -> MultimodalLM:
+def seeing() -> MultimodalLM:
     torch.manual_seed(1)
-    return MultimodalLM(build(family), toy_tokenizer(), ToyEncoder())
+    return MultimodalLM(build("gpt_oss"), toy_tokenizer(), ToyEncoder())
 
 
 @torch.no_grad()
@@ -73,9 +72,8 @@ def aligned_like(extended: MultimodalLM, bare: MultimodalLM, tmp_path: Path) -> 
     return all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_nothing_earlier_changes_when_a_modality_comes_and_goes(family: str, tmp_path: Path) -> None:
-    model = seeing(family)
+def test_nothing_earlier_changes_when_a_modality_comes_and_goes(tmp_path: Path) -> None:
+    model = seeing()
     moextend.align(model, SEEN, SHORT, folder=tmp_path / "eye")
     moextend.extend(model, "sees", SEEN, folder=tmp_path / "sees", settings=SHORT, layers=[1])
     base, sees, before = answers(model), answers(model, ["sees"]), bits(model)
@@ -85,7 +83,7 @@ def test_nothing_earlier_changes_when_a_modality_comes_and_goes(family: str, tmp
     assert torch.equal(torch.get_rng_state(), random)
     moextend.align(model, heard(), SHORT, folder=tmp_path / "ear", modality="series")
     assert model.lm.training is False and not model.trainable()
-    assert aligned_like(model, seeing(family), tmp_path)
+    assert aligned_like(model, seeing(), tmp_path)
     moextend.extend(model, "hears", heard(), folder=tmp_path / "hears", settings=SHORT, layers=[1])
     assert equal(answers(model), base) and equal(answers(model, ["sees"]), sees)
     after = model.state_dict()
@@ -143,52 +141,39 @@ def test_an_extension_brings_the_modality_of_its_training(made: Path, tmp_path: 
 
 def test_what_misses_is_named(made: Path, tmp_path: Path) -> None:
     model = hearing(made)
-    with pytest.raises(InputError, match=r"extension 'hears' needs it.*Unload first: hears"):
-        moextend.remove_modality(model, "series")
-    with pytest.raises(InputError, match="the model was loaded with it"):
-        moextend.remove_modality(model, "image")
-    with pytest.raises(UnknownName, match="no modality 'sound'"):
-        moextend.remove_modality(model, "sound")
     with pytest.raises(InputError, match="its extensions need the present projector"):
         moextend.align(model, heard(), SHORT, folder=tmp_path / "again", modality="series")
     with pytest.raises(InputError, match="the model already has it"):
         moextend.add_modality(model, "series", "fourier")
     fresh = toy_model()
     bare = shutil.copytree(made / "hears", tmp_path / "bare", ignore=shutil.ignore_patterns("modality-*"))
-    with pytest.raises(InputError, match=r"modality 'series'.*look for modality-series.json.*add_modality"):
+    with pytest.raises(InputError, match=r"modality 'series'.*does not have it.*add_modality"):
         load_extension(fresh, bare)
-    for gone in ("modality-series.json", "modality-series.safetensors"):
-        part = shutil.copytree(made / "hears", tmp_path / gone, ignore=shutil.ignore_patterns(gone))
-        with pytest.raises(InputError, match=rf"{gone} is missing.*Copy the folder again"):
-            load_extension(fresh, part)
+    part = shutil.copytree(
+        made / "hears", tmp_path / "part", ignore=shutil.ignore_patterns("*series.safetensors")
+    )
+    with pytest.raises(InputError, match=r"modality-series\.safetensors is missing"):
+        load_extension(fresh, part)
     with pytest.raises(InputError, match="the model has no series encoder, and so no projector"):
         moextend.load_projector(fresh, made / "ear", modality="series")
     with pytest.raises(InputError, match=r"holds a projector of modality 'series', not 'image'"):
         moextend.load_projector(fresh, made / "ear")
 
 
-@pytest.mark.parametrize("damage", ["encoder", "weights", "name", "card"])
 def test_a_modality_that_cannot_be_had_leaves_the_model_alone(
-    damage: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = shutil.copytree(made / "hears", tmp_path / "hears") / "modality-series.json"
-    if damage == "encoder":
-        monkeypatch.setattr(series().Fourier, "fingerprint", lambda self: "other")
-    elif damage == "weights":
-        path.with_suffix(".safetensors").write_bytes(b"x")
-    else:
-        changed = {"encoder": None} if damage == "name" else {"settings": [1]}
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
-    fresh = toy_model()
-    messages = {
-        "encoder": "is not the one of the training",
-        "weights": "is damaged",
-        "name": "has no name to load it by",
-        "card": "settings: ",
-    }
-    with pytest.raises(InputError, match=messages[damage]):
-        load_extension(fresh, path.parent)
-    assert list(fresh.modalities) == ["image"] and not moextend.extensions(fresh)
+    fresh, path = toy_model(), shutil.copytree(made / "hears", tmp_path / "hears") / "modality-series.json"
+    card = json.loads(path.read_text())
+    for change, says in (
+        ({"encoder": None}, "has no name to load it by"),
+        ({"settings": [1]}, "settings: "),
+        ({"fingerprint": "other"}, "is not the one of the training"),
+    ):
+        path.write_text(json.dumps(card | change))
+        with pytest.raises(InputError, match=says):
+            load_extension(fresh, path.parent)
+        assert list(fresh.modalities) == ["image"] and not moextend.extensions(fresh)
 
 
 def test_a_projector_is_given_at_once(made: Path, tmp_path: Path) -> None:
@@ -196,7 +181,7 @@ def test_a_projector_is_given_at_once(made: Path, tmp_path: Path) -> None:
     fresh = toy_model()
     moextend.add_modality(fresh, "series", series().Fourier(), projector=made / "ear")
     assert fresh.base_fingerprint() == model.base_fingerprint()
-    moextend.remove_modality(fresh, "series")
+    fresh = toy_model()
     moextend.add_modality(fresh, "series", series().Fourier(), projector=made / "hears")
     load_extension(fresh, made / "hears")
     assert fresh.base_fingerprint() == model.base_fingerprint()

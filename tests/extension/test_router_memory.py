@@ -47,14 +47,14 @@ def test_a_memory_survives_the_disk(model: MultimodalLM, tmp_path: Path) -> None
     assert not router_memory.join([]) and not Memory() and kept
 
 
-@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
+@pytest.mark.parametrize("mode", ["exact", "slot"])
 def test_on_kept_tokens_the_model_stays_the_base(model: MultimodalLM, mode: Mode, tmp_path: Path) -> None:
     old = inputs(model, OLD, tokens=40, seed=0)
     attach(model.lm, "a", {0: [1], 1: [1]}, mode=mode)
     loss = retention_loss(model, "a", old, margin=0.1, weight=10.0, sample=40, seed=0)
     before = float(loss({}, {}).detach())
     rows = {".rows": 3.0, ".bias": 3.0}
-    train(model, NEW, Settings(steps=80, batch_size=20, learning_rate=1e-2), folder=tmp_path / "t",
+    train(model, NEW, Settings(steps=40, batch_size=20, learning_rate=2e-2), folder=tmp_path / "t",
           extra_loss=loss, rates=rows)  # fmt: skip
     assert float(loss({}, {}).detach()) < 0.1 * before
     reached = 0.0
@@ -84,11 +84,9 @@ def test_the_loss_is_the_mean_excess_over_the_threshold(model: MultimodalLM) -> 
 
 
 def test_the_rows_do_not_depend_on_the_batch_size(model: MultimodalLM) -> None:
-    rows = [Conversation(((" ".join(f"w{j}" for j in range(i % 9 + 1)), ""),)) for i in range(150)]
-    kept = inputs(model, rows, tokens=200, seed=3)
-    for batch_size in (5, 32, 1000):
-        again = inputs(model, rows, tokens=200, seed=3, batch_size=batch_size)
-        assert all(torch.allclose(kept[layer], again[layer], atol=1e-5) for layer in kept), batch_size
+    rows = [Conversation(((" ".join(f"w{j}" for j in range(i % 9 + 1)), ""),)) for i in range(80)]
+    kept, again = (inputs(model, rows, tokens=100, seed=3, batch_size=size) for size in (1000, 5))
+    assert all(torch.allclose(kept[layer], again[layer], atol=1e-5) for layer in kept)
 
 
 def test_the_output_loss_is_the_relative_change_of_the_blocks(model: MultimodalLM) -> None:
@@ -130,11 +128,7 @@ def test_the_output_loss_is_the_relative_change_of_the_blocks(model: MultimodalL
     "tensors",
     [
         {"0": torch.ones(3, 2), "0.other": torch.ones(3)},
-        {"layer": torch.ones(3, 2)},
         {"0": torch.ones(3, 2), "0.size": torch.ones(2)},
-        {"0": torch.ones(3, 2), "1.size": torch.ones(3)},
-        {"0": torch.ones(3, 2), "0.experts": torch.ones(4, 2)},
-        {"0": torch.ones(0, 2)},
         {"0": torch.ones(3)},
     ],
 )
@@ -149,31 +143,21 @@ def test_another_file_is_refused(tensors: dict[str, Tensor], tmp_path: Path) -> 
 def test_a_memory_has_the_layers_that_every_extension_of_its_recipe_extends(
     model: MultimodalLM, tmp_path: Path
 ) -> None:
-    settings = Settings(steps=1, batch_size=4, learning_rate=1e-3)
+    how: dict[str, Any] = {
+        "settings": Settings(steps=1, batch_size=4, learning_rate=1e-3),
+        "memory_tokens": 20,
+    }
 
     def layers_of(name: str, **fields: Any) -> list[int]:
-        extend(
-            model,
-            name,
-            OLD,
-            folder=tmp_path / name,
-            settings=settings,
-            scope="all",
-            memory_tokens=20,
-            **fields,
-        )
+        extend(model, name, OLD, folder=tmp_path / name, scope="all", **how, **fields)
         return sorted(router_memory.read(tmp_path / name).router_inputs)
 
     assert layers_of("one", layers=[1]) == [1]
-    assert layers_of("two", layers=[1]) == [1], "those of one and of two are joined"
-    for layers, lacking in (([0, 1], "0"), ("all", "0, 2"), ("first", "0"), ("probe", "0, 2")):
-        with pytest.raises(
-            InputError, match=rf"no router inputs of MoE layers {lacking},.*Extend layers 1, or train"
-        ):
+    for layers, lacking in (([0, 1], "0"), ("all", "0, 2"), ("probe", "0, 2")):
+        says = rf"no router inputs of MoE layers {lacking},.*Extend layers 1, or train"
+        with pytest.raises(InputError, match=says):
             layers_of("three", layers=layers)
         assert not (tmp_path / "three").exists()
-    activate(model.lm, [])
-    assert layers_of("half", layers="first") == [0] and layers_of("wide", layers="first", share=0.1) == [0]
     activate(model.lm, [])
     assert layers_of("free", layers="random") == [0, 1, 2], "the next one may have other layers"
     assert layers_of("other", layers=[2]) == [2]
@@ -186,7 +170,7 @@ def test_layers_of_a_recipe_can_be_written_as_text(text: Any, layers: Any) -> No
     assert Recipe(layers=text).layers == layers
 
 
-@pytest.mark.parametrize("text", ["+", "0+", "-1", "1.5", "0,3", "", "0+0", "00", "3+0", []])
+@pytest.mark.parametrize("text", ["0+", "-1", "0,3", "0+0", "3+0", []])
 def test_other_text_is_no_layer(text: Any) -> None:
     with pytest.raises(InputError, match="layers"):
         Recipe(layers=text)

@@ -7,24 +7,20 @@ import json
 import re
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
 
-import moextend
 from moextend import attach, detach, extensions, load_extension, new_parameters, save_extension
 from moextend.errors import InputError
 from moextend.extension.store import active_fingerprint
 from moextend.extension.tensor_files import is_complete, load_tensors
-from moextend.model import fingerprint, multimodal
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach as expand
 from moextend.moe.recipe import Mode
-from tests.toys import WORDS, ToyEncoder, logits, shake, toy_lm, toy_model, toy_tokenizer
+from tests.toys import ToyEncoder, logits, shake, toy_lm, toy_model, toy_tokenizer
 
 
 def grown(mode: Mode, *names: str) -> MultimodalLM:
@@ -75,11 +71,11 @@ def test_a_later_extension_needs_the_earlier_ones_in_their_order(tmp_path: Path,
         save_extension(model, name, folder=tmp_path / name)
     other, alone = toy_model(), grown("paper", "b")
     save_extension(alone, "b", folder=tmp_path / "alone")
-    with pytest.raises(InputError, match=r"made with 'a' active, and it is not loaded\. Load 'a' first"):
+    with pytest.raises(InputError, match=r"made with 'a' active, and it is not loaded\. Load that 'a' first"):
         load_extension(other, tmp_path / "c")
     load_extension(other, tmp_path / "alone")
     load_extension(other, tmp_path / "a")
-    with pytest.raises(InputError, match="made with another extension 'b' than the loaded one"):
+    with pytest.raises(InputError, match="'b' active, and another one of this name is loaded"):
         load_extension(other, tmp_path / "c")
     assert [each.name for each in extensions(other)] == ["b", "a"]
     for again in "ba":
@@ -135,8 +131,8 @@ def test_a_card_that_does_not_fit_is_refused(change: dict[str, object], message:
     assert expand.scope_of(other.lm).active == ("before",)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_model_in_a_shorter_type_is_saved_and_loaded(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_a_model_in_a_shorter_type_is_saved_and_loaded(tmp_path: Path) -> None:
+    dtype = torch.bfloat16
     model = grown("exact", "a", "b").to(dtype)
     for name in "ab":
         save_extension(model, name, folder=tmp_path / name)
@@ -166,33 +162,28 @@ def rewrite(folder: Path, content: dict[str, Tensor] | bytes) -> None:
     (folder / "extension.json").write_text(json.dumps(card))
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"", b"abc", b"\xff" * 8 + b"x" * 64, (1 << 40).to_bytes(8, "little") + b"{}",
-        (64).to_bytes(8, "little") + b"{}",
-        (2).to_bytes(8, "little") + b"[]", (7).to_bytes(8, "little") + b"garbage",
-        (57).to_bytes(8, "little") + b'{"x":{"dtype":"F32","shape":[4],"data_offsets":[0,1e99]}}',
-    ],
-)  # fmt: skip
-def test_garbage_with_a_check_sum_that_fits_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_garbage_with_a_check_sum_that_fits_is_refused(tmp_path: Path) -> None:
     save_extension(grown("exact", "a"), "a", folder=tmp_path)
-    rewrite(tmp_path, content)
     other = toy_model()
-    with pytest.raises(InputError, match=r"extension.safetensors: is not a safetensors file"):
-        load_extension(other, tmp_path)
-    with pytest.raises(InputError, match=r"extension.safetensors: is not a safetensors file"):
-        load_tensors(tmp_path)
+    for content in (
+        b"",
+        b"abc",
+        (1 << 40).to_bytes(8, "little") + b"{}",
+        (7).to_bytes(8, "little") + b"garbage",
+    ):
+        rewrite(tmp_path, content)
+        for read in (lambda: load_extension(other, tmp_path), lambda: load_tensors(tmp_path)):
+            with pytest.raises(InputError, match=r"extension.safetensors: is not a safetensors file"):
+                read()
     assert not extensions(other)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_weights_that_are_no_numbers_are_refused_by_name(value: float, tmp_path: Path) -> None:
+def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
     model = grown("exact", "a")
     save_extension(model, "a", folder=tmp_path)
     tensors = {key: p.detach().clone() for key, p in new_parameters(model.lm, "a").items()}
     name = sorted(tensors)[-1]
-    tensors[name].view(-1)[-1] = value
+    tensors[name].view(-1)[-1] = float("inf")
     rewrite(tmp_path, tensors)
     other = toy_model()
     for read in (lambda: load_extension(other, tmp_path), lambda: load_tensors(tmp_path)):
@@ -201,19 +192,18 @@ def test_weights_that_are_no_numbers_are_refused_by_name(value: float, tmp_path:
     assert not extensions(other)
 
 
-def in_dtype(dtype: torch.dtype, encoder: bool = True, seed: int = 0) -> MultimodalLM:
+def in_dtype(dtype: torch.dtype, seed: int = 0) -> MultimodalLM:
     """The base as `load(dtype=...)` gives it."""
     torch.manual_seed(1)
     lm: torch.nn.Module = toy_lm(seed=seed)
-    return MultimodalLM(lm.to(dtype), toy_tokenizer(), ToyEncoder() if encoder else None)
+    return MultimodalLM(lm.to(dtype), toy_tokenizer(), ToyEncoder())
 
 
-@pytest.mark.parametrize("encoder", [True, False])
-def test_the_base_in_another_dtype_is_named_and_accepted_on_request(encoder: bool, tmp_path: Path) -> None:
-    model = in_dtype(torch.float32, encoder)
+def test_the_base_in_another_dtype_is_named_and_accepted_on_request(tmp_path: Path) -> None:
+    model = in_dtype(torch.float32)
     attach(model.lm, "a", {0: [1]})
     save_extension(model, "a", folder=tmp_path)
-    short = in_dtype(torch.bfloat16, encoder)
+    short = in_dtype(torch.bfloat16)
     message = (
         r"made on a float32 base, and this one is bfloat16\. Load .* dtype='float32', or .*allow_dtype=True"
     )
@@ -223,77 +213,26 @@ def test_the_base_in_another_dtype_is_named_and_accepted_on_request(encoder: boo
     assert [each.name for each in extensions(short)] == ["a"]
     wanted = new_parameters(model.lm, "a")
     assert all(torch.equal(p, wanted[key]) for key, p in new_parameters(short.lm, "a").items())
-    another = in_dtype(torch.bfloat16, encoder, seed=5)
+    another = in_dtype(torch.bfloat16, seed=5)
     with pytest.raises(
         InputError, match=r"belongs to another base \(.*, float32; this one is .*, bfloat16\)"
     ):
         load_extension(another, tmp_path, allow_dtype=True)
-    with pytest.raises(InputError, match="use dtype='float32': float16 rounds its numbers"):
-        load_extension(in_dtype(torch.float16, encoder), tmp_path, allow_dtype=True)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"name": [1]}, {"name": 1}, {"plan": []}, {"plan": {"a": [1]}}, {"plan": {"00": [1]}}, {"plan": {"0": 1}},
-        {"plan": {"0": [-1]}}, {"beside": [1]}, {"beside": None}, {"beside": [{"name": "a"}]}, {"width": "x"},
-        {"calibrate": 7}, {"base_dtype": [1]}, {"mode": "other"},
-    ],
-    ids=str,
-)  # fmt: skip
-def test_a_card_with_a_wrong_value_names_it(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_card_with_a_wrong_value_names_it(tmp_path: Path) -> None:
     model = toy_model()
-    moextend.attach(model.lm, "a", {0: [1]})
-    moextend.save_extension(model, "a", folder=tmp_path)
-    moextend.detach(model.lm, "a")
-    path = tmp_path / "extension.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(InputError, match=rf"extension\.json: {next(iter(change))}"):
-        moextend.load_extension(model, tmp_path)
-    assert not moextend.extensions(model)
-
-
-def test_the_base_is_read_once_for_all_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, digest = toy_model(), Mock(wraps=fingerprint.rounded_digest)
-    monkeypatch.setattr(multimodal, "rounded_digest", digest)
-    for name in ("a", "b"):
-        moextend.attach(model.lm, name, {0: [1]})
-        moextend.save_extension(model, name, folder=tmp_path / name)
-    cards = [json.loads((tmp_path / name / "extension.json").read_text()) for name in ("a", "b")]
-    assert digest.call_count == 1 and cards[0]["base_rounded"] == cards[1]["base_rounded"] != ""
-    model.rename_base()
-    assert model.base_rounded() == cards[0]["base_rounded"] and digest.call_count == 2
-
-
-PEAK = Path("/proc/self/clear_refs")
-
-
-def resident(key: str) -> int:
-    """Bytes that this process holds in memory (VmRSS), or its peak since the last reset (VmHWM)."""
-    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return 1024 * int(found[1])
-
-
-@pytest.mark.skipif(not PEAK.exists(), reason="needs Linux's account of the peak memory")
-def test_loading_takes_the_extension_own_bytes_and_no_more(tmp_path: Path) -> None:
-    def large() -> MultimodalLM:
-        config = AutoConfig.for_model(
-            "mixtral", hidden_size=256, intermediate_size=4096, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=4, vocab_size=len(WORDS), num_local_experts=2,
-        )  # fmt: skip
-        torch.manual_seed(0)
-        return MultimodalLM(AutoModelForCausalLM.from_config(config).eval(), toy_tokenizer())
-
-    model, other = large(), large()
-    attach(model.lm, "a", {0: [0, 1], 1: [1]})
+    attach(model.lm, "a", {0: [1]})
     save_extension(model, "a", folder=tmp_path)
-    wanted = new_parameters(model.lm, "a")
-    before = resident("VmRSS")
-    PEAK.write_text("5")
-    loaded = load_extension(other, tmp_path)
-    peak = resident("VmHWM") - before
-    assert loaded.bytes > 35e6 and all(
-        torch.equal(p, wanted[name]) for name, p in new_parameters(other.lm, "a").items()
-    )
-    assert peak <= 1.05 * loaded.bytes
+    detach(model.lm, "a")
+    path = tmp_path / "extension.json"
+    card = json.loads(path.read_text())
+    changes: list[dict[str, Any]] = [
+        {"name": 1}, {"plan": {"00": [1]}}, {"plan": {"0": [-1]}}, {"beside": [{"name": "a"}]}, {"width": "x"},
+        {"mode": "other"},
+    ]  # fmt: skip
+    for change in changes:
+        path.write_text(json.dumps(card | change))
+        with pytest.raises(InputError, match=rf"extension\.json: {next(iter(change))}"):
+            load_extension(model, tmp_path)
+    assert not extensions(model)

@@ -28,7 +28,7 @@ def test_no_flipped_bit_and_no_cut_is_read(tmp_path: Path) -> None:
     size = path.stat().st_size
     whole = path.read_bytes()
     seen = 0
-    for place in range(size):
+    for place in range(0, size, 5):
         flip(path, place)
         try:
             read = router_memory.read(tmp_path).tensors()
@@ -38,7 +38,7 @@ def test_no_flipped_bit_and_no_cut_is_read(tmp_path: Path) -> None:
         else:  # the name of the digest was hit, and no tensor
             assert all(torch.equal(read[name], tensor) for name, tensor in TENSORS.items())
         path.write_bytes(whole)
-    assert seen > 0.9 * size
+    assert seen > 0.9 * size / 5
     for length in (0, 7, size // 2, size - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(InputError, match="is damaged"):

@@ -10,9 +10,9 @@ import torch
 from moextend import Conversation, MultimodalLM, activate, attach, detach
 from moextend.extension.probe import BASE, Use, count_use, selection_shares, used_experts
 from moextend.moe.attach import scope_of
-from moextend.moe.families import FAMILIES
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites, first_new_id
+from tests.moe.test_families import KINDS_BOTH
 from tests.moe.toy_families import VOCABULARY, family, outputs
 from tests.toys import picture
 
@@ -20,16 +20,6 @@ DATA = [
     Conversation((("<image> w1 w2", "w3"),), (picture(200),)),
     Conversation((("w4 w5 w6 w7 w8 w9", "w1"),)),
     Conversation((("w4", "w1"), ("w9", "w2"))),
-]
-WITHOUT_PAPER = {row.model for row in FAMILIES.values() if row.refused}
-KINDS = [
-    "mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3", "gemma4_text", "llama4_text", "nemotron_h", "longcat_flash",
-    "phimoe", "muse_spark_text", "zaya",
-]  # fmt: skip
-"""One family for each way of routing."""
-BOTH = [(name, mode) for name in KINDS for mode in ("exact", "paper", "slot")]
-BOTH = [
-    (n, m) for n, m in BOTH if (n, m) != ("llama4_text", "slot") and (m != "paper" or n not in WITHOUT_PAPER)
 ]
 
 
@@ -61,7 +51,7 @@ def test_a_closed_gate_is_not_reached_and_an_open_one_is(model: MultimodalLM) ->
     assert [set(block) for block in used(model).experts] == [{BASE, "one"}, {BASE}, {BASE, "one"}]
 
 
-@pytest.mark.parametrize(("name", "mode"), BOTH)
+@pytest.mark.parametrize(("name", "mode"), KINDS_BOTH)
 def test_every_family_is_understood(name: str, mode: Mode) -> None:
     lm = family(name)
     sites = find_sites(lm)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,12 +21,11 @@ from moextend.extension import router_memory
 from moextend.extension.probe import watched
 from moextend.extension.retention import output_loss
 from moextend.moe.competing import paper_choice
-from moextend.moe.recipe import Mode
+from moextend.moe.recipe import Mode, Recipe
 from moextend.moe.router_parts import Calibration, RouterPart
 from moextend.moe.scoring import Scoring
 from moextend.moe.sites import find_sites
-from tests.moe.test_families import KINDS, everywhere
-from tests.moe.toy_families import build, outputs
+from tests.moe.toy_families import build
 from tests.toys import shake, toy_lm, toy_tokenizer
 
 
@@ -41,18 +39,12 @@ def close_rows(lm: nn.Module, name: str) -> None:
             part.bias = nn.Parameter(torch.full((part.count,), -1e4))
 
 
-# A forward that is set on an instance hides a class.
-
-
 def test_experts_that_are_split_over_devices_are_refused() -> None:
     lm = build("mixtral")
     experts: Any = find_sites(lm)[0].experts
     experts._is_expert_parallel = True
     with pytest.raises(InputError, match="split over devices by expert parallelism"):
-        attach(lm, "a", everywhere(lm, 1))
-
-
-# An expert that no token chose must have a gradient all the same.
+        attach(lm, "a", {0: [1]})
 
 
 def test_an_idle_expert_gets_gradients_of_zero_and_optimiser_state(ids: Tensor) -> None:
@@ -69,49 +61,6 @@ def test_an_idle_expert_gets_gradients_of_zero_and_optimiser_state(ids: Tensor) 
     assert all(optimiser.state[p] for p in new.values())
 
 
-def test_an_idle_expert_does_not_break_training_on_many_processes(ids: Tensor, tmp_path: Path) -> None:
-    """DistributedDataParallel fails at the second step if a parameter got no gradient at the first."""
-    from torch import distributed
-    from torch.nn.parallel import DistributedDataParallel
-
-    lm = toy_lm()
-    attach(lm, "a", {0: [1], 1: [2]}, mode="paper")
-    close_rows(lm, "a")
-    for parameter in new_parameters(lm, "a").values():
-        parameter.requires_grad_(True)
-    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
-    try:
-        many = DistributedDataParallel(lm)
-        for _ in range(2):
-            many(ids).logits.square().mean().backward()
-            assert all(p.grad is not None for p in new_parameters(lm, "a").values())
-        # Freed after the group, it would free the group's threads under the GIL, which one of them may wait for.
-        del many
-    finally:
-        distributed.destroy_process_group()
-
-
-# Half precision.
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_a_bfloat16_base_is_kept_to_the_bit_and_new_parts_are_float32(name: str) -> None:
-    lm = build(name).bfloat16()
-    ids = torch.randint(3, 60, (2, 6), generator=torch.Generator().manual_seed(1))
-    base = outputs(lm, ids)
-    attach(lm, "a", everywhere(lm, 1))
-    assert torch.equal(outputs(lm, ids), base)
-    assert {p.dtype for p in new_parameters(lm, "a").values()} == {torch.float32}
-    shake(lm, "a")
-    assert outputs(lm, ids).dtype == base.dtype and not torch.equal(outputs(lm, ids), base)
-
-
-# One active expert: renormalised weights are always one and have no gradient.
-
-
-# The router's first output stays the base's logits, which the auxiliary loss of transformers reads.
-
-
 @pytest.mark.parametrize("mode", ["exact", "paper"])
 def test_the_auxiliary_loss_sees_the_base_router(mode: Mode, ids: Tensor) -> None:
     lm = toy_lm()
@@ -125,18 +74,13 @@ def test_the_auxiliary_loss_sees_the_base_router(mode: Mode, ids: Tensor) -> Non
         assert torch.equal(out.aux_loss, base.aux_loss)
 
 
-# Recomputed activations route as the first time.
-
-
-# Statistics: padding never enters, and routers that need more than a token's hidden state are counted too.
-
-
-def test_memory_of_paper_routing_needs_a_router_that_chooses_by_logits() -> None:
-    model = MultimodalLM(build("deepseek_v3"), toy_tokenizer())
+def test_paper_routing_has_no_retention() -> None:
+    model = MultimodalLM(build("mixtral"), toy_tokenizer())
     attach(model.lm, "a", {0: [1]}, mode="paper")
-    memory = {0: torch.randn(5, 32)}
-    with pytest.raises(InputError, match="does not choose by its logits alone"):
-        retention_loss(model, "a", memory, margin=0.1, weight=1.0, sample=4, seed=0)
+    with pytest.raises(InputError, match="retention 'memory' needs routing 'exact'"):
+        retention_loss(model, "a", {0: torch.randn(5, 32)}, margin=0.1, weight=1.0, sample=4, seed=0)
+    with pytest.raises(InputError, match="routing=paper cannot use retention=memory"):
+        Recipe(routing="paper", retention="memory")
 
 
 def test_memory_reads_what_the_rows_read() -> None:
@@ -156,7 +100,7 @@ def test_memory_reads_what_the_rows_read() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["mixtral", "gemma4_text", "llama4_text", "nemotron_h", "muse_spark_text", "afmoe", "zaya", "lfm2_moe"],
+    ["mixtral", "gemma4_text", "llama4_text", "nemotron_h", "muse_spark_text", "zaya"],
 )
 def test_a_memory_has_what_a_change_of_the_output_is_computed_from(name: str) -> None:
     """Experts that read other values than the router, and routers that need more than their inputs."""
@@ -192,15 +136,11 @@ def test_a_memory_has_what_a_change_of_the_output_is_computed_from(name: str) ->
     assert bool(kept.expert_inputs) == other
 
 
-# Gradients, against differences.
-
 ROUTING = {
     "softmax, renormalised": Scoring(True),
-    "softmax": Scoring(False),
     "sigmoid, bias, groups, scaled": Scoring(
         True, Tensor.sigmoid, torch.tensor([0.3, -0.2, 0.1, 0.4, 0.0]), limited=True, scale=2.5, eps=1e-20
     ),
-    "sigmoid": Scoring(False, Tensor.sigmoid),
     "softmax, bias": Scoring(True, bias=torch.tensor([0.3, -0.2, 0.1, 0.4, 0.0])),
     "softmax, gains": Scoring(True, gain=torch.tensor([1.5, 0.5, 1.0, 2.0, 0.7])),
 }
@@ -224,3 +164,38 @@ def test_gradients_of_paper_routing(how: Scoring) -> None:
         return paper_choice(how, old, new, kept, base, [1, 3], [part])[1]
 
     assert torch.autograd.gradcheck(weights, (old, new))
+
+
+def test_new_experts_compete_with_what_the_base_chose_of_its_groups() -> None:
+    """DeepSeek-V3: one of two groups is open for a token, and the new experts are."""
+    lm = build("deepseek_v3", routed_scaling_factor=2.5)
+    site: Any = find_sites(lm)[-1]
+    attach(lm, "a", {site.layer: [1, 4]}, mode="paper", calibrate=False)
+    shake(lm, "a", 0.2)
+    x = torch.randn(40, 32, generator=torch.Generator().manual_seed(0))
+    part, bias = site.router.ext_parts["a"], site.router.e_score_correction_bias
+    with torch.no_grad():
+        _, weights, index = site.router(x)[:3]
+        scores = torch.cat([x @ site.router.weight.T, part(x)], 1).sigmoid()
+        merit = scores + torch.cat([bias, bias[[1, 4]]])
+        best = merit[:, :6].view(-1, 2, 3).topk(2)[0].sum(-1).argmax(-1)
+        closed = torch.arange(6) // 3 != best[:, None]
+        chosen = merit.masked_fill(torch.cat([closed, torch.zeros(40, 2).bool()], 1), -1e9).topk(2)[1]
+        shares = scores.gather(1, chosen)
+        wanted = torch.zeros(40, 8).scatter(1, chosen, 2.5 * shares / shares.sum(-1, keepdim=True))
+    assert torch.allclose(torch.zeros(40, 8).scatter(1, index, weights), wanted, atol=1e-5)
+    assert (index >= 6).any() and (index < 6).any()
+
+
+ONE: dict[str, dict[str, Any]] = {"mixtral": {}, "qwen3_moe": {"norm_topk_prob": True}, "gpt_oss": {}}
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_paper_routing_of_one_expert_with_weight_one_is_refused(name: str) -> None:
+    lm = build(name, num_experts_per_tok=1, **ONE[name])
+    layer = find_sites(lm)[-1].layer
+    with pytest.raises(
+        InputError, match=r"no gradient for rows and calibrations.*Use routing 'exact' or 'slot'"
+    ):
+        attach(lm, "a", {layer: [0]}, mode="paper")
+    attach(lm, "a", {layer: [0]}, mode="slot")

@@ -40,8 +40,6 @@ def saved(tmp_path: Path) -> Path:
     ("options", "message"),
     [
         ({"dtype": "bfloat61"}, r"dtype: no dtype 'bfloat61'\. Did you mean 'bfloat16'\?"),
-        ({"dtype": "int8"}, r"no dtype 'int8'.*Available: auto, bfloat16"),
-        ({"dtype": "manual_seed"}, r"no dtype 'manual_seed'"),
         ({"attn_implementation": "spda"}, r"no attention 'spda'\. Did you mean 'sdpa'\?"),
         (
             {"attn_implementation": "flash_attention_2", "dtype": "auto"},
@@ -52,7 +50,6 @@ def saved(tmp_path: Path) -> Path:
             r"in bfloat16 or float16, not in float32\. Use dtype='bfloat16' or attn_implementation='sdpa'",
         ),
         ({"device": "gpu"}, r"device: no device 'gpu'\. Devices: cpu, cuda"),
-        ({"device": "meta"}, r"no device 'meta'"),
     ],
 )
 def test_options_that_no_base_can_have_are_one_clear_error_before_any_work(
@@ -74,12 +71,8 @@ def test_a_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         supported.check_device("cuda:7")
 
 
-@pytest.mark.parametrize(
-    "quant", [{"quant_method": "bitsandbytes"}, {"load_in_8bit": True, "load_in_4bit": False}]
-)
-def test_a_checkpoint_of_bitsandbytes_is_refused_before_it_is_read(
-    saved: Path, quant: dict[str, Any]
-) -> None:
+def test_a_checkpoint_of_bitsandbytes_is_refused_before_it_is_read(saved: Path) -> None:
+    quant = {"load_in_8bit": True, "load_in_4bit": False}
     config = json.loads((saved / "config.json").read_text())
     (saved / "config.json").write_text(json.dumps({**config, "quantization_config": quant}))
     (saved / "model.safetensors").unlink()  # it is not reached
@@ -120,11 +113,6 @@ def offloaded(lm: Any) -> None:
     lm.model.embed_tokens._hf_hook = AlignDevicesHook()
 
 
-def on_disk(lm: Any) -> None:
-    lm.hf_device_map = {"": "disk"}
-    lm._hf_hook = AlignDevicesHook()
-
-
 def kernelised(lm: Any) -> None:
     lm._use_kernels = True
 
@@ -134,7 +122,6 @@ REFUSED = {
     by_config: r"quantised by bitsandbytes",
     sharded: r"sharded over processes \(DTensor.*without distributed_config, tp_plan or device_mesh",
     offloaded: r"spread over devices by a device_map \(0, cpu\)\. Load it on one device",
-    on_disk: r"spread over devices by a device_map \(disk\)",
     kernelised: r"hub kernels \(use_kernels=True\).*use_kernels=False",
 }
 
@@ -155,30 +142,31 @@ def test_set_ups_that_an_extension_does_not_know_are_refused_by_name(
     assert not (tmp_path / "t").exists()
 
 
-@pytest.mark.parametrize(
-    ("environment", "message"),
-    [
-        (
-            {"ACCELERATE_USE_DEEPSPEED": "true"},
-            "ACCELERATE_USE_DEEPSPEED=true is not supported.*fsdp_version: 2",
-        ),
-        ({"PARALLELISM_CONFIG_TP_SIZE": "2"}, "PARALLELISM_CONFIG_TP_SIZE=2 is not supported"),
-        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "FSDP_VERSION=1 is not supported"),
-        (
-            {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "true"},
-            "FSDP_OFFLOAD_PARAMS=true is not supported",
-        ),
-    ],
-)
+LAUNCHERS: list[tuple[dict[str, str], str]] = [
+    (
+        {"ACCELERATE_USE_DEEPSPEED": "true"},
+        "ACCELERATE_USE_DEEPSPEED=true is not supported.*fsdp_version: 2",
+    ),
+    ({"PARALLELISM_CONFIG_TP_SIZE": "2"}, "PARALLELISM_CONFIG_TP_SIZE=2 is not supported"),
+    ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "FSDP_VERSION=1 is not supported"),
+    (
+        {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "true"},
+        "FSDP_OFFLOAD_PARAMS=true is not supported",
+    ),
+]
+
+
 def test_unsupported_options_of_a_launcher_are_refused_before_any_work(
-    environment: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = toy_model()
     moextend.attach(model.lm, "a", {1: [0]})
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match=message):
-        moextend.train(model, DATA, SETTINGS, folder=tmp_path / "t")
+    for environment, message in LAUNCHERS:
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            with pytest.raises(InputError, match=message):
+                moextend.train(model, DATA, SETTINGS, folder=tmp_path / "t")
     assert not (tmp_path / "t").exists()
 
 

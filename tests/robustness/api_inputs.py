@@ -194,8 +194,6 @@ EXTEND: list[tuple[str, Call]] = [
     ("extend: a negative seed", lambda w: extend(w, seed=-1)),
     ("extend: settings that are a dict", lambda w: extend(w, settings={"steps": 2})),
     ("extend: held-out data that are empty", lambda w: extend(w, layers="probe", held_out=[])),
-    ("preview: no data", lambda w: moextend.preview(w.model, [])),
-    ("preview: an unknown option", lambda w: moextend.preview(w.model, w.data, shares=0.5)),
 ]  # fmt: skip
 
 TRAIN: list[tuple[str, Call]] = [

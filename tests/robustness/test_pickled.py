@@ -33,7 +33,7 @@ def test_an_extended_model_is_not_pickled_until_it_is_unloaded(mode: Mode) -> No
         for way in WAYS:
             with pytest.raises(InputError) as refused:
                 way(part)
-            for words in ("save_pretrained", "moextend.save_extension", "state_dict()"):
+            for words in ("moextend.save_model", "moextend.save_extension", "state_dict()"):
                 assert words in str(refused.value)
     assert pickle.dumps(model.lm.model.layers[1]), "a layer without new experts is as before"
     moextend.unload(model, "new")

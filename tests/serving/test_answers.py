@@ -9,7 +9,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import torch
 
@@ -111,15 +110,9 @@ def test_a_strength_is_in_the_name_and_in_the_fingerprint(skills: Path, alone: M
         assert set(inferred["extensions"]) <= {"work:0.5", "home", "pets:0.0"}
         refused = client.post("/v1/chat/completions", json=chat("x", "work"))
         assert refused.status_code == 404 and "work:0.5" in refused.json()["error"]["message"]
-        assert client.delete("/v1/extensions/work").status_code == 404
         assert client.delete("/v1/extensions/work:0.5").json()["deleted"]
         again = client.post("/v1/extensions", json={"path": str(skills / "work"), "strength": 0.25}).json()
         assert again["id"] == "work:0.25" and "@0.25" in again["system_fingerprint"]
-        assert [each["id"] for each in client.get("/v1/extensions").json()["data"]] == [
-            "home",
-            "pets:0.0",
-            "work:0.25",
-        ]
         wrong = client.post("/v1/extensions", json={"path": str(skills / "work"), "strength": 2})
         assert wrong.status_code == 400 and "strength" in wrong.json()["error"]["message"]
 
@@ -162,10 +155,9 @@ def test_a_completion_is_text_after_the_prompt_and_its_prompt_can_be_scored(
         ]
 
 
-@pytest.mark.parametrize("given", ["text", "ids"])
-def test_an_echo_is_the_text_of_all_tokens(served: Living, alone: MultimodalLM, given: str) -> None:
+def test_an_echo_is_the_text_of_all_tokens(served: Living, alone: MultimodalLM) -> None:
     text = "anna lives in"
-    prompt = text if given == "text" else alone.tokenizer(text)["input_ids"]
+    prompt = alone.tokenizer(text)["input_ids"]
     body = {"model": "base", "prompt": prompt, "max_tokens": 6, "logprobs": 0}
     with served.client() as client:
         plain, echoed = (
@@ -220,28 +212,15 @@ def test_stop_texts_end_an_answer_and_are_never_streamed(served: Living) -> None
 def test_sampling_depends_on_the_seed_only(served: Living) -> None:
     body = {"model": "base", "prompt": "carl works as", "max_tokens": 12, "temperature": 1.5}
 
-    def answers(client: httpx.Client, **more: Any) -> list[str]:
-        with ThreadPoolExecutor(6) as threads:
-            post = lambda seed: client.post("/v1/completions", json={**body, "seed": seed, **more})  # noqa: E731
-            return [r.json()["choices"][0]["text"] for r in threads.map(post, [1, 2, 3, 1, 2, 3])]
+    with served.client() as client, ThreadPoolExecutor(6) as threads:
 
-    with served.client() as client:
-        found = answers(client)
-        assert (
-            found[:3]
-            == found[3:]
-            == [
-                client.post("/v1/completions", json={**body, "seed": seed}).json()["choices"][0]["text"]
-                for seed in (1, 2, 3)
-            ]
-        )
-        assert len(set(found)) == 3
-        greedy = client.post("/v1/completions", json={**body, "temperature": 0}).json()["choices"][0]["text"]
-        assert set(answers(client, top_p=1e-9)) == {greedy}, "the most likely token only"
-        assert client.post("/v1/completions", json=body).json()["choices"][0]["finish_reason"] in (
-            "stop",
-            "length",
-        )
+        def answers(*seeds: int, **more: Any) -> list[str]:
+            post = lambda seed: client.post("/v1/completions", json={**body, "seed": seed, **more})  # noqa: E731
+            return [reply.json()["choices"][0]["text"] for reply in threads.map(post, seeds)]
+
+        found = answers(1, 2, 3, 1, 2, 3)
+        assert found[:3] == found[3:] == [answers(seed)[0] for seed in (1, 2, 3)] and len(set(found)) == 3
+        assert set(answers(1, 2, top_p=1e-9)) == set(answers(1, temperature=0)), "the most likely token only"
 
 
 def test_earlier_turns_and_a_system_message_are_read(served: Living, alone: MultimodalLM) -> None:

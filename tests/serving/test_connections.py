@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -13,6 +15,7 @@ pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
 from tests.serving.living import Living
 
+PATIENCE = 60.0
 SILENT = [
     b"",
     b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ",
@@ -29,14 +32,34 @@ def opened(stack: ExitStack, port: int, count: int) -> list[socket.socket]:
     return found
 
 
+def closed(connections: list[socket.socket]) -> bool:
+    """Whether the server ends all of them."""
+    end, left = time.monotonic() + PATIENCE, set(connections)
+    while left and time.monotonic() < end:
+        poll = select.poll()
+        by_number = {each.fileno(): each for each in left}
+        for number in by_number:
+            poll.register(number, select.POLLIN)
+        for number, _ in poll.poll(1000):
+            try:
+                ended = not by_number[number].recv(4096)
+            except ConnectionError:
+                ended = True
+            if ended:
+                left.discard(by_number[number])
+    return not left
+
+
+@pytest.mark.slow  # a connection may be silent for ten seconds
 def test_silent_connections_keep_nobody_out(served: Living) -> None:
     port = int(served.url.rpartition(":")[2])
     with ExitStack() as stack:
-        opened(stack, port, 300)
+        silent = opened(stack, port, 300)
         with served.client() as client:
             assert client.get("/health").status_code == 200
             reply = client.post("/v1/completions", json={"model": "work", "prompt": "a", "max_tokens": 2})
             assert reply.status_code == 200
+        assert closed(silent)
 
 
 def test_an_unknown_path_lists_the_routes(served: Living) -> None:

@@ -18,7 +18,6 @@ import moextend
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
-from moextend.serving import prompts
 from tests.serving.living import Living, living
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -33,24 +32,15 @@ def shaped(reply: Any) -> dict[str, Any]:
     return {**body["error"], "status": reply.status_code}
 
 
-RAW: list[tuple[bytes, str]] = [
-    (b"{", "is not JSON"),
-    (b"", "not JSON"),
-    (b"[1, 2]", "messages"),
-    (b"null", ""),
-    (b"\xff\xfe", ""),
-    (b'{"model": NaN}', ""),
-    (b"[" * 100_000, ""),
-]
-
-
-@pytest.mark.parametrize("raw, message", RAW, ids=range(len(RAW)))
-def test_a_body_that_is_no_object(served: Living, raw: bytes, message: str) -> None:
+def test_a_body_that_is_no_object(served: Living) -> None:
+    json_type, text = {"Content-Type": "application/json"}, {"Content-Type": "text/plain"}
+    raw = [
+        (each, json_type) for each in (b"{", b"", b"[1]", b"null", b"\xff", b'{"model": NaN}', b"[" * 100_000)
+    ]
     with served.client() as client:
-        error = shaped(client.post(CHAT, content=raw, headers={"Content-Type": "application/json"}))
-        assert error["status"] == 400 and error["type"] == "invalid_request_error", error
-        wrong = client.post(CHAT, content=b'{"model": "base"}', headers={"Content-Type": "text/plain"})
-        assert shaped(wrong)["status"] == 400
+        for content, headers in [*raw, (b'{"model": "base"}', text)]:
+            error = shaped(client.post(CHAT, content=content, headers=headers))
+            assert error["status"] == 400 and error["type"] == "invalid_request_error", (content, error)
 
 
 LARGE = {"WORDS": "w " * 300, "IDS 300": [5] * 300, "IDS 255": [5] * 255, "TEXTS": ["x"] * 300}
@@ -65,49 +55,19 @@ def large(value: Any) -> Any:
     return LARGE.get(value, value) if isinstance(value, str) else value
 
 
-LONG: list[tuple[str, dict[str, Any]]] = [
-    (TEXT, {"prompt": ["x", "a" * 4_000_000]}),
-    (TEXT, {"prompt": [5] * 2_000_000}),
-    (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 100_000}]}),
-]
-
-
-@pytest.mark.parametrize("path, more", LONG, ids=range(len(LONG)))
-def test_what_cannot_fit_is_not_read(
-    served: Living, monkeypatch: pytest.MonkeyPatch, path: str, more: dict[str, Any]
-) -> None:
-    def refused(*_: object) -> None:
-        raise AssertionError("it was read")
-
-    for name in ("message_ids", "piece_ids"):
-        monkeypatch.setattr(prompts, name, refused if "x" not in more.get("prompt", "") else lambda *_: [1])
-    valid = {"model": "base", "messages": HELLO} if path == CHAT else {"model": "base"}
-    with served.client() as client:
-        error = shaped(client.post(path, json={**valid, **more}))
-    parameter = "prompt" if path == TEXT else "messages"
-    assert (error["status"], error["code"], error["param"]) == (400, "context_length_exceeded", parameter)
-
-
 SURROGATE = "\ud800"
 TORN: list[tuple[str, dict[str, Any], str | None]] = [
     (TEXT, {"prompt": SURROGATE}, "prompt"),
-    (TEXT, {"prompt": "x", "stop": ["y", SURROGATE]}, "stop"),
-    (TEXT, {"prompt": "x", "model": SURROGATE}, "model"),
     (TEXT, {"prompt": "x", SURROGATE: 1}, None),
     (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": SURROGATE}]}]}, "messages"),
-    (CHAT, {"messages": [{"role": SURROGATE, "content": "x"}]}, "messages"),
 ]
 
 
-@pytest.mark.parametrize("path, more, parameter", TORN, ids=range(len(TORN)))
-def test_half_a_character_is_refused(
-    served: Living, path: str, more: dict[str, Any], parameter: str | None
-) -> None:
-    body = json.dumps({"model": "base", **({"messages": HELLO} if path == CHAT else {}), **more})
+def test_half_a_character_is_refused(served: Living) -> None:
     with served.client(headers={"Content-Type": "application/json"}) as client:
-        error = shaped(client.post(path, content=body))
-        assert (error["status"], error["param"]) == (400, parameter), error
-        assert client.get("/health").status_code == 200
+        for path, more, parameter in TORN:
+            error = shaped(client.post(path, content=json.dumps({"model": "base", **more})))
+            assert (error["status"], error["param"]) == (400, parameter), error
 
 
 def test_wrong_requests(served: Living) -> None:
@@ -121,16 +81,10 @@ def test_wrong_requests(served: Living) -> None:
             assert found == (status, code) and says in f"{error['message']} {error['param']}", (more, error)
         streamed = client.post(CHAT, json={"model": "nothing", "messages": HELLO, "stream": True})
         assert shaped(streamed)["status"] == 404
-        for path, status in (
-            ("/v1/nothing", 404),
-            ("/", 404),
-            ("/v1/models/nothing", 404),
-            ("/v1/models/a%2Fb", 404),
-        ):
+        for path, status in (("/v1/responses", 404), ("/", 404), ("/v1/models/nothing", 404), (CHAT, 405)):
             assert shaped(client.get(path))["status"] == status
-        assert shaped(client.get(CHAT))["status"] == 405
         good = client.post(
-            CHAT, json={"model": "work", "messages": HELLO, "max_tokens": 4, "tools": [], "user": "me"}
+            CHAT, json={"model": "work", "messages": HELLO, "max_tokens": 4, "n": 1, "user": "me"}
         )
         assert good.status_code == 200
 
@@ -182,12 +136,10 @@ def test_bodies_are_bounded_and_a_key_is_needed() -> None:
             assert client.post(CHAT, json=body, headers=right).status_code == 200
 
 
-def test_a_foreign_name_and_half_a_request(served: Living) -> None:
+def test_a_foreign_name_and_noise(served: Living) -> None:
     with served.client() as client:
         assert shaped(client.get("/v1/models", headers={"Host": "evil.example"}))["status"] == 403
         host, port = served.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port))) as half:
-            half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         with socket.create_connection((host, int(port))) as noise:
             noise.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
         assert client.get("/health").json() == {"status": "ok"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import yaml
 
 from moextend.certificate.certify import certify
 from moextend.sharing.hub import local_paths, pushed
-from moextend.sharing.model_card import MARK, RunFacts, TaskResult, facts_of, model_card
+from moextend.sharing.model_card import MARK, RunFacts, TaskResult, model_card
 from tests.certificate.conftest import infers, made, seen
 
 RUN = RunFacts(
-    name="shop/moextend-s0", stage="1-signs", task="signs", method="moextend", task_identity="given",
+    name="shop/moextend-s0", stage="1-signs", method="moextend", task_identity="given",
     row={"learning accuracy (LA)": 71.25, "forgetting (FM)": 0.5, "change of text": 0.0},
     tasks=[
         TaskResult("signs", "exact@1", "learned", 10.0, 71.25, 70.75, "CC-BY-4.0"),
@@ -25,12 +26,18 @@ RUN = RunFacts(
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def skill(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cards") / "skill"
+    model = made(folder)
+    infers(model, folder, seen(10))
+    certify(model, folder, items=2, scope="own", base="org/olmoe").write_to(folder)
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    model = made(tmp_path / "skill")
-    infers(model, tmp_path / "skill", seen(10))
-    certify(model, tmp_path / "skill", items=2, scope="own", base="org/olmoe").write_to(tmp_path / "skill")
-    return tmp_path / "skill"
+def folder(skill: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(skill, tmp_path / "skill"))
 
 
 def metadata(card: str) -> dict[str, Any]:
@@ -39,7 +46,7 @@ def metadata(card: str) -> dict[str, Any]:
 
 
 def test_a_card_with_a_run_and_a_certificate(folder: Path) -> None:
-    card = model_card(facts_of(pushed(folder), licence="apache-2.0", run=RUN), "me/skill")
+    card = model_card(pushed(folder), "me/skill", licence="apache-2.0", run=RUN)
     found = metadata(card)
     assert found["base_model"] == "org/olmoe" and found["base_model_relation"] == "adapter"
     assert found["library_name"] == "moextend" and found["license"] == "apache-2.0"
@@ -62,7 +69,7 @@ def test_a_card_of_the_folder_alone(folder: Path) -> None:
         "options": {"--images": ["/home/me/secret/photos"], "--template": ["<image> What's {question}?"]},
     }  # fmt: skip
     (folder / "extension.json").write_text(json.dumps(card))
-    text = model_card(facts_of(pushed(folder)), "me/skill")
+    text = model_card(pushed(folder), "me/skill")
     found = metadata(text)
     assert "base_model" not in found and "datasets" not in found and "model-index" not in found
     assert found["license"] == "other" and found["license_name"] == "My own licence, see below"
@@ -80,5 +87,5 @@ def test_a_base_and_data_of_the_hub_are_named(folder: Path) -> None:
         "settings": {}, "loss_first": 2.0, "loss_last": 1.0, "date": "2026", "version": "0.1.0",
     }  # fmt: skip
     (folder / "extension.json").write_text(json.dumps({**card, "made": made_of}))
-    found = metadata(model_card(facts_of(pushed(folder)), "me/skill"))
+    found = metadata(model_card(pushed(folder), "me/skill"))
     assert found["base_model"] == "org/olmoe" and found["datasets"] == ["org/questions"]

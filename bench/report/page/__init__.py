@@ -25,7 +25,7 @@ from moextend.bench.run.rundir import FACTS, RunDir, find_runs, run_name
 from moextend.errors import UnknownName, visible
 from moextend.util import files
 from moextend.util.foreign import explained
-from moextend.util.listening import LOCAL, check_packages, config_of, listen, url_of
+from moextend.util.listening import LOCAL, check_packages, listen, url_of
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -209,12 +209,12 @@ def serve(runs: Path, names: Sequence[str], workspace: Path, port: int, on_start
         InputError: starlette or uvicorn is missing, or the port is in use.
     """
     check_packages(("starlette", "uvicorn"), where="bench serve")
-    import uvicorn
+    from moextend.util import http
 
     with listen(HOST, port) as socket, TemporaryDirectory(prefix="moextend-page-") as folder:
         app = application(Live(runs, names, workspace, Path(folder)))
         on_start(url_of(HOST, socket.getsockname()[1]))
-        uvicorn.Server(config_of(app, grace=2)).run(sockets=[socket])
+        http.Server(http.config_of(app, grace=2)).run(sockets=[socket])
 
 
 def _row(run: RunDir) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def test_a_stage_is_certified_with_its_base_and_data(run: RunDir, tmp_path: Path
     found = claims(tmp_path)
     assert done.exit_code == 0, {name: one["reason"] for name, one in found.items()}
     near = found["near inputs, task inferred"]
-    assert near["status"] == "proved" and {"crafted", "questions as text"} <= {
+    assert near["status"] == "proved" and {"questions as text", "near data"} <= {
         one["name"] for one in near["sets"]
     }
     row = found["forgetting"]
