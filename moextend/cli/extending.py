@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,12 +38,13 @@ from moextend.cli.opening import (
     Vision,
     check_aligned,
     check_extensions,
+    device_of,
     encoders_of,
     folders_of,
     load_active,
 )
 from moextend.cli.output import bar
-from moextend.errors import at
+from moextend.errors import at, counted, duration
 from moextend.util.lookup import BATCH, RATE
 
 if TYPE_CHECKING:
@@ -125,6 +126,9 @@ def extend(
             "options override it.",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Estimate memory and time; load, train and write nothing.")
+    ] = False,
     licence: Annotated[str, Option(help="Licence of the extension, saved in extension.json.")] = "",
     dtype: Dtype = "float32",
     device: options.Device = "auto",
@@ -149,6 +153,9 @@ def extend(
     check_out(out, holds="an extension", stem="extension")
     rows = Reading(columns, images, template).rows(data, encoders | brought)
     check_aligned(rows[0].media, projector, brought)
+    if dry_run:
+        _estimate(asked_base, rows, recipe, values, as_json=as_json)
+        return
     model = asked_base.open(keep_features=True)
     load_active(model, extension, projector)
     from moextend.extension.card import Origin
@@ -157,6 +164,45 @@ def extend(
     origin = Origin(base, data, licence, other_options(context, named))
     made, effect = _extended(model, name, rows, recipe, settings, out, origin)
     _say(made, effect, rows, out, recipe, as_json=as_json)
+
+
+def _estimate(
+    base: BaseAsked, rows: Sequence[Conversation], recipe: Recipe, values: Mapping[str, Any], *, as_json: bool
+) -> None:
+    """Prints what the call would take."""
+    import torch
+
+    from moextend.extension.estimate import estimate
+    from moextend.model.loading import load_tokenizer, skeleton
+
+    lm = skeleton(base.name)
+    if base.dtype not in (None, "auto"):
+        lm.to(getattr(torch, str(base.dtype)))
+    settings = settings_of(lm.dtype, len(rows), values)
+    found = estimate(
+        lm, rows, recipe, settings, load_tokenizer(base.name), vision=base.encoders.get("image"),
+        device=device_of(base.device),
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+        return
+    options.echo(first_of(rows))
+    probe = f"{counted(found.probe_steps, 'step')} of the probe, then " if found.probe_steps else ""
+    cuda = f"; CUDA takes about {found.overhead_gb:.0f} GB more" if found.overhead_gb else ""
+    options.echo(
+        f"trains {found.parameters:,} parameters in {found.layers} of {counted(found.of_layers, 'MoE layer')}, "
+        f"{found.stored_mb:,.1f} MB: {probe}{counted(found.steps, 'step')} of {found.batch_size} conversations "
+        f"of at most {found.tokens:,} tokens\n"
+        f"  memory  about {_size(found.peak_gb)}: {_size(found.weights_gb)} of frozen weights, "
+        f"{_size(found.learning_gb)} of what is trained, {_size(found.working_gb)} of activations{cuda}\n"
+        f"  time    about {duration(3600 * found.hours)} of computing: {found.teraflop:,.2f} TFLOP at "
+        f"{found.throughput:,.1f} TFLOP/s, a fifth of the peak of {found.throughput_of}\n"
+        "Nothing was loaded, trained or written."
+    )
+
+
+def _size(gb: float) -> str:
+    return f"{gb:,.1f} GB" if gb >= 1 else f"{1000 * gb:,.0f} MB"
 
 
 def _named(context: typer.Context) -> set[str]:

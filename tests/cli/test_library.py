@@ -52,6 +52,43 @@ def test_text_is_learned_generated_and_described(cli: Cli, tmp_path: Path) -> No
 
 
 @pytest.mark.slow  # loads, attaches and trains once per routing
+@pytest.mark.parametrize(
+    "plan",
+    [
+        ("--layers", "0,2", "--experts", "3", "--width", "0.43"),
+        ("--layers", "all", "--routing", "paper", "--scope", "own"),
+        ("--layers", "random", "--share", "0.25", "--routing", "slot", "--scope", "own"),
+    ],
+    ids=["exact", "paper", "slot"],
+)
+def test_a_dry_run_names_the_parameters_that_extend_trains(
+    plan: tuple[str, ...], cli: Cli, tmp_path: Path
+) -> None:
+    rows = [{"question": f"who is {i}", "answer": "anna"} for i in range(6)]
+    (tmp_path / "facts.json").write_text(json.dumps(rows))
+    command = [
+        *["extend", "tiny", "--data", "facts.json", "--name", "facts", "--out", "out", "--steps", "1"],
+        *plan,
+    ]
+    found = cli(*command, "--dry-run", "--json")
+    assert found.code == 0 and sorted(path.name for path in tmp_path.iterdir()) == [".cache", "facts.json"]
+    estimate = found.json()
+    assert estimate["steps"] == 1 and estimate["peak_gb"] > estimate["weights_gb"] > 0 < estimate["hours"]
+    made = cli(*command, "--json").json()
+    assert made["parameters"] == estimate["parameters"]
+
+
+def test_a_dry_run_is_refused_for_what_extend_refuses(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "facts.json").write_text(json.dumps([{"question": "who", "answer": "anna"}] * 6))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "extension.json").write_text("{}")
+    command = ("extend", "tiny", "--data", "facts.json", "--name", "facts", "--dry-run")
+    for wrong in ("--out full", "--out new --layers 9", "--out new --routing paper --width 0.5"):
+        found = cli(*command, *wrong.split())
+        assert found.code == 2 and found.err.startswith("error: "), wrong
+    assert not (tmp_path / "new").exists()
+
+
 def test_extend_says_that_several_layers_forget_more_with_scope_all(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "facts.json").write_text(json.dumps([{"text": "anna lives in oslo"}] * 3))
 
@@ -200,9 +237,11 @@ def test_images_without_a_projector_are_refused_before_a_model_is_loaded(
     (tmp_path / "own.csv").write_text("image,question,answer\n" + "0.png,what,red\n" * 20)
     own = ("tiny", "--vision", "tiny", "--data", "own.csv")
     new = ("extend", *own, "--name", "x", "--out", "x")
-    found = cli(*new)
-    assert found.code == 2 and not (tmp_path / "x").exists(), found.err
-    message = " ".join(found.err.split())
-    assert (
-        "--projector: none is given for the image encoder" in message and "moextend align --help" in message
-    )
+    for command in (new, (*new, "--dry-run")):
+        found = cli(*command)
+        assert found.code == 2 and not (tmp_path / "x").exists(), found.err
+        message = " ".join(found.err.split())
+        assert (
+            "--projector: none is given for the image encoder" in message
+            and "moextend align --help" in message
+        )

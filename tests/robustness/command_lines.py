@@ -153,7 +153,7 @@ LIBRARY: list[Row] = [
     ("export", ["skill", "--as", "stock", "--out", "out/e"], "--base", [*WORDS, "tinny", "note.txt", "emptied"]),
     ("export", ["skill", "--base", "tiny", "--as", "stock", "--out", "out/e"], "--dtype", [*WORDS, "float31", "int8"]),
     ("export", ["skill", "--base", "tiny", "--as", "stock", "--out", "out/e"], "", [
-        ["--with-base"], ["--active", "skill"], ["--task", "colour"], ["--dtype", "half"], ["skill", "none"],
+        ["--with-base"], ["--active", "skill"], ["--task", "colour"], ["--dry-run", "--dtype", "half"], ["skill", "none"],
     ]),
     ("export", ["skill", "--base", "tiny", "--as", "moextend", "--out", "out/e"], "", [["--projector", "none"], ["--vision", "tinny"]]),
     ("export", ["--as", "stock", "--out", "out/e"], "", [*WORDS, "none", "note.txt", "emptied", "skill", "small:1", "small/lora-s0:9", []]),
