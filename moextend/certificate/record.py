@@ -174,7 +174,7 @@ class Certificate(Record):
     """Use that is certified: own, auto or all."""
     others: list[str]
     """Names of extensions that were attached before it."""
-    base: dict[Literal["name", "fingerprint", "dtype"], str]
+    base: dict[str, str]
     """The base: its name, the fingerprint of language model, encoders and projectors, and the type of its weights."""
     inputs: list[InputSet]
     """Inputs that were compared."""
@@ -281,7 +281,7 @@ def check_record(path: Path, folder: Path | None = None) -> tuple[Certificate, l
 def page(c: Certificate) -> str:
     """The readable page of a certificate, in Markdown; the record has the numbers."""
     facts = [
-        ("base", "{name} (`{fingerprint}`, {dtype})".format_map(c.base)),
+        ("base", f"{c.base['name']} (`{c.base['fingerprint']}`, {c.base['dtype']})"),
         ("routing and scope", f"{c.mode}, {c.scope}"),
         ("other extensions", ", ".join(c.others) or "none"),
         ("made", f"{c.date} with `{c.command}`" if c.command else c.date),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -115,7 +114,6 @@ def save_extension(
     name: str,
     *,
     folder: str | Path,
-    coactive: Sequence[str] | None = None,
     made: Made | None = None,
 ) -> None:
     """Saves expert set `name`, with the names and digests of its co-active extensions.
@@ -125,14 +123,12 @@ def save_extension(
     Args:
         folder: gets extension.safetensors and extension.json, and two files for each modality that was added to the
             model after loading (modality-audio.safetensors, modality-audio.json).
-        coactive: its co-active extensions; None: those that were active when it was attached.
         made: how it was made, for its card.
 
     Raises:
         UnknownName: the model has no such extension, or one of its co-active extensions is gone.
     """
     folder, scope = Path(folder), _scope(model, name)
-    earlier = scope.coactive[name] if coactive is None else coactive
     modalities.hold(model, name)
     modalities.save(model, folder)
     tensors = _in_float32(model, name)
@@ -141,7 +137,7 @@ def save_extension(
         name=title(name, name), mode=scope.mode,
         plan={str(block): parents for block, parents in plan_of(model, name).items()},
         calibrate=any(".calibration." in key for key in tensors),
-        beside=[{"name": title(other, other), "digest": digest_of(model, other)} for other in earlier],
+        beside=[{"name": title(other, other), "digest": digest_of(model, other)} for other in scope.coactive[name]],
         base=model.base_fingerprint(), width=scope.widths[name], base_dtype=model.base_dtype,
         base_rounded=model.base_rounded(), made=made,
     )  # fmt: skip
@@ -206,20 +202,17 @@ def _attach(
     tensor_files.check_sum(folder, tensor_files.read_card(folder))
     activate_again, known = attach.activation(model.lm), name in attach.scope_of(model.lm).known
     try:
-        attach_empty(model.lm, card, name, coactive)
+        attach.activate(model.lm, coactive)
+        plan = {int(block): sources for block, sources in card.plan.items()}
+        attach.attach(
+            model.lm, name, plan, mode=card.mode, calibrate=card.calibrate, width=card.width, empty=True
+        )
         tensor_files.read_into(folder / f"{STEM}.safetensors", _parameters(model, name, card.name))
     except BaseException:
         if not known and name in attach.scope_of(model.lm).known:
             attach.detach(model.lm, name)
         activate_again()
         raise
-
-
-def attach_empty(lm: nn.Module, card: Card, name: str, coactive: Sequence[str]) -> None:
-    """Attaches the expert set of a card without values; active are then it and its co-active extensions."""
-    attach.activate(lm, coactive)
-    plan = {int(block): sources for block, sources in card.plan.items()}
-    attach.attach(lm, name, plan, mode=card.mode, calibrate=card.calibrate, width=card.width, empty=True)
 
 
 def extensions(model: MultimodalLM) -> list[Extension]:

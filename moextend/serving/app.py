@@ -99,7 +99,7 @@ def application(engine: Engine, options: Options) -> FastAPI:
 
     @app.delete("/v1/extensions/{name}")
     async def detach(name: str) -> Any:
-        """Unloads an extension, after the requests that it answers."""
+        """Refuses new requests for an extension, which is unloaded after those that it answers."""
         check_admin()
         await allowed(engine.detach(name))
         return {"id": name, "object": "model", "deleted": True}

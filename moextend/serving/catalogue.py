@@ -46,8 +46,8 @@ class Known:
 
     base: str
     """Fingerprint of the base."""
-    served: Mapping[str, Served]
-    """Extension, oldest first."""
+    served: dict[str, Served]
+    """Extensions, oldest first."""
     inference: task_inference.TaskInference | None = None
     """For `auto`; None: no extension has task statistics."""
     auto: str = ""
@@ -73,13 +73,13 @@ class Known:
         return "-".join([self.base, *(named(one.digest, one.strength) for one in found if one.strength)])
 
     @property
-    def leaving(self) -> set[str]:
-        """Extensions that get no new requests."""
-        return {name for name, one in self.served.items() if one.leaves}
+    def leaving(self) -> list[str]:
+        """Extensions that get no new requests, the youngest first: it may need an older one."""
+        return [name for name, one in reversed(self.served.items()) if one.leaves]
 
     def extensions(self) -> dict[str, str]:
         """Model of an extension that gets new requests -> the extension."""
-        leaving = self.leaving
+        leaving = {*self.leaving}
         return {
             one.model: name for name, one in self.served.items() if not leaving.intersection(one.together)
         }
@@ -161,17 +161,13 @@ class Catalogue:
         self.known = self._read({**self._leaving(old), own: made})
         return made.model
 
-    def leave(self, model: str) -> str:
-        """Ends new requests for the extension with this model, and returns its name.
-
-        Raises an error if it cannot be unloaded.
-        """
+    def leave(self, model: str) -> None:
+        """Ends new requests for the extension with this model. Raises an error if it cannot be unloaded."""
         known = self.known.extensions()
         if model not in known:
             raise errors.no_model(model, known)
         self._check_free(known[model])
         self.known = self._read(self._leaving(known[model]))
-        return known[model]
 
     def _leaving(self, name: str | None) -> dict[str, Served]:
         """The extensions, of which one gets no new requests."""
@@ -181,7 +177,11 @@ class Catalogue:
     def _check_free(self, name: str) -> None:
         """Raises InputError if another extension needs this one."""
         served = self.known.served
-        needed = [one.name for other, one in served.items() if name in one.together and other != name]
+        needed = [
+            one.name
+            for other, one in served.items()
+            if name in one.together and other != name and not one.leaves
+        ]
         if needed:
             raise InputError(
                 f"extension '{needed[-1]}' was made with '{served[name].name}' active and needs it.",

@@ -47,7 +47,6 @@ class Engine:
         self._batch = Batch(self._model)
         self._waiting: deque[Job] = deque()
         self._calls: deque[tuple[Callable[[], object], Future[Any]]] = deque()
-        self._leaving: dict[str, Future[None]] = {}
         self._changed = threading.Condition()
         self._ends: float | None = None
         self._sources: dict[str, See] = {}
@@ -79,26 +78,11 @@ class Engine:
 
         One that it replaces is unloaded as soon as no row reaches it.
         """
-
-        def load() -> str:
-            found = self.catalogue.attach(folder, name, strength, replace=True)
-            self._leaving |= {old: Future() for old in self.catalogue.known.leaving - self._leaving.keys()}
-            return found
-
-        return self._call(load)
+        return self._call(lambda: self.catalogue.attach(folder, name, strength, replace=True))
 
     def detach(self, model: str) -> Future[None]:
-        """Unloads an extension, by its model's name, as soon as no row reaches it; new requests are refused at once."""
-        found: Future[None] = Future()
-
-        def leave() -> None:
-            try:
-                self._leaving[self.catalogue.leave(model)] = found
-            except Exception as error:
-                _settle(found, error)
-
-        self._call(leave)
-        return found
+        """Refuses new requests for an extension, by its model's name; it is unloaded as soon as no row reaches it."""
+        return self._call(lambda: self.catalogue.leave(model))
 
     def close(self, grace: float) -> None:
         """Refuses new jobs, and fails those that are not answered after `grace` seconds."""
@@ -129,13 +113,13 @@ class Engine:
             self._waiting.clear()
         for job in lost:
             job.deliver(errors.stopping())
-        for future in (*self._leaving.values(), *(future for _, future in self._calls)):
+        for _, future in self._calls:
             _settle(future, errors.stopping())
 
     def _is_over(self) -> bool:
         """Waits for work; true after `close`, when nothing is left or the time is over."""
         with self._changed:
-            while not (self._batch.rows or self._waiting or self._calls or self._leaving):
+            while not (self._batch.rows or self._waiting or self._calls or self.catalogue.known.leaving):
                 if self._ends is not None:
                     return True
                 self._changed.wait()
@@ -277,17 +261,13 @@ class Engine:
 
     def _let_go(self) -> None:
         """Unloads extensions that leave and that no job reaches any more."""
-        for name in list(self._leaving):
-            with self._changed:
-                jobs = self._unanswered()
-            if any(name in (job.names or ()) for job in jobs):
-                continue
-            future = self._leaving.pop(name)
-            try:
+        if not self.catalogue.known.leaving:
+            return
+        with self._changed:
+            reached = {name for job in self._unanswered() for name in job.names or ()}
+        for name in self.catalogue.known.leaving:
+            if name not in reached:
                 self.catalogue.detach(name)
-                _settle(future, None)
-            except Exception as error:
-                _settle(future, error)
 
     def _unanswered(self) -> list[Job]:
         """Jobs in the batch, and those that wait."""

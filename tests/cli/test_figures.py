@@ -44,10 +44,10 @@ def test_the_help_names_every_figure(cli: Any) -> None:
 
 def test_some_figures_of_some_methods(cli: Any, runs: Path, tmp_path: Path) -> None:
     (runs / "ledger" / "lora-s1" / "status.json").unlink()
-    done = cli("bench", "figures", "--only", "forest,cost", "-m", "moextend", "-o", "made")
+    done = cli("bench", "figures", "--only", "accuracy,cost", "-m", "moextend", "-o", "made")
     assert done.code == 0 and "left out: lora-s1 (waiting)" in done.err
     assert {path.name for path in (tmp_path / "made").iterdir()} == {
-        "forest.pdf", "forest.png", "cost.pdf", "cost.png",
+        "accuracy.pdf", "accuracy.png", "cost.pdf", "cost.png",
     }  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def test_items_name_what_is_missing(cli: Any, runs: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["items"], "no format of items 'table'. Available: csv, json, parquet."),
+        (["items"], "no format of items 'table'. Available: csv, parquet."),
         (["items", "-f", "parquet"], "parquet cannot be printed. Name a file: --out items.parquet."),
         (["items", "-f", "csv", "matrix"], "report: items and matrix are separate views."),
         (["-f", "json"], "no format 'json'. Available: "),

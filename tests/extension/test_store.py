@@ -35,7 +35,7 @@ def grown(mode: Mode, *names: str) -> MultimodalLM:
 def test_saved_loaded_and_unloaded(mode: Mode, tmp_path: Path, ids: Tensor) -> None:
     model = grown(mode, "a", "b")
     save_extension(model, "a", folder=tmp_path / "a")
-    save_extension(model, "b", folder=tmp_path / "b", coactive=["a"])
+    save_extension(model, "b", folder=tmp_path / "b")
     other = toy_model()
     base = logits(other, ids)
     load_extension(other, tmp_path / "a")

@@ -136,8 +136,8 @@ def test_the_base_is_kept_to_the_bit_and_what_is_saved_is_what_was(
     activate(lm, {"a": 0.0})
     assert equal(each(), base), "off"
     model = MultimodalLM(lm, tokenizer=None)
-    for extension, coactive in (("a", []), ("b", ["a"])):
-        save_extension(model, extension, folder=tmp_path / extension, coactive=coactive)
+    for extension in "ab":
+        save_extension(model, extension, folder=tmp_path / extension)
     for extension in "ba":
         detach(lm, extension)
     assert torch.equal(outputs(lm, IDS), base[0]), "detached"

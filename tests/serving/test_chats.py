@@ -63,14 +63,12 @@ def templated(tokenizer: Any, talk: list[dict[str, str]]) -> list[int]:
     return ids
 
 
-@pytest.mark.parametrize("name", ["gpt-oss", "mixtral"])
-def test_a_chat_has_the_same_ids_everywhere(name: str, tmp_path: Path) -> None:
-    model = model_of(name)
+def test_a_chat_has_the_same_ids_everywhere(tmp_path: Path) -> None:
+    model = model_of("mixtral")
     save_tokenizer(model, tmp_path)
     wanted = templated(AutoTokenizer.from_pretrained(tmp_path), TALK)
-    if name != "gpt-oss":  # it prints the date, which is another one in the exported tokenizer
-        folded = {"role": "user", "content": f"{TALK[0]['content']}\n\n{TALK[1]['content']}"}
-        assert wanted == templated(model.tokenizer, [folded, *TALK[2:]])
+    folded = {"role": "user", "content": f"{TALK[0]['content']}\n\n{TALK[1]['content']}"}
+    assert wanted == templated(model.tokenizer, [folded, *TALK[2:]])
     before = ((TALK[1]["content"], TALK[2]["content"]),)
     with read(model) as found:
         prompt = Prompt(TALK[3]["content"], before=before, system=TALK[0]["content"])

@@ -117,9 +117,10 @@ def shortened(table: str, kept: dict[str, tuple[str, ...]]) -> str:
 
 
 def numbers(table: str) -> list[str]:
-    """Its rows with their first cell and all numbers of the others."""
+    """Its rows with their first cell and all numbers of the others; heads may name tasks that have some."""
     rows = [line.strip("| ").partition(" | ") for line in table.splitlines() if line.startswith("|")]
-    return [f"{name}: {' '.join(NUMBER.findall(rest))}" for name, _, rest in rows if NUMBER.search(rest)]
+    found = ((name, NUMBER.findall(rest)) for name, _, rest in rows if name != "method")
+    return [f"{name}: {' '.join(numbers)}" for name, numbers in found if numbers]
 
 
 def published(folder: Path) -> Path:

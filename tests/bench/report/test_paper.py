@@ -80,7 +80,7 @@ def test_the_setup_is_that_of_the_runs(make: MakePaper, tmp_path: Path) -> None:
     shown = (tmp_path / "out" / "setup.tex").read_text().replace(r"\allowbreak{}", "")
     for words in (
         r"The base is \texttt{tiny} (weights in float32)", r"\texttt{task1} (60 test items)", "4 steps, batches of 2",
-        "AdamW with learning rate 0.1", "Seeds: 0, 1, 2.", "rank 0", "15,000 trained parameters per stage",
+        "AdamW with learning rate 0.1", "Seeds: 0, 1, 2", "rank 0", "15,000 trained parameters per stage",
         "Trained parameters: LoRA", "Given the task of every input: MoExtend own",
         r"\texttt{exact@1} for", "Python 3.", "torch ", "CPU cores", "greedy decoding", "item mine: rank 3",
         r"MoExtend all~\cite{zhong2024moextend}: ",

@@ -18,7 +18,7 @@ from moextend.cli.main import app
 from moextend.errors import InputError, UnknownName
 from tests.bench.ledger import Kind, Shape, write_run
 
-SHAPE = Shape(stages=2, texts=1, items=100, an_image=1, shared_images=False)
+SHAPE = Shape(stages=2, texts=1, items=150, an_image=1, shared_images=False)
 ORDERS, SEEDS = ("given", "reverse"), (0, 1, 2)
 
 
