@@ -51,7 +51,6 @@ perf: $(VENV)/installed   ## install, measure the speed, print the tables of doc
 
 base: $(VENV)/installed   ## make the tiny base again from its seed
 	$(BIN)/python -m moextend.bench.world build --seed 0 --out registry/models/tiny
-	$(BIN)/python -m moextend.bench.world audio --seed 0 --out registry/models/tiny/audio
 
 docs: $(VENV)/installed-dev   ## install, build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

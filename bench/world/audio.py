@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moextend.bench.world.base import recorded
-from moextend.bench.world.hearing import Performance, Recital, draw_recital, perform
+from moextend.bench.world.hearing import Performance, Recital, draw_recital
 from moextend.bench.world.language import Optimizers
 from moextend.bench.world.scenes import Split
 from moextend.bench.world.sound import MOST_NOTES, RATE, Melody, draw_melody
@@ -80,12 +80,6 @@ class Batch(NamedTuple):
     """Head -> [B, features]; -100 after the end of a recording."""
 
 
-def build_audio_model(seed: int) -> TinyAudio:
-    """An untrained encoder."""
-    torch.manual_seed(seed)
-    return TinyAudio(CONFIG)
-
-
 def build_heads(seed: int) -> nn.ModuleDict:
     """Untrained linear classifiers of features."""
     torch.manual_seed(seed)
@@ -111,7 +105,7 @@ def named(sound: Performance) -> list[dict[str, str]]:
 
 def example(sound: Performance) -> Example:
     """The recording of a sound, and what can be heard during each feature; silence is "none"."""
-    samples, spans = perform(sound)
+    samples, spans = sound.performed()
     truth = {head: torch.zeros(-(-len(samples) // STRIDE), dtype=torch.long) for head in HEADS}
     for (start, end), classes in zip(spans, named(sound), strict=True):
         inside = slice(int(start * RATE) // STRIDE, -(-int(end * RATE) // STRIDE))
@@ -176,7 +170,8 @@ def build(recipe: Recipe, out: Path) -> dict[str, Any]:
     """Trains the encoder and saves it under `out` with a record, which it returns."""
     torch.set_num_threads(1)  # one thread keeps the order of sums, so that builds are reproducible
     start = time.perf_counter()
-    model, heads = build_audio_model(recipe.seed), build_heads(recipe.seed)
+    torch.manual_seed(recipe.seed)
+    model, heads = TinyAudio(CONFIG), build_heads(recipe.seed)
     loss = train_audio_model(model, heads, recipe)
     model.save(out)
     scored = draw_examples(recipe.seed + 1, "test", SCORED)

@@ -5,19 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from moextend.bench.references import KIND, Reference, find_reference, read_reference
-from moextend.bench.report import render, tables
+from moextend.bench.references import KIND, Reference, read_reference
+from moextend.bench.report import tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.table import Table
-from moextend.bench.run.rundir import Cell, RunDir
+from moextend.bench.run.rundir import RunDir
 from moextend.bench.sequence import read_sequence
 from moextend.bench.task import read_task
-from moextend.errors import InputError, SpecError, UnknownName
+from moextend.errors import InputError, SpecError
 from moextend.util import content
 from moextend.util.spec import parse
-from tests.bench.conftest import TASKS, MakeConfig, MakeRun
+from tests.bench.conftest import TASKS, MakeRun
 
 NOWHERE = Path("nowhere")
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
@@ -57,12 +56,6 @@ def test_measured_rows_stand_above_under_the_same_definitions(make_run: MakeRun)
     ]
     assert "protocol mini (arXiv 0000.00000)" in table.title
     assert "BWT: divided by T." in table.notes
-
-
-def test_that_fewer_items_were_scored_is_reported(make_run: MakeRun, make_config: MakeConfig) -> None:
-    short = dict(make_config().sequence, scoring={"limit": 40})
-    table = shown([make_run("lora", rows=ROWS, protocol="mini", sequence=short)], reference())
-    assert "mini was scored on 40 items per task at most, the published numbers on all." in table.notes
 
 
 @pytest.mark.parametrize("protocol", [None, "mini-too"])
@@ -120,15 +113,6 @@ def test_a_published_sequence_names_a_protocol_that_has_references(name: str) ->
         )
 
 
-def test_a_workspace_has_its_own(tmp_path: Path) -> None:
-    folder = tmp_path / "registry" / "references"
-    folder.mkdir(parents=True)
-    (folder / "mini.yaml").write_text(yaml.safe_dump(REFERENCE))
-    assert find_reference("mini", tmp_path).rows[0]["acc"] == 28.74
-    with pytest.raises(UnknownName, match=r"no reference 'coim'. Did you mean 'coin'"):
-        find_reference("coim", tmp_path)
-
-
 FIRST, SECOND = TASKS
 EXACT = {FIRST: "exact@1", SECOND: "exact@1"}
 
@@ -167,26 +151,3 @@ def test_a_column_of_a_task_that_cannot_be_scored_is_refused(
     table = shown([run], reference(scoring={SECOND: "exact@1"}, unscored=unscored))
     assert measured(table)[:2] == ["-", "-"]
     assert refusals(table)[0] == f"ACC is refused for measured runs: {why}"
-
-
-def test_a_column_may_show_a_further_metric_of_several_tasks(make_run: MakeRun) -> None:
-    columns = {"f1": {"title": "POPE", "mean_of": [FIRST, SECOND], "reading": "f1"}}
-    one = reference(columns=columns, rows=[{"method": "LLaVA", "f1": 85.9}])
-    run = make_run("lora", rows=ROWS[:2], protocol="mini")
-    run.append_cell(Cell(stage=2, task=FIRST, value=60.0, scorer="pope@2", readings={"f1": 50.0}))
-    assert measured(shown([run], one)) == ["-"], "the second is not scored yet"
-    run.append_cell(Cell(stage=2, task=SECOND, value=70.0, scorer="pope@2", readings={"f1": 60.0}))
-    assert measured(shown([run], one)) == ["55.0"]
-
-
-def test_the_sequence_of_the_paper_trains_as_published_and_says_where_it_differs() -> None:
-    found = read_sequence(content.names("registry", NOWHERE)["moextend-paper"])
-    (align,) = found.align
-    assert found.train.balance == 0.001
-    assert tuple(found.train.betas) == tuple(align.betas) == (0.9, 0.999)
-    assert all("probe_steps=1000" in name for name in found.methods if name.startswith("moextend"))
-    for name in ("moextend-text", "moextend-vision"):
-        (table,) = tables([], references=[find_reference(name, NOWHERE)])
-        for form in ("table", "markdown", "latex", "html"):
-            words = " ".join(render([table], form).split())
-            assert "512 held-out items choose the layers" in words and "over the new experts alone" in words

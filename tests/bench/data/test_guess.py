@@ -6,7 +6,7 @@ import pytest
 
 from moextend.bench.data import check_task, guess_task
 from moextend.bench.task import TaskSpec
-from moextend.errors import InputError, UnknownName
+from moextend.errors import InputError
 from tests.data.small import MakeRows, Rows, WriteJsonl
 
 
@@ -91,21 +91,6 @@ def test_column_that_cannot_be_guessed(
     ) as caught:
         guess(pictures, workspace)
     assert "Name it: --columns answer=COLUMN." in str(caught.value)
-
-
-def test_wrong_names(pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path) -> None:
-    write_jsonl(pictures / "test.jsonl", usual(4))
-    with pytest.raises(UnknownName, match=r"no key of columns 'queston'. Did you mean 'question'\?"):
-        guess(pictures, workspace, {"queston": "question"})
-    with pytest.raises(UnknownName, match=r"no column 'ansver'. Did you mean 'answer'\?"):
-        guess(pictures, workspace, {"answer": "ansver"})
-
-
-def test_no_such_path(pictures: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(pictures.parent)
-    for path in ("dat", "data/img9.png", "./x/y", "a/b/c.json"):
-        with pytest.raises(InputError, match=f"data {path}: no such file or folder"):
-            guess(path, workspace)
 
 
 def test_splits_with_unknown_names_are_refused(
