@@ -10,26 +10,20 @@ import gc
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from moextend.bench.report.formats import markdown
-from moextend.bench.report.table import Column, Table, Value, fixed, short, text
 from moextend.util import lookup
 from moextend.util.entry import run_app
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
 
-Clock = Literal["wall", "cpu"]
-Device = Literal["cpu", "cuda"]
-Dtype = Literal["float32", "bfloat16"]
 TRANSFORMERS = "transformers"
 EXACT = "moextend:scope=own,layers=last,width=0.25"
 CACHED = ", cached prefix"
@@ -41,29 +35,23 @@ METHODS = (
 )  # fmt: skip
 WARM = 3
 """Steps before the first one that is measured: they make the optimizer's state and fill the cache."""
-COLUMNS = [
-    Column("method", "method", numeric=False), Column("trained", "params"), Column("seconds", "step ms"),
-    Column("of_step", "of transformers"), Column("operations", "GFLOP"), Column("peak_mb", "MB"),
-    Column("of_peak", "of transformers"), Column("prefill", "prefill ms"), Column("decode", "decode ms"),
-]  # fmt: skip
+ROWS = 8
+COLUMNS = (
+    "method", "params", "step ms", "of transformers", "GFLOP", "MB", "of transformers", "prefill ms", "decode ms",
+)  # fmt: skip
 app = typer.Typer(add_completion=False)
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(NamedTuple):
     """A model and the shape of its batches."""
 
-    about: str
     make: Callable[[], MultimodalLM]
     length: int
-    """Tokens per row, of `ROWS` in a step; all of them are learned."""
+    """Tokens of each of the `ROWS` of a step; all of them are learned."""
     new_tokens: int
     """Decoded tokens per row."""
     repeats: int
     """Steps and answers that are measured."""
-
-
-ROWS = 8
 
 
 def _tiny() -> MultimodalLM:
@@ -73,6 +61,7 @@ def _tiny() -> MultimodalLM:
 
 
 def _mid() -> MultimodalLM:
+    """A random Mixtral of 113M parameters."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -87,17 +76,12 @@ def _mid() -> MultimodalLM:
     return MultimodalLM(AutoModelForCausalLM.from_config(config), None)
 
 
-SIZES = {
-    "tiny": Size("the package's tiny base, 4 layers of 4 experts, top-2", _tiny, 64, 32, 21),
-    "mid": Size("a random Mixtral of 113M parameters, 8 layers of 8 experts, top-2", _mid, 256, 16, 5),
-}
+SIZES = {"tiny": Size(_tiny, 64, 32, 21), "mid": Size(_mid, 256, 16, 5)}
 
 
-@dataclass(frozen=True)
-class Row:
-    """A method; seconds are medians."""
+class Row(NamedTuple):
+    """Medians of a method."""
 
-    name: str
     trained: int
     """Parameters."""
     seconds: float
@@ -116,9 +100,7 @@ class Row:
 def main(
     size: Annotated[list[str] | None, typer.Option(help="tiny or mid; may be repeated.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's own number.")] = None,
-    device: Annotated[Device, typer.Option(help="Where it computes.")] = "cpu",
-    dtype: Annotated[Dtype, typer.Option(help="Type of the base.")] = "float32",
-    clock: Annotated[Clock, typer.Option(help="cpu: if others use the machine.")] = "wall",
+    clock: Annotated[Literal["wall", "cpu"], typer.Option(help="cpu: if others use the machine.")] = "wall",
     method: Annotated[list[str] | None, typer.Option(help="Another method, as in bench run; repeatable.")] = None,
 ) -> None:  # fmt: skip
     """Print Markdown tables of steps of training and of answers."""
@@ -131,35 +113,20 @@ def main(
     quiet_process()
     if threads:
         torch.set_num_threads(threads)
-    how = f"{dtype} on {device}, {torch.get_num_threads()} threads; {clock} time"
+    now = time.perf_counter if clock == "wall" else time.process_time
     for name, one in chosen.items():
-        rows = []
+        typer.echo(f"\n### {name}: training and answering\n")
+        typer.echo(f"| {' | '.join(COLUMNS)} |\n| :--- |{' ---: |' * 8}")
+        first: Row | None = None
         for each in dict.fromkeys([*METHODS, *(method or [])]):
-            typer.echo(f"{name}: {each}", err=True)
-            rows.append(measure(one, each, device=device, dtype=dtype, clock=clock))
-        typer.echo(markdown([_table(name, one, rows, how)]))
-
-
-def _table(name: str, size: Size, rows: Sequence[Row], how: str) -> Table:
-    cells = [[text(row.name), short(row.trained), *_numbers(row, rows[0])] for row in rows]
-    notes = [
-        f"{size.about}. A step: {ROWS} rows of {size.length} tokens; {how}, medians.",
-        "transformers: a step of full fine-tuning without moextend. GFLOP: counted in a step. MB: peak memory of the "
-        "training without the base's weights. prefill: until the first token of all rows; decode: the next one.",
-    ]
-    return Table(f"{name}-steps", f"{name}: training and answering", COLUMNS, [cells], notes)
-
-
-def _numbers(row: Row, first: Row) -> list[Value]:
-    step, flop, peak, prefill, decode = (
-        fixed(number, f",.{0 if number >= 100 else 1}f")
-        for number in (
-            1e3 * row.seconds, row.operations / 1e9, row.peak_mb, 1e3 * row.prefill, 1e3 * row.decode,
-        )
-    )  # fmt: skip
-    ratios = (row.seconds / first.seconds, row.peak_mb / first.peak_mb)
-    of_step, of_peak = (fixed(ratio, ".2f", "x") for ratio in ratios)
-    return [step, of_step, flop, peak, of_peak, prefill, decode]
+            row = measure(one, each, now)
+            first = first or row
+            numbers = [
+                f"{row.trained:,}", f"{1e3 * row.seconds:,.1f}", f"{row.seconds / first.seconds:.2f}x",
+                f"{row.operations / 1e9:,.1f}", f"{row.peak_mb:,.1f}", f"{row.peak_mb / first.peak_mb:.2f}x",
+                f"{1e3 * row.prefill:,.1f}", f"{1e3 * row.decode:,.1f}",
+            ]  # fmt: skip
+            typer.echo(f"| {' | '.join([each, *numbers])} |")
 
 
 class Ids:
@@ -172,31 +139,19 @@ class Ids:
         return {"input_ids": [int(word) for word in text.split()]}
 
 
-@dataclass
 class Meter:
     """Is called after each step of a training: WARM steps, one under the counter, and those that are measured."""
 
-    device: str
-    clock: Clock
-    repeats: int
-
-    def __post_init__(self) -> None:
+    def __init__(self, repeats: int, now: Callable[[], float]) -> None:
         from moextend.training.flops import Counter
 
-        self.times: list[float] = []
-        self._start = 0.0
-        self.memory = [0]
-        self.count = Counter()
-        self._around = ExitStack()
-
-    @property
-    def steps(self) -> int:
-        """Steps of a training."""
-        return WARM + 1 + self.repeats
+        self.steps, self.now = WARM + 1 + repeats, now
+        self.times, self.memory, self.count = list[float](), [0], Counter()
+        self._start, self._around = 0.0, ExitStack()
 
     def begin(self) -> None:
         """Called before the training."""
-        self._around.enter_context(peak(self.device, self.memory))
+        self._around.enter_context(peak(self.memory))
 
     def __call__(self, done: int, total: int) -> None:
         """Called after `done` steps."""
@@ -208,30 +163,15 @@ class Meter:
             self._around.enter_context(self.count)
         self._start = self.now()
 
-    def now(self) -> float:
-        """Seconds, after the device has finished its work."""
-        if self.device != "cpu":
-            import torch
-
-            torch.cuda.synchronize()
-        return time.perf_counter() if self.clock == "wall" else time.process_time()
-
 
 @contextmanager
-def peak(device: str, found: list[int]) -> Iterator[None]:
+def peak(found: list[int]) -> Iterator[None]:
     """Context whose peak memory of tensors, above the memory before it, is put into `found`, in bytes."""
     import torch
 
-    if device != "cpu":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        yield
-        found[0] = torch.cuda.max_memory_allocated() - before
-        return
     gc.collect()  # what is freed inside must not count
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as seen:
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=cpu, profile_memory=True) as seen:
         yield
     results: Any = seen.profiler
     held = 0
@@ -241,47 +181,39 @@ def peak(device: str, found: list[int]) -> Iterator[None]:
         found[0] = max(found[0], held)
 
 
-def measure(size: Size, text: str, *, device: str, dtype: str, clock: Clock) -> Row:
-    """Measures a method, or TRANSFORMERS.
+def measure(size: Size, text: str, now: Callable[[], float]) -> Row:
+    """Measures a method, or TRANSFORMERS, in the time that `now` gives.
 
     Raises:
         InputError: there is no such method, or its settings are wrong.
     """
     import torch
 
-    model = size.make().to(device=device, dtype=getattr(torch, dtype))
+    model = size.make()
     model.tokenizer, model.chat = Ids(), None
-    model.lm.set_experts_implementation("eager" if device == "cpu" else "grouped_mm")  # as in a run
+    model.lm.set_experts_implementation("eager")  # as in a run
     before = sum(p.nbytes for p in model.parameters())
     drawn = torch.Generator().manual_seed(1)
     ids = torch.randint(5, model.lm.config.vocab_size, (ROWS, size.length), generator=drawn)
-    meter = Meter(device, clock, size.repeats)
-    train = _plain if text == TRANSFORMERS else _method
-    trained = train(model, ids, text, meter)
+    meter = Meter(size.repeats, now)
+    trained = (_plain if text == TRANSFORMERS else _method)(model, ids, text, meter)
     model.eval()
-    first, all_ = (_answer(model, ids.to(device), many, meter) for many in (1, 1 + size.new_tokens))
-    return Row(
-        name=text,
-        trained=trained,
-        seconds=median(meter.times),
-        operations=meter.count.total,
-        peak_mb=(meter.memory[0] + sum(p.nbytes for p in model.parameters()) - before) / 1e6,
-        prefill=first,
-        decode=(all_ - first) / size.new_tokens,
-    )
+    first, all_ = (_answer(model, ids, tokens, size.repeats, now) for tokens in (1, 1 + size.new_tokens))
+    memory = meter.memory[0] + sum(p.nbytes for p in model.parameters()) - before
+    seconds = median(meter.times)
+    return Row(trained, seconds, meter.count.total, memory / 1e6, first, (all_ - first) / size.new_tokens)
 
 
 def _plain(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
     """Steps of full fine-tuning with transformers' loss and torch's optimizer; the trained parameters."""
     import torch
 
-    ids, lm = ids.to(model.device), model.lm.train()
+    lm = model.lm.train()
     lm.requires_grad_(True)
     optimizer = torch.optim.AdamW(lm.parameters(), lr=0.0, fused=True)
     meter.begin()
     for done in range(meter.steps):
-        with torch.autocast(ids.device.type, torch.bfloat16, enabled=lm.dtype != torch.float32):
-            lm(input_ids=ids, labels=ids).loss.backward()
+        lm(input_ids=ids, labels=ids).loss.backward()
         torch.nn.utils.clip_grad_norm_(lm.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -304,7 +236,7 @@ def _method(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
     ) -> Any:  # fmt: skip
         settings = moextend.Settings(
             steps=steps or meter.steps, batch_size=len(ids), learning_rate=learning_rate or 1e-4, schedule="constant",
-            cache_prefix=bool(cached), bf16=str(model.lm.dtype) != "torch.float32",
+            cache_prefix=bool(cached),
         )  # fmt: skip
         on_step = meter if phase == "train" else None
         if on_step:
@@ -324,19 +256,19 @@ def _method(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
         return int(facts["trained_parameters"])
 
 
-def _answer(model: MultimodalLM, ids: Any, tokens: int, meter: Meter) -> float:
+def _answer(model: MultimodalLM, ids: Any, tokens: int, repeats: int, now: Callable[[], float]) -> float:
     """Seconds in which each row gets so many new tokens."""
     import torch
 
     times = []
-    for _ in range(1 + meter.repeats):
-        start = meter.now()
+    for _ in range(1 + repeats):
+        start = now()
         with torch.no_grad():
             model.lm.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens,
                 min_new_tokens=tokens, do_sample=False, pad_token_id=0,
             )  # fmt: skip
-        times.append(meter.now() - start)
+        times.append(now() - start)
     return median(times[1:])
 
 

@@ -24,7 +24,6 @@ _SHOWN = 5
 """Number of words in a warning."""
 
 
-EXACT = "exact@1"
 _LETTER = re.compile(
     r"\b(?:option|choice)s?\W+(?:\w+\W+){0,3}letter\b|\bletter\W+(?:\w+\W+){0,4}(?:option|choice)|"
     r"\banswer\W+with\W+(?:\w+\W+){0,2}letter\b|选项字母",
@@ -149,13 +148,6 @@ def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
             f"asks for a letter, but '{task.scorer}' compares it with the text of a choice ({texts[0].row}).",
             where=at_key(task, "scorer"),
             hint="Choose a scorer that reads letters, such as option@4.",
-        )
-    generated = task.data is not None and task.data.path.startswith("world:")
-    if task.kind == "caption" and task.scorer == EXACT and not generated:
-        raise InputError(
-            f"'{EXACT}' accepts only the exact words of a caption.",
-            where=at_key(task, "scorer"),
-            hint="Score captions by cider@1.",
         )
 
 

@@ -66,7 +66,7 @@ def _empty_part(task: TaskSpec, split: SplitName, table: Table, part: Part) -> I
     """Error for a part without rows."""
     what = "group" if task.columns.group else next(iter(task.columns.by_modality), "question")
     return InputError(
-        f"none of the {counted(len(table), 'row')} of {table.source} falls into '{part.undivided}': rows are assigned by "
+        f"none of {table.source} ({counted(len(table), 'row')}) falls into '{part.undivided}': rows are assigned by "
         f"hashes, and rows that share one {what} stay together.",
         where=at_key(task, f"data.{split}"),
         hint=f"Use data with a second {what}, or a folder with the files train and test.",

@@ -69,17 +69,6 @@ class Example(NamedTuple):
     """Head -> [features]"""
 
 
-class Batch(NamedTuple):
-    """Recordings, padded with zeros, and the classes of their features."""
-
-    samples: Tensor
-    """[B, n]"""
-    lengths: Tensor
-    """Samples of each recording [B]."""
-    truth: dict[str, Tensor]
-    """Head -> [B, features]; -100 after the end of a recording."""
-
-
 def build_heads(seed: int) -> nn.ModuleDict:
     """Untrained linear classifiers of features."""
     torch.manual_seed(seed)
@@ -122,12 +111,12 @@ def draw_examples(seed: int, split: Split, count: int) -> list[Example]:
     return [example(draws[i % len(draws)](rng, split)) for i in range(count)]
 
 
-def together(examples: Sequence[Example]) -> Batch:
-    """Recordings as one batch."""
+def together(examples: Sequence[Example]) -> tuple[Example, Tensor]:
+    """Recordings [B, n], padded with zeros, their classes [B, features], -100 behind them, and their lengths [B]."""
     pad = nn.utils.rnn.pad_sequence
     truth = {head: pad([one.truth[head] for one in examples], True, -100) for head in HEADS}
     lengths = torch.tensor([len(one.samples) for one in examples])
-    return Batch(pad([one.samples for one in examples], True), lengths, truth)
+    return Example(pad([one.samples for one in examples], True), truth), lengths
 
 
 def train_audio_model(model: TinyAudio, heads: nn.ModuleDict, recipe: Recipe) -> float:
@@ -139,8 +128,8 @@ def train_audio_model(model: TinyAudio, heads: nn.ModuleDict, recipe: Recipe) ->
     )
 
     def loss_of() -> tuple[Tensor, Tensor]:
-        batch = together(rng.sample(pool, recipe.batch))
-        features = model(batch.samples, batch.lengths)
+        batch, lengths = together(rng.sample(pool, recipe.batch))
+        features = model(batch.samples, lengths)
         each = [
             functional.cross_entropy(heads[head](features).mT, right) for head, right in batch.truth.items()
         ]
@@ -159,8 +148,8 @@ def accuracies(model: TinyAudio, heads: nn.ModuleDict, examples: Sequence[Exampl
     """Percent of the features with a class other than "none" that a head names right."""
     hits = {head: list[Tensor]() for head in HEADS}
     for start in range(0, len(examples), 100):
-        batch = together(examples[start : start + 100])
-        features = model(batch.samples, batch.lengths)
+        batch, lengths = together(examples[start : start + 100])
+        features = model(batch.samples, lengths)
         for head, classes in batch.truth.items():
             hits[head].append((heads[head](features).argmax(-1) == classes)[classes > 0])
     return {head: round(100 * torch.cat(found).float().mean().item(), 1) for head, found in hits.items()}

@@ -12,7 +12,7 @@ from moextend.errors import UnknownName
 
 @pytest.mark.slow  # four trainings
 def test_steps_and_answers_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    size, measured = perf.Size("small", lambda: moextend.load("tiny"), 8, 2, 1), list[perf.Row]()
+    size, measured = perf.Size(lambda: moextend.load("tiny"), 32, 2, 1), list[perf.Row]()
     measure = perf.measure
     monkeypatch.setitem(perf.SIZES, "tiny", size)
     monkeypatch.setattr("moextend.util.quiet.quiet_process", lambda: None)  # it is for good

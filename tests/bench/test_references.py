@@ -66,11 +66,6 @@ def test_a_sequence_of_another_protocol_is_refused(make_run: MakeRun, protocol: 
     assert refused.value.exit_code == 2
 
 
-def test_two_protocols_are_refused_even_without_a_run() -> None:
-    with pytest.raises(InputError, match="several protocols: mini, mini-too"):
-        tables([], references=[reference(), reference(protocol="mini-too")])
-
-
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

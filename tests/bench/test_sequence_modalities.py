@@ -136,19 +136,6 @@ def test_an_encoder_to_be_put_in_place(tmp_path: Path) -> None:
     assert Base(model="data:lm").found(tmp_path) == str(tmp_path / "data" / "lm")
 
 
-@pytest.mark.parametrize(
-    ("changes", "place"),
-    [({"train": {"setps": 3, "batch_size": 2}}, "train.setps"),
-     ({"align": {"task": "look", "batch_size": 2, "setps": 3}}, r"align\[0\].setps"),
-     ({"align": [{"task": "look", "batch_size": 2, "setps": 3}]}, r"align\[0\].setps")],
-)  # fmt: skip
-def test_a_misspelt_key_is_named_before_the_one_that_is_missing(
-    changes: dict[str, Any], place: str, tmp_path: Path
-) -> None:
-    with pytest.raises(SpecError, match=rf"{place}: no such key. Did you mean 'steps'\?"):
-        written(tmp_path, ["see"], **changes)
-
-
 def test_an_alignment_is_a_cost_of_the_first_stage_with_its_modality(tmp_path: Path) -> None:
     written(tmp_path, ["read", "see", "both", "hear"], align=align("look", "listen"))
     (config,) = resolve(Request(tmp_path, sequence="mine", methods=("lora",)))
@@ -159,13 +146,3 @@ def test_an_alignment_is_a_cost_of_the_first_stage_with_its_modality(tmp_path: P
         {}, {"image": costs["image"]}, {"audio": costs["audio"]}, {},
     ]  # fmt: skip
     assert [(unit.phase, unit.task) for unit in plan(context)[:2]] == [("align", "look"), ("align", "listen")]
-
-
-@pytest.mark.parametrize(("key", "name"), [("vision", "data:eyes:4x4"), ("audio", "data:ears:10/s")])
-def test_an_encoder_put_by_hand_is_found_without_its_number_of_tokens(
-    key: str, name: str, tmp_path: Path
-) -> None:
-    base = Base.model_validate({"model": "tiny", key: name})
-    assert base.by_hand(tmp_path) == {str(tmp_path / "data" / name.removeprefix("data:"))}
-    (tmp_path / "data" / name.split(":")[1]).mkdir(parents=True)
-    assert base.by_hand(tmp_path) == set()

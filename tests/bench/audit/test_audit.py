@@ -8,23 +8,20 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from moextend.bench.audit.base import BaseRow
-from moextend.bench.audit.duplicates import fingerprint, in_training, near_media, near_texts
+from moextend.bench.audit.duplicates import fingerprint, near_media, near_texts
 from moextend.bench.audit.tasks import TaskAudit, audit
-from moextend.bench.data import Item
 from moextend.bench.score.majority import normalised
 from moextend.bench.task import Data, TaskSpec
 from moextend.data.examples import Columns
 from moextend.data.images import ImageRef
-from moextend.data.media import MediaRef
 from tests.robustness import workspace as small
 
 
@@ -136,17 +133,6 @@ def test_a_task_without_defects_is_sound(audited: Audit) -> None:
     assert found.mdd is not None and found.mdd < 5
 
 
-def test_common_answers_to_forms_of_questions_are_found(audited: Audit) -> None:
-    """The most common answer of all is right in 50%, that to each form in 100%."""
-    rows = [
-        {"q": f"{form} {i}", "a": answer}
-        for i in range(800)
-        for form, answer in (("is", "no"), ("has", "yes"))
-    ]
-    found = audited(rows, [{**row, "q": row["q"] + " b"} for row in rows])
-    assert found.majority == 100 and limits(found) == ["majority"]
-
-
 def test_rows_that_are_in_training_are_found_with_an_example(audited: Audit) -> None:
     train, test = _plain(400, 1), _plain(2000, 2)
     test[:50] = [{"q": row["q"].upper() + " ?", "a": row["a"]} for row in train[:50]]
@@ -189,25 +175,6 @@ def test_images_that_training_shares_and_that_cannot_be_read_are_found(
     assert "test.jsonl:12" in damaged
     gone = audited(train, test + rows(["gone.png"] * 2, "what size"), image="i")
     assert "broken" in limits(gone) and len(gone.broken) == 2 + 1, gone.broken
-
-
-@dataclass(frozen=True)
-class Depth(MediaRef):
-    """A modality of a plug-in, which has no fingerprint."""
-
-    modality: ClassVar[str] = "depth"
-    noun: ClassVar[str] = "the depth"
-
-    def open(self) -> bytes:
-        return self.read()
-
-
-def test_media_without_fingerprints_are_the_same_if_their_bytes_are() -> None:
-    def items(*names: bytes) -> list[Item]:
-        return [Item((Depth(data=name, where="w"),), "what", ("red",), id=str(name)) for name in names]
-
-    shared, same, _ = in_training(items(b"a", b"b", b"c"), items(b"b", b"c", b"d", b"e"), {})
-    assert (shared, same) == (50, 50)
 
 
 def test_strict_fails_if_a_task_is_not_audited(tmp_path: Path) -> None:

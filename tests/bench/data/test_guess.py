@@ -52,17 +52,6 @@ def test_folder_with_splits(
     assert checked.answer == "red"
 
 
-def test_path_in_the_workspace_is_relative(
-    pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    inside = workspace / "data"
-    pictures.rename(inside)
-    write_jsonl(inside / "test.jsonl", usual(6))
-    task = guess(inside, workspace)
-    assert task.data and task.data.path == "../data"
-    assert check_task(task, workspace).items == {"test": 6}
-
-
 def test_choices_annotators_and_groups(
     pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path
 ) -> None:
@@ -91,15 +80,6 @@ def test_column_that_cannot_be_guessed(
     ) as caught:
         guess(pictures, workspace)
     assert "Name it: --columns answer=COLUMN." in str(caught.value)
-
-
-def test_splits_with_unknown_names_are_refused(
-    pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    for name in ("one", "two"):
-        write_jsonl(pictures / f"{name}.jsonl", usual(4))
-    with pytest.raises(InputError, match="has the splits one, two"):
-        guess(pictures, workspace)
 
 
 def test_plain_text_is_no_task(tmp_path: Path, workspace: Path) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -53,15 +50,6 @@ def learned(spec: str, folder: Path) -> tuple[Method, MultimodalLM, list[Stage]]
     return method, model, made
 
 
-def shared(name: str) -> ModuleType:
-    """A shared module of the folder, or the module of a method."""
-    kind = methods.parse("text-gates", workspace=FOLDER).kind
-    package = kind.__module__.rpartition(".")[0]
-    if name.startswith("_"):
-        return sys.modules[f"{package}.{name}"]
-    return sys.modules[methods.parse(name, workspace=FOLDER).kind.__module__]
-
-
 @torch.no_grad()
 def hidden(model: MultimodalLM) -> tuple[Tensor, Tensor]:
     """Last hidden states of the start token and the images [B, 1 + 4, H], and those of the text after them."""
@@ -88,27 +76,3 @@ def test_shut_gates_leave_tokens_of_images_to_the_base(tmp_path: Path) -> None:
     (images, text), (base_images, base_text) = hidden(model), hidden(toy_model())
     assert torch.equal(images, base_images) and not torch.isclose(text, base_text).all(-1).any()
     assert model.media_tokens is None
-
-
-def test_rows_stay_outside_the_kept_directions(tmp_path: Path) -> None:
-    module: Any = shared("null-space")
-    method, model, made = learned("null-space", tmp_path)
-    generic = method.collected(model, made[1], TEXT)  # type: ignore[attr-defined]
-    for _, part in shared("_gates").parts_of(model, "b"):
-        assert float(part.bias.max()) <= 0 and float(part.rows.abs().max()) > 0
-        assert not part._forward_pre_hooks
-    x = generic.router_inputs[0]
-    directions = module.principal(x, 0.9)
-    assert torch.allclose(directions @ directions.T, torch.eye(len(directions)), atol=1e-5)
-    share = (x @ directions.T).square().sum() / x.square().sum()
-    fewer = (x @ directions[:-1].T).square().sum() / x.square().sum()
-    assert fewer < 0.9 <= share
-    assert torch.allclose(module.outside(x, directions) @ directions.T, torch.zeros(()), atol=1e-4)
-    part = next(part for _, part in shared("_gates").parts_of(model, "b"))
-    module.hold(part, directions, x)
-    with torch.no_grad():
-        part.rows.add_(torch.randn(part.rows.shape))
-        part.bias.add_(3)
-        part(x)
-    assert torch.allclose(part.rows @ directions.T, torch.zeros(()), atol=1e-4) and float(part.bias) == 0
-    module.release(part)

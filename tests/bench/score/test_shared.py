@@ -47,8 +47,9 @@ def test_the_second_run_copies_what_the_first_made(tmp_path: Path, share: Shared
     assert card and card.about == "the base: task" and card.bytes == len(LINES)
 
 
-@pytest.mark.parametrize("damage", [b"", LINES.replace(b"red", b"bed")])
-@pytest.mark.parametrize("name", ["task-1.jsonl", "card.json"])
+@pytest.mark.parametrize(
+    ("name", "damage"), [("task-1.jsonl", LINES.replace(b"red", b"bed")), ("card.json", b"")]
+)
 def test_a_damaged_file_is_made_again(
     tmp_path: Path, share: SharedPredictions, damage: bytes, name: str
 ) -> None:

@@ -6,17 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
-from moextend.bench.data import Item, open_items
+from moextend.bench.data import Item
 from moextend.bench.score import vqa
 from moextend.bench.score.lines import PredictionLine
-from moextend.bench.score.majority import majority_level
 from moextend.bench.score.records import Scores
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Data, TaskSpec
 from moextend.data.examples import Columns
-from moextend.errors import RunFailed
 from moextend.model.generation import Prompt
 
 TASK = TaskSpec(task="mini", version=1, kind="vqa", data=Data(path="x"), prompt="{question}")
@@ -89,24 +86,6 @@ def test_cut_at_any_byte(tmp_path: Path, every_batch: None) -> None:
         assert path.read_bytes() == whole, f"cut at byte {cut}"
 
 
-def test_lines_of_other_items_are_not_taken(tmp_path: Path) -> None:
-    path = tmp_path / "p.jsonl"
-    run(path)
-    lines = path.read_text().splitlines()
-    lines[5] = lines[5].replace('"id": "5"', '"id": "50"')
-    path.write_text("\n".join(lines) + "\n")
-    again = Parrot()
-    records, made = run(path, answer=again)
-    assert [record.id for record in records] == [str(i) for i in range(10)] and made == 4
-    run(path, n=6)
-    assert len(path.read_text().splitlines()) == 6
-
-
-def test_too_few_answers_fail(tmp_path: Path) -> None:
-    with pytest.raises(RunFailed, match="mini: 1 answers to 4 prompts"):
-        run(tmp_path / "p.jsonl", answer=lambda prompts: ["one"])
-
-
 def test_key_names_all_that_predictions_depend_on() -> None:
     base: dict[str, Any] = {"task": TASK, "data": "d", "scoring": Scoring(), "tokenizer": "t", "dtype": "f"}
     keys = {vqa.prediction_key(**base)}
@@ -140,26 +119,6 @@ def test_scores_by_hand() -> None:
     assert scores.stderr == pytest.approx(25.0)
     assert scores.by_kind == {"x": 50.0, "y": 100.0} and scores.kind_sizes == {"x": 2, "y": 2}
     assert scores.readings == {"strict": 25.0, "normalised": 75.0}
-
-
-def test_the_name_of_the_image_reaches_a_scorer_that_depends_on_it(tmp_path: Path) -> None:
-    rows = [
-        {"image": "AI2D_1.png", "question": "Which states are there?", "answer": "ohio,utah"},
-        {"image": "MapQA_2.png", "question": "Which states are there?", "answer": "ohio,utah"},
-    ]
-    for name in ("train", "test"):
-        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
-    for row in rows:
-        Image.new("RGB", (2, 2)).save(tmp_path / row["image"])
-    task = TASK.model_copy(update={"data": Data(path=str(tmp_path)), "scorer": "dcl-science@1"})
-    made = [PredictionLine.of(item, "ohio") for item in open_items(task, "test", tmp_path)]
-    kept = [PredictionLine.read(json.loads(json.dumps(record.line()))) for record in made]
-    assert kept == made and [record.image for record in kept] == ["AI2D_1.png", "MapQA_2.png"]
-    assert [item.score for item in vqa.score_items(kept, task.scorer)[1]] == [0.0, 0.5]
-    assert majority_level(task, tmp_path) == 100.0
-    assert "image" not in PredictionLine.of(items(1)[0], "x").line(), (
-        "no name, no key: older lines stay as they are"
-    )
 
 
 def test_long_questions_come_first_and_the_records_stay_in_order(tmp_path: Path, every_batch: None) -> None:

@@ -132,14 +132,6 @@ def test_circular_wants_every_rotation() -> None:
     assert found.stderr == pytest.approx(math.sqrt(1 / 3 / 4))
 
 
-def test_pope_set() -> None:
-    predicted = [("yes", "yes"), ("yes", "no"), ("yes", "no"), ("no", "yes"), ("no", "no"), ("", "yes")]
-    found = score_set("pope@2", [Answered(str(i), one, (gold,)) for i, (one, gold) in enumerate(predicted)])
-    assert found.value == pytest.approx(2 / 6) and list(found.items) == [1, 0, 0, 0, 1, 0]
-    # 3 of 6 answer yes, 1 of them rightly; 3 of 6 are yes.
-    assert found.metrics == pytest.approx({"precision": 100 / 3, "recall": 100 / 3, "f1": 100 / 3, "yes": 50})
-
-
 @pytest.mark.parametrize(
     ("name", "strict", "prediction", "answers", "choices"),
     [

@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 
 import pytest
-import yaml
 
 from moextend.bench.methods import parse
 from moextend.bench.run.plan import Request
@@ -12,7 +11,6 @@ from moextend.bench.sequence import find_sequence
 from moextend.bench.tuning.results import Tried, best
 from moextend.bench.tuning.trials import Planned, Search, Trial, draw, plan
 from moextend.errors import InputError
-from moextend.util import content
 from moextend.util.search_space import Choices, LogRange, SearchSpace
 
 PLUGIN = '''
@@ -86,37 +84,6 @@ def test_trials_learn_the_first_tasks_and_score_no_other(tmp_path: Path) -> None
     (folder,) = found.folders.values()
     assert [*planned(tmp_path, "ewc", budget=9).folders.values()] == [folder]
     assert [*planned(tmp_path, "lora", tasks=1).folders.values()] != [folder]
-
-
-def test_trials_have_another_folder_with_other_settings_or_another_order(tmp_path: Path) -> None:
-    """Trials of before such an edit are not shown for the sequence as it is now, nor do they stand in its way."""
-
-    def folders(alpha: int, *tasks: str) -> dict[str, Path]:
-        found = yaml.safe_load((content.package_folder("registry") / "tiny.yaml").read_text())
-        changes = {
-            "sequence": "mine",
-            "stages": [{"task": task} for task in tasks],
-            "settings": {"lora": {"alpha": alpha}},
-        }
-        path = tmp_path / "registry" / "mine.yaml"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(yaml.safe_dump({**found, **changes, "tuned": {}}))
-        return plan(Search(Request(tmp_path, "mine", ("lora", "ewc"), seeds=(0, 1)), 2)).folders
-
-    one, other, turned = (
-        folders(16, "tiny-attributes", "tiny-counting"),
-        folders(32, "tiny-attributes", "tiny-counting"),
-        folders(16, "tiny-counting", "tiny-attributes"),
-    )
-    assert one["lora"] != other["lora"] and one["ewc"] == other["ewc"], "the settings of lora are not ewc's"
-    assert not set(one.values()) & set(turned.values())
-
-
-def test_interrupted_searches_have_tried_all_methods_alike(tmp_path: Path) -> None:
-    configs = planned(tmp_path, "lora", "full-ft", budget=2).configs.values()
-    assert [config.method.partition(":")[0] for config in configs] == ["lora"] * 2 + ["full-ft"] * 2 + [
-        "lora"
-    ] * 2 + ["full-ft"] * 2
 
 
 def tried(number: int, *scores: float | None, failed: bool = False) -> Tried:

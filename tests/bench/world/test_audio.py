@@ -34,8 +34,8 @@ def test_the_truth_of_a_melody() -> None:
 
 def test_a_batch_has_no_truth_after_the_end_of_a_sound() -> None:
     short, long = audio.example(Utterance(("E",), 1)), audio.example(Utterance(("W", "W"), 1))
-    batch = audio.together([short, long])
-    assert batch.lengths.tolist() == [len(short.samples), len(long.samples)]
+    batch, lengths = audio.together([short, long])
+    assert lengths.tolist() == [len(short.samples), len(long.samples)]
     assert (batch.truth["sign"][0, len(short.truth["sign"]) :] == -100).all()
 
 

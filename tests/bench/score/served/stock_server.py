@@ -2,7 +2,8 @@
 
 ``python stock_server.py FOLDER PORT [FAULT]``. It knows nothing of this package, and computes
 one prompt at a time without padding. FAULT: `no-echo` gives no log-probabilities of the prompt, as many servers do;
-`bos` adds a token to each prompt; `text` answers every prompt by a word of its own.
+`bos` adds a token to each prompt; `text` answers every prompt by a word of its own. It can also follow the name of the
+model in a request: `stock+bos`.
 """
 
 from __future__ import annotations
@@ -28,8 +29,7 @@ def build(folder: str, fault: str = "") -> FastAPI:
     app = FastAPI()
 
     def ids_of(prompt: Any) -> list[int]:
-        ids = tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else list(prompt)
-        return [ids[0], *ids] if fault == "bos" else ids
+        return list(tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt)
 
     @torch.no_grad()
     def continued(ids: list[int], most: int, stop: list[str]) -> tuple[str, str]:
@@ -84,7 +84,9 @@ def build(folder: str, fault: str = "") -> FastAPI:
     @app.post("/v1/completions")
     async def completions(request: Request) -> Any:
         body = await request.json()
-        if body.get("model") != NAME:
+        name, _, asked = str(body.get("model")).partition("+")
+        wrong = asked or fault
+        if name != NAME:
             message = f"The model {body.get('model')!r} does not exist"
             return JSONResponse({"error": {"message": message, "type": "invalid_request_error"}}, 404)
         prompts = body["prompt"]
@@ -94,14 +96,15 @@ def build(folder: str, fault: str = "") -> FastAPI:
         choices = []
         for index, prompt in enumerate(prompts):
             ids = ids_of(prompt)
+            ids = [ids[0], *ids] if wrong == "bos" else ids
             text, why = continued(ids, body.get("max_tokens", 16), [stop] if isinstance(stop, str) else stop)
-            if fault == "text":
+            if wrong == "text":
                 text = "elsewhere"
             choice = {"index": index, "text": text, "finish_reason": why, "logprobs": None}
             if body.get("logprobs") is not None:
                 with torch.no_grad():
                     after = int(lm(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
-                first = 0 if body.get("echo") and fault != "no-echo" else len(ids)
+                first = 0 if body.get("echo") and wrong != "no-echo" else len(ids)
                 choice["logprobs"] = logprobs([*ids, after], body["logprobs"], first)
             if body.get("echo"):
                 choice["text"] = f"{tokenizer.decode(ids)}{text}"
