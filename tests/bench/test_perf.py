@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from typer.testing import CliRunner
 
@@ -14,11 +16,16 @@ from moextend.errors import UnknownName
 def test_steps_and_answers_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     size, measured = perf.Size(lambda: moextend.load("tiny"), 32, 2, 1), list[perf.Row]()
     measure = perf.measure
+
+    def kept(*given: Any) -> perf.Row:
+        measured.append(measure(*given))
+        return measured[-1]
+
     monkeypatch.setitem(perf.SIZES, "tiny", size)
     monkeypatch.setattr("moextend.util.quiet.quiet_process", lambda: None)  # it is for good
     cached = f"{perf.EXACT}{perf.CACHED}"
     monkeypatch.setattr(perf, "METHODS", (perf.TRANSFORMERS, "full-ft", perf.EXACT, cached))
-    monkeypatch.setattr(perf, "measure", lambda *a, **k: measured.append(measure(*a, **k)) or measured[-1])
+    monkeypatch.setattr(perf, "measure", kept)
     done = CliRunner().invoke(perf.app, ["--size", "tiny"])
     assert done.exit_code == 0 and "| full-ft |" in done.stdout, done.output
     plain, full, exact, late = measured

@@ -95,7 +95,7 @@ def test_replay_learns_a_share_of_earlier_items_again(world: World) -> None:
 
 def drift(world: World, spec: str) -> float:
     """How far the second stage moved what the first had trained."""
-    learn(world, spec, steps=5)
+    learn(world, spec, steps=8)
     a, b = (load_file(world.folder / task / "extension.safetensors") for task in TASKS)
     return sum(float((a[name] - b[name]).square().sum()) for name in a)
 
