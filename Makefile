@@ -46,12 +46,11 @@ test-all: $(VENV)/installed-all   ## install, run all checks, with real weights 
 	MOEXTEND_ALL_PACKAGES=large OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	    -o faulthandler_timeout=3700 $(PYTEST)
 
-perf: $(VENV)/installed   ## install, measure the speed, refresh docs/performance.md
-	$(BIN)/python -m moextend.bench.perf --size tiny --size mid --size smollm2 --write docs/performance.md
+perf: $(VENV)/installed   ## install, measure the speed, print the tables of docs/performance.md
+	$(BIN)/python -m moextend.bench.perf --size tiny --size mid
 
 base: $(VENV)/installed   ## make the tiny base again from its seed
 	$(BIN)/python -m moextend.bench.world build --seed 0 --out registry/models/tiny
-	$(BIN)/python -m moextend.bench.world audio --seed 0 --out registry/models/tiny/audio
 
 docs: $(VENV)/installed-dev   ## install, build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -82,9 +82,8 @@ class Backend(Spec):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        given = [name for name in Backend.model_fields if getattr(self, name) != _default(name)]
-        if self.backend == TRANSFORMERS and given:
-            raise ValueError(f"{given[0]} is for backend: openai")
+        if self.backend == TRANSFORMERS and (given := self.record()):
+            raise ValueError(f"{next(iter(given))} is for backend: openai")
         if self.backend == OPENAI and (self.server is None) == (self.serve is None):
             raise ValueError(
                 "backend: openai needs either server (the address of a running server) or serve (a "
@@ -94,9 +93,8 @@ class Backend(Spec):
 
     def record(self) -> dict[str, Any]:
         """The settings that are not defaults; {} in process."""
-        return {
-            name: value for name in Backend.model_fields if (value := getattr(self, name)) != _default(name)
-        }
+        fields = Backend.model_fields.items()
+        return {name: value for name, one in fields if (value := getattr(self, name)) != one.default}
 
 
 class Scoring(Backend):
@@ -106,10 +104,6 @@ class Scoring(Backend):
     """Prompts per batch."""
     limit: int | None = Field(default=None, ge=1)
     """Maximum items per task; null: all."""
-
-
-def _default(name: str) -> Any:
-    return Backend.model_fields[name].default
 
 
 def _check_places(text: str, known: frozenset[str]) -> None:

@@ -13,18 +13,7 @@ from moextend.bench.base import Base as Base
 from moextend.bench.base import Dtype as Dtype
 from moextend.bench.scoring import Scoring as Scoring
 from moextend.bench.task import NAME, TaskSpec, find_task
-from moextend.bench.tuned import (
-    TEST,
-    VALIDATION,
-    Settings,
-    Source,
-    Tuned,
-    base_spec,
-    chosen_for,
-    same_fixed,
-    stated_source,
-    with_tuned,
-)
+from moextend.bench.tuned import TEST, VALIDATION, Settings, Source, Tuned, base_spec, chosen_for
 from moextend.errors import InputError, SpecError
 from moextend.training.settings import Steps, Training
 from moextend.util import content, files, spec
@@ -140,13 +129,19 @@ class SequenceSpec(Spec):
 
     def settings_for(self, method: str) -> dict[str, dict[str, Any]]:
         """Name of a method -> its settings, with what was tuned for `method`, as in `methods`."""
-        return with_tuned(method, self.settings, self._tuned(method)[0])
+        (name, _), (entry, _) = base_spec(method), self._tuned(method)
+        found = {other: dict(own) for other, own in self.settings.items()}
+        return {**found, name: {**found.get(name, {}), **entry.settings}} if entry else found
 
     def source_of(self, method: str) -> str | None:
         """Source of the settings of `method`, as in `methods`; None if it is not stated."""
         entry, source = self._tuned(method)
-        listed = method in self.methods
-        return source if entry else stated_source(method, self.settings, self.tuned_on, listed=listed)
+        if entry:
+            return source
+        (name, own), stated = base_spec(method), self.tuned_on
+        if stated == TEST or (stated and (method in self.methods or not own)):
+            return stated
+        return None if own or name in self.settings or stated else "default"
 
     def _tuned(self, method: str) -> tuple[Tuned | None, str | None]:
         """What was tuned for a method, here or else elsewhere, and its source if nothing else is set."""
@@ -157,7 +152,12 @@ class SequenceSpec(Spec):
         if entry is None or not exact:
             return entry, None
         name, _ = base_spec(method)
-        if same_fixed(entry, self.settings.get(name, {}), origin.settings.get(name, {})):
+        then = origin.settings.get(name, {}) if entry.fixed is None else entry.fixed
+        before, now = (
+            {key: value for key, value in each.items() if key not in entry.settings}
+            for each in (then, self.settings.get(name, {}))
+        )
+        if before == now:  # it was tuned with the other settings that it has
             other = entry.steps not in (None, self.train.steps)
             return entry, f"{source} with {entry.steps} steps" if other else source
         return entry, TEST if self.tuned_on == TEST else None

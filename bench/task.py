@@ -213,7 +213,7 @@ class TaskSpec(Spec):
             raise InputError(
                 "a judge (a language model that grades free text) is needed, and moextend has none.",
                 where=f"{self.path or self.task}: needs",
-                hint="Score a run's model in lmms-eval, which has judges: --model moextend --model_args run=FOLDER.",
+                hint="Choose another task.",
             )
 
     def reading(self) -> dict[str, Any]:

@@ -15,12 +15,10 @@ from moextend.bench.score.majority import normalised
 from moextend.bench.task import TaskSpec
 from moextend.data.digests import FileDigests
 from moextend.data.images import ImageRef
-from moextend.data.sounds import AudioRef
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
     from numpy import ndarray
-    from PIL.Image import Image
 
     from moextend.data.media import MediaRef
 
@@ -40,12 +38,6 @@ BITS_APART = 16
 """Bits of 256 in which the hashes of near duplicates may differ."""
 LEVELS_APART = 24
 """Greatest difference of a point in the small copies of near duplicates, of 255 levels."""
-RATE = 8000
-"""Sampling rate in hertz at which sounds are compared."""
-BANDS = (60.0, 3800.0)
-"""Frequencies in hertz of the spectrogram of a sound."""
-RANGE = 50.0
-"""Decibels below the loudest point that a spectrogram shows."""
 
 
 def overlap(task: TaskSpec, workspace: Path) -> str:
@@ -197,35 +189,19 @@ def _fingerprints(
 
 
 def fingerprint(medium: MediaRef) -> Array | None:
-    """Bytes that survive another encoding of an image or a sound; None for another modality.
+    """Bytes that survive another encoding of an image; None for another modality.
 
     First 256 bits of a difference hash (dHash, Krawetz, 2013): whether each point of a small grey copy is darker than
     the next one in its row. Then a copy of 16 x 16 pixels with its colours. InputError if the medium is broken.
     """
     import numpy as np
 
-    if not isinstance(medium, ImageRef | AudioRef):
+    if not isinstance(medium, ImageRef):
         return None
-    picture = medium.open() if isinstance(medium, ImageRef) else _spectrogram(medium)
+    picture = medium.open()
     grey = np.asarray(picture.convert("L").resize((SIDE + 1, SIDE)), np.int16)
     small = np.asarray(picture.convert("RGB").resize((SIDE, SIDE)))
     return np.concatenate([np.packbits(grey[:, 1:] > grey[:, :-1]), small.ravel()])
-
-
-def _spectrogram(sound: AudioRef) -> Image:
-    """Loudness in decibels over time and the logarithm of frequency, relative to the loudest point, as a picture."""
-    import numpy as np
-    from PIL import Image
-    from scipy.signal import spectrogram
-
-    samples = np.asarray(sound.open().resampled(RATE).samples, np.float64)
-    window = min(256, len(samples))
-    frequencies, _, power = spectrogram(samples, RATE, nperseg=window, noverlap=window // 2)
-    wanted = np.geomspace(*BANDS, 64)
-    rows = power[np.abs(frequencies[:, None] - wanted).argmin(0)]
-    loudness = 10 * np.log10(rows / max(rows.max(), 1e-20) + 1e-20)
-    shown = 255 * (1 + np.maximum(loudness, -RANGE) / RANGE)
-    return Image.fromarray(shown.astype(np.uint8))
 
 
 def near_media(test: Sequence[Array], train: Sequence[Array]) -> list[list[int]]:

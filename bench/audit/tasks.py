@@ -91,7 +91,7 @@ class TaskAudit:
     duplicates: float | None = None
     """Test items that are nearly in training: question and answer about a near duplicate, or nearly the same text."""
     shared: float | None = None
-    """Test items whose image or sound has a near duplicate in training; None without media."""
+    """Test items whose image has a near duplicate in training, or another medium an equal one; None without media."""
     pair: tuple[str, str] | None = None
     """Test and training row of a duplicate, else of a shared medium."""
     broken: list[str] = field(default_factory=list)

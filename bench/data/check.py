@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import string
 from collections import Counter
@@ -21,12 +20,10 @@ from moextend.data.digests import FileDigests
 from moextend.errors import InputError
 from moextend.util import content
 
-_FILE = "tokenizer.json"
 _SHOWN = 5
 """Number of words in a warning."""
 
 
-EXACT = "exact@1"
 _LETTER = re.compile(
     r"\b(?:option|choice)s?\W+(?:\w+\W+){0,3}letter\b|\bletter\W+(?:\w+\W+){0,4}(?:option|choice)|"
     r"\banswer\W+with\W+(?:\w+\W+){0,2}letter\b|选项字母",
@@ -41,47 +38,21 @@ _TRIED = 50
 
 
 def unknown_words(texts: Sequence[str], base: str) -> Counter[str]:
-    """Words of the texts that the tokenizer of `base` does not know, with their numbers.
+    """Words of the texts that the tokenizer of a base of the package does not know, with their numbers.
 
-    None found if the tokenizer can encode every text, or if it is not on this machine: nothing is downloaded.
+    None for another base: the tokenizers of large models can encode every text.
     """
-    path = _tokenizer(base)
-    unknown = _unknown_token(path) if path else None
+    path = content.package_folder("registry") / "models" / base / "lm" / "tokenizer.json"
     words: Counter[str] = Counter()
-    if unknown is not None:
+    if "/" not in base and path.is_file():
         from tokenizers import Tokenizer
 
-        for text, encoding in zip(
-            texts, Tokenizer.from_file(str(path)).encode_batch(list(texts)), strict=True
-        ):
+        tokenizer = Tokenizer.from_file(str(path))
+        unknown = tokenizer.model.unk_token
+        for text, encoding in zip(texts, tokenizer.encode_batch(list(texts)), strict=True):
             places = zip(encoding.tokens, encoding.offsets, strict=True)
             words.update(text[first:last].strip() for token, (first, last) in places if token == unknown)
     return words
-
-
-def _tokenizer(base: str) -> Path | None:
-    """Tokenizer file of a packaged model, of a folder, or of a hub model in the cache."""
-    from moextend.model.sources import snapshot
-
-    packaged = content.package_folder("registry") / "models" / base / "lm"
-    folders = (
-        packaged,
-        Path(base),
-        Path(base) / "lm",
-        snapshot(base, None) if base.count("/") == 1 else None,
-    )
-    return next((folder / _FILE for folder in folders if folder and (folder / _FILE).is_file()), None)
-
-
-def _unknown_token(path: Path) -> str | None:
-    """Token for unknown words; None if the tokenizer falls back to bytes."""
-    model = json.loads(path.read_text(encoding="utf-8")).get("model", {})
-    if model.get("byte_fallback"):
-        return None
-    if model.get("unk_id") is not None:
-        return str(model["vocab"][model["unk_id"]][0])
-    token = model.get("unk_token")
-    return None if token is None else str(token)
 
 
 @dataclass(frozen=True)
@@ -177,13 +148,6 @@ def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
             f"asks for a letter, but '{task.scorer}' compares it with the text of a choice ({texts[0].row}).",
             where=at_key(task, "scorer"),
             hint="Choose a scorer that reads letters, such as option@4.",
-        )
-    generated = task.data is not None and task.data.path.startswith("world:")
-    if task.kind == "caption" and task.scorer == EXACT and not generated:
-        raise InputError(
-            f"'{EXACT}' accepts only the exact words of a caption.",
-            where=at_key(task, "scorer"),
-            hint="Score captions by cider@1.",
         )
 
 

@@ -1,63 +1,34 @@
-"""Writes the handwritten digits of scikit-learn: ``python -m moextend.bench.data.digits data/real/digits``."""
+"""Writes the handwritten digits of scikit-learn: ``python -m moextend.bench.data.digits data/real/digits``.
 
-from __future__ import annotations
+`digits.parquet` gets 1,797 images of 8 x 8 points (white on black, PNG) with their digits, in the order of
+scikit-learn: a copy of the test set of UCI's "Optical Recognition of Handwritten Digits" (CC BY 4.0).
+"""
 
 import io
+import sys
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
-
-from moextend.errors import InputError
-from moextend.util import files
-from moextend.util.entry import run_app
-
-NAME = "digits.parquet"
-DEEPEST = 16
-"""Ink of a full point in scikit-learn's images."""
-
-app = typer.Typer(help=__doc__, add_completion=False)
+from typing import Any
 
 
-@app.command()
-def write(
-    folder: Annotated[Path, typer.Argument(help="Folder of the table, made if it is missing.")],
-) -> None:
-    """Write 1,797 images of 8 x 8 points (white on black, PNG) with their digits, in the order of scikit-learn.
-
-    The images are a copy of the test set of UCI's "Optical Recognition of Handwritten Digits" (CC BY 4.0), which the
-    package contains: nothing is downloaded.
-    """
+def write(folder: Path) -> None:
+    """Writes the table into a folder, which is made if it is missing."""
+    import numpy as np
     from datasets import Dataset, Features, Image, Value
+    from PIL import Image as Picture
     from sklearn.datasets import load_digits
 
+    def png(ink: Any) -> dict[str, Any]:
+        """An image of values from 0 to 16."""
+        data = io.BytesIO()
+        Picture.fromarray(np.rint(ink * (255 / 16)).astype(np.uint8)).save(data, "PNG")
+        return {"bytes": data.getvalue(), "path": None}
+
     found = load_digits()
-    path = folder / NAME
-    if files.exists(path):
-        raise InputError("exists.", where=str(path), hint="Remove it, or name another folder.")
-    table = Dataset.from_dict(
-        {
-            "image": [{"bytes": _png(image), "path": None} for image in found.images],
-            "answer": [str(digit) for digit in found.target],
-        },
-        features=Features({"image": Image(), "answer": Value("string")}),
-    )
-    with files.disk_errors(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        table.to_parquet(str(path))
-    typer.echo(path)
-
-
-def _png(image: Any) -> bytes:
-    """A PNG of an image [8, 8] with values from 0 to 16."""
-    import numpy as np
-    from PIL import Image
-
-    grey = np.rint(image * (255 / DEEPEST)).astype(np.uint8)
-    data = io.BytesIO()
-    Image.fromarray(grey).save(data, "PNG")
-    return data.getvalue()
+    rows = {"image": list(map(png, found.images)), "answer": list(map(str, found.target))}
+    folder.mkdir(parents=True, exist_ok=True)
+    table = Dataset.from_dict(rows, Features({"image": Image(), "answer": Value("string")}))
+    table.to_parquet(str(folder / "digits.parquet"))
 
 
 if __name__ == "__main__":
-    run_app(app, "python -m moextend.bench.data.digits")
+    write(Path(sys.argv[1]))

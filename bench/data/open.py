@@ -64,23 +64,12 @@ def open_items(
 
 def _empty_part(task: TaskSpec, split: SplitName, table: Table, part: Part) -> InputError:
     """Error for a part without rows."""
-    shown = task.columns.by_modality
-    what = "group" if task.columns.group else next(iter(shown), "question")
-    if part.side is not None and (part.low, part.high) == (0, 100):
-        return InputError(
-            f"the {counted(len(table), 'row')} of {table.source} share one {what}, and rows that share one stay "
-            "together.",
-            where=at_key(task, f"data.{split}"),
-            hint=f"Use data with a second {what}, or a folder with the files train and test.",
-        )
-    sides = "" if part.side else f" (train: '{part.split}[train]', test: '{part.split}[test]')"
+    what = "group" if task.columns.group else next(iter(task.columns.by_modality), "question")
     return InputError(
-        f"none of the {len(table):,} rows of {table.source} falls into this part: rows are assigned to parts by their "
-        "hash, and rows that share a medium or a group stay together.",
+        f"none of {table.source} ({counted(len(table), 'row')}) falls into '{part.undivided}': rows are assigned by "
+        f"hashes, and rows that share one {what} stay together.",
         where=at_key(task, f"data.{split}"),
-        hint=f"Use more data, a larger part, or a division by content, which leaves no side empty{sides}."
-        if sides
-        else "Use more data, or a larger part.",
+        hint=f"Use data with a second {what}, or a folder with the files train and test.",
     )
 
 

@@ -16,7 +16,7 @@ from moextend.util.files import exists
 from moextend.util.lookup import choose
 
 _PART = re.compile(
-    r"^(?P<name>.*?)(?:\[(?P<side>train|test)\])?(?:\[(?P<low>\d*)%?:(?P<high>\d*)%?\])?$", re.DOTALL
+    r"^(?P<name>.*?)(?:\[(?P<side>train|test)\])?(?:\[(?P<low>\d{0,3})%?:(?P<high>\d{0,3})%?\])?$", re.DOTALL
 )
 WORLD = "world:"
 """Prefix of the path of generated data."""
@@ -77,15 +77,10 @@ def parse_split(name: str, *, where: str) -> Part:
     """Parses `test`, a side by content (`all[train]`, `all[test]`), or a part by hashes (`all[:90%]`, `all[90%:]`)."""
     match = _PART.match(name)
     assert match is not None, "the pattern matches every text"
-    low, high = _percent(match["low"] or "0"), _percent(match["high"] or "100")
+    low, high = int(match["low"] or 0), int(match["high"] or 100)
     if not 0 <= low < high <= 100:
         raise InputError(f"'{name}' is empty.", where=where, hint="Write a part as all[:90%] or all[90%:].")
     return Part(match["name"] or WHOLE, low, high, cast(Literal["train", "test"] | None, match["side"]))
-
-
-def _percent(digits: str) -> int:
-    """A number of at most three digits; of more, which may be more than Python converts, one that is no percentage."""
-    return int(digits) if len(digits) <= 3 else 1000
 
 
 def find_source(data: Data, base: Path, workspace: Path, *, where: str) -> Source:

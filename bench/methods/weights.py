@@ -110,29 +110,40 @@ class OneAdapter(TrainedWeights):
     config: Config
 
     @property
+    def adapted(self) -> bool:
+        """Whether the adapter is trained, and not the LM's own weights."""
+        return True
+
+    @property
     def mark(self) -> str:
-        """The adapter's."""
-        return adapters.LORA
+        """Part of the names of the trained weights."""
+        return adapters.LORA if self.adapted else LM
 
     @property
     def knobs(self) -> tuple[Knob, ...]:
         """The rank."""
-        return (Knob("rank"),)
+        return (Knob("rank"),) if self.adapted else ()
 
     def check(self, model: Any) -> None:
         """Raises InputError if the model has nothing to adapt."""
-        adapters.lora_config(model, self.config)
+        if self.adapted:
+            adapters.lora_config(model, self.config)
 
     def start(self, model: MultimodalLM, seed: int) -> None:
         """Adds the adapter to the LM."""
-        adapters.inject(model, self.config, seed)
-        model.learn_only([])
+        if self.adapted:
+            adapters.inject(model, self.config, seed)
+        super().start(model, seed)
 
     def keep_base(self, model: MultimodalLM) -> None:
-        """Nothing: without the adapter the model is the base."""
+        """Copies the LM's own weights, if they are trained; without the adapter the model is the base."""
+        if not self.adapted:
+            super().keep_base(model)
 
     def scale(self, model: MultimodalLM, task: str, strengths: Mapping[str, float]) -> str:
-        """Scales the output of the adapter."""
+        """Scales the output of the adapter, or interpolates the LM's own weights."""
+        if not self.adapted:
+            return super().scale(model, task, strengths)
         return adapters.scale(model, {adapters.ONE: one_strength(strengths)})
 
 
@@ -146,43 +157,12 @@ class AdapterOrAll(OneAdapter):
 
     config: Config
 
-    def check(self, model: Any) -> None:
-        """Raises InputError if the model has nothing to adapt."""
-        if self._adapted:
-            super().check(model)
-
     @property
-    def mark(self) -> str:
-        """The adapter's, or all."""
-        return adapters.LORA if self._adapted else LM
-
-    @property
-    def knobs(self) -> tuple[Knob, ...]:
-        """The rank, with an adapter."""
-        return super().knobs if self._adapted else ()
+    def adapted(self) -> bool:
+        """The setting `over`."""
+        return self.config.over == "lora"
 
     @property
     def search_space(self) -> SearchSpace:
         """The rank only with an adapter."""
-        return {
-            name: found for name, found in super().search_space.items() if self._adapted or name != "rank"
-        }
-
-    def start(self, model: MultimodalLM, seed: int) -> None:
-        """Adds the adapter to the LM, if it is used."""
-        start = super().start if self._adapted else super(OneAdapter, self).start
-        start(model, seed)
-
-    def keep_base(self, model: MultimodalLM) -> None:
-        """Copies the LM's own weights, if they are trained."""
-        keep = super().keep_base if self._adapted else super(OneAdapter, self).keep_base
-        keep(model)
-
-    def scale(self, model: MultimodalLM, task: str, strengths: Mapping[str, float]) -> str:
-        """Scales the adapter, or interpolates the LM's own weights."""
-        scale = super().scale if self._adapted else super(OneAdapter, self).scale
-        return scale(model, task, strengths)
-
-    @property
-    def _adapted(self) -> bool:
-        return self.config.over == "lora"
+        return {name: one for name, one in super().search_space.items() if self.adapted or name != "rank"}

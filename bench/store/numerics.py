@@ -29,15 +29,10 @@ PACKAGES = (
 )
 """Packages that compute weights and answers."""
 APART = (
-    "cli",
-    "bench/bridges",
-    "bench/figures",
-    "bench/perf",
-    "bench/report",
-    "bench/store",
-    "bench/workspace",
+    *("cli/", "bench/figures/", "bench/report/", "bench/store/", "bench/workspace/"),
+    *("bench/bridge.py", "bench/perf.py"),
 )
-"""Folders of the package whose code changes neither weights nor answers."""
+"""Starts of the paths of modules whose code changes neither weights nor answers."""
 SWITCHES = ("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "WORLD_SIZE")
 """Environment variables that change results."""
 
@@ -76,7 +71,7 @@ def _sources(root: Path) -> Iterator[tuple[str, Path]]:
     for part in (root, root / "bench"):  # in a checkout, a link that rglob may not follow
         for path in part.rglob("*.py"):
             name = path.relative_to(root).as_posix()
-            if not name.startswith(tuple(f"{folder}/" for folder in APART)):
+            if not name.startswith(APART):
                 yield name, path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,11 @@ from moextend.bench import metrics
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import State
 from moextend.bench.run.rundir import RunDir
-from moextend.bench.sequence import SequenceSpec, read_sequence
+from moextend.bench.sequence import SequenceSpec
 from moextend.bench.tuned import Tuned, base_spec
 from moextend.bench.tuning.trials import PERCENT, Planned, Trial
-from moextend.bench.workspace import edit
 from moextend.bench.workspace.edit import Draft
-from moextend.bench.workspace.yaml_edit import quoted, set_value
-from moextend.errors import InputError
+from moextend.bench.workspace.yaml_edit import set_value
 from moextend.util import content, files
 from moextend.util.environment import environment
 
@@ -115,45 +112,13 @@ def record(planned: Planned, method: str, trials: Sequence[Tried], chosen: Tried
 KEY = "tuned"
 
 
-def draft_of(sequence: SequenceSpec, workspace: Path, to: str | None = None) -> Draft:
-    """The sequence to write to: its own file, or with `to` a copy of this name in the workspace.
-
-    A sequence of the package is copied to the workspace, where it takes precedence. An existing copy is edited.
-
-    Raises:
-        InputError: `to` is no name, or that of a sequence of the package; or the existing copy trains another base or
-            other tasks, or otherwise.
-    """
-    assert sequence.path is not None, "it is read from a file"
+def draft_of(sequence: SequenceSpec, workspace: Path) -> Draft:
+    """The sequence to write to: its own file; of one of the package a copy in the workspace, which takes precedence."""
     path = sequence.path
+    assert path is not None, "it is read from a file"
     packaged = path.parent == content.package_folder("registry").resolve()
-    if to is None and not packaged:
-        return Draft(path, _text(path))
-    own = workspace / "registry" / (path.name if to is None else f"{to}.yaml")
-    if files.exists(own):
-        _check_copy(own, sequence)
-        return Draft(own, _text(own))
-    if to is None:
-        return Draft(own, _text(path))
-    own = edit.new_path(to, workspace, where="--to")
-    renamed = re.sub(r"^sequence:.*$", lambda _: f"sequence: {quoted(to)}", _text(path), flags=re.MULTILINE)
-    return Draft(own, renamed)
-
-
-def _check_copy(path: Path, sequence: SequenceSpec) -> None:
-    """Raises InputError unless settings that are tuned on a sequence are tuned for the one in the file, too."""
-    copy, tuned = read_sequence(path), read_sequence(sequence.path or path)
-    for key in ("base", "align", "stages", "memory", "train", "scoring"):
-        if getattr(copy, key) != getattr(tuned, key):
-            raise InputError(
-                f"is no copy of '{tuned.sequence}': {key} differs.",
-                where=str(path),
-                hint="Tune that sequence itself, or name a new copy: --to NAME.",
-            )
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
+    own = workspace / "registry" / path.name if packaged else path
+    return Draft(own, (own if files.exists(own) else path).read_text(encoding="utf-8"))
 
 
 def with_settings(draft: Draft, found: Mapping[str, Tuned]) -> Draft:

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench.audit.duplicates import overlap
-from moextend.bench.data import overlaps
-from moextend.bench.data.source import find_source, is_generated, parse_split
+from moextend.bench.data.source import parse_split
 from moextend.bench.methods import BOUNDS, MethodSpec, parse
 from moextend.bench.run.opening import folder_of
 from moextend.bench.run.plan import Request, all_tasks, chosen_methods, chosen_sequence, config_of
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec
-from moextend.bench.task import Data, TaskSpec
-from moextend.errors import InputError, counted, listed
+from moextend.bench.task import TaskSpec
+from moextend.errors import InputError, counted
 from moextend.util import files
 from moextend.util.search_space import LogRange, SearchSpace
 
@@ -32,13 +31,14 @@ def held_out_task(task: TaskSpec, percent: int, workspace: Path) -> TaskSpec:
     """
     where = f"{task.path or task.task}: data"
     assert task.data is not None and task.data.train is not None, "a stage of a sequence"
-    if _overlap(task, task.data, workspace, where):
+    part = parse_split(task.data.train, where=f"{where}.train")
+    test = parse_split(task.data.test, where=f"{where}.test")
+    if part.split == test.split and not part.is_apart(test):
         raise InputError(
             "training and test data overlap, so validation items would be test items.",
             where=where,
             hint="Separate them: train: 'all[train]', test: 'all[test]'.",
         )
-    part = parse_split(task.data.train, where=f"{where}.train")
     cut = part.high - max(1, round((part.high - part.low) * percent / 100))
     if cut <= part.low:
         raise InputError(
@@ -54,20 +54,6 @@ def held_out_task(task: TaskSpec, percent: int, workspace: Path) -> TaskSpec:
         )
     train, validation = (f"{part.undivided}[{a}%:{b}%]" for a, b in ((part.low, cut), (cut, part.high)))
     return task.model_copy(update={"data": task.data.model_copy(update={"train": train, "test": validation})})
-
-
-def _overlap(task: TaskSpec, data: Data, workspace: Path, where: str) -> bool:
-    """Whether the training and the test part share rows, as far as it is known without a download."""
-    train, test = (
-        parse_split(name, where=f"{where}.{key}")
-        for key, name in (("train", data.train or ""), ("test", data.test))
-    )
-    if train.split == test.split:
-        return not train.is_apart(test)
-    if is_generated(task):
-        return False
-    local = find_source(data, task.folder(), workspace, where=f"{where}.path").hub is None
-    return local and overlaps(task, workspace)
 
 
 MOST = 1000
@@ -251,12 +237,6 @@ def _tunable(
     for method in methods:
         if on_problem and method not in found:
             on_problem(f"{method.text}: no setting to search.")
-    for method in found:
-        idle = [key for key in space_of(method) if key not in space_of(method, stages)]
-        if on_problem and idle:
-            on_problem(
-                f"{method.text}: {listed(idle)}, without effect where one task is learned; use --tasks 2."
-            )
     return found
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moextend.bench.world.base import recorded
-from moextend.bench.world.hearing import Performance, Recital, draw_recital, perform
+from moextend.bench.world.hearing import Performance, Recital, draw_recital
 from moextend.bench.world.language import Optimizers
 from moextend.bench.world.scenes import Split
 from moextend.bench.world.sound import MOST_NOTES, RATE, Melody, draw_melody
@@ -69,23 +69,6 @@ class Example(NamedTuple):
     """Head -> [features]"""
 
 
-class Batch(NamedTuple):
-    """Recordings, padded with zeros, and the classes of their features."""
-
-    samples: Tensor
-    """[B, n]"""
-    lengths: Tensor
-    """Samples of each recording [B]."""
-    truth: dict[str, Tensor]
-    """Head -> [B, features]; -100 after the end of a recording."""
-
-
-def build_audio_model(seed: int) -> TinyAudio:
-    """An untrained encoder."""
-    torch.manual_seed(seed)
-    return TinyAudio(CONFIG)
-
-
 def build_heads(seed: int) -> nn.ModuleDict:
     """Untrained linear classifiers of features."""
     torch.manual_seed(seed)
@@ -111,7 +94,7 @@ def named(sound: Performance) -> list[dict[str, str]]:
 
 def example(sound: Performance) -> Example:
     """The recording of a sound, and what can be heard during each feature; silence is "none"."""
-    samples, spans = perform(sound)
+    samples, spans = sound.performed()
     truth = {head: torch.zeros(-(-len(samples) // STRIDE), dtype=torch.long) for head in HEADS}
     for (start, end), classes in zip(spans, named(sound), strict=True):
         inside = slice(int(start * RATE) // STRIDE, -(-int(end * RATE) // STRIDE))
@@ -128,12 +111,12 @@ def draw_examples(seed: int, split: Split, count: int) -> list[Example]:
     return [example(draws[i % len(draws)](rng, split)) for i in range(count)]
 
 
-def together(examples: Sequence[Example]) -> Batch:
-    """Recordings as one batch."""
+def together(examples: Sequence[Example]) -> tuple[Example, Tensor]:
+    """Recordings [B, n], padded with zeros, their classes [B, features], -100 behind them, and their lengths [B]."""
     pad = nn.utils.rnn.pad_sequence
     truth = {head: pad([one.truth[head] for one in examples], True, -100) for head in HEADS}
     lengths = torch.tensor([len(one.samples) for one in examples])
-    return Batch(pad([one.samples for one in examples], True), lengths, truth)
+    return Example(pad([one.samples for one in examples], True), truth), lengths
 
 
 def train_audio_model(model: TinyAudio, heads: nn.ModuleDict, recipe: Recipe) -> float:
@@ -145,8 +128,8 @@ def train_audio_model(model: TinyAudio, heads: nn.ModuleDict, recipe: Recipe) ->
     )
 
     def loss_of() -> tuple[Tensor, Tensor]:
-        batch = together(rng.sample(pool, recipe.batch))
-        features = model(batch.samples, batch.lengths)
+        batch, lengths = together(rng.sample(pool, recipe.batch))
+        features = model(batch.samples, lengths)
         each = [
             functional.cross_entropy(heads[head](features).mT, right) for head, right in batch.truth.items()
         ]
@@ -165,8 +148,8 @@ def accuracies(model: TinyAudio, heads: nn.ModuleDict, examples: Sequence[Exampl
     """Percent of the features with a class other than "none" that a head names right."""
     hits = {head: list[Tensor]() for head in HEADS}
     for start in range(0, len(examples), 100):
-        batch = together(examples[start : start + 100])
-        features = model(batch.samples, batch.lengths)
+        batch, lengths = together(examples[start : start + 100])
+        features = model(batch.samples, lengths)
         for head, classes in batch.truth.items():
             hits[head].append((heads[head](features).argmax(-1) == classes)[classes > 0])
     return {head: round(100 * torch.cat(found).float().mean().item(), 1) for head, found in hits.items()}
@@ -176,7 +159,8 @@ def build(recipe: Recipe, out: Path) -> dict[str, Any]:
     """Trains the encoder and saves it under `out` with a record, which it returns."""
     torch.set_num_threads(1)  # one thread keeps the order of sums, so that builds are reproducible
     start = time.perf_counter()
-    model, heads = build_audio_model(recipe.seed), build_heads(recipe.seed)
+    torch.manual_seed(recipe.seed)
+    model, heads = TinyAudio(CONFIG), build_heads(recipe.seed)
     loss = train_audio_model(model, heads, recipe)
     model.save(out)
     scored = draw_examples(recipe.seed + 1, "test", SCORED)

@@ -14,7 +14,8 @@ import torch
 from moextend.bench.world import language, vision
 from moextend.bench.world.scenes import WORLD_VERSION
 from moextend.bench.world.text import TEXT_TASKS, text_items
-from moextend.bench.world.words import save_tokenizer
+from moextend.bench.world.words import build_tokenizer
+from moextend.model.multimodal import MultimodalLM
 from moextend.util.files import write_json
 
 LIBRARIES = ("torch", "transformers", "open_clip_torch", "tokenizers", "numpy", "safetensors")
@@ -63,8 +64,10 @@ def build_language(recipe: Recipe, folder: Path) -> dict[str, Any]:
     loss = language.train_language_model(model, recipe.seed, recipe.language_steps, recipe.language_batch)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    save_tokenizer(folder)
-    scores = {task: round(language.text_accuracy(model, text_items(task)), 1) for task in TEXT_TASKS}
+    tokenizer = build_tokenizer()
+    tokenizer.save_pretrained(folder)
+    whole = MultimodalLM(model, tokenizer)
+    scores = {task: round(language.text_accuracy(whole, text_items(task)), 1) for task in TEXT_TASKS}
     return {
         "parameters": model.num_parameters(),
         "loss": round(loss, 4),

@@ -6,11 +6,11 @@ import random
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from moextend.bench.world.hearing import HEARINGS, MATCH, SCENES, Heard, asked_sounds, perform
-from moextend.bench.world.questions import ASKERS, Balance, Question
-from moextend.bench.world.render import PLAIN, png
+from moextend.bench.world.hearing import HEARINGS, MATCH, SCENES, Heard, asked_sounds
+from moextend.bench.world.questions import ASKERS, Asker, Balance, Question, attributes
+from moextend.bench.world.render import DOMAINS, DRIFT, PLAIN, Domain, png
 from moextend.bench.world.scenes import WORLD_VERSION, Scene, Split, caption, draw_scene, hashed
 from moextend.bench.world.sound import wav
 from moextend.data.images import ImageRef
@@ -19,10 +19,6 @@ from moextend.util.files import atomic
 
 if TYPE_CHECKING:
     from moextend.model.generation import Prompt
-from typing import NamedTuple
-
-from moextend.bench.world.questions import Asker, attributes
-from moextend.bench.world.render import DOMAINS, DRIFT, Domain
 
 LOOKING = ("plain", "night", "pastel", "sketch", "negative", *(f"drift-{step + 1}" for step in range(DRIFT)))
 """Domains with a data set `DOMAIN-looking`."""
@@ -155,7 +151,7 @@ def _rows(name: str, split: Split, scenes: Iterable[tuple[Scene, list[Question]]
 def _sound_rows(name: str, split: Split, sounds: Iterable[tuple[Heard, list[Question]]]) -> Iterator[Row]:
     for i, (one, questions) in enumerate(sounds):
         group = f"{name}-{split}-{i:05}"
-        media: Row = {"audio": {"bytes": wav(perform(one.sound).samples), "path": f"{group}.wav"}}
+        media: Row = {"audio": {"bytes": wav(one.sound.performed().samples), "path": f"{group}.wav"}}
         if one.scene is not None:
             media["image"] = {"bytes": png(one.scene), "path": f"{group}.png"}
             media["text"] = caption(one.scene)

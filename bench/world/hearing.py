@@ -19,15 +19,13 @@ from moextend.bench.world.sound import (
     Melody,
     Note,
     Sound,
-    describe,
     draw_melody,
-    play,
     played,
     recorded,
     split_of,
     style_of,
 )
-from moextend.bench.world.speech import Utterance, draw_utterance, pronounced, say, spell, voice_of
+from moextend.bench.world.speech import Utterance, draw_utterance, pronounced, voice_of
 from moextend.bench.world.text import text_questions
 from moextend.bench.world.words import COLORS, COLUMNS, LETTERS, NUMBERS, ROWS
 
@@ -46,7 +44,7 @@ class Recital:
         """Things from left to right."""
         return tuple(sorted(self.scene.things, key=lambda thing: thing.column))
 
-    def content(self) -> str:
+    def told(self) -> str:
         """What can be heard, as text."""
         return " ; ".join(f"{t.place} {t.size} {t.color} {t.letter}" for t in self.things) + " ."
 
@@ -54,6 +52,16 @@ class Recital:
         """Split of the scene; None for a performer of the other split."""
         split = self.scene.split()
         return split if split_of(self.performer, "", 1) == split else None
+
+    def performed(self) -> Sound:
+        """The sound, about 2 s."""
+        rng = np.random.default_rng(self.take)
+        style, voice = style_of(self.performer), voice_of(self.performer)
+        parts = []
+        for thing in self.things:
+            note = Note(thing.color, ROWS[thing.row], thing.size)
+            parts += [played(note, style, rng), pronounced(thing.letter, voice, rng)]
+        return recorded(parts, (0.05, 0.08), rng)
 
 
 Performance = Melody | Utterance | Recital
@@ -66,37 +74,6 @@ def draw_recital(rng: random.Random, split: Split) -> Recital:
         found = Recital(scene, rng.randrange(PERFORMERS), rng.getrandbits(32))
         if len({thing.column for thing in scene.things}) == GRID and found.split() == split:
             return found
-
-
-def recite(recital: Recital) -> Sound:
-    """The sound of a recital, about 2 s."""
-    rng = np.random.default_rng(recital.take)
-    style, voice = style_of(recital.performer), voice_of(recital.performer)
-    parts = []
-    for thing in recital.things:
-        note = Note(thing.color, ROWS[thing.row], thing.size)
-        parts += [played(note, style, rng), pronounced(thing.letter, voice, rng)]
-    return recorded(parts, (0.05, 0.08), rng)
-
-
-def perform(what: Performance) -> Sound:
-    """The sound of a melody, an utterance or a recital."""
-    match what:
-        case Melody():
-            return play(what)
-        case Utterance():
-            return say(what)
-    return recite(what)
-
-
-def tell(what: Performance) -> str:
-    """Full description of what can be heard; words of the tiny base."""
-    match what:
-        case Melody():
-            return describe(what)
-        case Utterance():
-            return spell(what)
-    return what.content()
 
 
 LEFT, _, RIGHT = COLUMNS
@@ -254,4 +231,4 @@ def _draw(task: str, rng: random.Random, split: Split) -> tuple[Performance, Ite
             utterance = draw_utterance(rng, split, 1, 2)
             return utterance, spoken(utterance)
     sound: Performance = rng.choice((draw_melody, draw_utterance, draw_recital))(rng, split)
-    return sound, iter([Question("caption", "", tell(sound))])
+    return sound, iter([Question("caption", "", sound.told())])

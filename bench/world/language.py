@@ -16,6 +16,8 @@ from moextend.bench.world import words
 from moextend.bench.world.questions import Balance
 from moextend.bench.world.text import Item, Piece, training_line
 from moextend.bench.world.words import LONGEST
+from moextend.model.generation import Prompt, choice_likelihoods
+from moextend.model.multimodal import MultimodalLM
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Newton-Schulz iteration of Muon (Jordan et al., 2024)."""
@@ -136,15 +138,10 @@ def build_language_model(seed: int) -> Any:
     return MixtralForCausalLM(config)
 
 
-def padded(rows: list[list[int]]) -> Tensor:
-    """Token ids as one array, padded on the right."""
-    tensors = [torch.tensor(row) for row in rows]
-    return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=IDS[words.PAD])
-
-
 def line_batch(lines: list[Piece]) -> tuple[Tensor, Tensor]:
     """Token ids with `<bos>` first (B, L), and the loss weight of each token (B, L)."""
-    ids = padded([[IDS[words.BOS], *(IDS[word.text] for word in line)] for line in lines])
+    rows = [torch.tensor([IDS[words.BOS], *(IDS[word.text] for word in line)]) for line in lines]
+    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IDS[words.PAD])
     weights = torch.zeros(ids.shape)
     for row, line in zip(weights, lines, strict=True):
         row[1 : len(line) + 1] = torch.tensor([word.weight for word in line])
@@ -172,32 +169,9 @@ def _is_matrix(name: str, weight: Tensor) -> bool:
     return weight.dim() >= 2 and not any(part in name for part in ("embed", "lm_head", "gate.weight"))
 
 
-@torch.no_grad()
-def text_accuracy(model: Any, items: list[Item], batch: int = 256) -> float:
+def text_accuracy(model: MultimodalLM, items: list[Item]) -> float:
     """Percent of items whose right choice has the highest sum of log-probabilities."""
-    rows = [(item, choice) for item in items for choice in item["choices"]]
-    scores: list[float] = []
-    for start in range(0, len(rows), batch):
-        scores += _choice_scores(model, rows[start : start + batch])
-    hits, at = 0, 0
-    for item in items:
-        mine = scores[at : at + len(item["choices"])]
-        hits += mine.index(max(mine)) == item["gold"]
-        at += len(mine)
-    return 100 * hits / len(items)
-
-
-def _choice_scores(model: Any, rows: list[tuple[Item, str]]) -> list[float]:
-    ids = padded([encoded(f"{item['context']} {choice}") for item, choice in rows])
-    likely = model(input_ids=ids, use_cache=False).logits[:, :-1].log_softmax(-1)
-    each = likely.gather(-1, ids[:, 1:, None])[..., 0]
-    scores = []
-    for row, (item, choice) in zip(each, rows, strict=True):
-        first = len(item["context"].split())
-        scores.append(float(row[first : first + len(choice.split())].sum()))
-    return scores
-
-
-def encoded(text: str) -> list[int]:
-    """Token ids with `<bos>` first."""
-    return [IDS[words.BOS], *(IDS[word] for word in text.split())]
+    prompts, choices = [Prompt(item["context"]) for item in items], [item["choices"] for item in items]
+    found = choice_likelihoods(model, prompts, choices, batch_size=256)
+    hits = (own.index(max(own)) == item["gold"] for own, item in zip(found, items, strict=True))
+    return 100 * sum(hits) / len(items)

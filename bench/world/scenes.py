@@ -53,13 +53,9 @@ class Scene:
     things: tuple[Thing, ...]
     background: int = 225
 
-    def content(self) -> str:
-        """Attributes that questions ask for, as text; equal for scenes that differ only in shifts and grey."""
-        return caption(self)
-
     def split(self) -> Split:
-        """Split of the content, by its hash: one in five scenes is a test scene."""
-        return "test" if hashed(self.content()) % 5 == 0 else "train"
+        """Split of what questions ask for, by its hash: one in five scenes is a test scene."""
+        return "test" if hashed(caption(self)) % 5 == 0 else "train"
 
 
 def hashed(text: str) -> int:

@@ -73,13 +73,18 @@ class Melody:
     take: int = 0
     """Seed of the pitch within a register, pauses, loudness and background noise; no question asks for them."""
 
-    def content(self) -> str:
-        """Notes as text; equal for melodies that differ only in player and take."""
-        return describe(self)
+    def told(self) -> str:
+        """Full description, e.g. "top big red ; bottom small blue ."; equal for other players and takes."""
+        return " ; ".join(f"{note.row} {note.size} {note.color}" for note in self.notes) + " ."
 
     def split(self) -> Split | None:
         """Split of the player; None for melodies of several notes that this player does not play (see split_of)."""
-        return split_of(self.player, self.content(), len(self.notes))
+        return split_of(self.player, self.told(), len(self.notes))
+
+    def performed(self) -> Sound:
+        """The sound, 0.2 s to 2 s."""
+        rng, style = np.random.default_rng(self.take), style_of(self.player)
+        return recorded([played(note, style, rng) for note in self.notes], (0.05, 0.08), rng)
 
 
 def split_of(performer: int, content: str, parts: int) -> Split | None:
@@ -90,11 +95,6 @@ def split_of(performer: int, content: str, parts: int) -> Split | None:
     by: Split = "test" if hashed(f"performer {performer}") % 5 == 0 else "train"
     of: Split = "test" if hashed(f"performed {content}") % 5 == 0 else "train"
     return by if parts == 1 or by == of else None
-
-
-def describe(melody: Melody) -> str:
-    """Full description of a melody, e.g. "top big red ; bottom small blue ."."""
-    return " ; ".join(f"{note.row} {note.size} {note.color}" for note in melody.notes) + " ."
 
 
 def draw_melody(
@@ -128,13 +128,6 @@ def style_of(player: int) -> Style:
     return Style(
         rng.uniform(-2, 2), rng.uniform(0.88, 1.12), rng.uniform(0.7, 1.0), rng.uniform(0.006, 0.016)
     )
-
-
-def play(melody: Melody) -> Sound:
-    """The sound of a melody, 0.2 s to 2 s."""
-    rng = np.random.default_rng(melody.take)
-    style = style_of(melody.player)
-    return recorded([played(note, style, rng) for note in melody.notes], (0.05, 0.08), rng)
 
 
 def recorded(parts: Sequence[Wave], pauses: tuple[float, float], rng: np.random.Generator) -> Sound:

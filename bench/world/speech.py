@@ -118,18 +118,18 @@ class Utterance:
     take: int = 0
     """Seed of intonation, pauses, loudness and background noise."""
 
-    def content(self) -> str:
-        """What is spoken."""
-        return " ".join(self.signs)
+    def told(self) -> str:
+        """Full description, e.g. "letter H ; letter 3 ."."""
+        return " ; ".join(f"letter {sign}" for sign in self.signs) + " ."
 
     def split(self) -> Split | None:
         """Split of the speaker; None for several signs that this speaker does not say (see split_of)."""
-        return split_of(self.speaker, self.content(), len(self.signs))
+        return split_of(self.speaker, " ".join(self.signs), len(self.signs))
 
-
-def spell(utterance: Utterance) -> str:
-    """Full description of an utterance, e.g. "letter H ; letter 3 ."."""
-    return " ; ".join(f"letter {sign}" for sign in utterance.signs) + " ."
+    def performed(self) -> Sound:
+        """The sound, about 0.3 s a sign."""
+        rng, voice = np.random.default_rng(self.take), voice_of(self.speaker)
+        return recorded([pronounced(sign, voice, rng) for sign in self.signs], (0.06, 0.1), rng)
 
 
 def draw_utterance(
@@ -142,13 +142,6 @@ def draw_utterance(
         found = Utterance(signs, rng.randrange(PERFORMERS), rng.getrandbits(32))
         if found.split() == split:
             return found
-
-
-def say(utterance: Utterance) -> Sound:
-    """The sound of an utterance, about 0.3 s a sign."""
-    rng = np.random.default_rng(utterance.take)
-    voice = voice_of(utterance.speaker)
-    return recorded([pronounced(sign, voice, rng) for sign in utterance.signs], (0.06, 0.1), rng)
 
 
 def pronounced(sign: str, voice: Voice, rng: np.random.Generator) -> Wave:

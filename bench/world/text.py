@@ -6,17 +6,14 @@ list to be copied) have a low weight, words that need a skill (a verb, an answer
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator
 from itertools import chain
-from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from moextend.bench.world import questions, words
 from moextend.bench.world.questions import Balance, Question
 from moextend.bench.world.scenes import WORLD_VERSION, Scene, Split, caption, draw_scene, hashed
-from moextend.util.files import write_text
 
 FACT_SEED = 7
 SCENE_LINES, MAP_LINES = 0.5, 0.25
@@ -287,11 +284,3 @@ def text_items(task: str) -> list[Item]:
     if task == "textqa":
         return _textqa_items(rng)
     return [MAKERS[task](rng) for _ in range(ITEMS)]
-
-
-def write_items(folder: Path) -> list[Path]:
-    """Writes `<task>.jsonl` for every text task; returns the files."""
-    paths = {task: folder / f"{task}.jsonl" for task in TEXT_TASKS}
-    for task, path in paths.items():
-        write_text(path, "".join(json.dumps(item) + "\n" for item in text_items(task)))
-    return list(paths.values())

@@ -20,7 +20,6 @@ from moextend.bench.world.language import IDS, Optimizers
 from moextend.bench.world.render import CELL, PLAIN, SIDE, Domain, render
 from moextend.bench.world.scenes import Scene, Split, caption, draw_scene, twin
 from moextend.bench.world.words import COLORS, LETTERS, SHAPES, SIZES
-from moextend.util import content
 from moextend.util.files import write_json
 
 LAYERS, WIDTH, HEADS = 4, 64, 4
@@ -167,14 +166,6 @@ def save_vision_model(model: Any, folder: Path) -> None:
     write_json(folder / "open_clip_config.json", CONFIG)
     weights = {name: value.detach().contiguous().clone() for name, value in model.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
-
-
-def shipped() -> Any:
-    """The encoder of the package."""
-    import open_clip
-
-    folder = content.package_folder("registry") / "models" / "tiny" / "vision"
-    return open_clip.create_model_and_transforms(f"local-dir:{folder}")[0].eval()
 
 
 def probe_scenes(seed: int, count: int, split: Split) -> list[Scene]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -97,8 +96,3 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         model_max_length=LONGEST,
         clean_up_tokenization_spaces=False,
     )
-
-
-def save_tokenizer(folder: Path) -> None:
-    """Writes the tokenizer's files into `folder`."""
-    build_tokenizer().save_pretrained(folder)

@@ -105,7 +105,7 @@ for _panel, _commands in BENCH.items():
 )
 def lm_eval(context: typer.Context) -> None:
     """lm-eval's own command line, by default with `--model moextend`: any of its tasks on a trained extension."""
-    from moextend.bench.bridges.lm_eval import main
+    from moextend.bench.bridge import main
 
     main(context.args)
 

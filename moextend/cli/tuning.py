@@ -30,9 +30,6 @@ def tune(
     tasks: Annotated[
         int, Option("--tasks", metavar="N", help="Number of tasks to train on, from the first.")
     ] = 2,
-    to: Annotated[
-        str | None, Option("--to", metavar="SEQUENCE", help="Write to a copy of the sequence with this name.")
-    ] = None,
     limit: Annotated[int | None, Option(min=1, help="Maximum number of validation items per task.")] = None,
     steps: options.Steps = None,
     device: options.Device = "auto",
@@ -61,7 +58,7 @@ def tune(
     planned = plan(
         Search(request, budget, tasks), lambda problem: options.echo(f"left out: {problem}", err=True)
     )
-    draft = draft_of(planned.sequence, workspace, to)  # refuses a wrong name before anything runs
+    draft = draft_of(planned.sequence, workspace)
     ended = _execute(planned, draft, executor, executor_option or [], jobs, device)
     found = results.tried(planned)
     best = {method: one for method, trials in found.items() if (one := results.best(trials)) is not None}
@@ -77,7 +74,7 @@ def tune(
         entries = {
             method: results.record(planned, method, found[method], one) for method, one in best.items()
         }
-        path = with_settings(draft_of(planned.sequence, workspace, to), entries).write()  # as the file is now
+        path = with_settings(draft_of(planned.sequence, workspace), entries).write()  # as the file is now
         for tuned, entry in entries.items():
             options.echo(show.line(tuned, entry), err=as_json)
         options.echo(f"Wrote the settings to {path} (key 'tuned').", err=as_json)

@@ -5,19 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from moextend.bench.references import KIND, Reference, find_reference, read_reference
-from moextend.bench.report import render, tables
+from moextend.bench.references import KIND, Reference, read_reference
+from moextend.bench.report import tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.table import Table
-from moextend.bench.run.rundir import Cell, RunDir
+from moextend.bench.run.rundir import RunDir
 from moextend.bench.sequence import read_sequence
 from moextend.bench.task import read_task
-from moextend.errors import InputError, SpecError, UnknownName
+from moextend.errors import InputError, SpecError
 from moextend.util import content
 from moextend.util.spec import parse
-from tests.bench.conftest import TASKS, MakeConfig, MakeRun
+from tests.bench.conftest import TASKS, MakeRun
 
 NOWHERE = Path("nowhere")
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
@@ -59,23 +58,12 @@ def test_measured_rows_stand_above_under_the_same_definitions(make_run: MakeRun)
     assert "BWT: divided by T." in table.notes
 
 
-def test_that_fewer_items_were_scored_is_reported(make_run: MakeRun, make_config: MakeConfig) -> None:
-    short = dict(make_config().sequence, scoring={"limit": 40})
-    table = shown([make_run("lora", rows=ROWS, protocol="mini", sequence=short)], reference())
-    assert "mini was scored on 40 items per task at most, the published numbers on all." in table.notes
-
-
 @pytest.mark.parametrize("protocol", [None, "mini-too"])
 def test_a_sequence_of_another_protocol_is_refused(make_run: MakeRun, protocol: str | None) -> None:
     run = make_run("lora", rows=ROWS, protocol=protocol)
     with pytest.raises(InputError, match="the published numbers follow 'mini'") as refused:
         shown([run], reference())
     assert refused.value.exit_code == 2
-
-
-def test_two_protocols_are_refused_even_without_a_run() -> None:
-    with pytest.raises(InputError, match="several protocols: mini, mini-too"):
-        tables([], references=[reference(), reference(protocol="mini-too")])
 
 
 @pytest.mark.parametrize(
@@ -118,15 +106,6 @@ def test_a_published_sequence_names_a_protocol_that_has_references(name: str) ->
         assert all(tasks >= {stage.task for stage in sequence.stages} or "*" in tasks for tasks in known), (
             "each task is given"
         )
-
-
-def test_a_workspace_has_its_own(tmp_path: Path) -> None:
-    folder = tmp_path / "registry" / "references"
-    folder.mkdir(parents=True)
-    (folder / "mini.yaml").write_text(yaml.safe_dump(REFERENCE))
-    assert find_reference("mini", tmp_path).rows[0]["acc"] == 28.74
-    with pytest.raises(UnknownName, match=r"no reference 'coim'. Did you mean 'coin'"):
-        find_reference("coim", tmp_path)
 
 
 FIRST, SECOND = TASKS

@@ -13,7 +13,6 @@ from moextend.bench.run.plan import Request, all_tasks, chosen_sequence, resolve
 from moextend.bench.run.preview import describe, preview
 from moextend.bench.run.records import AlignmentCost
 from moextend.bench.sequence import Base, SequenceSpec, read_sequence
-from moextend.bench.task import TaskSpec
 from moextend.errors import InputError, SpecError
 
 TRAIN = {"steps": 4, "batch_size": 2, "learning_rate": 0.1}
@@ -121,18 +120,6 @@ def test_modalities_are_checked_before_anything_is_loaded(
     assert isinstance(caught.value, SpecError) or "encoders.smell: no" in message or "nothing" in str(changes)
 
 
-def test_a_base_to_be_put_in_place(tmp_path: Path) -> None:
-    written(tmp_path, ["see"], base={"model": "data:lm", "vision": "tiny"}, align=align("look"))
-    check(tmp_path)
-    request = Request(tmp_path, sequence="mine", methods=("lora",))
-    words = describe(preview(request, resolve(request)))
-    assert f"    {tmp_path}/data/lm (for the base)" in words
-    assert "Memory and hours: not estimated until the base is available." in words
-    sequence = chosen_sequence(request)
-    with pytest.raises(InputError, match=r"base\.model: no folder '.*/data/lm'\. .*Put the model there"):
-        preflight.check_here(sequence, all_tasks(sequence, tmp_path), tmp_path, device="cpu", runs=None)
-
-
 def test_an_encoder_to_be_put_in_place(tmp_path: Path) -> None:
     written(tmp_path, ["see", "hear"])
     check(tmp_path)
@@ -149,35 +136,6 @@ def test_an_encoder_to_be_put_in_place(tmp_path: Path) -> None:
     assert Base(model="data:lm").found(tmp_path) == str(tmp_path / "data" / "lm")
 
 
-def test_a_dry_run_says_that_an_alignment_task_is_scored_too(tmp_path: Path) -> None:
-    written(tmp_path, ["see"], align=align("look", "listen"), transfer=["look"])
-    request = Request(tmp_path, sequence="mine", methods=("lora",))
-    uses = {task["task"]: task["use"] for task in preview(request, resolve(request))["tasks"]}
-    assert uses == {
-        "see": "learned and scored", "look": "aligns the projector and is scored", "listen": "aligns the projector",
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("changes", "place"),
-    [({"train": {"setps": 3, "batch_size": 2}}, "train.setps"),
-     ({"align": {"task": "look", "batch_size": 2, "setps": 3}}, r"align\[0\].setps"),
-     ({"align": [{"task": "look", "batch_size": 2, "setps": 3}]}, r"align\[0\].setps")],
-)  # fmt: skip
-def test_a_misspelt_key_is_named_before_the_one_that_is_missing(
-    changes: dict[str, Any], place: str, tmp_path: Path
-) -> None:
-    with pytest.raises(SpecError, match=rf"{place}: no such key. Did you mean 'steps'\?"):
-        written(tmp_path, ["see"], **changes)
-
-
-def test_a_dry_run_names_the_audio_encoder(tmp_path: Path) -> None:
-    written(tmp_path, ["hear"], base={"model": "tiny", "audio": "org/ears:10/s"})
-    request = Request(tmp_path, sequence="mine", methods=("lora",))
-    words = describe(preview(request, resolve(request)))
-    assert "  audio encoder org/ears:10/s of transformers (size not known)" in words
-
-
 def test_an_alignment_is_a_cost_of_the_first_stage_with_its_modality(tmp_path: Path) -> None:
     written(tmp_path, ["read", "see", "both", "hear"], align=align("look", "listen"))
     (config,) = resolve(Request(tmp_path, sequence="mine", methods=("lora",)))
@@ -188,28 +146,3 @@ def test_an_alignment_is_a_cost_of_the_first_stage_with_its_modality(tmp_path: P
         {}, {"image": costs["image"]}, {"audio": costs["audio"]}, {},
     ]  # fmt: skip
     assert [(unit.phase, unit.task) for unit in plan(context)[:2]] == [("align", "look"), ("align", "listen")]
-
-
-def test_tasks_about_any_media_show_transfer(tmp_path: Path) -> None:
-    written(tmp_path, ["see"], transfer=["hear"])
-    check(tmp_path)
-    with pytest.raises(SpecError, match="retention holds text tasks"):
-        written(tmp_path, ["see"], retention=["hear"])
-        check(tmp_path)
-
-
-def test_what_is_not_set_is_not_in_the_record(tmp_path: Path) -> None:
-    found = written(tmp_path, ["see"], base={"model": "tiny", "vision": "tiny"}).model_dump(mode="json")
-    assert not {"audio", "encoders"} & set(found["base"]) and found["align"] is None
-    record = TaskSpec(task="x", version=1, kind="vqa").model_dump(mode="json")
-    assert not {"audio", "media"} & set(record["columns"])
-
-
-@pytest.mark.parametrize(("key", "name"), [("vision", "data:eyes:4x4"), ("audio", "data:ears:10/s")])
-def test_an_encoder_put_by_hand_is_found_without_its_number_of_tokens(
-    key: str, name: str, tmp_path: Path
-) -> None:
-    base = Base.model_validate({"model": "tiny", key: name})
-    assert base.by_hand(tmp_path) == {str(tmp_path / "data" / name.removeprefix("data:"))}
-    (tmp_path / "data" / name.split(":")[1]).mkdir(parents=True)
-    assert base.by_hand(tmp_path) == set()

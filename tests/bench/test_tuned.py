@@ -117,18 +117,6 @@ def test_a_wrong_name_of_another_sequence_is_refused(other: str, says: str, tmp_
     assert "mine.yaml: tuned_from" in str(error.value)
 
 
-@pytest.mark.parametrize(("name", "settings"), [("lorra", {}), ("lora", {"rnk": 4})])
-def test_an_error_in_what_was_tuned_names_the_file_that_has_it(
-    name: str, settings: dict[str, int], tmp_path: Path
-) -> None:
-    write(tmp_path, tuned={name: {**ENTRY, "settings": settings}})
-    mine = tmp_path / "registry" / "mine.yaml"
-    mine.with_name("other.yaml").write_text(mine.read_text().replace("mine", "other"))
-    write(tmp_path, tuned_from="other")
-    with pytest.raises((InputError, SpecError), match=r"other\.yaml: tuned"):
-        config_of(tmp_path, "full-ft")
-
-
 @pytest.mark.parametrize(
     ("tuned", "says"),
     [

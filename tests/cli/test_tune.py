@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import RunDir
@@ -73,14 +72,3 @@ def test_a_file_of_ones_own_is_written_where_it_is(cli: Cli, tmp_path: Path) -> 
         (tmp_path / "own.yaml").read_text().startswith(f"{text.rstrip()}\ntuned:\n  lora:\n    settings: {{")
     )
     assert not (tmp_path / "registry").exists()
-
-
-def test_a_copy_keeps_the_sequence_and_what_was_tuned_before(cli: Cli, tmp_path: Path) -> None:
-    for method in ("lora", "ewc"):
-        assert cli("bench", "tune", "tiny", "-m", method, "--budget", "1", "--to", "fair").code == 0
-    path = tmp_path / "registry" / "fair.yaml"
-    assert not (tmp_path / "registry" / "tiny.yaml").exists()
-    found = yaml.safe_load(path.read_text())
-    assert found["sequence"] == "fair"
-    assert [*found["tuned"]] == [*read_sequence(PACKAGED).tuned, "lora", "ewc"]
-    assert path.read_text().startswith("# The embedded default")

@@ -22,18 +22,9 @@ if TYPE_CHECKING:
 
 
 Message = dict[str, Any]
-_KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
-"""First bytes of an image -> its type, of those that every server reads."""
+_KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "wav", b"fLaC": "flac"}
+"""First bytes of a file -> its type."""
 ECHO = "Use a server that gives log-probabilities of the prompt (echo with logprobs), such as vLLM or moextend serve."
-
-
-def messages(prompt: Prompt) -> list[Message]:
-    """The messages of a prompt; each medium is a part at the place of its mark.
-
-    Raises:
-        InputError: the protocol has no part for a modality.
-    """
-    return [{"role": one.role, "content": _content(one.parts)} for one in prompt.messages()]
 
 
 def _content(parts: Sequence[Part]) -> str | list[Message]:
@@ -56,17 +47,16 @@ def part_of(medium: MediaRef) -> Message:
             hint="Score such tasks in process: set 'tasks: text' under scoring.",
         )
     data = medium.read()
+    kind = next((kind for start, kind in _KINDS.items() if data.startswith(start)), None)
     if medium.modality == "image":
-        kind = next((kind for start, kind in _KINDS.items() if data.startswith(start)), None)
-        if kind is None:  # another format, or a frame of a video
+        if kind not in ("png", "jpeg"):  # which every server reads; others, and frames of videos, may not be
             with io.BytesIO() as file:
                 medium.open().save(file, format="PNG")
                 kind, data = "png", file.getvalue()
         url = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
         return {"type": "image_url", "image_url": {"url": url}}
     coded = base64.b64encode(data).decode("ascii")
-    kind = "wav" if data.startswith(b"RIFF") else "flac" if data.startswith(b"fLaC") else "mp3"
-    return {"type": "input_audio", "input_audio": {"data": coded, "format": kind}}
+    return {"type": "input_audio", "input_audio": {"data": coded, "format": kind or "mp3"}}
 
 
 class OtherWeights(ServerFailed):
@@ -108,7 +98,13 @@ class ServedModel:
 
     def chat(self, prompts: Sequence[Prompt], *, max_new_tokens: int) -> list[str]:
         """Greedy answers to prompts with media."""
-        bodies = [{"messages": messages(prompt), "max_tokens": max_new_tokens} for prompt in prompts]
+        bodies = [
+            {
+                "messages": [{"role": one.role, "content": _content(one.parts)} for one in prompt.messages()],
+                "max_tokens": max_new_tokens,
+            }
+            for prompt in prompts
+        ]
         found = self._ask("chat/completions", bodies)
         chosen = [self._choice(answer).get("message") for answer in found]
         return [
@@ -150,9 +146,8 @@ class ServedModel:
         )
         if not isinstance(values, list) or not isinstance(tops, list) or min(len(values), len(tops)) < length:
             raise ServerFailed("the server gives no log-probabilities of a prompt.", where=where, hint=ECHO)
-        if len(values) > length + 1 or len(tops) != len(
-            values
-        ):  # with the generated token, or without an end token
+        # With the generated token, or without an end token.
+        if len(values) > length + 1 or len(tops) != len(values):
             raise ServerFailed(
                 f"the server gives {len(values)} log-probabilities for a prompt of {length} tokens and one more.",
                 where=where,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 KEY = "OPENAI_API_KEY"
 """Variable with the key of a server that wants one."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-"""Seconds before the second attempt, which double, and the most that a server can ask for."""
+"""Seconds before the second attempt, which double, and the most."""
 AGAIN = (408, 409, 429)
 """Statuses besides 5xx that may pass."""
 Body = dict[str, Any]
@@ -132,7 +131,6 @@ class Client:
                 continue
             if answer.status_code in AGAIN or answer.status_code >= 500:
                 why = f"status {answer.status_code}: {_message(answer)}"
-                pause = max(pause, _asked_pause(answer))
                 continue
             if answer.status_code >= 400:
                 raise ServerFailed(
@@ -166,12 +164,6 @@ def _message(answer: httpx.Response) -> str:
     except (ValueError, AttributeError):
         message = answer.text
     return short(" ".join(str(message).split()), 600) or "no message"
-
-
-def _asked_pause(answer: httpx.Response) -> float:
-    """Seconds of Retry-After; 0 without a number there."""
-    asked = answer.headers.get("retry-after", "")
-    return min(float(asked), LONGEST_PAUSE) if re.fullmatch(r"[0-9.]+", asked) else 0.0
 
 
 def _now(url: str, path: str) -> Body | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.score.lines import text_item
@@ -113,11 +113,8 @@ def _kept(path: Path) -> Scores | None:
 
 
 def text_of(task: TaskSpec) -> TextTask:
-    """The lm-eval task of a text task; SpecError without one."""
-    if task.lm_eval is None:
-        raise SpecError(
-            "is missing.", where=f"{task.path or task.task}: lm_eval", hint="Name the lm-eval task."
-        )
+    """The lm-eval task of a text task."""
+    assert task.lm_eval is not None, "read_task refuses a text task without it"
     return task.lm_eval
 
 
@@ -258,14 +255,9 @@ def _standard_error(value: float, values: dict[str, float], parts: dict[str, lis
         dict.fromkeys(sizes, 1 / len(sizes)),
     ):
         if abs(sum(weights[name] * values[name] for name in parts) - value) < 1e-9:
-            return 100 * math.sqrt(sum((weights[name] * _error(parts[name])) ** 2 for name in parts))
+            errors = {name: stdev(parts[name]) / math.sqrt(sizes[name]) for name in parts}
+            return 100 * math.hypot(*(weights[name] * error for name, error in errors.items()))
     return None
-
-
-def _error(values: Sequence[float]) -> float:
-    """s / sqrt(n)"""
-    mean = fmean(values)
-    return math.sqrt(sum((x - mean) ** 2 for x in values) / (len(values) - 1) / len(values))
 
 
 def sampled_answers(

@@ -26,24 +26,30 @@ _CODE = (".yaml", ".yml", ".py", ".txt")
 
 def stamps(folder: Path) -> tuple[tuple[str, str], ...]:
     """Path and stamp of every file of a folder, to detect changes."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return tuple((str(path), stamp(path.stat())) for path in files)
+    return tuple((str(path), stamp(path.stat())) for path in _files(folder))
 
 
 def code(folder: Path) -> list[tuple[str, str]]:
     """Relative path and content of the Python files of a folder, which its YAML files may use."""
     return [
         (path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8", errors="replace"))
-        for path in sorted(folder.rglob("*.py"))
-        if "__pycache__" not in path.parts
+        for path in _files(folder, ".py")
     ]
+
+
+def _files(folder: Path, *suffixes: str) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and (not suffixes or path.suffix in suffixes)
+    )
 
 
 def checked(folder: Path, *, where: str) -> Path:
     """The folder; InputError if it is not a folder, SpecError if one of its YAML files cannot be read."""
     if not folder.is_dir():
         raise InputError(f"no folder {folder}.", where=where, hint="Name the folder of the lm-eval YAMLs.")
-    for path in sorted(folder.rglob("*.yaml")):
+    for path in _files(folder, ".yaml"):
         # Composed, not loaded: lm-eval's own tags (!function) are code.
         bounded_yaml.compose(bounded_yaml.read_text(path), where=str(path))
     return folder
@@ -51,12 +57,7 @@ def checked(folder: Path, *, where: str) -> Path:
 
 def rendered(folder: Path, workspace: Path) -> Path:
     """A copy of the folder in the workspace's cache without placeholders, or the folder itself if it has none."""
-    code = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix in _CODE and path.is_file() and "__pycache__" not in path.parts
-    )
-    texts = {path.relative_to(folder): path.read_text(encoding="utf-8") for path in code}
+    texts = {path.relative_to(folder): path.read_text(encoding="utf-8") for path in _files(folder, *_CODE)}
     if not any(mark in text for name, text in texts.items() if name.suffix != ".py" for mark in MARKS):
         return folder
     named = {str(name): text for name, text in texts.items()}
@@ -80,7 +81,7 @@ def refuse_code(folder: Path, made_of: Path, *, where: str) -> None:
     data. lm-eval's own YAML files are trusted. `folder` is the result of `rendered` for `made_of`.
     """
     seen: set[Path] = set()
-    for path in sorted((*folder.rglob("*.yaml"), *folder.rglob("*.yml"))):
+    for path in _files(folder, ".yaml", ".yml"):
         for place, what in _code(path, seen):
             raise InputError(
                 f"runs Python code ({what}).",

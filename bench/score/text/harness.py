@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import lm_eval.api.model
 import lm_eval.api.task
@@ -23,11 +23,10 @@ import torch
 from datasets.exceptions import DatasetGenerationError
 from jinja2.sandbox import SandboxedEnvironment
 from lm_eval import evaluate
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.tasks import TaskManager
 
 from moextend.bench.score.text import folder as folders
-from moextend.bench.score.text.choices import Answer, Request, SharedContext
+from moextend.bench.score.text.lm import HarnessLM, ServedLM
 from moextend.bench.task import code_allowed
 from moextend.data.digests import FileDigests
 from moextend.data.hub import LocalData, pinned
@@ -39,77 +38,10 @@ from moextend.util.quiet import quiet_datasets, quiet_loggers
 
 if TYPE_CHECKING:
     from moextend.bench.score.served.answers import ServedModel
-    from moextend.model.multimodal import MultimodalLM
-
-
-T = TypeVar("T")
 
 
 _FEWSHOT_SEED = 1234
 """lm-eval's default, so that the numbers equal those of its command line."""
-
-
-class ServedLM(SharedContext):
-    """See the module; the options are those of lm-eval's HFLM."""
-
-    def __init__(self, server: ServedModel, model: MultimodalLM, **options: Any) -> None:
-        super().__init__(model, **options)
-        self.server = server
-
-    def _chosen(self, answer: Callable[[list[Any]], list[T]], requests: Sequence[Any]) -> list[T]:
-        return answer(list(requests))  # the server chooses
-
-    def _loglikelihood_tokens(
-        self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
-    ) -> list[Answer]:
-        most = self.max_length - 1  # one token is generated
-        rows = []
-        for _, context, choice in requests:
-            ids = [*context, *choice][-most:]
-            rows.append((ids, max(1, len(ids) - len(choice))))
-        bar = huggingface.tqdm(total=len(requests), disable=disable_tqdm)
-        found = self.server.rate(rows, bar.update)
-        bar.close()
-        return [(one.value, one.greedy) for one in found]
-
-    def _generate_until(self, requests: Sequence[Any]) -> list[str]:
-        """Answers, cut at the stop sequences as lm-eval does it."""
-        bar = huggingface.tqdm(total=len(requests))
-        by_settings: dict[str, list[int]] = {}
-        for place, request in enumerate(requests):
-            by_settings.setdefault(repr(sorted(request.args[1].items())), []).append(place)
-        found: dict[int, str] = {}
-        for places in by_settings.values():
-            found |= zip(places, self._answers([requests[place] for place in places], bar), strict=True)
-        bar.close()
-        return [found[place] for place in range(len(requests))]
-
-    def _answers(self, requests: Sequence[Any], bar: Any) -> list[str]:
-        """Answers to requests with the same settings of the decoding."""
-        settings = normalize_gen_kwargs(requests[0].args[1], self.max_gen_toks)
-        if settings.get("do_sample"):
-            raise InputError(
-                "samples its answers, and two backends do not draw the same samples.",
-                where="lm_eval: generation_kwargs.do_sample",
-                hint="Score the task in process.",
-            )
-        end = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
-        until = handle_stop_sequences(settings.get("until"), eos=end)
-        new = settings["max_gen_toks"]
-        rows = [
-            self.tok_batch_encode(
-                [request.args[0]], left_truncate_len=self.max_length - new, truncation=self.truncation
-            )[0][0].tolist()
-            for request in requests
-        ]
-        stop = [word for word in until if word and word != end]
-        texts = self.server.complete(rows, max_new_tokens=new, stop=stop, on_answer=bar.update)
-        return [postprocess_generated_text(self._alone(text), until, None) for text in texts]
-
-    def _alone(self, text: str) -> str:
-        """A text that follows a prompt, as lm-eval decodes it without the prompt: some tokenizers drop the space."""
-        word = self.tokenizer.decode(self.tok_encode("b a", add_special_tokens=False)[-1:])
-        return text if word.startswith(" ") else text.removeprefix(" ")
 
 
 @dataclass(frozen=True)
@@ -282,7 +214,7 @@ def run(
     tasks = {name: task for name, task in loaded.tasks.items() if samples is None or name in samples}
     with _calm(on_items):
         options = {"batch_size": memory.fitted(batch_size)}
-        lm = SharedContext(model, **options) if served is None else ServedLM(served, model, **options)
+        lm = HarnessLM(model, **options) if served is None else ServedLM(served, model, **options)
         for task in tasks.values():
             # Its generator has another state since the last call, and would draw other examples.
             task.set_fewshot_seed(seed=_FEWSHOT_SEED)

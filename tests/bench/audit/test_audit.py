@@ -8,24 +8,20 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from moextend.bench.audit.base import BaseRow
-from moextend.bench.audit.duplicates import fingerprint, in_training, near_media, near_texts
+from moextend.bench.audit.duplicates import fingerprint, near_media, near_texts
 from moextend.bench.audit.tasks import TaskAudit, audit
-from moextend.bench.data import Item
 from moextend.bench.score.majority import normalised
 from moextend.bench.task import Data, TaskSpec
 from moextend.data.examples import Columns
 from moextend.data.images import ImageRef
-from moextend.data.media import MediaRef
-from moextend.data.sounds import AudioRef
 from tests.robustness import workspace as small
 
 
@@ -47,7 +43,7 @@ def _encoded(image: Image.Image, form: str = "PNG", **options: Any) -> ImageRef:
     return ImageRef(data.getvalue())
 
 
-def _found(*pairs: tuple[ImageRef | AudioRef, ImageRef | AudioRef]) -> list[bool]:
+def _found(*pairs: tuple[ImageRef, ImageRef]) -> list[bool]:
     """Whether the second of each pair counts as a near duplicate of the first."""
     made = [(fingerprint(one), fingerprint(other)) for one, other in pairs]
     return [
@@ -66,18 +62,6 @@ def test_drawings_that_differ_in_one_object_are_not_near_duplicates() -> None:
     same, moved, other = _encoded(_drawing(20), "JPEG"), _encoded(_drawing(60)), _encoded(_drawing(20, "red"))
     first = _encoded(_drawing(20))
     assert _found((first, same), (first, moved), (first, other)) == [True, False, False]
-
-
-def _tones(*hertz: float, rate: int = 16_000, gain: float = 0.5) -> AudioRef:
-    time = np.arange(int(0.4 * rate)) / rate
-    wave = np.concatenate([np.sin(2 * np.pi * one * time) for one in hertz])
-    return AudioRef.of((gain * wave).astype(np.float32), rate)
-
-
-def test_a_sound_at_another_rate_and_loudness_is_a_near_duplicate_and_another_melody_is_not() -> None:
-    melody = _tones(300, 700, 1500)
-    other = [_tones(300, 700, 1500, rate=22_050, gain=0.25), _tones(300, 1500, 700), _tones(500, 900, 300)]
-    assert _found(*((melody, one) for one in other)) == [True, False, False]
 
 
 def test_texts_are_near_as_a_direct_comparison_of_their_n_grams_says() -> None:
@@ -149,24 +133,6 @@ def test_a_task_without_defects_is_sound(audited: Audit) -> None:
     assert found.mdd is not None and found.mdd < 5
 
 
-def test_only_scored_test_items_are_audited(audited: Audit) -> None:
-    train, copied = _plain(400, 1), _plain(400, 1)
-    assert "duplicates" in limits(audited(train, [*_plain(2000, 2), *copied]))
-    found = audited(train, [*_plain(2000, 2), *copied], scored=2000)
-    assert (found.test, found.duplicates, found.verdict) == (2000, 0, "no finding")
-
-
-def test_common_answers_to_forms_of_questions_are_found(audited: Audit) -> None:
-    """The most common answer of all is right in 50%, that to each form in 100%."""
-    rows = [
-        {"q": f"{form} {i}", "a": answer}
-        for i in range(800)
-        for form, answer in (("is", "no"), ("has", "yes"))
-    ]
-    found = audited(rows, [{**row, "q": row["q"] + " b"} for row in rows])
-    assert found.majority == 100 and limits(found) == ["majority"]
-
-
 def test_rows_that_are_in_training_are_found_with_an_example(audited: Audit) -> None:
     train, test = _plain(400, 1), _plain(2000, 2)
     test[:50] = [{"q": row["q"].upper() + " ?", "a": row["a"]} for row in train[:50]]
@@ -211,36 +177,6 @@ def test_images_that_training_shares_and_that_cannot_be_read_are_found(
     assert "broken" in limits(gone) and len(gone.broken) == 2 + 1, gone.broken
 
 
-def test_items_without_media_are_compared_by_their_text_beside_items_with_media(
-    audited: Audit, tmp_path: Path
-) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    _photo(0).save(folder / "0.png")
-    words = [{**row, "i": []} for row in _plain(9, 1)]
-    found = audited(words, [*words, {"q": "what", "a": "red", "i": ["0.png"]}], image="i")
-    assert (found.shared, found.duplicates) == (0, 90)
-
-
-@dataclass(frozen=True)
-class Depth(MediaRef):
-    """A modality of a plug-in, which has no fingerprint."""
-
-    modality: ClassVar[str] = "depth"
-    noun: ClassVar[str] = "the depth"
-
-    def open(self) -> bytes:
-        return self.read()
-
-
-def test_media_without_fingerprints_are_the_same_if_their_bytes_are() -> None:
-    def items(*names: bytes) -> list[Item]:
-        return [Item((Depth(data=name, where="w"),), "what", ("red",), id=str(name)) for name in names]
-
-    shared, same, _ = in_training(items(b"a", b"b", b"c"), items(b"b", b"c", b"d", b"e"), {})
-    assert (shared, same) == (50, 50)
-
-
 def test_strict_fails_if_a_task_is_not_audited(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
@@ -254,14 +190,6 @@ def test_strict_fails_if_a_task_is_not_audited(tmp_path: Path) -> None:
     assert done.exit_code == 0 and found["sound"] and not found["complete"]
     assert all(task["verdict"].startswith("not audited: ") for task in found["tasks"])
     assert CliRunner().invoke(app, [*command, "--strict"]).exit_code == 1
-
-
-def test_a_limit_is_named_with_the_number_of_items_that_were_read(audited: Audit) -> None:
-    found = audited(_plain(100, 1), _plain(45, 2), limit=10)
-    assert found.notes == [
-        "mine: 9 of the 45 test items were read",
-        "mine: 10 of the 100 training items were read",
-    ]
 
 
 @pytest.mark.slow  # a process that answers with the tiny base

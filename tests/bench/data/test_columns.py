@@ -23,17 +23,6 @@ def test_base64_and_data_addresses(
     assert [item.media[0].read() for item in items] == [make_png(7)] * 2
 
 
-def test_several_images_a_row(
-    pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    values = [make_rows(1)[0] | {"picture": ["img0.png", "img1.png"]}]
-    path = write_jsonl(pictures / "all.jsonl", values)
-    task = make_task(path, train=None, test="all", columns={"group": None}, prompt="<image> {question}")
-    (item,) = open_items(task, "test", workspace)
-    assert prompt_text(task, item) == "<image><image> what is 0"
-    assert [image.path for image in item.media] == [pictures / "img0.png", pictures / "img1.png"]
-
-
 def test_answers_of_annotators_numbers_and_choices(
     pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
 ) -> None:
@@ -61,27 +50,6 @@ def test_answers_of_annotators_numbers_and_choices(
     assert prompt_text(task, items[0]) == "<image>\nA. cat\nB. dog"
 
 
-def test_choices_in_columns_of_their_own(
-    pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    path = write_jsonl(
-        pictures / "all.jsonl", [make_rows(1)[0] | {"A": "cat", "B": "dog", "C": None, "reply": "B"}]
-    )
-    task = make_task(path, train=None, test="all", columns={"choices": "A,B,C"})
-    assert open_items(task, "test", workspace)[0].choices == ("cat", "dog")
-
-
-def test_prompt_may_name_other_columns(
-    pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    value = make_rows(1)[0] | {"hint": "it is {red}", "words": ["STOP", "GO"]}
-    path = write_jsonl(pictures / "all.jsonl", [value])
-    task = make_task(path, train=None, test="all", prompt="<image>\n{hint}\n{question}\nOCR: {words}")
-    assert prompt_text(task, open_items(task, "test", workspace)[0]) == (
-        "<image>\nit is {red}\nwhat is 0\nOCR: STOP, GO"
-    )
-
-
 def test_class_labels_by_name(
     tmp_path: Path, make_rows: MakeRows, make_task: MakeTask, workspace: Path
 ) -> None:
@@ -94,13 +62,3 @@ def test_class_labels_by_name(
     labelled.to_parquet(tmp_path / "test.parquet")
     items = open_items(make_task(tmp_path, train=None, columns={"group": None}), "test", workspace)
     assert [item.answers for item in items] == [("no",), ("yes",), ("no",), ("yes",)]
-
-
-def test_ids_count_the_rows_where_none_are_named(
-    pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    path = write_jsonl(pictures / "all.jsonl", make_rows(4))
-    items = open_items(
-        make_task(path, train=None, test="all", columns={"id": None}), "test", workspace, limit=3
-    )
-    assert [item.id for item in items] == ["0", "1", "2"]

@@ -50,13 +50,6 @@ def test_unbalanced_braces_in_the_prompt(one_file: MakeTask, workspace: Path) ->
     assert "mini.yaml: prompt: cannot be read" in text and "Write a brace that is text twice" in text
 
 
-def test_choices_in_the_prompt_but_not_in_the_task(one_file: MakeTask, workspace: Path) -> None:
-    with pytest.raises(
-        SpecError, match=r"prompt: names \{choices\}, but no column holds them. Set columns.choices"
-    ):
-        check_task(one_file(prompt="<image> {choices}"), workspace)
-
-
 def test_more_images_than_marks(one_file: MakeTask, make_rows: MakeRows, workspace: Path) -> None:
     value = make_rows(1)[0] | {"picture": ["img0.png", "img1.png", "img2.png"]}
     task = one_file([value], prompt="<image> and <image> {question}", columns={"group": None})
@@ -68,10 +61,8 @@ def test_more_images_than_marks(one_file: MakeTask, make_rows: MakeRows, workspa
     ("cell", "what"),
     [
         ("gone.png", r"the image cannot be read \(No such file or directory\)"),
-        (None, "holds no image"),
         ("", "holds no image"),
         ("broken.png", "the image is broken, or not PNG, JPEG"),
-        ("cut.png", r"the image is broken \(OSError"),
         (3, "holds int, not an image"),
         ("http://x/y.png", "the image is a web address"),
         ("data:image/png;base64,AAA", "the image is not valid base64"),
@@ -87,7 +78,6 @@ def test_images_that_are_none(
     make_png: MakePng,
 ) -> None:
     (pictures / "broken.png").write_bytes(b"no image")
-    (pictures / "cut.png").write_bytes(make_png(1)[:45])
     first, second = make_rows(2)
     task = one_file([first, second | {"picture": cell}], columns={"group": None})
     with pytest.raises(InputError, match=what) as caught:
@@ -96,7 +86,7 @@ def test_images_that_are_none(
     assert "all.jsonl:2: column 'picture'" in str(caught.value)
 
 
-@pytest.mark.parametrize("answer", [None, "", " ", [], [""], float("nan")])
+@pytest.mark.parametrize("answer", [None, " ", [""], float("nan")])
 def test_no_answer(
     answer: str | list[str] | float | None, one_file: MakeTask, make_rows: MakeRows, workspace: Path
 ) -> None:
@@ -114,14 +104,10 @@ def test_id_that_is_not_unique(one_file: MakeTask, workspace: Path) -> None:
     ("name", "content", "what"),
     [
         ("x.jsonl", '{"qid": 1}\n{"qid": \n', r"x.jsonl:2: not valid JSON \(Expecting value"),
-        ("x.jsonl", "[1]\n", "x.jsonl:1: holds list, not an object with columns"),
-        ("x.json", '{"a": ', "x.json: not valid JSON"),
         ("x.json", '"text"', "x.json: is not a list of rows"),
         ("x.json", "[1, 2]", "x.json: entry 1: holds int, not an object with columns"),
         ("x.jsonl", "", "x.jsonl: has no rows"),
-        ("x.json", "[]", "x.json: has no rows"),
         ("x.csv", "a,b\n1,2\n1\n", r"x.csv: row 2: has more or fewer cells than the header"),
-        ("x.csv", "a,b\n1,2,3\n", r"x.csv: row 1: has more or fewer cells than the header"),
         ("x.csv", b"a,b\n\xff\xfe,1\n", r"x.csv: cannot be read as CSV \(.*Save it as UTF-8"),
         ("x.parquet", b"PAR1 no", "x.parquet: cannot be read as parquet"),
         ("x.docx", b"", r"x.docx: unknown data format. Known: .parquet"),
@@ -158,7 +144,6 @@ def test_split_that_there_is_not(
     ("entry", "what"),
     [
         ({"conversations": [{"from": "human", "value": "?"}]}, "entry 1: has 1 messages"),
-        ({"conversations": []}, "entry 1: has 0 messages"),
         ({"conversations": "hello"}, "entry 1: is not a list of messages"),
         (
             {"conversations": [{"from": "human"}, {}]},
@@ -195,18 +180,6 @@ def test_hub_that_does_not_answer(
     text = raised(workspace, make_task("some/data"))
     assert "data.path: no file or folder 'some/data', and the hub has no such data set" in text
     assert "offline, download it first, or name a local folder" in text
-
-
-def test_hub_with_other_splits(make_task: MakeTask, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    def unknown(*_: object, **__: object) -> None:
-        raise ValueError("Unknown split 'test'.")
-
-    monkeypatch.setattr(datasets, "load_dataset", unknown)
-    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_, **__: ["train", "testmini"])
-    text = raised(workspace, make_task("other/data"), UnknownName)
-    assert "no split 'test'. Did you mean 'testmini'?" in text
 
 
 def test_task_without_a_train_split(one_file: MakeTask, workspace: Path) -> None:

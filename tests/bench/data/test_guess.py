@@ -6,7 +6,7 @@ import pytest
 
 from moextend.bench.data import check_task, guess_task
 from moextend.bench.task import TaskSpec
-from moextend.errors import InputError, UnknownName
+from moextend.errors import InputError
 from tests.data.small import MakeRows, Rows, WriteJsonl
 
 
@@ -52,17 +52,6 @@ def test_folder_with_splits(
     assert checked.answer == "red"
 
 
-def test_path_in_the_workspace_is_relative(
-    pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    inside = workspace / "data"
-    pictures.rename(inside)
-    write_jsonl(inside / "test.jsonl", usual(6))
-    task = guess(inside, workspace)
-    assert task.data and task.data.path == "../data"
-    assert check_task(task, workspace).items == {"test": 6}
-
-
 def test_choices_annotators_and_groups(
     pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path
 ) -> None:
@@ -91,30 +80,6 @@ def test_column_that_cannot_be_guessed(
     ) as caught:
         guess(pictures, workspace)
     assert "Name it: --columns answer=COLUMN." in str(caught.value)
-
-
-def test_wrong_names(pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path) -> None:
-    write_jsonl(pictures / "test.jsonl", usual(4))
-    with pytest.raises(UnknownName, match=r"no key of columns 'queston'. Did you mean 'question'\?"):
-        guess(pictures, workspace, {"queston": "question"})
-    with pytest.raises(UnknownName, match=r"no column 'ansver'. Did you mean 'answer'\?"):
-        guess(pictures, workspace, {"answer": "ansver"})
-
-
-def test_no_such_path(pictures: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(pictures.parent)
-    for path in ("dat", "data/img9.png", "./x/y", "a/b/c.json"):
-        with pytest.raises(InputError, match=f"data {path}: no such file or folder"):
-            guess(path, workspace)
-
-
-def test_splits_with_unknown_names_are_refused(
-    pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    for name in ("one", "two"):
-        write_jsonl(pictures / f"{name}.jsonl", usual(4))
-    with pytest.raises(InputError, match="has the splits one, two"):
-        guess(pictures, workspace)
 
 
 def test_plain_text_is_no_task(tmp_path: Path, workspace: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from moextend.bench.data import check_task, guess_task
 from moextend.bench.task import TaskSpec
-from moextend.data.guess import modality_of
 from tests.data.small import WriteJsonl, png, wav
 
 WORDS = ["low note", "a high note", "two notes", "no note", "four of them", "five"]
@@ -63,25 +62,6 @@ def test_columns_of_sounds(
     assert task.data and (task.data.train, task.data.test) == ("all[train]", "all[test]")
 
 
-def test_a_folder_of_sounds_with_metadata(recordings: Path, workspace: Path) -> None:
-    lines = [f"s{i}.wav,{word}" for i, word in enumerate(WORDS)]
-    for split in ("train", "test"):
-        folder = recordings / "split" / split
-        folder.mkdir(parents=True)
-        for i in range(6):
-            (folder / f"s{i}.wav").write_bytes(wav(i))
-        (folder / "metadata.csv").write_text("\n".join(["file_name,transcription", *lines]))
-    task = guess(recordings / "split", workspace)
-    assert (task.columns.audio, task.columns.answer, task.columns.image) == (
-        "file_name",
-        "transcription",
-        None,
-    )
-    checked = check_task(task, workspace)
-    assert checked.items == {"train": 6, "test": 6} and checked.answer == "low note"
-    assert checked.prompt == "<audio>\nTranscribe the speech."
-
-
 def test_a_column_of_datasets_audio(tmp_path: Path, workspace: Path) -> None:
     name = "recording"
     encoded = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
@@ -98,18 +78,3 @@ def test_a_column_of_datasets_audio(tmp_path: Path, workspace: Path) -> None:
         "exact@1",
     )
     assert check_task(task, workspace).answer == "low"
-
-
-@pytest.mark.parametrize(
-    ("value", "found"),
-    [
-        (wav(), "audio"), (b"fLaC...", "audio"), (b"OggS...", "audio"), (b"ID3\x04...", "audio"),
-        (b"\xff\xfb\x90d", "audio"), (b"RIFF\0\0\0\0WEBP", "image"), (png(), "image"), (b"\xff\xd8\xff\xe0", "image"),
-        ("a.FLAC", "audio"), ("a.png", "image"), ({"array": [0.0], "sampling_rate": 8000}, "audio"),
-        ({"bytes": png(), "path": None}, "image"), ({"bytes": None, "path": "a.mp3"}, "audio"), ([wav()], "audio"),
-        ([], None), (3, None), (b"\0\0\0\x20ftypisom", "video"), (b"\0\0\0\x20ftypheic", "image"),
-        (b"\x1aE\xdf\xa3", "video"), (b"RIFF\0\0\0\0AVI ", "video"), ({"bytes": None, "path": "a.mp4"}, "video"),
-    ],
-)  # fmt: skip
-def test_media_are_detected_by_their_content(value: Any, found: str | None) -> None:
-    assert modality_of(value) == found

@@ -8,7 +8,6 @@ import pytest
 from moextend.bench.data import guess_task
 from moextend.bench.task import TaskSpec
 from moextend.bench.workspace.new_task import as_yaml
-from moextend.errors import InputError, SpecError
 from tests.data.small import WriteJsonl
 
 
@@ -63,13 +62,3 @@ def test_videos_are_found_by_their_endings(
     assert task.columns.by_modality == {"video" if video else "image": name}
     assert task.prompt.startswith("<video>\n{question}" if video else "<image>\n")
     assert ("image:" in as_yaml(task)) != video
-
-
-def test_the_number_of_frames_can_be_given(tmp_path: Path, write_jsonl: WriteJsonl) -> None:
-    path = write_jsonl(tmp_path / "v.jsonl", rows(clip="a.mp4", question="what?", color=["red", "blue"]))
-    task = guess(path, {"video": "clip", "answer": "color", "frames": "4"})
-    assert (task.columns.video, task.columns.frames) == ("clip", 4)
-    with pytest.raises(SpecError, match="columns: frames: "):
-        guess(path, {"answer": "color", "frames": "many"})
-    with pytest.raises(InputError, match="no key of columns 'media'"):
-        guess(path, {"answer": "color", "media": "clip"})

@@ -43,24 +43,12 @@ def test_perfect_answers_score_100_and_none_scores_0(name: str, hub: Hub, worksp
     assert percent(task, items, [""] * len(items)) == 0
 
 
-@pytest.mark.parametrize("name", SCORED)
-def test_the_target_answer_gets_full_score(name: str, hub: Hub, workspace: Path) -> None:
-    from moextend.bench.data import target_text
-
-    task = TASKS[name]
-    items = list(open_items(task, "test", workspace))
-    assert percent(task, items, [target_text(task, item) for item in items]) >= (
-        20 if name in AVERAGED else 100
-    )
-    assert check_task(task, workspace).items["test"] == len(items)
-
-
 @pytest.mark.parametrize("name", [name for name in TASKS if name not in SCORED])
 def test_a_task_that_needs_a_judge_is_refused(name: str, hub: Hub, workspace: Path) -> None:
     task = TASKS[name]
     items = open_items(task, "test", workspace)
     assert len(items) == 5 and items[0].media and prompt_text(task, items[0]), "its data can be read"
-    with pytest.raises(InputError, match=rf"{name}.yaml: needs: a judge .*lmms-eval"):
+    with pytest.raises(InputError, match=rf"{name}.yaml: needs: a judge "):
         check_task(task, workspace)
 
 
@@ -88,13 +76,3 @@ def test_the_opened_commit_is_known_and_the_pinned_one_is_requested(hub: Hub, wo
     assert _data(latest).revision is None
     assert len(hub_revision(latest, workspace) or "") == 40 and hub.asked[-1][3] is None
     assert hub_revision(PACKAGED["tiny-counting"], workspace) is None
-
-
-def test_open_questions_and_several_images(hub: Hub, workspace: Path) -> None:
-    task = TASKS["mmmu"]
-    items = open_items(task, "test", workspace)
-    assert [len(item.media) for item in items] == [1, 2, 1, 1, 1]
-    assert prompt_text(task, items[1]).startswith("<image><image>\nCompare <image 1> and <image 2>.\nA. same")
-    assert prompt_text(task, items[2]).endswith(
-        "<image 1>?\n\nAnswer the question using a single word or phrase."
-    )

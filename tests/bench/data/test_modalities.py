@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 
 import pytest
 
-from moextend.bench.data import check_task, conversations, data_digest, open_items, prompt_text
+from moextend.bench.data import check_task, data_digest, open_items, prompt_text
 from moextend.bench.task import Data, TaskSpec
 from moextend.data import modalities
 from moextend.data.examples import Columns
 from moextend.data.media import MediaRef
 from moextend.data.modalities import ModalityType, register_modality
 from moextend.data.sounds import AudioRef
-from moextend.errors import InputError, SpecError, UnknownName
+from moextend.errors import InputError, SpecError
 from tests.data.small import WriteJsonl, png, wav
 
 ASK = "<audio>\n{question}"
@@ -78,27 +78,6 @@ def test_cells_hold_sounds(kind: str, heard: Any, recordings: Path, write_jsonl:
 
 
 @pytest.mark.parametrize(
-    ("cell", "message"),
-    [
-        (3, "column 'clip': holds int, not a sound. Write a path"),
-        ({"array": [0.0]}, "column 'clip': holds an array, not a sound. A sound is {"),
-        ("https://x.org/a.wav", "the sound is a web address"),
-        ("../private.wav", "the sound lies outside the folder of the data"),
-        ("s9.wav", "the sound cannot be read"),
-        ("", "holds no audio"),
-    ],
-)
-def test_wrong_cells_are_named(
-    cell: Any, message: str, heard: Any, recordings: Path, write_jsonl: WriteJsonl
-) -> None:
-    (recordings.parent / "private.wav").write_bytes(wav())
-    path = write_jsonl(recordings / "all.jsonl", [row(0, clip=cell)])
-    with pytest.raises(InputError, match=r"all\.jsonl:1") as caught:
-        open_items(heard(path), "test", recordings)[0].media[0].open()
-    assert message in str(caught.value)
-
-
-@pytest.mark.parametrize(
     ("prompt", "order"),
     [
         ("<image> <audio> {question}", ["image", "audio"]),
@@ -138,29 +117,6 @@ def test_data_do_not_smuggle_marks(
     task = heard(path, "<audio> {question} {choices} {more}", {"choices": "options"})
     shown = prompt_text(task, open_items(task, "test", recordings)[0])
     assert shown.count("<audio>") == 1 and shown.startswith(f"<audio> is {kept} here? A. one {kept}")
-
-
-def test_questions_about_one_sound_are_one_conversation(
-    heard: Any, recordings: Path, write_jsonl: WriteJsonl
-) -> None:
-    path = write_jsonl(recordings / "all.jsonl", [row(i, clip=f"s{i // 2}.wav") for i in range(4)])
-    found = conversations(heard(path, columns={"group": "clip"}), recordings)
-    assert [one.turns for one in found] == [
-        (("<audio>\nwhat is 0", "low"), ("what is 1", "high")),
-        (("<audio>\nwhat is 2", "low"), ("what is 3", "high")),
-    ]
-    assert [len(one.media) for one in found] == [1, 1]
-
-
-def test_what_a_group_does_not_share_is_in_its_own_turn(
-    heard: Any, recordings: Path, write_jsonl: WriteJsonl
-) -> None:
-    (recordings / "p.png").write_bytes(png())
-    path = write_jsonl(recordings / "all.jsonl", [row(i, view="p.png") for i in range(2)])
-    task = heard(path, "<image> <audio> {question}", {"group": "view", "image": "view"})
-    (one,) = conversations(task, recordings)
-    assert [asked for asked, _ in one.turns] == ["<image> <audio> what is 0", "<audio> what is 1"]
-    assert [medium.path.name for medium in one.media if medium.path] == ["p.png", "s0.wav", "s1.wav"]
 
 
 def test_rows_that_match(heard: Any, recordings: Path, write_jsonl: WriteJsonl) -> None:
@@ -216,10 +172,3 @@ def test_media_of_a_plug_in(heard: Any, tmp_path: Path, write_jsonl: WriteJsonl)
     (item,) = open_items(task, "test", tmp_path)
     assert item.media[0].open() == [1.0, 2.5] and prompt_text(task, item) == "<curve>\nup?"
     assert task.modalities == ("curve",)
-
-
-def test_an_unknown_modality_is_named(heard: Any, tmp_path: Path, write_jsonl: WriteJsonl) -> None:
-    path = write_jsonl(tmp_path / "all.jsonl", [row(0, curve="a.csv")])
-    task = heard(path, columns={"audio": None, "media": {"smell": "curve"}})
-    with pytest.raises(UnknownName, match=r"columns\.media: no modality 'smell'.*audio, image"):
-        open_items(task, "test", tmp_path)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.data import Item, data_digest, open_items, prompt_text
-from moextend.bench.world import data as world
 from tests.bench.data.conftest import MakeTask
 from tests.data.small import MakePng, MakeRows, Rows, WriteJsonl
 
@@ -84,31 +83,6 @@ def test_parquet_with_images_of_datasets(
     assert items[4].row == f"{path}: row 5"
 
 
-def test_shards_and_hub_layout(
-    pictures: Path, make_rows: MakeRows, make_task: MakeTask, workspace: Path
-) -> None:
-    (pictures / "data").mkdir()
-    for shard, start in ((0, 0), (1, 3)):
-        values = [value | {"picture": f"../{value['picture']}"} for value in make_rows(3, start)]
-        write_parquet(pictures / "data" / f"test-{shard:05}-of-00002.parquet", values)
-    items = open_items(make_task(pictures, train=None), "test", workspace)
-    assert [item.id for item in items] == [f"q{i}" for i in range(6)]
-    assert items[5].media[0].open()
-
-
-def test_folder_of_images_with_metadata(
-    pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
-    for split in ("train", "test"):
-        (pictures / split).mkdir()
-        for i in range(2):
-            (pictures / split / f"img{i}.png").write_bytes((pictures / f"img{i}.png").read_bytes())
-        write_jsonl(pictures / split / "metadata.jsonl", make_rows(4))
-    items = open_items(make_task(pictures), "test", workspace)
-    assert len(items) == 4
-    assert items[0].media[0].path == pictures / "test" / "img0.png"
-
-
 def test_parts_of_a_single_file_share_no_image(
     pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
 ) -> None:
@@ -149,21 +123,6 @@ def test_conversations(pictures: Path, make_task: MakeTask, workspace: Path) -> 
     assert items[1].media[0].path == pictures / "img0.png"
     assert items[2].media == () and prompt_text(task, items[2]) == "2 + 2?"
     assert items[1].row == f"{path}: entry 1, turn 2"
-
-
-def test_world(make_task: MakeTask, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world, "IMAGES", {"train": 6, "test": 4})
-    own = {
-        "id": "question_id",
-        "group": "image_id",
-        "image": "image",
-        "question": "question",
-        "answer": "answer",
-    }
-    task = make_task("world:attributes", columns=own | {"kind": "kind"})
-    items = open_items(task, "test", workspace)
-    assert len(items) == 4 and items[0].media[0].open()
-    assert (workspace / ".cache" / "world").is_dir()
 
 
 def test_local_data_ask_no_network(

@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-from typer.testing import CliRunner
-
 from moextend.bench.data import check_task, digits, open_items
 from moextend.bench.task import find_task
 from tests.data.small import wav
@@ -39,14 +37,10 @@ def test_tasks_of_speech_leave_out_what_is_empty_or_recorded_twice(workspace: Pa
     assert len(paths("real-transcript")) == 39 and "en/privacy-thankyou.flac" not in paths("real-transcript")
 
 
-def test_the_digits_of_scikit_learn_become_a_table_once(workspace: Path) -> None:
-    folder = workspace / "data" / "real" / "digits"
-    done = CliRunner().invoke(digits.app, [str(folder)])
-    assert done.exit_code == 0 and done.stdout.strip() == str(folder / "digits.parquet")
+def test_the_digits_of_scikit_learn_become_a_table(workspace: Path) -> None:
+    digits.write(workspace / "data" / "real" / "digits")
     task = find_task("real-written", workspace)
     assert check_task(task, workspace).items == {"train": 678, "test": 1119}
     items = open_items(task, "test", workspace)
     assert {item.answers[0] for item in items} == set("0123456789")
     assert items[0].media[0].open().size == (8, 8)
-    again = CliRunner().invoke(digits.app, [str(folder)])
-    assert again.exit_code != 0 and "exists" in str(again.exception)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 
@@ -13,13 +10,15 @@ from moextend.bench import methods
 from moextend.bench.methods.method import Method
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
-from moextend.moe import attach
 from tests.bench.methods.short import SPECS, TASKS, World, learn, learned, loaded, logits
 
 pytestmark = pytest.mark.long  # 46 s; test_methods.py has a quick case of each method
 
 TEXT = [Conversation((("anna lives in", " oslo ."),))]
-SCALED = [spec for spec in SPECS if spec != "zero-shot"]
+SCALED = [
+    spec for spec in SPECS if spec != "zero-shot" and ":over=" not in spec and spec not in ("ewc", "lwf")
+]
+"""One method of each kind of weights: replay, EWC and LwF have those of `lora`."""
 
 
 def scaling(world: World, method: Method) -> moextend.MultimodalLM:
@@ -102,24 +101,3 @@ def test_weights_are_interpolated_linearly(world: World) -> None:
     method.scale(model, TASKS[0], dict.fromkeys(TASKS, 0.25))
     for name, p in model.lm.named_parameters():
         assert torch.allclose(p, 0.75 * base[name] + 0.25 * tuned[name], atol=1e-6), name
-
-
-def test_strengths_compose_with_a_chosen_extension(world: World, tmp_path: Path) -> None:
-    """`activate(model, "auto", strengths=...)`: each input reaches its extension with that strength."""
-    learn(world, "moextend:scope=auto", steps=12)
-    model = loaded()
-    for task in TASKS:
-        moextend.load_extension(model, world.folder / task)
-    rows: Any = [world.data[task].held_out[0] for task in TASKS]
-    moextend.activate(model, "auto", strengths={TASKS[0]: 0.5, TASKS[1]: 0.0})
-    assert model.choose is not None and attach.scope_of(model.lm).active == ()
-    asked = [moextend.Prompt(row.turns[0][0], row.media) for row in rows]
-    assert model.choose(asked) == [(TASKS[0],), (TASKS[1],)]
-    with model.choose.reaching((TASKS[0],)):
-        half = logits(model, rows[:1])
-    with model.choose.reaching((TASKS[1],)):
-        none = logits(model, rows[1:])
-    moextend.activate(model, {TASKS[0]: 0.5})
-    assert torch.equal(logits(model, rows[:1]), half)
-    moextend.activate(model, "none")
-    assert torch.equal(logits(model, rows[1:]), none)

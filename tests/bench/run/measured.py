@@ -19,7 +19,7 @@ import moextend
 from moextend import Conversation, MultimodalLM
 from moextend.bench import methods
 from moextend.bench.methods.method import Stage
-from moextend.bench.perf.steps import Ids, peak
+from moextend.bench.perf import Ids, peak
 from moextend.bench.run.estimate import Plan
 from moextend.bench.sequence import Base, Scoring, SequenceSpec
 from moextend.bench.sequence import Stage as Stage_
@@ -101,7 +101,7 @@ def measure(spec: str, base: str, folder: Path) -> list[Measured]:
             return moextend.train(model, data or stage.data, settings, folder=stage.folder / phase, **more)
 
         before, bytes_ = bytes_of(model.lm.parameters()), [0]
-        with flops.Counter() as count, peak("cpu", bytes_):
+        with flops.Counter() as count, peak(bytes_):
             facts = method.learn(model, stage, loop)
             method.prepare_inference(model, stage)
             method.save(model, stage)
@@ -109,7 +109,7 @@ def measure(spec: str, base: str, folder: Path) -> list[Measured]:
         stored = sum(path.stat().st_size for path in stage.folder.glob("*.safetensors"))
         method.select(model, task, TASKS[:index])
         ids, asked = torch.randint(5, 100, (ROWS, QUESTION)), [0]
-        with flops.Counter() as count, peak("cpu", asked), torch.no_grad():
+        with flops.Counter() as count, peak(asked), torch.no_grad():
             model.lm.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, min_new_tokens=NEW,
                 do_sample=False,

@@ -9,20 +9,16 @@ from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
-from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from moextend import ImageRef
 from moextend.bench.score.evaluate import score_cell, tokenizer_digest
 from moextend.bench.score.records import Cell
 from moextend.bench.sequence import Scoring
-from moextend.bench.task import Data, TaskSpec, read_task
+from moextend.bench.task import Data, TaskSpec
 from moextend.data.examples import Columns
-from moextend.errors import InputError, SpecError
+from moextend.errors import InputError
 from moextend.model import generation
-from moextend.model.feature_cache import FeatureStore
 from moextend.model.generation import Prompt
-from tests.toys import ToyEncoder
 
 
 class Tokenizer:
@@ -90,27 +86,6 @@ def test_cell(model: Any, task: TaskSpec, tmp_path: Path, answers: list[list[str
     assert answers[0][0] == "<image> colour 0?"
 
 
-def test_the_encoder_computes_full_batches(
-    model: Any, task: TaskSpec, tmp_path: Path, answers: list[list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batches: list[int] = []
-
-    class Encoder(ToyEncoder):
-        def forward(self, images: Sequence[ImageRef]) -> Tensor:
-            batches.append(len(set(images)))
-            return super().forward(images)
-
-    def generate(model: Any, prompts: Sequence[Prompt], **_: object) -> list[str]:
-        model.modalities["image"].features([medium for prompt in prompts for medium in prompt.media])
-        return [model.says for _ in prompts]
-
-    store = FeatureStore(Encoder(), tmp_path / "features", batch_size=6)
-    model.modalities["image"] = SimpleNamespace(features=store)
-    monkeypatch.setattr(generation, "generate", generate)
-    score(model, task, tmp_path)
-    assert batches == [6, 4], "three batches of questions"
-
-
 def test_reuse_and_other_scorer(model: Any, task: TaskSpec, tmp_path: Path, answers: list[list[str]]) -> None:
     first = score(model, task, tmp_path)
     again = score(model, task, tmp_path)
@@ -140,16 +115,6 @@ def test_tokenizer_digest_is_what_the_tokenizer_does(tmp_path: Path) -> None:
 
 def names_that_lead_elsewhere() -> list[str]:
     return ["../mine", "/tmp/mine", "a/b", "..", ".hidden", "", "a\\b", "x" * 101, "a b", "line\nbreak", "-x"]
-
-
-@pytest.mark.parametrize("name", names_that_lead_elsewhere()[::4])
-def test_a_tasks_name_that_could_lead_elsewhere_is_refused_with_its_file(tmp_path: Path, name: str) -> None:
-    path = tmp_path / "mine.yaml"
-    record = {"task": name, "version": 1, "kind": "vqa", "data": {"path": "."}}
-    path.write_text(json.dumps(record))
-    with pytest.raises(SpecError, match="a task's name has at most 100 letters") as error:
-        read_task(path)
-    assert error.value.where == f"{path}: task" and len(str(error.value).splitlines()) == 1
 
 
 def test_no_predictions_are_written_outside_their_folder(

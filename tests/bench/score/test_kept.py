@@ -1,7 +1,6 @@
 """Item scores that are kept next to predictions, and what becomes of damaged and edited ones."""
 
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.score import vqa
-from moextend.bench.score.kept import ItemScores, ScoreReader, read_predictions
+from moextend.bench.score.kept import ScoreReader
 from moextend.bench.score.lines import PredictionLine, Words
 from moextend.bench.score.records import Cell
 from moextend.errors import SpecError
@@ -58,8 +57,6 @@ def _exchange(lines: list[Any]) -> None:
 
 EDITS: dict[str, Callable[[list[Any]], object]] = {
     "another score": lambda lines: lines[0].update(score=1.0 - lines[0]["score"]),
-    "fewer items": lambda lines: lines.pop(),
-    "no score": lambda lines: lines[0].update(score=None),
     "no key": lambda lines: lines[0].pop("score"),
     "a word": lambda lines: lines[0].update(score="right"),
     "scores exchanged": lambda lines: _exchange(lines),
@@ -106,16 +103,6 @@ def test_predictions_that_do_not_give_the_score_of_the_cell_are_an_error(
     assert caught.value.where == str(path) and not kept.exists()
 
 
-def test_scores_of_a_run_that_is_being_removed_are_not_written_again(
-    run: RunDir, cell: Cell, kept: Path
-) -> None:
-    path = run.folder / str(cell.predictions)
-    answers = read_predictions(path, "")
-    shutil.rmtree(run.folder)
-    found = ScoreReader(Words()).again(run.folder, cell, run.folder, answers)
-    assert len(found.score) == cell.n and not run.folder.exists()
-
-
 def test_items_that_count_only_with_others_have_no_score(tmp_path: Path) -> None:
     turned = [PredictionLine(str(i * 1_000_000), "AB"[i], ("AB"[i],), "?", ("x", "y")) for i in range(2)]
     write_lines(tmp_path / "p.jsonl", [line.line() for line in turned])
@@ -123,10 +110,3 @@ def test_items_that_count_only_with_others_have_no_score(tmp_path: Path) -> None
     for _ in range(2):  # computed, and read
         found = ScoreReader(Words())(tmp_path, cell, tmp_path)
         assert found.score[0] == 1.0 and np.isnan(found.score[1])
-
-
-def test_scores_of_the_same_items_in_another_order() -> None:
-    scores = ItemScores(np.array([4, 2, 3]), np.array([0.4, 0.2, 0.3]), np.ones(3))
-    assert scores.are_of(np.array([2, 3, 4])) and not scores.are_of(np.array([2, 3, 5]))
-    assert not scores.are_of(np.array([2, 3]))
-    assert scores.of(np.array([2, 3, 4])).tolist() == [0.2, 0.3, 0.4]

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moextend.bench.score import lines
-from moextend.bench.score.lines import NONE, DistinctLines, Words
+from moextend.bench.score.lines import DistinctLines
 from moextend.errors import SpecError
 
 
@@ -42,21 +41,6 @@ def test_a_line_that_occurs_again_is_parsed_once(
     assert [one["a"] for one in parsed] == [3, 1, 2]
 
 
-def test_what_is_kept_has_a_bound(
-    reader: DistinctLines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lines, "MOST", 100)
-    for number in range(0, 300, 20):
-        values = list(range(number, number + 20))
-        assert reader.read(written(tmp_path / "x", values))[0].tolist() == values
-        assert len(reader._known) <= 20
-
-
-def test_no_file_and_no_lines(reader: DistinctLines, tmp_path: Path) -> None:
-    assert reader.read(tmp_path / "none")[0].tolist() == []
-    assert reader.read(written(tmp_path / "empty", []))[0].tolist() == []
-
-
 def test_a_damaged_line_is_named_by_its_number(reader: DistinctLines, tmp_path: Path) -> None:
     reader.read(written(tmp_path / "x", [1, 2]))
     (tmp_path / "x").write_text('{"a": 1}\n{"a": 2}\n{"a": 3}\n{"a": \n{"a": 4}\n')
@@ -64,9 +48,3 @@ def test_a_damaged_line_is_named_by_its_number(reader: DistinctLines, tmp_path: 
         reader.read(tmp_path / "x")
     assert str(caught.value.where) == f"{tmp_path / 'x'}:4"
     assert reader.read(written(tmp_path / "x", [2, 3]))[0].tolist() == [2, 3]
-
-
-def test_words_have_numbers_in_the_order_in_which_they_come() -> None:
-    words = Words()
-    assert words.numbers(["b", None, "a", "b"]).tolist() == [0, NONE, 1, 0]
-    assert words.words() == ["b", "a"] and len(words) == 2

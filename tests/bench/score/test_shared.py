@@ -47,14 +47,9 @@ def test_the_second_run_copies_what_the_first_made(tmp_path: Path, share: Shared
     assert card and card.about == "the base: task"
 
 
-def test_other_weights_and_other_tasks_are_other_nodes(tmp_path: Path, share: SharedPredictions) -> None:
-    other = SharedPredictions(share.store, "others")
-    assert make(share, tmp_path / "a" / "task-1.jsonl") and make(share, tmp_path / "a" / "task-2.jsonl")
-    assert make(other, tmp_path / "b" / "task-1.jsonl") and len(share.store.nodes("predictions")) == 3
-
-
-@pytest.mark.parametrize("damage", [b"", LINES.replace(b"red", b"bed")])
-@pytest.mark.parametrize("name", ["task-1.jsonl", "card.json"])
+@pytest.mark.parametrize(
+    ("name", "damage"), [("task-1.jsonl", LINES.replace(b"red", b"bed")), ("card.json", b"")]
+)
 def test_a_damaged_file_is_made_again(
     tmp_path: Path, share: SharedPredictions, damage: bytes, name: str
 ) -> None:

@@ -63,24 +63,6 @@ def test_the_own_letter_scores_one(name: str, choices: list[str], data: st.DataO
     assert score(name, own_answer(name, gold), gold) == 1.0
 
 
-@given(
-    st.sampled_from(["option@4"]),
-    st.permutations("ABCD"),
-    st.integers(0, 3),
-)
-def test_one_letter_is_right_where_the_choices_are_letters(name: str, choices: list[str], right: int) -> None:
-    """Two of them were: the letter of the option, and the letter that is its text."""
-    gold = Gold((choices[right],), tuple(choices))
-    assert [score(name, letter, gold) for letter in "ABCD"] == [float(i == right) for i in range(4)]
-
-
-@given(st.sampled_from("BCD"), st.text("abcdefgh BCDXYZ", min_size=1, max_size=12))
-def test_a_letter_inside_a_word_is_none(letter: str, rest: str) -> None:
-    """Not before a word, not in one, not behind one."""
-    gold = Gold((letter,), ("one", "two", "three", "four"))
-    assert score("option@4", f"x{letter}{rest.replace(' ', '')}x", gold) == 0.0
-
-
 def test_choices_behind_the_last_letter_of_the_alphabet_are_read_by_their_text() -> None:
     choices = tuple(f"word{i}" for i in range(30))
     assert score("option@4", "It is word28", Gold(("word28",), choices)) == 1.0

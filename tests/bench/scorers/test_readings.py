@@ -1,6 +1,5 @@
 """Strict, normalised and likelihood readings, item by item and in the summary, and the two keyed stages."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from moextend.bench.data import Item
 from moextend.bench.score import vqa
 from moextend.bench.score.lines import PredictionLine
 from moextend.bench.scorers import Answered, readings
-from moextend.bench.sequence import Scoring
 from moextend.bench.task import Data, TaskSpec
 from moextend.data.examples import Columns
 from moextend.model.generation import Prompt
@@ -99,15 +97,6 @@ def test_item_scores_and_summary() -> None:
     assert (scores.value, scores.n, scores.by_kind) == (25.0, 4, {"x": 50.0, "y": 0.0})
 
 
-def test_a_record_is_read_as_it_was_written_and_an_older_one_without_likelihoods() -> None:
-    for record in RECORDS:
-        assert PredictionLine.read(json.loads(json.dumps(record.line()))) == record
-    assert "likelihoods" not in RECORDS[3].line()
-    old = {"id": "1", "prediction": "a", "answers": ["a"]}
-    assert PredictionLine.read(old) == PredictionLine("1", "a", ("a",))
-    assert vqa.score_items([PredictionLine.read(old)], "exact@1")[1][0].likelihood is None
-
-
 def asked(prompt: str) -> TaskSpec:
     return TaskSpec(
         task="t",
@@ -147,12 +136,3 @@ def test_predictions_keep_the_likelihoods_of_choices(
     assert [record.likelihoods for record in records] == [(-2.0, -1.0, -3.0), None, (-2.0, -1.0, -3.0)]
     assert run(rate=rate) == (records, 0) and len(seen) == before, "kept, and found again"
     assert vqa.score_items(records, "option@1")[0].readings["likelihood"] == 100.0
-
-
-def test_scorers_of_letters_and_of_texts_share_predictions() -> None:
-    known: dict[str, Any] = {"data": "d", "scoring": Scoring(), "tokenizer": "t", "dtype": "f"}
-    texts = asked("{question}")
-    letters = texts.model_copy(update={"scorer": "letter@1"})
-    free = texts.model_copy(update={"columns": Columns()})
-    keys = [vqa.prediction_key(task, **known) for task in (texts, letters, free)]
-    assert keys[0] == keys[1] != keys[2]

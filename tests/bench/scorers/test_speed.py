@@ -5,7 +5,7 @@ import pytest
 from moextend.bench.scorers import Answered, score_set
 from moextend.bench.scorers.table import BY_NAME
 
-LONG = 50_000
+LONG = 20_000
 REPEATED = [
     *("(", "[", "a ", "1", "\\", "A\n", "**", "\\boxed{"),
     *("A. red B. blue ", "The answer is B. ", "so answer C, ", "选B，"),

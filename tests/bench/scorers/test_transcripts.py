@@ -10,7 +10,6 @@ from transformers.models.whisper.english_normalizer import BasicTextNormalizer, 
 from moextend.bench.scorers import Answered, score_set
 from moextend.bench.scorers.transcripts import basic_form, english_form
 
-RATES = ["wer@1", "wer-en@1", "cer@1"]
 WORDS = """the cat The CAT sat, sat. twenty one 21 $5 don't won't Mr. uh colour [noise] (laughs) <unk> ( ) [ > é e\u0301
 ß
 Ⅳ ½ 天气 x's 'tis 1,000 1960s % -5 …""".split()  # noqa: SIM905
@@ -26,7 +25,7 @@ def one_space(text: str) -> str:
     return " ".join(text.split())
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(anything)
 @example("a < b > c ) d ( e")
 @example("(()a) [<x]>")
@@ -34,7 +33,7 @@ def test_the_basic_form_is_whispers(text: str) -> None:
     assert basic_form(text) == one_space(BasicTextNormalizer()(text))
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(anything)
 @example("twenty one hundred, $2.50 and 10% of the 1960s")
 @example("he's got 2nd-hand colour")
@@ -60,32 +59,6 @@ def test_the_english_form_is_whispers_without_spellings(text: str) -> None:
 def test_frozen_english_forms(text: str, form: str) -> None:
     """wer-en@1 has these forms, whichever transformers is installed; other forms are another version."""
     assert english_form(text) == form
-
-
-def distance(a: list[str], b: list[str]) -> int:
-    """Edit distance by its recursion, row by row."""
-    row = list(range(len(b) + 1))
-    for i, one in enumerate(a, 1):
-        before, row = row, [i]
-        for j, other in enumerate(b, 1):
-            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (one != other)))
-    return row[-1]
-
-
-pairs_of = st.lists(st.tuples(anything, anything.filter(str.strip)), min_size=1, max_size=6)
-
-
-@settings(max_examples=150, deadline=None)
-@given(pairs_of)
-def test_the_rate_is_total_edits_by_total_length(pairs: list[tuple[str, str]]) -> None:
-    forms = [(basic_form(prediction), basic_form(gold)) for prediction, gold in pairs]
-    for name, units in (("wer", str.split), ("cer", list)):
-        errors = sum(distance(units(gold), units(prediction)) for prediction, gold in forms)
-        length = sum(len(units(gold)) for _, gold in forms)
-        metrics = score_set(f"{name}@1", answered(pairs)).metrics
-        assert metrics[name] == pytest.approx(100 * errors / max(1, length))
-        parts = metrics["substitutions"] + metrics["deletions"] + metrics["insertions"]
-        assert parts == pytest.approx(metrics[name])
 
 
 def test_a_corpus_by_hand() -> None:

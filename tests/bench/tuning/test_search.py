@@ -4,17 +4,14 @@ import math
 from pathlib import Path
 
 import pytest
-import yaml
 
-from moextend.bench.methods import OWN, parse
-from moextend.bench.plugins import load_later
+from moextend.bench.methods import parse
 from moextend.bench.run.plan import Request
 from moextend.bench.sequence import find_sequence
 from moextend.bench.tuning.results import Tried, best
-from moextend.bench.tuning.trials import Planned, Search, Trial, draw, plan, space_of
+from moextend.bench.tuning.trials import Planned, Search, Trial, draw, plan
 from moextend.errors import InputError
-from moextend.util import content
-from moextend.util.search_space import Choices, LogRange, SearchSpace, declared
+from moextend.util.search_space import Choices, LogRange, SearchSpace
 
 PLUGIN = '''
 from typing import Annotated
@@ -38,16 +35,6 @@ class Mine(OneAdapter):
 def planned(workspace: Path, *methods: str, budget: int = 4, **changes: object) -> Planned:
     request = Request(workspace, "tiny", methods, seeds=(0, 1))
     return plan(Search(request, budget, **changes))  # type: ignore[arg-type]
-
-
-def test_a_range_has_three_digits_and_its_ends() -> None:
-    found = LogRange(0.1, 10, relative=True)
-    assert [found.at(place, 3e-3) for place in (0.0, 0.5, 1.0)] == [3e-4, 3e-3, 3e-2]
-    assert LogRange(1, 1000).at(1 / 7) == 2.68
-    assert [Choices((4, 8)).at(place) for place in (0.0, 0.49, 0.5, 1.0)] == [4, 4, 8, 8]
-    for low, high in ((0, 1), (2, 1)):
-        with pytest.raises(ValueError, match="logarithmic"):
-            LogRange(low, high)
 
 
 def test_a_search_draws_the_same_trials_and_a_larger_budget_adds_some() -> None:
@@ -78,24 +65,6 @@ def test_every_method_searches_the_same_learning_rates_and_as_often(tmp_path: Pa
     assert [*found["moextend:scope=all"][0].settings] == ["learning_rate", "gate_rate", "memory_weight"]
 
 
-def test_methods_of_the_package_declare_ranges_around_their_defaults() -> None:
-    for name, target in OWN.items():
-        kind = load_later(target)()
-        for key, range_ in declared(kind.Config).items():
-            default = kind.Config.model_fields[key].default
-            if isinstance(range_, Choices):
-                assert default in range_.values, name
-            elif not range_.relative:
-                assert range_.low <= default <= range_.high, name
-
-
-def test_what_the_text_sets_is_not_searched(tmp_path: Path) -> None:
-    method = parse("lora:rank=8")
-    assert [*space_of(method)] == ["learning_rate"]
-    trial = planned(tmp_path, "lora:rank=8").trials["lora:rank=8"][0]
-    assert trial.configs[0].method == f"lora:rank=8,learning_rate={trial.settings['learning_rate']}"
-
-
 def test_a_plugin_declares_its_own_range(tmp_path: Path) -> None:
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "mine.py").write_text(PLUGIN)
@@ -115,45 +84,6 @@ def test_trials_learn_the_first_tasks_and_score_no_other(tmp_path: Path) -> None
     (folder,) = found.folders.values()
     assert [*planned(tmp_path, "ewc", budget=9).folders.values()] == [folder]
     assert [*planned(tmp_path, "lora", tasks=1).folders.values()] != [folder]
-
-
-def test_trials_have_another_folder_with_other_settings_or_another_order(tmp_path: Path) -> None:
-    """Trials of before such an edit are not shown for the sequence as it is now, nor do they stand in its way."""
-
-    def folders(alpha: int, *tasks: str) -> dict[str, Path]:
-        found = yaml.safe_load((content.package_folder("registry") / "tiny.yaml").read_text())
-        changes = {
-            "sequence": "mine",
-            "stages": [{"task": task} for task in tasks],
-            "settings": {"lora": {"alpha": alpha}},
-        }
-        path = tmp_path / "registry" / "mine.yaml"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(yaml.safe_dump({**found, **changes, "tuned": {}}))
-        return plan(Search(Request(tmp_path, "mine", ("lora", "ewc"), seeds=(0, 1)), 2)).folders
-
-    one, other, turned = (
-        folders(16, "tiny-attributes", "tiny-counting"),
-        folders(32, "tiny-attributes", "tiny-counting"),
-        folders(16, "tiny-counting", "tiny-attributes"),
-    )
-    assert one["lora"] != other["lora"] and one["ewc"] == other["ewc"], "the settings of lora are not ewc's"
-    assert not set(one.values()) & set(turned.values())
-
-
-def test_settings_without_effect_in_one_stage_are_not_searched_in_one(tmp_path: Path) -> None:
-    problems: list[str] = []
-    request = Request(tmp_path, "tiny", ("replay", "ewc", "lwf", "o-lora"), seeds=(0, 1))
-    found = plan(Search(request, 2, tasks=1), problems.append).trials
-    assert all([*trials[0].settings] == ["learning_rate", "rank"] for trials in found.values())
-    assert len(problems) == 4 and "share and repeat" in problems[0]
-
-
-def test_interrupted_searches_have_tried_all_methods_alike(tmp_path: Path) -> None:
-    configs = planned(tmp_path, "lora", "full-ft", budget=2).configs.values()
-    assert [config.method.partition(":")[0] for config in configs] == ["lora"] * 2 + ["full-ft"] * 2 + [
-        "lora"
-    ] * 2 + ["full-ft"] * 2
 
 
 def tried(number: int, *scores: float | None, failed: bool = False) -> Tried:

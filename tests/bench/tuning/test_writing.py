@@ -10,7 +10,6 @@ from moextend.bench.run.plan import Request, resolve
 from moextend.bench.sequence import find_sequence
 from moextend.bench.tuned import Tuned
 from moextend.bench.tuning.results import draft_of, with_settings
-from moextend.errors import InputError
 from moextend.util import content
 
 RATE = {"learning_rate": 0.02}
@@ -42,32 +41,6 @@ def test_searches_of_a_sequence_of_the_package_keep_the_results_of_each_other(tm
     for method in ("lora:rank=3", "o-lora:rank=5"):
         with_settings(draft_of(sequence, tmp_path), {method: entry()}).write()
     assert {"lora:rank=3", "o-lora:rank=5"} <= find_sequence("tiny", tmp_path).tuned.keys()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"stages": [{"task": "tiny-reading"}]},
-        {"base": {"model": "tiny"}},
-        {"train": {"steps": 5, "batch_size": 2, "learning_rate": 1e-3}},
-    ],
-)
-def test_another_sequence_is_not_written_to(change: dict[str, Any], tmp_path: Path) -> None:
-    write(tmp_path, "mine")
-    path = write(tmp_path, "other", align=None, **change)
-    before = path.read_bytes()
-    with pytest.raises(InputError, match=r"other\.yaml: is no copy of 'mine': \w+ differs"):
-        draft_of(find_sequence("mine", tmp_path), tmp_path, "other")
-    assert path.read_bytes() == before
-
-
-def test_a_copy_is_written_to_again(tmp_path: Path) -> None:
-    write(tmp_path, "mine")
-    sequence = find_sequence("mine", tmp_path)
-    for method in ("lora", "ewc"):
-        with_settings(draft_of(sequence, tmp_path, "copy"), {method: entry()}).write()
-    assert {"lora", "ewc"} <= find_sequence("copy", tmp_path).tuned.keys()
-    assert not find_sequence("mine", tmp_path).tuned
 
 
 def source(workspace: Path, name: str, method: str = "lora") -> str | None:

@@ -9,6 +9,7 @@ from moextend.bench.world import text, words
 from moextend.bench.world.questions import Balance
 from moextend.bench.world.text import ITEMS, TEXT_TASKS, text_items
 from moextend.bench.world.words import build_tokenizer
+from moextend.util import content
 
 FOLDER = Path(__file__).parents[3] / "tasks" / "tiny" / "lm_eval"
 
@@ -28,6 +29,14 @@ def test_lm_eval_file_names_its_data(task: str) -> None:
     config = yaml.safe_load((FOLDER / f"tiny_{task}.yaml").read_text())
     assert config["task"] == f"tiny_{task}"
     assert config["dataset_kwargs"]["data_files"]["test"] == f"{{folder}}/data/{task}.jsonl"
+
+
+def test_the_generic_text_is_training_text_of_another_seed() -> None:
+    rng = random.Random(1000)
+    balance = Balance(rng)
+    lines = [" ".join(word.text for word in text.training_line(rng, balance)) for _ in range(400)]
+    path = content.package_folder("registry") / "tiny-generic.txt"
+    assert path.read_text(encoding="utf-8").splitlines() == lines
 
 
 def test_training_lines_hold_no_held_out_text() -> None:

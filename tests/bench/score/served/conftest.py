@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -76,18 +75,15 @@ def stock_folder(skilled: MultimodalLM, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
-def serve(stock_command: tuple[str, ...], stock_folder: Path) -> Iterator[Callable[..., Client]]:
-    """Starts a server of (folder, fault), once for all tests; of the extension in a process without this package."""
-    plain = (sys.executable, str(SERVER))
+def serve(stock_command: tuple[str, ...]) -> Iterator[Callable[..., Client]]:
+    """Starts a server of a folder, once for all tests."""
     with ExitStack() as stack:
-        known: dict[tuple[str, ...], Client] = {}
+        known: dict[Path, Client] = {}
 
-        def get(folder: Path, *fault: str) -> Client:
-            key = (str(folder), *fault)
-            if key not in known:
-                command = plain if key == (str(stock_folder),) else stock_command
-                known[key] = stack.enter_context(serving(command, folder, *fault))
-            return known[key]
+        def get(folder: Path) -> Client:
+            if folder not in known:
+                known[folder] = stack.enter_context(serving(stock_command, folder))
+            return known[folder]
 
         yield get
 

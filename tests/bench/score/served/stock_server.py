@@ -2,7 +2,8 @@
 
 ``python stock_server.py FOLDER PORT [FAULT]``. It knows nothing of this package, and computes
 one prompt at a time without padding. FAULT: `no-echo` gives no log-probabilities of the prompt, as many servers do;
-`bos` adds a token to each prompt; `text` answers every prompt by a word of its own.
+`bos` adds a token to each prompt; `text` answers every prompt by a word of its own. It can also follow the name of the
+model in a request: `stock+bos`.
 """
 
 from __future__ import annotations
@@ -27,54 +28,31 @@ def build(folder: str, fault: str = "") -> FastAPI:
     lm = AutoModelForCausalLM.from_pretrained(folder).eval()
     app = FastAPI()
 
-    def ids_of(prompt: Any) -> list[int]:
-        ids = tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else list(prompt)
-        return [ids[0], *ids] if fault == "bos" else ids
-
     @torch.no_grad()
-    def continued(ids: list[int], most: int, stop: list[str]) -> tuple[str, str]:
-        def decoded() -> str:
-            return str(tokenizer.decode(new, skip_special_tokens=True))
-
-        new: list[int] = []
+    def continued(ids: list[int], most: int, stop: list[str]) -> str:
+        new, text = list[int](), ""
         for _ in range(most):
             best = int(lm(input_ids=torch.tensor([ids + new])).logits[0, -1].argmax())
             if best == tokenizer.eos_token_id:
-                return decoded(), "stop"
+                break
             new.append(best)
-            text = decoded()
-            found = [text.index(word) for word in stop if word in text]
-            if found:
-                return text[: min(found)], "stop"
-        return decoded(), "length"
+            text = str(tokenizer.decode(new, skip_special_tokens=True))
+            if found := [text.index(word) for word in stop if word in text]:
+                return text[: min(found)]
+        return text
 
     @torch.no_grad()
     def logprobs(ids: list[int], top: int, first: int) -> dict[str, Any]:
         """Log-probabilities of the tokens from `first` on; the first token of a text has none."""
         steps = lm(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
-        values: list[float | None] = []
-        tops: list[dict[str, float] | None] = []
-        for place in range(first, len(ids)):
-            if place == 0:
-                values.append(None)
-                tops.append(None)
-                continue
-            row = steps[place - 1]
-            best = row.topk(top)
-            known = {
-                str(tokenizer.decode([int(i)])): float(v)
-                for v, i in zip(best.values, best.indices, strict=True)
-            }
-            known.setdefault(str(tokenizer.decode([ids[place]])), float(row[ids[place]]))
-            values.append(float(row[ids[place]]))
-            tops.append(known)
-        tokens = [tokenizer.decode([i]) for i in ids[first:]]
-        return {
-            "tokens": tokens,
-            "token_logprobs": values,
-            "top_logprobs": tops,
-            "text_offset": [0] * len(tokens),
-        }
+        values: list[float | None] = [None] if first == 0 else []
+        tops: list[dict[str, float] | None] = [None] if first == 0 else []
+        for place in range(max(1, first), len(ids)):
+            best = steps[place - 1].topk(top)
+            pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            values.append(float(steps[place - 1, ids[place]]))
+            tops.append({str(tokenizer.decode([i])): value for i, value in pairs})
+        return {"token_logprobs": values, "top_logprobs": tops}
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
@@ -84,31 +62,21 @@ def build(folder: str, fault: str = "") -> FastAPI:
     @app.post("/v1/completions")
     async def completions(request: Request) -> Any:
         body = await request.json()
-        if body.get("model") != NAME:
+        name, _, asked = str(body.get("model")).partition("+")
+        wrong = asked or fault
+        if name != NAME:
             message = f"The model {body.get('model')!r} does not exist"
             return JSONResponse({"error": {"message": message, "type": "invalid_request_error"}}, 404)
-        prompts = body["prompt"]
-        if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)):
-            prompts = [prompts]
-        stop = body.get("stop") or []
-        choices = []
-        for index, prompt in enumerate(prompts):
-            ids = ids_of(prompt)
-            text, why = continued(ids, body.get("max_tokens", 16), [stop] if isinstance(stop, str) else stop)
-            if fault == "text":
-                text = "elsewhere"
-            choice = {"index": index, "text": text, "finish_reason": why, "logprobs": None}
-            if body.get("logprobs") is not None:
-                with torch.no_grad():
-                    after = int(lm(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
-                first = 0 if body.get("echo") and fault != "no-echo" else len(ids)
-                choice["logprobs"] = logprobs([*ids, after], body["logprobs"], first)
-            if body.get("echo"):
-                choice["text"] = f"{tokenizer.decode(ids)}{text}"
-            choices.append(choice)
-        usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-        about = {"id": "cmpl-1", "object": "text_completion", "created": int(time.time()), "model": NAME}
-        return {**about, "choices": choices, "usage": usage}
+        ids, stop = list(body["prompt"]), body.get("stop") or []
+        ids = [ids[0], *ids] if wrong == "bos" else ids
+        text = "elsewhere" if wrong == "text" else continued(ids, body.get("max_tokens", 16), stop)
+        choice = {"index": 0, "text": text, "logprobs": None}
+        if body.get("logprobs") is not None:
+            with torch.no_grad():
+                after = int(lm(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+            first = 0 if body.get("echo") and wrong != "no-echo" else len(ids)
+            choice["logprobs"] = logprobs([*ids, after], body["logprobs"], first)
+        return {"object": "text_completion", "created": int(time.time()), "model": NAME, "choices": [choice]}
 
     return app
 

@@ -93,18 +93,6 @@ def test_answers_come_in_the_order_of_the_requests_and_not_too_many_at_once() ->
     assert len(heard) == 20
 
 
-def test_a_busy_server_is_asked_again_after_the_time_that_it_names() -> None:
-    def answer(_: dict[str, Any], number: int) -> Reply:
-        if number == 1:
-            return 429, {"retry-after": "0.3"}, "{}"
-        return ok({"done": True})
-
-    with serving(answer) as url:
-        began = time.monotonic()
-        assert Client(url).post("completions", [{}]) == [{"done": True}]
-    assert time.monotonic() - began >= 0.3
-
-
 def test_a_server_that_never_recovers_ends_after_bounded_attempts() -> None:
     asked: list[int] = []
 

@@ -11,11 +11,9 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.score.evaluate import score_cell
 from moextend.bench.score.records import Cell
 from moextend.bench.sequence import Scoring
-from moextend.bench.task import find_task
-from moextend.errors import InputError, RunFailed, UnknownName
+from moextend.errors import RunFailed, UnknownName
 from tests.bench.score.text.conftest import MakeTask
 
 
@@ -49,7 +47,7 @@ def lines_of(tmp_path: Path, cell: Cell) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("name", "changes"),
-    [("first", {"metric": "acc_norm"}), ("shots", {"num_fewshot": 1}), ("first", {"limit": 7})],
+    [("first", {"metric": "acc_norm"}), ("shots", {"num_fewshot": 1, "limit": 7})],
 )  # fmt: skip
 def test_numbers_of_lm_eval(
     name: str,
@@ -183,23 +181,6 @@ def test_the_key_of_a_task_with_functions_is_that_of_their_code(
     assert not other.reused and other.predictions != first.predictions
 
 
-def test_a_moved_workspace_keeps_its_keys(
-    make_task: MakeTask, model: Any, score: Callable[..., Cell], workspace: Path, tmp_path: Path
-) -> None:
-    first = score(make_task("first"))
-    moved = workspace.rename(tmp_path / "elsewhere")
-    task = make_task("first").model_copy(update={"path": moved / "tasks" / "t-first.yaml"})
-    cell = score_cell(
-        model,
-        task,
-        weights="w",
-        folder=tmp_path / "predictions",
-        workspace=moved,
-        scoring=Scoring(batch_size=8),
-    )
-    assert cell.reused and cell.predictions == first.predictions
-
-
 def test_random_states_mode_and_caches_are_left_alone(
     make_task: MakeTask, model: Any, score: Callable[..., Cell], workspace: Path
 ) -> None:
@@ -248,23 +229,6 @@ def test_unknown_task(make_task: MakeTask, score: Callable[..., Cell]) -> None:
         score(make_task("frist"))
 
 
-def test_unknown_metric_is_found_before_the_model_works(
-    make_task: MakeTask, model: Any, score: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(type(model.lm), "forward", lambda *_, **__: pytest.fail("the model was asked"))
-    with pytest.raises(UnknownName, match=r"lm_eval.metric: no metric 'accc'. Did you mean 'acc'\?"):
-        score(make_task("first", metric="accc"))
-
-
-def test_metric_that_is_better_when_lower(
-    make_task: MakeTask, score: Callable[..., Cell], workspace: Path
-) -> None:
-    path = workspace / "tasks" / "lm" / "first.yaml"
-    path.write_text(path.read_text().replace("higher_is_better: true", "higher_is_better: false"))
-    with pytest.raises(InputError, match="'acc' is better when it is lower, so it is not a percentage"):
-        score(make_task("first"))
-
-
 def test_a_broken_task_costs_only_itself(
     make_task: MakeTask, score: Callable[..., Cell], workspace: Path
 ) -> None:
@@ -274,10 +238,3 @@ def test_a_broken_task_costs_only_itself(
     ):
         score(make_task("first"))
     assert score(make_task("second")).n == 12
-
-
-def test_tasks_of_the_package(score: Callable[..., Cell], workspace: Path) -> None:
-    from moextend import load
-
-    cell = score(find_task("tiny-agreement", workspace), used=load("tiny"), scoring=Scoring(limit=20))
-    assert cell.n == 20 and cell.value > 60

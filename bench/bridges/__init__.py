@@ -1,1 +1,0 @@
-"""Models of this project in other harnesses: lm-eval and lmms-eval. Bridges only translate arguments."""
