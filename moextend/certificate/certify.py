@@ -134,7 +134,9 @@ def certify(
     finally:
         for name in reversed(names):
             unload(model, name)
-    found["forgetting"] = forgetting or claim("forgetting", "not checked", reason="no run is named (--run).")
+    found["forgetting"] = forgetting or claim(
+        "forgetting", "not checked", reason="no run is named (RUN:STAGE)."
+    )
     left = broken or "it does not attach."
     return Certificate(
         extension=card.name, folder=str(folder), mode=card.mode, scope=scope, reads=reads, others=names, base=facts,

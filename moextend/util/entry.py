@@ -48,13 +48,6 @@ def _terminated(*_: object) -> NoReturn:
     sys.exit(TERMINATED)
 
 
-def _again(number: int) -> None:
-    """Sends this process a signal again whose exception a finaliser dropped, soon after the finaliser."""
-    timer = threading.Timer(0.1, os.kill, (os.getpid(), number))
-    timer.daemon = True
-    timer.start()
-
-
 def _code(app: typer.Typer, name: str) -> int:
     try:
         if not any(key.endswith("_COMPLETE") for key in os.environ):  # a shell asks for words to complete
@@ -68,13 +61,7 @@ def _code(app: typer.Typer, name: str) -> int:
         say("interrupted.")
         return 130
     except Exception as error:
-        raised = _raised_by_signal(error)
-        if raised is None:
-            return _fail(error, _command(app, name))
-        if isinstance(raised, SystemExit):
-            raise raised from None
-        say("interrupted.")
-        return 130
+        return _fail(error, _command(app, name))
     finally:
         _drop_unwritten()
     return code if isinstance(code, int) else 0
@@ -88,16 +75,6 @@ def _check_encoding() -> None:
     for where, text in texts.items():
         if files.lone(text):
             raise InputError(f"'{short(text, 80)}' is not UTF-8 text.", where=where, hint="Rename it.")
-
-
-def _raised_by_signal(error: Exception) -> BaseException | None:
-    """What a signal raised at a moment when Python or a library made another error of it; None if nothing."""
-    if isinstance(error.__cause__, SystemExit | KeyboardInterrupt):
-        return error.__cause__
-    text = str(error).rstrip(": ") if type(error).__module__.startswith("pydantic") else ""  # it has no cause
-    if text.endswith(f"SystemExit: {TERMINATED}"):
-        return SystemExit(TERMINATED)
-    return KeyboardInterrupt() if text.endswith("KeyboardInterrupt") else None
 
 
 def say(text: str) -> None:
@@ -128,19 +105,11 @@ def _wrong_usage(error: Any, command: str) -> MoextendError | None:
         return None
     context = getattr(error, "ctx", None)
     where = context.command_path if context else command
-    what = " ".join(error.format_message().split()).rstrip(".") + _found(error)
+    what = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
     path = "Correct the path, or create it. " if what.endswith("does not exist") else ""
     return InputError(
         f"{what}{'' if what.endswith('?') else '.'}", where=where, hint=f"{path}Options: {where} --help."
     )
-
-
-def _found(error: Exception) -> str:
-    """The value of an option where pydantic, which checks ranges and types for typer, refused it."""
-    cause: Any = error.__cause__
-    if type(cause).__name__ != "ValidationError":
-        return ""
-    return f" (found {short(str(cause.errors()[0]['input']), 100)})"
 
 
 def _command(app: typer.Typer, name: str) -> str:
@@ -175,10 +144,8 @@ def _hooks(name: str) -> Iterator[None]:
             say(str(explained(args.exc_value, where=name)))
 
     def of_cleaning(args: Any) -> None:
-        if isinstance(args.exc_value, KeyboardInterrupt | SystemExit):
-            _again(signal.SIGINT if isinstance(args.exc_value, KeyboardInterrupt) else signal.SIGTERM)
-            return
-        say(str(explained(args.exc_value or RuntimeError(args.err_msg or ""), where=name)))
+        if not isinstance(args.exc_value, KeyboardInterrupt | SystemExit):
+            say(str(explained(args.exc_value or RuntimeError(args.err_msg or ""), where=name)))
 
     before = threading.excepthook, sys.unraisablehook
     if not debugging():
