@@ -86,7 +86,7 @@ def test_what_the_image_installs_loads_a_model_and_serves(tmp_path: Path) -> Non
     assert done.stdout.strip().splitlines()[-1], "no answer"
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    serve = [venv / "bin/moextend", "serve", "tiny", "--port", str(port)]
+    serve = [str(venv / "bin/moextend"), "serve", "tiny", "--port", str(port)]
     server = subprocess.Popen(serve, cwd=tmp_path, env=kept, stderr=subprocess.DEVNULL)
     healthy = [sys.executable, str(ROOT / "docker/healthy.py"), f"/proc/{server.pid}/cmdline"]
     try:
@@ -137,7 +137,7 @@ def is_healthy(folder: Path, *words: str, **environment: str) -> bool:
     """What the health check says where `words` are the first process."""
     path = folder / "cmdline"
     path.write_bytes("".join(f"{word}\0" for word in words).encode())
-    command = [sys.executable, "-I", "-S", ROOT / "docker/healthy.py", path]
+    command = [sys.executable, "-I", "-S", str(ROOT / "docker/healthy.py"), str(path)]
     return not subprocess.run(command, env={**os.environ, **environment}, capture_output=True).returncode
 
 

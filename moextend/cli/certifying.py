@@ -89,9 +89,7 @@ def certify(
         options.refuse_except_with("an extension with --base", only)
         found, folder = _of_run(extension, workspace / "runs", wanted)
     else:
-        raise InputError(
-            "is missing.", where="--base", hint="Name the base that the extension was trained on."
-        )
+        raise InputError("is missing.", where="--base", hint="Name the base that it was trained on.")
     final = found.write_to(out or folder)
     if as_json:
         typer.echo(json.dumps(final.model_dump(), indent=2))

@@ -55,9 +55,7 @@ def add_task(
     kinds = [*get_args(TaskSpec.model_fields["kind"].annotation), *new_task.ALIASES]
     if what in kinds:
         if data is None:
-            raise InputError(
-                "is missing.", where="--data", hint=f"Name the data, or a task in place of '{what}'."
-            )
+            raise InputError("is missing.", where="--data", hint="Name the data of the new task.")
         task = new_task.new_task(
             what, data, workspace, name=name, scorer=scorer, prompt=prompt, trust_code=trust_remote_code,
             columns=options.pairs(options.words(columns or [], "--columns"), "--columns"),

@@ -222,8 +222,6 @@ def end(outcomes: Sequence[Outcome]) -> None:
             typer.echo(f"  log: {log}", err=True)
     if failed:
         wrong = all(outcome.wrong_input for outcome in failed)
-        again = (
-            "Fix this, and repeat the command" if wrong else "The same command computes only what is missing"
-        )
+        again = "Fix this, and repeat the command" if wrong else "The same command computes the rest"
         typer.echo(f"{again}: finished results are kept.", err=True)
         raise typer.Exit(2 if wrong else 1)

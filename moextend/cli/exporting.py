@@ -113,9 +113,7 @@ def _extensions(sources: Sequence[str], base: str | None) -> list[Path] | None:
         hint = "Name folders of extensions with their --base, or one stage of a run: RUN:STAGE."
         raise InputError(f"'{missing[0]}' holds no extension.", where="EXTENSION", hint=hint)
     if base is None:
-        raise InputError(
-            "is missing.", where="--base", hint="Name the base that the extensions were trained on."
-        )
+        raise InputError("is missing.", where="--base", hint="Name the base that they were trained on.")
     from moextend.extension.card import read_extension
 
     for path in paths:

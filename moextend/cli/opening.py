@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from typer import Argument, Option
 
@@ -168,7 +168,8 @@ class ExtendedBase(BaseAsked):
         """The base in the number type in which an extension was trained."""
         from moextend.extension.card import read_extension
 
-        return replace(self, dtype=read_extension(extension).base_dtype or "float32")
+        own: Any = read_extension(extension).base_dtype or "float32"
+        return replace(self, dtype=own)
 
 
 def device_of(device: str) -> str:

@@ -122,9 +122,7 @@ def words(values: Iterable[str], option: str) -> list[str]:
     """
     found = [word.strip() for value in values for word in value.split(",")]
     if "" in found:
-        raise InputError(
-            "a value is empty.", where=option, hint="Separate values by one comma, or leave it out."
-        )
+        raise InputError("a value is empty.", where=option, hint="Separate values by one comma.")
     _refuse_twice(found, option)
     return found
 

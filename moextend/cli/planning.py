@@ -130,9 +130,7 @@ def _check(effect: float | None, power: float, margin: float | None, baseline: s
         options.refuse_with("--margin", ["--baseline"] if baseline else [])
         if effect is not None and not (math.isfinite(effect) and -margin < effect <= 100):
             what = f"{effect:g} is a loss of at least the margin, which the gate never reports as kept."
-            raise InputError(
-                what, where="--effect", hint=f"Give the true change in points, above -{margin:g}."
-            )
+            raise InputError(what, where="--effect", hint=f"Give a change above -{margin:g}.")
     elif effect is not None:
         _check_points(effect)
 

@@ -50,7 +50,7 @@ def test_both_forms_compute_the_same(cli: Cli, tmp_path: Path) -> None:
 WRONG = [
     ("skill --as stock", "--base: is missing"),
     ("skill --base tiny --as onnx", "'onnx' is not one of"),
-    ("skill --base tiny --as peft", "peft has no adapter for that"),
+    ("skill --base tiny --as peft", "peft has no adapter for new experts"),
     ("nowhere --base tiny --as stock", "no run 'nowhere'"),
     ("skill nowhere --base tiny --as stock", "'nowhere' holds no extension"),
     ("skill --base tiny --as stock --with-base", "applies only to --as moextend"),

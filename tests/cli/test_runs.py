@@ -104,7 +104,7 @@ def test_a_run_that_another_process_works_on_is_no_wrong_input(
     monkeypatch.setenv("FAKE", "busy")
     found = cli("bench", "run", "-m", "lora")
     assert found.code == 1 and "lora-s0 failed: runs/tiny/lora-s0: it is busy. Repair it.\n" in found.err
-    assert "The same command computes only what is missing" in found.err
+    assert "The same command computes the rest" in found.err
     monkeypatch.setenv("FAKE", "wrong")
     found = cli("bench", "run", "-m", "ewc")
     assert found.code == 2 and "Fix this, and repeat the command" in found.err, (

@@ -39,18 +39,6 @@ def own(tmp_path: Path) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-@pytest.mark.long  # two trainings
-def test_sounds_are_aligned_learned_and_asked_about(cli: Cli, ears: str, own: tuple[str, ...]) -> None:
-    found = cli("align", "tiny", "--audio", ears, *own, "--out", "projector")
-    assert found.code == 0 and "wrote projector" in found.out, found.err
-    hears = ("tiny", "--audio", ears, "--projector", "projector")
-    found = cli("extend", *hears, *own, "--name", "notes", "--out", "notes", "--layers", "all")
-    assert found.code == 0 and f"8 conversations, the first prompt: '<audio> {ASK}'" in found.out, found.err
-    asked = ("generate", *hears, "--extension", "notes", "--max-new-tokens", "1")
-    for i, color in enumerate(PITCHES):
-        assert cli(*asked, "--prompt", f"<audio> {ASK}", "--sound", f"{i}.wav").out.strip() == color
-
-
 def test_what_is_refused_before_a_model_is_loaded(
     cli: Cli, ears: str, own: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

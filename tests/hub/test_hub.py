@@ -194,7 +194,7 @@ def writer(user: User, hub: Hub, skill: Path) -> Iterator[User]:
 
 
 def push(user: User, *more: str, name: str = "me/skill", token: str = WRITER) -> Ended:
-    return user("push", "skill", name, *more, HF_WRITER=token)
+    return user("push", "skill", name, *more, HF_TOKEN=token)
 
 
 def files_of(hub: Hub, name: str = "me/skill", branch: str = "main") -> dict[str, bytes]:
@@ -242,7 +242,7 @@ def test_private_repositories(writer: User, hub: Hub) -> None:
     assert push(writer, "--private").code == 0
     assert hub.repositories["models", "me/skill"].private
     assert writer("pull", "me/skill", "--out", "a").code == 2, "without a token"
-    assert writer("pull", "me/skill", "--out", "a", HF_WRITER=WRITER).code == 0
+    assert writer("pull", "me/skill", "--out", "a", HF_TOKEN=WRITER).code == 0
     assert push(writer, name="me/open").code == 0
     leak = push(writer, "--private", name="me/open")
     assert leak.code == 2 and "exists and is public" in leak.error
