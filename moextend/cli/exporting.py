@@ -126,7 +126,7 @@ def _loaded(asked: BaseAsked, folders: Sequence[Path], how: How) -> MultimodalLM
     from moextend.export.writing import check_rounding, dtype_of
     from moextend.extension.card import read_extension
 
-    own = dtype_of([read_extension(folder) for folder in folders])
+    own: Any = dtype_of([read_extension(folder) for folder in folders])
     if how.form == "stock":
         check_rounding(own, how.dtype)
     model = replace(asked, dtype=how.dtype or own).open()

@@ -15,8 +15,9 @@ import pytest
 from tests import preloaded
 from tests.hub.commands import Ended, User
 from tests.hub.server import Hub
+from tests.robustness.hosts import until
 from tests.robustness.test_damages import results
-from tests.robustness.test_kills import alive, until
+from tests.robustness.test_kills import alive
 
 pytestmark = pytest.mark.long  # 20 s; test_hub.py has the way that is not interrupted
 
