@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.machinery import FileFinder, SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -119,15 +119,14 @@ class Plugins(Generic[T]):
         same = [each for each in self._candidates(workspace) if each.name == name]
         if not same:
             raise UnknownName(self.noun, name, self.names(workspace), where=where)
-        problem = self._wrong_name(same[0]) or self._twice(same)
-        if problem is not None:
+        if problem := self._wrong_name(same[0]) or self._twice(same):
             raise problem
         return self._load(same[0])
 
     def hidden(self, workspace: Path | None) -> dict[str, InputError]:
         """Name of the package's own -> error of a plug-in with the same name, which is left out. Imports nothing."""
-        found = {each.name: self._wrong_name(each) for each in self._candidates(workspace)}
-        return {name: problem for name, problem in found.items() if problem is not None}
+        found = self._candidates(workspace)
+        return {each.name: problem for each in found if (problem := self._wrong_name(each))}
 
     def listed(self, workspace: Path | None) -> list[Listed[T]]:
         """All entries, the package's own first; imports all plug-ins, and lists broken ones with their errors."""
@@ -154,9 +153,8 @@ class Plugins(Generic[T]):
         try:
             return Found(each.name, self.take(value, each.name), Source(each.origin, each.place, digest))
         except ValueError as error:
-            raise InputError(
-                str(error), where=each.where, hint=f"docs/adding.md says what {self._a_noun} is."
-            ) from error
+            hint = f"docs/adding.md says what {self._a_noun} is."
+            raise InputError(str(error), where=each.where, hint=hint) from error
 
     def _wrong_name(self, each: Candidate) -> InputError | None:
         if not NAME.fullmatch(each.name):
@@ -172,37 +170,30 @@ class Plugins(Generic[T]):
     def _twice(self, same: list[Candidate]) -> InputError | None:
         if len(same) < 2:
             return None
-        return InputError(
-            f"{len(same)} plug-ins have this name: {listed([each.where for each in same])}.",
-            where=f"{self.noun} '{same[0].name}'",
-            hint="Rename or remove all but one.",
-        )
+        what = f"{len(same)} plug-ins have this name: {listed([each.where for each in same])}."
+        return InputError(what, where=f"{self.noun} '{same[0].name}'", hint="Rename or remove all but one.")
 
     def _candidates(self, workspace: Path | None) -> Iterator[Candidate]:
         paths = sorted((workspace / self.folder).glob("*.py")) if workspace else []
         for path in paths:
             if not path.name.startswith(("_", ".")):
                 name, place = _name(path.stem), f"{self.folder}/{path.name}"
-                yield Candidate(name, "workspace", place, str(path), _FileLoader(path))
+                yield Candidate(name, "workspace", place, str(path), partial(_load_file, path))
         points = {(point.name, point.value): point for point in entry_points(group=self.group)}
         for point in points.values():
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else "entry point"
             where = f"{point.name} = {point.value} ({origin})"
-            yield Candidate(_name(point.name), origin, point.value, where, _PointLoader(point))
+            yield Candidate(_name(point.name), origin, point.value, where, partial(_load_point, point))
 
 
-@dataclass(frozen=True)
-class _FileLoader:
-    path: Path
-
-    def __call__(self) -> tuple[ModuleType, str]:
-        path, source = self.path.resolve(), self.path.read_bytes()
-        shared = tuple(
-            f"{inside} {files.sha256(each)}\n".encode()
-            for each in sorted(path.parent.rglob("*"))
-            if _is_shared(inside := each.relative_to(path.parent)) and each.is_file()
-        )
-        return _module(path, source, shared), hashlib.sha256(b"".join([source, *shared])).hexdigest()
+def _load_file(path: Path) -> tuple[ModuleType, str]:
+    source, path = path.read_bytes(), path.resolve()
+    shared = tuple(
+        f"{inside} {files.sha256(each)}\n".encode()
+        for each in sorted(path.parent.rglob("*"))
+        if _is_shared(inside := each.relative_to(path.parent)) and each.is_file()
+    )
+    return _module(path, source, shared), hashlib.sha256(b"".join([source, *shared])).hexdigest()
 
 
 def _is_shared(path: Path) -> bool:
@@ -212,15 +203,9 @@ def _is_shared(path: Path) -> bool:
     return len(path.parts) > 1 or path.suffix != ".py" or path.name.startswith("_")
 
 
-@dataclass(frozen=True)
-class _PointLoader:
-    point: EntryPoint
-
-    def __call__(self) -> tuple[Any, str]:
-        found = self.point.load()
-        file = getattr(sys.modules[self.point.module], "__file__", None)
-        path = Path(file) if file else None
-        return found, files.sha256(path) if path is not None and path.is_file() else ""
+def _load_point(point: EntryPoint) -> tuple[Any, str]:
+    found, path = point.load(), Path(getattr(sys.modules[point.module], "__file__", None) or "")
+    return found, files.sha256(path) if path.is_file() else ""
 
 
 @cache
@@ -262,24 +247,21 @@ def _name(stem: str) -> str:
     return stem.replace("_", "-")
 
 
-def _beside(where: str, file: str, line: int | None) -> str | None:
-    """File and line, if the file is the plug-in's own or one that its folder shares."""
-    own, found = Path(where), Path(file)
-    shared = found.name.startswith("_") and found.parent.name == own.parent.name
-    return f"{own.with_name(found.name)}:{line}" if found.name == own.name or shared else None
-
-
 def _broken(error: BaseException, where: str) -> InputError:
     """Error for a plug-in that cannot be imported, with the line of its own file or of one that it shares."""
-    place = where
-    for frame in traceback.extract_tb(error.__traceback__):
-        place = _beside(where, frame.filename, frame.lineno) or place
+    lines = [(Path(each.filename), each.lineno) for each in traceback.extract_tb(error.__traceback__)]
+    message: object = error
     if isinstance(error, SyntaxError):
-        place = _beside(where, error.filename or "", error.lineno) or place
-    message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
-    return InputError(
-        f"cannot be imported ({type(error).__name__}: {message}).", where=place, hint="Correct the file."
-    )
+        lines.append((Path(error.filename or ""), error.lineno))
+        message = error.msg
+    own = Path(where)
+    near = [
+        f"{own.with_name(file.name)}:{line}"
+        for file, line in lines
+        if file.name == own.name or (file.name.startswith("_") and file.parent.name == own.parent.name)
+    ]
+    what = f"cannot be imported ({type(error).__name__}: {' '.join(str(message).split())})."
+    return InputError(what, where=(near or [where])[-1], hint="Correct the file.")
 
 
 def load_later(target: str) -> Callable[[], Any]:

@@ -32,11 +32,9 @@ def catalogue(workspace: Path) -> dict[str, list[dict[str, Any]]]:
     )
     own = OWN if any(each["name"] == OWN for each in sequences) else DEFAULT
     for record in sequences:
-        record |= {
-            "default": record["name"] == own,
-            "stages": [stage.task for stage in record["stages"] or ()],
-        }
-        record["base"] = record["base"] and record["base"].model
+        stages = [stage.task for stage in record["stages"] or ()]
+        base = record["base"] and record["base"].model
+        record |= {"default": record["name"] == own, "stages": stages, "base": base}
     keys = "kind version licence non_commercial source description needs"
     references = _read(KIND, read_reference, "protocol source backbone rows", workspace)
     return {
@@ -134,11 +132,6 @@ def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
     if name in sequences or name.endswith((".yaml", ".yml")):
         sequence = find_sequence(name, workspace)
         record = {"file": str(sequence.path), **sequence.model_dump(mode="json", exclude_none=True)}
-        if sequence.tuning_source:
-            found = sequence.tuning_source.tuned.items()
-            record["taken_over"] = {
-                method: tuned.settings for method, tuned in found if method not in sequence.tuned
-            }
         if problems := _problems(sequence, workspace):
             record["problems"] = problems
         return record
@@ -158,16 +151,11 @@ def _problems(sequence: SequenceSpec, workspace: Path) -> list[str]:
 
 def describe(record: dict[str, Any]) -> str:
     """Details as text: the name of the file and its YAML."""
-    apart = ("file", "example", "comparable_with", "taken_over", "problems")
-    rest = {key: value for key, value in record.items() if key not in apart}
+    apart = ("file", "example", "comparable_with", "problems")
     text = f"# {record['file']}\n"
     if "comparable_with" in record:
         text += f"# its scorer is comparable with: {record['comparable_with']}\n"
-    text += _yaml(rest)
-    if "taken_over" in record:
-        text += f"# tuned on {record['tuned_from']}, and taken over:\n"
-        for method, settings in record["taken_over"].items():
-            text += f"#   {method}: {', '.join(f'{key}={value}' for key, value in settings.items())}\n"
+    text += _yaml({key: value for key, value in record.items() if key not in apart})
     if "example" in record:
         text += f"# example\n{_yaml(record['example'])}"
     return text.rstrip()
@@ -184,19 +172,13 @@ def _read(
     found = []
     for name, path in sorted(content.names(kind, workspace).items()):
         origin = "workspace" if path.resolve().is_relative_to(workspace.resolve()) else "package"
-        record = {
-            "name": name,
-            "from": origin,
-            "file": str(path),
-            **dict.fromkeys(keys.split()),
-            "error": None,
-        }
+        values, error = dict.fromkeys(keys.split()), None
         try:
             spec = read(path)
-            record |= {key: getattr(spec, key) for key in keys.split()}
-        except SpecError as error:
-            record["error"] = str(error)
-        found.append(record)
+            values = {key: getattr(spec, key) for key in values}
+        except SpecError as problem:
+            error = str(problem)
+        found.append({"name": name, "from": origin, "file": str(path), **values, "error": error})
     return found
 
 

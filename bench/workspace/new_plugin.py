@@ -41,29 +41,20 @@ def write_new(kind: str, name: str, workspace: Path) -> tuple[Path, str]:
     """
     if kind not in KINDS:
         raise UnknownName("kind", kind, [*KINDS, "sequence"], where="bench new")
-    made = KINDS[kind]
-    name = _free(name.replace("_", "-"), made.known, workspace)
-    path = workspace / made.known.folder / f"{name.replace('-', '_')}.py"
-    if path.exists():
-        raise InputError("the file already exists.", where=str(path), hint="Choose another name.")
-    source = (Path(__file__).parent / "templates" / f"{kind}.py").read_text(encoding="utf-8")
-    files.write_text(path, source.replace(made.stand_in, name).replace(_class(made.stand_in), _class(name)))
-    return path, made.next.format(name=name)
-
-
-def _free(name: str, known: Plugins[Any], workspace: Path) -> str:
-    where = f"bench new {known.noun}"
+    made, name, where = KINDS[kind], name.replace("_", "-"), f"bench new {kind}"
     if not NAME.fullmatch(name):
-        raise InputError(
-            f"'{name}' is not a name.",
-            where=where,
-            hint="Use letters, digits and '-', starting with a letter.",
-        )
-    if name in known.names(workspace) or name in known.reserved:
+        hint = "Use letters, digits and '-', starting with a letter."
+        raise InputError(f"'{name}' is not a name.", where=where, hint=hint)
+    path = workspace / made.known.folder / f"{name.replace('-', '_')}.py"
+    if name in made.known.names(workspace) or name in made.known.reserved or path.exists():
         raise InputError(
             f"'{name}' is taken.", where=where, hint="Choose another name; moextend bench list shows all."
         )
-    return name
+    source = (Path(__file__).parent / "templates" / f"{kind}.py").read_text(encoding="utf-8")
+    for old, new in ((made.stand_in, name), (_class(made.stand_in), _class(name))):
+        source = source.replace(old, new)
+    files.write_text(path, source)
+    return path, made.next.format(name=name)
 
 
 def _class(name: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -27,9 +28,10 @@ def new_task(
     data: str,
     workspace: Path,
     *,
-    name: str | None,
-    columns: dict[str, str],
-    scorer: str | None,
+    name: str | None = None,
+    columns: Mapping[str, str] = MappingProxyType({}),
+    scorer: str | None = None,
+    prompt: str | None = None,
     trust_code: bool = False,
     encoders: Collection[str] | None = None,
     on_note: Callable[[str], None] = lambda note: None,
@@ -42,48 +44,32 @@ def new_task(
     """
     name = free_name(name or default_name(data), workspace)
     if kind == "text":
+        if prompt is not None:
+            raise InputError(
+                "lm-eval sets that of a text task.", where="--prompt", hint="Leave the option out."
+            )
         return _text_task(data, name, workspace, trust_code)
-    asked, kind = kind, ALIASES.get(kind, kind)
     if scorer is not None:
         search(workspace)
         find_scorer(scorer, where="--scorer")
     from moextend.bench.data import guess_task
 
-    if encoders is not None and asked == AUDIO:
-        encoders = {*encoders, AUDIO}
+    wanted = ALIASES.get(kind, kind)
     task = guess_task(
-        data, name=name, workspace=workspace, columns=columns, scorer=scorer, captions=kind == "caption",
-        encoders=encoders, on_note=on_note,
+        data, name=name, workspace=workspace, columns=columns, scorer=scorer, captions=wanted == "caption",
+        encoders={*encoders, AUDIO} if encoders is not None and kind == AUDIO else encoders, on_note=on_note,
     )  # fmt: skip
-    if asked == AUDIO:
-        return _about_sounds(task, data)
-    if task.kind != kind:
-        raise InputError(
-            f"looks like a {task.kind} task: its columns {'lack' if kind == 'vqa' else 'hold'} a question.",
-            where=data,
-            hint=f"Name the columns (--columns question=...), or: moextend bench add-task {task.kind}.",
+    if kind == AUDIO:
+        if task.columns.audio is None:
+            what = "no column holds sounds (WAV, FLAC, OGG, MP3), paths to sounds, or arrays with a sampling_rate."
+            raise InputError(what, where=data, hint="Name it: --columns audio=COLUMN.")
+    elif task.kind != wanted:
+        what = (
+            f"looks like a {task.kind} task: its columns {'lack' if wanted == 'vqa' else 'hold'} a question."
         )
-    return task
-
-
-def _about_sounds(task: TaskSpec, data: str) -> TaskSpec:
-    """The task. Raises InputError if no column with sounds was found."""
-    if task.columns.audio is None:
-        raise InputError(
-            "no column holds sounds (WAV, FLAC, OGG, MP3), paths to sounds, or arrays with a sampling_rate.",
-            where=data,
-            hint="Name it (--columns audio=COLUMN), or add a task of another kind.",
-        )
-    return task
-
-
-def with_prompt(task: TaskSpec, prompt: str) -> TaskSpec:
-    """Task with another prompt. Raises InputError for a text task, whose prompts are lm-eval's."""
-    if task.kind == "text":
-        raise InputError(
-            "lm-eval sets the prompt of a text task.", where="--prompt", hint="Leave the option out."
-        )
-    return task.model_copy(update={"prompt": prompt})
+        hint = f"Name the columns (--columns question=...), or: moextend bench add-task {task.kind}."
+        raise InputError(what, where=data, hint=hint)
+    return task if prompt is None else task.model_copy(update={"prompt": prompt})
 
 
 def check(task: TaskSpec, workspace: Path, base: str | None = None) -> dict[str, Any]:
@@ -112,8 +98,7 @@ def as_yaml(task: TaskSpec) -> str:
     record = task.model_dump(mode="json", exclude_defaults=True)
     record = {"task": task.task, "version": task.version, "kind": task.kind} | record
     if task.data is not None:
-        always = {"train": task.data.train, "test": task.data.test}
-        record["data"] |= always
+        record["data"] |= {"train": task.data.train, "test": task.data.test}
         columns = task.columns.model_dump(exclude_none=True)
         unnamed = {} if task.columns.audio or task.columns.video or task.columns.media else {"image": None}
         record["columns"] = unnamed | {"question": None} | columns
@@ -135,40 +120,28 @@ def free_name(name: str, workspace: Path) -> str:
     if stem != name:
         raise InputError(f"'{name}' is the name of a file.", where="--name", hint=f"Write: --name {stem}.")
     if not NAME.fullmatch(name):
-        raise InputError(
-            f"'{short(name, 60)}' is not a name.",
-            where="--name",
-            hint="Use at most 100 letters, digits, '-', '_', '.' and '+', starting with a letter or digit.",
-        )
+        hint = "Use at most 100 letters, digits, '-', '_', '.' and '+'."
+        raise InputError(f"'{short(name, 60)}' is not a name.", where="--name", hint=hint)
     known = content.names("tasks", workspace)
     if name in known:
-        raise InputError(
-            f"a task '{name}' already exists ({known[name]}).",
-            where="--name",
-            hint=f"Choose another name, or add the existing task: moextend bench add-task {name}.",
-        )
+        hint = f"Choose another name, or add that task: moextend bench add-task {name}."
+        raise InputError(f"a task '{name}' already exists ({known[name]}).", where="--name", hint=hint)
     return name
 
 
 def _text_task(data: str, name: str, workspace: Path, trust_code: bool) -> TaskSpec:
-    path = workspace.resolve() / "tasks" / f"{name}.yaml"
-    folder = Path(data).expanduser()
+    folder, text = Path(data).expanduser(), TextTask(task=data)
     if folder.is_dir():
         text = TextTask(task=name, path=str(folder.resolve()), trust_remote_code=trust_code)
-    elif folder.is_file():
-        raise InputError(
-            f"'{data}' is a file; a text task is one of lm-eval's own, or a folder with its YAMLs.",
-            where="--data",
-            hint=f"Name one of these, or, for questions with answers: moextend bench add-task qa --data {data}.",
-        )
-    elif "/" in data or folder.suffix in (".jsonl", ".json", ".csv", ".parquet", ".yaml", ".yml"):
-        raise InputError(
-            f"there is no folder '{data}'.",
-            where="--data",
-            hint="A text task is one of lm-eval's own, or a folder with its YAMLs.",
-        )
-    else:
-        text = TextTask(task=data)
+    elif (
+        folder.is_file()
+        or "/" in data
+        or folder.suffix in (".jsonl", ".json", ".csv", ".parquet", ".yaml", ".yml")
+    ):
+        what = f"'{data}' is {'a file' if folder.is_file() else 'no folder'}; a text task is lm-eval's, or its YAMLs."
+        hint = f"Name one, or for questions with answers: moextend bench add-task qa --data {data}."
+        raise InputError(what, where="--data", hint=hint)
+    path = workspace.resolve() / "tasks" / f"{name}.yaml"
     return TaskSpec(task=name, version=1, kind="text", source=data, lm_eval=text, path=path)
 
 

@@ -110,7 +110,7 @@ def certify(
     finally:
         for name in reversed(names):
             unload(model, name)
-    claims.append(forgetting or claim("forgetting", "not checked", reason="no run is named (--run)."))
+    claims.append(forgetting or claim("forgetting", "not checked", reason="no run is named (RUN:STAGE)."))
     found, left = {one.name: one for one in claims}, broken or "it does not attach."
     return Certificate(
         extension=card.name, folder=str(folder), mode=card.mode, scope=scope, others=names,

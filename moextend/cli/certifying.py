@@ -6,32 +6,22 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
 
 from moextend.cli import options
-from moextend.cli.inputs import Columns, Images, Reading, Template, check_out
-from moextend.cli.opening import (
-    Audio,
-    BaseAsked,
-    Loaded,
-    Projector,
-    Vision,
-    check_extensions,
-    encoders_of,
-    folders_of,
-)
+from moextend.cli.command import grouped
+from moextend.cli.inputs import Reading, check_out
+from moextend.cli.opening import Encoders, ExtendedBase, Loaded, check_extensions, folders_of
 from moextend.errors import InputError, at
 
 if TYPE_CHECKING:
     from moextend.certificate.record import Certificate
-    from moextend.data.conversations import Conversation
-
-SCOPES = {"own": "the task is given", "auto": "it is inferred", "all": "always active"}
 
 
+@grouped
 def certify(
     extension: Annotated[
         str | None,
@@ -39,44 +29,27 @@ def certify(
     ] = None,
     base: Annotated[
         str | None,
-        Option(
-            help="Base of the extension: a folder, a .gguf file, a hub id, tiny, or the base of an exported model. "
-            "A run has its own."
-        ),
+        Option(help="Base of the extension: as in 'extend', or what it was exported to. A run has its own."),
     ] = None,
     items: Annotated[
         int,
         Option(min=2, max=100_000, help="Number of texts, and maximum number of inputs of each other set."),
     ] = 64,
     scope: Annotated[
-        str | None,
-        Option(
-            help="Scope to certify: own (task given), auto (task inferred) or all. Default: that of the training."
-        ),
+        Literal["own", "auto", "all"] | None,
+        Option(help="Task given (own), inferred (auto), or always active. Default: that of the training."),
     ] = None,
     data: Annotated[
-        str | None,
-        Option(
-            help="Data of its task, from which similar inputs are generated. Formats and columns as in 'extend'."
-        ),
+        str | None, Option(help="Data of its task, from which similar inputs are generated, as in 'extend'.")
     ] = None,
-    columns: Columns = None,
-    images: Images = None,
-    template: Template = None,
+    *,
+    reading: Reading,
     near: Annotated[
         list[str] | None,
-        Option(
-            metavar="DATA",
-            help="Data of similar tasks, on which the extension must have no effect; repeatable.",
-        ),
-    ] = None,
-    run: Annotated[
-        str | None, Option(help="Benchmark run that trained the extension, for its row of forgetting.")
+        Option(metavar="DATA", help="Data of similar tasks, on which it must have no effect; repeatable."),
     ] = None,
     others: Loaded = None,
-    vision: Vision = None,
-    audio: Audio = None,
-    projector: Projector = None,
+    encoders: Encoders,
     out: Annotated[
         Path | None,
         Option(
@@ -103,33 +76,20 @@ def certify(
         _check(check, extension, as_json)
         return
     if extension is None:
-        raise InputError(
-            "is missing.", where="EXTENSION", hint="Name the folder of an extension, or give --check FILE."
-        )
-    if scope is not None:
-        from moextend.util import lookup
-
-        lookup.choose("scope", scope, SCOPES, where="--scope")
+        raise InputError("is missing.", where="EXTENSION", hint="Name a folder, or give --check FILE.")
     if out is not None:
         check_out(out)
-    path, known = Path(extension), workspace / "runs"
-    wanted: dict[str, Any] = {
-        "scope": scope, "items": items, "command": shlex.join(["moextend", *sys.argv[1:]]),
-    }  # fmt: skip
-    if base is None and (path.parent.name == "stages" or not (path / "extension.json").is_file()):
-        only: dict[str, object] = {"--data": data, "--near": near, "-e": others, "--run": run}
-        only |= {"--vision": vision, "--audio": audio, "--projector": projector}
+    path = Path(extension)
+    wanted = {"scope": scope, "items": items, "command": shlex.join(["moextend", *sys.argv[1:]])}
+    if base is not None:
+        asked = ExtendedBase(base=base, device=device, **vars(encoders))
+        found, folder = _of_folder(extension, asked, others or [], data, near or [], reading, wanted)
+    elif path.parent.name == "stages" or not (path / "extension.json").is_file():
+        only: dict[str, object] = {"--data": data, "--near": near, "-e": others, **encoders.given}
         options.refuse_except_with("an extension with --base", only)
-        found, folder = _of_run(extension, known, wanted)
-    elif base is None:
-        raise InputError(
-            "is missing.", where="--base", hint="Name the base that the extension was trained on."
-        )
+        found, folder = _of_run(extension, workspace / "runs", wanted)
     else:
-        asked = BaseAsked(base, encoders_of(vision, audio), projector, device=device, may_be_extended=True)
-        given = {"--data": ([data] if data else [], Reading(columns, images, template))}
-        given["--near"] = (near or [], Reading())
-        found, folder = _of_folder(extension, asked, others or [], given, (run, known), wanted)
+        raise InputError("is missing.", where="--base", hint="Name the base that it was trained on.")
     final = found.write_to(out or folder)
     if as_json:
         typer.echo(json.dumps(final.model_dump(), indent=2))
@@ -137,9 +97,8 @@ def certify(
         for one in final.claims:
             count = f"  ({one.items} compared)" if one.items else ""
             options.echo(f"{one.status:<12} {one.name}{count}{': ' + one.reason if one.reason else ''}")
-        options.echo(final.verdict)
         name = f"certificate-{final.scope}"
-        options.echo(f"wrote {(out or folder) / name}.json and {name}.md")
+        options.echo(f"{final.verdict}\nwrote {(out or folder) / name}.json and {name}.md")
     if not final.sound:
         raise typer.Exit(1)
 
@@ -161,15 +120,10 @@ def _of_run(extension: str, runs: Path, wanted: dict[str, Any]) -> tuple[Certifi
 
 
 def _of_folder(
-    extension: str, base: BaseAsked, others: list[Path], given: dict[str, Any],
-    run: tuple[str | None, Path], wanted: dict[str, Any],
+    extension: str, base: ExtendedBase, others: list[Path], data: str | None, near: list[str], reading: Reading,
+    wanted: dict[str, Any],
 ) -> tuple[Certificate, Path]:  # fmt: skip
-    """Certificate of an extension in a folder, and the folder that it is written to.
-
-    Args:
-        given: option -> names of data, and how they are read.
-        run: of its row of forgetting, and the folder of the runs.
-    """
+    """Certificate of an extension in a folder, and the folder that it is written to."""
     from moextend.certificate.certify import Data
     from moextend.certificate.certify import certify as certified
     from moextend.extension.card import read_extension
@@ -180,21 +134,13 @@ def _of_folder(
     folders = folders_of(others)
     brought = check_extensions([folder, *folders])
     base = base.as_trained(folder)
-    encoders, forgetting = base.check() | brought, None
-    if run[0] is not None:
-        from moextend.bench.exporting.evidence import forgetting_claim
-        from moextend.bench.run.rundir import find_run
-
-        forgetting = forgetting_claim(find_run(run[1], run[0], where="--run"), folder)
-    rows: dict[str, list[Conversation]] = {}
-    for option, (names, reading) in given.items():
-        with at(option):
-            read = [reading.rows(name, encoders) for name in names]
-        rows[option] = [row for each in read for row in each]
-    certificate = certified(
-        base.open_for([folder, *folders]), folder, base=base.name, data=Data(rows["--data"], rows["--near"]),
-        others=folders, forgetting=forgetting, **wanted,
-    )  # fmt: skip
+    encoders = base.check() | brought
+    with at("--data"):
+        own = [] if data is None else reading.rows(data, encoders)
+    with at("--near"):
+        rows = Data(own, [row for name in near for row in Reading().rows(name, encoders)])
+    opened = base.open_for([folder, *folders])
+    certificate = certified(opened, folder, base=base.base, data=rows, others=folders, **wanted)
     return certificate, folder if Path(extension).is_dir() else Path(f"{card.name}-certificate")
 
 
@@ -204,24 +150,16 @@ def _check(path: Path, extension: str | None, as_json: bool) -> None:
 
     folder = None if extension is None else Path(extension)
     if folder is not None and not folder.is_dir():
-        raise InputError(
-            f"no folder '{extension}'.", where="EXTENSION", hint="Name the folder of the extension."
-        )
+        raise InputError(f"no folder '{extension}'.", where="EXTENSION", hint="Name that of the extension.")
     paths = files_in(path) or [path / "certificate-SCOPE.json"] if path.is_dir() else [path]
-    checked = [check_record(one, folder) for one in paths]
-    for one, problems in checked:
+    found = []
+    for one, problems in (check_record(each, folder) for each in paths):
         problems += [f"claim '{c.name}' failed: {c.reason}" for c in one.claims if c.status == "failed"]
+        found.append({"scope": one.scope, "sha256": one.sha256, "problems": problems})
+        if not as_json:
+            right = f"right: scope {one.scope}, SHA-256 {one.sha256}, {len(one.files)} files, no claim failed"
+            options.echo("\n".join(f"wrong: scope {one.scope}, {problem}" for problem in problems) or right)
     if as_json:
-        found = [
-            {"scope": one.scope, "sha256": one.sha256, "problems": problems} for one, problems in checked
-        ]
         typer.echo(json.dumps(found if path.is_dir() else found[0], indent=2))
-    for one, problems in () if as_json else checked:
-        for problem in problems:
-            options.echo(f"wrong: scope {one.scope}, {problem}")
-        if not problems:
-            options.echo(
-                f"right: scope {one.scope}, SHA-256 {one.sha256}, {len(one.files)} files, no claim failed"
-            )
-    if any(problems for _, problems in checked):
+    if any(each["problems"] for each in found):
         raise typer.Exit(1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from moextend.cli import options
 from moextend.errors import InputError, counted
@@ -18,11 +18,62 @@ if TYPE_CHECKING:
 
     from moextend.bench.executors.executor import Executor, Options
     from moextend.bench.run.launch import Outcome
-    from moextend.bench.run.rundir import RunDir
+    from moextend.bench.run.rundir import RunConfig, RunDir
     from moextend.bench.scoring import Scoring
 
 GO_ON = "interrupted; the same command continues where it stopped."
 RESOURCES = ("cpus", "gpus", "memory_gb")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Options for where runs are executed."""
+
+    device: options.Device = "auto"
+    jobs: Annotated[
+        int | None,
+        Option(
+            min=1, max=1024, help="Number of parallel runs. Default: one per core for tiny, up to 4; else 1."
+        ),
+    ] = None
+    executor: Annotated[
+        str, Option("--executor", "-x", metavar="NAME", help="local, slurm, ray, or a plug-in.")
+    ] = "local"
+    executor_option: Annotated[
+        list[str] | None,
+        Option(
+            "--executor-option", "-o", metavar="KEY=VALUE",
+            help="cpus, gpus, memory_gb, setup, address, or the executor's own, e.g. partition=gpu; repeatable.",
+        ),
+    ] = None  # fmt: skip
+
+    def chosen(self, configs: Sequence[RunConfig], runs: Path, workspace: Path) -> Chosen:
+        """The executor of runs; InputError if it is unknown, or an option is wrong.
+
+        Runs with `--device cuda` need a GPU, unless the options say otherwise.
+        """
+        from moextend.bench.executors.executor import Options, Resources, find
+
+        executor = find(self.executor, workspace, where="--executor")
+        option, example = "--executor-option", "partition=gpu; exclusive for a flag"
+        passed = options.pairs(self.executor_option or (), option, example, several="setup")
+        numbers: dict[str, Any] = {key: _number(key, passed.pop(key)) for key in RESOURCES if key in passed}
+        if self.executor != "local" and self.device.startswith("cuda"):
+            numbers.setdefault("gpus", 1)
+        address, setup = passed.pop("address", ""), tuple(passed.pop("setup", "").splitlines())
+        jobs = self.jobs or self._default_jobs(configs)
+        return Chosen(
+            self.executor, executor, Options(jobs, Resources(**numbers), address, setup, passed, runs)
+        )
+
+    def _default_jobs(self, configs: Sequence[RunConfig]) -> int | None:
+        """Several runs at a time only for models that are certainly small enough; None: the executor's default."""
+        from moextend.bench.run.launch import cores
+
+        if self.executor != "local":
+            return None
+        small = all(config.sequence["base"]["model"] == "tiny" for config in configs)
+        return min(len(configs), cores(), 4) if small else 1
 
 
 @dataclass(frozen=True)
@@ -46,31 +97,15 @@ class Chosen:
         return waits(self.executor)
 
 
-def chosen(
-    name: str,
-    given: Sequence[str],
-    *,
-    jobs: int | None,
-    device: str,
-    runs: Path,
-    workspace: Path,
-) -> Chosen:
-    """The executor of a command; InputError if it is unknown, or an option is wrong.
-
-    Runs with `--device cuda` need a GPU, unless the options say otherwise.
-    """
-    from moextend.bench.executors.executor import Options, Resources, find
-
-    executor = find(name, workspace, where="--executor")
-    passed, setup = _pairs(given)
-    numbers = {key: _number(key, passed.pop(key)) for key in RESOURCES if key in passed}
-    if name != "local" and device.startswith("cuda"):
-        numbers.setdefault("gpus", 1)
-    resources = Resources(
-        **{key: value if key == "memory_gb" else int(value) for key, value in numbers.items()}  # type: ignore[arg-type]
-    )
-    address = passed.pop("address", "")
-    return Chosen(name, executor, Options(jobs, resources, address, tuple(setup), passed, runs))
+def _number(key: str, text: str) -> float:
+    try:
+        value = float(text) if key == "memory_gb" else int(text)
+    except ValueError:
+        value = -1
+    if not (1 if key == "cpus" else 0) <= value < 1e9:
+        where = f"--executor-option {key}"
+        raise InputError(f"'{text}' is not a valid number.", where=where, hint=f"Example: {key}=4.")
+    return value
 
 
 def backend(name: str | None, given: Sequence[str]) -> dict[str, Any]:
@@ -81,15 +116,11 @@ def backend(name: str | None, given: Sequence[str]) -> dict[str, Any]:
     from moextend.bench.scoring import OPENAI, TRANSFORMERS, Backend
     from moextend.util import lookup
 
-    found, setup = _pairs(given, "--backend-option")
-    found |= dict.fromkeys(["setup"] * bool(setup), "")
+    where = "--backend-option"
+    found = options.pairs(given, where)
     plain = {key: field.default for key, field in Backend.model_fields.items() if key != "backend"}
-    for key, value in found.items():
-        lookup.choose("setting", key, plain, where="--backend-option")
-        if not value:
-            raise InputError(
-                "is not KEY=VALUE.", where=f"--backend-option {key}", hint="Example: concurrency=16."
-            )
+    for key in found:
+        lookup.choose("setting", key, plain, where=where)
     if name is None and not found:
         return {}
     name = name or OPENAI
@@ -109,38 +140,6 @@ def check_server(how: Chosen, scoring: Scoring | None) -> None:
         check_reachable(Client(scoring.server, timeout=30.0, retries=2))
 
 
-def _pairs(given: Iterable[str], option: str = "--executor-option") -> tuple[dict[str, str], list[str]]:
-    """Options as a mapping, and the lines of `setup`, which may be repeated."""
-    found: dict[str, str] = {}
-    setup: list[str] = []
-    for word in given:
-        key, equals, value = word.partition("=")
-        key, where = key.strip(), f"{option} {word}"
-        if not key or (equals and not value.strip()):
-            raise InputError(
-                "is not KEY=VALUE.", where=where, hint="Example: partition=gpu; exclusive for a flag."
-            )
-        if key == "setup":
-            setup.append(value)
-        elif key in found:
-            raise InputError(f"'{key}' is given twice.", where=where, hint="Give it once.")
-        else:
-            found[key] = value.strip()
-    return found, setup
-
-
-def _number(key: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < 1e9 or (key != "memory_gb" and value != int(value)) or (key == "cpus" and not value):
-        raise InputError(
-            f"'{text}' is not a valid number.", where=f"--executor-option {key}", hint=f"Example: {key}=4."
-        )
-    return value
-
-
 def scripts(how: Chosen, runs: Sequence[Path]) -> str | None:
     """What the executor would submit, as text; None if it has no such text."""
     describe = getattr(how.executor, "describe", None)
@@ -153,10 +152,9 @@ def check(how: Chosen) -> None:
 
     if launched():
         raise InputError(
-            "starts one process for each run, and cannot itself be started by a launcher (WORLD_SIZE is set).",
-            where="moextend bench run",
+            "starts its own processes, and no launcher can start it (WORLD_SIZE is set).", where="moextend bench run",
             hint="Create the folders with --prepare, and launch moextend-worker FOLDER (docs/training.md).",
-        )
+        )  # fmt: skip
     asked = getattr(how.executor, "check", None)
     if asked is not None:
         asked(how.options)
@@ -222,9 +220,8 @@ def end(outcomes: Sequence[Outcome]) -> None:
         options.echo(f"{outcome.run.name} {state}{why}", err=True)
         if (log := RunDir(outcome.run).log).exists():
             typer.echo(f"  log: {log}", err=True)
-    if failed and all(outcome.wrong_input for outcome in failed):
-        typer.echo("Fix this, and repeat the command: finished results are kept.", err=True)
-        raise typer.Exit(2)
     if failed:
-        typer.echo("Finished results are kept: the same command computes only what is missing.", err=True)
-        raise typer.Exit(1)
+        wrong = all(outcome.wrong_input for outcome in failed)
+        again = "Fix this, and repeat the command" if wrong else "The same command computes the rest"
+        typer.echo(f"{again}: finished results are kept.", err=True)
+        raise typer.Exit(2 if wrong else 1)

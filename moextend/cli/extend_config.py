@@ -9,9 +9,8 @@ from typing import Any
 import typer
 from pydantic import Field
 
-from moextend.cli import options
 from moextend.errors import InputError
-from moextend.moe.recipe import Recipe, recipe
+from moextend.moe.recipe import Recipe
 from moextend.training.settings import Settings, default_settings
 from moextend.util import spec
 from moextend.util.spec import Spec
@@ -20,8 +19,6 @@ RECIPE = ("layers", "share", "experts", "width", "routing", "scope", "retention"
 """Options that are fields of the recipe."""
 SETTINGS = ("steps", "batch_size", "learning_rate", "seed")
 """Options that are settings of the training."""
-
-
 ELSEWHERE = ("base", "data", "name", "out", "config", "device", "as_json", *RECIPE, *SETTINGS)
 """Parameters that a card holds in other places, or that change nothing in the result."""
 
@@ -29,7 +26,7 @@ ELSEWHERE = ("base", "data", "name", "out", "config", "device", "as_json", *RECI
 class Config(Spec):
     """What the file holds."""
 
-    settings: Settings
+    settings: dict[str, Any] = Field(default_factory=dict)
     """Of the training; each may be left out."""
     recipe: dict[str, Any] = Field(default_factory=dict)
     """Fields of moextend.Recipe."""
@@ -48,16 +45,21 @@ def asked(
     Raises:
         InputError: the file cannot be read, or there is no such recipe.
     """
-    file_settings, file_recipe = ({}, {}) if config is None else read_config(config)
-    settings = {key: values[key] for key in SETTINGS} | _but(file_settings, named)
-    fields = {key: values[key] for key in RECIPE if values[key] is not None} | _but(file_recipe, named)
+    file, where = Config(), f"extension '{name}'"
+    if config is not None:
+        file, where = spec.parse(Config, spec.read_yaml(config), where=str(config)), f"{config}: recipe"
+    known = {**dict(default_settings(1)), **file.settings}
+    checked = spec.parse(Settings, known, where=f"{config}: settings")
+    settings = {key: values[key] for key in SETTINGS}
+    settings |= {key: getattr(checked, key) for key in file.settings if key not in named}
+    fields = {key: values[key] for key in RECIPE if values[key] is not None}
+    fields |= {key: value for key, value in file.recipe.items() if key not in named}
     if "retention" in named and fields["scope"] != "all":
-        raise InputError(
-            f"requires --scope all, and the scope is {fields['scope']}.",
-            where="--retention",
-            hint="Leave it out, or set --scope all.",
-        )
-    return _recipe(fields, name, config), settings
+        what = f"requires --scope all, and the scope is {fields['scope']}."
+        raise InputError(what, where="--retention", hint="Leave it out, or set --scope all.")
+    if isinstance(fields["layers"], str):
+        fields["layers"] = fields["layers"].replace(",", "+")
+    return spec.parse(Recipe, fields, where=where), settings
 
 
 def other_options(context: typer.Context, named: Collection[str]) -> dict[str, list[str]]:
@@ -69,29 +71,3 @@ def other_options(context: typer.Context, named: Collection[str]) -> dict[str, l
             values = value if isinstance(value, list | tuple) else [value]
             found[max(parameter.opts, key=len)] = [str(each) for each in values]
     return found
-
-
-def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(settings, recipe) that the file sets. SpecError if it cannot be read."""
-    values = spec.read_yaml(path)
-    given = values.get("settings", {}) if isinstance(values, dict) else None
-    if isinstance(given, dict):
-        values = {**values, "settings": {**dict(default_settings(1)), **given}}
-    found = spec.parse(Config, values, where=str(path))
-    return {key: getattr(found.settings, key) for key in given or {}}, dict(found.recipe)
-
-
-def _but(values: dict[str, Any], named: Collection[str]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in named}
-
-
-def _recipe(fields: dict[str, Any], name: str, config: Path | None) -> Recipe:
-    """The recipe; InputError if it is none."""
-    layers = fields["layers"]
-    if isinstance(layers, str) and layers[:1].isdigit():
-        fields["layers"] = options.numbers([layers.replace("+", ",")], "--layers")
-    elif isinstance(layers, list) and not all(type(layer) is int for layer in layers):
-        raise InputError(
-            f"layers is {layers}.", where=f"{config}: recipe", hint="Give places such as [0, 3]."
-        )
-    return recipe(f"extension '{name}'" if config is None else f"{config}: recipe", **fields)

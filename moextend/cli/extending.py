@@ -11,41 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from moextend.cli import options
-from moextend.cli.inputs import (
-    Batch,
-    Columns,
-    Data,
-    Images,
-    Out,
-    Rate,
-    Reading,
-    Seed,
-    Steps,
-    Template,
-    check_out,
-    check_settings,
-    first_of,
-    settings_of,
-)
-from moextend.cli.opening import (
-    Audio,
-    Base,
-    BaseAsked,
-    Dtype,
-    Loaded,
-    Projector,
-    Vision,
-    check_aligned,
-    check_extensions,
-    device_of,
-    encoders_of,
-    folders_of,
-    load_active,
-)
+from moextend.cli import inputs, opening, options
+from moextend.cli.command import grouped
 from moextend.cli.output import bar
 from moextend.errors import at, counted, duration
-from moextend.util.lookup import BATCH, RATE
 
 if TYPE_CHECKING:
     from moextend.data.conversations import Conversation
@@ -65,28 +34,22 @@ WHY = {
 """What the change on generic text is, by scope."""
 
 
+@grouped
 def extend(
     context: typer.Context,
-    base: Base,
-    data: Data,
+    base: opening.BaseAsked,
+    data: inputs.Data,
     name: Annotated[str, Option(help="Name of the extension: letters, digits, '-', '_'.")],
-    out: Out,
-    vision: Vision = None,
-    audio: Audio = None,
-    projector: Projector = None,
-    columns: Columns = None,
-    images: Images = None,
-    template: Template = None,
+    out: inputs.Out,
+    reading: inputs.Reading,
     layers: Annotated[
-        str, Option(help="probe, all, first, last, random, or numbers of MoE layers: 0,3.")
+        str, Option(help="probe, all, first, last, random, or numbers of MoE layers, lowest first: 0,3.")
     ] = "probe",
     share: Annotated[float, Option(help="Share of the MoE layers that get new experts.")] = 0.5,
     experts: Annotated[int, Option(min=1, help="New experts per layer.")] = 1,
     width: Annotated[
         float | None,
-        Option(
-            help="Width of a new expert as a share of its parent's. Default: 0.25 with exact routing, else 1."
-        ),
+        Option(help="Width as a share of the parent's. Default: 0.25 with exact routing, else 1."),
     ] = None,
     routing: Annotated[
         str,
@@ -99,9 +62,8 @@ def extend(
     scope: Annotated[
         str,
         Option(
-            help="Inputs that the extension acts on. own: those that you activate it for. auto: those "
-            "similar to its data, inferred from each input. all: every input, co-active with earlier "
-            "extensions; it learns not to act on their inputs."
+            help="Inputs that the extension acts on. own: those that you activate it for. auto: those similar to its "
+            "data. all: every input, co-active with earlier extensions; it learns not to act on their inputs."
         ),
     ] = "auto",
     retention: Annotated[
@@ -110,28 +72,21 @@ def extend(
             help="With scope all: what is stored so that later extensions do not change what this one does. latent: "
             "hidden states of whole inputs; output and memory: router inputs; none: nothing. "
             "The default depends on the routing.",
-            show_default=False,
         ),
     ] = None,
-    extension: Loaded = None,
-    steps: Steps = None,
-    batch_size: Batch = BATCH,
-    learning_rate: Rate = RATE,
-    seed: Seed = 0,
+    extension: opening.Loaded = None,
+    *,
+    training: inputs.Training,
     config: Annotated[
         Path | None,
         Option(
-            dir_okay=False,
-            help="YAML with 'settings' (of the training: weight_decay, report_to, checkpoint_steps, ...) and 'recipe'; "
-            "options override it.",
+            dir_okay=False, help="YAML with 'settings' (of the training) and 'recipe'; options override it."
         ),
     ] = None,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Estimate memory and time; load, train and write nothing.")
     ] = False,
     licence: Annotated[str, Option(help="Licence of the extension, saved in extension.json.")] = "",
-    dtype: Dtype = "float32",
-    device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
     """Extend a model with your own data; the result is a folder with the new experts only.
@@ -139,35 +94,38 @@ def extend(
     Prints the loss, the score of held-out conversations before and after, and what changed on generic text.
     """
     from moextend.cli.extend_config import asked, other_options
+    from moextend.extension.card import Origin
     from moextend.moe.recipe import check_name
 
     with at("--name"):
         check_name(name)
     named = _named(context)
     recipe, values = asked(context.params, named, config, name)
-    check_settings(values)
-    asked_base = BaseAsked(base, encoders_of(vision, audio), projector, dtype, device)
-    encoders = asked_base.check()
-    extension = folders_of(extension)
-    brought = check_extensions(extension)
-    check_out(out, holds="an extension", stem="extension")
-    rows = Reading(columns, images, template).rows(data, encoders | brought)
-    check_aligned(rows[0].media, projector, brought)
+    inputs.check_settings(values)
+    encoders = base.check()
+    extension = opening.folders_of(extension)
+    brought = opening.check_extensions(extension)
+    inputs.check_out(out, holds="an extension", stem="extension")
+    rows = reading.rows(data, encoders | brought)
+    opening.check_aligned(rows[0].media, base.projector, brought)
     if dry_run:
-        _estimate(asked_base, rows, recipe, values, as_json=as_json)
+        _estimate(base, rows, recipe, values, as_json=as_json)
         return
-    model = asked_base.open(keep_features=True)
-    load_active(model, extension, projector)
-    from moextend.extension.card import Origin
-
-    settings = settings_of(model.lm.dtype, len(rows), values)
-    origin = Origin(base, data, licence, other_options(context, named))
+    model = base.open(keep_features=True)
+    opening.load_active(model, extension, base.projector)
+    settings = inputs.settings_of(model.lm.dtype, len(rows), values)
+    origin = Origin(base.base, data, licence, other_options(context, named))
     made, effect = _extended(model, name, rows, recipe, settings, out, origin)
     _say(made, effect, rows, out, recipe, as_json=as_json)
 
 
 def _estimate(
-    base: BaseAsked, rows: Sequence[Conversation], recipe: Recipe, values: Mapping[str, Any], *, as_json: bool
+    base: opening.BaseAsked,
+    rows: Sequence[Conversation],
+    recipe: Recipe,
+    values: Mapping[str, Any],
+    *,
+    as_json: bool,
 ) -> None:
     """Prints what the call would take."""
     import torch
@@ -175,18 +133,23 @@ def _estimate(
     from moextend.extension.estimate import estimate
     from moextend.model.loading import load_tokenizer, skeleton
 
-    lm = skeleton(base.name)
-    if base.dtype not in (None, "auto"):
-        lm.to(getattr(torch, str(base.dtype)))
-    settings = settings_of(lm.dtype, len(rows), values)
+    lm = skeleton(base.base)
+    if base.dtype != "auto":
+        lm.to(getattr(torch, base.dtype or "float32"))
+    settings = inputs.settings_of(lm.dtype, len(rows), values)
     found = estimate(
-        lm, rows, recipe, settings, load_tokenizer(base.name), vision=base.encoders.get("image"),
-        device=device_of(base.device),
-    )  # fmt: skip
+        lm,
+        rows,
+        recipe,
+        settings,
+        load_tokenizer(base.base),
+        vision=base.vision,
+        device=opening.device_of(base.device),
+    )
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
         return
-    options.echo(first_of(rows))
+    options.echo(inputs.first_of(rows))
     probe = f"{counted(found.probe_steps, 'step')} of the probe, then " if found.probe_steps else ""
     cuda = f"; CUDA takes about {found.overhead_gb:.0f} GB more" if found.overhead_gb else ""
     options.echo(
@@ -212,14 +175,9 @@ def _named(context: typer.Context) -> set[str]:
 
 
 def _extended(
-    model: MultimodalLM,
-    name: str,
-    rows: Sequence[Conversation],
-    recipe: Recipe,
-    settings: Settings,
-    out: Path,
+    model: MultimodalLM, name: str, rows: Sequence[Conversation], recipe: Recipe, settings: Settings, out: Path,
     origin: Origin,
-) -> tuple[Extension, Effect]:
+) -> tuple[Extension, Effect]:  # fmt: skip
     """Extends the model; the extension, and what it changed."""
     from moextend.extension.effect import measured
     from moextend.extension.extend import extend as extended
@@ -239,14 +197,23 @@ def _say(
     made: Extension, effect: Effect, rows: Sequence[Conversation], out: Path, recipe: Recipe, *, as_json: bool
 ) -> None:
     """Prints what was made, and what that changed."""
-    record = {**asdict(made), "folder": str(out), "conversations": len(rows), "prompt": rows[0].turns[0][0]}
-    record |= {"effect": asdict(effect), "log": str(out / LOG)}
     if as_json:
-        typer.echo(json.dumps(record, indent=2))
+        record = {
+            **asdict(made),
+            "folder": str(out),
+            "conversations": len(rows),
+            "prompt": rows[0].turns[0][0],
+        }
+        typer.echo(json.dumps({**record, "effect": asdict(effect), "log": str(out / LOG)}, indent=2))
         return
-    options.echo(first_of(rows))
-    typer.echo(f"{_describe(record)}; {made.parameters:,} parameters, {made.bytes / 1e6:.1f} MB")
-    typer.echo("\n".join(_effect_lines(out, record["effect"], recipe.scope, texts=rows[0].is_text)))
+    options.echo(inputs.first_of(rows))
+    layers = ", ".join(f"{block} (of {', '.join(map(str, of))})" for block, of in made.plan.items())
+    width = f", {made.width:g} as wide" if made.width < 1 else ""
+    typer.echo(
+        f"extension '{made.name}', {made.mode} routing, new experts in MoE layers {layers}{width}; "
+        f"{made.parameters:,} parameters, {made.bytes / 1e6:.1f} MB"
+    )
+    typer.echo("\n".join(_effect_lines(out, effect, recipe.scope, texts=rows[0].is_text)))
     if recipe.scope == "all" and recipe.retention == "output" and len(made.plan) > 1:
         options.echo(
             "note: with new experts in several layers, later extensions with scope all can change what this one does. "
@@ -255,38 +222,24 @@ def _say(
     typer.echo(f"wrote {out}; log: {out / LOG}")
 
 
-def _describe(record: dict[str, Any]) -> str:
-    """An extension in one line."""
-    layers = ", ".join(
-        f"{block} (of {', '.join(map(str, found))})" for block, found in record["plan"].items()
-    )
-    width = f", {record['width']:g} as wide" if record["width"] < 1 else ""
-    return (
-        f"extension '{record['name']}', {record['mode']} routing, new experts in MoE layers {layers}{width}"
-    )
-
-
-def _effect_lines(out: Path, effect: dict[str, Any], scope: str, *, texts: bool) -> list[str]:
+def _effect_lines(out: Path, effect: Effect, scope: str, *, texts: bool) -> list[str]:
     """The rows loss, held-out scores and what else changed."""
     from moextend.extension.card import read_extension
 
-    origin = read_extension(out).made
-    lines = []
-    if origin is not None:
-        lines.append(
-            f"  loss                  {origin.loss_first:.3f} -> {origin.loss_last:.3f}"
-            "  (first and last tenth of the steps)"
-        )
-    first, last = effect["before"], effect["after"]
+    origin, first, last = read_extension(out).made, effect.before, effect.after
     what = "per token" if texts else "per token of the answer"
-    count = f"{effect['held_out']} held-out {'texts' if texts else 'conversations'}"
-    lines.append(
-        f"  held-out likelihood   {first['likelihood']:.3f} -> {last['likelihood']:.3f}"
-        f"  (log-likelihood {what}, {count})"
-    )
-    if first["exact"] is not None:
-        lines.append(
-            f"  held-out exact        {first['exact']:.1%} -> {last['exact']:.1%}  (answers word for word)"
+    count = f"{effect.held_out} held-out {'texts' if texts else 'conversations'}"
+    rows = [
+        (
+            "held-out likelihood",
+            f"{first.likelihood:.3f} -> {last.likelihood:.3f}",
+            f"log-likelihood {what}, {count}",
         )
-    lines.append(f"  what else changed     {effect['generic']:+.3f}  ({WHY[scope]})")
-    return lines
+    ]
+    if origin is not None:
+        losses = f"{origin.loss_first:.3f} -> {origin.loss_last:.3f}"
+        rows.insert(0, ("loss", losses, "first and last tenth of the steps"))
+    if first.exact is not None:
+        rows.append(("held-out exact", f"{first.exact:.1%} -> {last.exact:.1%}", "answers word for word"))
+    rows.append(("what else changed", f"{effect.generic:+.3f}", WHY[scope]))
+    return [f"  {name:<22}{value}  ({meaning})" for name, value, meaning in rows]

@@ -38,9 +38,8 @@ def figures(
     only: Annotated[
         list[str] | None,
         Option(
-            "--only",
             metavar="NAME",
-            help="accuracy, matrix, plasticity, forest, flows, routing, cost; repeatable. Default: all.",
+            help="accuracy, matrix, plasticity, forest, flows, routing, cost; repeatable.",
         ),
     ] = None,
     method: Annotated[
@@ -49,11 +48,7 @@ def figures(
     ] = None,
     baseline: Annotated[
         str | None,
-        Option(
-            "--baseline",
-            metavar="METHOD",
-            help="Method that the forest plot compares the others with. Default: moextend.",
-        ),
+        Option(metavar="METHOD", help="What the forest plot compares the others with. Default: moextend."),
     ] = None,
     style: Style = None,
     workspace: options.Workspace = Path(),
@@ -76,13 +71,16 @@ def figures(
     sources = [Source.of(one, methods, baseline, names=shown) for one in experiments]  # before any file
     for (prefix, experiment), source in zip(_prefixes(experiments), sources, strict=True):
         for name in wanted:
-            _write(source, name, f"{to}/{prefix}", forms, asked=bool(only))
+            for path in _drawn(source, name, f"{to}/{prefix}", forms, asked=bool(only)):
+                typer.echo(f"wrote {path}")
         for note in input_notes(experiment):
             options.echo(note, err=True)
     name_left_out(experiments)  # after the figures, which find what is damaged
 
 
-def _write(source: Source, name: str, prefix: str, forms: Sequence[str], *, asked: bool) -> None:
+def _drawn(
+    source: Source, name: str, prefix: str, forms: Sequence[str], *, asked: bool = False
+) -> list[Path]:
     """Draws one figure into files whose names begin with `prefix`; says why not where the runs lack what it shows."""
     from moextend.bench.figures import NothingToDraw, draw, save
 
@@ -92,11 +90,11 @@ def _write(source: Source, name: str, prefix: str, forms: Sequence[str], *, aske
         if asked:
             raise
         options.echo(f"left out: {error}", err=True)
-        return
-    for form in forms:
-        path = Path(f"{prefix}{name}.{form}")
+        return []
+    paths = [Path(f"{prefix}{name}.{form}") for form in forms]
+    for path in paths:
         save(drawn, path)
-        typer.echo(f"wrote {path}")
+    return paths
 
 
 def _prefixes(experiments: Sequence[Experiment]) -> Iterator[tuple[str, Experiment]]:
@@ -128,12 +126,9 @@ def serve(
     found = counted(len(find_runs(folder, names or [])), "run")
     with suppress(KeyboardInterrupt):
         start(
-            folder,
-            names or [],
-            workspace,
-            port,
+            folder, names or [], workspace, port,
             lambda url: options.echo(f"{found} of {folder}: {url}   (Ctrl-C stops it)"),
-        )
+        )  # fmt: skip
     typer.echo("stopped.", err=True)
 
 
@@ -158,11 +153,8 @@ def paper(
     experiments = chosen_experiments(names, workspace)
     if len(experiments) > 1:
         each = ", ".join(f"{found.name} ({counted(len(found.results), 'run')})" for found in experiments)
-        raise InputError(
-            f"these are {len(experiments)} experiments: {each}.",
-            where="RUN",
-            hint="Name a sequence, or runs of one experiment.",
-        )
+        what = f"these are {len(experiments)} experiments: {each}."
+        raise InputError(what, where="RUN", hint="Name a sequence, or runs of one experiment.")
     written = papers.write(experiments[0], styling, to, draw_figures)
     for path in written.files:
         typer.echo(f"wrote {path}")
@@ -178,24 +170,18 @@ def paper(
         return
     typer.echo(f"wrote {made.pdf}")
     if made.warnings:
-        options.echo(
-            f"TeX has {counted(len(made.warnings), 'warning')}; the first: {made.warnings[0]}", err=True
-        )
+        count = counted(len(made.warnings), "warning")
+        options.echo(f"TeX has {count}; the first: {made.warnings[0]}", err=True)
 
 
 def draw_figures(experiment: Experiment, names: Mapping[str, str], folder: Path) -> list[Picture]:
     """The two figures of a paper, drawn into its folder with these names; says which the runs do not have."""
-    from moextend.bench.figures import NothingToDraw, Source, draw, save
+    from moextend.bench.figures import Source
     from moextend.bench.report.paper import Picture
 
     source = Source.of(experiment, names=names)
-    drawn = []
-    for name, caption in FIGURES.items():
-        try:
-            figure = draw(name, source)
-        except NothingToDraw as error:
-            options.echo(f"left out: {error}", err=True)
-            continue
-        save(figure, folder / f"{name}.pdf")
-        drawn.append(Picture(f"{name}.pdf", caption))
-    return drawn
+    return [
+        Picture(path.name, caption)
+        for name, caption in FIGURES.items()
+        for path in _drawn(source, name, f"{folder}/", ["pdf"])
+    ]

@@ -5,22 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Option
 
 from moextend.cli import options
-from moextend.cli.opening import (
-    Audio,
-    BaseAsked,
-    Loaded,
-    Projector,
-    Vision,
-    check_extensions,
-    encoders_of,
-    folders_of,
-)
+from moextend.cli.command import grouped
+from moextend.cli.opening import Encoders, ExtendedBase, Loaded, check_extensions, folders_of
 from moextend.cli.options import Names, Unfinished
 from moextend.cli.output import bar, output
 from moextend.cli.reports import chosen_experiments, name_left_out
@@ -31,43 +23,33 @@ if TYPE_CHECKING:
 
 LOST, UNDECIDED = 1, 3
 """Exit codes of the gate."""
-FORMATS = ("table", "markdown", "csv", "json")
 
 
+@grouped
 def gate(
     names: Names = None,
     baseline: Annotated[
         str,
         Option(
-            "--baseline",
             metavar="METHOD_OR_RUN",
-            help="What every cell is compared with. before: a learned task right after its own stage, every other task "
-            "in the base. zero-shot: the base. A method or run: its score in the same cell.",
+            help="What a cell is compared with: before (a learned task right after its own stage, every other task "
+            "in the base), zero-shot (the base), or a method or run.",
         ),
     ] = "before",
-    margin: Annotated[
-        float, Option("--margin", metavar="POINTS", help="Smallest loss that counts, in points.")
-    ] = 1.0,
+    margin: Annotated[float, Option(metavar="POINTS", help="Smallest loss that counts, in points.")] = 1.0,
     extension: Loaded = None,
-    base: Annotated[
-        str | None,
-        Option(
-            help="With --extension: its base, which is the reference; a folder, a .gguf file, a hub id or tiny."
-        ),
-    ] = None,
+    base: Annotated[str | None, Option(help="With --extension: its base, which is the reference.")] = None,
     task: Annotated[
-        list[str] | None,
-        Option(
-            "--task", metavar="TASK", help="With --extension: a task to score before and after; repeatable."
-        ),
+        list[str] | None, Option(help="With --extension: a task to score before and after; repeatable.")
     ] = None,
     limit: options.Limit = None,
     allow_code: options.AllowCode = False,
-    vision: Vision = None,
-    audio: Audio = None,
-    projector: Projector = None,
+    *,
+    encoders: Encoders,
     device: options.Device = "auto",
-    form: Annotated[str, Option("--format", "-f", help="table, markdown, csv or json.")] = "table",
+    form: Annotated[
+        Literal["table", "markdown", "csv", "json"], Option("--format", "-f", help="Format.")
+    ] = "table",
     unfinished: Unfinished = False,
     workspace: options.Workspace = Path(),
 ) -> None:
@@ -82,38 +64,27 @@ def gate(
     from moextend.bench.report.views import gate as forms
     from moextend.bench.report.views.comparison import check_margin
     from moextend.bench.task import ALLOW_CODE
-    from moextend.util import lookup
 
-    lookup.choose("format", form, dict.fromkeys(FORMATS), where="--format")
     check_margin(margin)
     if extension:
         alone = {"RUN": names, "--baseline": baseline != "before", "--unfinished": unfinished}
         options.refuse_except_with("the gate of runs, without --extension", alone)
         if base is None or not task:
-            raise InputError(
-                "is missing.",
-                where="--task" if base else "--base",
-                hint="An extension is tested on its --base, with one --task or more.",
-            )
+            hint = "An extension is tested on its --base, with one --task or more."
+            raise InputError("is missing.", where="--task" if base else "--base", hint=hint)
         if allow_code:
             os.environ[ALLOW_CODE] = "1"
-        asked = BaseAsked(base, encoders_of(vision, audio), projector, device=device, may_be_extended=True)
+        asked = ExtendedBase(base=base, device=device, **vars(encoders))
         found = [_of_extension(asked, extension, task, margin, limit, workspace)]
     else:
-        own: dict[str, object] = {
-            "--base": base,
-            "--task": task,
-            "--limit": limit,
-            "--allow-code": allow_code,
-        }
-        own |= {"--vision": vision, "--audio": audio, "--projector": projector}
-        options.refuse_except_with("an extension (--extension)", own)
+        own = {"--base": base, "--task": task, "--limit": limit, "--allow-code": allow_code}
+        options.refuse_except_with("an extension (--extension)", own | encoders.given)
         experiments = chosen_experiments(names, workspace, unfinished=unfinished)
         found = forms.gates(experiments, baseline, margin)
         if form in ("csv", "json"):  # which do not name them
             name_left_out(experiments)
             known = {name for experiment in experiments for name in experiment.left_out}
-            for name in dict.fromkeys(name for each in found for name in each.left_out if name not in known):
+            for name in {name: 0 for each in found for name in each.left_out if name not in known}:
                 options.echo(f"not tested: {name}", err=True)
     shown = [forms.gate_table(each) for each in found]
     if form == "json":
@@ -128,7 +99,7 @@ def gate(
 
 
 def _of_extension(
-    asked: BaseAsked,
+    asked: ExtendedBase,
     extension: list[Path],
     names: list[str],
     margin: float,
@@ -148,6 +119,6 @@ def _of_extension(
     for each in tasks:
         check_scored(each, encoders, workspace)
     return gate_extension(
-        base.open_for(folders), folders, tasks, base=base.name, margin=margin, workspace=workspace, limit=limit,
+        base.open_for(folders), folders, tasks, base=base.base, margin=margin, workspace=workspace, limit=limit,
         follow=bar,
     )  # fmt: skip

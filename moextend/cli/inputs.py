@@ -11,8 +11,8 @@ from typer import Option
 
 from moextend.cli import options
 from moextend.cli.opening import OPTIONS
-from moextend.errors import InputError, at, counted, short
-from moextend.util.lookup import MOST_BATCH, MOST_SEED, MOST_STEPS
+from moextend.errors import InputError, at, short
+from moextend.util.lookup import BATCH, MOST_BATCH, MOST_SEED, RATE
 
 if TYPE_CHECKING:
     from moextend.data.conversations import Conversation
@@ -21,65 +21,56 @@ if TYPE_CHECKING:
 
 Data = Annotated[
     str,
-    Option(
-        help="JSON(L), CSV, parquet or text file, folder or hub id: questions and answers, LLaVA "
-        "conversations, or plain text."
-    ),
-]
-Columns = Annotated[
-    list[str] | None,
-    Option(
-        metavar="KEY=COLUMN",
-        help="Columns of the data, e.g. image=photo,answer=label; null: no such column. Default: guessed.",
-    ),
-]
-Images = Annotated[
-    Path | None,
-    Option(
-        exists=True, file_okay=False, help="Folder of the images or sounds. Default: the folder of the data."
-    ),
-]
-Template = Annotated[str | None, Option(help='The prompt, e.g. "<image> {question}". Default: guessed.')]
+    Option(help="JSON(L), CSV, parquet or text file, folder or hub id: questions and answers, LLaVA "
+           "conversations, or plain text."),
+]  # fmt: skip
 Out = Annotated[Path, Option("--out", "-o", file_okay=False, help="A new folder for the result.")]
-Steps = Annotated[
-    int | None,
-    Option(min=1, max=MOST_STEPS, metavar="N", help="Optimizer steps. Default: three passes over the data."),
-]
-Batch = Annotated[int, Option(min=1, max=MOST_BATCH, metavar="N", help="Conversations per step.")]
-Rate = Annotated[float, Option(min=0, metavar="<float>", help="Peak learning rate.")]
-Seed = Annotated[int, Option(min=0, max=MOST_SEED, help="Seed of all random numbers.")]
 FILES = {"image": "--image", "audio": "--sound"}
 """Modality -> option that names its files."""
-ENCODERS = {
-    "image": "Name one: --vision tiny, a folder, or a model of open_clip or timm.",
-    "audio": "Name one: --audio tiny, a folder or a hub id.",
-}
-"""Modality -> how an encoder is named."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Options for the settings of a training."""
+
+    steps: options.Steps = None
+    batch_size: Annotated[int, Option(min=1, max=MOST_BATCH, metavar="N", help="Conversations per step.")] = (
+        BATCH
+    )
+    learning_rate: Annotated[float, Option(min=0, metavar="<float>", help="Peak learning rate.")] = RATE
+    seed: Annotated[int, Option(min=0, max=MOST_SEED, help="Seed of all random numbers.")] = 0
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How data are read: the options of the same names."""
+    """Options for how data are read."""
 
-    columns: list[str] | None = None
-    images: Path | None = None
-    template: str | None = None
+    columns: Annotated[
+        list[str] | None,
+        Option(metavar="KEY=COLUMN", help="Columns of the data: image=photo,answer=label. Default: guessed."),
+    ] = None
+    images: Annotated[
+        Path | None,
+        Option(exists=True, file_okay=False, help="Folder of images or sounds. Default: that of the data."),
+    ] = None
+    template: Annotated[
+        str | None, Option(help='The prompt, e.g. "<image> {question}". Default: guessed.')
+    ] = None
 
     def rows(self, data: str, encoders: Collection[str]) -> Sequence[Conversation]:
         """The user's data as conversations. Raises InputError if they have media of a modality not in `encoders`."""
         from moextend.data.modalities import modality_types
         from moextend.data.own import own_data
 
-        named = options.pairs(self.columns or [], "--columns")
+        named = options.pairs(options.words(self.columns or [], "--columns"), "--columns")
         rows = own_data(data, Path(".cache"), columns=named, template=self.template, images=self.images)
         for medium in rows[0].media:
             name = medium.modality
             if name not in encoders:
-                raise InputError(
-                    f"the data have {modality_types()[name].plural} ({medium.where}), and there is no {name} encoder.",
-                    where=f"data {data}",
-                    hint=ENCODERS.get(name, "Train from Python: moextend.load(..., encoders=...)."),
-                )
+                plural = modality_types()[name].plural
+                what = f"the data have {plural} ({medium.where}), and there is no {name} encoder."
+                hint = f"Name one: {OPTIONS.get(name, 'encoders= of moextend.load')} (docs/modalities.md)."
+                raise InputError(what, where=f"data {data}", hint=hint)
         return rows
 
 
@@ -102,12 +93,6 @@ def check_settings(values: Mapping[str, Any]) -> None:
     """Raises InputError if training settings are out of range, or the tracker is not installed."""
     from moextend.training.settings import Settings, check_tracker
 
-    if not values["learning_rate"] > 0:
-        raise InputError(
-            f"{values['learning_rate']} trains nothing.",
-            where="--learning-rate",
-            hint="Give a number above 0.",
-        )
     check_tracker(values.get("report_to", "none"), where="report_to")
     with at("--steps, --batch-size, --learning-rate, --seed"):
         Settings(**{**values, "steps": values["steps"] or 1})
@@ -125,15 +110,16 @@ def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
         from moextend.extension.tensor_files import is_complete
         from moextend.training.resuming import BEGUN
 
-        if is_complete(folder, stem):
-            raise InputError(f"'{folder}' already holds {holds}.", where="--out", hint="Name a new folder.")
         found = sorted(path.name for path in folder.iterdir())
-        if found and BEGUN not in found:
-            raise InputError(
-                f"'{folder}' holds other files, such as {short(found[0], 100)}.",
-                where="--out",
-                hint="Name a new folder.",
-            )
+        what = (
+            holds
+            if is_complete(folder, stem)
+            else f"other files, such as {short(found[0], 100)}"
+            if found
+            else ""
+        )
+        if what and (what == holds or BEGUN not in found):
+            raise InputError(f"'{folder}' already holds {what}.", where="--out", hint="Name a new folder.")
 
 
 def shown(
@@ -157,22 +143,15 @@ def shown(
     types, marks, before = modality_types(), marks_in(prompt), ""
     found: list[MediaRef] = []
     for name in dict.fromkeys([*paths, *marks]):
-        files, option = paths.get(name, ()), FILES.get(name, f"<{name}>")
-        if name in marks and files and marks.count(name) != len(files):
-            raise InputError(
-                f"it has {counted(marks.count(name), f'<{name}> mark')}, and {option} is given "
-                f"{counted(len(files), 'time')}.",
-                where="--prompt",
-                hint=f"Write one <{name}> for each {option}.",
-            )
+        files, option, count = paths.get(name, ()), FILES.get(name, f"<{name}>"), marks.count(name)
+        if files and count not in (0, len(files)):
+            what = f"it has <{name}> {count} times, and {option} is given {len(files)} times."
+            raise InputError(what, where="--prompt", hint=f"Write one <{name}> for each {option}.")
         if files and name not in encoders:
-            raise InputError(
-                f"needs {OPTIONS[name]}.",
-                where=option,
-                hint=f"Name the {name} encoder, e.g. {OPTIONS[name]} tiny, or load an extension that brings it.",
-            )
+            hint = "Name the encoder, or load an extension that brings it."
+            raise InputError(f"needs {OPTIONS[name]}.", where=option, hint=hint)
         found += [types[name].ref(path=path, where=option) for path in files]
-        before += f"<{name}>\n" * len(files) if name not in marks else ""
+        before += f"<{name}>\n" * len(files) if not count else ""
     for medium in found:  # an image and a sound are read up to the header
         if isinstance(medium, ImageRef):
             medium.size()

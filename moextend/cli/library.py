@@ -9,38 +9,12 @@ import typer
 from typer import Argument, Option
 
 from moextend.cli import options
-from moextend.cli.inputs import (
-    Batch,
-    Columns,
-    Data,
-    Images,
-    Out,
-    Rate,
-    Reading,
-    Seed,
-    Steps,
-    Template,
-    check_out,
-    check_settings,
-    settings_of,
-    shown,
-)
-from moextend.cli.opening import (
-    Audio,
-    Base,
-    BaseAsked,
-    Dtype,
-    Projector,
-    Vision,
-    Weighed,
-    check_extensions,
-    encoders_of,
-    load_active,
-    weighed,
-)
+from moextend.cli.command import grouped
+from moextend.cli.inputs import Data, Out, Reading, Training, check_out, check_settings, settings_of, shown
+from moextend.cli.opening import BaseAsked, Dtype, check_extensions, load_active, weighed
 from moextend.cli.output import bar
-from moextend.errors import InputError, UnknownName
-from moextend.util.lookup import BATCH, MOST_SEED, MOST_TOKENS, RATE
+from moextend.errors import InputError
+from moextend.util.lookup import MOST_SEED, MOST_TOKENS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,109 +26,78 @@ _PROBE = (
 )
 
 
+@grouped
 def align(
-    base: Base,
+    base: BaseAsked,
     data: Data,
     out: Out,
-    vision: Vision = None,
-    audio: Audio = None,
+    reading: Reading,
+    training: Training,
     modality: Annotated[
-        str | None,
-        Option(
-            help="Modality whose projector is trained: image or audio. Default: that of the only encoder."
-        ),
+        str | None, Option(help="Modality whose projector is trained. Default: that of the only encoder.")
     ] = None,
-    columns: Columns = None,
-    images: Images = None,
-    template: Template = None,
-    steps: Steps = None,
-    batch_size: Batch = BATCH,
-    learning_rate: Rate = RATE,
-    seed: Seed = 0,
-    dtype: Dtype = "float32",
-    device: options.Device = "auto",
 ) -> None:
     """Before the first extension, train the projector of an encoder on captions of images or transcripts of sounds."""
-    values = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+    values = vars(training)
     check_settings(values)
-    asked = BaseAsked(base, encoders_of(vision, audio), dtype=dtype, device=device)
-    if not asked.encoders:
+    if modality is None and len(base.encoders) == 1:
+        (modality,) = base.encoders
+    if modality not in base.encoders:
         raise InputError(
-            "no encoder is named.", where="--vision, --audio", hint="Name one, e.g. --vision tiny."
-        )
-    if modality is None and len(asked.encoders) > 1:
-        raise InputError(
-            f"there are {len(asked.encoders)} encoders.",
-            where="--modality",
-            hint=f"One of: {', '.join(asked.encoders)}.",
-        )
-    modality = modality or next(iter(asked.encoders))
-    if modality not in asked.encoders:
-        raise UnknownName("encoder of the modality", modality, asked.encoders, where="--modality")
-    asked.check()
+            "name an encoder, and the modality of one.", where="--vision, --audio, --modality",
+            hint=f"Named are: {', '.join(base.encoders) or 'none'}.",
+        )  # fmt: skip
+    base.check()
     check_out(out, holds="a projector", stem="projector")
-    rows = Reading(columns, images, template).rows(data, asked.encoders)
-    model = asked.open(keep_features=True)
+    rows = reading.rows(data, base.encoders)
+    model = base.open(keep_features=True)
     settings = settings_of(model.lm.dtype, len(rows), values)
     from moextend.extension.align import align as aligned
     from moextend.training.resuming import is_begun
 
     with bar("steps", folder=out if is_begun(out) else None) as on_step:
         report = aligned(model, rows, settings, folder=out, on_step=on_step, modality=modality)
-    typer.echo(
-        f"{len(rows)} conversations, loss {report.loss_first:.3f} -> {report.loss_last:.3f}; wrote {out}"
-    )
+    loss = f"loss {report.loss_first:.3f} -> {report.loss_last:.3f}"
+    typer.echo(f"{len(rows)} conversations, {loss}; wrote {out}")
 
 
+@grouped
 def generate(
-    base: Base,
+    base: BaseAsked,
     prompt: Annotated[
         str, Option("--prompt", "-p", help="The text; <image> and <audio> mark the places of media.")
     ],
     image: Annotated[
         list[Path] | None,
-        Option(
-            "--image",
-            "-i",
-            dir_okay=False,
-            metavar="FILE",
-            help="Image file; repeatable, in order. Images precede a prompt without <image>.",
-        ),
+        Option("--image", "-i", dir_okay=False, metavar="FILE", help="Image file; repeatable, in order."),
     ] = None,
     sound: Annotated[
-        list[Path] | None,
+        list[Path] | None, Option(dir_okay=False, metavar="FILE", help="Sound file; repeatable, in order.")
+    ] = None,
+    extension: Annotated[
+        list[str] | None,
         Option(
-            dir_okay=False,
-            metavar="FILE",
-            help="Sound file; repeatable, in order. Sounds precede a prompt without <audio>.",
+            "--extension", "-e", metavar="FOLDER[:STRENGTH]",
+            help="Folder or hub id (also with @revision) of an extension, with a strength from 0 (the base) "
+            "to 1 (default); repeatable, oldest first.",
         ),
     ] = None,
-    extension: Weighed = None,
     auto: Annotated[
         bool, Option("--auto", help="Infer the extension from the input. Default: all extensions are active.")
     ] = False,
-    vision: Vision = None,
-    audio: Audio = None,
-    projector: Projector = None,
     max_new_tokens: Annotated[
         int, Option(min=1, max=MOST_TOKENS, help="Maximum number of tokens per answer.")
     ] = 32,
-    dtype: Dtype = "float32",
-    device: options.Device = "auto",
-) -> None:
+) -> None:  # fmt: skip
     """Print the answer of a base to a prompt, with or without extensions."""
-    asked = BaseAsked(base, encoders_of(vision, audio), projector, dtype, device)
-    encoders = asked.check()
+    encoders = base.check()
     folders, strengths = weighed(extension)
-    text, media = shown(
-        prompt, {"image": image or [], "audio": sound or []}, encoders | check_extensions(folders)
-    )
+    files = {"image": image or [], "audio": sound or []}
+    text, media = shown(prompt, files, encoders | check_extensions(folders))
     if auto and not extension:
-        raise InputError(
-            "chooses among extensions.", where="--auto", hint="Name one or more: --extension FOLDER."
-        )
-    model = asked.open(keep_features=True)
-    names = load_active(model, folders, projector)
+        raise InputError("chooses among extensions.", where="--auto", hint="Name one: --extension FOLDER.")
+    model = base.open(keep_features=True)
+    names = load_active(model, folders, base.projector)
     import moextend
 
     given = dict(zip(names, strengths, strict=True))
@@ -167,17 +110,14 @@ def upcycle(
     source: Annotated[
         str,
         Argument(
-            metavar="SOURCE",
-            help="A folder, a .gguf file, a hub id (also with @revision), or smollm2 (a package's model).",
+            metavar="SOURCE", help="A folder, a .gguf file, a hub id (also with @revision), or smollm2."
         ),
     ],
     out: Annotated[Path, Option("--out", "-o", help="A new folder for the model.")],
     experts: Annotated[int, Option(min=2, help="Experts per layer.")] = 4,
     top_k: Annotated[int, Option(min=1, help="Experts per token.")] = 2,
     seed: Annotated[int, Option(min=0, max=MOST_SEED, help="Seed of the router's rows.")] = 0,
-    dtype: Annotated[
-        str, Option(help="Number type: float32, bfloat16, float16, or auto (the source's).")
-    ] = "float32",
+    dtype: Annotated[Dtype, Option(help="Number type; auto: the source's.")] = "float32",
 ) -> None:
     """Convert a dense language model into an equivalent Mixture of Experts, as a base for extensions.
 
@@ -187,11 +127,9 @@ def upcycle(
     from moextend.model.loading import load, save_base
     from moextend.model.upcycling import check_numbers, parameter_counts
     from moextend.model.upcycling import upcycle as upcycled
-    from moextend.util import files, lookup
-    from moextend.util.lookup import DTYPES
+    from moextend.util import files
     from moextend.util.quiet import quiet_process
 
-    lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="--dtype")
     check_numbers(experts, top_k)
     files.check_new(out)
     check_out(out)

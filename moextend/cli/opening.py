@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from typer import Argument, Option
 
@@ -20,83 +20,76 @@ if TYPE_CHECKING:
     from moextend.export.auto import MoextendConfig
     from moextend.model.multimodal import MultimodalLM
 
-Base = Annotated[str, Argument(metavar="BASE", help="A folder, a .gguf file, a hub id, tiny or smollm2.")]
-Vision = Annotated[
-    str | None,
-    Option(help="Image encoder: tiny, a folder, ViT-B-32/openai (open_clip) or timm:NAME. Default: none."),
-]
-Audio = Annotated[
-    str | None, Option(help="Audio encoder: tiny, a folder or a hub id (openai/whisper-tiny). Default: none.")
-]
-Projector = Annotated[
-    list[Path] | None,
-    Option(
-        file_okay=False,
-        metavar="FOLDER",
-        help="Folder that 'moextend align' wrote a projector to; repeatable, one per encoder.",
-    ),
-]
 Loaded = Annotated[
     list[Path] | None,
     Option(
-        "--extension",
-        "-e",
-        file_okay=False,
-        metavar="FOLDER",
+        "--extension", "-e", file_okay=False, metavar="FOLDER",
         help="Folder or hub id (also with @revision) of an extension; repeatable, oldest first.",
     ),
-]
-Weighed = Annotated[
-    list[str] | None,
-    Option(
-        "--extension",
-        "-e",
-        metavar="FOLDER[:STRENGTH]",
-        help="Folder or hub id (also with @revision) of an extension, with a strength from 0 (the base) "
-        "to 1 (default); repeatable, oldest first.",
-    ),
-]
-Dtype = Annotated[
-    str,
-    Option(
-        help="Number type of the base: float32, bfloat16, float16, float64, or auto (the checkpoint's). "
-        "A training computes in bf16 unless it is float32."
-    ),
-]
+]  # fmt: skip
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 OPTIONS = {"image": "--vision", "audio": "--audio"}
 """Modality -> option that names its encoder."""
 
 
-def encoders_of(vision: str | None, audio: str | None) -> dict[str, str]:
-    """Modality -> its encoder, from the options."""
-    return {name: encoder for name, encoder in (("image", vision), ("audio", audio)) if encoder is not None}
+@dataclass(frozen=True, kw_only=True)
+class Encoders:
+    """Options for the encoders of a base."""
+
+    vision: Annotated[
+        str | None, Option(help="Image encoder: tiny, a folder, ViT-B-32/openai (open_clip) or timm:NAME.")
+    ] = None
+    audio: Annotated[
+        str | None, Option(help="Audio encoder: tiny, a folder or a hub id (openai/whisper-tiny).")
+    ] = None
+    projector: Annotated[
+        list[Path] | None,
+        Option(
+            exists=True, file_okay=False, metavar="FOLDER", help="What 'moextend align' wrote; repeatable."
+        ),
+    ] = None
+
+    @property
+    def encoders(self) -> dict[str, str]:
+        """Modality -> its encoder."""
+        named = {"image": self.vision, "audio": self.audio}
+        return {modality: name for modality, name in named.items() if name is not None}
+
+    @property
+    def given(self) -> dict[str, object]:
+        """Option -> its value."""
+        return {
+            f"--{name}": value
+            for name, value in vars(self).items()
+            if name in ("vision", "audio", "projector")
+        }
 
 
-@dataclass(frozen=True)
-class BaseAsked:
-    """A base as it is named on the command line, and how it is loaded."""
+@dataclass(frozen=True, kw_only=True)
+class BaseAsked(Encoders):
+    """Options for a base, and how it is loaded."""
 
-    name: str
-    """What `moextend.load` takes."""
-    encoders: Mapping[str, str]
-    """Modality -> its encoder. An extended model has its own."""
-    projectors: Sequence[Path] | None = None
-    dtype: str | None = None
-    """Number type; None: float32, of an extended model that of the training."""
-    device: str = "cpu"
-    may_be_extended: bool = False
-    """Whether the name may be the folder of an extended model (`moextend export --as moextend`)."""
+    base: Annotated[str, Argument(metavar="BASE", help="A folder, a .gguf file, a hub id, tiny or smollm2.")]
+    dtype: Annotated[
+        Dtype | None,
+        Option(
+            help="Number type of the base; a training computes in bf16 unless it is float32, the default."
+        ),
+    ] = None
+    device: options.Device = "auto"
+    may_be_extended: ClassVar[bool] = False
+    """Whether it may be the folder of an extended model (`moextend export --as moextend`)."""
 
     @cached_property
     def config(self) -> MoextendConfig | None:
         """Config of an extended model; None for every other base."""
         from moextend.extension.folder import is_extended
 
-        if not (self.may_be_extended and is_extended(self.name)):
+        if not (self.may_be_extended and is_extended(self.base)):
             return None
         from moextend.export.opening import read_config
 
-        return read_config(Path(self.name))
+        return read_config(Path(self.base))
 
     @cached_property
     def extensions(self) -> dict[Path, float]:
@@ -105,54 +98,28 @@ class BaseAsked:
             return {}
         from moextend.export.opening import extension_folders
 
-        found = extension_folders(self.config, Path(self.name))
+        found = extension_folders(self.config, Path(self.base))
         return {folder: self.config.strengths.get(name, 1.0) for name, folder in found.items()}
-
-    def projector_folders(self) -> Sequence[Path]:
-        """Folders of the projectors of the base's encoders."""
-        if self.config is None:
-            return self.projectors or ()
-        from moextend.export.saving import PROJECTORS
-
-        return [Path(self.name) / PROJECTORS / modality for modality in self.config.encoders]
 
     def check(self) -> set[str]:
         """Modalities with an encoder. Raises InputError if the base, an encoder or an option does not exist."""
         from moextend.model import sources
         from moextend.model.encoders import locate
-        from moextend.model.sources import check_device
-        from moextend.util import lookup
-        from moextend.util.lookup import DTYPES
 
         options.device(self.device)
-        dtype = self.dtype or "float32"
-        lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="--dtype")
-        base, encoders = self.name, self.encoders
+        base, encoders = self.base, self.encoders
         if self.config is not None:
-            given = [OPTIONS[name] for name in encoders] + ["--projector"] * bool(self.projectors)
-            if given:
-                raise InputError(
-                    f"'{base}' has its own encoders and projectors.", where=given[0], hint="Leave it out."
-                )
+            options.refuse_except_with("a base without encoders of its own", self.given)
             from moextend.export.opening import base_of
 
-            base, encoders = base_of(self.config, Path(base)), self.config.encoders
+            base, encoders = base_of(self.config, Path(base)), dict(self.config.encoders)
         sources.check_hub(sources.find(base, where="BASE"), where="BASE")
         for modality, name in encoders.items():
             with at(OPTIONS[modality]):
                 locate(modality, name)
-        if self.projectors and not encoders:
-            raise InputError(
-                "needs --vision or --audio.",
-                where="--projector",
-                hint="Name the encoder that it was aligned with.",
-            )
-        for folder in self.projectors or ():
-            if not folder.is_dir():
-                raise InputError(
-                    f"no folder '{folder}'.", where="--projector", hint="Name a folder of 'moextend align'."
-                )
-        check_device(self.device, dtype, None, where="--device")
+        if not encoders:
+            options.refuse_except_with("a base with --vision or --audio", {"--projector": self.projector})
+        sources.check_device(self.device, self.dtype or "float32", None, where="--device")
         return set(encoders)
 
     def open(self, *, keep_features: bool = False) -> MultimodalLM:
@@ -164,18 +131,15 @@ class BaseAsked:
         from moextend.util.quiet import quiet_process
 
         quiet_process()
+        device = device_of(self.device)
         if self.config is not None:
             from moextend.export.opening import load_base
 
-            return load_base(Path(self.name), self.config, dtype=self.dtype, device=device_of(self.device))
+            return load_base(Path(self.base), self.config, dtype=self.dtype, device=device)
         model = moextend.load(
-            self.name,
-            vision=self.encoders.get("image"),
-            audio=self.encoders.get("audio"),
-            dtype=self.dtype or "float32",
-            device=device_of(self.device),
+            self.base, vision=self.vision, audio=self.audio, dtype=self.dtype or "float32", device=device
         )
-        for folder in self.projectors or ():
+        for folder in self.projector or ():
             moextend.load_projector(model, folder, modality=_modality_of(folder))
         if keep_features:
             from moextend.model.feature_cache import store_features
@@ -185,15 +149,27 @@ class BaseAsked:
 
     def open_for(self, extensions: Sequence[Path]) -> MultimodalLM:
         """The base with the projectors that extensions in these folders bring, which are not loaded yet."""
-        model = self.open()
-        projectors_of(model, extensions, self.projector_folders())
+        model, own = self.open(), list(self.projector or ())
+        if self.config is not None:
+            from moextend.export.saving import PROJECTORS
+
+            own = [Path(self.base) / PROJECTORS / modality for modality in self.config.encoders]
+        projectors_of(model, extensions, own)
         return model
 
-    def as_trained(self, extension: Path) -> BaseAsked:
+
+@dataclass(frozen=True, kw_only=True)
+class ExtendedBase(BaseAsked):
+    """A base that may be the folder of an extended model, whose number type is that of its training."""
+
+    may_be_extended = True
+
+    def as_trained(self, extension: Path) -> ExtendedBase:
         """The base in the number type in which an extension was trained."""
         from moextend.extension.card import read_extension
 
-        return replace(self, dtype=read_extension(extension).base_dtype or "float32")
+        own: Any = read_extension(extension).base_dtype or "float32"
+        return replace(self, dtype=own)
 
 
 def device_of(device: str) -> str:
@@ -208,10 +184,9 @@ def device_of(device: str) -> str:
 def _modality_of(projector: Path) -> str:
     """Modality of the projector in a folder; a folder without one is named when it is loaded."""
     try:
-        card = files.read_json(projector / "projector.json")
-    except (FileNotFoundError, InputError):
-        card = {}
-    return str(card.get("modality", "image")) if isinstance(card, dict) else "image"
+        return str(files.read_json(projector / "projector.json").get("modality", "image"))
+    except (FileNotFoundError, InputError, AttributeError):
+        return "image"
 
 
 def weighed(values: Sequence[str] | None) -> tuple[list[Path], list[float]]:
@@ -224,28 +199,15 @@ def weighed(values: Sequence[str] | None) -> tuple[list[Path], list[float]]:
 
     folders, given = list[Path](), list[float]()
     for value in values or ():
-        folder, number = _split_strength(value)
-        strength: float | str = 1.0
-        if number is not None:
-            try:
-                strength = float(number)
-            except ValueError:  # 0.1.2, or nothing
-                strength = number
+        folder, colon, number = value.rpartition(":")
+        # A drive (C:skill), and a colon in the name of a folder or before a further one, separate nothing.
+        if not colon or len(folder) < 2 or re.search(r"[/\\]", number) or files.exists(value):
+            folder, number = value, "1"
+        strength = float(number) if re.fullmatch(r"\d*\.?\d+", number) else number
         folders.append(Path(folder))
         with at("--extension"):
-            given.append(checked({folder: strength})[folder])
+            given += checked({folder: strength}).values()
     return folders_of(folders), given
-
-
-def _split_strength(value: str) -> tuple[str, str | None]:
-    """A folder and what stands after its last colon; None without a strength.
-
-    A folder with a colon in its name, a colon before a further folder and that of a drive (C:skill) separate nothing.
-    """
-    folder, colon, number = value.rpartition(":")
-    if not colon or len(folder) < 2 or re.search(r"[/\\]", number) or files.exists(value):
-        return value, None
-    return folder, number
 
 
 def folders_of(extensions: Sequence[Path] | None) -> list[Path]:
@@ -259,14 +221,12 @@ def folders_of(extensions: Sequence[Path] | None) -> list[Path]:
 
 def check_extensions(folders: Sequence[Path]) -> set[str]:
     """Modalities that the extensions in these folders bring. Raises InputError if a folder has no extension."""
-    found: set[str] = set()
-    if folders:
-        from moextend.extension.modalities import carried
+    if not folders:
+        return set()
+    from moextend.extension.modalities import carried
 
-        for folder in folders:
-            with at("--extension"):
-                found.update(carried(folder))
-    return found
+    with at("--extension"):
+        return {name for folder in folders for name in carried(folder)}
 
 
 def load_active(
@@ -311,7 +271,6 @@ def check_aligned(
     for medium in media:
         if medium.modality not in aligned:
             raise InputError(
-                f"none is given for the {medium.modality} encoder, which starts with a random one.",
-                where="--projector",
-                hint="Train it on captions: moextend align --help. Then give its folder: --projector FOLDER.",
-            )
+                f"none is given for the {medium.modality} encoder, which would start with a random one.",
+                where="--projector", hint="Train it on captions (moextend align), then: --projector FOLDER.",
+            )  # fmt: skip

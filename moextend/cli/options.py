@@ -32,11 +32,7 @@ Names = Annotated[
 ]
 Style = Annotated[
     Path | None,
-    Option(
-        "--style",
-        metavar="FILE",
-        help="YAML with columns, precision, names and captions. Default: report.yaml of the workspace.",
-    ),
+    Option(metavar="FILE", help="YAML with columns, precision, names and captions. Default: report.yaml."),
 ]
 Unfinished = Annotated[bool, Option("--unfinished", help="Include unfinished runs, and mark them.")]
 Json = Annotated[bool, Option("--json", help="Print JSON, for scripts.")]
@@ -63,18 +59,14 @@ Seeds = Annotated[
 Orders = Annotated[
     list[str] | None,
     Option(
-        "--order",
-        metavar="ORDER",
-        help="given, reverse, random:N (N different ones); repeatable. Default: given.",
+        "--order", metavar="ORDER", help="given (default), reverse, random:N (N different ones); repeatable."
     ),
 ]
 Match = Annotated[
     str,
     Option(
-        "--match",
         metavar="WHAT",
-        help="What is matched between methods: steps; params also sets ranks to match the reference method "
-        "(or =METHOD).",
+        help="What is matched between methods: steps; params or params=METHOD also sets ranks.",
     ),
 ]
 Also = Annotated[
@@ -94,45 +86,13 @@ Limit = Annotated[int | None, Option(min=1, help="Maximum number of scored items
 Steps = Annotated[int | None, Option(min=1, max=MOST_STEPS, help="Training steps per stage.")]
 AlignSteps = Annotated[
     int | None,
-    Option(
-        min=1, max=MOST_STEPS, help="Steps of each alignment. Default: the sequence's, but at most --steps."
-    ),
+    Option(min=1, max=MOST_STEPS, help="Of each alignment. Default: the sequence's, at most --steps."),
 ]
 Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Jobs = Annotated[
-    int | None,
-    Option(
-        min=1,
-        max=1024,
-        help="Number of parallel runs. Default: one per core for tiny, up to 4; else 1. Executors other "
-        "than local have their own default.",
-    ),
-]
-Executor = Annotated[
-    str,
-    Option(
-        "--executor",
-        "-x",
-        metavar="NAME",
-        help="Where the runs are executed: local, slurm, ray, or a plug-in.",
-    ),
-]
-ExecutorOptions = Annotated[
-    list[str] | None,
-    Option(
-        "--executor-option",
-        "-o",
-        metavar="KEY=VALUE",
-        help="Option of the executor: cpus, gpus, memory_gb, setup, address, or its own, e.g. "
-        "partition=gpu; repeatable.",
-    ),
-]
 Backend = Annotated[
     str | None,
     Option(
-        "--backend",
-        metavar="NAME",
-        help="Scoring backend: transformers (in process) or openai (a server). Default: the sequence's.",
+        metavar="NAME", help="Scoring backend: transformers (in process) or openai. Default: the sequence's."
     ),
 ]
 BackendOptions = Annotated[
@@ -141,16 +101,15 @@ BackendOptions = Annotated[
         "--backend-option",
         "-b",
         metavar="KEY=VALUE",
-        help="Option of the backend openai: server=URL of a running server, or serve=COMMAND that starts one for each "
-        "model, e.g. 'serve=vllm serve {folder} --port {port}'; model, concurrency, ...; repeatable.",
+        help="Of the backend openai: server=URL, or serve=COMMAND that starts a server for each model, e.g. "
+        "'serve=vllm serve {folder} --port {port}'; model, concurrency, ...; repeatable.",
     ),
 ]
 DryRun = Annotated[bool, Option("--dry-run", help="Only show what would be done, downloaded and needed.")]
 Prepare = Annotated[
     bool,
     Option(
-        "--prepare",
-        help="Only create the folders of the runs and print their paths, for moextend-worker FOLDER.",
+        "--prepare", help="Only create the folders of the runs, and print them for moextend-worker FOLDER."
     ),
 ]
 
@@ -162,9 +121,7 @@ def words(values: Iterable[str], option: str) -> list[str]:
     """
     found = [word.strip() for value in values for word in value.split(",")]
     if "" in found:
-        raise InputError(
-            "a value is empty.", where=option, hint="Separate values by one comma, or leave the option out."
-        )
+        raise InputError("a value is empty.", where=option, hint="Separate values by one comma.")
     _refuse_twice(found, option)
     return found
 
@@ -172,40 +129,37 @@ def words(values: Iterable[str], option: str) -> list[str]:
 def _refuse_twice(found: list[Any], option: str) -> None:
     twice = next((value for value in found if found.count(value) > 1), None)
     if twice is not None:
-        raise InputError(
-            f"'{short(str(twice), 40)}' is given twice.", where=option, hint="Name each value once."
-        )
+        raise InputError(f"'{short(str(twice), 40)}' is given twice.", where=option, hint="Give it once.")
 
 
 def numbers(values: Iterable[str], option: str) -> list[int]:
     """`words` as integers from 0 to the largest seed; InputError for another word."""
     found = words(values, option)
     for word in found:
-        if not re.fullmatch("[0-9]+", word):
-            raise InputError(
-                f"'{short(word, 40)}' is not an integer from 0.",
-                where=option,
-                hint=f"Example: {option} 0,1,2.",
-            )
-        if len(word) > len(str(MOST_SEED)) or int(word) > MOST_SEED:
-            raise InputError(f"{short(word, 40)} is too large.", where=option, hint=f"From 0 to {MOST_SEED}.")
-    numbers = [int(word) for word in found]
-    _refuse_twice(numbers, option)
+        known = re.fullmatch("[0-9]+", word) and len(word) <= len(str(MOST_SEED))
+        if not known or int(word) > MOST_SEED:
+            what = f"'{short(word, 40)}' is not an integer from 0 to {MOST_SEED}."
+            raise InputError(what, where=option, hint=f"Example: {option} 0,1,2.")
+    _refuse_twice(numbers := [int(word) for word in found], option)
     return numbers
 
 
-def pairs(values: Iterable[str], option: str) -> dict[str, str]:
-    """Key -> value of options like image=picture,answer=label; InputError for a key without a value."""
+def pairs(values: Iterable[str], option: str, example: str = "", *, several: str = "") -> dict[str, str]:
+    """Key -> value of KEY=VALUE; InputError for other words, and for a key that is given twice.
+
+    Args:
+        example: shown for a wrong word; with one a KEY alone is a flag, without a value.
+        several: a key that may be given several times; its values are lines.
+    """
     found: dict[str, str] = {}
-    for word in words(values, option):
+    for word in values:
         key, equals, value = (part.strip() for part in word.partition("="))
-        if not key or not equals or not value:
-            raise InputError(
-                f"'{word}' is not key=value.", where=option, hint=f"Example: {option} image=photo."
-            )
-        if key in found:
+        if not key or not (value or (example and not equals)):
+            hint = f"Example: {example or f'{option} image=photo'}."
+            raise InputError(f"'{word}' is not KEY=VALUE.", where=option, hint=hint)
+        if key in found and key != several:
             raise InputError(f"'{key}' is given twice.", where=option, hint="Give it once.")
-        found[key] = value
+        found[key] = f"{found[key]}\n{value}" if key in found else value
     return found
 
 
@@ -233,9 +187,7 @@ def refuse_except_with(only: str, given: Mapping[str, object]) -> None:
 def device(name: str) -> str:
     """The device; InputError for an invalid name."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
-        raise InputError(
-            f"no device '{name}'.", where="--device", hint="Devices: auto, cpu, cuda, cuda:N, mps."
-        )
+        raise InputError(f"no device '{name}'.", where="--device", hint="Use auto, cpu, cuda, cuda:N or mps.")
     return name
 
 

@@ -30,28 +30,14 @@ def power(
     ] = None,
     baseline: Annotated[
         str | None,
-        Option(
-            "--baseline",
-            metavar="METHOD",
-            help="What methods are compared with. Default: moextend with its default settings."
-            " Else its first variant, else zero-shot.",
-        ),
+        Option(metavar="METHOD", help="What methods are compared with. Default: moextend, else zero-shot."),
     ] = None,
     margin: Annotated[
-        float | None,
-        Option(
-            "--margin",
-            metavar="POINTS",
-            help="Plan the gate instead: each method against this loss, task by task.",
-        ),
+        float | None, Option(metavar="POINTS", help="Plan the gate instead: each method against this loss.")
     ] = None,
     effect: Annotated[
         float | None,
-        Option(
-            "--effect",
-            metavar="POINTS",
-            help="True difference to find. Default: 2, or 0 (no change) with --margin.",
-        ),
+        Option(metavar="POINTS", help="True difference to find. Default: 2, or 0 (no change) with --margin."),
     ] = None,
     wanted: Annotated[float, Option("--power", help="Probability with which it should be found.")] = 0.8,
     seeds: Annotated[
@@ -59,8 +45,7 @@ def power(
         Option("--seeds", metavar="N,N", help="Numbers of seeds. Default: the pilot's, 2, 3, 5, 10 and 20."),
     ] = None,
     items: Annotated[
-        int | None,
-        Option("--items", min=2, max=MOST_ITEMS, help="Items per task. Default: those of the pilot."),
+        int | None, Option(min=2, max=MOST_ITEMS, help="Items per task. Default: the pilot's.")
     ] = None,
     as_json: options.Json = False,
     workspace: options.Workspace = Path(),
@@ -91,19 +76,15 @@ def power(
 
 
 def audit(
-    name: Annotated[
-        str | None,
-        Argument(metavar="SEQUENCE", help="Name of the sequence. Default: the workspace's own, else tiny."),
-    ] = None,
+    name: options.Name = None,
     base: Annotated[
         bool | None,
         Option(
-            "--base/--no-base",
-            help="Let the base answer if no stored run has its answers. Default: only for the package's tiny base.",
+            "--base/--no-base", help="Let the base answer what no run has. Default: only the package's tiny."
         ),
     ] = None,
     effect: Annotated[
-        float, Option("--effect", metavar="POINTS", help="Difference that each task should be able to show.")
+        float, Option(metavar="POINTS", help="Difference that each task should be able to show.")
     ] = 5.0,
     strict: Annotated[
         bool, Option("--strict", help="Exit code 1 if a task exceeds a limit or is not audited.")
@@ -143,30 +124,21 @@ def audit(
 def _check(effect: float | None, power: float, margin: float | None, baseline: str | None) -> None:
     """Raises InputError for a number outside its range, or an option that the test has no use for."""
     if not 0.05 < power < 1:
-        raise InputError(
-            f"{power:g} is not above 0.05, the level of the tests, and below 1.",
-            where="--power",
-            hint="Example: --power 0.8.",
-        )
+        what = f"{power:g} is not above 0.05, the level of the tests, and below 1."
+        raise InputError(what, where="--power", hint="Example: --power 0.8.")
     if margin is not None:
         options.refuse_with("--margin", ["--baseline"] if baseline else [])
         if effect is not None and not (math.isfinite(effect) and -margin < effect <= 100):
-            raise InputError(
-                f"{effect:g} is a loss of at least the margin, which the gate never reports as kept.",
-                where="--effect",
-                hint=f"Give the true change in points, above -{margin:g}.",
-            )
+            what = f"{effect:g} is a loss of at least the margin, which the gate never reports as kept."
+            raise InputError(what, where="--effect", hint=f"Give a change above -{margin:g}.")
     elif effect is not None:
         _check_points(effect)
 
 
 def _check_points(effect: float) -> None:
     if not (0 < effect <= 100):
-        raise InputError(
-            f"{effect:g} is not a difference in points.",
-            where="--effect",
-            hint="Give points, above 0 and at most 100.",
-        )
+        what = f"{effect:g} is not a difference in points."
+        raise InputError(what, where="--effect", hint="Give points, above 0 and at most 100.")
 
 
 def _sizes(values: list[str] | None) -> Sequence[int]:

@@ -9,19 +9,14 @@ from typer import Argument, Option
 
 from moextend.cli import options
 from moextend.cli.inputs import check_out
-from moextend.errors import InputError, at, counted
+from moextend.errors import at, counted
 
 if TYPE_CHECKING:
-    from moextend.extension.folder import HubId
     from moextend.sharing.hub import Pushed
     from moextend.sharing.model_card import RunFacts
 
 Repository = Annotated[
-    str,
-    Argument(
-        metavar="OWNER/NAME",
-        help="Repository on the hub, also OWNER/NAME@REVISION; a branch to push to is created.",
-    ),
+    str, Argument(metavar="OWNER/NAME", help="On the hub, also OWNER/NAME@REVISION; a branch is created.")
 ]
 
 
@@ -35,14 +30,10 @@ def push(
         bool, Option("--dry-run", help="Show the files and the model card without contacting the hub.")
     ] = False,
     base: Annotated[
-        str | None, Option(help="Name of the base for the card. Default: that of the training.")
+        str | None, Option(help="Name of the base in the card. Default: that of the training.")
     ] = None,
     licence: Annotated[
-        str | None,
-        Option("--licence", "--license", help="Licence for the card. Default: that of extension.json."),
-    ] = None,
-    run: Annotated[
-        str | None, Option(help="Benchmark run that trained it, for the results in the card.")
+        str | None, Option("--licence", "--license", help="In the card. Default: that of extension.json.")
     ] = None,
     workspace: options.Workspace = Path(),
 ) -> None:
@@ -51,35 +42,36 @@ def push(
     from moextend.sharing.hub import local_paths, pushed
 
     named = parse(repository, where="OWNER/NAME")
-    folder, facts = _source(source, run, workspace / "runs")
+    folder, facts = _source(source, workspace / "runs")
     what = pushed(folder)
     card = _card(what, named.name, base=base or "", licence=licence or "", run=facts)
     for note in local_paths(folder, what.kind):
         options.echo(f"note: {note}, a path of this machine, which others see but cannot use.", err=True)
     for file in INPUTS:
         if file in what.names:
-            options.echo(
-                f"note: {file} is derived from inputs of the training data, and words can be recovered "
-                "from it. Only later extensions with scope all need it.",
-                err=True,
-            )
+            why = "words of the training data can be recovered from it; only later extensions with scope all need it."
+            options.echo(f"note: {file}: {why}", err=True)
+    size = f"{counted(len(what.names) + 1, 'file')}, {what.bytes / 1e6:.2f} MB"
     if dry_run:
-        _show(what, card, named)
+        options.echo(f"would push to {named}: {what.kind}, {size}")
+        for name in what.names:
+            options.echo(f"  {(what.folder / name).stat().st_size:>14,}  {name}")
+        options.echo(f"  {len(card.encode()):>14,}  README.md")
+        if what.left_out:
+            options.echo(f"left out: {', '.join(what.left_out)}")
+        options.echo(card)
         return
     from moextend.sharing.hub import push as pushes
 
     made = pushes(what, card, named, private=private)
     removed = f"; removed {', '.join(made.removed)}" if made.removed else ""
-    options.echo(
-        f"pushed {counted(len(what.names) + 1, 'file')}, {what.bytes / 1e6:.2f} MB{removed}: {made.url}"
-    )
+    options.echo(f"pushed {size}{removed}: {made.url}")
 
 
 def pull(
     repository: Repository,
     out: Annotated[
-        Path | None,
-        Option("--out", "-o", file_okay=False, help="A new folder. Default: NAME, in the current folder."),
+        Path | None, Option("--out", "-o", file_okay=False, help="A new folder. Default: NAME.")
     ] = None,
 ) -> None:
     """Copy an extension, or an exported model, from the hub to a new folder, and check its hashes."""
@@ -89,10 +81,9 @@ def pull(
     place = out or Path(named.name.rpartition("/")[2])
     check_out(place)
     from moextend.sharing.hub import pull as pulls
+    from moextend.util import files
 
     with at("--out"):
-        from moextend.util import files
-
         files.check_new(place)
     found = pulls(named, place)
     options.echo(
@@ -100,22 +91,16 @@ def pull(
     )
 
 
-def _source(source: str, run: str | None, runs: Path) -> tuple[Path, RunFacts | None]:
+def _source(source: str, runs: Path) -> tuple[Path, RunFacts | None]:
     """Folder to push, and what its run knows of it."""
     folder = Path(source)
-    stage = folder.parent.name == "stages" and (folder / "extension.json").is_file()
-    if folder.is_dir() and run is None and not stage:
+    if folder.is_dir() and not (folder.parent.name == "stages" and (folder / "extension.json").is_file()):
         return folder, None
     from moextend.bench.exporting import card, evidence
     from moextend.bench.exporting import stage as stages
-    from moextend.bench.run.rundir import find_run
     from moextend.util.quiet import quiet_process
 
     quiet_process()
-    if folder.is_dir() and run is not None:
-        return folder, card.run_facts(find_run(runs, run, where="--run"), folder)
-    if run is not None:
-        raise InputError("applies only to a folder.", where="--run", hint="Leave it out: SOURCE names a run.")
     named = stages.find(source, runs)
     found = evidence.extension_of(named)
     return found, card.run_facts(named.run, found)
@@ -129,17 +114,3 @@ def _card(what: Pushed, repository: str, **facts: Any) -> str:
     if own.is_file() and not own.is_symlink() and MARK not in (text := own.read_text(encoding="utf-8")):
         return text
     return model_card(what, repository, **facts)
-
-
-def _show(what: Pushed, card: str, named: HubId) -> None:
-    """Prints what would be pushed."""
-    rows = [(name, (what.folder / name).stat().st_size) for name in what.names]
-    options.echo(
-        f"would push to {named}: {what.kind}, {counted(len(rows) + 1, 'file')}, {what.bytes / 1e6:.2f} MB"
-    )
-    for name, size in rows:
-        options.echo(f"  {size:>14,}  {name}")
-    options.echo(f"  {len(card.encode()):>14,}  README.md")
-    if what.left_out:
-        options.echo(f"left out: {', '.join(what.left_out)}")
-    options.echo(card)

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +15,7 @@ from typer import Argument, Option
 from moextend.cli import options
 from moextend.cli.options import Style, Unfinished
 from moextend.cli.output import output
-from moextend.errors import InputError, UnknownName, listed
+from moextend.errors import InputError, listed
 
 if TYPE_CHECKING:
     from moextend.bench.references import Reference
@@ -47,24 +46,16 @@ def report(
         Option(
             "--baseline",
             metavar="METHOD",
-            help="Compare every method with this one, with tests; zero-shot is the base.",
+            help="Compare every method with this one, with tests; or zero-shot.",
         ),
     ] = None,
     margin: Annotated[
         float | None,
-        Option(
-            "--margin",
-            metavar="POINTS",
-            help="With --baseline: differences within this margin count as equivalent. Default: 1.",
-        ),
+        Option(metavar="POINTS", help="With --baseline: such differences count as equivalent. Default: 1."),
     ] = None,
     references: Annotated[
         list[str] | None,
-        Option(
-            "--references",
-            metavar="NAME",
-            help="Published numbers of the same protocol, shown below the table; repeatable.",
-        ),
+        Option(metavar="NAME", help="Published numbers of the same protocol, below the table; repeatable."),
     ] = None,
     form: Annotated[
         str,
@@ -105,11 +96,10 @@ def report(
     from moextend.util import files, lookup
 
     folder = workspace / "runs"
-    asked, names = _view(words or [], folder)
+    asked, names = _view(words or [])
     if asked == "items":
         others: dict[str, object] = {"--baseline": baseline, "--margin": margin, "--references": references}
-        others["--style"] = style
-        options.refuse_with("items", [name for name, given in others.items() if given])
+        options.refuse_except_with("views of tables", others | {"--style": style})
         _write_items(names, form, to, workspace, unfinished=unfinished)
         return
     view = _checked(asked, baseline, margin)
@@ -138,28 +128,16 @@ def report(
         name_left_out(arranged)
 
 
-def _view(words: list[str], folder: Path) -> tuple[View | None, list[str]]:
-    """The view among the words, and the runs; InputError for two views, and for one that is a run's name, too."""
+def _view(words: list[str]) -> tuple[View | None, list[str]]:
+    """The view among the words, and the runs; InputError for two views."""
     from moextend.bench.report import VIEWS
 
-    known = (*VIEWS, "items")
-    for word in words:
-        is_run = (folder / word).exists() or Path(word).exists()
-        if word not in known and not is_run and get_close_matches(word, known, cutoff=0.75):
-            raise UnknownName("view or run", word, known, where="report")
-    views = [word for word in words if word in known]
+    views = [word for word in words if word in (*VIEWS, "items")]
     if len(views) > 1:
         raise InputError(
             f"{listed(views)} are separate views.", where="report", hint="Use one of them per call."
         )
-    if views and (folder / views[0]).exists():
-        raise InputError(
-            f"'{views[0]}' is a view, and the name of runs.",
-            where="report",
-            hint=f"Name the runs by their folder: {folder / views[0]}.",
-        )
-    names = [word for word in words if word not in views]
-    return (views[0] if views else None), names
+    return (views[0] if views else None), [word for word in words if word not in views]
 
 
 def _checked(asked: View | None, baseline: str | None, margin: float | None) -> View:
@@ -250,16 +228,13 @@ def print_tables(
 
 
 def print_styled(experiments: list[Experiment], workspace: Path, view: View = "forgetting") -> None:
-    """Prints tables of all these runs as the workspace's report.yaml has them; as usual if that is wrong."""
-    from moextend.bench.report.style import Styling, find_style
+    """Prints tables of all these runs as the workspace's report.yaml has them."""
+    from moextend.bench.report.style import find_style
 
-    if not experiments:
-        return
-    try:
-        print_tables(experiments, How(find_style(None, workspace)), view=view)
-    except InputError as error:
-        options.echo(f"not applied to these tables: {error}", err=True)
-        print_tables(experiments, How(Styling()), view=view)
+    if experiments:
+        styling = find_style(None, workspace)
+        every = styling.style.model_copy(update={"others": True})
+        print_tables(experiments, How(replace(styling, style=every)), view=view)
 
 
 def name_left_out(experiments: Sequence[Experiment]) -> None:
@@ -267,8 +242,9 @@ def name_left_out(experiments: Sequence[Experiment]) -> None:
     from moextend.bench.report.collect import lacking_notes
 
     for experiment in experiments:
-        left_out = [f"left out: {name}" for name in experiment.left_out]
-        for note in [*left_out, *lacking_notes(experiment.results)]:
+        for name in experiment.left_out:
+            options.echo(f"left out: {name}", err=True)
+        for note in lacking_notes(experiment.results):
             options.echo(note, err=True)
 
 
@@ -290,9 +266,7 @@ def explain(
     run: Annotated[str, Argument(metavar="RUN", help="A run: name or folder.")],
     stage: Annotated[int, Argument(metavar="STAGE", help="Number of the stage; 0 is the base.")],
     task: Annotated[str, Argument(metavar="TASK", help="A task that was scored.")],
-    items: Annotated[
-        int, Option("--items", min=0, metavar="N", help="Number of answers to show, wrong ones first.")
-    ] = 5,
+    items: Annotated[int, Option(min=0, metavar="N", help="Answers to show, wrong ones first.")] = 5,
     as_json: options.Json = False,
     workspace: options.Workspace = Path(),
 ) -> None:

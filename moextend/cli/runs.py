@@ -6,13 +6,13 @@ import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from moextend.cli import executing, options
+from moextend.cli.command import grouped
 from moextend.cli.reports import print_styled
 from moextend.cli.status import records
 from moextend.errors import InputError, MoextendError, RunFailed, counted
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from moextend.bench.task import TaskSpec
 
 
+@grouped
 def run(
     name: options.Name = None,
     sequence: options.InSequence = True,
@@ -37,11 +38,9 @@ def run(
     limit: options.Limit = None,
     steps: options.Steps = None,
     align_steps: options.AlignSteps = None,
-    device: options.Device = "auto",
     deterministic: options.Deterministic = False,
-    jobs: options.Jobs = None,
-    executor: options.Executor = "local",
-    executor_option: options.ExecutorOptions = None,
+    *,
+    execution: executing.Execution,
     backend: options.Backend = None,
     backend_option: options.BackendOptions = None,
     dry_run: options.DryRun = False,
@@ -55,6 +54,7 @@ def run(
     executes itself; a scheduler only gets them.
     """
     from moextend.bench.executors import submitting
+    from moextend.bench.report.style import find_style
     from moextend.bench.run import preflight
     from moextend.bench.run.opening import folder_of, named_apart
     from moextend.bench.run.plan import Request, chosen_sequence, resolve
@@ -63,13 +63,13 @@ def run(
 
     if allow_code:
         os.environ[ALLOW_CODE] = "1"  # the worker processes inherit it
-    more = Also.parse(also or [])
+    more, device = _also(also or []), options.device(execution.device)
     request = Request(
         workspace=workspace, sequence=name, methods=tuple(options.methods(method or [])),
         seeds=tuple(options.numbers(seed or ["0"], "--seed")),
         orders=tuple(options.words(order or ["given"], "--order")),
-        device=options.device(device), limit=limit, steps=steps, align_steps=align_steps, match=match,
-        oracle=more.oracle, deterministic=deterministic, backend=executing.backend(backend, backend_option or []),
+        device=device, limit=limit, steps=steps, align_steps=align_steps, match=match, oracle="oracle" in more,
+        deterministic=deterministic, backend=executing.backend(backend, backend_option or []),
     )  # fmt: skip
     configs = resolve(
         request,
@@ -78,17 +78,13 @@ def run(
     )
     folder = workspace / "runs"
     configs = named_apart(configs, folder, lambda words: options.echo(words, err=True))
-    asked = more.variants(
-        configs, {"--dry-run": dry_run, "--prepare": prepare, "--executor": executor != "local"}
-    )
+    others = {"--dry-run": dry_run, "--prepare": prepare, "--executor": execution.executor != "local"}
+    asked = _variants(more, configs, [name for name, given in others.items() if given])
     planned = chosen_sequence(request)
     tasks = request.tasks
     preflight.check(planned, tasks, workspace)
     paths = [folder_of(config, folder) for config in configs]
-    how = executing.chosen(
-        executor, executor_option or [], jobs=jobs or default_jobs(configs, executor), device=device, runs=folder,
-        workspace=workspace,
-    )  # fmt: skip
+    how = execution.chosen(configs, folder, workspace)
     if dry_run:
         script = None if as_json else executing.scripts(how, paths)
         options.echo(script or _preview(request, configs, folder, as_json=as_json))
@@ -100,6 +96,7 @@ def run(
         device_here = device if how.local else None
         preflight.check_here(planned, tasks, workspace, device=device_here, runs=folder if work else None)
         executing.check(how)
+        find_style(None, workspace)  # a wrong one is refused before the runs
         executing.check_server(how, planned.scoring if work else None)
     busy = submitting.busy(paths, workspace)
     opened, to_do = open_all(configs, folder, set(busy))
@@ -118,49 +115,48 @@ def run(
     executing.end(outcomes or [])
 
 
-@dataclass(frozen=True)
-class Also:
-    """What is scored besides: `--also`."""
+def _also(values: Sequence[str]) -> dict[str, str]:
+    """What is scored besides -> which, of subsets; InputError for an unknown word."""
+    found: dict[str, str] = {}
+    for value in values:
+        what, _, which = value.partition("=")
+        lookup.choose("score", what, dict.fromkeys(("oracle", "rewind", "subsets")), where="--also")
+        if what in found or (which and what != "subsets"):
+            raise InputError(f"'{value}' is one too many.", where="--also", hint="Example: subsets=1+2,2+3.")
+        found[what] = which
+    return found
 
-    oracle: bool = False
-    rewind: bool = False
-    subsets: bool = False
 
-    @classmethod
-    def parse(cls, values: Sequence[str]) -> Also:
-        """From the values of the option; InputError for an unknown one."""
-        for value in values:
-            lookup.choose("score", value, dict.fromkeys(("oracle", "rewind", "subsets")), where="--also")
-        return cls(**dict.fromkeys(values, True))
+def _also(values: Sequence[str]) -> list[str]:
+    """What is scored besides; InputError for an unknown word."""
+    for value in values:
+        lookup.choose("score", value, dict.fromkeys(("oracle", "rewind", "subsets")), where="--also")
+    return list(dict.fromkeys(values))
 
-    def variants(self, configs: Sequence[RunConfig], others: Mapping[str, bool]) -> dict[str, list[Variant]]:
-        """Digest of a config -> its scaled and left-out variants, before anything runs; names runs that have none.
 
-        others: options that do not go with variants -> whether they are given.
+def _variants(
+    also: Sequence[str], configs: Sequence[RunConfig], others: Sequence[str]
+) -> dict[str, list[Variant]]:
+    """Digest of a config -> its scaled and left-out variants, before anything runs; names runs that have none.
 
-        Raises:
-            InputError: no run has such variants, or an option is given that does not go with them.
-        """
-        from moextend.bench.run import variants
+    Raises:
+        InputError: no run has such variants, or one of `others` is given, options that do not go with them.
+    """
+    from moextend.bench.run import variants
 
-        found: dict[str, list[Variant]] = {}
-        for what, asked in (("rewind", self.rewind), ("subsets", self.subsets)):
-            if not asked:
-                continue
-            where, refused = f"--also {what}", {}
-            options.refuse_with(where, [name for name, is_given in others.items() if is_given])
-            for config in configs:
-                why = variants.refusal(config, subsets=what == "subsets")
-                if why:
-                    refused[config.slug] = why
-                    continue
-                own = variants.rewound(config) if what == "rewind" else variants.subsets(config)
-                found[config.digest] = list(dict.fromkeys([*found.get(config.digest, []), *own]))
-            if len(refused) == len(configs):
-                raise InputError(f"{next(iter(refused.values()))}.", where=where, hint="Name another method.")
-            for name, why in refused.items():
-                options.echo(f"{where} leaves out {name}: {why}.", err=True)
-        return found
+    found: dict[str, list[Variant]] = {}
+    for what in (word for word in also if word != "oracle"):
+        subsets, where = what == "subsets", f"--also {what}"
+        options.refuse_with(where, others)
+        refused = {one.slug: why for one in configs if (why := variants.refusal(one, subsets=subsets))}
+        if len(refused) == len(configs):
+            raise InputError(f"{next(iter(refused.values()))}.", where=where, hint="Name another method.")
+        for name, why in refused.items():
+            options.echo(f"{where} leaves out {name}: {why}.", err=True)
+        for config in (one for one in configs if one.slug not in refused):
+            own = variants.subsets(config) if subsets else variants.rewound(config)
+            found[config.digest] = list(dict.fromkeys([*found.get(config.digest, []), *own]))
+    return found
 
 
 def score_variants_of(runs: Sequence[RunDir], asked: Mapping[str, Sequence[Variant]]) -> None:
@@ -189,11 +185,8 @@ def score_variants_of(runs: Sequence[RunDir], asked: Mapping[str, Sequence[Varia
                 typer.echo(executing.GO_ON, err=True)
                 raise typer.Exit(130) from None
     if failed:
-        raise RunFailed(
-            f"{counted(len(failed), 'cell')} of variants could not be scored; the first: {failed[0]}",
-            where="bench run",
-            hint="Remove the cause and run the same command again: only those cells are scored.",
-        )
+        what = f"{counted(len(failed), 'cell')} of variants could not be scored; the first: {failed[0]}"
+        raise RunFailed(what, where="bench run", hint="Remove the cause and run the same command again.")
 
 
 def _warn_of_overlaps(tasks: Sequence[TaskSpec], workspace: Path) -> None:
@@ -204,8 +197,7 @@ def _warn_of_overlaps(tasks: Sequence[TaskSpec], workspace: Path) -> None:
         with suppress(MoextendError, OSError):
             if found := overlap(task, workspace):
                 options.echo(
-                    f"warning: {found}: their score measures memory. moextend bench audit shows more.",
-                    err=True,
+                    f"warning: {found}: their score measures memory (moextend bench audit).", err=True
                 )
 
 
@@ -238,39 +230,25 @@ def open_all(
         typer.echo(f"{run_name(run.folder)}: {why}", err=True)
 
     opened = open_runs(configs, runs, must_be_free=has_work, on_replace=report_replaced)
-    to_do = [
-        run
-        for run in opened
-        if run.folder not in busy and (run.folder in incomplete or read_status(run.folder).state != "done")
-    ]
+    left = [run for run in opened if run.folder in incomplete or read_status(run.folder).state != "done"]
+    to_do = [run for run in left if run.folder not in busy]
     for folder, what in incomplete.items():
         typer.echo(f"{folder.name} was done, but lacks {what}. It is computed again.", err=True)
     return opened, to_do
 
 
-def default_jobs(configs: list[RunConfig], executor: str) -> int | None:
-    """Default number of runs at a time: several only for models that are certainly small enough.
-
-    None: the executor's own default.
-    """
-    from moextend.bench.run.launch import cores
-
-    if executor != "local":
-        return None
-    small = all(config.sequence["base"]["model"] == "tiny" for config in configs)
-    return min(len(configs), cores(), 4) if small else 1
-
-
-def _print_reports(opened: list[RunDir], workspace: Path, also: Also) -> None:
+def _print_reports(opened: list[RunDir], workspace: Path, also: Collection[str]) -> None:
     """Prints the forgetting table, and the views of the variants."""
     from moextend.bench.report.collect import collect
 
     experiments = [experiment for experiment in collect(opened) if experiment.results]
     print_styled(experiments, workspace)
-    for view, asked in (("rewind", also.rewind), ("subsets", also.subsets)):
-        if asked:
-            typer.echo("")
-            print_styled(experiments, workspace, view)
+    if "rewind" in also:
+        typer.echo("")
+        print_styled(experiments, workspace, "rewind")
+    if "subsets" in also:
+        typer.echo("")
+        print_styled(experiments, workspace, "subsets")
 
 
 def _preview(request: Request, configs: list[RunConfig], runs: Path, *, as_json: bool) -> str:

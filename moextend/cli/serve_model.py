@@ -10,18 +10,11 @@ from contextlib import suppress
 from typing import Annotated, Literal, NoReturn
 
 import typer
-from typer import Argument, Option
+from typer import Option
 
 from moextend.cli import options
-from moextend.cli.opening import (
-    Audio,
-    BaseAsked,
-    Projector,
-    Vision,
-    check_extensions,
-    encoders_of,
-    weighed,
-)
+from moextend.cli.command import grouped
+from moextend.cli.opening import ExtendedBase, check_extensions, weighed
 from moextend.errors import InputError
 from moextend.util import files
 from moextend.util.lookup import MOST_TOKENS
@@ -38,29 +31,19 @@ BODY = 32 << 20
 """Bytes of the body of a request, images included."""
 
 
+@grouped
 def serve(
-    base: Annotated[
-        str,
-        Argument(
-            metavar="BASE",
-            help="A folder, a .gguf file, a hub id, tiny or smollm2; or what 'export --as moextend' wrote.",
-        ),
-    ],
+    base: ExtendedBase,
     extension: Annotated[
         list[str] | None,
         Option(
-            "--extension",
-            "-e",
-            metavar="[NAME=]FOLDER[:STRENGTH]",
+            "--extension", "-e", metavar="[NAME=]FOLDER[:STRENGTH]",
             help="Folder or hub id (also with @revision) of an extension, with a name for clients (default: its own) "
             "and a strength from 0 (the base) to 1 (default); repeatable, oldest first.",
         ),
     ] = None,
     host: Annotated[
-        str,
-        Option(
-            metavar="ADDRESS", help="Address to listen on. A key is required unless it is a loopback address."
-        ),
+        str, Option(metavar="ADDRESS", help="Where to listen. A key is required unless it is a loopback address.")
     ] = "127.0.0.1",
     port: Annotated[int, Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 8000,
     max_batch: Annotated[int, Option(min=1, max=4096, help="Maximum number of rows per forward pass.")] = 16,
@@ -69,50 +52,34 @@ def serve(
     ] = 1024,
     api_key: Annotated[
         str | None,
-        Option(
-            envvar=KEY,
-            show_envvar=True,
-            help="Key that clients must send. Set it in the environment: other users can see command lines.",
-        ),
+        Option(envvar=KEY, help="Key that clients must send; best in the environment, where others do not see it."),
     ] = None,
     admin: Annotated[
         bool | None,
         Option(
             "--admin/--no-admin",
-            help="Clients may attach and detach extensions in folders of this machine. Default: only on a "
-            "loopback address.",
+            help="Clients may attach and detach extensions in folders here. Default: only on a loopback address.",
         ),
     ] = None,
     access_log: Annotated[
-        Literal["text", "json"] | None,
-        Option(help="Write a line per request to standard error, as text or as JSON. Default: none."),
+        Literal["text", "json"] | None, Option(help="Write a line per request to standard error. Default: none.")
     ] = None,
-    vision: Vision = None,
-    audio: Audio = None,
-    projector: Projector = None,
-    dtype: Annotated[
-        str | None,
-        Option(
-            help="Number type of the base: float32 (default), bfloat16, or auto (the checkpoint's). "
-            "Of an exported model: that of the training."
-        ),
-    ] = None,
-    device: options.Device = "auto",
-) -> None:
-    """Serve a base and its extensions over the OpenAI protocol: the model name selects the extension.
+) -> None:  # fmt: skip
+    """Serve a base, or an exported model, and extensions over OpenAI's protocol: the model name selects the extension.
 
     SIGTERM or Ctrl-C stops the server after the open requests, which get ten seconds.
     """
     from moextend.util.listening import check_packages, is_loopback, listen, url_of
 
     check_packages(PACKAGES, where="serve")
-    _check_key(api_key)
-    asked = BaseAsked(base, encoders_of(vision, audio), projector, dtype, device, may_be_extended=True)
-    asked.check()
+    if api_key and not re.fullmatch(r"[!-~]+", api_key):
+        hint = "Use letters, digits and '-': openssl rand -hex 32 makes one."
+        raise InputError("no header can carry this key.", where=f"--api-key ({KEY})", hint=hint)
+    base.check()
     named = [_split_name(value) for value in extension or ()]
     folders, strengths = weighed([value for _, value in named])
-    names = [*[None] * len(asked.extensions), *(name for name, _ in named)]
-    folders, strengths = [*asked.extensions, *folders], [*asked.extensions.values(), *strengths]
+    names = [*[None] * len(base.extensions), *(name for name, _ in named)]
+    folders, strengths = [*base.extensions, *folders], [*base.extensions.values(), *strengths]
     check_extensions(folders)
     place = listen(host, port)
     with place:
@@ -123,7 +90,7 @@ def serve(
                 "everyone on the network could use the server.", where=f"--host {host}",
                 hint=f"Set {KEY} to a key that clients must send.",
             )  # fmt: skip
-        model = asked.open_for(folders)
+        model = base.open_for(folders)
         import torch
 
         from moextend.serving import server
@@ -153,15 +120,6 @@ def _split_name(value: str) -> tuple[str | None, str]:
     if not sign or "/" in name or files.exists(value):
         return None, value
     return name, folder
-
-
-def _check_key(key: str | None) -> None:
-    """Raises InputError for a key that a header cannot carry."""
-    if key and not re.fullmatch(r"[!-~]+", key):
-        raise InputError(
-            "the key has a space, or another character than printable ASCII, and no client could send it.",
-            where=f"--api-key ({KEY})", hint="Use letters, digits and '-': openssl rand -hex 32 makes one.",
-        )  # fmt: skip
 
 
 def _leave() -> NoReturn:

@@ -30,8 +30,7 @@ def pack(
     predictions: Annotated[
         bool,
         Option(
-            "--predictions/--no-predictions",
-            help="Include the answers. Without them, a pack is small and has the score of each item, for tests.",
+            "--predictions/--no-predictions", help="Include the answers, or only the scores of the items."
         ),
     ] = True,
     workspace: options.Workspace = Path(),
@@ -60,11 +59,8 @@ def _refuse_unsound(runs: Sequence[RunDir]) -> None:
     experiments = collect(runs, unfinished=True)
     damaged = [name for each in experiments for name in each.left_out if name not in each.copies]
     if damaged:
-        raise InputError(
-            f"no report takes {'; '.join(damaged)}.",
-            where="RUN",
-            hint="moextend bench run makes again what is damaged. Or name only the other runs.",
-        )
+        hint = "moextend bench run makes again what is damaged. Or name only the other runs."
+        raise InputError(f"no report takes {'; '.join(damaged)}.", where="RUN", hint=hint)
     some(experiments)
 
 
@@ -112,10 +108,7 @@ def export(
 def verify(
     names: Names = None,
     batches: Annotated[
-        int,
-        Option(
-            "--batches", min=0, metavar="N", help="Batches of every cell to answer again. 0: load no model."
-        ),
+        int, Option(min=0, metavar="N", help="Batches of every cell to answer again. 0: load no model.")
     ] = 1,
     as_json: options.Json = False,
     workspace: options.Workspace = Path(),
@@ -133,11 +126,8 @@ def verify(
     folder, found = workspace / "runs", []
     chosen = find_runs(folder, names or [])
     if not chosen:
-        raise InputError(
-            "no run to verify.",
-            where=str(folder),
-            hint="Name a run, a folder of runs, or the workspace (--workspace).",
-        )
+        hint = "Name a run, a folder of runs, or the workspace (--workspace)."
+        raise InputError("no run to verify.", where=str(folder), hint=hint)
     for run in chosen:
 
         def follow(cell: str, name: str = run_name(run.folder)) -> None:

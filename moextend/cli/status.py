@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,9 +41,9 @@ def status(
         return
     if not found:
         typer.echo(f"No runs in {folder}. Start one: moextend bench run")
-    damaged = {run.folder: problem for run in found if (problem := _config_problem(run))}
+    damaged = {run.folder: problem for run in found if (problem := _problem(run))}
     readable = [run for run in found if run.folder not in damaged]
-    damaged |= {run.folder: problem for run in readable if (problem := _scores_problem(run))}
+    damaged |= {run.folder: problem for run in readable if (problem := _problem(run, scores=True))}
     seen = views([run.folder for run in readable], workspace)
     for parent in dict.fromkeys(run.folder.parent for run in readable):
         own = [run for run in readable if run.folder.parent == parent]
@@ -69,19 +69,10 @@ def _print_states(runs: Sequence[tuple[RunDir, RunView, bool]]) -> None:
     console.print(table(rows, width))
 
 
-def _config_problem(run: RunDir) -> MoextendError | None:
-    """Problem of a run's config; None if it can be read."""
-    return _problem(run, lambda: run.config)
-
-
-def _scores_problem(run: RunDir) -> MoextendError | None:
-    """Problem of a run's scores, such as a changed value; None if they can be read."""
-    return _problem(run, run.cells)
-
-
-def _problem(run: RunDir, read: Callable[[], object]) -> MoextendError | None:
+def _problem(run: RunDir, *, scores: bool = False) -> MoextendError | None:
+    """Problem of a run's config, or of its scores, such as a changed value; None if they can be read."""
     try:
-        read()
+        run.cells() if scores else run.config
     except Exception as error:
         return explained(error, where=str(run.folder))
     return None
@@ -100,7 +91,7 @@ def _record(run: RunDir, view: RunView) -> dict[str, object]:
     from moextend.bench.run.progress import described
 
     names = {"run": run.folder.name, "sequence": run.folder.parent.name, "folder": str(run.folder)}
-    problem = _config_problem(run)
+    problem = _problem(run)
     if problem is not None:
         return {**names, "state": "damaged", "error": described(problem).model_dump()}
     config = run.config
@@ -131,23 +122,20 @@ def _print_details(run: RunDir, view: RunView, workspace: Path) -> None:
         _print_end(log)
     typer.echo("")
     experiments = collect([run], unfinished=True)
-    for left in (name for experiment in experiments for name in experiment.left_out):
-        typer.echo(left)
+    for experiment in experiments:
+        typer.echo("".join(f"{left}\n" for left in experiment.left_out), nl=False)
     print_styled([experiment for experiment in experiments if experiment.results], workspace, "matrix")
 
 
 def _print_end(log: Path) -> None:
     """Prints the path of a log and its last lines; of a line that was overwritten on a terminal, its last form."""
-    try:
+    if log.is_file():
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - BLOCK))
             lines = file.read().decode("utf-8", errors="replace").removesuffix("\n").split("\n")
-    except OSError:
-        return
-    typer.echo(f"log: {log}")
-    for line in lines[-LINES:]:
-        last = line.removesuffix("\r").rpartition("\r")[2]
-        options.echo(f"  {last}")
+        typer.echo(f"log: {log}")
+        for line in lines[-LINES:]:
+            options.echo(f"  {line.rstrip(chr(13)).rpartition(chr(13))[2]}")
 
 
 def cancel(

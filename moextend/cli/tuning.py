@@ -10,32 +10,27 @@ import typer
 from typer import Option
 
 from moextend.cli import executing, options, runs
+from moextend.cli.command import grouped
 from moextend.cli.output import output
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from moextend.bench.tuning.trials import Planned
     from moextend.bench.workspace.edit import Draft
 
 
+@grouped
 def tune(
     name: options.Name = None,
     method: options.Methods = None,
     budget: Annotated[int, Option("--budget", metavar="N", help="Trials per method.")] = 8,
     seed: Annotated[
-        list[str] | None,
-        Option("--seed", metavar="N", help="Seeds of every trial, at least two. Default: 0,1."),
+        list[str] | None, Option(metavar="N", help="Seeds of every trial, at least two. Default: 0,1.")
     ] = None,
-    tasks: Annotated[
-        int, Option("--tasks", metavar="N", help="Number of tasks to train on, from the first.")
-    ] = 2,
+    tasks: Annotated[int, Option(metavar="N", help="Number of tasks to train on, from the first.")] = 2,
     limit: Annotated[int | None, Option(min=1, help="Maximum number of validation items per task.")] = None,
     steps: options.Steps = None,
-    device: options.Device = "auto",
-    jobs: options.Jobs = None,
-    executor: options.Executor = "local",
-    executor_option: options.ExecutorOptions = None,
+    *,
+    execution: executing.Execution,
     as_json: options.Json = False,
     workspace: options.Workspace = Path(),
 ) -> None:
@@ -52,14 +47,14 @@ def tune(
 
     request = Request(
         workspace=workspace, sequence=name, methods=tuple(options.methods(method or [])),
-        seeds=tuple(options.numbers(seed or ["0,1"], "--seed")), device=options.device(device), limit=limit,
+        seeds=tuple(options.numbers(seed or ["0,1"], "--seed")), device=options.device(execution.device), limit=limit,
         steps=steps,
     )  # fmt: skip
     planned = plan(
         Search(request, budget, tasks), lambda problem: options.echo(f"left out: {problem}", err=True)
     )
     draft = draft_of(planned.sequence, workspace)
-    ended = _execute(planned, draft, executor, executor_option or [], jobs, device)
+    ended = _execute(planned, draft, execution)
     found = results.tried(planned)
     best = {method: one for method, trials in found.items() if (one := results.best(trials)) is not None}
     if as_json:
@@ -84,9 +79,7 @@ def tune(
         raise typer.Exit(1 if ended else 0)
 
 
-def _execute(
-    planned: Planned, draft: Draft, executor: str, given: Sequence[str], jobs: int | None, device: str
-) -> bool:
+def _execute(planned: Planned, draft: Draft, execution: executing.Execution) -> bool:
     """Executes the runs of all trials that are not done; returns whether they ended, or go on elsewhere."""
     from moextend.bench.executors import submitting
     from moextend.bench.run import preflight
@@ -96,14 +89,11 @@ def _execute(
 
     workspace, configs = planned.search.request.workspace, planned.configs
     folder, paths = workspace / FOLDER, list(configs)
-    how = executing.chosen(
-        executor, given, jobs=jobs or runs.default_jobs(list(configs.values()), executor), device=device,
-        runs=folder, workspace=workspace,
-    )  # fmt: skip
+    how = execution.chosen(list(configs.values()), folder, workspace)
     preflight.check(planned.sequence, planned.tasks, workspace)
     work = any(read_status(path).state != "done" for path in paths)
     preflight.check_here(
-        planned.sequence, planned.tasks, workspace, device=device if how.local else None,
+        planned.sequence, planned.tasks, workspace, device=execution.device if how.local else None,
         runs=folder if work else None,
     )  # fmt: skip
     executing.check(how)

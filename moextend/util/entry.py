@@ -105,7 +105,7 @@ def _wrong_usage(error: Any, command: str) -> MoextendError | None:
         return None
     context = getattr(error, "ctx", None)
     where = context.command_path if context else command
-    what = " ".join(error.format_message().split()).rstrip(".")
+    what = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
     path = "Correct the path, or create it. " if what.endswith("does not exist") else ""
     return InputError(
         f"{what}{'' if what.endswith('?') else '.'}", where=where, hint=f"{path}Options: {where} --help."

@@ -27,17 +27,13 @@ class Shell:
         for language, title, text in BLOCK.findall(page):
             if title:
                 Path(title).parent.mkdir(parents=True, exist_ok=True)
-                Path(title).write_text(self.filled(text), encoding="utf-8")
+                Path(title).write_text(text, encoding="utf-8")
             elif language == "sh":
                 done.append(self.commands(lines_of(text)))
             else:
                 assert language == "text", "a block is a file with a title, commands (sh), or output (text)"
                 self.compare(text, "".join(printed for _, printed in done[-1]) if done else "")
         return done
-
-    def filled(self, text: str) -> str:
-        """What a file of the page has here."""
-        return text
 
     def commands(self, lines: Sequence[str]) -> list[tuple[str, str]]:
         """Runs the lines of a block; all must succeed."""

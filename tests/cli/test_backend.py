@@ -1,37 +1,12 @@
-"""`moextend bench run --backend`: wrong options end with code 2 and one line, before anything is made."""
+"""`moextend bench run --backend`: a server that is not there, and what a run keeps of the options."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import pytest
-
 from moextend.bench.run.servers import free_port
 from tests.cli.conftest import Cli
-
-WRONG = [
-    ("--backend vllm", "--backend: no backend 'vllm'"),
-    ("--backend openai", "needs either server"),
-    ("--backend transformers -b server=http://h/v1", "server is for backend: openai"),
-    ("-b server=nowhere", "--backend: server: is not an address"),
-    ("-b server=http://h/v1 -b 'serve=x {port}'", "needs either server"),
-    ("-b server=http://h/v1 -b size=3", "--backend-option: no setting 'size'"),
-    ("-b server=http://h/v1 -b concurrency", "is not KEY=VALUE"),
-    ("-b server=http://h/v1 -b concurrency=many", "concurrency"),
-    ("-b server=", "is not KEY=VALUE"),
-]
-
-
-@pytest.mark.parametrize(("options", "says"), WRONG)
-def test_wrong_options_end_in_one_line(cli: Cli, tmp_path: Path, options: str, says: str) -> None:
-    import shlex
-
-    found = cli("bench", "run", "tiny", "--method", "lora", *shlex.split(options))
-    assert found.code == 2, found.err
-    assert says in found.err and "Traceback" not in found.err
-    assert len(found.err.strip().splitlines()) == 1
-    assert not (tmp_path / "runs").exists()
 
 
 def test_a_server_that_is_not_there_is_noticed_before_a_run_is_made(cli: Cli, tmp_path: Path) -> None:

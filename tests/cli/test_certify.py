@@ -42,7 +42,7 @@ def test_a_certificate_is_made_and_checked(cli: Cli, tmp_path: Path) -> None:
     assert broken.code == 1 and "failed       files" in broken.out and "not checked  unload" in broken.out
 
 
-@pytest.mark.slow  # two certificates
+@pytest.mark.long  # two certificates
 def test_scopes_lie_side_by_side_and_the_card_lists_them(cli: Cli, tmp_path: Path) -> None:
     extension("skill")
     seen: dict[str, bytes] = {}

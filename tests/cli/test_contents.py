@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
 import yaml
 
 from moextend.util import content
@@ -16,15 +15,14 @@ def stages(tmp_path: Path) -> list[str]:
 
 
 def test_add_task_makes_a_sequence_and_appends_to_it(cli: Cli, tmp_path: Path) -> None:
-    found = cli("bench", "add-task", "vqa")
+    found = cli("bench", "add-task", "tiny-attributes")
     assert found.code == 0, found.err
     assert "tiny-attributes (vqa): " in found.out
     assert "(scores 1 by exact@1)" in found.out
     assert "1. tiny-attributes" in found.out
     assert "Next: moextend bench run" in found.out
     cli("bench", "add-task", "tiny-reading")
-    cli("bench", "add-task", "vqa")
-    assert stages(tmp_path) == ["tiny-attributes", "tiny-reading", "tiny-counting"]
+    assert stages(tmp_path) == ["tiny-attributes", "tiny-reading"]
 
 
 def data(tmp_path: Path, rows: int = 20) -> None:
@@ -49,45 +47,12 @@ def test_own_data_become_a_task(cli: Cli, tmp_path: Path) -> None:
     asked = cli("bench", "add-task", "qa", "--data", "pets.csv", "--name", "my-qa", "--columns", columns)
     assert "note: the data have images (column 'photo'), so this is a task about images." in asked.out
     again = cli("bench", "add-task", "vqa", "--data", "pets.csv", "--name", "my-pets")
-    assert again.code == 2
-    assert "a task 'my-pets' already exists" in again.err
-
-
-def test_nothing_is_written_when_a_check_fails(cli: Cli, tmp_path: Path) -> None:
-    data(tmp_path)
+    assert again.code == 2 and "a task 'my-pets' already exists" in again.err
     for i in range(20):
         (tmp_path / f"{i}.png").write_bytes(b"no image")
-    found = cli(
-        "bench", "add-task", "vqa", "--data", "pets.csv", "--columns", "image=photo,question=q,answer=label"
-    )
-    assert found.code == 2
-    assert "the image is broken" in found.err
-    assert not (tmp_path / "tasks").exists()
-    assert not (tmp_path / "registry").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["vqaa"], "no task or kind 'vqaa'. Did you mean 'vqa'?"),
-        (["tiny-tmbre"], "Similar names: tiny-textqa, "),
-        (["x.yaml"], "x.yaml: is a file. Put it into"),
-        (["tiny-counting", "--data", "x"], "'tiny-counting' is a task already, with its own data."),
-        (["vqa", "--data", "no-such-folder/"], "no-such-folder"),
-        (["text"], "all text tasks that ship with the package are in the sequence. Name your own: --data"),
-        (["vqa", "--sequence", "tinny"], "--sequence: no sequence 'tinny'. Did you mean 'tiny'?"),
-        (["vqa", "--prompt", "Say {question}"], "--prompt: applies only to a task of your own."),
-        (["vqa", "--data", "pets.csv", "--columns", "image"], "--columns: 'image' is not key=value."),
-    ],
-)
-def test_wrong_input_is_reported_and_writes_nothing(
-    cli: Cli, tmp_path: Path, arguments: list[str], message: str
-) -> None:
-    found = cli("bench", "add-task", *arguments)
-    assert found.code == 2
-    assert message in found.err
-    assert "Traceback" not in found.err
-    assert not (tmp_path / "registry").exists()
+    broken = cli("bench", "add-task", "vqa", "--data", "pets.csv", "--columns", columns)
+    assert broken.code == 2 and "the image is broken" in broken.err
+    assert not (tmp_path / "tasks/pets.yaml").exists() and stages(tmp_path) == ["my-pets", "my-qa"]
 
 
 def test_a_caption_column_may_have_any_name(cli: Cli, tmp_path: Path) -> None:
@@ -126,15 +91,14 @@ def test_a_sequence_for_another_base_is_made_and_gets_its_first_task(cli: Cli, t
 
 def test_new_sequence(cli: Cli, tmp_path: Path) -> None:
     found = cli("bench", "new", "sequence", "mine")
-    assert found.code == 0 and "Next: moextend bench add-task vqa --sequence mine" in found.out
+    assert found.code == 0 and "Next: moextend bench add-task vqa --data DATA --sequence mine" in found.out
     made = yaml.safe_load((tmp_path / "registry/mine.yaml").read_text())
     assert (made["sequence"], made["stages"], made["base"]["model"]) == ("mine", [], "tiny")
     again = cli("bench", "new", "sequence", "mine")
     assert again.code == 2 and "a sequence 'mine' already exists" in again.err
-    assert (
-        "--base: applies only to a new sequence." in cli("bench", "new", "method", "m", "--base", "tiny").err
-    )
-    assert cli("bench", "add-task", "vqa", "-s", "mine").code == 0
+    refused = cli("bench", "new", "method", "m", "--base", "tiny")
+    assert "--base: applies only to a new sequence." in refused.err
+    assert cli("bench", "add-task", "tiny-counting", "-s", "mine").code == 0
 
 
 def test_list_names_everything_and_broken_files_with_their_error(cli: Cli, tmp_path: Path) -> None:
@@ -156,9 +120,6 @@ def test_list_names_everything_and_broken_files_with_their_error(cli: Cli, tmp_p
 def test_list_shows_a_task_a_sequence_and_neither(cli: Cli) -> None:
     assert "scorer: exact@1" in cli("bench", "list", "tiny-counting").out
     assert cli("bench", "list", "tiny", "--json").json()["stages"][0]["task"] == "tiny-attributes"
-    taken = cli("bench", "list", "tiny-alike").out
-    assert "# tuned on tiny, and taken over:" in taken and "#   full-ft: learning_rate=" in taken
-    assert "taken over" not in cli("bench", "list", "tiny").out
     found = cli("bench", "list", "tiny-counting", "--example")
     assert "# example" in found.out
     wrong = cli("bench", "list", "tiny-countin", "--example")
@@ -193,6 +154,5 @@ def test_questions_without_images_become_a_task_with_a_note(cli: Cli, tmp_path: 
     assert found.code == 0, found.err
     assert "qa (vqa): " in found.out
     assert "note: there is no column of images or sounds: the questions are only text." in found.out
-    assert "that the tokenizer of 'tiny' does not know" in found.out
     assert re.search(r"have [1-9]\d* words that the tokenizer of 'tiny' does not know", found.out)
     assert yaml.safe_load((tmp_path / "tasks/qa.yaml").read_text())["columns"]["image"] is None

@@ -81,35 +81,6 @@ def test_a_state_of_the_queue_is_shown(cli: Cli, slurm: Path, tmp_path: Path) ->
     )
 
 
-def test_submission_in_json(cli: Cli, slurm: Path) -> None:
-    found = cli(*SLURM, "-m", "lora", "--json")
-    (record,) = json.loads(found.out)
-    assert record["job"]["id"] == "101_1" and record["state"] == "waiting" and found.code == 0
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("-x", "slum"), "--executor: no executor 'slum'. Did you mean 'slurm'?"),
-        (("-x", "slurm", "-o", "=x"), "--executor-option =x: is not KEY=VALUE."),
-        (("-x", "slurm", "-o", "qos="), "--executor-option qos=: is not KEY=VALUE."),
-        (("-x", "slurm", "-o", "qos=a", "-o", "qos=b"), "'qos' is given twice."),
-        (("-x", "slurm", "-o", "gpus=-1"), "'-1' is not a valid number."),
-        (("-x", "slurm", "-o", "cpus=1.5"), "'1.5' is not a valid number."),
-        (("-x", "slurm", "-o", "memory_gb=nan"), "'nan' is not a valid number."),
-        (("-x", "slurm", "-o", "address=x"), "is not an option of Slurm."),
-        (("-x", "slurm", "-o", "array=3"), "cannot be set."),
-        (("-o", "partition=x"), "'partition' is not an option of the local executor."),
-    ],
-)
-def test_a_wrong_option_is_one_error_and_makes_nothing(
-    cli: Cli, slurm: Path, tmp_path: Path, options: tuple[str, ...], message: str
-) -> None:
-    found = cli("bench", "run", "-m", "lora", *options)
-    assert found.code == 2 and message in found.err and found.err.count("\n") == 1, found.err
-    assert not (tmp_path / "runs").exists()
-
-
 def test_a_machine_without_sbatch_is_one_error(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,16 +89,9 @@ def test_a_machine_without_sbatch_is_one_error(
     assert found.code == 2 and "sbatch is not on the PATH" in found.err
     assert not (tmp_path / "runs").exists()
     assert cli(*SLURM, "-m", "lora", "--dry-run").code == 0
-
-
-def test_several_processes_of_a_launcher_are_refused(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each of them would execute all runs; the folders for the launcher's workers may be made."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")  # each process of a launcher would execute all runs
     found = cli("bench", "run", "-m", "lora")
     assert found.code == 2 and "--prepare, and launch moextend-worker FOLDER" in found.err
-    assert not (tmp_path / "runs").exists()
     assert cli("bench", "run", "-m", "lora", "--prepare").out == f"{run_folder(tmp_path)}\n"
 
 
@@ -136,6 +100,8 @@ def test_a_refused_script_is_one_error(cli: Cli, slurm: Path, tmp_path: Path) ->
     found = cli(*SLURM, "-m", "lora")
     assert found.code == 2 and "sbatch refuses the job: invalid partition specified: gpu." in found.err
     assert read_job(run_folder(tmp_path)) is None
+    for wrong in ("address=x", "array=3"):
+        assert cli(*SLURM, "-m", "ewc", "-o", wrong).code == 2 and not run_folder(tmp_path, "ewc-s0").exists()
 
 
 def test_status_shows_the_last_lines_of_the_worker_and_of_the_script(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +33,6 @@ def test_all_figures_are_written(cli: Any, runs: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert done.out.split()[1::2] == [f"made/{name}.png" for name in FIGURES]
     assert {path.name for path in (tmp_path / "made").iterdir()} == {f"{name}.png" for name in FIGURES}
-
-
-def test_the_help_names_every_figure(cli: Any) -> None:
-    words = " ".join(cli("bench", "figures", "--help").out.replace("│", " ").split())
-    assert f"{', '.join(FIGURES)}; repeatable." in words
-
-
-def test_some_figures_of_some_methods(cli: Any, runs: Path, tmp_path: Path) -> None:
-    (runs / "ledger" / "lora-s1" / "status.json").unlink()
-    done = cli("bench", "figures", "--only", "accuracy,cost", "-m", "moextend", "-o", "made")
-    assert done.code == 0 and "left out: lora-s1 (waiting)" in done.err
-    assert {path.name for path in (tmp_path / "made").iterdir()} == {
-        "accuracy.pdf", "accuracy.png", "cost.pdf", "cost.png",
-    }  # fmt: skip
 
 
 def test_figures_have_the_style_of_the_workspace(cli: Any, runs: Path, tmp_path: Path) -> None:
@@ -116,20 +100,6 @@ def test_items_name_what_is_missing(cli: Any, runs: Path) -> None:
     assert "the predictions of task1 (damaged: " in done.err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["items"], "no format of items 'table'. Available: csv, parquet."),
-        (["items", "-f", "parquet"], "parquet cannot be printed. Name a file: --out items.parquet."),
-        (["items", "-f", "csv", "matrix"], "report: items and matrix are separate views."),
-        (["-f", "json"], "no format 'json'. Available: "),
-    ],
-)
-def test_wrong_use_of_items(cli: Any, runs: Path, arguments: list[str], words: str) -> None:
-    done = cli("bench", "report", *arguments)
-    assert done.code == 2 and words in done.err
-
-
 def test_the_page_shows_every_figure() -> None:
     shown = re.findall(r"\]\(images/figures/([\w-]+)\.png\)", PAGE)
     assert sorted(shown) == sorted(FIGURES)
@@ -151,15 +121,3 @@ def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     exec(compile(code, "docs/figures.md", "exec"), scope)
     assert len(scope["lost"]) > 0 and len(scope["results"]) == 2 * 4 * 4 * 12
     assert scope["left"].lines and scope["right"].get_legend()
-
-
-def test_a_report_of_tables_imports_neither_pandas_nor_matplotlib(runs: Path) -> None:
-    code = (
-        f"import sys; sys.argv = ['moextend', 'bench', 'report', {str(runs)!r}]\n"
-        "from moextend.cli import main\n"
-        "try: main.run()\n"
-        "except SystemExit: pass\n"
-        "sys.exit(str({'pandas', 'matplotlib', 'pyarrow', 'torch'} & set(sys.modules) or ''))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.strip() == "" and "moextend" in done.stdout

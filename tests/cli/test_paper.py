@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
 
-from moextend.bench import figures
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.progress import _write
 from moextend.bench.run.records import Status
@@ -60,30 +58,13 @@ def test_without_a_tex_the_project_is_written_all_the_same(
     monkeypatch.setattr(shutil, "which", lambda name: None)
     done = cli("bench", "paper", "--out", "paper")
     assert done.code == 0 and "wrote paper/main.tex" in done.out
+    for name in FIGURES:
+        assert f"{{figures/{name}.pdf}}" in Path("paper/main.tex").read_text()
+        assert Path(f"paper/figures/{name}.pdf").read_bytes().startswith(b"%PDF")
     assert "no PDF: TeX was not found (apt-get install" in done.err
     assert "no reference is known for: task1, task2, text1" in done.err
     done = cli("bench", "paper", "--out", "paper", "--no-pdf")
     assert "kept paper/main.tex: it is yours" in done.out and "no TeX" not in done.err
-
-
-def test_figures_are_drawn_into_the_project(cli: Cli, runs: list[RunDir], tmp_path: Path) -> None:
-    done = cli("bench", "paper", "--out", "paper", "--no-pdf")
-    main = (tmp_path / "paper" / "main.tex").read_text()
-    for name in FIGURES:
-        assert f"{{figures/{name}.pdf}}" in main and f"wrote paper/figures/{name}.pdf" in done.out
-        assert (tmp_path / "paper" / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-
-
-def test_figures_that_the_runs_do_not_have_are_named(
-    cli: Cli, runs: list[RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def nothing(name: str, source: figures.Source) -> list[Figure]:
-        raise figures.NothingToDraw(f"{name}: two stages are needed.")
-
-    monkeypatch.setattr(figures, "draw", nothing)
-    done = cli("bench", "paper", "--out", "paper", "--no-pdf")
-    assert done.code == 0 and "left out: plasticity: two stages are needed." in done.err
-    assert "includegraphics" not in (tmp_path / "paper" / "main.tex").read_text()
 
 
 def test_runs_of_two_experiments_make_no_paper(cli: Cli, runs: list[RunDir], tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import http.client
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.bench import ledger
-from tests.cli.conftest import Cli
 
 pytest.importorskip("starlette", reason="starlette is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
@@ -45,11 +43,3 @@ def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
             connection.close()
         finally:
             process.kill()
-
-
-def test_a_port_in_use_is_one_line(cli: Cli) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        refused = cli("bench", "serve", "--port", port)
-    assert refused.code == 2
-    assert refused.err == f"error: --port: port {port} is in use. Choose another one; 0 chooses a free one.\n"

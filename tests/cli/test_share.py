@@ -52,18 +52,6 @@ def test_the_page_does_what_it_says(cli: Cli, runs: None, tmp_path: Path) -> Non
     assert results == [f"tiny__lora-s{seed}__stage-{stage}" for seed in (0, 1) for stage in (0, 1, 2)]
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--out", "runs/tiny/lora-s0/config.json"], "--out"),
-        (["other", "--out", "x"], "no run 'other'"),
-    ],
-)
-def test_errors_are_one_line(cli: Cli, runs: None, words: list[str], message: str) -> None:
-    done = cli("bench", "export", *words)
-    assert done.code == 2 and message in done.err and "Traceback" not in done.err
-
-
 def test_damaged_runs_are_left_out_with_a_note(cli: Cli, runs: None, tmp_path: Path) -> None:
     (tmp_path / "runs/tiny/lora-s0/scores.jsonl").write_text("no\n")
     done = cli("bench", "export", "--out", "x")

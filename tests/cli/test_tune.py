@@ -54,15 +54,6 @@ def test_an_interrupted_search_goes_on(cli: Cli, tmp_path: Path, monkeypatch: py
     assert len(RunDir(runs(tmp_path)[0]).cells()) == 3 * 2
 
 
-def test_a_method_with_a_failed_trial_is_not_chosen(cli: Cli, tmp_path: Path) -> None:
-    found = cli("bench", "tune", "tiny", "-m", "full-ft,lora", "--budget", "1")
-    assert found.code == 1
-    assert "the loss is not finite" in found.err
-    assert "Not chosen yet, because trials are not done: full-ft." in found.err
-    tuned = read_sequence(tmp_path / "registry" / "tiny.yaml").tuned
-    assert tuned["lora"].trials == 1 and tuned["full-ft"] == read_sequence(PACKAGED).tuned["full-ft"]
-
-
 def test_a_file_of_ones_own_is_written_where_it_is(cli: Cli, tmp_path: Path) -> None:
     text = PACKAGED.read_text().replace("sequence: tiny", "sequence: own")
     text = text[: text.index("tuned:\n")]

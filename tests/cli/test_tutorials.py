@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from csv import DictReader
 from io import StringIO
-from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -39,12 +38,3 @@ def test_the_forgetting_table(shell: Shell) -> None:
     learned, final = (score["moextend:scope=auto", stage, "colors"] for stage in (1, 2))
     assert learned > 80 and final > learned - 5, "MoExtend keeps"
     assert "toprule" in "".join(path.read_text() for path in Path("tables").iterdir())
-
-
-@pytest.mark.long  # trains, serves and exports: 26 s
-def test_the_skill(shell: Shell) -> None:
-    page = read("skill.md").replace("head -n 3 train.jsonl\n", "")
-    made, used = page[: page.index("## 3.")], page[page.index("## 9.") :]
-    *answers, last = list(chain(*shell.follow(made + used)))[-1][1].splitlines()
-    assert [line.split()[-1] for line in answers] == ["['is']", "['bottom-center']", "['bottom-center']"]
-    assert last == "base untouched: True []"

@@ -7,8 +7,6 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,11 @@ import pytest
 from tests import preloaded
 from tests.hub.commands import Ended, User
 from tests.hub.server import Hub
+from tests.robustness.hosts import until
 from tests.robustness.test_damages import results
-from tests.robustness.test_kills import alive, until
+from tests.robustness.test_kills import alive
 
-pytestmark = pytest.mark.long  # 20 s; test_path.py has the way that is not interrupted
+pytestmark = pytest.mark.long  # 20 s; test_hub.py has the way that is not interrupted
 
 SHARD = "GET /storage/models/org/olmoe@.*/model-00003-of-00004.safetensors"
 
@@ -119,34 +118,6 @@ def kill_worker(user: User) -> None:
     status = json.loads((user.folder_of() / "status.json").read_text())
     os.kill(status["pid"], signal.SIGKILL)
     until(lambda: not alive(status["pid"]))
-
-
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own in memory; skipped where it may not be mounted."""
-    import subprocess
-
-    folder.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if made.returncode:
-        pytest.skip(f"no tmpfs may be mounted here ({made.stderr.strip()})")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@pytest.mark.long  # 5 s
-def test_a_disk_that_is_full(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
-    user.sequence()
-    with small_disk(user.cache / "hub", "150k") as disk:
-        error = failed(user.run())
-        assert "no disk space left. Free some space and run the same command again." in error, error
-        assert f"{user.home}/hub: " in error, "the place"
-        assert not list(disk.rglob("*.incomplete")) and list(disk.rglob("*.parquet"))
-    assert complete(user) == undisturbed
 
 
 @pytest.mark.long

@@ -94,8 +94,3 @@ def test_a_bad_argument(
     ]
     assert not changed, f"the model was changed: {changed[:5]}"
     assert tree(tmp_path) == w.before, "files were changed"
-
-
-def test_there_are_enough() -> None:
-    names = [what for what, _ in api_inputs.INPUTS]
-    assert len(names) >= 60 and len(set(names)) == len(names)

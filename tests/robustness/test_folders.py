@@ -45,26 +45,15 @@ def flipped(folder: Path) -> None:
     weights(folder).write_bytes(raw)
 
 
-def folder_for_weights(folder: Path) -> None:
-    weights(folder).unlink()
-    weights(folder).mkdir()
-
-
 DAMAGES: dict[str, Damage] = {
-    "weights cut": lambda at: weights(at).write_bytes(weights(at).read_bytes()[:-100]),
     "a bit of the weights": flipped,
     "no weights": lambda at: weights(at).unlink(),
-    "a folder for weights": folder_for_weights,
     "no card": lambda at: (at / "extension.json").unlink(),
-    "a card that is no JSON": lambda at: (at / "extension.json").write_text("{"),
     "a card of another base": lambda at: card(at, base="0" * 16),
     "a card with another plan": lambda at: card(at, plan={"0": [0], "9": [1]}),
-    "a card with an unknown key": lambda at: card(at, more=1),
     "a card of a later format": lambda at: card(at, format=99),
-    "a card with a huge plan": lambda at: card(at, plan={"0": [0] * 100_000}),
 }
 USES = {
-    "serve": ("serve", "tiny", "-e", "skill", "--port", "0"),
     "export": (*EXPORT, "moextend"),
     "certify": ("certify", "skill", "--base", "tiny", "--items", "2", "--out", "out"),
     "push": ("push", "skill", "me/skill", "--dry-run"),
@@ -127,16 +116,16 @@ def test_a_killed_command_leaves_nothing_or_all(
 
 @pytest.mark.slow  # each is a command in two forked processes, which load a model
 @pytest.mark.parametrize(
-    "command, steps",
+    ("command", "steps"),
     [
-        ("extend tiny --data facts.jsonl --name facts --out out --layers 0 --config often.yaml", 6),
-        (
-            "align tiny --vision tiny --data data/captions/train.jsonl --images images --out out --batch-size 1",
-            102,
+        ("extend tiny --data facts.jsonl --name facts --layers 0 --config often.yaml", 6),
+        pytest.param(
+            "align tiny --vision tiny --data data/captions/train.jsonl --images images --batch-size 1", 102,
+            marks=pytest.mark.long,
         ),
     ],
     ids=["extend", "align"],
-)
+)  # fmt: skip
 def test_a_killed_training_says_where_it_continues(
     command: str, steps: int, fork_server: str, tmp_path: Path
 ) -> None:
@@ -144,7 +133,7 @@ def test_a_killed_training_says_where_it_continues(
     rows = [json.dumps({"question": f"who is {i}", "answer": "anna"}) + "\n" for i in range(12)]
     (place / "facts.jsonl").write_text("".join(rows))
     (place / "often.yaml").write_text("settings: {checkpoint_steps: 2}")
-    words = (*command.split(), "--steps", str(steps))
+    words = (*command.split(), "--out", "out", "--steps", str(steps))
     killed = run(fork_server, place, *words, kill_when="out/*-in-flight/checkpoint-*/manifest.json")
     assert killed == -signal.SIGKILL, (place / "output").read_text()
     (checkpoint,) = (place / "out").glob("*/checkpoint-*")
@@ -174,8 +163,7 @@ def test_a_damaged_extension_is_refused(what: str, skill: Path, tmp_path: Path, 
             assert "\nfailed " in f"\n{found.out}" and not found.err, "a certificate that names the damage"
         else:
             answered(found, use)
-        refuses = use in ("serve", "export")
-        assert not refuses or found.code == 2, f"{use}: exit {found.code}"
+        assert use != "export" or found.code == 2, f"{use}: exit {found.code}"
         assert use != "certify" or found.code, "a certificate without a failed claim"
         assert tree(tmp_path / "skill") == damaged, f"{use} changed the folder"
         if use == "export":

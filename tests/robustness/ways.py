@@ -41,11 +41,6 @@ def garbage(path: Path) -> None:
     path.write_bytes(bytes((i * 7919 + i // 256) % 256 for i in range(max(40, path.stat().st_size))))
 
 
-def zeros(path: Path) -> None:
-    """Writes zeros of the same length, as some file systems leave after a power failure."""
-    path.write_bytes(bytes(path.stat().st_size))
-
-
 def flip(path: Path) -> None:
     """Turns one bit of the last byte but FLIPPED over."""
     content = bytearray(path.read_bytes())
@@ -88,11 +83,6 @@ def listed(path: Path) -> None:
     path.write_text("[1, 2]\n")
 
 
-def null(path: Path) -> None:
-    """Writes JSON's null."""
-    path.write_text("null\n")
-
-
 def wide(path: Path) -> None:
     """Writes the text as UTF-16, as some editors do."""
     path.write_bytes(path.read_bytes().decode().encode("utf-16"))
@@ -128,7 +118,7 @@ def lines(path: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:
 
 
 WAYS: dict[str, Way] = {
-    "deleted": delete, "empty": empty, "cut": cut, "garbage": garbage, "zeros": zeros, "flipped": flip,
+    "deleted": delete, "empty": empty, "cut": cut, "garbage": garbage, "flipped": flip,
     "a folder": as_folder, "a dangling link": dangling, "a FIFO": as_fifo, "nested deep": deep, "a list": listed,
-    "null": null, "UTF-16": wide, "linked": linked, "NaN": not_finite,
+    "UTF-16": wide, "linked": linked, "NaN": not_finite,
 }  # fmt: skip

@@ -17,7 +17,7 @@ from moextend.bench.exporting import adapters
 from moextend.bench.exporting.stage import StageModel
 from moextend.bench.methods import adapters as lora
 from moextend.bench.methods.table import parse
-from moextend.cli.exporting import STOCK, How, of_run
+from moextend.cli.exporting import How, of_run
 from moextend.errors import InputError
 from moextend.export.writing import save_stock
 from tests.toys import toy_lm, toy_tokenizer
@@ -106,11 +106,11 @@ def test_what_peft_cannot_hold_is_refused(base: Path, tmp_path: Path) -> None:
         save_stock(found.model, tmp_path / "stock")
 
 
-def written(found: StageModel, dtype: str | None, out: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def written(found: StageModel, dtype: Any, out: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The stock checkpoint of a stage, by the command."""
     monkeypatch.setattr("moextend.bench.exporting.stage.find", lambda source, runs: None)
     monkeypatch.setattr("moextend.bench.exporting.stage.opened", lambda named, task: found)
-    of_run("toy/run:2", How(STOCK, out, None, dtype, False, None), None, out)
+    of_run("toy/run:2", How(form="stock", out=out, dtype=dtype), None, out)
     return AutoModelForCausalLM.from_pretrained(out)
 
 
