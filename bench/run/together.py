@@ -23,13 +23,6 @@ from moextend.util import processes
 if TYPE_CHECKING:
     from moextend.bench.methods.method import Stage
 
-_LAUNCHER = {
-    "ACCELERATE_MIXED_PRECISION": "mixed_precision",
-    "FSDP_VERSION": "fsdp_version",
-    "FSDP_RESHARD_AFTER_FORWARD": "fsdp_reshard_after_forward",
-    "ACCELERATE_DYNAMO_BACKEND": "dynamo_backend",
-}
-"""Variables of the launcher that are recorded."""
 BROKEN = ("gloo", "nccl", "connection", "process group", "timed out", "store", "socket", "broken pipe")
 """Words in the errors of exchanges between processes."""
 
@@ -40,28 +33,16 @@ def launched() -> bool:
 
 
 def launcher() -> dict[str, Any] | None:
-    """The launcher's config for the record of the environment; None for a single process.
-
-    `mixed_precision` is the launcher's; the run's own `bf16` decides.
-    """
+    """The launcher for the record of the environment; None for a single process."""
     if processes.count() == 1:
         return None
     import torch
     from accelerate.utils import parse_flag_from_env
 
-    sharded = parse_flag_from_env("ACCELERATE_USE_FSDP")
-    known = {
-        name: os.environ[variable]
-        for variable, name in _LAUNCHER.items()
-        if variable in os.environ and (sharded or not name.startswith("fsdp_"))
-    }
     return {
-        "distributed_type": "FSDP" if sharded else "DDP",
+        "distributed_type": "FSDP" if parse_flag_from_env("ACCELERATE_USE_FSDP") else "DDP",
         "num_processes": processes.count(),
-        "num_machines": processes.count() // int(os.environ.get("LOCAL_WORLD_SIZE") or processes.count()),
         "backend": torch.distributed.get_backend(),
-        "accelerate": "ACCELERATE_MIXED_PRECISION" in os.environ,
-        **known,
     }
 
 

@@ -131,13 +131,8 @@ def test_two_processes_do_the_run_of_one(
     files = [{path.relative_to(each.folder) for path in each.folder.glob("*")} for each in (one, run)]
     assert files[0] == files[1]
     recorded = run.environments[-1]["processes"]
-    assert (
-        recorded["num_processes"] == 2
-        and recorded["backend"] == "gloo"
-        and recorded["mixed_precision"] == "no"
-    )
-    assert recorded["distributed_type"] == ("FSDP" if environment else "DDP")
-    assert recorded.get("fsdp_version") == environment.get("FSDP_VERSION")
+    kind = "FSDP" if environment else "DDP"
+    assert recorded == {"distributed_type": kind, "num_processes": 2, "backend": "gloo"}
     assert "processes" not in one.environments[-1]
 
 
@@ -238,5 +233,4 @@ def test_real_launchers(place: Path, one: RunDir, tmp_path: Path, launcher: str)
     assert done.returncode == 0, done.stderr[-3000:]
     assert answers(run) == answers(one) and predictions(run, (0,)) == predictions(one, (0,))
     recorded = run.environments[-1]["processes"]
-    assert recorded["num_processes"] == 2 and recorded["accelerate"] == launcher.startswith("accelerate")
     assert recorded["distributed_type"] == ("FSDP" if launcher.endswith("fsdp") else "DDP")
