@@ -1,14 +1,18 @@
-"""The class of all commands, and dataclasses as groups of options."""
+"""The class of all commands, groups whose commands are loaded when called, and dataclasses as groups of options."""
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import MISSING, fields, is_dataclass
+from importlib import import_module
 from inspect import Parameter, Signature, signature
-from typing import Any, get_type_hints
+from pathlib import Path
+from typing import Any, ClassVar, get_type_hints
 
-from typer.core import TyperCommand
+import typer
+from typer.core import TyperCommand, TyperGroup
 
 from moextend.errors import InputError, short
 
@@ -75,3 +79,79 @@ def _check(value: str, where: str, *, is_text: bool) -> None:
     if long:
         what = f"'{short(long[0], 40)}' has {len(long[0]):,} characters."
         raise InputError(what, where=where, hint=f"A name has at most {LONGEST}.")
+
+
+Commands = dict[str, tuple[str, str]]
+"""Name of a command -> "module:function" in this package, and the arguments of its example."""
+
+
+class Group(TyperGroup):
+    """Commands whose modules are imported when one of them is called; the help of the group reads their docstrings."""
+
+    prefix: ClassVar[str] = ""
+    panels: ClassVar[dict[str, Commands]] = {}
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = _Loaded(self.prefix, self.panels, self.commands)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help, for which no command is loaded."""
+        loaded, self.commands = self.commands, self.commands.summaries()
+        super().format_help(ctx, formatter)
+        self.commands = loaded
+
+
+class _Loaded(MutableMapping[str, Any]):
+    """Name -> command of click, which is made when it is first asked for."""
+
+    def __init__(self, prefix: str, panels: dict[str, Commands], made: dict[str, Any]) -> None:
+        self.prefix = prefix
+        self.panels = panels
+        self.made = dict(made)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.made:
+            panel, path, example = self._entries()[name]
+            module, function = path.split(":")
+            app = typer.Typer(add_completion=False)
+            app.command(
+                name, cls=Command, epilog=f"Example: {self.prefix} {name} {example}", rich_help_panel=panel
+            )(getattr(import_module(f"moextend.cli.{module}"), function))
+            self.made[name] = typer.main.get_command(app)
+        return self.made[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self.made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self.made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._entries(), *self.made]))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def _entries(self) -> dict[str, tuple[str, str, str]]:
+        return {
+            name: (panel, *entry)
+            for panel, commands in self.panels.items()
+            for name, entry in commands.items()
+        }
+
+    def summaries(self) -> dict[str, Any]:
+        """The commands with nothing but the first sentence of their help."""
+        brief = {
+            name: TyperCommand(name, help=_docstring(path), rich_help_panel=panel)
+            for name, (panel, path, _) in self._entries().items()
+        }
+        return {name: self.made.get(name) or brief[name] for name in self}
+
+
+def _docstring(path: str) -> str:
+    """Docstring of "module:function", read without an import."""
+    module, function = path.split(":")
+    tree = ast.parse((Path(__file__).parent / f"{module}.py").read_bytes())
+    found = next(each for each in tree.body if isinstance(each, ast.FunctionDef) and each.name == function)
+    return (ast.get_docstring(found) or "").partition("\n\n")[0]

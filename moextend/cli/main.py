@@ -2,100 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 from typer import Option
 
-from moextend.cli import (
-    certifying,
-    contents,
-    exporting,
-    extending,
-    figures,
-    gating,
-    library,
-    planning,
-    pushing,
-    reports,
-    runs,
-    serve_model,
-    sharing,
-    status,
-    tuning,
-)
-from moextend.cli.command import Command
+from moextend.cli.command import Commands, Group
 from moextend.util.entry import run_app
 
 FLAGS = {"help": False, "install_completion": False, "show_completion": False}
 """Values of flags that are not given: typer converts None by pydantic, whose import is a fifth of a help's time."""
 HELP = {"help_option_names": ["-h", "--help"]}
+LIBRARY: Commands = {
+    "export": ("exporting:export", "facts --base tiny --as stock --out facts-moe"),
+    "certify": ("certifying:certify", "facts --base tiny --data facts.json"),
+    "push": ("pushing:push", "facts me/facts --dry-run"),
+    "pull": ("pushing:pull", "me/facts --out facts"),
+    "serve": ("serve_model:serve", "tiny -e facts"),
+    "upcycle": ("library:upcycle", "smollm2 --experts 4 --top-k 2 --out models/smollm2-moe"),
+    "align": ("library:align", "tiny --vision tiny --data captions.json --out projector"),
+    "extend": ("extending:extend", "tiny --data facts.json --name facts --out facts"),
+    "generate": ("library:generate", 'tiny --extension facts --prompt "anna lives in"'),
+}
+"""Name of a command -> its function in a module of this package, and the arguments of its example."""
+BENCH: dict[str, Commands] = {
+    "Sequences and tasks": {
+        "list": ("contents:list_all", "tiny-counting --example"),
+        "new": ("contents:new", "method my-method"),
+        "add-task": ("contents:add_task", "vqa --data my-data.jsonl --name my-task"),
+        "audit": ("planning:audit", "tiny --strict"),
+    },
+    "Runs": {
+        "run": ("runs:run", "--method lora --method moextend --seed 0,1,2"),
+        "tune": ("tuning:tune", "tiny --method lora --method moextend --budget 8"),
+        "status": ("status:status", "tiny/lora-s0"),
+        "cancel": ("status:cancel", "tiny/lora-s0"),
+        "verify": ("sharing:verify", "tiny/lora-s0"),
+    },
+    "Results": {
+        "report": ("reports:report", "--format latex --out tables/"),
+        "explain": ("reports:explain", "tiny/lora-s0 3 tiny-attributes"),
+        "gate": ("gating:gate", "tiny --margin 1"),
+        "power": ("planning:power", "tiny --method lora --effect 3"),
+        "figures": ("figures:figures", "tiny --out figures/"),
+        "paper": ("figures:paper", "tiny --out paper/"),
+        "serve": ("figures:serve", "--port 8899"),
+    },
+    "Exchange": {
+        "pack": ("sharing:pack", "tiny --out tiny.tar.zst"),
+        "unpack": ("sharing:unpack", "tiny.tar.zst"),
+        "export": ("sharing:export", "tiny --out results/"),
+    },
+}
+"""Panel of the help -> its commands."""
+
+
+class _Library(Group):
+    prefix = "moextend"
+    panels: ClassVar = {"Commands": LIBRARY}
+
+
+class _Bench(Group):
+    prefix = "moextend bench"
+    panels: ClassVar = BENCH
+
+
 app = typer.Typer(
     name="moextend",
+    cls=_Library,
     help="Measure what a Mixture-of-Experts language model gains and forgets when it is extended.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={**HELP, "default_map": {**FLAGS, "bench": FLAGS}},
 )
 bench = typer.Typer(
+    cls=_Bench,
     help="Train a sequence of extensions and measure forgetting.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings=HELP,
 )
 app.add_typer(bench, name="bench")
-
-Commands = dict[str, tuple[Callable[..., None], str]]
-LIBRARY: Commands = {
-    "export": (exporting.export, "facts --base tiny --as stock --out facts-moe"),
-    "certify": (certifying.certify, "facts --base tiny --data facts.json"),
-    "push": (pushing.push, "facts me/facts --dry-run"),
-    "pull": (pushing.pull, "me/facts --out facts"),
-    "serve": (serve_model.serve, "tiny -e facts"),
-    "upcycle": (library.upcycle, "smollm2 --experts 4 --top-k 2 --out models/smollm2-moe"),
-    "align": (library.align, "tiny --vision tiny --data captions.json --out projector"),
-    "extend": (extending.extend, "tiny --data facts.json --name facts --out facts"),
-    "generate": (library.generate, 'tiny --extension facts --prompt "anna lives in"'),
-}
-"""Name of a command -> function, and the arguments of its example."""
-BENCH: dict[str, Commands] = {
-    "Sequences and tasks": {
-        "list": (contents.list_all, "tiny-counting --example"),
-        "new": (contents.new, "method my-method"),
-        "add-task": (contents.add_task, "vqa --data my-data.jsonl --name my-task"),
-        "audit": (planning.audit, "tiny --strict"),
-    },
-    "Runs": {
-        "run": (runs.run, "--method lora --method moextend --seed 0,1,2"),
-        "tune": (tuning.tune, "tiny --method lora --method moextend --budget 8"),
-        "status": (status.status, "tiny/lora-s0"),
-        "cancel": (status.cancel, "tiny/lora-s0"),
-        "verify": (sharing.verify, "tiny/lora-s0"),
-    },
-    "Results": {
-        "report": (reports.report, "--format latex --out tables/"),
-        "explain": (reports.explain, "tiny/lora-s0 3 tiny-attributes"),
-        "gate": (gating.gate, "tiny --margin 1"),
-        "power": (planning.power, "tiny --method lora --effect 3"),
-        "figures": (figures.figures, "tiny --out figures/"),
-        "paper": (figures.paper, "tiny --out paper/"),
-        "serve": (figures.serve, "--port 8899"),
-    },
-    "Exchange": {
-        "pack": (sharing.pack, "tiny --out tiny.tar.zst"),
-        "unpack": (sharing.unpack, "tiny.tar.zst"),
-        "export": (sharing.export, "tiny --out results/"),
-    },
-}
-"""Panel of the help -> its commands."""
-
-for _name, (_function, _example) in LIBRARY.items():
-    app.command(_name, cls=Command, epilog=f"Example: moextend {_name} {_example}")(_function)
-for _panel, _commands in BENCH.items():
-    for _name, (_function, _example) in _commands.items():
-        _epilog = f"Example: moextend bench {_name} {_example}"
-        bench.command(_name, cls=Command, epilog=_epilog, rich_help_panel=_panel)(_function)
 
 
 @app.command(

@@ -115,18 +115,6 @@ def run(
     executing.end(outcomes or [])
 
 
-def _also(values: Sequence[str]) -> dict[str, str]:
-    """What is scored besides -> which, of subsets; InputError for an unknown word."""
-    found: dict[str, str] = {}
-    for value in values:
-        what, _, which = value.partition("=")
-        lookup.choose("score", what, dict.fromkeys(("oracle", "rewind", "subsets")), where="--also")
-        if what in found or (which and what != "subsets"):
-            raise InputError(f"'{value}' is one too many.", where="--also", hint="Example: subsets=1+2,2+3.")
-        found[what] = which
-    return found
-
-
 def _also(values: Sequence[str]) -> list[str]:
     """What is scored besides; InputError for an unknown word."""
     for value in values:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.references import KIND, Reference, read_reference
-from moextend.bench.report import tables
+from moextend.bench.references import KIND, Reference, find_reference, read_reference
+from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.table import Table
-from moextend.bench.run.rundir import RunDir
+from moextend.bench.run.rundir import Cell, RunDir
 from moextend.bench.sequence import read_sequence
 from moextend.bench.task import read_task
 from moextend.errors import InputError, SpecError

@@ -22,7 +22,7 @@ from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.servers import started
 from moextend.bench.score.served.client import Client, ServerFailed
 from moextend.bench.store.node import OFF
-from moextend.cli.opening import BaseAsked
+from moextend.cli.opening import ExtendedBase
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
@@ -77,7 +77,7 @@ def test_images_are_scored_as_in_process(workspace: Path) -> None:
     plain = ran(workspace, "plain")
     opened = stage.opened(stage.find(f"small/{plain.folder.name}:1", workspace / "plain"), None)
     moextend.save_model(opened.model, workspace / "whole", base="tiny", encoders={"image": "tiny"})
-    base = BaseAsked(str(workspace / "whole"), {}, may_be_extended=True).open()
+    base = ExtendedBase(base=str(workspace / "whole")).open()
     with living(base) as server:
         served = ran(workspace, "served", {"backend": "openai", "server": f"{server.url}/v1", "parity": 4})
         names = [one["id"] for one in server.client().get("/v1/models").json()["data"]]

@@ -19,10 +19,10 @@ pytest.importorskip("starlette", reason="starlette is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
 import httpx
-import uvicorn
 
 from moextend.bench.report import page as live
-from moextend.util.listening import config_of, listen, url_of
+from moextend.util import http
+from moextend.util.listening import listen, url_of
 
 SHAPE = ledger.Shape(stages=2, items=8)
 
@@ -32,7 +32,7 @@ def served(runs: Path, folder: Path) -> Iterator[str]:
     """The address of a server of the runs."""
     with listen(live.HOST, 0) as socket:
         app = live.application(live.Live(runs, [], runs.parent, folder))
-        server = uvicorn.Server(config_of(app, grace=2))
+        server = http.Server(http.config_of(app, grace=2))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
         thread.start()
         try:
