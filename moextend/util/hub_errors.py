@@ -73,6 +73,10 @@ def explained(
         if (known := of_hub(error, repository, revision=revision, where=where)) is not None:
             raise known from error
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
+        if isinstance(error, KeyError | AttributeError | TypeError):
+            first = "an entry of its files is missing, or of another type than it should be"
+        elif isinstance(error, OSError) and error.strerror:
+            first = f"{error.strerror}: {error.filename}"
         raise InputError(f"{what} ({first}).", where=where, hint=hint) from error
 
 
