@@ -30,9 +30,7 @@ def test_the_options_of_a_long_command_are_in_panels(cli: Cli, monkeypatch: pyte
     shown = cli("extend", "--help").out
     titles = re.findall(r"╭─ ([^─]+) ─", shown)
     assert titles[:2] == ["Arguments", "Options"]
-    assert {*titles[2:]} == {
-        "Data", "Model", "New experts", "Training", "Execution", "Files and output",
-    }  # fmt: skip
+    assert {*titles[2:]} == {"Data", "Model", "New experts", "Training", "Files and output"}
     options, others = shown.split("╭─ Data", 1)
     assert "--seed" in options and "--seed" not in others, "in no group"
     assert "╭─ Scoring" not in cli("bench", "list", "--help").out
