@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.registry import register_model
+from lm_eval.tasks import TaskManager
 
 import moextend
 from moextend.bench.run.models import restored
@@ -63,7 +65,6 @@ class MoextendLM(HarnessLM):
 
 def main(arguments: Sequence[str]) -> None:
     """lm-eval's command line with these arguments; `--model moextend` and `--device` need not be given."""
-    from lm_eval.__main__ import cli_evaluate
 
     register_auto_classes()  # for --model hf
     before, sys.argv = sys.argv, ["lm-eval", *completed(arguments)]
@@ -72,8 +73,6 @@ def main(arguments: Sequence[str]) -> None:
     except ValueError as error:
         missing = str(error).partition("Tasks not found: ")[2]
         if missing:
-            from lm_eval.tasks import TaskManager
-
             name = missing.split(",")[0].strip()
             raise UnknownName("lm-eval task", name, TaskManager().all_tasks, where="--tasks") from error
         if str(error).startswith("No tasks specified"):

@@ -18,8 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
+import moextend
+from moextend import MultimodalLM
+from moextend.bench import methods
 from moextend.util import lookup
 from moextend.util.entry import run_app
+from moextend.util.quiet import quiet_process
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
@@ -55,7 +59,6 @@ class Size(NamedTuple):
 
 
 def _tiny() -> MultimodalLM:
-    import moextend
 
     return moextend.load("tiny")
 
@@ -64,8 +67,6 @@ def _mid() -> MultimodalLM:
     """A random Mixtral of 113M parameters."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
-
-    from moextend import MultimodalLM
 
     torch.manual_seed(0)
     config = AutoConfig.for_model(
@@ -106,8 +107,6 @@ def main(
     """Print Markdown tables of steps of training and of answers."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler prints messages
     import torch
-
-    from moextend.util.quiet import quiet_process
 
     chosen = {name: lookup.choose("size", name, SIZES, where="--size") for name in size or ["mid"]}
     quiet_process()
@@ -223,8 +222,6 @@ def _plain(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
 
 def _method(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
     """The first stage of a method; the trained parameters."""
-    import moextend
-    from moextend.bench import methods
 
     named, cached, _ = text.partition(CACHED)
     method = methods.parse(named, where="--method").make()

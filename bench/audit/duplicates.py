@@ -8,6 +8,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from moextend.bench.data import Item, open_items
 from moextend.bench.data.items import asked
 from moextend.bench.data.source import find_source, is_generated
@@ -152,7 +154,6 @@ def _is_long(text: str) -> bool:
 
 def _most_alike(test: Sequence[str], train: Sequence[str]) -> list[int | None]:
     """The training text with the most n-grams in common, if it is a near duplicate; exact, by sparse matrices."""
-    import numpy as np
     from sklearn.feature_extraction.text import HashingVectorizer
 
     grams = HashingVectorizer(
@@ -194,7 +195,6 @@ def fingerprint(medium: MediaRef) -> Array | None:
     First 256 bits of a difference hash (dHash, Krawetz, 2013): whether each point of a small grey copy is darker than
     the next one in its row. Then a copy of 16 x 16 pixels with its colours. InputError if the medium is broken.
     """
-    import numpy as np
 
     if not isinstance(medium, ImageRef):
         return None
@@ -210,7 +210,6 @@ def near_media(test: Sequence[Array], train: Sequence[Array]) -> list[list[int]]
     At most BITS_APART of 256 bits differ, and no point of the small copies by more than LEVELS_APART levels: the hash
     alone takes drawings with much background for equal, as the mean difference does.
     """
-    import numpy as np
 
     if not train:
         return [[] for _ in test]

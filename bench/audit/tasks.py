@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from moextend.bench import stats
 from moextend.bench.audit.base import BaseRow
 from moextend.bench.audit.duplicates import MOST, digest_of, in_training, sample
@@ -223,7 +225,6 @@ def _resolution(
     The pair of methods is the base and the majority answer (`usual`), clustered by medium; without answers of the base,
     two methods that differ in half of the items.
     """
-    import numpy as np
 
     clusters = [item.group or "+".join(map(digest_of, item.media)) or item.id for item in test]
     place = {name: number for number, name in enumerate(dict.fromkeys(clusters))}

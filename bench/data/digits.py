@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 def write(folder: Path) -> None:
     """Writes the table into a folder, which is made if it is missing."""
-    import numpy as np
     from datasets import Dataset, Features, Image, Value
     from PIL import Image as Picture
     from sklearn.datasets import load_digits

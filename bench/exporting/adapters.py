@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors.torch import save_file
+
 from moextend.bench.exporting.stage import StageModel
 from moextend.bench.methods import adapters
 from moextend.errors import InputError
@@ -53,7 +55,6 @@ def save_adapter(stage: StageModel, folder: Path, base: str) -> int:
     Raises:
         InputError: the stage has no LoRA adapters, or none of them is active for the task.
     """
-    from safetensors.torch import save_file
 
     layers = adapters.named_layers(stage.model)
     if not layers:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moextend.bench.run.context import RunContext
+from moextend.bench.run.inputs import base_revision
 from moextend.bench.run.rundir import RunDir, find_run, run_name
 from moextend.errors import InputError, UnknownName
 
@@ -83,8 +85,6 @@ def opened(named: StageName, task: str | None = None) -> StageModel:
     Raises:
         InputError: the run has not learned that stage.  UnknownName: the run has no such task.
     """
-    from moextend.bench.run.context import RunContext
-    from moextend.bench.run.inputs import base_revision
     from moextend.bench.run.models import restored_stages
 
     context = RunContext(named.run)

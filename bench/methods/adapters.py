@@ -12,6 +12,7 @@ from moextend.bench.methods import trained
 from moextend.bench.methods.method import Knob, LoraRank, Parameters, Rate, Stage
 from moextend.bench.methods.shapes import Extra
 from moextend.errors import InputError
+from moextend.moe.strengths import named
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -129,7 +130,6 @@ def scale(model: MultimodalLM, strengths: Mapping[str, float], active: Sequence[
     Returns the fingerprint of the base with them.
     """
     from moextend.model.fingerprint import tensors_digest
-    from moextend.moe.strengths import named
 
     present = {name: strength for name, strength in strengths.items() if strength}
     for layer in layers(model):

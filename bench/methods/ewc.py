@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
+from safetensors.torch import load_file, save_file
 
 from moextend.bench.methods.method import Parameters, Stage
 from moextend.bench.methods.shapes import Extra
@@ -65,7 +66,6 @@ class Ewc(AdapterOrAll):
 
     def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
         """Computes this stage's Fisher information."""
-        from safetensors.torch import save_file
 
         with files.atomic(stage.folder / FILE) as path:
             save_file(_fisher(model, self.parameters(model), self.config.items, stage), path)
@@ -74,7 +74,6 @@ class Ewc(AdapterOrAll):
 
 def _earlier(stage: Stage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Sum of all F_tau, and the F_tau-weighted mean of all theta_tau, which give the same penalty up to a constant."""
-    from safetensors.torch import load_file
 
     from moextend.extension import tensor_files
 

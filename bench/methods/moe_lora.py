@@ -15,6 +15,7 @@ from moextend.bench.methods import adapters, trained
 from moextend.bench.methods.method import Knob, LoraRank, Rate
 from moextend.bench.methods.weights import TrainedWeights, one_strength
 from moextend.moe.recipe import MOST_EXPERTS
+from moextend.moe.strengths import named
 
 if TYPE_CHECKING:
     from torch import nn
@@ -79,7 +80,6 @@ class MoeLora(TrainedWeights):
     def scale(self, model: MultimodalLM, task: str, strengths: Mapping[str, float]) -> str:
         """Scales the output of the LoRA experts."""
         from moextend.bench.methods.mixture import Mixture
-        from moextend.moe.strengths import named
 
         strength = one_strength(strengths)
         for module in model.lm.modules():

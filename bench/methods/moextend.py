@@ -10,7 +10,7 @@ from moextend.bench.methods import inferred, trained
 from moextend.bench.methods.method import Knob, LearningRate, Loop, Method, Parameters, Stage
 from moextend.bench.methods.shapes import Extra
 from moextend.bench.task import TaskIdentity
-from moextend.moe.recipe import Recipe, Scope, count_layers
+from moextend.moe.recipe import Recipe, Scope, check_name, count_layers
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
@@ -77,7 +77,6 @@ class MoExtend(inferred.Narrowed, Method):
 
     def check_stages(self, names: Sequence[str]) -> None:
         """Refuses what cannot be the name of an extension."""
-        from moextend.moe.recipe import check_name
 
         for name in names:
             check_name(name)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from moextend.bench.scorers import find_scorer
 from moextend.errors import InputError
 
@@ -40,7 +42,6 @@ def fates(right: Array) -> Array:
     Returns:
         [stages, items] of places in FATES; UNKNOWN where an item is not scored before or after.
     """
-    import numpy as np
 
     right = np.asarray(right, float)
     before, after = right[:-1] == 1, right[1:] == 1
@@ -54,7 +55,6 @@ def item_fates(results: DataFrame) -> DataFrame:
 
     `results` is a frame with items (moextend.bench.frame). Items without a score of their own are left out.
     """
-    import numpy as np
     import pandas as pd
 
     names = ["sequence", "run", "method", "seed", "order", "task", "role", "learned_at"]

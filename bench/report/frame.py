@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
+
 from moextend.bench.report.collect import (
     Experiment,
     Result,
@@ -81,7 +83,6 @@ def frame(experiments: Sequence[Experiment], *, items: bool = True) -> DataFrame
         items: whether there is a row per item. Without, there is a row per cell, with its items' columns missing, and
             no predictions are read. A cell whose predictions are not kept has such a row in both cases.
     """
-    import numpy as np
     import pandas as pd
 
     reader = AnswerReader()
@@ -171,7 +172,6 @@ def _cell(label: str, run: str, result: Result, stage: int, task: str) -> tuple[
 
 def _cell_column(name: str, values: Sequence[Any], counts: Array) -> Any:
     """A column of values of cells, each repeated for its items."""
-    import numpy as np
     import pandas as pd
 
     if name in NUMBERS:
@@ -182,7 +182,6 @@ def _cell_column(name: str, values: Sequence[Any], counts: Array) -> Any:
 
 def _item_column(name: str, answers: Sequence[Answers | None], reader: AnswerReader) -> Any:
     """A column of values of items; one missing value for a cell without answers."""
-    import numpy as np
     import pandas as pd
 
     missing, kind = (np.nan, "float64") if name == "score" else (NONE, "int32")

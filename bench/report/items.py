@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
+
 from moextend.bench import stats
 from moextend.bench.report.collect import Result
 from moextend.bench.run.items import NAME as ITEMS
@@ -60,7 +62,6 @@ class CellReader(Generic[T]):
         Raises:
             SpecError: they do not give the score of the cell, or the file is damaged.
         """
-        import numpy as np
 
         found = result.packed.of(cell.stage, cell.task)
         if found is None:
@@ -201,7 +202,6 @@ class Parts:
 
 def _stacked(found: Sequence[Parts], name: str) -> Array:
     """[parts, G] of one of their arrays; those that were made before all clusters were known end with zeros."""
-    import numpy as np
 
     size = max(len(parts.sums) for parts in found)
     return np.array([np.pad(getattr(one, name), (0, size - len(one.sums))) for one in found])
@@ -243,7 +243,6 @@ class ItemReader(CellReader[Items]):
 
         `at` takes all cells of that stage instead of their own.
         """
-        import numpy as np
 
         cells = {key: result.cells.get((key[0] if at is None else at, key[1])) for key in weights}
         found = {
@@ -265,7 +264,6 @@ class ItemReader(CellReader[Items]):
         return Parts(sums, deviations, present, floor)
 
     def _text(self, result: Result, cell: Cell) -> Items | None:
-        import numpy as np
 
         item, score = self._texts.read(result.run.folder / str(cell.predictions), cell.sha256)
         return self.grouped(cell.task, cell.task, ItemScores(item, score, np.ones(len(item))), {})
@@ -290,7 +288,6 @@ class ItemReader(CellReader[Items]):
 
     def _is_known(self, task: str, items: Array) -> bool:
         """Whether these are items of a file of this task that was read before, with their images."""
-        import numpy as np
 
         before = self._grouping.get(task)
         same = before is not None and np.array_equal(before.items, items)
@@ -305,7 +302,6 @@ class ItemReader(CellReader[Items]):
             visited: the task of which `task` is a visit.
             groups: item -> its image, of items that were not read before.
         """
-        import numpy as np
 
         alone = (scores.score == scores.score) & (scores.item != NONE)
         items, weight = scores.item[alone], scores.weight[alone]

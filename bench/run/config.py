@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from moextend.bench.methods import parse
 from moextend.bench.scoring import Backend
 from moextend.bench.sequence import OWN, SequenceSpec
 from moextend.bench.task import Mode, TaskSpec
@@ -80,7 +81,6 @@ class RunConfig(About, Identity):
     @cached_property
     def method_spec(self) -> MethodSpec:
         """The method with its settings, those of the sequence included."""
-        from moextend.bench.methods import parse
 
         return parse(self.method, self.sequence.get("settings"), self.workspace)
 

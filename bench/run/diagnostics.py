@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from moextend import Prompt
 from moextend.bench.methods import Method
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.models import asked_for, learning_data
@@ -18,6 +19,10 @@ from moextend.bench.run.rundir import ROUTING
 from moextend.bench.run.stage import StageData, stage_seed
 from moextend.bench.score import evaluate
 from moextend.errors import InputError
+from moextend.extension.probe import Use, count_use
+from moextend.extension.task_inference import TaskInference, places, prompts_of
+from moextend.model.generation import each_by_its_own
+from moextend.moe.sites import find_sites
 from moextend.util import processes
 
 if TYPE_CHECKING:
@@ -81,7 +86,6 @@ class Diagnostics:
 
         The inputs are from learned tasks (not part of the task statistics), from later tasks, and from generic text.
         """
-        from moextend.extension.task_inference import TaskInference, places, prompts_of
 
         self.context.method.select(model, learned[-1], learned)
         if not isinstance(model.choose, TaskInference):
@@ -161,9 +165,6 @@ def _routing(use: Use, then: TaskRouting | None) -> TaskRouting:
 
 def _count(model: MultimodalLM, sites: Sequence[Site], rows: Sequence[Conversation]) -> Use:
     """Use of experts by some conversations, each with the extensions that it reaches at inference."""
-    from moextend import Prompt
-    from moextend.extension.probe import Use, count_use
-    from moextend.model.generation import each_by_its_own
 
     use = Use()
 
@@ -177,7 +178,6 @@ def _count(model: MultimodalLM, sites: Sequence[Site], rows: Sequence[Conversati
 
 def _sites(model: MultimodalLM) -> list[Site]:
     """MoE blocks of the base, determined before adapters wrap them; none in a dense model."""
-    from moextend.moe.sites import find_sites
 
     try:
         return find_sites(model.lm)

@@ -24,6 +24,7 @@ from moextend.bench.run.preflight import readable
 from moextend.bench.sequence import Base, SequenceSpec
 from moextend.bench.task import HAND, TaskSpec
 from moextend.errors import InputError
+from moextend.training.splits import held_out
 
 if TYPE_CHECKING:
     import torch
@@ -250,7 +251,6 @@ class Plan:
         import torch
 
         from moextend.training.estimate import bytes_of, numel_of
-        from moextend.training.splits import held_out
 
         if spec.text in self.sizes:
             return self.sizes[spec.text]

@@ -27,7 +27,9 @@ from moextend.bench.score.text import text_commits, text_content
 from moextend.bench.sequence import memory_texts
 from moextend.data.digests import FileDigests
 from moextend.errors import InputError, MoextendError, SpecError
+from moextend.model import sources
 from moextend.model.base_name import base_parts
+from moextend.model.encoders import locate
 from moextend.util import content, files
 
 if TYPE_CHECKING:
@@ -254,7 +256,6 @@ def record_commits(run: RunDir, task: TaskSpec, workspace: Path) -> None:
 
 def base_revision(run: RunDir, base: Base, workspace: Path) -> str | None:
     """Revision of the base that the run opens: its recorded commit; at the first use that of now, which is recorded."""
-    from moextend.model import sources
 
     name = sources.find(base.found(workspace))
     if isinstance(name, Path):
@@ -274,8 +275,6 @@ def encoder_revisions(run: RunDir, encoders: Mapping[str, str]) -> Iterator[None
 
     Args: encoders: modality -> encoder.
     """
-    from moextend.model import sources
-    from moextend.model.encoders import locate
 
     found = {modality: locate(modality, name) for modality, name in encoders.items()}
     remote = {modality: where for modality, where in found.items() if where.remote}

@@ -9,6 +9,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self, get_args
 
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
 from moextend.bench.run.progress import DOING, Phase, read_status
 from moextend.bench.run.records import Status
 from moextend.bench.run.rundir import RunDir
@@ -89,9 +95,6 @@ def _doing(status: Status) -> str:
 
 def table(rows: Sequence[Row], width: int | None) -> Table:
     """The table of some runs, with the columns that fit `width`; None (a file): all columns without the bar."""
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
 
     columns = [
         name
@@ -146,7 +149,6 @@ class LiveView:
     """A table on the terminal that is redrawn during the runs."""
 
     def __init__(self, runs: Sequence[Path], jobs: int, console: Console) -> None:
-        from rich.live import Live
 
         self.runs, self.jobs, self.console = [RunDir(run) for run in runs], jobs, console
         self.began = time.monotonic()
@@ -164,8 +166,6 @@ class LiveView:
         self.live.update(self._table(), refresh=True)
 
     def _table(self) -> RenderableType:
-        from rich.console import Group
-        from rich.text import Text
 
         found = [(run, read_status(run.folder)) for run in self.runs]
         words = summary([status for _, status in found], self.jobs, time.monotonic() - self.began)

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 import moextend
 from moextend.bench.data import conversations, data_digest
 from moextend.bench.methods.method import Stage
@@ -21,6 +23,7 @@ from moextend.bench.run.stage import StageData, stage_data, stage_seed
 from moextend.bench.sequence import Align
 from moextend.errors import InputError, at
 from moextend.extension import tensor_files
+from moextend.model.feature_cache import store_features
 from moextend.util import files
 
 if TYPE_CHECKING:
@@ -33,9 +36,6 @@ NOTHING = StageData((), ())
 
 def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     """The base model on its device, with the encoders of its modalities and aligned projectors."""
-    import torch
-
-    from moextend.model.feature_cache import store_features
 
     spec = context.sequence.base
     if progress:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast, get_args
 
+import zstandard
 from pydantic import Field
 
 from moextend.bench.run.complete import EVERY, TENSORS, lacks, names_of
@@ -202,7 +203,6 @@ def _kept_file(content: Content) -> KeptFile:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[tarfile.TarFile]:
-    import zstandard
 
     with (
         path.open("wb") as file,
@@ -300,7 +300,6 @@ def _extract(source: Path, folder: Path) -> Manifest:
 
     Raises InputError before the first file if these are too many bytes for such a pack, or for the disk.
     """
-    import zstandard
 
     reader = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
     try:

@@ -12,6 +12,9 @@ from math import factorial, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moextend.bench import methods
+from moextend.bench.methods import ALL, BOUNDS, KNOWN, parse
+from moextend.bench.run.estimate import matched, skeletons
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.scoring import Scoring
 from moextend.bench.sequence import (
@@ -103,7 +106,6 @@ def resolve(
 
     `on_match` is called with how each method was matched, `on_problem` with each plug-in that is left out, and why.
     """
-    from moextend.bench import methods
 
     say = on_match or (lambda words: None)
     _check_numbers(request)
@@ -120,8 +122,6 @@ def resolve(
         say(f"left out: {name}. {LEFT_OUT}")
     specs = chosen_methods(request, sequence, on_problem)
     if request.match != STEPS:
-        from moextend.bench.run.estimate import matched, skeletons
-
         make = skeletons(sequence.base, request.workspace)
         found = matched(specs, request.match, make, lambda text: _parsed(request, sequence, text, "--match"))
         specs = [spec for spec, _ in found]
@@ -151,7 +151,6 @@ def resolve(
 
 def _is_bound(text: str) -> bool:
     """Whether a method is asked for as a bound: joint, or joint:lora:rank=4."""
-    from moextend.bench.methods import BOUNDS
 
     return text.partition(":")[0] in BOUNDS
 
@@ -207,7 +206,6 @@ def _overridden(request: Request, sequence: SequenceSpec) -> SequenceSpec:
 
 def check_settings(sequence: SequenceSpec, workspace: Path) -> None:
     """Raises InputError if `settings` or `tuned` of a sequence name a method or setting that does not exist."""
-    from moextend.bench.methods import KNOWN, parse
 
     file, known = sequence.path or sequence.sequence, dict.fromkeys(KNOWN.names(workspace))
     for name in sequence.settings:  # a misspelt one would have no effect without a message
@@ -227,7 +225,6 @@ def chosen_methods(
 
     A broken plug-in is left out if only "all" requests it, or if its name is that of a method of the package.
     """
-    from moextend.bench.methods import ALL, BOUNDS, KNOWN
 
     file, workspace = sequence.path or sequence.sequence, request.workspace
     check_settings(sequence, workspace)
@@ -263,7 +260,6 @@ def chosen_methods(
 
 
 def _parsed(request: Request, sequence: SequenceSpec, text: str, where: str) -> MethodSpec:
-    from moextend.bench.methods import parse
 
     return parse(text, sequence.settings_for(text), request.workspace, where=where)
 

@@ -13,6 +13,7 @@ from typing import Any
 from moextend.bench.data.source import place
 from moextend.bench.methods import Shapes
 from moextend.bench.run.complete import planned
+from moextend.bench.run.estimate import Plan, estimate, skeletons
 from moextend.bench.run.opening import scored
 from moextend.bench.run.plan import LEFT_OUT, Request
 from moextend.bench.run.preflight import missing_files, splits_used
@@ -98,7 +99,6 @@ def describe(found: dict[str, Any]) -> str:
 
 def _estimate(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
     """Memory, files, operations and hours of the runs, or why they are not known: {"not": why}."""
-    from moextend.bench.run.estimate import Plan, estimate, skeletons
 
     sequence, tasks, _ = request.read
     base, found = sequence.base, _place(sequence.base, request.workspace)

@@ -18,6 +18,7 @@ from moextend.bench.score import text, vqa
 from moextend.bench.score.lines import PredictionLine, text_item
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError
+from moextend.model.generation import choice_likelihoods, generate
 from moextend.util.files import read_lines
 from moextend.util.foreign import explained
 
@@ -83,7 +84,6 @@ def _vqa_again(
     context: RunContext, model: MultimodalLM, task: TaskSpec, path: Path, batches: int
 ) -> tuple[int, list[str]]:
     """Number of answers made again, and the ids of those that differ."""
-    from moextend.model.generation import choice_likelihoods, generate
 
     size = context.sequence.scoring.batch_size
     items = open_items(task, "test", context.workspace, context.sequence.scoring.limit)

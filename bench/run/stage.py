@@ -13,12 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
+
+from moextend import Conversation
 from moextend.bench.data import conversations
 from moextend.bench.methods.method import Stage
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.sequence import memory_texts
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError
+from moextend.model.batches import Collator, on_device
+from moextend.training import flops
 from moextend.training.loop import Report, train
 from moextend.training.splits import hold_out
 from moextend.training.trainer import ExtraLoss
@@ -45,7 +50,6 @@ def stage_data(tasks: Sequence[TaskSpec], workspace: Path, seed: int) -> StageDa
 
 def generic_text(path: Path | None) -> list[Conversation]:
     """Lines of a sequence's generic text, without labels."""
-    from moextend import Conversation
 
     return [Conversation(((text, ""),)) for text in memory_texts(path)]
 
@@ -124,8 +128,6 @@ def peak_memory(model: MultimodalLM) -> dict[str, float]:
     """Peak memory of this process so far, and of its GPU since `reset_gpu_peak`, in MiB."""
     peak = {"peak_rss_mb": _peak_rss()}
     if model.device.type == "cuda":
-        import torch
-
         peak["peak_gpu_mb"] = torch.cuda.max_memory_allocated(model.device) / 2**20
     return peak
 
@@ -133,8 +135,6 @@ def peak_memory(model: MultimodalLM) -> dict[str, float]:
 def reset_gpu_peak(model: MultimodalLM) -> None:
     """Resets the peak of the GPU's memory."""
     if model.device.type == "cuda":
-        import torch
-
         torch.cuda.reset_peak_memory_stats(model.device)
 
 
@@ -150,10 +150,6 @@ def _peak_rss() -> float:
 
 def forward_flops(model: MultimodalLM, conversations: Sequence[Conversation]) -> float:
     """Operations per token of a forward pass with the active parameters, with the head at every position."""
-    import torch
-
-    from moextend.model.batches import Collator, on_device
-    from moextend.training import flops
 
     rows: list[Any] = list(conversations[:TESTED])
     collate = Collator.of(model)

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from pydantic import field_validator
 
 from moextend.bench.run.complete import lacks, names_of
+from moextend.bench.run.context import RunContext, refuse_changed_inputs
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunConfig, RunDir, line_of, parse_cell
+from moextend.bench.score import evaluate
 from moextend.bench.score.records import Cell
 from moextend.errors import InputError, LeaseLost, MoextendError, RunConflict
 from moextend.util import files
@@ -142,7 +144,6 @@ def score_variants(
         RunConflict: another process works on the run, or its data or plug-ins changed.
         InputError: the run is not done, or is from a pack that left something out.
     """
-    from moextend.bench.run.context import RunContext
     from moextend.bench.run.runner import stands
 
     if read_status(run.folder).state != "done":
@@ -168,9 +169,7 @@ def score_variants(
 def _score(
     context: RunContext, missing: Sequence[tuple[Variant, str]], cells: int, on_cell: Callable[[str], None]
 ) -> list[str]:
-    from moextend.bench.run.context import refuse_changed_inputs
     from moextend.bench.run.models import asked_for, restored_stages
-    from moextend.bench.score import evaluate
 
     run, last = context.run, len(context.stages)
     refuse_changed_inputs(context)

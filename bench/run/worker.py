@@ -23,6 +23,7 @@ from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.together import joined
 from moextend.errors import InputError, MoextendError, RunBusy
 from moextend.util.foreign import explained
+from moextend.util.quiet import quiet_process
 
 
 def main() -> None:
@@ -32,7 +33,6 @@ def main() -> None:
 
 def _run(folder: Path) -> None:
     from moextend.bench.run.runner import run
-    from moextend.util.quiet import quiet_process
 
     quiet_process()
     logging.basicConfig(

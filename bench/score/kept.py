@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from moextend.bench.score.lines import DistinctLines, PredictionLine, Words, text_item
 from moextend.bench.score.records import Cell
 from moextend.bench.score.vqa import score_items, scores_path, write_scores
@@ -40,13 +42,11 @@ class ItemScores:
 
     def are_of(self, items: Array) -> bool:
         """Whether they are the scores of these items, in any order."""
-        import numpy as np
 
         return len(items) == len(self.item) and bool(np.array_equal(np.sort(items), np.sort(self.item)))
 
     def of(self, items: Array) -> Array:
         """[items], the scores of these items."""
-        import numpy as np
 
         if np.array_equal(items, self.item):
             return self.score
@@ -97,7 +97,6 @@ class ScoreReader:
         Raises:
             SpecError: they do not give the score of the cell.
         """
-        import numpy as np
 
         assert cell.predictions is not None, "the caller's own condition"
         path = folder / cell.predictions
@@ -126,7 +125,6 @@ class ScoreReader:
         return found
 
     def _columns(self, lines: list[Any]) -> list[Array]:
-        import numpy as np
 
         scores = np.array([line["score"] for line in lines], float)
         weights = np.array([line.get("weight", 1.0) for line in lines], float)
@@ -135,7 +133,6 @@ class ScoreReader:
 
 def fits(cell: Cell, scores: ItemScores) -> bool:
     """Whether these are as many scores as the cell counts, with its mean."""
-    import numpy as np
 
     alone = ~np.isnan(scores.score)
     known, weight = scores.score[alone], scores.weight[alone]
@@ -157,7 +154,6 @@ def read_predictions(path: Path, sha256: str) -> list[PredictionLine]:
 
 def text_scores(ids: Words, lines: list[Any]) -> list[Array]:
     """Items and scores of the lines of a text task; of the line with the summary and of items without a number, NaN."""
-    import numpy as np
 
     scores = [
         float(line["right"]) if isinstance(line.get("right"), int | float) else np.nan for line in lines

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pydantic.dataclasses
 from pydantic import TypeAdapter
 
@@ -37,7 +38,6 @@ class Words:
 
     def numbers(self, words: Iterable[str | None]) -> Array:
         """The number of each word; NONE for None."""
-        import numpy as np
 
         known = self._known
         found = [NONE if word is None else known.setdefault(word, len(known)) for word in words]
@@ -73,7 +73,6 @@ class DistinctLines:
 
         Raises the errors of `files.read_lines` and of `parse`; SpecError for a file that was edited.
         """
-        import numpy as np
 
         lines = files.signed_lines(path) if signed else files.raw_lines(path, sha256)
         if self._bytes > MOST:

@@ -7,6 +7,8 @@ import string
 from collections.abc import Callable, Iterable
 from math import isfinite
 
+from rapidfuzz.distance import Levenshtein
+
 from moextend.bench.scorers.forms import evalai_form, one_line, plain, vqa_form, words_form
 from moextend.bench.scorers.gold import Gold
 from moextend.data.cells import right_choice
@@ -127,7 +129,6 @@ def _similarity(a: str, b: str) -> float:
 
 def levenshtein(a: str, b: str) -> int:
     """Insertions, deletions and replacements from `a` to `b`."""
-    from rapidfuzz.distance import Levenshtein
 
     return int(Levenshtein.distance(a, b))
 

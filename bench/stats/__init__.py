@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 if TYPE_CHECKING:
     from numpy import ndarray
 
@@ -88,7 +90,6 @@ class Contrast:
         """The level at which `distance` is the half-width."""
         if self.error == 0:
             return 0.0 if distance > 0 else 1.0
-        import numpy as np
 
         low, high = -40.0, 0.0  # powers of ten; the half-width falls as the level grows
         for _ in range(4):
@@ -122,7 +123,6 @@ def contrast(values: Sequence[float], deviations: Array, *, changed: int, floor:
         changed: clusters in which the methods differ.
         floor: added to the item variance; see `unseen`.
     """
-    import numpy as np
 
     seed, item = variances(np.asarray(values, float), deviations)
     return Contrast(
@@ -152,7 +152,6 @@ def variances(values: Array, deviations: Array) -> tuple[Array, Array]:
     Items: the mean covariance of two seeds' item errors, sum_{s != t} sum_g d_sg d_tg / (S (S - 1)), times
     G / (G - 1); what items add in one seed alone is part of the variance over seeds. One seed has the items' own.
     """
-    import numpy as np
 
     seeds, groups = deviations.shape[-2:]
     small = groups / max(groups - 1, 1)
@@ -169,7 +168,6 @@ def own_items(deviations: Array) -> float:
 
     The mean variance of a seed's item errors less the mean covariance of two seeds, at least 0.
     """
-    import numpy as np
 
     seeds, groups = deviations.shape
     if seeds == 1:
@@ -196,7 +194,6 @@ def half_width(level: Any, seed_variance: Any, item_variance: Any, *, seeds: int
     size is 3.6 to 6.1% with two seeds and 4.3 to 5.3% with more, whatever the ratio of the two variances.
     Satterthwaite's degrees of freedom would reject up to 13% with two seeds and 8% with three.
     """
-    import numpy as np
     from scipy.special import stdtrit
 
     items = -stdtrit(clusters - 1, np.asarray(level) / 2) * np.sqrt(item_variance)
@@ -236,7 +233,6 @@ def power_of(
     difference: float, level: float, seed_variance: Any, item_variance: Any, *, seeds: int, clusters: int
 ) -> Any:
     """Probability, 0..1, that a two-sided test at `level` finds a true `difference`; variances broadcast."""
-    import numpy as np
 
     bars = _bars(level, seed_variance, item_variance, seeds, clusters)
     error = np.sqrt(np.asarray(seed_variance) + item_variance)
@@ -245,7 +241,6 @@ def power_of(
 
 def _bars(level: float, seed_variance: Any, item_variance: Any, seeds: int, clusters: int) -> Array:
     """Half-widths [..., D] of the test in equally likely repetitions, which estimate the variance over seeds again."""
-    import numpy as np
     from scipy.special import chdtri
 
     drawn = np.array([1.0])  # the seeds' variance that a repetition would see, as a multiple of the true one
@@ -293,7 +288,6 @@ def weighted_mean(
 
 def _by_cluster(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[Array, Array]:
     """Sum and number of items of each cluster."""
-    import numpy as np
 
     place = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters))}
     at = np.array([place[cluster] for cluster in clusters], dtype=int)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+import numpy as np
+
 from moextend.bench import stats
 from moextend.bench.stats import Contrast
 
@@ -172,7 +174,6 @@ def power_interval(
     pilot: Pilot, design: Design, distance: float, level: float, *, outside: float = stats.LEVEL
 ) -> tuple[float, float]:
     """Confidence interval of `power` at 1 - `outside`: what the pilot, of two seeds or more, leaves possible."""
-    import numpy as np
 
     over_seeds, items, clusters = zip(*(one.sources(design) for one in pilot.possible()), strict=True)
     found = stats.power_of(

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from rich.table import Table
+from rich.text import Text
 
 from moextend.bench import methods, scorers
 from moextend.bench.plugins import Listed
@@ -14,6 +16,7 @@ from moextend.bench.references import KIND, read_reference
 from moextend.bench.run.plan import DEFAULT, all_tasks, check_settings
 from moextend.bench.sequence import OWN, SequenceSpec, find_sequence, read_sequence
 from moextend.bench.task import read_task
+from moextend.bench.workspace.new_task import check
 from moextend.errors import InputError, SpecError, UnknownName, visible
 from moextend.util import content
 
@@ -125,8 +128,6 @@ def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
             scorers.search(workspace)
             record["comparable_with"] = scorers.find_scorer(task.scorer).comparable_with
         if example:
-            from moextend.bench.workspace.new_task import check
-
             record["example"] = check(task, workspace)
         return record
     if name in sequences or name.endswith((".yaml", ".yml")):
@@ -141,9 +142,9 @@ def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
 def _problems(sequence: SequenceSpec, workspace: Path) -> list[str]:
     """The first problem of a sequence's tasks, and that of its methods' settings."""
     found = []
-    for check in (all_tasks, check_settings):
+    for checked in (all_tasks, check_settings):
         try:
-            check(sequence, workspace)
+            checked(sequence, workspace)
         except InputError as error:
             found.append(str(error))
     return found
@@ -210,7 +211,6 @@ def _plugin(each: Listed[Any]) -> dict[str, Any]:
 
 
 def _table(title: str, columns: list[str], narrow: str = "") -> Table:
-    from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for column in columns:  # names are copied, so they are not shortened; descriptions are
@@ -221,7 +221,6 @@ def _table(title: str, columns: list[str], narrow: str = "") -> Table:
 
 
 def _row(table: Table, record: dict[str, Any], cells: list[str]) -> None:
-    from rich.text import Text
 
     if record["error"]:
         blank = len(cells) - 2

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from moextend.bench.data import check_task, guess_task
 from moextend.bench.score.text.folder import check_name
 from moextend.bench.scorers.table import find_scorer, search
 from moextend.bench.task import NAME, TaskSpec, TextTask
@@ -52,7 +53,6 @@ def new_task(
     if scorer is not None:
         search(workspace)
         find_scorer(scorer, where="--scorer")
-    from moextend.bench.data import guess_task
 
     wanted = ALIASES.get(kind, kind)
     task = guess_task(
@@ -79,7 +79,6 @@ def check(task: TaskSpec, workspace: Path, base: str | None = None) -> dict[str,
     """
     if task.kind == "text":
         return _check_text(task, workspace)
-    from moextend.bench.data import check_task
 
     found = check_task(task, workspace, base)
     warnings = {"warnings": list(found.warnings)} if found.warnings else {}

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import moextend
 from moextend.util.entry import run_app
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
@@ -32,7 +33,6 @@ def apart(
     count: Annotated[int, typer.Option(help="Inputs of each stage.")] = 500,
 ) -> None:
     """Measure which stage scope auto assigns the inputs of each stage to. Example: apart night-looking dim-looking."""
-    import moextend
     from moextend.bench.world.data import prompts
     from moextend.extension.task_inference import INPUTS, TaskInference, collect
 

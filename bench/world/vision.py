@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -160,7 +161,6 @@ def patch_features(model: Any, images: Tensor, batch: int = 500) -> Tensor:
 
 def save_vision_model(model: Any, folder: Path) -> None:
     """Writes `open_clip_config.json` and `open_clip_model.safetensors` in the format of "local-dir:"."""
-    from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "open_clip_config.json", CONFIG)

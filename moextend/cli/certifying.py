@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
+from moextend.certificate.record import check_record, files_in
 from moextend.cli import options
 from moextend.cli.command import grouped
 from moextend.cli.inputs import Reading, check_out
 from moextend.cli.opening import Encoders, ExtendedBase, Loaded, check_extensions, folders_of
 from moextend.errors import InputError, at
+from moextend.extension.folder import local_folder
+from moextend.util.quiet import quiet_process
 
 if TYPE_CHECKING:
     from moextend.certificate.record import Certificate
@@ -107,7 +110,6 @@ def _of_run(extension: str, runs: Path, wanted: dict[str, Any]) -> tuple[Certifi
     """Certificate of a stage of a run, and the folder that it is written to."""
     from moextend.bench.exporting import evidence, stage
     from moextend.certificate.certify import certify as certified
-    from moextend.util.quiet import quiet_process
 
     named = stage.find(extension, runs)
     quiet_process()
@@ -127,7 +129,6 @@ def _of_folder(
     from moextend.certificate.certify import Data
     from moextend.certificate.certify import certify as certified
     from moextend.extension.card import read_extension
-    from moextend.extension.folder import local_folder
 
     folder = local_folder(extension, where="EXTENSION")
     card = read_extension(folder)
@@ -146,7 +147,6 @@ def _of_folder(
 
 def _check(path: Path, extension: str | None, as_json: bool) -> None:
     """Checks a written certificate, or all of a folder; exit code 1 if something is wrong with one."""
-    from moextend.certificate.record import check_record, files_in
 
     folder = None if extension is None else Path(extension)
     if folder is not None and not folder.is_dir():

@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+from rich.console import Console
 from typer import Argument, Option
 
+from moextend.bench.data.source import divided
+from moextend.bench.sequence import OWN
+from moextend.bench.task import TaskSpec, find_task
+from moextend.bench.workspace import catalogue, edit, new_task
+from moextend.bench.workspace.new_plugin import write_new
 from moextend.cli import options
+from moextend.data.modalities import modality_types
 from moextend.errors import InputError, UnknownName
+from moextend.util import content
 
 if TYPE_CHECKING:
     from moextend.bench.task import TaskSpec
@@ -45,11 +53,6 @@ def add_task(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Append a task to the sequence, after opening its data and scoring one example."""
-    from moextend.bench.sequence import OWN
-    from moextend.bench.task import TaskSpec, find_task
-    from moextend.bench.workspace import edit, new_task
-    from moextend.data.modalities import modality_types
-    from moextend.util import content
 
     draft = edit.draft(sequence, workspace)
     kinds = [*get_args(TaskSpec.model_fields["kind"].annotation), *new_task.ALIASES]
@@ -96,7 +99,6 @@ def add_task(
 
 
 def _found(task: TaskSpec, found: dict[str, Any]) -> str:
-    from moextend.bench.data.source import divided
 
     sizes = ", ".join(f"{count:,} {split}" for split, count in found["items"].items())
     lines = [f"{task.task} ({task.kind}): {sizes} items; licence {task.licence or 'not stated'}"]
@@ -128,7 +130,6 @@ def list_all(
     Python files in methods/ and scorers/ of the workspace are run. Unknown tasks, methods and settings of a sequence
     are listed below it; the exit code is then 2.
     """
-    from moextend.bench.workspace import catalogue
 
     if word is not None and (example or catalogue.is_name(word, workspace)):
         found = catalogue.details(word, workspace, example=example)
@@ -147,7 +148,6 @@ def list_all(
     if as_json:
         typer.echo(json.dumps(listed, indent=2))
         return
-    from rich.console import Console
 
     console = Console()
     for table in catalogue.tables(listed, console.width):
@@ -166,8 +166,6 @@ def new(
 
     A method and a scorer run as they are. A sequence has no tasks yet.
     """
-    from moextend.bench.workspace import edit
-    from moextend.bench.workspace.new_plugin import write_new
 
     if kind == "sequence":
         path = edit.new(name, workspace, base=base, encoders={"vision": vision, "audio": audio}).write()

@@ -8,10 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from typer import Option
 
+from moextend.bench.executors import submitting
+from moextend.bench.executors.executor import Options, Resources, find, waits
+from moextend.bench.run.launch import cores
+from moextend.bench.run.live import view
+from moextend.bench.run.progress import CANCELLED, cancelled
+from moextend.bench.run.rundir import RunDir, run_name
+from moextend.bench.run.together import launched
+from moextend.bench.score.served.client import Client, check_reachable
+from moextend.bench.scoring import OPENAI, TRANSFORMERS, Backend
 from moextend.cli import options
 from moextend.errors import InputError, counted
+from moextend.util import lookup
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,7 +63,6 @@ class Execution:
 
         Runs with `--device cuda` need a GPU, unless the options say otherwise.
         """
-        from moextend.bench.executors.executor import Options, Resources, find
 
         executor = find(self.executor, workspace, where="--executor")
         option, example = "--executor-option", "partition=gpu; exclusive for a flag"
@@ -68,7 +78,6 @@ class Execution:
 
     def _default_jobs(self, configs: Sequence[RunConfig]) -> int | None:
         """Several runs at a time only for models that are certainly small enough; None: the executor's default."""
-        from moextend.bench.run.launch import cores
 
         if self.executor != "local":
             return None
@@ -92,7 +101,6 @@ class Chosen:
     @property
     def waits(self) -> bool:
         """Whether the runs end with this command, which therefore waits for them."""
-        from moextend.bench.executors.executor import waits
 
         return waits(self.executor)
 
@@ -113,8 +121,6 @@ def backend(name: str | None, given: Sequence[str]) -> dict[str, Any]:
 
     A command that names a backend takes none of the sequence's settings of another one.
     """
-    from moextend.bench.scoring import OPENAI, TRANSFORMERS, Backend
-    from moextend.util import lookup
 
     where = "--backend-option"
     found = options.pairs(given, where)
@@ -135,8 +141,6 @@ def backend(name: str | None, given: Sequence[str]) -> dict[str, Any]:
 def check_server(how: Chosen, scoring: Scoring | None) -> None:
     """InputError if the runs start now, on this machine, and the server that is to score them does not answer."""
     if scoring is not None and scoring.server is not None and how.local:
-        from moextend.bench.score.served.client import Client, check_reachable
-
         check_reachable(Client(scoring.server, timeout=30.0, retries=2))
 
 
@@ -148,7 +152,6 @@ def scripts(how: Chosen, runs: Sequence[Path]) -> str | None:
 
 def check(how: Chosen) -> None:
     """Raises InputError if the executor refuses its options, or this process may start no workers."""
-    from moextend.bench.run.together import launched
 
     if launched():
         raise InputError(
@@ -168,9 +171,6 @@ def execute(
     Raises:
         typer.Exit: with code 130 after Ctrl-C.
     """
-    from rich.console import Console
-
-    from moextend.bench.run.rundir import run_name
 
     # On stderr, so that `moextend bench run > report.txt` still shows how far it is.
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -191,9 +191,6 @@ def execute(
 
 
 def _execute(how: Chosen, runs: Sequence[Path], console: Console) -> list[Outcome] | None:
-    from moextend.bench.executors import submitting
-    from moextend.bench.run.live import view
-    from moextend.bench.run.rundir import run_name
 
     # Before the runs begin: it shows what changes from now on, also what ends at once.
     shown = view(runs, how.options.jobs or len(runs), console) if how.waits else None
@@ -210,8 +207,6 @@ def _execute(how: Chosen, runs: Sequence[Path], console: Console) -> list[Outcom
 
 def end(outcomes: Sequence[Outcome]) -> None:
     """Prints the runs that are not done, and exits with code 1 if there is one; with 2 if only inputs are wrong."""
-    from moextend.bench.run.progress import CANCELLED, cancelled
-    from moextend.bench.run.rundir import RunDir
 
     failed = [outcome for outcome in outcomes if outcome.state != "done"]
     for outcome in failed:

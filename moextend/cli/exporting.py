@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
+import moextend
+from moextend.bench.exporting import adapters, stage
 from moextend.cli import options
 from moextend.cli.command import grouped
 from moextend.cli.inputs import Out, check_out
 from moextend.cli.opening import BaseAsked, Dtype, Encoders, load_active
 from moextend.errors import InputError, UnknownName, at, counted
+from moextend.model import sources
+from moextend.util import files
+from moextend.util.quiet import quiet_process
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +78,6 @@ def export(
 
     An export is refused if the other program would compute other results; the error names the setting that causes it.
     """
-    from moextend.util import files
 
     if how.form != "moextend":
         options.refuse_except_with("--as moextend", {"--with-base": how.with_base, "--active": how.active})
@@ -155,7 +159,6 @@ def _stock_form(model: MultimodalLM, how: How, reference: Tensor | None = None) 
 
 def _folder_form(model: MultimodalLM, how: How, base: str, encoders: dict[str, str], **more: Any) -> str:
     """Writes a folder for transformers with moextend; returns in words what was written."""
-    import moextend
     from moextend.export.saving import save_model
 
     known = [each.name for each in moextend.extensions(model)]
@@ -172,9 +175,7 @@ def _folder_form(model: MultimodalLM, how: How, base: str, encoders: dict[str, s
 
 def of_run(source: str, how: How, task: str | None, runs: Path) -> str:
     """Exports a stage of a run; returns in words what was written."""
-    from moextend.bench.exporting import stage
     from moextend.export.stock import state_of
-    from moextend.util.quiet import quiet_process
 
     quiet_process()
     if how.form != "stock":
@@ -192,7 +193,6 @@ def of_run(source: str, how: How, task: str | None, runs: Path) -> str:
 
 
 def _stock(found: StageModel, how: How) -> str:
-    from moextend.bench.exporting import adapters
     from moextend.export.stock import state_of
     from moextend.export.writing import check_rounding, sample_logits
 
@@ -211,9 +211,6 @@ def _stock(found: StageModel, how: How) -> str:
 
 
 def _peft(found: StageModel, how: How) -> str:
-    from moextend.bench.exporting import adapters
-    from moextend.model import sources
-    from moextend.util import files
 
     named = how.base or found.base
     if not named:

@@ -13,8 +13,10 @@ from typer import Option
 
 from moextend.cli import inputs, opening, options
 from moextend.cli.command import grouped
+from moextend.cli.extend_config import asked, other_options
 from moextend.cli.output import bar
 from moextend.errors import at, counted, duration
+from moextend.moe.recipe import check_name
 
 if TYPE_CHECKING:
     from moextend.data.conversations import Conversation
@@ -93,9 +95,7 @@ def extend(
 
     Prints the loss, the score of held-out conversations before and after, and what changed on generic text.
     """
-    from moextend.cli.extend_config import asked, other_options
     from moextend.extension.card import Origin
-    from moextend.moe.recipe import check_name
 
     with at("--name"):
         check_name(name)

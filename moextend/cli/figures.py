@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
+from moextend.bench.report import paper as papers
+from moextend.bench.report.collect import input_notes
+from moextend.bench.report.page import serve as start
+from moextend.bench.report.paper import INSTALL, Picture, compile_pdf
+from moextend.bench.report.style import find_style
+from moextend.bench.run.rundir import find_runs, slug
 from moextend.cli import options
 from moextend.cli.options import Names, Style
 from moextend.cli.reports import chosen_experiments, name_left_out
 from moextend.errors import InputError, counted
+from moextend.util import files, lookup
 
 if TYPE_CHECKING:
     from moextend.bench.figures import Source
@@ -55,9 +62,6 @@ def figures(
 ) -> None:
     """Draw what methods learn and forget: seven figures per sequence, one column wide."""
     from moextend.bench.figures import FORMATS, Source, chosen
-    from moextend.bench.report.collect import input_notes
-    from moextend.bench.report.style import find_style
-    from moextend.util import files, lookup
 
     forms = options.words(form or ["pdf,png"], "--format")
     for one in forms:
@@ -99,7 +103,6 @@ def _drawn(
 
 def _prefixes(experiments: Sequence[Experiment]) -> Iterator[tuple[str, Experiment]]:
     """What the names of an experiment's files begin with: nothing where there is one experiment."""
-    from moextend.bench.run.rundir import slug
 
     if len(experiments) == 1:
         yield "", experiments[0]
@@ -119,8 +122,6 @@ def serve(
 
     Ctrl-C stops the server. From another machine, forward the port: ssh -L 8899:127.0.0.1:8899 HOST.
     """
-    from moextend.bench.report.page import serve as start
-    from moextend.bench.run.rundir import find_runs
 
     folder = workspace / "runs"
     found = counted(len(find_runs(folder, names or [])), "run")
@@ -143,10 +144,6 @@ def paper(
 
     main.tex is written only once, and you can edit it. Every call overwrites all other files.
     """
-    from moextend.bench.report import paper as papers
-    from moextend.bench.report.paper import INSTALL, compile_pdf
-    from moextend.bench.report.style import find_style
-    from moextend.util import files
 
     styling = find_style(style, workspace)
     files.check_writable(to, where="--out")
@@ -177,7 +174,6 @@ def paper(
 def draw_figures(experiment: Experiment, names: Mapping[str, str], folder: Path) -> list[Picture]:
     """The two figures of a paper, drawn into its folder with these names; says which the runs do not have."""
     from moextend.bench.figures import Source
-    from moextend.bench.report.paper import Picture
 
     source = Source.of(experiment, names=names)
     return [

@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer import Option
 
+from moextend.bench.report import render
+from moextend.bench.report.formats.terminal import print_tables
+from moextend.bench.report.views import gate as forms
+from moextend.bench.report.views.comparison import check_margin
+from moextend.bench.run.preflight import check_scored
+from moextend.bench.task import ALLOW_CODE, find_task
 from moextend.cli import options
 from moextend.cli.command import grouped
 from moextend.cli.opening import Encoders, ExtendedBase, Loaded, check_extensions, folders_of
@@ -59,11 +65,6 @@ def gate(
     1: something is lost. 3: the items or seeds are too few to tell, or a run
     is not tested.
     """
-    from moextend.bench.report import render
-    from moextend.bench.report.formats.terminal import print_tables
-    from moextend.bench.report.views import gate as forms
-    from moextend.bench.report.views.comparison import check_margin
-    from moextend.bench.task import ALLOW_CODE
 
     check_margin(margin)
     if extension:
@@ -108,8 +109,6 @@ def _of_extension(
 ) -> Gate:
     """The gate of the last of these extensions, on the base with the others."""
     from moextend.bench.report.gate_extension import gate_extension
-    from moextend.bench.run.preflight import check_scored
-    from moextend.bench.task import find_task
 
     folders = folders_of(extension)
     check_extensions(folders)

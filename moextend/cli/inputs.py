@@ -11,7 +11,14 @@ from typer import Option
 
 from moextend.cli import options
 from moextend.cli.opening import OPTIONS
+from moextend.data.examples import in_order
+from moextend.data.images import ImageRef
+from moextend.data.modalities import marks_in, modality_types
+from moextend.data.own import own_data
+from moextend.data.sounds import AudioRef
 from moextend.errors import InputError, at, short
+from moextend.training.settings import Settings, check_tracker, default_settings
+from moextend.util import files
 from moextend.util.lookup import BATCH, MOST_BATCH, MOST_SEED, RATE
 
 if TYPE_CHECKING:
@@ -59,8 +66,6 @@ class Reading:
 
     def rows(self, data: str, encoders: Collection[str]) -> Sequence[Conversation]:
         """The user's data as conversations. Raises InputError if they have media of a modality not in `encoders`."""
-        from moextend.data.modalities import modality_types
-        from moextend.data.own import own_data
 
         named = options.pairs(options.words(self.columns or [], "--columns"), "--columns")
         rows = own_data(data, Path(".cache"), columns=named, template=self.template, images=self.images)
@@ -84,14 +89,12 @@ def first_of(rows: Sequence[Conversation]) -> str:
 
 def settings_of(dtype: object, conversations: int, values: Mapping[str, Any]) -> Settings:
     """The training settings for a base of this number type; `steps` None: three passes over the data."""
-    from moextend.training.settings import default_settings
 
     return default_settings(conversations, **{"bf16": str(dtype) != "torch.float32"} | dict(values))
 
 
 def check_settings(values: Mapping[str, Any]) -> None:
     """Raises InputError if training settings are out of range, or the tracker is not installed."""
-    from moextend.training.settings import Settings, check_tracker
 
     check_tracker(values.get("report_to", "none"), where="report_to")
     with at("--steps, --batch-size, --learning-rate, --seed"):
@@ -103,7 +106,6 @@ def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
 
     With a stem the folder may only hold what an interrupted call left.
     """
-    from moextend.util import files
 
     files.check_writable(folder, where="--out")
     if stem and folder.is_dir():
@@ -135,10 +137,6 @@ def shown(
     Raises:
         InputError: files and marks do not agree, a modality has no encoder, or a file cannot be read.
     """
-    from moextend.data.examples import in_order
-    from moextend.data.images import ImageRef
-    from moextend.data.modalities import marks_in, modality_types
-    from moextend.data.sounds import AudioRef
 
     types, marks, before = modality_types(), marks_in(prompt), ""
     found: list[MediaRef] = []

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+import moextend
 from moextend.cli import options
 from moextend.cli.command import grouped
 from moextend.cli.inputs import Data, Out, Reading, Training, check_out, check_settings, settings_of, shown
 from moextend.cli.opening import BaseAsked, Dtype, check_extensions, load_active, weighed
 from moextend.cli.output import bar
 from moextend.errors import InputError
+from moextend.model import sources
+from moextend.util import files
 from moextend.util.lookup import MOST_SEED, MOST_TOKENS
+from moextend.util.quiet import quiet_process
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +102,6 @@ def generate(
         raise InputError("chooses among extensions.", where="--auto", hint="Name one: --extension FOLDER.")
     model = base.open(keep_features=True)
     names = load_active(model, folders, base.projector)
-    import moextend
 
     given = dict(zip(names, strengths, strict=True))
     moextend.activate(model, "auto" if auto else "all", strengths=given)
@@ -123,12 +126,9 @@ def upcycle(
 
     Its folder has the numbers of the comparison in upcycled.json.
     """
-    from moextend.model import sources
     from moextend.model.loading import load, save_base
     from moextend.model.upcycling import check_numbers, parameter_counts
     from moextend.model.upcycling import upcycle as upcycled
-    from moextend.util import files
-    from moextend.util.quiet import quiet_process
 
     check_numbers(experts, top_k)
     files.check_new(out)

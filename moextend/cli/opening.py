@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from typer import Argument, Option
 
+import moextend
 from moextend.cli import options
 from moextend.errors import InputError, at
+from moextend.extension.folder import is_extended, local_folder
+from moextend.model import sources
+from moextend.model.encoders import locate
+from moextend.moe.strengths import checked
 from moextend.util import files
+from moextend.util.quiet import quiet_process
 
 if TYPE_CHECKING:
     from moextend.data.media import MediaRef
@@ -83,7 +89,6 @@ class BaseAsked(Encoders):
     @cached_property
     def config(self) -> MoextendConfig | None:
         """Config of an extended model; None for every other base."""
-        from moextend.extension.folder import is_extended
 
         if not (self.may_be_extended and is_extended(self.base)):
             return None
@@ -103,8 +108,6 @@ class BaseAsked(Encoders):
 
     def check(self) -> set[str]:
         """Modalities with an encoder. Raises InputError if the base, an encoder or an option does not exist."""
-        from moextend.model import sources
-        from moextend.model.encoders import locate
 
         options.device(self.device)
         base, encoders = self.base, self.encoders
@@ -127,8 +130,6 @@ class BaseAsked(Encoders):
 
         keep_features: whether frozen features are cached below the current folder.
         """
-        import moextend
-        from moextend.util.quiet import quiet_process
 
         quiet_process()
         device = device_of(self.device)
@@ -195,7 +196,6 @@ def weighed(values: Sequence[str] | None) -> tuple[list[Path], list[float]]:
     Raises:
         InputError: a strength is not a number from 0 to 1.
     """
-    from moextend.moe.strengths import checked
 
     folders, given = list[Path](), list[float]()
     for value in values or ():
@@ -214,7 +214,6 @@ def folders_of(extensions: Sequence[Path] | None) -> list[Path]:
     """Folders of extensions; those that are named by a hub id are downloaded."""
     if not extensions:
         return []
-    from moextend.extension.folder import local_folder
 
     return [local_folder(one, where="--extension") for one in extensions]
 
@@ -239,7 +238,6 @@ def load_active(
     """Loads extensions, oldest first, and activates them; returns their names."""
     if not extensions:
         return []
-    import moextend
 
     projectors_of(model, extensions, projectors)
     names = [moextend.load_extension(model, folder, allow_dtype=allow_dtype).name for folder in extensions]
@@ -249,7 +247,6 @@ def load_active(
 
 def projectors_of(model: MultimodalLM, extensions: Sequence[Path], projectors: Sequence[Path] | None) -> None:
     """Gives an encoder without a projector in `projectors` that of the first extension whose folder holds one."""
-    import moextend
     from moextend.extension.modalities import carried
 
     given = {_modality_of(folder) for folder in projectors or ()}

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -18,7 +21,6 @@ SLOWEST = 3600.0
 
 def output() -> tuple[Console, int | None]:
     """The console of standard output and its columns; None for a file or a pipe, unless COLUMNS is set."""
-    from rich.console import Console
 
     console = Console()
     if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
@@ -32,8 +34,6 @@ def bar(what: str, *, folder: Path | None = None) -> Iterator[Callable[[int, int
 
     Args: folder: of a call that continues an interrupted one; the first update then says from where.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
     console = Console(stderr=True)

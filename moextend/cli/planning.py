@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from typer import Argument, Option
 
+from moextend.bench.audit.base import base_row
+from moextend.bench.audit.tasks import audit as audited
+from moextend.bench.report.formats.terminal import print_tables
+from moextend.bench.report.table import NARROW
+from moextend.bench.report.views import audit as forms
+from moextend.bench.report.views import power as planning
+from moextend.bench.run.plan import Request, chosen_sequence
+from moextend.bench.sequence import scored_tasks, stage_tasks
 from moextend.cli import options
 from moextend.cli.output import output
 from moextend.cli.reports import chosen_experiments
@@ -54,8 +63,6 @@ def power(
 
     The tests are those of the report at a level of 5%, of ACC and BWT, in one order and in as many as the pilot has.
     """
-    from moextend.bench.report.formats.terminal import print_tables
-    from moextend.bench.report.views import power as planning
 
     _check(effect, wanted, margin, baseline)
     if effect is None:
@@ -93,15 +100,6 @@ def audit(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Check before training what the tasks can measure: headroom, duplicates, answers without media, too few items."""
-    from rich.console import Console
-
-    from moextend.bench.audit.base import base_row
-    from moextend.bench.audit.tasks import audit as audited
-    from moextend.bench.report.formats.terminal import print_tables
-    from moextend.bench.report.table import NARROW
-    from moextend.bench.report.views import audit as forms
-    from moextend.bench.run.plan import Request, chosen_sequence
-    from moextend.bench.sequence import scored_tasks, stage_tasks
 
     _check_points(effect)
     sequence = chosen_sequence(Request(workspace, name))

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from moextend.bench.exporting import stage as stages
 from moextend.cli import options
 from moextend.cli.inputs import check_out
 from moextend.errors import at, counted
+from moextend.extension.folder import INPUTS, parse
+from moextend.util import files
+from moextend.util.quiet import quiet_process
 
 if TYPE_CHECKING:
     from moextend.sharing.hub import Pushed
@@ -38,7 +42,6 @@ def push(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Push an extension, or an exported model, to the hub: its files and a model card, in one commit."""
-    from moextend.extension.folder import INPUTS, parse
     from moextend.sharing.hub import local_paths, pushed
 
     named = parse(repository, where="OWNER/NAME")
@@ -75,13 +78,11 @@ def pull(
     ] = None,
 ) -> None:
     """Copy an extension, or an exported model, from the hub to a new folder, and check its hashes."""
-    from moextend.extension.folder import parse
 
     named = parse(repository, where="OWNER/NAME")
     place = out or Path(named.name.rpartition("/")[2])
     check_out(place)
     from moextend.sharing.hub import pull as pulls
-    from moextend.util import files
 
     with at("--out"):
         files.check_new(place)
@@ -97,8 +98,6 @@ def _source(source: str, runs: Path) -> tuple[Path, RunFacts | None]:
     if folder.is_dir() and not (folder.parent.name == "stages" and (folder / "extension.json").is_file()):
         return folder, None
     from moextend.bench.exporting import card, evidence
-    from moextend.bench.exporting import stage as stages
-    from moextend.util.quiet import quiet_process
 
     quiet_process()
     named = stages.find(source, runs)

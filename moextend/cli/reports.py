@@ -12,10 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from moextend.bench.report import FORMATS, VIEWS, render, tables
+from moextend.bench.report import explain as explaining
+from moextend.bench.report.collect import collect, lacking_notes, some
+from moextend.bench.report.formats import latex, terminal
+from moextend.bench.report.formats.csv import cells
+from moextend.bench.report.frame import check_format, frame, write
+from moextend.bench.report.page import bundle, page
+from moextend.bench.report.style import find_style
+from moextend.bench.report.views.comparison import check_margin, with_baseline
+from moextend.bench.report.views.published import read_references
+from moextend.bench.run.rundir import find_run, find_runs
 from moextend.cli import options
 from moextend.cli.options import Style, Unfinished
 from moextend.cli.output import output
 from moextend.errors import InputError, listed
+from moextend.util import files, lookup
 
 if TYPE_CHECKING:
     from moextend.bench.references import Reference
@@ -28,8 +40,6 @@ def chosen_experiments(
     names: list[str] | None, workspace: Path, *, unfinished: bool = False
 ) -> list[Experiment]:
     """What the named runs found; InputError if there is none of that name, or none with a result."""
-    from moextend.bench.report.collect import collect, some
-    from moextend.bench.run.rundir import find_runs
 
     return some(collect(find_runs(workspace / "runs", names or []), unfinished=unfinished))
 
@@ -87,13 +97,6 @@ def report(
     rewind, subsets: scaled and left-out updates (bench run --also rewind, --also subsets)
     items: the results of single items, a row per answer
     """
-    from moextend.bench.report import FORMATS
-    from moextend.bench.report.collect import collect, some
-    from moextend.bench.report.style import find_style
-    from moextend.bench.report.views.comparison import with_baseline
-    from moextend.bench.report.views.published import read_references
-    from moextend.bench.run.rundir import find_runs
-    from moextend.util import files, lookup
 
     folder = workspace / "runs"
     asked, names = _view(words or [])
@@ -130,7 +133,6 @@ def report(
 
 def _view(words: list[str]) -> tuple[View | None, list[str]]:
     """The view among the words, and the runs; InputError for two views."""
-    from moextend.bench.report import VIEWS
 
     views = [word for word in words if word in (*VIEWS, "items")]
     if len(views) > 1:
@@ -142,7 +144,6 @@ def _view(words: list[str]) -> tuple[View | None, list[str]]:
 
 def _checked(asked: View | None, baseline: str | None, margin: float | None) -> View:
     """The view to show: a baseline alone asks for the comparison. InputError for options that do not fit it."""
-    from moextend.bench.report.views.comparison import check_margin
 
     view: View = asked or ("forgetting" if baseline is None else "comparison")
     if baseline is None and view == "comparison":
@@ -168,8 +169,6 @@ class How:
 
 def _write_items(names: list[str], form: str, to: Path | None, workspace: Path, *, unfinished: bool) -> None:
     """Writes the frame of results; names on standard error what is left out of it."""
-    from moextend.bench.report.frame import check_format, frame, write
-    from moextend.util import files
 
     check_format(form, to)
     if to is not None:
@@ -184,8 +183,6 @@ def _write_items(names: list[str], form: str, to: Path | None, workspace: Path, 
 
 def _write_page(experiments: list[Experiment], to: Path | None, how: How, workspace: Path) -> None:
     """Writes the page as a file or a folder, or prints it."""
-    from moextend.bench.report.page import bundle, page
-    from moextend.util import files
 
     asked = vars(how) | {"workspace": workspace}
     if to is None:
@@ -199,8 +196,6 @@ def _write_page(experiments: list[Experiment], to: Path | None, how: How, worksp
 
 def _write_tables(experiments: list[Experiment], to: Path, form: str, view: View, how: How) -> None:
     """Writes the tables of one view to a file, or of it and all usual views to a folder."""
-    from moextend.bench.report import FORMATS
-    from moextend.util import files
 
     views: dict[Path, View] = {to: view}
     if not to.suffix:
@@ -221,15 +216,12 @@ def print_tables(
     if form != "table":
         typer.echo("\n".join(filter(None, _rendered(experiments, form, view, how))), nl=False)
         return
-    from moextend.bench.report import tables
-    from moextend.bench.report.formats import terminal
 
     terminal.print_tables(tables(experiments, view, **vars(how)), *output())
 
 
 def print_styled(experiments: list[Experiment], workspace: Path, view: View = "forgetting") -> None:
     """Prints tables of all these runs as the workspace's report.yaml has them."""
-    from moextend.bench.report.style import find_style
 
     if experiments:
         styling = find_style(None, workspace)
@@ -239,7 +231,6 @@ def print_styled(experiments: list[Experiment], workspace: Path, view: View = "f
 
 def name_left_out(experiments: Sequence[Experiment]) -> None:
     """Names on standard error the runs that are left out, and what others lack, for formats without notes."""
-    from moextend.bench.report.collect import lacking_notes
 
     for experiment in experiments:
         for name in experiment.left_out:
@@ -250,9 +241,6 @@ def name_left_out(experiments: Sequence[Experiment]) -> None:
 
 def _rendered(experiments: list[Experiment], form: str, view: View, how: How) -> tuple[str, str]:
     """The tables of a view, and notes for which LaTeX has another place."""
-    from moextend.bench.report import FORMATS, render, tables
-    from moextend.bench.report.formats import latex
-    from moextend.bench.report.formats.csv import cells
 
     asked: dict[str, Any] = vars(how)
     if form == "csv" and view == "matrix" and not how.references:
@@ -274,8 +262,6 @@ def explain(
 
     Exit code 1: a check failed.
     """
-    from moextend.bench.report import explain as explaining
-    from moextend.bench.run.rundir import find_run
 
     explanation = explaining.explain(find_run(workspace / "runs", run, where="RUN"), stage, task)
     if as_json:

@@ -11,12 +11,27 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from moextend.bench.audit.duplicates import overlap
+from moextend.bench.executors import submitting
+from moextend.bench.report.collect import collect
+from moextend.bench.report.style import find_style
+from moextend.bench.run import preflight, variants
+from moextend.bench.run.complete import lacks, names_of
+from moextend.bench.run.inputs import Memo, refuse_other_inputs
+from moextend.bench.run.opening import folder_of, named_apart, open_runs
+from moextend.bench.run.plan import Request, chosen_sequence, resolve
+from moextend.bench.run.preview import describe, preview
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.rundir import run_name
+from moextend.bench.run.variants import score_variants
+from moextend.bench.task import ALLOW_CODE
 from moextend.cli import executing, options
 from moextend.cli.command import grouped
 from moextend.cli.reports import print_styled
 from moextend.cli.status import records
 from moextend.errors import InputError, MoextendError, RunFailed, counted
 from moextend.util import lookup
+from moextend.util.quiet import quiet_process
 
 if TYPE_CHECKING:
     from moextend.bench.run.plan import Request
@@ -53,13 +68,6 @@ def run(
     Run the same command again after an interruption: only what is missing is done. The command waits for runs that it
     executes itself; a scheduler only gets them.
     """
-    from moextend.bench.executors import submitting
-    from moextend.bench.report.style import find_style
-    from moextend.bench.run import preflight
-    from moextend.bench.run.opening import folder_of, named_apart
-    from moextend.bench.run.plan import Request, chosen_sequence, resolve
-    from moextend.bench.run.progress import read_status
-    from moextend.bench.task import ALLOW_CODE
 
     if allow_code:
         os.environ[ALLOW_CODE] = "1"  # the worker processes inherit it
@@ -130,7 +138,6 @@ def _variants(
     Raises:
         InputError: no run has such variants, or one of `others` is given, options that do not go with them.
     """
-    from moextend.bench.run import variants
 
     found: dict[str, list[Variant]] = {}
     for what in (word for word in also if word != "oracle"):
@@ -153,10 +160,6 @@ def score_variants_of(runs: Sequence[RunDir], asked: Mapping[str, Sequence[Varia
     Raises:
         RunFailed: a cell cannot be scored; the others are.
     """
-    from moextend.bench.run.progress import read_status
-    from moextend.bench.run.rundir import run_name
-    from moextend.bench.run.variants import score_variants
-    from moextend.util.quiet import quiet_process
 
     quiet_process()
     failed: list[str] = []
@@ -179,7 +182,6 @@ def score_variants_of(runs: Sequence[RunDir], asked: Mapping[str, Sequence[Varia
 
 def _warn_of_overlaps(tasks: Sequence[TaskSpec], workspace: Path) -> None:
     """Warns of tasks whose test items are in their training data; what cannot be read is an error of the run."""
-    from moextend.bench.audit.duplicates import overlap
 
     for task in {task.task: task for task in tasks}.values():
         with suppress(MoextendError, OSError):
@@ -193,11 +195,6 @@ def open_all(
     configs: list[RunConfig], runs: Path, busy: Collection[Path]
 ) -> tuple[list[RunDir], list[RunDir]]:
     """Folders of all runs, and those with work to do that no job has; if one is refused, nothing changes."""
-    from moextend.bench.run.complete import lacks, names_of
-    from moextend.bench.run.inputs import Memo, refuse_other_inputs
-    from moextend.bench.run.opening import open_runs
-    from moextend.bench.run.progress import read_status
-    from moextend.bench.run.rundir import run_name
 
     incomplete: dict[Path, str] = {}
     memo: Memo = {}
@@ -227,7 +224,6 @@ def open_all(
 
 def _print_reports(opened: list[RunDir], workspace: Path, also: Collection[str]) -> None:
     """Prints the forgetting table, and the views of the variants."""
-    from moextend.bench.report.collect import collect
 
     experiments = [experiment for experiment in collect(opened) if experiment.results]
     print_styled(experiments, workspace)
@@ -241,7 +237,6 @@ def _print_reports(opened: list[RunDir], workspace: Path, also: Collection[str])
 
 def _preview(request: Request, configs: list[RunConfig], runs: Path, *, as_json: bool) -> str:
     """What a command would do."""
-    from moextend.bench.run.preview import describe, preview
 
     found = preview(request, configs, runs=runs)
     return json.dumps(found, indent=2) if as_json else describe(found)

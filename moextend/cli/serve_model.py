@@ -17,6 +17,7 @@ from moextend.cli.command import grouped
 from moextend.cli.opening import ExtendedBase, check_extensions, weighed
 from moextend.errors import InputError
 from moextend.util import files
+from moextend.util.listening import check_packages, is_loopback, listen, url_of
 from moextend.util.lookup import MOST_TOKENS
 
 PACKAGES = ("fastapi", "uvicorn")
@@ -69,7 +70,6 @@ def serve(
 
     SIGTERM or Ctrl-C stops the server after the open requests, which get ten seconds.
     """
-    from moextend.util.listening import check_packages, is_loopback, listen, url_of
 
     check_packages(PACKAGES, where="serve")
     if api_key and not re.fullmatch(r"[!-~]+", api_key):

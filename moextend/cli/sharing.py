@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from moextend.bench.report import lm_eval_files
+from moextend.bench.report import verify as verifying
+from moextend.bench.report.collect import collect, some
+from moextend.bench.run import pack as packing
+from moextend.bench.run.rundir import find_runs, run_name
 from moextend.cli import options
 from moextend.cli.options import Names
 from moextend.cli.reports import chosen_experiments, name_left_out
 from moextend.errors import InputError, counted
+from moextend.util import files
+from moextend.util.quiet import quiet_process
 
 if TYPE_CHECKING:
     from moextend.bench.run.rundir import RunDir
@@ -36,14 +43,11 @@ def pack(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Write runs into one file: configs, scores, predictions, environments, without paths of this machine."""
-    from moextend.bench.run.pack import pack
-    from moextend.bench.run.rundir import find_runs
-    from moextend.util import files
 
     files.check_writable(out.parent, where="--out")
     found = find_runs(workspace / "runs", names or [])
     _refuse_unsound(found)
-    manifest = pack(found, out, weights=weights, predictions=predictions)
+    manifest = packing.pack(found, out, weights=weights, predictions=predictions)
     packed = f"{counted(len(manifest.runs), 'run')}, {counted(len(manifest.files), 'file')}"
     typer.echo(
         f"wrote {out}: {packed}, {out.stat().st_size / 1e6:,.1f} MB ({manifest.bytes / 1e6:,.1f} MB unpacked)"
@@ -52,7 +56,6 @@ def pack(
 
 def _refuse_unsound(runs: Sequence[RunDir]) -> None:
     """Raises InputError for runs that no report takes: with damaged files, or cells without a parity check."""
-    from moextend.bench.report.collect import collect, some
 
     if not runs:
         return
@@ -76,11 +79,9 @@ def unpack(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Write the runs of packs into a folder, after verifying all checksums of a pack."""
-    from moextend.bench.run.pack import unpack
-    from moextend.bench.run.rundir import run_name
 
     for path in packs:
-        found = unpack(path, out or workspace / "runs", workspace)
+        found = packing.unpack(path, out or workspace / "runs", workspace)
         for folder in found.written:
             typer.echo(f"wrote {run_name(folder)}")
         for folder in found.known:
@@ -94,8 +95,6 @@ def export(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Write results as lm-evaluation-harness does, for leaderboards: one results file for every run and stage."""
-    from moextend.bench.report import lm_eval_files
-    from moextend.util import files
 
     files.check_writable(out, where="--out")
     experiments = chosen_experiments(names, workspace)
@@ -118,9 +117,6 @@ def verify(
     Exit code 1: something is wrong, and the output says how to repair it.
     Nothing is changed. What a pack left out is not checked.
     """
-    from moextend.bench.report import verify as verifying
-    from moextend.bench.run.rundir import find_runs, run_name
-    from moextend.util.quiet import quiet_process
 
     quiet_process()
     folder, found = workspace / "runs", []

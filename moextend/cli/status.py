@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 from typer import Argument
 
+from moextend.bench.executors import submitting
+from moextend.bench.executors.submitting import views
+from moextend.bench.report.collect import collect
+from moextend.bench.run.live import row_of, table
+from moextend.bench.run.progress import described
+from moextend.bench.run.rundir import find_runs, run_name
 from moextend.cli import options
 from moextend.cli.output import output
 from moextend.cli.reports import print_styled
@@ -31,8 +38,6 @@ def status(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Show how far the runs are."""
-    from moextend.bench.executors.submitting import views
-    from moextend.bench.run.rundir import find_runs
 
     folder = workspace / "runs"
     found = find_runs(folder, [name] if name else [])
@@ -56,9 +61,6 @@ def status(
 
 def _print_states(runs: Sequence[tuple[RunDir, RunView, bool]]) -> None:
     """Prints the table of the runs of one sequence; each with its view, and whether it is damaged."""
-    from rich.text import Text
-
-    from moextend.bench.run.live import row_of, table
 
     console, width = output()
     console.print(Text(visible(runs[0][0].folder.parent.name), style="italic"))
@@ -80,15 +82,12 @@ def _problem(run: RunDir, *, scores: bool = False) -> MoextendError | None:
 
 def records(runs: Sequence[RunDir], workspace: Path) -> list[dict[str, object]]:
     """State, job and metrics of runs, as JSON values."""
-    from moextend.bench.executors.submitting import views
 
     seen = views([run.folder for run in runs], workspace)
     return [_record(run, seen[run.folder]) for run in runs]
 
 
 def _record(run: RunDir, view: RunView) -> dict[str, object]:
-    from moextend.bench.report.collect import collect
-    from moextend.bench.run.progress import described
 
     names = {"run": run.folder.name, "sequence": run.folder.parent.name, "folder": str(run.folder)}
     problem = _problem(run)
@@ -111,7 +110,6 @@ def _record(run: RunDir, view: RunView) -> dict[str, object]:
 
 
 def _print_details(run: RunDir, view: RunView, workspace: Path) -> None:
-    from moextend.bench.report.collect import collect
 
     typer.echo(f"\nfolder: {run.folder}")
     if view.job:
@@ -143,8 +141,6 @@ def cancel(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Stop runs cleanly, wherever they are executed; `bench run` continues them."""
-    from moextend.bench.executors import submitting
-    from moextend.bench.run.rundir import find_runs, run_name
 
     found = find_runs(workspace / "runs", names)
     happened = submitting.cancel([run.folder for run in found], workspace)

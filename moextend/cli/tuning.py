@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
+from moextend.bench.executors import submitting
+from moextend.bench.report.formats import terminal
+from moextend.bench.run import preflight
+from moextend.bench.run.plan import Request
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.rundir import RunDir
+from moextend.bench.tuning import results, show
+from moextend.bench.tuning.results import draft_of, with_settings
+from moextend.bench.tuning.trials import FOLDER, Search, plan
 from moextend.cli import executing, options, runs
 from moextend.cli.command import grouped
 from moextend.cli.output import output
@@ -39,11 +48,6 @@ def tune(
     Run the same command again after an interruption: only what is missing is done. A finished search is shown again,
     and a larger budget adds trials.
     """
-    from moextend.bench.report.formats import terminal
-    from moextend.bench.run.plan import Request
-    from moextend.bench.tuning import results, show
-    from moextend.bench.tuning.results import draft_of, with_settings
-    from moextend.bench.tuning.trials import Search, plan
 
     request = Request(
         workspace=workspace, sequence=name, methods=tuple(options.methods(method or [])),
@@ -81,11 +85,6 @@ def tune(
 
 def _execute(planned: Planned, draft: Draft, execution: executing.Execution) -> bool:
     """Executes the runs of all trials that are not done; returns whether they ended, or go on elsewhere."""
-    from moextend.bench.executors import submitting
-    from moextend.bench.run import preflight
-    from moextend.bench.run.progress import read_status
-    from moextend.bench.run.rundir import RunDir
-    from moextend.bench.tuning.trials import FOLDER
 
     workspace, configs = planned.search.request.workspace, planned.configs
     folder, paths = workspace / FOLDER, list(configs)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from moextend.data.media import MediaRef
 from moextend.errors import InputError
 
@@ -107,7 +109,6 @@ def _rgb(image: Image) -> Image:
 
 def _eight_bit(image: Image) -> Image:
     """Grey of 16 bits (0 to 65535) or floats (0 to 1, else 0 to 255) as 8 bits; other ranges are stretched."""
-    import numpy as np
     from PIL import Image
 
     values = np.nan_to_num(np.asarray(image).astype(np.float32), posinf=0.0, neginf=0.0)

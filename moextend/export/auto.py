@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.configuration_utils import PreTrainedConfig
 
 from moextend.extension.folder import MODEL_TYPE
@@ -89,7 +90,6 @@ class MoextendForCausalLM:
 
 def register_auto_classes() -> None:
     """Makes `AutoConfig` and `AutoModelForCausalLM` of transformers load folders of extended models."""
-    from transformers import AutoConfig, AutoModelForCausalLM
 
     AutoConfig.register(MODEL_TYPE, MoextendConfig, exist_ok=True)
     AutoModelForCausalLM.register(MoextendConfig, MoextendForCausalLM, exist_ok=True)

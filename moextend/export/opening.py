@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 
 from moextend.errors import InputError
 from moextend.export.auto import FORMAT, MoextendConfig
@@ -159,8 +161,6 @@ def _local(folder: str | Path, revision: str | None, downloads: Mapping[str, Any
     """The folder on this machine; one of the hub is downloaded."""
     if Path(folder).is_dir():
         return Path(folder)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
 
     try:
         return Path(snapshot_download(str(folder), revision=revision, **downloads))

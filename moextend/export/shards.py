@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
 from torch import Tensor
 
 from moextend.export.stock import StockModel
@@ -67,7 +68,6 @@ def _split(tensors: dict[str, Tensor]) -> dict[str, list[str]]:
 
 def write(found: Plan, skeleton: Any, folder: Path) -> None:
     """Writes the files of a checkpoint, its index if there are several, and its configs."""
-    from safetensors.torch import save_file
 
     for file, names in found.split.items():
         ready = {name: found.tensors[name].detach().cpu().contiguous() for name in names}

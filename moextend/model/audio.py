@@ -15,6 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils._validators import validate_repo_id
 from torch import Tensor, nn
 
 from moextend.data.hub import commit_of
@@ -213,8 +215,6 @@ def locate(name: str, *, where: str | None = None) -> Path | str:
     Raises:
         InputError: it is neither.
     """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
 
     where = where or f"audio encoder '{short(str(name), 100)}'"
     if paced := PACE.fullmatch(name):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from typing import Any
 
+from jinja2 import TemplateError
+
 from moextend.errors import InputError
 from moextend.model.messages import BETWEEN, Message, Part, media_of
 from moextend.util import files
@@ -259,7 +261,6 @@ class Chat:
         return list(self._own(text, add_special_tokens=False)["input_ids"])
 
     def _render(self, rows: Sequence[dict[str, str]], **more: Any) -> str:
-        from jinja2 import TemplateError
 
         try:
             return str(

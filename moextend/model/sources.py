@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from moextend.data.hub import commit_of
 from moextend.errors import InputError, SpecError, at, short, type_name
 from moextend.util import content, files, hub_errors
 from moextend.util.quiet import quiet_loggers
@@ -211,8 +212,6 @@ def commit(name: str, revision: str | None = None, *, where: str | None = None) 
     """
     from huggingface_hub import hf_hub_download
 
-    from moextend.data.hub import commit_of
-
     try:
         with quiet_loggers("huggingface_hub"):
             return commit_of([Path(hf_hub_download(name, "config.json", revision=revision))])
@@ -231,7 +230,6 @@ def pinned(commits: Mapping[str, str]) -> Iterator[dict[str, str]]:
     import open_clip.pretrained
     import timm.models._hub
 
-    from moextend.data.hub import commit_of
     from moextend.model import audio
 
     opened: dict[str, str] = {}

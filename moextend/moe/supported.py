@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from moextend.errors import InputError
 from moextend.moe import quantised, reach
@@ -36,7 +37,6 @@ def check_setup(lm: Any, where: str) -> None:
 
 
 def _problems(lm: Any) -> Iterator[tuple[str, str]]:
-    from torch.distributed.tensor import DTensor  # takes as long to import as torch itself
 
     parameters = list(lm.parameters())
     kinds = {type(parameter).__name__ for parameter in parameters}

@@ -21,6 +21,7 @@ from moextend.serving.answering import Answering, Gone
 from moextend.serving.engine import Engine
 from moextend.serving.errors import ApiError
 from moextend.serving.protocol import ChatCompletion, Completion, NewExtension
+from moextend.util.release import __version__
 
 T = TypeVar("T")
 CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
@@ -44,7 +45,6 @@ class Options:
 
 def application(engine: Engine, options: Options) -> FastAPI:
     """The application; the engine is started and closed by the caller."""
-    from moextend.util.release import __version__
 
     app = FastAPI(title="moextend serve", version=__version__, docs_url=None, redoc_url=None)
     answering = Answering(engine, options.timeout, options.max_new_tokens)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+from jinja2 import Environment, StrictUndefined
+
 from moextend.certificate.certify import trained_scope
 from moextend.certificate.record import check_record, files_in, table
 from moextend.errors import counted
@@ -91,8 +94,6 @@ def model_card(
         base: name of the base; "": that of the card, of the run, or of the config of an export.
         licence: "": that of the card.
     """
-    import yaml
-    from jinja2 import Environment, StrictUndefined
 
     folder, card = what.folder, read_extension(what.folder) if what.kind == "extension" else None
     made = card.made if card else None

@@ -18,10 +18,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from moextend.model import encoders, vision
 from moextend.model.lm_head import text_config
 from moextend.moe.families import rows_of
 from moextend.moe.sites import count_chosen, count_experts, find_sites
+from moextend.training import flops
 from moextend.training.prepare import layers_of
+from moextend.util.quiet import quiet_loggers
 
 ASSUMED_TOKENS = 576
 """Tokens of an image where the encoder is not known: those of a ViT-L/14 at 336 pixels."""
@@ -338,11 +341,6 @@ def image_encoder(name: str) -> EncoderSize:
 
 
 def _measured(name: str) -> EncoderSize:
-    import torch
-
-    from moextend.model import encoders, vision
-    from moextend.training import flops
-    from moextend.util.quiet import quiet_loggers
 
     source = encoders.find_tower(name)
     if source.model.startswith(encoders.HUB) or "hf-hub:" in source.model:

@@ -13,6 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import typer
+from typer.main import get_command
+
 from moextend.errors import InputError, MoextendError, short, visible
 from moextend.util import files
 from moextend.util.foreign import debugging, explained
@@ -79,7 +82,6 @@ def _check_encoding() -> None:
 
 def say(text: str) -> None:
     """Prints an error as one line."""
-    import typer
 
     if sys.stderr:
         head = typer.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
@@ -114,7 +116,6 @@ def _wrong_usage(error: Any, command: str) -> MoextendError | None:
 
 def _command(app: typer.Typer, name: str) -> str:
     """Name of the command with its subcommands."""
-    from typer.main import get_command
 
     command: Any = get_command(app)
     words = [name]

@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from moextend.errors import InputError, MoextendError, RunFailed
+from moextend.util.foreign import explained
 
 T = TypeVar("T")
 
@@ -138,7 +139,6 @@ class _Outcome:
         """The outcome for other processes: an error of a kind that can be sent, without its traceback."""
         if self.error is None:
             return self.found, None
-        from moextend.util.foreign import explained
 
         error = explained(self.error)
         kind = InputError if isinstance(error, InputError) else RunFailed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -34,7 +35,6 @@ def quiet_loggers(*names: str, level: int = logging.ERROR) -> Iterator[None]:
 
 def quiet_process() -> None:
     """Makes the libraries of this process print errors only, permanently."""
-    import warnings
 
     import datasets
     import transformers

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
 
 from moextend.bench.report.looks import explained, short_names
 from moextend.bench.report.table import NARROW, SPREAD, Column, Row, Table
@@ -29,9 +35,6 @@ ENDS = ":,/_-"
 
 def render(tables: Sequence[Table]) -> str:
     """The tables as plain text."""
-    import io
-
-    from rich.console import Console
 
     out = io.StringIO()
     print_tables(tables, Console(file=out, color_system=None))
@@ -44,8 +47,6 @@ def print_tables(tables: Sequence[Table], console: Console, width: int | None = 
     Args:
         width: columns that there are; None: WIDTH, or more where a table would else lose characters.
     """
-    from rich.padding import Padding
-    from rich.text import Text
 
     most = NAME if (width or WIDTH) > NARROW else WRAPPED[1]
     tables = _with_short_names([table.narrow() for table in tables], most)
@@ -155,14 +156,12 @@ def _texts(row: Row, columns: Sequence[Column], *, below: bool, most: int | None
 
 
 def _text_width(text: str) -> int:
-    from rich.cells import cell_len
 
     return max(map(cell_len, text.splitlines()), default=0)
 
 
 def _made(layout: Layout) -> Text:
     """The table with its lines, as one text: a table of rich's takes several times as long."""
-    from rich.text import Text
 
     blank, rows = " " * layout.width, iter(layout.rows)
     out = Text(f"{blank}\n", no_wrap=True)

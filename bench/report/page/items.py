@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from moextend.bench.data import Item, open_items
 from moextend.bench.data.source import find_source
 from moextend.bench.report.collect import Result
@@ -48,7 +50,6 @@ def flips(run: int, right: Array) -> list[list[Any]]:
     Args:
         right: [stages + 1, items], see fate.fates.
     """
-    import numpy as np
 
     found = []
     for stage, own in enumerate(fates(right), 1):
@@ -111,7 +112,6 @@ class Lifelines:
 
     def flips(self, runs: Sequence[int], lasts: Sequence[int]) -> list[list[Any]]:
         """What becomes right and wrong at every stage of every run; see `flips`."""
-        import numpy as np
 
         right = np.array([np.nan, *(np.nan if one is None else float(one) for one in self.right)])[self.score]
         return [
@@ -123,7 +123,6 @@ class Lifelines:
 
 def lifelines(task: str, results: Sequence[Result]) -> Lifelines | None:
     """The items of a task in all runs; None where no answers are kept."""
-    import numpy as np
 
     reader = AnswerReader()
     found: dict[tuple[int, int], Answers] = {}
@@ -174,7 +173,6 @@ def interned(words: Sequence[str]) -> dict[str, Any]:
 
 def packed(numbers: Array) -> dict[str, Any]:
     """Whole numbers in as few bytes as hold the largest, little-endian, compressed, as base64."""
-    import numpy as np
 
     width = next(width for width in (1, 2, 4) if int(numbers.max(initial=0)) < 256**width)
     raw = np.ascontiguousarray(numbers, f"<u{width}").tobytes()

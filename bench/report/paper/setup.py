@@ -14,6 +14,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, StrictUndefined
+
 from moextend.bench import methods
 from moextend.bench.report.collect import Experiment, Groups, grouped
 from moextend.bench.report.formats.latex import BREAKS, breakable, escape
@@ -124,7 +126,6 @@ def setup_text(experiment: Experiment, names: Mapping[str, str], bibliography: B
 
     `names` are the names that methods and tasks are shown under, where they are others than their own.
     """
-    from jinja2 import Environment, StrictUndefined
 
     def name(key: str) -> str:
         return escape(names[key]) if key in names else code(key)

@@ -16,6 +16,8 @@ from moextend.bench.data import open_items
 from moextend.bench.score.backend import Backend, InProcess, Served
 from moextend.bench.score.records import Weights
 from moextend.bench.score.served.client import ServerFailed
+from moextend.bench.score.text import sampled_answers
+from moextend.bench.score.vqa import predict_batch, rated_texts
 from moextend.bench.scoring import Backend as Settings
 from moextend.bench.scoring import Scoring
 from moextend.bench.task import TaskSpec
@@ -168,8 +170,6 @@ def compare_task(
     """
     where, drawn = f"{server.client.url}, model {server.name}, task {task.task}", f"{seed} {task.task}"
     if task.kind == "text":
-        from moextend.bench.score.text import sampled_answers
-
         mine, theirs = (
             sampled_answers(
                 model, task, batch_size=scoring.batch_size, limit=scoring.limit, items=items, seed=drawn,
@@ -193,7 +193,6 @@ def compare_task(
 
 def _answers(model: MultimodalLM, task: TaskSpec, batch: Sequence[Item], backend: Backend) -> list[Value]:
     """What a backend gives for items that are not of lm-eval."""
-    from moextend.bench.score.vqa import predict_batch, rated_texts
 
     found: list[Value] = []
     lines = predict_batch(
