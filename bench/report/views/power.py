@@ -33,6 +33,7 @@ from moextend.bench.report.views.comparison import (
     differences,
     mean_difference,
     metric_weights,
+    pairs_of,
     shared_orders,
 )
 from moextend.bench.report.views.gate import gate
@@ -143,7 +144,7 @@ def plan(
     for metric in METRICS:
         measured = Measured(reader, partial(metric_weights, metric))
         for method in compared:
-            found = _difference(shared_orders(measured, groups, method, against))
+            found = _difference(_orders(measured, groups, method, against))
             if isinstance(found, str):
                 unknown.append(f"{metric} of {method}: {found}")
             else:
@@ -193,6 +194,16 @@ def _check_methods(methods: Sequence[str], known: Sequence[str]) -> None:
     for method in methods:
         if method not in known:
             raise UnknownName("method", method, known, where="--method")
+
+
+def _orders(measured: Measured, groups: Groups, method: str, baseline: str) -> dict[str, dict[int, Pair]]:
+    """`shared_orders`; where fewer than two seeds ran in all of them, the one with most seeds alone."""
+    orders = shared_orders(measured, groups, method, baseline)
+    if len(orders) < 2 or len(next(iter(orders.values()))) > 1:
+        return orders
+    each = {order: pairs_of(measured, groups, method, order, baseline) for order in orders}
+    most = max(each, key=lambda order: len(each[order]))
+    return {most: each[most]} if len(each[most]) > 1 else orders
 
 
 def _difference(orders: Mapping[str, Mapping[int, Pair]]) -> tuple[float, Pilot] | str:

@@ -98,6 +98,14 @@ def test_the_family_is_that_of_the_report_also_where_some_methods_are_planned(ru
     assert every.tests == some.tests == 2 and some.rows == every.rows
 
 
+def test_a_pilot_with_most_seeds_in_one_order_is_planned_from_it(runs: Path) -> None:
+    one = experiment(runs, *(f"ledger/{method}-s{seed}" for method in ("lora", "ewc") for seed in SEEDS))
+    expected = planned(one).rows
+    other = [run for run in experiment(runs).results if run.config.order != "given"]
+    one.results += [run for run in other if run.config.seed == SEEDS[0]]
+    assert planned(one).rows == expected != []
+
+
 def test_what_cannot_be_planned_is_refused_in_one_line(runs: Path, tmp_path: Path) -> None:
     found = experiment(runs)
     with pytest.raises(UnknownName, match="Did you mean 'lora'"):
