@@ -57,6 +57,7 @@ class ComparingShell(Shell):
 
 
 @pytest.mark.long  # two trainings and two certificates
+@pytest.mark.timeout(900)
 def test_from_conversations_to_a_certificate_and_a_folder_that_is_shipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
