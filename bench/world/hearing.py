@@ -44,7 +44,7 @@ class Recital:
         """Things from left to right."""
         return tuple(sorted(self.scene.things, key=lambda thing: thing.column))
 
-    def told(self) -> str:
+    def described(self) -> str:
         """What can be heard, as text."""
         return " ; ".join(f"{t.place} {t.size} {t.color} {t.letter}" for t in self.things) + " ."
 
@@ -231,4 +231,4 @@ def _draw(task: str, rng: random.Random, split: Split) -> tuple[Performance, Ite
             utterance = draw_utterance(rng, split, 1, 2)
             return utterance, spoken(utterance)
     sound: Performance = rng.choice((draw_melody, draw_utterance, draw_recital))(rng, split)
-    return sound, iter([Question("caption", "", sound.told())])
+    return sound, iter([Question("caption", "", sound.described())])

@@ -73,13 +73,13 @@ class Melody:
     take: int = 0
     """Seed of the pitch within a register, pauses, loudness and background noise; no question asks for them."""
 
-    def told(self) -> str:
+    def described(self) -> str:
         """Full description, e.g. "top big red ; bottom small blue ."; equal for other players and takes."""
         return " ; ".join(f"{note.row} {note.size} {note.color}" for note in self.notes) + " ."
 
     def split(self) -> Split | None:
         """Split of the player; None for melodies of several notes that this player does not play (see split_of)."""
-        return split_of(self.player, self.told(), len(self.notes))
+        return split_of(self.player, self.described(), len(self.notes))
 
     def performed(self) -> Sound:
         """The sound, 0.2 s to 2 s."""

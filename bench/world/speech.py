@@ -118,7 +118,7 @@ class Utterance:
     take: int = 0
     """Seed of intonation, pauses, loudness and background noise."""
 
-    def told(self) -> str:
+    def described(self) -> str:
         """Full description, e.g. "letter H ; letter 3 ."."""
         return " ; ".join(f"letter {sign}" for sign in self.signs) + " ."
 

@@ -183,7 +183,7 @@ def performer(one: Performance) -> int:
 
 def heard_words(one: Performance) -> str | None:
     """A single note or sign is in both, by other performers."""
-    return one.told() if " ; " in one.told() else None
+    return one.described() if " ; " in one.described() else None
 
 
 ASKED = {
