@@ -19,7 +19,7 @@ from lm_eval.tasks import TaskManager
 import moextend
 from moextend.bench.run.models import restored
 from moextend.bench.run.rundir import RunDir
-from moextend.bench.score.text.lm import HarnessLM
+from moextend.bench.score.text.choices import SharedContext
 from moextend.errors import InputError, UnknownName
 from moextend.export.auto import register_auto_classes
 
@@ -27,7 +27,7 @@ NAME = "moextend"
 
 
 @register_model(NAME)
-class MoextendLM(HarnessLM):
+class MoextendLM(SharedContext):
     """lm-eval's model of transformers over a run's model after a stage, or over a base with extensions.
 
     Args:

@@ -26,7 +26,8 @@ from lm_eval import evaluate
 from lm_eval.tasks import TaskManager
 
 from moextend.bench.score.text import folder as folders
-from moextend.bench.score.text.lm import HarnessLM, ServedLM
+from moextend.bench.score.text.choices import SharedContext
+from moextend.bench.score.text.lm import ServedLM
 from moextend.bench.task import code_allowed
 from moextend.data.digests import FileDigests
 from moextend.data.hub import LocalData, pinned
@@ -214,7 +215,7 @@ def run(
     tasks = {name: task for name, task in loaded.tasks.items() if samples is None or name in samples}
     with _calm(on_items):
         options = {"batch_size": memory.fitted(batch_size)}
-        lm = HarnessLM(model, **options) if served is None else ServedLM(served, model, **options)
+        lm = SharedContext(model, **options) if served is None else ServedLM(served, model, **options)
         for task in tasks.values():
             # Its generator has another state since the last call, and would draw other examples.
             task.set_fewshot_seed(seed=_FEWSHOT_SEED)

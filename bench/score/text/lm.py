@@ -76,7 +76,8 @@ class HarnessLM(HFLM):  # type: ignore[misc]
             return -len(context + choice), (*context, *choice)
 
         batches = _chunks(sorted(rows.values(), key=length), override_bs or int(self.batch_size))
-        return _shared(rated, [[place for row in batch for place in row] for batch in batches])
+        answers = shared(rated, [[place for row in batch for place in row] for batch in batches])
+        return [answers[place] for place in range(len(requests))]
 
     def _generate_until(self, requests: Sequence[Any]) -> list[str]:
         def answered(places: Sequence[int]) -> list[str]:
@@ -85,7 +86,8 @@ class HarnessLM(HFLM):  # type: ignore[misc]
         texts = [request.args[0] for request in requests]
         order = sorted(range(len(texts)), key=lambda i: (-len(self.tok_encode(texts[i])), texts[i]))
         kinds = sorted(_by_settings(requests, order), key=min)
-        return _shared(answered, [batch for own in kinds for batch in _chunks(own, int(self.batch_size))])
+        answers = shared(answered, [batch for own in kinds for batch in _chunks(own, int(self.batch_size))])
+        return [answers[place] for place in range(len(requests))]
 
 
 class ServedLM(HarnessLM):
@@ -156,10 +158,10 @@ def _chunks(rows: Sequence[T], size: int) -> list[Sequence[T]]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def _shared(work: Callable[[Sequence[int]], list[T]], batches: Sequence[Sequence[int]]) -> list[T]:
-    """Results by place of requests in batches, of which each process computes its share."""
-    answers, total = dict[int, T](), sum(map(len, batches))
-    bar = huggingface.tqdm(total=total)
+def shared(work: Callable[[Sequence[int]], list[T]], batches: Sequence[Sequence[int]]) -> dict[int, T]:
+    """Place of a request -> its result, from batches of which each process computes its share."""
+    answers: dict[int, T] = {}
+    bar = huggingface.tqdm(total=sum(map(len, batches)))
 
     def mine() -> dict[int, T]:
         found: dict[int, T] = {}
@@ -171,4 +173,5 @@ def _shared(work: Callable[[Sequence[int]], list[T]], batches: Sequence[Sequence
 
     for part in processes.gathered(mine):
         answers |= part
-    return [answers[place] for place in range(total)]
+    bar.close()
+    return answers
