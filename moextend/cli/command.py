@@ -93,13 +93,14 @@ class Group(TyperGroup):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = _Loaded(self.prefix, self.panels, self.commands)
+        self.loaded = _Loaded(self.prefix, self.panels, dict(self.commands))
+        self.commands = self.loaded
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the help, for which no command is loaded."""
-        loaded, self.commands = self.commands, self.commands.summaries()
+        self.commands = self.loaded.summaries()
         super().format_help(ctx, formatter)
-        self.commands = loaded
+        self.commands = self.loaded
 
 
 class _Loaded(MutableMapping[str, Any]):
@@ -108,7 +109,7 @@ class _Loaded(MutableMapping[str, Any]):
     def __init__(self, prefix: str, panels: dict[str, Commands], made: dict[str, Any]) -> None:
         self.prefix = prefix
         self.panels = panels
-        self.made = dict(made)
+        self.made = made
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.made:
