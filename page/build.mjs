@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import path from "node:path";
 
 const here = path.dirname(fileURLToPath(import.meta.url));
-const out = path.resolve(process.argv[2] ?? path.join(here, "../bench/report/page/assets"));
+const out = path.resolve(process.argv[2] ?? path.join(here, "../moextend/bench/report/page/assets"));
 await build({
   absWorkingDir: here,
   entryPoints: { page: "src/main.tsx" },

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[4]
-SOURCE, BUILT = ROOT / "page", ROOT / "bench" / "report" / "page" / "assets"
+SOURCE, BUILT = ROOT / "page", ROOT / "moextend" / "bench" / "report" / "page" / "assets"
 
 
 @pytest.fixture(scope="module")

@@ -68,11 +68,10 @@ def code_digest() -> str:
 
 
 def _sources(root: Path) -> Iterator[tuple[str, Path]]:
-    for part in (root, root / "bench"):  # in a checkout, a link that rglob may not follow
-        for path in part.rglob("*.py"):
-            name = path.relative_to(root).as_posix()
-            if not name.startswith(APART):
-                yield name, path
+    for path in root.rglob("*.py"):
+        name = path.relative_to(root).as_posix()
+        if not name.startswith(APART):
+            yield name, path
 
 
 @cache
