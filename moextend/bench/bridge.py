@@ -65,7 +65,6 @@ class MoextendLM(SharedContext):
 
 def main(arguments: Sequence[str]) -> None:
     """lm-eval's command line with these arguments; `--model moextend` and `--device` need not be given."""
-
     register_auto_classes()  # for --model hf
     before, sys.argv = sys.argv, ["lm-eval", *completed(arguments)]
     try:

@@ -59,7 +59,6 @@ class Size(NamedTuple):
 
 
 def _tiny() -> MultimodalLM:
-
     return moextend.load("tiny")
 
 
@@ -222,7 +221,6 @@ def _plain(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
 
 def _method(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
     """The first stage of a method; the trained parameters."""
-
     named, cached, _ = text.partition(CACHED)
     method = methods.parse(named, where="--method").make()
     data = [moextend.Conversation((("", " ".join(map(str, row))),), closed=False) for row in ids.tolist()]

@@ -147,7 +147,6 @@ def _of_folder(
 
 def _check(path: Path, extension: str | None, as_json: bool) -> None:
     """Checks a written certificate, or all of a folder; exit code 1 if something is wrong with one."""
-
     folder = None if extension is None else Path(extension)
     if folder is not None and not folder.is_dir():
         raise InputError(f"no folder '{extension}'.", where="EXTENSION", hint="Name that of the extension.")

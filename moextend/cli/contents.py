@@ -53,7 +53,6 @@ def add_task(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Append a task to the sequence, after opening its data and scoring one example."""
-
     draft = edit.draft(sequence, workspace)
     kinds = [*get_args(TaskSpec.model_fields["kind"].annotation), *new_task.ALIASES]
     if what in kinds:
@@ -99,7 +98,6 @@ def add_task(
 
 
 def _found(task: TaskSpec, found: dict[str, Any]) -> str:
-
     sizes = ", ".join(f"{count:,} {split}" for split, count in found["items"].items())
     lines = [f"{task.task} ({task.kind}): {sizes} items; licence {task.licence or 'not stated'}"]
     if how := divided(task):
@@ -130,7 +128,6 @@ def list_all(
     Python files in methods/ and scorers/ of the workspace are run. Unknown tasks, methods and settings of a sequence
     are listed below it; the exit code is then 2.
     """
-
     if word is not None and (example or catalogue.is_name(word, workspace)):
         found = catalogue.details(word, workspace, example=example)
         options.echo(json.dumps(found, indent=2) if as_json else catalogue.describe(found))
@@ -166,7 +163,6 @@ def new(
 
     A method and a scorer run as they are. A sequence has no tasks yet.
     """
-
     if kind == "sequence":
         path = edit.new(name, workspace, base=base, encoders={"vision": vision, "audio": audio}).write()
         command = f"moextend bench add-task vqa --data DATA --sequence {name}"

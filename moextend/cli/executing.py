@@ -63,7 +63,6 @@ class Execution:
 
         Runs with `--device cuda` need a GPU, unless the options say otherwise.
         """
-
         executor = find(self.executor, workspace, where="--executor")
         option, example = "--executor-option", "partition=gpu; exclusive for a flag"
         passed = options.pairs(self.executor_option or (), option, example, several="setup")
@@ -78,7 +77,6 @@ class Execution:
 
     def _default_jobs(self, configs: Sequence[RunConfig]) -> int | None:
         """Several runs at a time only for models that are certainly small enough; None: the executor's default."""
-
         if self.executor != "local":
             return None
         small = all(config.sequence["base"]["model"] == "tiny" for config in configs)
@@ -101,7 +99,6 @@ class Chosen:
     @property
     def waits(self) -> bool:
         """Whether the runs end with this command, which therefore waits for them."""
-
         return waits(self.executor)
 
 
@@ -121,7 +118,6 @@ def backend(name: str | None, given: Sequence[str]) -> dict[str, Any]:
 
     A command that names a backend takes none of the sequence's settings of another one.
     """
-
     where = "--backend-option"
     found = options.pairs(given, where)
     plain = {key: field.default for key, field in Backend.model_fields.items() if key != "backend"}
@@ -152,7 +148,6 @@ def scripts(how: Chosen, runs: Sequence[Path]) -> str | None:
 
 def check(how: Chosen) -> None:
     """Raises InputError if the executor refuses its options, or this process may start no workers."""
-
     if launched():
         raise InputError(
             "starts its own processes, and no launcher can start it (WORLD_SIZE is set).", where="moextend bench run",
@@ -171,7 +166,6 @@ def execute(
     Raises:
         typer.Exit: with code 130 after Ctrl-C.
     """
-
     # On stderr, so that `moextend bench run > report.txt` still shows how far it is.
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     done = len(opened) - len(waiting) - len(busy)
@@ -207,7 +201,6 @@ def _execute(how: Chosen, runs: Sequence[Path], console: Console) -> list[Outcom
 
 def end(outcomes: Sequence[Outcome]) -> None:
     """Prints the runs that are not done, and exits with code 1 if there is one; with 2 if only inputs are wrong."""
-
     failed = [outcome for outcome in outcomes if outcome.state != "done"]
     for outcome in failed:
         why = f": {outcome.error}" if outcome.error else ""

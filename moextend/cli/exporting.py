@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from moextend.model.multimodal import MultimodalLM
 
 Form = Literal["stock", "moextend", "peft"]
+FOLDER: Form = "moextend"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +79,7 @@ def export(
 
     An export is refused if the other program would compute other results; the error names the setting that causes it.
     """
-
-    if how.form != "moextend":
+    if how.form != FOLDER:
         options.refuse_except_with("--as moextend", {"--with-base": how.with_base, "--active": how.active})
     check_out(how.out)
     with at("--out"):
@@ -211,7 +211,6 @@ def _stock(found: StageModel, how: How) -> str:
 
 
 def _peft(found: StageModel, how: How) -> str:
-
     named = how.base or found.base
     if not named:
         raise InputError(

@@ -103,7 +103,6 @@ def _drawn(
 
 def _prefixes(experiments: Sequence[Experiment]) -> Iterator[tuple[str, Experiment]]:
     """What the names of an experiment's files begin with: nothing where there is one experiment."""
-
     if len(experiments) == 1:
         yield "", experiments[0]
         return
@@ -122,7 +121,6 @@ def serve(
 
     Ctrl-C stops the server. From another machine, forward the port: ssh -L 8899:127.0.0.1:8899 HOST.
     """
-
     folder = workspace / "runs"
     found = counted(len(find_runs(folder, names or [])), "run")
     with suppress(KeyboardInterrupt):
@@ -144,7 +142,6 @@ def paper(
 
     main.tex is written only once, and you can edit it. Every call overwrites all other files.
     """
-
     styling = find_style(style, workspace)
     files.check_writable(to, where="--out")
     experiments = chosen_experiments(names, workspace)

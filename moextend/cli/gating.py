@@ -65,7 +65,6 @@ def gate(
     1: something is lost. 3: the items or seeds are too few to tell, or a run
     is not tested.
     """
-
     check_margin(margin)
     if extension:
         alone = {"RUN": names, "--baseline": baseline != "before", "--unfinished": unfinished}

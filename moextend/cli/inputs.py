@@ -66,7 +66,6 @@ class Reading:
 
     def rows(self, data: str, encoders: Collection[str]) -> Sequence[Conversation]:
         """The user's data as conversations. Raises InputError if they have media of a modality not in `encoders`."""
-
         named = options.pairs(options.words(self.columns or [], "--columns"), "--columns")
         rows = own_data(data, Path(".cache"), columns=named, template=self.template, images=self.images)
         for medium in rows[0].media:
@@ -89,13 +88,11 @@ def first_of(rows: Sequence[Conversation]) -> str:
 
 def settings_of(dtype: object, conversations: int, values: Mapping[str, Any]) -> Settings:
     """The training settings for a base of this number type; `steps` None: three passes over the data."""
-
     return default_settings(conversations, **{"bf16": str(dtype) != "torch.float32"} | dict(values))
 
 
 def check_settings(values: Mapping[str, Any]) -> None:
     """Raises InputError if training settings are out of range, or the tracker is not installed."""
-
     check_tracker(values.get("report_to", "none"), where="report_to")
     with at("--steps, --batch-size, --learning-rate, --seed"):
         Settings(**{**values, "steps": values["steps"] or 1})
@@ -106,7 +103,6 @@ def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
 
     With a stem the folder may only hold what an interrupted call left.
     """
-
     files.check_writable(folder, where="--out")
     if stem and folder.is_dir():
         from moextend.extension.tensor_files import is_complete
@@ -137,7 +133,6 @@ def shown(
     Raises:
         InputError: files and marks do not agree, a modality has no encoder, or a file cannot be read.
     """
-
     types, marks, before = modality_types(), marks_in(prompt), ""
     found: list[MediaRef] = []
     for name in dict.fromkeys([*paths, *marks]):

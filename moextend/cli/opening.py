@@ -89,7 +89,6 @@ class BaseAsked(Encoders):
     @cached_property
     def config(self) -> MoextendConfig | None:
         """Config of an extended model; None for every other base."""
-
         if not (self.may_be_extended and is_extended(self.base)):
             return None
         from moextend.export.opening import read_config
@@ -108,7 +107,6 @@ class BaseAsked(Encoders):
 
     def check(self) -> set[str]:
         """Modalities with an encoder. Raises InputError if the base, an encoder or an option does not exist."""
-
         options.device(self.device)
         base, encoders = self.base, self.encoders
         if self.config is not None:
@@ -130,7 +128,6 @@ class BaseAsked(Encoders):
 
         keep_features: whether frozen features are cached below the current folder.
         """
-
         quiet_process()
         device = device_of(self.device)
         if self.config is not None:
@@ -196,7 +193,6 @@ def weighed(values: Sequence[str] | None) -> tuple[list[Path], list[float]]:
     Raises:
         InputError: a strength is not a number from 0 to 1.
     """
-
     folders, given = list[Path](), list[float]()
     for value in values or ():
         folder, colon, number = value.rpartition(":")

@@ -21,7 +21,6 @@ SLOWEST = 3600.0
 
 def output() -> tuple[Console, int | None]:
     """The console of standard output and its columns; None for a file or a pipe, unless COLUMNS is set."""
-
     console = Console()
     if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
         return console, console.width
@@ -34,7 +33,6 @@ def bar(what: str, *, folder: Path | None = None) -> Iterator[Callable[[int, int
 
     Args: folder: of a call that continues an interrupted one; the first update then says from where.
     """
-
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
     console = Console(stderr=True)
     progress = Progress(*columns, console=console, speed_estimate_period=SLOWEST)

@@ -63,7 +63,6 @@ def power(
 
     The tests are those of the report at a level of 5%, of ACC and BWT, in one order and in as many as the pilot has.
     """
-
     _check(effect, wanted, margin, baseline)
     if effect is None:
         effect = 2.0 if margin is None else 0.0
@@ -100,7 +99,6 @@ def audit(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Check before training what the tasks can measure: headroom, duplicates, answers without media, too few items."""
-
     _check_points(effect)
     sequence = chosen_sequence(Request(workspace, name))
     tasks = [*stage_tasks(sequence, workspace), *scored_tasks(sequence, workspace)]

@@ -78,7 +78,6 @@ def pull(
     ] = None,
 ) -> None:
     """Copy an extension, or an exported model, from the hub to a new folder, and check its hashes."""
-
     named = parse(repository, where="OWNER/NAME")
     place = out or Path(named.name.rpartition("/")[2])
     check_out(place)

@@ -40,7 +40,6 @@ def chosen_experiments(
     names: list[str] | None, workspace: Path, *, unfinished: bool = False
 ) -> list[Experiment]:
     """What the named runs found; InputError if there is none of that name, or none with a result."""
-
     return some(collect(find_runs(workspace / "runs", names or []), unfinished=unfinished))
 
 
@@ -97,7 +96,6 @@ def report(
     rewind, subsets: scaled and left-out updates (bench run --also rewind, --also subsets)
     items: the results of single items, a row per answer
     """
-
     folder = workspace / "runs"
     asked, names = _view(words or [])
     if asked == "items":
@@ -133,7 +131,6 @@ def report(
 
 def _view(words: list[str]) -> tuple[View | None, list[str]]:
     """The view among the words, and the runs; InputError for two views."""
-
     views = [word for word in words if word in (*VIEWS, "items")]
     if len(views) > 1:
         raise InputError(
@@ -144,7 +141,6 @@ def _view(words: list[str]) -> tuple[View | None, list[str]]:
 
 def _checked(asked: View | None, baseline: str | None, margin: float | None) -> View:
     """The view to show: a baseline alone asks for the comparison. InputError for options that do not fit it."""
-
     view: View = asked or ("forgetting" if baseline is None else "comparison")
     if baseline is None and view == "comparison":
         raise InputError("requires --baseline.", where="comparison", hint="Add --baseline METHOD.")
@@ -169,7 +165,6 @@ class How:
 
 def _write_items(names: list[str], form: str, to: Path | None, workspace: Path, *, unfinished: bool) -> None:
     """Writes the frame of results; names on standard error what is left out of it."""
-
     check_format(form, to)
     if to is not None:
         files.check_writable(to.parent if to.suffix else to, where="--out")
@@ -183,7 +178,6 @@ def _write_items(names: list[str], form: str, to: Path | None, workspace: Path, 
 
 def _write_page(experiments: list[Experiment], to: Path | None, how: How, workspace: Path) -> None:
     """Writes the page as a file or a folder, or prints it."""
-
     asked = vars(how) | {"workspace": workspace}
     if to is None:
         typer.echo(page(experiments, **asked), nl=False)
@@ -196,7 +190,6 @@ def _write_page(experiments: list[Experiment], to: Path | None, how: How, worksp
 
 def _write_tables(experiments: list[Experiment], to: Path, form: str, view: View, how: How) -> None:
     """Writes the tables of one view to a file, or of it and all usual views to a folder."""
-
     views: dict[Path, View] = {to: view}
     if not to.suffix:
         every: list[View] = ["forgetting", "matrix", "costs", view]
@@ -222,7 +215,6 @@ def print_tables(
 
 def print_styled(experiments: list[Experiment], workspace: Path, view: View = "forgetting") -> None:
     """Prints tables of all these runs as the workspace's report.yaml has them."""
-
     if experiments:
         styling = find_style(None, workspace)
         every = styling.style.model_copy(update={"others": True})
@@ -231,7 +223,6 @@ def print_styled(experiments: list[Experiment], workspace: Path, view: View = "f
 
 def name_left_out(experiments: Sequence[Experiment]) -> None:
     """Names on standard error the runs that are left out, and what others lack, for formats without notes."""
-
     for experiment in experiments:
         for name in experiment.left_out:
             options.echo(f"left out: {name}", err=True)
@@ -241,7 +232,6 @@ def name_left_out(experiments: Sequence[Experiment]) -> None:
 
 def _rendered(experiments: list[Experiment], form: str, view: View, how: How) -> tuple[str, str]:
     """The tables of a view, and notes for which LaTeX has another place."""
-
     asked: dict[str, Any] = vars(how)
     if form == "csv" and view == "matrix" and not how.references:
         return cells(how.style.arranged(experiments)), ""
@@ -262,7 +252,6 @@ def explain(
 
     Exit code 1: a check failed.
     """
-
     explanation = explaining.explain(find_run(workspace / "runs", run, where="RUN"), stage, task)
     if as_json:
         typer.echo(json.dumps(explanation.record(), indent=2))

@@ -68,7 +68,6 @@ def run(
     Run the same command again after an interruption: only what is missing is done. The command waits for runs that it
     executes itself; a scheduler only gets them.
     """
-
     if allow_code:
         os.environ[ALLOW_CODE] = "1"  # the worker processes inherit it
     more, device = _also(also or []), options.device(execution.device)
@@ -138,7 +137,6 @@ def _variants(
     Raises:
         InputError: no run has such variants, or one of `others` is given, options that do not go with them.
     """
-
     found: dict[str, list[Variant]] = {}
     for what in (word for word in also if word != "oracle"):
         subsets, where = what == "subsets", f"--also {what}"
@@ -160,7 +158,6 @@ def score_variants_of(runs: Sequence[RunDir], asked: Mapping[str, Sequence[Varia
     Raises:
         RunFailed: a cell cannot be scored; the others are.
     """
-
     quiet_process()
     failed: list[str] = []
     for run in runs:
@@ -182,7 +179,6 @@ def score_variants_of(runs: Sequence[RunDir], asked: Mapping[str, Sequence[Varia
 
 def _warn_of_overlaps(tasks: Sequence[TaskSpec], workspace: Path) -> None:
     """Warns of tasks whose test items are in their training data; what cannot be read is an error of the run."""
-
     for task in {task.task: task for task in tasks}.values():
         with suppress(MoextendError, OSError):
             if found := overlap(task, workspace):
@@ -195,7 +191,6 @@ def open_all(
     configs: list[RunConfig], runs: Path, busy: Collection[Path]
 ) -> tuple[list[RunDir], list[RunDir]]:
     """Folders of all runs, and those with work to do that no job has; if one is refused, nothing changes."""
-
     incomplete: dict[Path, str] = {}
     memo: Memo = {}
 
@@ -224,7 +219,6 @@ def open_all(
 
 def _print_reports(opened: list[RunDir], workspace: Path, also: Collection[str]) -> None:
     """Prints the forgetting table, and the views of the variants."""
-
     experiments = [experiment for experiment in collect(opened) if experiment.results]
     print_styled(experiments, workspace)
     if "rewind" in also:
@@ -237,6 +231,5 @@ def _print_reports(opened: list[RunDir], workspace: Path, also: Collection[str])
 
 def _preview(request: Request, configs: list[RunConfig], runs: Path, *, as_json: bool) -> str:
     """What a command would do."""
-
     found = preview(request, configs, runs=runs)
     return json.dumps(found, indent=2) if as_json else describe(found)

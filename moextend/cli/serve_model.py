@@ -70,7 +70,6 @@ def serve(
 
     SIGTERM or Ctrl-C stops the server after the open requests, which get ten seconds.
     """
-
     check_packages(PACKAGES, where="serve")
     if api_key and not re.fullmatch(r"[!-~]+", api_key):
         hint = "Use letters, digits and '-': openssl rand -hex 32 makes one."

@@ -43,7 +43,6 @@ def pack(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Write runs into one file: configs, scores, predictions, environments, without paths of this machine."""
-
     files.check_writable(out.parent, where="--out")
     found = find_runs(workspace / "runs", names or [])
     _refuse_unsound(found)
@@ -56,7 +55,6 @@ def pack(
 
 def _refuse_unsound(runs: Sequence[RunDir]) -> None:
     """Raises InputError for runs that no report takes: with damaged files, or cells without a parity check."""
-
     if not runs:
         return
     experiments = collect(runs, unfinished=True)
@@ -79,7 +77,6 @@ def unpack(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Write the runs of packs into a folder, after verifying all checksums of a pack."""
-
     for path in packs:
         found = packing.unpack(path, out or workspace / "runs", workspace)
         for folder in found.written:
@@ -95,7 +92,6 @@ def export(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Write results as lm-evaluation-harness does, for leaderboards: one results file for every run and stage."""
-
     files.check_writable(out, where="--out")
     experiments = chosen_experiments(names, workspace)
     written = lm_eval_files.write(experiments, out)
@@ -117,7 +113,6 @@ def verify(
     Exit code 1: something is wrong, and the output says how to repair it.
     Nothing is changed. What a pack left out is not checked.
     """
-
     quiet_process()
     folder, found = workspace / "runs", []
     chosen = find_runs(folder, names or [])

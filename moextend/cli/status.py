@@ -38,7 +38,6 @@ def status(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Show how far the runs are."""
-
     folder = workspace / "runs"
     found = find_runs(folder, [name] if name else [])
     if as_json:
@@ -61,7 +60,6 @@ def status(
 
 def _print_states(runs: Sequence[tuple[RunDir, RunView, bool]]) -> None:
     """Prints the table of the runs of one sequence; each with its view, and whether it is damaged."""
-
     console, width = output()
     console.print(Text(visible(runs[0][0].folder.parent.name), style="italic"))
     rows = [
@@ -82,13 +80,11 @@ def _problem(run: RunDir, *, scores: bool = False) -> MoextendError | None:
 
 def records(runs: Sequence[RunDir], workspace: Path) -> list[dict[str, object]]:
     """State, job and metrics of runs, as JSON values."""
-
     seen = views([run.folder for run in runs], workspace)
     return [_record(run, seen[run.folder]) for run in runs]
 
 
 def _record(run: RunDir, view: RunView) -> dict[str, object]:
-
     names = {"run": run.folder.name, "sequence": run.folder.parent.name, "folder": str(run.folder)}
     problem = _problem(run)
     if problem is not None:
@@ -110,7 +106,6 @@ def _record(run: RunDir, view: RunView) -> dict[str, object]:
 
 
 def _print_details(run: RunDir, view: RunView, workspace: Path) -> None:
-
     typer.echo(f"\nfolder: {run.folder}")
     if view.job:
         options.echo(f"job: {view.about()}")
@@ -141,7 +136,6 @@ def cancel(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Stop runs cleanly, wherever they are executed; `bench run` continues them."""
-
     found = find_runs(workspace / "runs", names)
     happened = submitting.cancel([run.folder for run in found], workspace)
     for run, what in happened.items():

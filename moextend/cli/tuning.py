@@ -48,7 +48,6 @@ def tune(
     Run the same command again after an interruption: only what is missing is done. A finished search is shown again,
     and a larger budget adds trials.
     """
-
     request = Request(
         workspace=workspace, sequence=name, methods=tuple(options.methods(method or [])),
         seeds=tuple(options.numbers(seed or ["0,1"], "--seed")), device=options.device(execution.device), limit=limit,
@@ -85,7 +84,6 @@ def tune(
 
 def _execute(planned: Planned, draft: Draft, execution: executing.Execution) -> bool:
     """Executes the runs of all trials that are not done; returns whether they ended, or go on elsewhere."""
-
     workspace, configs = planned.search.request.workspace, planned.configs
     folder, paths = workspace / FOLDER, list(configs)
     how = execution.chosen(list(configs.values()), folder, workspace)

@@ -90,6 +90,5 @@ class MoextendForCausalLM:
 
 def register_auto_classes() -> None:
     """Makes `AutoConfig` and `AutoModelForCausalLM` of transformers load folders of extended models."""
-
     AutoConfig.register(MODEL_TYPE, MoextendConfig, exist_ok=True)
     AutoModelForCausalLM.register(MoextendConfig, MoextendForCausalLM, exist_ok=True)

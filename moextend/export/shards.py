@@ -68,7 +68,6 @@ def _split(tensors: dict[str, Tensor]) -> dict[str, list[str]]:
 
 def write(found: Plan, skeleton: Any, folder: Path) -> None:
     """Writes the files of a checkpoint, its index if there are several, and its configs."""
-
     for file, names in found.split.items():
         ready = {name: found.tensors[name].detach().cpu().contiguous() for name in names}
         with files.atomic(folder / file) as path:

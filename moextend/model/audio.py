@@ -215,7 +215,6 @@ def locate(name: str, *, where: str | None = None) -> Path | str:
     Raises:
         InputError: it is neither.
     """
-
     where = where or f"audio encoder '{short(str(name), 100)}'"
     if paced := PACE.fullmatch(name):
         name = paced["name"]

@@ -261,7 +261,6 @@ class Chat:
         return list(self._own(text, add_special_tokens=False)["input_ids"])
 
     def _render(self, rows: Sequence[dict[str, str]], **more: Any) -> str:
-
         try:
             return str(
                 self._own.apply_chat_template(list(rows), chat_template=self.template, tokenize=False, **more)

@@ -37,7 +37,6 @@ def check_setup(lm: Any, where: str) -> None:
 
 
 def _problems(lm: Any) -> Iterator[tuple[str, str]]:
-
     parameters = list(lm.parameters())
     kinds = {type(parameter).__name__ for parameter in parameters}
     if kinds & _BITSANDBYTES or _by_bitsandbytes(getattr(lm, "config", None)):

@@ -45,7 +45,6 @@ class Options:
 
 def application(engine: Engine, options: Options) -> FastAPI:
     """The application; the engine is started and closed by the caller."""
-
     app = FastAPI(title="moextend serve", version=__version__, docs_url=None, redoc_url=None)
     answering = Answering(engine, options.timeout, options.max_new_tokens)
     _answer_errors(app)

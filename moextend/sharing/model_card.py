@@ -94,7 +94,6 @@ def model_card(
         base: name of the base; "": that of the card, of the run, or of the config of an export.
         licence: "": that of the card.
     """
-
     folder, card = what.folder, read_extension(what.folder) if what.kind == "extension" else None
     made = card.made if card else None
     base = base or (made.base if made else "") or (run.base if run else "") or _base_of(what)

@@ -341,7 +341,6 @@ def image_encoder(name: str) -> EncoderSize:
 
 
 def _measured(name: str) -> EncoderSize:
-
     source = encoders.find_tower(name)
     if source.model.startswith(encoders.HUB) or "hf-hub:" in source.model:
         raise ValueError("only the hub knows its shape")

@@ -82,7 +82,6 @@ def _check_encoding() -> None:
 
 def say(text: str) -> None:
     """Prints an error as one line."""
-
     if sys.stderr:
         head = typer.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
         with suppress(OSError):  # nobody reads it
@@ -116,7 +115,6 @@ def _wrong_usage(error: Any, command: str) -> MoextendError | None:
 
 def _command(app: typer.Typer, name: str) -> str:
     """Name of the command with its subcommands."""
-
     command: Any = get_command(app)
     words = [name]
     for word in sys.argv[1:]:

@@ -35,7 +35,6 @@ def quiet_loggers(*names: str, level: int = logging.ERROR) -> Iterator[None]:
 
 def quiet_process() -> None:
     """Makes the libraries of this process print errors only, permanently."""
-
     import datasets
     import transformers
 

@@ -96,8 +96,8 @@ def test_wrong_tasks_are_refused_in_one_line(
     def asked() -> None:
         raise ValueError(says)
 
-    monkeypatch.setattr("lm_eval.__main__.cli_evaluate", asked)
-    monkeypatch.setattr("lm_eval.tasks.TaskManager", lambda: SimpleNamespace(all_tasks=["arc_easy"]))
+    monkeypatch.setattr("moextend.bench.bridge.cli_evaluate", asked)
+    monkeypatch.setattr("moextend.bench.bridge.TaskManager", lambda: SimpleNamespace(all_tasks=["arc_easy"]))
     before = sys.argv
     with pytest.raises(InputError) as error:
         bridge.main(["--tasks", "x"])

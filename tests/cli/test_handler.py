@@ -16,12 +16,12 @@ from tests.cli.conftest import Cli
 
 def fails(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Makes `bench status` fail."""
-    from moextend.bench.run import rundir
+    from moextend.cli import status
 
     def raises(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(rundir, "find_runs", raises)
+    monkeypatch.setattr(status, "find_runs", raises)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_no_arguments_print_the_help(cli: Cli) -> None:
 def test_an_error_in_a_thread_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
-    from moextend.bench.run import rundir
+    from moextend.cli import status
 
     def starts(*_: object) -> list[RunDir]:
         thread = threading.Thread(target=lambda: [][0])
@@ -62,7 +62,7 @@ def test_an_error_in_a_thread_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPa
         thread.join()
         return []
 
-    monkeypatch.setattr(rundir, "find_runs", starts)
+    monkeypatch.setattr(status, "find_runs", starts)
     found = cli("bench", "status")
     assert found.err.startswith("error: moextend: IndexError: list index out of range")
     assert len(found.err.splitlines()) == 1

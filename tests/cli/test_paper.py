@@ -45,7 +45,7 @@ def test_the_page_does_what_it_says(
     assert done.code == 0, done.err
     assert done.out.startswith("Accuracy and forgetting. tiny: 2 tasks, base tiny\n")
     rows = re.findall(r"^ (MoExtend|LoRA|Full fine-tuning|lora|moextend)\b", done.out, re.MULTILINE)
-    assert rows == ["MoExtend", "LoRA", "Full fine-tuning"]
+    assert rows == ["MoExtend", "LoRA", "Full fine-tuning", "moextend"]
     (tmp_path / "methods").mkdir()
     (bib,) = re.findall(r"^```bibtex\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     (tmp_path / "methods" / "references.bib").write_text(bib)

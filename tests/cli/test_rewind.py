@@ -35,7 +35,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                     variants.append(run, variants.VariantCell(**values, strengths=dict(variant), of=of))
         return ["strength 0.5, some-task: no room."] if run.config.seed == 7 else []
 
-    monkeypatch.setattr(variants, "score_variants", score)
+    monkeypatch.setattr("moextend.cli.runs.score_variants", score)
     return found
 
 

@@ -46,9 +46,9 @@ def test_it_makes_the_ids_of_moextend(tmp_path: Path, name: str, chat: bool | No
 
 
 def test_it_ends_answers_as_moextend_does(tmp_path: Path) -> None:
-    tokenizer = family("phi")
+    tokenizer = family("gpt-oss")
     model = MultimodalLM(toy_lm(), tokenizer)
     model.chat = chat_of(tokenizer, None)
     config = GenerationConfig(eos_token_id=2)
     set_ends(model, config)
-    assert set(tokenizer.convert_ids_to_tokens(config.eos_token_id)) >= {"<|end|>", "<|endoftext|>"}
+    assert set(tokenizer.convert_ids_to_tokens(config.eos_token_id)) >= {"<|return|>"}

@@ -198,7 +198,7 @@ SINGLE: list[tuple[str, str, Damage]] = [
     ("killed: checkpoint is a file", "half", in_run("stages/2-*/train-in-flight/checkpoint-2", as_file)),
     ("killed: checkpoint is that of the step before", "half", lambda d: (delete(one(d.run, "stages/2-*/train-in-flight/checkpoint-2")), shutil.copytree(one(d.run, "stages/2-*/train-in-flight/checkpoint-1"), one(d.run, "stages/2-*/train-in-flight") / "checkpoint-2"))),
     ("killed: a test picture changed", "half", in_workspace("images/shade-test-0.png", lambda p: shutil.copy(p.with_name("colour-train-1.png"), p))),
-    ("killed: a row of data is gone", "half", in_workspace("data/shade/train.jsonl", cut)),
+    ("killed: a row of data is gone", "half", in_workspace("data/colour/train.jsonl", cut)),
     ("killed: the sequence changed", "half", in_workspace("registry/small.yaml", lambda p: p.write_text(p.read_text().replace("steps: 3,", "steps: 4,")))),
 ]  # fmt: skip
 

@@ -195,7 +195,6 @@ def fingerprint(medium: MediaRef) -> Array | None:
     First 256 bits of a difference hash (dHash, Krawetz, 2013): whether each point of a small grey copy is darker than
     the next one in its row. Then a copy of 16 x 16 pixels with its colours. InputError if the medium is broken.
     """
-
     if not isinstance(medium, ImageRef):
         return None
     picture = medium.open()
@@ -210,7 +209,6 @@ def near_media(test: Sequence[Array], train: Sequence[Array]) -> list[list[int]]
     At most BITS_APART of 256 bits differ, and no point of the small copies by more than LEVELS_APART levels: the hash
     alone takes drawings with much background for equal, as the mean difference does.
     """
-
     if not train:
         return [[] for _ in test]
     known, bits = np.stack(train), SIDE * SIDE // 8

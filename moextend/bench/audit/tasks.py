@@ -225,7 +225,6 @@ def _resolution(
     The pair of methods is the base and the majority answer (`usual`), clustered by medium; without answers of the base,
     two methods that differ in half of the items.
     """
-
     clusters = [item.group or "+".join(map(digest_of, item.media)) or item.id for item in test]
     place = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
     size = max(len(place), 2)

@@ -55,7 +55,6 @@ def save_adapter(stage: StageModel, folder: Path, base: str) -> int:
     Raises:
         InputError: the stage has no LoRA adapters, or none of them is active for the task.
     """
-
     layers = adapters.named_layers(stage.model)
     if not layers:
         raise InputError(

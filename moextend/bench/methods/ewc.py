@@ -66,7 +66,6 @@ class Ewc(AdapterOrAll):
 
     def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
         """Computes this stage's Fisher information."""
-
         with files.atomic(stage.folder / FILE) as path:
             save_file(_fisher(model, self.parameters(model), self.config.items, stage), path)
         return {}
@@ -74,7 +73,6 @@ class Ewc(AdapterOrAll):
 
 def _earlier(stage: Stage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Sum of all F_tau, and the F_tau-weighted mean of all theta_tau, which give the same penalty up to a constant."""
-
     from moextend.extension import tensor_files
 
     total: dict[str, Tensor] = {}

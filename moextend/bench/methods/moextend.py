@@ -77,7 +77,6 @@ class MoExtend(inferred.Narrowed, Method):
 
     def check_stages(self, names: Sequence[str]) -> None:
         """Refuses what cannot be the name of an extension."""
-
         for name in names:
             check_name(name)
 

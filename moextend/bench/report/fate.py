@@ -42,7 +42,6 @@ def fates(right: Array) -> Array:
     Returns:
         [stages, items] of places in FATES; UNKNOWN where an item is not scored before or after.
     """
-
     right = np.asarray(right, float)
     before, after = right[:-1] == 1, right[1:] == 1
     once = np.logical_or.accumulate(right == 1)[:-1]

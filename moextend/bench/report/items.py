@@ -62,7 +62,6 @@ class CellReader(Generic[T]):
         Raises:
             SpecError: they do not give the score of the cell, or the file is damaged.
         """
-
         found = result.packed.of(cell.stage, cell.task)
         if found is None:
             return None
@@ -202,7 +201,6 @@ class Parts:
 
 def _stacked(found: Sequence[Parts], name: str) -> Array:
     """[parts, G] of one of their arrays; those that were made before all clusters were known end with zeros."""
-
     size = max(len(parts.sums) for parts in found)
     return np.array([np.pad(getattr(one, name), (0, size - len(one.sums))) for one in found])
 
@@ -243,7 +241,6 @@ class ItemReader(CellReader[Items]):
 
         `at` takes all cells of that stage instead of their own.
         """
-
         cells = {key: result.cells.get((key[0] if at is None else at, key[1])) for key in weights}
         found = {
             key: items for key, cell in cells.items() if cell and (items := self(result, cell)) is not None
@@ -264,7 +261,6 @@ class ItemReader(CellReader[Items]):
         return Parts(sums, deviations, present, floor)
 
     def _text(self, result: Result, cell: Cell) -> Items | None:
-
         item, score = self._texts.read(result.run.folder / str(cell.predictions), cell.sha256)
         return self.grouped(cell.task, cell.task, ItemScores(item, score, np.ones(len(item))), {})
 
@@ -288,7 +284,6 @@ class ItemReader(CellReader[Items]):
 
     def _is_known(self, task: str, items: Array) -> bool:
         """Whether these are items of a file of this task that was read before, with their images."""
-
         before = self._grouping.get(task)
         same = before is not None and np.array_equal(before.items, items)
         return same or (len(items) > 0 and self._places.get(task, {}).keys() >= set(items.tolist()))
@@ -302,7 +297,6 @@ class ItemReader(CellReader[Items]):
             visited: the task of which `task` is a visit.
             groups: item -> its image, of items that were not read before.
         """
-
         alone = (scores.score == scores.score) & (scores.item != NONE)
         items, weight = scores.item[alone], scores.weight[alone]
         if not len(items):

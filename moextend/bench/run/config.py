@@ -81,7 +81,6 @@ class RunConfig(About, Identity):
     @cached_property
     def method_spec(self) -> MethodSpec:
         """The method with its settings, those of the sequence included."""
-
         return parse(self.method, self.sequence.get("settings"), self.workspace)
 
     @cached_property

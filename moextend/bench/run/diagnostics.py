@@ -86,7 +86,6 @@ class Diagnostics:
 
         The inputs are from learned tasks (not part of the task statistics), from later tasks, and from generic text.
         """
-
         self.context.method.select(model, learned[-1], learned)
         if not isinstance(model.choose, TaskInference):
             return None
@@ -165,7 +164,6 @@ def _routing(use: Use, then: TaskRouting | None) -> TaskRouting:
 
 def _count(model: MultimodalLM, sites: Sequence[Site], rows: Sequence[Conversation]) -> Use:
     """Use of experts by some conversations, each with the extensions that it reaches at inference."""
-
     use = Use()
 
     def counted(places: Sequence[int]) -> list[None]:
@@ -178,7 +176,6 @@ def _count(model: MultimodalLM, sites: Sequence[Site], rows: Sequence[Conversati
 
 def _sites(model: MultimodalLM) -> list[Site]:
     """MoE blocks of the base, determined before adapters wrap them; none in a dense model."""
-
     try:
         return find_sites(model.lm)
     except InputError:

@@ -256,7 +256,6 @@ def record_commits(run: RunDir, task: TaskSpec, workspace: Path) -> None:
 
 def base_revision(run: RunDir, base: Base, workspace: Path) -> str | None:
     """Revision of the base that the run opens: its recorded commit; at the first use that of now, which is recorded."""
-
     name = sources.find(base.found(workspace))
     if isinstance(name, Path):
         return base.revision
@@ -275,7 +274,6 @@ def encoder_revisions(run: RunDir, encoders: Mapping[str, str]) -> Iterator[None
 
     Args: encoders: modality -> encoder.
     """
-
     found = {modality: locate(modality, name) for modality, name in encoders.items()}
     remote = {modality: where for modality, where in found.items() if where.remote}
     if not remote:

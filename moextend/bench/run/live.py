@@ -95,7 +95,6 @@ def _doing(status: Status) -> str:
 
 def table(rows: Sequence[Row], width: int | None) -> Table:
     """The table of some runs, with the columns that fit `width`; None (a file): all columns without the bar."""
-
     columns = [
         name
         for name in COLUMNS
@@ -149,7 +148,6 @@ class LiveView:
     """A table on the terminal that is redrawn during the runs."""
 
     def __init__(self, runs: Sequence[Path], jobs: int, console: Console) -> None:
-
         self.runs, self.jobs, self.console = [RunDir(run) for run in runs], jobs, console
         self.began = time.monotonic()
         self.live = Live(self._table(), console=console, auto_refresh=False)
@@ -166,7 +164,6 @@ class LiveView:
         self.live.update(self._table(), refresh=True)
 
     def _table(self) -> RenderableType:
-
         found = [(run, read_status(run.folder)) for run in self.runs]
         words = summary([status for _, status in found], self.jobs, time.monotonic() - self.began)
         rows = [row_of(run, status, where=False) for run, status in found]

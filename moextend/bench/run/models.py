@@ -36,7 +36,6 @@ NOTHING = StageData((), ())
 
 def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     """The base model on its device, with the encoders of its modalities and aligned projectors."""
-
     spec = context.sequence.base
     if progress:
         progress.aside("load", spec.model)

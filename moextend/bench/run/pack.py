@@ -203,7 +203,6 @@ def _kept_file(content: Content) -> KeptFile:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[tarfile.TarFile]:
-
     with (
         path.open("wb") as file,
         zstandard.ZstdCompressor(level=10).stream_writer(file, closefd=False) as packed,
@@ -300,7 +299,6 @@ def _extract(source: Path, folder: Path) -> Manifest:
 
     Raises InputError before the first file if these are too many bytes for such a pack, or for the disk.
     """
-
     reader = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
     try:
         with (

@@ -106,7 +106,6 @@ def resolve(
 
     `on_match` is called with how each method was matched, `on_problem` with each plug-in that is left out, and why.
     """
-
     say = on_match or (lambda words: None)
     _check_numbers(request)
     sequence, tasks, left = request.read
@@ -151,7 +150,6 @@ def resolve(
 
 def _is_bound(text: str) -> bool:
     """Whether a method is asked for as a bound: joint, or joint:lora:rank=4."""
-
     return text.partition(":")[0] in BOUNDS
 
 
@@ -206,7 +204,6 @@ def _overridden(request: Request, sequence: SequenceSpec) -> SequenceSpec:
 
 def check_settings(sequence: SequenceSpec, workspace: Path) -> None:
     """Raises InputError if `settings` or `tuned` of a sequence name a method or setting that does not exist."""
-
     file, known = sequence.path or sequence.sequence, dict.fromkeys(KNOWN.names(workspace))
     for name in sequence.settings:  # a misspelt one would have no effect without a message
         lookup.choose("method", name, known, where=f"{file}: settings")
@@ -225,7 +222,6 @@ def chosen_methods(
 
     A broken plug-in is left out if only "all" requests it, or if its name is that of a method of the package.
     """
-
     file, workspace = sequence.path or sequence.sequence, request.workspace
     check_settings(sequence, workspace)
     nameable = dict.fromkeys([*KNOWN.names(workspace), *BOUNDS, ALL])
@@ -260,7 +256,6 @@ def chosen_methods(
 
 
 def _parsed(request: Request, sequence: SequenceSpec, text: str, where: str) -> MethodSpec:
-
     return parse(text, sequence.settings_for(text), request.workspace, where=where)
 
 

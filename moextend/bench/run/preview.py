@@ -99,7 +99,6 @@ def describe(found: dict[str, Any]) -> str:
 
 def _estimate(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
     """Memory, files, operations and hours of the runs, or why they are not known: {"not": why}."""
-
     sequence, tasks, _ = request.read
     base, found = sequence.base, _place(sequence.base, request.workspace)
     weights = found.rglob("*.safetensors") if isinstance(found, Path) else ()

@@ -84,7 +84,6 @@ def _vqa_again(
     context: RunContext, model: MultimodalLM, task: TaskSpec, path: Path, batches: int
 ) -> tuple[int, list[str]]:
     """Number of answers made again, and the ids of those that differ."""
-
     size = context.sequence.scoring.batch_size
     items = open_items(task, "test", context.workspace, context.sequence.scoring.limit)
     order = vqa.answer_order(items)

@@ -50,7 +50,6 @@ def stage_data(tasks: Sequence[TaskSpec], workspace: Path, seed: int) -> StageDa
 
 def generic_text(path: Path | None) -> list[Conversation]:
     """Lines of a sequence's generic text, without labels."""
-
     return [Conversation(((text, ""),)) for text in memory_texts(path)]
 
 
@@ -150,7 +149,6 @@ def _peak_rss() -> float:
 
 def forward_flops(model: MultimodalLM, conversations: Sequence[Conversation]) -> float:
     """Operations per token of a forward pass with the active parameters, with the head at every position."""
-
     rows: list[Any] = list(conversations[:TESTED])
     collate = Collator.of(model)
     batch = on_device(collate(rows), model.device)

@@ -63,10 +63,11 @@ def score_cell(
         scores, path, reused = _questions(
             model, task, own, scoring, workspace, backend, on_items=on_items, share=share
         )
+    size, sha = processes.first_says(lambda: (path.stat().st_size, sha256(path)))
     return Cell(
         stage=stage, task=task.task, weights=weights, seconds=time.monotonic() - began,
         scorer=f"{LM_EVAL}{task.lm_eval.metric}" if task.lm_eval else task.scorer,
-        predictions=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256(path), reused=reused,
+        predictions=path.relative_to(folder).as_posix(), size=size, sha256=sha, reused=reused,
         batch_size=memory.most_rows(), backend=backend.name,
         **vars(scores),
     )  # fmt: skip

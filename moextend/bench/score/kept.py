@@ -42,12 +42,10 @@ class ItemScores:
 
     def are_of(self, items: Array) -> bool:
         """Whether they are the scores of these items, in any order."""
-
         return len(items) == len(self.item) and bool(np.array_equal(np.sort(items), np.sort(self.item)))
 
     def of(self, items: Array) -> Array:
         """[items], the scores of these items."""
-
         if np.array_equal(items, self.item):
             return self.score
         found = np.full(int(self.item.max(initial=-1)) + 1, np.nan)
@@ -97,7 +95,6 @@ class ScoreReader:
         Raises:
             SpecError: they do not give the score of the cell.
         """
-
         assert cell.predictions is not None, "the caller's own condition"
         path = folder / cell.predictions
         search(workspace)
@@ -125,7 +122,6 @@ class ScoreReader:
         return found
 
     def _columns(self, lines: list[Any]) -> list[Array]:
-
         scores = np.array([line["score"] for line in lines], float)
         weights = np.array([line.get("weight", 1.0) for line in lines], float)
         return [self._ids.numbers(line["id"] for line in lines), scores, weights]
@@ -133,7 +129,6 @@ class ScoreReader:
 
 def fits(cell: Cell, scores: ItemScores) -> bool:
     """Whether these are as many scores as the cell counts, with its mean."""
-
     alone = ~np.isnan(scores.score)
     known, weight = scores.score[alone], scores.weight[alone]
     if not len(known) or cell.n not in (0, len(known)):
@@ -154,7 +149,6 @@ def read_predictions(path: Path, sha256: str) -> list[PredictionLine]:
 
 def text_scores(ids: Words, lines: list[Any]) -> list[Array]:
     """Items and scores of the lines of a text task; of the line with the summary and of items without a number, NaN."""
-
     scores = [
         float(line["right"]) if isinstance(line.get("right"), int | float) else np.nan for line in lines
     ]

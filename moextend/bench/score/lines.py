@@ -38,7 +38,6 @@ class Words:
 
     def numbers(self, words: Iterable[str | None]) -> Array:
         """The number of each word; NONE for None."""
-
         known = self._known
         found = [NONE if word is None else known.setdefault(word, len(known)) for word in words]
         return np.array(found, np.int32)
@@ -73,7 +72,6 @@ class DistinctLines:
 
         Raises the errors of `files.read_lines` and of `parse`; SpecError for a file that was edited.
         """
-
         lines = files.signed_lines(path) if signed else files.raw_lines(path, sha256)
         if self._bytes > MOST:
             self._known, self._bytes = {}, 0

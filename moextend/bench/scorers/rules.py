@@ -129,7 +129,6 @@ def _similarity(a: str, b: str) -> float:
 
 def levenshtein(a: str, b: str) -> int:
     """Insertions, deletions and replacements from `a` to `b`."""
-
     return int(Levenshtein.distance(a, b))
 
 

@@ -123,7 +123,6 @@ def contrast(values: Sequence[float], deviations: Array, *, changed: int, floor:
         changed: clusters in which the methods differ.
         floor: added to the item variance; see `unseen`.
     """
-
     seed, item = variances(np.asarray(values, float), deviations)
     return Contrast(
         fmean(values),
@@ -152,7 +151,6 @@ def variances(values: Array, deviations: Array) -> tuple[Array, Array]:
     Items: the mean covariance of two seeds' item errors, sum_{s != t} sum_g d_sg d_tg / (S (S - 1)), times
     G / (G - 1); what items add in one seed alone is part of the variance over seeds. One seed has the items' own.
     """
-
     seeds, groups = deviations.shape[-2:]
     small = groups / max(groups - 1, 1)
     own = (deviations**2).sum((-1, -2))
@@ -168,7 +166,6 @@ def own_items(deviations: Array) -> float:
 
     The mean variance of a seed's item errors less the mean covariance of two seeds, at least 0.
     """
-
     seeds, groups = deviations.shape
     if seeds == 1:
         return 0.0
@@ -233,7 +230,6 @@ def power_of(
     difference: float, level: float, seed_variance: Any, item_variance: Any, *, seeds: int, clusters: int
 ) -> Any:
     """Probability, 0..1, that a two-sided test at `level` finds a true `difference`; variances broadcast."""
-
     bars = _bars(level, seed_variance, item_variance, seeds, clusters)
     error = np.sqrt(np.asarray(seed_variance) + item_variance)
     return np.where(error > 0, _found(difference, bars, np.where(error > 0, error, 1.0)), difference != 0)
@@ -288,7 +284,6 @@ def weighted_mean(
 
 def _by_cluster(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[Array, Array]:
     """Sum and number of items of each cluster."""
-
     place = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters))}
     at = np.array([place[cluster] for cluster in clusters], dtype=int)
     return np.bincount(at, weights=np.asarray(values, float)), np.bincount(at).astype(float)

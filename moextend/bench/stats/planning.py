@@ -174,7 +174,6 @@ def power_interval(
     pilot: Pilot, design: Design, distance: float, level: float, *, outside: float = stats.LEVEL
 ) -> tuple[float, float]:
     """Confidence interval of `power` at 1 - `outside`: what the pilot, of two seeds or more, leaves possible."""
-
     over_seeds, items, clusters = zip(*(one.sources(design) for one in pilot.possible()), strict=True)
     found = stats.power_of(
         distance, level, np.array(over_seeds), np.array(items), seeds=design.seeds, clusters=clusters[0]

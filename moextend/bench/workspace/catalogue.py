@@ -211,7 +211,6 @@ def _plugin(each: Listed[Any]) -> dict[str, Any]:
 
 
 def _table(title: str, columns: list[str], narrow: str = "") -> Table:
-
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for column in columns:  # names are copied, so they are not shortened; descriptions are
         table.add_column(
@@ -221,7 +220,6 @@ def _table(title: str, columns: list[str], narrow: str = "") -> Table:
 
 
 def _row(table: Table, record: dict[str, Any], cells: list[str]) -> None:
-
     if record["error"]:
         blank = len(cells) - 2
         error = Text(record["error"], style="red", no_wrap=False, overflow="fold")

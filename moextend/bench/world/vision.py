@@ -161,7 +161,6 @@ def patch_features(model: Any, images: Tensor, batch: int = 500) -> Tensor:
 
 def save_vision_model(model: Any, folder: Path) -> None:
     """Writes `open_clip_config.json` and `open_clip_model.safetensors` in the format of "local-dir:"."""
-
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "open_clip_config.json", CONFIG)
     weights = {name: value.detach().contiguous().clone() for name, value in model.state_dict().items()}

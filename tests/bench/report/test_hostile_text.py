@@ -47,12 +47,13 @@ def test_an_answer_is_printed_and_not_obeyed(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import moextend
-    from moextend.cli import library, opening
+    from moextend.cli import opening
+    from moextend.cli.main import app
 
     monkeypatch.setattr(opening.BaseAsked, "open_for", lambda *_: None)
     monkeypatch.setattr(moextend, "activate", lambda *_, **__: None)
     monkeypatch.setattr(moextend, "generate", lambda *_, **__: [HOSTILE + "\nnext"])
-    library.generate("tiny", prompt="p")
+    app(["generate", "tiny", "--prompt", "p"], standalone_mode=False)
     out = capfd.readouterr().out
     assert not CONTROL.search(out) and out.endswith("gone\\u202e\nnext\n")
 

@@ -35,7 +35,6 @@ ENDS = ":,/_-"
 
 def render(tables: Sequence[Table]) -> str:
     """The tables as plain text."""
-
     out = io.StringIO()
     print_tables(tables, Console(file=out, color_system=None))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
@@ -47,7 +46,6 @@ def print_tables(tables: Sequence[Table], console: Console, width: int | None = 
     Args:
         width: columns that there are; None: WIDTH, or more where a table would else lose characters.
     """
-
     most = NAME if (width or WIDTH) > NARROW else WRAPPED[1]
     tables = _with_short_names([table.narrow() for table in tables], most)
     blocks = [list(_blocks(table, width)) for table in tables]
@@ -156,13 +154,11 @@ def _texts(row: Row, columns: Sequence[Column], *, below: bool, most: int | None
 
 
 def _text_width(text: str) -> int:
-
     return max(map(cell_len, text.splitlines()), default=0)
 
 
 def _made(layout: Layout) -> Text:
     """The table with its lines, as one text: a table of rich's takes several times as long."""
-
     blank, rows = " " * layout.width, iter(layout.rows)
     out = Text(f"{blank}\n", no_wrap=True)
     _add(out, layout, layout.heads, ["bold"] * len(layout.heads))

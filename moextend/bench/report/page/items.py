@@ -50,7 +50,6 @@ def flips(run: int, right: Array) -> list[list[Any]]:
     Args:
         right: [stages + 1, items], see fate.fates.
     """
-
     found = []
     for stage, own in enumerate(fates(right), 1):
         known = own[own != UNKNOWN]
@@ -112,7 +111,6 @@ class Lifelines:
 
     def flips(self, runs: Sequence[int], lasts: Sequence[int]) -> list[list[Any]]:
         """What becomes right and wrong at every stage of every run; see `flips`."""
-
         right = np.array([np.nan, *(np.nan if one is None else float(one) for one in self.right)])[self.score]
         return [
             row
@@ -123,7 +121,6 @@ class Lifelines:
 
 def lifelines(task: str, results: Sequence[Result]) -> Lifelines | None:
     """The items of a task in all runs; None where no answers are kept."""
-
     reader = AnswerReader()
     found: dict[tuple[int, int], Answers] = {}
     asked: dict[str, Asked] = {}
@@ -173,7 +170,6 @@ def interned(words: Sequence[str]) -> dict[str, Any]:
 
 def packed(numbers: Array) -> dict[str, Any]:
     """Whole numbers in as few bytes as hold the largest, little-endian, compressed, as base64."""
-
     width = next(width for width in (1, 2, 4) if int(numbers.max(initial=0)) < 256**width)
     raw = np.ascontiguousarray(numbers, f"<u{width}").tobytes()
     return {"width": width, "data": base64.b64encode(zlib.compress(raw, LEVEL)).decode()}

@@ -193,7 +193,6 @@ def compare_task(
 
 def _answers(model: MultimodalLM, task: TaskSpec, batch: Sequence[Item], backend: Backend) -> list[Value]:
     """What a backend gives for items that are not of lm-eval."""
-
     found: list[Value] = []
     lines = predict_batch(
         task, batch, lambda prompts: backend.generate(prompts, task.max_new_tokens), backend.rate
