@@ -54,10 +54,10 @@ if TYPE_CHECKING:
     from moextend.moe.recipe import Recipe as Recipe
     from moextend.training.loop import train as train
     from moextend.training.settings import Settings as Settings
-    from moextend.util.release import __version__ as __version__
+    from moextend.util.environment import __version__ as __version__
 
 _HOME = {  # name -> module
-    "__version__": "util.release",
+    "__version__": "util.environment",
     "AudioRef": "data.sounds",
     "Conversation": "data.conversations",
     "Extension": "extension.store",

@@ -24,7 +24,7 @@ from moextend.model.fingerprint import tensor_hashes, tensors_digest
 from moextend.moe import attach
 from moextend.moe.recipe import Scope
 from moextend.util import files
-from moextend.util.release import __version__
+from moextend.util.environment import __version__
 
 if TYPE_CHECKING:
     from moextend.data.conversations import Conversation

@@ -96,12 +96,12 @@ def _source(source: str, runs: Path) -> tuple[Path, RunFacts | None]:
     folder = Path(source)
     if folder.is_dir() and not (folder.parent.name == "stages" and (folder / "extension.json").is_file()):
         return folder, None
-    from moextend.bench.exporting import card, evidence
+    from moextend.bench.exporting import evidence
 
     quiet_process()
     named = stages.find(source, runs)
     found = evidence.extension_of(named)
-    return found, card.run_facts(named.run, found)
+    return found, evidence.run_facts(named.run, found)
 
 
 def _card(what: Pushed, repository: str, **facts: Any) -> str:

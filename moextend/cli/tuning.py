@@ -15,7 +15,7 @@ from moextend.bench.run import preflight
 from moextend.bench.run.plan import Request
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir
-from moextend.bench.tuning import results, show
+from moextend.bench.tuning import results
 from moextend.bench.tuning.results import draft_of, with_settings
 from moextend.bench.tuning.trials import FOLDER, Search, plan
 from moextend.cli import executing, options, runs
@@ -61,12 +61,12 @@ def tune(
     found = results.tried(planned)
     best = {method: one for method, trials in found.items() if (one := results.best(trials)) is not None}
     if as_json:
-        typer.echo(json.dumps(show.records(found, best), indent=2))
+        typer.echo(json.dumps(results.records(found, best), indent=2))
     else:
         console, width = output()
-        terminal.print_tables([show.trials_table(planned, found, best)], console, width)
+        terminal.print_tables([results.trials_table(planned, found, best)], console, width)
     for tuned, chosen in best.items():
-        for warning in show.warnings(tuned, found[tuned], chosen):
+        for warning in results.warnings(tuned, found[tuned], chosen):
             options.echo(f"warning: {warning}", err=True)
     if best:
         entries = {
@@ -74,7 +74,7 @@ def tune(
         }
         path = with_settings(draft_of(planned.sequence, workspace), entries).write()  # as the file is now
         for tuned, entry in entries.items():
-            options.echo(show.line(tuned, entry), err=as_json)
+            options.echo(results.line(tuned, entry), err=as_json)
         options.echo(f"Wrote the settings to {path} (key 'tuned').", err=as_json)
     if len(best) < len(found):
         missing = ", ".join(method for method in found if method not in best)

@@ -22,7 +22,7 @@ from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.moe.strengths import below_one
 from moextend.util import files
-from moextend.util.release import __version__
+from moextend.util.environment import __version__
 
 BASE, EXTENSIONS, PROJECTORS = "base", "extensions", "projectors"
 """Folders in the folder of an extended model."""

@@ -20,7 +20,7 @@ from moextend.extension.card import Card, read_extension
 from moextend.model import lm_head
 from moextend.model.multimodal import MultimodalLM
 from moextend.util import files
-from moextend.util.release import __version__
+from moextend.util.environment import __version__
 
 TOKENS = 64
 STEP = 7919

@@ -15,7 +15,7 @@ from moextend.errors import InputError
 from moextend.extension.tensor_files import STEM, read_card
 from moextend.moe.recipe import Mode, Recipe
 from moextend.util import files, spec
-from moextend.util.release import __version__
+from moextend.util.environment import __version__
 from moextend.util.spec import Spec
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from moextend.data.conversations import hold_out
 from moextend.extension import store
 from moextend.extension.card import Effect, Scores, note_effect
 from moextend.extension.task_inference import TaskInference, read
 from moextend.model.batches import Collator, labelled, on_device, piece_ids
 from moextend.model.generation import Prompt, choice_likelihoods, generate
 from moextend.moe import attach
-from moextend.training.splits import hold_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from moextend.data.conversations import Conversation
+from moextend.data.conversations import Conversation, complete, hold_out
 from moextend.errors import InputError
 from moextend.extension import latents, modalities, store, task_inference, tensor_files
 from moextend.extension.align import SAMPLE
@@ -24,7 +24,6 @@ from moextend.moe.recipe import recipe as read_recipe
 from moextend.training import resuming
 from moextend.training.loop import Report, train
 from moextend.training.settings import Settings, check_tracker, default_settings
-from moextend.training.splits import complete, hold_out
 from moextend.training.trainer import ExtraLoss
 from moextend.util import files
 from moextend.util.processes import first_writes, launched

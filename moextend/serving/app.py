@@ -21,7 +21,7 @@ from moextend.serving.answering import Answering, Gone
 from moextend.serving.engine import Engine
 from moextend.serving.errors import ApiError
 from moextend.serving.protocol import ChatCompletion, Completion, NewExtension
-from moextend.util.release import __version__
+from moextend.util.environment import __version__
 
 T = TypeVar("T")
 CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}

@@ -21,7 +21,7 @@ from moextend.model.base_name import base_parts
 from moextend.model.sources import is_hub_name
 from moextend.sharing.hub import Kind, Pushed
 from moextend.util import files
-from moextend.util.release import __version__
+from moextend.util.environment import __version__
 
 MARK = "<!-- made by moextend push -->"
 """Marks a card that may be made again; another README.md stays as it is."""

@@ -91,3 +91,9 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
+
+
+try:
+    __version__ = version("moextend")
+except PackageNotFoundError:
+    __version__ = "0.0.0"

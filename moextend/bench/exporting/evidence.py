@@ -1,7 +1,8 @@
-"""What a run knows about an extension: its base, its data, and the row of forgetting of the run."""
+"""What a run knows about an extension: its base, its data, its row of forgetting, and what its model card says."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -19,11 +20,13 @@ from moextend.certificate.certify import Data
 from moextend.certificate.record import Claim, Fact, claim
 from moextend.errors import InputError
 from moextend.extension import tensor_files
+from moextend.sharing.model_card import RunFacts, TaskResult
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
     from moextend.data.conversations import Conversation
     from moextend.moe.recipe import Scope
+
 
 ROW = {
     "la": "learning accuracy (LA)", "acc": "final accuracy (ACC)", "fm": "forgetting (FM)",
@@ -156,3 +159,42 @@ def _data(context: RunContext, number: int) -> Data:
 
     others = [names for i, names in enumerate(context.stages, 1) if i != number]
     return Data(own=held_out(context.stages[number - 1]), near=list(chain(*map(held_out, others))))
+
+
+def run_facts(run: RunDir, extension: Path) -> RunFacts:
+    """What the run says of the extension in a folder.
+
+    Raises:
+        InputError: the extension is no stage of the run, or the run has no scores.
+    """
+    stage, result = stage_with(run, extension), result_of(run)
+    if stage is None or result is None:
+        reason = no_stage(run) if stage is None else NO_SCORES
+        raise InputError(reason, where="--run", hint="Name the run that made the extension.")
+    context = RunContext(run)
+    learned = [_result(context, result, task, i) for i, task in enumerate(result.tasks, 1)]
+    text = [_result(context, result, task, None) for task in result.text]
+    spec = context.sequence.base
+    made = ["moextend", "bench", "run", context.sequence.sequence, "--method", str(result.config.method)]
+    scope = str(getattr(context.method.config, "scope", ""))
+    return RunFacts(
+        name=run_name(run.folder), stage=stage, method=str(result.config.method),
+        task_identity=result.facts.task_identity or "?", row=row_of(result), tasks=[*learned, *text],
+        base="" if spec.upcycle is not None else str(spec.model), scope=scope,
+        command=shlex.join([*made, "--seed", str(result.config.seed)]),
+    )  # fmt: skip
+
+
+def _result(context: RunContext, result: Result, task: str, stage: int | None) -> TaskResult:
+    spec = context.tasks[task]
+    before, last = (result.row(number, [task])[0] for number in (0, result.last))
+    when = result.row(stage, [task])[0] if stage is not None and stage <= result.last else None
+    return TaskResult(
+        task,
+        "accuracy" if spec.kind == "text" else spec.scorer,
+        "text" if stage is None else "learned",
+        before,
+        when,
+        last,
+        spec.licence,
+    )

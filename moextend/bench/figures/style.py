@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from moextend.bench.report.looks import Look, renamed
+from moextend.bench.report.table import folded
 from moextend.errors import visible
 from moextend.util import files
-from moextend.util.fold import folded
 
 WIDTH = 3.3
 """Inches: a column of a paper with two."""

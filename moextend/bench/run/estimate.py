@@ -23,8 +23,8 @@ from moextend.bench.run.config import RunConfig
 from moextend.bench.run.preflight import readable
 from moextend.bench.sequence import Base, SequenceSpec
 from moextend.bench.task import HAND, TaskSpec
+from moextend.data.conversations import held_out
 from moextend.errors import InputError
-from moextend.training.splits import held_out
 
 if TYPE_CHECKING:
     import torch

@@ -21,11 +21,11 @@ from moextend.bench.methods.method import Stage
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.sequence import memory_texts
 from moextend.bench.task import TaskSpec
+from moextend.data.conversations import hold_out
 from moextend.errors import InputError
 from moextend.model.batches import Collator, on_device
 from moextend.training import flops
 from moextend.training.loop import Report, train
-from moextend.training.splits import hold_out
 from moextend.training.trainer import ExtraLoss
 from moextend.util import files
 

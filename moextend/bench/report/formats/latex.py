@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 
-from moextend.bench.report.table import RANKED, SPREAD, Column, Row, Table, Value
-from moextend.util.fold import folded_between, parts
+from moextend.bench.report.table import RANKED, SPREAD, Column, Row, Table, Value, folded_between, parts
 
 ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",

@@ -13,9 +13,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from moextend.bench.report.looks import explained, short_names
-from moextend.bench.report.table import NARROW, SPREAD, Column, Row, Table
+from moextend.bench.report.table import NARROW, SPREAD, Column, Row, Table, folded_between
 from moextend.errors import visible
-from moextend.util.fold import folded_between
 
 if TYPE_CHECKING:
     from rich.console import Console
