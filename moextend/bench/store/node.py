@@ -83,10 +83,6 @@ class Store:
         """The node of a key; it may not exist."""
         return Node(self, kind, key)
 
-    def nodes(self, kind: Kind) -> list[Node]:
-        """All nodes of a kind, complete or not."""
-        return [Node(self, kind, path.name) for path in sorted(self.folder.glob(f"{kind}/*/"))]
-
 
 @dataclass(frozen=True)
 class Node:
