@@ -25,6 +25,10 @@ BYTES = 1 << 28
 PIXELS = 89_478_485
 """Maximum number of pixels of one image: 256 MiB as RGB. Pillow warns above the same limit."""
 _ORIENTATION = 0x0112
+_TURNED = (
+    "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90",
+)  # fmt: skip
+"""Pillow's names of what undoes the EXIF orientations from 2 to 8."""
 _REDUCE = "Reduce the size of the image."
 _REPLACE = "Replace or convert the image, or remove the row."
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
@@ -41,11 +45,13 @@ def decode(data: bytes, *, where: str) -> Image:
     Raises:
         InputError: not one of `FORMATS`, more than `BYTES` or `PIXELS`, or broken.
     """
-    from PIL import ImageOps
+    from PIL.Image import Transpose
 
     with _opened(data, where) as image:
         image.load()
-        return _rgb(ImageOps.exif_transpose(image) if _orientation(image) > 1 else image)
+        # Not by ImageOps.exif_transpose, which writes all metadata again, and fails at broken ones.
+        turn = _orientation(image)
+        return _rgb(image if turn == 1 else image.transpose(Transpose[_TURNED[turn - 2]]))
 
 
 def size(data: bytes, *, where: str) -> tuple[int, int]:

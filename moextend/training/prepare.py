@@ -63,7 +63,7 @@ def warn_of_precision(model: MultimodalLM, settings: Settings) -> None:
         message = (
             "this CPU has no instructions for bfloat16: a step takes about 20 times as long as in float32"
         )
-    elif settings.bf16 != narrow:
+    elif settings.bf16 != narrow or model.lm.dtype == torch.float16:
         message = "weights are cast for every product" if settings.bf16 else "its products are of this type"
     if message:
         name = str(model.lm.dtype).removeprefix("torch.")

@@ -74,9 +74,9 @@ def explained(
             raise known from error
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
         if isinstance(error, KeyError | AttributeError | TypeError):
-            first = "an entry of its files is missing, or of another type than it should be"
+            first = f"{type(error).__name__}: {first}"
         elif isinstance(error, OSError) and error.strerror:
-            first = f"{error.strerror}: {error.filename}"
+            first = ": ".join(str(part) for part in (error.strerror, error.filename) if part)
         raise InputError(f"{what} ({first}).", where=where, hint=hint) from error
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from moextend.bench import methods, metrics
 from moextend.bench.references import Reference
 from moextend.bench.report import view
-from moextend.bench.report.collect import Experiment, Result, grouped
+from moextend.bench.report.collect import UNFINISHED, Experiment, Result, grouped
 from moextend.bench.report.fate import FATES
 from moextend.bench.report.items import ItemReader
 from moextend.bench.report.looks import looks
@@ -318,7 +318,12 @@ def _others(own: Sequence[str], best: str, comparison: Table) -> str:
     """What the paired tests say of the methods besides the best one."""
     if len(own) == 1:
         return "; no other method ran that way."
-    rows = {row["method"].of: row for row in comparison.records if row["metric"].text == METRICS["acc"]}
+    rows = {
+        row["method"].of: row
+        for row in comparison.records
+        if row["metric"].text == METRICS["acc"]
+        and row["method"].text.removesuffix(UNFINISHED) == row["method"].of  # not those of other orders
+    }
     verdicts: dict[str, list[str]] = {}
     for method in own:
         if method != best and method in rows:
