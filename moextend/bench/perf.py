@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -24,9 +24,6 @@ from moextend.bench import methods
 from moextend.util import lookup
 from moextend.util.entry import run_app
 from moextend.util.quiet import quiet_process
-
-if TYPE_CHECKING:
-    from moextend import MultimodalLM
 
 TRANSFORMERS = "transformers"
 EXACT = "moextend:scope=own,layers=last,width=0.25"

@@ -6,12 +6,12 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
 
-from moextend.certificate.record import check_record, files_in
+from moextend.certificate.record import Certificate, check_record, files_in
 from moextend.cli import options
 from moextend.cli.command import grouped
 from moextend.cli.inputs import Reading, check_out
@@ -19,9 +19,6 @@ from moextend.cli.opening import Encoders, ExtendedBase, Loaded, check_extension
 from moextend.errors import InputError, at
 from moextend.extension.folder import local_folder
 from moextend.util.quiet import quiet_process
-
-if TYPE_CHECKING:
-    from moextend.certificate.record import Certificate
 
 
 @grouped

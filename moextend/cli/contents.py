@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
@@ -19,9 +19,6 @@ from moextend.cli import options
 from moextend.data.modalities import modality_types
 from moextend.errors import InputError, UnknownName
 from moextend.util import content
-
-if TYPE_CHECKING:
-    from moextend.bench.task import TaskSpec
 
 
 def add_task(

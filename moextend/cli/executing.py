@@ -5,32 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from typer import Option
 
 from moextend.bench.executors import submitting
-from moextend.bench.executors.executor import Options, Resources, find, waits
-from moextend.bench.run.launch import cores
+from moextend.bench.executors.executor import Executor, Options, Resources, find, waits
+from moextend.bench.run.launch import Outcome, cores
 from moextend.bench.run.live import view
 from moextend.bench.run.progress import CANCELLED, cancelled
-from moextend.bench.run.rundir import RunDir, run_name
+from moextend.bench.run.rundir import RunConfig, RunDir, run_name
 from moextend.bench.run.together import launched
 from moextend.bench.score.served.client import Client, check_reachable
-from moextend.bench.scoring import OPENAI, TRANSFORMERS, Backend
+from moextend.bench.scoring import OPENAI, TRANSFORMERS, Backend, Scoring
 from moextend.cli import options
 from moextend.errors import InputError, counted
 from moextend.util import lookup
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from moextend.bench.executors.executor import Executor, Options
-    from moextend.bench.run.launch import Outcome
-    from moextend.bench.run.rundir import RunConfig, RunDir
-    from moextend.bench.scoring import Scoring
 
 GO_ON = "interrupted; the same command continues where it stopped."
 RESOURCES = ("cpus", "gpus", "memory_gb")
@@ -185,7 +177,6 @@ def execute(
 
 
 def _execute(how: Chosen, runs: Sequence[Path], console: Console) -> list[Outcome] | None:
-
     # Before the runs begin: it shows what changes from now on, also what ends at once.
     shown = view(runs, how.options.jobs or len(runs), console) if how.waits else None
     submitted = submitting.submit(how.executor, runs, how.options)

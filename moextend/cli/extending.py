@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from moextend.extension.card import Effect, Origin
     from moextend.extension.store import Extension
     from moextend.model.multimodal import MultimodalLM
-    from moextend.moe.recipe import Recipe
-    from moextend.training.settings import Settings
 
 
 RECIPE = ("layers", "share", "experts", "width", "routing", "scope", "retention")

@@ -11,7 +11,7 @@ import typer
 from typer import Option
 
 from moextend.bench.report import paper as papers
-from moextend.bench.report.collect import input_notes
+from moextend.bench.report.collect import Experiment, input_notes
 from moextend.bench.report.page import serve as start
 from moextend.bench.report.paper import INSTALL, Picture, compile_pdf
 from moextend.bench.report.style import find_style
@@ -24,8 +24,6 @@ from moextend.util import files, lookup
 
 if TYPE_CHECKING:
     from moextend.bench.figures import Source
-    from moextend.bench.report.collect import Experiment
-    from moextend.bench.report.paper import Picture
 
 
 FIGURES = {

@@ -24,7 +24,6 @@ from moextend.util.lookup import BATCH, MOST_BATCH, MOST_SEED, RATE
 if TYPE_CHECKING:
     from moextend.data.conversations import Conversation
     from moextend.data.media import MediaRef
-    from moextend.training.settings import Settings
 
 Data = Annotated[
     str,

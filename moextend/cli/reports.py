@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from moextend.bench.report import FORMATS, VIEWS, render, tables
+from moextend.bench.report import FORMATS, VIEWS, View, render, tables
 from moextend.bench.report import explain as explaining
-from moextend.bench.report.collect import collect, lacking_notes, some
+from moextend.bench.report.collect import Experiment, collect, lacking_notes, some
 from moextend.bench.report.formats import latex, terminal
 from moextend.bench.report.formats.csv import cells
 from moextend.bench.report.frame import check_format, frame, write
 from moextend.bench.report.page import bundle, page
-from moextend.bench.report.style import find_style
+from moextend.bench.report.style import Styling, find_style
 from moextend.bench.report.views.comparison import check_margin, with_baseline
 from moextend.bench.report.views.published import read_references
 from moextend.bench.run.rundir import find_run, find_runs
@@ -31,9 +31,6 @@ from moextend.util import files, lookup
 
 if TYPE_CHECKING:
     from moextend.bench.references import Reference
-    from moextend.bench.report import View
-    from moextend.bench.report.collect import Experiment
-    from moextend.bench.report.style import Styling
 
 
 def chosen_experiments(
@@ -209,16 +206,13 @@ def print_tables(
     if form != "table":
         typer.echo("\n".join(filter(None, _rendered(experiments, form, view, how))), nl=False)
         return
-
     terminal.print_tables(tables(experiments, view, **vars(how)), *output())
 
 
 def print_styled(experiments: list[Experiment], workspace: Path, view: View = "forgetting") -> None:
     """Prints tables of all these runs as the workspace's report.yaml has them."""
     if experiments:
-        styling = find_style(None, workspace)
-        every = styling.style.model_copy(update={"others": True})
-        print_tables(experiments, How(replace(styling, style=every)), view=view)
+        print_tables(experiments, How(find_style(None, workspace)), view=view)
 
 
 def name_left_out(experiments: Sequence[Experiment]) -> None:

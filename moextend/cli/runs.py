@@ -7,12 +7,12 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from moextend.bench.audit.duplicates import overlap
 from moextend.bench.executors import submitting
+from moextend.bench.report import View
 from moextend.bench.report.collect import collect
 from moextend.bench.report.style import find_style
 from moextend.bench.run import preflight, variants
@@ -22,9 +22,9 @@ from moextend.bench.run.opening import folder_of, named_apart, open_runs
 from moextend.bench.run.plan import Request, chosen_sequence, resolve
 from moextend.bench.run.preview import describe, preview
 from moextend.bench.run.progress import read_status
-from moextend.bench.run.rundir import run_name
-from moextend.bench.run.variants import score_variants
-from moextend.bench.task import ALLOW_CODE
+from moextend.bench.run.rundir import RunConfig, RunDir, run_name
+from moextend.bench.run.variants import Variant, score_variants
+from moextend.bench.task import ALLOW_CODE, TaskSpec
 from moextend.cli import executing, options
 from moextend.cli.command import grouped
 from moextend.cli.reports import print_styled
@@ -32,12 +32,6 @@ from moextend.cli.status import records
 from moextend.errors import InputError, MoextendError, RunFailed, counted
 from moextend.util import lookup
 from moextend.util.quiet import quiet_process
-
-if TYPE_CHECKING:
-    from moextend.bench.run.plan import Request
-    from moextend.bench.run.rundir import RunConfig, RunDir
-    from moextend.bench.run.variants import Variant
-    from moextend.bench.task import TaskSpec
 
 
 @grouped
@@ -221,12 +215,11 @@ def _print_reports(opened: list[RunDir], workspace: Path, also: Collection[str])
     """Prints the forgetting table, and the views of the variants."""
     experiments = [experiment for experiment in collect(opened) if experiment.results]
     print_styled(experiments, workspace)
-    if "rewind" in also:
-        typer.echo("")
-        print_styled(experiments, workspace, "rewind")
-    if "subsets" in also:
-        typer.echo("")
-        print_styled(experiments, workspace, "subsets")
+    views: tuple[View, ...] = ("rewind", "subsets")
+    for view in views:
+        if view in also:
+            typer.echo("")
+            print_styled(experiments, workspace, view)
 
 
 def _preview(request: Request, configs: list[RunConfig], runs: Path, *, as_json: bool) -> str:

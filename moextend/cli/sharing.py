@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
@@ -14,16 +14,13 @@ from moextend.bench.report import lm_eval_files
 from moextend.bench.report import verify as verifying
 from moextend.bench.report.collect import collect, some
 from moextend.bench.run import pack as packing
-from moextend.bench.run.rundir import find_runs, run_name
+from moextend.bench.run.rundir import RunDir, find_runs, run_name
 from moextend.cli import options
 from moextend.cli.options import Names
 from moextend.cli.reports import chosen_experiments, name_left_out
 from moextend.errors import InputError, counted
 from moextend.util import files
 from moextend.util.quiet import quiet_process
-
-if TYPE_CHECKING:
-    from moextend.bench.run.rundir import RunDir
 
 
 def pack(

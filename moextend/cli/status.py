@@ -5,27 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.text import Text
 from typer import Argument
 
 from moextend.bench.executors import submitting
-from moextend.bench.executors.submitting import views
+from moextend.bench.executors.submitting import RunView, views
 from moextend.bench.report.collect import collect
 from moextend.bench.run.live import row_of, table
 from moextend.bench.run.progress import described
-from moextend.bench.run.rundir import find_runs, run_name
+from moextend.bench.run.rundir import RunDir, find_runs, run_name
 from moextend.cli import options
 from moextend.cli.output import output
 from moextend.cli.reports import print_styled
 from moextend.errors import MoextendError, visible
 from moextend.util.foreign import explained
-
-if TYPE_CHECKING:
-    from moextend.bench.executors.submitting import RunView
-    from moextend.bench.run.rundir import RunDir
 
 LINES = 20
 """Lines of a log that `status` shows."""

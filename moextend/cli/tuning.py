@@ -17,13 +17,12 @@ from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.tuning import results
 from moextend.bench.tuning.results import draft_of, with_settings
-from moextend.bench.tuning.trials import FOLDER, Search, plan
+from moextend.bench.tuning.trials import FOLDER, Planned, Search, plan
 from moextend.cli import executing, options, runs
 from moextend.cli.command import grouped
 from moextend.cli.output import output
 
 if TYPE_CHECKING:
-    from moextend.bench.tuning.trials import Planned
     from moextend.bench.workspace.edit import Draft
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from moextend.data.conversations import hold_out
+from moextend.data.conversations import Conversation, hold_out
 from moextend.extension import store
 from moextend.extension.card import Effect, Scores, note_effect
 from moextend.extension.task_inference import TaskInference, read
@@ -16,9 +16,6 @@ from moextend.model.generation import Prompt, choice_likelihoods, generate
 from moextend.moe import attach
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from moextend.data.conversations import Conversation
     from moextend.extension.store import Extension
     from moextend.model.multimodal import MultimodalLM
 

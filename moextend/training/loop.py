@@ -257,7 +257,8 @@ def _arguments(settings: Settings, folder: Path, device: torch.device) -> Traini
             hint=f"Make batch_size a multiple of {count}, or start fewer processes.",
         )
     own = settings.batch_size // count
-    parts = next(n for n in range(1, own + 1) if own % n == 0 and own // n <= memory.fitted(own))
+    most = memory.fitted(own)
+    parts = next(n for n in range(1, own + 1) if own % n == 0 and own // n <= most)
     args.per_device_train_batch_size = own // parts
     args.gradient_accumulation_steps *= parts
     args.dataloader_pin_memory = args.device.type == "cuda"  # batches of a Collator are in host memory

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 from typer.main import get_command
@@ -19,10 +19,6 @@ from typer.main import get_command
 from moextend.errors import InputError, MoextendError, short, visible
 from moextend.util import files
 from moextend.util.foreign import debugging, explained
-
-if TYPE_CHECKING:
-    import typer
-
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit code at SIGTERM."""

@@ -93,7 +93,4 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
-try:
-    __version__ = version("moextend")
-except PackageNotFoundError:
-    __version__ = "0.0.0"
+__version__ = _version("moextend") or "0.0.0"

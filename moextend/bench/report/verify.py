@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from moextend.bench.report.explain import check_cell, command
 from moextend.bench.run import complete
@@ -15,10 +15,6 @@ from moextend.errors import InputError, MoextendError, counted, listed
 from moextend.util.environment import environment
 from moextend.util.foreign import explained
 from moextend.util.quiet import quiet_loggers
-
-if TYPE_CHECKING:
-    pass
-
 
 AGAIN = "Run the same command again, which makes again what is missing or damaged: {}"
 MACHINE = ("python", "packages", "platform")

@@ -6,20 +6,17 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from moextend.bench.methods import parse
+from moextend.bench.methods import MethodSpec, parse
 from moextend.bench.scoring import Backend
 from moextend.bench.sequence import OWN, SequenceSpec
 from moextend.bench.task import Mode, TaskSpec
 from moextend.errors import SpecError
 from moextend.util import content, files, spec
 from moextend.util.spec import Record, problem_of, unset
-
-if TYPE_CHECKING:
-    from moextend.bench.methods import MethodSpec
 
 JOINT = "joint"
 """Name of the only stage of a joint run."""

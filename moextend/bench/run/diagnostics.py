@@ -22,13 +22,11 @@ from moextend.errors import InputError
 from moextend.extension.probe import Use, count_use
 from moextend.extension.task_inference import TaskInference, places, prompts_of
 from moextend.model.generation import each_by_its_own
-from moextend.moe.sites import find_sites
+from moextend.moe.sites import Site, find_sites
 from moextend.util import processes
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
-    from moextend.extension.probe import Use
-    from moextend.moe.sites import Site
 
 SAMPLE = 32
 """Number of conversations per task."""

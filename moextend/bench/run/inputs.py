@@ -24,7 +24,7 @@ from moextend.bench.run.records import BASE, RunFacts, encoder_of
 from moextend.bench.run.rundir import RunDir, changed_since
 from moextend.bench.score.records import Cell
 from moextend.bench.score.text import text_commits, text_content
-from moextend.bench.sequence import memory_texts
+from moextend.bench.sequence import Base, memory_texts
 from moextend.data.digests import FileDigests
 from moextend.errors import InputError, MoextendError, SpecError
 from moextend.model import sources
@@ -34,7 +34,6 @@ from moextend.util import content, files
 
 if TYPE_CHECKING:
     from moextend.bench.data.open import SplitName
-    from moextend.bench.sequence import Base
     from moextend.bench.task import TaskSpec
 
 log = logging.getLogger(__name__)

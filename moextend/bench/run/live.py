@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import Any, Self, get_args
 
-from rich.console import Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -19,10 +19,6 @@ from moextend.bench.run.progress import DOING, Phase, read_status
 from moextend.bench.run.records import Status
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import duration, visible
-
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.table import Table
 
 COLOUR: dict[str, str] = {
     "waiting": "dim", "queued": "dim", "running": "cyan", "done": "green", "failed": "red", "interrupted": "yellow",

@@ -10,10 +10,10 @@ from functools import cached_property
 from itertools import combinations, product
 from math import factorial, prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from moextend.bench import methods
-from moextend.bench.methods import ALL, BOUNDS, KNOWN, parse
+from moextend.bench.methods import ALL, BOUNDS, KNOWN, MethodSpec, parse
 from moextend.bench.run.estimate import matched, skeletons
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.scoring import Scoring
@@ -33,9 +33,6 @@ from moextend.errors import InputError, counted, masked, short
 from moextend.training.settings import clash
 from moextend.util import content, lookup, spec
 from moextend.util.lookup import MOST_SEED, MOST_STEPS
-
-if TYPE_CHECKING:
-    from moextend.bench.methods import MethodSpec
 
 DEFAULT = "tiny"
 """Name of the sequence in the package."""

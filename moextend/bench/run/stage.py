@@ -30,7 +30,7 @@ from moextend.training.trainer import ExtraLoss
 from moextend.util import files
 
 if TYPE_CHECKING:
-    from moextend import Conversation, MultimodalLM
+    from moextend import MultimodalLM
     from moextend.bench.run.context import RunContext
     from moextend.bench.run.records import StageCost
 

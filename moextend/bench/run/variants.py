@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from pydantic import field_validator
 
@@ -21,9 +20,6 @@ from moextend.bench.score.records import Cell
 from moextend.errors import InputError, LeaseLost, MoextendError, RunConflict
 from moextend.util import files
 from moextend.util.determinism import deterministic
-
-if TYPE_CHECKING:
-    from moextend.bench.run.context import RunContext
 
 FILE = "variants.jsonl"
 DIAL = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from rich.table import Table
@@ -19,9 +19,6 @@ from moextend.bench.task import read_task
 from moextend.bench.workspace.new_task import check
 from moextend.errors import InputError, SpecError, UnknownName, visible
 from moextend.util import content
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 def catalogue(workspace: Path) -> dict[str, list[dict[str, Any]]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -15,10 +14,6 @@ from rich.text import Text
 from moextend.bench.report.looks import explained, short_names
 from moextend.bench.report.table import NARROW, SPREAD, Column, Row, Table, folded_between
 from moextend.errors import visible
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.text import Text
 
 WIDTH = 100
 """Columns of text that is not printed to a terminal."""

@@ -76,10 +76,7 @@ def bundle(experiments: Sequence[Experiment], folder: Path, live: str | None = N
         path = folder / "parts" / f"{name}.js"
         files.write_text(path, f"moextendPart({json.dumps(name)},{encoded(value)})\n")
     for name, data in found.files.items():
-        with files.atomic(
-            folder / name, synced=False
-        ) as temporary:  # thousands of files that can be made again
-            temporary.write_bytes(data)
+        files.write_bytes(folder / name, data, synced=False)  # thousands of files that can be made again
     for name in ("page.js", "page.css"):
         files.write_text(folder / name, asset(name))
     policy = _policy(FOLDER, "" if live is None else "; connect-src 'self'")

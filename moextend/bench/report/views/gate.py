@@ -66,8 +66,6 @@ class Check:
     """None where nothing can have changed, or items are not kept."""
     unchanged: str
     """Why nothing can have changed: "same weights", or no input of the task reaches what was learned; else empty."""
-    lacks: str = ""
-    """What is missing, so that nothing can be compared: a score; else empty."""
     verdict: Verdict = "cannot tell"
     p_kept: float | None = None
     """p of a loss of the margin or more (non-inferiority), corrected over all cells (Holm)."""
@@ -82,6 +80,11 @@ class Check:
     def difference(self) -> float | None:
         """After less before, mean over seeds, in points; None where a score is missing."""
         return fmean(self.values) if self.values else None
+
+    @property
+    def lacks(self) -> str:
+        """What is missing, so that nothing can be compared: a score; else empty."""
+        return "" if self.values else SCORE
 
     @property
     def needs(self) -> str:
@@ -270,9 +273,7 @@ def compare(
         for pair in pairs
         if (mine := pair[0].cells.get((pair[1], task))) and (theirs := pair[2].cells.get((pair[3], task)))
     ]
-    empty = Check(
-        name, stage, result.stage_names[stage - 1], task, None, None, 0, len(scored), [], None, "", SCORE
-    )
+    empty = Check(name, stage, result.stage_names[stage - 1], task, None, None, 0, len(scored), [], None, "")
     if len(scored) < len(pairs):
         return empty
     unchanged, found = "", None
@@ -298,7 +299,6 @@ def compare(
         values=[mine.value - theirs.value for mine, theirs, _ in scored],
         found=found and found[1],
         unchanged=unchanged,
-        lacks="",
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from moextend.bench.data import open_items
+from moextend.bench.data import Item, open_items
 from moextend.bench.score.backend import Backend, InProcess, Served
 from moextend.bench.score.records import Weights
 from moextend.bench.score.served.client import ServerFailed
@@ -25,7 +25,6 @@ from moextend.bench.task import TaskSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from moextend.bench.data import Item
     from moextend.bench.score.served.answers import ServedModel
     from moextend.model.multimodal import MultimodalLM
 
