@@ -153,9 +153,14 @@ class Catalogue:
                     where=str(folder),
                     hint="Give another name.",
                 )
+            if gone := {*self.known.leaving}.intersection(attach.scope_of(self.model.lm).coactive[own]):
+                raise InputError(
+                    f"it was made with '{served[min(gone)].name}' active, which is being detached.",
+                    where=str(folder),
+                    hint="Attach that one again first.",
+                )
         except InputError:
-            moextend.unload(self.model, own)
-            self.known = self._read(served)
+            self.detach(own)
             raise
         made = Served(called, strength, store.digest_of(self.model, own))
         self.known = self._read({**self._leaving(old), own: made})

@@ -6,7 +6,7 @@ import json
 import shutil
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,37 @@ def test_a_version_that_cannot_be_served_changes_nothing(skills: Path, needing: 
         refused(client, skills / "pets", "work", "needs")
         assert client.delete(f"{EXTENSIONS}/home").status_code == 200
         assert put(client, skills / "pets", "work").status_code == 200
+
+
+def test_what_needs_an_extension_that_is_being_detached_is_refused(
+    needing: Path, held: threading.Event
+) -> None:
+    with (
+        living(loaded(needing, "work"), limits=Limits(max_batch=1)) as server,
+        server.client() as client,
+        ThreadPoolExecutor(3) as threads,
+    ):
+
+        def called(count: int, *call: Any) -> Future[httpx.Response]:
+            """A call that waits for the next token, behind those before it."""
+            future = threads.submit(*call)
+            while len(server.engine._calls) != count:
+                time.sleep(0.01)
+            return future
+
+        early = threads.submit(ask, client, "work")
+        while server.waiting != len(PROMPTS) - 1:
+            time.sleep(0.01)
+        gone = called(1, client.delete, f"{EXTENSIONS}/work")
+        refused = called(2, put, client, needing / "home")
+        held.set()
+        assert gone.result().status_code == early.result().status_code == 200
+        assert refused.result().status_code == 400
+        assert (
+            "made with 'work' active, which is being detached" in refused.result().json()["error"]["message"]
+        )
+        assert ask(client, "base").status_code == 200 and list(models(client)) == ["base"]
+        assert put(client, needing / "work").status_code == put(client, needing / "home").status_code == 200
 
 
 def test_a_name_is_no_part_of_a_fingerprint_nor_of_what_others_need(needing: Path) -> None:
