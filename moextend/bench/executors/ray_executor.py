@@ -36,10 +36,6 @@ from moextend.util.environment import code
 RETRIES = 3
 """Times that a lost run is submitted again."""
 READ = "Read the log; the same command continues where the run stopped."
-NODES = (
-    "Install the same moextend on every node, with the dependencies of this machine. The folders of runs and workspace "
-    "must be on a file system that all nodes share, at the same path."
-)
 VARIABLES = (
     "HF_HUB_OFFLINE", "MOEXTEND_ALLOW_CODE", "MOEXTEND_DEBUG", "MOEXTEND_LEASE_SECONDS",
     "MOEXTEND_MICRO_BATCH", "OMP_NUM_THREADS",
@@ -180,7 +176,7 @@ class Task:
             self.over = True
         elif time.monotonic() > self.visible_by:
             what = "its worker finished, but its results are not in this folder."
-            self.fail(RunFailed(what, where=str(self.job.run), hint=NODES))
+            self.fail(RunFailed(what, where=str(self.job.run), hint=ray_node.NODES))
 
 
 class RayExecutor:
@@ -225,8 +221,10 @@ class RayExecutor:
                 max_retries=RETRIES, retry_exceptions=[ray_node.Lost], scheduling_strategy="SPREAD"
             )(ray_node.work).options(num_cpus=needs["CPU"], num_gpus=needs["GPU"], memory=needs.get("memory"))
             self.most = options.jobs or len(runs)  # else Ray's resources limit them
+            version = code()
             self.tasks = {
-                run: Task(Job(run, "ray", this_process(), now()), self._order(run, options)) for run in runs
+                run: Task(Job(run, "ray", this_process(), now()), self._order(run, options, version))
+                for run in runs
             }
             for task in self.tasks.values():
                 write_job(task.job)
@@ -237,10 +235,10 @@ class RayExecutor:
             raise
         return [task.job for task in self.tasks.values()]
 
-    def _order(self, run: Path, options: Options) -> ray_node.Order:
+    def _order(self, run: Path, options: Options, version: dict[str, str | None]) -> ray_node.Order:
         found = {name: os.environ[name] for name in VARIABLES if name in os.environ}
         return ray_node.Order(
-            run=str(run), id=RunDir(run).id, code=code(),
+            run=str(run), id=RunDir(run).id, code=version,
             command=self.command, setup=list(options.setup),
             environment={**found, EXECUTOR: "ray"},
         )  # fmt: skip
@@ -328,27 +326,34 @@ class RayExecutor:
         import ray
         from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 
-        run, log = task.job.run, str(RunDir(task.job.run).log)
+        run, log = task.job.run, RunDir(task.job.run).log
         try:
-            code = ray.get(reference)
+            number = ray.get(reference)
         except TaskCancelledError:
             task.over = True
         except RayTaskError as error:
-            why = str(error.cause if isinstance(error.cause, Refused | Lost) else error).strip()
             if isinstance(error.cause, Lost):
-                what = f"was lost {RETRIES + 1} times. The last time: {why}."
-                task.fail(RunFailed(what, where=log, hint=READ))
+                what = f"was lost {RETRIES + 1} times. The last time: {error.cause}."
+                task.fail(RunFailed(what, where=str(log), hint=READ))
             else:
-                task.fail(RunFailed(f"{why.rpartition(chr(10))[2]}.", where=str(run), hint=NODES))
+                refused = isinstance(error.cause, Refused)
+                why, hint = (
+                    error.cause.args if refused else (str(error).strip().rpartition("\n")[2], ray_node.NODES)
+                )
+                task.fail(RunFailed(f"{why}.", where=str(run), hint=hint))
         except RayError as error:  # the process that waited for the worker is gone, or its node
-            what = f"was lost: {type(error).__name__}: {first_line(error)}"
-            task.fail(RunFailed(what, where=log, hint=READ))
-        else:
-            if code == 0:
-                task.visible_by = time.monotonic() + ray_node.SEEN
-            elif code in (STOPPED, 130):
+            if task.stopped or cancelled(run):
                 task.over = True
             else:
-                last = last_line(Path(log).read_bytes()[-2000:])
-                what = f"the worker ended with code {code}{f' ({last})' if last else ''}."
-                task.fail(RunFailed(what, where=log, hint=READ))
+                what = f"was lost: {type(error).__name__}: {first_line(error)}"
+                task.fail(RunFailed(what, where=str(log), hint=READ))
+        else:
+            if number == 0:
+                task.visible_by = time.monotonic() + ray_node.SEEN
+            elif number in (STOPPED, 130):
+                task.over = True
+            else:
+                # Another machine wrote it, and it may not be visible here yet.
+                last = last_line(log.read_bytes()[-2000:]) if log.exists() else ""
+                what = f"the worker ended with code {number}{f' ({last})' if last else ''}."
+                task.fail(RunFailed(what, where=str(log), hint=READ))

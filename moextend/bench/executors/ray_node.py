@@ -31,12 +31,16 @@ GRACE = 15.0
 SEEN = 60.0
 """Seconds until a file that another machine wrote must be visible: file systems of networks keep what they know."""
 HELD = 180.0
-"""Seconds until a run must be free whose worker was lost."""
+"""Seconds until another process must have left the run."""
 TICK = 0.2
+NODES = (
+    "Install the same moextend on every node, with the dependencies of this machine. The folders of runs and workspace "
+    "must be on a file system that all nodes share, at the same path."
+)
 
 
 class Refused(Exception):
-    """A node that cannot execute a run, and why."""
+    """A node that cannot execute a run: why, and what to do."""
 
 
 class Lost(Exception):
@@ -66,11 +70,13 @@ def work(order: Order) -> int:
     here = code()
     for key, value in order["code"].items():
         if value is not None and here.get(key) is not None and here[key] != value:
-            raise Refused(f"{node} has another version of moextend: {key} {here[key]} instead of {value}")
+            what = f"{node} has another version of moextend: {key} {here[key]} instead of {value}"
+            raise Refused(what, NODES)
     if not _waited(lambda: _id(folder) == order["id"], SEEN):
-        raise Refused(f"{node} cannot read the folder of this run")
+        raise Refused(f"{node} cannot read the folder of this run", NODES)
     if not _waited(lambda: _free(folder), HELD):
-        raise Refused(f"{node} waited {HELD:.0f} seconds for another process that holds this run")
+        what = f"{node} waited {HELD:.0f} seconds for another process that holds this run"
+        raise Refused(what, "Wait for it, or stop it, and run the same command again.")
     command = [*(order["command"] or [sys.executable, "-P", "-m", "moextend.bench.run.worker"]), str(folder)]
     if order["setup"]:
         command = ["bash", "-ec", "\n".join([*order["setup"], 'exec "$@"']), "moextend-worker", *command]
@@ -94,6 +100,8 @@ def work(order: Order) -> int:
             raise
         return STOPPED
     found = process.returncode
+    if found == -signal.SIGINT:  # by hand
+        return 130
     if found == STOPPED and not cancelled(folder):
         raise Lost(f"its worker on {node} was stopped")
     if found < 0 or (found > 128 and found != 130):
