@@ -8,9 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
-from moextend.bench.base import Attention as Attention
 from moextend.bench.base import Base as Base
-from moextend.bench.base import Dtype as Dtype
 from moextend.bench.scoring import Scoring as Scoring
 from moextend.bench.task import NAME, TaskSpec, find_task
 from moextend.bench.tuned import TEST, VALIDATION, Settings, Source, Tuned, base_spec, chosen_for

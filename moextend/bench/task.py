@@ -16,10 +16,6 @@ from moextend.util import content, spec
 from moextend.util.lookup import MOST_TOKENS
 from moextend.util.spec import Spec, unset
 
-"""text: the answer itself. letter: the letter of the right choice. position: the index of the right choice, from 0, as
-a number or as text. box: left, top, width, height in pixels of the image."""
-
-
 TaskIdentity = Literal["none", "given", "inferred"]
 """Task identity at inference. none: not used. given: every input comes with its task. inferred: the method infers the
 task from the input."""

@@ -173,7 +173,10 @@ def _attached(work: _Work, folder: Path) -> list[Claim]:
     model, tensors = work.model, _tensors_of(work.model)
     work.rest()
     moments = {"before": tensor_hashes(tensors)}
-    classes, before = _classes(model), watched(model, [one for sets in work.inputs.values() for one in sets])
+    classes, before = (
+        {*_classes(model)},
+        watched(model, [one for sets in work.inputs.values() for one in sets]),
+    )
 
     def hashed(when: str) -> None:
         moments[when] = tensor_hashes({k: v for k, v in _tensors_of(model).items() if k in tensors})
@@ -191,10 +194,11 @@ def _attached(work: _Work, folder: Path) -> list[Claim]:
     hashed("after unloading")
     work.rest()
     same = _unchanged("unload", compared(before, watched(model, work.inputs["far"])))
-    if same.status == "proved" and (other := len({*classes} ^ {*_classes(model)})):
-        same = same.model_copy(
-            update={"status": "failed", "reason": f"{other} modules have another class or are new."}
-        )
+    now = {*_classes(model)}
+    if same.status == "proved" and now != classes:
+        other = max(len(now - classes), len(classes - now))
+        reason = f"{counted(other, 'module')} with another class, new or gone."
+        same = same.model_copy(update={"status": "failed", "reason": reason})
     return [claim("attach", "proved", items=1), _tensors(moments), *found, same]
 
 
@@ -219,7 +223,7 @@ def _in_use(work: _Work, checked: Checked, before: Mapping[str, list[Seen]]) -> 
         return claim(checked.name, "not checked", reason="other extensions choose among inputs, too.")
 
     def changes(*kinds: str) -> list[Compared]:
-        sets = [one for kind in kinds for one in work.inputs.get(kind, ())]
+        sets = [one for kind in kinds for one in work.inputs[kind]]
         return compared(before, watched(model, sets, name))
 
     itself = [*(each["name"] for each in work.card.beside), name]

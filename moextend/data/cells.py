@@ -17,7 +17,8 @@ from moextend.data.media import MediaRef
 from moextend.errors import InputError, short, type_name
 
 AnswerForm = Literal["text", "letter", "position", "box"]
-"""Form of an answer in a cell."""
+"""Form of an answer in a cell. text: the answer itself. letter: the letter of the right choice. position: the index of
+the right choice, from 0, as a number or as text. box: left, top, width, height in pixels of the image."""
 _ENCODED = {
     "image": ("/9j/", "iVBOR", "R0lGOD", "UklGR", "Qk0", "SUkq", "TU0A"),
     "audio": ("UklGR", "ZkxhQ", "T2dnU", "SUQz"),

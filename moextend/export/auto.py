@@ -67,7 +67,6 @@ class MoextendForCausalLM:
     """Loads an extended language model; the result is an instance of the base's own class, extended in place."""
 
     config_class = MoextendConfig
-    _auto_class = None
 
     @classmethod
     def from_pretrained(

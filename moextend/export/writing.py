@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def save_stock(
         plan = shards.plan(stock)
         shards.write(plan, stock.skeleton, made)
         save_tokenizer(model, made)
-        written = Written(folder, len(plan.split), plan.bytes, plan.parameters, stock.added, 0.0)
+        sizes = len(plan.split), plan.bytes, plan.parameters, stock.added
         record = {
             "form": "stock", "base": model.base_fingerprint(), "extensions": facts, "dtype": dtype,
             "new_experts": stock.added, "version": __version__,
@@ -136,7 +136,7 @@ def save_stock(
         files.write_json(made / RECORD, record)
         rounded = bool(scope.active) and dtype not in EXACT
         del plan, stock
-        return replace(written, difference=largest_difference(made, expected, kind, rounded=rounded))
+        return Written(folder, *sizes, largest_difference(made, expected, kind, rounded=rounded))
 
 
 def dtype_of(cards: Sequence[Card]) -> str:

@@ -37,8 +37,6 @@ class Contents:
 
     own: tuple[str, ...]
     """Files of the extension."""
-    about: tuple[str, ...]
-    """Model card and certificates."""
     others: tuple[str, ...]
     """All others, and links: they are never loaded, and never shared."""
     code: tuple[str, ...]
@@ -52,7 +50,7 @@ def contents(folder: Path) -> Contents:
     about = [name for name, path in paths.items() if is_about(name) and is_plain(path)]
     others = [name for name in paths if name not in (*own, *about)]
     code = [name for name in others if not (name.endswith(_TEXTS) and is_plain(paths[name]))]
-    return Contents(tuple(own), tuple(about), tuple(others), tuple(code))
+    return Contents(tuple(own), tuple(others), tuple(code))
 
 
 def files_in(folder: Path) -> list[tuple[str, Path]]:

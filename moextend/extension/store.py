@@ -44,7 +44,7 @@ def check_base(
     elif lm == own and differing and has[differing][0] == needed[differing][0]:
         what = f"was made with another projector of '{differing}'."
         hint = "Load the one of its alignment first: load_projector, or --projector FOLDER of a command."
-    elif lm != own and differing is None and same_weights:
+    elif differing is None and same_weights:
         if allow_dtype:
             return
         what = f"was made on a {card.base_dtype} base, and this one is {model.base_dtype}."

@@ -40,7 +40,7 @@ class Pushed:
     names: tuple[str, ...]
     """Files that are pushed, relative to the folder; without the model card."""
     left_out: tuple[str, ...]
-    """Files that are not: this package does not write them."""
+    """Files that are not."""
 
     @property
     def bytes(self) -> int:

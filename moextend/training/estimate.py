@@ -164,21 +164,13 @@ class Estimator:
         for parameter in self.lm.parameters():
             parameter.requires_grad_(id(parameter) in wanted)
 
-    def share(self, name: str, competing: int | None = None) -> float:
-        """Share of a parameter, by its name, that a token uses.
-
-        Args:
-            competing: new experts of a layer, of which a token uses at most top-k; None: all are used, in paper
-                routing as much as those of the base.
-        """
+    def share(self, name: str) -> float:
+        """Share of a parameter, by its name, that a token uses. Of new experts all, in paper routing as of the base."""
         for site in self.sites:
             if name.startswith(f"{site.name}.experts."):
-                chosen = count_chosen(site)
-                base = 1.0 if site.dense else chosen / count_experts(site)
+                base = 1.0 if site.dense else count_chosen(site) / count_experts(site)
                 if not name.startswith(f"{site.name}.experts.ext_groups."):
                     return base
-                if competing is not None:
-                    return min(1.0, chosen / competing)
                 return base if site.experts.ext_scope.mode == "paper" else 1.0
         return 1.0
 

@@ -160,14 +160,14 @@ def refuse_changed_inputs(context: RunContext) -> None:
     pin_data(context.run, context.tasks, context.workspace)
     facts, settings = context.run.facts(), context.method.config.model_dump(mode="json")
     refuse_changed(context.run, setting_parts(facts.settings), setting_parts(settings))
-    now = {**code_parts(context.config), **file_parts(context.config)}
-    refuse_changed(context.run, known(context.run), now)
+    before, now = known(context.run), {**code_parts(context.config), **file_parts(context.config)}
+    refuse_changed(context.run, before, now)
     for name, split in splits(context.config):
         now[data_part(split, name)] = data_digest(context.tasks[name], split, context.workspace)
-    refuse_changed(context.run, known(context.run), now)
+    refuse_changed(context.run, before, now)
     # Row 0 writes the facts that depend on the data again.
     more = {"majority": None} if any(facts.inputs.get(part, one) != one for part, one in now.items()) else {}
-    context.inputs = {**known(context.run), **now}
+    context.inputs = {**before, **now}
     if more or context.inputs != facts.inputs:
         context.run.write_facts(inputs=context.inputs, **more)
 

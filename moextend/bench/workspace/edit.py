@@ -51,8 +51,9 @@ def new_text(path: Path, base: str | None = None, encoders: Mapping[str, str | N
     )
 
 
-def new_path(name: str, workspace: Path, *, where: str) -> Path:
+def _new_path(name: str, workspace: Path) -> Path:
     """File of a new sequence. Raises InputError if the name is invalid or taken."""
+    where = "bench new sequence"
     if not NAME.fullmatch(name) or name.endswith((".yaml", ".yml")):
         hint = "Use letters, digits, '-', '_', '.' and '+', and no file extension."
         raise InputError(f"'{short(name, 60)}' is not a name.", where=where, hint=hint)
@@ -103,7 +104,7 @@ def new(
     name: str, workspace: Path, *, base: str | None = None, encoders: Mapping[str, str | None] = NONE
 ) -> Draft:
     """A new sequence without stages. Raises InputError if the name is invalid or taken."""
-    path = new_path(name, workspace, where="bench new sequence")
+    path = _new_path(name, workspace)
     return Draft(path, new_text(path, base, encoders))
 
 

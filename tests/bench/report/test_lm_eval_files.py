@@ -16,7 +16,6 @@ from moextend.errors import InputError
 from tests.bench.ledger import Kind, Shape, write_run, write_runs
 
 SHAPE = Shape(stages=2, texts=1, items=20)
-FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 
 @pytest.fixture

@@ -32,7 +32,6 @@ SEQUENCES = {
     "longer": ("colour", "shade", "tint"),
     "other": ("colour", "tint"),
 }
-FIRST = "1-colour"
 
 Do = Callable[..., RunDir]
 """Makes a run of a method to its end in a workspace of this name; see `do`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from moextend.bench.run import worker
 from moextend.bench.run.progress import CANCEL, EXECUTOR, cancel, read_status
 from moextend.bench.run.rundir import RunDir
 from tests.bench.conftest import MakeRun
+from tests.bench.executors.one_machine_slurm import until
 from tests.bench.run.test_launch import FAKE
 
 
@@ -24,9 +24,7 @@ def start(run: RunDir, **environment: str) -> subprocess.Popen[str]:
 
 def trains(run: RunDir) -> None:
     """Waits until the run trains."""
-    end = time.monotonic() + 60
-    while read_status(run.folder).phase != "train" and time.monotonic() < end:
-        time.sleep(0.05)
+    until(lambda: read_status(run.folder).phase == "train", "training", 60)
 
 
 def test_a_failed_run_ends_with_code_1_and_its_error(make_run: MakeRun) -> None:

@@ -40,9 +40,8 @@ class SharedContext(HarnessLM):
     ) -> list[Answer]:
         groups, rest = _split(requests, self.max_length)
         others = [requests[place] for place in rest]
-        answers = dict(
-            zip(rest, super()._loglikelihood_tokens(others, disable_tqdm, override_bs), strict=True)
-        )
+        rated_alone = super()._loglikelihood_tokens(others, disable_tqdm, override_bs) if others else []
+        answers = dict(zip(rest, rated_alone, strict=True))
         group_of = {place: group for group in groups for place in group.places}
 
         def rated(places: Sequence[int]) -> list[Answer]:
