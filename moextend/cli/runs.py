@@ -199,11 +199,10 @@ def open_all(
             incomplete[run.folder] = names_of(lacking)
         return bool(lacking)
 
-    def report_replaced(run: RunDir) -> None:
-        why = "the config changed before anything was trained; the run is replaced."
-        typer.echo(f"{run_name(run.folder)}: {why}", err=True)
+    def report_change(run: RunDir, words: str) -> None:
+        typer.echo(f"{run_name(run.folder)}: {words}", err=True)
 
-    opened = open_runs(configs, runs, must_be_free=has_work, on_replace=report_replaced)
+    opened = open_runs(configs, runs, must_be_free=has_work, on_change=report_change)
     left = [run for run in opened if run.folder in incomplete or read_status(run.folder).state != "done"]
     to_do = [run for run in left if run.folder not in busy]
     for folder, what in incomplete.items():

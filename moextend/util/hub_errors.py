@@ -73,8 +73,10 @@ def explained(
         if (known := of_hub(error, repository, revision=revision, where=where)) is not None:
             raise known from error
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
-        if isinstance(error, KeyError | AttributeError | TypeError):
-            first = f"{type(error).__name__}: {first}"
+        if isinstance(error, KeyError):
+            first = f"its files lack the entry {first}"
+        elif isinstance(error, AttributeError | TypeError):
+            first = "an entry of its files has another type than it should"
         elif isinstance(error, OSError) and error.strerror:
             first = ": ".join(str(part) for part in (error.strerror, error.filename) if part)
         raise InputError(f"{what} ({first}).", where=where, hint=hint) from error

@@ -8,7 +8,7 @@ from dataclasses import replace
 from moextend.bench import methods
 from moextend.bench.report.collect import Experiment, Result, grouped
 from moextend.bench.report.table import ON_TEST, Table, Value, words_column
-from moextend.bench.tuned import NO_SETTINGS, TEST, VALIDATION
+from moextend.bench.tuned import NO_SETTINGS, NOT_STATED, TEST, VALIDATION
 from moextend.errors import counted
 
 UNTOUCHED = "†"
@@ -17,7 +17,6 @@ NOT_REACHED = (
     "without any, so the base answers. It says nothing about text that looks like a learned task."
 )
 BY_CONSTRUCTION = f"{UNTOUCHED}: {NOT_REACHED}"
-NOT_STATED = "not stated"
 _RANK = [TEST, NOT_STATED, "nothing", "default", "published", VALIDATION, NO_SETTINGS]
 """Sources, the least favourable first."""
 

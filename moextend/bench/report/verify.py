@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from moextend.bench.report.explain import check_cell, command
@@ -16,7 +16,8 @@ from moextend.util.environment import environment
 from moextend.util.foreign import explained
 from moextend.util.quiet import quiet_loggers
 
-AGAIN = "Run the same command again, which makes again what is missing or damaged: {}"
+AGAIN = "Run the same command with the same settings, which makes again what is missing or damaged: {}"
+FIRST = "Repair what is wrong with the data first. "
 MACHINE = ("python", "packages", "platform")
 """Parts of an environment that change the last bits of an answer."""
 
@@ -63,12 +64,14 @@ def verify(run: RunDir, batches: int = 1, on_cell: Callable[[str], None] | None 
     Raises:
         InputError: the config of the run is missing or damaged.
     """
-    files = _files(run)
-    left_out = run.left_out
-    checks = [
-        files,
-        *(_packed_scores(run) if "predictions" in left_out else [_scores(run), _inputs(run)]),
-    ]
+    files, left_out = _files(run), run.left_out
+    if "predictions" in left_out:
+        checks = [files, *_packed_scores(run)]
+    else:
+        data = _inputs(run)
+        if files.problems and data.problems:  # the command would be refused
+            files = replace(files, hint=FIRST + files.hint)
+        checks = [files, _scores(run), data]
     if batches and left_out:
         checks.append(_left_out(run, "answers", left_out))
     elif batches:
@@ -135,7 +138,7 @@ def _inputs(run: RunDir) -> Check:
     try:
         refuse_other_inputs(run, {})
     except MoextendError as error:
-        hint = "Restore the data, or make the run again with the data that are here."
+        hint = "Restore them, or make the run again, in another workspace, with what is here."
         return Check("data", done, (error.what,), hint)
     except Exception as error:  # damaged records, which the other checks name
         return Check("data", "nothing", unchecked=str(explained(error)))

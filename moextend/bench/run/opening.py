@@ -14,6 +14,7 @@ from moextend.bench.run.complete import planned
 from moextend.bench.run.config import ConfigFile, RunConfig, differences, grows, slug, without_notes
 from moextend.bench.run.progress import LEASE
 from moextend.bench.run.rundir import Key, RunDir, locked
+from moextend.bench.tuned import NOT_STATED
 from moextend.errors import InputError, RunConflict, SpecError
 from moextend.util import files
 
@@ -100,13 +101,14 @@ def open_runs(
     runs: Path,
     *,
     must_be_free: Callable[[RunDir], bool] = lambda run: False,
-    on_replace: Callable[[RunDir], None] = lambda run: None,
+    on_change: Callable[[RunDir, str], None] = lambda run, words: None,
 ) -> list[RunDir]:
     """Folders of the configs below `runs`, created if missing.
 
     A config that only adds later stages or scored tasks takes over an existing folder with its results. A run of
-    another config without any training is replaced, after a call of `on_replace`. Before anything is written, all
-    folders are checked, and those that change or satisfy `must_be_free` are locked.
+    another config without any training is replaced. Before anything is written, all folders are checked, and those that
+    change or satisfy `must_be_free` are locked. `on_change` is told of runs that are replaced, and of those whose
+    settings are stated to come from elsewhere than before.
 
     Raises:
         RunConflict: a folder belongs to another config, has files without a config, or another process works on it.
@@ -127,8 +129,13 @@ def open_runs(
         records = [_fitting_record(run, config) for run, config in changing]
         for (run, config), record in zip(changing, records, strict=True):
             if not record and run.config_path.exists():
-                on_replace(run)
+                on_change(run, "the config changed before anything was trained; the run is replaced.")
                 clear(run)
+            if record and record.tuned_on != config.tuned_on:
+                before, now = record.tuned_on or NOT_STATED, config.tuned_on or NOT_STATED
+                on_change(
+                    run, f"the sequence states another source of its settings: {now}, before: {before}."
+                )
             _write_config(run, record, _wanted_record(record, config))
     return [run for run, _ in opened]
 

@@ -17,6 +17,7 @@ from moextend.bench.run.complete import kept_files
 from moextend.bench.run.pack import pack, unpack
 from moextend.bench.run.rundir import RunDir
 from moextend.cli.main import app
+from moextend.errors import RunConflict
 from moextend.util import files
 from tests.bench.small import finished, small_workspace
 
@@ -100,6 +101,19 @@ def test_damage_is_found_without_a_model(
     found = verify(run, batches=0)
     assert {check.name for check in found.checks if check.problems} == wrong
     assert words in str(found.checks) and all(check.hint for check in found.checks if check.problems)
+
+
+def test_other_data_are_to_be_repaired_before_the_command_is_run_again(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(run: RunDir, memo: object) -> None:
+        raise RunConflict("the code of scorer 'mine' is another than that of the scores.")
+
+    monkeypatch.setattr("moextend.bench.report.verify.refuse_other_inputs", refused)
+    remove_weights(run)
+    files, _, data = verify(run, batches=0).checks
+    assert "scorer 'mine'" in data.problems[0] and "Restore" in data.hint
+    assert files.hint.startswith("Repair what is wrong with the data first. Run the same command")
 
 
 def test_what_a_pack_leaves_out_is_one_problem_a_check(run: RunDir, tmp_path: Path) -> None:

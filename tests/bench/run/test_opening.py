@@ -8,7 +8,7 @@ import pytest
 from moextend.bench.run.opening import open_run, open_runs
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir
-from moextend.errors import RunConflict
+from moextend.errors import RunConflict, SpecError
 from tests.bench.conftest import MakeConfig
 from tests.robustness import workspace as small
 
@@ -48,12 +48,33 @@ def test_a_run_that_trained_nothing_is_replaced_by_another_config(
     run.stage_folder(1, "colour")
     other = make_config()
     other.sequence["train"]["steps"] = 9
-    replaced: list[RunDir] = []
-    (again,) = open_runs([other], tmp_path, on_replace=replaced.append)
-    assert [run.folder for run in replaced] == [again.folder]
+    changes: list[tuple[Path, str]] = []
+    (again,) = open_runs([other], tmp_path, on_change=lambda run, words: changes.append((run.folder, words)))
+    assert [folder for folder, _ in changes] == [again.folder] and "is replaced" in changes[0][1]
     assert again.config == other and again.cells() == {} and again.id not in ("", run.id)
     with again.lock(), pytest.raises(RunConflict, match="another process"):
         open_run(make_config(), tmp_path)
+
+
+def test_another_source_of_the_settings_is_taken_over_with_words(
+    tmp_path: Path, make_config: MakeConfig
+) -> None:
+    run = open_run(make_config(), tmp_path)
+    run.append_cell(Cell(stage=1, task="colour", value=50.0))
+    said: list[str] = []
+    for source in ("test items", "test items", "validation items of tiny with 5 steps"):
+        (run,) = open_runs(
+            [make_config(tuned_on=source)], tmp_path, on_change=lambda run, words: said.append(words)
+        )
+        assert run.config.tuned_on == source
+    assert said == [
+        "the sequence states another source of its settings: test items, before: not stated.",
+        "the sequence states another source of its settings: validation items of tiny with 5 steps, "
+        "before: test items.",
+    ]
+    run.config_path.write_text(run.config_path.read_text().replace("validation items of tiny", "the best"))
+    with pytest.raises(SpecError, match=r"holds no config.*tuned_on"):
+        _ = RunDir(run.folder).config
 
 
 def with_stage(config: RunConfig, name: str = "new", retention: Sequence[str] = ()) -> RunConfig:
