@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import Field
 
@@ -21,10 +21,9 @@ NO_SETTINGS = "no settings"
 """Source of a method that has nothing to set, such as the base."""
 NOT_STATED = "not stated"
 """What tables say of a run without a source."""
-Stated = Annotated[
-    str, Field(pattern=f"^({'|'.join(get_args(Source))}|{NO_SETTINGS}|{VALIDATION} (of|with) .+)$")
-]
-"""Source of the settings of a run: one of the above, or what `bench tune` chose elsewhere or with other steps."""
+STATED = f"^({'|'.join(get_args(Source))}|{NO_SETTINGS}|{VALIDATION} (of|with) .+)$"
+"""Pattern of the source of a run's settings: one of the above, or what `bench tune` chose elsewhere or with other
+steps."""
 
 Value = str | int | float | bool | list[str]
 Settings = dict[str, dict[str, str | int | float | bool | list[str] | list[int]]]

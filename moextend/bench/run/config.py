@@ -14,7 +14,7 @@ from moextend.bench.methods import MethodSpec, parse
 from moextend.bench.scoring import Backend
 from moextend.bench.sequence import OWN, SequenceSpec
 from moextend.bench.task import Mode, TaskSpec
-from moextend.bench.tuned import Stated
+from moextend.bench.tuned import STATED
 from moextend.errors import SpecError
 from moextend.util import content, files, spec
 from moextend.util.spec import Record, problem_of, unset
@@ -53,7 +53,7 @@ class About(BaseModel):
     """Requested device: auto, cpu, cuda, ..."""
     protocol: str | None = None
     """Published protocol of the sequence. null: none."""
-    tuned_on: Stated | None = None
+    tuned_on: str | None = Field(default=None, pattern=STATED)
     """Source of the method's settings: validation items, the same of another sequence ("validation items of tiny"),
     published, default, nothing, test items, or no settings. null: not stated."""
     oracle: bool = False
