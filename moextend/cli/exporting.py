@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from moextend.bench.exporting.stage import StageModel
     from moextend.model.multimodal import MultimodalLM
 
-Form = Literal["stock", "moextend", "peft"]
+Form = Literal["stock", "moextend", "vllm", "peft"]
 FOLDER: Form = "moextend"
+VLLM: Form = "vllm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,11 @@ class How:
 
     form: Annotated[
         Form,
-        Option("--as", metavar="FORM", help="stock (plain transformers), moextend or peft (docs/export.md)."),
+        Option(
+            "--as",
+            metavar="FORM",
+            help="stock (plain transformers), moextend, vllm or peft (docs/export.md).",
+        ),
     ]
     out: Out
     base: Annotated[
@@ -47,13 +52,17 @@ class How:
         Dtype | None, Option(help="Number type of the weights, also rounded. Default: that of the training.")
     ] = None
     with_base: Annotated[
-        bool, Option("--with-base", help="--as moextend: copy the base instead of naming it.")
+        bool, Option("--with-base", help="--as moextend or vllm: copy the base instead of naming it.")
     ] = False
     active: Annotated[
         list[str] | None,
         Option(
             metavar="NAME", help="--as moextend: extension that is active after loading; repeatable, or none."
         ),
+    ] = None
+    model: Annotated[
+        list[str] | None,
+        Option(metavar="A+B", help="--as vllm: a further model name, as a+b or a:0.6; repeatable."),
     ] = None
 
 
@@ -75,12 +84,16 @@ def export(
     ] = None,
     workspace: options.Workspace = Path(),
 ) -> None:
-    """Export an extended model for another program: plain transformers, transformers with moextend, or peft.
+    """Export an extended model for another program: plain transformers, transformers with moextend, vLLM, or peft.
 
     An export is refused if the other program would compute other results; the error names the setting that causes it.
     """
+    if how.form not in (FOLDER, VLLM):
+        options.refuse_except_with("--as moextend or vllm", {"--with-base": how.with_base})
     if how.form != FOLDER:
-        options.refuse_except_with("--as moextend", {"--with-base": how.with_base, "--active": how.active})
+        options.refuse_except_with("--as moextend", {"--active": how.active})
+    if how.form != VLLM:
+        options.refuse_except_with("--as vllm", {"--model": how.model})
     check_out(how.out)
     with at("--out"):
         files.check_new(how.out)
@@ -158,8 +171,9 @@ def _stock_form(model: MultimodalLM, how: How, reference: Tensor | None = None) 
 
 
 def _folder_form(model: MultimodalLM, how: How, base: str, encoders: dict[str, str], **more: Any) -> str:
-    """Writes a folder for transformers with moextend; returns in words what was written."""
+    """Writes a folder for transformers with moextend, or for vLLM; returns in words what was written."""
     from moextend.export.saving import save_model
+    from moextend.export.served import OPTIONS, save_for_vllm
 
     known = [each.name for each in moextend.extensions(model)]
     for name in how.active or ():
@@ -167,6 +181,18 @@ def _folder_form(model: MultimodalLM, how: How, base: str, encoders: dict[str, s
             raise UnknownName("extension", name, [*known, "none"], where="--active")
     active = None if how.active is None else [name for name in how.active if name != "none"]
     named = str(Path(base).resolve()) if base and Path(base).exists() else base
+    if how.form == VLLM:
+        served = save_for_vllm(
+            model,
+            how.out,
+            base=named,
+            with_base=how.with_base,
+            models=how.model or (),
+            encoders=encoders,
+            **more,
+        )
+        start = f"cd {how.out} && vllm serve . --config {OPTIONS}"
+        return f"wrote {how.out}: models base, {', '.join(served.models)}. Start it with: {start}"
     save_model(model, how.out, base=named, with_base=how.with_base, encoders=encoders, active=active, **more)
     size = sum(path.stat().st_size for path in how.out.rglob("*.safetensors"))
     place = how.out / "base" if how.with_base else named

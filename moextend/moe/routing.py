@@ -258,7 +258,7 @@ class ExtendedExperts(nn.Module):
             return _linked(out, groups)
         out = cast(Tensor, super().forward(h, *self._without(won, index, weights)))
         for group in groups:
-            add = _add_gathered if gathers else _add_columns
+            add = add_gathered if gathers else add_columns
             out = add(out, group, h, index - first, weights)
             first += group.num_experts
         return out
@@ -321,7 +321,7 @@ def _add(out: Tensor, group: Any, h: Tensor, gates: Tensor) -> Tensor:
     return out.index_add(0, token, part.to(out.dtype))
 
 
-def _add_gathered(out: Tensor, group: Any, h: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+def add_gathered(out: Tensor, group: Any, h: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
     """`out` plus a group's output, computed for its slots only; `ids` [T, k] count from its first expert."""
     token, slot = torch.where((ids >= 0) & (ids < group.num_experts))
     if not len(token):
@@ -330,8 +330,8 @@ def _add_gathered(out: Tensor, group: Any, h: Tensor, ids: Tensor, weights: Tens
     return out.index_add(0, token, part.to(out.dtype))
 
 
-def _add_columns(out: Tensor, group: Any, h: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-    """Like `_add_gathered`, with a column for each expert of the group, so that no shape depends on the choice."""
+def add_columns(out: Tensor, group: Any, h: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+    """Like `add_gathered`, with a column for each expert of the group, so that no shape depends on the choice."""
     own = torch.arange(group.num_experts, device=ids.device)
     chosen = ids.unsqueeze(-1) == own
     shares = (weights.unsqueeze(-1) * chosen).sum(1)

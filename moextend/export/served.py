@@ -1,0 +1,234 @@
+"""Folders for vLLM: a base with its extensions, and one model name for each choice of extensions (docs/serving.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from huggingface_hub import snapshot_download
+from pydantic import Field
+from safetensors.torch import save_file
+from torch import Tensor
+
+from moextend.errors import InputError, UnknownName
+from moextend.export.architectures import ARCHITECTURES, PREFIX
+from moextend.export.prompts import save_tokenizer, set_ends
+from moextend.export.saving import BASE, EXTENSIONS, save_model
+from moextend.model import sources
+from moextend.model.lm_head import text_config
+from moextend.model.multimodal import MultimodalLM
+from moextend.moe import attach, strengths
+from moextend.moe.recipe import Mode
+from moextend.moe.sites import find_sites
+from moextend.util import files
+from moextend.util.spec import Record
+
+KEY = "moextend"
+"""Key of the record in config.json."""
+WHOLE = "moextend"
+"""Folder with the model in the form of `--as moextend`: for images, sounds and task inference."""
+ADAPTERS, OPTIONS = "adapters", "vllm.yaml"
+SCALE = 1024
+"""An adapter holds the number of its model divided by this."""
+MOST = 256
+"""Models with extensions: larger numbers are not exact in bfloat16."""
+RANK = 8
+"""Smallest rank of adapters in vLLM."""
+BASE_MODEL, PLUS, WEAK = "base", "+", ":"
+
+
+class Served(Record):
+    """What config.json says of the extensions."""
+
+    mode: Mode
+    extensions: dict[str, str]
+    """Extension -> its folder, oldest first."""
+    coactive: dict[str, list[str]]
+    """Extension -> those that were active when it was made."""
+    models: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Name of a model -> strength of each of its extensions. Its number is its place, from 1; 0 is the base."""
+
+    def table(self) -> Tensor:
+        """[models + 1, extensions]: strengths (float32); row 0 is the base."""
+        rows = [[own.get(name, 0.0) for name in self.extensions] for own in ({}, *self.models.values())]
+        return torch.tensor(rows)
+
+
+def read_served(folder: Path) -> Served:
+    """Record of a folder; InputError if it has none."""
+    record = files.read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if KEY not in record:
+        raise InputError(
+            "holds no model that was exported for vLLM.",
+            where=str(folder),
+            hint="Name a folder of moextend export --as vllm; one of the hub must be downloaded first.",
+        )
+    return Served.parse(record[KEY], where=f"{folder / 'config.json'}: {KEY}")
+
+
+def save_for_vllm(
+    model: MultimodalLM,
+    folder: str | Path,
+    *,
+    base: str,
+    with_base: bool = False,
+    revision: str | None = None,
+    models: Sequence[str] = (),
+    **more: Any,
+) -> Served:
+    """Writes a model with its extensions as a folder that vLLM serves with the plug-in of this package.
+
+    Args:
+        folder: a new folder.
+        base: name that the base was loaded by. Its files are linked, not copied.
+        with_base: copies the base.
+        models: further names of models: extensions joined by "+", each with a strength as in "a:0.6". Every extension
+            has one in any case, which computes with its co-active extensions.
+        more: further arguments of `save_model`.
+
+    Raises:
+        InputError: vLLM would compute something else (the message says why), or the folder is not empty.
+    """
+    folder, scope = Path(folder), attach.scope_of(model.lm)
+    (architecture,) = model.lm.config.architectures or [type(model.lm).__name__]
+    _check(model, architecture)
+    served = Served(
+        mode=scope.mode,
+        extensions={},
+        coactive={name: list(scope.coactive[name]) for name in scope.known},
+        models={name: own for text in (*scope.known, *models) for name, own in [_read(model, text)]},
+    )
+    if len(served.models) > MOST:
+        raise InputError(f"are {len(served.models)} models.", where="--model", hint=f"Serve at most {MOST}.")
+    with files.new_folder(folder) as made:
+        whole = made / WHOLE
+        save_model(model, whole, base=base, with_base=with_base, revision=revision, **more)
+        kept = files.read_json(whole / "config.json")["extensions"]
+        for each in kept:
+            served.extensions[each["name"]] = f"{WHOLE}/{EXTENSIONS}/{each['folder']}"
+        source = Path(WHOLE) / BASE if with_base else _files_of(base, revision)
+        _link(source, made)
+        config = files.read_json(made / source / "config.json")
+        config["architectures"] = [f"{PREFIX}{architecture}"]
+        config[KEY] = served.model_dump(mode="json")
+        (made / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        if model.tokenizer is not None:
+            save_tokenizer(model, made)
+            if model.lm.generation_config is not None:
+                set_ends(model, model.lm.generation_config)
+                model.lm.generation_config.save_pretrained(made)
+        for number in range(1, len(served.models) + 1):
+            _write_adapter(model, made / _adapter(number), number)
+        _write_options(made, served, model.base_dtype)
+    return served
+
+
+def _check(model: MultimodalLM, architecture: str) -> None:
+    """Raises InputError for what vLLM would not compute as moextend does."""
+    scope = attach.scope_of(model.lm)
+    if architecture not in ARCHITECTURES:
+        raise InputError(
+            f"{architecture} is not tested with extensions in vLLM.",
+            where="--as vllm",
+            hint=f"Tested are {', '.join(ARCHITECTURES)}. Use --as stock, or moextend serve.",
+        )
+    if not scope.known:
+        raise InputError("the model has no extension.", where="--as vllm", hint="Serve its base with vLLM.")
+
+
+def _read(model: MultimodalLM, text: str) -> tuple[str, dict[str, float]]:
+    """Name of a model and the strength of each of its extensions, oldest first."""
+    scope = attach.scope_of(model.lm)
+    asked: dict[str, float] = {}
+    for part in text.split(PLUS):
+        name, _, given = part.partition(WEAK)
+        if name not in scope.known:
+            raise UnknownName("extension", name, scope.known, where=f"--model {text}")
+        try:
+            strength = float(given) if given else 1.0
+        except ValueError:
+            strength = -1.0
+        asked[name] = strengths.checked({name: strength})[name]
+    if scope.mode != "exact" and any(own < 1 for own in asked.values()):
+        raise InputError(
+            f"strengths below 1 are served in routing 'exact' only, and this is '{scope.mode}'.",
+            where=f"--model {text}",
+            hint="Leave the strength out, or use moextend serve.",
+        )
+    for name, strength in list(asked.items()):
+        for other in scope.coactive[name]:
+            asked.setdefault(other, strength)
+    attach.check_together(model.lm, asked)
+    return text, {name: asked[name] for name in scope.known if name in asked}
+
+
+def _files_of(base: str, revision: str | None) -> Path:
+    """Folder with the files of a base."""
+    source = sources.find(base)
+    if isinstance(source, str):
+        source = Path(snapshot_download(source, revision=revision, local_files_only=True))
+    if sources.gguf_file(source) is not None:
+        raise InputError(
+            "a .gguf file is not a folder of safetensors files.",
+            where=f"base '{base}'",
+            hint="Copy it in that form: --with-base.",
+        )
+    return source.resolve()
+
+
+def _link(source: Path, folder: Path) -> None:
+    """Links the weights of a base into a folder; `source` may be relative to it."""
+    for path in sorted((folder / source).glob("*.safetensors*")):
+        (folder / path.name).symlink_to(source / path.name)
+
+
+def _write_adapter(model: MultimodalLM, folder: Path, number: int) -> None:
+    """Writes an adapter that changes nothing: its number tells the plug-in which extensions a request has."""
+    config = text_config(model.lm.config)
+    heads = config.num_attention_heads
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    folder.mkdir(parents=True)
+    tensors = {}
+    for site in find_sites(model.lm):
+        layer = site.name.rpartition(".")[0]
+        down = torch.zeros(RANK, width)
+        down[0] = number / SCALE  # in every column, since processes of tensor parallelism have some of them
+        tensors[f"base_model.model.{layer}.self_attn.o_proj.lora_A.weight"] = down
+        tensors[f"base_model.model.{layer}.self_attn.o_proj.lora_B.weight"] = torch.zeros(
+            config.hidden_size, RANK
+        )
+    save_file(tensors, folder / "adapter_model.safetensors")
+    files.write_json(
+        folder / "adapter_config.json",
+        {
+            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": BASE_MODEL,
+            "r": RANK, "lora_alpha": RANK, "target_modules": ["o_proj"], "bias": "none",
+        },
+    )  # fmt: skip
+
+
+def _write_options(folder: Path, served: Served, dtype: str) -> None:
+    """Writes the options of `vllm serve`; paths are relative to the folder."""
+    options: dict[str, Any] = {
+        "served-model-name": BASE_MODEL,
+        "dtype": dtype,
+        "enable-lora": True,
+        "max-lora-rank": RANK,
+        "max-loras": min(len(served.models), 16),
+        "max-cpu-loras": len(served.models),
+        "lora-target-modules": ["o_proj"],
+        "lora-modules": [f"{name}={_adapter(number)}" for number, name in enumerate(served.models, 1)],
+        "enable-prompt-embeds": True,
+    }
+    (folder / OPTIONS).write_text(
+        "# Start in this folder: vllm serve . --config vllm.yaml\n" + yaml.safe_dump(options, sort_keys=False)
+    )
+
+
+def _adapter(number: int) -> str:
+    """Folder of the adapter of a model."""
+    return f"{ADAPTERS}/{number:03d}"

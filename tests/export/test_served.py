@@ -1,0 +1,115 @@
+"""A folder for vLLM: what is in it, and what is refused. tests/vllm starts vLLM with such folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+import moextend
+from moextend.cli.main import app
+from moextend.errors import InputError, UnknownName
+from moextend.export.opening import load_model
+from moextend.export.served import SCALE, read_served, save_for_vllm
+from moextend.model.multimodal import MultimodalLM
+from tests.vllm import small
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, its extensions, and their folder for vLLM by the command."""
+    folder = tmp_path_factory.mktemp("served")
+    small.made_base("mixtral", folder / "base")
+    model = small.extended(folder / "base", "exact")
+    for name in small.NAMES:
+        moextend.save_extension(model, name, folder=folder / name)
+    words = [
+        "export",
+        *(str(folder / name) for name in small.NAMES),
+        "--base",
+        str(folder / "base"),
+        "--as",
+        "vllm",
+    ]
+    more = ["--model", "two+one", "--model", "two:0.5+three", "--out", str(folder / "served")]
+    done = CliRunner().invoke(app, [*words, *more])
+    assert done.exit_code == 0, done.output
+    assert "models base, one, two, three, two+one, two:0.5+three" in done.output
+    assert "vllm serve . --config vllm.yaml" in done.output
+    return folder
+
+
+@pytest.fixture
+def model(place: Path) -> MultimodalLM:
+    return small.extended(place / "base", "exact")
+
+
+def test_a_folder_has_a_model_for_each_choice(place: Path) -> None:
+    folder = place / "served"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["MoextendMixtralForCausalLM"] and config["model_type"] == "mixtral"
+    served = read_served(folder)
+    assert served.models["two:0.5+three"] == {"two": 0.5, "three": 1.0}
+    table = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 0.5, 1]]
+    assert served.table().tolist() == table
+    options = yaml.safe_load((folder / "vllm.yaml").read_text())
+    assert options["served-model-name"] == "base" and options["dtype"] == "float32"
+    named = dict(one.split("=") for one in options["lora-modules"])
+    assert list(named) == list(served.models)
+    for number, adapter in enumerate(named.values(), 1):
+        tensors = load_file(folder / adapter / "adapter_model.safetensors")
+        assert len(tensors) == 6
+        for key, tensor in tensors.items():
+            held = {0.0} if "lora_B" in key else {0.0, number / SCALE}
+            assert {*tensor.bfloat16().float().unique().tolist()} == held
+    weights = folder / "model.safetensors"
+    assert weights.is_symlink() and weights.samefile(place / "base" / "model.safetensors")
+    assert not any(path.name == "log.jsonl" for path in folder.rglob("*"))
+
+
+def test_the_same_folder_has_the_model_for_moextend(place: Path, model: MultimodalLM) -> None:
+    again = load_model(place / "served" / "moextend", active=["two"])
+    moextend.activate(model, ["two"])
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.equal(again.lm(ids).logits, model.lm(ids).logits)
+
+
+def test_a_copied_base_is_linked_within_the_folder(model: MultimodalLM, place: Path, tmp_path: Path) -> None:
+    save_for_vllm(model, tmp_path / "made", base=str(place / "base"), with_base=True)
+    (tmp_path / "made").rename(tmp_path / "moved")
+    assert (tmp_path / "moved" / "model.safetensors").resolve().is_file()
+
+
+@pytest.mark.parametrize(
+    ("models", "error", "words"),
+    [
+        (["four"], UnknownName, "'four'"),
+        (["one:2"], InputError, "is not a strength"),
+        (["one:x"], InputError, "is not a strength"),
+        ([f"one:{number / 1000}" for number in range(1, 260)], InputError, "at most 256"),
+    ],
+)
+def test_models_that_vllm_cannot_serve(
+    models: list[str], error: type[InputError], words: str, model: MultimodalLM, place: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=words):
+        save_for_vllm(model, tmp_path / "made", base=str(place / "base"), models=models)
+    assert not (tmp_path / "made").exists()
+
+
+def test_what_is_not_computed_alike_is_refused(place: Path, tmp_path: Path) -> None:
+    slot, bare = small.extended(place / "base", "slot"), moextend.load(str(place / "base"))
+    with pytest.raises(InputError, match="strengths below 1 are served in routing 'exact' only"):
+        save_for_vllm(slot, tmp_path / "made", base=str(place / "base"), models=["one:0.5"])
+    with pytest.raises(InputError, match="has no extension"):
+        save_for_vllm(bare, tmp_path / "made", base=str(place / "base"))
+    slot.lm.config.architectures = ["JambaForCausalLM"]
+    with pytest.raises(InputError, match=r"JambaForCausalLM is not tested .* Use --as stock"):
+        save_for_vllm(slot, tmp_path / "made", base=str(place / "base"))
+    with pytest.raises(InputError, match="holds no model that was exported for vLLM"):
+        read_served(place / "base")
