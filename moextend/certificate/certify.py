@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from moextend.certificate import served
 from moextend.certificate.inputs import Seen, Set, compared, far_sets, near_sets, watched
 from moextend.certificate.record import CLAIMS, Certificate, Checked, Claim, Compared, Fact, claim, claims_of
 from moextend.errors import InputError, counted
@@ -75,6 +76,7 @@ def certify(
     data: Data | None = None,
     others: Sequence[str | Path] = (),
     forgetting: Claim | None = None,
+    server: str | None = None,
     command: str = "",
 ) -> Certificate:
     """Certificate of the extension in `folder` on `model`, which is its base again afterwards.
@@ -89,6 +91,8 @@ def certify(
         data: data that further inputs are made of.
         others: folders of extensions that are attached before it, oldest first, such as its co-active ones.
         forgetting: claim about its run; None: not checked.
+        server: address of a server of the OpenAI protocol with the models `base` and that of the extension, whose
+            answers to text are compared; None: there is no such claim.
         command: for the record.
 
     Raises:
@@ -106,11 +110,13 @@ def certify(
             names.append(store.load_extension(model, other).name)
         if not broken:
             inputs = {"far": far_sets(model, items), **near_sets(model, items, data.own, data.near)}
-            claims += _attached(_Work(model, card, scope, names, inputs), folder)
+            claims += _attached(_Work(model, card, scope, names, inputs), folder, server)
     finally:
         for name in reversed(names):
             unload(model, name)
     claims.append(forgetting or claim("forgetting", "not checked", reason="no run is named (RUN:STAGE)."))
+    if server is None:
+        claims.append(claim("server", "not checked", reason="no server is named (--server)."))
     found, left = {one.name: one for one in claims}, broken or "it does not attach."
     return Certificate(
         extension=card.name, folder=str(folder), mode=card.mode, scope=scope, others=names,
@@ -168,7 +174,7 @@ def _base(model: MultimodalLM, card: Card) -> Claim:
     return claim("base", "failed" if reason else "proved", reason=reason, items=1, evidence=evidence)
 
 
-def _attached(work: _Work, folder: Path) -> list[Claim]:
+def _attached(work: _Work, folder: Path, server: str | None) -> list[Claim]:
     """The claims that need the extension attached; it is unloaded afterwards, whatever happens."""
     model, tensors = work.model, _tensors_of(work.model)
     work.rest()
@@ -188,6 +194,10 @@ def _attached(work: _Work, folder: Path) -> list[Claim]:
     try:
         hashed("while attached")
         found = [_in_use(work, one, before) for one in CLAIMS if one.active and work.scope in one.scopes]
+        if server is not None:
+            itself = [*(each["name"] for each in work.card.beside), work.card.name]
+            sets = [one for sets in work.inputs.values() for one in sets]
+            found.append(served.served(model, server, work.card.name, itself, sets))
         hashed("after use")
     finally:
         unload(model, work.card.name)

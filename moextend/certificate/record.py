@@ -92,6 +92,11 @@ CLAIMS = (
         "After unloading, the model is the base again: the same classes of modules, and on all texts the same logits "
         "and answers bit for bit.",
     ),
+    Checked(
+        "server",
+        "A server answers text as this process does, as the base by its model `base`, and as the extension by that of "
+        "its name: the same greedy answers, and log-probabilities of inputs within 0.001 nats per token.",
+    ),
     Checked("forgetting", "The extension is a stage of the named run, whose records give its row of forgetting."),
 )  # fmt: skip
 """All claims, in order."""

@@ -63,6 +63,13 @@ def certify(
             help="Check a certificate, or all in a folder, instead: SHA-256, files and claims.",
         ),
     ] = None,
+    server: Annotated[
+        str | None,
+        Option(
+            metavar="URL",
+            help="Also compare text with a server that has the models base and EXTENSION (vLLM).",
+        ),
+    ] = None,
     device: options.Device = "cpu",
     workspace: options.Workspace = Path(),
     as_json: options.Json = False,
@@ -80,7 +87,12 @@ def certify(
     if out is not None:
         check_out(out)
     path = Path(extension)
-    wanted = {"scope": scope, "items": items, "command": shlex.join(["moextend", *sys.argv[1:]])}
+    wanted = {
+        "scope": scope,
+        "items": items,
+        "server": server,
+        "command": shlex.join(["moextend", *sys.argv[1:]]),
+    }
     if base is not None:
         asked = ExtendedBase(base=base, device=device, **vars(encoders))
         found, folder = _of_folder(extension, asked, others or [], data, near or [], reading, wanted)

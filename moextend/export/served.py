@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,20 @@ import torch
 import yaml
 from huggingface_hub import snapshot_download
 from pydantic import Field
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import GenerationConfig
 
 from moextend.errors import InputError, UnknownName
 from moextend.export.architectures import ARCHITECTURES, PREFIX
+from moextend.export.opening import base_of, extension_folders, read_config
 from moextend.export.prompts import save_tokenizer, set_ends
-from moextend.export.saving import BASE, EXTENSIONS, save_model
-from moextend.model import sources
+from moextend.export.saving import BASE, EXTENSIONS, PROJECTORS, save_model
+from moextend.extension import align, modalities
+from moextend.model import loading, sources
+from moextend.model.base_name import base_parts
+from moextend.model.chat import chat_of
 from moextend.model.lm_head import text_config
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach, strengths
@@ -70,6 +77,42 @@ def read_served(folder: Path) -> Served:
     return Served.parse(record[KEY], where=f"{folder / 'config.json'}: {KEY}")
 
 
+def open_inputs(folder: Path) -> MultimodalLM:
+    """What makes the inputs of an exported folder: embeddings, tokenizer, encoders, projectors; no other weights.
+
+    A folder that transformers saved has no encoders.
+    """
+    lm, whole = loading.skeleton(str(folder)), folder / WHOLE
+    key = next(name for name, each in lm.named_parameters() if each is lm.get_input_embeddings().weight)
+    held = [path for path in sorted(folder.glob("*.safetensors")) if key in safe_open(path, "pt").keys()]  # noqa: SIM118
+    if not held:
+        raise InputError(
+            f"no file has the embeddings ({key}).",
+            where=str(folder),
+            hint="Name a folder with the base's weights.",
+        )
+    with safe_open(held[0], "pt") as file:
+        lm.get_input_embeddings().weight = torch.nn.Parameter(file.get_tensor(key), requires_grad=False)
+    with suppress(OSError):  # the ends of answers; a folder without the file has those of config.json
+        lm.generation_config = GenerationConfig.from_pretrained(folder)
+    if not whole.is_dir():
+        tokenizer = loading.load_tokenizer(str(folder))
+        plain = MultimodalLM(lm, tokenizer, base="unknown")
+        plain.chat = chat_of(tokenizer, None)
+        return plain
+    config = read_config(whole)
+    resize: Any = config.resize
+    made = {name: loading.make_encoder(name, each, resize) for name, each in config.encoders.items()}
+    tokenizer = loading.load_tokenizer(base_of(config, whole))
+    model = MultimodalLM(lm, tokenizer, encoders=made, base=base_parts(config.base_fingerprint)[0])
+    model.chat = chat_of(tokenizer, config.chat)
+    for name in made:
+        align.load_projector(model, whole / PROJECTORS / name, modality=name)
+    for place in extension_folders(config, whole).values():
+        modalities.load_missing(model, place)
+    return model
+
+
 def save_for_vllm(
     model: MultimodalLM,
     folder: str | Path,
@@ -96,6 +139,8 @@ def save_for_vllm(
     folder, scope = Path(folder), attach.scope_of(model.lm)
     (architecture,) = model.lm.config.architectures or [type(model.lm).__name__]
     _check(model, architecture)
+    if files.exists(base):
+        base = str(Path(base).resolve())
     served = Served(
         mode=scope.mode,
         extensions={},

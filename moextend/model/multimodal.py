@@ -51,8 +51,14 @@ class MultimodalLM(nn.Module):
         tokenizer: Any,
         vision: Encoder | None = None,
         encoders: Mapping[str, Encoder] | None = None,
+        base: str = "",
     ) -> None:
-        """Args: vision: encoder of images. encoders: modality -> encoder, for further ones."""
+        """
+        Args:
+            vision: encoder of images.
+            encoders: modality -> encoder, for further ones.
+            base: fingerprint of the LM's weights, if it has none (`export.served.open_inputs`).
+        """
         super().__init__()
         self.lm, self.tokenizer = lm, tokenizer
         self.modalities = Modalities()
@@ -70,10 +76,11 @@ class MultimodalLM(nn.Module):
         """
         self._by_id = lm_head.needs_ids(lm)
         self.requires_grad_(False).eval()
-        self._base = self._rounded = ""
+        self._base, self._rounded = base, ""
         self.base_dtype = ""
         """Number type of the LM's weights when they were loaded ("float32")."""
-        self.rename_base()
+        if not base:
+            self.rename_base()
 
     @property
     def device(self) -> torch.device:

@@ -55,7 +55,7 @@ def test_scopes_lie_side_by_side_and_the_card_lists_them(cli: Cli, tmp_path: Pat
         assert seen.items() <= kept.items(), "the former certificates are as they were"
         seen = kept
         card = cli("push", "skill", "me/skill", "--dry-run").out
-        assert ("Scope all: 8 claims" in card, "Scope own: 8 claims" in card) == (True, scope == "own")
+        assert ("Scope all: 9 claims" in card, "Scope own: 9 claims" in card) == (True, scope == "own")
         assert (warned in card) == (scope == "all")
     both = cli("certify", "--check", "skill")
     assert both.code == 1 and "right: scope own" in both.out and "wrong: scope all" in both.out

@@ -56,7 +56,7 @@ def test_a_card_with_a_run_and_a_certificate(folder: Path) -> None:
     assert model["name"] == "skill" and values == {"signs": 70.75, "facts": 40.0}
     assert MARK in card and "moextend.load_extension(model, 'me/skill')" in card
     assert "| 71.25 | 0.50 | 0.00 |" in card and "CC-BY-4.0" in card
-    assert "Scope own: 8 claims: 7 proved, 0 failed, 1 not checked, made" in card
+    assert "Scope own: 9 claims: 7 proved, 0 failed, 2 not checked, made" in card
     assert RUN.command in card and "Modalities of the base: image" in card
 
 

@@ -328,5 +328,8 @@ def _others(own: Sequence[str], best: str, comparison: Table) -> str:
     for method in own:
         if method != best and method in rows:
             verdicts.setdefault(rows[method]["verdict"].text, []).append(method)
-    said = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in verdicts.items())
+    said = "; ".join(
+        f"{'no verdict from one seed' if verdict == 'items only' else verdict}: {', '.join(names)}"
+        for verdict, names in verdicts.items()
+    )
     return f", the highest of {len(own)} methods. Paired with it, {said}."
