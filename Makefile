@@ -15,9 +15,9 @@ unexport PYTHONDONTWRITEBYTECODE
 help:           ## list the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-# Less than a third of the steps of the sequence and four of its methods, for a first look; the log has three seeds of it.
+# A quarter of the steps of the sequence and four of its methods, for a first look; the log has three seeds of it.
 # The tables of docs/results are of `moextend bench run tiny`, and of `-m joint`.
-DEMO := --steps 60 --align-steps 300 --method full-ft --method lora:rank=12 --method moextend:scope=auto \
+DEMO := --steps 45 --align-steps 200 --method full-ft --method lora:rank=12 --method moextend:scope=auto \
     --method moextend:scope=all,layers=0,experts=4
 
 demo: $(VENV)/installed   ## install, run four methods of the embedded default, print the forgetting table

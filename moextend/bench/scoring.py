@@ -13,8 +13,10 @@ from pydantic import Field, field_validator, model_validator
 from moextend.training.settings import Batch
 from moextend.util.spec import Spec, unset
 
-TRANSFORMERS, OPENAI = "transformers", "openai"
+TRANSFORMERS, OPENAI, VLLM = "transformers", "openai", "vllm"
 """The backends."""
+VLLM_SERVER = "moextend serve {folder} --vllm start --port {port}"
+"""Command of the backend vllm."""
 PLACES = frozenset(("folder", "port", "model", "run", "stage", "task", "extension"))
 """Placeholders of the command that starts a server."""
 NAMES = PLACES - {"folder", "port", "model"}
@@ -24,8 +26,9 @@ NAMES = PLACES - {"folder", "port", "model"}
 class Backend(Spec):
     """What scores the cells of a run; the answers must not depend on it, which is checked (parity)."""
 
-    backend: Literal["transformers", "openai"] = unset(TRANSFORMERS)
-    """transformers, in the process of the run; openai: a server of the OpenAI protocol."""
+    backend: Literal["transformers", "openai", "vllm"] = unset(TRANSFORMERS)
+    """transformers, in the process of the run; openai: a server of the OpenAI protocol; vllm: the same, of the command
+    and the export for vLLM."""
     server: str | None = unset(None)
     """Address of a running server: http://HOST:PORT/v1."""
     serve: str | None = unset(None)
@@ -33,8 +36,8 @@ class Backend(Spec):
     model: str | None = unset(None)
     """Name of the model in the requests, with {run}, {stage}, {task}, {extension} (the task if it is learned, else
     `base`); null: the only one that the server lists."""
-    export: Literal["stock", "moextend"] = unset("stock")
-    """Form of the folder for `serve` (docs/export.md)."""
+    export: Literal["stock", "moextend", "vllm"] = unset("stock")
+    """Form of the folder for `serve` (docs/export.md); vllm: stock for models without extensions."""
     tasks: Literal["all", "text"] = unset("all")
     """text: tasks with images, sounds or other media are scored in process."""
     concurrency: int = Field(default=8, ge=1, le=1024, exclude_if=lambda value: value == 8)
@@ -43,6 +46,13 @@ class Backend(Spec):
     """Items per task that are compared with transformers before a cell is scored."""
     tolerance: float | None = Field(default=None, gt=0, le=1, exclude_if=lambda value: value is None)
     """Maximum difference of log-likelihoods, in nats per token; null: 0.001, or 0.05 for 16-bit numbers."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_vllm(cls, values: Any) -> Any:
+        if not (isinstance(values, dict) and values.get("backend") == VLLM):
+            return values
+        return {"serve": VLLM_SERVER, "export": VLLM, **values, "backend": OPENAI}
 
     @field_validator("server")
     @classmethod

@@ -19,7 +19,7 @@ from moextend.bench.run.progress import CANCELLED, cancelled
 from moextend.bench.run.rundir import RunConfig, RunDir, run_name
 from moextend.bench.run.together import launched
 from moextend.bench.score.served.client import Client, check_reachable
-from moextend.bench.scoring import OPENAI, TRANSFORMERS, Backend, Scoring
+from moextend.bench.scoring import OPENAI, TRANSFORMERS, VLLM, Backend, Scoring
 from moextend.cli import options
 from moextend.errors import InputError, counted
 from moextend.util import lookup
@@ -118,9 +118,11 @@ def backend(name: str | None, given: Sequence[str]) -> dict[str, Any]:
     if name is None and not found:
         return {}
     name = name or OPENAI
-    lookup.choose("backend", name, dict.fromkeys((TRANSFORMERS, OPENAI)), where="--backend")
+    lookup.choose("backend", name, dict.fromkeys((TRANSFORMERS, OPENAI, VLLM)), where="--backend")
     if name == TRANSFORMERS:
         return {**plain, **found, "backend": name}
+    if name == VLLM:
+        return {"server": None, **found, "backend": name}
     if {"server", "serve"} & found.keys():  # one of them replaces both of the sequence
         return {"server": None, "serve": None, **found, "backend": name}
     return {**found, "backend": name}

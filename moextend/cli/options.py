@@ -92,7 +92,8 @@ Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Backend = Annotated[
     str | None,
     Option(
-        metavar="NAME", help="Scoring backend: transformers (in process) or openai. Default: the sequence's."
+        metavar="NAME",
+        help="transformers (in process), openai (a server) or vllm scores. Default: the sequence's.",
     ),
 ]
 BackendOptions = Annotated[

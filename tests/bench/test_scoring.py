@@ -14,7 +14,8 @@ from moextend.util import spec
 
 URL = "http://127.0.0.1:8000/v1"
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"backend": "vllm"}, "'transformers' or 'openai'"),
+    ({"backend": "sglang"}, "'transformers', 'openai' or 'vllm'"),
+    ({"backend": "vllm", "server": URL}, "either server .* or serve"),
     ({"backend": "openai"}, "either server .* or serve"),
     ({"backend": "openai", "server": URL, "serve": "x {port}"}, "either server .* or serve"),
     ({"server": URL}, "server is for backend: openai"),
@@ -44,6 +45,14 @@ def test_wrong_settings_are_refused(values: dict[str, Any], says: str) -> None:
 def test_an_address_without_a_path_gets_that_of_the_protocol() -> None:
     for given in ("http://h:8000", "http://h:8000/", "http://h:8000/v1/"):
         assert Backend(backend="openai", server=given).server == "http://h:8000/v1"
+
+
+def test_vllm_is_a_server_that_the_run_starts() -> None:
+    found = Backend(backend="vllm", concurrency=16)
+    assert found.record() == {
+        "backend": "openai", "serve": "moextend serve {folder} --vllm start --port {port}", "export": "vllm",
+        "concurrency": 16,
+    }  # fmt: skip
 
 
 def test_the_backend_is_no_part_of_what_a_run_is(tmp_path: Path) -> None:

@@ -29,7 +29,11 @@ def test_an_honest_extension_in_each_routing(family: str, mode: Mode, tmp_path: 
     model = made(tmp_path, family, mode)
     found = certify(model, tmp_path, items=4)
     assert found.scope == "own" and found.sound and moextend.extensions(model) == []
-    assert statuses(found) == {**dict.fromkeys(OWN, "proved"), "server": "not checked", "forgetting": "not checked"}
+    assert statuses(found) == {
+        **dict.fromkeys(OWN, "proved"),
+        "server": "not checked",
+        "forgetting": "not checked",
+    }
     (sentences, _) = claim(found, "text, task given").sets
     assert sentences.items == 2 and sentences.inputs_reached == 0
     always = certify(model, tmp_path, items=4, scope="all")

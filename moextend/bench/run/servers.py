@@ -22,7 +22,7 @@ from moextend.bench.score.records import Parity, Weights
 from moextend.bench.score.served.answers import ServedModel
 from moextend.bench.score.served.client import Client, ServerFailed
 from moextend.bench.score.served.parity import Known, compare_task, prove, tolerance_of
-from moextend.bench.scoring import OPENAI, filled
+from moextend.bench.scoring import OPENAI, VLLM, filled
 from moextend.errors import InputError, RunFailed, last_line, masked, short
 from moextend.model import sources
 from moextend.util import processes, tether
@@ -47,6 +47,14 @@ NAME = "{run}-{stage}-{extension}"
 """Name of a model for a server that a run starts, if none is set."""
 
 
+def _form(context: RunContext, cell: CellModel) -> str | None:
+    """Form that the model of a cell is exported in; None: it is the base, which is there."""
+    if cell.index == 0 or cell.weights in context.base_weights:
+        return None
+    form = context.backend.export
+    return "stock" if form == VLLM and not _has_extensions(cell.model) else form
+
+
 @contextmanager
 def folder_of(context: RunContext, cell: CellModel) -> Iterator[str]:
     """Context with the folder (of a base from the hub: the id) of the model of a cell.
@@ -55,8 +63,8 @@ def folder_of(context: RunContext, cell: CellModel) -> Iterator[str]:
         InputError: a base that no other program can load.
         ServerFailed: the model cannot be exported in this form.
     """
-    base, wanted = context.sequence.base, context.backend
-    if cell.index == 0 or cell.weights in context.base_weights:
+    base, form = context.sequence.base, _form(context, cell)
+    if form is None:
         if base.upcycle is not None:
             raise InputError(
                 "the run makes its own base (upcycle), so no server can load it.",
@@ -68,8 +76,8 @@ def folder_of(context: RunContext, cell: CellModel) -> Iterator[str]:
     out = context.run.folder / EXPORTS
     command = [
         sys.executable, "-P", "-m", "moextend", "export", f"{context.run.folder}:{cell.index}",
-        "--as", wanted.export, "--out", str(out), "--workspace", str(context.workspace),
-        *(["--task", cell.task] if wanted.export == "stock" else []),
+        "--as", form, "--out", str(out), "--workspace", str(context.workspace),
+        *(["--task", cell.task] if form == "stock" else []),
     ]  # fmt: skip
     shutil.rmtree(out, ignore_errors=True)
     try:
@@ -79,7 +87,7 @@ def folder_of(context: RunContext, cell: CellModel) -> Iterator[str]:
             last = last_line(done.stderr, 400) or "no message"
             raise ServerFailed(
                 f"stage {cell.index} cannot be exported for the server: {last.removeprefix('error: ')}",
-                where=f"scoring.export: {wanted.export}",
+                where=f"scoring.export: {form}",
                 hint="See docs/serving.md.",
             )
         yield str(out)
@@ -117,6 +125,8 @@ def started(
     """
     port = free_port()
     arguments = [filled(word, port=str(port), **words) for word in shlex.split(command)]
+    if arguments[0] == OURS:  # this one, wherever it is installed
+        arguments[:1] = [sys.executable, "-P", "-m", OURS]
 
     def failed(what: str) -> RunFailed:
         line = last_line(log.read_bytes())
@@ -201,7 +211,8 @@ class Servers:
 
     def backend(self, cell: CellModel) -> Served | None:
         """What answers a cell: a server, which is found or started for the first request; None: in process."""
-        if self.settings.tasks == "text" and self.context.tasks[cell.task].modalities:
+        without = self.settings.export == VLLM and _form(self.context, cell) != VLLM  # encoders
+        if self.context.tasks[cell.task].modalities and (self.settings.tasks == "text" or without):
             return None
         return Served(cell.model, lambda: self.ready(cell))
 
@@ -279,7 +290,8 @@ class Servers:
         ours = bool(entries) and all(entry.get("owned_by") == OURS for entry in entries.values())
         name, own = self._wanted(cell), _extension(self._known.base, cell)
         if self.settings.model is None and name not in entries:
-            name = own if ours else next(iter(entries), name) if len(entries) == 1 else name
+            only = next(iter(entries), name) if len(entries) == 1 else name
+            name = own if ours and (_has_extensions(cell.model) or own in entries) else only
         if ours and name == own and name not in entries:
             for index, learned in enumerate(cell.learned, 1):  # oldest first
                 if learned in _active(cell.model) and learned not in entries:
@@ -310,8 +322,8 @@ class Servers:
         parts = cell.model.base_fingerprint(()), full.removeprefix(base)
         if listed == full or (text and listed.startswith(parts[0]) and listed.endswith(parts[1])):
             return listed
-        stock = self.settings.serve is not None and self.settings.export == "stock"
-        known = cell.weights == self._known.base or cell.model.choose is not None or _active(cell.model)
+        known = cell.weights == self._known.base or _has_extensions(cell.model)
+        stock = self.settings.serve is not None and _form(self.context, cell) == "stock"
         return full if known and not stock else None
 
     def _wanted(self, cell: CellModel) -> str:
@@ -322,6 +334,14 @@ class Servers:
             "run": self.context.config.slug, "stage": str(cell.index), "task": cell.task,
             "extension": _extension(self._known.base, cell),
         }  # fmt: skip
+
+
+def _has_extensions(model: MultimodalLM) -> bool:
+    from moextend.moe import attach
+
+    with suppress(InputError):  # a dense model
+        return bool(attach.scope_of(model.lm).known)
+    return False
 
 
 def _active(model: MultimodalLM) -> tuple[str, ...]:
