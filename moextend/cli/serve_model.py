@@ -22,14 +22,6 @@ from moextend.util.lookup import MOST_TOKENS
 
 PACKAGES = ("fastapi", "uvicorn")
 KEY = "MOEXTEND_API_KEY"
-QUEUE = 256
-"""Prompts that wait; more are refused (429)."""
-TIMEOUT = 600.0
-"""Seconds from a request to its last token."""
-GRACE = 10.0
-"""Seconds that open requests get after SIGTERM or Ctrl-C."""
-BODY = 32 << 20
-"""Bytes of the body of a request, images included."""
 
 
 @grouped
@@ -92,25 +84,26 @@ def serve(
         model = base.open_for(folders)
         import torch
 
-        from moextend.serving import server
-        from moextend.serving.app import Options
-        from moextend.serving.engine import Limits
+        from moextend.serving.engine import Options
+        from moextend.serving.server import Server
 
         # Threads that wait for each other and for the one that reads requests would compute little.
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
-        access = server.Access(host, api_key or None, BODY, access_log)
-        own = Options(TIMEOUT, max_new_tokens, local if admin is None else admin)
-        made, engine = server.server_of(model, place, access, Limits(max_batch, QUEUE), own, grace=GRACE)
+        own = Options(
+            host, api_key or None, local if admin is None else admin, access_log, max_batch, max_new_tokens
+        )
+        made = Server(model, place, own)
+        catalogue = made.engine.catalogue
         for folder, name, strength in zip(folders, names, strengths, strict=True):
-            engine.catalogue.attach(folder, name, strength)
+            catalogue.attach(folder, name, strength)
 
         def ready() -> None:
-            models = ", ".join(engine.catalogue.known.models())
+            models = ", ".join(catalogue.known.models())
             options.echo(f"{url_of(host, port)}v1 serves {models}   (process {os.getpid()}; Ctrl-C stops it)")
 
-        with made.signals():
-            server.serve(made, engine, place, ready)
-            _leave()
+        made.ready = ready
+        made.run(sockets=[place])
+        _leave()
 
 
 def _split_name(value: str) -> tuple[str | None, str]:

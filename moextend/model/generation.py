@@ -249,11 +249,11 @@ def choice_rows(model: MultimodalLM, place: int, prompt: Prompt, choices: Sequen
         full = [message_ids(model, prompt.messages(choice), end=False)[0] for choice in choices]
     else:  # together: the answer may change the last token of the prompt
         full = [prompt_ids(model, replace(prompt, text=f"{prompt.text} {choice}")) for choice in choices]
-    start = min((_common(alone, ids) for ids in full), default=0)
+    start = min((common(alone, ids) for ids in full), default=0)
     return [ChoiceRow(place, ids, start, prompt.media) for ids in full]
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
+def common(a: Sequence[object], b: Sequence[object]) -> int:
     """Length of the common prefix."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 

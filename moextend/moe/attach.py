@@ -20,7 +20,7 @@ from moextend.moe import guards, reach, strengths
 from moextend.moe.copies import base_class, new_experts, new_rows, subclass
 from moextend.moe.dense_blocks import DenseBlock, DenseExperts, DenseRouter
 from moextend.moe.recipe import Mode, check_name
-from moextend.moe.router_parts import Calibration, Parts, RouterPart, Rows
+from moextend.moe.router_parts import Calibration, Parts, RouterPart
 from moextend.moe.routing import ExtendedExperts, ExtendedRouter, Scope
 from moextend.moe.sites import Site, find_sites, first_new_id
 from moextend.moe.supported import check_block, check_plan, check_setup
@@ -195,36 +195,6 @@ def activation(model: nn.Module) -> Callable[[], None]:
         scope.strengths = {name: strength for name, strength in given.items() if name in scope.known}
 
     return again
-
-
-@contextmanager
-def reaching_rows(model: nn.Module, rows: Sequence[tuple[str, ...]]) -> Iterator[None]:
-    """Context for forward passes without gradients of a batch whose rows reach different extensions.
-
-    An extension has the strength that `activate` gave it.
-
-    Args:
-        rows: extensions of each row of the batch: those that `activate` would get for it alone.
-
-    Raises:
-        UnknownName: the model has no extension of a name.
-        InputError: a co-active extension of one of a row's extensions is not among them.
-    """
-    scope = scope_of(model)
-    before = scope.active, scope.rows
-    wanted = {name for names in rows for name in names}
-    if unknown := sorted(wanted - set(scope.known)):
-        raise UnknownName("extension", unknown[0], scope.known)
-    for names in set(rows):
-        check_together(model, names)
-    scope.active = tuple(
-        name for name in scope.known if name in wanted and scope.strengths.get(name, 1.0) > 0
-    )
-    scope.rows = Rows.over(rows, next(model.parameters()).device) if len(set(rows)) > 1 else None
-    try:
-        yield
-    finally:
-        scope.active, scope.rows = before
 
 
 def new_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:

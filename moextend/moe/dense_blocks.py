@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -20,7 +19,6 @@ from moextend.moe.routing import (
     hard_gate,
     in_own_precision,
     only,
-    own_only,
     reachable,
     weakened,
 )
@@ -47,26 +45,14 @@ def dense_weights(router: DenseRouter, x: Tensor, logits: Tensor) -> Tensor:
 def _dense_weights(router: DenseRouter, x: Tensor, logits: Tensor) -> Tensor:
     parts = reachable(router)
     if router.ext_scope.mode == "exact":
-        return own_only(router, hard_gate(torch.cat([part(x) for part in parts], 1)), parts, 0.0)
+        return hard_gate(torch.cat([part(x) for part in parts], 1))
     top, index = logits.topk(cast(int, router.top_k), dim=-1)
-    out = (logits, top.float().sigmoid(), index)
-    if (rows := router.ext_scope.rows) is None:
-        weights, index = _paper(router, x, out, parts)
-    else:
-        weights, index = rows.each(x, out, parts, router.ext_first, partial(_paper, router))
-    new = sum(part.count for part in parts)
-    return weights.new_zeros(len(x), logits.shape[1] + new).scatter(1, index, weights)
-
-
-def _paper(
-    router: DenseRouter, x: Tensor, out: Sequence[Tensor], parts: Sequence[Any]
-) -> tuple[Tensor, Tensor]:
-    """Weights and ids [T, k] of the chosen experts."""
-    logits, base_weights, base_index = out
     new = torch.cat([part(x) for part in parts], 1)
     parents = [parent for part in parts for parent in part.parents]
-    index, weights = paper_choice(scoring_of(router), logits, new, base_weights, base_index, parents, parts)
-    return weights, index
+    index, weights = paper_choice(
+        scoring_of(router), logits, new, top.float().sigmoid(), index, parents, parts
+    )
+    return weights.new_zeros(len(x), logits.shape[1] + new.shape[1]).scatter(1, index, weights)
 
 
 class DenseExperts(ExtendedExperts):

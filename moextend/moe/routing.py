@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,7 +30,7 @@ from moextend.moe.families import EAGER_WITHOUT_SENTINEL, family_of, features, s
 from moextend.moe.kernels import asks_device as asks_device
 from moextend.moe.kernels import held, implementation, run, run_on_device
 from moextend.moe.recipe import Mode
-from moextend.moe.router_parts import RouterPart, Rows
+from moextend.moe.router_parts import RouterPart
 from moextend.moe.scoring import Scoring
 
 
@@ -44,8 +43,6 @@ class Scope:
     """Names of the active extensions, oldest first."""
     strengths: dict[str, float] = field(default_factory=dict)
     """Extension -> strength, for those below 1, active or not (strengths.py)."""
-    rows: Rows | None = None
-    """Which of the active extensions compute for each row of a batch; None: all for every row."""
     known: list[str] = field(default_factory=list)
     """Names of all attached extensions, oldest first."""
     coactive: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -146,15 +143,9 @@ def only(scope: Scope, names: Sequence[str]) -> Iterator[None]:
         scope.active, scope.strengths = before
 
 
-def own_only(router: ExtendedRouter, values: Tensor, parts: Sequence[RouterPart], closed: float) -> Tensor:
-    """Values [T, n] of new experts, with the value `closed` for those of extensions that a token's row lacks."""
-    rows = router.ext_scope.rows
-    return values if rows is None else values.masked_fill(rows.closed(len(values), parts), closed)
-
-
 def _exact(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart]) -> Any:
     logits, weights, index = out[:3]
-    gates = own_only(router, hard_gate(_side_by_side([part(x) for part in parts])), parts, 0.0)
+    gates = hard_gate(_side_by_side([part(x) for part in parts]))
     if weak := weakened(router):
         each = gates.split([part.count for part in parts], 1)
         gates = _side_by_side([own * strength for own, strength in zip(each, weak.values(), strict=True)])
@@ -174,10 +165,7 @@ def _choice(
     """Weights and experts [T, k] with the new experts of `parts`; `given`: the router's other arguments."""
     if router.ext_scope.mode == "slot":
         return _slot(router, x, out, parts)
-    paper = partial(_paper, router, how=scoring_of(router, given))
-    if (rows := router.ext_scope.rows) is None:
-        return paper(x, out, parts)
-    return rows.each(x, out, parts, router.ext_first, paper)
+    return _paper(router, x, out, parts, scoring_of(router, given))
 
 
 def _blended(
@@ -203,7 +191,7 @@ def _blended(
 
 
 def _slot(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart]) -> tuple[Tensor, Tensor]:
-    leads = own_only(router, _side_by_side([part(x) for part in parts]), parts, -torch.inf)
+    leads = _side_by_side([part(x) for part in parts])
     parents = [parent for part in parts for parent in part.parents]
     learning = torch.is_grad_enabled()
     learns = [learning and part.rows.requires_grad for part in parts for _ in part.parents]

@@ -12,119 +12,71 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from moextend.model.generation import Prompt
-from moextend.serving import prompts
+from moextend.serving import protocol
+from moextend.serving.batch import Job, Piece, Token
 from moextend.serving.engine import Engine
-from moextend.serving.errors import ApiError
-from moextend.serving.jobs import Delta, Done, Event, Job, Settings, Token
-from moextend.serving.protocol import MOST_PROMPTS, Asked, ChatCompletion, Completion
+from moextend.serving.protocol import ApiError, Asked, ChatCompletion, Completion
 
-CHAT, TEXT = "chat.completion", "text_completion"
-TOKENS = 16
-"""Tokens of a completion if the request names no number, as OpenAI's."""
+EVENTS = "text/event-stream"
 Read = tuple[Prompt, list[int]]
-T = TypeVar("T")
-
-
-@dataclass
-class Choice:
-    """The answer to one prompt, as far as it has come."""
-
-    index: int
-    echo: str = ""
-    text: str = ""
-    tokens: list[Token] = field(default_factory=list)
-    done: Done | None = None
-
-    def add(self, event: Delta | Done) -> None:
-        """Adds an event."""
-        if isinstance(event, Done):
-            self.done = event
-        else:
-            self.text += event.text
-            self.tokens += event.tokens
+"""A prompt and its ids."""
+Answered = tuple[int, Piece]
+"""Index of a prompt, and a piece of its answer."""
+Following = Callable[[], Coroutine[Any, Any, Answered]]
+"""Waits for the next piece of an answer. Raises ApiError if a prompt cannot be answered."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The envelope of all answers to one request."""
+    """The form of all answers to one request."""
 
-    kind: str
-    """chat.completion or text_completion."""
+    chat: bool
     model: str
     """Name in the request."""
     tokenizer: Any
-    logprobs: int | None
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def complete(self, jobs: Sequence[Job], choices: Sequence[Choice]) -> dict[str, Any]:
-        """The answer without streaming."""
+    def body(self, job: Job, *choices: dict[str, Any], part: bool, usage: Any = None) -> dict[str, Any]:
+        """An answer, or a part of a streamed one."""
+        assert job.known is not None
+        kind = ("chat.completion.chunk" if part else "chat.completion") if self.chat else "text_completion"
         return {
-            **self._head(self.kind, jobs[0]),
-            "choices": [self._choice(choice) for choice in choices],
-            "usage": usage(jobs, choices),
-        }
-
-    def chunk(self, job: Job, choice: Choice, event: Delta | Done, *, first: bool) -> dict[str, Any]:
-        """A piece of a streamed answer, which `choice` has already."""
-        delta = event if isinstance(event, Delta) else Delta("")
-        found: dict[str, Any] = {
-            "index": choice.index,
-            "finish_reason": event.reason if isinstance(event, Done) else None,
-            "logprobs": self._logprobs(delta.tokens) if delta.tokens else None,
-        }
-        if self.kind == CHAT:
-            content = {"content": delta.text} if event is delta else {}
-            found["delta"] = {**({"role": "assistant"} if first else {}), **content}
-        else:
-            found["text"] = delta.text
-        return {**self._head(self._piece, job), "choices": [found]}
-
-    def last(self, jobs: Sequence[Job], choices: Sequence[Choice]) -> dict[str, Any]:
-        """The chunk with the number of tokens."""
-        return {**self._head(self._piece, jobs[0]), "choices": [], "usage": usage(jobs, choices)}
-
-    @property
-    def _piece(self) -> str:
-        return "chat.completion.chunk" if self.kind == CHAT else self.kind
-
-    def _head(self, kind: str, job: Job) -> dict[str, Any]:
-        return {
-            "id": f"{'chatcmpl' if self.kind == CHAT else 'cmpl'}-{self.id}",
+            "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{self.id}",
             "object": kind,
             "created": self.created,
             "model": self.model,
-            "system_fingerprint": job.fingerprint,
-            "extensions": list(job.shown),
+            "system_fingerprint": job.known.fingerprint(job.names),
+            "extensions": job.known.shown(job.names),
+            "choices": choices,
+            **({"usage": usage} if usage else {}),
         }
 
-    def _choice(self, choice: Choice) -> dict[str, Any]:
-        done = choice.done
-        assert done is not None
-        found: dict[str, Any] = {"index": choice.index, "finish_reason": done.reason, "logprobs": None}
-        if self.logprobs is not None:
-            found["logprobs"] = self._logprobs([*done.prompt, *choice.tokens])
-        if self.kind == CHAT:
-            found["message"] = {"role": "assistant", "content": choice.text, "refusal": None}
-        else:
-            found["text"] = choice.echo + choice.text
-        return found
+    def choice(self, job: Job, place: int, piece: Piece, *, part: bool, first: bool = True) -> dict[str, Any]:
+        """The answer to one prompt, or a part of a streamed one."""
+        role = {"role": "assistant"} if first else {}
+        message = {**role, "content": piece.text, **({} if part else {"refusal": None})}
+        return {
+            "index": place,
+            "finish_reason": piece.reason,
+            "logprobs": None if job.logprobs is None else self._logprobs(piece.tokens),
+            **({"delta" if part else "message": message} if self.chat else {"text": piece.text}),
+        }
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
-        named = [self._names(token) for token in tokens]
+        named = [(self._names(token), token) for token in tokens]
         return {
-            "tokens": [names[token.id] for names, token in zip(named, tokens, strict=True)],
+            "tokens": [names[token.id] for names, token in named],
             "token_logprobs": [token.logprob for token in tokens],
             "top_logprobs": [
                 None if token.logprob is None else {names[each]: value for each, value in token.top}
-                for names, token in zip(named, tokens, strict=True)
+                for names, token in named
             ],
         }
 
@@ -135,61 +87,42 @@ class Reply:
         return {each: text if count[text] == 1 else f"token:{each}" for each, text in texts.items()}
 
 
-def usage(jobs: Sequence[Job], choices: Sequence[Choice]) -> dict[str, int]:
-    """Numbers of tokens."""
-    asked = sum(len(job.ids) for job in jobs)
-    made = sum(choice.done.generated for choice in choices if choice.done)
-    return {"prompt_tokens": asked, "completion_tokens": made, "total_tokens": asked + made}
-
-
-class Gone(Exception):
-    """The client closed the connection."""
-
-
 class Answering:
     """Answers requests for completions with an engine."""
 
-    def __init__(self, engine: Engine, timeout: float, most: int) -> None:
-        """Args: timeout: seconds for a request. most: tokens of an answer."""
-        self.engine, self.timeout, self.most = engine, timeout, most
-        self.model = engine.catalogue.model
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.options, self.model = engine, engine.options, engine.catalogue.model
         self._reader = ThreadPoolExecutor(1, "reader")
         """Reads prompts one after the other: chat templates and tokenizers have state."""
 
     async def completion(self, body: Completion, request: Request) -> Response:
         """Answer to POST /v1/completions."""
-        asked, most = body.prompts, min(MOST_PROMPTS, self.engine.limits.queue)
+        asked, most = body.prompts, self.options.queue
         if not 0 < len(asked) <= most:
             raise ApiError(400, f"prompt has {len(asked)} prompts; give 1 to {most}.", param="prompt")
         if body.echo and body.stream:
             raise ApiError(400, "echo cannot be combined with stream.", param="echo")
-        read = await self._read(
-            body, request, [partial(prompts.of_completion, self.model, each) for each in asked]
-        )
-        settings = self._settings(
-            body,
-            TOKENS if body.max_tokens is None else body.max_tokens,
-            logprobs=body.logprobs,
-            prompt_logprobs=bool(body.echo) and body.logprobs is not None,
-        )
-        echoes = [
-            (each if isinstance(each, str) else prompt.text) if body.echo else ""
-            for each, (prompt, _) in zip(asked, read, strict=True)
-        ]
-        return await self._answer(body, request, TEXT, read, settings, echoes)
+        read = await self._read(body, request, partial(protocol.of_completion, self.model), asked)
+        jobs = [Job(ids, prompt, body, body.max_tokens, body.logprobs) for prompt, ids in read]
+        for job, each in zip(jobs if body.echo else (), asked, strict=False):
+            job.echo = each if isinstance(each, str) else job.prompt.text
+        return await self._answer(body, request, jobs)
 
     async def chat(self, body: ChatCompletion, request: Request) -> Response:
         """Answer to POST /v1/chat/completions."""
-        read = await self._read(body, request, [partial(prompts.of_chat, self.model, body.messages)])
-        tokens, context = body.max_completion_tokens or body.max_tokens, self.model.context
+        [(prompt, ids)] = await self._read(
+            body, request, partial(protocol.of_chat, self.model), [body.messages]
+        )
+        tokens = body.max_completion_tokens or body.max_tokens
         if tokens is None:
-            free = self.most if context is None else context - len(read[0][1])
-            tokens = max(1, min(self.most, free))
+            tokens, context = self.options.max_new_tokens, self.model.context
+            tokens = tokens if context is None else max(1, min(tokens, context - len(ids)))
         lead = tuple(self.model.chat.lead) if self.model.chat else ()
-        settings = self._settings(body, tokens, stripped=True, lead=lead)
-        return await self._answer(body, request, CHAT, read, settings, [""])
+        return await self._answer(body, request, [Job(ids, prompt, body, tokens, lead=lead)])
 
-    async def _read(self, body: Asked, request: Request, reads: Sequence[Callable[[], Read]]) -> list[Read]:
+    async def _read(
+        self, body: Asked, request: Request, read: Callable[[Any], Read], asked: Sequence[Any]
+    ) -> list[Read]:
         """Prompts and ids, made in another thread: pictures have to be opened, and texts may be long.
 
         Each prompt takes its turn among those of other requests.
@@ -197,159 +130,93 @@ class Answering:
         request.state.model = body.model  # for the log
         self.engine.catalogue.known.names_of(body.model)  # an unknown one is refused before anything is read
         loop = asyncio.get_running_loop()
+        return [await loop.run_in_executor(self._reader, read, each) for each in asked]
 
-        async def work() -> list[Read]:
-            return [await loop.run_in_executor(self._reader, read) for read in reads]
+    async def _answer(self, body: Asked, request: Request, jobs: Sequence[Job]) -> Response:
+        self._check(jobs)
+        request.state.jobs = jobs  # whose places the end of the request frees
+        reply = Reply(isinstance(body, ChatCompletion), body.model, self.model.tokenizer)
+        following = self._submitted(jobs)
+        if body.stream:
+            counted = body.stream_options.get("include_usage", False)
+            parts = _parts(reply, jobs, await following(), following, counted)
+            return StreamingResponse(parts, headers={"Cache-Control": "no-cache"}, media_type=EVENTS)
+        found = dict([await following() for _ in jobs])  # each answer is one piece
+        choices = [reply.choice(job, place, found[place], part=False) for place, job in enumerate(jobs)]
+        usage = _usage(jobs, sum(piece.generated for piece in found.values()))
+        return JSONResponse(reply.body(jobs[0], *choices, part=False, usage=usage))
 
-        return await _unless_gone(request, work())
-
-    def _settings(self, body: Asked, tokens: int, **more: Any) -> Settings:
-        if tokens > self.most:
-            raise ApiError(
-                400, f"this server gives at most {self.most} tokens, not {tokens}.", param="max_tokens"
-            )
-        return Settings(
-            tokens,
-            temperature=body.temperature or 0.0,
-            top_p=1.0 if body.top_p is None else body.top_p,
-            seed=body.seed,
-            stop=body.stops,
-            stream=bool(body.stream),
-            **more,
-        )
-
-    async def _answer(
-        self,
-        body: Asked,
-        request: Request,
-        kind: str,
-        read: Sequence[Read],
-        settings: Settings,
-        echoes: Sequence[str],
-    ) -> Response:
-        context = self.model.context
-        for _, ids in read:
-            if context is not None and len(ids) + settings.max_tokens > context:
+    def _check(self, jobs: Sequence[Job]) -> None:
+        """Raises ApiError 400 for jobs that take too many tokens."""
+        context, most = self.model.context, self.options.max_new_tokens
+        for job in jobs:
+            asked, tokens = len(job.ids), job.max_tokens
+            if tokens > most:
+                raise ApiError(
+                    400, f"this server gives at most {most} tokens, not {tokens}.", param="max_tokens"
+                )
+            if context is not None and asked + tokens > context:
                 raise ApiError(
                     400,
-                    f"this model's context length is {context} tokens, and the request takes {len(ids)} of the prompt "
-                    f"and {settings.max_tokens} of the answer. Shorten the prompt, or lower max_tokens.",
+                    f"this model's context length is {context} tokens, and the request takes {asked} of the prompt "
+                    f"and {tokens} of the answer. Shorten the prompt, or lower max_tokens.",
                     code="context_length_exceeded",
-                    param="max_tokens" if len(ids) < context else "messages" if kind == CHAT else "prompt",
+                    param="max_tokens" if asked < context else "prompt" if job.lead is None else "messages",
                 )
-        reply = Reply(kind, body.model, self.model.tokenizer, settings.logprobs)
-        deadline = time.monotonic() + self.timeout
-        jobs = [Job(ids, body.model, settings, prompt, deadline) for prompt, ids in read]
-        choices = [Choice(place, echo) for place, echo in enumerate(echoes)]
-        events = _events(self.engine, jobs)
 
-        async def complete() -> Response:
-            async for place, event in events:
-                choices[place].add(event)
-            return JSONResponse(reply.complete(jobs, choices))
+    def _submitted(self, jobs: Sequence[Job]) -> Following:
+        """Queues jobs."""
+        loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Piece | ApiError]]()
+        seconds = self.options.timeout
+        deadline = loop.time() + seconds
 
-        async def streamed() -> Response:
-            first = await anext(events)  # an error before it is an answer of its own
-            usage = bool(body.stream_options and body.stream_options.include_usage)
-            return _Stream(jobs, _chunks(first, events, reply, jobs, choices, usage=usage))
+        def deliver(place: int, event: Piece | ApiError) -> None:
+            with suppress(RuntimeError):  # the loop is closed: the server has stopped
+                loop.call_soon_threadsafe(queue.put_nowait, (place, event))
 
-        try:
-            return await _unless_gone(request, streamed() if body.stream else complete())
-        except BaseException:
-            _cancel(jobs)
-            raise
+        async def following() -> Answered:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    place, event = await queue.get()
+            except TimeoutError as error:
+                raise ApiError(504, f"the request took more than {seconds:g} s.", code="timeout") from error
+            if isinstance(event, ApiError):
+                raise event
+            return place, event
 
-
-async def _events(engine: Engine, jobs: Sequence[Job]) -> AsyncIterator[tuple[int, Delta | Done]]:
-    """Queues jobs: index of a job and an event of its answer, until all are answered.
-
-    Raises ApiError if a job cannot be answered.
-    """
-    queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-
-    def deliver(place: int, event: Event) -> None:
-        with suppress(RuntimeError):  # the loop is closed: the server has stopped
-            loop.call_soon_threadsafe(queue.put_nowait, (place, event))
-
-    for place, job in enumerate(jobs):
-        job.deliver = partial(deliver, place)
-    engine.submit(jobs)
-    left = len(jobs)
-    while left:
-        place, event = await queue.get()
-        if isinstance(event, ApiError):
-            raise event
-        left -= isinstance(event, Done)
-        yield place, event
+        for place, job in enumerate(jobs):
+            job.deliver = partial(deliver, place)
+        self.engine.submit(jobs)
+        return following
 
 
-async def _chunks(
-    first: tuple[int, Delta | Done],
-    events: AsyncIterator[tuple[int, Delta | Done]],
-    reply: Reply,
-    jobs: Sequence[Job],
-    choices: Sequence[Choice],
-    *,
-    usage: bool,
+async def _parts(
+    reply: Reply, jobs: Sequence[Job], answered: Answered, following: Following, counted: bool
 ) -> AsyncIterator[str]:
-    """Server-sent events of a stream."""
-    started: set[int] = set()
-
-    def chunk(place: int, event: Delta | Done) -> str:
-        choices[place].add(event)
-        found = reply.chunk(jobs[place], choices[place], event, first=place not in started)
-        started.add(place)
-        return _event(found)
-
+    """Server-sent events of a stream; `counted`: the last one has the number of tokens."""
+    left, made, first = len(jobs), 0, True
     try:
-        yield chunk(*first)
-        async for place, event in events:
-            yield chunk(place, event)
-        if usage:
-            yield _event(reply.last(jobs, choices))
-        yield "data: [DONE]\n\n"
+        while True:
+            place, piece = answered
+            choice = reply.choice(jobs[place], place, piece, part=True, first=first)
+            yield event_of(reply.body(jobs[place], choice, part=True))
+            left, made, first = left - (piece.reason is not None), made + piece.generated, False
+            if not left:
+                break
+            answered = await following()
     except ApiError as error:
-        yield _event(error.body)
+        yield event_of(error.body)
+        return
+    if counted:
+        yield event_of(reply.body(jobs[0], part=True, usage=_usage(jobs, made)))
+    yield "data: [DONE]\n\n"
 
 
-class _Stream(StreamingResponse):
-    """Server-sent events. Its end, also by a closed connection, frees the places of the request."""
-
-    def __init__(self, jobs: Sequence[Job], chunks: AsyncIterator[str]) -> None:
-        super().__init__(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        self._jobs = jobs
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            _cancel(self._jobs)
+def _usage(jobs: Sequence[Job], made: int) -> dict[str, int]:
+    asked = sum(len(job.ids) for job in jobs)
+    return {"prompt_tokens": asked, "completion_tokens": made, "total_tokens": asked + made}
 
 
-def _cancel(jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        job.cancelled = True
-
-
-def _event(value: Any) -> str:
+def event_of(value: Any) -> str:
+    """A server-sent event."""
     return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled when the client closes the connection. Raises Gone."""
-
-    async def disconnected() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    working, watcher = asyncio.create_task(work), asyncio.create_task(disconnected())
-    try:
-        await asyncio.wait({working, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise Gone
-        return working.result()
-    finally:
-        for task in (working, watcher):
-            task.cancel()
-        await asyncio.gather(working, watcher, return_exceptions=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from moextend.errors import InputError
 from moextend.extension import store, task_inference
 from moextend.extension.card import read_extension
 from moextend.model.multimodal import MultimodalLM
-from moextend.moe import attach, reach, recipe
+from moextend.moe import attach
 from moextend.moe.strengths import checked, named
-from moextend.serving import errors
+from moextend.serving.protocol import no_model
 
 BASE, AUTO, PLUS, WEAK = "base", "auto", "+", ":"
 """Names with a meaning of their own; what joins the names of extensions that compute together; what comes before a
@@ -24,30 +25,30 @@ strength below 1."""
 class Served:
     """An extension that is served."""
 
-    name: str
-    """What clients call it; two have the same while one replaces the other."""
+    called: str
+    """Its name for clients."""
     strength: float
     digest: str
     """Of its weights."""
-    together: tuple[str, ...] = ()
-    """Itself with its co-active extensions, oldest first."""
-    leaves: bool = False
-    """Whether it gets no new requests."""
+    together: tuple[str, ...]
+    """Names in the model: its co-active extensions, oldest first, and itself."""
+    tasks: task_inference.TaskStatistics | None
+    """For `auto`; None: it is not chosen."""
 
     @property
     def model(self) -> str:
-        """Its model: what clients call it, with its strength if that is below 1."""
-        return self.name if self.strength == 1 else f"{self.name}{WEAK}{self.strength!r}"
+        """Its model: its name for clients, with its strength if that is below 1."""
+        return self.called if self.strength == 1 else f"{self.called}{WEAK}{self.strength!r}"
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is served at a moment; another thread may read it while the next one is made."""
+    """What is served at a moment."""
 
     base: str
     """Fingerprint of the base."""
     served: dict[str, Served]
-    """Extensions, oldest first."""
+    """Extensions by their names in the model, oldest first."""
     inference: task_inference.TaskInference | None = None
     """For `auto`; None: no extension has task statistics."""
     auto: str = ""
@@ -61,7 +62,7 @@ class Known:
         wanted: set[str] = set()
         for part in model.split(PLUS):
             if part in (BASE, AUTO) or part not in known:
-                raise errors.no_model(model, known)
+                raise no_model(model, known)
             wanted.update(known[part] or ())
         return tuple(name for name in self.served if name in wanted)
 
@@ -72,21 +73,13 @@ class Known:
         found = [self.served[name] for name in names]
         return "-".join([self.base, *(named(one.digest, one.strength) for one in found if one.strength)])
 
-    @property
-    def leaving(self) -> list[str]:
-        """Extensions that get no new requests, the youngest first: it may need an older one."""
-        return [name for name, one in reversed(self.served.items()) if one.leaves]
-
-    def extensions(self) -> dict[str, str]:
-        """Model of an extension that gets new requests -> the extension."""
-        leaving = {*self.leaving}
-        return {
-            one.model: name for name, one in self.served.items() if not leaving.intersection(one.together)
-        }
+    def shown(self, names: Iterable[str]) -> list[str]:
+        """The models of extensions."""
+        return [self.served[name].model for name in names]
 
     def models(self) -> dict[str, tuple[str, ...] | None]:
         """Model -> its extensions."""
-        own = {model: self.served[name].together for model, name in self.extensions().items()}
+        own = {one.model: one.together for one in self.served.values()}
         return {BASE: (), **own} | ({AUTO: None} if self.inference else {})
 
 
@@ -98,144 +91,81 @@ class Catalogue:
 
     def __init__(self, model: MultimodalLM) -> None:
         self.model = model
-        self._inferred: frozenset[str] = frozenset()
         scope = attach.scope_of(model.lm)
-        strengths = dict(scope.strengths)
-        for name in scope.known:
-            check_name(name)
-        reach.check(model.lm)
-        self.known = self._read(
-            {
-                name: Served(name, strengths.get(name, 1.0), store.digest_of(model, name))
-                for name in scope.known
-            }
-        )
+        self.known = Known(model.base_fingerprint(), {})
+        self._serve({name: self._read(name, name, scope.strengths.get(name, 1.0)) for name in scope.known})
 
     def attach(
-        self, folder: Path, name: str | None = None, strength: float | None = None, *, replace: bool = False
+        self, folder: Path, called: str | None = None, strength: float | None = None, *, replace: bool = False
     ) -> str:
         """Loads the extension in `folder`, and returns the name of its model.
 
         Args:
-            name: what clients call it; None: its own name.
+            called: its name for clients; None: its own name.
             strength: None: that of the extension that it replaces, or else 1.
-            replace: whether it may be that of another extension, which then gets no new requests.
+            replace: whether it may have the name of another extension, which is then unloaded.
 
         Raises:
-            InputError: as `moextend.load_extension`; or the name is taken, or one that a server cannot use; or the
-                extension that it replaces is needed by another one; or it is stronger than one of its co-active ones.
+            InputError: as `moextend.load_extension` and `moextend.unload`; or the name is taken, or one that a server
+                cannot use; or it is stronger than one of its co-active ones. The served extensions stay the same.
         """
-        own, served = read_extension(folder).name, self.known.served
-        called = own if name is None else name
-        check_name(called)
-        old = next((each for each, one in served.items() if one.name == called and not one.leaves), None)
-        if old is not None and not replace:
-            raise InputError(
-                f"the server already has an extension '{called}'.",
-                where=str(folder),
-                hint="Give another name.",
-            )
-        if old is not None:
-            self._check_free(old)
+        served, lm = self.known.served, self.model.lm
+        called = read_extension(folder).name if called is None else called
+        if called == BASE:
+            hint = "Give it another name: -e NAME=FOLDER."
+            raise InputError(f"'{BASE}' is the model without extensions.", where=str(folder), hint=hint)
+        old = next((name for name, one in served.items() if one.called == called), None)
         if strength is None:
             strength = 1.0 if old is None else served[old].strength
         strength = checked({called: strength})[called]
-        while own in served:  # another version of it is loaded
-            own += "_"
-        moextend.load_extension(self.model, folder, name=own)
+        name = f"{called}-{secrets.token_hex(4)}" if replace and called in served else called
+        moextend.load_extension(self.model, folder, name=name)
         try:
-            reach.check(self.model.lm)
-            strengths = {each: one.strength for each, one in served.items()}
-            attach.check_together(self.model.lm, strengths | {own: strength})
-            if old in attach.scope_of(self.model.lm).coactive[own]:
-                raise InputError(
-                    f"it was made with '{called}' active and needs it, so it cannot replace it.",
-                    where=str(folder),
-                    hint="Give another name.",
-                )
-            if gone := {*self.known.leaving}.intersection(attach.scope_of(self.model.lm).coactive[own]):
-                raise InputError(
-                    f"it was made with '{served[min(gone)].name}' active, which is being detached.",
-                    where=str(folder),
-                    hint="Attach that one again first.",
-                )
+            attach.check_together(lm, {each: one.strength for each, one in served.items()} | {name: strength})
+            made = self._read(name, called, strength)
+            if old is not None:
+                moextend.unload(self.model, old)
         except InputError:
-            self.detach(own)
+            moextend.unload(self.model, name)
+            self._serve(served)
             raise
-        made = Served(called, strength, store.digest_of(self.model, own))
-        self.known = self._read({**self._leaving(old), own: made})
+        self._serve({**{each: one for each, one in served.items() if each != old}, name: made})
         return made.model
 
-    def leave(self, model: str) -> None:
-        """Ends new requests for the extension with this model. Raises an error if it cannot be unloaded."""
-        known = self.known.extensions()
-        if model not in known:
-            raise errors.no_model(model, known)
-        self._check_free(known[model])
-        self.known = self._read(self._leaving(known[model]))
+    def detach(self, model: str) -> None:
+        """Unloads the extension with this model.
 
-    def _leaving(self, name: str | None) -> dict[str, Served]:
-        """The extensions, of which one gets no new requests."""
+        Raises ApiError 404 for an unknown one, and InputError if another extension needs it.
+        """
         served = self.known.served
-        return {each: replace(one, leaves=True) if each == name else one for each, one in served.items()}
-
-    def _check_free(self, name: str) -> None:
-        """Raises InputError if another extension needs this one."""
-        served = self.known.served
-        needed = [
-            one.name
-            for other, one in served.items()
-            if name in one.together and other != name and not one.leaves
-        ]
-        if needed:
-            raise InputError(
-                f"extension '{needed[-1]}' was made with '{served[name].name}' active and needs it.",
-                where=f"detach '{served[name].name}'",
-                hint=f"Detach first, in this order: {', '.join(reversed(needed))}.",
-            )
-
-    def detach(self, name: str) -> None:
-        """Unloads extension `name`, which no row reaches any more."""
+        name = next((name for name, one in served.items() if one.model == model), None)
+        if name is None:
+            raise no_model(model, [one.model for one in served.values()])
         moextend.unload(self.model, name)
-        self.known = self._read({each: one for each, one in self.known.served.items() if each != name})
+        self._serve({each: one for each, one in served.items() if each != name})
 
-    def _read(self, served: Mapping[str, Served]) -> Known:
-        """What is served, with these extensions; none of them is active in the model outside of a batch."""
-        scope = attach.scope_of(self.model.lm)
+    def _read(self, name: str, called: str, strength: float) -> Served:
+        """The loaded extension `name`."""
+        coactive, folder = (
+            attach.scope_of(self.model.lm).coactive[name],
+            store.handle(self.model, name).folder,
+        )
+        tasks = None
+        if folder is not None and not coactive and task_inference.find(folder) is not None:
+            tasks = task_inference.read(folder)
+        return Served(called, strength, store.digest_of(self.model, name), (*coactive, name), tasks)
+
+    def _serve(self, served: dict[str, Served]) -> None:
+        """Serves these extensions; none of them is active in the model outside of a batch."""
+        scope, before = attach.scope_of(self.model.lm), self.known.inference
         strengths = {name: one.strength for name, one in served.items() if one.strength < 1}
         scope.active, scope.strengths, self.model.choose = (), strengths, None
-        found = {}
-        for name in scope.known:
-            together = tuple(other for other in scope.known if other == name or other in scope.coactive[name])
-            found[name] = replace(served[name], together=together)
-        known = Known(self.model.base_fingerprint(), found)
-        inference = self._inference(
-            [n for n, one in found.items() if not one.leaves and one.together == (n,)]
-        )
-        if inference is None:
-            return known
-        parts = [known.fingerprint(tuple(inference.statistics)), inference.fingerprint()]
-        return replace(known, inference=inference, auto="-".join(parts))
-
-    def _inference(self, names: list[str]) -> task_inference.TaskInference | None:
-        """Inference among the extensions that have task statistics; None without any."""
-        folders = {name: store.handle(self.model, name).folder for name in names}
-        known = {
-            name: task_inference.read(folder)
-            for name, folder in folders.items()
-            if folder is not None and task_inference.find(folder) is not None
-        }
-        found = task_inference.TaskInference(self.model, known, warned=self._inferred) if known else None
-        self._inferred = frozenset(known)
-        return found
-
-
-def check_name(name: str) -> None:
-    """Raises InputError for a name that no extension can have, and for that of the base."""
-    recipe.check_name(name)
-    if name == BASE:
-        raise InputError(
-            f"'{BASE}' is the model without extensions.",
-            where="serve",
-            hint="Give it another name: -e NAME=FOLDER.",
-        )
+        known = Known(self.model.base_fingerprint(), served)
+        tasks = {name: one.tasks for name, one in served.items() if one.tasks is not None}
+        if tasks:
+            inference = task_inference.TaskInference(
+                self.model, tasks, warned=before.statistics if before else ()
+            )
+            auto = "-".join([known.fingerprint(tuple(tasks)), inference.fingerprint()])
+            known = replace(known, inference=inference, auto=auto)
+        self.known = known

@@ -1,91 +1,206 @@
-"""The server: uvicorn over the application, until a signal ends it."""
+"""The server: routes of OpenAI's protocol over an engine, and uvicorn, until a signal ends it."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from moextend.errors import MoextendError
 from moextend.model.multimodal import MultimodalLM
-from moextend.serving import errors
-from moextend.serving.app import Options, application
+from moextend.serving.answering import Answering, event_of
 from moextend.serving.catalogue import Catalogue
-from moextend.serving.engine import Engine, Limits
-from moextend.serving.errors import ApiError
-from moextend.util import http, listening
-from moextend.util.listening import LogFormat, hosts_of, is_answered
+from moextend.serving.engine import Engine, Options
+from moextend.serving.protocol import ApiError, ChatCompletion, Completion, NewExtension, error_of
+from moextend.util import http
+from moextend.util.environment import __version__
+from moextend.util.listening import Counted, hosts_of, is_answered
 
+CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+STARTED = int(time.time())
+"""Unix time of the start, which clients expect of every model."""
 REQUESTS = 4096
 """Maximum number of requests at a time, whose bodies take memory."""
-MARGIN = 3
-"""Seconds for sending errors to the requests that are not answered in time."""
-AT_ONCE = 1.0
-"""The same after a second signal."""
 OPEN = "/health"
 """Path without a key."""
+AGAIN = {"Retry-After": "5"}
 
 
-@dataclass(frozen=True)
-class Access:
-    """Who is answered."""
+def application(engine: Engine) -> FastAPI:
+    """The routes of an engine."""
+    app = FastAPI(title="moextend serve", version=__version__, docs_url=None, redoc_url=None)
+    answering, catalogue = Answering(engine), engine.catalogue
 
-    host: str
-    key: str | None = None
-    """Key of the API; None: none is needed."""
-    most: int = 32 << 20
-    """Bytes of a body."""
-    log: LogFormat | None = None
-    """Form of the access log; None: none is written."""
+    def entry(name: str) -> dict[str, Any]:
+        known = catalogue.known
+        names = known.names_of(name)
+        return {
+            "id": name,
+            "object": "model",
+            "created": STARTED,
+            "owned_by": "moextend",
+            "system_fingerprint": known.fingerprint(names),
+            "extensions": None if names is None else known.shown(names),
+        }
+
+    async def changed(change: Callable[[], Any]) -> Any:
+        if not engine.options.admin:
+            what = "extensions cannot be changed here; start the server with --admin."
+            raise ApiError(403, what, code="no_admin")
+        return await asyncio.wrap_future(engine.call(change))
+
+    @app.get(OPEN)
+    async def health() -> Any:
+        """Whether the server answers."""
+        return {"status": "ok"}
+
+    @app.get("/v1/models")
+    async def models() -> Any:
+        """The base, the extensions, and auto."""
+        return {"object": "list", "data": [entry(name) for name in catalogue.known.models()]}
+
+    @app.get("/v1/models/{name}")
+    async def model(name: str) -> Any:
+        """One model."""
+        return entry(name)
+
+    @app.post("/v1/completions")
+    async def completions(body: Completion, request: Request) -> Response:
+        """Continues texts."""
+        return await answering.completion(body, request)
+
+    @app.post("/v1/chat/completions")
+    async def chat(body: ChatCompletion, request: Request) -> Response:
+        """Answers the last message of a chat."""
+        return await answering.chat(body, request)
+
+    @app.get("/v1/extensions")
+    async def extensions() -> Any:
+        """The loaded extensions."""
+        known = catalogue.known
+        return {"object": "list", "data": [entry(name) for name in known.shown(known.served)]}
+
+    @app.post("/v1/extensions")
+    async def attach(body: NewExtension) -> Any:
+        """Loads an extension from a folder of the server's machine, also in the place of one with this name."""
+        return entry(
+            await changed(partial(catalogue.attach, Path(body.path), body.name, body.strength, replace=True))
+        )
+
+    @app.delete("/v1/extensions/{name}")
+    async def detach(name: str) -> Any:
+        """Unloads an extension after the requests that wait."""
+        await changed(partial(catalogue.detach, name))
+        return {"id": name, "object": "model", "deleted": True}
+
+    for kind in (Exception, MoextendError, ApiError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _answer_error)
+    return app
+
+
+async def _answer_error(request: Request, error: Exception) -> JSONResponse:
+    """Gives all errors OpenAI's shape."""
+    if isinstance(error, RequestValidationError):
+        return _invalid(error).answer()
+    if not isinstance(error, HTTPException):
+        return error_of(error).answer()
+    status, message = error.status_code, str(error.detail)
+    if status == 400:  # of FastAPI, for a body that is no text or too deep
+        return ApiError(400, "the body is not JSON.", code="invalid_json").answer()
+    if status in (404, 405):
+        found = [route for route in request.app.routes if isinstance(route, APIRoute)]
+        there = ", ".join(
+            f"{method} {route.path}" for route in found for method in sorted(route.methods or ())
+        )
+        message = f"this server has no {request.method} {request.url.path}. It has: {there}."
+    return ApiError(status, message, code=CODES.get(status, "invalid_input"), headers=error.headers).answer()
+
+
+def _invalid(error: RequestValidationError) -> ApiError:
+    """The innermost problem of a body, with its place."""
+    first = max(error.errors(), key=lambda each: len(each["loc"]))
+    path = [str(part) for part in first["loc"][1:]]  # without "body"
+    if first["type"] == "json_invalid" or not path:
+        what = "the body is not a JSON object with Content-Type: application/json."
+        return ApiError(400, what, code="invalid_json")
+    place = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        return ApiError(400, f"unknown parameter: {place}.", code="unknown_parameter", param=place)
+    return ApiError(400, f"{place}: {first['msg']}.", code="invalid_value", param=path[0])
 
 
 @dataclass(frozen=True)
 class Guard:
-    """An application behind what a request must have: a known host, the key, and a body of bounded size."""
+    """An application behind what a request must have: a known host, the key, and a body of bounded size.
+
+    The end of a request, also by a closed connection or the end of the server, frees the places of its jobs.
+    """
 
     app: ASGIApp
-    access: Access
+    options: Options
     hosts: Sequence[str] | None
     """Names in the Host header that are answered, against DNS rebinding; None: any."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, or refuses it."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        left, begun, most = self.access.most, False, self.access.most
+        task, watcher = asyncio.current_task(), None
+        left, begun, ended = self.options.body, False, False
+
+        async def watch() -> None:
+            nonlocal ended
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            ended = True
+            if task is not None:
+                task.cancel()
 
         async def bounded() -> Message:
-            nonlocal left
+            nonlocal left, watcher
             message = await receive()
             left -= len(message.get("body", b""))
-            if left < 0:
-                raise HTTPException(413, f"the body has more than {most:,} bytes.")  # FastAPI hands it on
+            if left < 0:  # FastAPI hands it on
+                raise HTTPException(413, f"the body has more than {self.options.body:,} bytes.")
+            if watcher is None and not message.get("more_body"):
+                watcher = asyncio.create_task(watch())
             return message
 
         async def noted(message: Message) -> None:
-            nonlocal begun
-            begun = True
+            nonlocal begun, ended
+            begun, ended = True, message["type"] == "http.response.body" and not message.get("more_body")
             await send(message)
 
         try:
             error = self._error(Request(scope))
             await (error.answer() if error else self.app)(scope, bounded, noted)
-        except asyncio.CancelledError:  # uvicorn ends what takes longer than the grace
-            if not begun:
-                await errors.stopping().answer()(scope, receive, send)
+        except (
+            asyncio.CancelledError
+        ):  # by `watch`, or by uvicorn, which ends what takes longer than the grace
+            stopping = ApiError(503, "the server is stopping.", code="stopping", headers=AGAIN)
+            if not (ended or begun):
+                await stopping.answer()(scope, receive, send)
+            elif not ended:
+                await send({"type": "http.response.body", "body": event_of(stopping.body).encode()})
+        finally:
+            for job in scope.get("state", {}).get("jobs", ()):
+                job.over = True
+            if watcher is not None:
+                watcher.cancel()
 
     def _error(self, request: Request) -> ApiError | None:
-        key = self.access.key
+        key = self.options.key
         if not is_answered(request.headers.get("host", ""), self.hosts):
             return ApiError(403, "this server does not answer requests for this host name.", code="host")
         if key is not None and request.scope["path"] != OPEN:
@@ -97,85 +212,27 @@ class Guard:
 
 
 class Server(http.Server):
-    """uvicorn with a graceful stop: answers that are on their way get `grace` seconds, the others an error."""
+    """uvicorn that ends quietly: at a signal after the open requests, at a second one at once.
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, grace: float) -> None:
-        super().__init__(config)
-        self._engine, self._grace = engine, grace
-        self._loop: asyncio.AbstractEventLoop | None = None
+    A thread may still compute or read afterwards, which nothing can interrupt.
+    """
+
+    def __init__(self, model: MultimodalLM, opened: socket.socket, options: Options) -> None:
+        """Args: model: its extensions are changed by the engine only. opened: the port."""
+        self.engine = Engine(Catalogue(model), options)
+        hosts = hosts_of(options.host, opened) if options.key is None else None
+        crowded = ApiError(503, "the server answers too many requests.", code="crowded", headers=AGAIN)
+        guard = Guard(application(self.engine), options, hosts)
+        counted = Counted(guard, REQUESTS, crowded.answer(), options.log)
+        super().__init__(http.config_of(counted, grace=options.grace))
         self.ready: Callable[[], Any] = lambda: None
         """Called once requests and signals are taken."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to take requests."""
-        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self.ready()
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Nothing: `signals` does it, for longer than uvicorn runs."""
-        yield
-
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Context of the main thread in which SIGTERM and SIGINT stop the server, and raise nothing."""
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        before = {number: signal.signal(number, lambda *_: self.stop()) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def stop(self) -> None:
-        """Takes no more requests, and ends after the open ones; a second call ends these at once."""
-        again, self.should_exit, loop = self.should_exit, True, self._loop
-        self._engine.close(0 if again else self._grace)
-        if again and loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: the server has stopped
-                loop.call_soon_threadsafe(loop.call_later, AT_ONCE, self._force)
-
-    def _force(self) -> None:
-        for connection in self.server_state.connections:
-            if connection.transport is not None:
-                connection.transport.abort()
-        self.force_exit = True
-
-
-def server_of(
-    model: MultimodalLM,
-    opened: socket.socket,
-    access: Access,
-    limits: Limits,
-    options: Options,
-    *,
-    grace: float = 10,
-) -> tuple[Server, Engine]:
-    """The server of a model, and its engine, which `serve` starts.
-
-    The extensions of `model` are changed by the engine only.
-    """
-    engine = Engine(Catalogue(model), limits)
-    app = application(engine, options)
-    hosts = hosts_of(access.host, opened) if access.key is None else None
-    crowded = errors.busy(503, "the server answers too many requests.", "crowded").answer()
-    counted = listening.Counted(Guard(app, access, hosts), REQUESTS, crowded, access.log)
-    return Server(http.config_of(counted, grace=int(grace) + MARGIN), engine, grace), engine
-
-
-def serve(
-    server: Server, engine: Engine, opened: socket.socket, ready: Callable[[], Any] = lambda: None
-) -> None:
-    """Serves until `Server.stop`; `ready` is called when requests are taken.
-
-    A thread may still compute or read afterwards, which nothing can interrupt.
-    """
-    engine.thread.start()
-    try:
-        with opened:
-            server.ready = ready
-            server.run(sockets=[opened])
-    finally:
-        engine.close(0)
-        engine.thread.join(AT_ONCE)
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Takes a signal, which is not raised again afterwards."""
+        self.should_exit, self.force_exit = True, self.should_exit

@@ -18,8 +18,8 @@ pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
 from moextend.cli import serve_model
-from moextend.serving import server
 from moextend.serving.catalogue import Known
+from moextend.serving.server import Server
 
 Served = Callable[..., dict[str, str]]
 
@@ -29,12 +29,11 @@ def served(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Served:
     """Calls `moextend serve` and ends it when it is ready: model -> fingerprint, as it printed and would answer."""
     known: list[Known] = []
 
-    def serve(made: Any, engine: Any, place: Any, ready: Callable[[], None]) -> bool:
-        known.append(engine.catalogue.known)
-        ready()
-        return True
+    def run(self: Server, sockets: Any) -> None:
+        known.append(self.engine.catalogue.known)
+        self.ready()
 
-    monkeypatch.setattr(server, "serve", serve)
+    monkeypatch.setattr(Server, "run", run)
     monkeypatch.setattr(serve_model, "_leave", lambda: None)  # it ends the process
 
     def call(*arguments: str) -> dict[str, str]:

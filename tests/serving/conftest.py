@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +13,7 @@ import moextend
 from moextend import MultimodalLM
 
 if TYPE_CHECKING:
+    from moextend.serving.batch import Job
     from tests.serving.living import Living
 
 
@@ -52,17 +53,31 @@ def served(skills: Path) -> Iterator[Living]:
         yield found
 
 
-@pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+class Held(threading.Event):
     """While it is not set, no next token is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[Sequence[Job]] = []
+        """Jobs of the batches that were started."""
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    """Holds the batches of this test's servers."""
     from moextend.serving.batch import Batch
 
-    go, step = threading.Event(), Batch.step
+    go, start, step = Held(), Batch.start, Batch.step
 
-    def waiting(self: Batch) -> list[int]:
+    def noted(self: Batch, *more: Any) -> None:
+        go.batches.append([answer.job for answer in self._answers])
+        start(self, *more)
+
+    def waiting(self: Batch) -> None:
         go.wait(60)
-        return step(self)
+        step(self)
 
+    monkeypatch.setattr(Batch, "start", noted)
     monkeypatch.setattr(Batch, "step", waiting)
     yield go
     go.set()

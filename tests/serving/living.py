@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ import httpx
 
 import moextend
 from moextend import MultimodalLM
-from moextend.serving import server
-from moextend.serving.app import Options
-from moextend.serving.engine import Engine, Limits
+from moextend.serving.engine import Options
+from moextend.serving.server import Server
 from moextend.util.listening import listen
 
 SKILLS = {
@@ -41,57 +40,49 @@ def learn(model: MultimodalLM, name: str, folder: Path, **recipe: Any) -> Path:
     return folder
 
 
+OPTIONS = Options(admin=True, max_batch=8, max_new_tokens=64, timeout=60, grace=5)
+
+
 @dataclass(frozen=True)
 class Living:
     """A running server."""
 
     url: str
-    model: MultimodalLM
-    server: server.Server
-    engine: Engine
+    server: Server
     thread: threading.Thread
 
     def client(self, **more: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=120, **more)
 
     @property
-    def rows(self) -> int:
-        """Rows of the batch."""
-        return len(self.engine._batch.rows)
-
-    @property
     def waiting(self) -> int:
         """Prompts that wait."""
-        return len(self.engine._waiting)
+        return len(self.server.engine._waiting)
+
+    def stop(self) -> None:
+        """What a signal does."""
+        self.server.handle_exit(signal.SIGTERM, None)
 
 
 @contextmanager
-def living(
-    model: MultimodalLM,
-    *,
-    limits: Limits | None = None,
-    options: Options | None = None,
-    key: str | None = None,
-    most: int = 32 << 20,
-    grace: float = 5,
-) -> Iterator[Living]:
-    """Context with a server of the model."""
+def living(model: MultimodalLM, **options: Any) -> Iterator[Living]:
+    """Context with a server of the model; `options`: those that differ from `OPTIONS`."""
     place = listen("127.0.0.1", 0)
-    made, engine = server.server_of(
-        model, place, server.Access("127.0.0.1", key, most), limits or Limits(max_batch=8),
-        options or Options(timeout=60, max_new_tokens=64, admin=True), grace=grace,
-    )  # fmt: skip
+    server = Server(model, place, replace(OPTIONS, **options))
     url = f"http://127.0.0.1:{place.getsockname()[1]}"
-    thread = threading.Thread(target=server.serve, args=(made, engine, place))
-    thread.start()
+    ready, found = (
+        threading.Event(),
+        Living(url, server, threading.Thread(target=server.run, args=([place],))),
+    )
+    server.ready = ready.set
+    found.thread.start()
     try:
-        while not made.started:
-            time.sleep(0.01)
-        yield Living(url, model, made, engine, thread)
+        assert ready.wait(60)
+        yield found
     finally:
-        made.stop()
-        thread.join(60)
-        assert not thread.is_alive()
+        found.stop()
+        found.thread.join(60)
+        assert not found.thread.is_alive()
 
 
 def in_process(

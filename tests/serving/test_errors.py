@@ -56,18 +56,18 @@ def large(value: Any) -> Any:
 
 
 SURROGATE = "\ud800"
-TORN: list[tuple[str, dict[str, Any], str | None]] = [
-    (TEXT, {"prompt": SURROGATE}, "prompt"),
-    (TEXT, {"prompt": "x", SURROGATE: 1}, None),
-    (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": SURROGATE}]}]}, "messages"),
+TORN: list[tuple[str, dict[str, Any]]] = [
+    (TEXT, {"prompt": SURROGATE}),
+    (TEXT, {"prompt": "x", SURROGATE: 1}),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": SURROGATE}]}]}),
 ]
 
 
 def test_half_a_character_is_refused(served: Living) -> None:
     with served.client(headers={"Content-Type": "application/json"}) as client:
-        for path, more, parameter in TORN:
+        for path, more in TORN:
             error = shaped(client.post(path, content=json.dumps({"model": "base", **more})))
-            assert (error["status"], error["param"]) == (400, parameter), error
+            assert error["status"] == 400, error
 
 
 def test_wrong_requests(served: Living) -> None:
@@ -113,7 +113,7 @@ def test_an_image_for_a_model_without_an_encoder_and_a_huge_one(served: Living) 
 
 
 def test_bodies_are_bounded_and_a_key_is_needed() -> None:
-    with living(moextend.load("tiny"), key="secret", most=10_000) as server:
+    with living(moextend.load("tiny"), key="secret", body=10_000) as server:
         right = {"Authorization": "Bearer secret"}
         with server.client() as client:
             for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):
