@@ -6,8 +6,10 @@ import os
 import re
 import select
 import sys
-from contextlib import suppress
-from typing import Annotated, Literal, NoReturn
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from typer import Option
@@ -19,6 +21,9 @@ from moextend.errors import InputError
 from moextend.util import files
 from moextend.util.listening import check_packages, is_loopback, listen, url_of
 from moextend.util.lookup import MOST_TOKENS
+
+if TYPE_CHECKING:
+    from moextend.serving.engine import Engine, Options
 
 PACKAGES = ("fastapi", "uvicorn")
 KEY = "MOEXTEND_API_KEY"
@@ -39,6 +44,13 @@ def serve(
         str, Option(metavar="ADDRESS", help="Where to listen. A key is required unless it is a loopback address.")
     ] = "127.0.0.1",
     port: Annotated[int, Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 8000,
+    vllm: Annotated[
+        str | None,
+        Option(
+            metavar="URL", help="Put this server before vLLM, for images, sounds and auto: BASE is the folder that it "
+            "serves, URL its address (http://HOST:PORT), or 'start' to start it.",
+        ),
+    ] = None,
     max_batch: Annotated[int, Option(min=1, max=4096, help="Maximum number of rows per forward pass.")] = 16,
     max_new_tokens: Annotated[
         int, Option(min=1, max=MOST_TOKENS, help="Maximum number of tokens per answer.")
@@ -66,14 +78,21 @@ def serve(
     if api_key and not re.fullmatch(r"[!-~]+", api_key):
         hint = "Use letters, digits and '-': openssl rand -hex 32 makes one."
         raise InputError("no header can carry this key.", where=f"--api-key ({KEY})", hint=hint)
-    base.check()
+    if vllm is None:
+        base.check()
+    elif not Path(base.base, "config.json").is_file():
+        hint = "Name a folder of moextend export --as vllm, or of a base."
+        raise InputError(f"'{base.base}' holds no config.json.", where="BASE", hint=hint)
+    else:
+        here: dict[str, object] = {"-e": extension, "--dtype": base.dtype, "--admin": admin, **base.given}
+        options.refuse_except_with("computing in this process (no --vllm)", here)
     named = [_split_name(value) for value in extension or ()]
     folders, strengths = weighed([value for _, value in named])
-    names = [*[None] * len(base.extensions), *(name for name, _ in named)]
-    folders, strengths = [*base.extensions, *folders], [*base.extensions.values(), *strengths]
+    if vllm is None:
+        folders, strengths = [*base.extensions, *folders], [*base.extensions.values(), *strengths]
+    names = [*[None] * (len(folders) - len(named)), *(name for name, _ in named)]
     check_extensions(folders)
-    place = listen(host, port)
-    with place:
+    with listen(host, port) as place:
         address, port = place.getsockname()[:2]
         local = is_loopback(str(address))
         if not (local or api_key):
@@ -81,29 +100,46 @@ def serve(
                 "everyone on the network could use the server.", where=f"--host {host}",
                 hint=f"Set {KEY} to a key that clients must send.",
             )  # fmt: skip
-        model = base.open_for(folders)
-        import torch
-
-        from moextend.serving.engine import Options
+        from moextend.serving.engine import Answers, Options
         from moextend.serving.server import Server
 
-        # Threads that wait for each other and for the one that reads requests would compute little.
-        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
-        own = Options(
-            host, api_key or None, local if admin is None else admin, access_log, max_batch, max_new_tokens
-        )
-        made = Server(model, place, own)
-        catalogue = made.engine.catalogue
-        for folder, name, strength in zip(folders, names, strengths, strict=True):
-            catalogue.attach(folder, name, strength)
+        allowed = local if admin is None else admin
+        how = Options(host, api_key or None, allowed, access_log, max_batch, max_new_tokens)
+        with ExitStack() as stack:
+            if vllm is None:
+                engine: Answers = _engine(base, list(zip(folders, names, strengths, strict=True)), how)
+            else:
+                from moextend.serving.vllm import START, VllmEngine, started
 
-        def ready() -> None:
-            models = ", ".join(catalogue.known.models())
-            options.echo(f"{url_of(host, port)}v1 serves {models}   (process {os.getpid()}; Ctrl-C stops it)")
+                url = stack.enter_context(started(Path(base.base))) if vllm == START else vllm
+                engine = VllmEngine(url, Path(base.base), how)
+            made = Server(engine, place)
 
-        made.ready = ready
-        made.run(sockets=[place])
+            def ready() -> None:
+                models = ", ".join(engine.catalogue.known.models())
+                options.echo(
+                    f"{url_of(host, port)}v1 serves {models}   (process {os.getpid()}; Ctrl-C stops it)"
+                )
+
+            made.ready = ready
+            made.run(sockets=[place])
         _leave()
+
+
+def _engine(base: ExtendedBase, extensions: Sequence[tuple[Path, str | None, float]], how: Options) -> Engine:
+    """The engine that computes in this process; `extensions`: their folders, names for clients, and strengths."""
+    import torch
+
+    from moextend.serving.catalogue import Catalogue
+    from moextend.serving.engine import Engine
+
+    model = base.open_for([folder for folder, _, _ in extensions])
+    # Threads that wait for each other and for the one that reads requests would compute little.
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+    catalogue = Catalogue(model)
+    for folder, name, strength in extensions:
+        catalogue.attach(folder, name, strength)
+    return Engine(catalogue, how)
 
 
 def _split_name(value: str) -> tuple[str | None, str]:

@@ -84,7 +84,7 @@ def open_inputs(folder: Path) -> MultimodalLM:
     """
     lm, whole = loading.skeleton(str(folder)), folder / WHOLE
     key = next(name for name, each in lm.named_parameters() if each is lm.get_input_embeddings().weight)
-    held = [path for path in sorted(folder.glob("*.safetensors")) if key in safe_open(path, "pt").keys()]  # noqa: SIM118
+    held = [path for path in sorted(folder.glob("*.safetensors")) if key in safe_open(path, "pt").keys()]  # type: ignore[no-untyped-call]  # noqa: SIM118
     if not held:
         raise InputError(
             f"no file has the embeddings ({key}).",

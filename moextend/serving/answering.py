@@ -20,7 +20,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from moextend.model.generation import Prompt
 from moextend.serving import protocol
 from moextend.serving.batch import Job, Piece, Token
-from moextend.serving.engine import Engine
+from moextend.serving.engine import Answers
 from moextend.serving.protocol import ApiError, Asked, ChatCompletion, Completion
 
 EVENTS = "text/event-stream"
@@ -90,7 +90,7 @@ class Reply:
 class Answering:
     """Answers requests for completions with an engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Answers) -> None:
         self.engine, self.options, self.model = engine, engine.options, engine.catalogue.model
         self._reader = ThreadPoolExecutor(1, "reader")
         """Reads prompts one after the other: chat templates and tokenizers have state."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,6 +53,20 @@ class Known:
     """For `auto`; None: no extension has task statistics."""
     auto: str = ""
     """Fingerprint of `auto`: all that it can choose from, and its rule."""
+
+    @classmethod
+    def of(cls, model: MultimodalLM, served: dict[str, Served], warned: Container[str] = ()) -> Known:
+        """What is served with these extensions; `warned`: those of too few held-out inputs that were named before."""
+        known = cls(model.base_fingerprint(), served)
+        tasks = {name: one.tasks for name, one in served.items() if one.tasks is not None}
+        if not tasks:
+            return known
+        inference = task_inference.TaskInference(model, tasks, warned=warned)
+        return replace(
+            known,
+            inference=inference,
+            auto="-".join([known.fingerprint(tuple(tasks)), inference.fingerprint()]),
+        )
 
     def names_of(self, model: str) -> tuple[str, ...] | None:
         """Extensions of a model's name, oldest first; None: inferred from each input. Raises ApiError 404."""
@@ -160,12 +174,4 @@ class Catalogue:
         scope, before = attach.scope_of(self.model.lm), self.known.inference
         strengths = {name: one.strength for name, one in served.items() if one.strength < 1}
         scope.active, scope.strengths, self.model.choose = (), strengths, None
-        known = Known(self.model.base_fingerprint(), served)
-        tasks = {name: one.tasks for name, one in served.items() if one.tasks is not None}
-        if tasks:
-            inference = task_inference.TaskInference(
-                self.model, tasks, warned=before.statistics if before else ()
-            )
-            auto = "-".join([known.fingerprint(tuple(tasks)), inference.fingerprint()])
-            known = replace(known, inference=inference, auto=auto)
-        self.known = known
+        self.known = Known.of(self.model, served, warned=before.statistics if before else ())

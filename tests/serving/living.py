@@ -14,7 +14,8 @@ import httpx
 
 import moextend
 from moextend import MultimodalLM
-from moextend.serving.engine import Options
+from moextend.serving.catalogue import Catalogue
+from moextend.serving.engine import Engine, Options
 from moextend.serving.server import Server
 from moextend.util.listening import listen
 
@@ -49,6 +50,7 @@ class Living:
 
     url: str
     server: Server
+    engine: Engine
     thread: threading.Thread
 
     def client(self, **more: Any) -> httpx.Client:
@@ -57,7 +59,7 @@ class Living:
     @property
     def waiting(self) -> int:
         """Prompts that wait."""
-        return len(self.server.engine._waiting)
+        return len(self.engine._waiting)
 
     def stop(self) -> None:
         """What a signal does."""
@@ -68,11 +70,12 @@ class Living:
 def living(model: MultimodalLM, **options: Any) -> Iterator[Living]:
     """Context with a server of the model; `options`: those that differ from `OPTIONS`."""
     place = listen("127.0.0.1", 0)
-    server = Server(model, place, replace(OPTIONS, **options))
+    engine = Engine(Catalogue(model), replace(OPTIONS, **options))
+    server = Server(engine, place)
     url = f"http://127.0.0.1:{place.getsockname()[1]}"
     ready, found = (
         threading.Event(),
-        Living(url, server, threading.Thread(target=server.run, args=([place],))),
+        Living(url, server, engine, threading.Thread(target=server.run, args=([place],))),
     )
     server.ready = ready.set
     found.thread.start()

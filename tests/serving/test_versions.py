@@ -130,9 +130,9 @@ def test_changes_are_made_in_the_order_of_requests(
 
         def late(call: Any, *more: Any) -> Future[httpx.Response]:
             """A call that waits behind those before it."""
-            before = server.server.engine._worker._work_queue.qsize()
+            before = server.engine._worker._work_queue.qsize()
             future = threads.submit(call, *more)
-            while server.server.engine._worker._work_queue.qsize() == before:
+            while server.engine._worker._work_queue.qsize() == before:
                 time.sleep(0.01)
             return future
 
