@@ -25,6 +25,7 @@ from moextend.errors import InputError, RunFailed
 from moextend.export.opening import read_config
 from moextend.export.served import OPTIONS, WHOLE, open_inputs, read_served
 from moextend.extension import task_inference
+from moextend.extension.folder import config_of
 from moextend.model.generation import stop_ids
 from moextend.model.modality import gather
 from moextend.model.multimodal import MultimodalLM
@@ -47,7 +48,7 @@ class Exported:
 
     def __init__(self, folder: Path) -> None:
         self.model: MultimodalLM = open_inputs(folder)
-        self.known = Known(self.model.base_fingerprint(), {})
+        self.known = Known("", {})  # without a fingerprint: its weights are not read here
         if not (folder / WHOLE).is_dir():
             return
         record, config = read_served(folder), read_config(folder / WHOLE)
@@ -85,8 +86,10 @@ def started(folder: Path) -> Iterator[str]:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    plain = ["--served-model-name", BASE, "--enable-prompt-embeds"]
-    own = ["--config", OPTIONS] if (folder / OPTIONS).is_file() else plain
+    own = ["--config", OPTIONS]
+    if not (folder / OPTIONS).is_file():  # vLLM itself would round float32
+        dtype = config_of(folder).get("dtype") or "float32"
+        own = ["--served-model-name", BASE, "--enable-prompt-embeds", "--dtype", str(dtype)]
     command = [
         sys.executable,
         "-m",

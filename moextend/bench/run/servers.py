@@ -308,7 +308,7 @@ class Servers:
         owner = str(entries.get(name, {}).get("owned_by") or (OURS if ours else ""))
         self._engine = " ".join(filter(None, (owner, client.version())))
         listed = entries.get(name, {}).get("system_fingerprint")
-        expected = self._fingerprint(cell, str(listed)) if ours else None
+        expected = self._fingerprint(cell, listed) if ours and listed else None
         return ServedModel(client, name, expected, one=cell.model.choose is None)
 
     def _fingerprint(self, cell: CellModel, listed: str) -> str | None:
