@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 from moextend.model.feature_cache import Recent
 from moextend.model.modality import Sources
@@ -18,7 +18,6 @@ from moextend.serving.protocol import ApiError, error_of
 from moextend.util.listening import LogFormat
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Engine:
         for _ in jobs:  # enough batches, also if each job reaches other extensions
             self._worker.submit(self._work)
 
-    def call(self, function: Callable[[], T]) -> Future[T]:
+    def call(self, function: Callable[[], Any]) -> Future[Any]:
         """Calls a function between two batches, after the jobs that wait now."""
         return self._worker.submit(function)
 
