@@ -124,7 +124,7 @@ class Catalogue:
             made = self._read(name, called, strength)
             if old is not None:
                 moextend.unload(self.model, old)
-        except InputError:
+        except BaseException:
             moextend.unload(self.model, name)
             self._serve(served)
             raise

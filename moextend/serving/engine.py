@@ -55,33 +55,33 @@ class Engine:
 
     def __init__(self, catalogue: Catalogue, options: Options) -> None:
         self.catalogue, self.options = catalogue, options
-        self._waiting: list[Job] = []
+        self._waiting: list[Job] = []  # those that came after the latest change
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, "engine")
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queues the jobs of a request, all or none. Raises ApiError 429 for a full queue."""
         with self._lock:
-            self._waiting = [job for job in self._waiting if not job.over]
+            self._waiting[:] = [job for job in self._waiting if not job.over]
             if len(self._waiting) + len(jobs) > self.options.queue:
                 full = "the queue is full. Try again in 1 s."
                 raise ApiError(429, full, code="queue_full", headers={"Retry-After": "1"})
             self._waiting += jobs
         for _ in jobs:  # enough batches, also if each job reaches other extensions
-            self._worker.submit(self._work)
+            self._worker.submit(self._work, self._waiting)
 
     def call(self, function: Callable[[], Any]) -> Future[Any]:
-        """Calls a function between two batches, after the jobs that wait now."""
+        """Calls a function between two batches: after the jobs that wait now, and before those that come."""
+        self._waiting = []
         return self._worker.submit(function)
 
-    def _work(self) -> None:
+    def _work(self, waiting: list[Job]) -> None:
         """Answers the first job that waits, and others that reach the same extensions."""
         with self._lock:
-            waiting = [job for job in self._waiting if not job.over]
-        own = self.catalogue.model.modalities.sources()
-        sources = {name: Recent(see) for name, see in own.items()}  # a medium is encoded once
+            jobs = [job for job in waiting if not job.over]
+        sources = {name: Recent(see) for name, see in self.catalogue.model.modalities.sources().items()}
         batch, longest = list[Job](), 0
-        for job in waiting:
+        for job in jobs:
             try:
                 self._name(job, sources)
             except Exception as error:
@@ -96,7 +96,7 @@ class Engine:
             if len(batch) == self.options.max_batch:
                 break
         with self._lock:
-            self._waiting = [job for job in self._waiting if not (job.over or job in batch)]
+            waiting[:] = [job for job in waiting if not (job.over or job in batch)]
         if batch:
             self._answer(batch, sources)
 
