@@ -7,7 +7,7 @@ import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,10 +26,8 @@ from moextend.serving.protocol import ApiError, Asked, ChatCompletion, Completio
 EVENTS = "text/event-stream"
 Read = tuple[Prompt, list[int]]
 """A prompt and its ids."""
-Answered = tuple[int, Piece]
+Pieces = AsyncGenerator[tuple[int, Piece]]
 """Index of a prompt, and a piece of its answer."""
-Following = Callable[[], Coroutine[Any, Any, Answered]]
-"""Waits for the next piece of an answer. Raises ApiError if a prompt cannot be answered."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +35,11 @@ class Reply:
     """The form of all answers to one request."""
 
     chat: bool
-    model: str
-    """Name in the request."""
     tokenizer: Any
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def body(self, job: Job, *choices: dict[str, Any], part: bool, usage: Any = None) -> dict[str, Any]:
+    def body(self, job: Job, *choices: dict[str, Any], part: bool) -> dict[str, Any]:
         """An answer, or a part of a streamed one."""
         assert job.known is not None
         kind = ("chat.completion.chunk" if part else "chat.completion") if self.chat else "text_completion"
@@ -51,11 +47,10 @@ class Reply:
             "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{self.id}",
             "object": kind,
             "created": self.created,
-            "model": self.model,
+            "model": job.asked.model,
             "system_fingerprint": job.known.fingerprint(job.names),
             "extensions": job.known.shown(job.names),
             "choices": choices,
-            **({"usage": usage} if usage else {}),
         }
 
     def choice(self, job: Job, place: int, piece: Piece, *, part: bool, first: bool = True) -> dict[str, Any]:
@@ -102,26 +97,24 @@ class Answering:
             raise ApiError(400, f"prompt has {len(asked)} prompts; give 1 to {most}.", param="prompt")
         if body.echo and body.stream:
             raise ApiError(400, "echo cannot be combined with stream.", param="echo")
-        read = await self._read(body, request, partial(protocol.of_completion, self.model), asked)
+        read = await self._read(body, request, protocol.of_completion, asked)
         jobs = [Job(ids, prompt, body, body.max_tokens, body.logprobs) for prompt, ids in read]
-        for job, each in zip(jobs if body.echo else (), asked, strict=False):
-            job.echo = each if isinstance(each, str) else job.prompt.text
+        for job in jobs if body.echo else ():
+            job.echo = job.prompt.text
         return await self._answer(body, request, jobs)
 
     async def chat(self, body: ChatCompletion, request: Request) -> Response:
         """Answer to POST /v1/chat/completions."""
-        [(prompt, ids)] = await self._read(
-            body, request, partial(protocol.of_chat, self.model), [body.messages]
-        )
-        tokens = body.max_completion_tokens or body.max_tokens
-        if tokens is None:
-            tokens, context = self.options.max_new_tokens, self.model.context
-            tokens = tokens if context is None else max(1, min(tokens, context - len(ids)))
+        [(prompt, ids)] = await self._read(body, request, protocol.of_chat, [body.messages])
+        free, context = self.options.max_new_tokens, self.model.context
+        if context is not None:
+            free = max(1, min(free, context - len(ids)))
+        tokens = body.max_completion_tokens or body.max_tokens or free
         lead = tuple(self.model.chat.lead) if self.model.chat else ()
         return await self._answer(body, request, [Job(ids, prompt, body, tokens, lead=lead)])
 
     async def _read(
-        self, body: Asked, request: Request, read: Callable[[Any], Read], asked: Sequence[Any]
+        self, body: Asked, request: Request, read: Callable[..., Read], asked: Sequence[Any]
     ) -> list[Read]:
         """Prompts and ids, made in another thread: pictures have to be opened, and texts may be long.
 
@@ -130,21 +123,19 @@ class Answering:
         request.state.model = body.model  # for the log
         self.engine.catalogue.known.names_of(body.model)  # an unknown one is refused before anything is read
         loop = asyncio.get_running_loop()
-        return [await loop.run_in_executor(self._reader, read, each) for each in asked]
+        return [await loop.run_in_executor(self._reader, read, self.model, each) for each in asked]
 
     async def _answer(self, body: Asked, request: Request, jobs: Sequence[Job]) -> Response:
         self._check(jobs)
         request.state.jobs = jobs  # whose places the end of the request frees
-        reply = Reply(isinstance(body, ChatCompletion), body.model, self.model.tokenizer)
-        following = self._submitted(jobs)
+        reply = Reply(isinstance(body, ChatCompletion), self.model.tokenizer)
+        pieces = self._pieces(jobs)
         if body.stream:
-            counted = body.stream_options.get("include_usage", False)
-            parts = _parts(reply, jobs, await following(), following, counted)
+            parts = _parts(reply, jobs, await anext(pieces), pieces)
             return StreamingResponse(parts, headers={"Cache-Control": "no-cache"}, media_type=EVENTS)
-        found = dict([await following() for _ in jobs])  # each answer is one piece
+        found = {place: piece async for place, piece in pieces}  # each answer is one piece
         choices = [reply.choice(job, place, found[place], part=False) for place, job in enumerate(jobs)]
-        usage = _usage(jobs, sum(piece.generated for piece in found.values()))
-        return JSONResponse(reply.body(jobs[0], *choices, part=False, usage=usage))
+        return JSONResponse(reply.body(jobs[0], *choices, part=False) | _usage(jobs))
 
     def _check(self, jobs: Sequence[Job]) -> None:
         """Raises ApiError 400 for jobs that take too many tokens."""
@@ -152,9 +143,8 @@ class Answering:
         for job in jobs:
             asked, tokens = len(job.ids), job.max_tokens
             if tokens > most:
-                raise ApiError(
-                    400, f"this server gives at most {most} tokens, not {tokens}.", param="max_tokens"
-                )
+                what = f"this server gives at most {most} tokens, not {tokens}."
+                raise ApiError(400, what, param="max_tokens")
             if context is not None and asked + tokens > context:
                 raise ApiError(
                     400,
@@ -164,57 +154,53 @@ class Answering:
                     param="max_tokens" if asked < context else "prompt" if job.lead is None else "messages",
                 )
 
-    def _submitted(self, jobs: Sequence[Job]) -> Following:
-        """Queues jobs."""
+    async def _pieces(self, jobs: Sequence[Job]) -> Pieces:
+        """Queues jobs, and yields the pieces of their answers. Raises ApiError if one cannot be answered."""
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Piece | ApiError]]()
-        seconds = self.options.timeout
-        deadline = loop.time() + seconds
+        left, deadline = len(jobs), loop.time() + self.options.timeout
 
         def deliver(place: int, event: Piece | ApiError) -> None:
             with suppress(RuntimeError):  # the loop is closed: the server has stopped
                 loop.call_soon_threadsafe(queue.put_nowait, (place, event))
 
-        async def following() -> Answered:
+        for place, job in enumerate(jobs):
+            job.deliver = partial(deliver, place)
+        self.engine.submit(jobs)
+        while left:
             try:
                 async with asyncio.timeout_at(deadline):
                     place, event = await queue.get()
             except TimeoutError as error:
-                raise ApiError(504, f"the request took more than {seconds:g} s.", code="timeout") from error
+                what = f"the request took more than {self.options.timeout:g} s."
+                raise ApiError(504, what, code="timeout") from error
             if isinstance(event, ApiError):
                 raise event
-            return place, event
-
-        for place, job in enumerate(jobs):
-            job.deliver = partial(deliver, place)
-        self.engine.submit(jobs)
-        return following
+            left -= event.reason is not None
+            yield place, event
 
 
 async def _parts(
-    reply: Reply, jobs: Sequence[Job], answered: Answered, following: Following, counted: bool
+    reply: Reply, jobs: Sequence[Job], answered: tuple[int, Piece] | None, pieces: Pieces
 ) -> AsyncIterator[str]:
-    """Server-sent events of a stream; `counted`: the last one has the number of tokens."""
-    left, made, first = len(jobs), 0, True
+    """Server-sent events of a stream."""
+    first = True
     try:
-        while True:
+        while answered is not None:
             place, piece = answered
             choice = reply.choice(jobs[place], place, piece, part=True, first=first)
             yield event_of(reply.body(jobs[place], choice, part=True))
-            left, made, first = left - (piece.reason is not None), made + piece.generated, False
-            if not left:
-                break
-            answered = await following()
+            answered, first = await anext(pieces, None), False
     except ApiError as error:
         yield event_of(error.body)
         return
-    if counted:
-        yield event_of(reply.body(jobs[0], part=True, usage=_usage(jobs, made)))
+    if jobs[0].asked.stream_options.get("include_usage"):
+        yield event_of(reply.body(jobs[0], part=True) | _usage(jobs))
     yield "data: [DONE]\n\n"
 
 
-def _usage(jobs: Sequence[Job], made: int) -> dict[str, int]:
-    asked = sum(len(job.ids) for job in jobs)
-    return {"prompt_tokens": asked, "completion_tokens": made, "total_tokens": asked + made}
+def _usage(jobs: Sequence[Job]) -> dict[str, Any]:
+    asked, made = sum(len(job.ids) for job in jobs), sum(job.made for job in jobs)
+    return {"usage": {"prompt_tokens": asked, "completion_tokens": made, "total_tokens": asked + made}}
 
 
 def event_of(value: Any) -> str:

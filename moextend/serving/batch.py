@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -49,8 +48,6 @@ class Piece:
     """Its tokens, if log-likelihoods were asked for; those of the prompt first, if they were, too."""
     reason: str | None = None
     """Of the last piece. stop: an end token or a stop text; length: max_tokens."""
-    generated: int = 0
-    """Of the last piece: number of tokens of the answer, with an end token."""
 
 
 @dataclass(eq=False)
@@ -71,6 +68,8 @@ class Job:
     """Of a chat: tokens before the text of its answer. None: the answer is a text that continues the prompt."""
     deliver: Callable[[Piece | ApiError], None] = lambda event: None
     """Called by the engine's thread."""
+    made: int = 0
+    """Number of tokens of the answer, with an end token."""
     over: bool = False
     """The answer is complete, or nobody waits for it any more."""
     known: Known | None = None
@@ -91,10 +90,10 @@ class Answer:
         if job.asked.temperature > 0:
             seed = secrets.randbits(63) if job.asked.seed is None else job.asked.seed % (1 << 63)
             self.generator = torch.Generator().manual_seed(seed)
-        special = set(tokenizer.all_special_ids) if job.lead is None else set()
-        before = (token for token in reversed(job.ids) if token not in special)
-        self._before = [*islice(before, WINDOW)][::-1] if job.lead is None else []
-        self._base = self._decoded(self._before)
+        special = set(tokenizer.all_special_ids)
+        before = [token for token in job.ids if token not in special][-WINDOW:]
+        self._before = before if job.lead is None else []
+        self._base: str = tokenizer.decode(self._before, skip_special_tokens=True)
         self._ids: list[int] = []
         self._stopped, self._given = False, 0
 
@@ -116,15 +115,16 @@ class Answer:
         text = text if self.job.lead is None else text.strip()
         piece, self._given = text[self._given :], max(self._given, len(text))
         if reason:
-            self.job.over = True
+            self.job.made, self.job.over = len(self._ids), True
         if piece or self.tokens or reason:
             piece = f"{self.job.echo or ''}{piece}"  # never of a stream
-            self.job.deliver(Piece(piece, tuple(self.tokens), reason, len(self._ids) if reason else 0))
+            self.job.deliver(Piece(piece, tuple(self.tokens), reason))
         self.tokens.clear()
 
     def _text(self) -> str:
         """Text so far, up to a stop text."""
-        text = self._decoded([*self._before, *without_lead(self._ids, self.job.lead or ())])
+        ids = [*self._before, *without_lead(self._ids, self.job.lead or ())]
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
         # The text before may end within a character that is complete now.
         text = text[common(self._base, text) :]
         found = [place for stop in self.job.asked.stops if (place := text.find(stop)) >= 0]
@@ -135,10 +135,6 @@ class Answer:
         """Length of the end of `text` that may be the start of a stop text."""
         starts = (stop[:length] for stop in self.job.asked.stops for length in range(1, len(stop)))
         return max((len(start) for start in starts if text.endswith(start)), default=0)
-
-    def _decoded(self, ids: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
-        return text
 
 
 class Batch:

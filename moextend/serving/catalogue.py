@@ -17,8 +17,7 @@ from moextend.moe.strengths import checked, named
 from moextend.serving.protocol import no_model
 
 BASE, AUTO, PLUS, WEAK = "base", "auto", "+", ":"
-"""Names with a meaning of their own; what joins the names of extensions that compute together; what comes before a
-strength below 1."""
+"""Names with a meaning of their own; what joins names; what comes before a strength below 1."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ class Catalogue:
             made = self._read(name, called, strength)
             if old is not None:
                 moextend.unload(self.model, old)
-        except InputError:
+        except BaseException:
             moextend.unload(self.model, name)
             self._serve(served)
             raise
@@ -160,11 +159,8 @@ class Catalogue:
 
     def _read(self, name: str, called: str, strength: float) -> Served:
         """The loaded extension `name`."""
-        coactive, folder = (
-            attach.scope_of(self.model.lm).coactive[name],
-            store.handle(self.model, name).folder,
-        )
-        tasks = None
+        coactive, tasks = attach.scope_of(self.model.lm).coactive[name], None
+        folder = store.handle(self.model, name).folder
         if folder is not None and not coactive and task_inference.find(folder) is not None:
             tasks = task_inference.read(folder)
         return Served(called, strength, store.digest_of(self.model, name), (*coactive, name), tasks)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
 from moextend.model.feature_cache import Recent
 from moextend.model.modality import Sources
@@ -20,7 +20,6 @@ from moextend.serving.protocol import ApiError, error_of
 from moextend.util.listening import LogFormat
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Answers(Protocol):
         """Queues the jobs of a request, all or none."""
         ...
 
-    def call(self, function: Callable[[], T]) -> Future[T]:
+    def call(self, function: Callable[[], Any]) -> Future[Any]:
         """Calls a function that changes the models."""
         ...
 
@@ -90,33 +89,33 @@ class Engine:
     def __init__(self, catalogue: Catalogue, options: Options) -> None:
         self.catalogue: Models = catalogue
         self.options = options
-        self._waiting: list[Job] = []
+        self._waiting: list[Job] = []  # those that came after the latest change
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, "engine")
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queues the jobs of a request, all or none. Raises ApiError 429 for a full queue."""
         with self._lock:
-            self._waiting = [job for job in self._waiting if not job.over]
+            self._waiting[:] = [job for job in self._waiting if not job.over]
             if len(self._waiting) + len(jobs) > self.options.queue:
                 full = "the queue is full. Try again in 1 s."
                 raise ApiError(429, full, code="queue_full", headers={"Retry-After": "1"})
             self._waiting += jobs
         for _ in jobs:  # enough batches, also if each job reaches other extensions
-            self._worker.submit(self._work)
+            self._worker.submit(self._work, self._waiting)
 
-    def call(self, function: Callable[[], T]) -> Future[T]:
-        """Calls a function between two batches, after the jobs that wait now."""
+    def call(self, function: Callable[[], Any]) -> Future[Any]:
+        """Calls a function between two batches: after the jobs that wait now, and before those that come."""
+        self._waiting = []
         return self._worker.submit(function)
 
-    def _work(self) -> None:
+    def _work(self, waiting: list[Job]) -> None:
         """Answers the first job that waits, and others that reach the same extensions."""
         with self._lock:
-            waiting = [job for job in self._waiting if not job.over]
-        own = self.catalogue.model.modalities.sources()
-        sources = {name: Recent(see) for name, see in own.items()}  # a medium is encoded once
+            jobs = [job for job in waiting if not job.over]
+        sources = {name: Recent(see) for name, see in self.catalogue.model.modalities.sources().items()}
         batch, longest = list[Job](), 0
-        for job in waiting:
+        for job in jobs:
             try:
                 find_names(job, self.catalogue.known, sources)
             except Exception as error:
@@ -131,7 +130,7 @@ class Engine:
             if len(batch) == self.options.max_batch:
                 break
         with self._lock:
-            self._waiting = [job for job in self._waiting if not (job.over or job in batch)]
+            waiting[:] = [job for job in waiting if not (job.over or job in batch)]
         if batch:
             self._answer(batch, sources)
 

@@ -6,8 +6,6 @@ Unknown keys are refused, not ignored; null is the default.
 from __future__ import annotations
 
 import base64
-import binascii
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, cast
 
@@ -25,7 +23,6 @@ from moextend.util import files
 
 KINDS = {401: "authentication_error", 429: "rate_limit_error"}
 """Types of errors by status, where they are neither of the request nor of the server."""
-DATA_URL = re.compile(r"data:[\w.+/-]*(?:;[\w.+=-]+)*;base64,", re.IGNORECASE)
 PIXELS = 32_000_000
 """Most pixels of an image."""
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -47,17 +44,13 @@ class ApiError(Exception):
         self.status, self.headers = status, headers
         kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
         texts = {"message": message, "type": kind, "param": param, "code": code}
-        self.body = {"error": {key: text and _shown(text) for key, text in texts.items()}}
-        """The JSON answer."""
+        # Without control characters, and without lone surrogates, which no encoding has.
+        shown = {key: text and visible(text).encode(errors="backslashreplace") for key, text in texts.items()}
+        self.body = {"error": {key: text and text.decode() for key, text in shown.items()}}
 
     def answer(self) -> JSONResponse:
         """The answer with the error."""
         return JSONResponse(self.body, self.status, headers=self.headers)
-
-
-def _shown(text: str) -> str:
-    """The text with control characters and lone surrogates escaped ("\\ud800"), which no encoding has."""
-    return visible(text).encode(errors="backslashreplace").decode()
 
 
 def error_of(error: Exception) -> ApiError:
@@ -84,11 +77,8 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_null(cls, value: Any) -> Any:
-        return (
-            {key: each for key, each in value.items() if each is not None}
-            if isinstance(value, dict)
-            else value
-        )
+        given = isinstance(value, dict)
+        return {key: each for key, each in value.items() if each is not None} if given else value
 
 
 class Asked(Body):
@@ -171,9 +161,7 @@ def of_chat(model: MultimodalLM, messages: Sequence[Said]) -> tuple[Prompt, list
             raise _refused(f"messages: {no_encoder(medium).what}")
     roles = [one.role for one in read if one.role != "system"]
     if "assistant" in (*roles[:1], read[-1].role):
-        raise _refused(
-            "the first or last message is from the assistant; this server does not continue answers."
-        )
+        raise _refused("the first or last message is from the assistant; answers are not continued.")
     first = next((i for i in range(len(read), 0, -1) if read[i - 1].role == "assistant"), 0)
     text = BETWEEN.join(one.text for one in read[first:] if one.role == "user")
     system = BETWEEN.join(one.text for one in read if one.role == "system")
@@ -228,21 +216,20 @@ def _spaced(part: Part, place: int) -> bool:
 
 
 def _image(url: str, where: str) -> ImageRef:
-    head = DATA_URL.match(url[:200])
-    if head is None:
+    head, base, data = url.partition(";base64,")
+    if not (base and head.startswith("data:")):
         raise _refused(f"{where}: this server downloads nothing. Give the image as data:image/png;base64,...")
-    image = ImageRef(data=_decoded(url[head.end() :], where), where=where)
+    image = ImageRef(data=_decoded(data, where), where=where)
     width, height = image.size()
     if width * height > PIXELS:
-        what = f"the image has {width:,} x {height:,} pixels, more than {PIXELS:,}."
-        raise InputError(what, where=where, hint="Send a smaller image.")
+        raise _refused(f"{where}: the image has {width:,} x {height:,} pixels, more than {PIXELS:,}.")
     return image
 
 
 def _decoded(text: str, where: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise _refused(f"{where}: the data are not valid base64.") from error
 
 

@@ -14,22 +14,19 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
-from fastapi.routing import APIRoute
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moextend.errors import MoextendError
 from moextend.serving.answering import Answering, event_of
 from moextend.serving.engine import Answers, Options
-from moextend.serving.protocol import ApiError, ChatCompletion, Completion, NewExtension, error_of
+from moextend.serving.protocol import ApiError, NewExtension, error_of
 from moextend.util import http
 from moextend.util.environment import __version__
 from moextend.util.listening import Counted, hosts_of, is_answered
 
 CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
-STARTED = int(time.time())
-"""Unix time of the start, which clients expect of every model."""
 REQUESTS = 4096
 """Maximum number of requests at a time, whose bodies take memory."""
 OPEN = "/health"
@@ -40,7 +37,7 @@ AGAIN = {"Retry-After": "5"}
 def application(engine: Answers) -> FastAPI:
     """The routes of an engine."""
     app = FastAPI(title="moextend serve", version=__version__, docs_url=None, redoc_url=None)
-    answering, catalogue = Answering(engine), engine.catalogue
+    answering, catalogue, started = Answering(engine), engine.catalogue, int(time.time())
 
     def entry(name: str) -> dict[str, Any]:
         known = catalogue.known
@@ -48,7 +45,7 @@ def application(engine: Answers) -> FastAPI:
         return {
             "id": name,
             "object": "model",
-            "created": STARTED,
+            "created": started,
             "owned_by": "moextend",
             "system_fingerprint": known.fingerprint(names),
             "extensions": None if names is None else known.shown(names),
@@ -75,16 +72,6 @@ def application(engine: Answers) -> FastAPI:
         """One model."""
         return entry(name)
 
-    @app.post("/v1/completions")
-    async def completions(body: Completion, request: Request) -> Response:
-        """Continues texts."""
-        return await answering.completion(body, request)
-
-    @app.post("/v1/chat/completions")
-    async def chat(body: ChatCompletion, request: Request) -> Response:
-        """Answers the last message of a chat."""
-        return await answering.chat(body, request)
-
     @app.get("/v1/extensions")
     async def extensions() -> Any:
         """The loaded extensions."""
@@ -94,9 +81,8 @@ def application(engine: Answers) -> FastAPI:
     @app.post("/v1/extensions")
     async def attach(body: NewExtension) -> Any:
         """Loads an extension from a folder of the server's machine, also in the place of one with this name."""
-        return entry(
-            await changed(partial(catalogue.attach, Path(body.path), body.name, body.strength, replace=True))
-        )
+        load = partial(catalogue.attach, Path(body.path), body.name, body.strength, replace=True)
+        return entry(await changed(load))
 
     @app.delete("/v1/extensions/{name}")
     async def detach(name: str) -> Any:
@@ -104,6 +90,8 @@ def application(engine: Answers) -> FastAPI:
         await changed(partial(catalogue.detach, name))
         return {"id": name, "object": "model", "deleted": True}
 
+    app.post("/v1/completions")(answering.completion)
+    app.post("/v1/chat/completions")(answering.chat)
     for kind in (Exception, MoextendError, ApiError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _answer_error)
     return app
@@ -115,15 +103,10 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
         return _invalid(error).answer()
     if not isinstance(error, HTTPException):
         return error_of(error).answer()
-    status, message = error.status_code, str(error.detail)
+    status, missing = error.status_code, f"this server has no {request.method} {request.url.path}."
     if status == 400:  # of FastAPI, for a body that is no text or too deep
         return ApiError(400, "the body is not JSON.", code="invalid_json").answer()
-    if status in (404, 405):
-        found = [route for route in request.app.routes if isinstance(route, APIRoute)]
-        there = ", ".join(
-            f"{method} {route.path}" for route in found for method in sorted(route.methods or ())
-        )
-        message = f"this server has no {request.method} {request.url.path}. It has: {there}."
+    message = missing if status in (404, 405) else str(error.detail)
     return ApiError(status, message, code=CODES.get(status, "invalid_input"), headers=error.headers).answer()
 
 
@@ -183,9 +166,8 @@ class Guard:
         try:
             error = self._error(Request(scope))
             await (error.answer() if error else self.app)(scope, bounded, noted)
-        except (
-            asyncio.CancelledError
-        ):  # by `watch`, or by uvicorn, which ends what takes longer than the grace
+        except asyncio.CancelledError:
+            # By `watch`, or by uvicorn, which ends what takes longer than the grace.
             stopping = ApiError(503, "the server is stopping.", code="stopping", headers=AGAIN)
             if not (ended or begun):
                 await stopping.answer()(scope, receive, send)
@@ -201,12 +183,12 @@ class Guard:
         key = self.options.key
         if not is_answered(request.headers.get("host", ""), self.hosts):
             return ApiError(403, "this server does not answer requests for this host name.", code="host")
-        if key is not None and request.scope["path"] != OPEN:
-            scheme, _, given = request.headers.get("authorization", "").partition(" ")
-            same = secrets.compare_digest(given.encode(), key.encode())
-            if scheme.lower() != "bearer" or not same:
-                return ApiError(401, "the API key is missing or wrong.", code="invalid_api_key")
-        return None
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if key is None or request.scope["path"] == OPEN:
+            return None
+        if scheme.lower() == "bearer" and secrets.compare_digest(given.encode(), key.encode()):
+            return None
+        return ApiError(401, "the API key is missing or wrong.", code="invalid_api_key")
 
 
 class Server(http.Server):

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import httpx
 import torch
@@ -40,7 +40,6 @@ START = "start"
 """What stands for the address of a vLLM that is to be started."""
 ID = "token_id:"
 """What vLLM writes before the id of a token."""
-T = TypeVar("T")
 
 
 class Exported:
@@ -154,7 +153,7 @@ class VllmEngine:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def call(self, function: Callable[[], T]) -> Future[T]:
+    def call(self, function: Callable[[], Any]) -> Future[Any]:
         """Calls a function of the catalogue."""
         return self._worker.submit(function)
 
