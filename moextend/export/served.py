@@ -163,9 +163,9 @@ def save_for_vllm(
         (made / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         if model.tokenizer is not None:
             save_tokenizer(model, made)
-            if model.lm.generation_config is not None:
-                set_ends(model, model.lm.generation_config)
-                model.lm.generation_config.save_pretrained(made)
+            ends = GenerationConfig()  # without the base's own sampling, which vLLM would take as defaults
+            set_ends(model, ends)
+            ends.save_pretrained(made)
         for number in range(1, len(served.models) + 1):
             _write_adapter(model, made / _adapter(number), number)
         _write_options(made, served, model.base_dtype)

@@ -96,7 +96,7 @@ def serving(folder: Path, *options: str) -> Iterator[str]:
     port = free_port()
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", ".", "--config", "vllm.yaml",
-        "--port", str(port), "--max-model-len", "256", "--enforce-eager", *options,
+        "--port", str(port), "--max-model-len", "256", *options,
     ]  # fmt: skip
     own = {
         "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",

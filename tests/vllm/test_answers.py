@@ -67,20 +67,27 @@ async def differences(url: str, wanted: dict[str, list[Row]], times: int) -> lis
     return await asyncio.gather(*[one(name, row) for name, row in asked])
 
 
+EAGER = ("--enforce-eager",)
+TRACED = ("--compilation-config", '{"mode": 2, "backend": "eager"}')
+TWO = ("--enforce-eager", "--tensor-parallel-size", "2")
+
+
 @pytest.mark.parametrize(
-    ("family", "mode"),
+    ("family", "mode", "options"),
     [
-        ("mixtral", "exact"), ("mixtral", "slot"), ("mixtral", "paper"), ("olmoe", "exact"), ("olmoe", "paper"),
-        ("qwen2_moe", "exact"), ("qwen2_moe", "slot"), ("qwen3_moe", "exact"), ("qwen3_moe", "slot"),
+        ("mixtral", "exact", EAGER), ("mixtral", "slot", EAGER), ("mixtral", "paper", EAGER), ("mixtral", "exact", TWO),
+        ("mixtral", "paper", TRACED), ("olmoe", "exact", EAGER), ("olmoe", "paper", EAGER), ("olmoe", "slot", TWO),
+        ("qwen2_moe", "exact", TRACED), ("qwen2_moe", "slot", EAGER), ("qwen2_moe", "paper", EAGER),
+        ("qwen3_moe", "exact", EAGER), ("qwen3_moe", "slot", TRACED), ("qwen3_moe", "paper", TWO),
     ],
 )  # fmt: skip
 def test_two_hundred_mixed_requests_are_answered_as_by_moextend(
-    family: str, mode: Mode, tmp_path: Path
+    family: str, mode: Mode, options: tuple[str, ...], tmp_path: Path
 ) -> None:
     more = ["one+two", "two:0.5+three"] if mode == "exact" else ["one+two"]
     model = small.exported(tmp_path, family, mode, models=more)
     wanted = references(model, tmp_path / "served")
-    with small.serving(tmp_path / "served", "--max-num-seqs", "32") as url:
+    with small.serving(tmp_path / "served", "--max-num-seqs", "32", *options) as url:
         found = asyncio.run(differences(url, wanted, times=8))
     assert len(found) >= 200
     assert {name for name, _ in found} == {"base", *small.NAMES, *more}
