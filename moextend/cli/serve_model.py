@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 import sys
 from contextlib import suppress
 from typing import Annotated, Literal, NoReturn
@@ -84,9 +85,11 @@ def serve(
         model = base.open_for(folders)
         import torch
 
+        before = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an exception may be lost within an import
         from moextend.serving.engine import Options
         from moextend.serving.server import Server
 
+        signal.signal(signal.SIGTERM, before)
         # Threads that wait for each other and for the one that reads requests would compute little.
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))
         own = Options(
