@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -100,9 +101,11 @@ def serve(
                 "everyone on the network could use the server.", where=f"--host {host}",
                 hint=f"Set {KEY} to a key that clients must send.",
             )  # fmt: skip
+        before = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an exception may be lost within an import
         from moextend.serving.engine import Answers, Options
         from moextend.serving.server import Server
 
+        signal.signal(signal.SIGTERM, before)
         allowed = local if admin is None else admin
         how = Options(host, api_key or None, allowed, access_log, max_batch, max_new_tokens)
         with ExitStack() as stack:
