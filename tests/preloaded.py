@@ -114,10 +114,13 @@ def joined(folder: str) -> Iterator[str]:
 
 def _started(path: str, clients: int, **environment: str) -> subprocess.Popen[bytes]:
     """A server that is ready, and ends with its standard input."""
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
     process = subprocess.Popen(
-        [sys.executable, __file__, "serve", path], stdin=clients, stdout=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
-    )  # fmt: skip
+        [sys.executable, __file__, "serve", path],
+        stdin=clients,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **own},
+    )
     assert process.stdout and process.stdout.readline() == b"ready\n"
     return process
 
@@ -207,6 +210,8 @@ def _become(order: dict[str, Any], path: str) -> None:
         os.chdir(order["folder"])
         os.environ.clear()
         os.environ.update(order["environment"])
+        if order["environment"].get("HF_HUB_OFFLINE") == "1":
+            _go_offline()
         if order["kind"] == "worker":
             _arm()
             from moextend.bench.run.worker import main
@@ -236,6 +241,15 @@ def _become(order: dict[str, Any], path: str) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _go_offline() -> None:
+    """Does what HF_HUB_OFFLINE does before these packages are imported."""
+    import datasets
+    from huggingface_hub import constants
+
+    vars(constants)["HF_HUB_OFFLINE"] = True
+    vars(datasets.config).update(HF_HUB_OFFLINE=True, HF_DATASETS_OFFLINE=True)
 
 
 def _arm() -> None:

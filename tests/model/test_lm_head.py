@@ -72,7 +72,16 @@ def own_logits(model: MultimodalLM, ids: Tensor, features: Tensor | None) -> Ten
             hook.remove()
 
 
-@pytest.mark.parametrize("name", [*WITH_HEAD, *COMPOSITES])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            pytest.param(name, marks=[pytest.mark.long] if place % 3 and name not in MORE else [])
+            for place, name in enumerate(WITH_HEAD)
+        ),
+        *COMPOSITES,
+    ],
+)
 @torch.no_grad()
 def test_text_and_images_give_the_familys_own_logits(name: str) -> None:
     model = seeing(name)

@@ -18,7 +18,7 @@ from moextend.errors import InputError
 from tests.bench.methods.short import SPECS, TASKS, World, learn, loaded, logits, restored
 
 VARIANTS = [
-    spec for spec in SPECS if ":over=" in spec or spec in ("lora-per-task", "moextend:routing=slot,scope=all")
+    spec for spec in SPECS if ":over=" in spec or ":routing=" in spec or spec in ("lora-per-task", "replay")
 ]
 """Methods that share all but a part with another one: long tests."""
 
