@@ -96,7 +96,8 @@ def _runs() -> Path:
     """The runs of docs/results/packs."""
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
-    return pages.published(Path(folder.name))
+    only = os.environ.get("SITE_TABLES")
+    return pages.published(Path(folder.name), f"{Path(only).stem}-s*" if only else "*")
 
 
 def scorers() -> str:

@@ -175,9 +175,12 @@ def small_world(_drawn_rows: Callable[[str, Any], list[dict[str, Any]]]) -> Iter
 
 
 @pytest.fixture(scope="session")
-def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The socket of a process that has imported what workers import, and forks workers and command lines."""
-    with preloaded.serving(str(tmp_path_factory.mktemp("server") / "socket")) as path:
+def fork_server(shared: Path) -> Iterator[str]:
+    """The socket of a process that has imported what workers import, and forks workers and command lines.
+
+    One for all processes of the tests: its imports take 8 seconds.
+    """
+    with preloaded.joined(str(shared / "server")) as path:
         yield path
 
 

@@ -7,6 +7,7 @@ What is forked runs the true worker, the true command line with such clients as 
 """
 
 import contextlib
+import fcntl
 import gc
 import glob
 import importlib
@@ -81,17 +82,47 @@ def run(path: str, folder: str, output: str, *arguments: str, **environment: str
 @contextlib.contextmanager
 def serving(path: str, **environment: str) -> Iterator[str]:
     """A server at the socket `path`, which imports with this environment; yields the path."""
-    modules = os.pathsep.join(filter(None, sys.path))
-    process = subprocess.Popen(
-        [sys.executable, __file__, "serve", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": modules, **environment},
-    )  # fmt: skip
-    assert process.stdin and process.stdout
-    assert process.stdout.readline() == b"ready\n"
+    process = _started(path, subprocess.PIPE, **environment)
+    assert process.stdin
     yield path
     process.stdin.close()
     process.wait(timeout=60)
     os.unlink(path)  # noqa: PTH108
+
+
+@contextlib.contextmanager
+def joined(folder: str) -> Iterator[str]:
+    """The server of all processes that name this folder: the first one starts it, and it ends with the last one."""
+    path, pipe = f"{folder}/socket", f"{folder}/clients"
+    os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+    with open(f"{folder}/lock", "w") as lock:  # noqa: PTH123
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(pipe)
+        try:
+            held = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads the pipe: the server is not there yet, or has ended
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)  # noqa: PTH108
+            end = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+            held = os.open(pipe, os.O_WRONLY)
+            _started(path, end).returncode = 0  # nobody waits for it: it may outlive this process
+            os.close(end)
+    yield path
+    os.close(held)
+
+
+def _started(path: str, clients: int, **environment: str) -> subprocess.Popen[bytes]:
+    """A server that is ready, and ends with its standard input."""
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
+    process = subprocess.Popen(
+        [sys.executable, __file__, "serve", path],
+        stdin=clients,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **own},
+    )
+    assert process.stdout and process.stdout.readline() == b"ready\n"
+    return process
 
 
 def be_client(kind: str, path: str, *arguments: str) -> None:
@@ -179,6 +210,8 @@ def _become(order: dict[str, Any], path: str) -> None:
         os.chdir(order["folder"])
         os.environ.clear()
         os.environ.update(order["environment"])
+        if order["environment"].get("HF_HUB_OFFLINE") == "1":
+            _go_offline()
         if order["kind"] == "worker":
             _arm()
             from moextend.bench.run.worker import main
@@ -208,6 +241,15 @@ def _become(order: dict[str, Any], path: str) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _go_offline() -> None:
+    """Does what HF_HUB_OFFLINE does before these packages are imported."""
+    import datasets
+    from huggingface_hub import constants
+
+    vars(constants)["HF_HUB_OFFLINE"] = True
+    vars(datasets.config).update(HF_HUB_OFFLINE=True, HF_DATASETS_OFFLINE=True)
 
 
 def _arm() -> None:

@@ -53,18 +53,14 @@ def test_the_wheel_holds_the_harness_and_the_content(installed: Path) -> None:
 
 @pytest.mark.slow
 def test_the_wheel_runs_from_another_folder(installed: Path, tmp_path: Path) -> None:
-    where = run(installed, tmp_path, "-c", "import moextend; print(moextend.__file__)")
-    assert where.stdout.strip().startswith(str(installed))
-    program = "from moextend.cli.main import run; run()"
-    listed = run(installed, tmp_path, "-c", program, "bench", "list")
-    assert listed.returncode == 0 and "tiny-attributes" in listed.stdout, listed.stderr
-    loaded = run(
-        installed,
-        tmp_path,
-        "-c",
-        "import moextend; print(moextend.load('tiny', vision='tiny').modalities['image'].encoder.tokens)",
+    program = (
+        "import moextend\nfrom moextend.cli.main import run\nprint(moextend.__file__)\n"
+        "print(moextend.load('tiny', vision='tiny').modalities['image'].encoder.tokens)\nrun()"
     )
-    assert loaded.stdout.strip() == "9", loaded.stderr
+    done = run(installed, tmp_path, "-c", program, "bench", "list")
+    where, tokens, *listed = done.stdout.splitlines()
+    assert done.returncode == 0 and where.startswith(str(installed)) and tokens == "9", done.stderr
+    assert "tiny-attributes" in "\n".join(listed)
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -17,16 +17,14 @@ from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError
 from tests.bench.small import finished, small_workspace
 
-LIMIT = 40
+LIMIT = 10
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> RunDir:
     stages = ["tiny-attributes", "tiny-counting"]
     folder = tmp_path_factory.mktemp("bridge")
-    return finished(
-        small_workspace(folder, stages, ["tiny-textqa"], limit=LIMIT, steps=8, batch_size=8), "lora"
-    )
+    return finished(small_workspace(folder, stages, ["tiny-textqa"], limit=LIMIT), "lora")
 
 
 @pytest.mark.slow

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from moextend.bench import perf
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, typed
 
 
 def fails(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -92,9 +93,11 @@ def test_a_reader_that_closes_the_pipe_ends_the_report_quietly(cli: Cli, tmp_pat
     assert done.returncode == 0 and "\\xb1" in done.stdout, "what the encoding lacks is no error"
 
 
-def test_the_other_commands_print_no_traceback(tmp_path: Path) -> None:
-    done = shell("python -m moextend.bench.perf --size mit", tmp_path)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+def test_the_other_commands_print_no_traceback(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = typed(["python", perf.__file__, "--size", "mit"], capfd, monkeypatch)
+    assert done.code == 2 and len(done.err.splitlines()) == 1
 
 
 def test_a_worker_keeps_the_traceback_and_says_one_line(

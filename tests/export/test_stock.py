@@ -55,6 +55,7 @@ def test_auto_classes_load_the_checkpoint_in_several_files(
     assert [each["name"] for each in record["extensions"]] == ["a"]
 
 
+@pytest.mark.long  # 8 s; test_stock_families.py loads what transformers alone computes, in this process
 def test_a_fresh_process_without_this_package_loads_it(tmp_path: Path, ids: Tensor) -> None:
     model = plain()
     changed(model)

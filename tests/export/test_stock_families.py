@@ -38,6 +38,12 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("llama4_text", {"num_experts_per_tok": 2}),
 ]
 """Families with another scoring by their config."""
+ALL = [*((name, {}) for name in PAPER), *OTHERS]
+SOME = [
+    pytest.param(name, more, marks=[pytest.mark.long] if place % 3 and name not in KINDS else [])
+    for place, (name, more) in enumerate(ALL)
+]
+"""One of three always, and each kind of router; the others are long tests."""
 
 
 def open_groups(name: str, **more: Any) -> Any:
@@ -76,7 +82,7 @@ def names(folder: Path) -> dict[str, list[int]]:
         return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
 
 
-@pytest.mark.parametrize(("name", "more"), [*((name, {}) for name in PAPER), *OTHERS])
+@pytest.mark.parametrize(("name", "more"), SOME)
 def test_a_stock_class_computes_the_same(name: str, more: dict[str, Any], tmp_path: Path) -> None:
     lm = open_groups(name, **more)
     expected = extended(lm, everywhere(lm, 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,21 @@ class Ended:
         return lines[0]
 
 
+@dataclass(frozen=True)
+class Server:
+    """A process that forks commands."""
+
+    path: str
+    home: Path
+
+
 class User:
     """A workspace, and a cache of downloads that only this user has."""
 
-    def __init__(self, hub: Hub, servers: Servers, folder: Path) -> None:
-        self.hub, self._servers, self.folder = hub, servers, folder
+    def __init__(self, hub: Hub, server: Server, folder: Path) -> None:
+        self.hub, self._server, self.folder = hub, server, folder
         self.workspace, self.cache = folder / "workspace", folder / "home"
-        self.home, self._output = servers.home, folder / "output"
+        self.home, self._output = server.home, folder / "output"
         for path in (self.workspace, self.cache):
             path.mkdir(parents=True)
         self.use()
@@ -96,9 +105,7 @@ class User:
         order = preloaded.order("cli", *arguments, **settings)
         with self._output.open("wb") as output:
             streams = (0, output.fileno(), output.fileno())
-            return preloaded.connect(
-                self._servers.path(offline=offline), {**order, "folder": str(self.workspace)}, streams
-            )
+            return preloaded.connect(self._server.path, {**order, "folder": str(self.workspace)}, streams)
 
     def settings(self, *, offline: bool) -> dict[str, str]:
         """The environment of commands."""
@@ -134,18 +141,10 @@ def environment_of(hub: Hub, home: Path, *, offline: bool) -> dict[str, str]:
     return found | {"XDG_CACHE_HOME": str(home / "xdg"), "HF_HUB_DISABLE_XET": "1"}
 
 
-class Servers:
-    """Processes that fork commands, one online and one offline; each is started at its first use."""
-
-    def __init__(self, hub: Hub, folder: Path, stack: contextlib.ExitStack) -> None:
-        self.hub, self.folder, self.home = hub, folder, folder / "home"
-        self._stack, self._paths = stack, dict[bool, str]()
-
-    def path(self, *, offline: bool) -> str:
-        """Socket of a server."""
-        if offline not in self._paths:
-            settings = SETTINGS | environment_of(self.hub, self.home, offline=offline)
-            name = "offline" if offline else "online"
-            server = preloaded.serving(str(self.folder / name), **settings)
-            self._paths[offline] = self._stack.enter_context(server)
-        return self._paths[offline]
+@contextlib.contextmanager
+def forking(hub: Hub, folder: Path) -> Iterator[Server]:
+    """A process that forks commands, whose HF_HOME is a link to a user's folder."""
+    home = folder / "home"
+    settings = SETTINGS | environment_of(hub, home, offline=False)
+    with preloaded.serving(str(folder / "socket"), **settings) as path:
+        yield Server(path, home)

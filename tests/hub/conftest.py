@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.hub import contents
-from tests.hub.commands import Servers, User
+from tests.hub.commands import Server, User, forking
 from tests.hub.server import Hub, serving
 
 MODEL = "org/olmoe"
@@ -46,12 +45,12 @@ def hub(_hub: Hub) -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="session")
-def _servers(_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    with ExitStack() as stack:
-        yield Servers(_hub, tmp_path_factory.mktemp("forks"), stack)
+def _server(_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with forking(_hub, tmp_path_factory.mktemp("forks")) as server:
+        yield server
 
 
 @pytest.fixture
-def user(hub: Hub, _servers: Servers, tmp_path: Path) -> User:
+def user(hub: Hub, _server: Server, tmp_path: Path) -> User:
     """A user with an empty workspace and an empty cache."""
-    return User(hub, _servers, tmp_path)
+    return User(hub, _server, tmp_path)

@@ -80,7 +80,7 @@ def test_stopped_at_any_line_it_is_done_or_nothing_is(what: str, mode: Mode, ids
         else:
             assert same(snapshot(lm), before), line
             undone += 1
-        line += 5
+        line += 9
     assert undone > 10
     assert ("a" in scope_of(lm).known) == (what == "attach")
     if what == "detach":

@@ -169,7 +169,9 @@ def test_the_path_of_a_gpu_asks_the_device_nothing(
         assert seen.products and not seen.waits, (learning, seen.waits)
 
 
-@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
+@pytest.mark.parametrize(
+    "mode", ["exact", *(pytest.param(mode, marks=pytest.mark.long) for mode in ("paper", "slot"))]
+)
 def test_the_extended_model_compiles_without_a_graph_break(mode: Mode) -> None:
     lm = build("mixtral", num_hidden_layers=1)
     use(lm, "batched_mm")  # the eager loop of transformers breaks the graph by itself

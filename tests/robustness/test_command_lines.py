@@ -85,9 +85,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def kept(place: Path) -> tuple[Path, dict[str, str]]:
+    """A copy of the workspace without its pipe, and what lies in the workspace before the first test."""
+    pristine = place.with_name("pristine")
+    shutil.copytree(place, pristine, ignore=shutil.ignore_patterns("fifo"))
+    return pristine, tree(place)
+
+
 @pytest.fixture
 def refused(
-    place: Path, guard: Guard, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    place: Path,
+    kept: tuple[Path, dict[str, str]],
+    guard: Guard,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> Iterator[Callable[..., None]]:
     """Runs a command line and judges the answer; afterwards the workspace is as it was before the test."""
     monkeypatch.chdir(place)
@@ -95,23 +107,24 @@ def refused(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(launch, "WORKER", ("/bin/false",))
     cli: Cli = caller(capfd, monkeypatch)
-    pristine = place.with_name("pristine")
-    if not pristine.exists():
-        shutil.copytree(place, pristine, ignore=shutil.ignore_patterns("fifo"))
+    pristine, contents = kept
+    now = contents
 
     def check(*arguments: str) -> None:
+        nonlocal now
         before, guard.seen = tree(place, but=(".cache",)), []
         guard.inside = place
         try:
             found = cli(*arguments)
         finally:
             guard.inside = None
+            now = tree(place, but=(".cache",))
         judge(found)
         assert not guard.seen, guard.seen
-        assert tree(place, but=(".cache",)) == before, "the workspace was changed"
+        assert now == before, "the workspace was changed"
 
     yield check
-    if tree(place, but=(".cache",)) != {**tree(pristine), "fifo": "p"}:
+    if now != contents:
         for entry in place.iterdir():
             if entry.name not in (".cache", "fifo"):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -1,4 +1,7 @@
-"""Two hosts on one run: one works, a lost one is replaced, and one that comes back writes nothing."""
+"""Two hosts on one run: one works, a lost one is replaced, and one that comes back writes nothing.
+
+The quick tests of these rules, in one process, are those of tests/bench/run/test_leases.py and test_opening.py.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from . import hosts, workspace
 from .hosts import Command, Host, until
 from .test_damages import results
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 SECONDS = 8.0
 """Time after which a host takes over."""
@@ -69,7 +72,6 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
 
 
-@pytest.mark.long
 def test_two_hosts_that_start_one_run_at_once(pair: tuple[Host, Host], tmp_path: Path) -> None:
     folder = workspace.make(tmp_path / "w")
     commands = [start(host, folder, steps=100) for host in pair]
@@ -98,7 +100,7 @@ def test_a_run_of_a_living_host_is_refused(pair: tuple[Host, Host], tmp_path: Pa
     first.code()
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seed", range(2))
 def test_a_killed_host_is_replaced(
     pair: tuple[Host, Host], tmp_path: Path, undisturbed: dict[str, Any], seed: int
 ) -> None:
@@ -117,7 +119,6 @@ def test_a_killed_host_is_replaced(
         assert time.monotonic() - began > SECONDS
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 def test_a_host_that_comes_back_writes_nothing(
     pair: tuple[Host, Host], tmp_path: Path, undisturbed: dict[str, Any], seed: int

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,12 @@ def command(fork_server: str, tmp_path: Path) -> Command:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(fork_server: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What each method's run holds that nobody kills."""
+def undisturbed(
+    fork_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], dict[str, Any]]:
+    """What a method's run holds that nobody kills."""
     command = Command(fork_server, workspace.make(tmp_path_factory.mktemp("undisturbed") / "w"))
-    return {method: command.finish(method) for method in METHODS}
+    return cache(command.finish)
 
 
 def worker_of(folder: Path, method: str) -> int:
@@ -93,7 +96,7 @@ def started_or_gone(folder: Path, method: str, parent: int) -> bool:
 @pytest.mark.long  # 46 s and more; the next test kills one worker
 @pytest.mark.parametrize("method", ["lora", "moextend:scope=auto"])
 def test_workers_killed_at_file_operations(
-    command: Command, undisturbed: dict[str, dict[str, Any]], method: str
+    command: Command, undisturbed: Callable[[str], dict[str, Any]], method: str
 ) -> None:
     """Before, within or after a write, a rename, a removal: where a half-made file can be left."""
     draw, kills, deepest = random.Random(method), 0, DEEPEST
@@ -105,12 +108,14 @@ def test_workers_killed_at_file_operations(
         kills += 1
         deepest = 30
         assert "was killed by SIGKILL" in command.output.read_text(), command.output.read_text()
-    assert command.finish(method) == undisturbed[method]
+    assert command.finish(method) == undisturbed(method)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("whom", ["worker", pytest.param("parent", marks=pytest.mark.long)])
-def test_killed_at_any_time(command: Command, undisturbed: dict[str, dict[str, Any]], whom: str) -> None:
+def test_killed_at_any_time(
+    command: Command, undisturbed: Callable[[str], dict[str, Any]], whom: str
+) -> None:
     """The worker, or the command that started it, at moments that no code chooses; the command is repeated at once."""
     draw, kills, method = random.Random(whom), 0, "lora"
     while kills < 4:
@@ -126,7 +131,7 @@ def test_killed_at_any_time(command: Command, undisturbed: dict[str, dict[str, A
         assert preloaded.status_of(client) == (-signal.SIGKILL if whom == "parent" else 1)
         until(partial(gone, worker))
         kills += 1
-    assert command.finish(method) == undisturbed[method]
+    assert command.finish(method) == undisturbed(method)
 
 
 def contents(folder: Path) -> dict[str, Any]:

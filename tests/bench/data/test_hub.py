@@ -70,7 +70,9 @@ def _configs(data: Data) -> list[str | None]:
     return [data.config, *([data.join.config] if data.join else [])]
 
 
-def test_the_opened_commit_is_known_and_the_pinned_one_is_requested(hub: Hub, workspace: Path) -> None:
+def test_the_opened_commit_is_known_and_the_pinned_one_is_requested(
+    hub: Hub, workspace: Path, small_world: None
+) -> None:
     pinned, latest = TASKS["ai2d"], TASKS["coco-captions"]
     assert hub_revision(pinned, workspace) == _data(pinned).revision == hub.asked[-1][3]
     assert _data(latest).revision is None

@@ -20,7 +20,7 @@ from tests.certificate.conftest import made
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> RunDir:
     folder = tmp_path_factory.mktemp("evidence")
-    small_workspace(folder, ["tiny-attributes", "tiny-counting"], ["tiny-facts"], limit=10)
+    small_workspace(folder, ["tiny-attributes", "tiny-counting"], ["tiny-facts"], limit=4)
     return finished(folder, "moextend:scope=auto,layers=first")
 
 

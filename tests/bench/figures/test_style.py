@@ -47,7 +47,8 @@ def shapes(make_source: MakeSource, source: Source) -> dict[str, Source]:
 
 
 @pytest.mark.parametrize(
-    "shape", ["usual", "one stage", "orders", pytest.param("many", marks=pytest.mark.long)]
+    "shape",
+    ["usual", "one stage", *(pytest.param(name, marks=pytest.mark.long) for name in ("orders", "many"))],
 )
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_of_every_size_are_readable(shapes: dict[str, Source], name: str, shape: str) -> None:

@@ -16,7 +16,9 @@ pytestmark = pytest.mark.long  # 46 s; test_methods.py has a quick case of each 
 
 TEXT = [Conversation((("anna lives in", " oslo ."),))]
 SCALED = [
-    spec for spec in SPECS if spec != "zero-shot" and ":over=" not in spec and spec not in ("ewc", "lwf")
+    spec
+    for spec in SPECS
+    if spec != "zero-shot" and ":over=" not in spec and not spec.startswith(("ewc", "lwf"))
 ]
 """One method of each kind of weights: replay, EWC and LwF have those of `lora`."""
 

@@ -123,9 +123,9 @@ def numbers(table: str) -> list[str]:
     return [f"{name}: {' '.join(numbers)}" for name, numbers in found if numbers]
 
 
-def published(folder: Path) -> Path:
-    """The runs of docs/results/packs, unpacked below the folder."""
-    for path in sorted(PACKS.glob("*.tar.zst")):
+def published(folder: Path, names: str = "*") -> Path:
+    """The runs of docs/results/packs whose packs have these names, unpacked below the folder."""
+    for path in sorted(PACKS.glob(f"{names}.tar.zst")):
         unpack(path, folder / "runs", folder)
     return folder / "runs"
 

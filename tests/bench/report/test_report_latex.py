@@ -78,6 +78,7 @@ def test_latex_of_every_view_is_plain_ascii_without_loose_specials(latex: dict[s
             assert bare.count("{") == bare.count("}") or line.startswith(r"\paragraph"), line
 
 
+@pytest.mark.long  # 9 s; those of papers are compiled by test_paper.py
 def test_latex_views_besides_those_of_papers_compile_and_fit_their_column(
     latex: dict[str, str], tmp_path: Path
 ) -> None:

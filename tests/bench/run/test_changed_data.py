@@ -112,7 +112,9 @@ def test_a_broken_image_is_corrected_and_the_run_goes_on(run: RunDir, pets: Path
     ("replaced", "during", "what"),
     [
         ("data/colour/train.jsonl", "learn", "the train data of task 'colour' changed"),
-        ("tasks/words/test.jsonl", "score_cell", "text task 'words' changed"),
+        pytest.param(
+            "tasks/words/test.jsonl", "score_cell", "text task 'words' changed", marks=pytest.mark.long
+        ),
     ],
 )
 def test_data_that_are_replaced_while_they_are_read_make_no_number(

@@ -141,10 +141,10 @@ def test_published_models_are_known_by_name_or_config(tmp_path: Path) -> None:
     assert (large.tokens, large.width, round((large.parameters or 0) / 1e6)) == (576, 1024, 304)
     assert image_encoder("hf-hub:no/such") == EncoderSize(576, 1024), "only a download knows: assumed"
     sequence(tmp_path, align=None, retention=[])
-    config = Path(__file__).parents[2] / "fixtures" / "scale" / "Qwen3-235B-A22B" / "config.json"
+    config = Path(__file__).parents[2] / "fixtures" / "scale" / "OLMoE-1B-7B-0924" / "config.json"
     (tmp_path / "big" / "config.json").write_text(config.read_text())
     request = Request(tmp_path, sequence="s", methods=("lora",))
-    assert preview(request, resolve(request))["estimate"]["parameters"] == 235_093_634_560
+    assert preview(request, resolve(request))["estimate"]["parameters"] == 6_919_161_856
 
 
 @pytest.mark.long

@@ -21,8 +21,9 @@ from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RunError, State, Status
 from tests.bench.conftest import MakeRun
 from tests.bench.states import hold
+from tests.preloaded import client_command
 
-FAKE = [sys.executable, str(Path(__file__).with_name("fake_worker.py"))]
+FAKE = str(Path(__file__).with_name("fake_worker.py"))
 
 
 class Silent:
@@ -31,14 +32,15 @@ class Silent:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(fork_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "WORKER", client_command(fork_server, FAKE))
     monkeypatch.setattr(launching, "TICK", 0.02)
     monkeypatch.setattr(launching, "GRACE", 1.0)
 
 
 def test_a_failed_run_does_not_stop_the_others(make_run: MakeRun) -> None:
     bad, good = make_run("full-ft"), make_run("lora")
-    outcomes = launch([bad.folder, good.folder], jobs=1, view=Silent(), command=FAKE)
+    outcomes = launch([bad.folder, good.folder], jobs=1, view=Silent())
     assert outcomes[good.folder].state == "done"
     assert outcomes[bad.folder].state == "failed"
     assert outcomes[bad.folder].error == "stage 2: the loss is not finite. Lower the learning rate."
@@ -47,7 +49,7 @@ def test_a_failed_run_does_not_stop_the_others(make_run: MakeRun) -> None:
 
 def test_a_killed_worker_costs_one_run_and_names_the_log(make_run: MakeRun) -> None:
     killed, good = make_run("killed"), make_run("lora")
-    outcomes = launch([killed.folder, good.folder], jobs=1, view=Silent(), command=FAKE)
+    outcomes = launch([killed.folder, good.folder], jobs=1, view=Silent())
     assert outcomes[good.folder].state == "done"
     error = outcomes[killed.folder].error
     assert error and "was killed by SIGKILL; the system may have run out of memory" in error
@@ -61,10 +63,10 @@ def test_the_same_call_goes_on_where_a_killed_run_stopped(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = make_run("killed")
-    launch([killed.folder], jobs=1, view=Silent(), command=FAKE)
+    launch([killed.folder], jobs=1, view=Silent())
     first = (killed.folder / "scores.jsonl").read_text()
     monkeypatch.setenv("FAKE", "well")
-    assert launch([killed.folder], jobs=1, view=Silent(), command=FAKE)[killed.folder].state == "done"
+    assert launch([killed.folder], jobs=1, view=Silent())[killed.folder].state == "done"
     text = (killed.folder / "scores.jsonl").read_text()
     assert text.startswith(first)
     assert len(text.splitlines()) == 9
@@ -72,7 +74,7 @@ def test_the_same_call_goes_on_where_a_killed_run_stopped(
 
 def test_a_crash_reports_the_last_line_and_keeps_the_log(make_run: MakeRun) -> None:
     run = make_run("crash")
-    error = launch([run.folder], jobs=1, view=Silent(), command=FAKE)[run.folder].error
+    error = launch([run.folder], jobs=1, view=Silent())[run.folder].error
     assert error and "ended with code 3 (cannot open the weights)" in error
     assert sorted(run.log.read_text().splitlines()) == [
         "Loading: 0%|  | 0/9",
@@ -96,7 +98,7 @@ def test_ctrl_c_stops_the_workers_and_passes_through(make_run: MakeRun, method: 
 
     began, threads = time.monotonic(), threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        launch([run.folder, waiting.folder], jobs=1, view=Interrupting(), command=FAKE)
+        launch([run.folder, waiting.folder], jobs=1, view=Interrupting(), command=[sys.executable, FAKE])
     assert time.monotonic() - began < 45
     assert read_status(run.folder).state == "interrupted"
     assert read_status(waiting.folder).state == "waiting"
@@ -107,7 +109,7 @@ def test_ctrl_c_stops_the_workers_and_passes_through(make_run: MakeRun, method: 
 def show(view_class: Callable[..., Any], runs: Sequence[Path], **console: Any) -> str:
     out = io.StringIO()
     with view_class(runs, 1, Console(file=out, width=100, **console)) as view:
-        launch(runs, jobs=1, view=view, command=FAKE)
+        launch(runs, jobs=1, view=view)
     return out.getvalue()
 
 

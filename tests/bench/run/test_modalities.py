@@ -16,14 +16,14 @@ sequence: senses
 version: 1
 base: {model: tiny, vision: tiny, audio: tiny}
 align:
-- {task: tiny-captions, steps: 3, batch_size: 8, learning_rate: 3.0e-3}
-- {task: tiny-sounds, steps: 3, batch_size: 8, learning_rate: 3.0e-3}
+- {task: tiny-captions, steps: 3, batch_size: 4, learning_rate: 3.0e-3}
+- {task: tiny-sounds, steps: 3, batch_size: 4, learning_rate: 3.0e-3}
 stages: [{task: tiny-attributes}, {task: tiny-timbre}]
 transfer: [tiny-spoken]
-train: {steps: 4, batch_size: 8, learning_rate: 3.0e-3}
-scoring: {batch_size: 10, limit: 10}
+train: {steps: 2, batch_size: 4, learning_rate: 3.0e-3}
+scoring: {batch_size: 10, limit: 4}
 settings:
-  moextend: {probe_steps: 2, memory_tokens: 100}
+  moextend: {probe_steps: 1, memory_tokens: 100}
 """
 
 

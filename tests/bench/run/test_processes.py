@@ -93,7 +93,9 @@ def test_a_killed_parent_ends_its_worker(start: Start) -> None:
         pass  # the same command can go on at once
 
 
-@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGQUIT, marks=pytest.mark.long), signal.SIGHUP, signal.SIGINT]
+)
 def test_a_signal_stops_parent_and_worker_in_order(start: Start, number: signal.Signals) -> None:
     process, run = start()
     process.send_signal(number)

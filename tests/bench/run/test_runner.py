@@ -29,14 +29,14 @@ SEQUENCE = """
 sequence: small
 version: 1
 base: {model: tiny, vision: tiny}
-align: {task: tiny-captions, steps: 4, batch_size: 8, learning_rate: 3.0e-3, checkpoint_steps: 2}
+align: {task: tiny-captions, steps: 2, batch_size: 4, learning_rate: 3.0e-3, checkpoint_steps: 1}
 stages: [{task: tiny-attributes}, {task: tiny-counting}]
 retention: [tiny-facts]
 memory: generic.txt
-train: {steps: 6, batch_size: 8, learning_rate: 3.0e-3, checkpoint_steps: 2}
-scoring: {batch_size: 10, limit: 12}
+train: {steps: 3, batch_size: 4, learning_rate: 3.0e-3, checkpoint_steps: 2}
+scoring: {batch_size: 10, limit: 6}
 settings:
-  moextend: {probe_steps: 3, memory_tokens: 100}
+  moextend: {probe_steps: 1, memory_tokens: 100}
 """
 METHODS = ["moextend:scope=own", *(
     pytest.param(name, marks=pytest.mark.long)
@@ -190,7 +190,7 @@ def test_a_layer_that_the_base_lacks_is_refused_before_the_base_is_scored(worksp
 @pytest.mark.slow
 def test_joint_and_independent_runs(workspace: Path) -> None:
     for bound in ("joint", "individual"):
-        run = prepared(workspace, bound, limit=10)
+        run = prepared(workspace, bound, limit=4)
         runner.run(run.folder)
         rows = {stage for stage, _ in run.cells()}
         assert rows == ({0, 1} if bound == "joint" else {0, 1, 2})

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.data import open_items
 from moextend.bench.run.launch import launch
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
@@ -12,7 +11,7 @@ from moextend.bench.run.progress import read_status
 from moextend.data import cells
 from moextend.data.images import ImageRef
 from moextend.errors import InputError, masked
-from moextend.util import content
+from tests.robustness import workspace as small
 
 SECRETS = {
     "HF_TOKEN": "hf_plantedTokenOfTheHub",
@@ -28,10 +27,10 @@ sequence: small
 version: 1
 description: See {LOGIN}
 base: {{model: tiny, vision: tiny}}
-stages: [{{task: secret-counting}}]
-retention: [tiny-facts]
+stages: [{{task: colour}}]
+retention: [words]
 train: {{steps: 2, batch_size: 4, learning_rate: 1.0e-3}}
-scoring: {{batch_size: 10, limit: 10}}
+scoring: {{batch_size: 4, limit: 4}}
 methods: [lora]
 """
 
@@ -42,9 +41,7 @@ class Silent:
 
 
 @pytest.fixture
-def written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forked_workers: str, small_world: None
-) -> dict[Path, bytes]:
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forked_workers: str) -> dict[Path, bytes]:
     """A run by a true worker with secrets all around it: what it wrote, by path."""
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
@@ -52,23 +49,18 @@ def written(
     token.parent.mkdir()
     token.write_text("hf_plantedTokenOfAFile")
     monkeypatch.setenv("HF_TOKEN_PATH", str(token))
-    workspace = tmp_path / "workspace"
-    for folder in ("registry", "tasks"):
-        (workspace / folder).mkdir(parents=True)
-    sequence = workspace / "registry" / "small.yaml"
-    sequence.write_text(SEQUENCE)
-    task = workspace / "tasks" / "secret-counting.yaml"
-    text = content.find("tasks", "tiny-counting", workspace).read_text()
-    text = text.replace("task: tiny-counting", "task: secret-counting")
-    text = text.replace("licence: Apache-2.0", f"licence: {LOGIN}")
-    task.write_text(text.replace("test: test}", f"test: test, prepare: 'Fetch {LOGIN}'}}"))
+    workspace = small.make(tmp_path / "workspace")
+    (workspace / "registry" / "small.yaml").write_text(SEQUENCE)
+    task = workspace / "tasks" / "colour.yaml"
+    text = task.read_text().replace("images: ../images}", f"images: ../images, prepare: 'Fetch {LOGIN}'}}")
+    assert LOGIN in text
+    task.write_text(f"{text}licence: {LOGIN}\n")
+    given = set(workspace.rglob("*"))
     (config,) = resolve(Request(workspace=workspace, sequence="small"))
-    open_items(config.task_spec("secret-counting"), "train", workspace)  # small, also for the worker
     run = open_run(config, workspace / "runs")
     launch([run.folder], jobs=1, view=Silent())
     assert read_status(run.folder).state == "done", read_status(run.folder).error
-    files = {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()}
-    return {path: data for path, data in files.items() if path not in (sequence, task)}
+    return {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file() and path not in given}
 
 
 @pytest.mark.slow

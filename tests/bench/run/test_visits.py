@@ -14,9 +14,9 @@ SEQUENCE = """
 sequence: again
 version: 1
 base: {model: tiny, vision: tiny}
-align: {task: tiny-captions, steps: 2, batch_size: 8, learning_rate: 3.0e-3}
+align: {task: tiny-captions, steps: 2, batch_size: 4, learning_rate: 3.0e-3}
 stages: [{task: tiny-attributes}, {task: tiny-counting}, {task: tiny-attributes, steps: 3}]
-train: {steps: 2, batch_size: 8, learning_rate: 3.0e-2}
+train: {steps: 2, batch_size: 4, learning_rate: 3.0e-2}
 scoring: {batch_size: 10, limit: 10}
 """
 NAMES = ["tiny-attributes", "tiny-counting", "tiny-attributes-visit2"]
