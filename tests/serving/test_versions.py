@@ -15,6 +15,8 @@ import pytest
 
 import moextend
 from moextend import MultimodalLM
+from moextend.certificate.certify import certify
+from moextend.errors import InputError
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
@@ -216,3 +218,20 @@ def test_a_name_is_no_part_of_a_fingerprint_nor_of_what_others_need(needing: Pat
         )
         found.append((moextend.active_fingerprint(model), answers))
     assert found[0] == found[1]
+
+
+def test_a_certificate_tells_a_server_of_these_weights_from_another(skills: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(skills / "work", tmp_path / "work")
+    statuses = []
+    for served in ("work", "home"):
+        model = moextend.load("tiny")
+        with living(model) as server, server.client() as client:
+            asked = {"path": str(skills / served), "name": "work"}
+            assert client.post("/v1/extensions", json=asked).status_code == 200
+            found = certify(moextend.load("tiny"), folder, items=4, server=f"{server.url}/v1")
+        (claim,) = (one for one in found.claims if one.name == "server")
+        statuses.append(claim.status)
+        assert claim.items == 8 and claim.evidence["server"] == f"{server.url}/v1"
+    assert statuses == ["proved", "failed"]
+    with pytest.raises(InputError, match="does not answer for its model 'base'"):
+        certify(moextend.load("tiny"), folder, items=4, server=f"{server.url}/v1")

@@ -90,6 +90,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def wait_for(process: subprocess.Popen[bytes], port: int, log: Path | None = None) -> None:
+    """Waits until a server answers."""
+    ends = time.monotonic() + 600
+    while time.monotonic() < ends:
+        assert process.poll() is None, log and log.read_text()[-4000:]
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(1)
+    raise AssertionError("no answer within 600 seconds")
+
+
 @contextmanager
 def serving(folder: Path, *options: str) -> Iterator[str]:
     """Address of a vLLM server of an exported folder."""
@@ -105,14 +118,7 @@ def serving(folder: Path, *options: str) -> Iterator[str]:
     log = (folder.parent / "vllm.log").open("wb")
     process = subprocess.Popen(command, cwd=folder, env=os.environ | own, stdout=log, stderr=log)
     try:
-        ends = time.monotonic() + 600
-        while time.monotonic() < ends:
-            assert process.poll() is None, (folder.parent / "vllm.log").read_text()[-4000:]
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                time.sleep(1)
+        wait_for(process, port, folder.parent / "vllm.log")
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.terminate()

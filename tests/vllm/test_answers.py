@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, OpenAI
 
-from moextend.export.served import read_served
+import moextend
+from moextend.certificate.certify import certify
+from moextend.export.served import open_inputs, read_served
+from moextend.model.generation import prompt_ids
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.moe.recipe import Mode
@@ -92,3 +99,64 @@ def test_two_hundred_mixed_requests_are_answered_as_by_moextend(
     assert len(found) >= 200
     assert {name for name, _ in found} == {"base", *small.NAMES, *more}
     assert max(value for _, value in found) < 1e-5, sorted(set(found), key=lambda pair: -pair[1])[:5]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, MultimodalLM, Path]]:
+    """Address of a vLLM server, its model in this process, and its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    model = small.exported(folder)
+    with small.serving(folder / "served", "--enforce-eager") as url:
+        yield url, model, folder
+
+
+def test_the_prompt_of_a_chat_has_the_ids_of_the_training(whole: tuple[str, MultimodalLM, Path]) -> None:
+    url, model, _ = whole
+    client = OpenAI(base_url=url, api_key="none")
+    for prompt in (
+        moextend.Prompt("anna lives in"),
+        moextend.Prompt("what is it", before=(("a", "b"),), system="be"),
+    ):
+        rows: list[Any] = [{"role": one.role, "content": one.text} for one in prompt.messages()]
+        reply: Any = client.chat.completions.create(
+            model="one", messages=rows, max_tokens=1, extra_body={"return_token_ids": True}
+        )
+        assert reply.prompt_token_ids == prompt_ids(model, prompt)
+
+
+def test_the_prefix_cache_keeps_models_and_embeddings_apart(whole: tuple[str, MultimodalLM, Path]) -> None:
+    url, _, folder = whole
+    ids = [3 + 7 * i % 180 for i in range(100)]
+    inputs = open_inputs(folder / "served")
+    found = []
+    for _ in range(2):
+        for name in ("base", "one"):
+            asked: dict[str, Any] = {
+                "model": name,
+                "max_tokens": 4,
+                "temperature": 0,
+                "return_token_ids": True,
+            }
+            for rows in ([ids], [[*ids[:-1], 5]]):
+                held = io.BytesIO()
+                torch.save(inputs.embed(torch.tensor(rows))[0].contiguous(), held)
+                for prompt in (
+                    {"prompt": rows[0]},
+                    {"prompt_embeds": base64.b64encode(held.getvalue()).decode()},
+                ):
+                    reply = httpx.post(
+                        f"{url}/completions", json=asked | prompt, timeout=600, trust_env=False
+                    )
+                    found.append(reply.json()["choices"][0]["token_ids"])
+    first, second = found[: len(found) // 2], found[len(found) // 2 :]
+    assert first == second
+    assert first[0] == first[1] != first[2] == first[3], "another end of the prompt"
+    assert first[:4] != first[4:], "another model"
+
+
+def test_a_certificate_proves_the_server(whole: tuple[str, MultimodalLM, Path], tmp_path: Path) -> None:
+    url, model, folder = whole
+    moextend.save_extension(model, "one", folder=tmp_path / "one")
+    found = certify(moextend.load(str(folder / "base")), tmp_path / "one", items=8, server=url)
+    (claim,) = (one for one in found.claims if one.name == "server")
+    assert claim.status == "proved" and claim.items == 16
