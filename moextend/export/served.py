@@ -41,6 +41,8 @@ WHOLE = "moextend"
 ADAPTERS, OPTIONS = "adapters", "vllm.yaml"
 SCALE = 1024
 """An adapter holds the number of its model divided by this."""
+MARK = 0.4375
+"""What tells the adapters of this package from others that vLLM loads."""
 MOST = 256
 """Models with extensions: larger numbers are not exact in bfloat16."""
 RANK = 8
@@ -241,7 +243,8 @@ def _write_adapter(model: MultimodalLM, folder: Path, number: int) -> None:
     for site in find_sites(model.lm):
         layer = site.name.rpartition(".")[0]
         down = torch.zeros(RANK, width)
-        down[0] = number / SCALE  # in every column, since processes of tensor parallelism have some of them
+        # In every column, since processes of tensor parallelism have some of them.
+        down[0], down[1] = number / SCALE, MARK
         tensors[f"base_model.model.{layer}.self_attn.o_proj.lora_A.weight"] = down
         tensors[f"base_model.model.{layer}.self_attn.o_proj.lora_B.weight"] = torch.zeros(
             config.hidden_size, RANK

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moextend.export.served import SCALE, Served
+from moextend.export.served import MARK, SCALE, Served
 from moextend.moe.competing import paper_choice, slot_choice
 from moextend.moe.families import scoring_of
 from moextend.moe.kernels import asks_device, held
@@ -148,8 +148,11 @@ class Added:
         layer: Any = self.adapted.o_proj
         if not hasattr(layer, "punica_wrapper"):  # vLLM measures memory before it makes adapters
             return torch.zeros(tokens, dtype=torch.long, device=self.table.device)
-        slots = layer.punica_wrapper._token_lora_indices[:tokens]
-        numbers = (layer.lora_a_stacked[0][:, 0, 0, 0].float() * SCALE).round().long()
+        slots, held = (
+            layer.punica_wrapper._token_lora_indices[:tokens],
+            layer.lora_a_stacked[0][:, 0, :2, 0].float(),
+        )
+        numbers = torch.where(held[:, 1] == MARK, held[:, 0] * SCALE, 0).round().long()
         return torch.where(slots < 0, 0, numbers[slots.clamp(min=0)])
 
 

@@ -22,6 +22,9 @@ from moextend.moe import attach
 from moextend.moe.sites import find_sites
 from moextend.vllm.blocks import Added, extend_block
 
+LOADED = ("auto", "hf", "safetensors", "fastsafetensors", "runai_streamer")
+"""Ways of vLLM to load weights in which `load_weights` is called with all of them."""
+
 
 def __getattr__(name: str) -> type:
     if name.removeprefix(PREFIX) not in ARCHITECTURES:
@@ -66,6 +69,12 @@ def _check(config: VllmConfig) -> None:
             "without LoRA a request cannot choose an extension.",
             where=folder,
             hint=f"Start vLLM in this folder, with --config vllm.yaml: cd {folder}.",
+        )
+    if config.load_config.load_format not in LOADED:
+        raise InputError(
+            "extensions are added to weights that are read from the folder.",
+            where=f"--load-format {config.load_config.load_format}",
+            hint="Leave the option out.",
         )
     if parallel.data_parallel_size > 1:
         raise InputError(

@@ -15,7 +15,7 @@ import moextend
 from moextend.cli.main import app
 from moextend.errors import InputError, UnknownName
 from moextend.export.opening import load_model
-from moextend.export.served import SCALE, read_served, save_for_vllm
+from moextend.export.served import MARK, SCALE, read_served, save_for_vllm
 from moextend.model.multimodal import MultimodalLM
 from tests.vllm import small
 
@@ -65,7 +65,7 @@ def test_a_folder_has_a_model_for_each_choice(place: Path) -> None:
         tensors = load_file(folder / adapter / "adapter_model.safetensors")
         assert len(tensors) == 6
         for key, tensor in tensors.items():
-            held = {0.0} if "lora_B" in key else {0.0, number / SCALE}
+            held = {0.0} if "lora_B" in key else {0.0, number / SCALE, MARK}
             assert {*tensor.bfloat16().float().unique().tolist()} == held
     weights = folder / "model.safetensors"
     assert weights.is_symlink() and weights.samefile(place / "base" / "model.safetensors")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from moextend.export.served import SCALE, read_served
+from moextend.export.served import MARK, RANK, SCALE, read_served
 from moextend.moe import attach
 from moextend.moe.recipe import Mode
 from moextend.moe.routing import Scope, only
@@ -68,7 +68,11 @@ def test_every_token_gets_the_extensions_of_its_request(family: str, mode: Mode,
     numbers = torch.arange(64) % (len(served.models) + 1)
     # Adapters lie in slots in any order; a request of the base has the slot -1.
     slots = torch.where(numbers > 0, len(served.models) - numbers, -1)
-    held = torch.arange(len(served.models), 0, -1)[:, None, None, None] / SCALE
+    held = torch.zeros(len(served.models) + 1, 1, RANK, 4)
+    held[:-1, 0, 0] = torch.arange(len(served.models), 0, -1)[:, None] / SCALE
+    held[:-1, 0, 1] = MARK
+    held[-1] = 0.01  # an adapter of somebody else: the base computes
+    slots[numbers == 0] = torch.tensor([-1, len(served.models)])[torch.arange(int((numbers == 0).sum())) % 2]
     o_proj = SimpleNamespace(
         punica_wrapper=SimpleNamespace(_token_lora_indices=slots), lora_a_stacked=(held.bfloat16(),)
     )

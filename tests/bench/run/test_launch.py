@@ -23,7 +23,8 @@ from tests.bench.conftest import MakeRun
 from tests.bench.states import hold
 from tests.preloaded import client_command
 
-FAKE = str(Path(__file__).with_name("fake_worker.py"))
+SCRIPT = str(Path(__file__).with_name("fake_worker.py"))
+FAKE = [sys.executable, SCRIPT]
 
 
 class Silent:
@@ -33,7 +34,7 @@ class Silent:
 
 @pytest.fixture(autouse=True)
 def quick(fork_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launching, "WORKER", client_command(fork_server, FAKE))
+    monkeypatch.setattr(launching, "WORKER", client_command(fork_server, SCRIPT))
     monkeypatch.setattr(launching, "TICK", 0.02)
     monkeypatch.setattr(launching, "GRACE", 1.0)
 
@@ -98,7 +99,7 @@ def test_ctrl_c_stops_the_workers_and_passes_through(make_run: MakeRun, method: 
 
     began, threads = time.monotonic(), threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        launch([run.folder, waiting.folder], jobs=1, view=Interrupting(), command=[sys.executable, FAKE])
+        launch([run.folder, waiting.folder], jobs=1, view=Interrupting(), command=FAKE)
     assert time.monotonic() - began < 45
     assert read_status(run.folder).state == "interrupted"
     assert read_status(waiting.folder).state == "waiting"
