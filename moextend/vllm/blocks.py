@@ -110,16 +110,14 @@ class Added:
         parts, numbers = self.parts, self._numbers(len(x))
         index = index.long()
         if self.mode == "slot":
-            has = torch.cat(
-                [
-                    (self.table[numbers, place, None] > 0).expand(-1, part.count)
-                    for place, part in enumerate(parts)
-                ],
-                1,
-            )
-            leads = torch.cat([part(x) for part in parts], 1).masked_fill(~has, -torch.inf)
+            lacks = self.table[numbers] == 0
+            leads = [
+                part(x).masked_fill(lacks[:, place, None], -torch.inf) for place, part in enumerate(parts)
+            ]
             parents = [parent for part in parts for parent in part.parents]
-            return slot_choice(weights, index, leads, parents, [False] * len(parents), self.first)
+            return slot_choice(
+                weights, index, torch.cat(leads, 1), parents, [False] * len(parents), self.first
+            )
         found = weights, index
         for number, row in enumerate(self.rows.tolist()):
             own = [part for part, share in zip(parts, row, strict=True) if share]
@@ -148,11 +146,9 @@ class Added:
         layer: Any = self.adapted.o_proj
         if not hasattr(layer, "punica_wrapper"):  # vLLM measures memory before it makes adapters
             return torch.zeros(tokens, dtype=torch.long, device=self.table.device)
-        slots, held = (
-            layer.punica_wrapper._token_lora_indices[:tokens],
-            layer.lora_a_stacked[0][:, 0, :2, 0].float(),
-        )
-        numbers = torch.where(held[:, 1] == MARK, held[:, 0] * SCALE, 0).round().long()
+        slots = layer.punica_wrapper._token_lora_indices[:tokens]
+        codes, marks = layer.lora_a_stacked[0][:, 0, :2, 0].float().unbind(1)
+        numbers = torch.where(marks == MARK, codes * SCALE, 0).round().long()
         return torch.where(slots < 0, 0, numbers[slots.clamp(min=0)])
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from moextend.export.served import MARK, RANK, SCALE, read_served
+from moextend.export.served import MARK, RANK, SCALE, Served
 from moextend.moe import attach
 from moextend.moe.recipe import Mode
 from moextend.moe.routing import Scope, only
@@ -58,12 +58,15 @@ class Block(nn.Module):
         return out
 
 
-@pytest.mark.parametrize("mode", get_args(Mode))
-@pytest.mark.parametrize("family", ["mixtral", "olmoe"])
+@pytest.mark.parametrize(
+    ("family", "mode"), [*(("mixtral", mode) for mode in get_args(Mode)), ("olmoe", "paper")]
+)
 def test_every_token_gets_the_extensions_of_its_request(family: str, mode: Mode, tmp_path: Path) -> None:
-    more = ["one+two", "two:0.5+three"] if mode == "exact" else ["one+two"]
-    model = small.exported(tmp_path, family, mode, models=more)
-    served, scope = read_served(tmp_path / "served"), attach.scope_of(model.lm)
+    small.made_base(family, tmp_path)
+    model, more = small.extended(tmp_path, mode), {"two": 0.5 if mode == "exact" else 1.0, "three": 1.0}
+    models = {name: {name: 1.0} for name in small.NAMES} | {"two": {"one": 1.0, "two": 1.0}, "both": more}
+    own = dict.fromkeys(small.NAMES, "")
+    served, scope = Served(mode=mode, extensions=own, coactive={}, models=models), attach.scope_of(model.lm)
     x = torch.randn(64, model.width, generator=torch.Generator().manual_seed(0))
     numbers = torch.arange(64) % (len(served.models) + 1)
     # Adapters lie in slots in any order; a request of the base has the slot -1.
