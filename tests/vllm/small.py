@@ -71,7 +71,7 @@ def extended(base: Path, mode: Mode) -> MultimodalLM:
         draw = torch.Generator().manual_seed(number)
         with torch.no_grad():
             for key, parameter in moextend.new_parameters(model.lm, name).items():
-                spread = 0.3 if key.endswith("rows") else 0.04
+                spread = 0.3 if key.endswith("rows") else 0.04 if mode == "exact" else 0.08
                 parameter.add_(torch.randn(parameter.shape, generator=draw) * spread)
     return model
 
