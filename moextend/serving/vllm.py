@@ -101,7 +101,7 @@ def started(folder: Path) -> Iterator[str]:
     ]
     process = subprocess.Popen(
         [sys.executable, "-I", tether.__file__, str(os.getpid()), *command, "--host", "127.0.0.1"], cwd=folder,
-        stdout=sys.stderr,
+        stdout=sys.stderr, env={"VLLM_CPU_KVCACHE_SPACE": "4", **os.environ},
     )  # fmt: skip
     try:
         url = f"http://127.0.0.1:{port}"

@@ -58,3 +58,14 @@ def test_paper_mode_refuses_a_router_that_it_does_not_know() -> None:
     router.__class__ = type("OddRouter", (nn.Module,), {"forward": type(router).forward})
     with pytest.raises(InputError, match="does not know the router"):
         attach(lm, "a", {0: [1]}, mode="paper")
+
+
+def test_other_families_want_a_newer_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moextend.moe.supported.version", lambda package: "5.19.2")
+    lm = toy_lm()
+    attach(lm, "a", {0: [1]})
+    monkeypatch.setattr("moextend.moe.supported.OLDEST", ("olmoe",))
+    with pytest.raises(
+        InputError, match=r"MixtralTopKRouter needs transformers 5\.20 or later, and this is 5\.19"
+    ):
+        attach(lm, "b", {0: [1]})
