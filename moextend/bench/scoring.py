@@ -52,7 +52,7 @@ class Backend(Spec):
     def _of_vllm(cls, values: Any) -> Any:
         if not (isinstance(values, dict) and values.get("backend") == VLLM):
             return values
-        return {"serve": VLLM_SERVER, "export": VLLM, **values, "backend": OPENAI}
+        return values | {"serve": values.get("serve") or VLLM_SERVER, "export": VLLM, "backend": OPENAI}
 
     @field_validator("server")
     @classmethod

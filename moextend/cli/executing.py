@@ -119,10 +119,8 @@ def backend(name: str | None, given: Sequence[str]) -> dict[str, Any]:
         return {}
     name = name or OPENAI
     lookup.choose("backend", name, dict.fromkeys((TRANSFORMERS, OPENAI, VLLM)), where="--backend")
-    if name == TRANSFORMERS:
+    if name in (TRANSFORMERS, VLLM):
         return {**plain, **found, "backend": name}
-    if name == VLLM:
-        return {"server": None, **found, "backend": name}
     if {"server", "serve"} & found.keys():  # one of them replaces both of the sequence
         return {"server": None, "serve": None, **found, "backend": name}
     return {**found, "backend": name}

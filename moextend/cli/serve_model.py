@@ -7,8 +7,8 @@ import re
 import select
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -25,6 +25,7 @@ from moextend.util.lookup import MOST_TOKENS
 
 if TYPE_CHECKING:
     from moextend.serving.engine import Engine, Options
+    from moextend.serving.vllm import VllmEngine
 
 PACKAGES = ("fastapi", "uvicorn")
 KEY = "MOEXTEND_API_KEY"
@@ -81,19 +82,10 @@ def serve(
         raise InputError("no header can carry this key.", where=f"--api-key ({KEY})", hint=hint)
     if vllm is None:
         base.check()
-    elif not Path(base.base, "config.json").is_file():
-        hint = "Name a folder of moextend export --as vllm, or of a base."
-        raise InputError(f"'{base.base}' holds no config.json.", where="BASE", hint=hint)
+        extensions = _extensions(base, extension or ())
     else:
-        here: dict[str, object] = {"-e": extension, "--dtype": base.dtype, "--admin": admin, **base.given}
-        options.refuse_except_with("computing in this process (no --vllm)", here)
-    named = [_split_name(value) for value in extension or ()]
-    folders, strengths = weighed([value for _, value in named])
-    if vllm is None:
-        folders, strengths = [*base.extensions, *folders], [*base.extensions.values(), *strengths]
-    names = [*[None] * (len(folders) - len(named)), *(name for name, _ in named)]
-    check_extensions(folders)
-    with listen(host, port) as place:
+        _check_vllm(base, {"-e": extension, "--admin": admin})
+    with listen(host, port) as place, ExitStack() as stack:
         address, port = place.getsockname()[:2]
         local = is_loopback(str(address))
         if not (local or api_key):
@@ -108,29 +100,39 @@ def serve(
         signal.signal(signal.SIGTERM, before)
         allowed = local if admin is None else admin
         how = Options(host, api_key or None, allowed, access_log, max_batch, max_new_tokens)
-        with ExitStack() as stack:
-            if vllm is None:
-                engine: Answers = _engine(base, list(zip(folders, names, strengths, strict=True)), how)
-            else:
-                from moextend.serving.vllm import START, VllmEngine, started
+        engine: Answers
+        if vllm is None:
+            engine = _engine(base, extensions, how)
+        else:
+            engine = stack.enter_context(_before_vllm(vllm, Path(base.base), how))
+        made = Server(engine, place)
 
-                url = stack.enter_context(started(Path(base.base))) if vllm == START else vllm
-                engine = VllmEngine(url, Path(base.base), how)
-            made = Server(engine, place)
+        def ready() -> None:
+            models = ", ".join(engine.catalogue.known.models())
+            options.echo(f"{url_of(host, port)}v1 serves {models}   (process {os.getpid()}; Ctrl-C stops it)")
 
-            def ready() -> None:
-                models = ", ".join(engine.catalogue.known.models())
-                options.echo(
-                    f"{url_of(host, port)}v1 serves {models}   (process {os.getpid()}; Ctrl-C stops it)"
-                )
-
-            made.ready = ready
-            made.run(sockets=[place])
-        _leave()
+        made.ready = ready
+        made.run(sockets=[place])
+    _leave()
 
 
-def _engine(base: ExtendedBase, extensions: Sequence[tuple[Path, str | None, float]], how: Options) -> Engine:
-    """The engine that computes in this process; `extensions`: their folders, names for clients, and strengths."""
+Extensions = Sequence[tuple[Path, str | None, float]]
+"""Folder of each extension, its name for clients (None: its own), and its strength."""
+
+
+def _extensions(base: ExtendedBase, given: Sequence[str]) -> Extensions:
+    """Those of an extended base, and the given ones."""
+    named = [_split_name(value) for value in given]
+    folders, strengths = weighed([value for _, value in named])
+    names = [name for name, _ in named]
+    own = [(folder, None, strength) for folder, strength in base.extensions.items()]
+    found = [*own, *zip(folders, names, strengths, strict=True)]
+    check_extensions([folder for folder, _, _ in found])
+    return found
+
+
+def _engine(base: ExtendedBase, extensions: Extensions, how: Options) -> Engine:
+    """The engine that computes in this process."""
     import torch
 
     from moextend.serving.catalogue import Catalogue
@@ -143,6 +145,25 @@ def _engine(base: ExtendedBase, extensions: Sequence[tuple[Path, str | None, flo
     for folder, name, strength in extensions:
         catalogue.attach(folder, name, strength)
     return Engine(catalogue, how)
+
+
+def _check_vllm(base: ExtendedBase, here: dict[str, object]) -> None:
+    """Refuses a base that is no folder, and options of an engine in this process (`here`: those besides the base's)."""
+    if not Path(base.base, "config.json").is_file():
+        hint = "Name a folder of moextend export --as vllm, or of a base."
+        raise InputError(f"'{base.base}' holds no config.json.", where="BASE", hint=hint)
+    options.refuse_except_with(
+        "computing in this process (no --vllm)", here | {"--dtype": base.dtype, **base.given}
+    )
+
+
+@contextmanager
+def _before_vllm(url: str, folder: Path, how: Options) -> Iterator[VllmEngine]:
+    """Context with the engine that asks vLLM at an address, or one that is started."""
+    from moextend.serving.vllm import START, VllmEngine, started
+
+    with started(folder) if url == START else nullcontext(url) as address:
+        yield VllmEngine(address, folder, how)
 
 
 def _split_name(value: str) -> tuple[str | None, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,10 +17,11 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from moextend.errors import InputError, UnknownName
+from moextend.export import saving
 from moextend.export.architectures import ARCHITECTURES, PREFIX
 from moextend.export.opening import base_of, extension_folders, read_config
 from moextend.export.prompts import save_tokenizer, set_ends
-from moextend.export.saving import BASE, EXTENSIONS, PROJECTORS, save_model
+from moextend.export.saving import PROJECTORS, save_model
 from moextend.extension import align, modalities
 from moextend.model import loading, sources
 from moextend.model.base_name import base_parts
@@ -47,7 +47,9 @@ MOST = 256
 """Models with extensions: larger numbers are not exact in bfloat16."""
 RANK = 8
 """Smallest rank of adapters in vLLM."""
-BASE_MODEL, PLUS, WEAK = "base", "+", ":"
+BASE, PLUS, WEAK = "base", "+", ":"
+"""Names of models: the base; what joins extensions that compute together; what comes before a strength below 1."""
+"""Names of models: the base; what joins extensions that compute together; what comes before a strength below 1."""
 
 
 class Served(Record):
@@ -105,7 +107,7 @@ def open_inputs(folder: Path) -> MultimodalLM:
     config = read_config(whole)
     resize: Any = config.resize
     made = {name: loading.make_encoder(name, each, resize) for name, each in config.encoders.items()}
-    tokenizer = loading.load_tokenizer(base_of(config, whole))
+    tokenizer = loading.load_tokenizer(base_of(config, whole), revision=config.revision)
     model = MultimodalLM(lm, tokenizer, encoders=made, base=base_parts(config.base_fingerprint)[0])
     model.chat = chat_of(tokenizer, config.chat)
     for name in made:
@@ -139,7 +141,7 @@ def save_for_vllm(
         InputError: vLLM would compute something else (the message says why), or the folder is not empty.
     """
     folder, scope = Path(folder), attach.scope_of(model.lm)
-    (architecture,) = model.lm.config.architectures or [type(model.lm).__name__]
+    architecture = next(iter(model.lm.config.architectures or ()), type(model.lm).__name__)
     _check(model, architecture)
     if files.exists(base):
         base = str(Path(base).resolve())
@@ -154,15 +156,14 @@ def save_for_vllm(
     with files.new_folder(folder) as made:
         whole = made / WHOLE
         save_model(model, whole, base=base, with_base=with_base, revision=revision, **more)
-        kept = files.read_json(whole / "config.json")["extensions"]
-        for each in kept:
-            served.extensions[each["name"]] = f"{WHOLE}/{EXTENSIONS}/{each['folder']}"
-        source = Path(WHOLE) / BASE if with_base else _files_of(base, revision)
+        for name, place in extension_folders(read_config(whole), Path(WHOLE)).items():
+            served.extensions[name] = place.as_posix()
+        source = Path(WHOLE) / saving.BASE if with_base else _files_of(base, revision)
         _link(source, made)
         config = files.read_json(made / source / "config.json")
         config["architectures"] = [f"{PREFIX}{architecture}"]
         config[KEY] = served.model_dump(mode="json")
-        (made / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        files.write_json(made / "config.json", config)
         if model.tokenizer is not None:
             save_tokenizer(model, made)
             ends = GenerationConfig()  # without the base's own sampling, which vLLM would take as defaults
@@ -185,6 +186,12 @@ def _check(model: MultimodalLM, architecture: str) -> None:
         )
     if not scope.known:
         raise InputError("the model has no extension.", where="--as vllm", hint="Serve its base with vLLM.")
+    if BASE in scope.known:
+        raise InputError(
+            f"'{BASE}' is the model without extensions, and one of its extensions has that name.",
+            where="--as vllm",
+            hint="Load it under another name: load_extension(..., name=NAME), then save_for_vllm.",
+        )
 
 
 def _read(model: MultimodalLM, text: str) -> tuple[str, dict[str, float]]:
@@ -253,7 +260,7 @@ def _write_adapter(model: MultimodalLM, folder: Path, number: int) -> None:
     files.write_json(
         folder / "adapter_config.json",
         {
-            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": BASE_MODEL,
+            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": BASE,
             "r": RANK, "lora_alpha": RANK, "target_modules": ["o_proj"], "bias": "none",
         },
     )  # fmt: skip
@@ -262,7 +269,7 @@ def _write_adapter(model: MultimodalLM, folder: Path, number: int) -> None:
 def _write_options(folder: Path, served: Served, dtype: str) -> None:
     """Writes the options of `vllm serve`; paths are relative to the folder."""
     options: dict[str, Any] = {
-        "served-model-name": BASE_MODEL,
+        "served-model-name": BASE,
         "dtype": dtype,
         "enable-lora": True,
         "max-lora-rank": RANK,

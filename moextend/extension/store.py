@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -269,6 +268,5 @@ def _in_float32(model: MultimodalLM, name: str) -> dict[str, Tensor]:
 
 def _parameters(model: MultimodalLM, name: str, title: str) -> dict[str, nn.Parameter]:
     """Parameters of extension `name`, by the names that they have in the files of an extension `title`."""
-    own = re.compile(rf"(\.ext_(?:parts|groups)\.){re.escape(name)}(?=\.)")
     found = attach.new_parameters(model.lm, name)
-    return {own.sub(lambda at: at[1] + title, key): parameter for key, parameter in found.items()}
+    return {attach.renamed(key, name, title): parameter for key, parameter in found.items()}

@@ -179,13 +179,13 @@ def _options(
     return {**how, "dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
 
 
-def load_tokenizer(model: str) -> Any:
+def load_tokenizer(model: str, *, revision: str | None = None) -> Any:
     """The tokenizer of a base alone. Raises InputError if it cannot be loaded."""
     from transformers import AutoTokenizer
 
     source, packed = _find(model)
-    with _explained("its tokenizer cannot be loaded", model, source, None):
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **packed)
+    with _explained("its tokenizer cannot be loaded", model, source, revision):
+        return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False, **packed)
 
 
 def skeleton(model: str, *, revision: str | None = None) -> Any:

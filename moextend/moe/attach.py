@@ -8,6 +8,7 @@ call that fails or is interrupted leaves the model unchanged.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -204,6 +205,11 @@ def new_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
         for key, parameter in model.named_parameters()
         if f".ext_parts.{name}." in key or f".ext_groups.{name}." in key
     }
+
+
+def renamed(key: str, old: str, new: str) -> str:
+    """Name of a parameter of extension `old` if that is called `new`."""
+    return re.sub(rf"(\.ext_(?:parts|groups)\.){re.escape(old)}(?=\.)", lambda at: at[1] + new, key)
 
 
 def base_tensors(model: nn.Module) -> dict[str, Tensor]:

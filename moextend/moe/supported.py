@@ -184,8 +184,7 @@ def check_mode(site: Site, mode: Mode) -> None:
 
 def _check_site(model: nn.Module, site: Site) -> None:
     """Raises InputError if a block in its current state cannot be extended in any routing mode."""
-    here = version("transformers")
-    if family_of(site.router).model not in OLDEST and tuple(map(int, here.split(".")[:2])) < (5, 20):
+    if family_of(site.router).model not in OLDEST and _release(here := version("transformers")) < (5, 20):
         raise InputError(
             f"{type(site.router).__name__} needs transformers 5.20 or later, and this is {here}.",
             where=site.name,
@@ -208,3 +207,8 @@ def _check_site(model: nn.Module, site: Site) -> None:
     quantised.check_experts(model, site.experts, f"{site.name}.experts", count_experts(site))
     quantised.check_tensor(model, cast(Tensor, rows_of(site.router)), f"the router of {site.name}")
     reach.check_free(model, site)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """First two numbers of a version."""
+    return tuple(map(int, version.split(".")[:2]))

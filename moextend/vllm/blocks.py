@@ -50,11 +50,37 @@ class Extended(nn.Module):
         return out + more.view_as(hidden_states)
 
 
-def extend_block(block: nn.Module, added: Added) -> None:
-    """Gives a block the subclass of its class, in place, so that names of its weights stay."""
+class ExtendedRouter:
+    """Mixin for the class of a router of vLLM: slots that new experts win have the weight zero."""
+
+    ext_added: Added
+
+    def select_experts(
+        self, hidden_states: Tensor, router_logits: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Weights and experts [T, k] for the base's experts."""
+        weights, index = self.base_choice(hidden_states, router_logits, *args, **kwargs)
+        shares, ids = self.ext_added.chosen(hidden_states, router_logits, weights, index)
+        won = ids >= self.ext_added.first
+        return shares.masked_fill(won, 0).to(weights.dtype), torch.where(won, 0, ids).to(index.dtype)
+
+    def base_choice(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Weights and experts [T, k] of the base."""
+        found: tuple[Tensor, Tensor] = super().select_experts(*args, **kwargs)  # type: ignore[misc]
+        return found
+
+
+def extend_block(block: Any, added: Added) -> None:
+    """Gives a block, and in slot and paper routing its router, a subclass in place: names of weights stay."""
     _ADDED[added.name] = added
-    kind = type(block)
-    block.__class__ = type(f"Extended{kind.__name__}", (Extended, kind), {"ext_name": added.name})
+    _subclass(block, Extended, ext_name=added.name)
+    if added.mode != "exact":
+        _subclass(block.experts.router, ExtendedRouter, ext_added=added)
+
+
+def _subclass(of: Any, mixin: type, **attributes: Any) -> None:
+    """Gives an object the subclass of its class with a mixin."""
+    of.__class__ = type(f"Extended{type(of).__name__}", (mixin, type(of)), attributes)
 
 
 class Added:
@@ -84,20 +110,17 @@ class Added:
         own = [list(served.extensions).index(each) for each in router.ext_parts]
         self.rows = served.table()[:, own]
         self.table = self.rows.to(some.device)
-        if self.mode != "exact":
-            self.asked = block.experts.router
-            block.experts.router = _Router(self)
-            self.how = scoring_of(router) if self.mode == "paper" else None
+        self.how = scoring_of(router) if self.mode == "paper" else None
 
     def added(self, x: Tensor) -> Tensor:
         """What the extensions add for inputs [T, H]."""
-        nothing, numbers = torch.zeros_like(x), self._numbers(len(x))
+        nothing = torch.zeros_like(x)
         if self.mode == "exact":
-            shares = self.table[numbers]
+            shares = self.table[self._numbers(len(x))]
             gates = [hard_gate(part(x)) * shares[:, place, None] for place, part in enumerate(self.parts)]
             return add_gated(nothing, self.groups, x, torch.cat(gates, 1))
         logits = self.block.gate(x)[0]
-        weights, index = self.chosen(x, logits, *self.asked.select_experts(x, logits))
+        weights, index = self.chosen(x, logits, *self.block.experts.router.base_choice(x, logits))
         first = self.first
         for group in self.groups:
             add = add_gathered if asks_device(group, x.device) else add_columns
@@ -150,26 +173,3 @@ class Added:
         codes, marks = layer.lora_a_stacked[0][:, 0, :2, 0].float().unbind(1)
         numbers = torch.where(marks == MARK, codes * SCALE, 0).round().long()
         return torch.where(slots < 0, 0, numbers[slots.clamp(min=0)])
-
-
-class _Router:
-    """The router that vLLM made for a block; slots that new experts win have the weight zero."""
-
-    def __init__(self, added: Added) -> None:
-        self.__dict__["own"], self.__dict__["asked"] = added, added.asked
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.asked, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.asked, name, value)
-
-    def select_experts(
-        self, hidden_states: Tensor, router_logits: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Weights and experts [T, k] for the base's experts."""
-        weights, index = self.asked.select_experts(hidden_states, router_logits, *args, **kwargs)
-        shares, ids = self.own.chosen(hidden_states, router_logits, weights, index)
-        won = ids >= self.own.first
-        spare = torch.where(won, 0, ids)
-        return shares.masked_fill(won, 0).to(weights.dtype), spare.to(index.dtype)

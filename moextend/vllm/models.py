@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -106,9 +105,8 @@ def _bare(folder: Path, served: Served) -> Any:
         plan = {int(block): parents for block, parents in card.plan.items()}
         attach.activate(lm, served.coactive[name])
         attach.attach(lm, name, plan, mode=card.mode, calibrate=card.calibrate, width=card.width, empty=True)
-        own = re.compile(rf"(\.ext_(?:parts|groups)\.){re.escape(card.name)}(?=\.)")
         for key, tensor in tensor_files.load_tensors(folder / place)[0].items():
-            tensors[own.sub(rf"\g<1>{name}", key)] = tensor
+            tensors[attach.renamed(key, card.name, name)] = tensor
     for key, tensor in tensors.items():
         module, _, last = key.rpartition(".")
         lm.get_submodule(module)._parameters[last] = nn.Parameter(tensor, requires_grad=False)

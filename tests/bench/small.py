@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,3 +59,13 @@ def finished(workspace: Path, method: str, runs: str = "runs", **options: Any) -
     run = opened(workspace, method, runs, **options)
     runner.run(run.folder)
     return run
+
+
+def answers(run: RunDir) -> dict[Any, Any]:
+    """(stage, task) -> what each item got, without numbers that a server rounds."""
+    found = {}
+    for key, cell in run.cells().items():
+        lines = (run.folder / str(cell.predictions)).read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        found[key] = [(row.get("id"), row.get("prediction")) for row in rows]
+    return found

@@ -9,6 +9,7 @@ import pytest
 
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.scoring import Backend, Scoring, filled
+from moextend.cli.executing import backend
 from moextend.errors import SpecError
 from moextend.util import spec
 
@@ -53,6 +54,14 @@ def test_vllm_is_a_server_that_the_run_starts() -> None:
         "backend": "openai", "serve": "moextend serve {folder} --vllm start --port {port}", "export": "vllm",
         "concurrency": 16,
     }  # fmt: skip
+
+
+def test_vllm_named_by_a_command_takes_no_server_of_the_sequence() -> None:
+    of_sequence = Scoring(backend="openai", serve="other {folder} {port}", export="moextend", limit=9)
+    found = spec.parse(
+        Scoring, of_sequence.model_dump() | backend("vllm", ["concurrency=16"]), where="--backend"
+    )
+    assert found.record() == Backend(backend="vllm", concurrency=16).record() and found.limit == 9
 
 
 def test_the_backend_is_no_part_of_what_a_run_is(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from moextend.bench.run.servers import free_port
+from moextend.util.listening import free_port
 from tests.cli.conftest import Cli
 
 

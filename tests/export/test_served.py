@@ -108,6 +108,9 @@ def test_what_is_not_computed_alike_is_refused(place: Path, tmp_path: Path) -> N
         save_for_vllm(slot, tmp_path / "made", base=str(place / "base"), models=["one:0.5"])
     with pytest.raises(InputError, match="has no extension"):
         save_for_vllm(bare, tmp_path / "made", base=str(place / "base"))
+    moextend.attach(bare.lm, "base", {0: [0]})
+    with pytest.raises(InputError, match="'base' is the model without extensions"):
+        save_for_vllm(bare, tmp_path / "made", base=str(place / "base"))
     slot.lm.config.architectures = ["JambaForCausalLM"]
     with pytest.raises(InputError, match=r"JambaForCausalLM is not tested .* Use --as stock"):
         save_for_vllm(slot, tmp_path / "made", base=str(place / "base"))

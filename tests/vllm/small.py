@@ -6,12 +6,11 @@ The attention of vLLM on a CPU knows heads of 32, 64, ... numbers; those of the 
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from moextend.model import sources
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
+from moextend.util.listening import free_port
 
 NAMES = ("one", "two", "three")
 _ALL: dict[str, Any] = {
@@ -82,12 +82,6 @@ def exported(folder: Path, family: str = "mixtral", mode: Mode = "exact", **more
     model = extended(folder / "base", mode)
     save_for_vllm(model, folder / "served", base=str(folder / "base"), **more)
     return model
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(process: subprocess.Popen[bytes], port: int, log: Path | None = None) -> None:

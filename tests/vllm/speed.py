@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, OlmoeConfig
 import moextend
 from moextend.export.served import save_for_vllm
 from moextend.model import sources
+from moextend.util.listening import free_port
 
 from . import small
 
@@ -79,7 +80,7 @@ async def load(url: str, models: Sequence[str]) -> tuple[float, float]:
 @contextmanager
 def own(folder: Path, *words: str) -> Iterator[str]:
     """Address of `moextend serve`."""
-    port = small.free_port()
+    port = free_port()
     command = [sys.executable, "-m", "moextend", "serve", *words, "--port", str(port)]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

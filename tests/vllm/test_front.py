@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from moextend.bench.run import runner
-from moextend.bench.run.opening import open_run
-from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import RunDir
+from tests.bench.small import answers, finished
 
 from . import small
 
@@ -29,21 +26,9 @@ scoring: {{batch_size: 10, limit: 40}}
 """
 
 
-def ran(workspace: Path, runs: str, method: str, backend: dict[str, Any] | None) -> RunDir:
-    request = Request(workspace, sequence="small", methods=(method,), backend=backend)
-    run = open_run(resolve(request)[0], workspace / runs)
-    runner.run(run.folder)
-    return run
-
-
-def answers(run: RunDir) -> dict[Any, Any]:
-    """(stage, task) -> score, weights, and what each item got."""
-    found = {}
-    for key, cell in run.cells().items():
-        lines = (run.folder / str(cell.predictions)).read_text().splitlines()
-        rows = [json.loads(line) for line in lines]
-        found[key] = cell.value, cell.weights, [(row.get("id"), row.get("prediction")) for row in rows]
-    return found
+def numbers(run: RunDir) -> dict[Any, Any]:
+    """(stage, task) -> score and weights."""
+    return {key: (cell.value, cell.weights) for key, cell in run.cells().items()}
 
 
 @pytest.mark.parametrize("method", ["moextend:scope=auto", "moextend:scope=all", "full-ft"])
@@ -55,9 +40,9 @@ def test_a_run_that_vllm_scores_has_the_numbers_of_one_in_process(
     small.made_base("mixtral", tmp_path / "base")
     (tmp_path / "registry").mkdir()
     (tmp_path / "registry" / "small.yaml").write_text(SEQUENCE.format(base=tmp_path / "base"))
-    plain = ran(tmp_path, "plain", method, None)
-    served = ran(tmp_path, "served", method, {"backend": "vllm", "parity": 4})
-    assert answers(served) == answers(plain)
+    plain = finished(tmp_path, method, "plain")
+    served = finished(tmp_path, method, "served", backend={"backend": "vllm", "parity": 4})
+    assert numbers(served) == numbers(plain) and answers(served) == answers(plain)
     by_vllm = {key for key, cell in served.cells().items() if cell.backend == "openai"}
     texts = {(stage, task) for stage in (0, 1) for task in ("tiny-facts", "tiny-agreement")}
     assert by_vllm == texts | ({(1, "tiny-counting")} if method != "full-ft" else set())

@@ -23,7 +23,7 @@ from moextend.bench.run.launch import ending
 from moextend.bench.run.progress import STOPPED, cancelled
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import RunBusy
-from moextend.util import tether
+from moextend.util.children import tethered
 from moextend.util.environment import code
 
 GRACE = 15.0
@@ -82,8 +82,8 @@ def work(order: Order) -> int:
         command = ["bash", "-ec", "\n".join([*order["setup"], 'exec "$@"']), "moextend-worker", *command]
     with (folder / "worker.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-I", tether.__file__, str(os.getpid()), *command], stdin=subprocess.DEVNULL,
-            stdout=log, stderr=subprocess.STDOUT, env=_environment(order["environment"]), process_group=0,
+            tethered(command), stdin=subprocess.DEVNULL, stdout=log,
+            stderr=subprocess.STDOUT, env=_environment(order["environment"]), process_group=0,
         )  # fmt: skip
     try:
         while process.poll() is None:

@@ -30,7 +30,7 @@ from moextend.bench.run.progress import (
 from moextend.bench.run.records import State
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import RunFailed, last_line, short
-from moextend.util import tether
+from moextend.util.children import tethered
 from moextend.util.foreign import explained
 
 WORKER: tuple[str, ...] = (sys.executable, "-P", "-m", "moextend.bench.run.worker")
@@ -135,13 +135,12 @@ class Started:
             return self._waiting.pop(0) if self._waiting and not self._stopped else None
 
     def _work(self, run: Path) -> Outcome:
-        tethered = [sys.executable, "-I", tether.__file__, str(os.getpid()), *self._command]
         with RunDir(run).log.open("ab") as log:
             start = log.tell()
             with self._lock:
                 # A process group of its own: Ctrl-C in the terminal reaches it through us, once.
                 worker = subprocess.Popen(
-                    [*tethered, str(run.resolve())], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    tethered([*self._command, str(run.resolve())]), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                     env=self._environment, process_group=0,
                 )  # fmt: skip
                 self._workers.add(worker)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +22,9 @@ from moextend.bench.score.served.parity import Known, compare_task, prove, toler
 from moextend.bench.scoring import OPENAI, VLLM, filled
 from moextend.errors import InputError, RunFailed, last_line, masked, short
 from moextend.model import sources
-from moextend.util import processes, tether
+from moextend.util import processes
+from moextend.util.children import running
+from moextend.util.listening import free_port
 
 if TYPE_CHECKING:
     from moextend.model.multimodal import MultimodalLM
@@ -95,13 +94,6 @@ def folder_of(context: RunContext, cell: CellModel) -> Iterator[str]:
         shutil.rmtree(out, ignore_errors=True)
 
 
-def free_port() -> int:
-    """A port of this host that nobody uses now."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def started(
     command: str,
@@ -136,11 +128,7 @@ def started(
 
     with ExitStack() as stack:
         output = stack.enter_context(log.open("ab"))
-        process = subprocess.Popen(
-            [sys.executable, "-I", tether.__file__, str(os.getpid()), *arguments],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-        stack.callback(stop, process)
+        process = stack.enter_context(running(arguments, GRACE, stdout=output))
         found, end = client(port), time.monotonic() + patience
         while not found.is_ready():
             tick()
@@ -150,18 +138,6 @@ def started(
                 raise failed(f"does not answer within {patience:g} seconds")
             time.sleep(POLL)
         yield found
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends a server with all that it started: in order, then by force."""
-    for number, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
-            break
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)  # what the server left behind
 
 
 @dataclass(frozen=True)

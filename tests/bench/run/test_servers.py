@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -14,10 +13,7 @@ import pytest
 
 import moextend
 from moextend.bench.exporting import stage
-from moextend.bench.run import runner
 from moextend.bench.run.complete import lacks
-from moextend.bench.run.opening import open_run
-from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.servers import started
 from moextend.bench.score.served.client import Client, ServerFailed
@@ -28,6 +24,7 @@ pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
 from tests.bench.score.served.conftest import ROOT, stock_command
+from tests.bench.small import answers, finished
 from tests.serving.living import living
 
 __all__ = ["stock_command"]
@@ -56,20 +53,7 @@ def workspace(tmp_path: Path, small_world: None, monkeypatch: pytest.MonkeyPatch
 
 
 def ran(workspace: Path, runs: str, backend: dict[str, Any] | None = None, method: str = METHOD) -> RunDir:
-    (config,) = resolve(Request(workspace=workspace, sequence="small", methods=(method,), backend=backend))
-    run = open_run(config, workspace / runs)
-    runner.run(run.folder)
-    return run
-
-
-def answers(run: RunDir) -> dict[Any, Any]:
-    """(stage, task) -> what each item got, without numbers that a server rounds."""
-    found = {}
-    for key, cell in run.cells().items():
-        lines = (run.folder / str(cell.predictions)).read_text().splitlines()
-        rows = [json.loads(line) for line in lines]
-        found[key] = [(row.get("id"), row.get("prediction")) for row in rows]
-    return found
+    return finished(workspace, method, runs, backend=backend)
 
 
 @pytest.mark.slow  # two runs, each with a training

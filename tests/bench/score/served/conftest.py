@@ -14,10 +14,11 @@ import torch
 
 import moextend
 from moextend import MultimodalLM
-from moextend.bench.run.servers import free_port, stop
 from moextend.bench.score.served.client import Client
 from moextend.bench.score.served.parity import Known
 from moextend.export.writing import save_stock
+from moextend.util.children import stop
+from moextend.util.listening import free_port
 from tests import preloaded
 
 ROOT = Path(__file__).parents[4]
@@ -47,7 +48,7 @@ def serving(command: Sequence[str], folder: Path | str, *fault: str) -> Iterator
             time.sleep(0.3)
         yield client
     finally:
-        stop(process)
+        stop(process, 10)
 
 
 @pytest.fixture(scope="session")

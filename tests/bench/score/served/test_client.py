@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.run.servers import free_port
 from moextend.bench.score.served import client as room
 from moextend.bench.score.served.answers import OtherWeights, ServedModel
 from moextend.bench.score.served.client import Client, ServerFailed, check_reachable
 from moextend.errors import InputError
+from moextend.util.listening import free_port
 
 Reply = tuple[int, dict[str, str], str]
 Answer = Callable[[dict[str, Any], int], Reply]
