@@ -50,37 +50,12 @@ class Extended(nn.Module):
         return out + more.view_as(hidden_states)
 
 
-class ExtendedRouter:
-    """Mixin for the class of a router of vLLM: slots that new experts win have the weight zero."""
-
-    ext_added: Added
-
-    def select_experts(
-        self, hidden_states: Tensor, router_logits: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Weights and experts [T, k] for the base's experts."""
-        weights, index = self.base_choice(hidden_states, router_logits, *args, **kwargs)
-        shares, ids = self.ext_added.chosen(hidden_states, router_logits, weights, index)
-        won = ids >= self.ext_added.first
-        return shares.masked_fill(won, 0).to(weights.dtype), torch.where(won, 0, ids).to(index.dtype)
-
-    def base_choice(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Weights and experts [T, k] of the base."""
-        found: tuple[Tensor, Tensor] = super().select_experts(*args, **kwargs)  # type: ignore[misc]
-        return found
-
-
 def extend_block(block: Any, added: Added) -> None:
-    """Gives a block, and in slot and paper routing its router, a subclass in place: names of weights stay."""
-    _ADDED[added.name] = added
-    _subclass(block, Extended, ext_name=added.name)
+    """Gives a block the subclass of its class, in place, so that names of its weights stay."""
+    _ADDED[added.name], kind = added, type(block)
+    block.__class__ = type(f"Extended{kind.__name__}", (Extended, kind), {"ext_name": added.name})
     if added.mode != "exact":
-        _subclass(block.experts.router, ExtendedRouter, ext_added=added)
-
-
-def _subclass(of: Any, mixin: type, **attributes: Any) -> None:
-    """Gives an object the subclass of its class with a mixin."""
-    of.__class__ = type(f"Extended{type(of).__name__}", (mixin, type(of)), attributes)
+        block.experts.router.select_experts = added.for_base
 
 
 class Added:
@@ -110,6 +85,8 @@ class Added:
         own = [list(served.extensions).index(each) for each in router.ext_parts]
         self.rows = served.table()[:, own]
         self.table = self.rows.to(some.device)
+        self.choose = block.experts.router.select_experts
+        """The base's choice: weights and experts [T, k]."""
         self.how = scoring_of(router) if self.mode == "paper" else None
 
     def added(self, x: Tensor) -> Tensor:
@@ -120,13 +97,20 @@ class Added:
             gates = [hard_gate(part(x)) * shares[:, place, None] for place, part in enumerate(self.parts)]
             return add_gated(nothing, self.groups, x, torch.cat(gates, 1))
         logits = self.block.gate(x)[0]
-        weights, index = self.chosen(x, logits, *self.block.experts.router.base_choice(x, logits))
+        weights, index = self.chosen(x, logits, *self.choose(x, logits))
         first = self.first
         for group in self.groups:
             add = add_gathered if asks_device(group, x.device) else add_columns
             nothing = add(nothing, group, x, index - first, weights)
             first += group.num_experts
         return nothing
+
+    def for_base(self, hidden_states: Tensor, router_logits: Tensor, **more: Any) -> tuple[Tensor, Tensor]:
+        """Weights and experts [T, k] for the base's experts: slots that new experts win have the weight zero."""
+        weights, index = self.choose(hidden_states, router_logits, **more)
+        shares, ids = self.chosen(hidden_states, router_logits, weights, index)
+        won = ids >= self.first
+        return shares.masked_fill(won, 0).to(weights.dtype), torch.where(won, 0, ids).to(index.dtype)
 
     def chosen(self, x: Tensor, logits: Tensor, weights: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and experts [T, k] of the base's choice and the new experts."""
