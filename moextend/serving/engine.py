@@ -79,6 +79,10 @@ class Answers(Protocol):
         """Calls a function that changes the models."""
         ...
 
+    async def prove(self) -> None:
+        """Raises ApiError if it cannot answer now."""
+        ...
+
 
 class Engine:
     """Answers jobs, and calls functions that change the model, in the order of their arrival.
@@ -103,6 +107,9 @@ class Engine:
             self._waiting += jobs
         for _ in jobs:  # enough batches, also if each job reaches other extensions
             self._worker.submit(self._work, self._waiting)
+
+    async def prove(self) -> None:
+        """It can answer."""
 
     def call(self, function: Callable[[], Any]) -> Future[Any]:
         """Calls a function between two batches: after the jobs that wait now, and before those that come."""

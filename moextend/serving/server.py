@@ -59,7 +59,8 @@ def application(engine: Answers) -> FastAPI:
 
     @app.get(OPEN)
     async def health() -> Any:
-        """Whether the server answers."""
+        """Whether the server answers, and vLLM behind it."""
+        await engine.prove()
         return {"status": "ok"}
 
     @app.get("/v1/models")

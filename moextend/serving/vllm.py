@@ -7,7 +7,9 @@ import base64
 import io
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,6 +42,8 @@ START = "start"
 """What stands for the address of a vLLM that is to be started."""
 GRACE = 30.0
 """Seconds that vLLM gets to stop."""
+PROVED = 1.0
+"""Seconds after which vLLM is asked again what it serves: another one may have taken its place."""
 ID = "token_id:"
 """What vLLM writes before the id of a token."""
 
@@ -50,9 +54,12 @@ class Exported:
     def __init__(self, folder: Path) -> None:
         self.model: MultimodalLM = open_inputs(folder)
         self.known = Known("", {})  # without a fingerprint: its weights are not read here
+        self.adapters: dict[str, str] = {}
+        """Model -> the folder of its adapter, as vLLM lists it."""
         if not (folder / WHOLE).is_dir():
             return
         record, config = read_served(folder), read_config(folder / WHOLE)
+        self.adapters = record.adapters()
         digests = {each["name"]: each["digest"] for each in config.extensions}
         served = {}
         for name, own in record.models.items():
@@ -91,15 +98,30 @@ def started(folder: Path) -> Iterator[str]:
     server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", ".", *own]
     command, url = [*server, "--host", "127.0.0.1", "--port", str(port)], f"http://127.0.0.1:{port}"
     memory = {"VLLM_CPU_KVCACHE_SPACE": "4", **os.environ}
+    ended = RunFailed(
+        "vLLM ended.", where=f"--vllm start {folder}",
+        hint="Its messages are above. Start it by hand where it needs other options (docs/serving.md).",
+    )  # fmt: skip
     with running(command, GRACE, cwd=folder, stdout=sys.stderr, env=memory) as process:
         while not _answers(url):
             if process.poll() is not None:
-                raise RunFailed(
-                    f"vLLM ended with code {process.returncode} before it answered.", where=f"--vllm start {folder}",
-                    hint="Its messages are above. Start it by hand where it needs other options (docs/serving.md).",
-                )  # fmt: skip
+                raise ended
             time.sleep(0.5)
-        yield url
+        over = threading.Event()
+
+        def watch() -> None:
+            process.wait()
+            if not over.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=watch, daemon=True).start()
+        try:
+            yield url
+        finally:
+            gone = process.poll() is not None
+            over.set()
+        if gone:
+            raise ended
 
 
 def _answers(url: str) -> bool:
@@ -114,9 +136,10 @@ class VllmEngine:
 
     def __init__(self, url: str, folder: Path, options: Options) -> None:
         """Args: url: of vLLM, with or without /v1. folder: what it serves."""
-        self.catalogue: Models = Exported(folder)
+        self._folder = Exported(folder)
+        self.catalogue: Models = self._folder
         self.options, self._worker = options, ThreadPoolExecutor(1, "inputs")
-        self._model, self._url = self.catalogue.model, url.rstrip("/").removesuffix("/v1")
+        self._model, self._url = self._folder.model, url.rstrip("/").removesuffix("/v1")
         self._ends = sorted(stop_ids(self._model))
         modalities = self._model.modalities.sources()
         self._sources = {
@@ -124,6 +147,7 @@ class VllmEngine:
         }  # a medium is asked about again
         self._client = httpx.AsyncClient(timeout=None, trust_env=False, limits=httpx.Limits())
         self._tasks = set[asyncio.Task[None]]()
+        self._proved = -PROVED
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Sends the jobs of a request, all or none. Raises ApiError 429 for too many, 404 for an unknown model."""
@@ -143,8 +167,29 @@ class VllmEngine:
         """Calls a function of the catalogue."""
         return self._worker.submit(function)
 
+    async def prove(self) -> None:
+        """Raises ApiError if vLLM does not answer, or serves another folder: it lists the adapters of another."""
+        began = time.monotonic()
+        if began - self._proved < PROVED:
+            return
+        try:
+            reply = await self._client.get(f"{self._url}/v1/models")
+            listed = {each["id"]: Path(each.get("root") or "").name for each in reply.json()["data"]}
+        except httpx.HTTPError as error:
+            what = f"vLLM does not answer ({error or type(error).__name__})."
+            raise ApiError(503, what, code="failed", headers={"Retry-After": "5"}) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ApiError(502, f"{self._url} is no vLLM.", code="failed") from error
+        wanted = {name: Path(place).name for name, place in self._folder.adapters.items()}
+        other = [name for name, place in wanted.items() if listed.get(name) != place]
+        if other or BASE not in listed:
+            what = f"vLLM at {self._url} serves another folder, or other names: {(other or [BASE])[0]}."
+            raise ApiError(502, what, code="failed")
+        self._proved = began
+
     async def _answer(self, job: Job) -> None:
         try:
+            await self.prove()
             body = await asyncio.wrap_future(self._worker.submit(self._body, job))
             await self._deliver(job, body)
         except httpx.HTTPError as error:
@@ -158,9 +203,10 @@ class VllmEngine:
         """Body of the request for a job: its extensions are inferred, and its media encoded."""
         asked, scored = job.asked, job.echo is not None and job.logprobs is not None
         find_names(job, self.catalogue.known, self._sources)
+        seed = None if asked.seed is None else asked.seed % (1 << 63)
         body: dict[str, Any] = {
             "model": job.names[0] if job.names else BASE, "prompt": job.ids, "max_tokens": max(1, job.max_tokens),
-            "temperature": asked.temperature, "top_p": asked.top_p, "seed": asked.seed, "logprobs": job.logprobs,
+            "temperature": asked.temperature, "top_p": asked.top_p, "seed": seed, "logprobs": job.logprobs,
             "stop_token_ids": self._ends, "return_token_ids": True, "return_tokens_as_token_ids": True,
             "stream": not scored,
         }  # fmt: skip

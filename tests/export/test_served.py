@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import moextend
@@ -17,6 +21,9 @@ from moextend.errors import InputError, UnknownName
 from moextend.export.opening import load_model
 from moextend.export.served import MARK, SCALE, read_served, save_for_vllm
 from moextend.model.multimodal import MultimodalLM
+from moextend.serving.engine import Options
+from moextend.serving.protocol import ApiError
+from moextend.serving.vllm import VllmEngine
 from tests.vllm import small
 
 
@@ -91,6 +98,9 @@ def test_a_copied_base_is_linked_within_the_folder(model: MultimodalLM, place: P
         (["four"], UnknownName, "'four'"),
         (["one:2"], InputError, "is not a strength"),
         (["one:x"], InputError, "is not a strength"),
+        (["one:0.60"], InputError, "Write one:0.6"),
+        (["one+one"], InputError, "Write one"),
+        (["one:0"], InputError, "strength 0"),
         ([f"one:{number / 1000}" for number in range(1, 260)], InputError, "at most 256"),
     ],
 )
@@ -116,3 +126,70 @@ def test_what_is_not_computed_alike_is_refused(place: Path, tmp_path: Path) -> N
         save_for_vllm(slot, tmp_path / "made", base=str(place / "base"))
     with pytest.raises(InputError, match="holds no model that was exported for vLLM"):
         read_served(place / "base")
+
+
+def other_strengths(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["moextend"]["models"]["one"] = {"two": 1.0}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def other_order(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["moextend"]["models"] = dict(reversed(config["moextend"]["models"].items()))
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def another_extension(folder: Path) -> None:
+    one, two = sorted((folder / "moextend" / "extensions").iterdir())[:2]
+    for path in two.iterdir():
+        shutil.copyfile(path, one / path.name)
+
+
+def exchanged_adapters(folder: Path) -> None:
+    one, two = sorted((folder / "adapters").iterdir())[:2]
+    for path in two.iterdir():
+        shutil.copyfile(path, one / path.name)
+
+
+def another_base(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    held = {name: tensor + 1 for name, tensor in load_file(weights).items()}
+    weights.unlink()
+    save_file(held, weights)
+
+
+def no_base(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(folder / "gone")
+
+
+@pytest.mark.parametrize(
+    "change", [other_strengths, other_order, another_extension, exchanged_adapters, another_base, no_base]
+)
+def test_a_folder_that_was_changed_is_refused(
+    change: Callable[[Path], None], place: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "served"
+    shutil.copytree(place / "served", folder, symlinks=True)
+    read_served(folder)
+    change(folder)
+    with pytest.raises(InputError, match=r"was changed|cannot be read"):
+        read_served(folder)
+
+
+def test_a_front_asks_only_a_vllm_that_serves_its_folder(place: Path) -> None:
+    engine = VllmEngine("http://vllm/v1", place / "served", Options())
+    named = {"base": ".", **read_served(place / "served").adapters()}
+
+    def answers(listed: dict[str, str]) -> None:
+        rows = [{"id": name, "root": root} for name, root in listed.items()]
+        found = httpx.MockTransport(lambda request: httpx.Response(200, json={"data": rows}))
+        engine._client, engine._proved = httpx.AsyncClient(transport=found), -1.0
+        asyncio.run(engine.prove())
+
+    answers(named)
+    with pytest.raises(ApiError, match="serves another folder, or other names: two"):
+        answers({**named, "two": named["one"]})
+    with pytest.raises(ApiError, match="other names: one"):
+        answers({name: root.replace("adapters/", "adapters/0") for name, root in named.items()})

@@ -31,13 +31,16 @@ def numbers(run: RunDir) -> dict[Any, Any]:
     return {key: (cell.value, cell.weights) for key, cell in run.cells().items()}
 
 
-@pytest.mark.parametrize("method", ["moextend:scope=auto", "moextend:scope=all", "full-ft"])
+@pytest.mark.parametrize(
+    "family, method",
+    [("mixtral", "moextend:scope=auto"), ("olmoe", "moextend:scope=all"), ("mixtral", "full-ft")],
+)
 def test_a_run_that_vllm_scores_has_the_numbers_of_one_in_process(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    small.made_base("mixtral", tmp_path / "base")
+    small.made_base(family, tmp_path / "base")
     (tmp_path / "registry").mkdir()
     (tmp_path / "registry" / "small.yaml").write_text(SEQUENCE.format(base=tmp_path / "base"))
     plain = finished(tmp_path, method, "plain")
