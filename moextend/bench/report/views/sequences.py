@@ -8,6 +8,7 @@ from functools import partial
 from moextend.bench import metrics, stats
 from moextend.bench.report.collect import Experiment, grouped
 from moextend.bench.report.items import ItemReader
+from moextend.bench.report.notes import UNTOUCHED, untouched_notes
 from moextend.bench.report.table import (
     Column,
     Row,
@@ -63,12 +64,14 @@ def sequences_table(experiments: Sequence[Experiment], baseline: str, margin: fl
     ]
     if not any(sections):
         return None
+    runs = [result for experiment in experiments for result in experiment.of("sequence")]
     notes = [
         f"mean diff.: the method minus {baseline}, mean over sequences, which are fixed: one value per seed. p: for no "
         f"difference; p not worse: for a mean loss of {margin:g} points (--margin) or more. Both are corrected for the "
         "methods of the metric (Holm).",
         "not worse: undecided, but such a loss is excluded. better in, worse in: sequences with p < 0.05, corrected "
         "for all methods and sequences of the metric (Holm).",
+        *untouched_notes(runs),
     ]
     title = f"{len(experiments)} sequences: differences from {baseline}"
     return Table("sequences", title, COLUMNS, [rows for rows in sections if rows], notes, kind="sequences")
@@ -101,13 +104,15 @@ def _section(
     for method, (values, found) in mean.items():
         p, same, not_worse = (next(ps) for ps in corrected.values())
         verdict: str = stats.verdict(p, same, found)
+        runs = [each for one in experiments for each in one.of("sequence") if each.config.method == method]
+        untouched = UNTOUCHED if metric == CHANGE and all(each.text_untouched for each in runs) else ""
         own = {name: one for (of, name), one in each.items() if of == method}
         sure = [name for name, one in own.items() if apart[method, name] < stats.LEVEL and one.seeds > 1]
         cells = {
             "method": named(method),
             "metric": text(metric),
             "sequences": count(len(own)),
-            "difference": number(*metrics.mean_and_sd(values), signed=True),
+            "difference": number(*metrics.mean_and_sd(values), signed=True).marked(untouched),
             "p": p_value(p),
             "p_not_worse": p_value(not_worse),
             "verdict": text("not worse" if verdict == "undecided" and not_worse < stats.LEVEL else verdict),
