@@ -318,7 +318,7 @@ def main() -> None:
         for seeds in SEEDS
         for sd, effect in ((2.0, 4.0), (4.0, 5.0), (4.0, 8.0))
     )
-    table("pilot", "run sd", "effect", "delivered %", "of the estimates %", "seeds", rows=planned)
+    table("pilot", "run sd", "effect", "delivered %", "by estimates %", "seeds", rows=planned)
     chosen = ([tasks, *(chosen_rows(tasks, seeds, experiments) for seeds in SEEDS)] for tasks in TASKS)
     table("tasks", "3 seeds", "5 seeds", rows=chosen)
     shared = (
