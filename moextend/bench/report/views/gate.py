@@ -221,7 +221,7 @@ def _judged(check: Check, margin: float, tests: int, p_lost: float, p_lost_here:
         ("kept in these runs", here.p_not_worse(margin) < level),
         ("lost in these runs", p_lost_here < level and fell),
     ]
-    verdict = next((verdict for verdict, shown in said if shown), "cannot tell")
+    verdict: Verdict = next((word for word, shown in said if shown), "cannot tell")
     low, low_here = (max(each.interval(2 * level)[0], -100.0) for each in (found, here))
     judged = replace(
         check, verdict=verdict, p_kept=found.p_not_worse(margin), p_lost=p_lost, low=low, low_here=low_here

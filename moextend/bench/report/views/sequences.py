@@ -44,10 +44,7 @@ COLUMNS = [
     words_column("verdict"),
     words_column("better", "better in"),
     words_column("worse", "worse in"),
-    plain("p_each", "p not worse in each", wide=True),
 ]
-Found = tuple[list[float], stats.Contrast]
-"""A method's differences, one per seed, and what can be concluded of them."""
 
 
 def sequences_table(experiments: Sequence[Experiment], baseline: str, margin: float) -> Table | None:
@@ -81,44 +78,46 @@ def _section(
     measured: Measured, metric: str, experiments: Sequence[Experiment], baseline: str, margin: float
 ) -> list[Row]:
     """A row per method that several sequences have."""
-    pairs = _pairs(measured, experiments, baseline)
-    each, mean = dict[tuple[str, str], stats.Contrast](), dict[str, Found]()
-    for method, sequences in pairs.items():
+    each, mean = dict[tuple[str, str], stats.Contrast](), dict[str, tuple[list[float], stats.Contrast]]()
+    for method, sequences in _pairs(measured, experiments, baseline).items():
         for name, of_seeds in sequences.items():
-            if (found := differences([*of_seeds.values()])) and found[1]:
-                each[method, name] = found[1]
-        common = set.intersection(*map(set, sequences.values()))
-        shared = {name: {seed: own[seed] for seed in sorted(common)} for name, own in sequences.items()}
-        if common and (found := mean_difference(shared)) and found[1]:
-            mean[method] = found[0], found[1]
+            if (one := differences([*of_seeds.values()])) and one[1]:
+                each[method, name] = one[1]
+        common = sorted(set.intersection(*map(set, sequences.values())))
+        shared = {name: {seed: own[seed] for seed in common} for name, own in sequences.items()}
+        if common and (one := mean_difference(shared)) and one[1]:
+            mean[method] = one[0], one[1]
+    means = [found for _, found in mean.values()]
     apart = dict(zip(each, stats.holm([found.p for found in each.values()]), strict=True))
-    corrected = {
-        key: iter(stats.holm([p(found) for _, found in mean.values()]))
-        for key, p in {
-            "p": lambda found: found.p,
-            "same": lambda found: found.p_equivalent(margin),
-            "not_worse": lambda found: found.p_not_worse(margin),
-        }.items()
-    }
+    corrected = zip(
+        stats.holm([found.p for found in means]),
+        stats.holm([found.p_equivalent(margin) for found in means]),
+        stats.holm([found.p_not_worse(margin) for found in means]),
+        strict=True,
+    )
     rows = []
-    for method, (values, found) in mean.items():
-        p, same, not_worse = (next(ps) for ps in corrected.values())
+    for (method, (values, found)), (p, same, not_worse) in zip(mean.items(), corrected, strict=True):
         verdict: str = stats.verdict(p, same, found)
-        runs = [each for one in experiments for each in one.of("sequence") if each.config.method == method]
-        untouched = UNTOUCHED if metric == CHANGE and all(each.text_untouched for each in runs) else ""
+        runs = [run for one in experiments for run in one.of("sequence") if run.config.method == method]
+        untouched = metric == CHANGE and all(run.text_untouched for run in runs)
         own = {name: one for (of, name), one in each.items() if of == method}
-        sure = [name for name, one in own.items() if apart[method, name] < stats.LEVEL and one.seeds > 1]
+        sure = {
+            name: one.value
+            for name, one in own.items()
+            if one.seeds > 1 and apart[method, name] < stats.LEVEL
+        }
         cells = {
             "method": named(method),
             "metric": text(metric),
             "sequences": count(len(own)),
-            "difference": number(*metrics.mean_and_sd(values), signed=True).marked(untouched),
+            "difference": number(*metrics.mean_and_sd(values), signed=True).marked(
+                UNTOUCHED if untouched else ""
+            ),
             "p": p_value(p),
             "p_not_worse": p_value(not_worse),
             "verdict": text("not worse" if verdict == "undecided" and not_worse < stats.LEVEL else verdict),
-            "better": text(", ".join(name for name in sure if own[name].value > 0) or "-"),
-            "worse": text(", ".join(name for name in sure if own[name].value < 0) or "-"),
-            "p_each": p_value(max(one.p_not_worse(margin) for one in own.values())),
+            "better": text(", ".join(name for name, value in sure.items() if value > 0) or "-"),
+            "worse": text(", ".join(name for name, value in sure.items() if value < 0) or "-"),
         }
         rows.append(cells_of(COLUMNS, cells))
     return rows
