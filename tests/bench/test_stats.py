@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def unanimous(value: float, items: int) -> stats.Contrast:
 
 def test_what_all_items_say_counts_only_if_they_are_many() -> None:
     corrected = stats.holm([unanimous(100.0, 200).p, *[1.0] * 2000])[0]
-    assert stats.verdict(corrected, 1.0, gain=100.0, seeds=3) == "better", "in however large a table"
+    assert stats.verdict(corrected, 1.0, unanimous(100.0, 200)) == "better", "in however large a table"
     assert unanimous(100.0, 3).p >= 0.25, "exchanging the methods in three items gives p = 1/4"
     few, many = unanimous(0.0, 40), unanimous(0.0, 2000)
     assert few.p == many.p == 1.0
@@ -79,11 +80,28 @@ def test_what_all_items_say_counts_only_if_they_are_many() -> None:
 
 
 def test_verdicts() -> None:
-    assert stats.verdict(0.01, 0.9, gain=3.0, seeds=3) == "better"
-    assert stats.verdict(0.01, 0.9, gain=-3.0, seeds=3) == "worse"
-    assert stats.verdict(0.01, 0.01, gain=-0.1, seeds=3) == "equivalent", "certain, and within the margin"
-    assert stats.verdict(0.20, 0.20, gain=3.0, seeds=3) == "undecided"
-    assert stats.verdict(0.001, 0.9, gain=30.0, seeds=1) == "items only"
+    up = stats.Contrast(3.0, 1.0, 1.0, 3, 90, 90)
+    down, split = replace(up, value=-3.0), replace(up, collapsed=True)
+    assert stats.verdict(0.01, 0.9, up) == stats.verdict(0.01, 0.9, split) == "better"
+    assert stats.verdict(0.01, 0.9, down) == "worse"
+    assert stats.verdict(0.01, 0.01, down) == "equivalent", "certain, and within the margin"
+    assert stats.verdict(0.20, 0.20, up) == "undecided"
+    assert stats.verdict(0.20, 0.20, split) == "collapse"
+    assert stats.verdict(0.001, 0.9, replace(up, seeds=1)) == "items only"
+
+
+def test_runs_in_two_groups_far_apart_are_a_collapse() -> None:
+    assert stats.collapsed([60.0, 61.0, 40.0]) and stats.collapsed([60.0, 41.0, 40.0])
+    assert not stats.collapsed([60.0, 61.0, 52.0]), "within 10 points"
+    assert not stats.collapsed([60.0, 50.0, 39.0]), "runs that differ all over"
+    assert not stats.collapsed([60.0, 20.0]), "two runs have no groups"
+    assert stats.unseen_collapses(3) == pytest.approx(0.63, abs=0.005), "0.37^3 = 0.05"
+
+
+def test_these_runs_vary_by_items_alone() -> None:
+    """Both seeds' items, by hand: means (2, -2) of (1, -1) and (3, -3), squared and summed 8, times G/(G-1) = 2."""
+    found = made([1.0, 3.0], [[1.0, -1.0], [3.0, -3.0]]).of_these_runs
+    assert (found.value, found.seed_variance, found.item_variance, found.seeds) == (2.0, 0.0, 16.0, 1)
 
 
 def test_holm_by_hand() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +12,13 @@ from scipy.stats import nct, t
 from moextend.bench import stats
 from moextend.bench.stats import planning
 from moextend.bench.stats.planning import Design, Pilot
-from tests.bench.simulated import World, by_cluster, check, simulate
+from tests.bench.simulated import World, check, pilots
 
 SEEDS_ALONE = Pilot(
     seed=4.0, rest=0.0, order=None, own_items=0.0, item=0.0, item_by_order=0.0, unseen=0.0, item_error=0.0,
-    clusters=10**6, seeds=3, orders=1,
+    clusters=10**6, seeds=10**6, orders=1,
 )  # fmt: skip
+"""Known without error."""
 
 
 @pytest.mark.parametrize(("seeds", "distance"), [(3, 0.5), (5, 1.5), (30, 1.5), (10, 3.0)])
@@ -49,24 +49,11 @@ PILOT, LARGE = World(seeds=4, run_sd=2.0, images=60), World(seeds=6, run_sd=2.0,
 
 
 def _mean_pilot(world: World, experiments: int = 400) -> Pilot:
-    """The components of a world: estimates averaged over many pilots."""
-    return _mean(_pilots(world, experiments))
-
-
-def _mean(found: Sequence[Pilot]) -> Pilot:
-    """The mean of each component."""
+    """The components of a world: estimates averaged over many pilots, known without error."""
+    found = pilots(world, experiments)
     names = ("seed", "rest", "own_items", "item", "item_by_order")
     means: dict[str, Any] = {name: float(np.mean([getattr(one, name) for one in found])) for name in names}
-    return replace(found[0], **means)
-
-
-def _pilots(world: World, experiments: int, seed: int = 1) -> list[Pilot]:
-    values, parts = simulate(world, experiments, np.random.default_rng(seed))
-    deviations = by_cluster(world, parts)
-    return [
-        planning.pilot_of(stats.contrast(list(each), own, changed=99))
-        for each, own in zip(values, deviations, strict=True)
-    ]
+    return replace(found[0], **means, seeds=10**6, item_error=0.0)
 
 
 def test_a_pilot_predicts_the_power_of_a_larger_experiment() -> None:
@@ -81,7 +68,10 @@ def test_the_interval_of_the_power_covers_the_power_of_the_true_variances() -> N
     design, effect = Design(8), 10.0
     true = planning.power(_mean_pilot(world), design, effect, 0.05)
     assert 0.3 < true < 0.9
-    found = [planning.power_interval(pilot, design, effect, 0.05) for pilot in _pilots(world, 200, seed=2)]
+    found = [
+        np.quantile(planning.powers(pilot, design, effect, 0.05), [0.025, 0.975])
+        for pilot in pilots(world, 200, seed=2)
+    ]
     covered = np.mean([low <= true <= high for low, high in found])
     assert 0.92 <= covered <= 0.98
 
@@ -143,7 +133,7 @@ def test_seeds_that_lie_close_together_by_chance_do_not_promise_too_much(tests: 
     true = replace(SEEDS_ALONE, seed=0.0, own_items=1.2, item=0.1)
     level, powers = 0.05 / tests, []
     effect = planning.detectable(true, Design(5), level)
-    for spread in 1.2 * np.random.default_rng(0).chisquare(2, 200) / 2:
+    for spread in 1.2 * np.random.default_rng(0).chisquare(2, 50) / 2:
         found = stats.Contrast(1.0, spread / 3, 0.1, 3, 10**6, 99, own_items=1.2)
         seeds = planning.seeds_needed(planning.pilot_of(found), Design(3), effect, level)
         powers.append(1.0 if seeds is None else planning.power(true, Design(seeds), effect, level))

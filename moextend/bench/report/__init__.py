@@ -27,6 +27,7 @@ from moextend.bench.report.table import Table
 from moextend.bench.report.views import MARGIN, NOTHING, VIEWS, Asked, load
 from moextend.bench.report.views.comparison import with_baseline
 from moextend.bench.report.views.published import published_tables
+from moextend.bench.report.views.sequences import sequences_table
 from moextend.errors import InputError
 
 __all__ = ["FORMATS", "VIEWS", "View", "render", "tables", "view"]
@@ -45,7 +46,7 @@ def tables(
     rank: bool = True,
     style: Styling | None = None,
 ) -> list[Table]:
-    """The tables of one view of each experiment, and below them the published ones.
+    """The tables of one view of each experiment, what holds over several, and below them the published ones.
 
     Args:
         baseline: the method that all are compared with; `comparison` needs it and leaves out experiments without runs
@@ -66,6 +67,8 @@ def tables(
     published = published_tables(experiments, references) if references else []
     parts = [view(experiment, name, asked, rank=rank) for experiment in experiments]
     measured = [table for part in parts for table in part]
+    if name == "comparison" and len(experiments) > 1:
+        measured += filter(None, [sequences_table(experiments, str(baseline), margin)])
     without = [one.name for one, part in zip(experiments, parts, strict=True) if not part]
     if measured and without:
         measured[-1] = measured[-1].noted(f"Not in these tables: {', '.join(without)}: {NOTHING[name][0]}")

@@ -13,7 +13,7 @@ from moextend.bench.report.items import ItemReader, Weights
 from moextend.bench.report.table import RANKED, Table
 from moextend.bench.report.views.comparison import (
     CHANGE,
-    LESS_IS_BETTER,
+    CHOSEN,
     METRICS,
     Measured,
     Weigh,
@@ -57,9 +57,8 @@ def ranked(experiment: Experiment, table: Table) -> Table:
         weigh = _weigh(table, column.key, experiment) if rows else None
         if weigh is None:
             continue
-        less = table.kind == "forgetting" and METRICS.get(column.key) in LESS_IS_BETTER
-        measured, sign = Measured(reader, weigh), -1.0 if less else 1.0
-        values = {row[0].text: sign * value for row in last if (value := row[place].number) is not None}
+        measured = Measured(reader, weigh)
+        values = {row[0].text: value for row in last if (value := row[place].number) is not None}
         for names in rows.values():
             best, *others = sorted(values.keys() & names, key=values.__getitem__, reverse=True) or [""]
             if not others or all(_by_construction(weigh, one) for one in groups[keys[best]]):
@@ -68,7 +67,7 @@ def ranked(experiment: Experiment, table: Table) -> Table:
             nearest = differences([*pairs_of(measured, groups, *keys[others[0]], keys[best][0]).values()])
             if not (nearest and nearest[1] and nearest[1].p < stats.LEVEL):
                 continue
-            found = verdicts(measured, groups, keys[best][0], less_is_better=less)
+            found = verdicts(measured, groups, keys[best][0])
             if all(found.get(name) == "worse" for name in others):
                 bold.add((best, place))
     shown = [
@@ -83,7 +82,8 @@ def ranked(experiment: Experiment, table: Table) -> Table:
 def _weigh(table: Table, key: str, experiment: Experiment) -> Weigh | None:
     """What a column is made of, as far as it can be tested."""
     titles = {
-        "forgetting": {**METRICS, "text_change": CHANGE},
+        "forgetting": {key: title for key, title in METRICS.items() if title != CHOSEN}
+        | {"text_change": CHANGE},
         "tasks": {"mean": METRICS["acc"]},
         "text": {"mean": CHANGE, "change": CHANGE},
     }[table.kind]

@@ -55,7 +55,8 @@ class ReportStyle(Spec):
     """Decimals of scores; null: one. CSV holds unrounded numbers."""
     tables: dict[str, TableStyle] = Field(default_factory=dict)
     """View -> what differs in its tables; also orders (spread over seeds and orders, below the summary and the
-    comparison), kinds (scores by kind of question, below the readings) and published (`--references`)."""
+    comparison), sequences (what holds over several, below the comparison), kinds (scores by kind of question, below
+    the readings) and published (`--references`)."""
 
     @field_validator("tables")
     @classmethod

@@ -8,7 +8,8 @@ docs/statistics.md has the derivation and the simulations.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 POWER = 0.8
 LEVEL = 0.05
-Verdict = Literal["better", "worse", "equivalent", "undecided", "items only"]
+Verdict = Literal["better", "worse", "equivalent", "undecided", "collapse", "items only"]
+APART, TIMES = 10.0, 3.0
+"""Points between two groups of runs, and that distance over the spread within them, above which some collapsed."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,14 @@ class Contrast:
     """Variance of one seed's difference from items that affect this seed alone; part of the variance over seeds."""
     item_error: float = 0.0
     """Standard error of `item_variance`."""
+    collapsed: bool = False
+    """Whether runs of one of the two methods collapsed; see `collapsed`."""
+
+    @property
+    def of_these_runs(self) -> Contrast:
+        """The difference with items as its only source of variance: about these weights, not about training again."""
+        items = self.item_variance + self.own_items / self.seeds
+        return replace(self, seed_variance=0.0, item_variance=items, seeds=1, own_items=0.0)
 
     @property
     def error(self) -> float:
@@ -99,18 +110,27 @@ class Contrast:
         return float(10**high)
 
 
-def verdict(p: float, p_equivalent: float, *, gain: float, seeds: int) -> Verdict:
-    """Conclusion at corrected p-values; `gain` is the difference, positive if the first method is better.
-
-    A difference within the margin is called equivalent even if its sign is certain.
-    """
-    if seeds < 2:
+def verdict(p: float, p_equivalent: float, found: Contrast) -> Verdict:
+    """Conclusion at corrected p-values. A difference within the margin is equivalent even if its sign is certain."""
+    if found.seeds < 2:
         return "items only"
     if p_equivalent < LEVEL:
         return "equivalent"
     if p < LEVEL:
-        return "better" if gain > 0 else "worse"
-    return "undecided"
+        return "better" if found.value > 0 else "worse"
+    return "collapse" if found.collapsed else "undecided"
+
+
+def collapsed(values: Sequence[float]) -> bool:
+    """Whether the runs of a method, three or more, form two groups: over APART points and TIMES their spread apart."""
+    ordered = sorted(values)
+    widest = max((high - low for low, high in pairwise(ordered)), default=0.0)
+    return len(values) > 2 and widest > max(APART, TIMES * (ordered[-1] - ordered[0] - widest))
+
+
+def unseen_collapses(seeds: int) -> float:
+    """Upper 95% limit of the share of runs that collapse, 0..1, if none of so many seeds did: 1 - 0.05^(1/S)."""
+    return float(1 - LEVEL ** (1 / seeds))
 
 
 def contrast(values: Sequence[float], deviations: Array, *, changed: int, floor: float = 0.0) -> Contrast:
@@ -206,51 +226,45 @@ def half_width(level: Any, seed_variance: Any, item_variance: Any, *, seeds: int
 
 
 def detectable(
-    level: float,
-    seed_variance: float,
-    item_variance: float,
-    *,
-    seeds: int,
-    clusters: int,
-    power: float = POWER,
+    level: float, seed_variance: Any, item_variance: Any, *, seeds: int, clusters: int, power: float = POWER
 ) -> float:
-    """Least true difference that a test at `level` detects with `power`, given these variances."""
-    bars = _bars(level, seed_variance, item_variance, seeds, clusters)
-    error = (seed_variance + item_variance) ** 0.5
-    if error == 0:
-        return 0.0
-    low, high = 0.0, float(bars.max()) + 10 * float(error)
-    for _ in range(40):
+    """Least true difference that a test at `level` detects with `power`, in the mean over these variances."""
+    bars, error = _bars(level, seed_variance, item_variance, seeds, clusters)
+    low, high = 0.0, float(bars.max()) + 10 * float(error.max())
+    for _ in range(30):
         middle = (low + high) / 2
-        low, high = (middle, high) if _found(middle, bars, error) < power else (low, middle)
+        low, high = (middle, high) if _found(middle, bars, error).mean() < power else (low, middle)
     return high
 
 
 def power_of(
     difference: float, level: float, seed_variance: Any, item_variance: Any, *, seeds: int, clusters: int
-) -> Any:
+) -> Array:
     """Probability, 0..1, that a two-sided test at `level` finds a true `difference`; variances broadcast."""
-    bars = _bars(level, seed_variance, item_variance, seeds, clusters)
-    error = np.sqrt(np.asarray(seed_variance) + item_variance)
-    return np.where(error > 0, _found(difference, bars, np.where(error > 0, error, 1.0)), difference != 0)
+    return _found(difference, *_bars(level, seed_variance, item_variance, seeds, clusters))
 
 
-def _bars(level: float, seed_variance: Any, item_variance: Any, seeds: int, clusters: int) -> Array:
-    """Half-widths [..., D] of the test in equally likely repetitions, which estimate the variance over seeds again."""
+def _bars(
+    level: float, seed_variance: Any, item_variance: Any, seeds: int, clusters: int
+) -> tuple[Array, Array]:
+    """Half-widths [..., D] in equally likely repetitions, which estimate the variance over seeds again, and errors."""
     from scipy.special import chdtri
 
     drawn = np.array([1.0])  # the seeds' variance that a repetition would see, as a multiple of the true one
     if seeds > 1:
         drawn = chdtri(seeds - 1, (np.arange(200) + 0.5) / 200) / (seeds - 1)
-    over_seeds, items = np.asarray(seed_variance)[..., None] * drawn, np.asarray(item_variance)[..., None]
-    return np.asarray(half_width(level, over_seeds, items, seeds=seeds, clusters=clusters))
+    over_seeds, items = np.asarray(seed_variance)[..., None], np.asarray(item_variance)[..., None]
+    bars = half_width(level, over_seeds * drawn, items, seeds=seeds, clusters=clusters)
+    return np.asarray(bars), np.sqrt(over_seeds + items)
 
 
-def _found(difference: float, bars: Array, error: Any) -> Any:
+def _found(difference: float, bars: Array, error: Array) -> Array:
+    """Share of the repetitions that find a true difference [...]; without any error all do."""
     from scipy.special import ndtr
 
-    spread = error[..., None] if getattr(error, "ndim", 0) else error
-    return ndtr((difference - bars) / spread).mean(-1) + ndtr((-difference - bars) / spread).mean(-1)
+    spread = np.where(error > 0, error, 1e-12)
+    shares: Array = ndtr((difference - bars) / spread).mean(-1) + ndtr((-difference - bars) / spread).mean(-1)
+    return shares
 
 
 def clustered_error(values: Sequence[float], clusters: Sequence[Hashable]) -> float | None:

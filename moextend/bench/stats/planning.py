@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moextend.bench import stats
 from moextend.bench.stats import Contrast
 
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+    Array = ndarray[Any, Any]
+
 MOST_SEEDS = 100
 """Seeds that are tried."""
-POSSIBLE = 20
-"""Quantiles of each variance, for intervals."""
+POSSIBLE = 40
+"""Variances that are tried for those that a pilot leaves possible."""
 MOST_TIMES = 20.0
 """Binary logarithm of the most times a pilot's items that are tried."""
 
@@ -63,7 +70,7 @@ class Pilot:
         """Variance of the differences of one order over seeds."""
         return self.seed + self.rest + self.own_items
 
-    def sources(self, design: Design) -> tuple[float, float, int]:
+    def sources(self, design: Design) -> tuple[Any, Any, int]:
         """What the test of a design sees on average: variances of the mean from seeds and from items, and clusters.
 
         A pilot of one order does not tell which part of the variance differs between orders: none is averaged out.
@@ -73,33 +80,36 @@ class Pilot:
         items = (self.item + self.item_by_order / orders) / design.times
         fewer = (self.clusters + 2) / (self.clusters * design.times + 2)
         clusters = max(2, int(self.clusters * design.times))
-        return over_seeds if design.seeds > 1 else 0.0, items + self.unseen * fewer**2, clusters
+        return over_seeds * (design.seeds > 1), items + self.unseen * fewer**2, clusters
 
-    def possible(self) -> list[Pilot]:
-        """Pilots with the variances that are compatible with the estimates, all equally likely.
+    def possible(self) -> Pilot:
+        """Arrays of the variances that are compatible with the estimates, all equally likely, for the estimates.
 
         The variance over seeds is (S - 1) V / chi2 with S - 1 degrees of freedom, that of the items normal around its
-        estimate and at least 0: the generalised confidence interval of Tsui and Weerahandi (1989). With three seeds the
-        variance over seeds may be 0.3 to 40 times its estimate, with ten 0.5 to 3.3 times.
+        estimate and at least 0: the fiducial distribution of generalised intervals (Tsui and Weerahandi, 1989). Their
+        quantiles are paired by a lattice. With three seeds the variance over seeds may be 0.3 to 40 times its estimate,
+        with ten 0.5 to 3.3 times.
         """
         from scipy.special import chdtri, ndtri
 
-        free, shares = self.seeds - 1, [(i + 0.5) / POSSIBLE for i in range(POSSIBLE)]
-        spreads = [self._spread(float(free / chdtri(free, share))) for share in shares]
-        known = self.item + self.item_by_order
-        found = []
-        for share in shares:
-            items = max(known + float(ndtri(share)) * self.item_error, 0.0)
-            by_order = items * self.item_by_order / known if known else 0.0
-            found += [replace(one, item=items - by_order, item_by_order=by_order) for one in spreads]
-        return found
-
-    def _spread(self, times: float) -> Pilot:
-        """With so many times the variance over seeds; the part of the items is known better, and stays."""
-        wanted = max(times * self.run - self.own_items, 0.0)
-        known = self.seed + self.rest
-        seed = wanted * self.seed / known if known else wanted
-        return replace(self, seed=seed, rest=wanted - seed)
+        shares, golden = (np.arange(POSSIBLE) + 0.5) / POSSIBLE, (5**0.5 - 1) / 2
+        known, known_items = self.seed + self.rest, self.item + self.item_by_order
+        free = self.seeds - 1
+        spread = free * self.run / chdtri(free, shares) if free else np.full(POSSIBLE, self.run)
+        over_seeds = np.maximum(
+            spread - self.own_items, 0.0
+        )  # the part of the items is known better, and stays
+        seed = over_seeds * (self.seed / known if known else 1.0)
+        drawn = ndtri((np.arange(POSSIBLE) * golden + 0.5) % 1)
+        items = np.maximum(known_items + drawn * self.item_error, 0.0)
+        by_order = items * (self.item_by_order / known_items if known_items else 0.0)
+        arrays: Any = {
+            "seed": seed,
+            "rest": over_seeds - seed,
+            "item": items - by_order,
+            "item_by_order": by_order,
+        }
+        return replace(self, **arrays)
 
 
 def pilot_of(found: Contrast) -> Pilot:
@@ -160,48 +170,43 @@ def pilot_of_orders(
     )
 
 
-def power(pilot: Pilot, design: Design, distance: float, level: float) -> float:
-    """Probability, 0..1, that the test of a design at two-sided `level` finds a difference of `distance` points.
+def powers(pilot: Pilot, design: Design, distance: float, level: float) -> Array:
+    """Probabilities, 0..1, that the test of a design at two-sided `level` finds a difference of `distance` points.
 
-    A one-sided test of a margin: `distance` from the true difference to the margin, at twice its level.
+    One for each of the variances that the pilot leaves possible; their mean is the expected power. A one-sided test
+    of a margin: `distance` from the true difference to the margin, at twice its level.
     """
-    over_seeds, items, clusters = pilot.sources(design)
-    found = stats.power_of(distance, level, over_seeds, items, seeds=design.seeds, clusters=clusters)
-    return float(found)
+    over_seeds, items, clusters = pilot.possible().sources(design)
+    return stats.power_of(distance, level, over_seeds, items, seeds=design.seeds, clusters=clusters)
 
 
-def power_interval(
-    pilot: Pilot, design: Design, distance: float, level: float, *, outside: float = stats.LEVEL
-) -> tuple[float, float]:
-    """Confidence interval of `power` at 1 - `outside`: what the pilot, of two seeds or more, leaves possible."""
-    over_seeds, items, clusters = zip(*(one.sources(design) for one in pilot.possible()), strict=True)
-    found = stats.power_of(
-        distance, level, np.array(over_seeds), np.array(items), seeds=design.seeds, clusters=clusters[0]
-    )
-    low, high = np.quantile(found, [outside / 2, 1 - outside / 2])
-    return float(low), float(high)
+def power(pilot: Pilot, design: Design, distance: float, level: float) -> float:
+    """Expected power: the probability with which experiments that are planned so find the difference; see `powers`."""
+    return float(powers(pilot, design, distance, level).mean())
 
 
 def detectable(pilot: Pilot, design: Design, level: float, wanted: float = stats.POWER) -> float:
-    """Least difference in points that the test of a design finds with the wanted power."""
-    over_seeds, items, clusters = pilot.sources(design)
+    """Least difference in points that the test of a design finds with the wanted expected power."""
+    over_seeds, items, clusters = pilot.possible().sources(design)
     return stats.detectable(level, over_seeds, items, seeds=design.seeds, clusters=clusters, power=wanted)
 
 
 def seeds_needed(
     pilot: Pilot, design: Design, distance: float, level: float, wanted: float = stats.POWER
 ) -> int | None:
-    """Least number of seeds, from 2, with the wanted power; None: 100 are not enough."""
-    for seeds in range(2, MOST_SEEDS + 1):
-        if power(pilot, replace(design, seeds=seeds), distance, level) >= wanted:
-            return seeds
-    return None
+    """Least number of seeds, from 2, with the wanted expected power; None: 100 are not enough."""
+    found = 2 + bisect_left(
+        range(2, MOST_SEEDS + 1),
+        wanted,
+        key=lambda seeds: power(pilot, replace(design, seeds=seeds), distance, level),
+    )
+    return found if found <= MOST_SEEDS else None
 
 
 def items_needed(
     pilot: Pilot, design: Design, distance: float, level: float, wanted: float = stats.POWER
 ) -> float | None:
-    """Items, as a multiple of the pilot's, with the wanted power; None: a million times as many are not enough.
+    """Items, as a multiple of the pilot's, with the wanted expected power; None: a million times as many lack it.
 
     The part of the items' variance that was seen falls as 1/n, the part that stands for unseen pairs as 1/n^2.
     """
@@ -214,7 +219,7 @@ def items_needed(
         return float(2**low)
     if not enough(high):
         return None
-    for _ in range(30):
+    for _ in range(14):
         middle = (low + high) / 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return float(2**high)

@@ -14,6 +14,8 @@ from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.views.gate import gate
 from moextend.bench.report.views.power import Plan, Wanted, plan, plan_gate
 from moextend.bench.run.rundir import find_runs
+from moextend.bench.stats import planning
+from moextend.bench.stats.planning import Design
 from moextend.cli.main import app
 from moextend.errors import InputError, UnknownName
 from tests.bench.ledger import Kind, Shape, write_run
@@ -43,11 +45,7 @@ def planned(found: Experiment, metric: str = "ACC", methods: tuple[str, ...] = (
 
 
 def test_the_plan_of_the_pilots_own_design_is_the_test_of_the_report(runs: Path) -> None:
-    """Same MDD as the report prints: with one order of its table, with several of the mean over orders.
-
-    A larger one where the seeds vary less than the items of single runs explain.
-    """
-    equal = 0
+    """A larger MDD than the report prints of its variances: three seeds leave larger ones possible."""
     given = [f"ledger/{method}-s{seed}" for method in ("lora", "ewc") for seed in SEEDS]
     for found, place, orders in ((experiment(runs, *given), 0, 1), (experiment(runs), 1, 2)):
         rows = tables([found], "comparison", baseline="lora")[place].records
@@ -56,13 +54,11 @@ def test_the_plan_of_the_pilots_own_design_is_the_test_of_the_report(runs: Path)
             one = planned(found, metric)
             own = next(design for design in one.rows if (design.seeds, design.orders) == (3, orders))
             assert one.difference == pytest.approx(row["difference"].number)
-            assert row["resolves"].number is not None
-            if one.pilot.seed > 0:
-                equal += 1
-                assert own.mdd == pytest.approx(row["resolves"].number, rel=1e-3)
-            else:
-                assert own.mdd > row["resolves"].number
-    assert equal >= 2
+            assert row["resolves"].number is not None and own.mdd > row["resolves"].number
+            known = replace(one.pilot, seeds=10**6, item_error=0.0)
+            if known.seed > 0:
+                least = planning.detectable(known, Design(3, orders), 0.05)
+                assert least == pytest.approx(row["resolves"].number, rel=0.01)
 
 
 def test_more_of_anything_never_lowers_the_power(runs: Path) -> None:
@@ -86,8 +82,10 @@ def test_one_seed_gets_what_its_items_can_show_and_a_gate_of_one_seed_is_planned
     found = experiment(runs, "ledger/lora-s0")
     gates = plan_gate(found, Wanted(effect=0.0), 5.0).plans
     assert [(one.what, one.rows[0].seeds) for one in gates] == [("task1", 1), ("text1", 1)]
-    needed = {check.task: check.items_needed for check in gate(found, margin=5.0).checks if check.stage == 2}
-    assert {one.what: one.rows[0].items_needed for one in gates} == needed
+    needed = {one.what: one.rows[0].items_needed for one in gates}
+    checks = [check for check in gate(found, margin=5.0).checks if check.stage == 2]
+    undecided = [check for check in checks if check.verdict == "cannot tell"]
+    assert undecided and all(check.items_needed == needed[check.task] for check in undecided)
 
 
 def test_the_family_is_that_of_the_report_also_where_some_methods_are_planned(runs: Path) -> None:

@@ -44,7 +44,7 @@ VIEWS = {
     "subsets": "variants:subsets_tables",
 }
 """View -> module here and function."""
-KINDS = (*VIEWS, "orders", "kinds", "published")
+KINDS = (*VIEWS, "orders", "kinds", "sequences", "published")
 """Views, and tables below those of a view: keys of `tables` in `report.yaml`."""
 NOTHING = {
     "text": ("no run scores text tasks.", "Name some under 'retention' of the sequence."),

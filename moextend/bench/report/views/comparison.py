@@ -73,10 +73,14 @@ OVER_ORDERS = (
     "order may be. Each metric is one family of tests over the methods here."
 )
 
+UNTESTED = "no test"
+"""Verdict on FM. It takes the best row that was observed, so noise counts as forgetting, the more the more rows."""
+
 METRICS = {"la": "LA", "acc": "ACC", "bwt": "BWT", "fm": "FM", "fwt": "FWT"}
 """Metrics of the learned tasks, as `metrics.weights` names them -> their column in the forgetting table."""
 CHANGE = "Δ text"
-LESS_IS_BETTER = ("FM",)
+CHOSEN = "FM"
+"""The metric that takes the best row."""
 
 
 def check_margin(points: float) -> None:
@@ -229,7 +233,9 @@ def differences(
         return None
     values = [mine[0] - theirs[0] for mine, theirs in known]
     parts = [(mine[1], theirs[1]) for mine, theirs in known if mine[1] and theirs[1]]
-    return values, contrast(values, parts) if parts and len(parts) == len(known) else None
+    found = contrast(values, parts) if parts and len(parts) == len(known) else None
+    collapsed = any(stats.collapsed([value for value, _ in runs]) for runs in zip(*known, strict=True))
+    return values, found and replace(found, collapsed=collapsed)
 
 
 def _tests(measured: Measured, groups: Groups, baseline: str) -> Iterator[Test]:
@@ -247,10 +253,9 @@ def _tests(measured: Measured, groups: Groups, baseline: str) -> Iterator[Test]:
             yield Test(name, [], None, NO_SCORE)
 
 
-def verdicts(measured: Measured, groups: Groups, baseline: str, *, less_is_better: bool) -> dict[str, str]:
+def verdicts(measured: Measured, groups: Groups, baseline: str) -> dict[str, str]:
     """Row's name -> verdict of `comparison_table` on it, in a metric or another measure."""
-    metric = METRICS["fm" if less_is_better else "acc"]
-    found = _table("", "", {metric: list(_tests(measured, groups, baseline))}, MARGIN, []).records
+    found = _table("", "", {METRICS["acc"]: list(_tests(measured, groups, baseline))}, MARGIN, []).records
     return {row["method"].text: row["verdict"].text for row in found}
 
 
@@ -292,6 +297,10 @@ def section(tests: Sequence[Test], metric: str, margin: float) -> list[Row]:
     """The rows of one metric, which are one family of tests; only ACC has rows where nothing can be compared."""
     if metric != METRICS["acc"] and not any(test.values for test in tests):
         return []
+    tests = [
+        replace(test, found=None, lacks=test.lacks or UNTESTED) if metric == CHOSEN else test
+        for test in tests
+    ]
     known = [test.found for test in tests if test.found]
     corrected = iter(stats.holm([found.p for found in known]))
     equivalent = iter(stats.holm([found.p_equivalent(margin) for found in known]))
@@ -307,8 +316,7 @@ def section(tests: Sequence[Test], metric: str, margin: float) -> list[Row]:
         }
         if test.found:
             p, same = next(corrected), next(equivalent)
-            sign = -1 if metric in LESS_IS_BETTER else 1
-            word = stats.verdict(p, same, gain=sign * test.found.value, seeds=test.found.seeds)
+            word = stats.verdict(p, same, test.found)
             cells |= {
                 "verdict": text(word, "bold" if word in ("better", "worse") else ""),
                 "p": p_value(p),
@@ -408,7 +416,7 @@ def _notes(groups: Groups, tests: Sequence[Test], baseline: str, margin: float) 
     """What the columns mean."""
     notes = [
         f"diff.: the method minus {baseline}, mean (± standard deviation) over seeds, each paired with the same seed "
-        "of the baseline. metric: a column of the forgetting table; for FM, lower is better.",
+        "of the baseline. metric: a column of the forgetting table.",
         "interval: 95% for all tests of a metric together (Bonferroni). p: for no difference, corrected for them "
         "(Holm). Both count two sources of variance: seeds (t, seeds - 1 degrees of freedom) and items, clustered by "
         "image over all tasks (docs/statistics.md).",
@@ -416,6 +424,22 @@ def _notes(groups: Groups, tests: Sequence[Test], baseline: str, margin: float) 
         f"±{margin:g} (--margin), whatever its sign. undecided: neither. MDD: the smallest true difference found with "
         "80% power at the corrected level.",
     ]
+    known = [test.found for test in tests if test.found]
+    if any(test.lacks == UNTESTED for test in tests):
+        notes.append(
+            f"{UNTESTED}: FM (lower is better) takes the best row observed, so noise counts as forgetting; see BWT."
+        )
+    if any(found.collapsed for found in known):
+        notes.append(
+            f"collapse: undecided, and the runs of one of the two methods form two groups more than {stats.APART:g} "
+            f"points, and {stats.TIMES:g} times the spread within them, apart."
+        )
+    if few := min((found.seeds for found in known if found.seeds > 1), default=0):
+        rare = f"{100 * stats.unseen_collapses(few):.0f}%"
+        notes.append(
+            f"Verdicts are about runs like these: after {few} seeds without a collapse, up to {rare} of further runs "
+            "may collapse (95% limit)."
+        )
     if any(len(test.values) == 1 for test in tests):
         notes.append("items only: one seed says nothing about others; interval, p and MDD count items alone.")
     if any(test.lacks == NO_SCORE for test in tests):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from moextend.bench import methods, stats
 from moextend.bench.report.collect import Experiment, Result, grouped, lacking_notes, row_name, run_notes
@@ -28,9 +28,10 @@ from moextend.bench.report.table import (
 )
 from moextend.bench.report.views.comparison import check_margin, differences, is_row_zero
 from moextend.bench.stats import planning
+from moextend.bench.stats.planning import Design, Pilot
 from moextend.errors import InputError, UnknownName, counted
 
-Verdict = Literal["kept", "lost", "cannot tell"]
+Verdict = Literal["kept", "lost", "kept in these runs", "lost in these runs", "cannot tell"]
 BEFORE = "before"
 """The default reference: a task's own score before what is tested was learned."""
 SCORE = "a score"
@@ -40,7 +41,8 @@ SCORE = "a score"
 NEEDS = {
     "same weights": "same weights: the weights that answered before answered again, so nothing can have changed.",
     "not reached": f"not reached: kept {NOT_REACHED}",
-    "enough items": "enough items: what was seen is too near a loss of the margin; more items are not missing.",
+    "seeds and items": "seeds and items: neither 100 seeds nor a million times the items would be enough alone.",
+    "enough": "enough: what was seen is too near a loss of the margin; neither items nor seeds are missing.",
     SCORE: f"{SCORE}: of this cell or its reference, of at least one seed, is missing.",
     "answers": "answers: the answers of single items are not kept, or there are too few to compare.",
 }
@@ -68,13 +70,17 @@ class Check:
     """Why nothing can have changed: "same weights", or no input of the task reaches what was learned; else empty."""
     verdict: Verdict = "cannot tell"
     p_kept: float | None = None
-    """p of a loss of the margin or more (non-inferiority), corrected over all cells (Holm)."""
+    """p of a loss of the margin or more (non-inferiority)."""
     p_lost: float | None = None
-    """p of no difference, corrected likewise."""
+    """p of no difference, corrected over all cells (Holm)."""
     low: float | None = None
-    """Lower bound of the difference, one-sided, at 0.05 / number of tests."""
+    """Lower 95% bound of the difference."""
+    low_here: float | None = None
+    """That of these runs, with items as the only source of variance."""
     items_needed: int | None = None
-    """Items with which a true difference of 0 would be shown to be kept, with 80% power; None: seeds are too few."""
+    """Items with which the verdict would be kept if nothing is lost, of lost ones lost, with 80% power; None: none."""
+    seeds_needed: int | None = None
+    """Seeds likewise."""
 
     @property
     def difference(self) -> float | None:
@@ -93,11 +99,13 @@ class Check:
             return self.lacks or self.unchanged
         if self.found is None:
             return "answers"
-        if self.verdict != "cannot tell":
+        if self.verdict in ("kept", "lost"):
             return ""
-        if self.items_needed is None:
-            return "seeds"
-        return "enough items" if self.items_needed <= self.items else f"{self.items_needed:,} items"
+        if (self.items_needed or math.inf) <= self.items or (self.seeds_needed or math.inf) <= self.seeds:
+            return "enough"
+        needed = [f"{self.items_needed:,} items"] if self.items_needed else []
+        needed += [f"{self.seeds_needed} seeds"] if self.seeds_needed else []
+        return " or ".join(needed) or "seeds and items"
 
 
 @dataclass(frozen=True)
@@ -119,16 +127,17 @@ class Gate:
 
     @property
     def verdict(self) -> Verdict:
-        """lost where one cell is lost; kept where all cells of all runs are; else cannot tell."""
+        """lost where one cell is, at least in these runs; kept where all cells of all runs are; else cannot tell."""
         found: set[Verdict] = {check.verdict for check in self.checks}
         found |= {"cannot tell"} if self.left_out else set()
-        return "lost" if "lost" in found else "kept" if found == {"kept"} else "cannot tell"
+        lost = found & {"lost", "lost in these runs"}
+        return "lost" if lost else "kept" if found == {"kept"} else "cannot tell"
 
     @property
     def counts(self) -> dict[Verdict, int]:
         """Verdict -> number of cells."""
         found = Counter(check.verdict for check in self.checks)
-        return {verdict: found[verdict] for verdict in ("kept", "lost", "cannot tell")}
+        return {verdict: found[verdict] for verdict in get_args(Verdict)}
 
 
 def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) -> Gate:
@@ -137,9 +146,8 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
     A task that a run learns later has none in `before`, but has with the other baselines. A cell without a score is
     undecided (cannot tell), and so is the gate where a run has no seed of the baseline.
 
-    kept: a loss of `margin` points or more is excluded (non-inferiority test). lost: the score fell, and kept is not
-    shown. cannot tell: neither. Both tests are one family of all cells, corrected by Holm (1979). Cells that the same
-    weights answered, or whose inputs reach nothing that was learned, are kept by construction.
+    See `verdicts`. Cells that the same weights answered, or whose inputs reach nothing that was learned, are kept by
+    construction.
 
     Args:
         baseline: `before`: a learned task against the row of its own stage, every other task against row 0. A method or
@@ -181,34 +189,58 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
 
 
 def verdicts(checks: Sequence[Check], margin: float) -> list[Check]:
-    """The cells with their verdicts; all tests are one family."""
-    tested = [check.found for check in checks if check.found]
-    kept = iter(stats.holm([found.p_not_worse(margin) for found in tested]))
-    lost = iter(stats.holm([found.p for found in tested]))
-    level = stats.LEVEL / max(len(tested), 1)
-    judged = []
-    for check in checks:
-        if check.found is None:
-            judged.append(replace(check, verdict="kept") if check.unchanged else check)
-            continue
-        p_kept, p_lost = next(kept), next(lost)
-        fell = p_lost < stats.LEVEL and check.found.value < 0
-        verdict: Verdict = "kept" if p_kept < stats.LEVEL else "lost" if fell else "cannot tell"
-        low = max(check.found.interval(2 * level)[0], -100.0)
-        needed = _items_needed(check.found, check.items, margin, level)
-        judged.append(
-            replace(check, verdict=verdict, p_kept=p_kept, p_lost=p_lost, low=low, items_needed=needed)
-        )
-    return judged
+    """The cells with their verdicts.
 
-
-def _items_needed(found: stats.Contrast, items: int, margin: float, level: float) -> int | None:
-    """Items with which a true difference of 0 is found to be kept with 80% power, by these variances.
-
-    None: no number of items suffices, since the seeds vary too much.
+    kept: a loss of `margin` points or more is excluded by a non-inferiority test at 5%, cell by cell; that all are kept
+    is then wrong in at most 5% (intersection-union test: Berger, 1982). lost: the score fell, at 5% for all cells
+    (Holm), and kept is not shown. Where seeds vary too much for either, the same tests with items as the only source of
+    variance are about these runs. cannot tell: none of them.
     """
-    times = planning.items_needed(planning.pilot_of(found), planning.Design(found.seeds), margin, 2 * level)
-    return None if times is None else max(items, math.ceil(items * times))
+    tested = [check.found for check in checks if check.found]
+    corrected = (
+        stats.holm([found.p for found in tested]),
+        stats.holm([found.of_these_runs.p for found in tested]),
+    )
+    lost = iter(zip(*corrected, strict=True))
+    return [
+        _judged(check, margin, len(tested), *next(lost)) if check.found
+        else replace(check, verdict="kept") if check.unchanged
+        else check
+        for check in checks
+    ]  # fmt: skip
+
+
+def _judged(check: Check, margin: float, tests: int, p_lost: float, p_lost_here: float) -> Check:
+    """The cell with its verdict, from corrected p-values of no difference: of training again, and of these runs."""
+    found = check.found
+    assert found is not None
+    here, level, fell = found.of_these_runs, stats.LEVEL, found.value < 0
+    said: list[tuple[Verdict, bool]] = [
+        ("kept", found.p_not_worse(margin) < level),
+        ("lost", p_lost < level and fell),
+        ("kept in these runs", here.p_not_worse(margin) < level),
+        ("lost in these runs", p_lost_here < level and fell),
+    ]
+    verdict: Verdict = next((word for word, shown in said if shown), "cannot tell")
+    low, low_here = (max(each.interval(2 * level)[0], -100.0) for each in (found, here))
+    judged = replace(
+        check, verdict=verdict, p_kept=found.p_not_worse(margin), p_lost=p_lost, low=low, low_here=low_here
+    )
+    if verdict in ("kept", "lost"):
+        return judged
+    size = (-found.value, level / tests) if verdict == "lost in these runs" else (margin, 2 * level)
+    return _with_needs(judged, planning.pilot_of(found), *size)
+
+
+def _with_needs(check: Check, pilot: Pilot, distance: float, level: float) -> Check:
+    """With the items or seeds that find the distance with 80% expected power, in a two-sided test at the level."""
+    asked = pilot, Design(pilot.seeds), distance, level
+    times = planning.items_needed(*asked)
+    return replace(
+        check,
+        items_needed=None if times is None else max(check.items, math.ceil(check.items * times)),
+        seeds_needed=None if pilot.seeds == 1 else planning.seeds_needed(*asked),
+    )
 
 
 Place = tuple[Result, int]
@@ -326,11 +358,16 @@ def gates(experiments: Sequence[Experiment], baseline: str = BEFORE, margin: flo
 def explained(before: str, checks: Sequence[Check], margin: float) -> list[str]:
     """What the words of the table mean; `before`: the reference."""
     notes = [
-        f"{before}. diff.: score less reference, in points. at least: the lower bound, for all cells together.",
-        f"kept: a loss of {margin:g} (--margin) or more is excluded at 5%. lost: the score fell at 5%, and kept is not "
-        "shown. cannot tell: neither. All p-values are corrected for the number of cells (Holm). needs: the items or "
-        "seeds to show kept with 80% power where nothing is lost.",
+        f"{before}. diff.: score less reference, in points. at least: its lower 95% bound, for training again. these "
+        "runs: the bound for them alone.",
+        f"kept: a loss of {margin:g} (--margin) or more is excluded at 5%. lost: the score fell at 5%, corrected for "
+        "all cells (Holm), and kept is not shown. cannot tell: neither. needs: the items or seeds that find with 80% "
+        "power a loss as seen in cells that lost in these runs, in others that nothing is lost.",
     ]
+    if any(check.verdict.endswith("these runs") for check in checks):
+        notes.append(
+            "in these runs: seeds cannot tell of training again, items can of these weights, in the mean over seeds."
+        )
     found = {check.needs for check in checks}
     return notes + [words for needs, words in NEEDS.items() if needs in found]
 
@@ -361,12 +398,14 @@ COLUMNS = [
     plain("after", "score"),
     Column("difference", "diff."),
     plain("low", "at least"),
+    plain("low_here", "these runs"),
     words_column("verdict"),
     words_column("needs"),
     plain("p_kept", "p of kept", wide=True),
     plain("p_lost", "p of lost", wide=True),
     plain("items", wide=True),
     plain("items_needed", "items needed", wide=True),
+    plain("seeds_needed", "seeds needed", wide=True),
     plain("seeds", wide=True),
 ]
 
@@ -392,12 +431,14 @@ def _row(check: Check) -> Row:
         "after": number(check.after),
         "difference": over_runs(check.values, signed=True),
         "low": number(check.low, signed=True),
+        "low_here": number(check.low_here, signed=True),
         "verdict": text(check.verdict, "" if check.verdict == "kept" else "bold"),
         "needs": text(check.needs),
         "p_kept": p_value(check.p_kept),
         "p_lost": p_value(check.p_lost),
         "items": count(check.items),
         "items_needed": count(check.items_needed),
+        "seeds_needed": count(check.seeds_needed),
         "seeds": count(check.seeds),
     }
     return cells_of(COLUMNS, cells)

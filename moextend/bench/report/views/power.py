@@ -9,6 +9,8 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from moextend.bench import stats
 from moextend.bench.report.collect import Experiment, Groups, Result, grouped, run_notes
 from moextend.bench.report.items import ItemReader
@@ -73,9 +75,9 @@ class Row:
     mdd: float
     """Least difference that is found with the wanted power, in points; for the gate the least margin."""
     power: float
-    """Probability, 0..1, that the effect is found."""
+    """Expected over what the pilot leaves possible: probability, 0..1, that the effect is found."""
     low: float
-    """Lower limit of its 95% interval: what the pilot leaves possible. With one seed the power itself."""
+    """Lower limit of its 95% interval: what the pilot leaves possible."""
     high: float
     items_needed: int | None
     """Items of a task with the wanted power; None: no number suffices."""
@@ -172,15 +174,14 @@ def plan_gate(
     """
     _check_methods(methods, list(dict.fromkeys(run.config.method for run in experiment.of("sequence"))))
     checks = [check for check in gate(experiment, margin=margin).checks if check.found]
-    tests = len(checks)
     last = max((check.stage for check in checks), default=0)
     plans = []
     for check in checks:
         assert check.found is not None
         if check.stage == last and (not methods or check.method.partition(" (")[0] in methods):
             pilot = planning.pilot_of(check.found)
-            first = Plan(check.method, "before", check.task, fmean(check.values), pilot, check.items, tests)
-            plans.append(_with_rows(first, wanted, 2 * stats.LEVEL / tests, margin))
+            first = Plan(check.method, "before", check.task, fmean(check.values), pilot, check.items, 1)
+            plans.append(_with_rows(first, wanted, 2 * stats.LEVEL, margin))
     if not plans:
         raise InputError(
             "no cell after the last stage needs a test: all are kept by construction or have no stored answers.",
@@ -254,24 +255,33 @@ def _with_rows(first: Plan, wanted: Wanted, level: float, margin: float | None =
         for orders in ([1] if alone else sorted({1, pilot.orders}))
         for seeds in ([1] if alone else wanted.seeds or sorted({pilot.seeds, *SEEDS}))
     ]
-    return replace(first, rows=[_row(first, design, wanted, level, margin) for design in designs])
+    distance = wanted.effect + (margin or 0.0)
+    seeds = {
+        each.orders: None if alone else planning.seeds_needed(pilot, each, distance, level, wanted.power)
+        for each in {each.orders: each for each in designs}.values()
+    }
+    return replace(
+        first, rows=[_row(first, each, wanted, level, margin, seeds[each.orders]) for each in designs]
+    )
 
 
-def _row(first: Plan, design: Design, wanted: Wanted, level: float, margin: float | None) -> Row:
+def _row(
+    first: Plan, design: Design, wanted: Wanted, level: float, margin: float | None, seeds_needed: int | None
+) -> Row:
     pilot, distance = first.pilot, wanted.effect + (margin or 0.0)
-    expected, alone = planning.power(pilot, design, distance, level), pilot.seeds == 1
-    low, high = (expected, expected) if alone else planning.power_interval(pilot, design, distance, level)
+    possible = planning.powers(pilot, design, distance, level)
+    low, high = np.quantile(possible, [stats.LEVEL / 2, 1 - stats.LEVEL / 2])
     items = planning.items_needed(pilot, design, distance, level, wanted.power)
     return Row(
         seeds=design.seeds,
         orders=design.orders,
         items=wanted.items or first.items,
         mdd=planning.detectable(pilot, design, level, wanted.power) - (wanted.effect if margin else 0.0),
-        power=expected,
-        low=low,
-        high=high,
+        power=float(possible.mean()),
+        low=float(low),
+        high=float(high),
         items_needed=None if items is None else math.ceil(items * first.items),
-        seeds_needed=None if alone else planning.seeds_needed(pilot, design, distance, level, wanted.power),
+        seeds_needed=seeds_needed,
     )
 
 
@@ -390,16 +400,18 @@ def _component_notes(planned: Planned) -> list[str]:
 
 
 def _design_notes(planned: Planned) -> list[str]:
-    level = f"at {stats.LEVEL:g} for {counted(planned.plans[0].tests, 'test')} together"
     if planned.margin is None:
-        test = f"The test is that of bench report --baseline (mean over orders with several), {level} (Bonferroni)."
+        test = (
+            "The test is that of bench report --baseline (mean over orders with several), at "
+            f"{stats.LEVEL:g} for {counted(planned.plans[0].tests, 'test')} together (Bonferroni)."
+        )
         least = "MDD: the smallest difference that is found."
     else:
-        test = f"The test is that of bench gate, one-sided {level}."
+        test = f"The test is that of bench gate, one-sided at {stats.LEVEL:g} for each cell."
         least = "least margin: what can be excluded."
     notes = [
-        f"{test} power: share of repetitions that find it, if the variances are those of the pilot. 95% interval: of "
-        f"the power, given how well the pilot knows the two variances. {least}",
+        f"{test} power: share of repetitions that find it, expected over the variances that the pilot leaves possible. "
+        f"95% interval: of the power over them. {least}",
         "items needed: of a task, with the seeds and orders of the row. seeds needed: with its items and orders.",
     ]
     if planned.margin and any(plan.pilot.seeds == 1 for plan in planned.plans):
@@ -407,7 +419,7 @@ def _design_notes(planned: Planned) -> list[str]:
     few = min((plan.pilot.seeds for plan in planned.plans if plan.rows), default=0)
     if 1 < few < 5:
         notes.append(
-            f"A pilot of {few} seeds estimates the variance over seeds badly: plan for the lower end of the interval."
+            f"A pilot of {few} seeds knows the variance over seeds badly, so more seeds are planned for it."
         )
     return notes
 
