@@ -306,7 +306,7 @@ class Plan:
         share = tokens / step.tokens
         found = share * size.training.operations
         if before and extra.teacher:
-            found += share * answers.forward(step.rows, step.length, step.labelled, step.rows)
+            found += share * answers.forward(step.rows, step.length, step.labelled)
         if before and extra.together:  # frozen parts of earlier stages: forward, and back to their inputs
             found += (
                 before * (3 if step.checkpointing else 2) * tokens * (answers.a_token - self.base.a_token)
@@ -323,13 +323,13 @@ class Plan:
             how = replace(how, a_token=how.a_token + before * (how.a_token - self.base.a_token))
         found: dict[str, float | None] = {}
         for name in names:
-            items, task, batch = self.items(name, "test"), self.tasks[name], self.scored[0]
+            items, task = self.items(name, "test"), self.tasks[name]
             if items is None:
                 found[name] = None
             elif task.kind == "text":
-                found[name] = how.forward(items * REQUESTS, TEXT_TOKENS, TEXT_TOKENS, batch)
+                found[name] = how.forward(items * REQUESTS, TEXT_TOKENS, TEXT_TOKENS)
             else:
-                found[name] = how.operations(items, self.length(name), task.max_new_tokens, batch)
+                found[name] = how.operations(items, self.length(name), task.max_new_tokens)
         return found
 
     def memory(self, size: MethodSize, stages: int) -> dict[str, float]:
