@@ -27,30 +27,32 @@ _PRODUCTS = (
 )  # fmt: skip
 
 
-class ParamWrapper(layer.ParamWrapper):  # type: ignore[misc]  # peft knows it by this name
+class ParamWrapper(layer.ParamWrapper):  # peft knows it by this name
     """peft's adapter of one parameter of experts; in a pass they read a `Stack` instead of the parameter."""
 
     @contextmanager
-    def _activate_lora(self, active_adapters: Sequence[str]) -> Iterator[None]:
-        weight, names = self.get_param(), [name for name in active_adapters if name in self.lora_A]
+    def _activate_lora(self, active_adapters: list[str]) -> Iterator[None]:
+        base: Any = self.get_base_layer()
+        weight = getattr(base, self.parameter_name)
+        names = [name for name in active_adapters if name in self.lora_A]
         if not names or self.num_experts == 1 or weight.dtype not in DTYPES:
             with super()._activate_lora(active_adapters):
                 yield
             return
-        own = vars(self.get_base_layer())  # found before the module's parameters
-        own[self.parameter_name] = Stack(weight, [self._factors(name) for name in names])
+        own = vars(base)  # found before the module's parameters
+        own[self.parameter_name] = Stack(weight, [self._factors(name, weight.dtype) for name in names])
         try:
             yield
         finally:
             del own[self.parameter_name]
 
-    def _factors(self, name: str) -> tuple[Tensor, Tensor]:
+    def _factors(self, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """L [E, m, r] and R [E, r, n] of adapter `name` for a stack [E, m, n]; r is padded with zeros for alignment."""
-        down, up = self.lora_A[name].weight, self.lora_B[name].weight
+        maps: tuple[Any, Any] = (self.lora_A[name], self.lora_B[name])
+        down, up = (one.weight.to(dtype) for one in maps)
         down = down.unflatten(0, (self.num_experts, -1))  # [E, r, in]
         up = up.unflatten(1, (-1, self.num_experts)).permute(2, 0, 1) * self.scaling[name]  # [E, out, r]
         left, right = (up, down) if self._did_swap_in_out_features else (down.mT, up.mT)
-        left, right = left.to(self.get_param().dtype), right.to(self.get_param().dtype)
         spare = -left.shape[-1] % (ALIGNED // left.element_size())
         return pad(left, (0, spare)).contiguous(), pad(right, (0, 0, 0, spare)).contiguous()
 

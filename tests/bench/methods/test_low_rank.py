@@ -54,7 +54,7 @@ def distance(ours: tuple[Tensor, dict[str, Tensor]], theirs: tuple[Tensor, dict[
     """Largest relative distance of the logits and of any gradient."""
     assert ours[1].keys() == theirs[1].keys() and any(".experts." in name for name in ours[1])
     pairs = [(ours[0], theirs[0]), *((ours[1][name], theirs[1][name]) for name in ours[1])]
-    return max(((a - b).norm() / b.norm().clamp_min(1e-6)).item() for a, b in pairs)
+    return max(float((a - b).norm() / b.norm().clamp_min(1e-6)) for a, b in pairs)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -98,7 +99,8 @@ def test_replay_keeps_as_many_bytes_of_each_stage_as_are_set(world: World) -> No
     first, second = world.stage(1), world.stage(2)
 
     def kept(settings: str) -> list[Conversation]:
-        return list(methods.parse(f"replay:{settings}").make().data(second)[len(second.data) :])
+        method: Any = methods.parse(f"replay:{settings}").make()
+        return list(method.data(second)[len(second.data) :])
 
     def size(rows: Sequence[Conversation]) -> int:
         texts = "".join(part for row in rows for turn in row.turns for part in turn)
