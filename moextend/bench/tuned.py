@@ -41,7 +41,7 @@ class Tuned(Spec):
     score: float
     """Mean final accuracy on the validation items of the tuned tasks, over the seeds, in percent."""
     trials: int
-    """Number of settings that were tried: the budget."""
+    """Number of settings that were tried: the budget, and those beyond the ends of ranges."""
     failed: int = 0
     """Number of these that could not be trained or scored, and were left out."""
     seeds: list[int]

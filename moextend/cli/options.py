@@ -66,7 +66,8 @@ Match = Annotated[
     str,
     Option(
         metavar="WHAT",
-        help="What is matched between methods: steps; params or params=METHOD also sets ranks.",
+        help="What methods share: steps; params[=METHOD] also sets ranks, memory[=METHOD] also the data that replay "
+        "keeps.",
     ),
 ]
 Also = Annotated[

@@ -44,8 +44,8 @@ def tune(
 ) -> None:
     """Choose each method's settings with the same budget, on validation items of the first tasks.
 
-    Run the same command again after an interruption: only what is missing is done. A finished search is shown again,
-    and a larger budget adds trials.
+    Where the best value is the smallest or largest one tried, further ones are tried. Run the same command again after
+    an interruption: only what is missing is done. A finished search is shown again, and a larger budget adds trials.
     """
     request = Request(
         workspace=workspace, sequence=name, methods=tuple(options.methods(method or [])),
@@ -57,6 +57,9 @@ def tune(
     )
     draft = draft_of(planned.sequence, workspace)
     ended = _execute(planned, draft, execution)
+    while ended and (more := results.extended(planned)) is not None:
+        planned = more
+        ended = _execute(planned, draft, execution)
     found = results.tried(planned)
     best = {method: one for method, trials in found.items() if (one := results.best(trials)) is not None}
     if as_json:

@@ -104,19 +104,16 @@ class Answering:
     """Bytes of keys and values per token."""
     a_token: float
     """Operations a token, attention included and the head left out."""
-    a_call: float
-    """Operations of a call whatever its number of tokens: adapters that are added to the weights."""
     head: float
     """Operations of the logits of one token."""
 
-    def operations(self, rows: float, length: float, new: float, batch: int) -> float:
-        """Operations of `rows` answers of `new` tokens to prompts of `length` tokens, in batches of `batch`."""
-        a_row = (length + new - 1) * self.a_token + new * self.head
-        return rows * a_row + math.ceil(rows / batch) * new * self.a_call
+    def operations(self, rows: float, length: float, new: float) -> float:
+        """Operations of `rows` answers of `new` tokens to prompts of `length` tokens."""
+        return rows * ((length + new - 1) * self.a_token + new * self.head)
 
-    def forward(self, rows: float, length: float, logits: float = 0, batch: int = 1) -> float:
+    def forward(self, rows: float, length: float, logits: float = 0) -> float:
         """Operations of forward passes of `rows` conversations, with logits of some tokens of each."""
-        return rows * (length * self.a_token + logits * self.head) + math.ceil(rows / batch) * self.a_call
+        return rows * (length * self.a_token + logits * self.head)
 
 
 @dataclass
@@ -133,10 +130,6 @@ class _Layer:
     """Numbers that matrices return."""
     inputs: float = 0.0
     """Numbers that are kept for the gradients of what learns."""
-    call: float = 0.0
-    """Operations of a whole pass: adapters that are added to stacks of experts."""
-    stacks: int = 0
-    """Numbers of these stacks, of which each pass makes a copy."""
     cast: int = 0
     """Bytes of the bfloat16 copies of float32 weights."""
     first: str | None = None
@@ -184,8 +177,8 @@ class Estimator:
         attention = self._attention * step.length
         operations = 2.0 * head.numel() * step.rows * step.labelled * (2 + head.requires_grad)
         for i, layer in enumerate(layers):
-            forward = (layer.forward + attention) * step.tokens + layer.call
-            operations += forward + layer.weights * step.tokens + (layer.call if layer.first else 0.0)
+            forward = (layer.forward + attention) * step.tokens
+            operations += forward + layer.weights * step.tokens
             if i >= lowest and step.checkpointing:
                 operations += forward
             if i > lowest:
@@ -211,13 +204,11 @@ class Estimator:
         largest = max((layer.outputs + layer.inputs for layer in layers), default=0.0)
         working = rows * (length + 2 * new) * cache
         working += rows * length * (NORMS / 2 * config.hidden_size + wide * largest)
-        working += max((wide * layer.stacks for layer in layers), default=0)
         return Answering(
             weights=bytes_of(self.lm.parameters()),
             working=working + 4.0 * rows * config.vocab_size,
             cache_a_token=cache,
             a_token=sum(layer.forward + self._attention * length for layer in layers),
-            a_call=sum(layer.call for layer in layers),
             head=2.0 * self._head.numel(),
         )
 
@@ -257,7 +248,7 @@ class Estimator:
             )
             if parameter.requires_grad:
                 layer.first = layer.first or child
-            if parameter.dim() < 2 or (".lora_" in part and ".experts." in part):
+            if parameter.dim() < 2:
                 continue
             operations, times = 2 * parameter.numel() * share, 1.0
             if ADAPTER not in part:
@@ -270,14 +261,12 @@ class Estimator:
                 layer.inputs += times * parameter.shape[-1]
         wrapper: Any
         for part, wrapper in module.named_modules():
-            if hasattr(wrapper, "parameter_name"):  # of peft: the product of two matrices is added to a stack
-                stack, share = wrapper.get_param(), self.share(f"{name}.{part}.")
-                for down, up in zip(wrapper.lora_A.values(), wrapper.lora_B.values(), strict=True):
-                    layer.call += 4.0 * down.weight.numel() * up.weight.shape[0]
-                    layer.stacks += stack.numel()
-                    if down.weight.requires_grad:
-                        layer.weights += 2 * stack.numel() * share
-                        layer.inputs += share * len(stack) * stack.shape[-1]
+            if hasattr(
+                wrapper, "parameter_name"
+            ):  # an adapter of stacked experts keeps a row for each chosen one
+                rows = self.share(f"{name}.{part}.") * wrapper.num_experts
+                learning = [down.weight for down in wrapper.lora_A.values() if down.weight.requires_grad]
+                layer.inputs += sum((rows - 1) * down.shape[1] for down in learning)
 
     def _working(self, layers: list[_Layer], step: Step) -> float:
         """Most bytes of activations, copies of weights and logits, with `layers` in the backward pass."""
@@ -287,7 +276,7 @@ class Estimator:
             step.tokens * (NORMS * hidden + wide * (OUTPUTS * layer.outputs + layer.inputs))
             for layer in layers
         ]
-        copies = [layer.cast * step.bf16 + wide * layer.stacks for layer in layers]
+        copies = [layer.cast * step.bf16 for layer in layers]
         logits: float = LOGITS * step.rows * step.labelled * self.config.vocab_size
         if not step.checkpointing or not layers:
             return sum(kept) + sum(copies) + logits

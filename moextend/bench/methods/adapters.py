@@ -40,11 +40,14 @@ def inject(model: MultimodalLM, config: Adapter, seed: int, name: str = ONE) -> 
     import torch
     from peft import inject_adapter_in_model
 
+    from moextend.bench.methods.low_rank import factored
+
     settings = lora_config(model, config)
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         inject_adapter_in_model(settings, model.lm, adapter_name=name)
+    factored(layers(model))
 
 
 def lora_config(model: MultimodalLM, config: Adapter) -> LoraConfig:

@@ -1,4 +1,4 @@
-"""Replay: a share of every earlier stage's training items is kept and mixed with the new ones.
+"""Replay: a share of every earlier stage's training items, or some MB of them, is kept and mixed with the new ones.
 
 Only this method keeps raw data of earlier stages. The seed of each stage's share is its number of items.
 """
@@ -6,6 +6,7 @@ Only this method keeps raw data of earlier stages. The seed of each stage's shar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -23,43 +24,50 @@ class Replay(AdapterOrAll):
 
     look = ("green", "s")
     later_only = ("share", "repeat")
+    kept = "mb"
 
     class Config(AdapterOrAll.Config):
         """What can be set."""
 
-        share: Annotated[float, LogRange(0.01, 0.1)] = Field(default=0.01, gt=0, le=1)
+        share: Annotated[float, LogRange(0.01, 1)] = Field(default=0.01, gt=0, le=1)
         """Share of the training items of each earlier stage; at least one item."""
+        mb: float | None = Field(default=None, gt=0)
+        """Raw data of each earlier stage, in 10^6 bytes, instead of a share; at least one item, at most all."""
         repeat: Annotated[int, Choices((1, 3, 10, 30))] = Field(default=1, ge=1, le=1000)
         """How many times as often as a new item a kept one is sampled."""
 
     config: Config
 
+    @property
+    def unused(self) -> Mapping[str, str]:
+        """The share where a size is set."""
+        return {} if self.config.mb is None else {"share": "mb left out"}
+
     def data(self, stage: Stage) -> Sequence[Conversation]:
         """The new and the kept items, a kept one `repeat` times."""
-        kept = _kept(stage, self.config.share)
+        kept = [item for task, _ in stage.earlier for item in self._drawn(stage.earlier_data(task))]
         self.replayed = len(kept)
         return [*stage.data, *kept * self.config.repeat]
 
     def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
         """Number of replayed items, and the size of those of this stage that are kept for later ones."""
-        kept = _drawn(stage.data, self.config.share)
+        kept = self._drawn(stage.data)
         return {"replayed": self.replayed, "raw_mb": sum(map(_bytes, kept)) / 1e6}
 
+    def _drawn(self, data: Sequence[Conversation]) -> list[Conversation]:
+        """The kept items of a stage: they depend on its data alone, so that every stage keeps the same ones."""
+        import torch
 
-def _kept(stage: Stage, share: float) -> list[Conversation]:
-    """The kept items of all earlier stages."""
-    return [item for task, _ in stage.earlier for item in _drawn(stage.earlier_data(task), share)]
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(len(data))).tolist()
+        if self.config.mb is None:
+            count = round(self.config.share * len(data))
+        else:
+            sizes, most = accumulate(_bytes(data[place]) for place in order), 1e6 * self.config.mb
+            count = sum(1 for _ in takewhile(lambda size: size <= most, sizes))
+        return [data[place] for place in order[: max(1, count)]]
 
 
 def _bytes(item: Conversation) -> int:
     """Size of an item: its text in UTF-8, and its media as they are encoded."""
     words = sum(len(part.encode()) for turn in item.turns for part in turn)
     return words + sum(len(ref.read()) for ref in item.media)
-
-
-def _drawn(data: Sequence[Conversation], share: float) -> list[Conversation]:
-    """The kept items of a stage: they depend on its data alone, so that every stage keeps the same ones."""
-    import torch
-
-    drawn = torch.randperm(len(data), generator=torch.Generator().manual_seed(len(data)))
-    return [data[int(i)] for i in drawn[: max(1, round(share * len(data)))]]

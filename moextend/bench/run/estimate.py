@@ -63,37 +63,53 @@ def skeletons(base: Base, workspace: Path) -> Callable[[], Any]:
 def matched(
     specs: Sequence[MethodSpec],
     how: str,
-    make: Callable[[], Any],
+    plan: Plan,
     read: Callable[[str], MethodSpec] = methods.parse,
 ) -> list[tuple[MethodSpec, str]]:
     """Every method with the setting whose trained parameters are nearest to those of the reference, and a note on it.
 
+    `memory` also sets the raw data that a method keeps, so that as many bytes are kept after the last stage.
+
     Args:
         specs: the methods; one whose text sets a knob itself keeps it.
-        how: `params`, with `=METHOD` for the reference; else it is the first of `specs` with that role.
-        make: returns a new language model on device meta (see `skeletons`).
+        how: `params` or `memory`, with `=METHOD` for the reference; else it is the first of `specs` with that role.
         read: parses the METHOD of `how`.
 
     Raises:
         InputError: the quantity is unknown, there is no reference, or the reference trains nothing.
     """
     by, equals, named = how.partition("=")
-    if by != "params" or (equals and not named.strip()):
+    make = plan.make
+    if by not in ("params", "memory") or (equals and not named.strip()):
         raise InputError(
-            f"cannot match '{how}'.", where="--match", hint="Match params, params=METHOD or steps."
+            f"cannot match '{how}'.",
+            where="--match",
+            hint="Match params, memory or steps; params=METHOD, memory=METHOD.",
         )
     reference = read(named) if named else next((each for each in specs if each.role == "reference"), None)
     if reference is None:
         raise InputError(
             f"there is no {methods.named('reference')} among the methods to match the others with.",
             where="--match",
-            hint="Name the reference: --match params=METHOD or params=METHOD:KEY=VALUE.",
+            hint=f"Name the reference: --match {by}=METHOD or {by}=METHOD:KEY=VALUE.",
         )
     text, wanted = reference.text, _trained(reference, make)
     if not wanted:
         raise InputError(f"'{text}' trains nothing.", where="--match", hint="Name another reference.")
     note = (reference, f"{text}: {wanted:,} trained parameters, which the others are matched to")
-    return [note if each.text == text else _nearest(each, wanted, make) for each in specs]
+    found = [note if each.text == text else _nearest(each, wanted, make) for each in specs]
+    return [_of_size(*each, plan, plan.kept(reference)) for each in found] if by == "memory" else found
+
+
+def _of_size(spec: MethodSpec, note: str, plan: Plan, wanted: float) -> tuple[MethodSpec, str]:
+    """The method with as much raw data of each stage as makes up the bytes `wanted` after the last stage."""
+    key, least, mb = spec.kind.kept, plan.kept(spec), wanted / 1e6
+    if key is None or spec.sets(key):
+        return spec, f"{note}; {least / 1e6:.2f} MB kept, without raw data"
+    if least >= wanted:
+        return spec, f"{note}; {least / 1e6:.2f} MB kept without raw data, NOT matched with {mb:.2f}"
+    each = (wanted - least) / len(plan.sequence.stages) / 1e6
+    return spec.having(key, f"{each:.3g}"), f"{note}; {mb:.2f} MB kept, {each:.3g} of raw data a stage"
 
 
 def _nearest(spec: MethodSpec, wanted: int, make: Callable[[], Any]) -> tuple[MethodSpec, str]:
@@ -274,6 +290,10 @@ class Plan:
         )
         return found
 
+    def kept(self, spec: MethodSpec) -> float:
+        """Bytes of files that are kept after the last stage, without raw data (`records.StageCost.kept_mb`)."""
+        return self.size(spec).stored * (len(self.sequence.stages) if spec.make().needs_earlier else 1)
+
     @cached_property
     def alignment(self) -> float:
         """Operations of all alignments."""
@@ -306,7 +326,7 @@ class Plan:
         share = tokens / step.tokens
         found = share * size.training.operations
         if before and extra.teacher:
-            found += share * answers.forward(step.rows, step.length, step.labelled, step.rows)
+            found += share * answers.forward(step.rows, step.length, step.labelled)
         if before and extra.together:  # frozen parts of earlier stages: forward, and back to their inputs
             found += (
                 before * (3 if step.checkpointing else 2) * tokens * (answers.a_token - self.base.a_token)
@@ -323,13 +343,13 @@ class Plan:
             how = replace(how, a_token=how.a_token + before * (how.a_token - self.base.a_token))
         found: dict[str, float | None] = {}
         for name in names:
-            items, task, batch = self.items(name, "test"), self.tasks[name], self.scored[0]
+            items, task = self.items(name, "test"), self.tasks[name]
             if items is None:
                 found[name] = None
             elif task.kind == "text":
-                found[name] = how.forward(items * REQUESTS, TEXT_TOKENS, TEXT_TOKENS, batch)
+                found[name] = how.forward(items * REQUESTS, TEXT_TOKENS, TEXT_TOKENS)
             else:
-                found[name] = how.operations(items, self.length(name), task.max_new_tokens, batch)
+                found[name] = how.operations(items, self.length(name), task.max_new_tokens)
         return found
 
     def memory(self, size: MethodSize, stages: int) -> dict[str, float]:

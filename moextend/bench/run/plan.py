@@ -14,7 +14,7 @@ from typing import Any
 
 from moextend.bench import methods
 from moextend.bench.methods import ALL, BOUNDS, KNOWN, MethodSpec, parse
-from moextend.bench.run.estimate import matched, skeletons
+from moextend.bench.run.estimate import Plan, matched, skeletons
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.scoring import Scoring
 from moextend.bench.sequence import (
@@ -72,7 +72,7 @@ class Request:
     backend: Mapping[str, Any] | None = None
     """Settings of the backend that scores, over those of the sequence."""
     match: str = STEPS
-    """What methods have in common besides data and batches: `steps` or `params[=METHOD]`."""
+    """What methods have in common besides data and batches: `steps`, `params[=METHOD]` or `memory[=METHOD]`."""
 
     @cached_property
     def read(self) -> tuple[SequenceSpec, dict[str, TaskSpec], list[str]]:
@@ -118,8 +118,8 @@ def resolve(
         say(f"left out: {name}. {LEFT_OUT}")
     specs = chosen_methods(request, sequence, on_problem)
     if request.match != STEPS:
-        make = skeletons(sequence.base, request.workspace)
-        found = matched(specs, request.match, make, lambda text: _parsed(request, sequence, text, "--match"))
+        plan = Plan(sequence, tasks, request.workspace, skeletons(sequence.base, request.workspace))
+        found = matched(specs, request.match, plan, lambda text: _parsed(request, sequence, text, "--match"))
         specs = [spec for spec, _ in found]
         for _, note in found:
             say(note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,7 +17,7 @@ from moextend.bench.run.records import State
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.tuned import Tuned, base_spec
-from moextend.bench.tuning.trials import PERCENT, Planned, Trial
+from moextend.bench.tuning.trials import PERCENT, Planned, Trial, beyond
 from moextend.bench.workspace.edit import Draft
 from moextend.bench.workspace.yaml_edit import set_value
 from moextend.errors import counted
@@ -90,6 +90,26 @@ def best(trials: Sequence[Tried]) -> Tried | None:
     if not all(one.done or one.failed for one in trials):
         return None
     return max((one for one in trials if one.done), key=lambda one: one.score or 0.0, default=None)
+
+
+def extended(planned: Planned) -> Planned | None:
+    """The search with one more trial of each method whose best one is at the edge of the values tried; None: no one's.
+
+    A method of which a trial is missing waits.
+    """
+    more = {}
+    for method, trials in tried(planned).items():
+        if (chosen := best(trials)) is not None:
+            values = {key: values_tried(trials, key) for key in chosen.trial.settings}
+            if (trial := beyond(planned, method, chosen.trial.settings, values)) is not None:
+                more[method] = [*planned.trials[method], trial]
+    return replace(planned, trials={**planned.trials, **more}) if more else None
+
+
+def values_tried(trials: Sequence[Tried], key: str) -> set[Any]:
+    """Values of a setting in the trials that have a score; empty where one has no such setting."""
+    done = [one.trial.settings for one in trials if one.done]
+    return {each[key] for each in done} if all(key in each for each in done) else set()
 
 
 def record(planned: Planned, method: str, trials: Sequence[Tried], chosen: Tried) -> Tuned:
@@ -196,7 +216,7 @@ def warnings(method: str, trials: Sequence[Tried], best: Tried) -> list[str]:
     failed = sum(one.failed for one in trials)
     found = [f"{method}: chosen without {counted(failed, 'failed trial')}."] if failed else []
     for key, value in best.trial.settings.items():
-        tried = {one.trial.settings.get(key, value) for one in trials if one.done}
+        tried = values_tried(trials, key)
         if len(tried) > 1 and all(type(one) in (int, float) for one in tried):
             ends = {min(tried): "smallest", max(tried): "largest"}
             if value in ends:

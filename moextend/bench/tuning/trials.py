@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError, counted
 from moextend.util import files
-from moextend.util.search_space import LogRange, SearchSpace
+from moextend.util.search_space import DIGITS, LogRange, SearchSpace
 
 PERCENT = 10
 """Percent of the training data that is held out."""
@@ -60,6 +61,10 @@ MOST = 1000
 """Largest budget."""
 SEED = 0
 """Scrambles the sequence, for every search alike."""
+STEP = 10**0.5
+"""Factor between two values beyond the end of a range."""
+REACH = 10.0
+"""Factor by which values beyond a range may exceed its end."""
 
 
 def space_of(method: MethodSpec, stages: int = 2) -> SearchSpace:
@@ -134,6 +139,8 @@ class Planned:
     sequence: SequenceSpec
     """The sequence of the trials: the first tasks only, and no tasks that are only scored."""
     tasks: dict[str, TaskSpec]
+    methods: dict[str, MethodSpec]
+    """Each method, by its text."""
     trials: dict[str, list[Trial]]
     """Method, as in `--method` -> its trials."""
     folders: dict[str, Path]
@@ -150,6 +157,15 @@ class Planned:
             for trial in trials[number : number + 1]
             for config in trial.configs
         }
+
+    def following(self, method: str, settings: dict[str, Any]) -> Trial:
+        """The next trial of a method, with these settings.
+
+        Raises:
+            InputError: the method cannot have them.
+        """
+        spec, number = self.methods[method], len(self.trials[method]) + 1
+        return _trial(self.search, self.sequence, self.tasks, spec, number, settings)
 
     def runs(self, method: str, trial: Trial) -> list[Path]:
         """Folders of the runs of a trial, one per seed."""
@@ -192,7 +208,7 @@ def plan(search: Search, on_problem: Callable[[str], None] | None = None) -> Pla
         method.text: request.workspace / FOLDER / _digest(sequence, method, trials[method.text][0])
         for method in methods
     }
-    return Planned(search, sequence, tasks, trials, folders)
+    return Planned(search, sequence, tasks, {method.text: method for method in methods}, trials, folders)
 
 
 def _digest(sequence: SequenceSpec, method: MethodSpec, trial: Trial) -> str:
@@ -252,17 +268,48 @@ def _trials(
     known = {name: own.get(name) if (value := getattr(config, name)) is None else value for name in space}
     present = {name: value for name, value in known.items() if value is not None}
     drawn = draw(space, search.budget, own)[: search.budget - 1]
-    found = []
-    for number, settings in enumerate([present, *(each for each in drawn if each != present)], 1):
-        spec = method
-        for key, value in settings.items():
-            spec = spec.having(key, value)
-        configs = tuple(
-            config_of(search.request, sequence, tasks, "sequence", spec, "given", seed)
-            for seed in search.request.seeds
-        )
-        found.append(Trial(number, settings, configs))
-    return found
+    every = [present, *(each for each in drawn if each != present)]
+    return [
+        _trial(search, sequence, tasks, method, number, settings) for number, settings in enumerate(every, 1)
+    ]
+
+
+def _trial(
+    search: Search, sequence: SequenceSpec, tasks: dict[str, TaskSpec], method: MethodSpec, number: int,
+    settings: dict[str, Any],
+) -> Trial:  # fmt: skip
+    for key, value in settings.items():
+        method = method.having(key, value)
+    seeds = search.request.seeds
+    configs = (
+        config_of(search.request, sequence, tasks, "sequence", method, "given", seed) for seed in seeds
+    )
+    return Trial(number, settings, tuple(configs))
+
+
+def beyond(
+    planned: Planned, method: str, settings: Mapping[str, Any], tried: Mapping[str, set[Any]]
+) -> Trial | None:
+    """A trial with one of the chosen `settings` further on, if that is the smallest or largest value tried of it.
+
+    The next value is the end of the range, and from there a factor of `STEP`, up to `REACH` times the end. It depends
+    on the scores alone, so that a repeated search tries the same ones. None: each setting is inside, or cannot go on.
+    """
+    own = _numbers(planned.sequence)
+    for key, one in space_of(planned.methods[method], len(planned.sequence.stages)).items():
+        if not isinstance(one, LogRange) or len(tried[key]) < 2:
+            continue
+        low, high, value = one.at(0, own.get(key, 1.0)), one.at(1, own.get(key, 1.0)), settings[key]
+        if value == min(tried[key]):
+            following = low if value > low else value / STEP
+        elif value == max(tried[key]):
+            following = high if value < high else value * STEP
+        else:
+            continue
+        if low / REACH <= following * 1.01 and following <= high * REACH * 1.01:
+            with suppress(InputError):  # a setting may have a limit of its own
+                return planned.following(method, {**settings, key: float(f"{following:.{DIGITS}g}")})
+    return None
 
 
 def _numbers(sequence: SequenceSpec) -> dict[str, float]:

@@ -20,8 +20,13 @@ from moextend.util.files import atomic
 if TYPE_CHECKING:
     from moextend.model.generation import Prompt
 
-LOOKING = ("plain", "night", "pastel", "sketch", "negative", *(f"drift-{step + 1}" for step in range(DRIFT)))
+LOOKING = (
+    "plain", "night", "pastel", "sketch", "negative", *(f"drift-{step + 1}" for step in range(DRIFT)),
+    "fresh-1", "fresh-2", "fresh-3", "fresh-4",
+)  # fmt: skip
 """Domains with a data set `DOMAIN-looking`."""
+COLORING = ("bright", "dim", "dark", "rule-1", "rule-2", "rule-3")
+"""Domains with a data set `DOMAIN-coloring`."""
 CAPTIONS = "captions"
 SPLITS: tuple[Split, ...] = ("train", "test")
 IMAGES = {"train": 8000, "test": 500}
@@ -66,7 +71,7 @@ def coloring(scene: Scene) -> Iterator[Question]:
 
 VIEWS: dict[str, View] = {
     **{f"{name}-looking": View(looking, DOMAINS[name]) for name in LOOKING},
-    **{f"{name}-coloring": View(coloring, DOMAINS[name]) for name in ("bright", "dim", "dark")},
+    **{f"{name}-coloring": View(coloring, DOMAINS[name]) for name in COLORING},
     **{f"dusk-{name}": View(asker, DOMAINS["dusk"]) for name, asker in ASKERS.items()},
 }
 """Data set -> what is asked of it, and how it is drawn."""

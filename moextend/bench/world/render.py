@@ -6,7 +6,10 @@ picture: questions have the same words. Pixels do not depend on a drawing librar
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import itertools
+import math
+import random
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -14,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from moextend.bench.world.scenes import GRID, Scene, Thing
+from moextend.bench.world.scenes import GRID, Scene, Thing, hashed
 from moextend.bench.world.words import COLORS
 
 Color = tuple[int, int, int]
@@ -34,6 +37,10 @@ BLACK: Color = (0, 0, 0)
 WHITE: Color = (255, 255, 255)
 DRIFT = 5
 """Number of steps of the drift."""
+FRESH = 2027
+"""Seed of the styles and rules of the confirmatory sequences, chosen before anything was drawn or run with it."""
+APART = 60
+"""Least distance of two colors of a fresh style, of things, ground and ink, and of two fresh grounds."""
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 CELL = 16
@@ -94,17 +101,64 @@ def drifted(share: float) -> Domain:
 
 
 def _between(one: Color, other: Color, share: float) -> Color:
-    red, green, blue = (round((1 - share) * a + share * b) for a, b in zip(one, other, strict=True))
-    return red, green, blue
+    return _color((1 - share) * a + share * b for a, b in zip(one, other, strict=True))
 
 
 def _mapped(scale: float, offset: float) -> dict[str, Color]:
     """The plain palette with `scale * value + offset` for every value."""
     found = {}
     for color, rgb in RGB.items():
-        red, green, blue = (round(scale * value + offset) for value in rgb)
-        found[color] = (red, green, blue)
+        found[color] = _color(scale * value + offset for value in rgb)
     return found
+
+
+def fresh_styles(seed: int, count: int) -> list[Domain]:
+    """Styles drawn from a seed: each channel of the palette scaled by 0.4 to 0.9, or by the negative of it."""
+    rng, found = random.Random(hashed(f"styles {seed}")), list[Domain]()
+    while len(found) < count:
+        channels = [_affine(rng) for _ in range(3)]
+        palette = {
+            color: _color(
+                scale * value + offset for value, (scale, offset) in zip(rgb, channels, strict=True)
+            )
+            for color, rgb in RGB.items()
+        }
+        ground, ink = _color(rng.uniform(-200, 0) for _ in range(3)), rng.choice((BLACK, WHITE))
+        style = Domain(palette, ground, ink, outlined=rng.random() < 0.25)
+        if _legible(style):
+            found.append(style)
+    return found
+
+
+def fresh_rules(seed: int, count: int) -> list[Domain]:
+    """Tinted grounds with names of colors drawn from a seed: a color has another name on every ground."""
+    rng, found = random.Random(hashed(f"rules {seed}")), list[Domain]()
+    while len(found) < count:
+        ground = _color(rng.uniform(-130, 0) for _ in range(3))
+        rule = Domain(ground=ground, names=dict(zip(COLORS, rng.sample(COLORS, len(COLORS)), strict=True)))
+        differ = all(rule.names[color] != other.names[color] for other in found for color in COLORS)
+        if differ and _legible(rule) and all(math.dist(ground, other.ground) >= APART for other in found):
+            found.append(rule)
+    return found
+
+
+def _legible(domain: Domain) -> bool:
+    """Whether the colors of things, the ground and the ink are apart from each other."""
+    ground = _color(min(max(0, 225 + added), 255) for added in domain.ground)
+    colors = (*domain.palette.values(), ground, domain.ink)
+    return all(math.dist(one, other) >= APART for one, other in itertools.combinations(colors, 2))
+
+
+def _affine(rng: random.Random) -> tuple[float, float]:
+    """Scale and offset of a map from 0..255 into itself."""
+    scale = rng.uniform(0.4, 0.9)
+    offset = rng.uniform(0, 255 * (1 - scale))
+    return (scale, offset) if rng.random() < 0.5 else (-scale, 255 - offset)
+
+
+def _color(values: Iterable[float]) -> Color:
+    red, green, blue = map(round, values)
+    return red, green, blue
 
 
 PLAIN = Domain()
@@ -119,8 +173,10 @@ DOMAINS: dict[str, Domain] = {
     "dim": Domain(ground=(-60, -60, -60), names=shifted(1)),
     "dark": Domain(ground=(-120, -120, -120), names=shifted(2)),
     **{f"drift-{step}": drifted((step - 1) / (DRIFT - 1)) for step in range(1, DRIFT + 1)},
+    **{f"fresh-{place}": style for place, style in enumerate(fresh_styles(FRESH, 4), 1)},
+    **{f"rule-{place}": rule for place, rule in enumerate(fresh_rules(FRESH, 3), 1)},
 }
-"""Name -> domain. In `bright`, `dim` and `dark` the ground decides which names hold."""
+"""Name -> domain. In `bright`, `dim` and `dark`, and in `rule-1` to `rule-3`, the ground decides which names hold."""
 
 
 @cache

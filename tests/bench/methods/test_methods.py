@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,6 +93,28 @@ def test_replay_learns_a_share_of_earlier_items_again(world: World) -> None:
     assert [row.turns for row in often[1]["data"]] == [
         *(row.turns for row in second.data), *([row.turns for row in seen[1]["data"][-5:]] * 4)
     ]  # fmt: skip
+
+
+def test_replay_keeps_as_many_bytes_of_each_stage_as_are_set(world: World) -> None:
+    first, second = world.stage(1), world.stage(2)
+
+    def kept(settings: str) -> list[Conversation]:
+        method: Any = methods.parse(f"replay:{settings}").make()
+        return list(method.data(second)[len(second.data) :])
+
+    def size(rows: Sequence[Conversation]) -> int:
+        texts = "".join(part for row in rows for turn in row.turns for part in turn)
+        return len(texts.encode()) + sum(len(ref.read()) for row in rows for ref in row.media)
+
+    some = kept("mb=0.01")
+    assert some == kept(f"share={len(some) / len(first.data)}") and 1 < len(some) < len(first.data)
+    more = kept(f"share={(len(some) + 1) / len(first.data)}")
+    assert size(some) <= 10_000 < size(more)
+    assert len(kept("mb=0.000001")) == 1 and len(kept("mb=9")) == len(first.data), "at least one, at most all"
+    both = methods.parse("replay:mb=1,share=0.5")
+    with pytest.raises(InputError, match="setting 'share' has no effect"):
+        both.refuse_unused("--method")
+    assert "share" not in both.make().search_space and "share" in methods.parse("replay").make().search_space
 
 
 def drift(world: World, spec: str) -> float:

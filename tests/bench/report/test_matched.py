@@ -9,7 +9,8 @@ from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.table import short
 from moextend.bench.report.views.costs import MEANING, matched_notes
-from moextend.bench.run.estimate import matched, skeletons
+from moextend.bench.run.estimate import Plan, matched, skeletons
+from moextend.bench.run.plan import all_tasks
 from moextend.bench.run.records import StageCost
 from moextend.bench.sequence import find_sequence
 from tests.bench.conftest import MakeRun
@@ -60,6 +61,21 @@ def test_the_default_methods_of_tiny_are_those_that_matching_gives(tmp_path: Pat
     sequence = find_sequence("tiny", tmp_path)
     plain = [text.replace(",rank=12", "").replace(":rank=12", "") for text in sequence.methods]
     specs = [parse(text, sequence.settings_for(text)) for text in plain]
-    found = matched(specs, "params", skeletons(sequence.base, tmp_path))
+    plan = Plan(sequence, {}, tmp_path, skeletons(sequence.base, tmp_path))
+    found = matched(specs, "params", plan)
     assert [spec.text for spec, _ in found] == sequence.methods
     assert [spec.name for spec, note in found if "NOT matched" in note] == ["full-ft"]
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-long"])
+def test_the_default_replay_keeps_as_many_bytes_as_one_layer(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Plan, "_count", lambda plan, task, split: 24_000)
+    sequence = find_sequence(name, tmp_path)
+    plan = Plan(sequence, all_tasks(sequence, tmp_path), tmp_path, skeletons(sequence.base, tmp_path))
+    replay, one = (
+        parse(text, sequence.settings_for(text)) for text in (*sequence.methods[3:4], sequence.methods[-1])
+    )
+    assert (replay.text, one.text) == ("replay:mb=2,rank=12", "moextend:scope=all,layers=0,experts=4")
+    assert plan.kept(replay) + 2e6 * len(sequence.stages) == pytest.approx(plan.kept(one), rel=0.05)

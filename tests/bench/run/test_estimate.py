@@ -12,10 +12,10 @@ import yaml
 
 from moextend.bench import methods
 from moextend.bench.methods import Shapes
-from moextend.bench.run.estimate import SPLITS, items_of, matched, skeletons
-from moextend.bench.run.plan import Request, resolve
+from moextend.bench.run.estimate import SPLITS, Plan, items_of, matched, skeletons
+from moextend.bench.run.plan import Request, all_tasks, resolve
 from moextend.bench.run.preview import describe, preview
-from moextend.bench.sequence import Base
+from moextend.bench.sequence import Base, find_sequence
 from moextend.bench.task import find_task
 from moextend.errors import InputError
 from moextend.training.estimate import EncoderSize, image_encoder
@@ -159,7 +159,27 @@ EXPERT = 3 * 96 * 128
 
 
 def match(texts: Sequence[str], how: Any) -> Any:
-    return matched([methods.parse(text) for text in texts], how, MAKE)
+    return matched([methods.parse(text) for text in texts], how, plan_of("nowhere"))
+
+
+def plan_of(workspace: str) -> Plan:
+    sequence = find_sequence("tiny", Path(workspace))
+    return Plan(sequence, all_tasks(sequence, Path(workspace)), Path(workspace), MAKE)
+
+
+def test_replay_keeps_as_many_bytes_as_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Plan, "_count", lambda plan, name, split: 24_000)
+    one = "moextend:scope=all,layers=0,experts=4,width=1"
+    found = match(["replay:rank=12", "ewc:rank=12", "replay:mb=3,rank=12"], f"memory={one}")
+    plan, mb = plan_of("nowhere"), 1e6
+    wanted, adapter = (plan.kept(methods.parse(text)) / mb for text in (one, "lora:rank=12"))
+    replay, ewc, fixed = found
+    assert replay[0].text == f"replay:rank=12,mb={(wanted - adapter) / 3:.3g}"
+    assert f"; {wanted:.2f} MB kept, " in replay[1] and wanted > 2 * adapter > 2 * 4 * 147_456 / mb
+    assert ewc[1].endswith(f"; {3 * 2 * adapter:.2f} MB kept, without raw data")
+    assert fixed[0].text == "replay:mb=3,rank=12"
+    (small,) = match(["replay:rank=4"], "memory=lora:rank=2")
+    assert small[0].text == "replay:rank=4" and "NOT matched with" in small[1]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from moextend.bench.methods import parse
 from moextend.bench.run.plan import Request
 from moextend.bench.sequence import find_sequence
+from moextend.bench.tuning import results
 from moextend.bench.tuning.results import Tried, best
 from moextend.bench.tuning.trials import Planned, Search, Trial, draw, plan
 from moextend.errors import InputError
@@ -84,6 +85,42 @@ def test_trials_learn_the_first_tasks_and_score_no_other(tmp_path: Path) -> None
     (folder,) = found.folders.values()
     assert [*planned(tmp_path, "ewc", budget=9).folders.values()] == [folder]
     assert [*planned(tmp_path, "lora", tasks=1).folders.values()] != [folder]
+
+
+@pytest.mark.parametrize(
+    ("peak", "added"),
+    [
+        (3e-3, []),
+        (1e-4, [3e-4, 9.49e-5, 3e-5]),  # the end of the range, and from there in steps
+        (1e-9, [3e-4, 9.49e-5, 3e-5]),
+        (1.0, [0.03, 0.0949, 0.3]),
+    ],
+)
+def test_a_search_goes_on_until_the_best_is_inside_or_far_beyond_the_range(
+    peak: float, added: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scored(trial: Trial, runs: object) -> Tried:
+        score = 50 - abs(math.log10(trial.settings["learning_rate"] / peak))
+        return Tried(trial, ("done", "done"), (score, score))
+
+    monkeypatch.setattr(results, "_tried", scored)
+    search = planned(tmp_path, "full-ft")
+    drawn = search.trials["full-ft"]
+    while (more := results.extended(search)) is not None:
+        search = more
+    found = search.trials["full-ft"]
+    assert found[: len(drawn)] == drawn and [one.number for one in found] == [*range(1, len(found) + 1)]
+    assert [one.settings["learning_rate"] for one in found[len(drawn) :]] == added
+    chosen = best(results.tried(search)["full-ft"])
+    assert chosen is not None
+    warned = any(
+        "at the edge" in one for one in results.warnings("full-ft", results.tried(search)["full-ft"], chosen)
+    )
+    assert warned == (peak in (1e-9, 1.0))
+
+
+def test_a_search_that_is_not_done_waits(tmp_path: Path) -> None:
+    assert results.extended(planned(tmp_path, "full-ft", "lora")) is None
 
 
 def tried(number: int, *scores: float | None, failed: bool = False) -> Tried:

@@ -16,7 +16,7 @@ from moextend.bench.world import data, words
 from moextend.bench.world.data import VIEWS, asked_scenes, heard, view_of
 from moextend.bench.world.hearing import HEARINGS, Performance, Recital, draw_recital
 from moextend.bench.world.questions import ASKERS
-from moextend.bench.world.render import DOMAINS, png, render
+from moextend.bench.world.render import DOMAINS, FRESH, fresh_styles, png, render
 from moextend.bench.world.scenes import WORLD_VERSION, Scene, Split, any_scene, caption, twin
 from moextend.bench.world.sound import RATE, REGISTERS, Melody, Note
 from moextend.bench.world.speech import Utterance
@@ -51,6 +51,8 @@ def test_scenes_and_pixels_of_every_domain_are_the_same_on_every_machine() -> No
         "plain": "5fccb031", "night": "0cd4f163", "pastel": "4f72effa", "sketch": "bfff02d6", "negative": "5b2dbd12",
         "dusk": "b394129d", "bright": "5fccb031", "dim": "c28a039b", "dark": "e4feef3e", "drift-1": "5fccb031",
         "drift-2": "9a916c7f", "drift-3": "b394129d", "drift-4": "fa48c0ff", "drift-5": "a7888df2",
+        "fresh-1": "5bb83964", "fresh-2": "1fb3a58f", "fresh-3": "92c6e22e", "fresh-4": "bbc89093",
+        "rule-1": "6b9ee887", "rule-2": "5ab4fa3f", "rule-3": "3c40cb39",
     }  # fmt: skip
     scene = drawn(1, 1)[0]
     assert (np.asarray(Image.open(io.BytesIO(png(scene)))) == render(scene)).all()
@@ -99,6 +101,25 @@ def test_a_question_has_another_right_answer_on_every_ground() -> None:
         for question in asked[0]:
             first, *others = (words.COLORS.index(own[question]) for own in asked)
             assert others == [(first + 1) % 6, (first + 2) % 6]
+
+
+def test_fresh_rules_name_every_color_differently_on_every_ground() -> None:
+    rules = ["rule-1", "rule-2", "rule-3"]
+    for scene in drawn(1, 100):
+        plain = {q.words: q.answer for q in view_of("bright-coloring").questions(scene)}
+        asked = [{q.words: q.answer for q in view_of(f"{name}-coloring").questions(scene)} for name in rules]
+        for question, color in plain.items():
+            answers = [own[question] for own in asked]
+            assert answers == [DOMAINS[name].names[color] for name in rules] and len(set(answers)) == 3
+
+
+def test_fresh_styles_are_of_their_seed_and_legible() -> None:
+    assert fresh_styles(FRESH, 2) == [DOMAINS["fresh-1"], DOMAINS["fresh-2"]] != fresh_styles(FRESH + 1, 2)
+    for style in fresh_styles(1, 20):
+        colors = np.array([*style.palette.values(), np.clip(225 + np.array(style.ground), 0, 255), style.ink])
+        apart = np.linalg.norm(colors[:, None] - colors, axis=-1)
+        assert colors.min() >= 0 and colors.max() <= 255
+        assert (apart + 1000 * np.eye(len(colors))).min() >= 60
 
 
 def test_pitches_are_in_their_registers_and_spans_hold_the_notes() -> None:
@@ -194,6 +215,9 @@ ASKED = {
     "sketch-looking": "701f4798", "negative-looking": "73b2d2c5", "drift-1-looking": "f92db269",
     "drift-2-looking": "596ad0c5", "drift-3-looking": "9f268bd8", "drift-4-looking": "e2070955",
     "drift-5-looking": "10a7b016", "bright-coloring": "cd68864d", "dim-coloring": "33024ea6",
+    "fresh-1-looking": "db93f44d", "fresh-2-looking": "a72e6513", "fresh-3-looking": "10009703",
+    "fresh-4-looking": "2160e6c0", "rule-1-coloring": "113a75e9", "rule-2-coloring": "aa297889",
+    "rule-3-coloring": "28104753",
     "dark-coloring": "f6c19043", "dusk-attributes": "c681b549", "dusk-counting": "826f1510",
     "dusk-reading": "dc9b57dc", "dusk-position": "96a07ee3", "dusk-comparison": "b4ca24f9",
 }  # fmt: skip
