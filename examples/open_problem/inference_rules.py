@@ -3,9 +3,9 @@
     python examples/open_problem/inference_rules.py runs/tiny-conflict/moextend+scope-own-s0
 
 Every expert set answers the test items of every task once; the accuracy of a rule that assigns each input to one set is
-then a look-up. Rules differ in the statistics of the image features (the package keeps mean and standard deviation), in
-the number of inputs that they are computed from, and in the classifier. The last rows mix the sets by a calibrated
-posterior.
+then a look-up. Rules differ in the statistics of the image features (the package keeps mean, median, maximum and
+minimum), in the number of inputs that they are computed from, and in the classifier. The last rows mix the sets by a
+calibrated posterior.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from moextend.model.generation import Prompt
 from moextend.moe import attach
 
 SIZES = (256, 1500)
-"""Inputs of each task that a rule is computed from; the package takes 1,536, and 256 more for its thresholds."""
+"""Inputs of each task that a rule is computed from; the package takes 3,328, and 256 more for its thresholds."""
 HELD = 250
 """Further inputs of each task, for the temperature of the posterior."""
 STATISTICS = {"mean": 1, "mean, std": 2, "mean, std, max, min": 4}
@@ -56,7 +56,7 @@ def features(model: moextend.MultimodalLM, prompts: Sequence[Prompt]) -> Tensor:
 
 
 def lda() -> Pipeline:
-    """Linear discriminant analysis, shrunk as in scope auto's rule (moextend/extension/task_rule.py)."""
+    """Linear discriminant analysis; scope auto's rule also has covariances of each task (task_rule.py)."""
     return make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE))
 
 

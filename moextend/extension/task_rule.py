@@ -1,9 +1,10 @@
-"""The decision rule of task inference: linear discriminant analysis, with a threshold for each part of the features."""
+"""The decision rule of task inference: regularised discriminant analysis (Friedman 1989), with thresholds for the parts
+of the features."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil, inf
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,18 @@ if TYPE_CHECKING:
 
 REJECTED = 0.01
 """Share of an extension's own inputs that its threshold may reject."""
+OWN = 0.1
+"""Share of an extension's own covariance in the one that its inputs are compared by; the rest is shared."""
+LEAST = 1e-6
+"""Added to the variance of each scaled feature: some do not vary at all."""
 FEWEST = 39
 """Minimum number of held-out inputs for thresholds: n of them guarantee no rejection rate below 1 / (n + 1)."""
 SLACK = 1e-4
 """Squared distance per feature of a part by which an input may exceed a threshold. If many inputs are alike (one
 question for all), many distances equal the threshold, and rounding errors would decide."""
+
+KEPT = 4
+"""Statistics of each feature of a modality: its mean, median, maximum and minimum over the tokens."""
 
 Kind = tuple[str, ...]
 """Modalities of an input, in alphabetical order; none: text alone."""
@@ -50,60 +58,74 @@ def threshold(distances: Sequence[Tensor]) -> Threshold:
     return Threshold(kept, parts * (1 - rank / (n + 1)))
 
 
-class _Space:
-    """Extensions with the same kind of input, and the shared covariance of their inputs, factorised once.
+def shrunk(covariance: Tensor, count: int) -> Tensor:
+    """Covariance [D, D] of `count` inputs, moved to a multiple of the identity by OAS (Chen et al. 2010, eq. 23).
 
-    Features are scaled to unit variance, and the covariance is shrunk by 0.01; without the scale, features with large
-    values (images) would dominate the others (text). All features decide which extension is nearest. Text and
-    modalities are compared with their thresholds separately: otherwise a typical text would compensate for any image.
+    As in scikit-learn, without the terms in 2 / D.
+    """
+    width, trace, squares = len(covariance), covariance.trace(), covariance.square().sum()
+    spread = (squares - trace.square() / width).clamp(min=LEAST)
+    share = ((squares + trace.square()) / ((count + 1) * spread)).clamp(max=1.0)
+    return (1 - share) * covariance + share * trace / width * torch.eye(width, dtype=covariance.dtype)
+
+
+class _Space:
+    """Extensions with the same kind of input, and the covariances of their inputs, factorised once.
+
+    Features are scaled to unit variance, and the shared covariance is shrunk; without the scale, features with large
+    values (images) would dominate the others (text). The covariance of an extension is the shared one and a share `OWN`
+    of its own. All features decide which extension is nearest. Text and modalities are compared with their thresholds
+    separately: otherwise a typical text would compensate for any image.
     """
 
     def __init__(self, known: Mapping[str, TaskStatistics], parts: Sequence[Tensor]) -> None:
-        self.names = list(known)
-        means = torch.stack([task.mean for task in known.values()]).double()
-        self.width = means.shape[1]
-        within = torch.zeros(means.shape[1], means.shape[1], dtype=torch.double)
-        for task in known.values():
-            within += task.scatter
-        within /= sum(task.count for task in known.values())
-        scale = (within.diagonal() + means.var(0, correction=0)).sqrt()
+        self.names, tasks = list(known), list(known.values())
+        means = torch.stack([task.mean for task in tasks]).double()
+        self.width, count = means.shape[1], sum(task.count for task in tasks)
+        shared = torch.zeros(self.width, self.width, dtype=torch.double)
+        for task in tasks:
+            shared += task.scatter
+        shared /= count
+        scale = (shared.diagonal() + means.var(0, correction=0)).sqrt()
         self._scale = torch.where(scale > 0, scale, 1.0)
-        within /= self._scale
-        within /= self._scale[:, None]
-        within.diagonal().add_(0.01)
+        squared = self._scale * self._scale[:, None]
+        shared = shrunk(shared / squared, count)
+        shared.diagonal().add_(LEAST)
         self._means = means / self._scale
-        factor = torch.linalg.cholesky(within)
-        self._full = (torch.arange(self.width), factor)
-        # The text comes first: a leading block of the factor is the factor of the leading block.
-        blocks = [torch.linalg.cholesky(within[part][:, part]) for part in parts[1:]]
-        self._parts = list(zip(parts, [factor[part][:, part] for part in parts[:1]] + blocks, strict=True))
-        samples = [self._by_part(task.sample) for task in known.values()]
-        self.thresholds = [threshold([d[:, i] for d in ds]) if ds else None for i, ds in enumerate(samples)]
+        self._places = [torch.arange(self.width), *parts]
+        self._factors = [self._factorised(shared, task, squared) for task in tasks]
+        """Extension, part (all features first) -> Cholesky factor of its covariance."""
+        self._volumes = torch.stack([2 * factors[0].diagonal().log().sum() for factors in self._factors])
+        samples = [(i, task.sample) for i, task in enumerate(tasks)] if parts else []
+        self.thresholds = [
+            threshold([self._distances(x, part, i) for part in range(1, len(self._places))])
+            for i, x in samples
+        ]
 
-    def _distances(self, x: Tensor, part: Tensor, factor: Tensor) -> Tensor:
-        """Squared Mahalanobis distances [n, extensions] of scaled features [n, D], computed from one part of them."""
-        z, means = (
-            torch.linalg.solve_triangular(factor, y[:, part].T, upper=False).T for y in (x, self._means)
-        )
-        return torch.stack([(z - mean).square().sum(1) for mean in means], 1)
+    def _factorised(self, shared: Tensor, task: TaskStatistics, squared: Tensor) -> list[Tensor]:
+        within = task.scatter / (squared * (task.count / OWN)) + (1 - OWN) * shared
+        return [torch.linalg.cholesky(within[part][:, part]) for part in self._places]
 
-    def _by_part(self, x: Tensor) -> list[Tensor]:
-        """Distances of features [n, D], one tensor for each part."""
-        return [self._distances(x.double() / self._scale, *part) for part in self._parts]
+    def _distances(self, x: Tensor, part: int, i: int) -> Tensor:
+        """Squared Mahalanobis distances [n] of features [n, D] from extension i, computed from one part of them."""
+        deviation = (x.double() / self._scale - self._means[i])[:, self._places[part]]
+        whitened: Tensor = torch.linalg.solve_triangular(self._factors[i][part], deviation.T, upper=False)
+        return whitened.square().sum(0)
 
     def nearest(self, x: Tensor) -> list[int]:
-        """Index of the nearest extension for features [n, D]."""
-        found: list[int] = self._distances(x.double() / self._scale, *self._full).argmin(1).tolist()
+        """Index of the extension with the highest density at features [n, D]."""
+        distances = torch.stack([self._distances(x, 0, i) for i in range(len(self.names))], 1)
+        found: list[int] = (distances + self._volumes).argmin(1).tolist()
         return found
 
     def near_enough(self, x: Tensor, places: Sequence[int]) -> list[bool]:
         """Whether features [n, D] lie within the thresholds of the extensions with indices `places`."""
         within, own = torch.ones(len(x), dtype=torch.bool), torch.tensor(places)
-        for i, distances in enumerate(self._by_part(x)):
-            kept = [known.distances[i] for known in self.thresholds if known]
-            limits = torch.tensor(kept, dtype=torch.double)
-            slack = SLACK * len(self._parts[i][0])
-            within &= distances.gather(1, own[:, None]).squeeze(1) <= limits[own] + slack
+        for i in set(places):
+            rows = own == i
+            for part, limit in enumerate(self.thresholds[i].distances, 1):
+                slack = SLACK * len(self._places[part])
+                within[rows] &= self._distances(x[rows], part, i) <= limit + slack
         return within.tolist()
 
 
@@ -120,8 +142,6 @@ class Rule:
         self._spaces: dict[Kind, _Space] = {}
         for kind in sorted({task.kind for task in known.values()}):
             fitting = {name: task for name, task in known.items() if task.kind == kind}
-            limit = [words + (widths or {}).get("image", 0)] if words is not None and not kind else []
-            fitting = _shortened(fitting, limit)
             width = len(next(iter(fitting.values())).mean)
             parts = [] if words is None else _parts(kind, words, widths or {}, width)
             self._spaces[kind] = _Space(fitting, parts)
@@ -129,8 +149,11 @@ class Rule:
     @property
     def thresholds(self) -> dict[str, Threshold]:
         """Threshold of every extension under the current shared covariance."""
-        known = [pair for s in self._spaces.values() for pair in zip(s.names, s.thresholds, strict=True)]
-        return {name: threshold for name, threshold in known if threshold is not None}
+        return {
+            name: known
+            for s in self._spaces.values()
+            for name, known in zip(s.names, s.thresholds, strict=False)
+        }
 
     def nearest(self, x: Tensor, kind: Kind) -> list[str | None]:
         """Nearest extension for features [n, D] among those for inputs with the same modalities; no thresholds.
@@ -138,40 +161,19 @@ class Rule:
         None if there is no such extension.
         """
         space = self._spaces.get(kind)
-        return [space.names[i] for i in space.nearest(x[:, : space.width])] if space else [None] * len(x)
+        return [space.names[i] for i in space.nearest(x)] if space else [None] * len(x)
 
     def choose(self, x: Tensor, kind: Kind) -> list[str | None]:
         """Nearest extension for features [n, D], or None if the input exceeds its threshold."""
         space = self._spaces.get(kind)
         if space is None:
             return [None] * len(x)
-        x = x[:, : space.width]
         places = space.nearest(x)
         near = space.near_enough(x, places)
         return [space.names[i] if ok else None for i, ok in zip(places, near, strict=True)]
 
 
-def _shortened(known: Mapping[str, TaskStatistics], widths: Sequence[int]) -> dict[str, TaskStatistics]:
-    """Statistics that all have the fewest numbers, and no more than `widths`.
-
-    Of text alone they are then without the image part, which is 0, if the model or one of the models had no images.
-    """
-    width = min([*widths, *(len(task.mean) for task in known.values())])
-    return {
-        name: task if len(task.mean) == width
-        else replace(task, mean=task.mean[:width], scatter=task.scatter[:width, :width], sample=task.sample[:, :width])
-        for name, task in known.items()
-    }  # fmt: skip
-
-
 def _parts(kind: Kind, words: int, widths: Mapping[str, int], width: int) -> list[Tensor]:
-    """Places of the parts of `width` features of a kind: of the text, and of each modality (means, deviations)."""
-    found, start = [torch.arange(words)], words
-    if len(kind) == 1:
-        return [*found, torch.arange(words, width)]
-    means = sum(widths[name] for name in kind)
-    for name in kind:
-        own = torch.arange(start, start + widths[name])
-        found.append(torch.cat([own, own + means]))
-        start += widths[name]
-    return found
+    """Places of the parts of `width` features of a kind: of the text, and of each modality."""
+    each = [width - words] if len(kind) == 1 else [KEPT * widths[name] for name in kind]
+    return list(torch.arange(words + sum(each)).split([words, *each]))

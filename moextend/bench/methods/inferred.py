@@ -26,7 +26,7 @@ def stored(model: Any) -> int:
     from moextend.extension.task_inference import INPUTS, TESTED
 
     width, inputs = int(model.width_of_features), min(INPUTS, model.items)
-    return int(4 * width * (1 + width + min(TESTED, inputs // 2)))
+    return int(4 * width * (1 + (width + 1) / 2 + min(TESTED, inputs // 2)))
 
 
 def facts(model: MultimodalLM, stage: Stage) -> dict[str, Any]:

@@ -266,13 +266,14 @@ class Plan:
         """Size of a method."""
         import torch
 
+        from moextend.extension.task_rule import KEPT
         from moextend.training.estimate import bytes_of, numel_of
 
         if spec.text in self.sizes:
             return self.sizes[spec.text]
         base, method, step = self.estimator(), spec.make(), self.step
         items = min(self.items(stage.task, "train") or 10**9 for stage in self.sequence.stages)
-        features = self.config.hidden_size + 2 * (self.encoder.width if self.encoder else 0)
+        features = self.config.hidden_size + KEPT * (self.encoder.width if self.encoder else 0)
         shapes = Shapes(base.lm, features, items, held_out(items) * step.length)
         before, extra = bytes_of(base.lm.parameters()), method.extra(shapes)
         with torch.device("meta"):
