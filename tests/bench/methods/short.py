@@ -58,16 +58,16 @@ class ShortLoop:
 
     def __call__(
         self, *, learning_rate: float | None = None, data: Sequence[Conversation] | None = None,
-        extra_loss: Any = None, rates: Any = None, steps: int | None = None, phase: str = "train",
+        steps: int | None = None, phase: str = "train", **hooks: Any,
     ) -> Report:  # fmt: skip
-        self.seen = {"data": data, "extra_loss": extra_loss, "rates": rates}
+        self.seen = {"data": data, **hooks}
         settings = Settings(
             steps=self.steps, batch_size=8, learning_rate=learning_rate or 5e-3, seed=self.stage.seed
         )
         folder = self.stage.folder / f"{phase}-in-flight"
         return train(
             self.model, self.stage.data if data is None else data, settings,
-            folder=folder, extra_loss=extra_loss, rates=rates,
+            folder=folder, **hooks,
         )  # fmt: skip
 
 
