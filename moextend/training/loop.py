@@ -35,7 +35,7 @@ from moextend.training.prepare import (
     warn_of_precision,
 )
 from moextend.training.settings import SCHEDULES, Settings, check_tracker
-from moextend.training.trainer import ITEMS, AfterStep, ExtraLoss, StepHook, TokenTrainer
+from moextend.training.trainer import ITEMS, AfterStep, ExtraLoss, OwnBatches, StepHook, TokenTrainer
 from moextend.util import files, memory, processes
 
 LOGGED = ("loss", "grad_norm", "learning_rate")
@@ -121,6 +121,12 @@ def train(
             when losses are logged, when a checkpoint is written, or at the end. The message names the first such step.
     """
     _check(model, settings, folder)
+    refused = [
+        key for key, is_on in (("cache_prefix", settings.cache_prefix), ("FSDP", asks_to_shard())) if is_on
+    ]
+    if isinstance(extra_loss, OwnBatches) and refused:
+        what = f"{refused[0]} cannot be combined with a method that samples its own batches."
+        raise InputError(what, where="training settings", hint=f"Train without {refused[0]}.")
     if step_hook is not None and not isinstance(step_hook, StepHook):
         raise InputError(
             f"{type(step_hook).__name__} has neither before_step() nor after_step().",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -75,6 +75,19 @@ class AfterStep(Protocol):
 
 StepHook = BeforeStep | AfterStep
 """An object with one of these methods, or both; if it is `Stateful`, its state is part of a checkpoint."""
+
+
+@runtime_checkable
+class OwnBatches(Protocol):
+    """An extra loss of batches of its own, such as answers that the model samples: it is the whole loss."""
+
+    def batch(self, items: Sequence[int]) -> dict[str, Any]:
+        """Inputs of the forward pass in the place of those of these items of the data, on the model's device."""
+        ...
+
+    def __call__(self, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+        """The loss; its operations, those of `batch` included, are counted like those of a step."""
+        ...
 
 
 def diverged(what: str, step: int) -> RunFailed:
@@ -157,7 +170,9 @@ class TokenTrainer(Trainer):
     @property
     def states(self) -> dict[str, Stateful]:
         """File of a checkpoint -> the extra loss or the step hook, if it has a state."""
-        found: dict[str, object] = {DRAWN: self.extra_loss, HOOK: self.step_hook}
+        found: dict[str, object] = {HOOK: self.step_hook}
+        if self.extra_loss is not self.step_hook:
+            found[DRAWN] = self.extra_loss
         return {name: one for name, one in found.items() if isinstance(one, Stateful)}
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
@@ -176,11 +191,18 @@ class TokenTrainer(Trainer):
         """
         items = inputs[ITEMS].tolist()
         inputs = {name: tensor for name, tensor in inputs.items() if name != ITEMS}
+        own = self.extra_loss if isinstance(self.extra_loss, OwnBatches) else None
+        if own:
+            with self._autocast():
+                inputs = own.batch(items)
         begun = self.prefix.around(items, inputs["attention_mask"]) if self.prefix else nullcontext()
         with begun, self._autocast():
             out = model(**inputs)
         tokens = out["logits"].shape[0]
-        if tokens:
+        loss: Any = 0.0
+        if own:
+            pass  # its loss is the whole one
+        elif tokens:
             loss = out["loss"] * (self.args.world_size * tokens / num_items_in_batch)
         else:
             loss = out["logits"].float().sum()  # zero, where a mean over nothing is not a number

@@ -32,6 +32,8 @@ class Extra:
 
     teacher: bool = False
     """Whether each step, from the second stage on, computes its batch once more without gradients."""
+    passes: int = 0
+    """Passes over its batch without gradients that each step of every stage takes besides."""
     copies: int = 0
     """Float32 copies of the trained parameters that a training holds, from the second stage on."""
     adds: bool = False

@@ -23,8 +23,8 @@ from moextend.training.settings import Settings
 from moextend.util.files import digest
 
 TASKS = ("tiny-attributes", "tiny-counting")
-SPECS = ["zero-shot", "full-ft", "lora", "lora-per-task", "lora-per-task:task=inferred", "replay",
-         "replay:over=full-ft", "ewc:items=8", "lwf", "o-lora", "moe-lora",
+SPECS = ["zero-shot", "full-ft", "full-ft:part=gate_up", "lora", "lora-per-task", "lora-per-task:task=inferred",
+         "replay", "replay:over=full-ft", "ewc:items=8", "lwf", "o-lora", "moe-lora", "osf", "sdft",
          "moextend", "moextend:scope=auto", "moextend:scope=all", "moextend:routing=paper,scope=all",
          "moextend:routing=slot,scope=all"]  # fmt: skip
 

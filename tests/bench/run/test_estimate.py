@@ -24,7 +24,7 @@ from tests.bench.run.measured import estimate, measure
 
 SPECS = (
     "zero-shot", "full-ft", "lora", "lora-per-task", "replay", "ewc:items=1", "ewc:over=full-ft,items=8", "lwf",
-    "o-lora", "moe-lora", "moextend:scope=own,probe_steps=2", "moextend:scope=own,layers=first",
+    "o-lora", "moe-lora", "osf", "sdft", "moextend:scope=own,probe_steps=2", "moextend:scope=own,layers=first",
     "moextend:scope=own,routing=paper,layers=first", "moextend:scope=own,routing=slot,layers=first",
 )  # fmt: skip
 
