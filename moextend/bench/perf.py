@@ -127,7 +127,7 @@ def main(
 class Ids:
     """A tokenizer for texts of token ids: "17 903"."""
 
-    pad_token_id = eos_token_id = 0
+    bos_token_id = pad_token_id = eos_token_id = 0
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
         """Ids in a text, without special tokens."""

@@ -135,6 +135,8 @@ class _Layer:
     """Numbers that are kept for the gradients of what learns."""
     call: float = 0.0
     """Operations of a whole pass: adapters that are added to stacks of experts."""
+    step: float = 0.0
+    """Operations of a backward pass whatever its number of tokens: gradients that OSF projects."""
     stacks: int = 0
     """Numbers of these stacks, of which each pass makes a copy."""
     cast: int = 0
@@ -185,7 +187,9 @@ class Estimator:
         operations = 2.0 * head.numel() * step.rows * step.labelled * (2 + head.requires_grad)
         for i, layer in enumerate(layers):
             forward = (layer.forward + attention) * step.tokens + layer.call
-            operations += forward + layer.weights * step.tokens + (layer.call if layer.first else 0.0)
+            operations += (
+                forward + layer.weights * step.tokens + (layer.call if layer.first else 0.0) + layer.step
+            )
             if i >= lowest and step.checkpointing:
                 operations += forward
             if i > lowest:
@@ -278,6 +282,16 @@ class Estimator:
                     if down.weight.requires_grad:
                         layer.weights += 2 * stack.numel() * share
                         layer.inputs += share * len(stack) * stack.shape[-1]
+            for factors in getattr(
+                wrapper, "osf_svd_params", {}
+            ).values():  # those before training compute, too
+                (outs, rank), ins = factors["U_low"].shape, factors["V_low"].shape[1]
+                kept = min(outs, ins) - rank
+                layer.forward += 2 * rank * (outs + ins)
+                layer.weights += 2 * rank * (outs + ins)
+                layer.above += 2 * rank * (outs + ins)
+                sizes = outs * (rank if outs <= ins else kept), ins * (rank if outs >= ins else kept)
+                layer.step += 4 * rank * sum(sizes)
 
     def _working(self, layers: list[_Layer], step: Step) -> float:
         """Most bytes of activations, copies of weights and logits, with `layers` in the backward pass."""

@@ -97,7 +97,7 @@ class Osf(TrainedWeights):
     def extra(self, model: Any) -> Extra:
         """The factors before training are held, too; the maps are stored."""
         stored = sum(weight.numel() * weight.element_size() for weight in self.parameters(model).values())
-        return Extra(copies=1, stored_copies=0, stored=stored)
+        return Extra(copies=1, merged=True, stored_copies=0, stored=stored)
 
     def _maps(self, model: Any) -> dict[str, Any]:
         """Name in the LM -> linear map of attention."""

@@ -40,6 +40,8 @@ class Extra:
     """Whether each stage adds parameters, and those of earlier ones stay in memory."""
     together: bool = False
     """Whether parameters of earlier stages compute too, in training and in scoring."""
+    merged: bool = False
+    """Whether the trained parameters become part of the base's weights after a stage."""
     stored_copies: int = 1
     """Tensors of the size of the trained parameters that a stage writes."""
     stored: int = 0

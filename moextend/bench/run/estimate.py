@@ -269,7 +269,7 @@ class Plan:
             stored=extra.stored_copies * stored + extra.stored,
             training=base.training(step) if learning else None,
             probe=method.probe_steps * self.estimator().probe(step).operations if method.probe_steps else 0.0,
-            answering=base.answering(*self.scored),
+            answering=(self.estimator() if extra.merged else base).answering(*self.scored),
             extra=extra,
         )
         return found
