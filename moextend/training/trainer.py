@@ -170,9 +170,10 @@ class TokenTrainer(Trainer):
     @property
     def states(self) -> dict[str, Stateful]:
         """File of a checkpoint -> the extra loss or the step hook, if it has a state."""
+        loss: object = self.extra_loss
         found: dict[str, object] = {HOOK: self.step_hook}
-        if self.extra_loss is not self.step_hook:
-            found[DRAWN] = self.extra_loss
+        if loss is not self.step_hook:
+            found[DRAWN] = loss
         return {name: one for name, one in found.items() if isinstance(one, Stateful)}
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:

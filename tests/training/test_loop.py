@@ -166,7 +166,7 @@ class Noisy:
     @torch.no_grad()
     def after_step(self) -> None:
         self.calls.append("after")
-        self.sum += sum(float(weight.sum()) for weight in self.weights)
+        self.sum = self.sum + sum(float(weight.sum()) for weight in self.weights)
         self.weights[0] += 1e-3 * float(self.sum)
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ class Sdft(AdapterOrAll):
 
     def extra(self, model: Any) -> Extra:
         """The teacher's weights; each step samples answers and asks the teacher, too."""
-        return Extra(copies=1, passes=2)
+        return Extra(copies=1, sampled=True)
 
     def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
         """The loss on sampled answers, in the place of the model's own."""

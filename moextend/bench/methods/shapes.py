@@ -32,8 +32,8 @@ class Extra:
 
     teacher: bool = False
     """Whether each step, from the second stage on, computes its batch once more without gradients."""
-    passes: int = 0
-    """Passes over its batch without gradients that each step of every stage takes besides."""
+    sampled: bool = False
+    """Whether each step samples the answers of its batch, and a teacher rates them that reads the true ones, too."""
     copies: int = 0
     """Float32 copies of the trained parameters that a training holds, from the second stage on."""
     adds: bool = False

@@ -305,8 +305,16 @@ class Plan:
         tokens = step.rows * sum(self.length(name) * count for name, count in steps.items())
         share = tokens / step.tokens
         found = share * size.training.operations
-        passes = extra.passes + bool(before and extra.teacher)
-        found += passes * share * answers.forward(step.rows, step.length, step.labelled, step.rows)
+        if before and extra.teacher:
+            found += share * answers.forward(step.rows, step.length, step.labelled, step.rows)
+        if extra.sampled:
+            shown = step.length + min(
+                step.length, TEXT_TOKENS
+            )  # the question and its answer, and the question
+            found += share * answers.operations(
+                step.rows, step.length - step.labelled, step.labelled, step.rows
+            )
+            found += share * answers.forward(step.rows, shown, step.labelled, step.rows)
         if before and extra.together:  # frozen parts of earlier stages: forward, and back to their inputs
             found += (
                 before * (3 if step.checkpointing else 2) * tokens * (answers.a_token - self.base.a_token)
@@ -339,7 +347,7 @@ class Plan:
         answers, later, training, one = size.answering, stages > 1, 0.0, size.training
         if one is not None:
             copies = 4.0 * size.extra.copies * size.trained * later
-            teacher = answers.working if size.extra.passes or (later and size.extra.teacher) else 0.0
+            teacher = answers.working if size.extra.sampled or (later and size.extra.teacher) else 0.0
             training = one.frozen + earlier + encoder + one.states + copies + one.working + teacher
         scoring = answers.weights + earlier + encoder + answers.working
         return {"training": training / GB, "scoring": scoring / GB}
