@@ -167,7 +167,7 @@ class Noisy:
     def after_step(self) -> None:
         self.calls.append("after")
         self.sum = self.sum + sum(float(weight.sum()) for weight in self.weights)
-        self.weights[0] += 1e-3 * float(self.sum)
+        self.weights[0].add_(1e-3 * float(self.sum))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"generator": self.generator.get_state(), "sum": self.sum}
