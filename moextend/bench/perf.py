@@ -127,7 +127,7 @@ def main(
 class Ids:
     """A tokenizer for texts of token ids: "17 903"."""
 
-    pad_token_id = eos_token_id = 0
+    bos_token_id = pad_token_id = eos_token_id = 0
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
         """Ids in a text, without special tokens."""
@@ -223,8 +223,7 @@ def _method(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
     data = [moextend.Conversation((("", " ".join(map(str, row))),), closed=False) for row in ids.tolist()]
 
     def loop(
-        *, learning_rate: Any = None, data: Any = None, extra_loss: Any = None, rates: Any = None, steps: Any = None,
-        phase: str = "train",
+        *, learning_rate: Any = None, data: Any = None, steps: Any = None, phase: str = "train", **hooks: Any
     ) -> Any:  # fmt: skip
         settings = moextend.Settings(
             steps=steps or meter.steps, batch_size=len(ids), learning_rate=learning_rate or 1e-4, schedule="constant",
@@ -234,8 +233,7 @@ def _method(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
         if on_step:
             meter.begin()
         return moextend.train(
-            model, data or stage.data, settings, folder=stage.folder / phase, extra_loss=extra_loss, rates=rates,
-            on_step=on_step,
+            model, data or stage.data, settings, folder=stage.folder / phase, on_step=on_step, **hooks,
         )  # fmt: skip
 
     with tempfile.TemporaryDirectory() as folder:

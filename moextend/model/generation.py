@@ -1,4 +1,4 @@
-"""Greedy generation in fixed batches, and log-likelihoods of choices."""
+"""Generation in fixed batches, greedy or sampled, and log-likelihoods of choices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moextend.data.conversations import Conversation
 from moextend.data.media import MediaRef
 from moextend.data.modalities import media_at
 from moextend.errors import InputError
-from moextend.model.batches import encode, pad, piece_ids
+from moextend.model.batches import encode, on_device, pad, piece_ids
 from moextend.model.feature_cache import sources_of
 from moextend.model.messages import Message, media_of, messages_of, no_encoder, too_long
 from moextend.model.modality import Sources, gather
@@ -142,13 +142,27 @@ def each_by_its_own(
     return [found[place] for place in range(len(prompts))]
 
 
-@torch.no_grad()
 def _answer(
+    model: MultimodalLM, prompts: Sequence[Prompt], max_new_tokens: int, sources: Sources
+) -> list[str]:
+    out = answer_ids(model, prompts, max_new_tokens, sources)
+    written = [row if model.chat is None else model.chat.answer(row) for row in out]
+    return [text.strip() for text in model.tokenizer.batch_decode(written, skip_special_tokens=True)]
+
+
+@torch.no_grad()
+def answer_ids(
     model: MultimodalLM,
     prompts: Sequence[Prompt],
     max_new_tokens: int,
     sources: Sources,
-) -> list[str]:
+    *,
+    sample: bool = False,
+) -> list[list[int]]:
+    """Ids that follow each prompt, up to and with the first that ends an answer, if one does.
+
+    They are the most likely ones, or with `sample` drawn at temperature 1 with torch's random numbers.
+    """
     tokenizer = model.tokenizer
     rows = [prompt_ids(model, prompt) for prompt in prompts]
     for row, prompt in zip(rows, prompts, strict=True):
@@ -162,33 +176,53 @@ def _answer(
     mask = pad([[1] * len(row) for row in rows], 0, left=True).to(model.device)
     media = [medium for prompt in prompts for medium in prompt.media]
     embedded = model.embed(ids, gather(media, sources))
-    with _greedy(model, max_new_tokens) as greedy, model.given(ids, embedded) as inputs:
-        out = model.lm.generate(**inputs, attention_mask=mask, generation_config=greedy)
+    with _plain(model, max_new_tokens, sample) as plain, model.given(ids, embedded) as inputs:
+        out = model.lm.generate(**inputs, attention_mask=mask, generation_config=plain)
     if "input_ids" in inputs:  # then what comes back begins with the prompt
         out = out[:, ids.shape[1] :]
-    written = [row if model.chat is None else model.chat.answer(row) for row in out.tolist()]
-    return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
+    ends = stop_ids(model)
+    return [
+        row[: next((place for place, token in enumerate(row, 1) if token in ends), len(row))]
+        for row in out.tolist()
+    ]
+
+
+def answered(
+    model: MultimodalLM, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]
+) -> dict[str, Any]:
+    """Inputs of the model for prompts with answers of these ids, on its device; only answers have labels."""
+    rows = [prompt_ids(model, prompt) for prompt in prompts]
+    pairs = list(zip(rows, answers, strict=True))
+    batch = {
+        "input_ids": pad([[*row, *answer] for row, answer in pairs], model.tokenizer.pad_token_id),
+        "attention_mask": pad([[1] * (len(row) + len(answer)) for row, answer in pairs], 0),
+        "labels": pad([[IGNORE] * len(row) + list(answer) for row, answer in pairs], IGNORE),
+    }
+    found = gather([medium for prompt in prompts for medium in prompt.media], sources_of(model))
+    return on_device({**batch, "features": found}, model.device)
 
 
 @contextmanager
-def _greedy(model: MultimodalLM, max_new_tokens: int) -> Iterator[Any]:
-    """Context in which the LM has a config of plain greedy decoding, which it yields.
+def _plain(model: MultimodalLM, max_new_tokens: int, sample: bool) -> Iterator[Any]:
+    """Context in which the LM has a config of plain greedy decoding or sampling, which it yields.
 
     transformers fills open settings (beams, penalties, forbidden words, ...) from the LM's own generation config, which
     many checkpoints have.
     """
     from transformers import GenerationConfig
 
-    greedy = GenerationConfig(
+    drawn = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} if sample else {}
+    plain = GenerationConfig(
         max_new_tokens=max_new_tokens,
-        do_sample=False,
+        do_sample=sample,
+        **drawn,
         bos_token_id=model.tokenizer.bos_token_id,
         eos_token_id=_stop(model),
         pad_token_id=model.tokenizer.pad_token_id,
     )
-    own, model.lm.generation_config = model.lm.generation_config, greedy
+    own, model.lm.generation_config = model.lm.generation_config, plain
     try:
-        yield greedy
+        yield plain
     finally:
         model.lm.generation_config = own
 

@@ -130,6 +130,8 @@ class _Layer:
     """Numbers that matrices return."""
     inputs: float = 0.0
     """Numbers that are kept for the gradients of what learns."""
+    step: float = 0.0
+    """Operations of a backward pass whatever its number of tokens: gradients that OSF projects."""
     cast: int = 0
     """Bytes of the bfloat16 copies of float32 weights."""
     first: str | None = None
@@ -178,7 +180,7 @@ class Estimator:
         operations = 2.0 * head.numel() * step.rows * step.labelled * (2 + head.requires_grad)
         for i, layer in enumerate(layers):
             forward = (layer.forward + attention) * step.tokens
-            operations += forward + layer.weights * step.tokens
+            operations += forward + layer.weights * step.tokens + layer.step
             if i >= lowest and step.checkpointing:
                 operations += forward
             if i > lowest:
@@ -267,6 +269,16 @@ class Estimator:
                 rows = self.share(f"{name}.{part}.") * wrapper.num_experts
                 learning = [down.weight for down in wrapper.lora_A.values() if down.weight.requires_grad]
                 layer.inputs += sum((rows - 1) * down.shape[1] for down in learning)
+            for factors in getattr(
+                wrapper, "osf_svd_params", {}
+            ).values():  # those before training compute, too
+                (outs, rank), ins = factors["U_low"].shape, factors["V_low"].shape[1]
+                kept = min(outs, ins) - rank
+                layer.forward += 2 * rank * (outs + ins)
+                layer.weights += 2 * rank * (outs + ins)
+                layer.above += 2 * rank * (outs + ins)
+                sizes = outs * (rank if outs <= ins else kept), ins * (rank if outs >= ins else kept)
+                layer.step += 4 * rank * sum(sizes)
 
     def _working(self, layers: list[_Layer], step: Step) -> float:
         """Most bytes of activations, copies of weights and logits, with `layers` in the backward pass."""

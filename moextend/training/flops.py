@@ -17,6 +17,9 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 APART = 1.25
 """Factor by which a counted batch is longer or shorter than all before: at most 40 batches up to 8,192 tokens."""
 
+HOOK = 2
+"""Kind of the calls of a step hook in `CountedSteps`."""
+
 
 class Counter(TorchDispatchMode):
     """Context that counts matrix products and attention; a multiply-add is two operations, elementwise work is none.
@@ -71,22 +74,23 @@ class CountedSteps:
     """Positions of all batches, and operations per position of the shortest and the longest counted batch of each kind.
 
     Two kinds of steps cost differently: full steps (False), and short ones that begin above the frozen layers (True).
+    Calls of a step hook are a third kind (`HOOK`), each of one position.
     """
 
     def __init__(self) -> None:
-        self._counted: list[dict[int, float]] = [{}, {}]
+        self._counted: list[dict[int, float]] = [{}, {}, {}]
         """For each kind: length of the shortest and the longest counted batch -> operations per position."""
-        self._all = torch.zeros(2, 2, dtype=torch.int64)
+        self._all = torch.zeros(3, 2, dtype=torch.int64)
         """For each kind: positions in all processes up to the last `gather`, and the sum of positions times length."""
         self._own = torch.zeros_like(self._all)
         """The same of this process since then."""
 
-    def knows(self, short: bool, length: int) -> bool:
+    def knows(self, short: int, length: int) -> bool:
         """Whether the operations of such a step need not be counted any more."""
         known = self._counted[short]
         return bool(known) and min(known) <= length * APART and length <= max(known) * APART
 
-    def add(self, short: bool, rows: int, length: int, operations: int | None) -> None:
+    def add(self, short: int, rows: int, length: int, operations: int | None) -> None:
         """Adds a batch of rows of this length, padding included; `operations`: its operations if they were counted."""
         self._own[int(short)] += torch.tensor([rows * length, rows * length**2])
         if operations is not None:
@@ -104,10 +108,10 @@ class CountedSteps:
         """Operations of all batches up to the last `gather`; None: not known."""
         if not any(self._counted):
             return None
-        full, short = self._counted
+        full, short, hook = self._counted
         total = 0.0
         for known, (positions, weighted) in zip(
-            (full or short, short or full), self._all.tolist(), strict=True
+            (full or short, short or full, hook or {1: 0.0}), self._all.tolist(), strict=True
         ):
             constant, slope = _line(known)  # of the other kind, where only another process counted this one
             total += constant * positions + slope * weighted

@@ -35,7 +35,7 @@ from moextend.training.prepare import (
     warn_of_precision,
 )
 from moextend.training.settings import SCHEDULES, Settings, check_tracker
-from moextend.training.trainer import ITEMS, ExtraLoss, TokenTrainer
+from moextend.training.trainer import ITEMS, AfterStep, ExtraLoss, OwnBatches, StepHook, TokenTrainer
 from moextend.util import files, memory, processes
 
 LOGGED = ("loss", "grad_norm", "learning_rate")
@@ -92,6 +92,7 @@ def train(
     *,
     folder: Path,
     extra_loss: ExtraLoss | None = None,
+    step_hook: StepHook | None = None,
     rates: Mapping[str, float] | None = None,
     on_step: Callable[[int, int], None] | None = None,
     on_log: Callable[[Mapping[str, float]], None] | None = None,
@@ -107,6 +108,7 @@ def train(
         folder: for the trainer's state during the training, and for features of modalities without their own source. An
             interrupted training continues from its last checkpoint there. Removed at the end.
         extra_loss: called after each forward pass with its batch and the model's output; added to the loss.
+        step_hook: its `before_step` may change gradients before each optimizer step, its `after_step` weights after it.
         rates: suffix of parameter names -> factor on the learning rate.
         on_step: called with (steps done, total steps).
         on_log: called with step, loss, learning rate and gradient norm, ten times per training.
@@ -119,13 +121,25 @@ def train(
             when losses are logged, when a checkpoint is written, or at the end. The message names the first such step.
     """
     _check(model, settings, folder)
+    refused = [
+        key for key, is_on in (("cache_prefix", settings.cache_prefix), ("FSDP", asks_to_shard())) if is_on
+    ]
+    if isinstance(extra_loss, OwnBatches) and refused:
+        what = f"{refused[0]} cannot be combined with a method that samples its own batches."
+        raise InputError(what, where="training settings", hint=f"Train without {refused[0]}.")
+    if step_hook is not None and not isinstance(step_hook, StepHook):
+        raise InputError(
+            f"{type(step_hook).__name__} has neither before_step() nor after_step().",
+            where="step_hook",
+            hint="Return an object with one of these methods, or None.",
+        )
     args = _arguments(settings, folder, model.device)
     each = settings.batch_size * settings.gradient_accumulation
     order = draw_order(len(data), settings.steps * each, settings.seed)
     torch.manual_seed(settings.seed)
     with _prepared(model, InOrder(data, order), args, settings, folder) as trainer:
-        trainer.extra_loss, trainer.rates = extra_loss, rates or {}
-        trainer.add_callback(_Follow(on_step, on_log))
+        trainer.extra_loss, trainer.step_hook, trainer.rates = extra_loss, step_hook, rates or {}
+        trainer.add_callback(_Follow(on_step, on_log, step_hook))
         try:
             short = memory.enough(args.per_device_train_batch_size, "training")
             with expecting(model, data, dict.fromkeys(order)), short:
@@ -268,14 +282,20 @@ def _arguments(settings: Settings, folder: Path, device: torch.device) -> Traini
 
 
 class _Follow(TrainerCallback):
-    """Reports the progress of the training."""
+    """Reports the progress of the training, and calls the step hook after a step."""
 
     def __init__(
         self,
         on_step: Callable[[int, int], None] | None,
         on_log: Callable[[Mapping[str, float]], None] | None,
+        step_hook: StepHook | None,
     ) -> None:
-        self.on_step, self.log = on_step, on_log
+        self.on_step, self.log, self.step_hook = on_step, on_log, step_hook
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called after the optimizer changed the weights."""
+        if isinstance(self.step_hook, AfterStep):
+            self.step_hook.after_step()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Called when the trainer logs losses."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,8 @@ from moextend.training.settings import Settings
 from moextend.util import files
 
 WEIGHTS = "trained.safetensors"
-DRAWN = "extra_loss.safetensors"
+DRAWN, HOOK = "extra_loss.safetensors", "step_hook.safetensors"
+"""Files of a checkpoint with the states of the extra loss and of the step hook."""
 COUNTED = "flops.json"
 """File of a checkpoint with the operations and positions of the training so far."""
 UNLOGGED = "loss.json"
@@ -39,7 +40,7 @@ ExtraLoss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 
 @runtime_checkable
 class Stateful(Protocol):
-    """An extra loss with random numbers: its state is part of a checkpoint."""
+    """An extra loss or a step hook with a state, such as random numbers: it is part of a checkpoint."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Current state."""
@@ -47,6 +48,45 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restores a state."""
+        ...
+
+
+@runtime_checkable
+class BeforeStep(Protocol):
+    """A step hook that sees and changes gradients."""
+
+    def before_step(self) -> None:
+        """Called once for each optimizer step, after accumulation and reduction over processes, before clipping.
+
+        A trained parameter has the same `.grad` in all processes; None: it got no gradient. The clipped norm, and the
+        test for gradients that are not finite, are those of the changed gradients.
+        """
+        ...
+
+
+@runtime_checkable
+class AfterStep(Protocol):
+    """A step hook that sees and changes weights."""
+
+    def after_step(self) -> None:
+        """Called after each optimizer step, before a checkpoint is written."""
+        ...
+
+
+StepHook = BeforeStep | AfterStep
+"""An object with one of these methods, or both; if it is `Stateful`, its state is part of a checkpoint."""
+
+
+@runtime_checkable
+class OwnBatches(Protocol):
+    """An extra loss of batches of its own, such as answers that the model samples: it is the whole loss."""
+
+    def batch(self, items: Sequence[int]) -> dict[str, Any]:
+        """Inputs of the forward pass in the place of those of these items of the data, on the model's device."""
+        ...
+
+    def __call__(self, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+        """The loss; its operations, those of `batch` included, are counted like those of a step."""
         ...
 
 
@@ -66,6 +106,7 @@ class TokenTrainer(Trainer):
     """A MultimodalLM, which the type of Trainer does not include."""
     settings: Settings
     extra_loss: ExtraLoss | None = None
+    step_hook: StepHook | None = None
     balance: Callable[[Tensor], Tensor] | None = None
     rates: Mapping[str, float]
     prefix: PrefixCache | None = None
@@ -127,10 +168,13 @@ class TokenTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     @property
-    def drawn(self) -> Stateful | None:
-        """The extra loss if it has a state, else None."""
+    def states(self) -> dict[str, Stateful]:
+        """File of a checkpoint -> the extra loss or the step hook, if it has a state."""
         loss: object = self.extra_loss
-        return loss if isinstance(loss, Stateful) else None
+        found: dict[str, object] = {HOOK: self.step_hook}
+        if loss is not self.step_hook:
+            found[DRAWN] = loss
+        return {name: one for name, one in found.items() if isinstance(one, Stateful)}
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """Batches of one optimizer step, and the number of their labelled tokens over all processes."""
@@ -148,11 +192,18 @@ class TokenTrainer(Trainer):
         """
         items = inputs[ITEMS].tolist()
         inputs = {name: tensor for name, tensor in inputs.items() if name != ITEMS}
+        own = self.extra_loss if isinstance(self.extra_loss, OwnBatches) else None
+        if own:
+            with self._autocast():
+                inputs = own.batch(items)
         begun = self.prefix.around(items, inputs["attention_mask"]) if self.prefix else nullcontext()
         with begun, self._autocast():
             out = model(**inputs)
         tokens = out["logits"].shape[0]
-        if tokens:
+        loss: Any = 0.0
+        if own:
+            pass  # its loss is the whole one
+        elif tokens:
             loss = out["loss"] * (self.args.world_size * tokens / num_items_in_batch)
         else:
             loss = out["logits"].float().sum()  # zero, where a mean over nothing is not a number
@@ -187,6 +238,11 @@ class TokenTrainer(Trainer):
                 if parameter.grad is None:  # idle in this process, but not in all of them
                     parameter.grad = torch.zeros_like(parameter)
                 parameter.grad.copy_(self.accelerator.reduce(parameter.grad, "mean"))
+        if isinstance(self.step_hook, BeforeStep) and self.accelerator.sync_gradients:
+            counted = not (self.counted.knows(flops.HOOK, 1) or self.settings.compile)
+            with flops.Counter() if counted else nullcontext() as count, self._autocast():
+                self.step_hook.before_step()
+            self.counted.add(flops.HOOK, 1, 1, count.total if count is not None else None)
         return loss
 
     def create_optimizer(self, model: Any = None) -> Any:
@@ -226,8 +282,8 @@ class TokenTrainer(Trainer):
             save_file(trained, folder / WEIGHTS)
             (folder / COUNTED).write_text(json.dumps(self.counted.state_dict()))
             (folder / UNLOGGED).write_text(json.dumps([float(self._unlogged), self._logged]))
-            if self.drawn is not None:
-                save_file(self.drawn.state_dict(), folder / DRAWN)
+            for name, one in self.states.items():
+                save_file(one.state_dict(), folder / name)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
@@ -239,5 +295,5 @@ class TokenTrainer(Trainer):
         total, self._logged = files.read_json(folder / UNLOGGED)
         begun = int(folder.name.rpartition("-")[2])
         self._unlogged, self._carried = total, (total, begun) if begun > self._logged else None
-        if self.drawn is not None:
-            self.drawn.load_state_dict(load_file(folder / DRAWN))
+        for name, one in self.states.items():
+            one.load_state_dict(load_file(folder / name))

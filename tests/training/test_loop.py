@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
@@ -146,6 +147,87 @@ def test_resume_is_exact_with_accumulation_and_a_random_loss(tmp_path: Path) -> 
     with pytest.raises(KeyboardInterrupt):
         run("broken", 5)
     assert difference(whole, run("broken", None)) == 0
+
+
+class Noisy:
+    """A step hook with random gradients and a running sum of weights."""
+
+    def __init__(self, model: MultimodalLM, scale: float = 1.0) -> None:
+        self.weights, self.scale = list(new_parameters(model.lm, "a").values()), scale
+        self.generator, self.sum = torch.Generator().manual_seed(5), torch.zeros(1, dtype=torch.float64)
+        self.calls: list[str] = []
+
+    def before_step(self) -> None:
+        self.calls.append("before")
+        for weight in self.weights:
+            assert weight.grad is not None
+            weight.grad.add_(torch.randn(weight.shape, generator=self.generator), alpha=self.scale)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        self.calls.append("after")
+        self.sum = self.sum + sum(float(weight.sum()) for weight in self.weights)
+        self.weights[0].add_(1e-3 * float(self.sum))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"generator": self.generator.get_state(), "sum": self.sum}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.generator.set_state(state["generator"])
+        self.sum = state["sum"]
+
+
+def test_resume_is_exact_with_a_step_hook_whose_state_is_in_the_checkpoint(tmp_path: Path) -> None:
+    settings = SETTINGS.having(steps=7, batch_size=2, gradient_accumulation=2)
+
+    def run(name: str, stop: int | None) -> tuple[MultimodalLM, Noisy]:
+        model = extended()
+        hook = Noisy(model)
+        on_step = stop_at(stop) if stop else None
+        train(model, UNEVEN, settings, folder=tmp_path / name, step_hook=hook, on_step=on_step)
+        return model, hook
+
+    whole, hook = run("whole", None)
+    assert hook.calls == ["before", "after"] * 7, "once a step, not once a batch"
+    with pytest.raises(KeyboardInterrupt):
+        run("broken", 5)
+    again, resumed = run("broken", None)
+    assert difference(whole, again) == 0
+    assert torch.equal(hook.sum, resumed.sum) and resumed.calls == ["before", "after"] * 4
+
+
+def test_gradients_of_a_step_hook_are_clipped_and_logged(tmp_path: Path, trainers: list[Any]) -> None:
+    model, applied = extended(), list[float]()
+    hook = Noisy(model, scale=1000.0)
+
+    def measure(*args: Any) -> None:
+        applied.append(
+            float(torch.cat([w.grad.flatten() for w in hook.weights if w.grad is not None]).norm())
+        )
+
+    watching = register_optimizer_step_pre_hook(measure)
+    train(model, DATA, SETTINGS.having(steps=1), folder=tmp_path / "t", step_hook=hook)
+    watching.remove()
+    assert applied == [pytest.approx(1.0, rel=1e-4)], "max_grad_norm"
+    assert [one["grad_norm"] > 1000 for one in trainers[-1].state.log_history if "grad_norm" in one] == [True]
+
+
+def test_a_step_hook_without_a_method_of_its_protocol_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"step_hook: object has neither before_step\(\) nor after_step\(\)"):
+        train(extended(), DATA, SETTINGS, folder=tmp_path / "t", step_hook=object())  # type: ignore[arg-type]
+
+
+def test_operations_of_a_step_hook_are_counted(tmp_path: Path) -> None:
+    model = extended()
+
+    class Multiplies:
+        def before_step(self) -> None:
+            torch.ones(20, 30) @ torch.ones(30, 40)
+
+    settings = SETTINGS.having(steps=3, batch_size=2, gradient_accumulation=2)
+    plain = train(model, DATA, settings, folder=tmp_path / "a").flops
+    hooked = train(extended(), DATA, settings, folder=tmp_path / "b", step_hook=Multiplies()).flops
+    assert plain is not None and hooked == plain + 3 * 2 * 20 * 30 * 40
 
 
 def test_schedule_and_adamw_get_their_settings(tmp_path: Path, trainers: list[Any]) -> None:

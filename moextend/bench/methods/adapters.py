@@ -80,20 +80,26 @@ def lora_config(model: MultimodalLM, config: Adapter) -> LoraConfig:
     )
 
 
+def attention_blocks(lm: Any) -> list[str]:
+    """Names of the attention modules of a language model, linear attention included, without those of towers."""
+    from moextend.model import lm_head
+
+    inside, kinds = lm_head.prefix(lm), {name: type(module).__name__ for name, module in lm.named_modules()}
+    return [
+        name
+        for name, kind in kinds.items()
+        if name.startswith(inside)
+        and (name.endswith("_attn") or ("Attention" in kind and not kind.endswith("Layer")))  # Jamba's layers
+    ]
+
+
 def attention_maps(lm: Any) -> list[str]:
     """Names of the linear maps of a language model's attention, linear attention included, without those of towers.
 
     Also without an attention's `gate_proj` (AfMoE), which peft takes for a part of a fused `gate_up_proj`, and without
     the indexer of sparse attention (DeepSeek V3.2), which gets no gradient.
     """
-    from moextend.model import lm_head
-
-    inside = lm_head.prefix(lm)
-    blocks = tuple(
-        f"{name}."
-        for name, module in lm.named_modules()
-        if name.startswith(inside) and (name.endswith("_attn") or "Attention" in type(module).__name__)
-    )
+    blocks = tuple(f"{name}." for name in attention_blocks(lm))
     found = list[str]()
     for name, module in lm.named_modules():
         inner = bool(found) and name.startswith(f"{found[-1]}.")  # of a map with adapters

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from moextend import Conversation, MultimodalLM
     from moextend.training.loop import Report
-    from moextend.training.trainer import ExtraLoss
+    from moextend.training.trainer import ExtraLoss, StepHook
 
 Rank = Annotated[int, Field(ge=1, le=65_536)]
 
@@ -79,13 +79,15 @@ class Loop(Protocol):
         learning_rate: float | None = None,
         data: Sequence[Conversation] | None = None,
         extra_loss: ExtraLoss | None = None,
+        step_hook: StepHook | None = None,
         rates: Mapping[str, float] | None = None,
         steps: int | None = None,
         phase: str = "train",
     ) -> Report:
         """Trains the parameters with gradients on the stage's data, or on `data`; None takes the sequence's setting.
 
-        `extra_loss` is called after each forward pass with the batch and the model output, and added to the loss.
+        `extra_loss` is called after each forward pass with the batch and the model output, and added to the loss;
+        `step_hook` before and after each optimizer step.
         """
         ...
 

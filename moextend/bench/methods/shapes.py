@@ -32,12 +32,16 @@ class Extra:
 
     teacher: bool = False
     """Whether each step, from the second stage on, computes its batch once more without gradients."""
+    sampled: bool = False
+    """Whether each step samples the answers of its batch, and a teacher rates them that reads the true ones, too."""
     copies: int = 0
     """Float32 copies of the trained parameters that a training holds, from the second stage on."""
     adds: bool = False
     """Whether each stage adds parameters, and those of earlier ones stay in memory."""
     together: bool = False
     """Whether parameters of earlier stages compute too, in training and in scoring."""
+    merged: bool = False
+    """Whether the trained parameters become part of the base's weights after a stage."""
     stored_copies: int = 1
     """Tensors of the size of the trained parameters that a stage writes."""
     stored: int = 0

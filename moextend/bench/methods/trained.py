@@ -12,7 +12,7 @@ from moextend.util.spec import Spec
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
     from moextend.training.loop import Report
-    from moextend.training.trainer import ExtraLoss
+    from moextend.training.trainer import ExtraLoss, StepHook
 
 
 class Trained(Method):
@@ -37,6 +37,14 @@ class Trained(Method):
         """
         return None
 
+    def step_hook(self, model: MultimodalLM, stage: Stage) -> StepHook | None:
+        """An object whose `before_step()` changes gradients, or whose `after_step()` changes weights, or None.
+
+        Called once before the training of the stage. A state (`state_dict()` of tensors, `load_state_dict(state)`) is
+        part of checkpoints.
+        """
+        return None
+
     def data(self, stage: Stage) -> Sequence[Conversation]:
         """Training data of the stage."""
         return stage.data
@@ -49,9 +57,9 @@ class Trained(Method):
         """Trains the stage's parameters, with the hooks."""
         parameters = self.prepare(model, stage)
         extra = self.extra_loss(model, stage)
-        data = self.data(stage)
+        hook, data = self.step_hook(model, stage), self.data(stage)
         model.learn_only(list(parameters))
-        report = loop(learning_rate=self.config.learning_rate, data=data, extra_loss=extra)
+        report = loop(learning_rate=self.config.learning_rate, data=data, extra_loss=extra, step_hook=hook)
         return {**facts(report), **self.after_stage(model, stage)}
 
 

@@ -286,7 +286,7 @@ class Plan:
             stored=extra.stored_copies * stored + extra.stored,
             training=base.training(step) if learning else None,
             probe=method.probe_steps * self.estimator().probe(step).operations if method.probe_steps else 0.0,
-            answering=base.answering(*self.scored),
+            answering=(self.estimator() if extra.merged else base).answering(*self.scored),
             extra=extra,
         )
         return found
@@ -328,6 +328,10 @@ class Plan:
         found = share * size.training.operations
         if before and extra.teacher:
             found += share * answers.forward(step.rows, step.length, step.labelled)
+        if extra.sampled:  # the question and its answer, and the question
+            shown = step.length + min(step.length, TEXT_TOKENS)
+            found += share * answers.operations(step.rows, step.length - step.labelled, step.labelled)
+            found += share * answers.forward(step.rows, shown, step.labelled)
         if before and extra.together:  # frozen parts of earlier stages: forward, and back to their inputs
             found += (
                 before * (3 if step.checkpointing else 2) * tokens * (answers.a_token - self.base.a_token)
@@ -360,7 +364,7 @@ class Plan:
         answers, later, training, one = size.answering, stages > 1, 0.0, size.training
         if one is not None:
             copies = 4.0 * size.extra.copies * size.trained * later
-            teacher = answers.working if later and size.extra.teacher else 0.0
+            teacher = answers.working if size.extra.sampled or (later and size.extra.teacher) else 0.0
             training = one.frozen + earlier + encoder + one.states + copies + one.working + teacher
         scoring = answers.weights + earlier + encoder + answers.working
         return {"training": training / GB, "scoring": scoring / GB}

@@ -26,7 +26,7 @@ from moextend.errors import InputError
 from moextend.model.batches import Collator, on_device
 from moextend.training import flops
 from moextend.training.loop import Report, train
-from moextend.training.trainer import ExtraLoss
+from moextend.training.trainer import ExtraLoss, StepHook
 from moextend.util import files
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class StageLoop:
         learning_rate: float | None = None,
         data: Sequence[Conversation] | None = None,
         extra_loss: ExtraLoss | None = None,
+        step_hook: StepHook | None = None,
         rates: Mapping[str, float] | None = None,
         steps: int | None = None,
         phase: str = "train",
@@ -94,7 +95,8 @@ class StageLoop:
 
         report = train(
             self.model, self.stage.data if data is None else data, settings,
-            folder=self.stage.folder / f"{phase}-in-flight", extra_loss=extra_loss, rates=rates, on_step=on_step,
+            folder=self.stage.folder / f"{phase}-in-flight", extra_loss=extra_loss, step_hook=step_hook, rates=rates,
+            on_step=on_step,
         )  # fmt: skip
         self.progress.finish(unit)
         self.flops[phase] = report.flops

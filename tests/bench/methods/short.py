@@ -23,8 +23,8 @@ from moextend.training.settings import Settings
 from moextend.util.files import digest
 
 TASKS = ("tiny-attributes", "tiny-counting")
-SPECS = ["zero-shot", "full-ft", "lora", "lora-per-task", "lora-per-task:task=inferred", "replay",
-         "replay:over=full-ft", "ewc:items=8", "lwf", "o-lora", "moe-lora",
+SPECS = ["zero-shot", "full-ft", "full-ft:part=gate_up", "lora", "lora-per-task", "lora-per-task:task=inferred",
+         "replay", "replay:over=full-ft", "ewc:items=8", "lwf", "o-lora", "moe-lora", "osf", "sdft",
          "moextend", "moextend:scope=auto", "moextend:scope=all", "moextend:routing=paper,scope=all",
          "moextend:routing=slot,scope=all"]  # fmt: skip
 
@@ -58,16 +58,16 @@ class ShortLoop:
 
     def __call__(
         self, *, learning_rate: float | None = None, data: Sequence[Conversation] | None = None,
-        extra_loss: Any = None, rates: Any = None, steps: int | None = None, phase: str = "train",
+        steps: int | None = None, phase: str = "train", **hooks: Any,
     ) -> Report:  # fmt: skip
-        self.seen = {"data": data, "extra_loss": extra_loss, "rates": rates}
+        self.seen = {"data": data, **hooks}
         settings = Settings(
             steps=self.steps, batch_size=8, learning_rate=learning_rate or 5e-3, seed=self.stage.seed
         )
         folder = self.stage.folder / f"{phase}-in-flight"
         return train(
             self.model, self.stage.data if data is None else data, settings,
-            folder=folder, extra_loss=extra_loss, rates=rates,
+            folder=folder, **hooks,
         )  # fmt: skip
 
 

@@ -10,9 +10,14 @@ import torch
 from moextend.bench.methods import adapters, parse
 from moextend.bench.methods.shapes import Shapes
 from moextend.errors import InputError
-from moextend.model.lm_head import auto_class, decoder
+from moextend.model.lm_head import auto_class, decoder, prefix
 from tests.moe.toy_composites import COMPOSITES, composite_config
 from tests.moe.toy_families import CONFIGS, class_of, config_of
+
+DOWN = {
+    "down_proj": ("gate_proj", "up_proj", "gate_up_proj"), "output_linear": ("input_linear",), "w2": ("w1", "w3"),
+}  # fmt: skip
+"""The last matrix of an MLP -> those before it."""
 
 
 def shapes(name: str, **more: Any) -> Shapes:
@@ -60,6 +65,41 @@ def test_full_fine_tuning_of_a_composite_leaves_its_towers(name: str) -> None:
     others = {name for name, parameter in trained.items() if id(parameter) not in inside}
     assert inside <= {id(parameter) for parameter in trained.values()}
     assert all(name.endswith("lm_head.weight") for name in others), others
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *COMPOSITES,
+        *(
+            pytest.param(name, marks=[pytest.mark.long] if place % 4 else [])
+            for place, name in enumerate(CONFIGS)
+        ),
+    ],
+)
+def test_full_fine_tuning_of_gate_and_up_freezes_what_follows_them(name: str) -> None:
+    """Beside every matrix of an MLP that returns to the hidden state, all others are trained; nothing else is."""
+    model = shapes(name)
+    inside = f"lm.{prefix(model.lm)}"
+    known = {n: p for n, p in model.named_parameters() if n.startswith(inside) and p.dim() > 1}
+    found = adapted(model, "full-ft:part=gate_up")
+    trained = {n for n, p in found.items() if p.dim() > 1 and not n.endswith("_bias")}
+    wanted = set()
+    for n in known:
+        for down, beside in DOWN.items():
+            if n.removesuffix(".weight").endswith(f".{down}"):
+                near = {n.replace(f".{down}", f".{one}") for one in beside} & known.keys()
+                wanted |= near
+    assert trained == wanted and trained
+    attention = set(adapted(shapes(name), "full-ft:part=attention"))
+    assert attention and not attention & trained
+    assert all("norm" not in n for n in attention | trained)
+
+
+def test_a_part_that_a_model_does_not_have_is_refused() -> None:
+    model = shapes("lfm2_moe", layer_types=["conv", "conv"])
+    with pytest.raises(InputError, match="full-ft finds no weights of part=attention in Lfm2Moe"):
+        parse("full-ft:part=attention").make().check(model)
 
 
 @pytest.mark.parametrize(

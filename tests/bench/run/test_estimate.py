@@ -24,7 +24,7 @@ from tests.bench.run.measured import estimate, measure
 
 SPECS = (
     "zero-shot", "full-ft", "lora", "lora-per-task", "replay", "ewc:items=1", "ewc:over=full-ft,items=8", "lwf",
-    "o-lora", "moe-lora", "moextend:scope=own,probe_steps=2", "moextend:scope=own,layers=first",
+    "o-lora", "moe-lora", "osf", "sdft", "moextend:scope=own,probe_steps=2", "moextend:scope=own,layers=first",
     "moextend:scope=own,routing=paper,layers=first", "moextend:scope=own,routing=slot,layers=first",
 )  # fmt: skip
 
@@ -32,7 +32,7 @@ SPECS = (
 def check(spec: str, base: str, folder: Path) -> None:
     """Both stages of a method, each number within its limit."""
     # Which tokens and layers are assumed.
-    assumed = any(word in spec for word in ("paper", "slot", "probe_steps", "ewc"))
+    assumed = any(word in spec for word in ("paper", "slot", "probe_steps", "ewc", "sdft"))
     memory = 0.3 if base == "tiny" else 0.15
     for guess, real in zip(estimate(spec, base), measure(spec, base, folder), strict=True):
         assert guess.trained == real.trained and guess.stored == pytest.approx(real.stored, rel=0.01, abs=100)
