@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from moextend.bench.methods import kept
 from moextend.bench.methods.method import Stage
 from moextend.bench.methods.weights import AdapterOrAll
 from moextend.util.search_space import Choices, LogRange
@@ -36,30 +37,11 @@ class Replay(AdapterOrAll):
 
     def data(self, stage: Stage) -> Sequence[Conversation]:
         """The new and the kept items, a kept one `repeat` times."""
-        kept = _kept(stage, self.config.share)
-        self.replayed = len(kept)
-        return [*stage.data, *kept * self.config.repeat]
+        again = kept.earlier(stage, self.config.share)
+        self.replayed = len(again)
+        return [*stage.data, *again * self.config.repeat]
 
     def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
         """Number of replayed items, and the size of those of this stage that are kept for later ones."""
-        kept = _drawn(stage.data, self.config.share)
-        return {"replayed": self.replayed, "raw_mb": sum(map(_bytes, kept)) / 1e6}
-
-
-def _kept(stage: Stage, share: float) -> list[Conversation]:
-    """The kept items of all earlier stages."""
-    return [item for task, _ in stage.earlier for item in _drawn(stage.earlier_data(task), share)]
-
-
-def _bytes(item: Conversation) -> int:
-    """Size of an item: its text in UTF-8, and its media as they are encoded."""
-    words = sum(len(part.encode()) for turn in item.turns for part in turn)
-    return words + sum(len(ref.read()) for ref in item.media)
-
-
-def _drawn(data: Sequence[Conversation], share: float) -> list[Conversation]:
-    """The kept items of a stage: they depend on its data alone, so that every stage keeps the same ones."""
-    import torch
-
-    drawn = torch.randperm(len(data), generator=torch.Generator().manual_seed(len(data)))
-    return [data[int(i)] for i in drawn[: max(1, round(share * len(data)))]]
+        own = kept.drawn(stage.data, self.config.share)
+        return {"replayed": self.replayed, "raw_mb": kept.megabytes(own)}

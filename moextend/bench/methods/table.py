@@ -25,13 +25,16 @@ OWN = {
     "lwf": "moextend.bench.methods.lwf:Lwf",
     "o-lora": "moextend.bench.methods.o_lora:OLora",
     "moe-lora": "moextend.bench.methods.moe_lora:MoeLora",
+    "esft": "moextend.bench.methods.esft:Esft",
+    "merge-router": "moextend.bench.methods.merge_router:MergeRouter",
     "moextend": "moextend.bench.methods.moextend:MoExtend",
 }
 """Methods of the package."""
 
 TITLES = {
     "zero-shot": "Zero-shot", "full-ft": "Full FT", "lora": "LoRA", "lora-per-task": "LoRA per task",
-    "replay": "Replay", "ewc": "EWC", "lwf": "LwF", "o-lora": "O-LoRA", "moe-lora": "MoELoRA", "moextend": "MoExtend",
+    "replay": "Replay", "ewc": "EWC", "lwf": "LwF", "o-lora": "O-LoRA", "moe-lora": "MoELoRA", "esft": "ESFT",
+    "merge-router": "Merged router", "moextend": "MoExtend",
 }  # fmt: skip
 """Methods of the package -> their names in papers."""
 

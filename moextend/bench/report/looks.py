@@ -15,9 +15,10 @@ from moextend.bench.methods import TITLES
 PALETTE = {
     "blue": "#0072B2", "vermilion": "#D55E00", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73",
     "purple": "#CC79A7", "brown": "#4D3800", "wine": "#882255", "indigo": "#332288", "grey": "#777777",
+    "crimson": "#C40139", "lilac": "#968FFE",
 }  # fmt: skip
 """Colours of the package's methods, safe with any colour vision: Okabe and Ito's without black and yellow, two of
-Tol's, brown and grey."""
+Tol's, brown, grey, and two that are far from all of them."""
 GREY, BLACK = PALETTE["grey"], "#000000"
 FOREIGN = (BLACK, "#7A2BE2", "#999933", "#9BE0B0", "#DDCC77")
 """Colours of methods that are not the package's own."""
