@@ -123,7 +123,9 @@ def most(scores: Sequence[float], threshold: float) -> list[int]:
     return sorted(found)
 
 
-def average_gates(model: MultimodalLM, data: Sequence[Conversation], *, batch_size: int) -> list[list[float]]:
+def average_gates(
+    model: MultimodalLM, data: Sequence[Conversation], *, batch_size: int = 64
+) -> list[list[float]]:
     """Mean gate value of each expert in each MoE block over the tokens of `data` without padding; 0 where a token does
     not choose the expert."""
     import torch

@@ -57,7 +57,7 @@ class MergeRouter(Extensions):
         kept: Annotated[float, LogRange(0.01, 1)] = Field(default=0.01, gt=0, le=1)
         """Share of the training items of each stage that the merges are trained on; at least one item."""
         merge_steps: int = Field(default=60, ge=1, le=MOST_STEPS)
-        """Steps of each merge."""
+        """Steps of each merge, in which rows and biases have `gate_rate` times the learning rate."""
 
     config: Config
     _given = False

@@ -44,10 +44,11 @@ def test_tokens_are_assigned_and_groups_are_separated_as_in_the_paper(tmp_path: 
     tokens = Counter[str]()
 
     def check(*, phase: str = "train", extra_loss: Any = None, **given: Any) -> Any:
-        sites, seen = sites_of(model, "b"), []
+        sites: list[Any] = sites_of(model, "b")
+        seen = list[Any]()
         torch.manual_seed(0)
         for site in sites:
-            for part in site.router.ext_parts.values():  # type: ignore[union-attr]
+            for part in site.router.ext_parts.values():
                 torch.nn.init.normal_(part.rows, std=0.2)
         hooks = [site.router.register_forward_hook(lambda *call: seen.append(call)) for site in sites]
         batch = Collator.of(model)(shown(40))
