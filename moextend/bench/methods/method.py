@@ -65,7 +65,7 @@ class Stage:
     earlier: Sequence[tuple[str, Path]] = ()
     """(task, folder) of the earlier stages."""
     earlier_data: Callable[[str], Sequence[Conversation]] = _none
-    """Training conversations of an earlier task; only replay uses them."""
+    """Training conversations of an earlier task, for methods that keep raw data."""
     batch_size: int = 64
     """Conversations per forward pass, in the training and in other computations."""
 
@@ -137,6 +137,11 @@ class Method(ABC):
     @property
     def probe_steps(self) -> int:
         """Steps of a probe before each stage, for the progress plan; 0 without a probe."""
+        return 0
+
+    @property
+    def merge_steps(self) -> int:
+        """Steps of a training after that of each stage (phase `merge`), for the progress plan; 0 without one."""
         return 0
 
     @property

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import moextend
 from moextend.bench.methods import inferred, trained
-from moextend.bench.methods.method import Knob, LearningRate, Loop, Method, Parameters, Stage
+from moextend.bench.methods.extensions import Extensions
+from moextend.bench.methods.method import Loop, Stage
 from moextend.bench.methods.shapes import Extra
 from moextend.bench.task import TaskIdentity
-from moextend.moe.recipe import Recipe, Scope, check_name, count_layers
+from moextend.moe.recipe import Scope
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
@@ -23,20 +24,17 @@ IDENTITY: dict[str, TaskIdentity] = {"own": "given", "auto": "inferred", "all": 
 """scope -> task identity at inference."""
 
 
-class MoExtend(inferred.Narrowed, Method):
+class MoExtend(inferred.Narrowed, Extensions):
     """New experts in the frozen MoE for each stage."""
 
     role = "reference"
     look = ("blue", "o")
-    scales = "each"
 
-    class Config(Recipe):
+    class Config(Extensions.Config):
         """What can be set."""
 
         scope: Scope = "own"
         """own: the benchmark gives the task by default."""
-        learning_rate: LearningRate = None
-        """None: that of the sequence."""
 
     config: Config
 
@@ -51,40 +49,16 @@ class MoExtend(inferred.Narrowed, Method):
         return self.config.scope in ("own", "auto")
 
     @property
-    def probe_steps(self) -> int:
-        """Steps of router tuning before each stage."""
-        return self.config.probe_steps if self.config.layers == "probe" else 0
-
-    @property
     def unused(self) -> Mapping[str, str]:
-        """Settings of retention, where no later extension computes for the inputs of an earlier one; those of a
-        probe, of calibrations and of a share of the layers, where there is none.
-        """
-        config, found = self.config, dict[str, str]()
+        """Also settings of retention, where no later extension computes for the inputs of an earlier one."""
+        config, found = self.config, {**super().unused}
         if config.scope != "all":
             found |= dict.fromkeys(("retention", *KEPT), "scope=all")
         elif not config.keeps_memory:
             found |= dict.fromkeys(KEPT, "retention")
         elif config.retention != "memory":
             found["margin"] = "retention=memory"
-        if config.layers != "probe":
-            found["probe_steps"] = "layers=probe"
-        if config.layers == "all" or isinstance(config.layers, list):
-            found["share"] = "layers that are chosen"
-        if config.routing != "paper":
-            found["calibration"] = "routing=paper"
         return found
-
-    def check_stages(self, names: Sequence[str]) -> None:
-        """Refuses what cannot be the name of an extension."""
-        for name in names:
-            check_name(name)
-
-    def check(self, model: Any) -> None:
-        """Raises InputError if the model lacks one of the layers that are named, or cannot have the routing."""
-        from moextend.extension.learning import check_fits
-
-        check_fits(model.lm, self.config)
 
     def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
         """Probes which layers change most, adds experts there, and trains only these."""
@@ -177,21 +151,6 @@ class MoExtend(inferred.Narrowed, Method):
             return None
         return type(self)(self.config.model_copy(update={"scope": "own"}))
 
-    @property
-    def knobs(self) -> tuple[Knob, ...]:
-        """The number of new experts, and in exact routing their width."""
-        return (Knob("experts"), *([Knob("width", fraction=True)] if self.config.routing == "exact" else []))
-
-    def trainable(self, model: Any) -> Parameters:
-        """Parameters of a first extension: in the lowest layers, as their number does not depend on the layers."""
-        config, lm = self.config, model.lm
-        layers = config.layers if isinstance(config.layers, list) else range(self._extended(lm))
-        plan = {layer: [0] * config.experts for layer in layers}
-        moextend.attach(
-            lm, "first", plan, mode=config.routing, calibrate=config.calibration, width=config.width
-        )
-        return {f"lm.{name}": parameter for name, parameter in moextend.new_parameters(lm, "first").items()}
-
     def extra(self, model: Any) -> Extra:
         """What is kept of a stage: latent or router inputs for retention, statistics of the task."""
         from moextend.model.lm_head import text_config
@@ -204,9 +163,3 @@ class MoExtend(inferred.Narrowed, Method):
         stored = kept * (wide if config.retention == "latent" else layers * (wide + SIZE))
         stored += inferred.stored(model) if config.scope == "auto" else 0
         return Extra(adds=True, together=config.scope == "all", stored=stored)
-
-    def _extended(self, lm: Any) -> int:
-        """Number of layers that get new experts."""
-        from moextend.moe import sites
-
-        return count_layers(self.config.layers, self.config.share, len(sites.find_sites(lm)))

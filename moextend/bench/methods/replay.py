@@ -1,16 +1,16 @@
 """Replay: a share of every earlier stage's training items, or some MB of them, is kept and mixed with the new ones.
 
-Only this method keeps raw data of earlier stages. The seed of each stage's share is its number of items.
+The seed of each stage's share is its number of items.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from moextend.bench.methods import kept
 from moextend.bench.methods.method import Stage
 from moextend.bench.methods.weights import AdapterOrAll
 from moextend.util.search_space import Choices, LogRange
@@ -45,29 +45,14 @@ class Replay(AdapterOrAll):
 
     def data(self, stage: Stage) -> Sequence[Conversation]:
         """The new and the kept items, a kept one `repeat` times."""
-        kept = [item for task, _ in stage.earlier for item in self._drawn(stage.earlier_data(task))]
-        self.replayed = len(kept)
-        return [*stage.data, *kept * self.config.repeat]
+        again = kept.earlier(stage, self._drawn)
+        self.replayed = len(again)
+        return [*stage.data, *again * self.config.repeat]
 
     def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
         """Number of replayed items, and the size of those of this stage that are kept for later ones."""
-        kept = self._drawn(stage.data)
-        return {"replayed": self.replayed, "raw_mb": sum(map(_bytes, kept)) / 1e6}
+        return {"replayed": self.replayed, "raw_mb": kept.megabytes(self._drawn(stage.data))}
 
     def _drawn(self, data: Sequence[Conversation]) -> list[Conversation]:
-        """The kept items of a stage: they depend on its data alone, so that every stage keeps the same ones."""
-        import torch
-
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(len(data))).tolist()
-        if self.config.mb is None:
-            count = round(self.config.share * len(data))
-        else:
-            sizes, most = accumulate(_bytes(data[place]) for place in order), 1e6 * self.config.mb
-            count = sum(1 for _ in takewhile(lambda size: size <= most, sizes))
-        return [data[place] for place in order[: max(1, count)]]
-
-
-def _bytes(item: Conversation) -> int:
-    """Size of an item: its text in UTF-8, and its media as they are encoded."""
-    words = sum(len(part.encode()) for turn in item.turns for part in turn)
-    return words + sum(len(ref.read()) for ref in item.media)
+        """The kept items of a stage."""
+        return kept.drawn(data, self.config.share, self.config.mb)

@@ -27,6 +27,8 @@ OWN = {
     "moe-lora": "moextend.bench.methods.moe_lora:MoeLora",
     "osf": "moextend.bench.methods.osf:Osf",
     "sdft": "moextend.bench.methods.sdft:Sdft",
+    "esft": "moextend.bench.methods.esft:Esft",
+    "merge-router": "moextend.bench.methods.merge_router:MergeRouter",
     "moextend": "moextend.bench.methods.moextend:MoExtend",
 }
 """Methods of the package."""
@@ -34,7 +36,7 @@ OWN = {
 TITLES = {
     "zero-shot": "Zero-shot", "full-ft": "Full FT", "lora": "LoRA", "lora-per-task": "LoRA per task",
     "replay": "Replay", "ewc": "EWC", "lwf": "LwF", "o-lora": "O-LoRA", "moe-lora": "MoELoRA", "osf": "OSF",
-    "sdft": "SDFT", "moextend": "MoExtend",
+    "sdft": "SDFT", "esft": "ESFT", "merge-router": "Merged router", "moextend": "MoExtend",
 }  # fmt: skip
 """Methods of the package -> their names in papers."""
 

@@ -15,19 +15,19 @@ from moextend.bench.methods import TITLES
 PALETTE = {
     "blue": "#0072B2", "vermilion": "#D55E00", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73",
     "purple": "#CC79A7", "brown": "#4D3800", "wine": "#882255", "indigo": "#332288", "lilac": "#9988FF",
-    "ochre": "#886633", "grey": "#777777",
+    "ochre": "#886633", "maroon": "#501020", "night": "#201040", "grey": "#777777",
 }  # fmt: skip
 """Colours of the package's methods, safe with any colour vision: Okabe and Ito's without black and yellow, two of
-Tol's, brown, lilac, ochre and grey."""
+Tol's, brown, lilac, ochre, maroon, night blue and grey."""
 GREY, BLACK = PALETTE["grey"], "#000000"
 FOREIGN = (BLACK, "#7A2BE2", "#999933", "#9BE0B0", "#DDCC77")
 """Colours of methods that are not the package's own."""
-MARKERS = "os^DvPX<>ph*"
+MARKERS = "os^DvPX<>ph*dH"
 """As matplotlib names them."""
 DASHES: tuple[Any, ...] = (
     "-", *((0, gaps) for gaps in (
         (4, 1.5), (1, 1), (5, 1, 1, 1), (9, 1.5), (3, 1, 1, 1, 1, 1), (2, 1), (6, 1, 2, 1), (1, 2.2), (4, 4),
-        (9, 1, 1, 1), (6, 1, 1, 1, 3, 1),
+        (9, 1, 1, 1), (6, 1, 1, 1, 3, 1), (3, 3), (12, 2, 1, 2),
     )),
 )  # fmt: skip
 """Lines, one a marker."""

@@ -120,11 +120,12 @@ def alignments_of(context: RunContext, index: int) -> dict[str, AlignmentCost]:
 def plan(context: RunContext) -> list[Unit]:
     """All units of the run, in order."""
     units = [Unit("align", 0, align.task, align.steps) for align in context.sequence.align]
-    probe = context.method.probe_steps
+    probe, merge = context.method.probe_steps, context.method.merge_steps
     for index, names in enumerate([[], *context.stages]):
         if names:
             units += [Unit("probe", index, names[0], probe)] if probe else []
             units.append(Unit("train", index, names[0], context.steps(names)))
+            units += [Unit("merge", index, names[0], merge)] if merge else []
         units += [Unit("score", index, name, PERCENT) for name in context.scored]
     return units
 

@@ -162,6 +162,9 @@ class MethodSize:
     """A step; None: the method trains nothing."""
     probe: float
     """Operations of the probe before a stage, as far as they depend on the tokens of a conversation of `step`."""
+    merge: float
+    """Operations of the merge after the first stage, in the same way."""
+    merge_steps: int
     answering: Answering
     """After one stage."""
     extra: Extra
@@ -286,6 +289,8 @@ class Plan:
             stored=extra.stored_copies * stored + extra.stored,
             training=base.training(step) if learning else None,
             probe=method.probe_steps * self.estimator().probe(step).operations if method.probe_steps else 0.0,
+            merge=self._merge(base, method.merge_steps, learning),
+            merge_steps=method.merge_steps,
             answering=(self.estimator() if extra.merged else base).answering(*self.scored),
             extra=extra,
         )
@@ -294,6 +299,13 @@ class Plan:
     def kept(self, spec: MethodSpec) -> float:
         """Bytes of files that are kept after the last stage, without raw data (`records.StageCost.kept_mb`)."""
         return self.size(spec).stored * (len(self.sequence.stages) if spec.make().needs_earlier else 1)
+
+    def _merge(self, base: Estimator, steps: int, learning: Mapping[str, Any]) -> float:
+        """Operations of so many steps in which the routers of an extension learn."""
+        if not steps:
+            return 0.0
+        base.learn_only(row for name, row in learning.items() if ".ext_parts." in name)
+        return steps * base.training(self.step).operations
 
     @cached_property
     def alignment(self) -> float:
@@ -332,11 +344,11 @@ class Plan:
             shown = step.length + min(step.length, TEXT_TOKENS)
             found += share * answers.operations(step.rows, step.length - step.labelled, step.labelled)
             found += share * answers.forward(step.rows, shown, step.labelled)
+        each = 1 / sum(steps.values())
         if before and extra.together:  # frozen parts of earlier stages: forward, and back to their inputs
-            found += (
-                before * (3 if step.checkpointing else 2) * tokens * (answers.a_token - self.base.a_token)
-            )
-        found += size.probe * share / sum(steps.values())
+            passes = before * (3 if step.checkpointing else 2) * (size.merge_steps * each or 1)
+            found += passes * tokens * (answers.a_token - self.base.a_token)
+        found += (size.probe + size.merge) * share * each
         return self.sequence.train.gradient_accumulation * found
 
     def scoring(

@@ -44,12 +44,12 @@ IN_LOG = "The traceback is in the log of the run. If the message does not help, 
 DOING = {
     "check": "checking the data", "load": "loading", "prepare": "preparing", "serve": "starting a server",
     "wait": "waiting for another run:", "align": "aligning", "probe": "probing", "train": "learning",
-    "score": "scoring",
+    "merge": "merging", "score": "scoring",
 }  # fmt: skip
 """Phase of a run -> words before its task; the first five are between the steps of its units."""
 Spent = dict[tuple[str, str | None], tuple[float, int]]
 """(phase, task), and (phase, None) for all tasks -> seconds and steps."""
-Phase = Literal["align", "probe", "train", "score"]
+Phase = Literal["align", "probe", "train", "merge", "score"]
 
 
 def cancel(run: Path) -> None:

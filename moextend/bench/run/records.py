@@ -248,7 +248,7 @@ class Status(Record):
     elapsed: float = 0.0
     """Seconds since this attempt began; earlier attempts are not counted."""
     phase: str | None = None
-    """Current phase: align, probe, train or score; between their steps check (of the data), load (the base),
+    """Current phase: align, probe, train, merge or score; between their steps check (of the data), load (the base),
     prepare (a stage), serve (a server is started) or wait (another run makes what this one needs). null: none."""
     stage: int = 0
     """Current stage; 0 is the base."""

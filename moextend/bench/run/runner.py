@@ -141,7 +141,7 @@ def learn(
     """Brings the model to the end of a stage: from the stage's folder if it exists, else by training."""
     progress.aside("prepare", stage_name(names))
     stage = stage_of(context, index, names, learned)
-    units = [unit for unit in plan(context) if unit.stage == index and unit.phase in ("probe", "train")]
+    units = [unit for unit in plan(context) if unit.stage == index and unit.phase != "score"]
     lineage = processes.first_says(
         lambda: {"parents": shared.parents_of(context, stage), "inputs": of_stage(context, index)}
     )

@@ -24,8 +24,9 @@ from moextend.util.files import digest
 
 TASKS = ("tiny-attributes", "tiny-counting")
 SPECS = ["zero-shot", "full-ft", "full-ft:part=gate_up", "lora", "lora-per-task", "lora-per-task:task=inferred",
-         "replay", "replay:over=full-ft", "ewc:items=8", "lwf", "o-lora", "moe-lora", "osf", "sdft",
-         "moextend", "moextend:scope=auto", "moextend:scope=all", "moextend:routing=paper,scope=all",
+         "replay", "replay:over=full-ft", "ewc:items=8", "lwf", "o-lora", "moe-lora", "osf", "sdft", "esft",
+         "merge-router:merge_steps=3", "moextend", "moextend:scope=auto", "moextend:scope=all",
+         "moextend:routing=paper,scope=all",
          "moextend:routing=slot,scope=all"]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.long  # 23 s
 
 FOLDER = Path(__file__).parents[3] / "examples" / "open_problem"
 METHODS = ["text-gates", "output-penalty:answers=0.5", "null-space", "gaussian-memory:rank=2",
-           "slot-apart:hard=true,with_parent=true,start=0.2", "distilled", "newest-first", "chained-penalty",
+           "slot-apart:hard=true,with_parent=true,start=0.2", "distilled", "dymoe", "newest-first", "chained-penalty",
            "base-stream"]  # fmt: skip
 TEXT = [Conversation(((f"w{i} w{i + 1} w{i + 2}", ""),)) for i in range(20, 40)]
 

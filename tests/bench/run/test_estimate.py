@@ -24,15 +24,17 @@ from tests.bench.run.measured import estimate, measure
 
 SPECS = (
     "zero-shot", "full-ft", "lora", "lora-per-task", "replay", "ewc:items=1", "ewc:over=full-ft,items=8", "lwf",
-    "o-lora", "moe-lora", "osf", "sdft", "moextend:scope=own,probe_steps=2", "moextend:scope=own,layers=first",
+    "o-lora", "moe-lora", "osf", "sdft", "esft:threshold=1,items=8", "moextend:scope=own,probe_steps=2",
+    "merge-router:layers=first,merge_steps=4", "moextend:scope=own,layers=first",
     "moextend:scope=own,routing=paper,layers=first", "moextend:scope=own,routing=slot,layers=first",
 )  # fmt: skip
 
 
 def check(spec: str, base: str, folder: Path) -> None:
     """Both stages of a method, each number within its limit."""
-    # Which tokens and layers are assumed.
-    assumed = any(word in spec for word in ("paper", "slot", "probe_steps", "ewc", "sdft"))
+    # Which tokens and layers are assumed; of a merge, how many tokens of its texts are learned. A pass that chooses
+    # experts is left out.
+    assumed = any(word in spec for word in ("paper", "slot", "probe_steps", "ewc", "sdft", "merge", "esft"))
     memory = 0.3 if base == "tiny" else 0.15
     for guess, real in zip(estimate(spec, base), measure(spec, base, folder), strict=True):
         assert guess.trained == real.trained and guess.stored == pytest.approx(real.stored, rel=0.01, abs=100)
