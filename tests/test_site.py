@@ -20,7 +20,7 @@ from moextend.bench.scorers.table import ALL
 from moextend.bench.sequence import SequenceSpec, scored_tasks, stage_tasks
 from moextend.bench.task import TaskSpec
 from moextend.cli.main import app
-from moextend.util import spec
+from moextend.util import content, spec
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -73,6 +73,12 @@ def test_the_reference_is_generated_and_complete(site: Path) -> None:
         )
     scorers = (site / "reference" / "scorers.html").read_text(encoding="utf-8")
     assert {f"<code>{each.name}</code>" for each in ALL} <= set(re.findall(r"<code>[^<]*</code>", scorers))
+    cards = (site / "reference" / "data.html").read_text(encoding="utf-8")
+    sequences = content.names("registry", ROOT)
+    assert {f'<h2 id="{name}">' for name in (*sequences, "world")} <= set(
+        re.findall(r'<h2 id="[^"]*">', cards)
+    )
+    assert cards.count(", digest <code>") == len(sequences), "every version is recorded"
     results = (site / "results" / "tiny-alike.html").read_text(encoding="utf-8")
     assert results.count(">moextend:scope=auto<") >= 2, "tables are filled from packs"
     assert 'loading="lazy"' not in api and "fonts.googleapis" not in api, "no page needs a network"
