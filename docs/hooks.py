@@ -46,6 +46,7 @@ _SOURCES = {
 }
 """What links to these files of bench/ in a clone leads to the page that is generated from them."""
 _WIDE = (
+    "compare.md",
     "open-problem.md",
     "performance.md",
     "families.md",
