@@ -98,7 +98,9 @@ def test_what_is_cited_is_this_version_and_the_paper() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert citation["version"] == project["version"] and citation["license"] == project["license"]
-    assert f"## [{project['version']}] - {citation['date-released']}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert f"## [{project['version']}] - {citation['date-released']}" in (ROOT / "CHANGELOG.md").read_text(
+        "utf-8"
+    )
     (paper,) = citation["references"]
     assert paper["title"] in (DOCS / "method.md").read_text(encoding="utf-8")
     assert paper["identifiers"][0]["value"] == "arXiv:2408.03511"

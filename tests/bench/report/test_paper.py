@@ -137,7 +137,9 @@ def test_every_method_and_data_set_of_the_package_has_a_whole_reference(tmp_path
     texts: dict[str, str] = {}
     for entry in entries:
         fields = set(re.findall(r"^  (\w+) = \{.*\},$", entry.text, re.MULTILINE))
-        assert {"author", "title", "year"} <= fields and fields & {"booktitle", "journal", "howpublished"}, entry.key
+        assert {"author", "title", "year"} <= fields and fields & {"booktitle", "journal", "howpublished"}, (
+            entry.key
+        )
         assert entry.used_by and entry.text.isascii() and entry.text.count("{") == entry.text.count("}")
         assert texts.setdefault(entry.key, entry.text) == entry.text, "one key, one entry"
 

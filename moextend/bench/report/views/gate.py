@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
+from xml.etree import ElementTree
 
 from moextend.bench import methods, stats
 from moextend.bench.report.collect import Experiment, Result, grouped, lacking_notes, row_name, run_notes
@@ -28,7 +29,7 @@ from moextend.bench.report.table import (
 )
 from moextend.bench.report.views.comparison import check_margin, differences, is_row_zero
 from moextend.bench.stats import planning
-from moextend.errors import InputError, UnknownName, counted
+from moextend.errors import InputError, UnknownName, counted, visible
 
 Verdict = Literal["kept", "lost", "cannot tell"]
 BEFORE = "before"
@@ -420,3 +421,39 @@ def as_json(gates: Sequence[Gate]) -> list[dict[str, Any]]:
         }
         for found in gates
     ]
+
+
+def as_junit(gates: Sequence[Gate]) -> str:
+    """The verdicts as JUnit XML, for CI: a suite a sequence, a case a cell.
+
+    A lost cell is a failure. One that is undecided is an error, as is a run that is not tested: none counts as passed.
+    """
+    root = ElementTree.Element("testsuites")
+    for found in gates:
+        cases = [
+            (
+                check.method,
+                f"stage {check.stage} {check.stage_name}: {check.task}",
+                check.verdict,
+                _words(check),
+            )
+            for check in found.checks
+        ]
+        cases += [("not tested", visible(name), "cannot tell", "not tested") for name in found.left_out]
+        verdicts = Counter(verdict for *_, verdict, _ in cases)
+        failed = {"failures": str(verdicts["lost"]), "errors": str(verdicts["cannot tell"])}
+        suite = ElementTree.SubElement(root, "testsuite", name=found.label, tests=str(len(cases)), **failed)
+        for method, name, verdict, why in cases:
+            case = ElementTree.SubElement(suite, "testcase", classname=f"{found.label}.{method}", name=name)
+            if verdict != "kept":
+                ElementTree.SubElement(case, "failure" if verdict == "lost" else "error", message=why)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _words(check: Check) -> str:
+    """The verdict of a cell with its scores."""
+    low = "" if check.low is None else f", at least {check.low:+.1f}"
+    scores = f"{check.before:.1f} to {check.after:.1f} ({check.difference:+.1f}{low})" if check.values else ""
+    needs = f"needs {check.needs}" if check.needs else ""
+    return "; ".join(filter(None, (check.verdict, scores, needs)))
