@@ -43,6 +43,8 @@ _SOURCES = {
     **dict.fromkeys(("sequence.py", "task.py", "tuned.py", "report/style.py"), "reference/yaml.md"),
     "run/records.py": "reference/files.md",
     "scorers/table.py": "reference/scorers.md",
+    "exporting/croissant.py": "reference/data.md",
+    "../CHANGELOG.md": "changelog.md",
 }
 """What links to these files of bench/ in a clone leads to the page that is generated from them."""
 _WIDE = (
@@ -68,7 +70,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/files.md": files_doc.page(),
         "reference/scorers.md": scorers(),
         "reference/data.md": data_cards(),
-        "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+        "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "]("),
         "contributing.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").replace("](docs/", "]("),
     }
     for path, text in generated.items():

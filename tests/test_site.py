@@ -115,6 +115,16 @@ def test_what_is_cited_is_this_version_and_the_paper() -> None:
     assert author["name"] in entry.text and citation["title"] in re.sub("[{}]", "", entry.text)
 
 
+def test_a_release_has_at_most_ten_lines_of_changes() -> None:
+    _, *releases = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split("\n## ")
+    for name, *lines in (release.splitlines() for release in releases):
+        assert sum(line.startswith("- ") for line in lines) <= 10, name
+        assert {line for line in lines if line.startswith("#")} <= {
+            f"### {kind}"
+            for kind in ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security", "Scores")
+        }, name
+
+
 def test_every_key_of_a_yaml_has_a_meaning(site: Path) -> None:
     page = (site / "reference" / "yaml.html").read_text(encoding="utf-8")
     rows = re.findall(r"<tr>\s*<td.*?</tr>", page, flags=re.DOTALL)
