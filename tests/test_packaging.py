@@ -85,7 +85,7 @@ def test_the_wheel_in_an_environment_of_its_own_runs_a_method_of_a_user_and_writ
     do(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, ROOT)
     (wheel,) = dist.glob("*.whl")
     do(sys.executable, "-m", "venv", venv)
-    pip = [venv / "bin/python", "-m", "pip", "install", "--quiet", "--no-compile"]
+    pip: list[str | Path] = [venv / "bin/python", "-m", "pip", "install", "--quiet", "--no-compile"]
     do(*pip, "--constraint", ROOT / "constraints.txt", wheel)
     moextend = venv / "bin/moextend"
     do(moextend, "bench", "new", "method", "mine")
