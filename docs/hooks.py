@@ -23,16 +23,19 @@ from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from moextend.bench.exporting import croissant
 from moextend.bench.report.frame import COLUMNS
 from moextend.bench.report.style import ReportStyle, TableStyle
 from moextend.bench.scorers.table import ALL
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import TaskSpec, read_task
 from moextend.cli.main import app
+from moextend.util import content, files
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from tests.bench import test_versions  # noqa: E402
 from tests.bench.report import overview, pages  # noqa: E402
 from tests.bench.run import files_doc  # noqa: E402
 
@@ -40,9 +43,19 @@ _SOURCES = {
     **dict.fromkeys(("sequence.py", "task.py", "tuned.py", "report/style.py"), "reference/yaml.md"),
     "run/records.py": "reference/files.md",
     "scorers/table.py": "reference/scorers.md",
+    "exporting/croissant.py": "reference/data.md",
+    "../CHANGELOG.md": "changelog.md",
 }
 """What links to these files of bench/ in a clone leads to the page that is generated from them."""
-_WIDE = ("open-problem.md", "performance.md", "families.md", "reference/scorers.md", "reference/yaml.md")
+_WIDE = (
+    "compare.md",
+    "open-problem.md",
+    "performance.md",
+    "families.md",
+    "reference/data.md",
+    "reference/scorers.md",
+    "reference/yaml.md",
+)
 """Pages of wide tables, besides those of results: they have no table of contents at their right side."""
 _LINK = re.compile(r"\[([^\[\]]+)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 _KINDS = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null"}
@@ -56,7 +69,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/yaml.md": yaml_keys(),
         "reference/files.md": files_doc.page(),
         "reference/scorers.md": scorers(),
-        "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+        "reference/data.md": data_cards(),
+        "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "]("),
         "contributing.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").replace("](docs/", "]("),
     }
     for path, text in generated.items():
@@ -119,6 +133,37 @@ def scorers() -> str:
         row = (f"`{each.name}`", each.rule, each.source, ", ".join(named), each.comparable_with)
         lines.append(f"| {' | '.join(row)} |".replace("<", "&lt;").replace("*", "\\*"))
     return "\n".join(lines)
+
+
+def data_cards() -> str:
+    """A card for the generated world and for every packaged sequence, from the fields of its Croissant file."""
+    recorded = json.loads(test_versions.RECORD.read_text(encoding="utf-8"))
+    parts = [
+        "# Data cards\n\n`moextend bench list NAME --croissant FOLDER` writes what stands here as a"
+        " [Croissant](https://docs.mlcommons.org/croissant/docs/croissant-spec.html) file, beside the generated data.\n"
+    ]
+    for name in (croissant.GENERATED, *sorted(content.names("registry", ROOT))):
+        about, tasks = croissant.described(name, ROOT)
+        version = (
+            f"{name}@{about['version'].removesuffix('.0.0')}" if isinstance(about["version"], str) else name
+        )
+        digest = (
+            f" Protocol `{version}`, digest `{files.digest(recorded[version])}`."
+            if version in recorded
+            else ""
+        )
+        parts.append(f"## {name}\n\n{about['description']}{digest}\n")
+        parts += [f"{title}\n:   {about[field]}\n" for field, title in croissant.RAI.items()]
+        parts.append(f"Licence\n:   {'; '.join(about['license'])}\n")
+        parts.append(f"Data\n:   `moextend bench list {name} --croissant {name}/`\n")
+        rows = [
+            (f"`{t.task}`", t.description, t.scorer if t.kind != "text" else "lm-eval", t.licence)
+            for t in tasks
+        ]
+        lines = ["| task | what it asks | scorer | licence |\n| :-- | :-- | :-- | :-- |"]
+        lines += [f"| {' | '.join(row)} |" for row in rows] if name != croissant.GENERATED else []
+        parts.append("\n".join([*lines, ""]) if len(lines) > 1 else "")
+    return "\n".join(parts)
 
 
 def command_line() -> str:

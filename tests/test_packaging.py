@@ -6,10 +6,13 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 
@@ -61,6 +64,52 @@ def test_the_wheel_runs_from_another_folder(installed: Path, tmp_path: Path) -> 
     where, tokens, *listed = done.stdout.splitlines()
     assert done.returncode == 0 and where.startswith(str(installed)) and tokens == "9", done.stderr
     assert "tiny-attributes" in "\n".join(listed)
+
+
+@pytest.mark.long  # installs PyTorch and all other dependencies: 5 minutes
+@pytest.mark.timeout(3600)
+def test_the_wheel_in_an_environment_of_its_own_runs_a_method_of_a_user_and_writes_the_page(
+    tmp_path: Path,
+) -> None:
+    """What is released: the wheel, built from the sdist, without the checkout, by the commands of the README."""
+    dist, venv, there = tmp_path / "dist", tmp_path / "venv", tmp_path / "there"
+    there.mkdir()
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+    def do(*command: str | Path) -> str:
+        words = [str(word) for word in command]
+        done = subprocess.run(words, cwd=there, env=kept, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        return done.stdout
+
+    do(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, ROOT)
+    (wheel,) = dist.glob("*.whl")
+    do(sys.executable, "-m", "venv", venv)
+    pip: list[str | Path] = [venv / "bin/python", "-m", "pip", "install", "--quiet", "--no-compile"]
+    do(*pip, "--constraint", ROOT / "constraints.txt", wheel)
+    moextend = venv / "bin/moextend"
+    do(moextend, "bench", "new", "method", "mine")
+    few = ["--steps", "2", "--align-steps", "2", "--limit", "20", "--method", "full-ft", "--method", "mine"]
+    assert "mine" in do(moextend, "bench", "run", "tiny", *few)
+    do(moextend, "bench", "report", "tiny", "--format", "html", "--out", "page.html")
+    assert "mine" in (there / "page.html").read_text(encoding="utf-8")
+    assert str(venv) in do(venv / "bin/python", "-c", "import moextend; print(moextend.__file__)")
+
+
+def test_what_ci_makes_are_targets_for_all_pythons() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    jobs: dict[str, Any] = {}
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        jobs |= {
+            f"{path.stem} {name}": job
+            for name, job in yaml.safe_load(path.read_text("utf-8"))["jobs"].items()
+        }
+    runs = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    made = [run.split()[1] for run in runs if run.startswith("make ")]
+    assert {"test", "test-all", "quick", "docs"} == set(made) <= set(targets)
+    oldest, *_ = jobs["test quick"]["strategy"]["matrix"]["python"]
+    assert project["requires-python"] == f">={oldest}"
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -16,11 +17,12 @@ import typer
 import yaml
 
 import moextend
+from moextend.bench.report.paper.setup import read_bib
 from moextend.bench.scorers.table import ALL
 from moextend.bench.sequence import SequenceSpec, scored_tasks, stage_tasks
 from moextend.bench.task import TaskSpec
 from moextend.cli.main import app
-from moextend.util import spec
+from moextend.util import content, spec
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -73,6 +75,12 @@ def test_the_reference_is_generated_and_complete(site: Path) -> None:
         )
     scorers = (site / "reference" / "scorers.html").read_text(encoding="utf-8")
     assert {f"<code>{each.name}</code>" for each in ALL} <= set(re.findall(r"<code>[^<]*</code>", scorers))
+    cards = (site / "reference" / "data.html").read_text(encoding="utf-8")
+    sequences = content.names("registry", ROOT)
+    assert {f'<h2 id="{name}">' for name in (*sequences, "world")} <= set(
+        re.findall(r'<h2 id="[^"]*">', cards)
+    )
+    assert cards.count(", digest <code>") == len(sequences), "every version is recorded"
     results = (site / "results" / "tiny-alike.html").read_text(encoding="utf-8")
     assert results.count(">moextend:scope=auto<") >= 2, "tables are filled from packs"
     assert 'loading="lazy"' not in api and "fonts.googleapis" not in api, "no page needs a network"
@@ -86,13 +94,35 @@ def test_the_sequence_of_the_how_to_can_be_run() -> None:
     assert len(scored_tasks(sequence, ROOT)) == 2
 
 
-def test_the_citation_is_of_this_version_and_of_the_paper() -> None:
+def test_what_is_cited_is_this_version_and_the_paper() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert citation["version"] == project["version"] and citation["license"] == project["license"]
+    assert f"## [{project['version']}] - {citation['date-released']}" in (ROOT / "CHANGELOG.md").read_text(
+        "utf-8"
+    )
     (paper,) = citation["references"]
     assert paper["title"] in (DOCS / "method.md").read_text(encoding="utf-8")
     assert paper["identifiers"][0]["value"] == "arXiv:2408.03511"
+    zenodo = json.loads((ROOT / ".zenodo.json").read_text(encoding="utf-8"))
+    (author,) = citation["authors"]
+    assert [zenodo[key] for key in ("title", "description", "license", "keywords")] == [
+        citation[key] for key in ("title", "abstract", "license", "keywords")
+    ]
+    assert zenodo["creators"] == [author]
+    (entry,) = (each for each in read_bib(ROOT / "registry/references.bib") if each.belongs_to("benchmark"))
+    assert entry.text in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert author["name"] in entry.text and citation["title"] in re.sub("[{}]", "", entry.text)
+
+
+def test_a_release_has_at_most_ten_lines_of_changes() -> None:
+    _, *releases = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split("\n## ")
+    for name, *lines in (release.splitlines() for release in releases):
+        assert sum(line.startswith("- ") for line in lines) <= 10, name
+        assert {line for line in lines if line.startswith("#")} <= {
+            f"### {kind}"
+            for kind in ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security", "Scores")
+        }, name
 
 
 def test_every_key_of_a_yaml_has_a_meaning(site: Path) -> None:

@@ -117,6 +117,14 @@ def list_all(
     example: Annotated[
         bool, Option("--example", help="Of a task: open its data and show one item as the model reads it.")
     ] = False,
+    croissant: Annotated[
+        Path | None,
+        Option(
+            metavar="FOLDER",
+            file_okay=False,
+            help="Of a sequence, or of 'world' (all generated data): write croissant.json and generated data there.",
+        ),
+    ] = None,
     workspace: options.Workspace = Path(),
     as_json: options.Json = False,
 ) -> None:
@@ -125,6 +133,14 @@ def list_all(
     Python files in methods/ and scorers/ of the workspace are run. Unknown tasks, methods and settings of a sequence
     are listed below it; the exit code is then 2.
     """
+    if croissant is not None:
+        if word is None:
+            hint = "Name one: moextend bench list sequences."
+            raise InputError("needs the name of a sequence.", where="--croissant", hint=hint)
+        from moextend.bench.exporting.croissant import write
+
+        typer.echo(f"wrote {write(word, croissant, workspace)}")
+        return
     if word is not None and (example or catalogue.is_name(word, workspace)):
         found = catalogue.details(word, workspace, example=example)
         options.echo(json.dumps(found, indent=2) if as_json else catalogue.describe(found))

@@ -54,7 +54,7 @@ def gate(
     encoders: Encoders,
     device: options.Device = "auto",
     form: Annotated[
-        Literal["table", "markdown", "csv", "json"], Option("--format", "-f", help="Format.")
+        Literal["table", "markdown", "csv", "json", "junit"], Option("--format", "-f", help="Format.")
     ] = "table",
     unfinished: Unfinished = False,
     workspace: options.Workspace = Path(),
@@ -81,7 +81,7 @@ def gate(
         options.refuse_except_with("an extension (--extension)", own | encoders.given)
         experiments = chosen_experiments(names, workspace, unfinished=unfinished)
         found = forms.gates(experiments, baseline, margin)
-        if form in ("csv", "json"):  # which do not name them
+        if form in ("csv", "json", "junit"):  # which do not name them
             name_left_out(experiments)
             known = {name for experiment in experiments for name in experiment.left_out}
             for name in {name: 0 for each in found for name in each.left_out if name not in known}:
@@ -89,6 +89,8 @@ def gate(
     shown = [forms.gate_table(each) for each in found]
     if form == "json":
         typer.echo(json.dumps(forms.as_json(found), indent=2))
+    elif form == "junit":
+        typer.echo(forms.as_junit(found), nl=False)
     elif form != "table":
         typer.echo(render(shown, form), nl=False)
     else:

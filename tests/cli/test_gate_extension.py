@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
+import yaml
 
 import moextend
 from tests.cli.conftest import Cli
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def noisy(folder: str, size: float) -> None:
@@ -49,3 +55,22 @@ def test_verdicts_are_those_of_the_answers(cli: Cli, tmp_path: Path) -> None:
         ("--baseline", "zero-shot"),
     ):
         assert cli(*asked, *wrong).code == 2, wrong
+
+
+@pytest.mark.slow  # two tasks are scored twice
+def test_the_workflow_fails_for_a_skill_that_broke_something(cli: Cli, tmp_path: Path) -> None:
+    workflow = yaml.safe_load((EXAMPLES / "workflows" / "gate.yml").read_text(encoding="utf-8"))
+    (command,) = (
+        step["run"] for step in workflow["jobs"]["gate"]["steps"] if "bench gate" in step.get("run", "")
+    )
+    words, _, file = command.partition(" > ")
+    noisy("catalogue", 3.0)
+    (tmp_path / "skills").mkdir()
+    shutil.move("catalogue", "skills/catalogue")
+    found = cli(*shlex.split(words)[1:], "--limit", "40")
+    assert found.code == 1 and file == "gate.xml", found.err
+    names = {
+        case.attrib["name"]: [child.tag for child in case]
+        for case in ElementTree.fromstring(found.out).iter("testcase")
+    }
+    assert len(names) == 2 and ["failure"] in names.values(), names

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from moextend.bench import stats
 from moextend.bench.report.collect import Experiment, collect
-from moextend.bench.report.views.gate import Check, Gate, as_json, gate, gate_table, gates
+from moextend.bench.report.views.gate import Check, Gate, as_json, as_junit, gate, gate_table, gates
 from moextend.bench.run.rundir import find_runs
 from moextend.cli.main import app
 from moextend.errors import InputError, UnknownName
@@ -191,3 +192,11 @@ def test_all_forms_say_the_same(runs: Path) -> None:
             row[name].text if name == "verdict" else row[name].number for row in gate_table(found).records
         ]
         assert shown == [cell[name] for cell in record["cells"]]
+    cases = ElementTree.fromstring(command(runs, "--margin", "10", "--format", "junit")[1]).findall(
+        ".//testcase"
+    )
+    verdicts = {"failure": "lost", "error": "cannot tell"}
+    read = [next((verdicts[child.tag] for child in case), "kept") for case in cases]
+    assert read == [cell["verdict"] for cell in record["cells"]] and "lost" in read
+    (suite,) = ElementTree.fromstring(as_junit([replace(found, left_out=["lora-s1 (interrupted)"])]))
+    assert int(suite.attrib["errors"]) == read.count("cannot tell") + 1, "what is not tested does not pass"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal, get_args
+from xml.etree import ElementTree
 
 from moextend.bench import methods, stats
 from moextend.bench.report.collect import Experiment, Result, grouped, lacking_notes, row_name, run_notes
@@ -29,7 +30,7 @@ from moextend.bench.report.table import (
 from moextend.bench.report.views.comparison import check_margin, differences, is_row_zero
 from moextend.bench.stats import planning
 from moextend.bench.stats.planning import Design, Pilot
-from moextend.errors import InputError, UnknownName, counted
+from moextend.errors import InputError, UnknownName, counted, visible
 
 Verdict = Literal["kept", "lost", "kept in these runs", "lost in these runs", "cannot tell"]
 BEFORE = "before"
@@ -461,3 +462,46 @@ def as_json(gates: Sequence[Gate]) -> list[dict[str, Any]]:
         }
         for found in gates
     ]
+
+
+_KINDS = {"kept": "", "lost": "failure", "lost in these runs": "failure"}
+"""Verdict -> element of JUnit; of others "error"."""
+
+
+def as_junit(gates: Sequence[Gate]) -> str:
+    """The verdicts as JUnit XML, for CI: a suite a sequence, a case a cell.
+
+    A lost cell is a failure. One that is undecided, or kept in these runs alone, is an error, as is a run that is not
+    tested: none counts as passed.
+    """
+    root = ElementTree.Element("testsuites")
+    for found in gates:
+        cases = [
+            (
+                check.method,
+                f"stage {check.stage} {check.stage_name}: {check.task}",
+                check.verdict,
+                _words(check),
+            )
+            for check in found.checks
+        ]
+        cases += [("not tested", visible(name), "cannot tell", "not tested") for name in found.left_out]
+        kinds = Counter(_KINDS.get(verdict, "error") for *_, verdict, _ in cases)
+        suite = ElementTree.SubElement(
+            root, "testsuite", name=found.label, tests=str(len(cases)),
+            failures=str(kinds["failure"]), errors=str(kinds["error"]),
+        )  # fmt: skip
+        for method, name, verdict, why in cases:
+            case = ElementTree.SubElement(suite, "testcase", classname=f"{found.label}.{method}", name=name)
+            if verdict != "kept":
+                ElementTree.SubElement(case, _KINDS.get(verdict, "error"), message=why)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _words(check: Check) -> str:
+    """The verdict of a cell with its scores."""
+    low = "" if check.low is None else f", at least {check.low:+.1f}"
+    scores = f"{check.before:.1f} to {check.after:.1f} ({check.difference:+.1f}{low})" if check.values else ""
+    needs = f"needs {check.needs}" if check.needs else ""
+    return "; ".join(filter(None, (check.verdict, scores, needs)))
