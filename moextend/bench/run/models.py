@@ -16,7 +16,14 @@ from moextend.bench.run import shared, together
 from moextend.bench.run.complete import stage_problem
 from moextend.bench.run.config import JOINT, stage_name
 from moextend.bench.run.context import RunContext, refuse_data_changed_meanwhile
-from moextend.bench.run.inputs import base_revision, encoder_revisions
+from moextend.bench.run.inputs import (
+    base_revision,
+    checkpoint_of,
+    checkpoint_part,
+    checkpoint_parts,
+    checkpoint_revision,
+    encoder_revisions,
+)
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage import StageData, stage_data, stage_seed
@@ -24,6 +31,7 @@ from moextend.bench.sequence import Align
 from moextend.errors import InputError, at
 from moextend.extension import tensor_files
 from moextend.model.feature_cache import store_features
+from moextend.model.loading import load_whole
 from moextend.util import files
 
 if TYPE_CHECKING:
@@ -39,9 +47,7 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     spec = context.sequence.base
     if progress:
         progress.aside("load", spec.model)
-    device = context.config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(context)
     revision = base_revision(context.run, spec, context.workspace)
     encoders = spec.encoders_in(context.workspace)
     with encoder_revisions(context.run, encoders):
@@ -66,6 +72,32 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     for settings in context.sequence.align:
         _align(context, model, settings, progress)
     return model
+
+
+def checkpoint(context: RunContext, stage: int, progress: Progress | None = None) -> Any:
+    """The model of a stage that was trained elsewhere, on its device (LoadedCheckpoint)."""
+    from moextend.bench.score.checkpoint import LoadedCheckpoint
+
+    spec, run = context.config.checkpoints[stage], context.run
+    if progress:
+        progress.aside("load", spec.adapter or spec.model)
+    device = device_of(context)
+    with at(checkpoint_of(stage)):
+        lm, processor = load_whole(
+            spec.model, device=device, revision=checkpoint_revision(run, stage),
+            **spec.model_dump(include={"adapter", "processor", "dtype", "attn_implementation", "trust_remote_code"}),
+        )  # fmt: skip
+    if progress:
+        gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
+        run.record_environment(device=device, threads=torch.get_num_threads(), **gpu)
+    weights = checkpoint_parts(run)[checkpoint_part(stage)]
+    return LoadedCheckpoint(lm, processor, weights, context.sequence.scoring.batch_size)
+
+
+def device_of(context: RunContext) -> str:
+    """The device of a run, on this machine."""
+    device = context.config.device
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
 def _align(context: RunContext, model: MultimodalLM, settings: Align, progress: Progress | None) -> None:
@@ -124,6 +156,10 @@ def restored_stages(
     Raises:
         InputError: the run has not learned a stage.
     """
+    if context.config.scored:
+        for index in range(min(last + 1, len(context.config.checkpoints))):
+            yield index, checkpoint(context, index), []
+        return
     run, model, learned = context.run, base(context), list[str]()
     context.method.start(model, context.config.seed)
     if scaled:
