@@ -10,7 +10,9 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from moextend.bench.base import Attention, Dtype
+from moextend.bench.scoring import OPENAI, Backend
 from moextend.errors import InputError
+from moextend.extension.folder import is_extended
 from moextend.model import sources
 from moextend.util import bounded_yaml, files, spec
 from moextend.util.spec import Spec, unset
@@ -21,10 +23,14 @@ _REVISION = re.compile(r"(?P<name>[^@]+/[^@]+)@(?P<revision>[\w./-]+)")
 
 
 class Checkpoint(Spec):
-    """A model that was trained elsewhere: a folder saved by transformers or a hub id, or an adapter of peft."""
+    """A model that was trained elsewhere: a folder saved by transformers, a hub id, an adapter of peft, or an extended
+    model."""
 
     model: str = Field(min_length=1)
-    """A folder saved by transformers, or a hub id. Of an adapter: its base."""
+    """A folder saved by transformers, or a hub id. Of an adapter: its base; of a server: the model's name there."""
+    server: str | None = unset(None)
+    """Address of a server of the OpenAI protocol, which makes the prompts; `processor` names the model that it serves,
+    for its tokenizer."""
     adapter: str | None = unset(None)
     """Folder of a peft adapter on `model`."""
     revision: str | None = unset(None)
@@ -50,23 +56,38 @@ class Checkpoint(Spec):
             values = {**{key: one for key, one in named.items() if one}, **values}
         return values
 
+    @property
+    def is_extended(self) -> bool:
+        """Whether it is the folder of an extended model (`moextend export --as moextend`)."""
+        return self.server is None and is_extended(self.model)
+
+    @property
+    def word(self) -> str:
+        """What names it on the command line."""
+        if self.server is not None:
+            return f"{self.server}#{self.model}"
+        return self.adapter or (f"{self.model}@{self.revision}" if self.revision else self.model)
+
     def folders(self) -> list[Path]:
         """The local folders that it is read from."""
-        named = filter(None, (self.model, self.adapter, self.processor))
+        named = filter(None, (None if self.server else self.model, self.adapter, self.processor))
         return [Path(name) for name in dict.fromkeys(named) if files.exists(name)]
 
     def settings(self) -> dict[str, Any]:
         """What its answers depend on besides its files."""
-        return self.model_dump(include={"dtype", "attn_implementation"})
+        served = {"served": True} if self.server else {}
+        return self.model_dump(include={"dtype", "attn_implementation"}) | served
 
     def check(self, where: str) -> Self:
         """The checkpoint with absolute paths; InputError if something that it names cannot be one."""
+        if self.server is not None:
+            return self._served(where)
         source = sources.find(self.model, where=where)
         if isinstance(source, Path):
             if sources.gguf_file(source) is not None:
                 raise InputError("is a .gguf file.", where=where, hint="Name a folder saved by transformers.")
             sources.check_folder(source, self.model)
-            if not any(source.glob("*.safetensors")):
+            if not self.is_extended and not any(source.glob("*.safetensors")):
                 raise InputError(
                     f"'{self.model}' holds no .safetensors file.", where=where,
                     hint="Save the model by save_pretrained, and name its folder.",
@@ -76,16 +97,42 @@ class Checkpoint(Spec):
                 f"'{self.adapter}' holds no adapter_model.safetensors.", where=where,
                 hint="Save the adapter by save_pretrained of peft, and name its folder.",
             )  # fmt: skip
-        places = {
-            key: str(Path(name).resolve())
-            for key in ("model", "adapter", "processor")
-            if (name := getattr(self, key)) and files.exists(name)
-        }
-        return self.model_copy(update=places)
+        return self._placed("model", "adapter", "processor")
+
+    def _served(self, where: str) -> Self:
+        backend = spec.parse(Backend, {"backend": OPENAI, "server": self.server}, where=where)
+        if self.adapter is not None or self.processor is None:
+            what = "takes no adapter" if self.adapter else "needs the tokenizer of the model that it serves"
+            hint = (
+                "Name only one of them."
+                if self.adapter
+                else "Name the folder or hub id of that model: processor."
+            )
+            raise InputError(f"a server {what}.", where=where, hint=hint)
+        return self._placed("processor").model_copy(update={"server": backend.server})
+
+    def _placed(self, *keys: str) -> Self:
+        """With absolute paths of what is here."""
+        named = {key: getattr(self, key) for key in keys}
+        here = {key: str(Path(name).resolve()) for key, name in named.items() if name and files.exists(name)}
+        return self.model_copy(update=here)
 
 
 def parse_stage(text: str, where: str = "--stage", **settings: Any) -> Checkpoint:
-    """A stage from a word of the command line: a folder, or a hub id, also with a revision (me/model@v2)."""
+    """A stage from a word of the command line: a folder, a hub id, also with a revision (me/model@v2), or URL#MODEL."""
+    if re.match("https?://", text):
+        server, _, model = text.partition("#")
+        if not model:
+            raise InputError(
+                "names no model of the server.", where=where, hint=f"Write: {server}#MODEL (its name in /models)."
+            )  # fmt: skip
+        found = spec.parse(Checkpoint, {"server": server, "model": model, **settings}, where=where)
+        return found.check(where)
+    if (Path(text) / "extension.json").is_file():
+        raise InputError(
+            f"'{text}' is an extension without its base.", where=where,
+            hint=f"Write both to a folder: moextend export {text} --base BASE --as moextend --out FOLDER.",
+        )  # fmt: skip
     if (Path(text) / ADAPTER).is_file():
         return spec.parse(Checkpoint, {"adapter": text, **settings}, where=where).check(where)
     named = _REVISION.fullmatch(text)

@@ -132,9 +132,9 @@ def load_whole(
         lm = _read_lm(model, source, {**options, **how}, _whole_class)
     own = adapter if adapter and any(Path(adapter).glob("tokenizer*")) else None
     named = processor or own or source
-    trusted = {"trust_remote_code": trust_remote_code, "revision": revision if named == source else None}
-    with _explained("its processor cannot be loaded", str(named), named, trusted["revision"]):
-        made = AutoProcessor.from_pretrained(named, **trusted)
+    pinned = revision if named == source else None
+    with _explained("its processor cannot be loaded", str(named), named, pinned):
+        made = AutoProcessor.from_pretrained(named, trust_remote_code=trust_remote_code, revision=pinned)
     if adapter is not None:
         from peft import PeftModel
 

@@ -40,7 +40,7 @@ class Elsewhere(Method):
         return
 
     def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
-        """Nothing."""
+        """Nothing is learned."""
         raise NotImplementedError
 
     def save(self, model: MultimodalLM, stage: Stage) -> None:
@@ -50,8 +50,8 @@ class Elsewhere(Method):
         """Nothing."""
 
     def select(self, model: MultimodalLM, task: str, learned: Sequence[str]) -> str:
-        """The checkpoint."""
-        return model.base_fingerprint()
+        """Nothing is selected: a checkpoint is known by its files."""
+        raise NotImplementedError
 
 
 def spec_of(name: str, settings: Mapping[str, Mapping[str, Any]] | None) -> MethodSpec:

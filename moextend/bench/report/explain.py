@@ -110,7 +110,7 @@ def command(config: RunConfig) -> str:
     bounds = {mode: bound for bound, mode in BOUNDS.items()}
     method = f"{bounds[config.mode]}:{config.method}" if config.mode in bounds else config.method
     if config.scored:
-        stages = [word for one in config.checkpoints for word in ("--stage", one.adapter or one.model)]
+        stages = [word for one in config.checkpoints for word in ("--stage", one.word)]
         words = ["moextend", "bench", "score", name, "--name", method, *stages, "--seed", str(config.seed)]
         return shlex.join([*words, "--workspace", str(config.workspace)])
     words = ["moextend", "bench", "run", name, "--method", method, "--seed", str(config.seed)]
@@ -177,7 +177,7 @@ def _checkpoint(run: RunDir, cell: Cell) -> dict[str, str]:
     """The checkpoint that answered, and what is stated of its training."""
     part = checkpoint_part(cell.stage)
     one = dict(enumerate(run.config.checkpoints)).get(cell.stage)
-    found = {part: f"{one.adapter or one.model if one else ''}, digest {cell.inputs.get(part, '')}"}
+    found = {part: f"{one.word if one else ''}, digest {cell.inputs.get(part, '')}"}
     stated = run.facts().stated.get(str(cell.stage), {})
     return found | {f"{key} (stated, not measured)": str(value) for key, value in stated.items()}
 

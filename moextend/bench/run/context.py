@@ -62,6 +62,8 @@ class RunContext:
         """What scores by a server, while the run is executed; None: everything is scored in process."""
         self.inputs: dict[str, str] = {}
         """Part -> digest of what the run works on now (inputs.py)."""
+        self.answering = ""
+        """Digest of the checkpoint that answers now, of a run that only scores."""
         self.failures: list[str] = []
         self.text_recorded: set[str] = set()
         """Tasks whose commits on the hub are recorded, if they have any."""

@@ -121,7 +121,7 @@ def checkpoint_parts(run: RunDir) -> dict[str, str]:
             own = [
                 [path.name, digests.of(path)]
                 for folder in one.folders()
-                for path in _files_of(folder)
+                for path in (_files_of(folder) if not one.is_extended else sorted(folder.rglob("*")))
                 if path.suffix in READ_BY_LOADERS and path.name != "trainer_state.json"
             ]
             named = [name for name in (one.model, one.processor) if name and not files.exists(name)]
@@ -138,6 +138,8 @@ def checkpoint_of(stage: int) -> str:
 def checkpoint_revision(run: RunDir, stage: int) -> str | None:
     """Revision at which the checkpoint of a stage is opened, as `base_revision`."""
     one = run.config.checkpoints[stage]
+    if one.server is not None:
+        return None
     return _revision(run, checkpoint_of(stage), one.model, one.revision)
 
 

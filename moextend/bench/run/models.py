@@ -27,11 +27,14 @@ from moextend.bench.run.inputs import (
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage import StageData, stage_data, stage_seed
+from moextend.bench.score.checkpoint import LoadedCheckpoint, ServedCheckpoint
+from moextend.bench.score.served.answers import ServedModel
+from moextend.bench.score.served.client import Client
 from moextend.bench.sequence import Align
 from moextend.errors import InputError, at
 from moextend.extension import tensor_files
 from moextend.model.feature_cache import store_features
-from moextend.model.loading import load_whole
+from moextend.model.loading import load_tokenizer, load_whole, skeleton
 from moextend.util import files
 
 if TYPE_CHECKING:
@@ -75,23 +78,29 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
 
 
 def checkpoint(context: RunContext, stage: int, progress: Progress | None = None) -> Any:
-    """The model of a stage that was trained elsewhere, on its device (LoadedCheckpoint)."""
-    from moextend.bench.score.checkpoint import LoadedCheckpoint
-
+    """The model of a stage that was trained elsewhere, on its device: a LoadedCheckpoint, or an extended model."""
     spec, run = context.config.checkpoints[stage], context.run
     if progress:
-        progress.aside("load", spec.adapter or spec.model)
+        progress.aside("load", spec.word)
     device = device_of(context)
+    revision, size = checkpoint_revision(run, stage), context.sequence.scoring.batch_size
+    how = spec.model_dump(include={"dtype", "attn_implementation"})
     with at(checkpoint_of(stage)):
-        lm, processor = load_whole(
-            spec.model, device=device, revision=checkpoint_revision(run, stage),
-            **spec.model_dump(include={"adapter", "processor", "dtype", "attn_implementation", "trust_remote_code"}),
-        )  # fmt: skip
+        if spec.server is not None:
+            tokenizer, lm = load_tokenizer(str(spec.processor)), skeleton(str(spec.processor))
+            served = ServedModel(Client(spec.server), spec.model)
+            model: Any = ServedCheckpoint(lm, tokenizer, size, server=served)
+        elif spec.is_extended:
+            how["dtype"] = None if spec.dtype == "auto" else spec.dtype
+            model = moextend.load_model(spec.model, device=device, revision=revision, **how)
+        else:
+            how |= spec.model_dump(include={"adapter", "processor", "trust_remote_code"})
+            model = LoadedCheckpoint(*load_whole(spec.model, device=device, revision=revision, **how), size)
     if progress:
         gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
         run.record_environment(device=device, threads=torch.get_num_threads(), **gpu)
-    weights = checkpoint_parts(run)[checkpoint_part(stage)]
-    return LoadedCheckpoint(lm, processor, weights, context.sequence.scoring.batch_size)
+    context.answering = checkpoint_parts(run)[checkpoint_part(stage)]
+    return model
 
 
 def device_of(context: RunContext) -> str:

@@ -125,7 +125,7 @@ def _score_checkpoints(context: RunContext, progress: Progress) -> None:
     known = processes.first_says(run.cells)
     for index in range(len(checkpoints)):
         cells = [known.get((index, name)) for name in context.scored]
-        complete = processes.first_says(lambda cells=cells: all(stands(context, cell) for cell in cells))
+        complete = all(processes.first_says(partial(stands, context, cell)) for cell in cells)
         if complete and (index or not lacking_facts(context.config, run.facts())):
             for name in context.scored:
                 progress.finish(Unit("score", index, name, PERCENT))
@@ -322,6 +322,8 @@ def stands(context: RunContext, cell: Cell | None) -> bool:
 
 def selected(context: RunContext, model: MultimodalLM, name: str, learned: Sequence[str]) -> str:
     """Prepares the model for inputs of a task; returns the fingerprint of all weights that compute."""
+    if context.answering:
+        return context.answering
     if not learned:
         return model.base_fingerprint()
     return context.method.select(model, asked_for(context, name, learned), learned)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from jinja2 import TemplateError
 
+from moextend.bench.score.served.answers import ServedModel
 from moextend.data.media import MediaRef
 from moextend.errors import InputError, short
 from moextend.model import lm_head
@@ -33,13 +34,11 @@ class LoadedCheckpoint:
     lm: Any
     processor: Any
     """A processor of transformers; of a text model its tokenizer."""
-    weights: str
-    """Digest of its files and settings."""
     batch_size: int
     choose = None
     chat = None
     name = None
-    served = None
+    served: ClassVar[Any] = None
     modalities: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -51,10 +50,6 @@ class LoadedCheckpoint:
     def device(self) -> torch.device:
         """Device of the model."""
         return cast(torch.device, self.lm.device)
-
-    def base_fingerprint(self) -> str:
-        """Digest of all that its answers depend on besides their prompts."""
-        return self.weights
 
     def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
         """See Backend."""
@@ -221,6 +216,28 @@ class LoadedCheckpoint:
                 where=repr(short(longest.text, 80)),
                 hint="Shorten the prompt of the task, or its max_new_tokens.",
             )
+
+
+@dataclass
+class ServedCheckpoint(LoadedCheckpoint):
+    """A model of a server, whose weights cannot be seen: `lm` has none (device meta), and only makes requests."""
+
+    server: ServedModel | None = None
+
+    def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
+        """See Backend. The server makes the prompts of all messages."""
+        return [text.strip() for text in self.asked().chat(prompts, max_new_tokens=max_new_tokens)]
+
+    def rate(self, prompts: Sequence[Prompt], choices: Sequence[Sequence[str]]) -> list[tuple[float, ...]]:
+        """See Backend. The protocol has no log-likelihoods of answers to messages."""
+        return [()] * len(prompts)
+
+    def asked(self) -> ServedModel:
+        """The model of the server."""
+        assert self.server is not None
+        return self.server
+
+    served = asked
 
 
 def _content(parts: Sequence[str | MediaRef]) -> list[dict[str, str]]:

@@ -17,7 +17,6 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
-    PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
@@ -43,7 +42,7 @@ Row = tuple[Image.Image, str, str]
 """Image, question, answer."""
 
 
-def llava(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def llava(tokenizer: Any, folder: Path) -> None:
     """Saves a random LLaVA (CLIP, Llama) with its processor."""
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     torch.manual_seed(0)
@@ -64,7 +63,7 @@ def llava(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     _save(model, processor, folder)
 
 
-def qwen(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def qwen(tokenizer: Any, folder: Path) -> None:
     """Saves a random Qwen2.5-VL, whose images have a number of tokens of their own, with its processor."""
     marks = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokenizer.add_special_tokens({"additional_special_tokens": marks})
@@ -83,7 +82,7 @@ def qwen(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
         vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
     )  # fmt: skip
     model = Qwen2_5_VLForConditionalGeneration(config)
-    sizes = {"patch_size": 8, "min_pixels": 16 * 16, "max_pixels": 64 * 64}
+    sizes: dict[str, Any] = {"patch_size": 8, "min_pixels": 16 * 16, "max_pixels": 64 * 64}
     processor = Qwen2_5_VLProcessor(
         Qwen2VLImageProcessor(**sizes), tokenizer, Qwen2VLVideoProcessor(patch_size=8),
         chat_template=TEMPLATE.format(image="<|vision_start|> <|image_pad|> <|vision_end|>"),
@@ -131,3 +130,35 @@ def train(start: Path, rows: Sequence[Row], folder: Path, steps: int) -> None:
     Trainer(model=model, args=arguments, train_dataset=data, data_collator=collate).train()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def train_by_trl(start: Path, rows: Sequence[Row], folder: Path, steps: int) -> None:
+    """The same by SFTTrainer of trl, which loads the model and renders the conversations itself."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    def message(role: str, *parts: dict[str, str]) -> list[dict[str, Any]]:
+        return [{"role": role, "content": list(parts)}]
+
+    data = Dataset.from_list(
+        [
+            {
+                "images": [image],
+                "prompt": message("user", {"type": "image"}, {"type": "text", "text": question}),
+                "completion": message("assistant", {"type": "text", "text": answer}),
+            }
+            for image, question, answer in rows
+        ]
+    )
+    arguments = SFTConfig(
+        output_dir=str(folder / "out"), max_steps=steps, per_device_train_batch_size=8, learning_rate=3e-3,
+        report_to="none", save_strategy="no", use_cpu=True, seed=0, disable_tqdm=True, max_length=None, bf16=False,
+        gradient_checkpointing=False,
+    )  # fmt: skip
+    model, processor = (
+        AutoModelForImageTextToText.from_pretrained(start),
+        AutoProcessor.from_pretrained(start),
+    )
+    trainer = SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=processor)
+    trainer.train()
+    trainer.save_model(str(folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+import moextend
 from moextend.bench.checkpoints import Checkpoint, parse_stage, read_stages
 from moextend.bench.data import open_items
 from moextend.bench.report.collect import collect
 from moextend.bench.report.explain import explain
 from moextend.bench.report.views import Asked, forgetting
-from moextend.bench.run import runner
+from moextend.bench.run import models, runner
 from moextend.bench.run.complete import lacks
+from moextend.bench.run.models import restored
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve, resolve_scored
 from moextend.bench.run.progress import read_status
@@ -27,8 +30,10 @@ from moextend.bench.run.regenerate import answer_again
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.task import find_task
 from moextend.errors import InputError, RunConflict, SpecError
+from moextend.model.loading import load_whole
 from moextend.util import content
 from tests.bench.run import elsewhere
+from tests.bench.small import answers, finished, small_workspace
 
 TOKENIZER = content.package_folder("registry") / "models" / "tiny" / "lm"
 LEARNED = ("tiny-attributes", "tiny-counting")
@@ -77,14 +82,16 @@ def workspace_in(folder: Path) -> Path:
     return folder
 
 
-def trained(make: Callable[..., None], folder: Path, steps: int = 12) -> list[Path]:
+def trained(
+    make: Callable[..., None], folder: Path, train: Callable[..., None] = elsewhere.train, steps: int = 12
+) -> list[Path]:
     """A base, and the model after each stage, trained without this package."""
     make(AutoTokenizer.from_pretrained(TOKENIZER), folder / "base")
     found = [folder / "base"]
     for task in LEARNED:
         items = open_items(find_task(task, folder), "train", folder, 64)
         rows = [(item.media[0].open(), f"Q {item.question} A:", item.answers[0]) for item in items]
-        elsewhere.train(found[-1], rows, folder / f"after-{task}", steps)
+        train(found[-1], rows, folder / f"after-{task}", steps)
         found.append(folder / f"after-{task}")
     return found
 
@@ -156,7 +163,7 @@ class Independent:
             before = len(self.processor.tokenizer(line["context"])["input_ids"])
             steps = self.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
             found.append(sum(float(steps[at - 1, ids[at]]) for at in range(before, len(ids))))
-        return found.index(max(found)) == line["gold"]
+        return bool(found.index(max(found)) == line["gold"])
 
 
 def check_matrix(run: RunDir, folders: list[Path]) -> None:
@@ -164,7 +171,7 @@ def check_matrix(run: RunDir, folders: list[Path]) -> None:
     workspace, cells = run.config.workspace, run.cells()
     assert len(cells) == 3 * 4
     texts = (content.package_folder("tasks") / "tiny/lm_eval/data/facts.jsonl").read_text().splitlines()
-    answers = set()
+    said = set()
     for stage, folder in enumerate(folders):
         own = Independent(folder)
         for task in (*LEARNED, "pick"):
@@ -176,7 +183,7 @@ def check_matrix(run: RunDir, folders: list[Path]) -> None:
             for item in items:
                 line, image = kept[item.id], item.media[0].open()
                 assert line["prediction"] == own.answer(image, item.question), (stage, task, item.id)
-                answers.add(line["prediction"])
+                said.add(line["prediction"])
                 if item.choices:
                     wanted = own.likelihoods(image, item.question, item.choices)
                     assert line["likelihoods"] == pytest.approx(wanted, abs=1e-4)
@@ -185,7 +192,7 @@ def check_matrix(run: RunDir, folders: list[Path]) -> None:
                 assert cell.value == pytest.approx(100 * sum(right) / len(right))
         right = [own.right(json.loads(line)) for line in texts[:10]]
         assert cells[stage, "tiny-facts"].value == pytest.approx(100 * sum(right) / len(right))
-    assert len(answers) > 3, "the models must say different things, or the comparison shows nothing"
+    assert len(said) > 3, "the models must say different things, or the comparison shows nothing"
 
 
 def test_the_matrix_of_a_llava_is_that_of_an_independent_loop(
@@ -202,6 +209,15 @@ def test_so_is_that_of_a_qwen(tmp_path: Path, small_world: None) -> None:
     check_matrix(scored(workspace, folders), folders)
 
 
+@pytest.mark.long
+@pytest.mark.skipif(find_spec("trl") is None, reason="trl is not among the packages of the tests")
+@pytest.mark.parametrize("make", [elsewhere.llava, elsewhere.qwen])
+def test_so_is_that_of_models_of_trl(make: Callable[..., None], tmp_path: Path, small_world: None) -> None:
+    workspace = workspace_in(tmp_path)
+    folders = trained(make, workspace, elsewhere.train_by_trl)
+    check_matrix(scored(workspace, folders), folders)
+
+
 def test_a_run_waits_for_a_stage_that_is_not_there_and_goes_on_without_loading_what_is_done(
     done: RunDir, llava: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,12 +226,16 @@ def test_a_run_waits_for_a_stage_that_is_not_there_and_goes_on_without_loading_w
     run = opened(workspace, stages[:2], "slower")
     runner.run(run.folder)
     assert read_status(run.folder).state == "waiting" and {stage for stage, _ in run.cells()} == {0, 1}
-    loaded = []
-    load = runner.checkpoint
-    monkeypatch.setattr(runner, "checkpoint", lambda *given: loaded.append(given[1]) or load(*given))
+    loaded = list[str]()
+
+    def load(model: str, **options: Any) -> Any:
+        loaded.append(model)
+        return load_whole(model, **options)
+
+    monkeypatch.setattr(models, "load_whole", load)
     run = opened(workspace, stages, "slower")
     runner.run(run.folder)
-    assert loaded == [2] and read_status(run.folder).state == "done"
+    assert loaded == [str(folders[2])] and read_status(run.folder).state == "done"
     values = {key: cell.value for key, cell in run.cells().items()}
     assert values == {key: cell.value for key, cell in done.cells().items()}
     (experiment,) = collect([done, RunDir(run.folder)])
@@ -272,7 +292,7 @@ def test_an_adapter_of_peft_answers_as_peft_has_it(llava: tuple[Path, list[Path]
         modules_to_save=["multi_modal_projector"],
         init_lora_weights=False,
     )
-    get_peft_model(base, config).save_pretrained(tmp_path)
+    get_peft_model(base, config).save_pretrained(str(tmp_path))
     stage = parse_stage(str(tmp_path))
     assert stage.model == str(folders[1]) and stage.adapter == str(tmp_path)
     run = opened(workspace, [parse_stage(str(folders[0])), stage], "adapter")
@@ -285,10 +305,10 @@ def test_an_adapter_of_peft_answers_as_peft_has_it(llava: tuple[Path, list[Path]
     items = {
         item.id: item for item in open_items(find_task("tiny-counting", workspace), "test", workspace, 10)
     }
-    answers = [own.answer(items[line["id"]].media[0].open(), items[line["id"]].question) for line in lines]
-    assert [line["prediction"] for line in lines] == answers
+    wanted = [own.answer(items[line["id"]].media[0].open(), items[line["id"]].question) for line in lines]
+    assert [line["prediction"] for line in lines] == wanted
     with own.model.disable_adapter():
-        assert answers != [
+        assert wanted != [
             own.answer(items[line["id"]].media[0].open(), items[line["id"]].question) for line in lines
         ], "the adapter must change something"
 
@@ -333,3 +353,45 @@ def test_wrong_stages_are_refused_with_a_way_out(tmp_path: Path) -> None:
     (tmp_path / "stages.yaml").write_text("- {model: x, steps: 3}\n")
     with pytest.raises(SpecError, match=r"stages.yaml\[0\]: steps"):
         read_stages(tmp_path / "stages.yaml")
+
+
+def test_an_extended_model_scores_as_in_the_run_that_trained_it(tmp_path: Path, small_world: None) -> None:
+    workspace = small_workspace(tmp_path, LEARNED[:1], ["tiny-facts"], limit=10)
+    run = finished(workspace, "moextend:scope=all")
+    stages = []
+    for stage in (0, 1):
+        folder = tmp_path / f"stage-{stage}"
+        moextend.save_model(restored(run, stage=stage), folder, base="tiny", encoders={"image": "tiny"})
+        stages.append(parse_stage(str(folder)))
+    config = resolve_scored(Request(workspace, sequence="small"), "ours", stages)
+    scored = open_run(config, workspace / "runs")
+    runner.run(scored.folder)
+    assert answers(scored) == answers(run)
+    cells = run.cells()
+    assert {key: cell.value for key, cell in scored.cells().items()} == {
+        key: cell.value for key, cell in cells.items()
+    }
+    assert cells[0, LEARNED[0]].weights != cells[1, LEARNED[0]].weights
+    found = collect([run, scored])
+    assert len(found) == 2 and "base" in found[1].differs, "apart, and the table says why"
+
+
+def test_a_server_answers_as_the_model_that_it_serves(tmp_path: Path, small_world: None) -> None:
+    pytest.importorskip("fastapi", reason="fastapi is not installed")
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    from tests.serving.living import living
+
+    workspace = small_workspace(tmp_path, LEARNED[:1], ["tiny-facts"], limit=10)
+    run = finished(workspace, "zero-shot")
+    with living(restored(run, stage=0)) as server:
+        stage = parse_stage(f"{server.url}#base", processor="tiny")
+        config = resolve_scored(Request(workspace, sequence="small"), "served", [stage])
+        scored = open_run(config, workspace / "runs")
+        runner.run(scored.folder)
+    wanted = {key: found for key, found in answers(run).items() if key[0] == 0}
+    assert answers(scored) == wanted
+    assert stage.word in explain(RunDir(scored.folder), 0, "tiny-facts").command
+    with pytest.raises(InputError, match="needs the tokenizer of the model that it serves"):
+        parse_stage(f"{server.url}#base")
+    with pytest.raises(InputError, match="names no model of the server"):
+        parse_stage(server.url, processor="tiny")
