@@ -139,6 +139,7 @@ def restored(run: RunDir, *, stage: int | None = None, task: str = "") -> Multim
         InputError: the run has not learned that stage.
     """
     context = RunContext(run)
+    refuse_scored(run)
     last = len(context.stages) if stage is None else stage
     if not 0 <= last <= len(context.stages):
         raise InputError(
@@ -150,6 +151,16 @@ def restored(run: RunDir, *, stage: int | None = None, task: str = "") -> Multim
     if learned:
         context.method.select(model, _last_visit(context, task, learned), learned)
     return model
+
+
+def refuse_scored(run: RunDir) -> None:
+    """Raises InputError for a run that only scored: its models are not of this package."""
+    if run.config.scored:
+        raise InputError(
+            "scored models that were trained elsewhere, and holds none.",
+            where=str(run.folder),
+            hint="Load the checkpoint of the stage itself; moextend bench explain names it.",
+        )
 
 
 def restored_stages(

@@ -108,18 +108,7 @@ def resolve(
     say = on_match or (lambda words: None)
     _check_numbers(request)
     sequence, tasks, left = request.read
-    if not sequence.stages:
-        raise InputError(
-            "has no stages.",
-            where=str(sequence.path or sequence.sequence),
-            hint="Add one: moextend bench add-task vqa.",
-        )
-    if not sequence.is_trained:
-        raise InputError(
-            f"names no {'training settings' if sequence.base.model else 'base'}, so nothing can be trained.",
-            where=str(sequence.path or sequence.sequence),
-            hint="Add base and train, or score models that were trained elsewhere: moextend bench score.",
-        )
+    refuse_untrained(sequence)
     _check_tasks(tasks, left, say)
     specs = chosen_methods(request, sequence, on_problem)
     if request.match != STEPS:
@@ -150,6 +139,23 @@ def resolve(
     return list({config.slug: config for config in configs}.values())
 
 
+def refuse_untrained(sequence: SequenceSpec) -> None:
+    """Raises InputError for a sequence without stages, base or training."""
+    _refuse_empty(sequence)
+    if not sequence.is_trained:
+        raise InputError(
+            f"names no {'training settings' if sequence.base.model else 'base'}, so nothing can be trained.",
+            where=str(sequence.path or sequence.sequence),
+            hint="Add base and train, or score models that were trained elsewhere: moextend bench score.",
+        )
+
+
+def _refuse_empty(sequence: SequenceSpec) -> None:
+    if not sequence.stages:
+        where = str(sequence.path or sequence.sequence)
+        raise InputError("has no stages.", where=where, hint="Add one: moextend bench add-task vqa.")
+
+
 def _check_tasks(tasks: Mapping[str, TaskSpec], left: Sequence[str], say: Callable[[str], None]) -> None:
     """Raises InputError for tasks that lack a package, and names those that are left out."""
     for task in tasks.values():
@@ -173,13 +179,12 @@ def resolve_scored(
     """
     _check_numbers(request)
     whole, tasks, left = request.read
-    sequence, file = whole.only_scored(), str(whole.path or whole.sequence)
+    sequence = whole.only_scored()
     if not NAME.fullmatch(name) or name in {*KNOWN.names(request.workspace), *BOUNDS, ALL}:
         taken = "is a method of this package or workspace" if NAME.fullmatch(name) else "is not a name"
         hint = "Use letters, digits, '-', '_', '.' and '+', and a name of your own."
         raise InputError(f"'{short(name, 40)}' {taken}.", where="--name", hint=hint)
-    if not sequence.stages:
-        raise InputError("has no stages.", where=file, hint="Add one: moextend bench add-task vqa.")
+    _refuse_empty(sequence)
     if not 1 <= len(checkpoints) <= len(sequence.stages) + 1:
         raise InputError(
             f"{counted(len(checkpoints), 'checkpoint')}, and '{sequence.sequence}' has "

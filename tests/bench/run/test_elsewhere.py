@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 import moextend
+from moextend.bench.audit.base import base_row
 from moextend.bench.checkpoints import Checkpoint, parse_stage, read_stages
 from moextend.bench.data import open_items
 from moextend.bench.report.collect import collect
@@ -28,13 +30,16 @@ from moextend.bench.run.plan import Request, resolve, resolve_scored
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.regenerate import answer_again
 from moextend.bench.run.rundir import RunDir
+from moextend.bench.sequence import find_sequence
 from moextend.bench.task import find_task
+from moextend.bench.tuning.trials import Search, plan
 from moextend.errors import InputError, RunConflict, SpecError
 from moextend.model.loading import load_whole
 from moextend.util import content
 from tests.bench.run import elsewhere
 from tests.bench.small import answers, finished, small_workspace
 
+pytestmark = pytest.mark.slow  # small models are trained, and answer in batches and one by one
 TOKENIZER = content.package_folder("registry") / "models" / "tiny" / "lm"
 LEARNED = ("tiny-attributes", "tiny-counting")
 SEQUENCE = """
@@ -395,3 +400,21 @@ def test_a_server_answers_as_the_model_that_it_serves(tmp_path: Path, small_worl
         parse_stage(f"{server.url}#base")
     with pytest.raises(InputError, match="names no model of the server"):
         parse_stage(server.url, processor="tiny")
+
+
+def test_a_sequence_without_a_base_is_audited_by_the_answers_of_a_scored_run(done: RunDir) -> None:
+    workspace = done.config.workspace
+    sequence = find_sequence("outside", workspace)
+    row = base_row(sequence, workspace, workspace / "runs", answer=None, console=Console(quiet=True))
+    assert row.run is not None and row.run.config.scored
+    assert row.cell("tiny-facts") == row.run.cells()[0, "tiny-facts"]
+    longer = sequence.model_copy(update={"version": 2})
+    other = base_row(longer, workspace, workspace / "runs", answer=None, console=Console(quiet=True))
+    assert other.run is None and "no scored run" in other.reason
+
+
+def test_what_needs_a_trained_run_refuses_one_that_only_scored(done: RunDir) -> None:
+    with pytest.raises(InputError, match="trained elsewhere, and holds none"):
+        restored(done)
+    with pytest.raises(InputError, match="names no base"):
+        plan(Search(Request(done.config.workspace, sequence="outside", methods=("lora",)), budget=2))
