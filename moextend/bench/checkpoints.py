@@ -76,7 +76,7 @@ class Checkpoint(Spec):
     def settings(self) -> dict[str, Any]:
         """What its answers depend on besides its files."""
         served = {"served": True} if self.server else {}
-        return self.model_dump(include={"dtype", "attn_implementation"}) | served
+        return self.model_dump(include={"revision", "dtype", "attn_implementation"}) | served
 
     def check(self, where: str) -> Self:
         """The checkpoint with absolute paths; InputError if something that it names cannot be one."""

@@ -133,7 +133,8 @@ def load_whole(
     own = adapter if adapter and any(Path(adapter).glob("tokenizer*")) else None
     named = processor or own or source
     pinned = revision if named == source else None
-    with _explained("its processor cannot be loaded", str(named), named, pinned):
+    hint = "Name one that is complete, such as that of the base: processor of the stage, or --processor."
+    with _explained("its processor cannot be loaded", str(named), named, pinned, hint):
         made = AutoProcessor.from_pretrained(named, trust_remote_code=trust_remote_code, revision=pinned)
     if adapter is not None:
         from peft import PeftModel
@@ -256,12 +257,14 @@ def skeleton(model: str, *, revision: str | None = None) -> Any:
 
 
 @contextmanager
-def _explained(what: str, model: str, source: Path | str, revision: str | None) -> Iterator[None]:
+def _explained(
+    what: str, model: str, source: Path | str, revision: str | None, hint: str = sources.FORMS
+) -> Iterator[None]:
     """Context whose errors say `what` a base has, if a checkpoint or its download causes them."""
     repository = source if isinstance(source, str) else None
     try:
         with hub_errors.explained(
-            what, where=f"model '{model}'", hint=sources.FORMS, repository=repository, revision=revision
+            what, where=f"model '{model}'", hint=hint, repository=repository, revision=revision
         ):
             yield
     except InputError as error:

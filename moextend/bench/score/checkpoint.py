@@ -137,7 +137,7 @@ class LoadedCheckpoint:
             media |= self._media(modality, own)
         bos = self.tokenizer.bos_token
         # As in `apply_chat_template`: of tokenizers, and where the template wrote the first token.
-        written = self._templated and (self.processor is self.tokenizer or (bos and texts[0].startswith(bos)))
+        written = self._template and (self.processor is self.tokenizer or (bos and texts[0].startswith(bos)))
         made = self.processor(
             text=texts, **media, padding=True, padding_side="left" if left else "right", return_tensors="pt",
             **({"add_special_tokens": False} if written else {}),
@@ -169,13 +169,13 @@ class LoadedCheckpoint:
         }
 
     @property
-    def _templated(self) -> bool:
-        """Whether a chat template makes the prompts."""
-        return bool(getattr(self.processor, "chat_template", None) or self.tokenizer.chat_template)
+    def _template(self) -> Any:
+        """The chat template that makes the prompts; None without one."""
+        return getattr(self.processor, "chat_template", None) or self.tokenizer.chat_template
 
     def _text(self, prompt: Prompt, answer: str | None) -> str:
         """Text of a prompt, ready for the processor; with an answer up to its end."""
-        if not self._templated:
+        if not self._template:
             text = "".join(self._written(part) for message in prompt.messages() for part in message.parts)
             return text if answer is None else f"{text} {answer}"
         messages = prompt.messages(answer)
@@ -191,6 +191,8 @@ class LoadedCheckpoint:
             {"role": message.role, "content": message.text if alone else _content(message.parts)}
             for message in messages
         ]
+        if getattr(self.processor, "chat_template", None) is None:
+            more["chat_template"] = self._template
         return str(self.processor.apply_chat_template(shown, tokenize=False, **more))
 
     def _written(self, part: str | MediaRef) -> str:

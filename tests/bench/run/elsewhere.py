@@ -20,10 +20,14 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
+    Qwen2AudioProcessor,
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
     Trainer,
     TrainingArguments,
+    WhisperFeatureExtractor,
 )
 
 TEMPLATE = (
@@ -88,6 +92,24 @@ def qwen(tokenizer: Any, folder: Path) -> None:
         chat_template=TEMPLATE.format(image="<|vision_start|> <|image_pad|> <|vision_end|>"),
     )  # fmt: skip
     _save(model, processor, folder)
+
+
+def qwen_audio(tokenizer: Any, folder: Path) -> None:
+    """Saves a random Qwen2-Audio, which hears and does not see, with its processor."""
+    marks = ["<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    torch.manual_seed(0)
+    config = Qwen2AudioConfig(
+        audio_config={
+            "model_type": "qwen2_audio_encoder", "d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 64, "num_mel_bins": 80,
+        },
+        text_config={"model_type": "qwen2", "vocab_size": len(tokenizer), **SMALL},
+        audio_token_index=tokenizer.convert_tokens_to_ids(marks[0]),
+    )  # fmt: skip
+    template = TEMPLATE.replace("'image'", "'audio'").format(image="<|audio_bos|> <|AUDIO|> <|audio_eos|>")
+    processor = Qwen2AudioProcessor(WhisperFeatureExtractor(feature_size=80), tokenizer, template)
+    _save(Qwen2AudioForConditionalGeneration(config), processor, folder)
 
 
 def _save(model: Any, processor: Any, folder: Path) -> None:

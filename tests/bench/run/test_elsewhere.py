@@ -417,4 +417,5 @@ def test_what_needs_a_trained_run_refuses_one_that_only_scored(done: RunDir) -> 
     with pytest.raises(InputError, match="trained elsewhere, and holds none"):
         restored(done)
     with pytest.raises(InputError, match="names no base"):
-        plan(Search(Request(done.config.workspace, sequence="outside", methods=("lora",)), budget=2))
+        request = Request(done.config.workspace, sequence="outside", methods=("lora",), seeds=(0, 1))
+        plan(Search(request, budget=2))
