@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from moextend.bench.methods.method import Loop, Method, Stage
 from moextend.bench.methods.table import MethodSpec
+from moextend.bench.methods.zero_shot import ZeroShot
 from moextend.bench.plugins import PACKAGE
 from moextend.bench.task import TaskIdentity
 from moextend.util import spec
 from moextend.util.spec import Spec
-
-if TYPE_CHECKING:
-    from moextend import MultimodalLM
 
 
 class Stated(Spec):
@@ -23,7 +20,7 @@ class Stated(Spec):
     """Whether the task is given, inferred or unknown (none) at inference."""
 
 
-class Elsewhere(Method):
+class Elsewhere(ZeroShot):
     """Learns nothing here."""
 
     Config = Stated
@@ -33,25 +30,6 @@ class Elsewhere(Method):
         """As stated."""
         identity: TaskIdentity = self.config.task_id
         return identity
-
-    @property
-    def training_settings(self) -> None:
-        """Nothing is trained."""
-        return
-
-    def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
-        """Nothing is learned."""
-        raise NotImplementedError
-
-    def save(self, model: MultimodalLM, stage: Stage) -> None:
-        """Nothing."""
-
-    def restore(self, model: MultimodalLM, stage: Stage) -> None:
-        """Nothing."""
-
-    def select(self, model: MultimodalLM, task: str, learned: Sequence[str]) -> str:
-        """Nothing is selected: a checkpoint is known by its files."""
-        raise NotImplementedError
 
 
 def spec_of(name: str, settings: Mapping[str, Mapping[str, Any]] | None) -> MethodSpec:

@@ -87,7 +87,7 @@ def test_a_template_without_a_system_role_gets_its_text_with_the_question() -> N
     found = LoadedCheckpoint(lm, tokenizer, 8).generate([Prompt("Q what color A:", system="anna")], 5)
     ids = tokenizer("anna\n\nQ what color A: ", add_special_tokens=False, return_tensors="pt")["input_ids"]
     out = lm.generate(torch.as_tensor(ids), do_sample=False, max_new_tokens=5)[0, ids.shape[1] :]
-    assert found == [tokenizer.decode(out, skip_special_tokens=True).strip()]
+    assert found == [str(tokenizer.decode(out, skip_special_tokens=True)).strip()]
 
 
 def test_a_folder_without_a_processor_says_how_to_name_one(tmp_path: Path) -> None:
