@@ -62,6 +62,12 @@ class Stage(Spec):
     the visit (`task-visit2`)."""
 
 
+UNNAMED = Base.model_construct(model="")
+"""In place of the base of a sequence that names none."""
+NOTHING = Training.model_construct(steps=0, batch_size=1, learning_rate=0.0)
+"""In place of the training of a sequence that names none."""
+
+
 class SequenceSpec(Spec):
     """An ordered list of stages with its base, its scored tasks and its training settings."""
 
@@ -73,8 +79,8 @@ class SequenceSpec(Spec):
     """One sentence, for lists."""
     protocol: str | None = None
     """Published protocol of the sequence: only references of the same protocol are compared with its scores."""
-    base: Base
-    """The model that is extended."""
+    base: Base = unset(UNNAMED)
+    """The model that is extended. Without base and `train` only models that were trained elsewhere are scored."""
     align: Alignments = ()
     """One, or a list with one per modality; null for a base without encoders."""
     stages: list[Stage]
@@ -86,7 +92,7 @@ class SequenceSpec(Spec):
     matrix, but in no mean."""
     memory: str | None = None
     """Text file with one text per line: generic text as a sample of the base's knowledge (retention options)."""
-    train: Training
+    train: Training = unset(NOTHING)
     """Settings of the training of a stage."""
     scoring: Scoring = Scoring()
     """Settings of inference and scoring."""
@@ -124,6 +130,19 @@ class SequenceSpec(Spec):
             )
         _no_name_twice([align.task for align in self.align])
         return self
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it names a base and a training."""
+        return bool(self.base.model and self.train.steps)
+
+    def only_scored(self) -> SequenceSpec:
+        """The same tasks and scoring, without base and training."""
+        none: dict[str, Any] = {"base": UNNAMED, "train": NOTHING, "align": (), "memory": None}
+        scoring = Scoring(batch_size=self.scoring.batch_size, limit=self.scoring.limit)
+        none["stages"] = [stage.model_copy(update={"steps": None}) for stage in self.stages]
+        none |= {"scoring": scoring, "settings": {}, "tuned": {}, "tuning_source": None, "tuned_on": None}
+        return self.model_copy(update=none)
 
     def settings_for(self, method: str) -> dict[str, dict[str, Any]]:
         """Name of a method -> its settings, with what was tuned for `method`, as in `methods`."""

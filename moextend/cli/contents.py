@@ -58,7 +58,7 @@ def add_task(
         task = new_task.new_task(
             what, data, workspace, name=name, scorer=scorer, prompt=prompt, trust_code=trust_remote_code,
             columns=options.pairs(options.words(columns or [], "--columns"), "--columns"),
-            encoders=draft.sequence.base.encoders_in(workspace),
+            encoders=draft.sequence.base.encoders_in(workspace) if draft.sequence.is_trained else None,
             on_note=lambda note: options.echo(f"note: {note}."),
         )  # fmt: skip
     else:
@@ -82,8 +82,8 @@ def add_task(
     for modality, column in task.columns.by_modality.items() if what == "qa" else ():
         media = modality_types()[modality].plural
         options.echo(f"  note: the data have {media} (column '{column}'), so this is a task about {media}.")
-    spec = longer.sequence.base
-    for modality in set(task.modalities) - set(spec.encoders_in(workspace)):
+    spec, trained = longer.sequence.base, longer.sequence.is_trained
+    for modality in set(task.modalities if trained else ()) - set(spec.encoders_in(workspace)):
         key = spec.encoder_key(modality)
         options.echo(f"  note: the base has no {modality} encoder; name one under {key} in {longer.path}.")
     typer.echo(f"{longer.path}:")
@@ -91,7 +91,8 @@ def add_task(
         typer.echo(f"  {number}. {stage.task}")
     if longer.sequence.retention:
         typer.echo(f"  text, scored only: {', '.join(longer.sequence.retention)}")
-    typer.echo(f"Next: moextend bench run{'' if longer.path.stem == OWN else f' {longer.path.stem}'}")
+    then = "run" if trained else "score"
+    typer.echo(f"Next: moextend bench {then}{'' if longer.path.stem == OWN else f' {longer.path.stem}'}")
 
 
 def _found(task: TaskSpec, found: dict[str, Any]) -> str:

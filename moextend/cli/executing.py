@@ -71,7 +71,7 @@ class Execution:
         """Several runs at a time only for models that are certainly small enough; None: the executor's default."""
         if self.executor != "local":
             return None
-        small = all(config.sequence["base"]["model"] == "tiny" for config in configs)
+        small = all(config.sequence.get("base", {}).get("model") == "tiny" for config in configs)
         return min(len(configs), cores(), 4) if small else 1
 
 

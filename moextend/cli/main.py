@@ -34,6 +34,7 @@ BENCH: dict[str, Commands] = {
     },
     "Runs": {
         "run": ("runs:run", "--method lora --method moextend --seed 0,1,2"),
+        "score": ("scoring:score", "tiny --name my-method --stage base --stage stage-1"),
         "tune": ("tuning:tune", "tiny --method lora --method moextend --budget 8"),
         "status": ("status:status", "tiny/lora-s0"),
         "cancel": ("status:cancel", "tiny/lora-s0"),

@@ -112,7 +112,7 @@ def run(
     if as_json:
         typer.echo(json.dumps(records(opened, workspace), indent=2))
     elif outcomes is not None:
-        _print_reports(opened, workspace, more)
+        print_reports(opened, workspace, more)
     executing.end(outcomes or [])
 
 
@@ -210,9 +210,12 @@ def open_all(
     return opened, to_do
 
 
-def _print_reports(opened: list[RunDir], workspace: Path, also: Collection[str]) -> None:
+def print_reports(
+    opened: list[RunDir], workspace: Path, also: Collection[str], *, unfinished: bool = False
+) -> None:
     """Prints the forgetting table, and the views of the variants."""
-    experiments = [experiment for experiment in collect(opened) if experiment.results]
+    found = collect(opened, unfinished=unfinished)
+    experiments = [experiment for experiment in found if experiment.results]
     print_styled(experiments, workspace)
     views: tuple[View, ...] = ("rewind", "subsets")
     for view in views:

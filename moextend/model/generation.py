@@ -176,8 +176,11 @@ def answer_ids(
     mask = pad([[1] * len(row) for row in rows], 0, left=True).to(model.device)
     media = [medium for prompt in prompts for medium in prompt.media]
     embedded = model.embed(ids, gather(media, sources))
-    with _plain(model, max_new_tokens, sample) as plain, model.given(ids, embedded) as inputs:
-        out = model.lm.generate(**inputs, attention_mask=mask, generation_config=plain)
+    with (
+        plain_decoding(model.lm, tokenizer, _stop(model), max_new_tokens, sample=sample) as how,
+        model.given(ids, embedded) as inputs,
+    ):
+        out = model.lm.generate(**inputs, attention_mask=mask, generation_config=how)
     if "input_ids" in inputs:  # then what comes back begins with the prompt
         out = out[:, ids.shape[1] :]
     ends = stop_ids(model)
@@ -203,7 +206,9 @@ def answered(
 
 
 @contextmanager
-def _plain(model: MultimodalLM, max_new_tokens: int, sample: bool) -> Iterator[Any]:
+def plain_decoding(
+    lm: Any, tokenizer: Any, stop: int | list[int], max_new_tokens: int, *, sample: bool = False
+) -> Iterator[Any]:
     """Context in which the LM has a config of plain greedy decoding or sampling, which it yields.
 
     transformers fills open settings (beams, penalties, forbidden words, ...) from the LM's own generation config, which
@@ -216,15 +221,15 @@ def _plain(model: MultimodalLM, max_new_tokens: int, sample: bool) -> Iterator[A
         max_new_tokens=max_new_tokens,
         do_sample=sample,
         **drawn,
-        bos_token_id=model.tokenizer.bos_token_id,
-        eos_token_id=_stop(model),
-        pad_token_id=model.tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=stop,
+        pad_token_id=tokenizer.pad_token_id,
     )
-    own, model.lm.generation_config = model.lm.generation_config, plain
+    own, lm.generation_config = lm.generation_config, plain
     try:
         yield plain
     finally:
-        model.lm.generation_config = own
+        lm.generation_config = own
 
 
 def stop_ids(model: MultimodalLM) -> set[int]:
@@ -237,8 +242,13 @@ def _stop(model: MultimodalLM) -> int | list[int]:
     if model.chat is None:
         end: int = model.tokenizer.eos_token_id
         return end
-    own = model.lm.generation_config.eos_token_id
-    return sorted({*model.chat.stop, *([own] if isinstance(own, int) else own or [])})
+    return sorted({*model.chat.stop, *own_stops(model.lm)})
+
+
+def own_stops(lm: Any) -> list[int]:
+    """Ids that end an answer by a model's own generation config."""
+    own = lm.generation_config.eos_token_id
+    return [own] if isinstance(own, int) else list(own or ())
 
 
 @dataclass(frozen=True)

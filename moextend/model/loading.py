@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -95,6 +95,60 @@ def load(
     return loaded
 
 
+def load_whole(
+    model: str,
+    *,
+    adapter: str | None = None,
+    processor: str | None = None,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "cpu",
+    attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[Any, Any]:
+    """A model with its own towers and its own processor, as transformers loads them; nothing can be extended.
+
+    Args:
+        model: a folder saved by transformers, or a hub id.
+        adapter: folder of a peft adapter on it.
+        processor: where the processor (of a text model the tokenizer) is loaded from; None: from the adapter if it is
+            there, else from the model.
+        dtype, device, attn_implementation: as in `load`; "auto" is the checkpoint's own number type.
+
+    Returns:
+        The model in eval mode, and its processor or tokenizer.
+
+    Raises:
+        InputError, RunFailed: as `load`.
+    """
+    from transformers import AutoProcessor
+
+    check_options(dtype, device, attn_implementation)
+    source, packed = _find(model)
+    sources.check_hub(source, revision=revision)
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code, **packed}
+    with _explained("cannot be loaded by transformers", model, source, revision):
+        how = _options(model, source, dtype, attn_implementation, options)
+        lm = _read_lm(model, source, {**options, **how}, _whole_class)
+    own = adapter if adapter and any(Path(adapter).glob("tokenizer*")) else None
+    named = processor or own or source
+    pinned = revision if named == source else None
+    hint = "Name one that is complete, such as that of the base: processor of the stage, or --processor."
+    with _explained("its processor cannot be loaded", str(named), named, pinned, hint):
+        made = AutoProcessor.from_pretrained(named, trust_remote_code=trust_remote_code, revision=pinned)
+    if adapter is not None:
+        from peft import PeftModel
+
+        with _explained("its adapter cannot be loaded", adapter, Path(adapter), None):
+            lm = PeftModel.from_pretrained(lm, adapter, use_safetensors=True).get_base_model()
+    tokenizer = getattr(made, "tokenizer", made)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if torch.device(device).type == "cpu":
+        lm.set_experts_implementation(CPU_EXPERTS)
+    return lm.to(device).eval(), made
+
+
 def load_lm(model: str, *, revision: str | None = None, **options: Any) -> Any:
     """The language model of a base alone; `options`: those of `from_pretrained` of transformers.
 
@@ -119,11 +173,13 @@ def _find(model: str) -> tuple[Path | str, dict[str, Any]]:
     return source, {}
 
 
-def _read_lm(model: str, source: Path | str, options: dict[str, Any]) -> Any:
-    """Language model of `source`; InputError if tensors are missing."""
+def _read_lm(
+    model: str, source: Path | str, options: dict[str, Any], reader: Callable[..., Any] | None = None
+) -> Any:
+    """Model of `source`, by default its language model; InputError if tensors are missing."""
     keys = ("revision", "trust_remote_code", "gguf_file")
     named: dict[str, Any] = {key: options[key] for key in keys if key in options}
-    auto, own = _reader(source, named)
+    auto, own = (reader or _reader)(source, named)
     if "gguf_file" not in options:
         own["use_safetensors"] = True
     lm, found = auto.from_pretrained(source, output_loading_info=True, **options, **own)
@@ -201,12 +257,14 @@ def skeleton(model: str, *, revision: str | None = None) -> Any:
 
 
 @contextmanager
-def _explained(what: str, model: str, source: Path | str, revision: str | None) -> Iterator[None]:
+def _explained(
+    what: str, model: str, source: Path | str, revision: str | None, hint: str = sources.FORMS
+) -> Iterator[None]:
     """Context whose errors say `what` a base has, if a checkpoint or its download causes them."""
     repository = source if isinstance(source, str) else None
     try:
         with hub_errors.explained(
-            what, where=f"model '{model}'", hint=sources.FORMS, repository=repository, revision=revision
+            what, where=f"model '{model}'", hint=hint, repository=repository, revision=revision
         ):
             yield
     except InputError as error:
@@ -241,6 +299,20 @@ def _reader(source: Path | str, options: dict[str, Any]) -> tuple[Any, dict[str,
     full = AutoConfig.from_pretrained(source, **options)
     config = lm_head.talking_config(full)
     return lm_head.auto_class(config), {} if config is full else {"config": config}
+
+
+def _whole_class(source: Path | str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Class of transformers that loads all of a checkpoint, with its towers if it has some, and its arguments."""
+    import transformers
+
+    if "gguf_file" in options:
+        return transformers.AutoModelForCausalLM, {}
+    config = transformers.AutoConfig.from_pretrained(source, **options)
+    if type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return transformers.AutoModelForImageTextToText, {}
+    if "AutoModelForImageTextToText" in (getattr(config, "auto_map", None) or {}):
+        return transformers.AutoModelForImageTextToText, {}
+    return lm_head.auto_class(config), {}
 
 
 def _dequantised() -> dict[str, Any]:

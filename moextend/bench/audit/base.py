@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from moextend.bench.run.launch import launch
 from moextend.bench.run.live import view
 from moextend.bench.run.opening import clear, open_run
 from moextend.bench.run.plan import Request, resolve
-from moextend.bench.run.rundir import Cell, RunDir, find_runs
+from moextend.bench.run.rundir import Cell, RunConfig, RunDir, find_runs
 from moextend.bench.score.kept import read_predictions
 from moextend.bench.score.vqa import ItemScore, score_items
 from moextend.bench.scorers import search
@@ -60,18 +60,18 @@ def base_row(
         console: where the progress of these answers is shown.
         answer: whether the base answers now if no run is kept; None: if it is the tiny base of the package.
     """
+    memo: Memo = {}
+    if not sequence.is_trained:
+        scored = [run for run in _kept(runs, sequence.sequence) if _answers(run.config, sequence)]
+        return _first_row(scored, memo) or BaseRow(reason="no scored run has answers of a base yet")
     request = Request(workspace, sequence.sequence, methods=(methods.named("base"),))
     try:
         (config,) = resolve(request)
     except MoextendError as error:
         return BaseRow(reason=f"not answered by the base: {error}")
-    memo: Memo = {}
-    for run in _kept(runs, sequence.sequence):
-        if run.config.experiment() == config.experiment():
-            with suppress(MoextendError):  # damaged, or made of other data than those that are audited
-                refuse_other_inputs(run, memo)
-                if (found := row_of(run)).cells:
-                    return found
+    same = [run for run in _kept(runs, sequence.sequence) if run.config.experiment() == config.experiment()]
+    if found := _first_row(same, memo):
+        return found
     if not (sequence.base.model == SMALL if answer is None else answer):
         return BaseRow(reason=f"not answered by the base '{sequence.base.model}' yet (add --base)")
     cache = workspace / ".cache" / "audit"
@@ -88,6 +88,23 @@ def base_row(
         if outcome.state != "done":
             return BaseRow(reason=f"the base could not answer: {outcome.error or outcome.state}")
     return row_of(run)
+
+
+def _answers(config: RunConfig, sequence: SequenceSpec) -> bool:
+    """Whether a run that only scores is of this version of a sequence, and of as many items."""
+    own = config.sequence
+    limit = own.get("scoring", {}).get("limit")
+    return config.scored and (own["version"], limit) == (sequence.version, sequence.scoring.limit)
+
+
+def _first_row(runs: Iterable[RunDir], memo: Memo) -> BaseRow | None:
+    """Row 0 of the first run that has a complete one of the data that are audited."""
+    for run in runs:
+        with suppress(MoextendError):  # damaged, or made of other data
+            refuse_other_inputs(run, memo)
+            if (found := row_of(run)).cells:
+                return found
+    return None
 
 
 def _kept(runs: Path, sequence: str) -> Iterator[RunDir]:

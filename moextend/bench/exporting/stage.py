@@ -85,8 +85,9 @@ def opened(named: StageName, task: str | None = None) -> StageModel:
     Raises:
         InputError: the run has not learned that stage.  UnknownName: the run has no such task.
     """
-    from moextend.bench.run.models import restored_stages
+    from moextend.bench.run.models import refuse_scored, restored_stages
 
+    refuse_scored(named.run)
     context = RunContext(named.run)
     last = named.number(len(context.stages))
     if task is not None and task not in context.scored:

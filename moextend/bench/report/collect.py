@@ -143,7 +143,7 @@ class Result:
     @property
     def lacking_costs(self) -> list[str]:
         """Costs of stages that a done run does not have; scores and comparisons do without them."""
-        names = enumerate(self.stage_names, 1) if self.state == "done" else ()
+        names = enumerate(self.stage_names, 1) if self.state == "done" and not self.config.scored else ()
         return [f"{COST} of stage {stage} ({name})" for stage, name in names if stage not in self.costs]
 
     def note_damage(self, task: str, error: Exception) -> None:

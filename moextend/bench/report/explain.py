@@ -12,7 +12,7 @@ from typing import Any
 
 from moextend.bench.methods import BOUNDS
 from moextend.bench.run.complete import EVERY, STEM, stage_problem
-from moextend.bench.run.inputs import data_part
+from moextend.bench.run.inputs import checkpoint_part, data_part
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.records import BASE, encoder_of
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir, slug
@@ -109,6 +109,10 @@ def command(config: RunConfig) -> str:
     name = str(config.sequence["sequence"])
     bounds = {mode: bound for bound, mode in BOUNDS.items()}
     method = f"{bounds[config.mode]}:{config.method}" if config.mode in bounds else config.method
+    if config.scored:
+        stages = [word for one in config.checkpoints for word in ("--stage", one.word)]
+        words = ["moextend", "bench", "score", name, "--name", method, *stages, "--seed", str(config.seed)]
+        return shlex.join([*words, "--workspace", str(config.workspace)])
     words = ["moextend", "bench", "run", name, "--method", method, "--seed", str(config.seed)]
     words += ["--order", config.order] if config.order != "given" else []
     words += ["--also", "oracle"] * config.oracle + ["--deterministic"] * config.deterministic
@@ -162,15 +166,26 @@ def _sources(run: RunDir, cell: Cell, names: Sequence[str]) -> dict[str, str]:
     found |= {"predictions": cell.predictions or "", "weights": cell.weights} | method_sources(run)
     for stage, folder in enumerate(stage_folders(run, names[: cell.stage + 1]), 1):
         found[f"stage {stage} ({names[stage]})"] = f"{folder.relative_to(run.folder)}{_weights(folder)}"
+    if run.config.scored:
+        found |= _checkpoint(run, cell)
     found |= data_sources(run, cell.task)
     found |= {f"made with ({number})": _versions(made) for number, made in enumerate(run.environments, 1)}
     return {name: value for name, value in found.items() if value}
 
 
+def _checkpoint(run: RunDir, cell: Cell) -> dict[str, str]:
+    """The checkpoint that answered, and what is stated of its training."""
+    part = checkpoint_part(cell.stage)
+    one = dict(enumerate(run.config.checkpoints)).get(cell.stage)
+    found = {part: f"{one.word if one else ''}, digest {cell.inputs.get(part, '')}"}
+    stated = run.facts().stated.get(str(cell.stage), {})
+    return found | {f"{key} (stated, not measured)": str(value) for key, value in stated.items()}
+
+
 def method_sources(run: RunDir) -> dict[str, str]:
     """The base and the method of a run."""
-    base, facts = run.config.sequence["base"], run.facts()
-    found = {BASE: _named(base["model"], base.get("revision"))}
+    base, facts = run.config.sequence.get("base") or {}, run.facts()
+    found = {BASE: _named(base["model"], base.get("revision"))} if base else {}
     encoders = {"image": base.get("vision"), "audio": base.get("audio"), **base.get("encoders", {})}
     found |= {encoder_of(modality): str(name) for modality, name in encoders.items() if name}
     for what, commits in facts.models.items():

@@ -80,7 +80,7 @@ def _results(result: Result, stage: int, started: datetime, notes: list[str]) ->
     config, cells, made = result.config, _cells(result, stage), result.environments[-1]
     tasks = {cell.task: config.tasks[cell.task] for cell in cells}
     shots = {name: _shots(task) for name, task in tasks.items()}
-    base, scoring = config.sequence["base"], config.sequence.get("scoring") or {}
+    base, scoring = config.sequence.get("base") or {}, config.sequence.get("scoring") or {}
     name, packages = f"{_name(result)}/stage-{stage}", made.get("packages") or {}
     limited = {
         name: scoring.get("limit") or (task.get("lm_eval") or {}).get("limit") for name, task in tasks.items()
@@ -125,7 +125,7 @@ def _results(result: Result, stage: int, started: datetime, notes: list[str]) ->
 
 def _record(result: Result, stage: int, cells: Sequence[Cell], notes: list[str]) -> dict[str, Any]:
     """Facts about a model from the records of the run; None: unknown."""
-    config, base = result.config, result.config.sequence["base"]
+    config, base = result.config, result.config.sequence.get("base") or {}
     return {
         "sequence": config.sequence["sequence"], "sequence_version": config.sequence.get("version"),
         "run": result.name, "run_id": result.run.id or None, "state": result.state, "config": config.digest,

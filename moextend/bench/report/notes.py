@@ -58,6 +58,20 @@ def _backend_note(result: Result) -> str:
     )
 
 
+def elsewhere_notes(results: Sequence[Result]) -> list[str]:
+    """The runs whose models were trained elsewhere, and what is stated of their training."""
+    found = []
+    for result in results:
+        if result.config.scored:
+            stated = "; ".join(
+                f"stage {stage}: " + ", ".join(f"{key} {value}" for key, value in own.items())
+                for stage, own in result.facts.stated.items()
+            )
+            more = f" Stated, not measured: {stated}." if stated else ""
+            found.append(f"{result.name}: trained elsewhere, and only scored here.{more}")
+    return found
+
+
 def untouched_notes(results: Sequence[Result]) -> list[str]:
     """The note of the mark † if the text of a run is what it is by construction; else none."""
     return [BY_CONSTRUCTION] if any(result.text_untouched for result in results) else []

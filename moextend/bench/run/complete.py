@@ -59,7 +59,7 @@ def lacks(run: RunDir, *, most: int = SMALL) -> list[str]:
         found += lacking_scores(run, run.cells(), most=most)
     except InputError as error:
         found.append(f"readable scores ({error.what})")
-    for index, name in enumerate(config.stage_names, 1):
+    for index, name in enumerate(() if config.scored else config.stage_names, 1):
         folder = run.folder / "stages" / f"{index}-{slug(name)}"
         problem = stage_problem(folder, run.id, most=most, weights="weights" not in status.left_out)
         found += [f"what stage {index} ({name}) learned: {problem}"] if problem else []

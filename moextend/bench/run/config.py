@@ -10,7 +10,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from moextend.bench.checkpoints import Checkpoint
 from moextend.bench.methods import MethodSpec, parse
+from moextend.bench.methods.elsewhere import spec_of
 from moextend.bench.scoring import Backend
 from moextend.bench.sequence import OWN, SequenceSpec
 from moextend.bench.task import Mode, TaskSpec
@@ -42,13 +44,16 @@ class Identity(BaseModel):
     """`given`, `reverse` or `random:K`, the name of one order; the stages of `sequence` already have it."""
     mode: Mode = "sequence"
     """sequence, independent (each task from the base) or joint (all tasks at once)."""
+    scored: bool = unset(False)
+    """Whether the stages were trained elsewhere and are only scored (`moextend bench score`). Missing: no."""
 
 
 class About(BaseModel):
     """What config.json says of a run besides its identity."""
 
     places: dict[str, Any] = Field(default_factory=dict)
-    """Where the specs came from, for relative paths: {"workspace", "sequence", "tasks": {name: path}}."""
+    """Where the specs came from, for relative paths: {"workspace", "sequence", "tasks": {name: path}}; of a run that
+    only scores also "stages", a list of its checkpoints."""
     device: str = "auto"
     """Requested device: auto, cpu, cuda, ..."""
     protocol: str | None = None
@@ -79,7 +84,17 @@ class RunConfig(About, Identity):
     @cached_property
     def method_spec(self) -> MethodSpec:
         """The method with its settings, those of the sequence included."""
+        if self.scored:
+            return spec_of(self.method, self.sequence.get("settings"))
         return parse(self.method, self.sequence.get("settings"), self.workspace)
+
+    @cached_property
+    def checkpoints(self) -> list[Checkpoint]:
+        """The checkpoints of a run that only scores, from the base on; later ones may not be there yet."""
+        return [
+            spec.parse(Checkpoint, one, where=f"config.json: places.stages[{number}]")
+            for number, one in enumerate(self.places.get("stages", []))
+        ]
 
     @cached_property
     def sequence_spec(self) -> SequenceSpec:
@@ -236,7 +251,8 @@ def without_notes(record: dict[str, Any]) -> dict[str, Any]:
             if isinstance(kept.get(key), dict)
         }
     sequence, align = dict(record["sequence"]), record["sequence"].get("align")
-    sequence["train"] = _without(sequence["train"], "report_to", "checkpoint_steps")
+    if "train" in sequence:  # else nothing is trained
+        sequence["train"] = _without(sequence["train"], "report_to", "checkpoint_steps")
     if isinstance(align, list):
         sequence["align"] = [_without(each, "checkpoint_steps") for each in align]
     elif isinstance(align, dict):
@@ -284,4 +300,4 @@ def places_now(places: dict[str, Any], folder: Path) -> dict[str, Any]:
         return str(here / Path(path).relative_to(was)) if path and Path(path).is_relative_to(was) else path
 
     tasks = {name: moved(path) for name, path in places.get("tasks", {}).items()}
-    return {"workspace": str(here), "sequence": moved(places.get("sequence")), "tasks": tasks}
+    return {**places, "workspace": str(here), "sequence": moved(places.get("sequence")), "tasks": tasks}

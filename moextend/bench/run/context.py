@@ -15,6 +15,7 @@ from moextend.bench.run.inputs import (
     FILES,
     GENERIC,
     OPENED,
+    checkpoint_part,
     code_parts,
     data_part,
     file_parts,
@@ -61,6 +62,8 @@ class RunContext:
         """What scores by a server, while the run is executed; None: everything is scored in process."""
         self.inputs: dict[str, str] = {}
         """Part -> digest of what the run works on now (inputs.py)."""
+        self.answering = ""
+        """Digest of the checkpoint that answers now, of a run that only scores."""
         self.failures: list[str] = []
         self.text_recorded: set[str] = set()
         """Tasks whose commits on the hub are recorded, if they have any."""
@@ -122,7 +125,7 @@ def plan(context: RunContext) -> list[Unit]:
     units = [Unit("align", 0, align.task, align.steps) for align in context.sequence.align]
     probe, merge = context.method.probe_steps, context.method.merge_steps
     for index, names in enumerate([[], *context.stages]):
-        if names:
+        if names and not context.config.scored:
             units += [Unit("probe", index, names[0], probe)] if probe else []
             units.append(Unit("train", index, names[0], context.steps(names)))
             units += [Unit("merge", index, names[0], merge)] if merge else []
@@ -134,13 +137,17 @@ def of_cell(context: RunContext, stage: int, task: str) -> dict[str, str]:
     """The parts that a cell is made of: the base, its task, and what was learned up to its stage."""
     tasks, now = context.tasks, context.inputs
     wanted = [] if has_version(tasks[task]) else [data_part("test", task), text_part(task)]
-    wanted += [scorer_part(tasks[task].scorer), OPENED, *(part for part in now if part.startswith(FILES))]
+    read = [part for part in now if part.startswith(FILES)]
+    read = [checkpoint_part(stage)] if context.config.scored else read
+    wanted += [scorer_part(tasks[task].scorer), OPENED, *read]
     return of_stage(context, stage) | {part: now[part] for part in wanted if part in now}
 
 
 def of_stage(context: RunContext, stage: int) -> dict[str, str]:
     """The parts that the trainings up to a stage are made of: of the alignments, and of what was learned."""
     config, now, learned = context.config, context.inputs, list[str]()
+    if config.scored:
+        return {}
     if stage:
         learned = config.stages if config.mode == "joint" else config.stages[:stage]
         learned = learned[-1:] if config.mode == "independent" else learned
@@ -161,7 +168,7 @@ def refuse_changed_inputs(context: RunContext) -> None:
     pin_data(context.run, context.tasks, context.workspace)
     facts, settings = context.run.facts(), context.method.config.model_dump(mode="json")
     refuse_changed(context.run, setting_parts(facts.settings), setting_parts(settings))
-    before, now = known(context.run), {**code_parts(context.config), **file_parts(context.config)}
+    before, now = known(context.run), {**code_parts(context.config), **file_parts(context.run)}
     refuse_changed(context.run, before, now)
     for name, split in splits(context.config):
         now[data_part(split, name)] = data_digest(context.tasks[name], split, context.workspace)

@@ -42,6 +42,8 @@ GENERIC = "file of generic text (memory of the sequence)"
 FILES = "files of the "
 """Start of the parts of models in folders."""
 OPENED = "configuration or tokenizer of the base"
+READ_BY_LOADERS = (".safetensors", ".json", ".jinja", ".model", ".txt", ".py")
+"""Suffixes of files of a checkpoint that its model and processor are loaded from; a trainer keeps others there, too."""
 NO_WEIGHTS = (".md", ".png", ".jpg", ".pdf")
 """Suffixes of files in the folder of a model that no loader reads."""
 Memo = dict[tuple[str, str], str | None]
@@ -71,7 +73,7 @@ def method_part(config: RunConfig) -> str:
 def splits(config: RunConfig) -> list[tuple[str, SplitName]]:
     """(task, split) of all data about media that a run uses."""
     aligned = [align.task for align in config.sequence_spec.align]
-    learned = dict.fromkeys([*config.stages, *aligned])
+    learned = {} if config.scored else dict.fromkeys([*config.stages, *aligned])
     scored = dict.fromkeys([*config.stages, *config.transfer])
     return [(name, "train") for name in learned] + [(name, "test") for name in scored]
 
@@ -106,8 +108,46 @@ def code_parts(config: RunConfig) -> dict[str, str]:
     return {part: source.sha256[:16] for part, source in found.items() if source != PACKAGE}
 
 
-def file_parts(config: RunConfig) -> dict[str, str]:
-    """The generic text, and the files of a base and of encoders in folders of the user."""
+def checkpoint_part(stage: int) -> str:
+    """The checkpoint of a stage that was trained elsewhere."""
+    return f"{FILES}checkpoint of stage {stage}"
+
+
+def checkpoint_parts(run: RunDir) -> dict[str, str]:
+    """The checkpoints of a run that only scores: their files or commits of the hub, and how they are loaded."""
+    found, commits = dict[str, str](), recorded(run).models
+    with FileDigests(run.config.workspace / ".cache") as digests:
+        for stage, one in enumerate(run.config.checkpoints):
+            own = [
+                [path.name, digests.of(path)]
+                for folder in one.folders()
+                for path in (_files_of(folder) if not one.is_extended else sorted(folder.rglob("*")))
+                if path.suffix in READ_BY_LOADERS and path.name != "trainer_state.json"
+            ]
+            named = [name for name in (one.model, one.processor) if name and not files.exists(name)]
+            remote = commits.get(checkpoint_of(stage)) or named
+            found[checkpoint_part(stage)] = files.digest(own, remote, one.settings())
+    return found
+
+
+def checkpoint_of(stage: int) -> str:
+    """The checkpoint of a stage among the models of a run that may come from the hub."""
+    return f"checkpoint of stage {stage}"
+
+
+def checkpoint_revision(run: RunDir, stage: int) -> str | None:
+    """Revision at which the checkpoint of a stage is opened, as `base_revision`."""
+    one = run.config.checkpoints[stage]
+    if one.server is not None:
+        return None
+    return _revision(run, checkpoint_of(stage), one.model, one.revision)
+
+
+def file_parts(run: RunDir) -> dict[str, str]:
+    """The generic text, and the files of a base and of encoders, or of checkpoints, in folders of the user."""
+    config = run.config
+    if config.scored:
+        return checkpoint_parts(run)
     sequence, workspace = config.sequence_spec, config.workspace
     found = {GENERIC: files.digest(memory_texts(sequence.memory_file()))} if sequence.memory else {}
     named = {BASE: sequence.base.found(workspace)}
@@ -155,7 +195,7 @@ def refuse_other_inputs(run: RunDir, memo: Memo) -> None:
     refuse_changed(run, before, code_parts(config))
     now: dict[str, str] = {}
     with suppress(MoextendError, OSError):
-        now = file_parts(config)
+        now = file_parts(run)
     refuse_changed(run, before, now)
     for name in config.tasks:
         parts: dict[str, SplitName] = {data_part("train", name): "train", data_part("test", name): "test"}
@@ -255,15 +295,20 @@ def record_commits(run: RunDir, task: TaskSpec, workspace: Path) -> None:
 
 def base_revision(run: RunDir, base: Base, workspace: Path) -> str | None:
     """Revision of the base that the run opens: its recorded commit; at the first use that of now, which is recorded."""
-    name = sources.find(base.found(workspace))
+    return _revision(run, BASE, base.found(workspace), base.revision)
+
+
+def _revision(run: RunDir, what: str, model: str, revision: str | None) -> str | None:
+    """Recorded commit of a model of the hub; at the first use that of `revision` now, which is recorded."""
+    name = sources.find(model)
     if isinstance(name, Path):
-        return base.revision
-    known = recorded(run).models.get(BASE, {}).get(name)
-    found = known or sources.commit(name, base.revision)
+        return revision
+    known = recorded(run).models.get(what, {}).get(name)
+    found = known or sources.commit(name, revision)
     if found is None:
-        return base.revision
+        return revision
     if known is None:
-        _record_models(run, BASE, {name: found})
+        _record_models(run, what, {name: found})
     return found
 
 

@@ -16,14 +16,25 @@ from moextend.bench.run import shared, together
 from moextend.bench.run.complete import stage_problem
 from moextend.bench.run.config import JOINT, stage_name
 from moextend.bench.run.context import RunContext, refuse_data_changed_meanwhile
-from moextend.bench.run.inputs import base_revision, encoder_revisions
+from moextend.bench.run.inputs import (
+    base_revision,
+    checkpoint_of,
+    checkpoint_part,
+    checkpoint_parts,
+    checkpoint_revision,
+    encoder_revisions,
+)
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage import StageData, stage_data, stage_seed
+from moextend.bench.score.checkpoint import LoadedCheckpoint, ServedCheckpoint
+from moextend.bench.score.served.answers import ServedModel
+from moextend.bench.score.served.client import Client
 from moextend.bench.sequence import Align
 from moextend.errors import InputError, at
 from moextend.extension import tensor_files
 from moextend.model.feature_cache import store_features
+from moextend.model.loading import load_tokenizer, load_whole, skeleton
 from moextend.util import files
 
 if TYPE_CHECKING:
@@ -39,9 +50,7 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     spec = context.sequence.base
     if progress:
         progress.aside("load", spec.model)
-    device = context.config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(context)
     revision = base_revision(context.run, spec, context.workspace)
     encoders = spec.encoders_in(context.workspace)
     with encoder_revisions(context.run, encoders):
@@ -66,6 +75,38 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     for settings in context.sequence.align:
         _align(context, model, settings, progress)
     return model
+
+
+def checkpoint(context: RunContext, stage: int, progress: Progress | None = None) -> Any:
+    """The model of a stage that was trained elsewhere, on its device: a LoadedCheckpoint, or an extended model."""
+    spec, run = context.config.checkpoints[stage], context.run
+    if progress:
+        progress.aside("load", spec.word)
+    device = device_of(context)
+    revision, size = checkpoint_revision(run, stage), context.sequence.scoring.batch_size
+    how = spec.model_dump(include={"dtype", "attn_implementation"})
+    with at(checkpoint_of(stage)):
+        if spec.server is not None:
+            tokenizer, lm = load_tokenizer(str(spec.processor)), skeleton(str(spec.processor))
+            served = ServedModel(Client(spec.server), spec.model)
+            model: Any = ServedCheckpoint(lm, tokenizer, size, server=served)
+        elif spec.is_extended:
+            how["dtype"] = None if spec.dtype == "auto" else spec.dtype
+            model = moextend.load_model(spec.model, device=device, revision=revision, **how)
+        else:
+            how |= spec.model_dump(include={"adapter", "processor", "trust_remote_code"})
+            model = LoadedCheckpoint(*load_whole(spec.model, device=device, revision=revision, **how), size)
+    if progress:
+        gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
+        run.record_environment(device=device, threads=torch.get_num_threads(), **gpu)
+    context.answering = checkpoint_parts(run)[checkpoint_part(stage)]
+    return model
+
+
+def device_of(context: RunContext) -> str:
+    """The device of a run, on this machine."""
+    device = context.config.device
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
 def _align(context: RunContext, model: MultimodalLM, settings: Align, progress: Progress | None) -> None:
@@ -98,6 +139,7 @@ def restored(run: RunDir, *, stage: int | None = None, task: str = "") -> Multim
         InputError: the run has not learned that stage.
     """
     context = RunContext(run)
+    refuse_scored(run)
     last = len(context.stages) if stage is None else stage
     if not 0 <= last <= len(context.stages):
         raise InputError(
@@ -109,6 +151,16 @@ def restored(run: RunDir, *, stage: int | None = None, task: str = "") -> Multim
     if learned:
         context.method.select(model, _last_visit(context, task, learned), learned)
     return model
+
+
+def refuse_scored(run: RunDir) -> None:
+    """Raises InputError for a run that only scored: its models are not of this package."""
+    if run.config.scored:
+        raise InputError(
+            "scored models that were trained elsewhere, and holds none.",
+            where=str(run.folder),
+            hint="Load the checkpoint of the stage itself; moextend bench explain names it.",
+        )
 
 
 def restored_stages(
@@ -124,6 +176,10 @@ def restored_stages(
     Raises:
         InputError: the run has not learned a stage.
     """
+    if context.config.scored:
+        for index in range(min(last + 1, len(context.config.checkpoints))):
+            yield index, checkpoint(context, index), []
+        return
     run, model, learned = context.run, base(context), list[str]()
     context.method.start(model, context.config.seed)
     if scaled:

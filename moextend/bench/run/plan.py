@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench import methods
+from moextend.bench.checkpoints import Checkpoint
 from moextend.bench.methods import ALL, BOUNDS, KNOWN, MethodSpec, parse
+from moextend.bench.methods.elsewhere import spec_of
 from moextend.bench.run.estimate import Plan, matched, skeletons
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.scoring import Scoring
@@ -27,7 +29,7 @@ from moextend.bench.sequence import (
     scored_tasks,
     stage_tasks,
 )
-from moextend.bench.task import Mode, TaskSpec, code_allowed
+from moextend.bench.task import NAME, Mode, TaskSpec, code_allowed
 from moextend.bench.tuned import NO_SETTINGS
 from moextend.errors import InputError, counted, masked, short
 from moextend.training.settings import clash
@@ -106,16 +108,8 @@ def resolve(
     say = on_match or (lambda words: None)
     _check_numbers(request)
     sequence, tasks, left = request.read
-    if not sequence.stages:
-        raise InputError(
-            "has no stages.",
-            where=str(sequence.path or sequence.sequence),
-            hint="Add one: moextend bench add-task vqa.",
-        )
-    for task in tasks.values():
-        task.refuse_needs()
-    for name in left:
-        say(f"left out: {name}. {LEFT_OUT}")
+    refuse_untrained(sequence)
+    _check_tasks(tasks, left, say)
     specs = chosen_methods(request, sequence, on_problem)
     if request.match != STEPS:
         plan = Plan(sequence, tasks, request.workspace, skeletons(sequence.base, request.workspace))
@@ -143,6 +137,71 @@ def resolve(
         for part in product(chosen, orders, request.seeds)
     ]
     return list({config.slug: config for config in configs}.values())
+
+
+def refuse_untrained(sequence: SequenceSpec) -> None:
+    """Raises InputError for a sequence without stages, base or training."""
+    _refuse_empty(sequence)
+    if not sequence.is_trained:
+        raise InputError(
+            f"names no {'training settings' if sequence.base.model else 'base'}, so nothing can be trained.",
+            where=str(sequence.path or sequence.sequence),
+            hint="Add base and train, or score models that were trained elsewhere: moextend bench score.",
+        )
+
+
+def _refuse_empty(sequence: SequenceSpec) -> None:
+    if not sequence.stages:
+        where = str(sequence.path or sequence.sequence)
+        raise InputError("has no stages.", where=where, hint="Add one: moextend bench add-task vqa.")
+
+
+def _check_tasks(tasks: Mapping[str, TaskSpec], left: Sequence[str], say: Callable[[str], None]) -> None:
+    """Raises InputError for tasks that lack a package, and names those that are left out."""
+    for task in tasks.values():
+        task.refuse_needs()
+    for name in left:
+        say(f"left out: {name}. {LEFT_OUT}")
+
+
+def resolve_scored(
+    request: Request,
+    name: str,
+    checkpoints: Sequence[Checkpoint],
+    task_id: str = "none",
+    on_note: Callable[[str], None] = lambda words: None,
+) -> RunConfig:
+    """The config of a run that scores the checkpoints of a method `name`, from the base on.
+
+    Raises:
+        InputError: the name is that of a method of this package or of a plug-in, or cannot be one; there are more
+            checkpoints than stages; or the sequence or its tasks are wrong.
+    """
+    _check_numbers(request)
+    whole, tasks, left = request.read
+    sequence = whole.only_scored()
+    if not NAME.fullmatch(name) or name in {*KNOWN.names(request.workspace), *BOUNDS, ALL}:
+        taken = "is a method of this package or workspace" if NAME.fullmatch(name) else "is not a name"
+        hint = "Use letters, digits, '-', '_', '.' and '+', and a name of your own."
+        raise InputError(f"'{short(name, 40)}' {taken}.", where="--name", hint=hint)
+    _refuse_empty(sequence)
+    if not 1 <= len(checkpoints) <= len(sequence.stages) + 1:
+        raise InputError(
+            f"{counted(len(checkpoints), 'checkpoint')}, and '{sequence.sequence}' has "
+            f"{counted(len(sequence.stages), 'stage')} after the base.",
+            where="--stage",
+            hint="Name the base first, then the model after each stage, in order.",
+        )
+    scored = [*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer]
+    tasks = {task: tasks[task] for task in scored}
+    _check_tasks(tasks, left, on_note)
+    stated = {"task_id": task_id}
+    sequence = sequence.model_copy(update={"settings": {name: stated}})
+    config = config_of(
+        request, sequence, tasks, "sequence", spec_of(name, {name: stated}), "given", request.seeds[0]
+    )
+    places = {**config.places, "stages": [one.model_dump(mode="json") for one in checkpoints]}
+    return config.model_copy(update={"scored": True, "tuned_on": None, "places": places})
 
 
 def _is_bound(text: str) -> bool:
@@ -367,13 +426,15 @@ def config_of(
     """The config of one run; the sequence and its tasks may be changed ones."""
     record = sequence.model_dump(mode="json")
     # What does not change this run's result is no part of what it is.
-    record |= {"description": "", "methods": [], "train": sequence.train.record()}
+    record |= {"description": "", "methods": []}
+    record |= {"train": sequence.train.record()} if "train" in record else {}
     record["align"] = as_written([align.record() for align in sequence.align])
     for key in ("protocol", "tuned_on", "tuned", "tuned_from"):
         record.pop(key, None)
     record["scoring"] = {key: record["scoring"][key] for key in ("batch_size", "limit")}
-    if record["base"]["attn_implementation"] is None:  # runs from before there was a choice go on
-        record["base"].pop("attn_implementation")
+    base = record.get("base", {})
+    if base.get("attn_implementation", "") is None:  # runs from before there was a choice go on
+        base.pop("attn_implementation")
     settings = sequence.settings_for(method.text)
     record["settings"] = {method.name: settings[method.name]} if method.name in settings else {}
     record["stages"] = ordered(record["stages"], order)

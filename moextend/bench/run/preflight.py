@@ -38,6 +38,10 @@ def check(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path
     search(workspace)
     file = str(sequence.path or sequence.sequence)
     base = sequence.base
+    if not base.model:  # nothing is trained
+        for task in tasks.values():
+            _check_task(task)
+        return
     if base.model not in content.CARRIED and base.found(workspace) not in base.by_hand(workspace):
         _find_base(sequence, workspace)
     for modality, name in base.encoders_in(workspace).items():
@@ -164,7 +168,7 @@ def _check_hub(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace:
     moved, and a run goes on with the commit that it recorded.
     """
     base = sequence.base
-    found = sources.find(base.found(workspace))
+    found = sources.find(base.found(workspace)) if base.model else None
     if isinstance(found, str) and sources.snapshot(found, base.revision) is None:
         key = "base.revision" if base.revision else "base.model"
         where = f"{sequence.path or sequence.sequence}: {key}"
@@ -180,6 +184,8 @@ def _check_hub(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace:
 
 
 def _find_base(sequence: SequenceSpec, workspace: Path) -> None:
+    if not sequence.base.model:
+        return
     file = sequence.path or sequence.sequence
     with at(f"{file}: base.model"):
         found = sources.find(sequence.base.found(workspace))

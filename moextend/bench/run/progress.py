@@ -125,6 +125,8 @@ class Progress:
         self._spent: Spent = {}
         self._error: RunError | None = None
         self._state: State = "running"
+        self.waits = False
+        """Whether the run ends before its last unit, without an error, because it waits for something."""
 
     def begin(self, unit: Unit, *, step: int = 0) -> None:
         """Starts a unit; `step`: the first step of a resumed training."""
@@ -181,7 +183,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._state = "done" if error is None else "failed"
+        self._state = "failed" if error else "waiting" if self.waits else "done"
         if isinstance(error, KeyboardInterrupt):
             self._state = "interrupted"
         elif error is not None:

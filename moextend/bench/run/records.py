@@ -209,8 +209,11 @@ class RunFacts(OfRun):
     revisions: dict[str, str] = Field(default_factory=dict)
     """Task -> commit of its data set on the Hugging Face Hub, from the first use on; a resumed run opens it."""
     models: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """`base`, `image encoder` or `audio encoder` -> model on the Hugging Face Hub -> its commit, from the first use on;
-    a resumed run opens it."""
+    """`base`, `image encoder`, `audio encoder` or `checkpoint of stage N` -> model on the Hugging Face Hub -> its
+    commit, from the first use on; a resumed run opens it."""
+    stated: dict[str, dict[str, str | int | float]] = Field(default_factory=dict)
+    """Stage of a run that only scores -> what is stated of its training (command, hours, ...); nothing of it was
+    measured."""
     text_data: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Text task -> data set on the Hugging Face Hub -> its commit, from the first use on; a resumed run opens it."""
 

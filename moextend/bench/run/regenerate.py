@@ -15,10 +15,10 @@ from moextend.bench.run.models import restored_stages
 from moextend.bench.run.rundir import Cell, RunDir
 from moextend.bench.run.runner import selected
 from moextend.bench.score import text, vqa
+from moextend.bench.score.backend import in_process
 from moextend.bench.score.lines import PredictionLine, text_item
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError
-from moextend.model.generation import choice_likelihoods, generate
 from moextend.util.files import read_lines
 from moextend.util.foreign import explained
 
@@ -96,13 +96,14 @@ def _vqa_again(
         )
     starts = list(range(0, len(items), size))
     drawn = Random(f"{path.parent.name} {task.task}").sample(starts, min(batches, len(starts)))
+    backend = in_process(model, size)
     compared, other = 0, []
     for start in drawn:
         made = vqa.predict_batch(
             task,
             [items[place] for place in order[start : start + size]],
-            lambda prompts: generate(model, prompts, max_new_tokens=task.max_new_tokens, batch_size=size),
-            lambda prompts, choices: choice_likelihoods(model, prompts, choices, batch_size=size),
+            lambda prompts: backend.generate(prompts, task.max_new_tokens),
+            backend.rate,
         )
         compared += len(made)
         before = kept[start : start + size]

@@ -33,13 +33,14 @@ from moextend.bench.run.context import (
 )
 from moextend.bench.run.diagnostics import Diagnostics
 from moextend.bench.run.inputs import (
+    checkpoint_revision,
     file_parts,
     opened_part,
     record_commits,
     refuse_changed,
     text_parts,
 )
-from moextend.bench.run.models import asked_for, base, learning_data, stage_of
+from moextend.bench.run.models import asked_for, base, checkpoint, learning_data, stage_of
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import RunDir, changed_since
@@ -86,7 +87,7 @@ def run(folder: Path) -> None:
             serving = nullcontext() if in_process else Servers(context, partial(progress.aside, "serve"))
             with together.explained(folder), serving as context.servers:
                 try:
-                    _run(context, progress)
+                    (_score_checkpoints if context.config.scored else _run)(context, progress)
                 except InputError:
                     _refuse_if_data_changed(context)
                     raise
@@ -108,12 +109,37 @@ def _refuse_if_data_changed(context: RunContext) -> None:
         pass  # data that cannot be read now: the error is about them
 
 
+def _score_checkpoints(context: RunContext, progress: Progress) -> None:
+    """Scores the stages that were trained elsewhere; a stage whose cells all stand is not loaded.
+
+    Where the checkpoint of a stage is not there yet, the run ends there, and waits for it.
+    """
+    progress.aside("check")
+    checkpoints, run = context.config.checkpoints, context.run
+    for index in range(len(checkpoints)):
+        processes.in_turn(partial(checkpoint_revision, run, index))
+    processes.in_turn(lambda: refuse_changed_inputs(context))
+    stated = {str(index): one.stated for index, one in enumerate(checkpoints) if one.stated}
+    if processes.first_says(run.facts).stated != stated:
+        run.write_facts(stated=stated)
+    known = processes.first_says(run.cells)
+    for index in range(len(checkpoints)):
+        cells = [known.get((index, name)) for name in context.scored]
+        complete = all(processes.first_says(partial(stands, context, cell)) for cell in cells)
+        if complete and (index or not lacking_facts(context.config, run.facts())):
+            for name in context.scored:
+                progress.finish(Unit("score", index, name, PERCENT))
+        else:
+            score_row(context, progress, checkpoint(context, index, progress), index, [])
+    progress.waits = len(checkpoints) <= len(context.stages)
+
+
 def _run(context: RunContext, progress: Progress) -> None:
     progress.aside("check")
     processes.in_turn(lambda: refuse_changed_inputs(context))
     model = base(context, progress)
     opened = opened_part(model, context.sequence.base.found(context.workspace), prompt_digest(model))
-    _note_inputs(context, {**file_parts(context.config), **opened})
+    _note_inputs(context, {**file_parts(context.run), **opened})
     if context.servers:
         context.servers.note_base(model)
     score_row(context, progress, model, 0, [])
@@ -296,6 +322,8 @@ def stands(context: RunContext, cell: Cell | None) -> bool:
 
 def selected(context: RunContext, model: MultimodalLM, name: str, learned: Sequence[str]) -> str:
     """Prepares the model for inputs of a task; returns the fingerprint of all weights that compute."""
+    if context.answering:
+        return context.answering
     if not learned:
         return model.base_fingerprint()
     return context.method.select(model, asked_for(context, name, learned), learned)
@@ -373,7 +401,7 @@ def write_facts(context: RunContext, model: MultimodalLM) -> None:
     limit = context.sequence.scoring.limit
     majority = {task.task: majority_level(task, context.workspace, limit) for task in asked}
     answering = {}
-    for names in context.stages:
+    for names in () if context.config.scored else context.stages:
         name = stage_name(names)
         data = learning_data(context, names, stage_seed(context.config.seed, name))
         answering[name] = forward_flops(model, data.held_out)
@@ -382,5 +410,5 @@ def write_facts(context: RunContext, model: MultimodalLM) -> None:
         text_untouched=context.text_untouched,
         settings=context.method.config.model_dump(mode="json"),
         majority=majority,
-        base_flops=answering,
+        base_flops=answering or None,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from moextend.bench.score.served.answers import ServedModel
@@ -51,6 +51,13 @@ class InProcess:
         from moextend.model.generation import choice_likelihoods
 
         return choice_likelihoods(self.model, prompts, choices, batch_size=self.batch_size)
+
+
+def in_process(model: Any, batch_size: int) -> Backend:
+    """The backend of a model of this process, also of one that was trained elsewhere."""
+    from moextend.bench.score.checkpoint import LoadedCheckpoint
+
+    return model if isinstance(model, LoadedCheckpoint) else InProcess(model, batch_size)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from moextend.bench.data import data_digest, open_items
 from moextend.bench.score import text, vqa
-from moextend.bench.score.backend import Backend, InProcess
+from moextend.bench.score.backend import Backend, in_process
 from moextend.bench.score.records import LM_EVAL, Cell, Scores
 from moextend.bench.scoring import Scoring
 from moextend.bench.task import TaskSpec
@@ -53,7 +53,7 @@ def score_cell(
     """
     began = time.monotonic()
     own = folder / weights
-    backend = backend or InProcess(model, scoring.batch_size)
+    backend = backend or in_process(model, scoring.batch_size)
     if task.kind == "text":
         scores, path, reused = text.score_text(
             model, task, own, tokenizer=tokenizer_digest(model.tokenizer), batch_size=scoring.batch_size,

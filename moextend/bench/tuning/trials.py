@@ -12,7 +12,14 @@ from moextend.bench.audit.duplicates import overlap
 from moextend.bench.data.source import parse_split
 from moextend.bench.methods import BOUNDS, MethodSpec, parse
 from moextend.bench.run.opening import folder_of
-from moextend.bench.run.plan import Request, all_tasks, chosen_methods, chosen_sequence, config_of
+from moextend.bench.run.plan import (
+    Request,
+    all_tasks,
+    chosen_methods,
+    chosen_sequence,
+    config_of,
+    refuse_untrained,
+)
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import TaskSpec
@@ -183,12 +190,7 @@ def plan(search: Search, on_problem: Callable[[str], None] | None = None) -> Pla
     _check(search)
     request = search.request
     sequence = chosen_sequence(request)
-    if not sequence.stages:
-        raise InputError(
-            "has no stages.",
-            where=str(sequence.path or sequence.sequence),
-            hint="Add one: moextend bench add-task vqa.",
-        )
+    refuse_untrained(sequence)
     if search.tasks > max(len(sequence.stages), TASKS):  # the default may exceed a sequence of one stage
         raise InputError(
             f"{sequence.sequence} has {counted(len(sequence.stages), 'stage')}, fewer than {search.tasks}.",

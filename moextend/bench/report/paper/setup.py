@@ -164,7 +164,7 @@ def _facts(
     """What the template says, in LaTeX."""
     results, cite = experiment.results, bibliography.cite
     spec, tasks = experiment.shared["sequence"], experiment.shared["tasks"]
-    base, align = spec["base"], spec.get("align") or []
+    base, align = spec.get("base") or {}, spec.get("align") or []
     first = next((each for each in results if each.config.order == "given"), results[0])
     groups = grouped(experiment.of("sequence"))
 
@@ -208,7 +208,7 @@ def _facts(
         ],
         "orders": list(dict.fromkeys(result.config.order for result in results)),
         "closed": [key for key in (*first.tasks, *first.config.transfer) if tasks[key].get("non_commercial")],
-        "train": spec["train"],
+        "train": spec.get("train"),
         "steps": [
             f"{name(one['task'])} {one['steps']:,}" for one in spec["stages"] if one.get("steps") is not None
         ],

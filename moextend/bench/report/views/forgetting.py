@@ -24,7 +24,13 @@ from moextend.bench.report.collect import (
     run_notes,
     scale_notes,
 )
-from moextend.bench.report.notes import backend_notes, change_of, seeds_note, untouched_notes
+from moextend.bench.report.notes import (
+    backend_notes,
+    change_of,
+    elsewhere_notes,
+    seeds_note,
+    untouched_notes,
+)
 from moextend.bench.report.table import (
     Column,
     Row,
@@ -108,7 +114,8 @@ def forgetting_table(experiment: Experiment) -> Table:
     ]
     sections = [part for part in (_bounds(experiment, joint), rows) if part]
     sequence = experiment.shared["sequence"]
-    title = f"{experiment.name}: {len(sequence['stages'])} tasks, base {sequence['base']['model']}"
+    base = f"base {sequence['base']['model']}" if "base" in sequence else "trained elsewhere"
+    title = f"{experiment.name}: {len(sequence['stages'])} tasks, {base}"
     if limit := sequence.get("scoring", {}).get("limit"):
         title += f", {limit} items per task"
     if experiment.differs:
@@ -198,6 +205,7 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
         notes.append(" ".join(_bound_notes(experiment)))
         notes += [note for note in (seeds_note(experiment), _items(results)) if note]
     notes += [*costs.matched_notes(experiment), *untouched_notes(results), *scale_notes(results)]
+    notes += elsewhere_notes(results)
     return [*notes, *backend_notes(results), *lacking_notes(results), *run_notes(experiment)]
 
 

@@ -25,9 +25,10 @@ from jinja2.sandbox import SandboxedEnvironment
 from lm_eval import evaluate
 from lm_eval.tasks import TaskManager
 
+from moextend.bench.score.checkpoint import LoadedCheckpoint
 from moextend.bench.score.text import folder as folders
 from moextend.bench.score.text.choices import SharedContext
-from moextend.bench.score.text.lm import ServedLM
+from moextend.bench.score.text.lm import HarnessLM, ServedLM
 from moextend.bench.task import code_allowed
 from moextend.data.digests import FileDigests
 from moextend.data.hub import LocalData, pinned
@@ -215,7 +216,9 @@ def run(
     tasks = {name: task for name, task in loaded.tasks.items() if samples is None or name in samples}
     with _calm(on_items):
         options = {"batch_size": memory.fitted(batch_size)}
-        lm = SharedContext(model, **options) if served is None else ServedLM(served, model, **options)
+        # Of a model that was trained elsewhere only what transformers promises of all models is used.
+        own = HarnessLM if isinstance(model, LoadedCheckpoint) else SharedContext
+        lm = own(model, **options) if served is None else ServedLM(served, model, **options)
         for task in tasks.values():
             # Its generator has another state since the last call, and would draw other examples.
             task.set_fewshot_seed(seed=_FEWSHOT_SEED)
