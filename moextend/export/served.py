@@ -123,7 +123,7 @@ def read_served(folder: Path) -> Served:
 def _number_in(folder: Path) -> int | None:
     """Number of a model in an adapter; None without one."""
     try:
-        with safe_open(folder / WEIGHTS, "pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(folder / WEIGHTS, "pt") as file:
             key = next(key for key in file.keys() if "lora_A" in key)  # noqa: SIM118
             return round(float(file.get_slice(key)[0, 0]) * SCALE)
     except (OSError, SafetensorError, StopIteration, IndexError):
