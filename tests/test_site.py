@@ -111,7 +111,7 @@ def test_what_is_cited_is_this_version_and_the_paper() -> None:
     ]
     assert zenodo["creators"] == [author]
     (entry,) = (each for each in read_bib(ROOT / "registry/references.bib") if each.belongs_to("benchmark"))
-    assert entry.text in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert entry.text in (DOCS / "howto" / "share.md").read_text(encoding="utf-8")
     assert author["name"] in entry.text and citation["title"] in re.sub("[{}]", "", entry.text)
 
 
