@@ -30,7 +30,7 @@ scoring: {batch_size: 4, limit: 4}
 def test_models_are_scored_as_a_trainer_writes_them(
     cli: Cli, tmp_path: Path, forked_workers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "SETTLED", 0.1)
+    monkeypatch.setattr(scoring, "SETTLED", 0.0)
     monkeypatch.setattr(scoring, "LOOK_EVERY", 0.1)
     (tmp_path / "registry").mkdir()
     (tmp_path / "registry" / "outside.yaml").write_text(SEQUENCE)

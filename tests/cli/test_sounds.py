@@ -74,6 +74,7 @@ def test_an_extension_brings_its_modality(
     sounds = [moextend.AudioRef(path=tmp_path / f"{i}.wav") for i in range(4)]
     rows = [moextend.Conversation(((f"<audio> {ASK}", "red"),), (sound,)) for sound in sounds]
     moextend.extend(model, "listen", rows, folder=tmp_path / "listen", settings=settings)
+    moextend.activate(model, ["text", "listen"])
     prompt = moextend.Prompt(f"<audio> {ASK}", (sounds[0],))
     answer = moextend.generate(model, [prompt], max_new_tokens=3, batch_size=1)[0].strip()
     asked = [

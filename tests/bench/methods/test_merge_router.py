@@ -75,7 +75,7 @@ def test_a_merge_is_trained_on_the_kept_items_of_all_tasks_and_on_the_generic_te
         loop = ShortLoop(model, stage, steps=1)
         facts[index] = method.learn(model, stage, loop)
         method.save(model, stage)
-        assert loop.seen["rates"] == {".rows": 10.0, ".bias": 10.0} and loop.seen["extra_loss"] is None
+        assert loop.seen["rates"] == {".rows": 10.0, ".bias": 10.0} and "extra_loss" not in loop.seen
         *items, text = loop.seen["data"]
         assert text.turns == (("", " anna lives in oslo ."),), "it is learned, not read"
         for at in range(index):

@@ -1,5 +1,6 @@
 """The scorers that the docs and the tasks name are those of the code."""
 
+import json
 import re
 from pathlib import Path
 
@@ -18,7 +19,8 @@ def test_the_tasks_of_the_package_use_known_scorers() -> None:
 
 
 def test_the_docs_name_scorers_that_exist() -> None:
+    sequences = json.loads((ROOT / "tests" / "fixtures" / "versions.json").read_text(encoding="utf-8"))
     for page in sorted((ROOT / "docs").rglob("*.md")):
         if page.name != "log.md":
             named = re.findall(r"`([a-z][a-z0-9-]*@\d+)`", page.read_text(encoding="utf-8"))
-            assert set(named) <= BY_NAME.keys() | OWN, page
+            assert set(named) <= BY_NAME.keys() | OWN | sequences.keys(), page
