@@ -263,15 +263,12 @@ class Estimator:
                 layer.inputs += times * parameter.shape[-1]
         wrapper: Any
         for part, wrapper in module.named_modules():
-            if hasattr(
-                wrapper, "parameter_name"
-            ):  # an adapter of stacked experts keeps a row for each chosen one
+            if hasattr(wrapper, "parameter_name"):  # of stacked experts: a row is kept for each chosen one
                 rows = self.share(f"{name}.{part}.") * wrapper.num_experts
                 learning = [down.weight for down in wrapper.lora_A.values() if down.weight.requires_grad]
                 layer.inputs += sum((rows - 1) * down.shape[1] for down in learning)
-            for factors in getattr(
-                wrapper, "osf_svd_params", {}
-            ).values():  # those before training compute, too
+            osf = getattr(wrapper, "osf_svd_params", {})
+            for factors in osf.values():  # those before training compute, too
                 (outs, rank), ins = factors["U_low"].shape, factors["V_low"].shape[1]
                 kept = min(outs, ins) - rank
                 layer.forward += 2 * rank * (outs + ins)

@@ -85,17 +85,17 @@ class CountedSteps:
         self._own = torch.zeros_like(self._all)
         """The same of this process since then."""
 
-    def knows(self, short: int, length: int) -> bool:
+    def knows(self, kind: int, length: int) -> bool:
         """Whether the operations of such a step need not be counted any more."""
-        known = self._counted[short]
+        known = self._counted[kind]
         return bool(known) and min(known) <= length * APART and length <= max(known) * APART
 
-    def add(self, short: int, rows: int, length: int, operations: int | None) -> None:
+    def add(self, kind: int, rows: int, length: int, operations: int | None) -> None:
         """Adds a batch of rows of this length, padding included; `operations`: its operations if they were counted."""
-        self._own[int(short)] += torch.tensor([rows * length, rows * length**2])
+        self._own[int(kind)] += torch.tensor([rows * length, rows * length**2])
         if operations is not None:
-            known = {**self._counted[short], length: operations / (rows * length)}
-            self._counted[short] = {each: known[each] for each in (min(known), max(known))}
+            known = {**self._counted[kind], length: operations / (rows * length)}
+            self._counted[kind] = {each: known[each] for each in (min(known), max(known))}
 
     def gather(self, accelerator: Any) -> CountedSteps:
         """Takes over what the processes added since the last call; all processes call it."""

@@ -121,18 +121,7 @@ def train(
             when losses are logged, when a checkpoint is written, or at the end. The message names the first such step.
     """
     _check(model, settings, folder)
-    refused = [
-        key for key, is_on in (("cache_prefix", settings.cache_prefix), ("FSDP", asks_to_shard())) if is_on
-    ]
-    if isinstance(extra_loss, OwnBatches) and refused:
-        what = f"{refused[0]} cannot be combined with a method that samples its own batches."
-        raise InputError(what, where="training settings", hint=f"Train without {refused[0]}.")
-    if step_hook is not None and not isinstance(step_hook, StepHook):
-        raise InputError(
-            f"{type(step_hook).__name__} has neither before_step() nor after_step().",
-            where="step_hook",
-            hint="Return an object with one of these methods, or None.",
-        )
+    _check_hooks(settings, extra_loss, step_hook)
     args = _arguments(settings, folder, model.device)
     each = settings.batch_size * settings.gradient_accumulation
     order = draw_order(len(data), settings.steps * each, settings.seed)
@@ -171,6 +160,20 @@ def _check(model: MultimodalLM, settings: Settings, folder: Path) -> None:
     if together:
         what = f"{together[0]} cannot be combined with FSDP."
         raise InputError(what, where="training settings", hint=f"Use {together[0]}: false.")
+
+
+def _check_hooks(settings: Settings, extra_loss: ExtraLoss | None, step_hook: StepHook | None) -> None:
+    """Raises InputError for an extra loss that does not go with the settings, and for what is no step hook."""
+    refused = {"cache_prefix": settings.cache_prefix, "FSDP": asks_to_shard()}
+    for key in [key for key, is_on in refused.items() if is_on and isinstance(extra_loss, OwnBatches)]:
+        what = f"{key} cannot be combined with a method that samples its own batches."
+        raise InputError(what, where="training settings", hint=f"Train without {key}.")
+    if step_hook is not None and not isinstance(step_hook, StepHook):
+        raise InputError(
+            f"{type(step_hook).__name__} has neither before_step() nor after_step().",
+            where="step_hook",
+            hint="Return an object with one of these methods, or None.",
+        )
 
 
 @contextmanager

@@ -200,9 +200,9 @@ class TokenTrainer(Trainer):
         with begun, self._autocast():
             out = model(**inputs)
         tokens = out["logits"].shape[0]
-        loss: Any = 0.0
+        loss: Any
         if own:
-            pass  # its loss is the whole one
+            loss = 0.0  # its own is the whole one
         elif tokens:
             loss = out["loss"] * (self.args.world_size * tokens / num_items_in_batch)
         else:

@@ -14,13 +14,12 @@ would be ESFT with a router that learns at first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from moextend.bench.methods.method import Loop, Parameters, Stage
+from moextend.bench.methods.method import Parameters, Stage
 from moextend.bench.methods.weights import TrainedWeights
 from moextend.util.lookup import MOST_STEPS
 from moextend.util.search_space import LogRange
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from moextend import Conversation, MultimodalLM
     from moextend.moe.sites import Site
+    from moextend.training.trainer import StepHook
 
 Chosen = Mapping[str, Sequence[int]]
 """Name of a MoE block in the LM -> experts."""
@@ -55,6 +55,8 @@ class Esft(TrainedWeights):
     config: Config
     _tuned: dict[str, list[int]]
     """The experts that the stages so far have trained."""
+    _chosen: Chosen
+    """Those of the stage."""
 
     def start(self, model: MultimodalLM, seed: int) -> None:
         """Freezes everything until the first training."""
@@ -65,18 +67,21 @@ class Esft(TrainedWeights):
         """All stacks of experts: name -> parameter."""
         return {name: stack for name, (stack, _) in _stacks(model).items()}
 
-    def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
-        """Chooses experts, and trains them."""
-        chosen = self._choose(model, stage)
+    def prepare(self, model: MultimodalLM, stage: Stage) -> Parameters:
+        """Chooses experts; their stacks have gradients."""
+        self._chosen = self._choose(model, stage)
+        return super().prepare(model, stage)
 
-        def alone(**given: Any) -> Any:
-            with _training_only(model, chosen):
-                return loop(**given)
+    def step_hook(self, model: MultimodalLM, stage: Stage) -> StepHook | None:
+        """Keeps the other experts as they are."""
+        return _Others(model, self._chosen)
 
-        facts = super().learn(model, stage, alone)
+    def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
+        """The experts, and their number of parameters."""
+        chosen = self._chosen
         self._tuned = {name: sorted({*own, *self._tuned.get(name, ())}) for name, own in chosen.items()}
         trained = sum(stack[0].numel() * len(chosen[block]) for stack, block in _stacks(model).values())
-        return {**facts, "trained_parameters": trained, EXPERTS: chosen}
+        return {"trained_parameters": trained, EXPERTS: chosen}
 
     def _choose(self, model: MultimodalLM, stage: Stage) -> Chosen:
         import torch
@@ -164,31 +169,23 @@ def _stacks(model: MultimodalLM) -> dict[str, tuple[Any, str]]:
     }
 
 
-@contextmanager
-def _training_only(model: MultimodalLM, chosen: Chosen) -> Iterator[None]:
-    """Context in which a training changes these experts alone: gradients of the others are zero, and none decays."""
-    from torch.optim.optimizer import register_optimizer_step_post_hook
+class _Others:
+    """Step hook that leaves the experts that are not chosen as they are: they get no gradient, and none decays."""
 
-    others, handles = [], []
-    for stack, block in _stacks(model).values():
-        rest = sorted({*range(len(stack))} - {*chosen[block]})
-        others.append((stack, rest, stack.detach()[rest].clone()))
-        handles.append(stack.register_hook(lambda gradient, rest=rest: _zeroed(gradient, rest)))
+    def __init__(self, model: MultimodalLM, chosen: Chosen) -> None:
+        self.rest = [
+            (stack, sorted({*range(len(stack))} - {*chosen[block]}))
+            for stack, block in _stacks(model).values()
+        ]
+        self.before = [stack.detach()[rest].clone() for stack, rest in self.rest]
 
-    def put_back(*_: Any) -> None:
-        for stack, rest, kept in others:
-            stack.data[rest] = kept.to(stack.dtype)
+    def before_step(self) -> None:
+        """Zeroes their gradients."""
+        for stack, rest in self.rest:
+            if stack.grad is not None:
+                stack.grad[rest] = 0
 
-    handles.append(register_optimizer_step_post_hook(put_back))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _zeroed(gradient: Tensor, rest: Sequence[int]) -> Tensor:
-    """The gradient with zeros in these slices."""
-    import torch
-
-    return gradient.index_fill(0, torch.tensor(rest, dtype=torch.long, device=gradient.device), 0)
+    def after_step(self) -> None:
+        """Puts them back."""
+        for (stack, rest), before in zip(self.rest, self.before, strict=True):
+            stack.data[rest] = before.to(stack.dtype)

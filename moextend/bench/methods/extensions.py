@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import moextend
-from moextend.bench.methods.method import Knob, LearningRate, Method, Parameters
+from moextend.bench.methods import trained
+from moextend.bench.methods.method import Knob, LearningRate, Loop, Method, Parameters, Stage
 from moextend.moe.recipe import Recipe, check_name, count_layers
+
+if TYPE_CHECKING:
+    from moextend import MultimodalLM
+
+KEPT = ("memory_tokens", "memory_sample", "margin", "gate_rate", "memory_weight")
+"""Settings of what is kept for retention, and of its loss."""
 
 
 class Extensions(Method):
@@ -50,6 +57,38 @@ class Extensions(Method):
         from moextend.extension.learning import check_fits
 
         check_fits(model.lm, self.config)
+
+    def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
+        """Probes which layers change most, adds experts there, and trains only these."""
+        from moextend.extension import learning
+
+        config, earlier = self.config, stage.earlier
+        learned = learning.learn(
+            model, stage.task, config, loop, held_out=stage.held_out, seed=stage.seed,
+            learning_rate=config.learning_rate,
+            coactive=[task for task, _ in earlier] if config.scope == "all" else [],
+            earlier=[folder for _, folder in earlier] if config.keeps_memory else [], generic=stage.generic,
+            batch_size=stage.batch_size, folder=stage.folder,
+        )  # fmt: skip
+        return {
+            **trained.facts(learned.report),
+            "layers": list(learned.plan),
+            "parents": list(learned.plan.values()),
+            "change": learned.probe.change,
+        }
+
+    def save(self, model: MultimodalLM, stage: Stage) -> None:
+        """Writes the expert set."""
+        from moextend.extension import learning
+
+        learning.keep(
+            model, stage.task, self.config, stage.folder, held_out=stage.held_out, seed=stage.seed,
+            batch_size=stage.batch_size,
+        )  # fmt: skip
+
+    def restore(self, model: MultimodalLM, stage: Stage) -> None:
+        """Attaches the expert set of that stage."""
+        moextend.load_extension(model, stage.folder)
 
     @property
     def knobs(self) -> tuple[Knob, ...]:

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field
 
 import moextend
-from moextend.bench.methods import kept, trained
-from moextend.bench.methods.extensions import Extensions
+from moextend.bench.methods import kept
+from moextend.bench.methods.extensions import KEPT, Extensions
 from moextend.bench.methods.method import Loop, Parameters, Stage
 from moextend.bench.methods.shapes import Extra
 from moextend.bench.task import TaskIdentity
@@ -78,7 +78,7 @@ class MergeRouter(Extensions):
     @property
     def unused(self) -> Mapping[str, str]:
         """Also settings of retention: what is kept are raw items."""
-        retention = ("retention", "memory_tokens", "memory_sample", "margin", "memory_weight")
+        retention = ["retention", *(key for key in KEPT if key != "gate_rate")]
         return {**super().unused, **dict.fromkeys(retention, "moextend:scope=all")}
 
     def start(self, model: MultimodalLM, seed: int) -> None:
@@ -87,23 +87,14 @@ class MergeRouter(Extensions):
 
     def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
         """Trains the extension alone, then the routers of all extensions together."""
-        from moextend.extension import learning
-
-        alone = learning.learn(
-            model, stage.task, self.config, loop, held_out=stage.held_out, seed=stage.seed,
-            learning_rate=self.config.learning_rate, generic=stage.generic, batch_size=stage.batch_size,
-            folder=stage.folder,
-        )  # fmt: skip
+        own = super().learn(model, stage, loop)
         self._remember(model, stage.task)
-        merged, own = self._merge(model, stage, loop), trained.facts(alone.report)
+        merged = self._merge(model, stage, loop)
         both = [own["flops"], merged.flops]
         return {
             **own,
             "flops": None if None in both else sum(both),
-            "tokens": alone.report.tokens + merged.tokens,
-            "layers": list(alone.plan),
-            "parents": list(alone.plan.values()),
-            "change": alone.probe.change,
+            "tokens": own["tokens"] + merged.tokens,
             "merged_parameters": merged.trained_parameters,
             "raw_mb": kept.megabytes(self._drawn(stage.data)),
         }
@@ -132,23 +123,20 @@ class MergeRouter(Extensions):
 
     def save(self, model: MultimodalLM, stage: Stage) -> None:
         """Writes the router rows of all extensions, and the extension as it was trained alone."""
-        from moextend.extension import learning, tensor_files
+        from moextend.extension import tensor_files
 
         rows = _rows(model)
         merged = {name: parameter.detach().clone() for name, parameter in rows.items()}
         tensor_files.save_tensors(stage.folder, merged, {"task": stage.task}, ROUTER)
         _set(rows, self._alone)
-        learning.keep(
-            model, stage.task, self.config, stage.folder, held_out=stage.held_out, seed=stage.seed,
-            batch_size=stage.batch_size,
-        )  # fmt: skip
+        super().save(model, stage)
         _set(rows, merged)
 
     def restore(self, model: MultimodalLM, stage: Stage) -> None:
         """Attaches the extension of that stage, and sets the router rows of all extensions."""
         from moextend.extension import tensor_files
 
-        moextend.load_extension(model, stage.folder)
+        super().restore(model, stage)
         self._remember(model, stage.task)
         _set(_rows(model), tensor_files.load_tensors(stage.folder, ROUTER)[0])
 

@@ -159,7 +159,7 @@ class Method(ABC):
     needs_earlier: ClassVar[bool] = True
     """Whether inference or a later stage needs the files of all stages so far; False: those of the last stage."""
 
-    kept: ClassVar[str | None] = None
+    memory_setting: ClassVar[str | None] = None
     """Setting that is the size of the raw data kept of each stage in 10^6 bytes, for `--match memory`."""
 
     inference_files: ClassVar[tuple[str, ...]] = ()

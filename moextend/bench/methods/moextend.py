@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import moextend
-from moextend.bench.methods import inferred, trained
-from moextend.bench.methods.extensions import Extensions
-from moextend.bench.methods.method import Loop, Stage
+from moextend.bench.methods import inferred
+from moextend.bench.methods.extensions import KEPT, Extensions
+from moextend.bench.methods.method import Stage
 from moextend.bench.methods.shapes import Extra
 from moextend.bench.task import TaskIdentity
 from moextend.moe.recipe import Scope
@@ -16,8 +16,6 @@ from moextend.moe.recipe import Scope
 if TYPE_CHECKING:
     from moextend import MultimodalLM
 
-KEPT = ("memory_tokens", "memory_sample", "margin", "gate_rate", "memory_weight")
-"""Settings of what is kept for retention, and of its loss."""
 SIZE = 4
 """Bytes of the size of an output in a router-input memory."""
 IDENTITY: dict[str, TaskIdentity] = {"own": "given", "auto": "inferred", "all": "none"}
@@ -60,25 +58,6 @@ class MoExtend(inferred.Narrowed, Extensions):
             found["margin"] = "retention=memory"
         return found
 
-    def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
-        """Probes which layers change most, adds experts there, and trains only these."""
-        from moextend.extension import learning
-
-        config, earlier = self.config, stage.earlier
-        learned = learning.learn(
-            model, stage.task, config, loop, held_out=stage.held_out, seed=stage.seed,
-            learning_rate=config.learning_rate,
-            coactive=[task for task, _ in earlier] if config.scope == "all" else [],
-            earlier=[folder for _, folder in earlier] if config.keeps_memory else [], generic=stage.generic,
-            batch_size=stage.batch_size, folder=stage.folder,
-        )  # fmt: skip
-        return {
-            **trained.facts(learned.report),
-            "layers": list(learned.plan),
-            "parents": list(learned.plan.values()),
-            "change": learned.probe.change,
-        }
-
     inference_files = (inferred.FILE,)
 
     @property
@@ -98,18 +77,13 @@ class MoExtend(inferred.Narrowed, Extensions):
 
     def save(self, model: MultimodalLM, stage: Stage) -> None:
         """Writes the expert set, and the router-input memory for later stages."""
-        from moextend.extension import learning
-
-        learning.keep(
-            model, stage.task, self.config, stage.folder, held_out=stage.held_out, seed=stage.seed,
-            batch_size=stage.batch_size,
-        )  # fmt: skip
+        super().save(model, stage)
         if self.config.scope == "auto":
             inferred.choose(model, stage)
 
     def restore(self, model: MultimodalLM, stage: Stage) -> None:
         """Attaches the expert set of that stage."""
-        moextend.load_extension(model, stage.folder)
+        super().restore(model, stage)
         if self.config.scope == "auto":
             inferred.choose(model, stage)
 

@@ -24,7 +24,7 @@ class Replay(AdapterOrAll):
 
     look = ("green", "s")
     later_only = ("share", "repeat")
-    kept = "mb"
+    memory_setting = "mb"
 
     class Config(AdapterOrAll.Config):
         """What can be set."""

@@ -66,12 +66,8 @@ class _OnPolicy:
     """Loss of sampled answers (`OwnBatches`), and the teacher that follows the weights (`AfterStep`)."""
 
     def __init__(self, method: Sdft, model: MultimodalLM, stage: Stage) -> None:
-        self.config, self.model, self.data, self.rows = (
-            method.config,
-            model,
-            method.data(stage),
-            stage.batch_size,
-        )
+        self.config, self.model = method.config, model
+        self.data, self.rows = method.data(stage), stage.batch_size
         self.weights = method.parameters(model)
         self.teacher = {name: weight.detach().float().clone() for name, weight in self.weights.items()}
         self.asked: tuple[list[int], Tensor] | None = None

@@ -103,7 +103,7 @@ def matched(
 
 def _of_size(spec: MethodSpec, note: str, plan: Plan, wanted: float) -> tuple[MethodSpec, str]:
     """The method with as much raw data of each stage as makes up the bytes `wanted` after the last stage."""
-    key, least, mb = spec.kind.kept, plan.kept(spec), wanted / 1e6
+    key, least, mb = spec.kind.memory_setting, plan.kept(spec), wanted / 1e6
     if key is None or spec.sets(key):
         return spec, f"{note}; {least / 1e6:.2f} MB kept, without raw data"
     if least >= wanted:

@@ -113,21 +113,18 @@ def checkpoint_part(stage: int) -> str:
     return f"{FILES}checkpoint of stage {stage}"
 
 
-def checkpoint_parts(run: RunDir) -> dict[str, str]:
-    """The checkpoints of a run that only scores: their files or commits of the hub, and how they are loaded."""
-    found, commits = dict[str, str](), recorded(run).models
+def checkpoint_digest(run: RunDir, stage: int) -> str:
+    """Digest of the checkpoint of a stage: its files or commits of the hub, and how it is loaded."""
+    one, commits = run.config.checkpoints[stage], recorded(run).models
     with FileDigests(run.config.workspace / ".cache") as digests:
-        for stage, one in enumerate(run.config.checkpoints):
-            own = [
-                [path.name, digests.of(path)]
-                for folder in one.folders()
-                for path in (_files_of(folder) if not one.is_extended else sorted(folder.rglob("*")))
-                if path.suffix in READ_BY_LOADERS and path.name != "trainer_state.json"
-            ]
-            named = [name for name in (one.model, one.processor) if name and not files.exists(name)]
-            remote = commits.get(checkpoint_of(stage)) or named
-            found[checkpoint_part(stage)] = files.digest(own, remote, one.settings())
-    return found
+        own = [
+            [path.name, digests.of(path)]
+            for folder in one.folders()
+            for path in (_files_of(folder) if not one.is_extended else sorted(folder.rglob("*")))
+            if path.suffix in READ_BY_LOADERS and path.name != "trainer_state.json"
+        ]
+    named = [name for name in (one.model, one.processor) if name and not files.exists(name)]
+    return files.digest(own, commits.get(checkpoint_of(stage)) or named, one.settings())
 
 
 def checkpoint_of(stage: int) -> str:
@@ -147,7 +144,8 @@ def file_parts(run: RunDir) -> dict[str, str]:
     """The generic text, and the files of a base and of encoders, or of checkpoints, in folders of the user."""
     config = run.config
     if config.scored:
-        return checkpoint_parts(run)
+        stages = range(len(config.checkpoints))
+        return {checkpoint_part(stage): checkpoint_digest(run, stage) for stage in stages}
     sequence, workspace = config.sequence_spec, config.workspace
     found = {GENERIC: files.digest(memory_texts(sequence.memory_file()))} if sequence.memory else {}
     named = {BASE: sequence.base.found(workspace)}

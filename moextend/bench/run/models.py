@@ -18,9 +18,8 @@ from moextend.bench.run.config import JOINT, stage_name
 from moextend.bench.run.context import RunContext, refuse_data_changed_meanwhile
 from moextend.bench.run.inputs import (
     base_revision,
+    checkpoint_digest,
     checkpoint_of,
-    checkpoint_part,
-    checkpoint_parts,
     checkpoint_revision,
     encoder_revisions,
 )
@@ -99,7 +98,7 @@ def checkpoint(context: RunContext, stage: int, progress: Progress | None = None
     if progress:
         gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
         run.record_environment(device=device, threads=torch.get_num_threads(), **gpu)
-    context.answering = checkpoint_parts(run)[checkpoint_part(stage)]
+    context.answering = checkpoint_digest(run, stage)
     return model
 
 

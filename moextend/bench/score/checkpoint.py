@@ -8,6 +8,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from jinja2 import TemplateError
+from torch import Tensor
 
 from moextend.bench.score.served.answers import ServedModel
 from moextend.data.media import MediaRef
@@ -17,8 +18,6 @@ from moextend.model.generation import Prompt, common, own_stops, plain_decoding
 from moextend.model.messages import Message, folded
 from moextend.util import memory
 
-KEYS = {"image": "images", "audio": "audio"}
-"""Modality -> argument of processors for its media."""
 IGNORED = ("token_type_ids",)
 """What tokenizers give and language models do not take."""
 
@@ -63,20 +62,13 @@ class LoadedCheckpoint:
     def rate(self, prompts: Sequence[Prompt], choices: Sequence[Sequence[str]]) -> list[tuple[float, ...]]:
         """See Backend. Scored from the first token in which any of the choices differs from the prompt alone."""
         rows = [(place, choice) for place, own in enumerate(choices) for choice in own]
-        asked = [prompts[place] for place, _ in rows]
-        found = dict[int, tuple[float, ...]]()
-        values = dict[int, float]()
-        alone = self._ids(prompts)
-        full = self._ids(asked, [choice for _, choice in rows])
-        starts = dict[int, int]()
-        for (place, _), ids in zip(rows, full, strict=True):
+        rated = self._rated([prompts[place] for place, _ in rows], [choice for _, choice in rows])
+        alone, starts = self._ids(prompts), dict[int, int]()
+        for (place, _), (ids, _) in zip(rows, rated, strict=True):
             starts[place] = min(starts.get(place, len(ids)), common(alone[place], ids))
-        for batch in self._batches(asked):
-            with memory.enough(len(batch), "log-likelihoods of choices"):
-                sums = self._sums([(asked[row], rows[row][1], max(1, starts[rows[row][0]])) for row in batch])
-            values |= zip(batch, sums, strict=True)
-        for number, (place, _) in enumerate(rows):
-            found[place] = (*found.get(place, ()), values[number])
+        found: dict[int, tuple[float, ...]] = {}
+        for (place, _), (_, steps) in zip(rows, rated, strict=True):
+            found[place] = (*found.get(place, ()), float(steps[max(1, starts[place]) - 1 :].sum()))
         return [found.get(place, ()) for place in range(len(prompts))]
 
     def _batches(self, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -100,25 +92,26 @@ class LoadedCheckpoint:
         return [str(text).strip() for text in texts]
 
     @torch.no_grad()
-    def _sums(self, rows: Sequence[tuple[Prompt, str, int]]) -> list[float]:
-        """Log-likelihoods of (prompt, choice, first scored token)."""
-        prompts = [prompt for prompt, _, _ in rows]
-        inputs = self._inputs(prompts, [choice for _, choice, _ in rows], left=False)
-        ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
-        self._refuse_longer(prompts, ids.shape[1])
-        logits = self.lm(**inputs).logits[:, :-1].float()
-        steps = logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
-        place = torch.arange(1, ids.shape[1], device=ids.device)
-        firsts = torch.tensor([start for _, _, start in rows], device=ids.device)
-        counted = mask[:, 1:] & (place[None] >= firsts[:, None])
-        return cast("list[float]", steps.masked_fill(~counted, 0).sum(1).tolist())
+    def _rated(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[tuple[list[int], Tensor]]:
+        """Ids of each prompt with its answer, and log-likelihoods [tokens - 1] of those after the first."""
+        found = dict[int, tuple[list[int], Tensor]]()
+        for batch in self._batches(prompts):
+            asked = [prompts[place] for place in batch]
+            inputs = self._inputs(asked, [answers[place] for place in batch], left=False)
+            ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
+            self._refuse_longer(asked, ids.shape[1])
+            with memory.enough(len(batch), "log-likelihoods of choices"):
+                logits = self.lm(**inputs).logits[:, :-1].float()
+            steps = logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+            for place, row, shown, own in zip(batch, ids, mask, steps, strict=True):
+                found[place] = row[shown].tolist(), own[shown[1:]].cpu()
+        return [found[place] for place in range(len(prompts))]
 
-    def _ids(self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None) -> list[list[int]]:
-        """Ids of each prompt, also with an answer."""
+    def _ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Ids of each prompt."""
         found = dict[int, list[int]]()
         for places in self._batches(prompts):
-            own = None if answers is None else [answers[place] for place in places]
-            inputs = self._inputs([prompts[place] for place in places], own, left=False)
+            inputs = self._inputs([prompts[place] for place in places], left=False)
             for place, ids, mask in zip(places, inputs["input_ids"], inputs["attention_mask"], strict=True):
                 found[place] = ids[mask.bool()].tolist()
         return [found[place] for place in range(len(prompts))]
@@ -252,13 +245,15 @@ def _content(parts: Sequence[str | MediaRef]) -> list[dict[str, str]]:
     for place, part in enumerate(parts):
         if isinstance(part, str):
             text = part
-            if place and not any(isinstance(one, str) and one.strip() for one in parts[:place]):
+            if place and not _has_words(parts[:place]):
                 text = text.lstrip()
-            if parts[place + 1 :] and not any(
-                isinstance(one, str) and one.strip() for one in parts[place + 1 :]
-            ):
+            if place < len(parts) - 1 and not _has_words(parts[place + 1 :]):
                 text = text.rstrip()
             found += [{"type": "text", "text": text}] if text else []
         else:
             found.append({"type": part.modality})
     return found
+
+
+def _has_words(parts: Sequence[str | MediaRef]) -> bool:
+    return any(isinstance(part, str) and part.strip() for part in parts)

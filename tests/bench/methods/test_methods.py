@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 import moextend
 from moextend.bench import methods
@@ -250,3 +251,32 @@ def test_names_that_a_stage_cannot_have_are_refused_before_anything_runs(
     with pytest.raises(InputError, match=f"stages: method '{method}': {says}"):
         methods.parse(method).refuse_stages(["tiny-attributes", stage], "stages")
     methods.parse("lora").refuse_stages([stage], "stages")
+
+
+@pytest.mark.parametrize("spec", ["osf", "sdft:rank=4,rate=0.5", "esft"])
+def test_interrupted_training_continues_bit_for_bit(world: World, spec: str) -> None:
+    def run(name: str, stop: int | None) -> dict[str, Tensor]:
+        method: Any = methods.parse(spec).make()
+        model, part = loaded(), replace(world, folder=world.folder / name)
+        method.start(model, 0)
+        stage = part.stage(1)
+
+        def loop(**given: Any) -> Any:
+            def on_step(done: int, total: int) -> None:
+                if done == stop:
+                    raise KeyboardInterrupt
+
+            settings = moextend.Settings(steps=5, batch_size=4, learning_rate=1e-2, checkpoint_steps=2)
+            given.pop("learning_rate")
+            return moextend.train(
+                model, given.pop("data"), settings, folder=stage.folder / "t", on_step=on_step, **given
+            )
+
+        method.learn(model, stage, loop)
+        return {key: weight.detach().clone() for key, weight in method.parameters(model).items()}
+
+    whole = run("whole", None)
+    with pytest.raises(KeyboardInterrupt):
+        run("broken", 3)
+    again = run("broken", None)
+    assert all(torch.equal(again[name], whole[name]) for name in whole)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import moextend
 from moextend.bench import methods
 from moextend.errors import InputError
-from tests.bench.methods.short import ShortLoop, World, learn, loaded, restored
+from tests.bench.methods.short import ShortLoop, World, learn, loaded
 from tests.bench.methods.test_targets import shapes
 
 
@@ -73,33 +71,6 @@ def test_nothing_of_peft_is_left_after_a_stage(world: World) -> None:
     model, _ = learn(world, "osf", steps=1)
     assert not [name for name, _ in model.named_parameters() if "osf" in name or "base_layer" in name]
     assert not hasattr(model.lm, "peft_config")
-
-
-def test_interrupted_training_continues_bit_for_bit(world: World) -> None:
-    def run(name: str, stop: int | None) -> dict[str, Tensor]:
-        method: Any = methods.parse("osf").make()
-        part = replace(world, folder=world.folder / name)
-        stage, model = part.stage(1), restored(part, method, 0)
-
-        def loop(**given: Any) -> Any:
-            def on_step(done: int, total: int) -> None:
-                if done == stop:
-                    raise KeyboardInterrupt
-
-            settings = moextend.Settings(steps=5, batch_size=4, learning_rate=1e-2, checkpoint_steps=2)
-            given.pop("learning_rate")
-            return moextend.train(
-                model, given.pop("data"), settings, folder=stage.folder / "t", on_step=on_step, **given
-            )
-
-        method.learn(model, stage, loop)
-        return weights(method, model)
-
-    whole = run("whole", None)
-    with pytest.raises(KeyboardInterrupt):
-        run("broken", 3)
-    again = run("broken", None)
-    assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
 @pytest.mark.parametrize(

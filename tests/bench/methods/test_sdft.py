@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from moextend.bench.methods import sdft
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
 from moextend.model.modality import gather
-from tests.bench.methods.short import TASKS, ShortLoop, World, learn, loaded, restored
+from tests.bench.methods.short import TASKS, ShortLoop, World, learn, restored
 
 
 def prepared(world: World, spec: str) -> tuple[Any, Any, Any]:
@@ -126,34 +125,6 @@ def test_the_teacher_is_the_average_of_the_steps(world: World) -> None:
     assert len(passed) == 3
     for name, value in method._loss.teacher.items():
         assert torch.allclose(value.double(), wanted[name], atol=1e-6)
-
-
-def test_interrupted_training_continues_bit_for_bit(world: World) -> None:
-    def run(name: str, stop: int | None) -> dict[str, Tensor]:
-        method: Any = methods.parse("sdft:rank=4,rate=0.5").make()
-        model, part = loaded(), replace(world, folder=world.folder / name)
-        method.start(model, 0)
-        stage = part.stage(1)
-
-        def loop(**given: Any) -> Any:
-            def on_step(done: int, total: int) -> None:
-                if done == stop:
-                    raise KeyboardInterrupt
-
-            settings = moextend.Settings(steps=5, batch_size=4, learning_rate=1e-2, checkpoint_steps=2)
-            given.pop("learning_rate")
-            return moextend.train(
-                model, given.pop("data"), settings, folder=stage.folder / "t", on_step=on_step, **given
-            )
-
-        method.learn(model, stage, loop)
-        return {key: weight.detach().clone() for key, weight in method.parameters(model).items()}
-
-    whole = run("whole", None)
-    with pytest.raises(KeyboardInterrupt):
-        run("broken", 3)
-    again = run("broken", None)
-    assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
 def test_a_chat_gets_the_demonstration_in_the_authors_words() -> None:
