@@ -359,8 +359,8 @@ def gates(experiments: Sequence[Experiment], baseline: str = BEFORE, margin: flo
 def explained(before: str, checks: Sequence[Check], margin: float) -> list[str]:
     """What the words of the table mean; `before`: the reference."""
     notes = [
-        f"{before}. diff.: score less reference, in points. at least: its lower 95% bound, for training again. these "
-        "runs: the bound for them alone.",
+        f"{before}. diff.: score less reference, in points. at least: its lower 95% bound, for training "
+        "again.",
         f"kept: a loss of {margin:g} (--margin) or more is excluded at 5%. lost: the score fell at 5%, corrected for "
         "all cells (Holm), and kept is not shown. cannot tell: neither. needs: the items or seeds that find with 80% "
         "power a loss as seen in cells that lost in these runs, in others that nothing is lost.",
@@ -395,12 +395,12 @@ COLUMNS = [
     plain("stage"),
     words_column("learned", wide=True),
     words_column("task"),
-    plain("before", "reference"),
-    plain("after", "score"),
+    words_column("verdict"),  # in sight in a narrow terminal
     Column("difference", "diff."),
     plain("low", "at least"),
-    plain("low_here", "these runs"),
-    words_column("verdict"),
+    plain("low_here", "these runs", wide=True),
+    plain("before", "reference"),
+    plain("after", "score"),
     words_column("needs"),
     plain("p_kept", "p of kept", wide=True),
     plain("p_lost", "p of lost", wide=True),
