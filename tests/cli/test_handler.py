@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench import perf
+from moextend.bench.perf import __main__ as perf
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir
 from tests.cli.conftest import Cli, typed

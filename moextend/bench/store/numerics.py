@@ -29,9 +29,8 @@ PACKAGES = (
 )
 """Packages that compute weights and answers."""
 APART = (
-    *("cli/", "bench/figures/", "bench/report/", "bench/store/", "bench/workspace/"),
-    *("bench/bridge.py", "bench/perf.py"),
-)
+    "cli/", "bench/bridge.py", "bench/figures/", "bench/perf/", "bench/report/", "bench/store/", "bench/workspace/",
+)  # fmt: skip
 """Starts of the paths of modules whose code changes neither weights nor answers."""
 SWITCHES = ("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "WORLD_SIZE")
 """Environment variables that change results."""

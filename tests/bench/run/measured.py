@@ -19,7 +19,7 @@ import moextend
 from moextend import Conversation, MultimodalLM
 from moextend.bench import methods
 from moextend.bench.methods.method import Stage
-from moextend.bench.perf import Ids, peak
+from moextend.bench.perf.measure import Ids, peak
 from moextend.bench.run.estimate import Plan
 from moextend.bench.sequence import Base, Scoring, SequenceSpec
 from moextend.bench.sequence import Stage as Stage_

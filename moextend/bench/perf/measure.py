@@ -1,46 +1,30 @@
-"""Speed and memory of training and answering: ``python -m moextend.bench.perf --size mid`` (docs/performance.md).
+"""Steps and answers of a method on a small model, measured.
 
-The first stage of each method is measured as a run trains it, and answers after it, one method after another in one
-process; the first row is a step of full fine-tuning by transformers and torch alone.
+The first stage of a method is measured as a run trains it, and answers after it. TRANSFORMERS is a step of full
+fine-tuning by transformers and torch alone.
 """
 
 from __future__ import annotations
 
 import gc
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, Literal, NamedTuple
-
-import typer
+from typing import Any, NamedTuple
 
 import moextend
 from moextend import MultimodalLM
 from moextend.bench import methods
-from moextend.util import lookup
-from moextend.util.entry import run_app
-from moextend.util.quiet import quiet_process
 
 TRANSFORMERS = "transformers"
-EXACT = "moextend:scope=own,layers=last,width=0.25"
 CACHED = ", cached prefix"
 """Behind a method: the step of a later epoch with `cache_prefix`."""
-METHODS = (
-    TRANSFORMERS, "full-ft", "lora:rank=8,experts=false", "lora:rank=8", EXACT, f"{EXACT}{CACHED}",
-    "moextend:scope=own,layers=last,width=1", "moextend:scope=own,routing=paper,layers=last",
-    "moextend:scope=own,routing=slot,layers=last",
-)  # fmt: skip
 WARM = 3
 """Steps before the first one that is measured: they make the optimizer's state and fill the cache."""
 ROWS = 8
-COLUMNS = (
-    "method", "params", "step ms", "of transformers", "GFLOP", "MB", "of transformers", "prefill ms", "decode ms",
-)  # fmt: skip
-app = typer.Typer(add_completion=False)
 
 
 class Size(NamedTuple):
@@ -73,7 +57,40 @@ def _mid() -> MultimodalLM:
     return MultimodalLM(AutoModelForCausalLM.from_config(config), None)
 
 
-SIZES = {"tiny": Size(_tiny, 64, 32, 21), "mid": Size(_mid, 256, 16, 5)}
+def _wide() -> MultimodalLM:
+    """A random OLMoE of the widths of OLMoE-1B-7B and four of its 16 layers: 1.9 billion parameters in bfloat16."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("olmoe", num_hidden_layers=4)
+    return MultimodalLM(AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16), None)
+
+
+SIZES = {"tiny": Size(_tiny, 64, 32, 21), "mid": Size(_mid, 256, 16, 5), "wide": Size(_wide, 512, 16, 5)}
+
+
+class Device(NamedTuple):
+    """Where a method is measured, and how its steps compute."""
+
+    name: str = "cpu"
+    bf16: bool = False
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether work is done behind the host's back."""
+        return self.name != "cpu"
+
+    def now(self) -> float:
+        """Seconds, when all work is done that was asked for."""
+        import torch
+
+        if self.is_gpu:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+CPU = Device()
 
 
 class Row(NamedTuple):
@@ -87,41 +104,12 @@ class Row(NamedTuple):
     """Of a step, counted."""
     peak_mb: float
     """Peak memory of a training above the base's weights: what the method adds, gradients, AdamW, activations."""
+    estimated_mb: float
+    """The same by the formula of `--dry-run`."""
     prefill: float
     """Seconds until the first token of the answers."""
     decode: float
     """Seconds of the next token of all rows."""
-
-
-@app.command()
-def main(
-    size: Annotated[list[str] | None, typer.Option(help="tiny or mid; may be repeated.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's own number.")] = None,
-    clock: Annotated[Literal["wall", "cpu"], typer.Option(help="cpu: if others use the machine.")] = "wall",
-    method: Annotated[list[str] | None, typer.Option(help="Another method, as in bench run; repeatable.")] = None,
-) -> None:  # fmt: skip
-    """Print Markdown tables of steps of training and of answers."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler prints messages
-    import torch
-
-    chosen = {name: lookup.choose("size", name, SIZES, where="--size") for name in size or ["mid"]}
-    quiet_process()
-    if threads:
-        torch.set_num_threads(threads)
-    now = time.perf_counter if clock == "wall" else time.process_time
-    for name, one in chosen.items():
-        typer.echo(f"\n### {name}: training and answering\n")
-        typer.echo(f"| {' | '.join(COLUMNS)} |\n| :--- |{' ---: |' * 8}")
-        first: Row | None = None
-        for each in dict.fromkeys([*METHODS, *(method or [])]):
-            row = measure(one, each, now)
-            first = first or row
-            numbers = [
-                f"{row.trained:,}", f"{1e3 * row.seconds:,.1f}", f"{row.seconds / first.seconds:.2f}x",
-                f"{row.operations / 1e9:,.1f}", f"{row.peak_mb:,.1f}", f"{row.peak_mb / first.peak_mb:.2f}x",
-                f"{1e3 * row.prefill:,.1f}", f"{1e3 * row.decode:,.1f}",
-            ]  # fmt: skip
-            typer.echo(f"| {' | '.join([each, *numbers])} |")
 
 
 class Ids:
@@ -137,19 +125,23 @@ class Ids:
 class Meter:
     """Is called after each step of a training: WARM steps, one under the counter, and those that are measured."""
 
-    def __init__(self, repeats: int, now: Callable[[], float]) -> None:
+    def __init__(
+        self, repeats: int, now: Callable[[], float], estimate: Callable[[], float], device: Device
+    ) -> None:
         from moextend.training.flops import Counter
 
-        self.steps, self.now = WARM + 1 + repeats, now
-        self.times, self.memory, self.count = list[float](), [0], Counter()
-        self._start, self._around = 0.0, ExitStack()
+        self.steps, self.now, self.device = WARM + 1 + repeats, now, device
+        self.times, self.memory, self.count, self.estimated = list[float](), [0], Counter(), 0.0
+        self.loss, self._start, self._around, self._estimate = 0.0, 0.0, ExitStack(), estimate
 
     def begin(self) -> None:
         """Called before the training."""
-        self._around.enter_context(peak(self.memory))
+        self._around.enter_context(peak(self.memory, self.device))
 
     def __call__(self, done: int, total: int) -> None:
         """Called after `done` steps."""
+        if done == 1:
+            self.estimated = self._estimate()
         if done > WARM + 1:
             self.times.append(self.now() - self._start)
         if done in (WARM, WARM + 1):
@@ -160,11 +152,17 @@ class Meter:
 
 
 @contextmanager
-def peak(found: list[int]) -> Iterator[None]:
+def peak(found: list[int], device: Device = CPU) -> Iterator[None]:
     """Context whose peak memory of tensors, above the memory before it, is put into `found`, in bytes."""
     import torch
 
     gc.collect()  # what is freed inside must not count
+    if device.is_gpu:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        yield
+        found[0] = torch.cuda.max_memory_allocated() - before
+        return
     cpu = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=cpu, profile_memory=True) as seen:
         yield
@@ -176,27 +174,42 @@ def peak(found: list[int]) -> Iterator[None]:
         found[0] = max(found[0], held)
 
 
-def measure(size: Size, text: str, now: Callable[[], float]) -> Row:
+def measure(size: Size, text: str, now: Callable[[], float], device: Device = CPU) -> Row:
     """Measures a method, or TRANSFORMERS, in the time that `now` gives.
 
     Raises:
         InputError: there is no such method, or its settings are wrong.
     """
+    from moextend.training.estimate import Estimator, Step
+
+    model, ids = opened(size, device)
+    before = sum(p.nbytes for p in model.parameters())
+    estimator, step = Estimator(model.lm), Step(ROWS, size.length, size.length, bf16=device.bf16)
+
+    def estimate() -> float:
+        cost = estimator.training(step)
+        return cost.frozen + cost.states + cost.working
+
+    meter = Meter(size.repeats, now, estimate, device)
+    trained = (_plain if text == TRANSFORMERS else train)(model, ids, text, meter)
+    model.eval()
+    first, all_ = (_answer(model, ids, tokens, size.repeats, now) for tokens in (1, 1 + size.new_tokens))
+    memory = meter.memory[0] + sum(p.nbytes for p in model.parameters()) - before
+    numbers = (median(meter.times), meter.count.total, memory / 1e6, (meter.estimated - before) / 1e6)
+    return Row(trained, *numbers, first, (all_ - first) / size.new_tokens)
+
+
+def opened(size: Size, device: Device) -> tuple[MultimodalLM, Any]:
+    """The model on a device, and the ids of its batch: [ROWS, length]."""
     import torch
 
     model = size.make()
     model.tokenizer, model.chat = Ids(), None
-    model.lm.set_experts_implementation("eager")  # as in a run
-    before = sum(p.nbytes for p in model.parameters())
+    model.lm.set_experts_implementation("grouped_mm" if device.is_gpu else "eager")  # as in a run
+    model.lm.to(torch.bfloat16 if device.bf16 else torch.float32)
     drawn = torch.Generator().manual_seed(1)
     ids = torch.randint(5, model.lm.config.vocab_size, (ROWS, size.length), generator=drawn)
-    meter = Meter(size.repeats, now)
-    trained = (_plain if text == TRANSFORMERS else _method)(model, ids, text, meter)
-    model.eval()
-    first, all_ = (_answer(model, ids, tokens, size.repeats, now) for tokens in (1, 1 + size.new_tokens))
-    memory = meter.memory[0] + sum(p.nbytes for p in model.parameters()) - before
-    seconds = median(meter.times)
-    return Row(trained, seconds, meter.count.total, memory / 1e6, first, (all_ - first) / size.new_tokens)
+    return model.to(device.name), ids.to(device.name)
 
 
 def _plain(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
@@ -216,7 +229,7 @@ def _plain(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
     return int(lm.num_parameters())
 
 
-def _method(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
+def train(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
     """The first stage of a method; the trained parameters."""
     named, cached, _ = text.partition(CACHED)
     method = methods.parse(named, where="--method").make()
@@ -227,14 +240,16 @@ def _method(model: MultimodalLM, ids: Any, text: str, meter: Meter) -> int:
     ) -> Any:  # fmt: skip
         settings = moextend.Settings(
             steps=steps or meter.steps, batch_size=len(ids), learning_rate=learning_rate or 1e-4, schedule="constant",
-            cache_prefix=bool(cached),
+            cache_prefix=bool(cached), bf16=meter.device.bf16,
         )  # fmt: skip
         on_step = meter if phase == "train" else None
         if on_step:
             meter.begin()
-        return moextend.train(
+        report = moextend.train(
             model, data or stage.data, settings, folder=stage.folder / phase, on_step=on_step, **hooks,
         )  # fmt: skip
+        meter.loss = report.loss_last
+        return report
 
     with tempfile.TemporaryDirectory() as folder:
         stage = methods.Stage(1, "perf", data, data, [], 0, Path(folder), batch_size=len(ids))
@@ -254,13 +269,16 @@ def _answer(model: MultimodalLM, ids: Any, tokens: int, repeats: int, now: Calla
     for _ in range(1 + repeats):
         start = now()
         with torch.no_grad():
-            model.lm.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens,
-                min_new_tokens=tokens, do_sample=False, pad_token_id=0,
-            )  # fmt: skip
+            generate(model, ids, tokens)
         times.append(now() - start)
     return median(times[1:])
 
 
-if __name__ == "__main__":
-    run_app(app, "python -m moextend.bench.perf")
+def generate(model: MultimodalLM, ids: Any, tokens: int) -> Any:
+    """Greedy answers of so many tokens, behind their prompts."""
+    import torch
+
+    return model.lm.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, min_new_tokens=tokens,
+        do_sample=False, pad_token_id=0,
+    )  # fmt: skip
