@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -32,6 +32,8 @@ def code_allowed() -> bool:
     return os.environ.get(ALLOW_CODE) == "1"
 
 
+SEED = "{seed}"
+"""Part of the path of data that is another for each seed."""
 HAND = "data:"
 """Prefix of a path of something that the user puts below data/ of the workspace."""
 
@@ -74,7 +76,7 @@ class Data(Spec):
 
     path: str
     """A file or folder (relative to the YAML), `data:<folder>` in the workspace's data/, a hub id, or `world:<name>`
-    of the generated world."""
+    of the generated world. `{seed}` in it is the seed of a run: each has data of its own. Elsewhere it is 0."""
     config: str | None = None
     """Configuration of a hub data set."""
     revision: str | None = None
@@ -98,6 +100,11 @@ class Data(Spec):
     """Order of the items by the hash of their medium (or group): the first ones are a sample also of sorted data."""
     prepare: str = ""
     """How to get data that the user has to provide."""
+
+    @property
+    def located(self) -> str:
+        """The path of a run, or of seed 0."""
+        return self.path.replace(SEED, "0")
 
     @field_validator("where")
     @classmethod
@@ -191,6 +198,18 @@ class TaskSpec(Spec):
     def modalities(self) -> tuple[str, ...]:
         """Modalities of the media in its data; none for text."""
         return () if self.data is None else self.columns.modalities
+
+    @property
+    def is_seeded(self) -> bool:
+        """Whether each seed has data of its own."""
+        return self.data is not None and SEED in self.data.path
+
+    def of_seed(self, seed: int) -> Self:
+        """The task with the data of a seed."""
+        if self.data is None or not self.is_seeded:
+            return self
+        own = self.data.model_copy(update={"path": self.data.path.replace(SEED, str(seed))})
+        return self.model_copy(update={"data": own})
 
     def folder(self) -> Path:
         """Base folder of relative paths of this task."""

@@ -95,7 +95,9 @@ def run(
         _warn_of_overlaps([tasks[stage.task] for stage in planned.stages], workspace)
     if not prepare:
         device_here = device if how.local else None
-        preflight.check_here(planned, tasks, workspace, device=device_here, runs=folder if work else None)
+        preflight.check_here(
+            planned, tasks, workspace, device=device_here, runs=folder if work else None, seeds=request.seeds
+        )
         executing.check(how)
         find_style(None, workspace)  # a wrong one is refused before the runs
         executing.check_server(how, planned.scoring if work else None)

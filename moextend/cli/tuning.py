@@ -93,7 +93,7 @@ def _execute(planned: Planned, draft: Draft, execution: executing.Execution) -> 
     work = any(read_status(path).state != "done" for path in paths)
     preflight.check_here(
         planned.sequence, planned.tasks, workspace, device=execution.device if how.local else None,
-        runs=folder if work else None,
+        runs=folder if work else None, seeds=planned.search.request.seeds,
     )  # fmt: skip
     executing.check(how)
     source = planned.sequence.path

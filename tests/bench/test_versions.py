@@ -63,8 +63,8 @@ def split(task: TaskSpec) -> Any:
         folder = task.folder() / task.lm_eval.path
         own = task.lm_eval.task.partition("_")[2]
         return [files.sha256(path) for path in sorted(folder.rglob("*")) if own in path.name]
-    if task.data and task.data.path.startswith("world:"):
-        return generated(task.data.path.removeprefix("world:"))
+    if task.data and task.data.located.startswith("world:"):
+        return generated(task.data.located.removeprefix("world:"))
     return None
 
 

@@ -13,7 +13,6 @@ from moextend.data import source
 from moextend.data.source import WHOLE, Source
 from moextend.errors import InputError, UnknownName
 from moextend.util.files import exists
-from moextend.util.lookup import choose
 
 _PART = re.compile(
     r"^(?P<name>.*?)(?:\[(?P<side>train|test)\])?(?:\[(?P<low>\d{0,3})%?:(?P<high>\d{0,3})%?\])?$", re.DOTALL
@@ -85,22 +84,23 @@ def parse_split(name: str, *, where: str) -> Part:
 
 def find_source(data: Data, base: Path, workspace: Path, *, where: str) -> Source:
     """Data of a task; `base`: base of relative paths. Raises InputError if it does not exist."""
-    if data.path.startswith(WORLD):
+    named = data.located
+    if named.startswith(WORLD):
         from moextend.bench.world.data import materialise
 
-        folder = materialise(data.path.removeprefix(WORLD), workspace / ".cache" / "world")
+        folder = materialise(named.removeprefix(WORLD), workspace / ".cache" / "world")
         files = {path.stem: (path,) for path in sorted(folder.glob("*.parquet"))}
-        return Source(data.path, folder, files)
-    path = place(data.path, base, workspace)
-    found = source.locate(data.path, path, data.config, where=where)
+        return Source(named, folder, files)
+    path = place(named, base, workspace)
+    found = source.locate(named, path, data.config, where=where)
     if found is not None:
         return found
-    if data.path.startswith(HAND):
+    if named.startswith(HAND):
         raise InputError(
             f"no file or folder {path}.", where=where, hint=data.prepare or "Put the data there."
         )
     raise InputError(
-        f"no file or folder '{data.path}'.",
+        f"no file or folder '{named}'.",
         where=where,
         hint="Relative paths start at the YAML.",
     )
@@ -110,13 +110,9 @@ def is_generated(task: TaskSpec) -> bool:
     """Whether a task's data are generated. Raises UnknownName if the generated world has no such data set."""
     if task.data is None or not task.data.path.startswith(WORLD):
         return False
-    from moextend.bench.world.data import DATASETS
+    from moextend.bench.world.data import check_name
 
-    name = task.data.path.removeprefix(WORLD)
-    choose(
-        "data set of the generated world", name, dict.fromkeys(DATASETS),
-        where=f"{task.path or task.task}: data.path",
-    )  # fmt: skip
+    check_name(task.data.located.removeprefix(WORLD), where=f"{task.path or task.task}: data.path")
     return True
 
 

@@ -179,14 +179,21 @@ def _files(task: TaskSpec, folder: Path, workspace: Path) -> Iterator[tuple[str,
     parts = [parse_split(name, where=task.task) for name in (data.train, data.test) if name]
     for split in dict.fromkeys(part.split for part in parts):
         if is_generated(task):
-            made = materialise(data.path.removeprefix(WORLD), folder / GENERATED)
+            made = materialise(data.located.removeprefix(WORLD), folder / GENERATED)
             yield split, [_file(made / f"{split}.parquet", folder)]
             continue
         try:
             found = find_source(data, task.folder(), workspace, where=task.task)
         except InputError:  # not put there yet
-            named = {"name": data.path, "contentUrl": data.path, "encodingFormat": "application/octet-stream"}
-            yield split, [{"@type": "cr:FileObject", "@id": data.path, **named, "description": data.prepare}]
+            named = {
+                "name": data.located,
+                "contentUrl": data.located,
+                "encodingFormat": "application/octet-stream",
+            }
+            yield (
+                split,
+                [{"@type": "cr:FileObject", "@id": data.located, **named, "description": data.prepare}],
+            )
             continue
         if found.hub is None:
             own = files_of(found, split, where=task.task)

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING
 
-from moextend.bench.methods.method import Stage
-
 if TYPE_CHECKING:
     from moextend import Conversation
-
-
-def earlier(
-    stage: Stage, drawn: Callable[[Sequence[Conversation]], list[Conversation]]
-) -> list[Conversation]:
-    """The kept items of all earlier stages; `drawn` gives those of one."""
-    return [item for task, _ in stage.earlier for item in drawn(stage.earlier_data(task))]
+    from moextend.bench.methods.method import Stage
 
 
 def drawn(data: Sequence[Conversation], share: float, mb: float | None = None) -> list[Conversation]:
@@ -32,6 +24,19 @@ def drawn(data: Sequence[Conversation], share: float, mb: float | None = None) -
         sizes = accumulate(megabytes([data[place]]) for place in order)
         count = sum(1 for _ in takewhile(lambda size: size <= mb, sizes))
     return [data[place] for place in order[: max(1, count)]]
+
+
+def texts(stage: Stage) -> list[Conversation]:
+    """The sequence's generic text, to learn."""
+    from moextend import Conversation
+
+    lines = ["".join(part for turn in row.turns for part in turn) for row in stage.generic]
+    return [Conversation((("", line),), closed=False) for line in lines]
+
+
+def spread(items: Sequence[Conversation], count: int) -> list[Conversation]:
+    """So many of the items, at equal distances; all of them equally often, up to one, if there are fewer."""
+    return [items[place * len(items) // count] for place in range(count)] if items else []
 
 
 def megabytes(items: Iterable[Conversation]) -> float:

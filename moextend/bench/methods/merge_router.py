@@ -117,9 +117,8 @@ class MergeRouter(Extensions):
 
     def _data(self, stage: Stage) -> list[Conversation]:
         """The kept items of all tasks so far, and the generic text, to learn."""
-        items = [*kept.earlier(stage, self._drawn), *self._drawn(stage.data)]
-        texts = ["".join(part for turn in row.turns for part in turn) for row in stage.generic]
-        return [*items, *(moextend.Conversation((("", text),), closed=False) for text in texts)]
+        earlier = [item for task, _ in stage.earlier for item in self._drawn(stage.earlier_data(task))]
+        return [*earlier, *self._drawn(stage.data), *kept.texts(stage)]
 
     def save(self, model: MultimodalLM, stage: Stage) -> None:
         """Writes the router rows of all extensions, and the extension as it was trained alone."""

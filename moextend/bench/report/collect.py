@@ -12,7 +12,7 @@ from moextend.bench import methods, metrics
 from moextend.bench.report.table import Table, Value, named
 from moextend.bench.run.complete import lacking_facts, lacking_scores, names_of, unproved
 from moextend.bench.run.config import JOINT, differences, without_notes
-from moextend.bench.run.inputs import of_cells, setting_parts, weights_parts
+from moextend.bench.run.inputs import of_cells, of_seeds, setting_parts, weights_parts
 from moextend.bench.run.items import NAME as ITEMS
 from moextend.bench.run.items import PackedItems, read_items
 from moextend.bench.run.progress import read_status
@@ -75,7 +75,11 @@ class Result:
         base = next(
             (cell.weights for (stage, _), cell in self.cells.items() if stage == 0 and cell.weights), None
         )
-        return {**parts, **(weights_parts(base) if base else {}), **of_cells(self.cells.values())}
+        return {
+            **parts,
+            **(weights_parts(base) if base else {}),
+            **of_seeds(of_cells(self.cells.values()), self.config),
+        }
 
     @property
     def has_items(self) -> bool:

@@ -203,7 +203,8 @@ def stage_folders(run: RunDir, names: Sequence[str]) -> list[Path]:
 
 def data_sources(run: RunDir, task: str) -> dict[str, str]:
     """The data of a task, and the file that describes it."""
-    config, spec = run.config, run.config.tasks[task]
+    config = run.config
+    spec = config.task_spec(task).model_dump()
     data = (spec.get("data") or {}).get("path") or (spec.get("lm_eval") or {}).get("task")
     facts, revision = run.facts(), (spec.get("data") or {}).get("revision")
     digest, commit = facts.inputs.get(data_part("test", task)), facts.revisions.get(task)

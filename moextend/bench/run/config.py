@@ -112,13 +112,16 @@ class RunConfig(About, Identity):
         return {}
 
     def task_spec(self, name: str) -> TaskSpec:
-        """A task as a typed spec; relative paths start from its file, or from that of the same name if it is gone."""
+        """A task as a typed spec, with the data of this seed.
+
+        Relative paths start from its file, or from that of the same name if it is gone.
+        """
         if name not in self.read_tasks:
             found = spec.parse(TaskSpec, self.tasks[name], where=f"config.json: tasks.{name}")
             path = _path(self.places.get("tasks", {}).get(name))
             if path is None or not path.is_file():  # an unpacked run, or another checkout
                 path = content.names("tasks", self.workspace).get(self.visited(name), path)
-            self.read_tasks[name] = found.model_copy(update={"path": path})
+            self.read_tasks[name] = found.model_copy(update={"path": path}).of_seed(self.seed)
         return self.read_tasks[name]
 
     def __copy__(self) -> Self:

@@ -392,9 +392,9 @@ def items_of(task: TaskSpec, split: Split, workspace: Path) -> int | None:
     try:
         part = parse_split(name, where=f"{task.task}: data.{split}")
         if is_generated(task):
-            name = task.data.path.partition(":")[2]
+            name = task.data.located.partition(":")[2]
             return part.of(_generated(name, part.split)) if part.split in SPLITS else None
-        if place(task.data.path, task.folder(), workspace).exists():
+        if place(task.data.located, task.folder(), workspace).exists():
             small = readable(task, split, workspace)
             return len(open_items(task, split, workspace, media=False, strict=False)) if small else None
     except InputError:  # the run says what is wrong

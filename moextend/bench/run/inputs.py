@@ -25,6 +25,7 @@ from moextend.bench.run.rundir import RunDir, changed_since
 from moextend.bench.score.records import Cell
 from moextend.bench.score.text import text_commits, text_content
 from moextend.bench.sequence import Base, memory_texts
+from moextend.bench.task import SEED
 from moextend.data.digests import FileDigests
 from moextend.errors import InputError, MoextendError, SpecError
 from moextend.model import sources
@@ -53,6 +54,13 @@ Memo = dict[tuple[str, str], str | None]
 def data_part(split: str, task: str) -> str:
     """The data of a split."""
     return f"{split} data of task '{task}'"
+
+
+def of_seeds(parts: Mapping[str, str], config: RunConfig) -> dict[str, str]:
+    """Parts under names by which runs of several seeds are compared: data of which each seed has its own name it."""
+    own = [name for name, task in config.tasks.items() if SEED in (task.get("data") or {}).get("path", "")]
+    named = {data_part(split, name): name for name in own for split in ("train", "test")}
+    return {f"{part} with seed {config.seed}" if part in named else part: one for part, one in parts.items()}
 
 
 def text_part(task: str) -> str:

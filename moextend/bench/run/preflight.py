@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -109,6 +109,7 @@ def check_here(
     *,
     device: str | None,
     runs: Path | None,
+    seeds: Sequence[int] = (0,),
 ) -> None:
     """Raises InputError if this machine lacks a device, a tracker, data or a writable folder, or the hub refuses.
 
@@ -128,7 +129,8 @@ def check_here(
     for align in sequence.align:
         check_tracker(align.report_to, where=f"{file}: align.report_to")
     for task, split in splits_used(sequence, tasks):
-        _check_data(task, split, workspace)
+        for own in [task.of_seed(seed) for seed in seeds] if task.is_seeded else [task]:
+            _check_data(own, split, workspace)
     if runs is not None:
         files.check_writable(runs, where="--workspace")
         files.check_writable(workspace / ".cache", where="--workspace")
@@ -236,7 +238,7 @@ def missing_files(task: TaskSpec, split: Split, workspace: Path, *, most: int = 
     """
     data = task.data
     assert data is not None
-    folder, name = place(data.path, task.folder(), workspace), getattr(data, split)
+    folder, name = place(data.located, task.folder(), workspace), getattr(data, split)
     if is_generated(task) or name is None or not (files.exists(folder) or data.path.startswith(HAND)):
         return {}
     part = parse_split(name, where=f"{task.path or task.task}: data.{split}").split

@@ -200,8 +200,8 @@ def _downloads(
             found.append(_record(f"data of lm-eval's {task.lm_eval.task}, if not there yet"))
         if task.data is None or task.data.path.startswith(("world:", HAND)):
             continue
-        if not place(task.data.path, task.folder(), workspace).exists():
-            found += _download(task.data.path, "dataset", task.data.revision)
+        if not place(task.data.located, task.folder(), workspace).exists():
+            found += _download(task.data.located, "dataset", task.data.revision)
     found.sort(key=lambda each: each["problem"] is not None)  # of equal ones the last is kept
     return list({each["what"]: each for each in found}.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moextend.bench.world.hearing import HEARINGS, MATCH, SCENES, Heard, asked_sounds
 from moextend.bench.world.questions import ASKERS, Asker, Balance, Question, attributes
-from moextend.bench.world.render import DOMAINS, DRIFT, PLAIN, Domain, png
+from moextend.bench.world.render import DOMAINS, DRAWN, DRIFT, PLAIN, Domain, drawn, png
 from moextend.bench.world.scenes import WORLD_VERSION, Scene, Split, caption, draw_scene, hashed
 from moextend.bench.world.sound import wav
 from moextend.data.images import ImageRef
-from moextend.errors import UnknownName
+from moextend.util import lookup
 from moextend.util.files import atomic
 
 if TYPE_CHECKING:
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
 
 LOOKING = (
     "plain", "night", "pastel", "sketch", "negative", *(f"drift-{step + 1}" for step in range(DRIFT)),
-    "fresh-1", "fresh-2", "fresh-3", "fresh-4",
 )  # fmt: skip
 """Domains with a data set `DOMAIN-looking`."""
-COLORING = ("bright", "dim", "dark", "rule-1", "rule-2", "rule-3")
+COLORING = ("bright", "dim", "dark")
 """Domains with a data set `DOMAIN-coloring`."""
+SEEDED = re.compile(
+    rf"(?P<kind>{'|'.join(DRAWN)})-(?P<place>[1-9])-(?P<asked>looking|coloring)@(?P<seed>[0-9]{{1,9}})"
+)
+"""Data set of a domain that is drawn from a seed, with scenes of its own: `style-1-looking@7`."""
 CAPTIONS = "captions"
 SPLITS: tuple[Split, ...] = ("train", "test")
 IMAGES = {"train": 8000, "test": 500}
@@ -79,16 +83,29 @@ VIEWS: dict[str, View] = {
 
 def view_of(name: str) -> View:
     """The view of a data set about images; those of `ASKERS` are drawn plain."""
+    if found := SEEDED.fullmatch(name):
+        asker = looking if found["asked"] == "looking" else coloring
+        return View(asker, drawn(found["kind"], int(found["place"]), int(found["seed"])))
     return VIEWS.get(name) or View(ASKERS[name])
 
 
 DATASETS = (*ASKERS, CAPTIONS, *HEARINGS, *VIEWS)
+"""The data sets without a seed."""
+
+
+def check_name(name: str, *, where: str) -> None:
+    """Raises UnknownName if the world has no such data set."""
+    found = SEEDED.fullmatch(name)
+    if found is None or int(found["place"]) > DRAWN[found["kind"]][1]:
+        drawn_ones = (f"{kind}-1-looking@0" for kind in DRAWN)
+        lookup.choose(
+            "data set of the generated world", name, dict.fromkeys((*DATASETS, *drawn_ones)), where=where
+        )
 
 
 def materialise(name: str, folder: Path) -> Path:
     """Folder with `train.parquet` and `test.parquet` of a data set; missing files are written under `folder`."""
-    if name not in DATASETS:
-        raise UnknownName("data set of the generated world", name, DATASETS, where=f"world:{name}")
+    check_name(name, where=f"world:{name}")
     target = folder / f"{name}-v{WORLD_VERSION}"
     for split in SPLITS:
         path = target / f"{split}.parquet"

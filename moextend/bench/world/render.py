@@ -9,7 +9,7 @@ import io
 import itertools
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -37,10 +37,8 @@ BLACK: Color = (0, 0, 0)
 WHITE: Color = (255, 255, 255)
 DRIFT = 5
 """Number of steps of the drift."""
-FRESH = 2027
-"""Seed of the styles and rules of the confirmatory sequences, chosen before anything was drawn or run with it."""
 APART = 60
-"""Least distance of two colors of a fresh style, of things, ground and ink, and of two fresh grounds."""
+"""Least distance of two colors of a drawn style, of things, ground and ink, and of two drawn grounds."""
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 CELL = 16
@@ -112,7 +110,7 @@ def _mapped(scale: float, offset: float) -> dict[str, Color]:
     return found
 
 
-def fresh_styles(seed: int, count: int) -> list[Domain]:
+def styles(seed: int, count: int) -> list[Domain]:
     """Styles drawn from a seed: each channel of the palette scaled by 0.4 to 0.9, or by the negative of it."""
     rng, found = random.Random(hashed(f"styles {seed}")), list[Domain]()
     while len(found) < count:
@@ -130,7 +128,7 @@ def fresh_styles(seed: int, count: int) -> list[Domain]:
     return found
 
 
-def fresh_rules(seed: int, count: int) -> list[Domain]:
+def rules(seed: int, count: int) -> list[Domain]:
     """Tinted grounds with names of colors drawn from a seed: a color has another name on every ground."""
     rng, found = random.Random(hashed(f"rules {seed}")), list[Domain]()
     while len(found) < count:
@@ -140,6 +138,22 @@ def fresh_rules(seed: int, count: int) -> list[Domain]:
         if differ and _legible(rule) and all(math.dist(ground, other.ground) >= APART for other in found):
             found.append(rule)
     return found
+
+
+def turns(seed: int, count: int) -> list[Domain]:
+    """Steps of equal length from the plain palette and ground to those of a style that is drawn from a seed."""
+    for candidate in itertools.count(1):
+        end = styles(seed, candidate)[-1]
+        steps = [_turned(end, place / (count - 1)) for place in range(count)]
+        if all(map(_legible, steps)):
+            return steps
+    raise AssertionError("some style is legible on the way to it")
+
+
+def _turned(end: Domain, share: float) -> Domain:
+    """A share (0..1) of the way from plain to the palette and ground of a style."""
+    palette = {color: _between(rgb, end.palette[color], share) for color, rgb in RGB.items()}
+    return Domain(palette, _color(share * value for value in end.ground))
 
 
 def _legible(domain: Domain) -> bool:
@@ -173,10 +187,19 @@ DOMAINS: dict[str, Domain] = {
     "dim": Domain(ground=(-60, -60, -60), names=shifted(1)),
     "dark": Domain(ground=(-120, -120, -120), names=shifted(2)),
     **{f"drift-{step}": drifted((step - 1) / (DRIFT - 1)) for step in range(1, DRIFT + 1)},
-    **{f"fresh-{place}": style for place, style in enumerate(fresh_styles(FRESH, 4), 1)},
-    **{f"rule-{place}": rule for place, rule in enumerate(fresh_rules(FRESH, 3), 1)},
 }
-"""Name -> domain. In `bright`, `dim` and `dark`, and in `rule-1` to `rule-3`, the ground decides which names hold."""
+"""Name -> domain. In `bright`, `dim` and `dark` the ground decides which names hold."""
+DRAWN: dict[str, tuple[Callable[[int, int], list[Domain]], int]] = {
+    "style": (styles, 4), "rule": (rules, 3), "turn": (turns, DRIFT),
+}  # fmt: skip
+"""Kind of domains that are drawn from a seed -> how, and how many: `style-1` to `style-4` of each seed."""
+
+
+@cache
+def drawn(kind: str, place: int, seed: int) -> Domain:
+    """The domain at a place, from 1, of a kind of `DRAWN`."""
+    draw, count = DRAWN[kind]
+    return draw(seed, count)[place - 1]
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -87,20 +88,38 @@ def test_replay_learns_a_share_of_earlier_items_again(world: World) -> None:
     _, seen = learn(world, "replay:share=0.1", steps=1)
     first, second = (world.stage(index) for index in (1, 2))
     assert [row.turns for row in seen[0]["data"]] == [row.turns for row in first.data]
-    assert len(seen[1]["data"]) == len(second.data) + 5, "a tenth of 48"
+    new, old = len(second.data), seen[1]["data"][len(second.data) :]
+    assert len(old) == new, "half of the training"
     earlier = {row.turns for row in first.data}
-    assert all(row.turns in earlier for row in seen[1]["data"][-5:])
-    _, often = learn(world, "replay:share=0.1,repeat=4", steps=1)
-    assert [row.turns for row in often[1]["data"]] == [
-        *(row.turns for row in second.data), *([row.turns for row in seen[1]["data"][-5:]] * 4)
-    ]  # fmt: skip
+    often = Counter(row.turns for row in old)
+    assert often.keys() <= earlier and len(often) == 5, "a tenth of 48"
+    assert max(often.values()) - min(often.values()) <= 1
+    _, seldom = learn(world, "replay:share=0.5,fraction=0.1", steps=1)
+    assert len(seldom[1]["data"]) == new + round(new / 9)
+
+
+def test_replay_rehearses_every_earlier_stage_and_the_text_alike(world: World) -> None:
+    method: Any = methods.parse("replay:share=0.5,fraction=0.75,text=true").make()
+    generic = [Conversation((("", f"a b {line}"),), closed=False) for line in range(3)]
+    stages = [replace(world.stage(index), generic=generic) for index in (1, 2)]
+    first, second = ([row.turns for row in method.data(stage)] for stage in stages)
+    lines = [line.turns for line in generic]
+    assert Counter(first[len(stages[0].data) :]) == dict.fromkeys(lines, len(stages[0].data))
+    old = Counter(row in lines for row in second[len(stages[1].data) :])
+    assert old[True] == old[False] == round(1.5 * len(stages[1].data))
+    model = loaded()
+    kept = [method.after_stage(model, stage)["raw_mb"] for stage in stages]
+    without: Any = methods.parse("replay:share=0.5").make()
+    less = [without.data(stage) and without.after_stage(model, stage)["raw_mb"] for stage in stages]
+    assert 1e6 * (kept[0] - less[0]) == pytest.approx(sum(len(f"a b {line}") for line in range(3)))
+    assert kept[1] == less[1], "the text is kept once"
 
 
 def test_replay_keeps_as_many_bytes_of_each_stage_as_are_set(world: World) -> None:
     first, second = world.stage(1), world.stage(2)
 
     def kept(settings: str) -> list[Conversation]:
-        method: Any = methods.parse(f"replay:{settings}").make()
+        method: Any = methods.parse(f"replay:{settings},repeat=1").make()
         return list(method.data(second)[len(second.data) :])
 
     def size(rows: Sequence[Conversation]) -> int:

@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from moextend.bench.world import data, words
+from moextend.bench.world import render as rendering
 from moextend.bench.world.data import VIEWS, asked_scenes, heard, view_of
 from moextend.bench.world.hearing import HEARINGS, Performance, Recital, draw_recital
 from moextend.bench.world.questions import ASKERS
-from moextend.bench.world.render import DOMAINS, FRESH, fresh_styles, png, render
+from moextend.bench.world.render import DOMAINS, DRAWN, png, render, styles
 from moextend.bench.world.scenes import WORLD_VERSION, Scene, Split, any_scene, caption, twin
 from moextend.bench.world.sound import RATE, REGISTERS, Melody, Note
 from moextend.bench.world.speech import Utterance
@@ -51,9 +52,17 @@ def test_scenes_and_pixels_of_every_domain_are_the_same_on_every_machine() -> No
         "plain": "5fccb031", "night": "0cd4f163", "pastel": "4f72effa", "sketch": "bfff02d6", "negative": "5b2dbd12",
         "dusk": "b394129d", "bright": "5fccb031", "dim": "c28a039b", "dark": "e4feef3e", "drift-1": "5fccb031",
         "drift-2": "9a916c7f", "drift-3": "b394129d", "drift-4": "fa48c0ff", "drift-5": "a7888df2",
-        "fresh-1": "5bb83964", "fresh-2": "1fb3a58f", "fresh-3": "92c6e22e", "fresh-4": "bbc89093",
-        "rule-1": "6b9ee887", "rule-2": "5ab4fa3f", "rule-3": "3c40cb39",
     }  # fmt: skip
+    of_seeds = {
+        kind: digest(
+            render(s, rendering.drawn(kind, place + 1, seed)).tobytes()
+            for seed in (0, 10)
+            for place in range(DRAWN[kind][1])
+            for s in drawn(0, 5)
+        )
+        for kind in DRAWN
+    }
+    assert of_seeds == {"style": "97ec3902", "rule": "dde61d8b", "turn": "ada17efd"}
     scene = drawn(1, 1)[0]
     assert (np.asarray(Image.open(io.BytesIO(png(scene)))) == render(scene)).all()
 
@@ -66,11 +75,11 @@ def test_what_is_asked_and_answered_is_the_same_on_every_machine() -> None:
             for _, questions in (heard if name in HEARINGS else asked_scenes)(name, split)
             for q in questions
         )
-        for name in data.DATASETS
+        for name in ASKED
     }
-    assert asked == ASKED
+    assert asked == ASKED and ASKED.keys() >= set(data.DATASETS)
     known = set(words.vocabulary())
-    for name in data.DATASETS:
+    for name in ASKED:
         assert all(
             set(f"{row['question']} {row['answer']}".split()) <= known for row in data.rows(name, "test")
         )
@@ -103,19 +112,41 @@ def test_a_question_has_another_right_answer_on_every_ground() -> None:
             assert others == [(first + 1) % 6, (first + 2) % 6]
 
 
-def test_fresh_rules_name_every_color_differently_on_every_ground() -> None:
-    rules = ["rule-1", "rule-2", "rule-3"]
+@pytest.mark.parametrize("seed", [0, 12])
+def test_rules_name_every_color_differently_on_every_ground(seed: int) -> None:
+    rules = [view_of(f"rule-{place}-coloring@{seed}") for place in (1, 2, 3)]
     for scene in drawn(1, 100):
         plain = {q.words: q.answer for q in view_of("bright-coloring").questions(scene)}
-        asked = [{q.words: q.answer for q in view_of(f"{name}-coloring").questions(scene)} for name in rules]
+        asked = [{q.words: q.answer for q in rule.questions(scene)} for rule in rules]
         for question, color in plain.items():
             answers = [own[question] for own in asked]
-            assert answers == [DOMAINS[name].names[color] for name in rules] and len(set(answers)) == 3
+            assert answers == [rule.domain.names[color] for rule in rules] and len(set(answers)) == 3
 
 
-def test_fresh_styles_are_of_their_seed_and_legible() -> None:
-    assert fresh_styles(FRESH, 2) == [DOMAINS["fresh-1"], DOMAINS["fresh-2"]] != fresh_styles(FRESH + 1, 2)
-    for style in fresh_styles(1, 20):
+def test_a_turn_goes_from_plain_to_a_style_in_equal_steps() -> None:
+    for seed in range(15):
+        first, *_, last = steps = rendering.turns(seed, 5)
+        assert first.palette == DOMAINS["plain"].palette and first.ground == (0, 0, 0)
+        for place, step in enumerate(steps):
+            for color, rgb in step.palette.items():
+                ends = zip(first.palette[color], last.palette[color], strict=True)
+                assert rgb == pytest.approx([a + place / 4 * (b - a) for a, b in ends], abs=1)
+        assert len({rgb for step in steps for rgb in step.palette.values()}) > 24
+
+
+def test_a_seed_has_styles_and_scenes_of_its_own() -> None:
+    assert styles(3, 2) == styles(3, 4)[:2] != styles(4, 2)
+    one, other = (
+        [caption(scene) for scene, _ in asked_scenes(f"style-1-looking@{seed}", "test")] for seed in (3, 4)
+    )
+    assert len(one) == len(other) == FEW["test"] and one != other
+    for name in ("style-5-looking@0", "rule-1-coloring", "style-1-looking@x", "night-looking@1"):
+        with pytest.raises(UnknownName, match=f"no data set of the generated world '{name}'"):
+            data.materialise(name, Path("never"))
+
+
+def test_drawn_styles_are_legible() -> None:
+    for style in (*styles(1, 20), *(step for seed in range(10) for step in rendering.turns(seed, 5))):
         colors = np.array([*style.palette.values(), np.clip(225 + np.array(style.ground), 0, 255), style.ink])
         apart = np.linalg.norm(colors[:, None] - colors, axis=-1)
         assert colors.min() >= 0 and colors.max() <= 255
@@ -215,9 +246,8 @@ ASKED = {
     "sketch-looking": "701f4798", "negative-looking": "73b2d2c5", "drift-1-looking": "f92db269",
     "drift-2-looking": "596ad0c5", "drift-3-looking": "9f268bd8", "drift-4-looking": "e2070955",
     "drift-5-looking": "10a7b016", "bright-coloring": "cd68864d", "dim-coloring": "33024ea6",
-    "fresh-1-looking": "db93f44d", "fresh-2-looking": "a72e6513", "fresh-3-looking": "10009703",
-    "fresh-4-looking": "2160e6c0", "rule-1-coloring": "113a75e9", "rule-2-coloring": "aa297889",
-    "rule-3-coloring": "28104753",
+    "style-1-looking@0": "d0c7850d", "style-4-looking@10": "fcc76dce", "rule-3-coloring@10": "312c421f",
+    "turn-5-looking@10": "033a1fe4",
     "dark-coloring": "f6c19043", "dusk-attributes": "c681b549", "dusk-counting": "826f1510",
     "dusk-reading": "dc9b57dc", "dusk-position": "96a07ee3", "dusk-comparison": "b4ca24f9",
 }  # fmt: skip

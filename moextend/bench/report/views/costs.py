@@ -36,8 +36,8 @@ KEPT = (
 )
 NOTE = (
     f"Of a whole run, mean over runs. trained: parameters of the largest stage. {KEPT} tokens: seen in training, "
-    "without padding. TFLOP: of all trainings, probes included. forward: operations per token for answering a stage's "
-    "task after it, relative to the base, mean over stages. seconds: of learning; they depend on what else ran on the "
+    "without padding. TFLOP: of all trainings, probes included. forward: operations per token for answering the last "
+    "stage's task after it, relative to the base. seconds: of learning; they depend on what else ran on the "
     "machine. peak: of the run's process, including the base; GPU: of learning."
 )
 SUMMARY = [
@@ -215,10 +215,10 @@ def trained_parameters(group: Sequence[Result]) -> Value:
 
 
 def _forward(result: Result) -> float | None:
-    """Operations of answering, as a multiple of the base's, mean over stages."""
-    base, names = result.facts.base_flops or {}, result.stage_names
-    known = [(cost.forward_flops, base.get(names[stage - 1])) for stage, cost in result.costs.items()]
-    return metrics.average(now / before if now and before else None for now, before in known)
+    """Operations of answering after the last stage, as a multiple of the base's."""
+    before = (result.facts.base_flops or {}).get(result.stage_names[-1])
+    now = result.costs[result.last].forward_flops if result.last in result.costs else None
+    return now / before if now and before else None
 
 
 def summary_cells(group: Sequence[Result], reference: float | None = None) -> dict[str, Value]:
