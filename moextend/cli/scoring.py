@@ -15,14 +15,18 @@ from typer import Option
 from moextend.bench.checkpoints import Checkpoint, complete_in, parse_stage, read_stages
 from moextend.bench.executors import submitting
 from moextend.bench.run import preflight
+from moextend.bench.run.inputs import refuse_other_checkpoints
 from moextend.bench.run.opening import folder_of
 from moextend.bench.run.plan import Request, resolve_scored
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.rundir import RunDir
 from moextend.bench.task import ALLOW_CODE
 from moextend.cli import executing, options
 from moextend.cli.command import grouped
 from moextend.cli.runs import open_all, print_reports
 from moextend.cli.status import records
 from moextend.errors import InputError
+from moextend.model import sources
 from moextend.util import lookup
 from moextend.util.lookup import MOST_SEED
 
@@ -152,12 +156,19 @@ def score_stages(
     sequence = config.sequence_spec
     tasks = {name: config.task_spec(name) for name in config.tasks}
     preflight.check(sequence, tasks, workspace)
+    _warn_of_copies(checkpoints)
     how = execution.chosen([config], folder, workspace)
     preflight.check_here(
         sequence, tasks, workspace, device=request.device if how.local else None, runs=folder
     )
     executing.check(how)
-    busy = submitting.busy([folder_of(config, folder)], workspace)
+    path = folder_of(config, folder)
+    refuse_other_checkpoints(RunDir(path), config)
+    if read_status(path).state != "done":
+        for one in checkpoints:
+            if one.server is None:
+                sources.check_hub(sources.find(one.model), revision=one.revision, where=f"--stage {one.word}")
+    busy = submitting.busy([path], workspace)
     opened, to_do = open_all([config], folder, set(busy))
     outcomes = executing.execute(how, opened, to_do, busy)
     if as_json:
@@ -168,3 +179,11 @@ def score_stages(
             waits = f"stage {len(checkpoints)} ({config.stages[len(checkpoints) - 1]})"
             typer.echo(f"waiting for {waits}: the same command with one more --stage continues.", err=True)
     executing.end(outcomes or [])
+
+
+def _warn_of_copies(checkpoints: list[Checkpoint]) -> None:
+    """Names models that stand for several stages."""
+    words = [one.word for one in checkpoints]
+    for word in dict.fromkeys(word for word in words if words.count(word) > 1):
+        stages = " and ".join(str(stage) for stage, other in enumerate(words) if other == word)
+        options.echo(f"warning: '{word}' is the model of stages {stages}.", err=True)

@@ -95,7 +95,7 @@ def check_hub(source: Path | str, *, revision: str | None = None, where: str | N
         hub_errors.ask(source, "model", revision=revision)
     except Exception as error:
         unreachable = hub_errors.is_unreachable(error)
-        if unreachable and "/" not in source:
+        if unreachable and ("/" not in source or Path(source).parent.is_dir()):
             raise InputError(
                 f"there is no model or folder '{source}', and the hub cannot be reached to look for it.",
                 where=where,

@@ -21,19 +21,20 @@ from moextend.bench.data.source import find_source, is_generated
 from moextend.bench.plugins import PACKAGE
 from moextend.bench.run.config import RunConfig
 from moextend.bench.run.records import BASE, RunFacts, encoder_of
-from moextend.bench.run.rundir import RunDir, changed_since
+from moextend.bench.run.rundir import RunDir, changed_since, run_name
 from moextend.bench.score.records import Cell
 from moextend.bench.score.text import text_commits, text_content
 from moextend.bench.sequence import Base, memory_texts
 from moextend.bench.task import SEED
 from moextend.data.digests import FileDigests
-from moextend.errors import InputError, MoextendError, SpecError
+from moextend.errors import InputError, MoextendError, RunConflict, SpecError
 from moextend.model import sources
 from moextend.model.base_name import base_parts
 from moextend.model.encoders import locate
 from moextend.util import content, files
 
 if TYPE_CHECKING:
+    from moextend.bench.checkpoints import Checkpoint
     from moextend.bench.data.open import SplitName
     from moextend.bench.task import TaskSpec
 
@@ -121,9 +122,9 @@ def checkpoint_part(stage: int) -> str:
     return f"{FILES}checkpoint of stage {stage}"
 
 
-def checkpoint_digest(run: RunDir, stage: int) -> str:
-    """Digest of the checkpoint of a stage: its files or commits of the hub, and how it is loaded."""
-    one, commits = run.config.checkpoints[stage], recorded(run).models
+def checkpoint_digest(run: RunDir, stage: int, named: Checkpoint | None = None) -> str:
+    """Digest of the checkpoint of a stage, or of another one: its files or commits of the hub, and how it is loaded."""
+    one, commits = named or run.config.checkpoints[stage], recorded(run).models
     with FileDigests(run.config.workspace / ".cache") as digests:
         own = [
             [path.name, digests.of(path)]
@@ -131,8 +132,27 @@ def checkpoint_digest(run: RunDir, stage: int) -> str:
             for path in (_files_of(folder) if not one.is_extended else sorted(folder.rglob("*")))
             if path.suffix in READ_BY_LOADERS and path.name != "trainer_state.json"
         ]
-    named = [name for name in (one.model, one.processor) if name and not files.exists(name)]
-    return files.digest(own, commits.get(checkpoint_of(stage)) or named, one.settings())
+    remote = [name for name in (one.model, one.processor) if name and not files.exists(name)]
+    return files.digest(own, commits.get(checkpoint_of(stage)) or remote, one.settings())
+
+
+def refuse_other_checkpoints(run: RunDir, config: RunConfig) -> None:
+    """Raises RunConflict if a command names other models, or fewer, than those that a run has scored."""
+    if not run.config_path.exists():
+        return
+    before, parts = run.config.checkpoints, known(run)
+    for stage in sorted({stage for stage, _ in run.cells()}):
+        one = config.checkpoints[stage] if stage < len(config.checkpoints) else None
+        if one == before[stage]:
+            continue  # its files are compared with those that were scored wherever they are read
+        same = one is not None and one.folders() and parts.get(checkpoint_part(stage))
+        if not same or checkpoint_digest(run, stage, one) != same:
+            named = "no model" if one is None else f"'{one.word}'"
+            raise RunConflict(
+                f"has scored '{before[stage].word}' as stage {stage}, and {named} is named now.",
+                where=run_name(run.folder),
+                hint="Name the models as before, or another --name or --seed for another training.",
+            )
 
 
 def checkpoint_of(stage: int) -> str:

@@ -1,14 +1,16 @@
 """The views of costs and of differences to a baseline, and what no view may make look good."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
 import pytest
 
+from moextend.bench import stats
 from moextend.bench.report import tables
 from moextend.bench.report.collect import collect
-from moextend.bench.report.table import Value
+from moextend.bench.report.table import Table, Value, text
+from moextend.bench.report.views import comparison
 from moextend.bench.report.views.comparison import default_baseline
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import Cell, RunDir, find_runs
@@ -184,3 +186,17 @@ def test_a_stage_that_another_run_trained_is_named_with_its_costs(done: MakeRun)
         "1 of 4 stages were trained by another run with the same past and settings"
     )
     assert table.notes[-1].startswith("In all, 2 runs: 1.0 h of learning,"), "3,612 seconds"
+
+
+def test_rows_without_a_verdict_are_a_family_of_their_own() -> None:
+    def row(name: str, seeds: int) -> comparison.Test:
+        values = [2.0 + 0.1 * seed for seed in range(seeds)]
+        found = stats.Contrast(2.0, 0.2, 0.1, seeds, clusters=90, changed=30)
+        return comparison.Test(text(name), values, found if seeds > 1 else replace(found, seed_variance=0.0))
+
+    several, two, one = row("a", 3), row("b", 3), row("c", 1)
+    rows = comparison.section([several, two, one], "ACC", 1.0)
+    records = Table("", "", comparison.COLUMNS, [rows]).records
+    p, tests = ([amount(record[key]) for record in records] for key in ("p", "tests"))
+    assert tests == [2, 2, 1]
+    assert p[:2] == stats.holm([several.found.p, two.found.p]) and p[2] == one.found.p  # type: ignore[union-attr]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -24,6 +25,7 @@ from moextend.bench.report.explain import explain
 from moextend.bench.report.views import Asked, forgetting
 from moextend.bench.run import models, runner
 from moextend.bench.run.complete import lacks
+from moextend.bench.run.inputs import refuse_other_checkpoints
 from moextend.bench.run.models import restored
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve, resolve_scored
@@ -256,6 +258,31 @@ def test_a_checkpoint_that_changed_is_refused(llava: tuple[Path, list[Path]], tm
     (copied / "optimizer.pt").write_bytes(b"what a trainer keeps besides changes nothing")
     with pytest.raises(RunConflict, match="files of the checkpoint of stage 0 changed"):
         runner.run(run.folder)
+
+
+def test_a_done_run_is_only_of_the_models_that_it_scored(
+    done: RunDir, llava: tuple[Path, list[Path]], tmp_path: Path
+) -> None:
+    workspace, folders = llava
+    base, first, second = folders
+    copy = shutil.copytree(first, tmp_path / "moved")
+
+    def asked(*named: Path | str) -> None:
+        stages = [parse_stage(str(one)) for one in named]
+        config = resolve_scored(Request(workspace, sequence="outside"), "theirs", stages)
+        refuse_other_checkpoints(done, config)
+
+    before = done.config_path.read_bytes()
+    asked(base, first, second)
+    asked(base, copy, second)
+    for named, said in (
+        ((base, second, first), f"has scored '{first}' as stage 1, and '{second}' is named now"),
+        ((base, first), f"has scored '{second}' as stage 2, and no model is named now"),
+        ((base, "me/other", second), f"has scored '{first}' as stage 1, and 'me/other' is named now"),
+    ):
+        with pytest.raises(RunConflict, match=re.escape(said)):
+            asked(*named)
+    assert done.config_path.read_bytes() == before
 
 
 def test_a_number_names_its_checkpoint_and_what_is_stated(

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from moextend.bench.report.looks import explained, short_names
-from moextend.bench.report.table import NARROW, SPREAD, Column, Row, Table, folded_between
+from moextend.bench.report.table import NARROW, SPREAD, Column, Row, Table, Value, folded_between
 from moextend.errors import visible
 
 WIDTH = 100
@@ -21,7 +21,7 @@ NAME = 20
 """Width of the first column."""
 WRAPPED = (20, 16, 12)
 """Widths of columns of words that are tried where there is no room, one after the other."""
-NAMING = 2
+NAMING = 3
 """Largest number of columns that every block of a table begins with."""
 ENDS = ":,/_-"
 """Characters that words are broken after, where there is no room; a number stays with its spread."""
@@ -41,7 +41,7 @@ def print_tables(tables: Sequence[Table], console: Console, width: int | None = 
         width: columns that there are; None: WIDTH, or more where a table would else lose characters.
     """
     most = NAME if (width or WIDTH) > NARROW else WRAPPED[1]
-    tables = _with_short_names([table.narrow() for table in tables], most)
+    tables = [_named_once(table) for table in _with_short_names([table.narrow() for table in tables], most)]
     blocks = [list(_blocks(table, width)) for table in tables]
     widest = max((block.width for parts in blocks for block in parts), default=0)
     console.width = max(width or WIDTH, widest)
@@ -72,6 +72,16 @@ def _with_short_names(tables: Sequence[Table], most: int) -> list[Table]:
         sections = [[[row[0].renamed(short), *row[1:]] for row in section] for section in table.sections]
         found.append(replace(table, sections=sections).noted(*explained(new)))
     return found
+
+
+def _named_once(table: Table) -> Table:
+    """The table without the first cell of a row that repeats that of the row above."""
+    sections = []
+    for section in table.sections:
+        above = [None, *(row[0].text for row in section)]
+        pairs = zip(above, section, strict=False)
+        sections.append([[Value(), *row[1:]] if row[0].text == name else row for name, row in pairs])
+    return replace(table, sections=sections)
 
 
 @dataclass(frozen=True)
@@ -113,8 +123,8 @@ def _blocks(table: Table, width: int | None) -> Iterator[Layout]:
         if wrapped.width <= width:
             yield wrapped
             return
-    words = next((i for i, column in enumerate(table.columns) if column.numeric), 1)
-    naming = list(range(max(1, min(words, NAMING))))
+    measured = next((i for i, column in enumerate(table.columns) if column.numeric and column.spread), 1)
+    naming = list(range(max(1, min(measured, NAMING))))
     taken = list(naming)
     for place in range(len(naming), len(table.columns)):
         if taken != naming and wrapped.part([*taken, place]).width > width:

@@ -301,9 +301,11 @@ def section(tests: Sequence[Test], metric: str, margin: float) -> list[Row]:
         replace(test, found=None, lacks=test.lacks or UNTESTED) if metric == CHOSEN else test
         for test in tests
     ]
-    known = [test.found for test in tests if test.found]
-    corrected = iter(stats.holm([found.p for found in known]))
-    equivalent = iter(stats.holm([found.p_equivalent(margin) for found in known]))
+    families = [
+        [test.found for test in tests if test.found and (test.found.seeds > 1) == more] for more in (0, 1)
+    ]
+    corrected = [iter(stats.holm([found.p for found in known])) for known in families]
+    equivalent = [iter(stats.holm([found.p_equivalent(margin) for found in known])) for known in families]
     rows = []
     for test in tests:
         difference = number(*metrics.mean_and_sd(test.values), signed=True) if test.values else Value("-")
@@ -315,13 +317,14 @@ def section(tests: Sequence[Test], metric: str, margin: float) -> list[Row]:
             "seeds": count(len(test.values)),
         }
         if test.found:
-            p, same = next(corrected), next(equivalent)
+            own = test.found.seeds > 1  # what has no verdict is no part of the family of what has one
+            p, same = next(corrected[own]), next(equivalent[own])
             word = stats.verdict(p, same, test.found)
             cells |= {
                 "verdict": text(word, "bold" if word in ("better", "worse") else ""),
                 "p": p_value(p),
                 "p_equivalent": p_value(same),
-                **_details(test.found, len(known), margin),
+                **_details(test.found, len(families[own]), margin),
             }
         rows.append(cells_of(COLUMNS, cells, Value("-")))
     return rows
