@@ -18,7 +18,7 @@ from moextend.bench.workspace.new_plugin import write_new
 from moextend.cli import options
 from moextend.data.modalities import modality_types
 from moextend.errors import InputError, UnknownName
-from moextend.util import content
+from moextend.util import content, files
 
 
 def add_task(
@@ -73,6 +73,7 @@ def add_task(
         }
         options.refuse_except_with(f"a kind ({', '.join(kinds)})", of_data)
         task = find_task(what, workspace)
+    files.check_writable(workspace, where="--workspace")
     longer = edit.add(draft, task)
     found = new_task.check(task, workspace, longer.sequence.base.model)
     if what in kinds:
@@ -177,6 +178,7 @@ def new(
 
     A method and a scorer run as they are. A sequence has no tasks yet.
     """
+    files.check_writable(workspace, where="--workspace")
     if kind == "sequence":
         path = edit.new(name, workspace, base=base, encoders={"vision": vision, "audio": audio}).write()
         command = f"moextend bench add-task vqa --data DATA --sequence {name}"

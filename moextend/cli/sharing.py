@@ -57,7 +57,7 @@ def _refuse_unsound(runs: Sequence[RunDir]) -> None:
     experiments = collect(runs, unfinished=True)
     damaged = [name for each in experiments for name in each.left_out if name not in each.copies]
     if damaged:
-        hint = "moextend bench run makes again what is damaged. Or name only the other runs."
+        hint = "The command that made them makes again what is damaged. Or name only the other runs."
         raise InputError(f"no report takes {'; '.join(damaged)}.", where="RUN", hint=hint)
     some(experiments)
 

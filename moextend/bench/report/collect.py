@@ -399,7 +399,7 @@ def lacking_notes(results: Sequence[Result]) -> list[str]:
     which = "all runs" if len(bare) == len(results) else ", ".join(bare)
     keep = "Packed without predictions, so scores are not checked against answers (bench pack --predictions keeps them)"
     notes = [f"{keep}: {which}."] if bare else []
-    again = "The same bench run makes it again" + (
+    again = "The same command makes it again" + (
         "; runs from a pack are removed and unpacked again." if bare else "."
     )
     notes += [f"Not complete: {'. '.join(known)}. {again}"] if known else []

@@ -141,7 +141,7 @@ def _check(runs: Sequence[RunDir], left_out: Sequence[Kept]) -> None:
             hint = f"{'. '.join(WITHOUT[kind] for kind in lacking)}. Or leave the run out."
             raise InputError(f"is from a pack without {listed(lacking)}.", where=where, hint=hint)
         if gaps := lacks(run, most=EVERY):
-            hint = "The same bench run makes it again. Or leave the run out."
+            hint = "The same command makes it again. Or leave the run out."
             raise InputError(f"lacks {names_of(gaps)}.", where=where, hint=hint)
     if len({run_name(run.folder) for run in runs}) < len(runs):
         raise InputError(

@@ -150,7 +150,7 @@ def score_variants(
             raise RunConflict(
                 f"lacks {names_of(lacking)}.",
                 where=str(run.folder),
-                hint="The same bench run makes it again.",
+                hint="The same command makes it again.",
             )
         context = RunContext(run)
         known = read(run)

@@ -173,7 +173,7 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
     if not any(check.seeds for check in checks):
         raise InputError(
             f"no cell of {experiment.name} has a score and that of its reference.",
-            hint="The same bench run makes what is missing.",
+            hint="The same command makes what is missing.",
         )
     judged = verdicts(checks, margin)
     unmatched = _unmatched(experiment, baseline)

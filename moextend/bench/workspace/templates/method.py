@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from moextend import Conversation, MultimodalLM
-    from moextend.training.trainer import ExtraLoss
+    from moextend.training.trainer import ExtraLoss, StepHook
 
 
 # OneAdapter trains one LoRA adapter on, stage after stage. Other bases: TrainedWeights trains the model's own weights
@@ -52,7 +52,11 @@ class NewMethod(OneAdapter):
 
         return penalty
 
-    # The two hooks below do what the base does; remove those that you do not need.
+    # The hooks below do what the base does; remove those that you do not need.
+
+    def step_hook(self, model: MultimodalLM, stage: Stage) -> StepHook | None:
+        """An object whose before_step may change gradients, and whose after_step may change weights, or None."""
+        return None
 
     def data(self, stage: Stage) -> Sequence[Conversation]:
         """What the stage is learned from; `stage.earlier_data(task)` has that of an earlier one."""
