@@ -101,18 +101,20 @@ def explain(run: RunDir, stage: int, task: str) -> Explanation:
     )  # fmt: skip
 
 
-def command(config: RunConfig) -> str:
+def command(config: RunConfig, *, anywhere: bool = False) -> str:
     """The command that makes a run, as far as options say what it is; its YAMLs must be those of the run.
 
-    `--steps` and `--limit` are named where they are not those of the sequence as it is now.
+    `--steps` and `--limit` are named where they are not those of the sequence as it is now; with `anywhere` no
+    workspace is named.
     """
     name = str(config.sequence["sequence"])
     bounds = {mode: bound for bound, mode in BOUNDS.items()}
+    place = [] if anywhere else ["--workspace", str(config.workspace)]
     method = f"{bounds[config.mode]}:{config.method}" if config.mode in bounds else config.method
     if config.scored:
         stages = [word for one in config.checkpoints for word in ("--stage", one.word)]
         words = ["moextend", "bench", "score", name, "--name", method, *stages, "--seed", str(config.seed)]
-        return shlex.join([*words, "--workspace", str(config.workspace)])
+        return shlex.join([*words, *place])
     words = ["moextend", "bench", "run", name, "--method", method, "--seed", str(config.seed)]
     words += ["--order", config.order] if config.order != "given" else []
     words += ["--also", "oracle"] * config.oracle + ["--deterministic"] * config.deterministic
@@ -121,7 +123,7 @@ def command(config: RunConfig) -> str:
         (now, *_) = resolve(Request(*asked))
         for option, own, other in zip(("steps", "limit"), _sizes(config), _sizes(now), strict=True):
             words += [f"--{option}", str(own)] if own not in (None, other) else []
-    return shlex.join([*words, "--workspace", str(config.workspace)])
+    return shlex.join([*words, *place])
 
 
 def _sizes(config: RunConfig) -> tuple[int, int | None]:

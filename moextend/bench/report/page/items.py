@@ -241,7 +241,7 @@ def thumbnails(
 ) -> Thumbnails:
     """The images and sounds of items whose questions are still those that were answered."""
     found = Thumbnails([[] for _ in ids])
-    if not set(task.modalities) & SMALL.keys():
+    if not set(task.modalities) & SMALL.keys() or not any(one.question for one in asked):
         return found
     places = {name: place for place, name in enumerate(ids)}
     known: dict[str, int] = {}
