@@ -25,9 +25,9 @@ export interface Board {
 export const bestOf = (experiment: Experiment, method: Method) => experiment.methods.find((one) => one.best && one.identity === method.identity);
 
 /** Where a row of a table leads: to what its numbers rest on. */
-export function toRow(experiment: Experiment, number: number): (label: string, column: string) => string | undefined {
+export function toRow(experiment: Experiment, number: number): (label: string) => string | undefined {
   const known = new Set(experiment.methods.map((one) => one.label));
-  return (label, column) => (known.has(label) ? href("row", { x: named(number), m: label, c: column }) : undefined);
+  return (label) => (known.has(label) ? href("row", { x: named(number), m: label }) : undefined);
 }
 
 /** The rows that pass: of a group, with words in their names, with enough seeds. */

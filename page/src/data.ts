@@ -95,7 +95,7 @@ export interface Site {
     made: string;
   }[];
   methods: { name: string; description: string; source: string; at: number[]; identities: string[] }[];
-  history: { made: string; pack: string; at: number; methods: string[]; seeds: number[]; version: string; commit: string }[];
+  history: { made: string; at: number; packs: string[]; methods: string[]; seeds: number[]; version: string; commit: string }[];
 }
 
 /** Where the numbers of the runs of an experiment are from. */

@@ -6,7 +6,7 @@ import { experiment as load, report, shown, site, type Experiment } from "./data
 import { useNews } from "./live";
 import { href, named, numberOf, useRoute, type Route } from "./route";
 import { arrows } from "./ui/arrows";
-import { Choice, useLoaded, Waiting } from "./ui/parts";
+import { Choice, Empty, useLoaded, Waiting } from "./ui/parts";
 import { Overview } from "./views/overview";
 import { Matrices } from "./views/matrix";
 import { ItemList } from "./views/items";
@@ -62,7 +62,9 @@ function App() {
   }, [title, experiment, runs, home, route.get("m")]);
   useEffect(() => {
     window.scrollTo(0, 0);
-    document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    const [nav, own] = [document.querySelector<HTMLElement>("header nav"), document.querySelector<HTMLElement>("header nav [aria-current]")];
+    // Not scrollIntoView: the next Tab would start from there.
+    if (nav && own) nav.scrollLeft = own.offsetLeft - nav.offsetLeft - (nav.clientWidth - own.offsetWidth) / 2;
   }, [route.view, number, route.get("id"), route.get("m")]);
   useEffect(() => window.addEventListener("keydown", arrows), []);
   const tab = (key: string, text: string, own: boolean, x: string | number | null = null) => (
@@ -98,7 +100,7 @@ function App() {
         </nav>
       </header>
       <main id="main" tabIndex={-1}>
-        {Home ? <Home route={route} /> : runs ? <Runs news={news} /> : experiment ? <View key={number} experiment={experiment} number={number} route={route} /> : site ? <Waiting title={titles[number]} error={loaded.error} /> : null}
+        {home && route.get("x") ? <Empty title="Sequence">{`There is no sequence “${route.get("x")}” here.`}</Empty> : Home ? <Home route={route} /> : runs ? <Runs news={news} /> : experiment ? <View key={number} experiment={experiment} number={number} route={route} /> : site ? <Waiting title={titles[number]} error={loaded.error} /> : null}
       </main>
     </>
   );

@@ -9,6 +9,9 @@ type Order = { column: number; down: boolean } | null;
 /** A row's name without the marks of unfinished runs and of settings that were chosen on test items. */
 export const bare = (name: string) => name.replace(/[*\u2021]/g, "");
 
+/** A name that lines may break after its commas and colons. */
+export const breakable = (name: string): ComponentChildren => name.split(/(?<=[,:])/).flatMap((part) => [part, <wbr />]);
+
 interface Props {
   table: TableView;
   methods?: Method[];
@@ -16,7 +19,7 @@ interface Props {
   caption?: ComponentChildren;
   labels?: string[];
   /** Where the name and the numbers of a row lead. */
-  link?: (label: string, column: string) => string | undefined;
+  link?: (label: string) => string | undefined;
 }
 
 export function Table({ table, methods = [], wide = false, caption, labels = [], link }: Props) {
@@ -52,7 +55,7 @@ export function Table({ table, methods = [], wide = false, caption, labels = [],
             {rows.map((row) => (
               <tr>
                 {shown.map((place) => (
-                  <Cell value={row[place]} numeric={table.columns[place].numeric} head={place === 0} method={place === 0 ? byLabel.get(bare(row[0][0])) : undefined} link={link?.(bare(row[0][0]), table.columns[place].key)} />
+                  <Cell value={row[place]} numeric={table.columns[place].numeric} head={place === 0} method={place === 0 ? byLabel.get(bare(row[0][0])) : undefined} link={link?.(bare(row[0][0]))} />
                 ))}
               </tr>
             ))}
@@ -79,7 +82,8 @@ function Head({ column, order, sort }: { column: TableView["columns"][number]; o
 
 function Cell({ value, numeric, head, method, link }: { value: TextValue; numeric: boolean; head: boolean; method?: Method; link?: string }) {
   const [text, , , style] = value;
-  const name = link && head ? <a href={link}>{text}</a> : text;
+  const broken = head ? breakable(text) : text;
+  const name = link && head ? <a href={link}>{broken}</a> : broken;
   const content = method ? <MethodName method={method} name={name} /> : name;
   const classes = [numeric ? "number" : "", style ?? ""].join(" ").trim();
   if (head) {

@@ -6,7 +6,7 @@ import { plural } from "../format";
 import type { ViewProps } from "../main";
 import { replace } from "../route";
 import { Choice, Search, Section } from "../ui/parts";
-import { bare, Notes, Table } from "../ui/table";
+import { bare, breakable, Notes, Table } from "../ui/table";
 import { MethodName } from "../ui/marker";
 
 export function Overview({ experiment, number, route }: ViewProps) {
@@ -21,7 +21,7 @@ export function Overview({ experiment, number, route }: ViewProps) {
       <div class="verdict">
         <h1 class="sr">Summary</h1>
         {experiment.verdict.map((text) => (
-          <p>{text}</p>
+          <p>{breakable(text)}</p>
         ))}
         {!experiment.verdict.length && <p>No method ran over the whole sequence yet.</p>}
       </div>
@@ -95,7 +95,7 @@ function Differences({ experiment, number }: { experiment: Experiment; number: n
               return (
                 <tr>
                   <th scope="row">
-                    <MethodName method={own} name={<a href={link(bare(row[method][0]), "verdict")}>{row[method][0]}</a>} />
+                    <MethodName method={own} name={<a href={link(bare(row[method][0]))}>{breakable(row[method][0])}</a>} />
                   </th>
                   <td class="number">{row[difference][0]}</td>
                   <td class="drawn">

@@ -5,7 +5,7 @@ import { one, signed } from "../format";
 import type { ViewProps } from "../main";
 import { href, named } from "../route";
 import { Copy, Empty, Facts, Section, useLoaded, Waiting } from "../ui/parts";
-import { bare, Notes, Table } from "../ui/table";
+import { bare, breakable, Notes, Table } from "../ui/table";
 import { MethodName } from "../ui/marker";
 import { Grid, ofMethod } from "./matrix";
 
@@ -38,16 +38,22 @@ export function Row({ experiment, number, route }: ViewProps) {
   return (
     <>
       <h1>
-        <MethodName method={method} />
+        <MethodName method={method} name={breakable(method.label)} />
       </h1>
       <p class="lead">
-        {IDENTITIES[method.identity]}. {site ? <a href={href("method", { m: name })}>All rows of {name}</a> : null}
-        {task && method.mode === "sequence" ? (
+        {IDENTITIES[method.identity]}.
+        {site && (
           <>
             {" "}
-            <a href={href("items", { x: named(number), a: method.label, seed: seeds[0] })}>Its items</a>
+            <a href={href("method", { m: name })}>All rows of {name}</a>.
           </>
-        ) : null}
+        )}
+        {task && method.mode === "sequence" && (
+          <>
+            {" "}
+            <a href={href("items", { x: named(number), a: method.label, seed: seeds[0] })}>Its items</a>.
+          </>
+        )}
       </p>
       <Section id="runs" title="Runs">
         <Table table={ofRuns(experiment, method, runs)} />
@@ -133,13 +139,13 @@ function Verdicts({ experiment, method, number }: { experiment: Experiment; meth
   const own = cut(table, method);
   if (!own.sections[0].length) return null;
   const columns = own.columns.slice(1);
-  const link = toRow(experiment, number)(best.label, "verdict");
+  const link = toRow(experiment, number)(best.label);
   return (
     <Section id="verdicts" title="Against the best of its group">
       <p>
         The best is <a href={link}>{best.label}</a>. Differences are this row less the best.
       </p>
-      <Table table={{ ...own, columns: columns.map((one) => ({ ...one, wide: false })), sections: own.sections.map((rows) => rows.map((row) => row.slice(1))) }} />
+      <Table table={{ ...own, columns, sections: own.sections.map((rows) => rows.map((row) => row.slice(1))) }} />
       <Notes notes={table.notes} />
     </Section>
   );

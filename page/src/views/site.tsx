@@ -4,7 +4,7 @@ import { experiment as load, site, type Site } from "../data";
 import { plural } from "../format";
 import { href, named, type Route } from "../route";
 import { Copy, Empty, Facts, Section, useLoaded, Waiting } from "../ui/parts";
-import { bare, Notes, Table } from "../ui/table";
+import { bare, breakable, Notes, Table } from "../ui/table";
 
 export const SITE_VIEWS: [key: string, title: string, view: (props: { route: Route }) => preact.JSX.Element][] = [
   ["sequences", "Sequences", Sequences],
@@ -39,14 +39,28 @@ function List({ title, heads, rows }: ListProps) {
           {rows.map(([first, ...rest]) => (
             <tr>
               <th scope="row">{first}</th>
-              {rest.map((cell) => (
-                <td>{cell}</td>
+              {rest.map((cell, place) => (
+                <td data-head={heads[place + 1]}>
+                  <div>{cell}</div>
+                </td>
               ))}
             </tr>
           ))}
         </tbody>
       </table>
     </div>
+  );
+}
+
+/** How many there are; opened, which. */
+function Several({ noun, words }: { noun: string; words: string[] }) {
+  return (
+    <details>
+      <summary>{plural(words.length, noun)}</summary>
+      {words.map((word) => (
+        <div class="small-text">{breakable(word)}</div>
+      ))}
+    </details>
   );
 }
 
@@ -58,7 +72,8 @@ function Sequences() {
     if (!found) return <span class="muted">-</span>;
     return (
       <>
-        <a href={href("row", { x: named(at), m: found[0], c: "acc" })}>{found[1]}</a> <span class="muted">{found[0]}</span>
+        <a href={href("row", { x: named(at), m: found[0] })}>{found[1]}</a>
+        <span class="muted small-text under">{breakable(found[0])}</span>
       </>
     );
   };
@@ -66,7 +81,7 @@ function Sequences() {
     <>
       <h1>What methods learn and forget</h1>
       <p>
-        Every row trained a Mixture-of-Experts language model on a sequence of tasks, and was scored on all tasks after every stage. The rows of a sequence share its tasks, base, data and scorers, and are ranked by ACC, the mean
+        Every row is a method that learned a sequence of tasks one after the other, and was scored on all of them after every stage. The rows of a sequence share its tasks, base, data and scorers, and are ranked by ACC, the mean
         accuracy after the last stage, among those that know as much of the task of an input. Every number leads to its runs.
       </p>
       <List
@@ -75,10 +90,10 @@ function Sequences() {
         rows={sequences.map((one, at) => [
           <>
             {place(at)}
-            {one.differs && <span class="muted small-text"> {one.differs}</span>}
+            {one.differs && <span class="muted small-text under">{one.differs}</span>}
           </>,
           ...groups.map((key) => best(at, key)),
-          <span title={one.tasks.join(", ")}>{one.tasks.length}</span>,
+          <Several noun="task" words={one.tasks} />,
           one.methods,
           one.seeds.length,
           one.made,
@@ -87,7 +102,7 @@ function Sequences() {
       <Section id="submit" title="Submit a method">
         <p>
           A submission is one or more packs of finished runs; the site is built from all packs of a folder. How runs are packed, checked and handed in is in docs/howto/share.md of moextend. This site was built from{" "}
-          {plural(new Set(history.map((one) => one.pack)).size, "pack")}.
+          {plural(new Set(history.flatMap((one) => one.packs)).size, "pack")}.
         </p>
         {COMMANDS.map((text) => (
           <div class="command">
@@ -100,7 +115,12 @@ function Sequences() {
   );
 }
 
-const identities = (keys: string[]) => keys.map((key) => IDENTITIES[key] ?? key).join(", ");
+const identities = (keys: string[]) =>
+  Object.keys(IDENTITIES)
+    .filter((key) => keys.includes(key))
+    .map((key) => IDENTITIES[key])
+    .join(", ")
+    .replace(/, [TN]/g, (found) => found.toLowerCase());
 
 function Methods() {
   return (
@@ -145,18 +165,18 @@ function History() {
   return (
     <>
       <h1>History</h1>
-      <p class="lead">An entry is what one pack adds to a sequence. The day is that of its last run.</p>
+      <p class="lead">An entry is what one version of moextend at one commit adds to a sequence, on the day of its last run.</p>
       <List
         title="Entries"
-        heads={["made", "sequence", "methods", "seeds", "moextend", "commit", "pack"]}
+        heads={["made", "sequence", "methods", "seeds", "moextend", "commit", "packs"]}
         rows={all().history.map((one) => [
           one.made,
           place(one.at),
-          one.methods.length === 1 ? <span class="words">{one.methods[0]}</span> : <span title={one.methods.join("\n")}>{one.methods.length}</span>,
+          <Several noun="method" words={one.methods} />,
           one.seeds.join(", "),
           one.version,
           <code>{one.commit}</code>,
-          one.pack,
+          <Several noun="pack" words={one.packs} />,
         ])}
       />
     </>

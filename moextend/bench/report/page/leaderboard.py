@@ -12,7 +12,7 @@ from moextend.bench import methods, metrics
 from moextend.bench.report.collect import Experiment, Result, collect, key_of, refuse_unproved
 from moextend.bench.report.page import bundle
 from moextend.bench.report.page.data import ranks
-from moextend.bench.report.page.provenance import commit_of, version_of
+from moextend.bench.report.page.provenance import commit_of, computed, version_of
 from moextend.bench.report.table import number
 from moextend.bench.run.pack import unpack
 from moextend.bench.run.rundir import PACK, RunDir, find_runs, run_name
@@ -90,17 +90,19 @@ def _collected(origin: Mapping[Path, Path]) -> list[Experiment]:
     """The experiments by sequence and version; InputError for runs that no report takes."""
     runs = sorted(map(RunDir, origin), key=lambda run: (run_name(run.folder), run.id))
     experiments = collect(runs)
-    left_out = [name for each in experiments for name in each.left_out]
-    if left_out:
+    taken = {result.run.folder for each in experiments for result in each.results}
+    if left_out := [pack for folder, pack in origin.items() if folder not in taken]:
+        names = [name for each in experiments for name in each.left_out]
         raise InputError(
-            f"no report takes {'; '.join(left_out)}.", where="PACKS", hint="Pack these runs again."
+            f"no report takes {'; '.join(names)}.", where=str(left_out[0]), hint="Pack these runs again."
         )
     refuse_unproved(experiments)
     return sorted(experiments, key=lambda one: (one.name, -_version(one)))
 
 
 def _version(experiment: Experiment) -> int:
-    return int(experiment.shared["sequence"]["version"])
+    version = experiment.shared["sequence"].get("version")
+    return version if isinstance(version, int) else 0
 
 
 def _site(experiments: Sequence[Experiment], origin: Mapping[Path, Path]) -> dict[str, Any]:
@@ -113,9 +115,7 @@ def _site(experiments: Sequence[Experiment], origin: Mapping[Path, Path]) -> dic
     return {
         "sequences": [_sequence(one, key) for one, key in zip(experiments, keys, strict=True)],
         "methods": _methods(experiments),
-        "history": sorted(
-            _history(experiments, origin), key=lambda one: (one["made"], one["pack"]), reverse=True
-        ),
+        "history": sorted(_history(experiments, origin), key=lambda one: one["made"], reverse=True),
     }
 
 
@@ -163,16 +163,16 @@ def _about(name: str, result: Result) -> dict[str, Any]:
 
 
 def _history(experiments: Sequence[Experiment], origin: Mapping[Path, Path]) -> Iterator[dict[str, Any]]:
-    """An entry is what one pack adds to a sequence, made by one version at one commit."""
+    """An entry is what one version at one commit adds to a sequence."""
     for place, experiment in enumerate(experiments):
-        groups: dict[tuple[str, str, str], list[Result]] = {}
+        groups: dict[tuple[str, str], list[Result]] = {}
         for result in experiment.results:
             _, environment = _made(result)
-            key = (origin[result.run.folder].name, version_of(environment), commit_of(environment))
-            groups.setdefault(key, []).append(result)
-        for (pack, version, commit), own in groups.items():
+            groups.setdefault((version_of(environment), commit_of(environment)), []).append(result)
+        for (version, commit), own in groups.items():
             yield {
-                "made": max(_made(result)[0] for result in own), "pack": visible(pack), "at": place,
+                "made": max(_made(result)[0] for result in own), "at": place,
+                "packs": sorted({visible(origin[result.run.folder].name) for result in own}),
                 "methods": sorted({visible(result.config.method) for result in own}),
                 "seeds": sorted({result.config.seed for result in own}),
                 "version": visible(version), "commit": visible(commit),
@@ -180,6 +180,6 @@ def _history(experiments: Sequence[Experiment], origin: Mapping[Path, Path]) -> 
 
 
 def _made(result: Result) -> tuple[str, dict[str, Any]]:
-    """The day on which a run was last worked on, and the environment of then."""
-    environment = (result.environments or [{}])[-1]
+    """The day on which a run last computed something, and the environment of then."""
+    environment = computed(result)[-1]
     return visible(str(environment.get("at", "")))[:10], environment

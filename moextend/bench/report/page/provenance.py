@@ -27,15 +27,15 @@ def provenance(runs: Sequence[Result]) -> dict[str, Any]:
 
     found = []
     for result in runs:
-        made = result.environments or [{}]
+        made = computed(result)
         found.append(
             {
-                "id": result.run.id, "made": str(made[-1].get("at", "")), "source": visible(source(result)),
+                "id": visible(result.run.id), "made": visible(str(made[-1].get("at", ""))), "source": visible(source(result)),
                 "command": visible(command(result.config, anywhere=True)),
                 "environments": list(dict.fromkeys(place("environments", _environment(one)) for one in made)),
-                "of": place("made", {visible(part): one for part, one in result.made_of.items()}),
-                "models": {name: visible(one) for name, one in method_sources(result.run).items() if one},
-                "settings": {key: visible(setting(one)) for key, one in result.settings.items()},
+                "of": place("made", {visible(part): visible(one) for part, one in result.made_of.items()}),
+                "models": {visible(name): visible(one) for name, one in method_sources(result.run).items() if one},
+                "settings": {visible(key): visible(setting(one)) for key, one in result.settings.items()},
                 "metrics": {title: result.summary[name] for name, title in METRICS.items()},
                 "stated": {
                     visible(f"stage {stage}: {key}"): visible(str(value))
@@ -52,6 +52,11 @@ def provenance(runs: Sequence[Result]) -> dict[str, Any]:
         "runs": found, "costs": list(COSTS),
         **{kind: [facts for _, facts in known.values()] for kind, known in shared.items()},
     }  # fmt: skip
+
+
+def computed(result: Result) -> list[dict[str, Any]]:
+    """The environments in which a run trained or scored: those with a device; all, or an empty one, where none has."""
+    return [one for one in result.environments if one.get("device")] or result.environments or [{}]
 
 
 def version_of(environment: dict[str, Any]) -> str:

@@ -122,13 +122,14 @@ def test_mcnemar_is_the_exact_binomial_test() -> None:
 def test_the_verdict_names_the_best_method_and_what_tests_say_of_the_others(
     experiments: list[Experiment], make_run: MakeRun
 ) -> None:
-    (sentence,), comparison = verdict(experiments[0])
+    (sentence,), comparisons = verdict(experiments[0])
     assert re.fullmatch(
         r"Given no task id, replay reaches ACC \d+\.\d% after stage 3, the highest of 3 methods\. Paired with it, "
         r"(worse|undecided): lora.*\.",
         sentence,
     )
-    assert comparison is not None and comparison.title.endswith("differences from replay")
+    assert [table.title for table in comparisons.values()] == ["ledger: differences from replay"]
+    assert list(verdict(experiments[0], "lora")[1]) == ["lora", "replay"]
     for method, value in (("lora", 40.0), ("ewc", 50.0)):
         run = make_run(method, rows=[[10, 10], [value, 10], [value, value]], text=[90, 90, 90])
     (experiment,) = collect(find_runs(run.folder.parent.parent), unfinished=True)
