@@ -57,6 +57,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger.write_runs(tmp_path / "runs", ledger.Shape(items=10, stages=2), {"lora": ledger.Kind()}, (0, 1))
 
 
+@pytest.mark.slow  # runs every command of the page; a report and a leaderboard are among them
 def test_the_page_does_what_it_says(cli: Cli, runs: None, tmp_path: Path) -> None:
     text = PAGE.read_text("utf-8")
     shutil.copytree(PACKS, tmp_path / "docs/results/packs")

@@ -30,8 +30,8 @@ def provenance(runs: Sequence[Result]) -> dict[str, Any]:
         made = computed(result)
         found.append(
             {
-                "id": visible(result.run.id), "made": visible(str(made[-1].get("at", ""))), "source": visible(source(result)),
-                "command": visible(command(result.config, anywhere=True)),
+                "id": visible(result.run.id), "made": visible(str(made[-1].get("at", ""))),
+                "source": visible(source(result)), "command": visible(command(result.config, anywhere=True)),
                 "environments": list(dict.fromkeys(place("environments", _environment(one)) for one in made)),
                 "of": place("made", {visible(part): visible(one) for part, one in result.made_of.items()}),
                 "models": {visible(name): visible(one) for name, one in method_sources(result.run).items() if one},
