@@ -11,7 +11,7 @@ export const IDENTITIES: Record<string, string> = {
   "?": "Task id not recorded",
 };
 export const AGAINST = "against the best";
-const MEANING = `${AGAINST}: what a paired test over seeds and items says of ACC against the row with the highest ACC among those that know as much of the task; the differences below have the intervals, and the other metrics.`;
+const MEANING = `${AGAINST}: what a paired test over seeds and items says of ACC against the row with the highest ACC among those that know as much of the task, which was chosen by the same numbers. The differences below have the intervals, and the other metrics.`;
 
 export interface Board {
   table: TableView;

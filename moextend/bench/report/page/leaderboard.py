@@ -68,8 +68,8 @@ def packs_in(paths: Sequence[Path]) -> list[Path]:
 def _opened(packs: Sequence[Path], place: Path) -> dict[Path, Path]:
     """Folder of a run -> its pack, every run once; of two copies the one that has the answers."""
     known: dict[tuple[str, str], tuple[RunDir, Path]] = {}
-    for number_, pack in enumerate(packs):
-        unpack(pack, runs := place / str(number_) / "runs", place)
+    for index, pack in enumerate(packs):
+        unpack(pack, runs := place / str(index) / "runs", place)
         for run in find_runs(runs):
             first, other = known.get(key_of(run.config), (None, pack))
             if first is None or ("predictions" in first.left_out and "predictions" not in run.left_out):
