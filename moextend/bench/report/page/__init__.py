@@ -76,7 +76,9 @@ def bundle(
         site: what a first view of all experiments shows, each of which is then a part of its own; None: no such view.
         options: as data.parts takes them.
     """
-    found = parts(experiments, inline=False, **options)
+    found = parts(
+        experiments, inline=site is not None, **options
+    )  # thousands of small files are a burden on a host
     first = {REPORT: found.values.pop(REPORT)} | ({"live": live} if live else {})
     if site is not None:
         each = first[REPORT]["experiments"]

@@ -15,7 +15,7 @@ from moextend.bench.report.fate import FATES
 from moextend.bench.report.items import ItemReader
 from moextend.bench.report.looks import looks
 from moextend.bench.report.notes import with_sources
-from moextend.bench.report.page.items import Budget, Lifelines, Thumbnails, lifelines, thumbnails
+from moextend.bench.report.page.items import MOST_MEDIA, Budget, Lifelines, Thumbnails, lifelines, thumbnails
 from moextend.bench.report.page.provenance import provenance
 from moextend.bench.report.style import Styling
 from moextend.bench.report.table import Table, Value
@@ -57,13 +57,14 @@ def parts(
         baseline: the method of the comparison; None: the one with the highest ACC.
         style: how the tables look, and the names and order of methods.
         workspace: where the data of tasks are looked for if a run's own workspace is not there.
-        inline: whether images are in the parts, as many as fit; else they are files.
+        inline: whether images are in the parts, as many as fit into equal shares of MOST_MEDIA; else they are files.
     """
     style = (style or Styling()).with_all_columns()
     experiments = style.arranged(experiments)
-    found, budget = Parts({REPORT: {}}), Budget() if inline else Budget(float("inf"))
+    found, room = Parts({REPORT: {}}), MOST_MEDIA if inline else float("inf")
     shown = []
     for number, experiment in enumerate(experiments):
+        budget = Budget(share := room / (len(experiments) - number))
         tasks = _tasks(experiment, f"e{number}")
         runs = [result for mode in ("sequence", "joint", "independent") for result in experiment.of(mode)]
         flips = [
@@ -71,6 +72,7 @@ def parts(
             for place, task in enumerate(tasks)
             for row in _items(found, task, runs, workspace, budget, inline=inline)
         ]
+        room -= share - max(budget.left, 0.0) if inline else 0.0
         shown.append(_experiment(experiment, tasks, runs, style, baseline, margin))
         found.values[f"e{number}.flips"] = {"fates": list(FATES), "rows": flips}
         found.values[f"e{number}.routing"] = list(_routes(runs, style))

@@ -22,10 +22,12 @@ from moextend.bench.report.fate import FATES, item_fates
 from moextend.bench.report.page import encoded
 from moextend.bench.report.page.data import parts, verdict
 from moextend.bench.report.page.items import (
+    MOST_MEDIA,
     RATE,
     SECONDS,
     SIDE,
     Budget,
+    Thumbnails,
     mcnemar,
     small_image,
     small_sound,
@@ -182,6 +184,21 @@ def test_sounds_are_small() -> None:
     again = AudioRef(data=made.data)
     assert (made.kind, made.form) == ("audio", "mp3") and len(made.data) < 200_000
     assert again.seconds == pytest.approx(SECONDS, abs=0.2) and again.open().rate == RATE
+
+
+def test_experiments_have_equal_shares_of_the_room_for_media(
+    experiments: list[Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+
+    def media(result: Any, task: Any, made: Any, workspace: Any, budget: Budget) -> Thumbnails:
+        seen.append(budget.left)
+        budget.left -= 100_000
+        return Thumbnails([[] for _ in made.ids])
+
+    monkeypatch.setattr("moextend.bench.report.page.data._media", media)
+    parts([experiments[0], experiments[0]])
+    assert (seen[0], seen[4]) == (MOST_MEDIA / 2, MOST_MEDIA - 400_000) and len(seen) == 8
 
 
 def test_thumbnails_belong_to_the_questions_that_were_answered(tmp_path: Path) -> None:
