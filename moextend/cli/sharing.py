@@ -100,7 +100,7 @@ def export(
 
 def leaderboard(
     packs: Annotated[
-        list[Path], Argument(metavar="PACK...", help="Files that bench pack wrote, or folders of them.")
+        list[Path], Argument(metavar="PACK", help="Files that bench pack wrote, or folders of them.")
     ],
     out: Annotated[Path, Option("--out", "-o", metavar="DIR", help="New folder of the site.")],
 ) -> None:
