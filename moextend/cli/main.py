@@ -53,6 +53,7 @@ BENCH: dict[str, Commands] = {
         "pack": ("sharing:pack", "tiny --out tiny.tar.zst"),
         "unpack": ("sharing:unpack", "tiny.tar.zst"),
         "export": ("sharing:export", "tiny --out results/"),
+        "leaderboard": ("sharing:leaderboard", "packs/ --out site/"),
     },
 }
 """Panel of the help -> its commands."""

@@ -13,6 +13,7 @@ from typer import Argument, Option
 from moextend.bench.report import lm_eval_files
 from moextend.bench.report import verify as verifying
 from moextend.bench.report.collect import collect, some
+from moextend.bench.report.page import leaderboard as leaderboards
 from moextend.bench.run import pack as packing
 from moextend.bench.run.rundir import RunDir, find_runs, run_name
 from moextend.cli import options
@@ -95,6 +96,22 @@ def export(
     name_left_out(experiments)
     count = sum(len(experiment.results) for experiment in experiments)
     typer.echo(f"wrote {counted(len(written), 'file')} of {counted(count, 'run')} to {out}")
+
+
+def leaderboard(
+    packs: Annotated[
+        list[Path], Argument(metavar="PACK", help="Files that bench pack wrote, or folders of them.")
+    ],
+    out: Annotated[Path, Option("--out", "-o", metavar="DIR", help="New folder of the site.")],
+) -> None:
+    """Write a static site of all runs of packs: a page a sequence and a method, and the history of entries.
+
+    It needs no server: open index.html, or copy the folder to any web host. Equal packs give equal bytes.
+    """
+    files.check_writable(out, where="--out")
+    built = leaderboards.build(packs, out)
+    shown = [counted(built.sequences, "sequence"), counted(built.runs, "run"), counted(built.packs, "pack")]
+    typer.echo(f"wrote {built.index}: {shown[0]}, {shown[1]} of {shown[2]}, {built.bytes / 1e6:,.1f} MB")
 
 
 def verify(

@@ -36,6 +36,8 @@ export interface Method {
   mode: "sequence" | "joint" | "independent";
   role: string | null;
   identity: string;
+  /** Whether it has the highest ACC of those that know as much of the task. */
+  best: boolean;
   color: string;
   marker: string;
   filled: boolean;
@@ -64,7 +66,8 @@ export interface Experiment {
   runs: Run[];
   cells: { run: number[]; stage: number[]; task: number[]; value: number[]; stderr: (number | null)[]; n: number[] };
   summary: TableView;
-  comparison: TableView | null;
+  /** With the best of each group; the first one is with the baseline that was asked for. */
+  comparisons: (TableView & { baseline: string })[];
   /** Of orders, of scaled models (--also rewind), and of models without some stages (--also subsets). */
   further: TableView[];
   costs: TableView;
@@ -74,6 +77,45 @@ export interface Experiment {
 export interface Report {
   experiments: Experiment[];
   published: TableView[];
+}
+
+/** The first view of a leaderboard. */
+export interface Site {
+  sequences: {
+    /** Names it in addresses. */
+    key: string;
+    description: string;
+    /** How it differs from another of the same name. */
+    differs: string;
+    base: string;
+    tasks: string[];
+    methods: number;
+    best: Record<string, [label: string, acc: string]>;
+    seeds: number[];
+    made: string;
+  }[];
+  methods: { name: string; description: string; source: string; at: number[]; identities: string[] }[];
+  history: { made: string; at: number; packs: string[]; methods: string[]; seeds: number[]; version: string; commit: string }[];
+}
+
+/** Where the numbers of the runs of an experiment are from. */
+export interface Provenance {
+  runs: {
+    id: string;
+    made: string;
+    source: string;
+    command: string;
+    environments: number[];
+    of: number;
+    models: Record<string, string>;
+    settings: Record<string, string>;
+    metrics: Record<string, number | null>;
+    stated: Record<string, string>;
+    costs: [stage: string, ...(number | null)[]][];
+  }[];
+  costs: string[];
+  environments: Record<string, string>[];
+  made: Record<string, string>[];
 }
 
 interface Interned {
@@ -156,16 +198,20 @@ export interface Items {
 
 declare global {
   interface Window {
-    moextendPart?: (name: string, value: unknown) => void;
+    moextendPart?: (name: string, value: string) => void;
   }
 }
 
 /** The version of this page where it comes from moextend bench serve; null elsewhere. */
 export const shown = JSON.parse(document.getElementById("part-live")?.textContent ?? "null") as string | null;
 
+/** What a leaderboard begins with; null for a report. */
+export const site = JSON.parse(document.getElementById("part-site")?.textContent ?? "null") as Site | null;
+
 const loaded = new Map<string, Promise<unknown>>();
 const waiting = new Map<string, (value: unknown) => void>();
-window.moextendPart = (name, value) => waiting.get(name)?.(value);
+/** A file beside the page hands over its JSON, compressed. */
+window.moextendPart = (name, value) => waiting.get(name)?.(inflated(value).then((raw) => JSON.parse(new TextDecoder().decode(raw)) as unknown));
 
 /** A part by name: from the page itself, or from a file beside it; a script, as pages on a disk may fetch nothing. */
 function part<T>(name: string): Promise<T> {
@@ -195,6 +241,9 @@ export function report(): Report {
   return current;
 }
 
+/** An experiment of the report, or of a leaderboard, which loads them one by one. */
+export const experiment = (number: number): Promise<Experiment> => (site ? part<Experiment>(`e${number}`) : Promise.resolve(report().experiments[number]));
+export const provenance = (experiment: number) => part<Provenance>(`e${experiment}.runs`);
 export const flips = (experiment: number) => part<Flips>(`e${experiment}.flips`);
 export const routing = (experiment: number) => part<RunRoutes[]>(`e${experiment}.routing`);
 export const media = (task: Task): Promise<Media> => (task.media ? part<Media>(`${task.part}.media`) : Promise.resolve({ at: [], media: [] }));
@@ -232,9 +281,12 @@ async function opened(from: ItemsPart): Promise<Items> {
 }
 
 async function unpacked(packed: Packed): Promise<ArrayLike<number>> {
-  const bytes = Uint8Array.from(atob(packed.data), (char) => char.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const raw = await new Response(stream).arrayBuffer();
+  const raw = await inflated(packed.data);
   if (packed.width === 1) return new Uint8Array(raw);
   return packed.width === 2 ? new Uint16Array(raw) : new Uint32Array(raw);
+}
+
+function inflated(base64: string): Promise<ArrayBuffer> {
+  const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer();
 }

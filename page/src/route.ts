@@ -1,5 +1,6 @@
 /** The address after "#": a view and its settings, so that every view and item has a URL. */
 import { useEffect, useState } from "preact/hooks";
+import { site } from "./data";
 
 export interface Route {
   view: string;
@@ -13,6 +14,12 @@ export function parsed(hash: string): Route {
   const settings = new URLSearchParams(query);
   return { view: path || "overview", get: (name) => settings.get(name) ?? "" };
 }
+
+/** The number of the experiment `x` of an address: a leaderboard names its sequences, whose numbers change when others are added. */
+export const numberOf = (route: Route) => (site ? site.sequences.findIndex((one) => one.key === route.get("x")) : Number(route.get("x")) || 0);
+
+/** What an address has as `x` for the experiment of this number. */
+export const named = (number: number) => (site ? site.sequences[number].key : number || null);
 
 /** The address of a view; empty settings are left out. */
 export function href(view: string, settings: Settings = {}): string {

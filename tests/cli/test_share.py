@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import tarfile
+from collections.abc import Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +27,26 @@ def opened(path: str) -> io.BytesIO:
         return io.BytesIO(content.read())
 
 
+def _repacked(files: dict[str, bytes], out: str, sizes: Mapping[str, int] | None = None) -> None:
+    """Writes a pack with these contents, and a manifest that fits them; `sizes` are stated instead of the real ones."""
+    manifest = json.loads(files["manifest.json"])
+    manifest["files"] = {
+        name: {"bytes": (sizes or {}).get(name, len(content)), "sha256": sha256(content).hexdigest()}
+        for name, content in files.items()
+        if name != "manifest.json"
+    }
+    files = {**files, "manifest.json": json.dumps(manifest).encode()}
+    with (
+        Path(out).open("wb") as file,
+        zstandard.ZstdCompressor().stream_writer(file) as packed,
+        tarfile.open(fileobj=packed, mode="w|") as archive,
+    ):
+        for path, content in files.items():
+            info = tarfile.TarInfo(path)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
 PAGE, PACKS = DOCS / "howto" / "share.md", DOCS / "results" / "packs"
 
 
@@ -36,6 +57,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger.write_runs(tmp_path / "runs", ledger.Shape(items=10, stages=2), {"lora": ledger.Kind()}, (0, 1))
 
 
+@pytest.mark.slow  # runs every command of the page; a report and a leaderboard are among them
 def test_the_page_does_what_it_says(cli: Cli, runs: None, tmp_path: Path) -> None:
     text = PAGE.read_text("utf-8")
     shutil.copytree(PACKS, tmp_path / "docs/results/packs")
@@ -98,21 +120,58 @@ def test_a_pack_that_would_become_much_more_is_refused(
     assert cli("bench", "pack", "tiny", "-o", "x.tar.zst").code == 0
     with tarfile.open(fileobj=opened("x.tar.zst")) as archive:
         files = {member.name: file.read() for member in archive if (file := archive.extractfile(member))}
-    name, *others = files
-    manifest = json.loads(files[name])
-    files[others[0]] = bytes(written)
-    manifest["files"][others[0]] = {"bytes": stated, "sha256": sha256(files[others[0]]).hexdigest()}
-    files[name] = json.dumps(manifest).encode()
-    with (
-        Path("bomb.tar.zst").open("wb") as out,
-        zstandard.ZstdCompressor().stream_writer(out) as packed,
-        tarfile.open(fileobj=packed, mode="w|") as archive,
-    ):
-        for path, content in files.items():
-            info = tarfile.TarInfo(path)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
+    first = list(files)[1]
+    files[first] = bytes(written)
+    _repacked(files, "bomb.tar.zst", {first: stated})
     Path("there").mkdir()
     done = cli("bench", "unpack", "bomb.tar.zst", "-w", "there")
     assert done.code == 2 and message in done.err
     assert not any(path.is_file() for path in Path("there").rglob("*"))
+
+
+def test_a_leaderboard_is_made_of_files_and_folders_of_packs(cli: Cli, runs: None, tmp_path: Path) -> None:
+    (tmp_path / "packs/deeper").mkdir(parents=True)
+    assert cli("bench", "pack", "lora-s0", "-o", "packs/deeper/a.tar.zst").code == 0
+    assert cli("bench", "pack", "lora-s1", "-o", "b.tar.zst").code == 0
+    done = cli("bench", "leaderboard", "packs", "b.tar.zst", "packs/deeper/a.tar.zst", "--out", "site")
+    assert done.code == 0, done.err
+    assert re.fullmatch(r"wrote site/index.html: 1 sequence, 2 runs of 2 packs, \d\.\d MB\n", done.out)
+    assert (tmp_path / "site/index.html").stat().st_mode & 0o444 == 0o444
+    again = cli("bench", "leaderboard", "packs", "--out", "site")
+    assert again.code == 2 and "site: already exists. Name a new folder" in again.err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cut.tar.zst", "cut.tar.zst: not a pack of runs, or a damaged one"),
+        ("text.tar.zst", "text.tar.zst: not a pack of runs, or a damaged one"),
+        ("notes.txt", "'notes.txt' does not have the suffix of a pack"),
+        ("gone.tar.zst", "gone.tar.zst: no such file"),
+        ("empty", "empty: holds no pack"),
+        ("runs", "runs: holds no pack"),
+    ],
+)
+def test_what_is_no_pack_makes_no_leaderboard(
+    cli: Cli, runs: None, tmp_path: Path, name: str, message: str
+) -> None:
+    assert cli("bench", "pack", "lora-s0", "-o", "x.tar.zst").code == 0
+    Path("cut.tar.zst").write_bytes(Path("x.tar.zst").read_bytes()[:900])
+    for text in ("text.tar.zst", "notes.txt"):
+        Path(text).write_text("no pack")
+    Path("empty").mkdir()
+    done = cli("bench", "leaderboard", "x.tar.zst", name, "--out", "site")
+    assert done.code == 2 and message in done.err and done.err.count("\n") == 1
+    assert not Path("site").exists()
+
+
+def test_a_run_that_no_report_takes_makes_no_leaderboard(cli: Cli, runs: None, tmp_path: Path) -> None:
+    assert cli("bench", "pack", "tiny", "-o", "x.tar.zst").code == 0
+    with tarfile.open(fileobj=opened("x.tar.zst")) as archive:
+        files = {member.name: file.read() for member in archive if (file := archive.extractfile(member))}
+    scores = "tiny/lora-s0/scores.jsonl"
+    files[scores] = files[scores].replace(b'"value": ', b'"value": 1', 1)
+    _repacked(files, "edited.tar.zst")
+    done = cli("bench", "leaderboard", "edited.tar.zst", "--out", "site")
+    assert done.code == 2 and "edited.tar.zst: no report takes lora-s0 (damaged" in done.err
+    assert not Path("site").exists()

@@ -244,11 +244,9 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
         except Exception as error:
             damaged.append(damaged_run(run, error))
     for run, config, status in sorted(known, key=_is_copy):
-        shared = config.experiment()
-        digest = files.digest(without_notes(shared))
-        experiment = found.setdefault(digest, Experiment(shared))
-        same = files.digest({**config.identity(), "order": ""})  # the stages are in their order
-        first = seen.get((digest, same))
+        key = key_of(config)
+        experiment = found.setdefault(key[0], Experiment(config.experiment()))
+        first = seen.get(key)
         if first is not None:
             what = "a copy of" if run.id and run.id == first.id else "the same run as"
             experiment.copies.append(f"{run.folder} ({what} {first.folder})")
@@ -256,7 +254,7 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
         elif status.state == "done" or unfinished:
             try:
                 experiment.results.append(_result(run, config, status))
-                seen[digest, same] = run
+                seen[key] = run
             except Exception as error:
                 experiment.left_out.append(damaged_run(run, error))
         else:
@@ -271,6 +269,12 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
         shown.left_out += damaged
     _tell_apart(experiments)
     return experiments
+
+
+def key_of(config: RunConfig) -> tuple[str, str]:
+    """Digests of the experiment and of the run: equal for two configs of one run."""
+    same = files.digest({**config.identity(), "order": ""})  # the stages are in their order
+    return files.digest(without_notes(config.experiment())), same
 
 
 def _name_orders(experiment: Experiment) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 from moextend.bench.methods import BOUNDS
 from moextend.bench.run.complete import EVERY, STEM, stage_problem
 from moextend.bench.run.inputs import checkpoint_part, data_part
-from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.records import BASE, encoder_of
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir, slug
 from moextend.bench.score.kept import SAME, read_predictions
 from moextend.bench.score.lines import text_item
 from moextend.bench.score.vqa import score_items
 from moextend.bench.scorers import search, shows
+from moextend.bench.sequence import find_sequence
 from moextend.errors import InputError, MoextendError, SpecError, UnknownName
 from moextend.util.files import read_json, read_lines, sha256
 from moextend.util.foreign import explained
@@ -101,32 +101,33 @@ def explain(run: RunDir, stage: int, task: str) -> Explanation:
     )  # fmt: skip
 
 
-def command(config: RunConfig) -> str:
+def command(config: RunConfig, *, anywhere: bool = False) -> str:
     """The command that makes a run, as far as options say what it is; its YAMLs must be those of the run.
 
-    `--steps` and `--limit` are named where they are not those of the sequence as it is now.
+    `--steps` and `--limit` are named where they are not those of the sequence as it is now; with `anywhere` no
+    workspace is named.
     """
     name = str(config.sequence["sequence"])
     bounds = {mode: bound for bound, mode in BOUNDS.items()}
+    place = [] if anywhere else ["--workspace", str(config.workspace)]
     method = f"{bounds[config.mode]}:{config.method}" if config.mode in bounds else config.method
     if config.scored:
         stages = [word for one in config.checkpoints for word in ("--stage", one.word)]
         words = ["moextend", "bench", "score", name, "--name", method, *stages, "--seed", str(config.seed)]
-        return shlex.join([*words, "--workspace", str(config.workspace)])
+        return shlex.join([*words, *place])
     words = ["moextend", "bench", "run", name, "--method", method, "--seed", str(config.seed)]
     words += ["--order", config.order] if config.order != "given" else []
     words += ["--also", "oracle"] * config.oracle + ["--deterministic"] * config.deterministic
-    with suppress(MoextendError):  # a sequence, task or method that is gone
-        asked = (config.workspace, name, (method,), (config.seed,), (config.order,))
-        (now, *_) = resolve(Request(*asked))
-        for option, own, other in zip(("steps", "limit"), _sizes(config), _sizes(now), strict=True):
+    with suppress(MoextendError):  # a sequence that is gone
+        now = find_sequence(name, config.workspace).model_dump()
+        for option, own, other in zip(("steps", "limit"), _sizes(config.sequence), _sizes(now), strict=True):
             words += [f"--{option}", str(own)] if own not in (None, other) else []
-    return shlex.join([*words, "--workspace", str(config.workspace)])
+    return shlex.join([*words, *place])
 
 
-def _sizes(config: RunConfig) -> tuple[int, int | None]:
+def _sizes(sequence: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """Steps of a stage, and the limit of items."""
-    return config.sequence["train"]["steps"], config.sequence.get("scoring", {}).get("limit")
+    return (sequence.get("train") or {}).get("steps"), (sequence.get("scoring") or {}).get("limit")
 
 
 def check_cell(run: RunDir, cell: Cell) -> tuple[list[Answer], dict[str, str]]:

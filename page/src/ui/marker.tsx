@@ -1,4 +1,5 @@
 /** Markers of methods, with the shapes and colours of the figures. */
+import type { ComponentChildren } from "preact";
 import type { Method } from "../data";
 
 const polygon = (corners: number, turn = -90, inner = 1) =>
@@ -43,7 +44,7 @@ export function Marker({ method }: { method: Method | undefined }) {
   );
 }
 
-export function MethodName({ method, name }: { method: Method | undefined; name?: string }) {
+export function MethodName({ method, name }: { method: Method | undefined; name?: ComponentChildren }) {
   return (
     <span class="method">
       <Marker method={method} />

@@ -1,5 +1,5 @@
 /** Small parts of many views: choices, copying, and values that are loaded. */
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { ComponentChildren } from "preact";
 
 interface ChoiceProps {
@@ -18,6 +18,26 @@ export function Choice({ label, value, options, onChange }: ChoiceProps) {
           <option value={key}>{text}</option>
         ))}
       </select>
+    </label>
+  );
+}
+
+/** Words to look for; "/" moves the focus there. */
+export function Search({ label, about, value, onChange }: { label: string; about: string; value: string; onChange: (value: string) => void }) {
+  const input = useRef<HTMLInputElement>(null);
+  useEffect(() => {
+    const key = (event: KeyboardEvent) => {
+      if (event.key !== "/" || /^(INPUT|SELECT|TEXTAREA)$/.test((event.target as HTMLElement).tagName)) return;
+      event.preventDefault();
+      input.current?.focus();
+    };
+    window.addEventListener("keydown", key);
+    return () => window.removeEventListener("keydown", key);
+  }, []);
+  return (
+    <label class="choice grow">
+      <span>{label}</span>
+      <input type="search" ref={input} value={value} placeholder={`${about}   ( / )`} onInput={(event) => onChange(event.currentTarget.value)} />
     </label>
   );
 }
@@ -107,7 +127,7 @@ export function Section({ id, title, children }: { id: string; title: string; ch
 }
 
 /** Names and values; those without a value are left out. */
-export function Facts({ pairs }: { pairs: [string, string][] }) {
+export function Facts({ pairs }: { pairs: [string, ComponentChildren][] }) {
   return (
     <dl>
       {pairs

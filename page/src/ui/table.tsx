@@ -9,15 +9,20 @@ type Order = { column: number; down: boolean } | null;
 /** A row's name without the marks of unfinished runs and of settings that were chosen on test items. */
 export const bare = (name: string) => name.replace(/[*\u2021]/g, "");
 
+/** A name that lines may break after its commas and colons. */
+export const breakable = (name: string): ComponentChildren => name.split(/(?<=[,:])/).flatMap((part) => [part, <wbr />]);
+
 interface Props {
   table: TableView;
   methods?: Method[];
   wide?: boolean;
   caption?: ComponentChildren;
   labels?: string[];
+  /** Where the name and the numbers of a row lead. */
+  link?: (label: string) => string | undefined;
 }
 
-export function Table({ table, methods = [], wide = false, caption, labels = [] }: Props) {
+export function Table({ table, methods = [], wide = false, caption, labels = [], link }: Props) {
   const [order, setOrder] = useState<Order>(null);
   const shown = table.columns.map((_, place) => place).filter((place) => wide || !table.columns[place].wide);
   const sections = useMemo(() => table.sections.map((rows) => sorted(rows, order, table)), [table, order]);
@@ -50,7 +55,7 @@ export function Table({ table, methods = [], wide = false, caption, labels = [] 
             {rows.map((row) => (
               <tr>
                 {shown.map((place) => (
-                  <Cell value={row[place]} numeric={table.columns[place].numeric} head={place === 0} method={place === 0 ? byLabel.get(bare(row[0][0])) : undefined} />
+                  <Cell value={row[place]} numeric={table.columns[place].numeric} head={place === 0} method={place === 0 ? byLabel.get(bare(row[0][0])) : undefined} link={link?.(bare(row[0][0]))} />
                 ))}
               </tr>
             ))}
@@ -75,9 +80,11 @@ function Head({ column, order, sort }: { column: TableView["columns"][number]; o
   );
 }
 
-function Cell({ value, numeric, head, method }: { value: TextValue; numeric: boolean; head: boolean; method?: Method }) {
+function Cell({ value, numeric, head, method, link }: { value: TextValue; numeric: boolean; head: boolean; method?: Method; link?: string }) {
   const [text, , , style] = value;
-  const content = method ? <MethodName method={method} name={text} /> : text;
+  const broken = head ? breakable(text) : text;
+  const name = link && head ? <a href={link}>{broken}</a> : broken;
+  const content = method ? <MethodName method={method} name={name} /> : name;
   const classes = [numeric ? "number" : "", style ?? ""].join(" ").trim();
   if (head) {
     return (
@@ -87,11 +94,23 @@ function Cell({ value, numeric, head, method }: { value: TextValue; numeric: boo
     );
   }
   const [number, spread] = numeric ? text.split(" ±", 2) : [text];
-  return (
-    <td class={classes}>
+  const shown = (
+    <>
       {numeric ? number : content}
       {spread && <span class="spread"> ±{spread}</span>}
       {numeric && style === "bold" && <span class="sr">, bold</span>}
+    </>
+  );
+  // One stop a row for the keyboard: its name leads to the same view.
+  return (
+    <td class={classes}>
+      {link && numeric && text !== "-" ? (
+        <a class="plain" href={link} tabIndex={-1}>
+          {shown}
+        </a>
+      ) : (
+        shown
+      )}
     </td>
   );
 }

@@ -5,6 +5,7 @@ import type { ViewProps } from "../main";
 import { one } from "../format";
 import { Choice, useNarrow } from "../ui/parts";
 import { Shape } from "../ui/marker";
+import { toRow } from "../board";
 import { bare, Notes, Table } from "../ui/table";
 
 interface Point {
@@ -17,7 +18,7 @@ const [HEIGHT, LEFT, BOTTOM, TOP] = [400, 46, 46, 30];
 /** Of the drawing, and of the room for labels at its right; on a phone, labels stand where there is room among the points. */
 const [WIDE, NARROW] = [[860, 170], [380, 26]] as const;
 
-export function Costs({ experiment }: ViewProps) {
+export function Costs({ experiment, number }: ViewProps) {
   const { costs, summary } = experiment;
   const columns = costs.columns.map((_, place) => place).filter((place) => costs.columns[place].numeric && costs.sections.flat().some((row) => row[place][1] != null));
   const [chosen, setChosen] = useState(String(columns[0] ?? 1));
@@ -36,7 +37,7 @@ export function Costs({ experiment }: ViewProps) {
         <p class="legend">The line joins the methods that no other beats in both. The table below has the same numbers.</p>
       </div>
       {points.length ? <Pareto points={points} name={costs.columns[Number(chosen)].title} /> : <p>No costs are known.</p>}
-      <Table table={costs} methods={experiment.methods} wide />
+      <Table table={costs} methods={experiment.methods} wide link={toRow(experiment, number)} />
       <Notes notes={costs.notes} />
     </>
   );

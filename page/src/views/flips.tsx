@@ -3,7 +3,7 @@ import { flips } from "../data";
 import { FATES } from "../fate";
 import { pValue } from "../format";
 import type { ViewProps } from "../main";
-import { changed, href } from "../route";
+import { changed, href, named } from "../route";
 import { MethodName } from "../ui/marker";
 import { Choice, Empty, useLoaded, Waiting } from "../ui/parts";
 import { firstMethod, sequenceMethods } from "../filter";
@@ -56,7 +56,7 @@ export function FlipsView({ experiment, number, route }: ViewProps) {
               const gained = learned + regained;
               const method = byRun.get(run);
               const name = experiment.tasks[experiment.runs[run].tasks[stage - 1]]?.name ?? "";
-              const link = href("items", { x: number || null, t: experiment.tasks[own].key, f: "wrong", a: method?.label, stage, seed: experiment.runs[run].seed });
+              const link = href("items", { x: named(number), t: experiment.tasks[own].key, f: "wrong", a: method?.label, stage, seed: experiment.runs[run].seed });
               return (
                 <tr>
                   <th scope="row">{experiment.tasks[own].name}</th>

@@ -3,7 +3,7 @@ import { useEffect, useMemo } from "preact/hooks";
 import { answerAt, rightAt, scoreAt } from "../fate";
 import { filtered, sequenceMethods, shownRuns, type Shown } from "../filter";
 import type { ViewProps } from "../main";
-import { changed, href, replace } from "../route";
+import { changed, href, named, replace } from "../route";
 import { Copy, Empty, Facts, Waiting } from "../ui/parts";
 import { MethodName } from "../ui/marker";
 import { kept, Legend, mediaOf, Shows, square, useItems, type Loaded } from "./items";
@@ -13,7 +13,7 @@ export function ItemView({ experiment, number, route }: ViewProps) {
   const own = route.get("of") || asked;
   const task = experiment.tasks.find((one) => one.key === own && one.items > 0);
   const loaded = useItems(task ? [task] : []);
-  const back = href("items", { ...kept(route), x: number || null, t: asked });
+  const back = href("items", { ...kept(route), x: named(number), t: asked });
   const all = route.get("all") === "1";
   const runs: Shown[] = all
     ? sequenceMethods(experiment).flatMap((method) => method.runs.map((run) => ({ method, run: experiment.runs[run], number: run })))

@@ -1,12 +1,12 @@
 /** Lifelines: every item with what became of it under every method. */
-import { useEffect, useMemo, useRef } from "preact/hooks";
+import { useMemo } from "preact/hooks";
 import { items as load, media, type Items, type Media, type Medium, type Task } from "../data";
 import { FATES, fateAt, rightAt, type Fate } from "../fate";
 import { FILTERS, filtered, seeds, sequenceMethods, shownMethods, shownRuns, type Shown } from "../filter";
 import { plural } from "../format";
 import type { ViewProps } from "../main";
-import { href, replace } from "../route";
-import { Choice, Copy, Empty, useLoaded, useNarrow, Waiting } from "../ui/parts";
+import { href, named, replace } from "../route";
+import { Choice, Copy, Empty, Search, useLoaded, useNarrow, Waiting } from "../ui/parts";
 import { Marker } from "../ui/marker";
 import { VirtualList } from "../ui/virtual";
 
@@ -36,16 +36,6 @@ export function ItemList({ experiment, number, route }: ViewProps) {
     () => (loaded.value ?? []).flatMap((own, place) => filtered(own.items, shown, route).map((item) => [place, item] as const)),
     [loaded.value, settings],
   );
-  const search = useRef<HTMLInputElement>(null);
-  useEffect(() => {
-    const key = (event: KeyboardEvent) => {
-      if (event.key !== "/" || /^(INPUT|SELECT|TEXTAREA)$/.test((event.target as HTMLElement).tagName)) return;
-      event.preventDefault();
-      search.current?.focus();
-    };
-    window.addEventListener("keydown", key);
-    return () => window.removeEventListener("keydown", key);
-  }, []);
   const phone = useNarrow();
   if (!known.length) return <Empty title="Items">{NO_ITEMS}</Empty>;
   const total = (loaded.value ?? []).reduce((sum, own) => sum + own.items.ids.length, 0);
@@ -67,10 +57,7 @@ export function ItemList({ experiment, number, route }: ViewProps) {
         )}
         {kinds.length > 0 && <Choice label="Kind" value={route.get("kind")} options={[["", "all kinds"], ...kinds.map((kind) => [kind, kind] as [string, string])]} onChange={(kind) => replace({ kind })} />}
         <Choice label="Seed" value={route.get("seed") || seeds(experiment)[0]} options={seeds(experiment).map((seed) => [seed, String(seed)])} onChange={(seed) => replace({ seed })} />
-        <label class="choice grow">
-          <span>Search</span>
-          <input ref={search} type="search" placeholder="question, answer, id   ( / )" value={route.get("q")} onInput={(event) => replace({ q: event.currentTarget.value })} />
-        </label>
+        <Search label="Search" about="question, answer, id" value={route.get("q")} onChange={(q) => replace({ q })} />
       </div>
       <CellSource experiment={experiment} number={number} route={route} shown={shown} task={tasks[0]} />
       <MethodChoice experiment={experiment} route={route} />
@@ -92,7 +79,7 @@ export function ItemList({ experiment, number, route }: ViewProps) {
           label="Items"
           row={(place) => {
             const [own, item] = found[place];
-            return <Row own={loaded.value![own]} item={item} shown={shown} link={href("item", { ...kept(route), x: number || null, t: asked, of: tasks[own].key, id: loaded.value![own].items.ids[item] })} />;
+            return <Row own={loaded.value![own]} item={item} shown={shown} link={href("item", { ...kept(route), x: named(number), t: asked, of: tasks[own].key, id: loaded.value![own].items.ids[item] })} />;
           }}
         />
       ) : (

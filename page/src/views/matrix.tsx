@@ -2,7 +2,7 @@
 import type { Experiment, Method } from "../data";
 import { one, signed } from "../format";
 import type { ViewProps } from "../main";
-import { changed, href } from "../route";
+import { changed, href, named } from "../route";
 import { Choice } from "../ui/parts";
 import { MethodName } from "../ui/marker";
 
@@ -38,7 +38,7 @@ export function Matrices({ experiment, number, route }: ViewProps) {
   );
 }
 
-function ofMethod(method: Method): Matrix {
+export function ofMethod(method: Method): Matrix {
   return new Map(method.means.map(([stage, task, value, spread]) => [`${stage} ${task}`, { value, spread }]));
 }
 
@@ -60,7 +60,7 @@ interface GridProps {
   change: boolean;
 }
 
-function Grid({ experiment, number, method, run, cells, change }: GridProps) {
+export function Grid({ experiment, number, method, run, cells, change }: GridProps) {
   const learned = method.tasks;
   const others = experiment.tasks.map((_, place) => place).filter((place) => !learned.includes(place));
   const tasks = [...learned, ...others].filter((place) => [...Array(method.last + 1).keys()].some((stage) => cells.has(`${stage} ${place}`)));
@@ -113,7 +113,7 @@ function Grid({ experiment, number, method, run, cells, change }: GridProps) {
                   return (
                     <td class={`number ${state}`} style={tint(change ? off : cell.value, change)}>
                       {items ? (
-                        <a href={href("items", { x: number || null, t: experiment.tasks[place].key, f: "wrong", a: method.label, stage, seed })} aria-label={`${about}; its items`}>
+                        <a href={href("items", { x: named(number), t: experiment.tasks[place].key, f: "wrong", a: method.label, stage, seed })} aria-label={`${about}; its items`}>
                           {content}
                         </a>
                       ) : (

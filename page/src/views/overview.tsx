@@ -1,39 +1,50 @@
 /** The verdict, and a row a method. */
 import { useState } from "preact/hooks";
-import { report, type Experiment, type TableView } from "../data";
+import { board, IDENTITIES, toRow } from "../board";
+import { report, site, type Experiment } from "../data";
+import { plural } from "../format";
 import type { ViewProps } from "../main";
-import { Choice, Section } from "../ui/parts";
-import { bare, Notes, Table } from "../ui/table";
+import { replace } from "../route";
+import { Choice, Search, Section } from "../ui/parts";
+import { bare, breakable, Notes, Table } from "../ui/table";
 import { MethodName } from "../ui/marker";
 
-export function Overview({ experiment }: ViewProps) {
+export function Overview({ experiment, number, route }: ViewProps) {
   const [wide, setWide] = useState(false);
+  const { table, labels, total, shown } = board(experiment, route);
   const marked = experiment.summary.sections.flat(2).some((value) => value[3] === "bold");
-  const bounds = experiment.summary.sections.length > 1;
+  const link = toRow(experiment, number);
+  const most = Math.max(1, ...experiment.methods.map((one) => one.runs.length));
+  const groups = Object.entries(IDENTITIES).filter(([key]) => experiment.methods.some((one) => one.identity === key));
   return (
     <>
       <div class="verdict">
         <h1 class="sr">Summary</h1>
         {experiment.verdict.map((text) => (
-          <p>{text}</p>
+          <p>{breakable(text)}</p>
         ))}
         {!experiment.verdict.length && <p>No method ran over the whole sequence yet.</p>}
       </div>
       <Section id="methods" title="Methods">
-        <div class="controls">
+        <div class="controls" role="search">
+          <Choice label="Task id" value={route.get("g")} options={[["", "All"], ...groups]} onChange={(g) => replace({ g })} />
+          <Choice label="Seeds" value={route.get("n")} options={[["", "Any number"], ...[...Array(most).keys()].slice(1).map((n) => [n + 1, `At least ${n + 1}`] as [number, string])]} onChange={(n) => replace({ n })} />
+          <Search label="Search" about="method, setting" value={route.get("q")} onChange={(q) => replace({ q })} />
           <label class="check">
             <input type="checkbox" checked={wide} onChange={(event) => setWide(event.currentTarget.checked)} /> All columns
           </label>
-          {marked && <p class="legend">{experiment.summary.notes[0]}</p>}
+          <p class="legend" aria-live="polite">
+            {shown < total ? `${shown} of ${plural(total, "row")}` : marked ? table.notes[0] : ""}
+          </p>
         </div>
-        <Table table={experiment.summary} methods={experiment.methods} wide={wide} labels={bounds ? ["References", "Methods"] : []} />
-        <Notes notes={experiment.summary.notes} />
+        <Table table={table} methods={experiment.methods} wide={wide} labels={labels} link={link} />
+        <Notes notes={table.notes} />
       </Section>
-      {experiment.comparison && <Differences table={experiment.comparison} experiment={experiment} />}
-      {[...experiment.further, ...report().published].map((table) => (
-        <Section id={table.key} title={table.title}>
-          <Table table={table} methods={experiment.methods} />
-          <Notes notes={table.notes} />
+      {experiment.comparisons.length > 0 && <Differences experiment={experiment} number={number} />}
+      {[...experiment.further, ...(site ? [] : report().published)].map((own) => (
+        <Section id={own.key} title={own.title}>
+          <Table table={own} methods={experiment.methods} link={link} />
+          <Notes notes={own.notes} />
         </Section>
       ))}
     </>
@@ -41,7 +52,10 @@ export function Overview({ experiment }: ViewProps) {
 }
 
 /** Paired differences with their intervals, one metric at a time. */
-function Differences({ table, experiment }: { table: TableView; experiment: Experiment }) {
+function Differences({ experiment, number }: { experiment: Experiment; number: number }) {
+  const [against, setAgainst] = useState(experiment.comparisons[0].baseline);
+  const table = experiment.comparisons.find((one) => one.baseline === against) ?? experiment.comparisons[0];
+  const link = toRow(experiment, number);
   const at = (key: string) => table.columns.findIndex((one) => one.key === key);
   const [method, metric, difference, interval, low, high, verdict] = ["method", "metric", "difference", "interval", "low", "high", "verdict"].map(at);
   const metrics = [...new Set(table.sections.flat().map((row) => row[metric][0]))];
@@ -54,6 +68,9 @@ function Differences({ table, experiment }: { table: TableView; experiment: Expe
   return (
     <Section id="differences" title={table.title.replace(/^.*: d/, "D")}>
       <div class="controls">
+        {experiment.comparisons.length > 1 && (
+          <Choice label="Against" value={against} options={experiment.comparisons.map((one) => [one.baseline, one.baseline])} onChange={setAgainst} />
+        )}
         <Choice label="Metric" value={chosen} options={metrics.map((one) => [one, one])} onChange={setChosen} />
         <p class="legend">Axis: ±{most.toFixed(0)} points. Intervals count seeds and items, for all tests of the metric together.</p>
       </div>
@@ -78,7 +95,7 @@ function Differences({ table, experiment }: { table: TableView; experiment: Expe
               return (
                 <tr>
                   <th scope="row">
-                    <MethodName method={own} name={row[method][0]} />
+                    <MethodName method={own} name={<a href={link(bare(row[method][0]))}>{breakable(row[method][0])}</a>} />
                   </th>
                   <td class="number">{row[difference][0]}</td>
                   <td class="drawn">

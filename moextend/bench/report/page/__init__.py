@@ -5,9 +5,11 @@ A served page is a folder of files and one JSON that it polls.
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.page.data import REPORT, parts
+from moextend.bench.report.page.items import LEVEL
 from moextend.bench.report.style import find_style
 from moextend.bench.run.live import row_of
 from moextend.bench.run.progress import read_status
@@ -61,20 +64,31 @@ def page(experiments: Sequence[Experiment], **options: Any) -> str:
     return _document(experiments, found.values, _policy(), style, f"<script>{asset('page.js')}</script>")
 
 
-def bundle(experiments: Sequence[Experiment], folder: Path, live: str | None = None, **options: Any) -> Path:
+def bundle(
+    experiments: Sequence[Experiment], folder: Path, live: str | None = None, site: Any = None, **options: Any
+) -> Path:
     """Writes index.html with parts and images into `folder`; the path of index.html.
 
     Args:
         experiments: what the page shows.
         folder: where the files go.
         live: the version of the page that a server compares with its runs; None: no server is asked.
+        site: what a first view of all experiments shows, each of which is then a part of its own; None: no such view.
         options: as data.parts takes them.
     """
-    found = parts(experiments, inline=False, **options)
+    found = parts(
+        experiments, inline=site is not None, **options
+    )  # thousands of small files are a burden on a host
     first = {REPORT: found.values.pop(REPORT)} | ({"live": live} if live else {})
+    if site is not None:
+        each = first[REPORT]["experiments"]
+        found.values |= {f"e{number}": experiment for number, experiment in enumerate(each)}
+        first = {"site": site}
     for name, value in found.values.items():
-        path = folder / "parts" / f"{name}.js"
-        files.write_text(path, f"moextendPart({json.dumps(name)},{encoded(value)})\n")
+        packed = base64.b64encode(zlib.compress(encoded(value).encode(), LEVEL)).decode()
+        files.write_text(
+            folder / "parts" / f"{name}.js", f'moextendPart("{name}","{packed}")\n', synced=False
+        )
     for name, data in found.files.items():
         files.write_bytes(folder / name, data, synced=False)  # thousands of files that can be made again
     for name in ("page.js", "page.css"):
@@ -94,7 +108,8 @@ def _document(
         for name, value in values.items()
     ]
     names = dict.fromkeys(experiment.name for experiment in experiments)
-    title = escape(visible(f"{', '.join(names) or 'no results'}: moextend report"))
+    title = f"{', '.join(names) or 'no results'}: moextend report"
+    title = "moextend leaderboard" if "site" in values else escape(visible(title))
     return TEMPLATE.format(policy=policy, title=title, style=style, scripts="\n".join([*blocks, script]))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from moextend.bench.report.fate import FATES
 from moextend.bench.report.items import ItemReader
 from moextend.bench.report.looks import looks
 from moextend.bench.report.notes import with_sources
-from moextend.bench.report.page.items import Budget, Lifelines, Thumbnails, lifelines, thumbnails
+from moextend.bench.report.page.items import MOST_MEDIA, Budget, Lifelines, Thumbnails, lifelines, thumbnails
+from moextend.bench.report.page.provenance import provenance
 from moextend.bench.report.style import Styling
 from moextend.bench.report.table import Table, Value
 from moextend.bench.report.views import MARGIN
@@ -56,13 +57,14 @@ def parts(
         baseline: the method of the comparison; None: the one with the highest ACC.
         style: how the tables look, and the names and order of methods.
         workspace: where the data of tasks are looked for if a run's own workspace is not there.
-        inline: whether images are in the parts, as many as fit; else they are files.
+        inline: whether images are in the parts, as many as fit into equal shares of MOST_MEDIA; else they are files.
     """
     style = (style or Styling()).with_all_columns()
     experiments = style.arranged(experiments)
-    found, budget = Parts({REPORT: {}}), Budget() if inline else Budget(float("inf"))
+    found, room = Parts({REPORT: {}}), MOST_MEDIA if inline else float("inf")
     shown = []
     for number, experiment in enumerate(experiments):
+        budget = Budget(share := room / (len(experiments) - number))
         tasks = _tasks(experiment, f"e{number}")
         runs = [result for mode in ("sequence", "joint", "independent") for result in experiment.of(mode)]
         flips = [
@@ -70,9 +72,11 @@ def parts(
             for place, task in enumerate(tasks)
             for row in _items(found, task, runs, workspace, budget, inline=inline)
         ]
+        room -= share - max(budget.left, 0.0) if inline else 0.0
         shown.append(_experiment(experiment, tasks, runs, style, baseline, margin))
         found.values[f"e{number}.flips"] = {"fates": list(FATES), "rows": flips}
         found.values[f"e{number}.routing"] = list(_routes(runs, style))
+        found.values[f"e{number}.runs"] = provenance(runs)
     for task in (task for experiment in shown for task in experiment["tasks"]):
         task |= {"key": visible(task["key"]), "name": visible(style.shown(task["key"]))}
     published = published_tables(experiments, references) if references else []
@@ -107,7 +111,8 @@ def _experiment(
     experiment: Experiment, tasks: Sequence[dict[str, Any]], runs: Sequence[Result], style: Styling,
     baseline: str | None, margin: float,
 ) -> dict[str, Any]:  # fmt: skip
-    sentences, comparison = verdict(experiment, baseline, margin)
+    sentences, comparisons = verdict(experiment, baseline, margin)
+    best = [next(iter(own)) for own in ranks(experiment).values()]
     places = {task["key"]: place for place, task in enumerate(tasks)}
 
     def views(name: str) -> list[dict[str, Any]]:
@@ -122,11 +127,14 @@ def _experiment(
         "title": summary["title"],
         "verdict": [visible(style.shown(text)) for text in sentences],
         "tasks": tasks,
-        "methods": _methods(experiment, runs, style, places),
+        "methods": _methods(experiment, runs, style, places, best),
         "runs": [_run(result, places) for result in runs],
         "cells": _cells(runs, places),
         "summary": summary,
-        "comparison": table_view(with_sources([experiment], comparison), style) if comparison else None,
+        "comparisons": [
+            {"baseline": visible(style.shown(method)), **table_view(with_sources([experiment], table), style)}
+            for method, table in comparisons.items()
+        ],
         "further": [*orders, *views("rewind"), *views("subsets")],
         "costs": views("costs")[0],
         "readings": views("readings"),
@@ -191,8 +199,8 @@ def _media(result: Result, task: str, made: Lifelines, workspace: Path | None, b
 
 
 def _methods(
-    experiment: Experiment, runs: Sequence[Result], style: Styling, places: Mapping[str, int]
-) -> list[dict[str, Any]]:
+    experiment: Experiment, runs: Sequence[Result], style: Styling, places: Mapping[str, int], best: Collection[str]
+) -> list[dict[str, Any]]:  # fmt: skip
     """One record per method, order and mode, with its mean matrix."""
     numbers = {result.run.folder: number for number, result in enumerate(runs)}
     known = looks((result.config.method, result.config.order) for result in runs)
@@ -205,6 +213,7 @@ def _methods(
                 {
                     "label": visible(words.format(named)), "method": visible(method), "order": order, "mode": mode,
                     "role": methods.role_of(method), "identity": group[0].facts.task_identity or "?",
+                    "best": method in best and mode == "sequence" and order == "given",
                     "color": look.color, "marker": look.marker, "filled": look.filled,
                     "runs": [numbers[result.run.folder] for result in group], "last": group[0].last,
                     "tasks": [places[task] for task in group[0].tasks], "means": list(_means(group, places)),
@@ -283,35 +292,44 @@ def _task(kept: TaskRouting) -> dict[str, Any]:
     return {"reached": reached, "drift": kept.drift}
 
 
+Ranks = dict[str, dict[str, tuple[float, list[Result]]]]
+"""What methods know of the task -> method -> its mean ACC and its runs, the highest ACC first."""
+
+
+def ranks(experiment: Experiment) -> Ranks:
+    """The methods in the given order of tasks, without the base, grouped by what they know of the task."""
+    found: Ranks = {}
+    for (method, order), group in grouped(experiment.of("sequence")).items():
+        mean = metrics.average(run.summary["acc"] for run in group)
+        if order == "given" and methods.role_of(method) != "base" and mean is not None:
+            found.setdefault(group[0].facts.task_identity or "?", {})[method] = mean, group
+    return {
+        identity: dict(sorted(own.items(), key=lambda each: each[1][0], reverse=True))
+        for identity, own in sorted(found.items(), key=lambda each: max(each[1].values())[0], reverse=True)
+    }
+
+
 def verdict(
     experiment: Experiment, baseline: str | None = None, margin: float = MARGIN
-) -> tuple[list[str], Table | None]:
+) -> tuple[list[str], dict[str, Table]]:
     """What a reader takes away: the best of the methods that know as much of the task, and the tests of the others.
 
-    With it the comparison with `baseline` if that has run, else with the method with the highest ACC.
+    With it the comparisons with each of these, the highest ACC first; before them that with `baseline` if it has run.
     """
-    reader = ItemReader()
-    groups = {
-        method: group
-        for (method, order), group in grouped(experiment.of("sequence")).items()
-        if order == "given" and methods.role_of(method) != "base"
-    }
-    means = {method: metrics.average(run.summary["acc"] for run in group) for method, group in groups.items()}
-    known = {method: mean for method, mean in means.items() if mean is not None}
-    tables = {}
+    reader, known = ItemReader(), ranks(experiment)
+    tables: dict[str, Table] = {}
+    if baseline and known and has_baseline(experiment, baseline):
+        tables[baseline] = comparison_table(experiment, baseline, margin, reader)
     found = []
-    for identity in dict.fromkeys(groups[method][0].facts.task_identity or "?" for method in known):
-        own = [method for method in known if (groups[method][0].facts.task_identity or "?") == identity]
-        best = max(own, key=known.__getitem__)
-        tables[best] = comparison_table(experiment, best, margin, reader)
-        words = f"{KNOWN.get(identity, KNOWN['?'])}, {best} reaches ACC {known[best]:.1f}%"
-        words += f" after stage {groups[best][0].last}"
-        found.append((known[best], words + _others(own, best, tables[best])))
-    leader = max(known, key=known.__getitem__, default=None)
-    shown = baseline if baseline and has_baseline(experiment, baseline) else leader
-    if shown and groups and shown not in tables:
-        tables[shown] = comparison_table(experiment, shown, margin, reader)
-    return [text for _, text in sorted(found, reverse=True)], tables.get(shown or "")
+    for identity, own in known.items():
+        best, (acc, group) = next(iter(own.items()))
+        if best not in tables:
+            tables[best] = comparison_table(experiment, best, margin, reader)
+        words = (
+            f"{KNOWN.get(identity, KNOWN['?'])}, {best} reaches ACC {acc:.1f}% after stage {group[0].last}"
+        )
+        found.append(words + _others(list(own), best, tables[best]))
+    return found, tables
 
 
 def _others(own: Sequence[str], best: str, comparison: Table) -> str:

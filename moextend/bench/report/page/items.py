@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 LEVEL = 6
 """Of zlib: more takes much longer and saves little."""
+MOST_MEDIA = 3e6
+"""Bytes of all media of a page that has them in its parts."""
 SIDE = 160
 """Pixels of the longer side; a smaller image stays as it is."""
 RATE = 16_000
@@ -206,7 +208,7 @@ def _natural(text: str) -> list[tuple[int, str]]:
 class Budget:
     """Bytes that media may still take."""
 
-    left: float = 3e6
+    left: float = MOST_MEDIA
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ def thumbnails(
 ) -> Thumbnails:
     """The images and sounds of items whose questions are still those that were answered."""
     found = Thumbnails([[] for _ in ids])
-    if not set(task.modalities) & SMALL.keys():
+    if not set(task.modalities) & SMALL.keys() or not any(one.question for one in asked):
         return found
     places = {name: place for place, name in enumerate(ids)}
     known: dict[str, int] = {}
@@ -258,7 +260,8 @@ def thumbnails(
                     budget.left -= 4 * len(made.data) / 3
                     if budget.left < 0:
                         found.lacks = (
-                            "One file cannot hold all images or sounds (a folder has all: -f html -o DIR)."
+                            "There is room for some images or sounds only (a folder has all: bench report -f html "
+                            "-o DIR)."
                         )
                         return found
                     known[ref.digest] = len(found.media)

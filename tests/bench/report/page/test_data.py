@@ -22,10 +22,12 @@ from moextend.bench.report.fate import FATES, item_fates
 from moextend.bench.report.page import encoded
 from moextend.bench.report.page.data import parts, verdict
 from moextend.bench.report.page.items import (
+    MOST_MEDIA,
     RATE,
     SECONDS,
     SIDE,
     Budget,
+    Thumbnails,
     mcnemar,
     small_image,
     small_sound,
@@ -122,13 +124,14 @@ def test_mcnemar_is_the_exact_binomial_test() -> None:
 def test_the_verdict_names_the_best_method_and_what_tests_say_of_the_others(
     experiments: list[Experiment], make_run: MakeRun
 ) -> None:
-    (sentence,), comparison = verdict(experiments[0])
+    (sentence,), comparisons = verdict(experiments[0])
     assert re.fullmatch(
         r"Given no task id, replay reaches ACC \d+\.\d% after stage 3, the highest of 3 methods\. Paired with it, "
         r"(worse|undecided): lora.*\.",
         sentence,
     )
-    assert comparison is not None and comparison.title.endswith("differences from replay")
+    assert [table.title for table in comparisons.values()] == ["ledger: differences from replay"]
+    assert list(verdict(experiments[0], "lora")[1]) == ["lora", "replay"]
     for method, value in (("lora", 40.0), ("ewc", 50.0)):
         run = make_run(method, rows=[[10, 10], [value, 10], [value, value]], text=[90, 90, 90])
     (experiment,) = collect(find_runs(run.folder.parent.parent), unfinished=True)
@@ -181,6 +184,21 @@ def test_sounds_are_small() -> None:
     again = AudioRef(data=made.data)
     assert (made.kind, made.form) == ("audio", "mp3") and len(made.data) < 200_000
     assert again.seconds == pytest.approx(SECONDS, abs=0.2) and again.open().rate == RATE
+
+
+def test_experiments_have_equal_shares_of_the_room_for_media(
+    experiments: list[Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+
+    def media(result: Any, task: Any, made: Any, workspace: Any, budget: Budget) -> Thumbnails:
+        seen.append(budget.left)
+        budget.left -= 100_000
+        return Thumbnails([[] for _ in made.ids])
+
+    monkeypatch.setattr("moextend.bench.report.page.data._media", media)
+    parts([experiments[0], experiments[0]])
+    assert (seen[0], seen[4]) == (MOST_MEDIA / 2, MOST_MEDIA - 400_000) and len(seen) == 8
 
 
 def test_thumbnails_belong_to_the_questions_that_were_answered(tmp_path: Path) -> None:
