@@ -93,7 +93,8 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 # The packages that numbers are compared with. avalanche-lib and lmms-eval ask for dozens of heavy packages (wandb, openai,
 # opencv, ...) that the compared parts never import: their own files are enough. lmms-eval 0.7.3 reaches into filelock 3.
-PARITY := avalanche-lib lmms-eval loguru tenacity
+# trl (4 MB) trains checkpoints that bench score measures; what it needs is there already.
+PARITY := avalanche-lib lmms-eval loguru tenacity trl
 
 $(VENV)/installed-parity: $(VENV)/installed-dev Makefile
 	$(PIP) 'filelock>=3.30,<4'

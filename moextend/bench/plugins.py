@@ -46,6 +46,8 @@ class Source:
 
 
 PACKAGE = Source("package")
+WORKSPACE = "workspace"
+"""Origin of plug-ins in files of a workspace."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ class Plugins(Generic[T]):
         for path in paths:
             if not path.name.startswith(("_", ".")):
                 name, place = _name(path.stem), f"{self.folder}/{path.name}"
-                yield Candidate(name, "workspace", place, str(path), partial(_load_file, path))
+                yield Candidate(name, WORKSPACE, place, str(path), partial(_load_file, path))
         points = {(point.name, point.value): point for point in entry_points(group=self.group)}
         for point in points.values():
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else "entry point"
@@ -186,14 +188,32 @@ class Plugins(Generic[T]):
             yield Candidate(_name(point.name), origin, point.value, where, partial(_load_point, point))
 
 
+def code_of(path: Path) -> dict[str, Path]:
+    """Path in its folder -> file, of a plug-in in a file and of what plug-ins share there; nothing is imported."""
+    beside = {each.relative_to(path.parent).as_posix(): each for each in sorted(path.parent.rglob("*"))}
+    shared = {name: each for name, each in beside.items() if _is_shared(Path(name)) and each.is_file()}
+    return {path.name: path, **shared}
+
+
+def code_digest(path: Path) -> str:
+    """Digest of the same files: `Source.sha256` of a plug-in in a file."""
+    return _digest(path.read_bytes(), _shared(path))
+
+
+def _shared(path: Path) -> tuple[bytes, ...]:
+    """Name and digest of each file that a plug-in shares with others, as a line."""
+    others = ((name, each) for name, each in code_of(path).items() if each != path)
+    return tuple(f"{name} {files.sha256(each)}\n".encode() for name, each in others)
+
+
+def _digest(source: bytes, shared: tuple[bytes, ...]) -> str:
+    return hashlib.sha256(b"".join([source, *shared])).hexdigest()
+
+
 def _load_file(path: Path) -> tuple[ModuleType, str]:
     source, path = path.read_bytes(), path.resolve()
-    shared = tuple(
-        f"{inside} {files.sha256(each)}\n".encode()
-        for each in sorted(path.parent.rglob("*"))
-        if _is_shared(inside := each.relative_to(path.parent)) and each.is_file()
-    )
-    return _module(path, source, shared), hashlib.sha256(b"".join([source, *shared])).hexdigest()
+    shared = _shared(path)
+    return _module(path, source, shared), _digest(source, shared)
 
 
 def _is_shared(path: Path) -> bool:

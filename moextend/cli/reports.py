@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from moextend.bench.report import FORMATS, VIEWS, View, render, tables
+from moextend.bench.report import FORMATS, VIEWS, View, packs, render, tables
 from moextend.bench.report import explain as explaining
 from moextend.bench.report.collect import Experiment, collect, lacking_notes, some
 from moextend.bench.report.formats import latex, terminal
@@ -63,6 +64,13 @@ def report(
         list[str] | None,
         Option(metavar="NAME", help="Published numbers of the same protocol, below the table; repeatable."),
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        Option(
+            metavar="PACK",
+            help="Also the runs of packs, of the same sequences: published, or a pack or folder of packs; repeatable.",
+        ),
+    ] = None,
     form: Annotated[
         str,
         Option(
@@ -93,12 +101,13 @@ def report(
     rewind, subsets: scaled and left-out updates (bench run --also rewind, --also subsets)
     items: the results of single items, a row per answer
     """
-    folder = workspace / "runs"
     asked, names = _view(words or [])
     if asked == "items":
         others: dict[str, object] = {"--baseline": baseline, "--margin": margin, "--references": references}
         options.refuse_except_with("views of tables", others | {"--style": style})
-        _write_items(names, form, to, workspace, unfinished=unfinished)
+        check_format(form, to)
+        with _found(names, against, workspace, unfinished=unfinished) as experiments:
+            _write_items(experiments, form, to)
         return
     view = _checked(asked, baseline, margin)
     lookup.choose("format", form, {**FORMATS, "html": None}, where="--format")
@@ -109,21 +118,33 @@ def report(
         files.check_writable(to.parent if to.suffix else to, where="--out")
     published = read_references(options.words(references or [], "--references"), workspace)
     how = How(styling, baseline, 1.0 if margin is None else margin, published)
-    found = find_runs(folder, names)
     # Published numbers can be looked at before anything has run.
-    experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
-    arranged = styling.arranged(experiments)
-    if view == "comparison" and baseline is not None and arranged:
-        arranged = with_baseline(arranged, baseline)
-    if form == "html":
-        _write_page(experiments, to, how, workspace)
-        return
-    if to is None:
-        print_tables(experiments, how, form, view)
-    else:
-        _write_tables(experiments, to, form, view, how)
-    if not FORMATS[form].for_people:  # after the tables, which find what is damaged
-        name_left_out(arranged)
+    with _found(names, against, workspace, unfinished=unfinished, needed=not published) as experiments:
+        arranged = styling.arranged(experiments)
+        if view == "comparison" and baseline is not None and arranged:
+            arranged = with_baseline(arranged, baseline)
+        if form == "html":
+            _write_page(experiments, to, how, workspace)
+            return
+        if to is None:
+            print_tables(experiments, how, form, view)
+        else:
+            _write_tables(experiments, to, form, view, how)
+        if not FORMATS[form].for_people:  # after the tables, which find what is damaged
+            name_left_out(arranged)
+
+
+@contextmanager
+def _found(
+    names: list[str], against: list[str] | None, workspace: Path, *, unfinished: bool, needed: bool = True
+) -> Iterator[list[Experiment]]:
+    """Context with the experiments of the named runs, and of packs beside them; if `needed`, of one run at least."""
+    others = packs.find_packs(options.words(against or [], "--against"), where="--against")
+    with packs.beside(workspace / "runs", names, others, workspace) as (own, runs):
+        experiments = some(collect(runs, unfinished=unfinished)) if runs or needed else []
+        if others:
+            packs.note_own(experiments, own)
+        yield experiments
 
 
 def _view(words: list[str]) -> tuple[View | None, list[str]]:
@@ -160,13 +181,11 @@ class How:
     references: Sequence[Reference] = field(default_factory=list)
 
 
-def _write_items(names: list[str], form: str, to: Path | None, workspace: Path, *, unfinished: bool) -> None:
+def _write_items(experiments: list[Experiment], form: str, to: Path | None) -> None:
     """Writes the frame of results; names on standard error what is left out of it."""
-    check_format(form, to)
     if to is not None:
         files.check_writable(to.parent if to.suffix else to, where="--out")
         to = to if to.suffix else to / f"items.{form}"
-    experiments = chosen_experiments(names, workspace, unfinished=unfinished)
     write(frame(experiments), form, to or sys.stdout)
     name_left_out(experiments)
     if to is not None:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
-from moextend.bench.report import lm_eval_files
+from moextend.bench.report import lm_eval_files, packs, submission
 from moextend.bench.report import verify as verifying
 from moextend.bench.report.collect import collect, some
+from moextend.bench.report.formats import terminal
 from moextend.bench.report.page import leaderboard as leaderboards
 from moextend.bench.run import pack as packing
-from moextend.bench.run.rundir import RunDir, find_runs, run_name
+from moextend.bench.run.rundir import PACK, RunDir, find_runs, run_name
 from moextend.cli import options
 from moextend.cli.options import Names
+from moextend.cli.output import output
 from moextend.cli.reports import chosen_experiments, name_left_out
 from moextend.errors import InputError, counted
 from moextend.util import files
@@ -115,7 +118,13 @@ def leaderboard(
 
 
 def verify(
-    names: Names = None,
+    names: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="RUN|PACK...",
+            help="Runs or sequences: names or folders. Default: all. Or packs, as a submission.",
+        ),
+    ] = None,
     batches: Annotated[
         int, Option(min=0, metavar="N", help="Batches of every cell to answer again. 0: load no model.")
     ] = 1,
@@ -124,16 +133,21 @@ def verify(
 ) -> None:
     """Check every file of runs, score them again, and answer a sample of their items again.
 
+    Packs are checked as a submission beside the published runs, in one table; docs/howto/share.md says how.
+
     Exit code 1: something is wrong, and the output says how to repair it.
     Nothing is changed. What a pack left out is not checked.
     """
     quiet_process()
-    folder, found = workspace / "runs", []
-    chosen = find_runs(folder, names or [])
-    if not chosen:
-        hint = "Name a run, a folder of runs, or the workspace (--workspace)."
-        raise InputError("no run to verify.", where=str(folder), hint=hint)
-    for run in chosen:
+    given = [Path(name) for name in names or [] if name.endswith(PACK) and Path(name).is_file()]
+    if given and len(given) < len(names or []):
+        raise InputError(
+            "packs and runs are separate checks.", where="RUN|PACK", hint="Name only packs, or runs."
+        )
+    found = [_verified(given, batches, workspace)] if given else []
+    if given and not as_json:
+        terminal.print_tables([submission.table(found[0])], *output())
+    for run in [] if given else _chosen(names, workspace):
 
         def follow(cell: str, name: str = run_name(run.folder)) -> None:
             options.echo(f"{name}: {cell}", err=True)
@@ -145,3 +159,23 @@ def verify(
         typer.echo(json.dumps([one.record() for one in found], indent=2))
     if not all(one.sound for one in found):
         raise typer.Exit(1)
+
+
+def _chosen(names: list[str] | None, workspace: Path) -> list[RunDir]:
+    chosen = find_runs(workspace / "runs", names or [])
+    if not chosen:
+        hint = "Name a run, a folder of runs, or the workspace (--workspace)."
+        raise InputError("no run to verify.", where=str(workspace / "runs"), hint=hint)
+    return chosen
+
+
+def _verified(paths: Sequence[Path], batches: int, workspace: Path) -> verifying.Verification:
+    """The checks of packs as a submission."""
+    known = [path for path in packs.published() if path.resolve() not in {one.resolve() for one in paths}]
+    with (
+        packs.unpacked(paths, (), workspace) as runs,
+        packs.unpacked(known, {run.folder.parent.name for run in runs}, workspace) as published,
+    ):
+        say = partial(options.echo, err=True)
+        checks = submission.check(runs, published, workspace, batches, say)
+    return verifying.Verification(", ".join(path.name for path in paths), checks)

@@ -69,7 +69,8 @@ def test_the_page_does_what_it_says(cli: Cli, runs: None, tmp_path: Path) -> Non
         words = [path for word in words for path in sorted(map(str, Path().glob(word))) or [word]]
         # The published runs are not trained again.
         done = cli(*words, *(["--dry-run"] if words[:2] == ["bench", "run"] else []))
-        assert done.code == 0, f"{line}\n{done.err}"
+        # Random answers are no submission.
+        assert done.code == (words[:2] == ["bench", "verify"]), f"{line}\n{done.err}"
     results = sorted(path.parent.name for path in (tmp_path / "results").rglob("results_*.json"))
     assert results == [f"tiny__lora-s{seed}__stage-{stage}" for seed in (0, 1) for stage in (0, 1, 2)]
 

@@ -209,6 +209,8 @@ class Experiment:
     """Whether it is such another table."""
     is_variant: bool = False
     """Whether there are other experiments of the same sequence."""
+    own: str = ""
+    """Which of its runs are those of the workspace, where others stand beside them."""
 
     @property
     def name(self) -> str:
@@ -421,11 +423,11 @@ def input_notes(experiment: Experiment) -> list[str]:
 
 
 def run_notes(experiment: Experiment) -> list[str]:
-    """The runs that are not finished, made of something else, or left out and why."""
+    """The runs that are of packs, not finished, made of something else, or left out and why."""
     marked = [result.name for result in experiment.results if result.state != "done"]
     unfinished = [f"{UNFINISHED}: not finished: {', '.join(marked)}."] if marked else []
     left_out = [f"Left out: {'; '.join(experiment.left_out)}."] if experiment.left_out else []
-    return [*unfinished, *input_notes(experiment), *left_out]
+    return [*filter(None, [experiment.own]), *unfinished, *input_notes(experiment), *left_out]
 
 
 def some(experiments: Sequence[Experiment]) -> list[Experiment]:

@@ -27,7 +27,7 @@ class Check:
     """One part of a verification."""
 
     name: str
-    """files, scores, data or answers."""
+    """files, scores, data or answers; of a submission, see submission.py."""
     done: str
     """What was compared, in words."""
     problems: tuple[str, ...] = ()
@@ -42,6 +42,7 @@ class Verification:
     """What is right and wrong with a run."""
 
     run: str
+    """`<sequence>/<run>`, or the packs of a submission."""
     checks: tuple[Check, ...]
 
     @property
@@ -76,7 +77,7 @@ def verify(run: RunDir, batches: int = 1, on_cell: Callable[[str], None] | None 
         checks.append(_left_out(run, "answers", left_out))
     elif batches:
         with quiet_loggers("moextend.extension"):  # a run has shown its warnings already
-            checks.append(_answers(run, batches, on_cell or (lambda words: None)))
+            checks.append(answers_check(run, batches, on_cell or (lambda words: None)))
     return Verification(run_name(run.folder), tuple(checks))
 
 
@@ -145,7 +146,7 @@ def _inputs(run: RunDir) -> Check:
     return Check("data", done)
 
 
-def _answers(run: RunDir, batches: int, on_cell: Callable[[str], None]) -> Check:
+def answers_check(run: RunDir, batches: int, on_cell: Callable[[str], None]) -> Check:
     """A sample of the answers of every cell, made again by the model of its stage."""
     from moextend.bench.run.regenerate import answer_again
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from moextend.bench import scorers
 from moextend.bench.data import data_digest, hub_revision
 from moextend.bench.data.source import find_source, is_generated
-from moextend.bench.plugins import PACKAGE
+from moextend.bench.plugins import PACKAGE, WORKSPACE, code_digest, code_of
 from moextend.bench.run.config import RunConfig
 from moextend.bench.run.records import BASE, RunFacts, encoder_of
 from moextend.bench.run.rundir import RunDir, changed_since, run_name
@@ -115,6 +115,16 @@ def code_parts(config: RunConfig) -> dict[str, str]:
         if task.get("kind") != "text" and task.get("scorer"):
             found[scorer_part(task["scorer"])] = scorers.source_of(task["scorer"], config.workspace)
     return {part: source.sha256[:16] for part, source in found.items() if source != PACKAGE}
+
+
+def method_code(run: RunDir) -> dict[str, Path]:
+    """Path -> file, of the code of a method that is a plug-in in a file of the workspace; empty if it changed since."""
+    with suppress(MoextendError, OSError):  # a plug-in that is gone
+        source = run.config.method_spec.source
+        path = (run.config.workspace / source.place).resolve()
+        if source.origin == WORKSPACE and code_digest(path)[:16] == known(run).get(method_part(run.config)):
+            return code_of(path)
+    return {}
 
 
 def checkpoint_part(stage: int) -> str:

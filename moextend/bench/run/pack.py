@@ -23,6 +23,7 @@ from pydantic import Field
 
 from moextend.bench.run.complete import EVERY, TENSORS, lacks, names_of
 from moextend.bench.run.config import ConfigFile
+from moextend.bench.run.inputs import method_code
 from moextend.bench.run.items import NAME as ITEMS
 from moextend.bench.run.items import items_of, read_items
 from moextend.bench.run.progress import CANCEL, read_status
@@ -39,6 +40,8 @@ LEFT_OUT = ("worker.log", "server.log", "job.json", CANCEL)
 """Files that belong to a process or a machine."""
 WITHOUT: dict[Kept, str] = {"predictions": "Add --no-predictions", "weights": "Leave --weights out"}
 """What a pack may leave out -> how to leave it out."""
+CODE = "code"
+"""Folder of a packed run with the plug-in that trained it."""
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 64 << 20
 """Bytes."""
@@ -85,6 +88,7 @@ class Unpacked:
 def pack(runs: Sequence[RunDir], out: Path, *, weights: bool = False, predictions: bool = True) -> Manifest:
     """Writes the records and predictions of runs into one file, with `weights` also what their stages learned.
 
+    The code of a method that is a file of the workspace is included, for readers: nothing runs it.
     Without predictions, the score of each item is kept instead (items.json): tables and tests stay the same, and only
     checks of the scores need the answers.
     Places of this machine are left out of config.json; the host name and the error out of status.json. Equal runs make
@@ -158,6 +162,8 @@ def _content(run: RunDir, left_out: list[Kept]) -> list[tuple[PurePosixPath, Con
     ]
     if not predictions and (items := read_items(run) if "predictions" in run.left_out else items_of(run)):
         found.append((PurePosixPath(ITEMS), _text(items, indent=None)))
+    if not (run.folder / CODE).is_dir():  # else it is from a pack, with its code
+        found += [(PurePosixPath(CODE, name), path) for name, path in method_code(run).items()]
     return sorted(found, key=lambda each: each[0])
 
 
@@ -299,6 +305,30 @@ def _extract(source: Path, folder: Path) -> Manifest:
 
     Raises InputError before the first file if these are too many bytes for such a pack, or for the disk.
     """
+    with _reading(source) as (archive, content):
+        manifest = _manifest(archive, source)
+        _check_size(manifest, source, folder)
+        content.left = manifest.bytes + FRAME * (len(manifest.files) + 1)
+        waiting = dict(manifest.files)
+        while member := archive.next():
+            kept = waiting.pop(member.name, None)
+            if kept is None or not member.isreg() or member.size != kept.bytes:
+                raise _damaged(source, f"'{member.name}' does not match its manifest")
+            path, inside = folder / member.name, archive.extractfile(member)
+            assert inside is not None
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as target:
+                shutil.copyfileobj(inside, target, 1 << 20)
+            if files.sha256(path) != kept.sha256:
+                raise _damaged(source, f"'{member.name}' has other content than its manifest states")
+    if waiting:
+        raise _damaged(source, f"'{next(iter(waiting))}' is missing")
+    return manifest
+
+
+@contextmanager
+def _reading(source: Path) -> Iterator[tuple[tarfile.TarFile, _Bounded]]:
+    """The archive in a pack, and the bytes that are read of it; InputError for what is wrong with them."""
     reader = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
     try:
         with (
@@ -306,28 +336,22 @@ def _extract(source: Path, folder: Path) -> Manifest:
             reader.stream_reader(file, closefd=False) as opened,
             tarfile.open(fileobj=cast(IO[bytes], content := _Bounded(opened)), mode="r|") as archive,
         ):
-            manifest = _manifest(archive, source)
-            _check_size(manifest, source, folder)
-            content.left = manifest.bytes + FRAME * (len(manifest.files) + 1)
-            waiting = dict(manifest.files)
-            while member := archive.next():
-                kept = waiting.pop(member.name, None)
-                if kept is None or not member.isreg() or member.size != kept.bytes:
-                    raise _damaged(source, f"'{member.name}' does not match its manifest")
-                path, inside = folder / member.name, archive.extractfile(member)
-                assert inside is not None
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("xb") as target:
-                    shutil.copyfileobj(inside, target, 1 << 20)
-                if files.sha256(path) != kept.sha256:
-                    raise _damaged(source, f"'{member.name}' has other content than its manifest states")
+            yield archive, content
     except FileNotFoundError as error:
         raise InputError("no such file.", where=str(source), hint="Check the path.") from error
     except (tarfile.TarError, OSError, EOFError, ValueError, RecursionError, zstandard.ZstdError) as error:
         raise _damaged(source, str(error) or type(error).__name__) from error
-    if waiting:
-        raise _damaged(source, f"'{next(iter(waiting))}' is missing")
-    return manifest
+
+
+def read_manifest(source: Path) -> Manifest:
+    """What a pack says that it holds; nothing after its first file is read.
+
+    Raises:
+        InputError: the file is no pack, or its manifest is damaged.
+    """
+    _check_suffix(source, str(source))
+    with _reading(source) as (archive, _):
+        return _manifest(archive, source)
 
 
 def _manifest(archive: tarfile.TarFile, source: Path) -> Manifest:

@@ -8,6 +8,7 @@ runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
   status.json       see progress.py
   stages/<t>-<task>/    weights and files of stage t; cost.json: its costs; routing.json: experts that the tasks use
   predictions/          one line per item
+  code/                 of a run from a pack: the plug-in that trained it, which nothing runs
 
 Formats: records.py, config.py, score/records.py, score/lines.py; a page of the site is generated from them. Each line
 of scores.jsonl and parity.jsonl is a record, the id of its run, and a digest of both.

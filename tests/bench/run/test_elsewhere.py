@@ -20,6 +20,7 @@ import moextend
 from moextend.bench.audit.base import base_row
 from moextend.bench.checkpoints import Checkpoint, parse_stage, read_stages
 from moextend.bench.data import open_items
+from moextend.bench.report import submission
 from moextend.bench.report.collect import collect
 from moextend.bench.report.explain import explain
 from moextend.bench.report.views import Asked, forgetting
@@ -216,13 +217,23 @@ def test_so_is_that_of_a_qwen(tmp_path: Path, small_world: None) -> None:
     check_matrix(scored(workspace, folders), folders)
 
 
-@pytest.mark.long
-@pytest.mark.skipif(find_spec("trl") is None, reason="trl is not among the packages of the tests")
-@pytest.mark.parametrize("make", [elsewhere.llava, elsewhere.qwen])
+@pytest.mark.skipif(find_spec("trl") is None, reason="trl is not installed (make test does it)")
+@pytest.mark.parametrize("make", [elsewhere.llava, pytest.param(elsewhere.qwen, marks=pytest.mark.long)])
 def test_so_is_that_of_models_of_trl(make: Callable[..., None], tmp_path: Path, small_world: None) -> None:
     workspace = workspace_in(tmp_path)
     folders = trained(make, workspace, elsewhere.train_by_trl)
     check_matrix(scored(workspace, folders), folders)
+
+
+def test_a_submission_of_it_states_costs_and_shows_no_model(
+    done: RunDir, llava: tuple[Path, list[Path]]
+) -> None:
+    found = {one.name: one for one in submission.check([done], [], llava[0])}
+    assert {name: one.problems for name, one in found.items() if one.problems} == {
+        "seeds": ("theirs: has the seeds 0",)
+    }
+    assert found["items"].done == "12 cells" and found["costs"].unchecked == "as stated: theirs"
+    assert found["model"].unchecked and found["code"].done == "trained elsewhere"
 
 
 def test_a_run_waits_for_a_stage_that_is_not_there_and_goes_on_without_loading_what_is_done(

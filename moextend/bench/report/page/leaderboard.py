@@ -10,16 +10,15 @@ from typing import Any
 
 from moextend.bench import methods, metrics
 from moextend.bench.report.collect import Experiment, Result, collect, key_of, refuse_unproved
+from moextend.bench.report.packs import packs_in
 from moextend.bench.report.page import bundle
 from moextend.bench.report.page.data import ranks
 from moextend.bench.report.page.provenance import commit_of, computed, version_of
 from moextend.bench.report.table import number
 from moextend.bench.run.pack import unpack
-from moextend.bench.run.rundir import PACK, RunDir, find_runs, run_name
+from moextend.bench.run.rundir import RunDir, find_runs, run_name
 from moextend.errors import InputError, RunConflict, visible
 from moextend.util import files
-
-HINT = "Name packs, which bench pack writes, or folders of them."
 
 
 @dataclass(frozen=True)
@@ -52,17 +51,6 @@ def build(packs: Sequence[Path], out: Path) -> Built:
         bundle(experiments, made, site=_site(experiments, origin), workspace=place)
         size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
     return Built(out / "index.html", len(found), len(origin), len(experiments), size)
-
-
-def packs_in(paths: Sequence[Path]) -> list[Path]:
-    """The packs among the paths and in the folders among them, each once, by name; InputError where there is none."""
-    found: dict[Path, Path] = {}
-    for path in paths:
-        own = sorted(path.rglob(f"*{PACK}")) if path.is_dir() else [path]
-        if not own:
-            raise InputError(f"holds no pack ({PACK}).", where=str(path), hint=HINT)
-        found |= {one.resolve(): one for one in own if one.resolve() not in found}
-    return sorted(found.values(), key=lambda one: (one.name, str(one)))
 
 
 def _opened(packs: Sequence[Path], place: Path) -> dict[Path, Path]:

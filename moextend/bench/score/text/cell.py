@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from moextend.bench.score.served.answers import ServedModel
     from moextend.bench.score.text.harness import Loaded
     from moextend.model.multimodal import MultimodalLM
+
+
+BY = ("acc", "acc_norm", "acc_bytes")
+"""Metrics that depend on the likeliest choice alone, by which it is chosen."""
 
 
 def score_text(
@@ -199,15 +203,79 @@ def record_of(task: str, sample: dict[str, Any], column: str, question: str) -> 
         choices = [arguments[1].strip() for arguments in sample["arguments"]]
         lls = [float(response[0]) for response in responses]
         record["gold"] = choices[gold] if isinstance(gold, int) and gold < len(choices) else gold
-        record["prediction"] = choices[
-            max(range(len(lls)), key=lambda i: lls[i] / _length(metric, choices[i]))
-        ]
+        record["prediction"] = choices[_likeliest(lls, choices, metric)]
         record["loglikelihoods"] = lls
     else:
         record["gold"] = gold
         record["prediction"] = responses[0] if len(responses) == 1 else responses
     record["right"] = sample.get(metric)
     return record
+
+
+class Again:
+    """Compares kept answers of a text task with its data here, and scores them by lm-eval's metric again."""
+
+    def __init__(self, loaded: Loaded, metric: str) -> None:
+        self._loaded, self._metric = loaded, metric.split(",")[0]
+        self._asked: dict[tuple[str, int], tuple[Any, Any, list[str]]] = {}
+        self._values: dict[tuple[Any, ...], Any] = {}
+
+    def __call__(self, line: Mapping[str, Any]) -> tuple[float | None, str]:
+        """What the metric gives an answer, and in what its record differs from the item; "" if in nothing.
+
+        The value is None where the record does not tell it: metrics over all items, and whether a text was the
+        likeliest.
+        """
+        name, item = str(line["task"]), int(line["id"])
+        part = self._loaded.tasks.get(name)
+        if part is None or not 0 <= item < len(part.eval_docs):
+            return None, "no such item"
+        if (name, item) not in self._asked:
+            self._asked[name, item] = self._read(part, part.eval_docs[item])
+        asked, gold, choices = self._asked[name, item]
+        if isinstance(asked, str) and line.get("question") != asked:
+            return None, "another question"
+        if line.get("gold") != gold:
+            return None, "another gold answer"
+        if part.OUTPUT_TYPE not in ("multiple_choice", "generate_until"):
+            return None, ""
+        given, rated = line.get("prediction"), line.get("loglikelihoods") or []
+        if rated and len(rated) != len(choices):
+            return None, "other choices"
+        best = (
+            [max(range(len(rated)), key=lambda i: rated[i] / _length(by, choices[i])) for by in BY]
+            if rated
+            else []
+        )
+        same = (name, item, *(best if self._metric in BY else rated or [str(given)]))
+        if same not in self._values:
+            answers = given if isinstance(given, list) else [given]
+            found = part.process_results(
+                part.eval_docs[item], [(each, False) for each in rated] if rated else answers
+            )
+            self._values[same] = found.get(self._metric)
+        value = self._values[same]
+        return (float(value), "") if isinstance(value, int | float) else (None, "")
+
+    @staticmethod
+    def _read(part: Any, doc: Any) -> tuple[Any, Any, list[str]]:
+        """Question, gold answer and choices of an item, as `record_of` has them."""
+        gold, choices = part.doc_to_target(doc), list[str]()
+        if part.OUTPUT_TYPE == "multiple_choice":
+            choices = [str(choice).strip() for choice in part.doc_to_choice(doc)]
+            gold = choices[gold] if isinstance(gold, int) else gold
+        return part.doc_to_text(doc), gold, choices
+
+
+def items_here(loaded: Loaded, task: TaskSpec, limit: int | None) -> int:
+    """Number of items of a text task that a run with this limit of the sequence answers."""
+    least = min((n for n in (text_of(task).limit, limit) if n is not None), default=None)
+    return sum(min(len(part.eval_docs), least or len(part.eval_docs)) for part in loaded.tasks.values())
+
+
+def _likeliest(lls: Sequence[float], choices: Sequence[str], metric: str) -> int:
+    """Place of the choice that a metric takes, by log-likelihoods."""
+    return max(range(len(lls)), key=lambda place: lls[place] / _length(metric, choices[place]))
 
 
 def _length(metric: str, choice: str) -> float:

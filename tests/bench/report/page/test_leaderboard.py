@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from moextend.bench.report.collect import collect
+from moextend.bench.report.packs import packs_in
 from moextend.bench.report.page.data import parts
-from moextend.bench.report.page.leaderboard import build, packs_in
+from moextend.bench.report.page.leaderboard import build
 from moextend.bench.run.pack import pack
 from moextend.bench.run.rundir import find_runs
 from moextend.errors import InputError, RunConflict
