@@ -52,7 +52,6 @@ BENCH: dict[str, Commands] = {
     "Exchange": {
         "pack": ("sharing:pack", "tiny --out tiny.tar.zst"),
         "unpack": ("sharing:unpack", "tiny.tar.zst"),
-        "export": ("sharing:export", "tiny --out results/"),
         "leaderboard": ("sharing:leaderboard", "packs/ --out site/"),
     },
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from moextend.bench.report import FORMATS, VIEWS, View, packs, render, tables
+from moextend.bench.report import FORMATS, VIEWS, View, lm_eval_files, packs, render, tables
 from moextend.bench.report import explain as explaining
 from moextend.bench.report.collect import Experiment, collect, lacking_notes, some
 from moextend.bench.report.formats import latex, terminal
@@ -27,11 +27,16 @@ from moextend.bench.run.rundir import find_run, find_runs
 from moextend.cli import options
 from moextend.cli.options import Style, Unfinished
 from moextend.cli.output import output
-from moextend.errors import InputError, listed
+from moextend.errors import InputError, counted, listed
 from moextend.util import files, lookup
 
 if TYPE_CHECKING:
     from moextend.bench.references import Reference
+
+
+LM_EVAL = "lm-eval"
+WHOLE = {"html": "a page of all views", LM_EVAL: "a folder of results files of all cells"}
+"""Formats of whole experiments instead of one view -> what they are."""
 
 
 def chosen_experiments(
@@ -77,7 +82,7 @@ def report(
             "--format",
             "-f",
             help="table, markdown, latex, csv; html is a page of all views with the results of every item, which as a "
-            "folder has room for more of them; of items csv or parquet.",
+            "folder has room for more of them; lm-eval is a folder of its results files; of items csv or parquet.",
         ),
     ] = "table",
     to: Annotated[
@@ -110,9 +115,11 @@ def report(
             _write_items(experiments, form, to)
         return
     view = _checked(asked, baseline, margin)
-    lookup.choose("format", form, {**FORMATS, "html": None}, where="--format")
-    if form == "html" and asked is not None:
-        raise InputError("html is a page of all views.", where=asked, hint="Leave the view out.")
+    lookup.choose("format", form, {**FORMATS, **WHOLE}, where="--format")
+    if form in WHOLE and asked is not None:
+        raise InputError(f"{form} is {WHOLE[form]}.", where=asked, hint="Leave the view out.")
+    if form == LM_EVAL and (to is None or to.suffix):
+        raise InputError("lm-eval needs a folder.", where="--out", hint="Name one: --out results/.")
     styling = find_style(style, workspace)
     if to is not None:
         files.check_writable(to.parent if to.suffix else to, where="--out")
@@ -125,6 +132,12 @@ def report(
             arranged = with_baseline(arranged, baseline)
         if form == "html":
             _write_page(experiments, to, how, workspace)
+            return
+        if form == LM_EVAL and to is not None:
+            written = lm_eval_files.write(experiments, to)
+            name_left_out(experiments)
+            count = sum(len(experiment.results) for experiment in experiments)
+            typer.echo(f"wrote {counted(len(written), 'file')} of {counted(count, 'run')} to {to}")
             return
         if to is None:
             print_tables(experiments, how, form, view)

@@ -1,4 +1,4 @@
-"""Commands for runs as files: pack, unpack, export, verify."""
+"""Commands for runs as files: pack, unpack, leaderboard, verify."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from moextend.bench.report import lm_eval_files, packs, submission
+from moextend.bench.report import packs, submission
 from moextend.bench.report import verify as verifying
 from moextend.bench.report.collect import collect, some
 from moextend.bench.report.formats import terminal
@@ -21,7 +21,6 @@ from moextend.bench.run.rundir import PACK, RunDir, find_runs, run_name
 from moextend.cli import options
 from moextend.cli.options import Names
 from moextend.cli.output import output
-from moextend.cli.reports import chosen_experiments, name_left_out
 from moextend.errors import InputError, counted
 from moextend.util import files
 from moextend.util.quiet import quiet_process
@@ -85,20 +84,6 @@ def unpack(
         for folder in found.known:
             typer.echo(f"{run_name(folder)} is already here, and is left as it is")
     typer.echo("Next: moextend bench report")
-
-
-def export(
-    out: Annotated[Path, Option("--out", "-o", file_okay=False, help="Folder of the files.")],
-    names: Names = None,
-    workspace: options.Workspace = Path(),
-) -> None:
-    """Write results as lm-evaluation-harness does, for leaderboards: one results file for every run and stage."""
-    files.check_writable(out, where="--out")
-    experiments = chosen_experiments(names, workspace)
-    written = lm_eval_files.write(experiments, out)
-    name_left_out(experiments)
-    count = sum(len(experiment.results) for experiment in experiments)
-    typer.echo(f"wrote {counted(len(written), 'file')} of {counted(count, 'run')} to {out}")
 
 
 def leaderboard(

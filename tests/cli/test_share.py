@@ -77,7 +77,7 @@ def test_the_page_does_what_it_says(cli: Cli, runs: None, tmp_path: Path) -> Non
 
 def test_damaged_runs_are_left_out_with_a_note(cli: Cli, runs: None, tmp_path: Path) -> None:
     (tmp_path / "runs/tiny/lora-s0/scores.jsonl").write_text("no\n")
-    done = cli("bench", "export", "--out", "x")
+    done = cli("bench", "report", "--format", "lm-eval", "--out", "x")
     assert done.code == 0 and "left out: lora-s0 (damaged" in done.err
     assert done.out == "wrote 3 files of 1 run to x\n"
 

@@ -246,7 +246,7 @@ def test_scores_of_another_run_are_in_no_format(way: str, runs: Path, call: Call
         if code == 0 and form == "csv":
             assert [row["method"] for row in table(output)] == ["zero-shot"]
     out = runs.parents[1] / "results"
-    call("bench", "export", "small", "--out", str(out))
+    call("bench", "report", "small", "--format", "lm-eval", "--out", str(out))
     written = {path.name.split("__")[1] for path in out.glob("small__*")}
     shutil.rmtree(out, ignore_errors=True)
     assert written == {"mine-s0", "zero-shot-s0"} - left

@@ -11,6 +11,8 @@ from moextend.bench.run import complete
 from moextend.bench.run.inputs import refuse_other_inputs
 from moextend.bench.run.items import read_items
 from moextend.bench.run.rundir import TO_GET, RunDir, run_name
+from moextend.bench.score.kept import ScoreReader
+from moextend.bench.score.lines import Words
 from moextend.errors import InputError, MoextendError, counted, listed
 from moextend.util.environment import environment
 from moextend.util.foreign import explained
@@ -123,7 +125,11 @@ def _scores(run: RunDir) -> Check:
     except InputError as error:
         return Check("scores", "no cells", (str(error),), AGAIN.format(command(run.config)))
     problems = []
+    reader = ScoreReader(Words())
     for cell in cells.values():
+        if cell.predictions and not cell.by_lm_eval and not reader.is_right(run.folder, cell):
+            kept = "the kept scores of its items do not give its score; a report computes them again"
+            problems.append(f"{cell.task} after stage {cell.stage}: {kept}")
         found = {name: what for name, what in check_cell(run, cell)[1].items() if what != "ok"}
         problems += [f"{cell.task} after stage {cell.stage}: {name} {what}" for name, what in found.items()]
     hint = (

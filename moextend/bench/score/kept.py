@@ -73,13 +73,24 @@ class ScoreReader:
         assert cell.predictions is not None, "the caller's own condition"
         path = folder / cell.predictions
         was_there = scores_path(path, cell.scorer).is_file()
+        found = self._kept(path, cell)
+        if found is not None:
+            return found
+        return self.again(folder, cell, workspace, read_predictions(path, cell.sha256), damaged=was_there)
+
+    def is_right(self, folder: Path, cell: Cell) -> bool:
+        """Whether the scores kept next to the predictions of a cell, if any, give its score."""
+        assert cell.predictions is not None, "the caller's own condition"
+        path = folder / cell.predictions
+        return not scores_path(path, cell.scorer).is_file() or self._kept(path, cell) is not None
+
+    def _kept(self, path: Path, cell: Cell) -> ItemScores | None:
+        """The scores kept next to predictions; None where there are none, or they do not give the score of the cell."""
         try:
             found = ItemScores(*self._lines.read(scores_path(path, cell.scorer), signed=True))
         except (SpecError, KeyError, TypeError, ValueError):
-            found = None
-        if found is not None and fits(cell, found):
-            return found
-        return self.again(folder, cell, workspace, read_predictions(path, cell.sha256), damaged=was_there)
+            return None
+        return found if fits(cell, found) else None
 
     def again(
         self,

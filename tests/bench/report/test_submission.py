@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from moextend.bench.plugins import code_digest
 from moextend.bench.report import packs, submission
 from moextend.bench.report.collect import collect
-from moextend.bench.report.plausible import Likeness
+from moextend.bench.report.submission.plausible import Likeness
 from moextend.bench.report.verify import Check
 from moextend.bench.run.items import items_of
 from moextend.bench.run.pack import pack, unpack

@@ -16,6 +16,7 @@ from moextend.bench.report.verify import verify
 from moextend.bench.run.complete import kept_files
 from moextend.bench.run.pack import pack, unpack
 from moextend.bench.run.rundir import RunDir
+from moextend.bench.score.vqa import scores_path
 from moextend.cli.main import app
 from moextend.errors import RunConflict
 from moextend.util import files
@@ -68,6 +69,12 @@ def change_a_score(run: RunDir) -> None:
     run.append_cell(cell.model_copy(update={"value": cell.value + 5}))
 
 
+def change_an_item_score(run: RunDir) -> None:
+    path = scores_path(predictions(run), run.cells()[1, "tiny-reading"].scorer)
+    text = path.read_text()
+    path.write_text(text.replace('"score": 0.0', '"score": 1.0', 1) if '"score": 0.0' in text else text + "x")
+
+
 def remove_weights(run: RunDir) -> None:
     (run.stage_folder(1, "tiny-reading") / "extension.safetensors").unlink()
 
@@ -91,6 +98,7 @@ def test_an_unchanged_run_answers_the_same_again(run: RunDir, monkeypatch: pytes
     [
         (change_an_answer, {"files", "scores"}, "not the file that was scored"),
         (change_a_score, {"scores"}, "when made again from the predictions"),
+        (change_an_item_score, {"scores"}, "the kept scores of its items do not give its score"),
         (remove_weights, {"files"}, "extension.safetensors missing"),
     ],
 )

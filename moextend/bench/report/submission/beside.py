@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from moextend.bench.report.collect import Result
-from moextend.bench.report.plausible import Costs, Likeness
-from moextend.bench.report.submitted import Problem, Submission, made, some
+from moextend.bench.report.submission.plausible import Costs, Likeness
+from moextend.bench.report.submission.submitted import Problem, Submission, made, some
 from moextend.bench.report.verify import Check
 from moextend.bench.run.inputs import weights_parts
 from moextend.bench.run.rundir import Cell, run_name
 from moextend.errors import counted, listed
 
 LEAST_SEEDS = 3
-"""Runs of a method: the seeds 0, 1, 2."""
+"""Runs of a method: consecutive seeds, from the first published one of the sequence, or from 0."""
 POINTS, ITEMS = 2.0, 4
 """Row 0 may differ from the published one by so many points, or by so many items if these are more points: projectors
 aligned on another machine have other last bits. Published runs of one seed from two machines differ by 3 items."""
@@ -118,13 +118,19 @@ def seeds(submission: Submission) -> Check:
     for other in submission.published:
         if _method(other) in found:
             found[_method(other)].add(other.config.seed)
+    published: dict[str, int] = {}
+    for other in submission.published:
+        name, seed = _method(other)[0], other.config.seed
+        published[name] = min(seed, published.get(name, seed))
+    first = {key: published.get(key[0], 0) for key in found}
     problems = [
         (f"has the seeds {', '.join(map(str, sorted(seeds)))}", key[1])
         for key, seeds in found.items()
-        if seeds != set(range(max(LEAST_SEEDS, len(seeds))))
+        if seeds != set(range(first[key], first[key] + max(LEAST_SEEDS, len(seeds))))
     ]
     sizes = sorted({len(seeds) for seeds in found.values()})
-    hint = f"Submit the first seeds without a gap, {LEAST_SEEDS} or more: 0, 1, 2."
+    wanted = ", ".join(str(min(first.values(), default=0) + place) for place in range(LEAST_SEEDS))
+    hint = f"Submit the first seeds without a gap, {LEAST_SEEDS} or more: {wanted}."
     return made(
         "seeds",
         problems,

@@ -12,10 +12,10 @@ from pathlib import Path
 from moextend.bench import methods
 from moextend.bench.methods.table import OWN
 from moextend.bench.plugins import code_digest
-from moextend.bench.report import beside
 from moextend.bench.report.collect import Result, collect
-from moextend.bench.report.rescoring import Rescorer
-from moextend.bench.report.submitted import SHOWN, Problem, Submission, made, some
+from moextend.bench.report.submission import beside
+from moextend.bench.report.submission.rescoring import Rescorer
+from moextend.bench.report.submission.submitted import SHOWN, Problem, Submission, made, some
 from moextend.bench.report.table import Table, words_column
 from moextend.bench.report.table import text as words
 from moextend.bench.report.verify import Check, Verification, answers_check
