@@ -15,6 +15,7 @@ from moextend.util.spec import Spec, unset
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 Attention = Literal["eager", "sdpa", "flash_attention_2"]
+Quantisation = Literal["nf4", "int8"]
 
 
 class Upcycle(Spec):
@@ -60,6 +61,8 @@ class Base(Spec):
     """Pinned revision of a hub model."""
     dtype: Dtype = "float32"
     """Number type of its weights; auto: the checkpoint's own."""
+    quantize: Quantisation | None = unset(None)
+    """nf4 (4 bits) or int8: attention, MLPs and experts of the base are quantised (docs/gpu.md)."""
     attn_implementation: Attention | None = None
     """eager, sdpa or flash_attention_2; null: transformers' choice."""
     chat: bool | None = None

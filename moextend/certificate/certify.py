@@ -21,8 +21,7 @@ from moextend.extension.activate import activate, unload
 from moextend.extension.card import Card, read_extension
 from moextend.extension.folder import SINGLE, contents
 from moextend.model.base_name import base_parts
-from moextend.model.fingerprint import tensor_hashes, tensors_digest
-from moextend.moe import attach
+from moextend.model.fingerprint import tensor_hashes
 from moextend.moe.recipe import Scope
 from moextend.util import files
 from moextend.util.environment import __version__
@@ -160,7 +159,7 @@ def _files(folder: Path, card: Card) -> Claim:
 def _base(model: MultimodalLM, card: Card) -> Claim:
     """Whether the weights of the base in memory are those whose fingerprint is in the card."""
     wanted, needed = base_parts(card.base)
-    found = tensors_digest(attach.base_tensors(model.lm))
+    found = model.lm_fingerprint()
     has = base_parts(model.base_fingerprint())[1]
     other = [name for name, own in needed.items() if name in has and has[name] != own]
     evidence: dict[str, Fact] = {"recorded": card.base, "found": found, "type": model.base_dtype}

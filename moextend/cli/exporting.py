@@ -17,6 +17,7 @@ from moextend.cli.inputs import Out, check_out
 from moextend.cli.opening import BaseAsked, Dtype, Encoders, load_active
 from moextend.errors import InputError, UnknownName, at, counted
 from moextend.model import sources
+from moextend.model.base_name import type_parts
 from moextend.util import files
 from moextend.util.quiet import quiet_process
 
@@ -142,10 +143,12 @@ def _loaded(asked: BaseAsked, folders: Sequence[Path], how: How) -> MultimodalLM
     from moextend.export.writing import check_rounding, dtype_of
     from moextend.extension.card import read_extension
 
-    own: Any = dtype_of([read_extension(folder) for folder in folders])
+    found: Any = type_parts(dtype_of([read_extension(folder) for folder in folders]))
+    own, quantize = found
     if how.form == "stock":
         check_rounding(own, how.dtype)
-    model = replace(asked, dtype=how.dtype or own).open()
+    quantize = quantize if how.form == FOLDER else None  # other programs load the full base
+    model = replace(asked, dtype=how.dtype or own, quantize=quantize).open()
     load_active(model, folders, asked.projector, allow_dtype=how.dtype not in (None, own))
     return model
 
@@ -221,8 +224,10 @@ def of_run(source: str, how: How, task: str | None, runs: Path) -> str:
 def _stock(found: StageModel, how: How) -> str:
     from moextend.export.stock import state_of
     from moextend.export.writing import check_rounding, sample_logits
+    from moextend.moe import quantised
 
     lm, own = found.model.lm, found.model.base_dtype
+    quantised.refuse(lm, "A stock model", where=found.name)
     if how.dtype not in (None, own, "float32"):
         what = f"the weights of this run are written as {own} or float32."
         raise InputError(what, where="--dtype", hint="Name one of them.")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from typer import Argument, Option
 
@@ -16,6 +16,7 @@ from moextend.cli import options
 from moextend.errors import InputError, at
 from moextend.extension.folder import is_extended, local_folder
 from moextend.model import sources
+from moextend.model.base_name import type_parts
 from moextend.model.encoders import locate
 from moextend.moe.strengths import checked
 from moextend.util import files
@@ -34,6 +35,7 @@ Loaded = Annotated[
     ),
 ]  # fmt: skip
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
+Quantisation = Literal["nf4", "int8"]
 OPTIONS = {"image": "--vision", "audio": "--audio"}
 """Modality -> option that names its encoder."""
 
@@ -82,6 +84,10 @@ class BaseAsked(Encoders):
             help="Number type of the base; a training computes in bf16 unless it is float32, the default."
         ),
     ] = None
+    quantize: Annotated[
+        Quantisation | None,
+        Option(help="Quantise attention, MLPs and experts of the base, by bitsandbytes."),
+    ] = None
     device: options.Device = "auto"
     may_be_extended: ClassVar[bool] = False
     """Whether it may be the folder of an extended model (`moextend export --as moextend`)."""
@@ -110,7 +116,8 @@ class BaseAsked(Encoders):
         options.device(self.device)
         base, encoders = self.base, self.encoders
         if self.config is not None:
-            options.refuse_except_with("a base without encoders of its own", self.given)
+            named = {**self.given, "--quantize": self.quantize}
+            options.refuse_except_with("a base without encoders of its own", named)
             from moextend.export.opening import base_of
 
             base, encoders = base_of(self.config, Path(base)), dict(self.config.encoders)
@@ -135,8 +142,9 @@ class BaseAsked(Encoders):
 
             return load_base(Path(self.base), self.config, dtype=self.dtype, device=device)
         model = moextend.load(
-            self.base, vision=self.vision, audio=self.audio, dtype=self.dtype or "float32", device=device
-        )
+            self.base, vision=self.vision, audio=self.audio, dtype=self.dtype or "float32", device=device,
+            quantize=self.quantize,
+        )  # fmt: skip
         for folder in self.projector or ():
             moextend.load_projector(model, folder, modality=_modality_of(folder))
         if keep_features:
@@ -166,8 +174,8 @@ class ExtendedBase(BaseAsked):
         """The base in the number type in which an extension was trained."""
         from moextend.extension.card import read_extension
 
-        own: Any = read_extension(extension).base_dtype or "float32"
-        return replace(self, dtype=own)
+        dtype, quantize = type_parts(read_extension(extension).base_dtype or "float32")
+        return replace(self, dtype=cast(Any, dtype), quantize=cast(Any, quantize))
 
 
 def device_of(device: str) -> str:
@@ -236,6 +244,12 @@ def load_active(
         return []
 
     projectors_of(model, extensions, projectors)
+    from moextend.extension.card import read_extension
+    from moextend.extension.store import quantised_otherwise
+
+    for folder in extensions:
+        if note := quantised_otherwise(model, read_extension(folder)):
+            options.echo(f"note: {note}", err=True)
     names = [moextend.load_extension(model, folder, allow_dtype=allow_dtype).name for folder in extensions]
     moextend.activate(model, "all")
     return names

@@ -153,7 +153,8 @@ def _check_vllm(base: ExtendedBase, here: dict[str, object]) -> None:
         hint = "Name a folder of moextend export --as vllm, or of a base."
         raise InputError(f"'{base.base}' holds no config.json.", where="BASE", hint=hint)
     options.refuse_except_with(
-        "computing in this process (no --vllm)", here | {"--dtype": base.dtype, **base.given}
+        "computing in this process (no --vllm)",
+        here | {"--dtype": base.dtype, "--quantize": base.quantize, **base.given},
     )
 
 

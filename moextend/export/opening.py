@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub import snapshot_download
@@ -18,6 +18,7 @@ from moextend.extension import align, store
 from moextend.extension.activate import activate
 from moextend.extension.folder import MODEL_TYPE
 from moextend.model import loading
+from moextend.model.base_name import type_parts
 from moextend.model.multimodal import MultimodalLM
 from moextend.util import hub_errors
 
@@ -40,15 +41,16 @@ def open_lm(folder: str | Path, config: MoextendConfig | None, options: Mapping[
         given.pop(key, None) for key in ("output_loading_info", "active", "dtype", "torch_dtype", *_OTHERS)
     )
     wanted = str(asked[0] or asked[1] or "auto").removeprefix("torch.")
-    dtype = config.base_dtype if wanted == "auto" else wanted
+    own, quantized = type_parts(config.base_dtype)
+    dtype = own if wanted == "auto" else wanted
     lm = loading.load_lm(
-        base_of(config, place), revision=config.revision, dtype=getattr(torch, dtype),
+        base_of(config, place), revision=config.revision, dtype=getattr(torch, dtype), quantize=quantized,
         **{key: value for key, value in given.items() if value is not None},
     )  # fmt: skip
     if lm.device.type == "cpu" and given["experts_implementation"] is None:
         lm.set_experts_implementation(loading.CPU_EXPERTS)
     model = MultimodalLM(lm, None)
-    _extend(model, config, place, allow_dtype=dtype != config.base_dtype, lm_only=True)
+    _extend(model, config, place, allow_dtype=dtype != own, lm_only=True)
     activate(model, config.computing() if active is None else active)
     lm.eval()
     nothing = {key: set[str]() for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
@@ -81,7 +83,8 @@ def load_model(
     place = _local(folder, revision, {})
     config = read_config(place)
     model = load_base(place, config, dtype=dtype, device=device, attn_implementation=attn_implementation)
-    _extend(model, config, place, allow_dtype=dtype not in (None, config.base_dtype), lm_only=False)
+    own, _ = type_parts(config.base_dtype)
+    _extend(model, config, place, allow_dtype=dtype not in (None, own), lm_only=False)
     activate(model, config.computing() if active is None else active)
     return model
 
@@ -95,12 +98,14 @@ def load_base(
     attn_implementation: str | None = None,
 ) -> MultimodalLM:
     """The base of a folder with its encoders and projectors, without the extensions; options as in `load_model`."""
+    own, quantized = type_parts(config.base_dtype)
     model = loading.load(
         base_of(config, place),
         encoders=config.encoders,
         resize=config.resize,  # type: ignore[arg-type]
         revision=config.revision,
-        dtype=dtype or config.base_dtype,
+        dtype=dtype or own,
+        quantize=cast(Any, quantized),
         device=device,
         attn_implementation=attn_implementation,
         chat=config.chat,

@@ -28,7 +28,7 @@ from moextend.model.base_name import base_parts
 from moextend.model.chat import chat_of
 from moextend.model.lm_head import text_config
 from moextend.model.multimodal import MultimodalLM
-from moextend.moe import attach, strengths
+from moextend.moe import attach, quantised, strengths
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
 from moextend.util import files
@@ -237,6 +237,7 @@ def save_for_vllm(
 
 def _check(model: MultimodalLM, architecture: str) -> None:
     """Raises InputError for what vLLM would not compute as moextend does."""
+    quantised.refuse(model.lm, "vLLM", where="--as vllm")
     scope = attach.scope_of(model.lm)
     if architecture not in ARCHITECTURES:
         raise InputError(

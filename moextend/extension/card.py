@@ -123,7 +123,7 @@ class Card(Spec):
     width: float = 1.0
     """Inner neurons of a new expert as a share of its parent's, 0..1."""
     base_dtype: str = ""
-    """Type of the base's weights ("float32"); "": not known."""
+    """Type of the base's weights ("float32", or quantised "float32+nf4"); "": not known."""
     base_rounded: str = ""
     """Fingerprint of the base that does not depend on the type of its weights (see fingerprint.rounded_digest)."""
     made: Made | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +14,7 @@ from moextend.extension import modalities, tensor_files
 from moextend.extension.card import Card, Made, read_extension
 from moextend.extension.folder import local_folder
 from moextend.extension.tensor_files import STEM
-from moextend.model.base_name import base_parts
+from moextend.model.base_name import base_parts, type_parts
 from moextend.model.fingerprint import tensors_digest
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
@@ -23,12 +24,28 @@ from moextend.moe.sites import find_sites
 from moextend.moe.strengths import named
 
 
+class QuantisationWarning(UserWarning):
+    """An extension was made on a base with another quantisation: results differ a little (docs/gpu.md)."""
+
+
+def quantised_otherwise(model: MultimodalLM, card: Card) -> str:
+    """That an extension was made with another quantisation of the base, in words; "" if it was not."""
+    made, here = (type_parts(name)[1] or "full precision" for name in (card.base_dtype, model.base_dtype))
+    if made == here or not card.base_dtype:
+        return ""
+    return (
+        f"extension '{card.name}' was made on a base in {made}, and this one is in {here}: results differ a little "
+        "(docs/gpu.md)."
+    )
+
+
 def check_base(
     model: MultimodalLM, card: Card, folder: Path, allow_dtype: bool, lm_only: bool = False
 ) -> None:
     """Raises InputError if the extension was made on another base, or with another encoder, projector or dtype.
 
-    Modalities that the model has besides those of the training do not matter. `lm_only`: nor do those of the training.
+    Warns if it was made with another quantisation of the base. Modalities that the model has besides those of the
+    training do not matter. `lm_only`: nor do those of the training.
     """
     (lm, needed), (own, has) = base_parts(card.base), base_parts(model.base_fingerprint())
     differing = next((name for name, part in needed.items() if has.get(name) != part and not lm_only), None)
@@ -44,11 +61,13 @@ def check_base(
         what = f"was made with another projector of '{differing}'."
         hint = "Load the one of its alignment first: load_projector, or --projector FOLDER of a command."
     elif differing is None and same_weights:
-        if allow_dtype:
+        if note := quantised_otherwise(model, card):
+            warnings.warn(note, QuantisationWarning, stacklevel=5)
+        if allow_dtype or type_parts(card.base_dtype)[0] == type_parts(model.base_dtype)[0]:
             return
         what = f"was made on a {card.base_dtype} base, and this one is {model.base_dtype}."
         hint = (
-            f"Load the base with dtype='{card.base_dtype}', or accept results that differ a little: "
+            f"Load the base with dtype='{type_parts(card.base_dtype)[0]}', or accept results that differ a little: "
             "load_extension(..., allow_dtype=True)."
         )
     else:

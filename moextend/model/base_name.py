@@ -24,6 +24,17 @@ def base_name(lm: str, modalities: Mapping[str, tuple[str, str]]) -> str:
     return "-".join(parts)
 
 
+def type_name(dtype: object, quantised: str) -> str:
+    """Number type of a base's weights as text ("bfloat16"), with its quantisation if it has one ("bfloat16+nf4")."""
+    return "+".join(filter(None, (str(dtype).removeprefix("torch."), quantised)))
+
+
+def type_parts(name: str) -> tuple[str, str | None]:
+    """Number type and quantisation of a `type_name`; None: not quantised."""
+    dtype, _, quantised = name.partition("+")
+    return dtype, quantised or None
+
+
 def base_parts(name: str) -> tuple[str, dict[str, tuple[str, str]]]:
     """Fingerprint of the LM, and modality -> those of its encoder and projector, from a `base_name`."""
     lm, *rest = name.split("-")

@@ -39,23 +39,41 @@ def tensor_hashes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
         return dict(zip(tensors, threads.map(hashed, tensors), strict=True))
 
 
-def rounded_digest(tensors: Mapping[str, Tensor]) -> str:
+def rounded_digest(
+    tensors: Mapping[str, Tensor], known: Mapping[str, tuple[torch.Size, str]] | None = None
+) -> str:
     """Sixteen hex digits over names, shapes and values rounded to bfloat16 (xxh3).
 
-    Equal for a checkpoint loaded as float32 and as bfloat16, and also as float16 if its numbers fit.
+    Equal for a checkpoint loaded as float32, bfloat16 or quantised, and also as float16 if its numbers fit.
+
+    Args:
+        known: name -> shape and `Rounded` digest of further tensors, which are no longer in memory.
     """
-    names = sorted(tensors)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        hashes = list(threads.map(lambda name: _rounded(tensors[name]), names))
-    facts = [f"{n}|{tuple(tensors[n].shape)}|{each}" for n, each in zip(names, hashes, strict=True)]
+        hashes = threads.map(lambda name: Rounded().add(tensors[name]).digest, tensors)
+        found = {name: (tensors[name].shape, each) for name, each in zip(tensors, hashes, strict=True)}
+    facts = [
+        f"{name}|{tuple(shape)}|{each}" for name, (shape, each) in sorted({**found, **(known or {})}.items())
+    ]
     return xxh3_64_hexdigest("\n".join(facts).encode())
 
 
-def _rounded(tensor: Tensor) -> str:
-    hasher = xxh3_128()
-    for piece in torch.split(tensor.detach().flatten(), PIECE):
-        hasher.update(_bytes(piece.bfloat16() if piece.is_floating_point() else piece))
-    return hasher.hexdigest()
+class Rounded:
+    """Digest of one tensor's values rounded to bfloat16, which may be given piece by piece."""
+
+    def __init__(self) -> None:
+        self._hasher = xxh3_128()
+
+    def add(self, tensor: Tensor) -> Rounded:
+        """Adds the next values; returns itself."""
+        for piece in torch.split(tensor.detach().flatten(), PIECE):
+            self._hasher.update(_bytes(piece.bfloat16() if piece.is_floating_point() else piece))
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Hex digits over the values so far."""
+        return self._hasher.hexdigest()
 
 
 def _facts(name: str, tensor: Tensor) -> bytes:

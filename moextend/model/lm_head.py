@@ -82,6 +82,17 @@ def without_towers(lm: Any) -> Callable[[str], bool]:
     return lambda name: name.startswith(inside) or (own is not None and name.startswith(own))
 
 
+def attention_blocks(lm: Any) -> list[str]:
+    """Names of the attention modules of a language model, linear attention included, without those of towers."""
+    inside, kinds = prefix(lm), {name: type(module).__name__ for name, module in lm.named_modules()}
+    return [
+        name
+        for name, kind in kinds.items()
+        if name.startswith(inside)
+        and (name.endswith("_attn") or ("Attention" in kind and not kind.endswith("Layer")))  # Jamba's layers
+    ]
+
+
 def logits(lm: Any, hidden: Tensor) -> Tensor:
     """Logits [..., vocabulary] for last hidden states [..., H] of `decoder(lm)`; InputError if there is no head."""
     config, head = text_config(lm.config), _decoder_and_head(lm)[1]

@@ -7,17 +7,19 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from moextend.data.modalities import modality_types
-from moextend.errors import InputError, UnknownName, short
+from moextend.errors import InputError, UnknownName, at, short
 from moextend.model import lm_head, sources
 from moextend.model.chat import chat_of
 from moextend.model.encoders import Resize, no_loader
 from moextend.model.modality import Encoder
 from moextend.model.multimodal import MultimodalLM
+from moextend.moe import quantised
+from moextend.moe.low_bits import Method
 from moextend.moe.supported import check_options, refuse_bitsandbytes
 from moextend.util import files, hub_errors
 
@@ -41,6 +43,7 @@ def load(
     attn_implementation: str | None = None,
     chat: bool | None = None,
     trust_remote_code: bool = False,
+    quantize: Method | None = None,
 ) -> MultimodalLM:
     """Base model with its tokenizer and the encoders that are given; all frozen.
 
@@ -59,10 +62,12 @@ def load(
         attn_implementation: "eager", "sdpa" or "flash_attention_2" (CUDA only, with the package flash-attn); None:
             transformers' choice, which is sdpa if the family supports it.
         chat: whether prompts use the tokenizer's chat template; None: if it has one.
+        quantize: "nf4" (4 bits) or "int8": attention, MLPs and experts of the base are quantised while it is loaded;
+            the rest, and new experts, are not (docs/gpu.md). A .gguf file is quantised after it was loaded.
 
     Raises:
         InputError: the model or encoder cannot be found or loaded; a package for it is missing; its chat template
-            cannot be used; or dtype, device or attention are unknown or incompatible.
+            cannot be used; dtype, device or attention are unknown or incompatible; or the base cannot be quantised.
         RunFailed: a download failed.
     """
     from transformers import AutoTokenizer
@@ -82,17 +87,30 @@ def load(
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code, **packed}
     with _explained(_NO_LM, model, source, revision):
         how = _options(model, source, dtype, attn_implementation, options)
+        if quantize is not None:
+            how |= _quantised(model, source, dtype, device, quantize, options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         lm = _read_lm(model, source, {**options, **unpacked, **how})
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if torch.device(device).type == "cpu":
+    if torch.device(device).type == "cpu" or quantize is not None:
         lm.set_experts_implementation(CPU_EXPERTS)
     named = {"image": vision, "audio": audio, **(encoders or {})}
     made = {name: make_encoder(name, each, resize) for name, each in named.items() if each}
     loaded = MultimodalLM(lm, tokenizer, encoders=made).to(device)
     loaded.chat = chat_of(tokenizer, chat)
-    return loaded
+    return quantise(loaded, quantize) if quantize is not None and packed else loaded
+
+
+def quantise(model: MultimodalLM, method: Method) -> MultimodalLM:
+    """Quantises the base of a model in place, weight by weight, as `load` does while it reads them; returns the model.
+
+    Raises:
+        InputError: the package for it is missing, or the base is quantised, extended or no MoE model.
+    """
+    from moextend.model import quantising
+
+    return quantising.quantise(model, method)
 
 
 def load_whole(
@@ -149,7 +167,7 @@ def load_whole(
     return lm.to(device).eval(), made
 
 
-def load_lm(model: str, *, revision: str | None = None, **options: Any) -> Any:
+def load_lm(model: str, *, revision: str | None = None, quantize: str | None = None, **options: Any) -> Any:
     """The language model of a base alone; `options`: those of `from_pretrained` of transformers.
 
     Raises:
@@ -159,6 +177,8 @@ def load_lm(model: str, *, revision: str | None = None, **options: Any) -> Any:
     unpacked = _dequantised() if packed else {}
     options = {"trust_remote_code": False, **options, **packed, **unpacked, "revision": revision}
     with _explained(_NO_LM, model, source, revision):
+        if quantize is not None:
+            options |= _quantised(model, source, "auto", "cpu", cast(Method, quantize), options)
         return _read_lm(model, source, options)
 
 
@@ -235,6 +255,33 @@ def _options(
     return {**how, "dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
 
 
+def _quantised(
+    model: str, source: Path | str, dtype: str, device: str, method: Method, options: dict[str, Any]
+) -> dict[str, Any]:
+    """The quantisation as arguments of from_pretrained; InputError for a base that cannot be quantised."""
+    from transformers import PreTrainedConfig
+
+    from moextend.model import quantising
+
+    quantising.check(method, dtype)
+    with at(f"model '{model}'"):
+        quantising.places(skeleton(model, revision=options["revision"]))
+    if "gguf_file" in options:
+        return {}
+    record, _ = PreTrainedConfig.get_config_dict(source, revision=options["revision"])
+    if own := record.get("quantization_config"):
+        raise InputError(
+            f"its checkpoint is quantised already ({own.get('quant_method')}), and quantize='{method}' needs full "
+            "weights.",
+            where=f"model '{model}'",
+            hint="Name a checkpoint in bfloat16 or float32, or leave quantize out.",
+        )
+    placed = (
+        {} if device == "cpu" else {"device_map": {"": device}}
+    )  # weights are quantised where they will be
+    return {"quantization_config": quantising.Quantisation(method), **placed}
+
+
 def load_tokenizer(model: str, *, revision: str | None = None) -> Any:
     """The tokenizer of a base alone. Raises InputError if it cannot be loaded."""
     from transformers import AutoTokenizer
@@ -279,6 +326,7 @@ def save_base(model: MultimodalLM, folder: str | Path) -> None:
     Raises:
         InputError: the folder is not empty, or the model is extended.
     """
+    quantised.refuse(model.lm, "Saving a base", where=str(folder))
     if any(".ext_" in name for name, _ in model.lm.named_parameters()):
         raise InputError(
             "the model is extended, and only a base can be saved as one.",

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from moextend.data.images import ImageRef
 from moextend.errors import RunFailed
 from moextend.model import lm_head
-from moextend.model.base_name import base_name
+from moextend.model.base_name import base_name, type_name
 from moextend.model.chat import Chat
 from moextend.model.fingerprint import rounded_digest, tensors_digest
 from moextend.model.modality import Encoder, Modalities, Projector, Sources
-from moextend.moe import attach
+from moextend.moe import attach, low_bits
 
 if TYPE_CHECKING:
     from moextend.model.vision import VisionEncoder
@@ -78,7 +78,7 @@ class MultimodalLM(nn.Module):
         self.requires_grad_(False).eval()
         self._base, self._rounded = base, ""
         self.base_dtype = ""
-        """Number type of the LM's weights when they were loaded ("float32")."""
+        """Number type of the LM's weights when they were loaded, with a quantisation ("float32", "bfloat16+nf4")."""
         if not base:
             self.rename_base()
 
@@ -201,14 +201,19 @@ class MultimodalLM(nn.Module):
     def base_rounded(self) -> str:
         """Fingerprint of the LM's weights that does not depend on their number type (see `rounded_digest`); cached."""
         if not self._rounded:
-            self._rounded = rounded_digest(attach.base_tensors(self.lm))
+            plain, known = low_bits.originals(self.lm, attach.base_tensors(self.lm))
+            self._rounded = rounded_digest(plain, known)
         return self._rounded
 
     def rename_base(self) -> None:
         """Makes the LM's current weights, without those of extensions, the base of `base_fingerprint`."""
-        self._base = tensors_digest(attach.base_tensors(self.lm))
-        self._rounded = ""
-        self.base_dtype = str(self.lm.dtype).removeprefix("torch.")
+        self._base, self._rounded = self.lm_fingerprint(), ""
+        self.base_dtype = type_name(self.lm.dtype, low_bits.method_of(self.lm))
+
+    def lm_fingerprint(self) -> str:
+        """Fingerprint of the LM's weights as they are now, without those of extensions; it names a quantisation."""
+        parts = (tensors_digest(attach.base_tensors(self.lm)), low_bits.method_of(self.lm))
+        return "_".join(filter(None, parts))
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Name -> trainable parameter."""

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from moextend.moe import guards, quantised
+from moextend.moe import guards, low_bits, quantised
 from moextend.moe.dense_blocks import DenseBlock, DenseGroup
 from moextend.moe.families import NEEDS_TWO_SLOTS, rows_of
 from moextend.moe.recipe import Mode
@@ -87,7 +87,7 @@ def new_experts(site: Site, sources: list[int], mode: Mode, width: float, empty:
     base = site.experts
     zero = mode == "exact" and not starts_closed(base, mode)
     group = _bare_group(site, len(sources))
-    for key, tensor in base._parameters.items():
+    for key, tensor in low_bits.weights_of(base).items():
         if quantised.is_scale(key):
             continue
         if tensor is None or tensor.shape[0] not in (count_experts(site), first_new_id(site)):
@@ -103,7 +103,7 @@ def new_experts(site: Site, sources: list[int], mode: Mode, width: float, empty:
 
 def _bare_group(site: Site, count: int) -> nn.Module:
     """`count` experts of the base's class that share everything with it except the parameters."""
-    base, kind = site.experts, base_class(site.experts)
+    base, kind = site.experts, low_bits.plain_class(base_class(site.experts))
     if site.dense:
         kind = subclass(kind, DenseGroup)
     if kind.__name__ in NEEDS_TWO_SLOTS:
@@ -114,7 +114,11 @@ def _bare_group(site: Site, count: int) -> nn.Module:
     nn.Module.__init__(group)
     own = set(group.__dict__)  # parameters, buffers, modules, hooks: never shared with the base
     group.__dict__.update(
-        {key: value for key, value in base.__dict__.items() if key not in own and not key.startswith("ext_")}
+        {
+            key: value
+            for key, value in base.__dict__.items()
+            if key not in own | {"stored"} and key[:4] != "ext_"
+        }
     )
     group.__dict__.pop("forward", None)
     for key, child in base._modules.items():

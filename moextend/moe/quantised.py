@@ -1,4 +1,7 @@
-"""Quantised weights of a base: dequantised to floating point, or refused by name."""
+"""Quantised weights of a base: dequantised to floating point, or refused by name.
+
+FP8 codes are those of a checkpoint; weights in 4 or 8 bits are quantised when a base is loaded (low_bits.py).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from moextend.errors import InputError
+from moextend.moe import low_bits
 
 SCALE = "_scale_inv"
 """Suffix of the block-wise scales of FP8 codes (transformers' FP8Experts)."""
@@ -27,8 +31,11 @@ def scales_of(experts: nn.Module, key: str) -> Tensor | None:
 
 
 def matrix(experts: nn.Module, key: str, source: int) -> Tensor:
-    """Expert `source` of the stacked tensor `key`; FP8 codes are multiplied with their block scales, in float32."""
-    codes, scales = cast(Tensor, getattr(experts, key)).detach()[source], scales_of(experts, key)
+    """Expert `source` of the stacked tensor `key`, dequantised; FP8 codes are multiplied with their block scales."""
+    stack = getattr(experts, key)
+    if isinstance(stack, low_bits.Packed):
+        return cast(Tensor, stack[source].dense())
+    codes, scales = cast(Tensor, stack).detach()[source], scales_of(experts, key)
     if scales is None:
         return codes
     scale = scales.detach()[source].float()
@@ -52,8 +59,10 @@ def check_experts(model: nn.Module, experts: nn.Module, name: str, count: int) -
     Args:
         count: number of experts with weights.
     """
-    for key, tensor in experts._parameters.items():
+    for key, tensor in low_bits.weights_of(experts).items():
         if tensor is None or is_scale(key) or tensor.dim() == 0 or tensor.shape[0] != count:
+            continue
+        if isinstance(tensor, low_bits.Packed):
             continue
         scales = scales_of(experts, key)
         if scales is None or scales.dim() != 3 or scales.shape[0] != count:
@@ -77,6 +86,16 @@ def refusal(what: str, method: str) -> InputError:
         hint="Load the base in bfloat16 or float32: with dequantize=True in its quantization_config where the method "
         "has that (Mxfp4Config, FineGrainedFP8Config), or from weights that are not quantised.",
     )
+
+
+def refuse(model: nn.Module, what: str, where: str = "quantize") -> None:
+    """Raises InputError if `model` was quantised when it was loaded, and `what` needs its full weights."""
+    if method := low_bits.method_of(model):
+        raise InputError(
+            f"{what} needs full weights, and the base is quantised ({method}).",
+            where=where,
+            hint="Load the base without quantize.",
+        )
 
 
 def method_of(model: nn.Module) -> str:

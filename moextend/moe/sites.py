@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from moextend.errors import InputError
 from moextend.moe import quantised
 from moextend.moe.families import NOT_FUSED, rows_of
+from moextend.moe.low_bits import Packed
 
 STACKS = ("gate_up_proj", "up_proj")
 """Names of the first tensor of stacked experts, with a gate and without."""
@@ -69,7 +70,7 @@ def parts_of(block: nn.Module) -> tuple[nn.Module, nn.Module] | None:
     """Router and experts of a MoE block; None for another module."""
     experts = getattr(block, "experts", None)
     stacks = [getattr(experts, name, None) for name in STACKS] if isinstance(experts, nn.Module) else []
-    if not any(isinstance(stack, Tensor) and stack.dim() == 3 for stack in stacks):
+    if not any(isinstance(stack, Tensor | Packed) and stack.dim() == 3 for stack in stacks):
         return None
     router = getattr(block, "gate", None) or getattr(block, "router", None)
     found = isinstance(router, nn.Module) and rows_of(router) is not None

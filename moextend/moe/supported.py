@@ -22,8 +22,8 @@ from moextend.util.lookup import ATTENTION, DTYPES
 
 _BITSANDBYTES = {"Params4bit", "Int8Params"}
 _QUANTISED = (
-    "the model is quantised by bitsandbytes, which quantises the layers around the experts but not the experts.",
-    "Load the checkpoint without quantisation, with dtype='bfloat16'.",
+    "the model is quantised by bitsandbytes in transformers, which leaves fused experts in full precision.",
+    "Load a checkpoint without quantisation, and quantise it here: moextend.load(..., quantize='nf4').",
 )
 
 

@@ -19,7 +19,7 @@ from moextend.errors import InputError
 from moextend.model.batches import Collator, on_device
 from moextend.model.feature_cache import expecting, kept_features
 from moextend.model.multimodal import MultimodalLM
-from moextend.moe import reach
+from moextend.moe import quantised, reach
 from moextend.moe.balance import watch_balance
 from moextend.moe.kernels import experts_follow_autocast
 from moextend.moe.supported import check_setup
@@ -156,6 +156,9 @@ def _check(model: MultimodalLM, settings: Settings, folder: Path) -> None:
     check_tracker(settings.report_to)
     if Path(folder).exists() and not Path(folder).is_dir():
         raise InputError("is not a folder.", where=str(folder), hint="Name a new folder.")
+    for key, is_on in {"compile": settings.compile, "FSDP": asks_to_shard()}.items():
+        if is_on:
+            quantised.refuse(model.lm, key, where="training settings")
     together = [key for key in ("compile", "cache_prefix") if asks_to_shard() and getattr(settings, key)]
     if together:
         what = f"{together[0]} cannot be combined with FSDP."

@@ -41,10 +41,11 @@ def inject(model: MultimodalLM, config: Adapter, seed: int, name: str = ONE) -> 
     from peft import inject_adapter_in_model
 
     from moextend.bench.methods.low_rank import factored
+    from moextend.moe.low_bits import shapes_shown
 
     settings = lora_config(model, config)
     torch.manual_seed(seed)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), shapes_shown(model.lm):
         warnings.simplefilter("ignore")
         inject_adapter_in_model(settings, model.lm, adapter_name=name)
     factored(layers(model))
@@ -59,13 +60,15 @@ def lora_config(model: MultimodalLM, config: Adapter) -> LoraConfig:
     from peft import LoraConfig
 
     from moextend.model import lm_head
+    from moextend.moe.low_bits import shapes_shown
 
     attention, inside = attention_maps(model.lm), lm_head.prefix(model.lm)
-    fused = [
-        n
-        for n, p in model.lm.named_parameters()
-        if n.startswith(inside) and ".experts." in n and p.dim() == 3
-    ]
+    with shapes_shown(model.lm):
+        fused = [
+            n
+            for n, p in model.lm.named_parameters()
+            if n.startswith(inside) and ".experts." in n and p.dim() == 3
+        ]
     if not attention and not (fused and config.experts):
         raise InputError(
             f"a LoRA adapter finds no linear maps of attention in {type(model.lm).__name__}"
@@ -80,26 +83,15 @@ def lora_config(model: MultimodalLM, config: Adapter) -> LoraConfig:
     )
 
 
-def attention_blocks(lm: Any) -> list[str]:
-    """Names of the attention modules of a language model, linear attention included, without those of towers."""
-    from moextend.model import lm_head
-
-    inside, kinds = lm_head.prefix(lm), {name: type(module).__name__ for name, module in lm.named_modules()}
-    return [
-        name
-        for name, kind in kinds.items()
-        if name.startswith(inside)
-        and (name.endswith("_attn") or ("Attention" in kind and not kind.endswith("Layer")))  # Jamba's layers
-    ]
-
-
 def attention_maps(lm: Any) -> list[str]:
     """Names of the linear maps of a language model's attention, linear attention included, without those of towers.
 
     Also without an attention's `gate_proj` (AfMoE), which peft takes for a part of a fused `gate_up_proj`, and without
     the indexer of sparse attention (DeepSeek V3.2), which gets no gradient.
     """
-    blocks = tuple(f"{name}." for name in attention_blocks(lm))
+    from moextend.model import lm_head
+
+    blocks = tuple(f"{name}." for name in lm_head.attention_blocks(lm))
     found = list[str]()
     for name, module in lm.named_modules():
         inner = bool(found) and name.startswith(f"{found[-1]}.")  # of a map with adapters

@@ -46,12 +46,14 @@ class FullFineTuning(TrainedWeights):
 
     def parameters(self, model: MultimodalLM) -> Parameters:
         """Name -> trained parameter."""
+        from moextend.model import lm_head
+
         found, part = super().parameters(model), self.config.part
         if part == "attention":
             maps = {f"{LM}{name}" for name in adapters.attention_maps(model.lm)}
             return {name: p for name, p in found.items() if name.rpartition(".")[0] in maps}
         if part == "gate_up":
-            blocks = tuple(f"{LM}{name}." for name in adapters.attention_blocks(model.lm))
+            blocks = tuple(f"{LM}{name}." for name in lm_head.attention_blocks(model.lm))
             return {name: p for name, p in found.items() if _is_gate_up(name) and not name.startswith(blocks)}
         return found
 

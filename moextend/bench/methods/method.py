@@ -194,6 +194,11 @@ class Method(ABC):
         """
         return
 
+    @property
+    def trains_base(self) -> bool:
+        """Whether it changes weights of the base, which a quantised one does not allow."""
+        return False
+
     def check_stages(self, names: Sequence[str]) -> None:
         """Raises InputError if what a stage learns cannot have its name. Called before anything runs."""
         return

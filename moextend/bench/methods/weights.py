@@ -37,6 +37,11 @@ class TrainedWeights(trained.Trained):
         """Part of the names of the trained weights; here of all weights of the LM."""
         return LM
 
+    @property
+    def trains_base(self) -> bool:
+        """Unless the trained weights are added ones."""
+        return self.mark == LM
+
     def start(self, model: MultimodalLM, seed: int) -> None:
         """Freezes everything until the first training."""
         model.learn_only([])

@@ -63,7 +63,7 @@ def _wide() -> MultimodalLM:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model("olmoe", num_hidden_layers=4)
+    config = AutoConfig.for_model("olmoe", intermediate_size=1024, num_hidden_layers=4)
     return MultimodalLM(AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16), None)
 
 

@@ -33,7 +33,7 @@ from moextend.bench.sequence import Align
 from moextend.errors import InputError, at
 from moextend.extension import tensor_files
 from moextend.model.feature_cache import store_features
-from moextend.model.loading import load_tokenizer, load_whole, skeleton
+from moextend.model.loading import load_tokenizer, load_whole, quantise, skeleton
 from moextend.util import files
 
 if TYPE_CHECKING:
@@ -57,9 +57,12 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
             spec.found(context.workspace), vision=encoders.pop("image", None), audio=encoders.pop("audio", None),
             encoders=encoders, resize=spec.resize, revision=revision, dtype=spec.dtype,
             attn_implementation=spec.attn_implementation, device=device, chat=spec.chat,
+            quantize=None if spec.upcycle else spec.quantize,
         )  # fmt: skip
     if spec.upcycle is not None:
         model = moextend.upcycle(model, **spec.upcycle.model_dump(), keep_dense=False)
+        if spec.quantize is not None:
+            model = quantise(model, spec.quantize)
     if context.config.deterministic and device != "cpu":
         model.lm.set_experts_implementation("eager")  # the grouped kernels are not deterministic
     more: dict[str, Any] = {"deterministic": True} if context.config.deterministic else {}

@@ -117,6 +117,7 @@ def resolve(
         specs = [spec for spec, _ in found]
         for _, note in found:
             say(note)
+    _refuse_quantised(specs, sequence)
     _refuse_equal(specs, "--method" if request.methods else f"{sequence.path or sequence.sequence}: methods")
     # A bound is one number to compare all methods with: of the strongest learner, unless it names a method.
     bounds = [
@@ -154,6 +155,17 @@ def _refuse_empty(sequence: SequenceSpec) -> None:
     if not sequence.stages:
         where = str(sequence.path or sequence.sequence)
         raise InputError("has no stages.", where=where, hint="Add one: moextend bench add-task vqa.")
+
+
+def _refuse_quantised(specs: Sequence[MethodSpec], sequence: SequenceSpec) -> None:
+    """Raises InputError for a method that trains weights of the base, if these are quantised."""
+    method = next((each for each in specs if each.make().trains_base), None)
+    if method is not None and sequence.base.quantize is not None:
+        raise InputError(
+            f"method '{method.text}' trains weights of the base, and base.quantize is {sequence.base.quantize}.",
+            where=str(sequence.path or sequence.sequence),
+            hint="Leave base.quantize out, or choose a method that adds weights, such as lora or moextend.",
+        )
 
 
 def _check_tasks(tasks: Mapping[str, TaskSpec], left: Sequence[str], say: Callable[[str], None]) -> None:

@@ -70,6 +70,12 @@ def folder_of(context: RunContext, cell: CellModel) -> Iterator[str]:
                 where="base.upcycle",
                 hint="Save it with moextend upcycle, and name the folder as base.model.",
             )
+        if base.quantize is not None:
+            raise InputError(
+                f"the run quantises its base ({base.quantize}), and a server loads the full one.",
+                where="base.quantize",
+                hint="Leave out the key, or the server.",
+            )
         yield str(sources.find(base.found(context.workspace), where="base.model"))
         return
     out = context.run.folder / EXPORTS

@@ -247,3 +247,22 @@ def test_options_without_effect_are_refused(
     write(**change)
     with pytest.raises(InputError, match=what):
         resolve(Request(tmp_path))
+
+
+def test_a_quantised_base_is_another_run_and_is_not_trained(
+    tmp_path: Path, write: Callable[..., Path]
+) -> None:
+    bases = [{"model": "tiny"}, {"model": "tiny", "quantize": None}, {"model": "tiny", "quantize": "nf4"}]
+    digests = []
+    for base in bases:
+        write(base=base, methods=["lora", "moextend"], settings={})
+        digests.append(next(iter(resolve(Request(tmp_path)))).digest)
+    assert digests[0] == digests[1] != digests[2]
+    for method in ("full-ft", "esft", "osf", "ewc:over=full-ft"):
+        with pytest.raises(
+            InputError, match=rf"method '{method}' trains weights of the base.*base\.quantize"
+        ):
+            resolve(Request(tmp_path, methods=(method,)))
+    write(base={"model": "tiny", "quantize": "nf5"})
+    with pytest.raises(SpecError, match=r"base\.quantize"):
+        resolve(Request(tmp_path))

@@ -173,6 +173,7 @@ def _facts(
 
     details = [f"revision {code(base['revision'])}"] if base.get("revision") else []
     details += [f"weights in {escape(base['dtype'])}"] if base.get("dtype") else []
+    details += [f"quantised ({escape(base['quantize'])})"] if base.get("quantize") else []
     if base.get("upcycle"):
         made = ", ".join(f"{key} {value}" for key, value in base["upcycle"].items() if value is not None)
         details.append(f"a dense model made a Mixture of Experts{cite('upcycle')} ({escape(made)})")
