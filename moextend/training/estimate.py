@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from moextend.model import encoders, vision
+from moextend.model import encoders, quantising, vision
 from moextend.model.lm_head import text_config
 from moextend.moe.families import rows_of
+from moextend.moe.low_bits import Method
 from moextend.moe.sites import count_chosen, count_experts, find_sites
 from moextend.training import flops
 from moextend.training.prepare import layers_of
@@ -141,8 +142,12 @@ class _Layer:
 class Estimator:
     """A language model on device meta; made before a method adds parameters to it, which then count too."""
 
-    def __init__(self, lm: Any, dtype: torch.dtype | None = None) -> None:
-        """Args: dtype: number type of the weights; None: as they are.
+    def __init__(self, lm: Any, dtype: torch.dtype | None = None, quantize: Method | None = None) -> None:
+        """Estimates of a model.
+
+        Args:
+            dtype: number type of the weights; None: as they are.
+            quantize: how the base is quantised, which counts nf4 and int8 as they are stored.
 
         Raises:
             InputError: the model has no MoE block that can be extended.
@@ -151,7 +156,16 @@ class Estimator:
         for parameter in lm.parameters():
             if dtype is not None and parameter.is_floating_point():
                 parameter.data = parameter.data.to(dtype)
+        self.saved, self.dense = 0.0, 0.0
+        if quantize is not None:
+            self._quantise(quantize)
         self.learn_only([])
+
+    def _quantise(self, method: Method) -> None:
+        """Notes how many bytes are saved, and those of the largest matrix, which products dequantise."""
+        self.saved = bytes_of(self.lm.parameters()) - quantising.size(self.lm, method, self.lm.dtype)
+        weights = [getattr(module, key) for module, key in quantising.places(self.lm).values()]
+        self.dense = max(math.prod(weight.shape[-2:]) for weight in weights) * float(self.lm.dtype.itemsize)
 
     def learn_only(self, learning: Iterable[nn.Parameter]) -> None:
         """Makes exactly these parameters require gradients."""
@@ -172,7 +186,8 @@ class Estimator:
     def training(self, step: Step, *, inputs: bool = False) -> Training:
         """A pass in which those parameters learn that require gradients; `inputs`: a projector below them learns."""
         learning = [p for p in self.lm.parameters() if p.requires_grad]
-        frozen, learns = bytes_of(p for p in self.lm.parameters() if not p.requires_grad), numel_of(learning)
+        frozen = bytes_of(p for p in self.lm.parameters() if not p.requires_grad) - self.saved
+        learns = numel_of(learning)
         layers, head = self._layers(), self._head
         early = inputs or any(p.requires_grad for p in self.lm.get_input_embeddings().parameters())
         lowest = -1 if early else next((i for i, layer in enumerate(layers) if layer.first), len(layers))
@@ -187,7 +202,7 @@ class Estimator:
                 operations += (layer.forward + ATTENTION_BACKWARD * attention) * step.tokens
             elif i == lowest:
                 operations += layer.above * step.tokens
-        working = self._working(layers[max(lowest, 0) :], step)
+        working = self._working(layers[max(lowest, 0) :], step) + self.dense
         if not step.accumulated:  # gradients grow while activations go
             working = max(0.0, working - GRADIENT * learns)
         return Training(frozen, learns, working, operations)
@@ -207,8 +222,8 @@ class Estimator:
         working = rows * (length + 2 * new) * cache
         working += rows * length * (NORMS / 2 * config.hidden_size + wide * largest)
         return Answering(
-            weights=bytes_of(self.lm.parameters()),
-            working=working + 4.0 * rows * config.vocab_size,
+            weights=bytes_of(self.lm.parameters()) - self.saved,
+            working=working + self.dense + 4.0 * rows * config.vocab_size,
             cache_a_token=cache,
             a_token=sum(layer.forward + self._attention * length for layer in layers),
             head=2.0 * self._head.numel(),

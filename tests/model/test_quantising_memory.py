@@ -13,6 +13,7 @@ import moextend
 from moextend import Conversation, MultimodalLM, Settings, attach, detach, new_parameters
 from moextend.bench.perf.measure import Ids, peak
 from moextend.model import quantising
+from moextend.training.estimate import Estimator, Step
 
 pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes")
 ROWS, LENGTH = 2, 64
@@ -81,6 +82,12 @@ def test_loading_and_training_stay_small(tmp_path: Path) -> None:
             f"{training / 1e6:,.0f} MB, {training / full:.3f} of bfloat16; step {each:.2f} s, "
             f"{each / step:.2f} times bfloat16's"
         )
+        with torch.device("meta"):
+            estimator = Estimator(quarter(), None, method)  # type: ignore[arg-type]
+            attach(estimator.lm, "new", {2: [0], 3: [0]})
+        estimator.learn_only(new_parameters(estimator.lm, "new").values())
+        cost = estimator.training(Step(ROWS, LENGTH, LENGTH, bf16=True))
+        assert cost.frozen + cost.states + cost.working == pytest.approx(training, rel=0.05)
         assert loading <= 1.15 * size
         assert training <= share * full
         del lm

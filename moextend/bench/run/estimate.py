@@ -258,7 +258,7 @@ class Plan:
         """A new base, of which nothing learns."""
         from moextend.training.estimate import Estimator
 
-        return Estimator(self.make(), self.dtype)
+        return Estimator(self.make(), self.dtype, self.sequence.base.quantize)
 
     @cached_property
     def sizes(self) -> dict[str, MethodSize]:

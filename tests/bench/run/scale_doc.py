@@ -1,15 +1,21 @@
-"""Writes the table of docs/scale.md from the configs of published models: ``python -m tests.bench.run.scale_doc``."""
+"""Writes the tables of docs/scale.md and docs/gpu.md from the configs of published models.
+
+python -m tests.bench.run.scale_doc
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, get_args
 
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from moextend.bench import methods
 from moextend.bench.methods import Shapes
 from moextend.bench.run.estimate import ANSWER_TOKENS, GB, TERA, TEXT_TOKENS
 from moextend.model import loading
+from moextend.moe import low_bits
 from moextend.training.estimate import ASSUMED_TOKENS, THROUGHPUT, UTILISATION, Estimator, Step, bytes_of
 from moextend.training.prepare import layers_of
 
@@ -17,6 +23,10 @@ DOC = Path(__file__).parents[3] / "docs" / "scale.md"
 CONFIGS = Path(__file__).parents[2] / "fixtures" / "scale"
 MARK = "<!-- models -->\n"
 MODELS = ("OLMoE-1B-7B-0924", "Mixtral-8x7B-v0.1", "Qwen3-30B-A3B", "Qwen3-235B-A22B")
+ON_CARDS = ("OLMoE-1B-7B-0924", "gpt-oss-20b", "Qwen3-30B-A3B", "Mixtral-8x7B-v0.1")
+METHODS_OF_BASES = get_args(low_bits.Method)
+CARDS = (12, 16, 24, 48, 80)
+"""GiB."""
 METHODS = ("full-ft", "lora", "lora:experts=false", "moextend:scope=own")
 STEPS, ROWS, LENGTH = 1000, 64, TEXT_TOKENS + ASSUMED_TOKENS
 DEVICES = {1: 8, 8: 8, 32: 2, 64: 1}
@@ -49,7 +59,49 @@ def table(model: str) -> str:
     return "".join(lines)
 
 
+def skeleton(model: str) -> Any:
+    """A published model on device meta."""
+    if model != "gpt-oss-20b":
+        return loading.skeleton(str(CONFIGS / model))
+    config = AutoConfig.for_model("gpt_oss", num_hidden_layers=24, num_local_experts=32)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def needed(model: str, how: Any, text: str = "") -> float:
+    """GB of a training of a method, one conversation at a time, or without one of answers to one prompt."""
+    base = Estimator(skeleton(model), torch.bfloat16, how)
+    if not text:
+        answers = base.answering(1, LENGTH, 16)
+        return (answers.weights + answers.working) / GB + ENCODER
+    with torch.device("meta"):
+        learning = methods.parse(text).make().trainable(Shapes(base.lm))
+    base.learn_only(learning.values())
+    found = base.training(Step(1, LENGTH, ANSWER_TOKENS, bf16=True, checkpointing=True, accumulated=True))
+    return (found.frozen + found.states + found.working) / GB + ENCODER
+
+
+def cards(model: str) -> str:
+    """The rows of a model: on which card it can be extended."""
+    lines = []
+    for how in (None, *METHODS_OF_BASES):
+        sizes = [needed(model, how, text) for text in ("moextend:scope=own", "lora:experts=false", "")]
+        fits = next((card for card in CARDS if max(sizes) <= 0.9 * card * 2**30 / GB - 2), None)
+        shown = " | ".join(f"{size:,.1f}" for size in sizes)
+        lines.append(
+            f"| {model} | {how or 'bfloat16'} | {shown} | {f'{fits} GiB' if fits else 'none of these'} |\n"
+        )
+    return "".join(lines)
+
+
+def write(path: Path, mark: str, rows: str) -> None:
+    """Replaces the rows of the table after a mark; what follows the table stays."""
+    head, mark, rest = path.read_text(encoding="utf-8").partition(mark)
+    lines = rest.splitlines(keepends=True)
+    end = next((place for place, line in enumerate(lines) if not line.startswith("|")), len(lines))
+    path.write_text(head + mark + "".join(lines[:2]) + rows + "".join(lines[end:]), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    head, mark, rest = DOC.read_text(encoding="utf-8").partition(MARK)
-    titles = "".join(rest.splitlines(keepends=True)[:2])
-    DOC.write_text(head + mark + titles + "".join(map(table, MODELS)), encoding="utf-8")
+    write(DOC, MARK, "".join(map(table, MODELS)))
+    write(DOC.with_name("gpu.md"), "<!-- cards -->\n", "".join(map(cards, ON_CARDS)))

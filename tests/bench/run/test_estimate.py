@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from moextend.bench import methods
@@ -18,7 +19,8 @@ from moextend.bench.run.preview import describe, preview
 from moextend.bench.sequence import Base, find_sequence
 from moextend.bench.task import find_task
 from moextend.errors import InputError
-from moextend.training.estimate import EncoderSize, image_encoder
+from moextend.model import loading, quantising
+from moextend.training.estimate import EncoderSize, Estimator, Step, bytes_of, image_encoder
 from tests.bench.run import scale_doc
 from tests.bench.run.measured import estimate, measure
 
@@ -152,6 +154,8 @@ def test_published_models_are_known_by_name_or_config(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_the_table_of_published_models_is_current() -> None:
     assert scale_doc.table("Mixtral-8x7B-v0.1") in scale_doc.DOC.read_text(encoding="utf-8")
+    page = scale_doc.DOC.with_name("gpu.md").read_text(encoding="utf-8")
+    assert all(scale_doc.cards(model) in page for model in ("OLMoE-1B-7B-0924", "gpt-oss-20b"))
 
 
 MAKE = skeletons(Base(model="tiny"), Path("nowhere"))
@@ -167,6 +171,17 @@ def match(texts: Sequence[str], how: Any) -> Any:
 def plan_of(workspace: str) -> Plan:
     sequence = find_sequence("tiny", Path(workspace))
     return Plan(sequence, all_tasks(sequence, Path(workspace)), Path(workspace), MAKE)
+
+
+@pytest.mark.parametrize("how", ["nf4", "int8"])
+def test_a_quantised_base_is_estimated_as_it_is_stored(how: Any) -> None:
+    full, packed = (Estimator(loading.skeleton("tiny"), None, each) for each in (None, how))
+    size = quantising.size(packed.lm, how, torch.float32)
+    step = Step(2, 32, 4, bf16=False)
+    mine, theirs = packed.training(step), full.training(step)
+    assert mine.frozen == size < theirs.frozen == bytes_of(full.lm.parameters())
+    assert mine.working - theirs.working == packed.dense == 4 * 96 * 256, "gate and up of an expert"
+    assert (packed.answering(1, 8, 2).weights, mine.operations) == (size, theirs.operations)
 
 
 def test_replay_keeps_as_many_bytes_as_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
