@@ -89,4 +89,5 @@ def test_every_token_gets_the_extensions_of_its_request(family: str, mode: Mode,
     groups: Any = site.experts.ext_groups
     adapted: Any = SimpleNamespace(o_proj=o_proj)
     extend_block(block, Added("block", block, router, groups, adapted, served))
-    torch.testing.assert_close(block(x), wanted, rtol=0, atol=1e-6)
+    # Products of more rows at a time have other last bits on some processors.
+    torch.testing.assert_close(block(x), wanted, rtol=0, atol=1e-5)

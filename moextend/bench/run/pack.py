@@ -364,7 +364,7 @@ def _manifest(archive: tarfile.TarFile, source: Path) -> Manifest:
     runs = tuple(f"{run}/" for run in manifest.runs)
     for name in (*manifest.runs, *manifest.files):
         parts = PurePosixPath(name).parts
-        plain = name == "/".join(parts) and "\\" not in name and "\0" not in name
+        plain = name == "/".join(parts) and "\\" not in name and name.isprintable()
         if not plain or any(part.startswith(".") or part == "/" for part in parts):
             raise _damaged(source, f"'{name}' is not the path of a run")  # it could lead out of the folder
         if len(parts) != 2 if name in manifest.runs else not name.startswith(runs):

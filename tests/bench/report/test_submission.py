@@ -230,6 +230,42 @@ def missing_versions(runs: list[RunDir]) -> None:
     files.write_json(runs[0].config_path, record | {"environments": []})
 
 
+def rename(run: RunDir, new: str) -> None:
+    """Gives a run another id, in all its records."""
+    cells, costs, facts = list(run.cells().values()), run.costs(), run.facts()
+    for path in (run.config_path, run.folder / "status.json"):
+        path.write_text(path.read_text().replace(run.id, new))
+    again = RunDir(run.folder)
+    (run.folder / "scores.jsonl").unlink()
+    for cell in cells:
+        again.append_cell(cell)
+    facts.model_copy(update={"run": new}).write(run.folder / "facts.json")
+    for (stage, cost), name in zip(costs.items(), run.config.stage_names, strict=True):
+        again.write_cost(stage, name, cost)
+
+
+def one_id(runs: list[RunDir]) -> None:
+    rename(runs[1], runs[0].id)
+
+
+def easier_group(runs: list[RunDir]) -> None:
+    runs[0].write_facts(task_identity="given")
+
+
+def other_rate(runs: list[RunDir]) -> None:
+    runs[0].write_facts(settings={**runs[0].facts().settings, "learning_rate": 0.5})
+
+
+def strange_record(runs: list[RunDir]) -> None:
+    record = files.read_json(runs[0].config_path)
+    files.write_json(runs[0].config_path, record | {"environments": [{"packages": ["moextend"]}]})
+
+
+def nothing_left(runs: list[RunDir]) -> None:
+    for run in runs:
+        (run.folder / "scores.jsonl").write_text("no\n")
+
+
 CHEATS: dict[Callable[[list[RunDir]], None], tuple[str, str]] = {
     edited_score: ("scores", "its answers give"),
     edited_reading: ("scores", "readings differ"),
@@ -255,6 +291,11 @@ CHEATS: dict[Callable[[list[RunDir]], None], tuple[str, str]] = {
     changed_task: ("protocol", f"tasks.{TASK}.scorer is contains@1 instead of exact@1"),
     unscored_cell: ("files", f"lacks the score of {TASK} after stage 2"),
     missing_versions: ("versions", "states no versions"),
+    one_id: ("files", "has the id of another run"),
+    easier_group: ("settings", "records the task id 'given', and its method 'none'"),
+    other_rate: ("settings", "records another learning_rate than its config"),
+    strange_record: ("versions", "a record has no valid form"),
+    nothing_left: ("files", "damaged"),
 }  # fmt: skip
 """A way to cheat -> the check that fails, and what it says."""
 
@@ -265,6 +306,14 @@ def test_a_cheat_fails(cheat: Callable[[list[RunDir]], None], made: Path, runs: 
     (name, what), others = CHEATS[cheat], find_runs(made / "runs") if cheat is copied_method else []
     found = failed(check(made, runs, others=others))
     assert what in found.get(name, ""), found
+
+
+def test_a_published_row_is_not_added_to(made: Path, runs: list[RunDir], tmp_path: Path) -> None:
+    shutil.copytree(made / "runs", tmp_path / "other")
+    for run in find_runs(tmp_path / "other"):
+        rename(run, f"{int(run.id, 16) ^ 1:032x}")
+    found = failed(check(made, runs, others=find_runs(tmp_path / "other")))
+    assert "is a published row, which others do not add to" in found["seeds"]
 
 
 def test_right_answers_written_by_hand_are_found_only_with_weights(made: Path, runs: list[RunDir]) -> None:

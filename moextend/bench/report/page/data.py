@@ -305,7 +305,9 @@ def ranks(experiment: Experiment) -> Ranks:
             found.setdefault(group[0].facts.task_identity or "?", {})[method] = mean, group
     return {
         identity: dict(sorted(own.items(), key=lambda each: each[1][0], reverse=True))
-        for identity, own in sorted(found.items(), key=lambda each: max(each[1].values())[0], reverse=True)
+        for identity, own in sorted(
+            found.items(), key=lambda each: max(best for best, _ in each[1].values()), reverse=True
+        )
     }
 
 

@@ -67,14 +67,14 @@ def version_of(environment: dict[str, Any]) -> str:
 def commit_of(environment: dict[str, Any]) -> str:
     """The commit in an environment, with a mark where files had changed; "" without one."""
     commit = environment.get("commit") or {}
-    return f"{commit['commit'][:12]}{' with changes' if commit.get('dirty') else ''}" if commit else ""
+    return f"{str(commit['commit'])[:12]}{' with changes' if commit.get('dirty') else ''}" if commit else ""
 
 
 def _environment(made: dict[str, Any]) -> dict[str, str]:
     """Name -> what a run was made with, without the time."""
-    apart = ("at", "commit", "packages")
+    apart, own = ("at", "commit", "packages"), "moextend"
     packages = (made.get("packages") or {}).items()
     found = {"moextend": version_of(made), "commit": commit_of(made)}
-    found["packages"] = ", ".join(f"{name} {one}" for name, one in packages if one and name != "moextend")
+    found["packages"] = ", ".join(f"{name} {one}" for name, one in packages if one and name != own)
     found |= {name: str(one) for name, one in made.items() if name not in apart}
     return {visible(name): visible(one) for name, one in found.items() if one}

@@ -6,6 +6,7 @@ author edits with all its digests is found only where these say otherwise (docs/
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from moextend.bench.run.rundir import RunDir
 from moextend.bench.tuned import NOT_STATED, TEST
 from moextend.errors import counted
 from moextend.util import files
+from moextend.util.foreign import explained
 
 LINE = 46
 """Characters of what a check found, beside its name and verdict in 80 columns."""
@@ -56,21 +58,32 @@ def check(
         [one for each in collect(published) for one in each.results if _itself(one) not in own],
         workspace,
     )
-    return (
-        _files(submission),
-        _protocol(submission),
-        *_answers(submission),
-        _code(submission),
-        beside.base(submission),
-        beside.row0(submission),
-        beside.seeds(submission),
-        _settings(submission),
-        beside.copies(submission),
-        beside.data(submission),
-        beside.costs(submission),
-        _versions(submission),
-        _model(submission, batches, on_cell),
-    )
+    made_by: dict[str, Callable[[], Check | tuple[Check, ...]]] = {
+        "files": lambda: _files(submission),
+        "protocol": lambda: _protocol(submission),
+        "answers": lambda: _answers(submission),
+        "code": lambda: _code(submission),
+        "base": lambda: beside.base(submission),
+        "row 0": lambda: beside.row0(submission),
+        "seeds": lambda: beside.seeds(submission),
+        "settings": lambda: _settings(submission),
+        "copied answers": lambda: beside.copies(submission),
+        "data": lambda: beside.data(submission),
+        "costs": lambda: beside.costs(submission),
+        "versions": lambda: _versions(submission),
+        "model": lambda: _model(submission, batches, on_cell),
+    }
+    return tuple(one for name, make in made_by.items() for one in _tried(name, make))
+
+
+def _tried(name: str, make: Callable[[], Check | tuple[Check, ...]]) -> tuple[Check, ...]:
+    """What a check found; records that it cannot read are a problem of the pack."""
+    try:
+        found = make()
+    except Exception as error:
+        what = f"cannot be checked, as a record has no valid form ({explained(error).what.rstrip('.')})"
+        return (Check(name, "not done", (what,), "Pack the runs as bench run made them."),)
+    return found if isinstance(found, tuple) else (found,)
 
 
 def _itself(result: Result) -> tuple[str, str, str]:
@@ -84,6 +97,8 @@ def _files(submission: Submission) -> Check:
     for result in submission.results:
         problems += [(f"lacks {what}", result.name) for what in lacks(result.run, most=EVERY)]
         problems += [(f"is {result.state}", result.name)] * (result.state != "done")
+    ids = Counter(result.run.id for result in submission.results)
+    problems += [("has the id of another run", one.name) for one in submission.results if ids[one.run.id] > 1]
     done = f"{counted(len(submission.results), 'run')}, all cells, every byte"
     return made("files", problems, done, "Finish the runs with the same bench run, and pack them again.")
 
@@ -194,6 +209,18 @@ def _settings(submission: Submission) -> Check:
     for result in submission.results:
         found.setdefault(result.config.tuned_on or NOT_STATED, {})[result.config.method] = None
     problems = [("its settings were chosen on test items", name) for name in found.pop(TEST, {})]
+    for result in submission.results:
+        config, facts = result.config, result.facts
+        if config.scored or config.method.partition(":")[0] not in OWN:
+            continue
+        spec = config.method_spec
+        if facts.task_identity not in (None, own := spec.make().task_identity):
+            problems.append(
+                (f"records the task id '{facts.task_identity}', and its method '{own}'", result.name)
+            )
+        known = spec.config.model_dump(mode="json")
+        other = [key for key, value in facts.settings.items() if known.get(key, value) != value]
+        problems += [(f"records another {key} than its config", result.name) for key in other]
     done = "; ".join(f"{source}: {some([*own])}" for source, own in found.items())
     return made("settings", problems, done, "Choose them on validation items: bench tune.")
 

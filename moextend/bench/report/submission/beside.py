@@ -111,13 +111,11 @@ def _same_row0(one: Result, other: Result) -> bool:
 
 
 def seeds(submission: Submission) -> Check:
-    """The first seeds of every method, none left out; published runs of the same method count."""
+    """The first seeds of every method, none left out, and none for a row that is published."""
     found: dict[tuple[str, ...], set[int]] = {}
     for result in submission.results:
         found.setdefault(_method(result), set()).add(result.config.seed)
-    for other in submission.published:
-        if _method(other) in found:
-            found[_method(other)].add(other.config.seed)
+    rows = {_method(other) for other in submission.published}
     published: dict[str, int] = {}
     for other in submission.published:
         name, seed = _method(other)[0], other.config.seed
@@ -128,6 +126,7 @@ def seeds(submission: Submission) -> Check:
         for key, seeds in found.items()
         if seeds != set(range(first[key], first[key] + max(LEAST_SEEDS, len(seeds))))
     ]
+    problems += [("is a published row, which others do not add to", key[1]) for key in found if key in rows]
     sizes = sorted({len(seeds) for seeds in found.values()})
     wanted = ", ".join(str(min(first.values(), default=0) + place) for place in range(LEAST_SEEDS))
     hint = f"Submit the first seeds without a gap, {LEAST_SEEDS} or more: {wanted}."

@@ -83,6 +83,8 @@ def made(name: str, problems: Iterable[Problem], done: str, hint: str, *, unchec
 
 def some(names: Sequence[str]) -> str:
     """The first of these names, and how many more there are."""
+    if not names:
+        return ""
     known = list(dict.fromkeys(names))
     more = [f"{len(known) - SHOWN} more"] if len(known) > SHOWN else []
     return listed([*known[:SHOWN], *more])
