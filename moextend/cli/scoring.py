@@ -111,7 +111,7 @@ def score(
         return
     try:
         for found in _grown(named, watch, pattern, len(request.read[0].stages) + 1, settings):
-            score_stages(request, method, found, task_id, execution, as_json=as_json)
+            score_stages(request, method, found, task_id, execution, as_json=as_json, watched=True)
     except KeyboardInterrupt:
         typer.echo(executing.GO_ON, err=True)
         raise typer.Exit(130) from None
@@ -149,6 +149,7 @@ def score_stages(
     execution: executing.Execution,
     *,
     as_json: bool,
+    watched: bool = False,
 ) -> None:
     """Scores checkpoints in the run of their method, and prints the table so far."""
     workspace, folder = request.workspace, request.workspace / "runs"
@@ -177,7 +178,8 @@ def score_stages(
         print_reports(opened, workspace, (), unfinished=True)
         if len(checkpoints) <= len(config.stages):
             waits = f"stage {len(checkpoints)} ({config.stages[len(checkpoints) - 1]})"
-            typer.echo(f"waiting for {waits}: the same command with one more --stage continues.", err=True)
+            then = "this command goes on" if watched else "the same command with one more --stage continues"
+            typer.echo(f"waiting for {waits}: {then}.", err=True)
     executing.end(outcomes or [])
 
 

@@ -498,11 +498,18 @@ def _tell_apart(experiments: list[Experiment]) -> None:
             other.is_variant = experiment.is_variant = True
             found = differences(other.shared, experiment.shared)[:3]
             settings = [f"{place} {new} instead of {old}" for place, old, new in found]
+            if _is_scored(experiment) != _is_scored(other):  # it names no base and no training
+                settings = ["trained elsewhere" if _is_scored(experiment) else "trained here"]
             parts = _parts_apart(other, experiment)
             differs = "; ".join([*settings, *([f"another {listed(parts[:3])}"] if parts else [])])
             more = f" [{experiment.variant}]" if (experiment.name, differs) in taken else ""
             taken.add((experiment.name, differs))
             experiment.differs = differs + more
+
+
+def _is_scored(experiment: Experiment) -> bool:
+    """Whether its runs only score models that were trained elsewhere."""
+    return any(result.config.scored for result in experiment.results)
 
 
 def _parts_apart(one: Experiment, other: Experiment) -> list[str]:

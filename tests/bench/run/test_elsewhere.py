@@ -234,6 +234,18 @@ def test_a_submission_of_it_states_costs_and_shows_no_model(
     }
     assert found["items"].done == "12 cells" and found["costs"].unchecked == "as stated: theirs"
     assert found["model"].unchecked and found["code"].done == "trained elsewhere"
+    assert found["row 0"].unchecked == "no published run has the base of theirs-s0"
+
+
+def test_seeds_of_different_bases_are_no_row(done: RunDir, llava: tuple[Path, list[Path]]) -> None:
+    workspace, (_, first, second) = llava
+    stages = [parse_stage(str(folder)) for folder in (first, first, second)]
+    config = resolve_scored(Request(workspace, sequence="outside", seeds=(1,)), "theirs", stages)
+    run = open_run(config, workspace / "runs")
+    runner.run(run.folder)
+    found = {one.name: one for one in submission.check([done, RunDir(run.folder)], [], workspace)}
+    assert found["base"].problems == ("theirs: its seeds have different bases, so no table has them all",)
+    shutil.rmtree(run.folder)
 
 
 def test_a_run_waits_for_a_stage_that_is_not_there_and_goes_on_without_loading_what_is_done(
@@ -416,7 +428,7 @@ def test_an_extended_model_scores_as_in_the_run_that_trained_it(tmp_path: Path, 
     }
     assert cells[0, LEARNED[0]].weights != cells[1, LEARNED[0]].weights
     found = collect([run, scored])
-    assert len(found) == 2 and "base" in found[1].differs, "apart, and the table says why"
+    assert len(found) == 2 and "elsewhere" in found[1].differs, "apart, and the table says why"
 
 
 def test_a_server_answers_as_the_model_that_it_serves(tmp_path: Path, small_world: None) -> None:

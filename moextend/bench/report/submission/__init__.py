@@ -253,6 +253,8 @@ def _model(submission: Submission, batches: int, on_cell: Callable[[str], None])
             problems += [(what, result.name) for what in own.problems]
             done.append(f"{result.name}: {own.done}")
     unchecked = "" if done else "no weights in the pack (bench pack --weights)"
+    if all(result.config.scored for result in submission.results):
+        unchecked = "models that were trained elsewhere are in no pack"
     return made(
         "model",
         problems,

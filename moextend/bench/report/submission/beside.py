@@ -31,7 +31,14 @@ def base(submission: Submission) -> Check:
     for other in submission.published:
         if not other.config.scored and (cell := _first(other)):
             known.setdefault(_named_base(other), {}).update(weights_parts(cell.weights))
-    problems: list[Problem] = []
+    elsewhere: dict[tuple[str, ...], set[str]] = {}
+    for result in submission.results:
+        if result.config.scored and (cell := _first(result)):
+            elsewhere.setdefault(_method(result), set()).add(cell.weights)
+    several = [key[1] for key, weights in elsewhere.items() if len(weights) > 1]
+    problems: list[Problem] = [
+        ("its seeds have different bases, so no table has them all", one) for one in several
+    ]
     compared = 0
     for result in submission.results:
         wanted, cell = known.get(_named_base(result)), _first(result)
@@ -82,7 +89,8 @@ def row0(submission: Submission) -> Check:
         ):
             problems.append((f"row 0 is that of seed {min(seeds)} of published runs", result.name))
     done = f"{counted(compared, 'run')}, at most {largest:.1f} points apart"
-    rest = f"no published run has the seeds of {some(alone)}" if alone else ""
+    what = "base" if all(result.config.scored for result in submission.results) else "seeds"
+    rest = f"no published run has the {what} of {some(alone)}" if alone else ""
     hint = "Run with the base, alignment and seed of the sequence."
     unchecked = rest if len(alone) == compared else ""
     return made("row 0", problems, f"{done}{f'; {rest}' if rest else ''}", hint, unchecked=unchecked)
