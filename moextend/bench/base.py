@@ -11,11 +11,8 @@ from moextend.bench.task import put_by_hand
 from moextend.model.encoders import without_tokens
 from moextend.training.settings import Seed
 from moextend.util import files
+from moextend.util.lookup import Attention, Dtype, Quantisation
 from moextend.util.spec import Spec, unset
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
-Attention = Literal["eager", "sdpa", "flash_attention_2"]
-Quantisation = Literal["nf4", "int8"]
 
 
 class Upcycle(Spec):

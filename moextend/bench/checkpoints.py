@@ -9,12 +9,12 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from moextend.bench.base import Attention, Dtype
 from moextend.bench.scoring import OPENAI, Backend
 from moextend.errors import InputError
 from moextend.extension.folder import is_extended
 from moextend.model import sources
 from moextend.util import bounded_yaml, files, spec
+from moextend.util.lookup import Attention, Dtype
 from moextend.util.spec import Spec, unset
 
 ADAPTER = "adapter_config.json"

@@ -14,11 +14,12 @@ from moextend.bench.exporting import adapters, stage
 from moextend.cli import options
 from moextend.cli.command import grouped
 from moextend.cli.inputs import Out, check_out
-from moextend.cli.opening import BaseAsked, Dtype, Encoders, load_active
+from moextend.cli.opening import BaseAsked, Encoders, load_active
 from moextend.errors import InputError, UnknownName, at, counted
 from moextend.model import sources
 from moextend.model.base_name import type_parts
 from moextend.util import files
+from moextend.util.lookup import Dtype
 from moextend.util.quiet import quiet_process
 
 if TYPE_CHECKING:

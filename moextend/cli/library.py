@@ -12,12 +12,12 @@ import moextend
 from moextend.cli import options
 from moextend.cli.command import grouped
 from moextend.cli.inputs import Data, Out, Reading, Training, check_out, check_settings, settings_of, shown
-from moextend.cli.opening import BaseAsked, Dtype, check_extensions, load_active, weighed
+from moextend.cli.opening import BaseAsked, check_extensions, load_active, weighed
 from moextend.cli.output import bar
 from moextend.errors import InputError
 from moextend.model import sources
 from moextend.util import files
-from moextend.util.lookup import MOST_SEED, MOST_TOKENS
+from moextend.util.lookup import MOST_SEED, MOST_TOKENS, Dtype
 from moextend.util.quiet import quiet_process
 
 if TYPE_CHECKING:

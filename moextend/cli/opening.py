@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from typer import Argument, Option
 
@@ -20,6 +20,7 @@ from moextend.model.base_name import type_parts
 from moextend.model.encoders import locate
 from moextend.moe.strengths import checked
 from moextend.util import files
+from moextend.util.lookup import Dtype, Quantisation
 from moextend.util.quiet import quiet_process
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ Loaded = Annotated[
         help="Folder or hub id (also with @revision) of an extension; repeatable, oldest first.",
     ),
 ]  # fmt: skip
-Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
-Quantisation = Literal["nf4", "int8"]
 OPTIONS = {"image": "--vision", "audio": "--audio"}
 """Modality -> option that names its encoder."""
 

@@ -118,8 +118,8 @@ def report(
     lookup.choose("format", form, {**FORMATS, **WHOLE}, where="--format")
     if form in WHOLE and asked is not None:
         raise InputError(f"{form} is {WHOLE[form]}.", where=asked, hint="Leave the view out.")
-    if form == LM_EVAL and (to is None or to.suffix):
-        raise InputError("lm-eval needs a folder.", where="--out", hint="Name one: --out results/.")
+    if form == LM_EVAL:
+        _folder(to)
     styling = find_style(style, workspace)
     if to is not None:
         files.check_writable(to.parent if to.suffix else to, where="--out")
@@ -133,11 +133,8 @@ def report(
         if form == "html":
             _write_page(experiments, to, how, workspace)
             return
-        if form == LM_EVAL and to is not None:
-            written = lm_eval_files.write(experiments, to)
-            name_left_out(experiments)
-            count = sum(len(experiment.results) for experiment in experiments)
-            typer.echo(f"wrote {counted(len(written), 'file')} of {counted(count, 'run')} to {to}")
+        if form == LM_EVAL:
+            _write_lm_eval(experiments, to)
             return
         if to is None:
             print_tables(experiments, how, form, view)
@@ -203,6 +200,21 @@ def _write_items(experiments: list[Experiment], form: str, to: Path | None) -> N
     name_left_out(experiments)
     if to is not None:
         typer.echo(f"wrote {to}")
+
+
+def _folder(to: Path | None) -> Path:
+    """The folder of results files; InputError if none is named."""
+    if to is None or to.suffix:
+        raise InputError("lm-eval needs a folder.", where="--out", hint="Name one: --out results/.")
+    return to
+
+
+def _write_lm_eval(experiments: list[Experiment], to: Path | None) -> None:
+    """Writes results as lm-evaluation-harness does; names on standard error what is left out."""
+    written = lm_eval_files.write(experiments, _folder(to))
+    name_left_out(experiments)
+    count = sum(len(experiment.results) for experiment in experiments)
+    typer.echo(f"wrote {counted(len(written), 'file')} of {counted(count, 'run')} to {to}")
 
 
 def _write_page(experiments: list[Experiment], to: Path | None, how: How, workspace: Path) -> None:

@@ -276,9 +276,8 @@ def _quantised(
             where=f"model '{model}'",
             hint="Name a checkpoint in bfloat16 or float32, or leave quantize out.",
         )
-    placed = (
-        {} if device == "cpu" else {"device_map": {"": device}}
-    )  # weights are quantised where they will be
+    # Weights are quantised where they will be.
+    placed = {} if device == "cpu" else {"device_map": {"": device}}
     return {"quantization_config": quantising.Quantisation(method), **placed}
 
 

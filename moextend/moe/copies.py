@@ -112,13 +112,10 @@ def _bare_group(site: Site, count: int) -> nn.Module:
         kind = subclass(kind, FloatGroup)
     group = cast(Any, object.__new__(kind))
     nn.Module.__init__(group)
-    own = set(group.__dict__)  # parameters, buffers, modules, hooks: never shared with the base
+    # Parameters, buffers, modules, hooks, and what is noted of quantised weights: never shared with the base.
+    own = {*group.__dict__, "stored"}
     group.__dict__.update(
-        {
-            key: value
-            for key, value in base.__dict__.items()
-            if key not in own | {"stored"} and key[:4] != "ext_"
-        }
+        {key: value for key, value in base.__dict__.items() if key not in own and not key.startswith("ext_")}
     )
     group.__dict__.pop("forward", None)
     for key, child in base._modules.items():

@@ -12,15 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
+from moextend.util.lookup import Quantisation
 from moextend.util.quiet import quiet_loggers
 
-Method = Literal["nf4", "int8"]
+Method = Quantisation
 METHODS: tuple[str, ...] = get_args(Method)
 """nf4: 16 levels of a normal distribution in blocks of 64, whose scales are quantised, too (QLoRA, arXiv 2305.14314).
 int8: 255 even levels in blocks of 256."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from moextend.errors import UnknownName
 
 T = TypeVar("T")
-DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
-"""Number types of a base's weights; auto: the checkpoint's own."""
-ATTENTION = ("eager", "sdpa", "flash_attention_2")
-"""Attention implementations of a base."""
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
+"""Number type of a base's weights; auto: the checkpoint's own."""
+DTYPES: tuple[str, ...] = get_args(Dtype)
+Attention = Literal["eager", "sdpa", "flash_attention_2"]
+"""Attention implementation of a base."""
+ATTENTION: tuple[str, ...] = get_args(Attention)
+Quantisation = Literal["nf4", "int8"]
+"""How the weights of a base are stored (moe/low_bits.py)."""
 MOST_SEED = 2**32 - 1
 """Largest seed of numpy."""
 MOST_STEPS = 1_000_000

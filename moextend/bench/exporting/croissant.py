@@ -185,20 +185,14 @@ def _files(task: TaskSpec, folder: Path, workspace: Path) -> Iterator[tuple[str,
         try:
             found = find_source(data, task.folder(), workspace, where=task.task)
         except InputError:  # not put there yet
-            named = {
-                "name": data.located,
-                "contentUrl": data.located,
-                "encodingFormat": "application/octet-stream",
-            }
-            yield (
-                split,
-                [{"@type": "cr:FileObject", "@id": data.located, **named, "description": data.prepare}],
-            )
+            own = data.located
+            named = {"name": own, "contentUrl": own, "encodingFormat": "application/octet-stream"}
+            yield split, [{"@type": "cr:FileObject", "@id": own, **named, "description": data.prepare}]
             continue
         if found.hub is None:
-            own = files_of(found, split, where=task.task)
-            for number, path in enumerate(own, 1):
-                yield split if len(own) == 1 else f"{split}-{number}", [_file(path, folder)]
+            paths = files_of(found, split, where=task.task)
+            for number, path in enumerate(paths, 1):
+                yield split if len(paths) == 1 else f"{split}-{number}", [_file(path, folder)]
         else:
             yield split, _hub(found.hub, data.config or "default", split)
 

@@ -117,7 +117,6 @@ def resolve(
         specs = [spec for spec, _ in found]
         for _, note in found:
             say(note)
-    _refuse_quantised(specs, sequence)
     _refuse_equal(specs, "--method" if request.methods else f"{sequence.path or sequence.sequence}: methods")
     # A bound is one number to compare all methods with: of the strongest learner, unless it names a method.
     bounds = [
@@ -131,6 +130,7 @@ def resolve(
         name, _, of = text.partition(":")
         bound = _parsed(request, sequence, of or methods.named("bound"), "--method")
         wanted.append((methods.BOUNDS[name], [bound]))
+    _refuse_quantised([spec for _, chosen in wanted for spec in chosen], sequence)
     orders = distinct_orders(sequence.stages, request.orders, say)
     configs = [
         config_of(request, sequence, tasks, mode, *part)
@@ -159,8 +159,9 @@ def _refuse_empty(sequence: SequenceSpec) -> None:
 
 def _refuse_quantised(specs: Sequence[MethodSpec], sequence: SequenceSpec) -> None:
     """Raises InputError for a method that trains weights of the base, if these are quantised."""
-    method = next((each for each in specs if each.make().trains_base), None)
-    if method is not None and sequence.base.quantize is not None:
+    if sequence.base.quantize is None:
+        return
+    if (method := next((each for each in specs if each.make().trains_base), None)) is not None:
         raise InputError(
             f"method '{method.text}' trains weights of the base, and base.quantize is {sequence.base.quantize}.",
             where=str(sequence.path or sequence.sequence),

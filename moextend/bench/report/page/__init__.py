@@ -76,9 +76,8 @@ def bundle(
         site: what a first view of all experiments shows, each of which is then a part of its own; None: no such view.
         options: as data.parts takes them.
     """
-    found = parts(
-        experiments, inline=site is not None, **options
-    )  # thousands of small files are a burden on a host
+    # In a site, which is for a host, media are in the parts: thousands of small files are a burden there.
+    found = parts(experiments, inline=site is not None, **options)
     first = {REPORT: found.values.pop(REPORT)} | ({"live": live} if live else {})
     if site is not None:
         each = first[REPORT]["experiments"]

@@ -112,7 +112,7 @@ def _experiment(
     baseline: str | None, margin: float,
 ) -> dict[str, Any]:  # fmt: skip
     sentences, comparisons = verdict(experiment, baseline, margin)
-    best = [next(iter(own)) for own in ranks(experiment).values()]
+    best = [next(iter(own)) for own in standings(experiment).values()]
     places = {task["key"]: place for place, task in enumerate(tasks)}
 
     def views(name: str) -> list[dict[str, Any]]:
@@ -292,13 +292,13 @@ def _task(kept: TaskRouting) -> dict[str, Any]:
     return {"reached": reached, "drift": kept.drift}
 
 
-Ranks = dict[str, dict[str, tuple[float, list[Result]]]]
+Standings = dict[str, dict[str, tuple[float, list[Result]]]]
 """What methods know of the task -> method -> its mean ACC and its runs, the highest ACC first."""
 
 
-def ranks(experiment: Experiment) -> Ranks:
+def standings(experiment: Experiment) -> Standings:
     """The methods in the given order of tasks, without the base, grouped by what they know of the task."""
-    found: Ranks = {}
+    found: Standings = {}
     for (method, order), group in grouped(experiment.of("sequence")).items():
         mean = metrics.average(run.summary["acc"] for run in group)
         if order == "given" and methods.role_of(method) != "base" and mean is not None:
@@ -318,7 +318,7 @@ def verdict(
 
     With it the comparisons with each of these, the highest ACC first; before them that with `baseline` if it has run.
     """
-    reader, known = ItemReader(), ranks(experiment)
+    reader, known = ItemReader(), standings(experiment)
     tables: dict[str, Table] = {}
     if baseline and known and has_baseline(experiment, baseline):
         tables[baseline] = comparison_table(experiment, baseline, margin, reader)

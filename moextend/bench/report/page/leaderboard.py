@@ -12,7 +12,7 @@ from moextend.bench import methods, metrics
 from moextend.bench.report.collect import Experiment, Result, collect, key_of, refuse_unproved
 from moextend.bench.report.packs import packs_in
 from moextend.bench.report.page import bundle
-from moextend.bench.report.page.data import ranks
+from moextend.bench.report.page.data import standings
 from moextend.bench.report.page.provenance import commit_of, computed, version_of
 from moextend.bench.report.table import number
 from moextend.bench.run.pack import unpack
@@ -108,7 +108,7 @@ def _site(experiments: Sequence[Experiment], origin: Mapping[Path, Path]) -> dic
 
 
 def _sequence(experiment: Experiment, key: str) -> dict[str, Any]:
-    sequence, known = experiment.shared["sequence"], ranks(experiment)
+    sequence, known = experiment.shared["sequence"], standings(experiment)
     best = {}
     for identity, own in known.items():
         method, (_, group) = next(iter(own.items()))

@@ -72,9 +72,8 @@ def commit_of(environment: dict[str, Any]) -> str:
 
 def _environment(made: dict[str, Any]) -> dict[str, str]:
     """Name -> what a run was made with, without the time."""
-    apart, own = ("at", "commit", "packages"), "moextend"
-    packages = (made.get("packages") or {}).items()
-    found = {"moextend": version_of(made), "commit": commit_of(made)}
-    found["packages"] = ", ".join(f"{name} {one}" for name, one in packages if one and name != own)
+    apart, packages = ("at", "commit", "packages"), dict(made.get("packages") or {})
+    found = {"moextend": str(packages.pop("moextend", None) or ""), "commit": commit_of(made)}
+    found["packages"] = ", ".join(f"{name} {one}" for name, one in packages.items() if one)
     found |= {name: str(one) for name, one in made.items() if name not in apart}
     return {visible(name): visible(one) for name, one in found.items() if one}

@@ -301,13 +301,9 @@ def section(tests: Sequence[Test], metric: str, margin: float) -> list[Row]:
         replace(test, found=None, lacks=test.lacks or UNTESTED) if metric == CHOSEN else test
         for test in tests
     ]
-    families = [
-        [test.found for test in tests if test.found and (test.found.seeds > 1) == more] for more in (0, 1)
-    ]
-    corrected = [iter(stats.holm([found.p for found in known])) for known in families]
-    equivalent = [iter(stats.holm([found.p_equivalent(margin) for found in known])) for known in families]
+    corrected = _corrected(tests, margin)
     rows = []
-    for test in tests:
+    for place, test in enumerate(tests):
         difference = number(*metrics.mean_and_sd(test.values), signed=True) if test.values else Value("-")
         cells = {
             "method": test.name,
@@ -317,17 +313,31 @@ def section(tests: Sequence[Test], metric: str, margin: float) -> list[Row]:
             "seeds": count(len(test.values)),
         }
         if test.found:
-            own = test.found.seeds > 1  # what has no verdict is no part of the family of what has one
-            p, same = next(corrected[own]), next(equivalent[own])
+            p, same, family = corrected[place]
             word = stats.verdict(p, same, test.found)
             cells |= {
                 "verdict": text(word, "bold" if word in ("better", "worse") else ""),
                 "p": p_value(p),
                 "p_equivalent": p_value(same),
-                **_details(test.found, len(families[own]), margin),
+                **_details(test.found, family, margin),
             }
         rows.append(cells_of(COLUMNS, cells, Value("-")))
     return rows
+
+
+def _corrected(tests: Sequence[Test], margin: float) -> dict[int, tuple[float, float, int]]:
+    """Place of a test -> p of no difference and of no equivalence, by Holm, and the number of tests of its family.
+
+    Tests of one seed, which have no verdict, are a family of their own.
+    """
+    found = {place: test.found for place, test in enumerate(tests) if test.found}
+    corrected: dict[int, tuple[float, float, int]] = {}
+    for several in (True, False):
+        own = {place: one for place, one in found.items() if (one.seeds > 1) == several}
+        p = stats.holm([one.p for one in own.values()])
+        same = stats.holm([one.p_equivalent(margin) for one in own.values()])
+        corrected |= {place: (a, b, len(own)) for place, a, b in zip(own, p, same, strict=True)}
+    return corrected
 
 
 def _details(found: stats.Contrast, tests: int, margin: float) -> dict[str, Value]:

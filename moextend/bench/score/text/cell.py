@@ -242,11 +242,7 @@ class Again:
         given, rated = line.get("prediction"), line.get("loglikelihoods") or []
         if rated and len(rated) != len(choices):
             return None, "other choices"
-        best = (
-            [max(range(len(rated)), key=lambda i: rated[i] / _length(by, choices[i])) for by in BY]
-            if rated
-            else []
-        )
+        best = [_likeliest(rated, choices, by) for by in BY] if rated else []
         same = (name, item, *(best if self._metric in BY else rated or [str(given)]))
         if same not in self._values:
             answers = given if isinstance(given, list) else [given]

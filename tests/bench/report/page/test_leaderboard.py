@@ -231,19 +231,21 @@ def test_every_view_fits_a_phone(open_page: OpenPage, site: Path, scheme: str) -
         assert (sum(map(int, paper[4:-1].split(","))) < 120) == (scheme == "dark")
 
 
+def enter(tab: Any, name: str, most: int) -> None:
+    """Goes to a link by the tab key alone, and follows it."""
+    for _ in range(most):
+        tab.keyboard.press("Tab")
+        if tab.evaluate("document.activeElement.textContent") == name:
+            tab.keyboard.press("Enter")
+            return
+    raise AssertionError(f"'{name}' is not reached in {most} steps")
+
+
 def test_a_keyboard_goes_from_the_index_to_a_row(open_page: OpenPage, site: Path) -> None:
     tab = open_page("", url=(site / "index.html").as_uri())
-    for _ in range(20):
-        tab.keyboard.press("Tab")
-        if tab.evaluate("document.activeElement.textContent") == "ledger@1":
-            break
-    tab.keyboard.press("Enter")
+    enter(tab, "ledger@1", 20)
     tab.wait_for_selector("section[aria-labelledby=methods] table")
-    for _ in range(60):
-        tab.keyboard.press("Tab")
-        if tab.evaluate("document.activeElement.textContent") == "replay":
-            break
-    tab.keyboard.press("Enter")
+    enter(tab, "replay", 60)
     tab.wait_for_selector("section[aria-labelledby=runs]")
 
 
