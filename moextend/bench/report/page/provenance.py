@@ -35,7 +35,7 @@ def provenance(runs: Sequence[Result]) -> dict[str, Any]:
                 "environments": list(dict.fromkeys(place("environments", _environment(one)) for one in made)),
                 "of": place("made", {visible(part): visible(one) for part, one in result.made_of.items()}),
                 "models": {visible(name): visible(one) for name, one in method_sources(result.run).items() if one},
-                "settings": {visible(key): visible(setting(one)) for key, one in result.settings.items()},
+                "settings": {visible(key): visible(setting(one)) for key, one in result.facts.settings.items()},
                 "metrics": {title: result.summary[name] for name, title in METRICS.items()},
                 "stated": {
                     visible(f"stage {stage}: {key}"): visible(str(value))
