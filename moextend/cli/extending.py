@@ -267,7 +267,7 @@ def _say(
         typer.echo(json.dumps({**record, "effect": asdict(effect), "log": str(out / LOG)}, indent=2))
         return
     options.echo(inputs.first_of(rows))
-    layers = ", ".join(f"{block} (of {', '.join(map(str, of))})" for block, of in made.plan.items())
+    layers = ", ".join(f"{block} (from expert {', '.join(map(str, of))})" for block, of in made.plan.items())
     width = f", {made.width:g} as wide" if made.width < 1 else ""
     typer.echo(
         f"extension '{made.name}', {made.mode} routing, new experts in MoE layers {layers}{width}; "

@@ -29,6 +29,7 @@ from moextend.errors import InputError
 from moextend.export.stock import stock_model
 from moextend.extension.store import QuantisationWarning
 from moextend.model.batches import Collator
+from moextend.model.quantising import Quantisation
 from moextend.moe import low_bits
 from moextend.moe.low_bits import METHODS, Method, Packed
 from moextend.moe.recipe import Mode
@@ -117,12 +118,17 @@ def test_a_base_is_quantised_while_it_is_loaded(method: Method, saved: Path) -> 
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_family_is_quantised_and_kept_to_the_bit(name: str) -> None:
+def test_every_family_is_quantised_and_kept_to_the_bit(name: str, tmp_path: Path) -> None:
     lm = build(name)
-    if lm._can_set_experts_implementation():
-        lm.set_experts_implementation("eager")
-    lm = quantise(lm).lm
+    lm.save_pretrained(tmp_path)
+    lm = type(lm).from_pretrained(tmp_path, quantization_config=Quantisation("nf4"))
+    in_memory = quantise(build(name)).lm
+    for each in (lm, in_memory):
+        if each._can_set_experts_implementation():
+            each.set_experts_implementation("eager")
     base = outputs(lm, IDS)
+    assert torch.equal(outputs(in_memory, IDS), base)
+    assert low_bits.quantised_modules(lm).keys() == low_bits.quantised_modules(in_memory).keys()
     assert torch.allclose(outputs(dequantised(lm), IDS), base, atol=1e-4, rtol=1e-3)
     for mode in modes_of(name):
         attach(lm, "a", everywhere(lm, 1, 2), mode=mode)

@@ -27,7 +27,7 @@ def together(server: str, folder: Path, jobs: list[str], **environment: str) -> 
 @pytest.mark.parametrize(
     ("jobs", "environment"),
     [
-        (["accumulated", "cached"], {}),
+        (["accumulated", "cached", "quantised"], {}),
         (["accumulated", "narrow"], FSDP),
     ],
     ids=["ddp", "fsdp2"],

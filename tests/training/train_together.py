@@ -25,6 +25,7 @@ from moextend.errors import InputError
 from moextend.extension import router_memory
 from moextend.extension.retention import SampledLoss, output_loss
 from moextend.model.fingerprint import tensors_digest
+from moextend.model.quantising import quantise
 from moextend.training import loop
 from moextend.training.trainer import TokenTrainer
 from tests.toys import picture, toy_model
@@ -45,14 +46,17 @@ JOBS: dict[str, dict[str, Any]] = {
         "dtype": "bfloat16",
         "memory": "output",
     },
+    "quantised": {"settings": BASE, "quantize": "nf4", "memory": "output"},
 }
 """What is trained; `stop`: interrupted at that forward pass, then resumed."""
 
 
-def learner(dtype: str) -> MultimodalLM:
+def learner(job: dict[str, Any]) -> MultimodalLM:
     """A toy model with an earlier, frozen extension and one that learns in layers 1 and 2."""
     model = toy_model()
-    model.lm.to(getattr(torch, dtype))
+    model.lm.to(getattr(torch, job.get("dtype", "float32")))
+    if "quantize" in job:
+        quantise(model, job["quantize"])
     moextend.attach(model.lm, "old", {0: [1]})
     moextend.attach(model.lm, "a", {1: [1, 0], 2: [0]})
     return model
@@ -68,7 +72,7 @@ def retention(model: MultimodalLM, kind: str | None) -> SampledLoss | None:
 
 def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str, Any]:
     """Trains once; the losses, the steps that were seen, and what the model is made of in and after training."""
-    model = learner(job.get("dtype", "float32"))
+    model = learner(job)
     frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
     before, seen, passes, kinds = tensors_digest(frozen), [], [], set()
     loss = retention(model, job.get("memory"))
@@ -100,7 +104,7 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
         report = attempt(model)
     except KeyboardInterrupt:
         files = {path.name for path in (flight / name).glob("checkpoint-*/*")}
-        model = learner(job.get("dtype", "float32"))
+        model = learner(job)
         frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
         report = attempt(model)
     finally:
@@ -122,7 +126,7 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
 def refused() -> str:
     """Error message for a batch that the processes cannot share."""
     try:
-        moextend.train(learner("float32"), DATA, Settings(**BASE | {"batch_size": 3}), folder=Path("never"))
+        moextend.train(learner({}), DATA, Settings(**BASE | {"batch_size": 3}), folder=Path("never"))
     except InputError as error:
         return str(error)
     return ""
