@@ -15,7 +15,7 @@ from moextend.certificate.record import Certificate, check_record, files_in
 from moextend.cli import options
 from moextend.cli.command import grouped
 from moextend.cli.inputs import Reading, check_out
-from moextend.cli.opening import Encoders, ExtendedBase, Loaded, check_extensions, folders_of
+from moextend.cli.opening import ExtendedBase, Loaded, check_extensions, folders_of
 from moextend.errors import InputError, at
 from moextend.extension.folder import local_folder
 from moextend.util.quiet import quiet_process
@@ -49,7 +49,6 @@ def certify(
         Option(metavar="DATA", help="Data of similar tasks, on which it must have no effect; repeatable."),
     ] = None,
     others: Loaded = None,
-    encoders: Encoders,
     out: Annotated[
         Path | None,
         Option(
@@ -94,10 +93,10 @@ def certify(
         "command": shlex.join(["moextend", *sys.argv[1:]]),
     }
     if base is not None:
-        asked = ExtendedBase(base=base, device=device, **vars(encoders))
+        asked = ExtendedBase(base=base, device=device)
         found, folder = _of_folder(extension, asked, others or [], data, near or [], reading, wanted)
     elif path.parent.name == "stages" or not (path / "extension.json").is_file():
-        only: dict[str, object] = {"--data": data, "--near": near, "-e": others, **encoders.given}
+        only: dict[str, object] = {"--data": data, "--near": near, "-e": others}
         options.refuse_except_with("an extension with --base", only)
         found, folder = _of_run(extension, workspace / "runs", wanted)
     else:

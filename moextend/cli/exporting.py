@@ -14,7 +14,7 @@ from moextend.bench.exporting import adapters, stage
 from moextend.cli import options
 from moextend.cli.command import grouped
 from moextend.cli.inputs import Out, check_out
-from moextend.cli.opening import BaseAsked, Encoders, load_active
+from moextend.cli.opening import BaseAsked, load_active
 from moextend.errors import InputError, UnknownName, at, counted
 from moextend.model import sources
 from moextend.model.base_name import type_parts
@@ -77,7 +77,6 @@ def export(
         ),
     ],
     how: How,
-    encoders: Encoders,
     task: Annotated[
         str | None,
         Option(
@@ -101,7 +100,6 @@ def export(
         files.check_new(how.out)
     folders = _extensions(sources, how.base)
     if folders is None:
-        options.refuse_except_with("extensions", encoders.given)
         options.echo(of_run(sources[0], how, task, workspace / "runs"))
         return
     if how.form == "peft":
@@ -109,13 +107,13 @@ def export(
         raise InputError("peft has no adapter for new experts.", where="--as peft", hint=hint)
     options.refuse_except_with("a run", {"--task": task})
     assert how.base is not None
-    asked = BaseAsked(base=how.base, dtype=how.dtype, device="cpu", **vars(encoders))
+    asked = BaseAsked(base=how.base, dtype=how.dtype, device="cpu")
     asked.check()
     model = _loaded(asked, folders, how)
     if how.form == "stock":
         options.echo(_stock_form(model, how))
     else:
-        options.echo(_folder_form(model, how, how.base, encoders.encoders))
+        options.echo(_folder_form(model, how, how.base, {}))
 
 
 def _extensions(sources: Sequence[str], base: str | None) -> list[Path] | None:
@@ -150,7 +148,7 @@ def _loaded(asked: BaseAsked, folders: Sequence[Path], how: How) -> MultimodalLM
         check_rounding(own, how.dtype)
     quantize = quantize if how.form == FOLDER else None  # other programs load the full base
     model = replace(asked, dtype=how.dtype or own, quantize=quantize).open()
-    load_active(model, folders, asked.projector, allow_dtype=how.dtype not in (None, own))
+    load_active(model, folders, allow_dtype=how.dtype not in (None, own))
     return model
 
 

@@ -99,7 +99,7 @@ WHY = {
 @grouped
 def extend(
     context: typer.Context,
-    base: opening.BaseAsked,
+    base: opening.EncodedBase,
     data: inputs.Data,
     name: Annotated[str, Option(help="Name of the extension: letters, digits, '-', '_'.")],
     out: inputs.Out,
@@ -171,7 +171,7 @@ def extend(
     if dry_run:
         _estimate(base, rows, recipe, values, as_json=as_json)
         return
-    model = base.open(keep_features=True)
+    model = base.open()
     opening.load_active(model, extension, base.projector)
     settings = inputs.settings_of(model.lm.dtype, len(rows), values)
     origin = Origin(base.base, data, licence, other_options(context, named))
@@ -180,7 +180,7 @@ def extend(
 
 
 def _estimate(
-    base: opening.BaseAsked,
+    base: opening.EncodedBase,
     rows: Sequence[Conversation],
     recipe: Recipe,
     values: Mapping[str, Any],

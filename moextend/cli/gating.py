@@ -18,8 +18,8 @@ from moextend.bench.run.preflight import check_scored
 from moextend.bench.task import ALLOW_CODE, find_task
 from moextend.cli import options
 from moextend.cli.command import grouped
-from moextend.cli.opening import Encoders, ExtendedBase, Loaded, check_extensions, folders_of
-from moextend.cli.options import Names, Unfinished
+from moextend.cli.opening import ExtendedBase, Loaded, check_extensions, folders_of
+from moextend.cli.options import Names
 from moextend.cli.output import bar, output
 from moextend.cli.reports import chosen_experiments, name_left_out
 from moextend.errors import InputError
@@ -50,13 +50,10 @@ def gate(
     ] = None,
     limit: options.Limit = None,
     allow_code: options.AllowCode = False,
-    *,
-    encoders: Encoders,
     device: options.Device = "auto",
     form: Annotated[
         Literal["table", "markdown", "csv", "json", "junit"], Option("--format", "-f", help="Format.")
     ] = "table",
-    unfinished: Unfinished = False,
     workspace: options.Workspace = Path(),
 ) -> None:
     """Test whether accuracy was lost: for every stage and task of runs, or with an extension in a folder.
@@ -67,19 +64,19 @@ def gate(
     """
     check_margin(margin)
     if extension:
-        alone = {"RUN": names, "--baseline": baseline != "before", "--unfinished": unfinished}
+        alone = {"RUN": names, "--baseline": baseline != "before"}
         options.refuse_except_with("the gate of runs, without --extension", alone)
         if base is None or not task:
             hint = "An extension is tested on its --base, with one --task or more."
             raise InputError("is missing.", where="--task" if base else "--base", hint=hint)
         if allow_code:
             os.environ[ALLOW_CODE] = "1"
-        asked = ExtendedBase(base=base, device=device, **vars(encoders))
+        asked = ExtendedBase(base=base, device=device)
         found = [_of_extension(asked, extension, task, margin, limit, workspace)]
     else:
         own = {"--base": base, "--task": task, "--limit": limit, "--allow-code": allow_code}
-        options.refuse_except_with("an extension (--extension)", own | encoders.given)
-        experiments = chosen_experiments(names, workspace, unfinished=unfinished)
+        options.refuse_except_with("an extension (--extension)", own)
+        experiments = chosen_experiments(names, workspace)
         found = forms.gates(experiments, baseline, margin)
         if form in ("csv", "json", "junit"):  # which do not name them
             name_left_out(experiments)
@@ -112,9 +109,9 @@ def _of_extension(
     from moextend.bench.report.gate_extension import gate_extension
 
     folders = folders_of(extension)
-    check_extensions(folders)
+    brought = check_extensions(folders)
     base = asked.as_trained(folders[-1])
-    encoders = base.check()
+    encoders = base.check() | brought
     tasks = [find_task(name, workspace, where="--task") for name in dict.fromkeys(names)]
     for each in tasks:
         check_scored(each, encoders, workspace)

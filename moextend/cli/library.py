@@ -12,12 +12,12 @@ import moextend
 from moextend.cli import options
 from moextend.cli.command import grouped
 from moextend.cli.inputs import Data, Out, Reading, Training, check_out, check_settings, settings_of, shown
-from moextend.cli.opening import BaseAsked, check_extensions, load_active, weighed
+from moextend.cli.opening import EncodedBase, check_extensions, load_active, weighed
 from moextend.cli.output import bar
-from moextend.errors import InputError
+from moextend.errors import InputError, counted
 from moextend.model import sources
 from moextend.util import files
-from moextend.util.lookup import MOST_SEED, MOST_TOKENS, Dtype
+from moextend.util.lookup import MOST_TOKENS, Dtype
 from moextend.util.quiet import quiet_process
 
 if TYPE_CHECKING:
@@ -32,42 +32,38 @@ _PROBE = (
 
 @grouped
 def align(
-    base: BaseAsked,
+    base: EncodedBase,
     data: Data,
     out: Out,
     reading: Reading,
     training: Training,
-    modality: Annotated[
-        str | None, Option(help="Modality whose projector is trained. Default: that of the only encoder.")
-    ] = None,
 ) -> None:
     """Before the first extension, train the projector of an encoder on captions of images or transcripts of sounds."""
     values = vars(training)
     check_settings(values)
-    if modality is None and len(base.encoders) == 1:
-        (modality,) = base.encoders
-    if modality not in base.encoders:
-        raise InputError(
-            "name an encoder, and the modality of one.", where="--vision, --audio, --modality",
-            hint=f"Named are: {', '.join(base.encoders) or 'none'}.",
-        )  # fmt: skip
+    if len(base.encoders) != 1:
+        named = counted(len(base.encoders), "encoder")
+        hint = "Name the one whose projector is trained."
+        raise InputError(f"{named} named.", where="--vision, --audio", hint=hint)
     base.check()
     check_out(out, holds="a projector", stem="projector")
     rows = reading.rows(data, base.encoders)
-    model = base.open(keep_features=True)
+    model = base.open()
     settings = settings_of(model.lm.dtype, len(rows), values)
     from moextend.extension.align import align as aligned
     from moextend.training.resuming import is_begun
 
     with bar("steps", folder=out if is_begun(out) else None) as on_step:
-        report = aligned(model, rows, settings, folder=out, on_step=on_step, modality=modality)
+        report = aligned(
+            model, rows, settings, folder=out, on_step=on_step, modality=next(iter(base.encoders))
+        )
     loss = f"loss {report.loss_first:.3f} -> {report.loss_last:.3f}"
     typer.echo(f"{len(rows)} conversations, {loss}; wrote {out}")
 
 
 @grouped
 def generate(
-    base: BaseAsked,
+    base: EncodedBase,
     prompt: Annotated[
         str, Option("--prompt", "-p", help="The text; <image> and <audio> mark the places of media.")
     ],
@@ -100,7 +96,7 @@ def generate(
     text, media = shown(prompt, files, encoders | check_extensions(folders))
     if auto and not extension:
         raise InputError("chooses among extensions.", where="--auto", hint="Name one: --extension FOLDER.")
-    model = base.open(keep_features=True)
+    model = base.open()
     names = load_active(model, folders, base.projector)
 
     given = dict(zip(names, strengths, strict=True))
@@ -119,7 +115,6 @@ def upcycle(
     out: Annotated[Path, Option("--out", "-o", help="A new folder for the model.")],
     experts: Annotated[int, Option(min=2, help="Experts per layer.")] = 4,
     top_k: Annotated[int, Option(min=1, help="Experts per token.")] = 2,
-    seed: Annotated[int, Option(min=0, max=MOST_SEED, help="Seed of the router's rows.")] = 0,
     dtype: Annotated[Dtype, Option(help="Number type; auto: the source's.")] = "float32",
 ) -> None:
     """Convert a dense language model into an equivalent Mixture of Experts, as a base for extensions.
@@ -140,7 +135,7 @@ def upcycle(
     name, before = type(dense.lm).__name__, sum(p.numel() for p in dense.lm.parameters())
     expected = _logits(dense)
     with bar("layers") as on_layer:
-        moe = upcycled(dense, experts=experts, top_k=top_k, seed=seed, keep_dense=False, on_layer=on_layer)
+        moe = upcycled(dense, experts=experts, top_k=top_k, keep_dense=False, on_layer=on_layer)
     save_base(moe, out)
     kind, fingerprint = type(moe.lm).__name__, moe.base_fingerprint()
     total, active = parameter_counts(moe.lm)
@@ -150,7 +145,7 @@ def upcycle(
     same = float((found.argmax(-1) == expected.argmax(-1)).float().mean())
     record = {
         "source": source, "dense": name, "moe": kind, "out": str(out),
-        "experts": experts, "top_k": top_k, "seed": seed, "dtype": dtype,
+        "experts": experts, "top_k": top_k, "dtype": dtype,
         "parameters_dense": before, "parameters": total, "parameters_active": active, "fingerprint": fingerprint,
         "largest_logit": largest, "largest_difference": difference, "same_next_token": same,
     }  # fmt: skip

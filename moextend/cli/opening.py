@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from typer import Argument, Option
 
@@ -62,18 +62,9 @@ class Encoders:
         named = {"image": self.vision, "audio": self.audio}
         return {modality: name for modality, name in named.items() if name is not None}
 
-    @property
-    def given(self) -> dict[str, object]:
-        """Option -> its value."""
-        return {
-            f"--{name}": value
-            for name, value in vars(self).items()
-            if name in ("vision", "audio", "projector")
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
-class BaseAsked(Encoders):
+class BaseAsked:
     """Options for a base, and how it is loaded."""
 
     base: Annotated[str, Argument(metavar="BASE", help="A folder, a .gguf file, a hub id, tiny or smollm2.")]
@@ -88,13 +79,58 @@ class BaseAsked(Encoders):
         Option(help="Quantise attention, MLPs and experts of the base, by bitsandbytes."),
     ] = None
     device: options.Device = "auto"
-    may_be_extended: ClassVar[bool] = False
-    """Whether it may be the folder of an extended model (`moextend export --as moextend`)."""
+
+    def check(self) -> set[str]:
+        """Modalities with an encoder. Raises InputError if the base, an encoder or an option does not exist."""
+        options.device(self.device)
+        sources.check_hub(sources.find(self.base, where="BASE"), where="BASE")
+        sources.check_device(self.device, self.dtype or "float32", None, where="--device")
+        return set()
+
+    def open(self) -> MultimodalLM:
+        """The base with its encoders and projectors, without extensions."""
+        quiet_process()
+        return moextend.load(
+            self.base, dtype=self.dtype or "float32", device=device_of(self.device), quantize=self.quantize
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedBase(Encoders, BaseAsked):
+    """A base and new encoders, which an extension that is trained with them carries."""
+
+    def check(self) -> set[str]:
+        """As that of a base alone."""
+        super().check()
+        for modality, name in self.encoders.items():
+            with at(OPTIONS[modality]):
+                locate(modality, name)
+        if not self.encoders:
+            options.refuse_except_with("a base with --vision or --audio", {"--projector": self.projector})
+        return set(self.encoders)
+
+    def open(self) -> MultimodalLM:
+        """The base with its encoders and projectors; frozen features are cached below the current folder."""
+        from moextend.model.feature_cache import store_features
+
+        model = super().open()
+        for modality, name in self.encoders.items():
+            named = str(Path(name).resolve()) if Path(name).is_dir() else name
+            moextend.add_modality(model, modality, named)
+        for folder in self.projector or ():
+            moextend.load_projector(model, folder, modality=_modality_of(folder))
+        store_features(model, Path(".cache/features"))
+        return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtendedBase(BaseAsked):
+    """A base that may be the folder of an extended model (`moextend export --as moextend`)."""
 
     @cached_property
     def config(self) -> MoextendConfig | None:
         """Config of an extended model; None for every other base."""
-        if not (self.may_be_extended and is_extended(self.base)):
+        if not is_extended(self.base):
             return None
         from moextend.export.opening import read_config
 
@@ -111,63 +147,33 @@ class BaseAsked(Encoders):
         return {folder: self.config.strengths.get(name, 1.0) for name, folder in found.items()}
 
     def check(self) -> set[str]:
-        """Modalities with an encoder. Raises InputError if the base, an encoder or an option does not exist."""
-        options.device(self.device)
-        base, encoders = self.base, self.encoders
-        if self.config is not None:
-            named = {**self.given, "--quantize": self.quantize}
-            options.refuse_except_with("a base without encoders of its own", named)
-            from moextend.export.opening import base_of
+        """As that of a base alone, and of what an extended model names."""
+        if self.config is None:
+            return super().check()
+        options.refuse_except_with("a base that is not exported", {"--quantize": self.quantize})
+        from moextend.export.opening import base_of
 
-            base, encoders = base_of(self.config, Path(base)), dict(self.config.encoders)
-        sources.check_hub(sources.find(base, where="BASE"), where="BASE")
-        for modality, name in encoders.items():
-            with at(OPTIONS[modality]):
+        with at("BASE"):
+            for modality, name in self.config.encoders.items():
                 locate(modality, name)
-        if not encoders:
-            options.refuse_except_with("a base with --vision or --audio", {"--projector": self.projector})
-        sources.check_device(self.device, self.dtype or "float32", None, where="--device")
-        return set(encoders)
-
-    def open(self, *, keep_features: bool = False) -> MultimodalLM:
-        """The base with its encoders and projectors, without extensions.
-
-        keep_features: whether frozen features are cached below the current folder.
-        """
-        quiet_process()
-        device = device_of(self.device)
-        if self.config is not None:
-            from moextend.export.opening import load_base
-
-            return load_base(Path(self.base), self.config, dtype=self.dtype, device=device)
-        model = moextend.load(
-            self.base, vision=self.vision, audio=self.audio, dtype=self.dtype or "float32", device=device,
-            quantize=self.quantize,
-        )  # fmt: skip
-        for folder in self.projector or ():
-            moextend.load_projector(model, folder, modality=_modality_of(folder))
-        if keep_features:
-            from moextend.model.feature_cache import store_features
-
-            store_features(model, Path(".cache/features"))
-        return model
+        BaseAsked(base=base_of(self.config, Path(self.base)), dtype=self.dtype, device=self.device).check()
+        return set(self.config.encoders)
 
     def open_for(self, extensions: Sequence[Path]) -> MultimodalLM:
-        """The base with the projectors that extensions in these folders bring, which are not loaded yet."""
-        model, own = self.open(), list(self.projector or ())
-        if self.config is not None:
-            from moextend.export.saving import PROJECTORS
+        """The base with the modalities that extensions in these folders bring, which are not loaded yet."""
+        from moextend.extension.modalities import keep_missing
 
-            own = [Path(self.base) / PROJECTORS / modality for modality in self.config.encoders]
-        projectors_of(model, extensions, own)
+        if self.config is None:
+            model = self.open()
+        else:
+            from moextend.export.opening import load_base
+
+            quiet_process()
+            device = device_of(self.device)
+            model = load_base(Path(self.base), self.config, dtype=self.dtype, device=device)
+        for folder in extensions:
+            keep_missing(model, folder)
         return model
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtendedBase(BaseAsked):
-    """A base that may be the folder of an extended model, whose number type is that of its training."""
-
-    may_be_extended = True
 
     def as_trained(self, extension: Path) -> ExtendedBase:
         """The base in the number type in which an extension was trained."""
@@ -234,7 +240,7 @@ def check_extensions(folders: Sequence[Path]) -> set[str]:
 def load_active(
     model: MultimodalLM,
     extensions: Sequence[Path],
-    projectors: Sequence[Path] | None,
+    projectors: Sequence[Path] | None = None,
     *,
     allow_dtype: bool = False,
 ) -> list[str]:

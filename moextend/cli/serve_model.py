@@ -154,7 +154,7 @@ def _check_vllm(base: ExtendedBase, here: dict[str, object]) -> None:
         raise InputError(f"'{base.base}' holds no config.json.", where="BASE", hint=hint)
     options.refuse_except_with(
         "computing in this process (no --vllm)",
-        here | {"--dtype": base.dtype, "--quantize": base.quantize, **base.given},
+        here | {"--dtype": base.dtype, "--quantize": base.quantize},
     )
 
 

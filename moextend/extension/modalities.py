@@ -117,6 +117,12 @@ def load_missing(model: MultimodalLM, folder: Path) -> list[str]:
     return added
 
 
+def keep_missing(model: MultimodalLM, folder: Path) -> None:
+    """As `load_missing`, for an extension that is loaded later; they stay when it is unloaded."""
+    for name in load_missing(model, folder):
+        model.modalities[name].added = None
+
+
 def carried(folder: Path) -> list[str]:
     """Modalities that the folder of an extension holds."""
     names = base_parts(read_extension(folder).base)[1]

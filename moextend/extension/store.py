@@ -55,7 +55,8 @@ def check_base(
     if lm == own and differing not in has:
         what = f"was made with a model that has modality '{differing}', and this one does not have it."
         hint = (
-            f"Load the model with its {differing} encoder: moextend.add_modality(model, '{differing}', ...)."
+            f"Add it first: moextend.add_modality(model, '{differing}', ...). A stage of a run is exported with its "
+            "encoders: moextend export RUN:STAGE --as moextend."
         )
     elif lm == own and differing and has[differing][0] == needed[differing][0]:
         what = f"was made with another projector of '{differing}'."

@@ -56,7 +56,6 @@ WRONG = [
     ("skill --base tiny --as stock --with-base", "applies only to --as moextend"),
     ("skill --base tiny --as moextend --active other", "no extension 'other'"),
     ("skill --base tiny --as stock --task t", "applies only to a run"),
-    ("nowhere --as stock --vision tiny", "--vision: applies only to extensions"),
     ("skill --base tinny --as stock", "no model 'tinny'"),
     ("some --base tiny --as stock", "another layer 1 (layers=...)"),
     ("gates --base tiny --as stock", "routing=exact"),
@@ -77,21 +76,12 @@ def test_what_cannot_be_exported_is_refused_in_one_line(cli: Cli, tmp_path: Path
     assert "already exists" in cli("export", "skill", "--base", "tiny", "--as", "stock", "--out", "out").err
 
 
-def test_it_is_written_with_the_projector_that_is_named(cli: Cli, tmp_path: Path) -> None:
-    from moextend.extension.align import save_projector
-
+def test_an_encoder_that_no_folder_holds_is_named(cli: Cli, tmp_path: Path) -> None:
     model = moextend.load("tiny", vision="tiny")
-    with torch.no_grad():
-        model.modalities["image"].projector.outer.weight.add_(0.1)
-    save_projector(model, tmp_path / "aligned")
     moextend.attach(model.lm, "seen", {0: [0]})
     moextend.save_extension(model, "seen", folder=tmp_path / "seen")
-    words = ("export", "seen", "--base", "tiny", "--vision", "tiny", "--as", "moextend", "--out", "out")
-    refused = cli(*words)
-    assert refused.code == 2 and "another projector" in refused.err
-    made = cli(*words, "--projector", "aligned")
-    assert made.code == 0, made.err
-    assert moextend.load_model("out").base_fingerprint() == model.base_fingerprint()
+    found = cli("export", "seen", "--base", "tiny", "--as", "moextend", "--out", "out")
+    assert found.code == 2 and "modality 'image', and this one does not have it. Add it first" in found.err
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])

@@ -65,8 +65,8 @@ def test_strengths_and_exported_models(cli: Cli, served: Served, tmp_path: Path)
     moextend.save_model(model, "whole", with_base=True)
     shutil.rmtree("skill")
     assert served("whole") == plain, "copied base, saved strength"
-    own = cli("serve", "linked", "--vision", "tiny")
-    assert own.err.startswith("error: --vision: applies only to a base without encoders of its own.")
+    own = cli("serve", "linked", "--quantize", "nf4")
+    assert own.err.startswith("error: --quantize: applies only to a base that is not exported.")
 
     certified = cli(
         "certify", "whole/extensions/01-skill", "--base", "whole", "--items", "2", "--out", "proof"

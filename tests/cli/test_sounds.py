@@ -49,9 +49,8 @@ def test_what_is_refused_before_a_model_is_loaded(
     cases = {
         "extend tiny OWN --name x": "there is no audio encoder. Name one: --audio",
         "extend tiny OWN --name x --audio nothing": "--audio: no audio encoder 'nothing'.",
-        "align tiny OWN": "Named are: none.",
-        f"align tiny OWN {both}": "Named are: image, audio.",
-        f"align tiny OWN --audio {ears} --modality image": "Named are: audio.",
+        "align tiny OWN": "--vision, --audio: 0 encoders named. Name the one",
+        f"align tiny OWN {both}": "--vision, --audio: 2 encoders named. Name the one",
         "generate tiny -p x --sound 0.wav": "--sound: needs --audio.",
         f"generate tiny -p '<audio> <audio>' --sound 0.wav {both}": "it has <audio> 2 times, and --sound is given 1",
         f"generate tiny -p x --sound broken.wav {both}": "--sound: broken.wav: the sound is broken",

@@ -39,7 +39,7 @@ def test_a_dense_folder_becomes_a_base(cli: Cli, dense: Path, tmp_path: Path) ->
     assert "2/2" in found.err
     folder = tmp_path / "models" / "moe"
     record = json.loads((folder / "upcycled.json").read_text())
-    assert record["largest_difference"] < 1e-5 and record["seed"] == 0
+    assert record["largest_difference"] < 1e-5
     base = moextend.load(str(folder))
     assert base.base_fingerprint() == record["fingerprint"]
     assert [path.name for path in folder.parent.iterdir()] == ["moe"]

@@ -93,7 +93,7 @@ ROWS: list[Row] = [
     ("certify", ["--base", "tiny"], "", [*LOADED, []]),
     ("certify", [], "--check", [*WORDS, "none.json", "note.txt", "emptied", "skill", "/dev/null", "image.png"]),
     ("export", ["skill", "--base", "tiny", "--out", "out/e"], "--as", [*WORDS, "STOCK", []]),
-    ("export", EXPORT, "", [["--with-base"], ["--active", "skill"], ["--task", "colour"], ["skill", "none"], ["--vision", "tinny"]]),
+    ("export", EXPORT, "", [["--with-base"], ["--active", "skill"], ["--task", "colour"], ["skill", "none"]]),
     ("export", ["--as", "stock", "--out", "out/e"], "", ["none", "note.txt", "emptied", "skill", "small:1", "small/lora-s0:9", []]),
     ("push", ["skill"], "", [["me/x@a b", "--dry-run"], ["me/x@../x", "--dry-run"], *[[word, "--dry-run"] for word in WORDS], ["me", "--dry-run"], ["a/b/c", "--dry-run"], ["me/x@", "--dry-run"], []]),
     ("push", [], "", [["none", "me/skill"], ["note.txt", "me/skill"], ["/dev/null", "me/skill"], ["images", "me/skill"]]),
