@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,11 @@ from moextend.moe.recipe import Mode
 from tests.cli.conftest import Cli
 
 
-def extension(folder: str, mode: Mode = "paper", plan: tuple[int, ...] = (0, 1, 2, 3)) -> None:
+def extension(
+    folder: str, mode: Mode = "paper", plan: tuple[int, ...] = (0, 1, 2, 3), quantize: Any = None
+) -> None:
     """An extension of the tiny base with random weights."""
-    model = moextend.load("tiny")
+    model = moextend.load("tiny", quantize=quantize)
     moextend.attach(model.lm, folder, {block: [0] for block in plan}, mode=mode, calibrate=False)
     with torch.no_grad():
         for parameter in moextend.new_parameters(model.lm, folder).values():
@@ -82,6 +85,20 @@ def test_an_encoder_that_no_folder_holds_is_named(cli: Cli, tmp_path: Path) -> N
     moextend.save_extension(model, "seen", folder=tmp_path / "seen")
     found = cli("export", "seen", "--base", "tiny", "--as", "moextend", "--out", "out")
     assert found.code == 2 and "modality 'image', and this one does not have it. Add it first" in found.err
+
+
+def test_an_extension_of_a_quantised_base_is_certified_and_exported_on_it(cli: Cli) -> None:
+    pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes")
+    extension("skill", "exact", quantize="nf4")
+    proof = cli("certify", "skill", "--base", "tiny", "--items", "2", "--json")
+    assert proof.code == 0, proof.err
+    base = proof.json()["base"]
+    assert base["fingerprint"].endswith("_nf4") and base["dtype"] == "float32+nf4"
+    assert cli("export", "skill", "--base", "tiny", "--as", "moextend", "--out", "linked").code == 0
+    linked = moextend.load_model("linked")
+    assert linked.base_fingerprint() == base["fingerprint"]
+    plain = cli("export", "skill", "--base", "tiny", "--as", "vllm", "--out", "served")
+    assert plain.code == 0 and "made on a base in nf4, and this one is in full precision" in plain.err
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])

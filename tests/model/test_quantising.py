@@ -29,18 +29,21 @@ from moextend.errors import InputError
 from moextend.export.stock import stock_model
 from moextend.extension.store import QuantisationWarning
 from moextend.model.batches import Collator
+from moextend.model.generation import choice_likelihoods
 from moextend.model.quantising import Quantisation
 from moextend.moe import low_bits
 from moextend.moe.low_bits import METHODS, Method, Packed
-from moextend.moe.recipe import Mode
+from moextend.moe.recipe import Mode, Recipe
 from moextend.moe.sites import find_sites
 from tests.moe.test_families import ALL, IDS, everywhere, modes_of
 from tests.moe.toy_families import build, outputs
-from tests.toys import logits, shake, toy_lm, toy_model, toy_tokenizer
+from tests.toys import logits, picture, shake, toy_lm, toy_model, toy_tokenizer
 
 pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes")
 ERROR = {"nf4": 0.1, "int8": 0.01}
 """Largest relative error of normally distributed weights."""
+PICTURES = [picture(20 * i) for i in range(8)]
+SOUNDS = [moextend.AudioRef.of(torch.sin(torch.arange(4000) * 0.05 * i).numpy(), 8000) for i in range(1, 9)]
 
 
 def quantise(lm: Any, method: Method = "nf4") -> MultimodalLM:
@@ -342,3 +345,28 @@ def test_new_modalities_and_a_folder_of_the_whole_model_keep_the_quantisation(
     for opened in (moextend.load_model(tmp_path / "whole"),):
         assert opened.base_fingerprint() == model.base_fingerprint()
         assert torch.equal(logits(opened.lm, ids), logits(model.lm, ids))
+
+
+@pytest.mark.parametrize("retention", ["output", "latent"])
+def test_coactive_extensions_of_images_and_sounds_on_a_quantised_base(
+    retention: Any, saved: Path, tmp_path: Path
+) -> None:
+    how: dict[str, Any] = {
+        "recipe": Recipe(layers="all", scope="all", retention=retention),
+        "settings": Settings(steps=3, batch_size=4, learning_rate=5e-3),
+    }
+    model = moextend.load(str(saved), quantize="nf4")
+    for name, mark, media in (("seen", "image", PICTURES), ("heard", "audio", SOUNDS)):
+        moextend.add_modality(model, mark, encoder="tiny")
+        model.modalities[mark].projector.aligned = True
+        rows = [Conversation(((f"<{mark}> w1", f"w{i}"),), (one,)) for i, one in enumerate(media)]
+        moextend.extend(model, name, rows, folder=tmp_path / name, **how)
+    asked = [moextend.Prompt("<image> w1", (PICTURES[1],)), moextend.Prompt("<audio> w1", (SOUNDS[2],))]
+    both = choice_likelihoods(model, asked, [["w1", "w2"]] * 2, batch_size=2)
+    again = moextend.load(str(saved), quantize="nf4")
+    for name in ("seen", "heard"):
+        moextend.load_extension(again, tmp_path / name)
+    moextend.activate(again, "all")
+    assert choice_likelihoods(again, asked, [["w1", "w2"]] * 2, batch_size=2) == both
+    moextend.activate(again, ["seen"])
+    assert choice_likelihoods(again, asked, [["w1", "w2"]] * 2, batch_size=2) != both
