@@ -173,7 +173,7 @@ class _Quantizer(HfQuantizer):
     def get_quantize_ops(self) -> ConversionOps:
         return _Quantise(self)
 
-    def update_weight_conversions(self, weight_conversions: list[Any], model: Any) -> list[Any]:
+    def update_weight_conversions(self, weight_conversions: list[Any], model: Any = None) -> list[Any]:
         for converter in weight_conversions:
             if isinstance(converter, WeightConverter) and _is_per_expert(converter):
                 converter.__class__ = _PerExpert
