@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from moextend.errors import InputError
-from moextend.export import shards
 from moextend.export.auto import MoextendConfig
 from moextend.export.prompts import save_tokenizer
 from moextend.export.stock import stock_model
@@ -93,8 +92,7 @@ def copy_base(model: MultimodalLM, folder: Path) -> None:
         )
     folder.mkdir()
     with attach.reaching(model.lm, ()):
-        stock = stock_model(model.lm)
-    shards.write(shards.plan(stock), stock.skeleton, folder)
+        stock_model(model.lm).save(folder)
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(folder)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -33,6 +34,8 @@ COUNTS = (
 GROUPS = ("n_group", "topk_group")
 ALL_LAYERS = "routing=paper, calibration=false, layers=all and scope=all"
 _ELSE = "Or export it with --as moextend, which keeps it as it is."
+SHARD = "5GB"
+"""Size of the largest file, unless a single tensor is larger."""
 
 
 @dataclass
@@ -41,13 +44,17 @@ class StockModel:
 
     skeleton: Any
     tensors: dict[str, Tensor]
-    """Name in the model -> tensor; on device meta for a plan."""
+    """Name in the model -> tensor."""
     added: int = 0
     """New experts, in all layers together."""
 
+    def save(self, folder: Path) -> None:
+        """Writes the checkpoint as transformers does, with the names that the class has on disk."""
+        self.skeleton.save_pretrained(folder, state_dict=self.tensors, max_shard_size=SHARD)
+
 
 def stock_model(lm: Any, *, release: bool = False) -> StockModel:
-    """The stock model that equals `lm` with its active extensions; `lm` may be on device meta.
+    """The stock model that equals `lm` with its active extensions.
 
     Args:
         release: frees the experts of `lm` block by block, so that it cannot be used afterwards. The memory needed is
@@ -91,10 +98,11 @@ def _skeleton(lm: Any, sites: list[Site], more: int) -> Any:
             setattr(text, key, 1)
     config.dtype = lm.dtype
     with torch.device("meta"):
-        skeleton = type(lm)(config)
+        skeleton = type(lm)(config).to(lm.dtype)
     skeleton.tie_weights()
     skeleton._weight_conversions = getattr(lm, "_weight_conversions", None)
-    skeleton.generation_config = copy.deepcopy(getattr(lm, "generation_config", None))
+    if getattr(lm, "generation_config", None) is not None:
+        skeleton.generation_config = copy.deepcopy(lm.generation_config)
     return skeleton
 
 

@@ -1,4 +1,4 @@
-"""Writes the stock checkpoint of an extended model, or plans it, and says what it lacks."""
+"""Writes the stock checkpoint of an extended model and says what it lacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from moextend.errors import InputError, RunFailed
-from moextend.export import shards
 from moextend.export.prompts import save_tokenizer, set_ends
 from moextend.export.stock import state_of, stock_model
 from moextend.extension import store
@@ -125,18 +124,18 @@ def save_stock(
         stock = stock_model(lm, release=release)
         if stock.skeleton.generation_config is not None:
             set_ends(model, stock.skeleton.generation_config)
-        plan = shards.plan(stock)
-        shards.write(plan, stock.skeleton, made)
+        stock.save(made)
         save_tokenizer(model, made)
-        sizes = len(plan.split), plan.bytes, plan.parameters, stock.added
+        sizes = [path.stat().st_size for path in made.glob("*.safetensors")]
+        counts = len(sizes), sum(sizes), stock.skeleton.num_parameters(), stock.added
         record = {
             "form": "stock", "base": model.base_fingerprint(), "extensions": facts, "dtype": dtype,
             "new_experts": stock.added, "version": __version__,
         }  # fmt: skip
         files.write_json(made / RECORD, record)
         rounded = bool(scope.active) and dtype not in EXACT
-        del plan, stock
-        return Written(folder, *sizes, largest_difference(made, expected, kind, rounded=rounded))
+        del stock
+        return Written(folder, *counts, largest_difference(made, expected, kind, rounded=rounded))
 
 
 def dtype_of(cards: Sequence[Card]) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from moextend import attach
 from moextend.errors import InputError
-from moextend.export import shards, stock
+from moextend.export import stock
 from moextend.moe.sites import find_sites
 from tests.moe.test_families import KINDS, PAPER, everywhere, use
 from tests.moe.toy_families import CONFIGS, VOCABULARY, build, outputs
@@ -69,8 +69,7 @@ def extended(lm: Any, plan: dict[int, list[int]]) -> Tensor:
 
 def reloaded(lm: Any, folder: Path) -> Any:
     """The checkpoint of an extended model, loaded by its class of transformers."""
-    made = stock.stock_model(lm)
-    shards.write(shards.plan(made), made.skeleton, folder)
+    stock.stock_model(lm).save(folder)
     again, found = type(lm).from_pretrained(folder, output_loading_info=True)
     assert not found["missing_keys"] and not found["unexpected_keys"] and not found["mismatched_keys"]
     use(again.eval(), "eager")
