@@ -1,7 +1,6 @@
-"""YAML with limits: a file of a few hundred bytes must not fill the memory, and no value the screen.
+"""The user's YAML files: every error is one line with its place, and no value fills the screen.
 
-Aliases count as their expansion, so a few lines cannot become billions of values. Nesting and length are limited.
-Repeated keys in users' files are errors, because the second would silently override the first.
+Repeated keys are errors, because the second would silently override the first.
 """
 
 from __future__ import annotations
@@ -19,46 +18,23 @@ from moextend.errors import InputError, SpecError
 from moextend.util import files
 
 LENGTH = 1 << 19
-"""Maximum number of characters of a YAML text."""
-DIGITS = 1_000
-"""Maximum number of digits of a whole number. Python does not print numbers of more than 4,300."""
-VALUES = 10_000
-"""Maximum number of values of a YAML text; an alias counts as its expansion."""
-DEPTH = 50
-"""Maximum depth of nested lists and mappings."""
+"""Maximum number of bytes of a YAML file."""
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with limits; repeated keys are errors."""
-
-    def __init__(self, stream: Any) -> None:
-        super().__init__(stream)
-        self._values, self._depth = 0, 0
-        self._sizes: dict[int, int] = {}
+    """PyYAML's safe loader; repeated keys and what cannot be shown are errors."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Composes a value; ConstructorError above a limit."""
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-        alias = self.check_event(yaml.AliasEvent)
-        before, self._depth = self._values, self._depth + 1
-        if self._depth > DEPTH:
-            raise yaml.composer.ComposerError(None, None, f"more than {DEPTH} nested levels", mark)
+        """Composes a value; ComposerError for a lone surrogate, and for an alias inside the value it refers to."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         node = super().compose_node(parent, index)
-        self._depth -= 1
         problem = ""
         if isinstance(node, yaml.ScalarNode) and (found := files.lone(node.value)):
             problem = f"a lone surrogate ({found}), which is not a character"
-        elif isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > DIGITS:
-            problem = f"a number of {len(node.value):,} digits, more than {DIGITS:,}"
-        elif alias and id(node) not in self._sizes:
+        elif isinstance(event, yaml.AliasEvent) and node is not None and node.end_mark is None:
             problem = "an alias inside the value that it refers to"
         if problem:
-            raise yaml.composer.ComposerError(None, None, problem, mark)
-        self._values += self._sizes[id(node)] if alias else 1
-        if self._values > VALUES:
-            raise yaml.composer.ComposerError(None, None, f"more than {VALUES:,} values", mark)
-        if not alias:
-            self._sizes[id(node)] = self._values - before
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -76,8 +52,8 @@ class Loader(yaml.SafeLoader):
 
 
 def load(text: str, *, where: str) -> Any:
-    """Value of a YAML text; SpecError with line and column if it is invalid or exceeds a limit."""
-    return copy.deepcopy(_guarded(lambda: _loaded(_short_enough(text, where)), where))
+    """Value of a YAML text; SpecError with line and column if it is invalid."""
+    return copy.deepcopy(_guarded(lambda: _loaded(text), where))
 
 
 @lru_cache(maxsize=256)
@@ -88,7 +64,7 @@ def _loaded(text: str) -> Any:
 
 def compose(text: str, *, where: str) -> yaml.Node | None:
     """Nodes of a YAML text, without construction; SpecError as in `load`."""
-    node: yaml.Node | None = _guarded(lambda: yaml.compose(_short_enough(text, where), Loader=Loader), where)
+    node: yaml.Node | None = _guarded(lambda: yaml.compose(text, Loader=Loader), where)
     return node
 
 
@@ -98,8 +74,9 @@ def read_text(path: Path) -> str:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise SpecError("is not a regular file.", where=str(path), hint="Name a YAML file.")
-        if found.st_size > 4 * LENGTH:
-            raise _too_long(found.st_size, str(path))
+        if found.st_size > LENGTH:
+            what = f"has {found.st_size:,} bytes, more than {LENGTH:,}."
+            raise SpecError(what, where=str(path), hint="Put data into separate files.")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise InputError("no such file.", where=str(path), hint="Check the path.") from error
@@ -118,20 +95,6 @@ def shown(value: Any) -> str:
 
 _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother, _SHOWN.maxlong = 4, 100, 100, 40
-
-
-def _short_enough(text: str, where: str) -> str:
-    if len(text) > LENGTH:
-        raise _too_long(len(text), where)
-    return text
-
-
-def _too_long(length: int, where: str) -> SpecError:
-    return SpecError(
-        f"has {length:,} characters, more than {LENGTH:,}.",
-        where=where,
-        hint="Put data into separate files.",
-    )
 
 
 def _guarded(read: Any, where: str) -> Any:

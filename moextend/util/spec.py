@@ -74,7 +74,7 @@ def _is_number(annotation: Any) -> bool:
 
 
 def read_yaml(path: Path) -> Any:
-    """Value of a YAML file; SpecError with line and column if it is not YAML or exceeds a limit."""
+    """Value of a YAML file; SpecError with line and column if it is not YAML."""
     return bounded_yaml.load(bounded_yaml.read_text(path), where=str(path))
 
 
