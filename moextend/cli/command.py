@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, MutableMapping
+from collections import UserDict
+from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from inspect import Parameter, Signature, signature
@@ -103,51 +104,32 @@ class Group(TyperGroup):
         self.commands = self.loaded
 
 
-class _Loaded(MutableMapping[str, Any]):
+class _Loaded(UserDict[str, Any]):
     """Name -> command of click, which is made when it is first asked for."""
 
     def __init__(self, prefix: str, panels: dict[str, Commands], made: dict[str, Any]) -> None:
         self.prefix = prefix
-        self.panels = panels
-        self.made = made
+        self.entries = {name: (panel, *entry) for panel, own in panels.items() for name, entry in own.items()}
+        super().__init__(dict.fromkeys(self.entries) | made)
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self.made:
-            panel, path, example = self._entries()[name]
+        if self.data[name] is None:
+            panel, path, example = self.entries[name]
             module, function = path.split(":")
             app = typer.Typer(add_completion=False)
             app.command(
                 name, cls=Command, epilog=f"Example: {self.prefix} {name} {example}", rich_help_panel=panel
             )(getattr(import_module(f"moextend.cli.{module}"), function))
-            self.made[name] = typer.main.get_command(app)
-        return self.made[name]
-
-    def __setitem__(self, name: str, command: Any) -> None:
-        self.made[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        del self.made[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys([*self._entries(), *self.made]))
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-    def _entries(self) -> dict[str, tuple[str, str, str]]:
-        return {
-            name: (panel, *entry)
-            for panel, commands in self.panels.items()
-            for name, entry in commands.items()
-        }
+            self.data[name] = typer.main.get_command(app)
+        return self.data[name]
 
     def summaries(self) -> dict[str, Any]:
         """The commands with nothing but the first sentence of their help."""
         brief = {
             name: TyperCommand(name, help=_docstring(path), rich_help_panel=panel)
-            for name, (panel, path, _) in self._entries().items()
+            for name, (panel, path, _) in self.entries.items()
         }
-        return {name: self.made.get(name) or brief[name] for name in self}
+        return brief | {name: made for name, made in self.data.items() if made is not None}
 
 
 def _docstring(path: str) -> str:
