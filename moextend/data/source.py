@@ -14,13 +14,13 @@ from moextend.data.llava import expand
 from moextend.data.table import FORMATS, Table, read_table
 from moextend.errors import InputError, UnknownName
 from moextend.util.files import exists, stamp
+from moextend.util.hub_errors import is_name
 
 WHOLE = "all"
 """Name of the only split of a single file."""
 _SPLITS = tuple(suffix for suffix, kind in FORMATS.items() if kind != "text")
 """Suffixes of splits in a folder. Text files are excluded: one may be a licence or a list of labels."""
 _SHARD = re.compile(r"[-_]\d+(-of-\d+)?$")
-_HUB = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def place(name: str, base: Path) -> Path:
 
 def like_hub_id(text: str, path: Path) -> bool:
     """Whether `text` can be a hub id: it is `owner/name`, and the folder of `path` does not exist."""
-    return _HUB.match(text) is not None and not path.parent.is_dir()
+    return "/" in text and not path.parent.is_dir() and is_name(text)
 
 
 def _file(path: Path) -> Source:

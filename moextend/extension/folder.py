@@ -25,9 +25,7 @@ _OWN = re.compile(r"extension\.(json|safetensors)|log\.jsonl|modality-[a-z][a-z0
 _ABOUT = re.compile(r"README\.md|certificate-[a-z]+\.(json|md)")
 _TEXTS = (".json", ".jsonl", ".txt", ".md", "LICENSE", ".gitattributes")
 """Ends of the names of other files that are text, such as the costs and the routing in the folder of a stage."""
-_ID = re.compile(
-    r"(?P<name>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(?P<revision>[\w][\w./-]{0,200}))?"
-)
+_REVISION = re.compile(r"\w(?!.*\.\.)[\w./-]{0,200}")
 MODEL_TYPE = "moextend"
 
 
@@ -112,10 +110,10 @@ def parse(text: str, *, where: str | None = None) -> HubId:
 
 def hub_id(text: str) -> HubId | None:
     """Hub id in a text; None if it is none."""
-    found = _ID.fullmatch(text)
-    if found is None or ".." in text or found["name"].endswith((".git", ".ipynb")):
+    name, marked, revision = text.partition("@")
+    if "/" not in name or not hub_errors.is_name(name) or (marked and not _REVISION.fullmatch(revision)):
         return None
-    return HubId(found["name"], found["revision"])
+    return HubId(name, revision or None)
 
 
 def local_folder(source: str | Path, *, where: str | None = None) -> Path:

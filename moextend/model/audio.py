@@ -15,8 +15,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils._validators import validate_repo_id
 from torch import Tensor, nn
 
 from moextend.data.hub import commit_of
@@ -222,10 +220,8 @@ def locate(name: str, *, where: str | None = None) -> Path | str:
     for folder in (models / name / "audio", Path(name).expanduser()):
         if name.strip() and files.exists(folder) and folder.is_dir():
             return folder
-    try:
-        validate_repo_id(name)
-    except HFValidationError as error:
-        raise InputError(f"there is no folder '{short(name, 100)}'.", where=where, hint=FORMS) from error
+    if not hub_errors.is_name(name):
+        raise InputError(f"there is no folder '{short(name, 100)}'.", where=where, hint=FORMS)
     if "/" not in name:
         packaged = [path.parent.name for path in models.glob("*/audio")]
         raise UnknownName("audio encoder", name, packaged)

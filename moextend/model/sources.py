@@ -24,7 +24,6 @@ _OBJECTS = (
     "added_tokens.json",
 )  # fmt: skip
 """JSON files of a folder saved by transformers; each holds an object."""
-_HUB = re.compile(r"(?=.{1,96}$)[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def find(model: str | Path, *, where: str | None = None) -> Path | str:
@@ -120,17 +119,23 @@ def check_device(device: str, dtype: str, attention: str | None, *, where: str) 
         with at("--device"):
             supported.check_device(device)
     if attention == "flash_attention_2":
-        if device == "auto":
-            import torch
-
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         with at(where):
-            supported.check_options(dtype, device, attention)
+            supported.check_options(dtype, device_of(device), attention)
+
+
+def device_of(device: str) -> str:
+    """A device of torch; auto: a GPU if there is one."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def is_hub_name(name: str) -> bool:
     """Whether a name is OWNER/NAME and nothing local: no file or folder, and not the name of a file with data."""
-    return bool("/" in name and _HUB.fullmatch(name)) and not (files.exists(name) or _DATA.fullmatch(name))
+    local = files.exists(name) or _DATA.fullmatch(name)
+    return "/" in name and not local and hub_errors.is_name(name)
 
 
 def gguf_file(source: Path | str) -> Path | None:
@@ -165,7 +170,7 @@ def _refuse_impossible(model: str, where: str) -> None:
     shown = short(model, 100)
     if model.endswith(".gguf"):
         raise InputError(f"no such file '{shown}'.", where=where, hint="Check the path.")
-    if not _HUB.fullmatch(model):
+    if not hub_errors.is_name(model):
         raise InputError(
             f"there is no folder '{shown}', and it is not a valid hub id.", where=where, hint=FORMS
         )

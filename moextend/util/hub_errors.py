@@ -166,6 +166,17 @@ def is_unreachable(error: BaseException) -> bool:
     )
 
 
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a repository, with an owner or without."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(text)
+    except HFValidationError:
+        return False
+    return True
+
+
 def page_of(name: str, kind: Kind) -> str:
     """Address of a repository's page."""
     return f"{_endpoint()}/{'datasets/' if kind == 'dataset' else ''}{name}"
