@@ -110,8 +110,7 @@ def curve(*values: float) -> Any:
 
 def features_of(model: MultimodalLM, images: Sequence[Any]) -> Tensor:
     """Features [images, tokens, width], by the model's own encoder."""
-    assert model.vision
-    found: Tensor = model.vision(images)
+    found: Tensor = model.modalities["image"].encoder(images)
     return found
 
 
@@ -122,7 +121,7 @@ def shown(model: MultimodalLM, images: Sequence[Any]) -> dict[str, Tensor]:
 
 def toy_model(family: str = "mixtral") -> MultimodalLM:
     torch.manual_seed(1)
-    model = MultimodalLM(toy_lm(family), toy_tokenizer(), ToyEncoder())
+    model = MultimodalLM(toy_lm(family), toy_tokenizer(), {"image": ToyEncoder()})
     model.modalities["image"].projector.aligned = True
     return model
 

@@ -192,7 +192,7 @@ def _rated(model: MultimodalLM, item: Item) -> tuple[str, float]:
     """SHA-256 of the logits of input and answer, and log-likelihood of the answer."""
     (row,) = choice_rows(model, 0, item.prompt, [item.answer])
     ids = torch.tensor([row.ids], device=model.device)
-    features = gather(row.media, sources_of(model, None))
+    features = gather(row.media, sources_of(model))
     logits = model(ids, torch.ones_like(ids), features=features)["logits"]
     raw = logits.cpu().contiguous().flatten().view(torch.uint8)
     start = max(1, row.start)

@@ -113,15 +113,15 @@ def _new(found: tuple[MediaRef, ...], seen: Sequence[MediaRef]) -> tuple[MediaRe
     return tuple(ref for ref in found if (ref.modality, ref.path, ref.data) not in known)
 
 
-def joined(groups: Sequence[str | None], most: int = TURNS) -> list[tuple[int, ...]]:
-    """Groups of indices, at most `most` each, in the order of first appearance; None: an index of its own group."""
+def joined(groups: Sequence[str | None]) -> list[tuple[int, ...]]:
+    """Groups of indices, at most `TURNS` each, in the order of first appearance; None: an index of its own group."""
     by_group: dict[str, list[int]] = {}
     for i, group in enumerate(groups):
         by_group.setdefault(f"={group}" if group is not None else f"#{i}", []).append(i)
     return [
-        tuple(places[start : start + most])
+        tuple(places[start : start + TURNS])
         for places in by_group.values()
-        for start in range(0, len(places), most)
+        for start in range(0, len(places), TURNS)
     ]
 
 

@@ -11,9 +11,6 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_64_hexdigest, xxh3_128
 
-from moextend.model.base_name import base_name as base_name
-from moextend.model.base_name import base_parts as base_parts
-
 PIECE = 1 << 24
 """Numbers of a tensor that are rounded at a time."""
 

@@ -267,7 +267,6 @@ def choice_likelihoods(
     choices: Sequence[Sequence[str]],
     *,
     batch_size: int,
-    features: Sources | None = None,
 ) -> list[tuple[float, ...]]:
     """Log-likelihoods (nats, summed over tokens) of each prompt's choices as its continuation.
 
@@ -276,7 +275,7 @@ def choice_likelihoods(
     `batch_size` rows of prompt and choice. If `model.choose` is set, it chooses the extensions of each prompt;
     otherwise the active ones compute. Raises InputError if a batch does not fit into the memory.
     """
-    sources = sources_of(model, features)
+    sources = sources_of(model)
 
     def rated(places: Sequence[int]) -> list[tuple[float, ...]]:
         rows = [row for place in places for row in choice_rows(model, place, prompts[place], choices[place])]

@@ -99,18 +99,11 @@ def load(
     made = {name: make_encoder(name, each, resize) for name, each in named.items() if each}
     loaded = MultimodalLM(lm, tokenizer, encoders=made).to(device)
     loaded.chat = chat_of(tokenizer, chat)
-    return quantise(loaded, quantize) if quantize is not None and packed else loaded
+    if quantize is None or not packed:
+        return loaded
+    from moextend.model.quantising import quantise
 
-
-def quantise(model: MultimodalLM, method: Method) -> MultimodalLM:
-    """Quantises the base of a model in place, weight by weight, as `load` does while it reads them; returns the model.
-
-    Raises:
-        InputError: the package for it is missing, or the base is quantised, extended or no MoE model.
-    """
-    from moextend.model import quantising
-
-    return quantising.quantise(model, method)
+    return quantise(loaded, quantize)
 
 
 def load_whole(

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moextend.data.images import ImageRef
 from moextend.errors import RunFailed
 from moextend.model import lm_head
 from moextend.model.base_name import base_name, type_name
 from moextend.model.chat import Chat
 from moextend.model.fingerprint import rounded_digest, tensors_digest
-from moextend.model.modality import Encoder, Modalities, Projector, Sources
+from moextend.model.modality import Encoder, Modalities, Sources
 from moextend.moe import attach, low_bits
-
-if TYPE_CHECKING:
-    from moextend.model.vision import VisionEncoder
 
 IGNORE = -100
 """Label of a position without loss."""
@@ -49,22 +45,19 @@ class MultimodalLM(nn.Module):
         self,
         lm: Any,
         tokenizer: Any,
-        vision: Encoder | None = None,
         encoders: Mapping[str, Encoder] | None = None,
         base: str = "",
     ) -> None:
         """
         Args:
-            vision: encoder of images.
-            encoders: modality -> encoder, for further ones.
+            encoders: modality -> encoder.
             base: fingerprint of the LM's weights, if it has none (`export.served.open_inputs`).
         """
         super().__init__()
         self.lm, self.tokenizer = lm, tokenizer
         self.modalities = Modalities()
-        for name, encoder in {ImageRef.modality: vision, **(encoders or {})}.items():
-            if encoder is not None:
-                self.modalities.add(name, encoder, self.width)
+        for name, encoder in (encoders or {}).items():
+            self.modalities.add(name, encoder, self.width)
         self.chat: Chat | None = None
         """Chat template for prompts; None: prompts are used as they are."""
         self.choose: Chooser | None = None
@@ -91,16 +84,6 @@ class MultimodalLM(nn.Module):
     def width(self) -> int:
         """Width of the LM's embeddings."""
         return cast(int, lm_head.text_config(self.lm.config).hidden_size)
-
-    @property
-    def vision(self) -> VisionEncoder | None:
-        """Encoder of images."""
-        return cast(Any, self.modalities["image"].encoder) if "image" in self.modalities else None
-
-    @property
-    def projector(self) -> Projector | None:
-        """Projector of images."""
-        return self.modalities["image"].projector if "image" in self.modalities else None
 
     @property
     def context(self) -> int | None:

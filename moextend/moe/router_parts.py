@@ -12,10 +12,10 @@ from torch import Tensor, nn
 class Calibration(nn.Module):
     """C of the official code: Linear(n, 16) -> GELU -> Linear(16, n), without biases; the last layer starts at zero."""
 
-    def __init__(self, experts: int, hidden: int = 16) -> None:
+    def __init__(self, experts: int) -> None:
         super().__init__()
-        self.inner = nn.Linear(experts, hidden, bias=False)
-        self.outer = nn.Linear(hidden, experts, bias=False)
+        self.inner = nn.Linear(experts, 16, bias=False)
+        self.outer = nn.Linear(16, experts, bias=False)
         nn.init.normal_(self.inner.weight, std=0.02)
         nn.init.zeros_(self.outer.weight)
 
@@ -36,11 +36,9 @@ class RouterPart(nn.Module):
         bias: Tensor | None,
         calibration: Calibration | None,
         parents: Sequence[int],
-        name: str = "",
-        coactive: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.name, self.coactive = name, tuple(coactive)
+        self.name, self.coactive = "", tuple[str, ...]()
         """The extension, and its co-active extensions: the calibration reads and corrects their experts too."""
         self.parents = tuple(parents)
         """Base experts that the new ones were copied from."""

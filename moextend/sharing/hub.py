@@ -135,7 +135,7 @@ class Pulled:
     names: tuple[str, ...]
 
 
-def push(what: Pushed, card: str, named: HubId, *, private: bool = False, message: str = "") -> Commit:
+def push(what: Pushed, card: str, named: HubId, *, private: bool = False) -> Commit:
     """Pushes the files and the model card in one commit: all of them, or none.
 
     Args:
@@ -166,7 +166,7 @@ def push(what: Pushed, card: str, named: HubId, *, private: bool = False, messag
         adds.append(CommitOperationAdd("README.md", card.encode()))
         made = api.create_commit(
             named.name, [*adds, *(CommitOperationDelete(one) for one in old)], revision=named.revision,
-            commit_message=message or f"Push {what.kind} with moextend",
+            commit_message=f"Push {what.kind} with moextend",
         )  # fmt: skip
     return Commit(made.oid, str(made.commit_url), tuple(old))
 

@@ -8,8 +8,8 @@ from moextend.data.images import ImageRef
 
 
 def test_places_of_one_group_are_joined_in_order() -> None:
-    assert joined(list("aabaac"), 3) == [(0, 1, 3), (4,), (2,), (5,)]
-    assert joined([None, None, "x", "x"], 5) == [(0,), (1,), (2, 3)]
+    assert joined(list("aabaaac")) == [(0, 1, 3, 4), (5,), (2,), (6,)]
+    assert joined([None, None, "x", "x"]) == [(0,), (1,), (2, 3)]
 
 
 def test_the_image_stands_in_the_first_turn() -> None:

@@ -136,8 +136,8 @@ def test_a_projector_is_aligned_once(tmp_path: Path) -> None:
     model, fresh = toy_model(), toy_model()
     before, base = bits(model), model.base_fingerprint()
     report = moextend.align(model, DATA, SHORT, folder=tmp_path / "p")
-    assert model.projector
-    assert report.trained_parameters == sum(p.numel() for p in model.projector.parameters())
+    trained = model.modalities["image"].projector.parameters()
+    assert report.trained_parameters == sum(p.numel() for p in trained)
     changed = {n for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])}
     assert changed and all(".projector." in name for name in changed) and not model.trainable()
     assert sorted(path.name for path in (tmp_path / "p").iterdir()) == [
@@ -171,7 +171,7 @@ def test_media_need_a_projector_that_was_aligned_or_loaded(tmp_path: Path) -> No
     one = Settings(steps=1, batch_size=2, learning_rate=1e-3)
 
     def fresh() -> MultimodalLM:
-        return MultimodalLM(toy_lm(), toy_tokenizer(), ToyEncoder())
+        return MultimodalLM(toy_lm(), toy_tokenizer(), {"image": ToyEncoder()})
 
     model, loaded = fresh(), fresh()
     for data in (DATA, TEXT + DATA[:1]):

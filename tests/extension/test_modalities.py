@@ -41,7 +41,7 @@ def heard() -> list[Conversation]:
 
 def seeing() -> MultimodalLM:
     torch.manual_seed(1)
-    return MultimodalLM(build("gpt_oss"), toy_tokenizer(), ToyEncoder())
+    return MultimodalLM(build("gpt_oss"), toy_tokenizer(), {"image": ToyEncoder()})
 
 
 @torch.no_grad()

@@ -53,8 +53,7 @@ def test_an_extension_of_another_base_is_refused(tmp_path: Path) -> None:
     save_extension(model, "a", folder=tmp_path)
     other = toy_model()
     with torch.no_grad():
-        assert other.projector
-        other.projector.inner.weight.add_(1)
+        other.modalities["image"].projector.inner.weight.add_(1)
     with pytest.raises(InputError, match="made with another projector"):
         load_extension(other, tmp_path)
     with torch.no_grad():
@@ -145,8 +144,7 @@ def test_a_model_in_a_shorter_type_is_saved_and_loaded(tmp_path: Path) -> None:
             assert torch.equal(loaded[key], parameter.float())
     assert active_fingerprint(other) == active_fingerprint(model)
     with torch.no_grad():
-        assert model.projector
-        model.projector.inner.weight.add_(1)
+        model.modalities["image"].projector.inner.weight.add_(1)
     assert active_fingerprint(other) != active_fingerprint(model)
 
 
@@ -196,7 +194,7 @@ def in_dtype(dtype: torch.dtype, seed: int = 0) -> MultimodalLM:
     """The base as `load(dtype=...)` gives it."""
     torch.manual_seed(1)
     lm: torch.nn.Module = toy_lm(seed=seed)
-    return MultimodalLM(lm.to(dtype), toy_tokenizer(), ToyEncoder())
+    return MultimodalLM(lm.to(dtype), toy_tokenizer(), {"image": ToyEncoder()})
 
 
 def test_the_base_in_another_dtype_is_named_and_accepted_on_request(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_later_extension_leaves_earlier_statistics_alone(model: MultimodalLM, 
 
 def mixed_model() -> MultimodalLM:
     torch.manual_seed(1)
-    return MultimodalLM(toy_lm(), toy_tokenizer(), ToyEncoder(), {"series": series().Fourier()})
+    return MultimodalLM(toy_lm(), toy_tokenizer(), {"image": ToyEncoder(), "series": series().Fourier()})
 
 
 def test_each_modality_has_a_part_and_a_threshold(tmp_path: Path) -> None:

@@ -55,8 +55,7 @@ def test_images_keep_their_order_over_turns_and_rows(model: MultimodalLM) -> Non
     assert torch.equal(batch["features"]["image"], features_of(model, order).flatten(0, 1))
     assert (batch["input_ids"] == IMAGE).sum(1).tolist() == [3 * TOKENS, 0, 2 * TOKENS]
     embedded = model.embed(batch["input_ids"], batch["features"])
-    assert model.projector
-    visual = model.projector(features_of(model, order)).flatten(0, 1)
+    visual = model.modalities["image"].projector(features_of(model, order)).flatten(0, 1)
     assert torch.equal(embedded[batch["input_ids"] == IMAGE], visual)
 
 

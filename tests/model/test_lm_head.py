@@ -49,7 +49,7 @@ def lm_of(name: str) -> Any:
 
 def seeing(name: str) -> MultimodalLM:
     torch.manual_seed(0)
-    return MultimodalLM(lm_of(name), toy_tokenizer(), ToyEncoder())
+    return MultimodalLM(lm_of(name), toy_tokenizer(), {"image": ToyEncoder()})
 
 
 def own_logits(model: MultimodalLM, ids: Tensor, features: Tensor | None) -> Tensor:
@@ -57,8 +57,7 @@ def own_logits(model: MultimodalLM, ids: Tensor, features: Tensor | None) -> Ten
     table = model.lm.get_input_embeddings()
 
     def fill(module: nn.Module, args: Any, out: Tensor) -> Tensor:
-        assert model.projector
-        visual = model.projector(features)
+        visual = model.modalities["image"].projector(features)
         return out.masked_scatter((ids == IMAGE).unsqueeze(-1), visual.to(out.dtype).flatten(0, 1))
 
     hook = table.register_forward_hook(fill) if features is not None else None
@@ -130,7 +129,7 @@ def test_generation_is_the_argmax_of_these_logits(name: str) -> None:
 def test_embeddings_of_every_layer_are_of_the_prompts_ids() -> None:
     """Gemma with embeddings in each layer cannot find its ids again in embeddings that hold an image."""
     lm = build("gemma4_text", hidden_size_per_layer_input=8, vocab_size_per_layer_input=64)
-    model = MultimodalLM(lm, toy_tokenizer(), ToyEncoder())
+    model = MultimodalLM(lm, toy_tokenizer(), {"image": ToyEncoder()})
     assert lm_head.needs_ids(lm)
     ids = torch.tensor([[1, 7, *[IMAGE] * TOKENS, 9]])
     features = torch.randn(1, TOKENS, WIDTH, generator=torch.Generator().manual_seed(0))

@@ -29,7 +29,7 @@ TOY = (
 def model(request: pytest.FixtureRequest) -> MultimodalLM:
     series()
     torch.manual_seed(1)
-    made = MultimodalLM(toy_lm(), toy_tokenizer(), ToyEncoder(), {"series": series().Fourier()})
+    made = MultimodalLM(toy_lm(), toy_tokenizer(), {"image": ToyEncoder(), "series": series().Fourier()})
     with torch.no_grad():
         for modality in made.modalities.values():
             modality.projector.outer.weight.mul_(3)

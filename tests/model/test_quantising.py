@@ -48,7 +48,7 @@ SOUNDS = [moextend.AudioRef.of(torch.sin(torch.arange(4000) * 0.05 * i).numpy(),
 
 def quantise(lm: Any, method: Method = "nf4") -> MultimodalLM:
     """The model in memory, quantised."""
-    from moextend.model.loading import quantise
+    from moextend.model.quantising import quantise
 
     return quantise(MultimodalLM(lm, toy_tokenizer()), method)
 

@@ -106,11 +106,11 @@ def test_the_dense_model_is_kept_or_given_away() -> None:
 
 
 def test_an_upcycled_base_is_loaded_extended_and_named_like_any_other(tmp_path: Path, ids: Tensor) -> None:
-    dense = MultimodalLM(dense_lm(), toy_tokenizer(), ToyEncoder())
+    dense = MultimodalLM(dense_lm(), toy_tokenizer(), {"image": ToyEncoder()})
     made = moextend.upcycle(dense, experts=4, top_k=2)
-    assert made.vision is dense.vision and made.base_fingerprint() != dense.base_fingerprint()
-    assert made.projector is not None and dense.projector is not None
-    assert torch.equal(made.projector.inner.weight, dense.projector.inner.weight)
+    ours, theirs = made.modalities["image"], dense.modalities["image"]
+    assert ours.encoder is theirs.encoder and made.base_fingerprint() != dense.base_fingerprint()
+    assert torch.equal(ours.projector.inner.weight, theirs.projector.inner.weight)
     moextend.save_base(made, tmp_path / "moe")
     again = moextend.load(str(tmp_path / "moe"))
     assert again.base_fingerprint() == made.base_fingerprint().split("-")[0]

@@ -16,13 +16,12 @@ from tests.toys import noise
 
 def test_the_encoder_sees_the_same_in_a_model_that_trains() -> None:
     model = moextend.load("tiny", vision="tiny")
-    assert model.vision is not None
-    drawn = random.Random(0)
+    encoder, drawn = model.modalities["image"].encoder, random.Random(0)
     images = [noise(drawn) for _ in range(64)]
-    before = model.vision(images)
+    before = encoder(images)
     model.train()
-    assert not any(module.training for module in model.vision.modules())
-    assert torch.equal(model.vision(images), before)
+    assert not any(module.training for module in encoder.modules())
+    assert torch.equal(encoder(images), before)
 
 
 @pytest.mark.parametrize("name", ["tiny", "timm:test_efficientnet"])

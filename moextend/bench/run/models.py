@@ -33,7 +33,7 @@ from moextend.bench.sequence import Align
 from moextend.errors import InputError, at
 from moextend.extension import tensor_files
 from moextend.model.feature_cache import store_features
-from moextend.model.loading import load_tokenizer, load_whole, quantise, skeleton
+from moextend.model.loading import load_tokenizer, load_whole, skeleton
 from moextend.util import files
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     if spec.upcycle is not None:
         model = moextend.upcycle(model, **spec.upcycle.model_dump(), keep_dense=False)
         if spec.quantize is not None:
+            from moextend.model.quantising import quantise
+
             model = quantise(model, spec.quantize)
     if context.config.deterministic and device != "cpu":
         model.lm.set_experts_implementation("eager")  # the grouped kernels are not deterministic

@@ -123,8 +123,7 @@ def test_scope_own_forgets_nothing_bit_for_bit(finished: Callable[[str], RunDir]
     with torch.no_grad():
         base = model.lm(ids).logits
     aligned = next((workspace / ".cache" / "aligned").glob("*/*.safetensors"))
-    assert model.projector
-    model.projector.load_state_dict(load_file(aligned))
+    model.modalities["image"].projector.load_state_dict(load_file(aligned))
     logits = {}
     for stage, task in ((1, "tiny-attributes"), (2, "tiny-counting")):
         moextend.load_extension(model, run.stage_folder(stage, task))
