@@ -15,8 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+import pytest
 
 from tests.hub.repositories import File, Kind, Repository
 from tests.hub.uploads import Uploads, body_of, uploaded
@@ -95,6 +98,10 @@ class Hub:
         found = self.repositories[kind, name] = Repository(kind, name, gated, private)
         return found
 
+    def push(self, model: str, folder: Path) -> str:
+        """Adds a commit to a model, which is made if it is not there; returns its id."""
+        return (self.repositories.get(("models", model)) or self.add("models", model)).push(folder)
+
     def fail(self, match: str, **how: Any) -> Fault:
         """Sets a fault."""
         self.faults.append(fault := Fault(match, **how))
@@ -127,6 +134,11 @@ class Hub:
             path.rpartition("/")[2] for path in paths if path.startswith(("/api/resolve-cache/", "/storage/"))
         ]
 
+    def revisions(self) -> set[str]:
+        """Revisions of the files that were asked for."""
+        found = (re.search("/resolve/([^/]+)/", each.path) for each in self.asked)
+        return {each[1] for each in found if each}
+
     def answer(self, asked: Asked, form: dict[str, list[str]], sent: bytes = b"") -> Answer:
         """The answer of a hub without faults."""
         if asked.method in ("POST", "PUT") and (found := uploaded(self, asked, sent)) is not None:
@@ -143,7 +155,7 @@ class Hub:
             return self._resolve(
                 "datasets" if data else "models", name, unquote(revision), unquote(file), asked
             )
-        if api := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(.*))?", url.path):
+        if api := re.fullmatch(r"/api/(models|datasets)/([^/]+(?:/(?!revision/)[^/]+)?)(?:/(.*))?", url.path):
             kind, name, rest = api.groups()
             return self._api(kind, name, rest or "", parse_qs(url.query), form, asked)  # type: ignore[arg-type]
         return refusal(404, "NotFound", "Sorry, we can't find the page you are looking for.")
@@ -336,3 +348,21 @@ def serving() -> Iterator[Hub]:
             server.server_close()
         for thread in threads:
             thread.join()
+
+
+@contextmanager
+def connected(cache: Path, patch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that is the only one that libraries know in this process, with an empty cache."""
+    from huggingface_hub import constants, hf_api
+    from transformers.utils import hub as of_transformers
+
+    with serving() as hub:
+        for shared in (hf_api.api, of_transformers.hf_api()):  # made once for all
+            patch.setattr(shared, "endpoint", hub.address)
+        for name, value in {
+            "ENDPOINT": hub.address,
+            "HUGGINGFACE_CO_URL_TEMPLATE": hub.address + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True,
+        }.items():  # fmt: skip
+            patch.setattr(constants, name, value)
+        yield hub

@@ -14,7 +14,7 @@ from torch import Tensor
 from moextend.errors import InputError
 from moextend.model import sources
 from moextend.model.audio import AudioEncoder, load_encoder
-from tests.model.local_hub import serving
+from tests.hub.server import connected
 from tests.model.toy_audio import KINDS, saved, sound
 
 LENGTHS = [0.0001, 0.011, 0.3, 1.0, 1.999, 2.0, 2.3]
@@ -155,7 +155,7 @@ def test_unknown_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_encoder_of_the_hub_is_opened_at_its_commit(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving(tmp_path / "cache", monkeypatch) as served:
+    with connected(tmp_path / "cache", monkeypatch) as served:
         first = served.push("org/sounds", folders["whisper"])
         with sources.pinned({}) as opened:
             encoder = load_encoder("org/sounds:10/s")

@@ -11,25 +11,26 @@ from moextend.errors import InputError
 from moextend.model import sources
 from moextend.model.vision import load_encoder
 from moextend.util import content
-from tests.model.local_hub import LocalHub, serving
+from tests.hub.server import Hub, connected
 
 TINY = content.package_folder("registry") / "models" / "tiny"
 
 
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    with serving(tmp_path / "cache", monkeypatch) as found:
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with connected(tmp_path / "cache", monkeypatch) as found:
         yield found
 
 
 def test_the_commit_of_now_is_known_with_and_without_the_hub(
-    served: LocalHub, monkeypatch: pytest.MonkeyPatch
+    served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = served.push("org/base", TINY / "lm")
     assert sources.commit("org/base") == first
     second = served.push("org/base", TINY / "lm")
     assert sources.commit("org/base") == second and sources.commit("org/base", first) == first
-    assert sources.commit("org/missing") is None
+    served.push("org/bare", tmp_path / "bare")
+    assert sources.commit("org/bare") is None
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     served.push("org/base", TINY / "lm")
     assert sources.commit("org/base") == second
@@ -37,7 +38,7 @@ def test_the_commit_of_now_is_known_with_and_without_the_hub(
         sources.commit("org/other")
 
 
-def test_an_encoder_is_opened_at_its_recorded_commit(served: LocalHub) -> None:
+def test_an_encoder_is_opened_at_its_recorded_commit(served: Hub) -> None:
     first = served.push("org/tower", TINY / "vision")
     with sources.pinned({}) as opened:
         load_encoder("hf-hub:org/tower")
@@ -49,4 +50,4 @@ def test_an_encoder_is_opened_at_its_recorded_commit(served: LocalHub) -> None:
     with sources.pinned({}) as newest:
         load_encoder("hf-hub:org/tower")
     assert newest != opened
-    assert {asked.split()[1] for asked in served.asked} == {"main", first, newest["org/tower"]}
+    assert served.revisions() == {"main", first, newest["org/tower"]}

@@ -8,7 +8,7 @@ import pytest
 
 from moextend.errors import InputError, RunFailed
 from moextend.model import loading, sources
-from tests.model.local_hub import serving
+from tests.hub.server import connected
 
 
 def test_a_model_of_the_package_a_folder_a_file_and_a_hub_id(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_name_is_looked_up_once(
 
 @pytest.mark.parametrize("name", ["gpt2", "owner/name"])
 def test_what_the_hub_says_of_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
-    with serving(tmp_path / "cache", monkeypatch) as hub:
+    with connected(tmp_path / "cache", monkeypatch) as hub:
         hub.push(name, tmp_path)
         sources.check_hub(name)
         sources.check_hub(name, revision="main")

@@ -20,7 +20,7 @@ from moextend.bench.task import TaskSpec
 from moextend.data import hub as opened
 from moextend.util import content
 from tests.bench.data.hub_rows import Hub
-from tests.model.local_hub import LocalHub, serving
+from tests.hub import server
 
 TINY = content.package_folder("registry") / "models" / "tiny"
 DATA = "lmms-lab-encoder/ChartQA"
@@ -28,8 +28,8 @@ MOVED = hashlib.sha1(b"moved").hexdigest()
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    with serving(tmp_path / "cache", monkeypatch) as found:
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[server.Hub]:
+    with server.connected(tmp_path / "cache", monkeypatch) as found:
         found.push("org/base", TINY / "lm")
         found.push("org/tower", TINY / "vision")
         yield found
@@ -62,11 +62,11 @@ def prepared(workspace: Path, **base: str) -> RunDir:
 
 
 def test_models_are_opened_at_the_recorded_commits_after_the_branch_moved(
-    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: server.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = prepared(tmp_path)
     models.base(RunContext(run))
-    first = {name: next(iter(commits)) for name, commits in hub.commits.items()}
+    first = {name: next(iter(found.commits)) for (_, name), found in hub.repositories.items()}
     known = {"base": {"org/base": first["org/base"]}, "image encoder": {"org/tower": first["org/tower"]}}
     assert run.facts().models == known
     moved = {
@@ -75,7 +75,7 @@ def test_models_are_opened_at_the_recorded_commits_after_the_branch_moved(
     hub.asked.clear()
     models.base(RunContext(run))
     assert run.facts().models == known
-    assert not {asked.split()[1] for asked in hub.asked} & {"main", *moved.values()}
+    assert not hub.revisions() & {"main", *moved.values()}
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     hub.asked.clear()
     models.base(RunContext(run))
