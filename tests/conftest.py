@@ -42,9 +42,9 @@ REPEAT = 60
 FIRST = (
     "test_real_slurm", "test_hosts", "test_runner", "test_servers", "test_methods",
     "test_kills", "test_hub", "test_docs_training", "test_damages", "test_scale", "test_tutorials",
-    "test_upcycle_real", "test_command_lines", "test_style", "test_runs", "test_perf", "test_site", "test_bridge",
+    "test_upcycle_real", "test_bad_inputs", "test_style", "test_runs", "test_perf", "test_site", "test_bridge",
     "test_loop", "test_secrets", "test_catalogue", "test_plugins", "test_families", "test_prefix_cache", "test_views",
-    "test_base", "test_preflight", "test_access", "test_training_together", "test_packaging",
+    "test_base", "test_access", "test_training_together", "test_packaging",
 )  # fmt: skip
 """Files that take longest, the longest first, so that no process is left with one while the others are done."""
 

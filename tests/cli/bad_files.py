@@ -1,12 +1,15 @@
-"""Bad data for `bench add-task`: (kind of task, description, file name, content)."""
+"""Bad files: data for `bench add-task`, and sequences for `bench run`."""
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from .bad_inputs import SEQUENCE, Case
 
 ROW = {"question": "what color is it", "answer": "red"}
 PICTURE = {**ROW, "image": "image.png"}
@@ -34,7 +37,7 @@ CHOICES = {
 }  # fmt: skip
 """Texts that are no list of choices."""
 
-FILES: list[tuple[str, str, str, bytes]] = [
+DATA: list[tuple[str, str, str, bytes]] = [
     ("qa", "empty", "d.jsonl", b""), ("qa", "a line cut off", "d.jsonl", jsonl(ROW) * 5 + b'{"question": "wh'), ("qa", "a list a line", "d.jsonl", jsonl([1, 2])),
     ("qa", "no questions", "d.jsonl", jsonl({"answer": "red"}) * 9), ("qa", "other columns", "d.jsonl", jsonl({"a": 1, "b": 2}) * 9),
     ("qa", "empty answers", "d.jsonl", jsonl({**ROW, "answer": ""}) * 9), ("qa", "a row without answer", "d.jsonl", jsonl(ROW) * 9 + jsonl({"question": "what"})),
@@ -61,3 +64,29 @@ FILES: list[tuple[str, str, str, bytes]] = [
     ("caption", "no images", "d.jsonl", jsonl({"caption": "a red square"}) * 9), ("text", "a folder without tasks", "emptied", b""),
     ("text", "a YAML with code", "d.yaml", b"task: x\ndataset_path: json\nprocess_docs: !function code.run\n"),
 ]  # fmt: skip
+"""Data for `bench add-task`: kind of the task, what is wrong, name and content of the file."""
+
+OWN = SEQUENCE.encode()
+SEQUENCES: list[tuple[str, bytes]] = [
+    ("empty", b""), ("only a comment", b"# nothing\n"), ("a list", b"- a\n- b\n"), ("a text", b"hello"), ("tabs", b"sequence:\tmine\n\tversion: 1\n"),
+    ("an open quote", b"sequence: 'mine\n"), ("a key twice", OWN + b"version: 2\n"), ("two documents", OWN + b"---\n" + OWN), ("binary", bytes(range(256))),
+    ("NUL", b"sequence: mi\0ne\n"), ("UTF-16", SEQUENCE.encode("utf-16")), ("no UTF-8", b"sequence: \xff\xfe\n"), ("an alias of nothing", b"a: *none\n"),
+    ("an alias of itself", b"a: &a [*a]\n"), ("deep", b"[" * 20_000), ("a deep mapping", b"a: " + b"{a: " * 5_000),
+    ("Python", b"sequence: !!python/object/apply:os.system ['touch executed']\n"), ("five megabytes", b"sequence: " + b"x" * 5_000_000 + b"\n"),
+    ("an escape sequence", b'sequence: "\\e[31mred"\nversion: 1\n'), ("a key that is a list", b"? [a, b]\n: 1\n"),
+    ("an unknown tag", b"sequence: !thing mine\n"), ("JSON cut off", b'{"sequence": "mine", "version"'), ("5,000 digits", b"sequence: mine\nversion: " + b"9" * 5_000),
+    ("a lone surrogate", b'sequence: "\\ud800"\n'),
+]  # fmt: skip
+"""Files in the place of a sequence's."""
+
+
+def cases() -> Iterator[Case]:
+    """All files, each with the command that reads it."""
+    for kind, what, name, content in DATA:
+        typed = ("bench", "add-task", kind, "--data", name, "--name", "b", "--sequence", "mine")
+        names, files = ((name,), {name: content}) if "." in name else ((), {})
+        yield Case(f"{kind}: {what}, {name}", typed, names, files)
+    for what, content in SEQUENCES:
+        yield Case(
+            f"sequence: {what}", ("bench", "run", "mine"), ("mine.yaml",), {"registry/mine.yaml": content}
+        )
