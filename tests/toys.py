@@ -110,7 +110,8 @@ def curve(*values: float) -> Any:
 
 def features_of(model: MultimodalLM, images: Sequence[Any]) -> Tensor:
     """Features [images, tokens, width], by the model's own encoder."""
-    found: Tensor = model.modalities["image"].encoder(images)
+    encoder: Any = model.modalities["image"].encoder
+    found: Tensor = encoder(images)
     return found
 
 

@@ -168,7 +168,8 @@ def is_unreachable(error: BaseException) -> bool:
 
 def is_name(text: str) -> bool:
     """Whether a text can be the name of a repository, with an owner or without."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         validate_repo_id(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from tests.toys import noise
 
 def test_the_encoder_sees_the_same_in_a_model_that_trains() -> None:
     model = moextend.load("tiny", vision="tiny")
-    encoder, drawn = model.modalities["image"].encoder, random.Random(0)
+    encoder: Any = model.modalities["image"].encoder
+    drawn = random.Random(0)
     images = [noise(drawn) for _ in range(64)]
     before = encoder(images)
     model.train()
