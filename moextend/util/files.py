@@ -167,6 +167,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
             made = temporary / folder.name
             made.mkdir()
             yield made
+            for path in made.rglob("*.safetensors"):  # the library writes them for their owner only
+                path.chmod(0o666 & ~_umask())
             may_change(folder)
             made.replace(folder)
         finally:

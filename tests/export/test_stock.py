@@ -45,6 +45,9 @@ def test_auto_classes_load_the_checkpoint_in_several_files(
     assert written.files > 2 and written.experts == 3 and written.difference < 1e-4
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == 4 * written.parameters < written.bytes
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1, (
+        "read by whom the umask lets"
+    )
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert type(again) is type(model.lm)
     assert getattr(again.config, "num_experts", None) or again.config.num_local_experts == 5
