@@ -16,6 +16,7 @@ from moextend.cli import inputs, opening, options
 from moextend.cli.command import grouped
 from moextend.cli.output import bar
 from moextend.errors import InputError, at, counted, duration
+from moextend.model import sources
 from moextend.moe.recipe import Recipe, check_name
 from moextend.training.settings import Settings, default_settings
 from moextend.util import spec
@@ -204,7 +205,7 @@ def _estimate(
         settings,
         load_tokenizer(base.base),
         vision=base.vision,
-        device=opening.device_of(base.device),
+        device=sources.device_of(base.device),
     )
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))

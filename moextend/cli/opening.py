@@ -91,7 +91,10 @@ class BaseAsked:
         """The base with its encoders and projectors, without extensions."""
         quiet_process()
         return moextend.load(
-            self.base, dtype=self.dtype or "float32", device=device_of(self.device), quantize=self.quantize
+            self.base,
+            dtype=self.dtype or "float32",
+            device=sources.device_of(self.device),
+            quantize=self.quantize,
         )
 
 
@@ -169,7 +172,7 @@ class ExtendedBase(BaseAsked):
             from moextend.export.opening import load_base
 
             quiet_process()
-            device = device_of(self.device)
+            device = sources.device_of(self.device)
             model = load_base(Path(self.base), self.config, dtype=self.dtype, device=device)
         for folder in extensions:
             keep_missing(model, folder)
@@ -181,15 +184,6 @@ class ExtendedBase(BaseAsked):
 
         dtype, quantize = type_parts(read_extension(extension).base_dtype or "float32")
         return replace(self, dtype=cast(Any, dtype), quantize=cast(Any, quantize))
-
-
-def device_of(device: str) -> str:
-    """A device of torch; auto: a GPU if there is one."""
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _modality_of(projector: Path) -> str:

@@ -34,6 +34,7 @@ from moextend.errors import InputError, at
 from moextend.extension import tensor_files
 from moextend.model.feature_cache import store_features
 from moextend.model.loading import load_tokenizer, load_whole, skeleton
+from moextend.model.sources import device_of
 from moextend.util import files
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     spec = context.sequence.base
     if progress:
         progress.aside("load", spec.model)
-    device = device_of(context)
+    device = device_of(context.config.device)
     revision = base_revision(context.run, spec, context.workspace)
     encoders = spec.encoders_in(context.workspace)
     with encoder_revisions(context.run, encoders):
@@ -86,7 +87,7 @@ def checkpoint(context: RunContext, stage: int, progress: Progress | None = None
     spec, run = context.config.checkpoints[stage], context.run
     if progress:
         progress.aside("load", spec.word)
-    device = device_of(context)
+    device = device_of(context.config.device)
     revision, size = checkpoint_revision(run, stage), context.sequence.scoring.batch_size
     how = spec.model_dump(include={"dtype", "attn_implementation"})
     with at(checkpoint_of(stage)):
@@ -105,12 +106,6 @@ def checkpoint(context: RunContext, stage: int, progress: Progress | None = None
         run.record_environment(device=device, threads=torch.get_num_threads(), **gpu)
     context.answering = checkpoint_digest(run, stage)
     return model
-
-
-def device_of(context: RunContext) -> str:
-    """The device of a run, on this machine."""
-    device = context.config.device
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
 def _align(context: RunContext, model: MultimodalLM, settings: Align, progress: Progress | None) -> None:
