@@ -12,8 +12,9 @@ from matplotlib.patches import Patch
 from pandas import DataFrame
 
 from moextend.bench.figures import style
-from moextend.bench.figures.source import NothingToDraw, Source, groups
+from moextend.bench.figures.source import Source, labelled
 from moextend.bench.report.fate import FATES, fate_shares
+from moextend.bench.report.frame import frame
 
 COLORS = {
     "kept": "#0072B2",
@@ -26,16 +27,16 @@ NODE = 0.12
 """Half the width of the bar of a stage; stages are 1 apart."""
 
 
-def flows(shares: DataFrame, ax: Axes, *, task: str | None = None) -> Axes:
+def flows(shares: DataFrame, ax: Axes) -> Axes:
     """Draws the items of the learned tasks from stage to stage, for the runs of one method and order.
 
     At every stage the dark part of the bar are the right items; bands go on from right or wrong before to right or
-    wrong after. Shares are means over tasks and runs; with `task`, of that task alone.
+    wrong after. Shares are means over tasks and runs.
 
     Args:
         shares: moextend.bench.report.fate.fate_shares of a frame with items.
     """
-    found: dict[Any, dict[Any, float]] = mean_shares(shares, task).to_dict("index")
+    found: dict[Any, dict[Any, float]] = mean_shares(shares).to_dict("index")
     right = {0: found[1]["kept"] + found[1]["lost"]}
     for stage, row in found.items():
         for fate, (start, end) in _bands(row, right[stage - 1]):
@@ -53,9 +54,9 @@ def flows(shares: DataFrame, ax: Axes, *, task: str | None = None) -> Axes:
     return ax
 
 
-def mean_shares(shares: DataFrame, task: str | None = None) -> DataFrame:
-    """[stage, fate] per cent of items, mean over tasks (or one of them) and runs."""
-    own = shares[shares["role"] == "learned"] if task is None else shares[shares["task"] == task]
+def mean_shares(shares: DataFrame) -> DataFrame:
+    """[stage, fate] per cent of items, mean over learned tasks and runs."""
+    own = shares[shares["role"] == "learned"]
     return own.groupby("stage", observed=True)[list(FATES)].mean()
 
 
@@ -79,16 +80,13 @@ def _band(ax: Axes, stage: int, start: float, end: float, size: float, color: st
     ax.fill_between(x, low, low + size, color=color, linewidth=0)
 
 
-def figure(source: Source) -> Figure:
+def figure(source: Source) -> Figure | None:
     """A panel per method and order."""
-    shares = fate_shares(source.items)
-    own = dict(groups(shares[shares["role"] == "learned"])) if len(shares) else {}
+    shares = fate_shares(frame([source.experiment]))
+    rows = shares[shares["role"] == "learned"].groupby(["method", "order"], observed=True, sort=False)
+    own = {labelled(str(method), str(order)): each for (method, order), each in rows}
     if not own:
-        raise NothingToDraw(
-            "the items of the learned tasks have no scores of their own, or these are not stored.",
-            where="flows",
-            hint="Use a scorer that scores each item alone, and keep the folder predictions, or items.json of a pack.",
-        )
+        return None
     per_row = 2 if int(shares["stage"].max()) <= 6 else 1
     drawn, axes = style.panels(len(own), per_row, 1.15, sharey=True)
     for (label, each), ax in zip(own.items(), axes, strict=True):

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from moextend.bench.figures import style
-from moextend.bench.figures.source import NothingToDraw, Source, looks_in, row_label
+from moextend.bench.figures.source import Source, looks_in, row_label
 from moextend.bench.report.collect import Experiment
 from moextend.bench.report.looks import BLACK
 from moextend.bench.report.notes import UNTOUCHED
@@ -23,19 +23,17 @@ SURE = ("better", "worse")
 Row = Mapping[str, Value]
 
 
-def forest(
-    experiment: Experiment, baseline: str, ax: Axes, *, metric: str = "ACC", margin: float = MARGIN
-) -> Axes:
-    """Draws every method less the baseline in a metric: the difference and its interval, as `--baseline` prints them.
+def forest(experiment: Experiment, baseline: str, ax: Axes) -> Axes:
+    """Draws every method less the baseline in ACC: the difference and its interval, as `--baseline` prints them.
 
     Filled markers: better or worse; open ones: equivalent, undecided or from one seed only. The band is the margin.
     """
-    return _forest(ax, comparison_table(experiment, baseline, margin).records, experiment, metric, margin)
+    return _forest(ax, comparison_table(experiment, baseline).records, experiment, "ACC")
 
 
-def _forest(ax: Axes, found: Sequence[Row], experiment: Experiment, metric: str, margin: float) -> Axes:
+def _forest(ax: Axes, found: Sequence[Row], experiment: Experiment, metric: str) -> Axes:
     looks, places = looks_in(experiment), _places(found)
-    ax.axvspan(-margin, margin, color="#eeeeee", linewidth=0, zorder=0)
+    ax.axvspan(-MARGIN, MARGIN, color="#eeeeee", linewidth=0, zorder=0)
     ax.axvline(0, color=BLACK, linewidth=0.6, zorder=1)
     for row in found:
         value, own, y = row["difference"].number, looks[row_label(row)], places[row["method"].text]
@@ -58,21 +56,17 @@ def _places(found: Sequence[Row]) -> dict[str, float]:
     return style.rows(list(dict.fromkeys(row["method"].text for row in found)))
 
 
-def figure(source: Source) -> Figure:
+def figure(source: Source) -> Figure | None:
     """ACC and the change of text, side by side."""
     experiment, baseline = source.experiment, source.compared_with
     table = comparison_table(experiment, baseline)
     found = [row for row in table.records if row["difference"].number is not None]
     shown = [metric for metric in SHOWN if any(row["metric"].text == metric for row in found)]
     if not shown:
-        raise NothingToDraw(
-            f"no method shares a seed with {baseline}.",
-            where="forest",
-            hint="Name another --baseline METHOD.",
-        )
+        return None
     drawn, axes = style.panels(len(shown), len(shown), 1.0, sharey=True)
     for ax, metric in zip(axes, shown, strict=True):
-        _forest(ax, found, experiment, metric, MARGIN)
+        _forest(ax, found, experiment, metric)
         ax.grid(axis="x")
     drawn.set_figheight(0.85 + 0.15 * style.row_lines(_places(found)))
     drawn.suptitle(style.name(f"difference from {baseline}", 60))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from pandas import DataFrame
 
 from moextend.bench.figures import style
-from moextend.bench.figures.source import NothingToDraw, Source, groups
-from moextend.bench.figures.stages import TEXT, over_seeds
+from moextend.bench.figures.source import Source, groups
+from moextend.bench.figures.stages import TEXT, over_runs
+from moextend.bench.report.collect import Experiment, Result
 
 COLORS = "RdBu"
 LEAST = 10.0
@@ -20,24 +22,25 @@ DARK = 0.55
 """Part of the scale from which numbers are white."""
 
 
-def matrix(results: DataFrame, ax: Axes, *, most: float | None = None) -> Axes:
-    """Draws the matrix of the runs of one method and order, mean over seeds: a row per stage, a column per task.
+def matrix(experiment: Experiment, method: str, ax: Axes, *, most: float | None = None) -> Axes:
+    """Draws the matrix of a method, mean over seeds: a row per stage, a column per task.
 
     Colours and signed numbers are changes from row 0, the base, whose row shows its accuracy. Tasks that are not
     learned yet are hatched; bold is the task just learned. The last column is the mean over the text tasks.
 
     Args:
+        method: as tables name it: with its order where that is another one, "lora (reverse)".
         most: change in points at which the scale of colours ends; None: the largest one.
     """
-    values = scores(results)
-    base, change = list(map(float, values.loc[0])), _change(values)
-    most = most or _largest(change)
+    group = groups(experiment)[method]
+    values, learned = scores(group), len(group[0].tasks)
+    change = values - values[0]
+    most = most or _largest(values)
     ax.imshow(change, cmap=COLORS, norm=Normalize(-most, most), aspect="auto")
-    learned = len(values.columns.drop(TEXT, errors="ignore"))
     for (stage, place), value in np.ndenumerate(change):
         if 0 < stage <= place < learned:
             ax.add_patch(_hatched(stage, place))
-        shown = base[place] if stage == 0 else float(value)
+        shown = float(values[0, place] if stage == 0 else value)
         ax.text(
             place, stage, _number(shown, signed=stage > 0), ha="center", va="center", fontsize=style.SMALL,
             fontweight="bold" if stage == place + 1 and place < learned else "normal",
@@ -54,24 +57,14 @@ def matrix(results: DataFrame, ax: Axes, *, most: float | None = None) -> Axes:
     return ax
 
 
-def scores(results: DataFrame) -> DataFrame:
-    """[stage, task] mean accuracy over the runs of one method and order; `text` is the mean over the text tasks."""
-    own = results.drop_duplicates(["run", "stage", "task"])
-    tasks = own[own["role"] == "learned"].sort_values("learned_at")["task"].astype(str).drop_duplicates()
-    columns = [*tasks, *([TEXT] if (own["role"] == "text").any() else [])]
-    found = DataFrame(index=range(int(own["stage"].max()) + 1), columns=columns, dtype=float)
-    for column in columns:
-        stages, mean, _ = over_seeds(own, column)
-        found.loc[stages, column] = mean
-    return found
+def scores(group: Sequence[Result]) -> np.ndarray:
+    """[stage, task] mean over the runs of one method and order; the last column is the mean over the text tasks."""
+    columns = [*group[0].tasks, *([TEXT] if group[0].text else [])]
+    return np.stack([over_runs(group, column)[0] for column in columns], axis=1)
 
 
-def _change(values: DataFrame) -> np.ndarray:
-    return (values - values.loc[0]).to_numpy(float)
-
-
-def _largest(change: np.ndarray) -> float:
-    return float(max(LEAST, np.nanmax(np.abs(change), initial=0.0)))
+def _largest(values: np.ndarray) -> float:
+    return float(max(LEAST, np.nanmax(np.abs(values - values[0]), initial=0.0)))
 
 
 def _hatched(stage: int, place: int) -> Rectangle:
@@ -87,19 +80,21 @@ def _number(value: float, *, signed: bool) -> str:
     return f"{rounded:+d}".replace("-", "−") if signed and rounded else str(rounded)
 
 
-def figure(source: Source) -> Figure:
+def figure(source: Source) -> Figure | None:
     """A panel per method and order, all with one scale of colours."""
-    own = dict(groups(source.cells))
+    own = groups(source.experiment)
     if not own:
-        raise NothingToDraw("no sequence run has scores.", where="matrix", hint="Run a sequence first.")
-    found = {label: scores(results) for label, results in own.items()}
-    most = max(_largest(_change(values)) for values in found.values())
-    rows, columns = (max(values.shape[axis] for values in found.values()) for axis in (0, 1))
+        return None
+    found = [scores(group) for group in own.values()]
+    most = max(map(_largest, found))
+    rows, columns = found[0].shape
     per_row, height = 2 if columns <= 6 else 1, 0.32 + 0.16 * rows
-    note = f"{_tasks(found)}\nfirst row: accuracy (%); bold: just learned; hatched: not learned yet"
+    note = (
+        f"{_tasks(list(own.values()))}\nfirst row: accuracy (%); bold: just learned; hatched: not learned yet"
+    )
     drawn, axes = style.panels(len(own), per_row, height)
-    for place, ((label, results), ax) in enumerate(zip(own.items(), axes, strict=True)):
-        matrix(results, ax, most=most)
+    for place, (label, ax) in enumerate(zip(own, axes, strict=True)):
+        matrix(source.experiment, label, ax, most=most)
         ax.set_title(style.name(label, 26 if per_row == 2 else 46))
         ax.set_ylabel("after stage" if place % per_row == 0 else "")
     _bar(drawn, axes)
@@ -119,9 +114,9 @@ def _bar(drawn: Figure, axes: list[Axes]) -> None:
     bar.outline.set_visible(False)
 
 
-def _tasks(found: dict[str, DataFrame]) -> str:
+def _tasks(found: Sequence[Sequence[Result]]) -> str:
     """What the columns are, where all panels have the same."""
-    orders = {tuple(values.columns.drop(TEXT, errors="ignore")) for values in found.values()}
+    orders = {tuple(group[0].tasks) for group in found}
     if len(orders) > 1:
         return "columns: tasks in the order in which they are learned"
     words = ", ".join(f"{i} {task}" for i, task in enumerate(next(iter(orders)), 1))

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from moextend.bench.figures import style
-from moextend.bench.figures.source import NothingToDraw, Source, labelled, looks_in
-from moextend.bench.report.collect import Experiment, Result, grouped
+from moextend.bench.figures.source import Source, groups, looks_in
+from moextend.bench.report.collect import Experiment, Result
 
 What = Literal["share", "drift"]
 TITLES: dict[What, str] = {
@@ -40,11 +40,11 @@ def routing(experiment: Experiment, what: What, ax: Axes) -> Axes:
 def by_layer(experiment: Experiment, what: What) -> dict[str, np.ndarray]:
     """Label -> [layers]; NaN where a layer has no such experts. Methods of which nothing is known are left out."""
     found = {}
-    for (method, order), group in grouped(experiment.of("sequence")).items():
+    for label, group in groups(experiment).items():
         rows = [row for result in group for row in _rows(result, what)]
         known = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
         if any(known):
-            found[labelled(method, order)] = np.array([fmean(own) if own else np.nan for own in known])
+            found[label] = np.array([fmean(own) if own else np.nan for own in known])
     return found
 
 
@@ -62,16 +62,12 @@ def _rows(result: Result, what: What) -> list[list[float | None]]:
     return [row for row in rows if row]
 
 
-def figure(source: Source) -> Figure:
+def figure(source: Source) -> Figure | None:
     """Share and drift, side by side."""
     experiment = source.experiment
     shown = {what: found for what in TITLES if (found := by_layer(experiment, what))}
     if not shown:
-        raise NothingToDraw(
-            "no run has records of its routing.",
-            where="routing",
-            hint="Routing is recorded while a sequence is trained, on a base with experts.",
-        )
+        return None
     drawn, axes = style.panels(len(shown), 2, 1.5)
     for what, ax in zip(shown, axes, strict=True):
         routing(experiment, what, ax)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
 from moextend.bench import metrics
 from moextend.bench.figures import style
-from moextend.bench.figures.source import NothingToDraw, Source, labelled, looks_in, row_label
-from moextend.bench.report.collect import Experiment, grouped
+from moextend.bench.figures.source import Source, groups, looks_in, row_label
+from moextend.bench.report.collect import Experiment
 from moextend.bench.report.views.costs import costs_table
 
 What = Literal["trained_parameters", "flops", "kept_mb"]
@@ -21,9 +20,6 @@ UNITS: dict[What, str] = {
     "trained_parameters": "trained\nparameters", "flops": "training\nTFLOP", "kept_mb": "kept MB",
 }  # fmt: skip
 """Columns of the cost table -> their name at the axis."""
-
-TICKS = 3
-"""The most ticks of an axis of costs."""
 
 Point = tuple[float, float]
 
@@ -56,36 +52,21 @@ def cost(experiment: Experiment, what: What, ax: Axes) -> Axes:
 def _scale(ax: Axes, values: Sequence[float]) -> None:
     """Room around the values on a logarithmic axis, and few ticks in plain numbers."""
     low, high = min(values), max(values)
-    room = max((high / low) ** 0.15, 1.6)
+    room = max((high / low) ** 0.15, 2.3)
     low, high = low / room, high * room
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    digits = ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3))
-    fine = [[digit * 10.0**power for power in decades for digit in each] for each in digits]
-    ticks = next(
-        inside
-        for tried in (*fine, *([10.0**power for power in decades[::step]] for step in range(1, 100)))
-        if len(inside := [tick for tick in tried if low <= tick <= high]) <= TICKS
-    )
+    subs = (1, 2, 5) if high < 10 * low else (1, 3) if high < 100 * low else (1,)
+    large = EngFormatter(sep="")
     ax.set_xlim(low, high)
-    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_major_locator(LogLocator(subs=subs, numticks=3))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-
-
-def _short(value: float) -> str:
-    """A number as people say it: 200k, 1.5M, 0.02."""
-    for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= unit:
-            return f"{value / unit:g}{letter}"
-    return f"{value:g}"
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: large(x) if x >= 1 else f"{x:g}"))
 
 
 def points(experiment: Experiment, what: What) -> dict[str, Point]:
     """Label -> (cost of a run, ACC), where both are known; a method that trains nothing costs 0."""
     costs = {row_label(row): row for row in costs_table(experiment).records}
     found = {}
-    for (method, order), group in grouped(experiment.of("sequence")).items():
-        label = labelled(method, order)
+    for label, group in groups(experiment).items():
         acc, _ = metrics.mean_and_sd(result.summary["acc"] for result in group)
         row = costs.get(label)
         if acc is not None and row and (known := row[what].number) is not None:
@@ -102,17 +83,13 @@ def pareto(found: Sequence[Point]) -> list[Point]:
     return best
 
 
-def figure(source: Source) -> Figure:
+def figure(source: Source) -> Figure | None:
     """Parameters, operations and bytes, side by side."""
     experiment = source.experiment
     shown: dict[What, dict[str, Point]] = {what: points(experiment, what) for what in UNITS}
     shown = {what: found for what, found in shown.items() if any(x > 0 for x, _ in found.values())}
     if not shown:
-        raise NothingToDraw(
-            "no run has records of its costs.",
-            where="cost",
-            hint="Costs are recorded while a stage is trained.",
-        )
+        return None
     drawn, axes = style.panels(len(shown), len(shown), 1.7, sharey=True)
     for what, ax in zip(shown, axes, strict=True):
         cost(experiment, what, ax)

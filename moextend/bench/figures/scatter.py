@@ -6,22 +6,24 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pandas import DataFrame
 
+from moextend.bench import metrics
 from moextend.bench.figures import style
-from moextend.bench.figures.source import NothingToDraw, Source, groups, looks_of, over_runs
-from moextend.bench.report.frame import summary
+from moextend.bench.figures.source import Source, groups, looks_in
+from moextend.bench.report.collect import Experiment
 from moextend.bench.report.looks import GREY
 
 
-def plasticity(results: DataFrame, ax: Axes) -> Axes:
+def plasticity(experiment: Experiment, ax: Axes) -> Axes:
     """Draws learning accuracy (LA) against backward transfer (BWT), a point a method: mean and deviation over seeds.
 
     ACC = LA + BWT (T - 1) / T, so that methods of the same ACC lie on a line.
     """
-    looks, runs = looks_of(results), summary(results)
-    for label, own in groups(runs):
-        (x, x_sd), (y, y_sd) = over_runs(own["la"]), over_runs(own["bwt"])
+    found, looks = groups(experiment), looks_in(experiment)
+    for label, group in found.items():
+        (x, x_sd), (y, y_sd) = (
+            metrics.mean_and_sd(result.summary[key] for result in group) for key in ("la", "bwt")
+        )
         if x is None or y is None:
             continue
         bars: dict[str, Any] = (
@@ -33,7 +35,7 @@ def plasticity(results: DataFrame, ax: Axes) -> Axes:
     ax.axhline(0, color="#bbbbbb", linewidth=0.6, zorder=0)
     ax.margins(0.08)
     style.percent(ax, "x")
-    _iso_lines(ax, int(results["learned_at"].max()))
+    _iso_lines(ax, max(group[0].last for group in found.values()))
     ax.set_xlabel("plasticity: LA (%)")
     ax.set_ylabel("stability: BWT (points)")
     return ax
@@ -54,16 +56,11 @@ def _iso_lines(ax: Axes, tasks: int) -> None:
     ax.set_ylim(low, high)
 
 
-def figure(source: Source) -> Figure:
+def figure(source: Source) -> Figure | None:
     """One panel."""
-    results = source.cells
-    if results.empty or int(results["learned_at"].max()) < 2:
-        raise NothingToDraw(
-            "no run learned two tasks.",
-            where="plasticity",
-            hint="Stability needs a sequence of at least two stages.",
-        )
+    if not any(group[0].last > 1 for group in groups(source.experiment).values()):
+        return None
     drawn, (ax,) = style.panels(1, 1, 2.3)
-    plasticity(results, ax)
-    style.legend(drawn, style.handles(looks_of(results), lines=False), length=1.0)
+    plasticity(source.experiment, ax)
+    style.legend(drawn, style.handles(looks_in(source.experiment), lines=False), length=1.0)
     return drawn

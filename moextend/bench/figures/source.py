@@ -1,30 +1,20 @@
-"""What a figure is drawn from, read when it is first asked for."""
+"""What a figure is drawn from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
 
-from pandas import DataFrame
-
-from moextend.bench import metrics
-from moextend.bench.report.collect import UNFINISHED, Experiment, grouped
-from moextend.bench.report.frame import frame
+from moextend.bench.report.collect import UNFINISHED, Experiment, Result, grouped
 from moextend.bench.report.looks import Look, looks
 from moextend.bench.report.table import Value
 from moextend.bench.report.views.comparison import check_baseline, default_baseline
-from moextend.errors import InputError, UnknownName
-
-
-class NothingToDraw(InputError):
-    """The runs do not have what a figure shows."""
+from moextend.errors import UnknownName
 
 
 @dataclass(frozen=True)
 class Source:
-    """An experiment and its results."""
+    """An experiment, and how it is drawn."""
 
     experiment: Experiment
     baseline: str | None = None
@@ -50,25 +40,11 @@ class Source:
         ]
         return Source(replace(experiment, results=kept or experiment.results), baseline, names or {})
 
-    @cached_property
-    def cells(self) -> DataFrame:
-        """The frame with a row per cell, of the sequence runs."""
-        return _sequence(frame([self.experiment], items=False))
-
-    @cached_property
-    def items(self) -> DataFrame:
-        """The frame with a row per item, of the sequence runs."""
-        return _sequence(frame([self.experiment]))
-
     @property
     def compared_with(self) -> str:
         """The baseline, or what stands for it: the first run of the package's own method, else the base."""
         known = [result.config.method for result in self.experiment.of("sequence")]
         return self.baseline or default_baseline(known)
-
-
-def _sequence(results: DataFrame) -> DataFrame:
-    return results[results["mode"] == "sequence"]
 
 
 def labelled(method: str, order: str) -> str:
@@ -81,28 +57,14 @@ def row_label(row: Mapping[str, Value]) -> str:
     return row["method"].text.replace(UNFINISHED, "")
 
 
-def groups(results: DataFrame) -> Iterator[tuple[str, DataFrame]]:
-    """(label, rows) of every method and order of a frame, in the order in which they come."""
-    for (method, order), own in results.groupby(["method", "order"], observed=True, sort=False):
-        yield labelled(str(method), str(order)), own
-
-
-def looks_of(results: DataFrame) -> dict[str, Look]:
-    """Label -> look, of every method and order of a frame."""
-    pairs = results[["method", "order"]].drop_duplicates().astype(str).itertuples(index=False)
-    return _label_looks([(str(pair.method), str(pair.order)) for pair in pairs])
-
-
-def over_runs(values: Any) -> tuple[float | None, float | None]:
-    """Mean and standard deviation of a column of a frame, a row per run, as tables have them; None where one lacks."""
-    return metrics.mean_and_sd(None if value != value else float(value) for value in values)
+def groups(experiment: Experiment) -> dict[str, list[Result]]:
+    """Label -> the runs of every method and order that learned in sequence and have scores."""
+    scored = [result for result in experiment.of("sequence") if result.cells]
+    return {labelled(*key): group for key, group in grouped(scored).items()}
 
 
 def looks_in(experiment: Experiment) -> dict[str, Look]:
     """Label -> look, of the methods and orders that learned in sequence."""
-    return _label_looks(list(grouped(experiment.of("sequence"))))
-
-
-def _label_looks(pairs: Sequence[tuple[str, str]]) -> dict[str, Look]:
+    pairs = list(grouped(experiment.of("sequence")))
     found = looks(pairs)
     return {labelled(*pair): found[pair] for pair in pairs}

@@ -19,7 +19,6 @@ from moextend.bench.report.collect import (
     collect,
     input_notes,
     lacking_notes,
-    run_metrics,
     some,
 )
 from moextend.bench.report.formats.csv import words
@@ -67,8 +66,6 @@ ROWS = 1 << 14
 """Rows that are text in memory at once."""
 ITEM = ("kind", "item", "group", "answer", "score")
 """Columns that differ between the rows of a cell."""
-CELL = ("sequence", "run", "stage", "task")
-"""Columns that name a cell."""
 NUMBERS = {
     "seed": "int64", "stage": "int16", "learned_at": "int16", "n": "int32", "score": "float64", "value": "float64",
     "stderr": "float64",
@@ -101,47 +98,6 @@ def frame(experiments: Sequence[Experiment], *, items: bool = True) -> DataFrame
         for name in COLUMNS
     }
     return pd.DataFrame(made, copy=False)
-
-
-def cells(results: DataFrame) -> DataFrame:
-    """A row per cell of the matrix, without the columns of items."""
-    return results.drop_duplicates(list(CELL)).drop(columns=list(ITEM)).reset_index(drop=True)
-
-
-def matrix(results: DataFrame) -> DataFrame:
-    """`A[stage][task]` of one run: its learned tasks in learning order, stages from 0 on; NaN where not scored."""
-    own = results[results["role"] == "learned"].drop_duplicates(["stage", "task"])
-    order = own.drop_duplicates("task").sort_values("learned_at")["task"].astype(str)
-    found = own.assign(task=own["task"].astype(str)).pivot(index="stage", columns="task", values="value")
-    stages = range(max([len(order), *found.index]) + 1)
-    return found.reindex(index=stages, columns=list(order)).rename_axis(columns="task")
-
-
-def summary(results: DataFrame) -> DataFrame:
-    """A row per run: the metrics of the forgetting table, unrounded; missing where a cell is not scored."""
-    import pandas as pd
-
-    names = ["sequence", "run", "method", "seed", "order", "mode"]
-    found = []
-    for _, own in cells(results).groupby(["sequence", "run"], observed=True, sort=False):
-        first, last = own.iloc[0], int(own["stage"].max())
-        a, text = matrix(own), own[own["role"] == "text"].pivot(index="stage", columns="task", values="value")
-        rows = text.dropna(axis="columns", how="all").reindex([0, last])
-        before, after = (_known(row) for row in rows.to_numpy())
-        metrics = run_metrics(
-            [_known(row) for row in a.to_numpy()],
-            _known(a.loc[last]),
-            before,
-            after,
-            joint=first["mode"] == "joint",
-        )
-        found.append({name: first[name] for name in names} | metrics)
-    made = pd.DataFrame(found)
-    return made.astype({name: "float64" for name in made if name not in names})
-
-
-def _known(values: Any) -> list[float | None]:
-    return [None if value != value else float(value) for value in values]
 
 
 def _runs(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str, Result]]:

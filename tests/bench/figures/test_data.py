@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -19,8 +20,10 @@ from moextend.bench.figures import Source
 from moextend.bench.figures.bands import mean_shares
 from moextend.bench.figures.layers import by_layer
 from moextend.bench.figures.pareto import pareto
+from moextend.bench.figures.source import groups
 from moextend.bench.report import View, render, tables
 from moextend.bench.report.fate import fate_shares
+from moextend.bench.report.frame import frame
 from moextend.bench.run.records import RoutingReport, TaskRouting
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import UnknownName
@@ -76,7 +79,7 @@ def height(band: Collection, x: float | None = None) -> float:
 
 
 def test_accuracy_over_stages(source: Source, values: Values, ax: Axes) -> None:
-    assert figures.accuracy(source.cells, "task2", ax) is ax
+    assert figures.accuracy(source.experiment, "task2", ax) is ax
     for method in METHODS:
         drawn = line(ax, method)
         assert xs(drawn) == [0, 1, 2, 3]
@@ -89,8 +92,7 @@ def test_accuracy_over_stages(source: Source, values: Values, ax: Axes) -> None:
 
 
 def test_the_heat_map(source: Source, values: Values, ax: Axes) -> None:
-    own = source.cells[source.cells["method"] == "lora"]
-    assert figures.matrix(own, ax) is ax
+    assert figures.matrix(source.experiment, "lora", ax) is ax
     drawn = np.asarray(ax.images[0].get_array())
     tasks = ["task1", "task2", "task3"]
     for stage in range(4):
@@ -116,7 +118,7 @@ def test_the_heat_map(source: Source, values: Values, ax: Axes) -> None:
 
 
 def test_plasticity_and_stability(source: Source, printed: Printed, ax: Axes) -> None:
-    assert figures.plasticity(source.cells, ax) is ax
+    assert figures.plasticity(source.experiment, ax) is ax
     drawn = {box.get_label(): box for box in ax.containers}
     for row in printed():
         if row["method"] in METHODS:
@@ -130,10 +132,10 @@ def test_plasticity_and_stability(source: Source, printed: Printed, ax: Axes) ->
         assert x + y * 2 / 3 == pytest.approx(acc)
 
 
-@pytest.mark.parametrize("metric", ["ACC", "Δ text"])
-def test_the_forest_plot_is_the_comparison(source: Source, printed: Printed, ax: Axes, metric: str) -> None:
-    assert figures.forest(source.experiment, "lora", ax, metric=metric) is ax
-    names = [tick.get_text() for tick in ax.get_yticklabels()]
+@pytest.mark.parametrize(("place", "metric"), [(0, "ACC"), (1, "Δ text")])
+def test_the_forest_plot_is_the_comparison(source: Source, printed: Printed, place: int, metric: str) -> None:
+    axes = figures.draw("forest", replace(source, baseline="lora")).axes
+    ax, names = axes[place], [tick.get_text() for tick in axes[0].get_yticklabels()]
     rows = {row["method"]: row for row in printed("comparison", baseline="lora") if row["metric"] == metric}
     assert names == list(rows)
     spans = [one for one in ax.lines if len(xs(one)) == 2 and xs(one)[0] != xs(one)[1]]
@@ -145,8 +147,13 @@ def test_the_forest_plot_is_the_comparison(source: Source, printed: Printed, ax:
         assert (dot.get_markerfacecolor() != "white") == sure
 
 
+def test_the_forest_plot_of_an_experiment(source: Source, ax: Axes) -> None:
+    assert figures.forest(source.experiment, "lora", ax) is ax and ax.get_xlabel() == "ACC (points)"
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["full-ft", "moextend"]
+
+
 def test_item_flows(source: Source, ax: Axes) -> None:
-    shares = fate_shares(source.items)
+    shares = fate_shares(frame([source.experiment]))
     own = shares[shares["method"] == "full-ft"]
     assert figures.flows(own, ax) is ax
     heights = [bar.get_height() for bar in ax.containers[0]]
@@ -158,7 +165,7 @@ def test_item_flows(source: Source, ax: Axes) -> None:
     assert heights == pytest.approx(means), "the dark part is the mean accuracy of the learned tasks"
     sizes = mean_shares(own)[["wrong", "kept", "learned", "regained", "lost"]].to_numpy().ravel()
     assert [height(band) for band in ax.collections] == pytest.approx(sizes[sizes > 0])
-    one = mean_shares(own, "task1").loc[1]
+    one = mean_shares(own[own["task"] == "task1"]).loc[1]
     value = fmean(result.cells[1, "task1"].value for result in runs)
     assert one[["kept", "learned", "regained"]].sum() == pytest.approx(value)
 
@@ -196,9 +203,9 @@ def test_pareto() -> None:
 
 def test_methods_are_chosen_and_ordered(source: Source) -> None:
     chosen = Source.of(source.experiment, ["moextend", "lora"])
-    assert list(chosen.cells["method"].unique()) == ["moextend", "lora"]
+    assert list(groups(chosen.experiment)) == ["moextend", "lora"]
     assert chosen.compared_with == "moextend"
     with_baseline = Source.of(source.experiment, ["lora"], "full-ft")
-    assert list(with_baseline.cells["method"].unique()) == ["lora", "full-ft"]
+    assert list(groups(with_baseline.experiment)) == ["lora", "full-ft"]
     with pytest.raises(UnknownName, match="--method"):
         Source.of(source.experiment, ["lroa"])
