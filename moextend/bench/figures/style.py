@@ -122,19 +122,19 @@ def name(text: str, width: int = 24) -> str:
     return "\n".join(folded(visible(renamed(text, _NAMES.get({}))), width)).replace("$", r"\$")
 
 
-def rows(names: Sequence[str], width: int = 24) -> dict[str, float]:
+def rows(names: Sequence[str]) -> dict[str, float]:
     """Name -> the middle of its row on the y axis, the first one on top, in lines of text: long names take several."""
     places, lines = {}, 0.0
     for text in names:
-        own = max(1.0, 0.75 * (name(text, width).count("\n") + 1))
+        own = max(1.0, 0.75 * (name(text).count("\n") + 1))
         places[text] = lines + own / 2
         lines += own
     return places
 
 
-def names_axis(ax: Axes, places: Mapping[str, float], width: int = 24) -> None:
+def names_axis(ax: Axes, places: Mapping[str, float]) -> None:
     """Names at their rows of the y axis."""
-    ax.set_yticks(list(places.values()), [name(text, width) for text in places], fontsize=SMALL)
+    ax.set_yticks(list(places.values()), [name(text) for text in places], fontsize=SMALL)
     ax.set_ylim(row_lines(places), 0)
     ax.tick_params(axis="y", length=0)
 

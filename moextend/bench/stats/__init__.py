@@ -81,15 +81,10 @@ class Contrast:
         room = margin + self.value
         return self._p(room) / 2 if room > 0 else 1 - self._p(-room) / 2
 
-    def resolves(self, level: float = LEVEL, power: float = POWER) -> float:
-        """Least true difference that is detected with `power` at `level`, given these variances."""
+    def resolves(self, level: float = LEVEL) -> float:
+        """Least true difference that is detected with 80% power at `level`, given these variances."""
         return detectable(
-            level,
-            self.seed_variance,
-            self.item_variance,
-            seeds=self.seeds,
-            clusters=self.clusters,
-            power=power,
+            level, self.seed_variance, self.item_variance, seeds=self.seeds, clusters=self.clusters
         )
 
     def _half(self, level: Any) -> Any:

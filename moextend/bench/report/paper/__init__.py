@@ -183,8 +183,8 @@ class Compiled:
     """What TeX complained about in its last pass."""
 
 
-def compile_pdf(folder: Path, name: str = "main") -> Compiled | None:
-    """Makes `name`.pdf in the folder of the project; None where no TeX is installed.
+def compile_pdf(folder: Path) -> Compiled | None:
+    """Makes main.pdf in the folder of the project; None where no TeX is installed.
 
     Raises:
         RunFailed: TeX stopped with an error; its log stays.
@@ -192,22 +192,22 @@ def compile_pdf(folder: Path, name: str = "main") -> Compiled | None:
     if shutil.which("pdflatex") is None:
         return None
     before = {path.name for path in folder.iterdir()}
-    latex = [*ENGINE, f"{name}.tex"]
-    _run(latex, folder, name)
-    if "\\bibdata" in (folder / f"{name}.aux").read_text(encoding="utf-8", errors="replace"):
-        _run(["bibtex", name], folder, name)
+    latex = [*ENGINE, "main.tex"]
+    _run(latex, folder)
+    if "\\bibdata" in (folder / "main.aux").read_text(encoding="utf-8", errors="replace"):
+        _run(["bibtex", "main"], folder)
     for _ in range(2):
-        _run(latex, folder, name)
-    log = (folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+        _run(latex, folder)
+    log = (folder / "main.log").read_text(encoding="utf-8", errors="replace")
     warnings = _WARNING.findall(log)
     for suffix in LEFTOVERS:
-        path = folder / f"{name}{suffix}"
+        path = folder / f"main{suffix}"
         if path.name not in before:
             path.unlink(missing_ok=True)
-    return Compiled(folder / f"{name}.pdf", warnings)
+    return Compiled(folder / "main.pdf", warnings)
 
 
-def _run(command: Sequence[str], folder: Path, name: str) -> None:
+def _run(command: Sequence[str], folder: Path) -> None:
     try:
         done = subprocess.run(
             command, cwd=folder, env={**os.environ, **SAFE}, stdin=subprocess.DEVNULL, capture_output=True,
@@ -216,7 +216,7 @@ def _run(command: Sequence[str], folder: Path, name: str) -> None:
     except subprocess.TimeoutExpired as error:
         raise RunFailed(f"{command[0]} did not finish within {SECONDS} s.", where=str(folder)) from error
     if done.returncode:
-        log = folder / f"{name}.log"
+        log = folder / "main.log"
         text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
         lines = re.findall(r"^! .*", text, re.MULTILINE) or ["! it ended with an error"]
         missing = re.search(r"File `([^']+)' not found", lines[0])
