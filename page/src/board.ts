@@ -10,10 +10,10 @@ export const IDENTITIES: Record<string, string> = {
   none: "No task id",
   "?": "Task id not recorded",
 };
-export const AGAINST = "against the best";
+const AGAINST = "against the best";
 const MEANING = `${AGAINST}: what a paired test over seeds and items says of ACC against the row with the highest ACC among those that know as much of the task, which was chosen by the same numbers. The differences below have the intervals, and the other metrics.`;
 
-export interface Board {
+interface Board {
   table: TableView;
   labels: string[];
   /** Rows of methods, and those that pass the filters. */

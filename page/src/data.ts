@@ -22,9 +22,6 @@ export interface Task {
   media: number;
   lacks: string;
   kinds: string[];
-  scorer: string;
-  licence: string;
-  description: string;
   /** Template of what is asked; empty for text tasks. */
   prompt: string;
 }
@@ -74,7 +71,7 @@ export interface Experiment {
   readings: TableView[];
 }
 
-export interface Report {
+interface Report {
   experiments: Experiment[];
   published: TableView[];
 }
@@ -84,10 +81,8 @@ export interface Site {
   sequences: {
     /** Names it in addresses. */
     key: string;
-    description: string;
     /** How it differs from another of the same name. */
     differs: string;
-    base: string;
     tasks: string[];
     methods: number;
     best: Record<string, [label: string, acc: string]>;
@@ -133,7 +128,6 @@ interface ItemsPart {
   question: Interned;
   reference: Interned;
   choices: Interned;
-  imageName: Interned;
   kind: Interned;
   group: Interned;
   runs: number[];
@@ -157,12 +151,12 @@ export interface Media {
   media: Medium[];
 }
 
-export interface Flips {
+interface Flips {
   fates: string[];
   rows: number[][]; // task, run, stage, items by fate, p
 }
 
-export interface RunRoutes {
+interface RunRoutes {
   run: number;
   stages: {
     stage: number;

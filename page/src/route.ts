@@ -9,7 +9,7 @@ export interface Route {
 
 export type Settings = Record<string, string | number | null | undefined>;
 
-export function parsed(hash: string): Route {
+function parsed(hash: string): Route {
   const [path, query = ""] = hash.replace(/^#\/?/, "").split("?", 2);
   const settings = new URLSearchParams(query);
   return { view: path || "overview", get: (name) => settings.get(name) ?? "" };

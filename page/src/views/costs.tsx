@@ -26,7 +26,7 @@ export function Costs({ experiment, number }: ViewProps) {
   const score = new Map(summary.sections.flat().map((row) => [bare(row[0][0]), row[acc][1]]));
   const byLabel = new Map(experiment.methods.filter((own) => own.mode === "sequence").map((own) => [own.label, own]));
   const points = costs.sections.flat().flatMap((row) => {
-    const [method, cost, value] = [byLabel.get(bare(row[0][0])), row[Number(chosen)][1], score.get(row[0][0])];
+    const [method, cost, value] = [byLabel.get(bare(row[0][0])), row[Number(chosen)][1], score.get(bare(row[0][0]))];
     return method && cost != null && value != null ? [{ method, cost, acc: value }] : [];
   });
   return (

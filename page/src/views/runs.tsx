@@ -2,7 +2,7 @@
 import type { LiveRun, News } from "../live";
 import { Copy } from "../ui/parts";
 
-export const LOST = "The server does not answer. Open the address that it printed.";
+const LOST = "The server does not answer. Open the address that it printed.";
 const WORDS = { connecting: "connecting…", live: "live", lost: "no connection", newer: "There are new results." };
 const START = "moextend bench run";
 

@@ -78,7 +78,6 @@ class Asked:
     question: str = ""
     reference: str = ""
     choices: str = ""
-    image: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,9 +100,8 @@ class Lifelines:
 
     def view(self, runs: Sequence[int]) -> dict[str, Any]:
         """For the page; `runs` are the numbers of the runs there."""
-        names = ("question", "reference", "choices", "image")
+        names = ("question", "reference", "choices")
         asked = {name: interned([getattr(one, name) for one in self.asked]) for name in names}
-        asked["imageName"] = asked.pop("image")
         return {
             "ids": [visible(name) for name in self.ids], **asked,
             "kind": interned(self.kind), "group": interned(self.group), "runs": list(runs),
@@ -186,7 +184,7 @@ def _asked(result: Result, cell: Cell) -> dict[str, Asked]:
             text_item(line): Asked(str(line.get("question", "")), str(line.get("gold", ""))) for line in lines
         }
     return {
-        one.id: Asked(one.question, " / ".join(one.answers), " | ".join(one.choices or ()), one.image)
+        one.id: Asked(one.question, " / ".join(one.answers), " | ".join(one.choices or ()))
         for one in read_predictions(path, cell.sha256)
     }
 
