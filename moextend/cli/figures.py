@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,7 +71,8 @@ def figures(
     experiments = styling.arranged(experiments)
     shown = styling.style.names
     sources = [Source.of(one, methods, baseline, names=shown) for one in experiments]  # before any file
-    for (prefix, experiment), source in zip(_prefixes(experiments), sources, strict=True):
+    for experiment, source in zip(experiments, sources, strict=True):
+        prefix = f"{slug(experiment.label)}-" if len(experiments) > 1 else ""
         for name in wanted:
             for path in _drawn(source, name, f"{to}/{prefix}", forms, asked=bool(only)):
                 typer.echo(f"wrote {path}")
@@ -97,17 +98,6 @@ def _drawn(
     for path in paths:
         save(drawn, path)
     return paths
-
-
-def _prefixes(experiments: Sequence[Experiment]) -> Iterator[tuple[str, Experiment]]:
-    """What the names of an experiment's files begin with: nothing where there is one experiment."""
-    if len(experiments) == 1:
-        yield "", experiments[0]
-        return
-    named = [slug(experiment.name) for experiment in experiments]
-    for place, (name, experiment) in enumerate(zip(named, experiments, strict=True)):
-        number = named[: place + 1].count(name)
-        yield f"{name}-{number}-" if named.count(name) > 1 else f"{name}-", experiment
 
 
 def serve(

@@ -6,21 +6,22 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
-from moextend.bench.report import FORMATS, VIEWS, View, lm_eval_files, packs, render, tables
+from moextend.bench.report import FORMATS, VIEWS, How, View, lm_eval_files, packs, render, tables
 from moextend.bench.report import explain as explaining
 from moextend.bench.report.collect import Experiment, collect, lacking_notes, some
 from moextend.bench.report.formats import latex, terminal
 from moextend.bench.report.formats.csv import cells
 from moextend.bench.report.frame import check_format, frame, write
 from moextend.bench.report.page import bundle, page
-from moextend.bench.report.style import Styling, find_style
+from moextend.bench.report.style import find_style
+from moextend.bench.report.views import MARGIN
 from moextend.bench.report.views.comparison import check_margin, with_baseline
 from moextend.bench.report.views.published import read_references
 from moextend.bench.run.rundir import find_run, find_runs
@@ -29,10 +30,6 @@ from moextend.cli.options import Style, Unfinished
 from moextend.cli.output import output
 from moextend.errors import InputError, counted, listed
 from moextend.util import files, lookup
-
-if TYPE_CHECKING:
-    from moextend.bench.references import Reference
-
 
 LM_EVAL = "lm-eval"
 WHOLE = {"html": "a page of all views", LM_EVAL: "a folder of results files of all cells"}
@@ -124,7 +121,7 @@ def report(
     if to is not None:
         files.check_writable(to.parent if to.suffix else to, where="--out")
     published = read_references(options.words(references or [], "--references"), workspace)
-    how = How(styling, baseline, 1.0 if margin is None else margin, published)
+    how = How(baseline, MARGIN if margin is None else margin, published, styling)
     # Published numbers can be looked at before anything has run.
     with _found(names, against, workspace, unfinished=unfinished, needed=not published) as experiments:
         arranged = styling.arranged(experiments)
@@ -181,16 +178,6 @@ def _checked(asked: View | None, baseline: str | None, margin: float | None) -> 
     return view
 
 
-@dataclass(frozen=True)
-class How:
-    """What tables and the page compare, and how they look."""
-
-    style: Styling
-    baseline: str | None = None
-    margin: float = 1.0
-    references: Sequence[Reference] = field(default_factory=list)
-
-
 def _write_items(experiments: list[Experiment], form: str, to: Path | None) -> None:
     """Writes the frame of results; names on standard error what is left out of it."""
     if to is not None:
@@ -219,14 +206,13 @@ def _write_lm_eval(experiments: list[Experiment], to: Path | None) -> None:
 
 def _write_page(experiments: list[Experiment], to: Path | None, how: How, workspace: Path) -> None:
     """Writes the page as a file or a folder, or prints it."""
-    asked = vars(how) | {"workspace": workspace}
     if to is None:
-        typer.echo(page(experiments, **asked), nl=False)
+        typer.echo(page(experiments, how, workspace), nl=False)
     elif to.suffix:
-        files.write_text(to, page(experiments, **asked))
+        files.write_text(to, page(experiments, how, workspace))
         typer.echo(f"wrote {to}")
     else:
-        typer.echo(f"wrote {bundle(experiments, to, **asked)}")
+        typer.echo(f"wrote {bundle(experiments, to, how, workspace)}")
 
 
 def _write_tables(experiments: list[Experiment], to: Path, form: str, view: View, how: How) -> None:
@@ -236,7 +222,7 @@ def _write_tables(experiments: list[Experiment], to: Path, form: str, view: View
         every: list[View] = ["forgetting", "matrix", "costs", view]
         views = {to / f"{name}.{FORMATS[form].suffix}": name for name in every}
     for path, name in views.items():
-        text, notes = _rendered(experiments, form, name, how if name == view else replace(how, references=[]))
+        text, notes = _rendered(experiments, form, name, how if name == view else replace(how, references=()))
         for one, content in {path: text, path.with_name(f"{path.stem}-notes{path.suffix}"): notes}.items():
             if one == path or content:
                 files.write_text(one, content)
@@ -250,13 +236,13 @@ def print_tables(
     if form != "table":
         typer.echo("\n".join(filter(None, _rendered(experiments, form, view, how))), nl=False)
         return
-    terminal.print_tables(tables(experiments, view, **vars(how)), *output())
+    terminal.print_tables(tables(experiments, view, how), *output())
 
 
 def print_styled(experiments: list[Experiment], workspace: Path, view: View = "forgetting") -> None:
     """Prints tables of all these runs as the workspace's report.yaml has them."""
     if experiments:
-        print_tables(experiments, How(find_style(None, workspace)), view=view)
+        print_tables(experiments, How(style=find_style(None, workspace)), view=view)
 
 
 def name_left_out(experiments: Sequence[Experiment]) -> None:
@@ -270,12 +256,11 @@ def name_left_out(experiments: Sequence[Experiment]) -> None:
 
 def _rendered(experiments: list[Experiment], form: str, view: View, how: How) -> tuple[str, str]:
     """The tables of a view, and notes for which LaTeX has another place."""
-    asked: dict[str, Any] = vars(how)
     if form == "csv" and view == "matrix" and not how.references:
         return cells(how.style.arranged(experiments)), ""
     if form == "latex":
-        return latex.apart(tables(experiments, view, **asked | {"style": how.style.for_papers(experiments)}))
-    return render(tables(experiments, view, rank=FORMATS[form].for_people, **asked), form), ""
+        return latex.apart(tables(experiments, view, replace(how, style=how.style.for_papers(experiments))))
+    return render(tables(experiments, view, how, rank=FORMATS[form].for_people), form), ""
 
 
 def explain(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from moextend.bench.references import KIND, Reference, find_reference, read_reference
-from moextend.bench.report import render, tables
+from moextend.bench.report import How, render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.table import Table
 from moextend.bench.run.rundir import Cell, RunDir
@@ -42,7 +42,7 @@ def reference(**changes: Any) -> Reference:
 
 
 def shown(runs: Sequence[RunDir], *references: Reference) -> Table:
-    return tables(collect(runs, unfinished=True), references=references)[-1]
+    return tables(collect(runs, unfinished=True), how=How(references=references))[-1]
 
 
 def test_measured_rows_stand_above_under_the_same_definitions(make_run: MakeRun) -> None:
@@ -165,7 +165,7 @@ def test_the_sequence_of_the_paper_trains_as_published_and_says_where_it_differs
     assert tuple(found.train.betas) == tuple(align.betas) == (0.9, 0.999)
     assert all("probe_steps=1000" in name for name in found.methods if name.startswith("moextend"))
     for name in ("moextend-text", "moextend-vision"):
-        (table,) = tables([], references=[find_reference(name, NOWHERE)])
+        (table,) = tables([], how=How(references=[find_reference(name, NOWHERE)]))
         for form in ("table", "markdown", "latex"):
             words = " ".join(render([table], form).split())
             assert "512 held-out items choose the layers" in words and "over the new experts alone" in words

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from moextend.bench.exporting.stage import StageName
 from moextend.bench.report import collect
 from moextend.bench.report.collect import Result
+from moextend.bench.report.explain import command
 from moextend.bench.run import models
 from moextend.bench.run.config import stage_name
 from moextend.bench.run.context import RunContext
@@ -175,13 +175,12 @@ def run_facts(run: RunDir, extension: Path) -> RunFacts:
     learned = [_result(context, result, task, i) for i, task in enumerate(result.tasks, 1)]
     text = [_result(context, result, task, None) for task in result.text]
     spec = context.sequence.base
-    made = ["moextend", "bench", "run", context.sequence.sequence, "--method", str(result.config.method)]
     scope = str(getattr(context.method.config, "scope", ""))
     return RunFacts(
         name=run_name(run.folder), stage=stage, method=str(result.config.method),
         task_identity=result.facts.task_identity or "?", row=row_of(result), tasks=[*learned, *text],
         base="" if spec.upcycle is not None else str(spec.model), scope=scope,
-        command=shlex.join([*made, "--seed", str(result.config.seed)]),
+        command=command(result.config, anywhere=True),
     )  # fmt: skip
 
 

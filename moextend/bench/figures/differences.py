@@ -8,15 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from moextend.bench.figures import style
-from moextend.bench.figures.source import Source, looks_in, row_label
-from moextend.bench.report.collect import Experiment
+from moextend.bench.figures.source import Source, looks_in
+from moextend.bench.report.collect import TITLES, Experiment
 from moextend.bench.report.looks import BLACK
 from moextend.bench.report.notes import UNTOUCHED
 from moextend.bench.report.table import Value
 from moextend.bench.report.views import MARGIN
-from moextend.bench.report.views.comparison import CHANGE, NOT_KEPT, comparison_table
+from moextend.bench.report.views.comparison import NOT_KEPT, comparison_table
 
-SHOWN = ("ACC", CHANGE)
+SHOWN = (TITLES["acc"], TITLES["text_change"])
 """Metrics of the figure."""
 SURE = ("better", "worse")
 
@@ -28,7 +28,7 @@ def forest(experiment: Experiment, baseline: str, ax: Axes) -> Axes:
 
     Filled markers: better or worse; open ones: equivalent, undecided or from one seed only. The band is the margin.
     """
-    return _forest(ax, comparison_table(experiment, baseline).records, experiment, "ACC")
+    return _forest(ax, comparison_table(experiment, baseline).records, experiment, TITLES["acc"])
 
 
 def _forest(ax: Axes, found: Sequence[Row], experiment: Experiment, metric: str) -> Axes:
@@ -36,7 +36,7 @@ def _forest(ax: Axes, found: Sequence[Row], experiment: Experiment, metric: str)
     ax.axvspan(-MARGIN, MARGIN, color="#eeeeee", linewidth=0, zorder=0)
     ax.axvline(0, color=BLACK, linewidth=0.6, zorder=1)
     for row in found:
-        value, own, y = row["difference"].number, looks[row_label(row)], places[row["method"].text]
+        value, own, y = row["difference"].number, looks[row["method"].words], places[row["method"].text]
         if row["metric"].text != metric or value is None:
             continue
         low, high = row["low"].number, row["high"].number

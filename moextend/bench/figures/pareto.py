@@ -11,7 +11,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocat
 
 from moextend.bench import metrics
 from moextend.bench.figures import style
-from moextend.bench.figures.source import Source, groups, looks_in, row_label
+from moextend.bench.figures.source import Source, groups, looks_in
 from moextend.bench.report.collect import Experiment
 from moextend.bench.report.views.costs import costs_table
 
@@ -64,7 +64,7 @@ def _scale(ax: Axes, values: Sequence[float]) -> None:
 
 def points(experiment: Experiment, what: What) -> dict[str, Point]:
     """Label -> (cost of a run, ACC), where both are known; a method that trains nothing costs 0."""
-    costs = {row_label(row): row for row in costs_table(experiment).records}
+    costs = {row["method"].words: row for row in costs_table(experiment).records}
     found = {}
     for label, group in groups(experiment).items():
         acc, _ = metrics.mean_and_sd(result.summary["acc"] for result in group)

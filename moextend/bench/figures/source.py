@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from moextend.bench.report.collect import UNFINISHED, Experiment, Result, grouped
+from moextend.bench.report.collect import Experiment, Result, grouped
 from moextend.bench.report.looks import Look, looks
-from moextend.bench.report.table import Value
 from moextend.bench.report.views.comparison import check_baseline, default_baseline
 from moextend.errors import UnknownName
 
@@ -50,11 +49,6 @@ class Source:
 def labelled(method: str, order: str) -> str:
     """A row's name, as tables have it."""
     return method if order == "given" else f"{method} ({order})"
-
-
-def row_label(row: Mapping[str, Value]) -> str:
-    """The label of a row of a table."""
-    return row["method"].text.replace(UNFINISHED, "")
 
 
 def groups(experiment: Experiment) -> dict[str, list[Result]]:

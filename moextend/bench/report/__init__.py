@@ -15,7 +15,7 @@ what a single number rests on (explain.py, verify.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 
 from moextend.bench.references import Reference
 from moextend.bench.report.collect import Experiment, run_notes
@@ -24,74 +24,64 @@ from moextend.bench.report.notes import with_sources
 from moextend.bench.report.ranks import ranked
 from moextend.bench.report.style import Styling
 from moextend.bench.report.table import Table
-from moextend.bench.report.views import MARGIN, NOTHING, VIEWS, Asked, load
+from moextend.bench.report.views import NOTHING, VIEWS, Asked, load
 from moextend.bench.report.views.comparison import with_baseline
 from moextend.bench.report.views.published import published_tables
 from moextend.bench.report.views.sequences import sequences_table
 from moextend.errors import InputError
 
-__all__ = ["FORMATS", "VIEWS", "View", "render", "tables", "view"]
+__all__ = ["FORMATS", "VIEWS", "How", "View", "render", "tables", "view"]
 
 View = str
 """Name of a view."""
 
 
+@dataclass(frozen=True)
+class How(Asked):
+    """What tables and the page compare, and how they look."""
+
+    references: Sequence[Reference] = ()
+    """Published numbers that stand below the measured ones."""
+    style: Styling = field(default_factory=Styling)
+    """Names and order of methods, columns and captions."""
+
+
 def tables(
-    experiments: Sequence[Experiment],
-    name: View = "forgetting",
-    *,
-    baseline: str | None = None,
-    margin: float = MARGIN,
-    references: Sequence[Reference] = (),
-    rank: bool = True,
-    style: Styling | None = None,
+    experiments: Sequence[Experiment], name: View = "forgetting", how: How | None = None, *, rank: bool = True
 ) -> list[Table]:
     """The tables of one view of each experiment, what holds over several, and below them the published ones.
 
+    `comparison` needs a baseline, and leaves out experiments without runs of it.
+
     Args:
-        baseline: the method that all are compared with; `comparison` needs it and leaves out experiments without runs
-            of it.
-        margin: what counts as no difference, in points.
         rank: whether the best values are bold that tests can tell from the rest (ranks.ranked).
-        style: how the tables look, and which methods they have.
 
     Raises:
         InputError: there is no such table, or the references do not belong to these experiments.
         UnknownName: the style names a column that a table does not have.
     """
-    asked = Asked(baseline, margin)
-    if style:
-        experiments = style.arranged(experiments)
+    how = how or How()
+    experiments = how.style.arranged(experiments)
     if name == "comparison" and experiments:
-        experiments = with_baseline(experiments, str(baseline))
-    published = published_tables(experiments, references) if references else []
-    parts = [view(experiment, name, asked, rank=rank) for experiment in experiments]
+        experiments = with_baseline(experiments, str(how.baseline))
+    published = published_tables(experiments, how.references) if how.references else []
+    parts = [view(experiment, name, how, rank=rank) for experiment in experiments]
     measured = [table for part in parts for table in part]
     if name == "comparison" and len(experiments) > 1:
-        measured += filter(None, [sequences_table(experiments, str(baseline), margin)])
-    without = [one.name for one, part in zip(experiments, parts, strict=True) if not part]
+        measured += filter(None, [sequences_table(experiments, str(how.baseline), how.margin)])
+    without = [one.label for one, part in zip(experiments, parts, strict=True) if not part]
     if measured and without:
         measured[-1] = measured[-1].noted(f"Not in these tables: {', '.join(without)}: {NOTHING[name][0]}")
     if experiments and not measured:
         what, hint = NOTHING[name]
         raise InputError(what, where=f"report {name}", hint=hint)
-    found = [*measured, *(with_sources(experiments, table) for table in published)]
-    return style.styled(found) if style else found
+    return how.style.styled([*measured, *(with_sources(experiments, table) for table in published)])
 
 
 def view(experiment: Experiment, name: View, asked: Asked | None = None, *, rank: bool = True) -> list[Table]:
     """The tables of one view of an experiment, with what is bold, where settings come from, and the runs left out."""
-    found = [_named_apart(experiment, table) for table in load(name)(experiment, asked or Asked())]
+    found = load(name)(experiment, asked or Asked())
     notes = run_notes(experiment)
     if found and not any(set(notes) <= set(table.notes) for table in found):
         found[-1] = found[-1].noted(*notes)
     return [with_sources([experiment], ranked(experiment, table) if rank else table) for table in found]
-
-
-def _named_apart(experiment: Experiment, table: Table) -> Table:
-    """The table with a key and a title that no other experiment of the same sequence gives."""
-    if not experiment.is_variant:
-        return table
-    differs = experiment.differs if experiment.differs not in table.title else ""
-    title = f"{table.title} ({differs})" if differs else table.title
-    return replace(table, key=f"{table.key} [{experiment.variant}]", title=title)

@@ -163,6 +163,18 @@ class Result:
         return [self.row(stage, self.tasks) for stage in range(len(self.tasks) + 1)]
 
 
+TITLES = {
+    "la": "LA", "acc": "ACC", "bwt": "BWT", "fm": "FM", "fwt": "FWT", "text_change": "Δ text", "text_after": "text",
+    "maa": "MAA", "bwt_t": "BWT/T", "fm_max_all": "FM (max. incl. last)", "worst_case": "worst case",
+    "text_before": "text before", "text_retention": "text kept %",
+}  # fmt: skip
+"""Metric of `run_metrics` -> its title in tables."""
+SIGNED = ("bwt", "bwt_t", "fm", "fwt", "text_change")
+"""Metrics that are shown with a sign."""
+COMPARED = ("la", "acc", "bwt", "fm", "fwt", "text_change")
+"""Metrics in which methods are compared."""
+
+
 def run_metrics(
     a: metrics.Matrix,
     final: Sequence[float | None],
@@ -205,8 +217,6 @@ class Experiment:
     """How it differs from the first experiment of the same sequence, where it is another one."""
     apart: list[str] = field(default_factory=list)
     """"lora-s1 (test data of task 'pets')": runs with the same config in another table, and what they differ in."""
-    made_otherwise: bool = False
-    """Whether it is such another table."""
     is_variant: bool = False
     """Whether there are other experiments of the same sequence."""
     own: str = ""
@@ -308,7 +318,7 @@ def _by_inputs(experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:
             experiment.apart += [f"{', '.join(result.name for result in results)} ({listed([*own][:3])})"]
             experiment.shared = {**experiment.shared, **{part: first[part] for part in own}}
             shared = {**experiment.shared, **own}
-            found[files.digest(shared)] = Experiment(shared, results, made_otherwise=True)
+            found[files.digest(shared)] = Experiment(shared, results)
     return found
 
 
@@ -417,7 +427,7 @@ def input_notes(experiment: Experiment) -> list[str]:
     notes = []
     if experiment.apart:
         notes.append(f"In a table of their own, made of something else: {'; '.join(experiment.apart)}.")
-    if experiment.made_otherwise:
+    if experiment.differs:
         notes.append(f"Not made of the same as the first table of {experiment.name}: {experiment.differs}.")
     return notes
 
@@ -466,12 +476,12 @@ def grouped(results: Sequence[Result]) -> Groups:
 
 
 def row_name(group: Sequence[Result], *, before: str = "") -> Value:
-    """The cell that names a group of runs: its method, with a mark if not all are done, and its order."""
+    """The cell that names a group of runs: its method and order, with a mark if not all are done."""
     config = group[0].config
     mark = "" if all(result.state == "done" for result in group) else UNFINISHED
     order = "" if config.order == "given" else f" ({config.order})"
     identity = group[0].facts.task_identity or ""
-    return named(config.method, before=before, after=f"{mark}{order}", task_id=identity)
+    return named(config.method, before=before, after=order, task_id=identity).marked(mark)
 
 
 def base_runs(experiment: Experiment) -> list[Result]:
@@ -491,7 +501,6 @@ def has_base_row(experiment: Experiment) -> bool:
 
 def _tell_apart(experiments: list[Experiment]) -> None:
     first: dict[str, Experiment] = {}
-    taken = set[tuple[str, str]]()
     for experiment in experiments:
         other = first.setdefault(experiment.name, experiment)
         if other is not experiment:
@@ -501,10 +510,7 @@ def _tell_apart(experiments: list[Experiment]) -> None:
             if _is_scored(experiment) != _is_scored(other):  # it names no base and no training
                 settings = ["trained elsewhere" if _is_scored(experiment) else "trained here"]
             parts = _parts_apart(other, experiment)
-            differs = "; ".join([*settings, *([f"another {listed(parts[:3])}"] if parts else [])])
-            more = f" [{experiment.variant}]" if (experiment.name, differs) in taken else ""
-            taken.add((experiment.name, differs))
-            experiment.differs = differs + more
+            experiment.differs = "; ".join([*settings, *([f"another {listed(parts[:3])}"] if parts else [])])
 
 
 def _is_scored(experiment: Experiment) -> bool:

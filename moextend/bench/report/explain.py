@@ -230,13 +230,21 @@ def _named(model: str, revision: str | None) -> str:
     return f"{model}@{revision}" if revision else model
 
 
-def _versions(made: Mapping[str, Any]) -> str:
+def commit_of(made: Mapping[str, Any]) -> str:
+    """The commit of this package that an environment records, with a mark where files had changed; "" without one."""
     commit = made.get("commit") or {}
-    code = (
-        f"commit {commit['commit'][:12]}{' with changes' if commit.get('dirty') else ''}, " if commit else ""
-    )
-    packages = ", ".join(f"{name} {version}" for name, version in made.get("packages", {}).items() if version)
-    return f"{made.get('at', '')}: {code}{packages}, Python {made.get('python')}, {made.get('platform')}"
+    return f"{commit['commit'][:12]}{' with changes' if commit.get('dirty') else ''}" if commit else ""
+
+
+def packages_of(made: Mapping[str, Any]) -> dict[str, str]:
+    """Package -> its version, as far as an environment records it."""
+    return {name: str(version) for name, version in (made.get("packages") or {}).items() if version}
+
+
+def _versions(made: Mapping[str, Any]) -> str:
+    commit = [f"commit {commit_of(made)}"] if commit_of(made) else []
+    code = ", ".join([*commit, *(f"{name} {version}" for name, version in packages_of(made).items())])
+    return f"{made.get('at', '')}: {code}, Python {made.get('python')}, {made.get('platform')}"
 
 
 def _vqa(run: RunDir, path: Path, cell: Cell) -> tuple[list[Answer], float]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Array = ndarray[Any, Any]
 
 COLUMNS = {
-    "sequence": "The sequence; with what differs, where experiments of one sequence differ in their settings.",
+    "sequence": "The sequence; with a digest of the settings, where experiments of one sequence differ in them.",
     "run": "Name of the run's folder; its path where two runs of an experiment have one name.",
     "method": "The method with its settings.",
     "seed": "Seed of the run.",
@@ -103,10 +103,9 @@ def frame(experiments: Sequence[Experiment], *, items: bool = True) -> DataFrame
 def _runs(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str, Result]]:
     """Every run with the names of its experiment and of itself."""
     for experiment in experiments:
-        label = f"{experiment.name} ({experiment.differs})" if experiment.differs else experiment.name
         twice = Counter(result.name for result in experiment.results)
         for result in experiment.results:
-            yield label, str(result.run.folder) if twice[result.name] > 1 else result.name, result
+            yield experiment.label, str(result.run.folder) if twice[result.name] > 1 else result.name, result
 
 
 def in_order(result: Result) -> list[tuple[int, str]]:

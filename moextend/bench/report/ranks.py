@@ -12,9 +12,7 @@ from moextend.bench.report.collect import Experiment, Result, grouped, row_name
 from moextend.bench.report.items import ItemReader, Weights
 from moextend.bench.report.table import RANKED, Table
 from moextend.bench.report.views.comparison import (
-    CHANGE,
-    CHOSEN,
-    METRICS,
+    TESTED,
     Measured,
     Weigh,
     differences,
@@ -81,14 +79,13 @@ def ranked(experiment: Experiment, table: Table) -> Table:
 
 def _weigh(table: Table, key: str, experiment: Experiment) -> Weigh | None:
     """What a column is made of, as far as it can be tested."""
-    titles = {
-        "forgetting": {key: title for key, title in METRICS.items() if title != CHOSEN}
-        | {"text_change": CHANGE},
-        "tasks": {"mean": METRICS["acc"]},
-        "text": {"mean": CHANGE, "change": CHANGE},
+    tested = {
+        "forgetting": {metric: metric for metric in TESTED},
+        "tasks": {"mean": "acc"},
+        "text": {"mean": "text_change", "change": "text_change"},
     }[table.kind]
-    if key in titles:
-        return partial(metric_weights, titles[key])
+    if key in tested:
+        return partial(metric_weights, tested[key])
     first = experiment.results[0]
     return partial(_final, key) if key in (*first.tasks, *first.text) else None
 

@@ -28,7 +28,7 @@ class Value:
     """One cell: words, or a number with its spread or interval; `text` is what people read."""
 
     words: str = ""
-    """What stands there without a number."""
+    """What stands there without a number; marks of a name are not in them, but in `after`."""
     number: float | None = None
     """Unrounded, for machines."""
     spread: float | None = None

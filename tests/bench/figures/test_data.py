@@ -21,7 +21,7 @@ from moextend.bench.figures.bands import mean_shares
 from moextend.bench.figures.layers import by_layer
 from moextend.bench.figures.pareto import pareto
 from moextend.bench.figures.source import groups
-from moextend.bench.report import View, render, tables
+from moextend.bench.report import How, View, render, tables
 from moextend.bench.report.fate import fate_shares
 from moextend.bench.report.frame import frame
 from moextend.bench.run.records import RoutingReport, TaskRouting
@@ -41,7 +41,7 @@ def printed(source: Source) -> Printed:
     """The tables that the report prints of the source."""
 
     def of(view: View = "forgetting", **more: Any) -> list[dict[str, str]]:
-        text = render(tables([source.experiment], view, **more), "csv")
+        text = render(tables([source.experiment], view, How(**more)), "csv")
         rows = list(csv.DictReader(io.StringIO(text)))
         return [row for row in rows if row["table"] == rows[0]["table"]]
 

@@ -3,12 +3,11 @@
 import csv
 import io
 import re
-from functools import partial
 
 import pytest
 from rich.console import Console
 
-from moextend.bench.report import VIEWS, render, tables
+from moextend.bench.report import VIEWS, How, render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.formats import latex
 from moextend.bench.report.formats.latex import escape
@@ -44,8 +43,8 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> Views:
     made: Views = {}
     for view in VIEWS:
         if view != "routing":  # these runs have none
-            found = partial(tables, collect(runs), view, baseline="lora", rank=True)
-            made[view], made[f"{view}, 3 decimals"] = found(), found(style=style)
+            for name, how in {view: How("lora"), f"{view}, 3 decimals": How("lora", style=style)}.items():
+                made[name] = tables(collect(runs), view, how)
     return made
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from moextend.bench.report import tables
+from moextend.bench.report import How, tables
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.views.gate import gate
 from moextend.bench.report.views.power import Plan, Wanted, plan, plan_gate
@@ -48,7 +48,7 @@ def test_the_plan_of_the_pilots_own_design_is_the_test_of_the_report(runs: Path)
     """A larger MDD than the report prints of its variances: three seeds leave larger ones possible."""
     given = [f"ledger/{method}-s{seed}" for method in ("lora", "ewc") for seed in SEEDS]
     for found, place, orders in ((experiment(runs, *given), 0, 1), (experiment(runs), 1, 2)):
-        rows = tables([found], "comparison", baseline="lora")[place].records
+        rows = tables([found], "comparison", How("lora"))[place].records
         for metric in ("ACC", "BWT"):
             (row,) = [row for row in rows if row["metric"].text == metric]
             one = planned(found, metric)

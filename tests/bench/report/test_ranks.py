@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from moextend.bench.report import tables
+from moextend.bench.report import How, tables
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.table import Value
 from tests.bench import ledger
@@ -33,7 +33,7 @@ def test_the_best_is_bold_where_all_others_are_worse_in_the_comparison(tmp_path:
     experiments, bold = written(tmp_path, kinds), set()
     shown = rows(experiments)
     for name in kinds:
-        (found,) = tables(experiments, "comparison", baseline=name)
+        (found,) = tables(experiments, "comparison", How(name))
         for key, title in {
             "la": "LA",
             "acc": "ACC",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.references import find_reference
-from moextend.bench.report import VIEWS, render, tables
+from moextend.bench.report import VIEWS, How, render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.paper import TITLES
 from moextend.bench.run.records import RoutingReport, StageCost
@@ -52,13 +52,15 @@ def latex(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for method, kind in list(kinds.items())[:2]:
         runs += [ledger.write_run(folder, shape, method, seed, kind, order="reverse") for seed in (0, 1)]
     experiments = collect(runs)
-    views = {view: tables(experiments, view, baseline="lora") for view in VIEWS}
+    views = {view: tables(experiments, view, How("lora")) for view in VIEWS}
     assert len(views["forgetting"]) == 2, "with the table of seeds and orders"
     assert len(views["comparison"]) == 3, "of each order, and of the mean over orders"
     nowhere = tmp_path_factory.mktemp("none")
     published = content.names("registry/references", nowhere)
     assert published
-    views |= {name: tables([], references=[find_reference(name, nowhere)]) for name in list(published)[:2]}
+    views |= {
+        name: tables([], how=How(references=[find_reference(name, nowhere)])) for name in list(published)[:2]
+    }
     return {view: render(shown, "latex") for view, shown in views.items()}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from moextend.bench.report import tables
+from moextend.bench.report import How, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.table import Table, Value
 from moextend.bench.run.plan import ordered
@@ -62,7 +62,7 @@ def test_an_order_that_has_two_names_is_one_order(make_run: MakeRun) -> None:
 
 def test_differences_are_of_the_same_seed_and_order(make_run: MakeRun) -> None:
     runs = [*crossed(make_run), *crossed(make_run, "ewc", shift=3.0), make_run("lwf", 0, final(50))]
-    *_, table = tables(collect(runs, unfinished=True), "comparison", baseline="lora")
+    *_, table = tables(collect(runs, unfinished=True), "comparison", How("lora"))
     assert {key[0] for key in rows(table)} == {"ewc"}
     row = rows(table)["ewc", "tasks"]
     assert row["mean"].number == pytest.approx(3) and row["sd"].number == pytest.approx(0)

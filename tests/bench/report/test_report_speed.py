@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.report import View, render, tables
+from moextend.bench.report import How, View, render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.run.live import row_of, table
 from moextend.bench.run.progress import read_status
@@ -47,7 +47,7 @@ def opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 @pytest.mark.parametrize("view", ["matrix", "comparison"])
 def test_a_report_opens_every_file_once(folder: Path, opened: Counter[str], view: View) -> None:
-    render(tables(collect(find_runs(folder)), view, baseline="lora"), "table")
+    render(tables(collect(find_runs(folder)), view, How("lora")), "table")
     assert opened and max(opened.values()) == 1, opened.most_common(3)
     predictions = [name for name in opened if "/predictions/" in name]
     assert bool(predictions) == (view == "comparison")

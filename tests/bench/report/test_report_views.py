@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from moextend.bench import stats
-from moextend.bench.report import tables
+from moextend.bench.report import How, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.table import Table, Value, text
 from moextend.bench.report.views import comparison
@@ -63,7 +63,7 @@ def answered(run: RunDir, right: Right, items: int = 200) -> RunDir:
 
 def compared(runs: Sequence[RunDir], baseline: str = "lora") -> tuple[Rows, list[str]]:
     """The rows of the comparison by method and metric, and its notes."""
-    (table,) = tables(collect(runs), "comparison", baseline=baseline)
+    (table,) = tables(collect(runs), "comparison", How(baseline))
     return {(row["method"].text, row["metric"].text): row for row in table.records}, table.notes
 
 
@@ -195,7 +195,7 @@ def test_rows_without_a_verdict_are_a_family_of_their_own() -> None:
         return comparison.Test(text(name), values, found if seeds > 1 else replace(found, seed_variance=0.0))
 
     several, two, one = row("a", 3), row("b", 3), row("c", 1)
-    rows = comparison.section([several, two, one], "ACC", 1.0)
+    rows = comparison.section([several, two, one], "acc", 1.0)
     records = Table("", "", comparison.COLUMNS, [rows]).records
     p, tests = ([amount(record[key]) for record in records] for key in ("p", "tests"))
     assert tests == [2, 2, 1]

@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from moextend.bench.report import View, tables
+from moextend.bench.report import How, View, tables
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.formats.terminal import print_tables
 from tests.bench import ledger
@@ -28,7 +28,7 @@ def experiments(tmp_path_factory: pytest.TempPathFactory) -> list[Experiment]:
 
 def shown(experiments: list[Experiment], view: View, width: int | None) -> str:
     out = io.StringIO()
-    found = tables(experiments, view, baseline="lora" if view == "comparison" else None)
+    found = tables(experiments, view, How("lora" if view == "comparison" else None))
     print_tables(found, Console(file=out, color_system=None), width)
     return out.getvalue()
 

@@ -7,7 +7,7 @@ from statistics import fmean
 import pytest
 
 from moextend.bench import stats
-from moextend.bench.report import tables
+from moextend.bench.report import How, tables
 from moextend.bench.report.collect import Experiment, collect
 from tests.bench.ledger import Kind, Shape, write_runs
 
@@ -30,7 +30,7 @@ def experiments(tmp_path_factory: pytest.TempPathFactory) -> list[Experiment]:
 
 
 def test_the_mean_over_sequences_and_the_correction_for_all_of_them(experiments: list[Experiment]) -> None:
-    first, second, table = tables(experiments, "comparison", baseline="lora")
+    first, second, table = tables(experiments, "comparison", How("lora"))
     rows = {(row["method"].text, row["metric"].text): row for row in table.records}
     assert "FM" not in {metric for _, metric in rows} and {method for method, _ in rows} == {"ewc", "lwf"}
     alone = {
@@ -53,11 +53,11 @@ def test_the_mean_over_sequences_and_the_correction_for_all_of_them(experiments:
 
 def test_not_worse_is_said_where_a_loss_of_the_margin_is_excluded(experiments: list[Experiment]) -> None:
     for margin, word in ((1.0, "undecided"), (3.0, "not worse"), (12.0, "equivalent")):
-        *_, table = tables(experiments, "comparison", baseline="lora", margin=margin)
+        *_, table = tables(experiments, "comparison", How("lora", margin))
         (row,) = [row for row in table.records if (row["method"].text, row["metric"].text) == ("lwf", "LA")]
         assert row["verdict"].text == word
         assert ((row["p_not_worse"].number or 0.0) < stats.LEVEL) == (word != "undecided")
 
 
 def test_one_sequence_has_no_such_table(experiments: list[Experiment]) -> None:
-    assert [table.kind for table in tables(experiments[:1], "comparison", baseline="lora")] == ["comparison"]
+    assert [table.kind for table in tables(experiments[:1], "comparison", How("lora"))] == ["comparison"]

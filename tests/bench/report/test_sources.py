@@ -2,7 +2,7 @@
 
 import pytest
 
-from moextend.bench.report import tables
+from moextend.bench.report import How, tables
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.notes import source_note, sources
 from moextend.bench.report.views.gate import gate
@@ -35,7 +35,7 @@ def test_every_table_has_the_note_and_marks_what_was_tuned_on_test_items(experim
         named = [row[0].text for row in table.rows if row[0].of in SOURCES]
         assert NOTE in table.notes, view
         assert "lora‡" in named and {"ewc", "lwf", "replay", "zero-shot"} <= {*named}
-    for table in (*tables([experiment], "matrix"), *tables([experiment], "comparison", baseline="ewc")):
+    for table in (*tables([experiment], "matrix"), *tables([experiment], "comparison", How("ewc"))):
         assert any(note.startswith("Settings: ") for note in table.notes)
     assert NOTE in gate(experiment).notes
 

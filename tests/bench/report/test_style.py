@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.report import FORMATS, render, tables
+from moextend.bench.report import FORMATS, How, render, tables
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.page.data import parts
 from moextend.bench.report.style import Styling, find_style
@@ -59,7 +59,7 @@ def names(table: Table) -> list[str]:
 def test_columns_order_names_precision_and_caption(
     experiments: list[Experiment], styling: MakeStyling
 ) -> None:
-    (table,) = tables(experiments, style=styling())
+    (table,) = tables(experiments, how=How(style=styling()))
     assert table.title.startswith("Ours: mini: 2 tasks")
     assert [column.title for column in table.columns] == ["method", "ACC", "LA"]
     assert names(table) == ["MoExtend", "LoRA & co", "ewc", "full-ft"]
@@ -67,7 +67,7 @@ def test_columns_order_names_precision_and_caption(
     (plain,) = tables(experiments)
     assert names(plain) == ["ewc", "full-ft", "lora", "moextend:scope=all"]
     assert plain.sections[-1][0][3].text == "65.3 ±0.4"
-    (matrix, *_) = tables(experiments, "matrix", style=styling())
+    (matrix, *_) = tables(experiments, "matrix", How(style=styling()))
     assert [column.title for column in matrix.columns[1:3]] == ["Colour of things", "count"]
     assert matrix.columns[1].key == "colour", "CSV has the key"
     assert [row[0].text for row in matrix.rows] == ["0 base", "1 Colour of things", "2 count"]
@@ -75,7 +75,7 @@ def test_columns_order_names_precision_and_caption(
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_has_the_style(experiments: list[Experiment], styling: MakeStyling, form: str) -> None:
-    shown = render(tables(experiments, style=styling()), form)
+    shown = render(tables(experiments, how=How(style=styling())), form)
     assert "MoExtend" in shown and "scope=all" not in shown.replace("moextend+scope-all", "")
     if form == "csv":
         row = next(row for row in csv.DictReader(io.StringIO(shown)) if row["method"] == "MoExtend")
@@ -120,7 +120,7 @@ def test_a_wrong_name_is_one_clear_error(
     experiments: list[Experiment], styling: MakeStyling, text: str, problem: str
 ) -> None:
     with pytest.raises(InputError, match=problem):
-        tables(experiments, style=styling(text))
+        tables(experiments, how=How(style=styling(text)))
 
 
 def test_the_workspace_has_a_style_of_its_own(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_the_workspace_has_a_style_of_its_own(tmp_path: Path) -> None:
 def test_the_page_has_the_names_the_order_and_the_decimals(
     experiments: list[Experiment], styling: MakeStyling
 ) -> None:
-    made = parts(experiments, style=styling()).values["report"]["experiments"][0]
+    made = parts(experiments, How(style=styling())).values["report"]["experiments"][0]
     assert [one["label"] for one in made["methods"]] == ["MoExtend", "LoRA & co", "ewc", "full-ft"]
     assert [one["method"] for one in made["methods"]][:2] == ["moextend:scope=all", "lora"]
     assert {(task["key"], task["name"]) for task in made["tasks"]} >= {("colour", "Colour of things")}

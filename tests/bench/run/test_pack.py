@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from moextend.bench.report import render, tables
+from moextend.bench.report import How, render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.frame import frame
 from moextend.bench.run.complete import lacks
@@ -37,7 +37,7 @@ def opened(path: Path) -> io.BytesIO:
 
 
 def report(folder: Path) -> str:
-    return render(tables(collect(find_runs(folder)), "comparison", baseline="lora"), "csv")
+    return render(tables(collect(find_runs(folder)), "comparison", How("lora")), "csv")
 
 
 def test_an_unpacked_run_reports_the_same(runs: list[RunDir], tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_item_scores_that_are_missing_or_were_edited_are_not_tested(
     with pytest.raises(InputError, match="the file is damaged or was edited"):
         pack([RunDir(folders[-1])], tmp_path / "again.tar.zst", predictions=False)
     (found,) = collect(find_runs(tmp_path / "b"))
-    shown = render(tables([found], "comparison", baseline="lora"), "markdown")
+    shown = render(tables([found], "comparison", How("lora")), "markdown")
     assert "items not kept" in shown and "items.json (damaged: the file is damaged or was edited.)" in str(
         found.results[-1].lacks
     ), shown
@@ -113,7 +113,7 @@ def test_item_scores_that_are_missing_or_were_edited_are_not_tested(
 
 def compared(folder: Path, runs: list[RunDir] | None = None) -> list[dict[str, float]]:
     """The numbers of the tests of differences, of those that could be made."""
-    (table,) = tables(collect(runs or find_runs(folder)), "comparison", baseline="lora")
+    (table,) = tables(collect(runs or find_runs(folder)), "comparison", How("lora"))
     keys = [column.key for column in table.columns]
     rows = [dict(zip(keys, row, strict=True)) for section in table.sections for row in section]
     return [

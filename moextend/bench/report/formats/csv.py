@@ -48,7 +48,7 @@ def cells(experiments: Sequence[Experiment]) -> str:
         for result in experiment.results:
             config = result.config
             settings = [config.method, config.seed, config.order, config.mode]
-            run = [experiment.name, result.name, *settings, result.state]
+            run = [experiment.label, result.name, *settings, result.state]
             for _, cell in sorted(result.cells.items()):
                 found, notes = [*run, *(getattr(cell, name) for name in names), " ".join(notes)], []
                 writer.writerow([words(one) if isinstance(one, str) else one for one in found])

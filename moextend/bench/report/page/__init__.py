@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from moextend.bench.report import How
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.page.data import REPORT, parts
 from moextend.bench.report.page.items import LEVEL
@@ -58,26 +59,28 @@ FRESH = 1.0
 """Seconds for which the states of the runs are not read again."""
 
 
-def page(experiments: Sequence[Experiment], **options: Any) -> str:
-    """One HTML file with everything in it; options as data.parts takes them."""
-    found, style = parts(experiments, **options), f"<style>{asset('page.css')}</style>"
+def page(experiments: Sequence[Experiment], how: How | None = None, workspace: Path | None = None) -> str:
+    """One HTML file with everything in it; see data.parts."""
+    found, style = parts(experiments, how, workspace), f"<style>{asset('page.css')}</style>"
     return _document(experiments, found.values, _policy(), style, f"<script>{asset('page.js')}</script>")
 
 
 def bundle(
-    experiments: Sequence[Experiment], folder: Path, live: str | None = None, site: Any = None, **options: Any
-) -> Path:
+    experiments: Sequence[Experiment], folder: Path, how: How | None = None, workspace: Path | None = None, *,
+    live: str | None = None, site: Any = None,
+) -> Path:  # fmt: skip
     """Writes index.html with parts and images into `folder`; the path of index.html.
 
     Args:
         experiments: what the page shows.
         folder: where the files go.
+        how: as data.parts takes it.
+        workspace: likewise.
         live: the version of the page that a server compares with its runs; None: no server is asked.
         site: what a first view of all experiments shows, each of which is then a part of its own; None: no such view.
-        options: as data.parts takes them.
     """
     # In a site, which is for a host, media are in the parts: thousands of small files are a burden there.
-    found = parts(experiments, inline=site is not None, **options)
+    found = parts(experiments, how, workspace, inline=site is not None)
     first = {REPORT: found.values.pop(REPORT)} | ({"live": live} if live else {})
     if site is not None:
         each = first[REPORT]["experiments"]
@@ -177,8 +180,8 @@ class Live:
                     experiments.append(experiment)
                 else:
                     self.notes += [f"left out: {visible(name)}" for name in experiment.left_out]
-            style = find_style(None, self.workspace)
-            bundle(experiments, self.folder, live=version, style=style, workspace=self.workspace)
+            how = How(style=find_style(None, self.workspace))
+            bundle(experiments, self.folder, how, self.workspace, live=version)
         except Exception as error:  # what was there stays
             self.notes = [visible(str(explained(error)))]
             if not self.version:

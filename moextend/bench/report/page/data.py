@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench import methods, metrics
-from moextend.bench.references import Reference
-from moextend.bench.report import view
-from moextend.bench.report.collect import UNFINISHED, Experiment, Result, grouped
+from moextend.bench.report import How, view
+from moextend.bench.report.collect import TITLES, Experiment, Result, grouped
 from moextend.bench.report.fate import FATES
 from moextend.bench.report.items import ItemReader
 from moextend.bench.report.looks import looks
@@ -19,8 +18,8 @@ from moextend.bench.report.page.items import MOST_MEDIA, Budget, Lifelines, Thum
 from moextend.bench.report.page.provenance import provenance
 from moextend.bench.report.style import Styling
 from moextend.bench.report.table import Table, Value
-from moextend.bench.report.views import MARGIN
-from moextend.bench.report.views.comparison import METRICS, comparison_table, has_baseline
+from moextend.bench.report.views import Asked
+from moextend.bench.report.views.comparison import comparison_table, has_baseline
 from moextend.bench.report.views.published import published_tables
 from moextend.bench.run.inputs import pinned_task
 from moextend.bench.run.records import RoutingReport, TaskRouting
@@ -47,19 +46,17 @@ class Parts:
 
 
 def parts(
-    experiments: Sequence[Experiment], *, baseline: str | None = None, margin: float = MARGIN,
-    references: Sequence[Reference] = (), style: Styling | None = None, workspace: Path | None = None,
-    inline: bool = True,
+    experiments: Sequence[Experiment], how: How | None = None, workspace: Path | None = None, *, inline: bool = True
 ) -> Parts:  # fmt: skip
     """All parts of the page.
 
     Args:
-        baseline: the method of the comparison; None: the one with the highest ACC.
-        style: how the tables look, and the names and order of methods.
+        how: what it compares, and how it looks; without a baseline, methods are compared with the highest ACC.
         workspace: where the data of tasks are looked for if a run's own workspace is not there.
         inline: whether images are in the parts, as many as fit into equal shares of MOST_MEDIA; else they are files.
     """
-    style = (style or Styling()).with_all_columns()
+    how = how or How()
+    style = how.style.with_all_columns()
     experiments = style.arranged(experiments)
     found, room = Parts({REPORT: {}}), MOST_MEDIA if inline else float("inf")
     shown = []
@@ -73,13 +70,13 @@ def parts(
             for row in _items(found, task, runs, workspace, budget, inline=inline)
         ]
         room -= share - max(budget.left, 0.0) if inline else 0.0
-        shown.append(_experiment(experiment, tasks, runs, style, baseline, margin))
+        shown.append(_experiment(experiment, tasks, runs, style, how))
         found.values[f"e{number}.flips"] = {"fates": list(FATES), "rows": flips}
         found.values[f"e{number}.routing"] = list(_routes(runs, style))
         found.values[f"e{number}.runs"] = provenance(runs)
     for task in (task for experiment in shown for task in experiment["tasks"]):
         task |= {"key": visible(task["key"]), "name": visible(style.shown(task["key"]))}
-    published = published_tables(experiments, references) if references else []
+    published = published_tables(experiments, how.references) if how.references else []
     tables = [table_view(with_sources(experiments, table), style) for table in published]
     found.values[REPORT] = {"experiments": shown, "published": tables}
     return found
@@ -109,9 +106,9 @@ def _value(value: Value) -> list[Any]:
 
 def _experiment(
     experiment: Experiment, tasks: Sequence[dict[str, Any]], runs: Sequence[Result], style: Styling,
-    baseline: str | None, margin: float,
+    asked: Asked,
 ) -> dict[str, Any]:  # fmt: skip
-    sentences, comparisons = verdict(experiment, baseline, margin)
+    sentences, comparisons = verdict(experiment, asked)
     best = [next(iter(own)) for own in standings(experiment).values()]
     places = {task["key"]: place for place, task in enumerate(tasks)}
 
@@ -123,7 +120,7 @@ def _experiment(
 
     summary, *orders = views("forgetting")
     return {
-        "name": visible(experiment.name),
+        "name": visible(experiment.label),
         "title": summary["title"],
         "verdict": [visible(style.shown(text)) for text in sentences],
         "tasks": tasks,
@@ -153,8 +150,7 @@ def _tasks(experiment: Experiment, prefix: str) -> list[dict[str, Any]]:
             found.append(
                 {
                     "key": name, "role": role, "part": f"{prefix}.items{len(found)}", "items": 0, "media": 0,
-                    "lacks": "", "kinds": [], "scorer": spec.get("scorer") or "", "licence": spec.get("licence") or "",
-                    "description": visible(spec.get("description") or ""),
+                    "lacks": "", "kinds": [],
                     "prompt": "" if role == "text" else visible(spec.get("prompt") or ""),
                 }
             )  # fmt: skip
@@ -311,22 +307,20 @@ def standings(experiment: Experiment) -> Standings:
     }
 
 
-def verdict(
-    experiment: Experiment, baseline: str | None = None, margin: float = MARGIN
-) -> tuple[list[str], dict[str, Table]]:
+def verdict(experiment: Experiment, asked: Asked) -> tuple[list[str], dict[str, Table]]:
     """What a reader takes away: the best of the methods that know as much of the task, and the tests of the others.
 
-    With it the comparisons with each of these, the highest ACC first; before them that with `baseline` if it has run.
+    With it the comparisons with each of these, the highest ACC first; before them that with the baseline if it has run.
     """
     reader, known = ItemReader(), standings(experiment)
     tables: dict[str, Table] = {}
-    if baseline and known and has_baseline(experiment, baseline):
-        tables[baseline] = comparison_table(experiment, baseline, margin, reader)
+    if asked.baseline and known and has_baseline(experiment, asked.baseline):
+        tables[asked.baseline] = comparison_table(experiment, asked.baseline, asked.margin, reader)
     found = []
     for identity, own in known.items():
         best, (acc, group) = next(iter(own.items()))
         if best not in tables:
-            tables[best] = comparison_table(experiment, best, margin, reader)
+            tables[best] = comparison_table(experiment, best, asked.margin, reader)
         words = (
             f"{KNOWN.get(identity, KNOWN['?'])}, {best} reaches ACC {acc:.1f}% after stage {group[0].last}"
         )
@@ -341,8 +335,8 @@ def _others(own: Sequence[str], best: str, comparison: Table) -> str:
     rows = {
         row["method"].of: row
         for row in comparison.records
-        if row["metric"].text == METRICS["acc"]
-        and row["method"].text.removesuffix(UNFINISHED) == row["method"].of  # not those of other orders
+        if row["metric"].text == TITLES["acc"]
+        and row["method"].words == row["method"].of  # not those of other orders
     }
     verdicts: dict[str, list[str]] = {}
     for method in own:

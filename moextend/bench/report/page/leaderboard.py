@@ -10,10 +10,11 @@ from typing import Any
 
 from moextend.bench import methods, metrics
 from moextend.bench.report.collect import Experiment, Result, collect, key_of, refuse_unproved
+from moextend.bench.report.explain import commit_of, packages_of
 from moextend.bench.report.packs import packs_in
 from moextend.bench.report.page import bundle
 from moextend.bench.report.page.data import standings
-from moextend.bench.report.page.provenance import commit_of, computed, version_of
+from moextend.bench.report.page.provenance import computed
 from moextend.bench.report.table import number
 from moextend.bench.run.pack import unpack
 from moextend.bench.run.rundir import RunDir, find_runs, run_name
@@ -48,7 +49,7 @@ def build(packs: Sequence[Path], out: Path) -> Built:
         place = Path(name)
         origin = _opened(found, place)
         experiments = _collected(origin)
-        bundle(experiments, made, site=_site(experiments, origin), workspace=place)
+        bundle(experiments, made, workspace=place, site=_site(experiments, origin))
         size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
     return Built(out / "index.html", len(found), len(origin), len(experiments), size)
 
@@ -115,8 +116,7 @@ def _sequence(experiment: Experiment, key: str) -> dict[str, Any]:
         acc = number(*metrics.mean_and_sd([result.summary["acc"] for result in group]))
         best[identity] = [visible(method), acc.text]
     return {
-        "key": visible(key), "description": visible(sequence.get("description") or ""),
-        "differs": visible(experiment.differs), "base": visible((sequence.get("base") or {}).get("model") or ""),
+        "key": visible(key), "differs": visible(experiment.differs),
         "tasks": [visible(stage["task"]) for stage in sequence["stages"]],
         "methods": sum(map(len, known.values())), "best": best,
         "seeds": sorted({result.config.seed for result in experiment.results}),
@@ -156,7 +156,9 @@ def _history(experiments: Sequence[Experiment], origin: Mapping[Path, Path]) -> 
         groups: dict[tuple[str, str], list[Result]] = {}
         for result in experiment.results:
             _, environment = _made(result)
-            groups.setdefault((version_of(environment), commit_of(environment)), []).append(result)
+            groups.setdefault(
+                (packages_of(environment).get("moextend", ""), commit_of(environment)), []
+            ).append(result)
         for (version, commit), own in groups.items():
             yield {
                 "made": max(_made(result)[0] for result in own), "at": place,

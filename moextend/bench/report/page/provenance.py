@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from moextend.bench.report.collect import Result
-from moextend.bench.report.explain import command, method_sources
+from moextend.bench.report.collect import COMPARED, TITLES, Result
+from moextend.bench.report.explain import command, commit_of, method_sources, packages_of
 from moextend.bench.report.notes import source
 from moextend.bench.report.views.forgetting import setting
 from moextend.errors import visible
 
-METRICS = {"la": "LA", "acc": "ACC", "bwt": "BWT", "fm": "FM", "fwt": "FWT", "text_change": "Δ text"}
-"""Metric of `Result.summary` -> its column."""
 COSTS = ("trained_parameters", "flops", "tokens", "kept_mb", "seconds", "peak_rss_mb", "peak_gpu_mb")
 """Fields of `StageCost` that are shown."""
 
@@ -36,7 +34,7 @@ def provenance(runs: Sequence[Result]) -> dict[str, Any]:
                 "of": place("made", {visible(part): visible(one) for part, one in result.made_of.items()}),
                 "models": {visible(name): visible(one) for name, one in method_sources(result.run).items() if one},
                 "settings": {visible(key): visible(setting(one)) for key, one in result.facts.settings.items()},
-                "metrics": {title: result.summary[name] for name, title in METRICS.items()},
+                "metrics": {TITLES[key]: result.summary[key] for key in COMPARED},
                 "stated": {
                     visible(f"stage {stage}: {key}"): visible(str(value))
                     for stage, facts in result.facts.stated.items()
@@ -59,21 +57,10 @@ def computed(result: Result) -> list[dict[str, Any]]:
     return [one for one in result.environments if one.get("device")] or result.environments or [{}]
 
 
-def version_of(environment: dict[str, Any]) -> str:
-    """The version of this package in an environment; "" where it is not recorded."""
-    return str((environment.get("packages") or {}).get("moextend") or "")
-
-
-def commit_of(environment: dict[str, Any]) -> str:
-    """The commit in an environment, with a mark where files had changed; "" without one."""
-    commit = environment.get("commit") or {}
-    return f"{str(commit['commit'])[:12]}{' with changes' if commit.get('dirty') else ''}" if commit else ""
-
-
 def _environment(made: dict[str, Any]) -> dict[str, str]:
     """Name -> what a run was made with, without the time."""
-    apart, packages = ("at", "commit", "packages"), dict(made.get("packages") or {})
-    found = {"moextend": str(packages.pop("moextend", None) or ""), "commit": commit_of(made)}
-    found["packages"] = ", ".join(f"{name} {one}" for name, one in packages.items() if one)
+    apart, packages = ("at", "commit", "packages"), packages_of(made)
+    found = {"moextend": packages.pop("moextend", ""), "commit": commit_of(made)}
+    found["packages"] = ", ".join(f"{name} {one}" for name, one in packages.items())
     found |= {name: str(one) for name, one in made.items() if name not in apart}
     return {visible(name): visible(one) for name, one in found.items() if one}

@@ -18,6 +18,7 @@ from jinja2 import Environment, StrictUndefined
 
 from moextend.bench import methods
 from moextend.bench.report.collect import Experiment, Groups, grouped
+from moextend.bench.report.explain import commit_of, packages_of
 from moextend.bench.report.formats.latex import BREAKS, breakable, escape
 from moextend.bench.report.looks import renamed
 from moextend.bench.report.notes import by_source, seeds_note, sources
@@ -277,12 +278,8 @@ def _software(made_with: Sequence[Mapping[str, Any]]) -> list[str]:
 
     versions = {"Python": [str(each.get("python", "?")) for each in made_with]}
     for package in PACKAGES:
-        versions[package] = [str(one) for each in made_with if (one := each.get("packages", {}).get(package))]
-    commits = [
-        commit["commit"][:12] + (" with local changes" if commit.get("dirty") else "")
-        for each in made_with
-        if (commit := each.get("commit"))
-    ]
+        versions[package] = [one for each in made_with if (one := packages_of(each).get(package))]
+    commits = [*filter(None, map(commit_of, made_with))]
     found = [f"{escape(name)} {either(known)}" for name, known in versions.items() if known]
     return found + ([f"commit {either(commits)} of moextend"] if commits else [])
 

@@ -13,6 +13,8 @@ from statistics import fmean
 
 from moextend.bench import methods, metrics, stats
 from moextend.bench.report.collect import (
+    COMPARED,
+    TITLES,
     Experiment,
     Groups,
     Result,
@@ -74,13 +76,11 @@ OVER_ORDERS = (
 )
 
 UNTESTED = "no test"
-"""Verdict on FM. It takes the best row that was observed, so noise counts as forgetting, the more the more rows."""
+"""Verdict on FM, which is not TESTED: it takes the best row that was observed, so noise counts as forgetting, the more
+the more rows."""
 
-METRICS = {"la": "LA", "acc": "ACC", "bwt": "BWT", "fm": "FM", "fwt": "FWT"}
-"""Metrics of the learned tasks, as `metrics.weights` names them -> their column in the forgetting table."""
-CHANGE = "Δ text"
-CHOSEN = "FM"
-"""The metric that takes the best row."""
+TESTED = tuple(metric for metric in COMPARED if metric != "fm")
+"""Metrics that have verdicts."""
 
 
 def check_margin(points: float) -> None:
@@ -119,12 +119,12 @@ def comparison_table(
     check_baseline(baseline, [method for method, _ in groups])
     tests = {
         metric: list(_tests(Measured(reader, partial(metric_weights, metric)), groups, baseline))
-        for metric in [*METRICS.values(), CHANGE]
+        for metric in COMPARED
     }
     notes = _notes(groups, [test for rows in tests.values() for test in rows], baseline, margin)
-    title = f"{experiment.name}: differences from {baseline}"
+    title = f"{experiment.label}: differences from {baseline}"
     return _table(
-        f"{experiment.name}-comparison", title, tests, margin, [*notes, *_missing_notes(experiment)]
+        f"{experiment.label}-comparison", title, tests, margin, [*notes, *_missing_notes(experiment)]
     )
 
 
@@ -255,8 +255,8 @@ def _tests(measured: Measured, groups: Groups, baseline: str) -> Iterator[Test]:
 
 def verdicts(measured: Measured, groups: Groups, baseline: str) -> dict[str, str]:
     """Row's name -> verdict of `comparison_table` on it, in a metric or another measure."""
-    found = _table("", "", {METRICS["acc"]: list(_tests(measured, groups, baseline))}, MARGIN, []).records
-    return {row["method"].text: row["verdict"].text for row in found}
+    tests = list(_tests(measured, groups, baseline))
+    return {tests[place].name.text: word for place, (word, *_) in _corrected(tests, MARGIN).items()}
 
 
 def _lacks_scores(result: Result) -> bool:
@@ -283,38 +283,34 @@ def is_row_zero(baseline: str) -> bool:
 
 def metric_weights(metric: str, result: Result, at: int | None) -> Weights | None:
     """(stage, task) -> its weight in a metric of the forgetting table; None where the metric is not known."""
-    if metric == CHANGE:
+    if metric == "text_change":
         share = 1 / max(len(result.text), 1)
         ends = [(0, -share), (result.last, share)]
         return {(stage, task): weight for task in result.text for stage, weight in ends} or None
-    name = next(key for key, title in METRICS.items() if title == metric)
     a = result.matrix if at is None else [result.matrix[at]] * len(result.matrix)
-    found = metrics.weights(name, a)
+    found = metrics.weights(metric, a)
     return None if found is None else {(t, result.tasks[i]): weight for (t, i), weight in found.items()}
 
 
 def section(tests: Sequence[Test], metric: str, margin: float) -> list[Row]:
     """The rows of one metric, which are one family of tests; only ACC has rows where nothing can be compared."""
-    if metric != METRICS["acc"] and not any(test.values for test in tests):
+    if metric != "acc" and not any(test.values for test in tests):
         return []
-    tests = [
-        replace(test, found=None, lacks=test.lacks or UNTESTED) if metric == CHOSEN else test
-        for test in tests
-    ]
+    if metric not in TESTED:
+        tests = [replace(test, found=None, lacks=test.lacks or UNTESTED) for test in tests]
     corrected = _corrected(tests, margin)
     rows = []
     for place, test in enumerate(tests):
         difference = number(*metrics.mean_and_sd(test.values), signed=True) if test.values else Value("-")
         cells = {
             "method": test.name,
-            "metric": text(metric),
-            "difference": difference.marked(UNTOUCHED if test.untouched and metric == CHANGE else ""),
+            "metric": text(TITLES[metric]),
+            "difference": difference.marked(UNTOUCHED if test.untouched and metric == "text_change" else ""),
             "verdict": text(test.lacks or NOT_KEPT),
             "seeds": count(len(test.values)),
         }
         if test.found:
-            p, same, family = corrected[place]
-            word = stats.verdict(p, same, test.found)
+            word, p, same, family = corrected[place]
             cells |= {
                 "verdict": text(word, "bold" if word in ("better", "worse") else ""),
                 "p": p_value(p),
@@ -325,18 +321,21 @@ def section(tests: Sequence[Test], metric: str, margin: float) -> list[Row]:
     return rows
 
 
-def _corrected(tests: Sequence[Test], margin: float) -> dict[int, tuple[float, float, int]]:
-    """Place of a test -> p of no difference and of no equivalence, by Holm, and the number of tests of its family.
+def _corrected(tests: Sequence[Test], margin: float) -> dict[int, tuple[str, float, float, int]]:
+    """Place of a test -> its verdict, p of no difference and of no equivalence, by Holm, and the tests of its family.
 
     Tests of one seed, which have no verdict, are a family of their own.
     """
     found = {place: test.found for place, test in enumerate(tests) if test.found}
-    corrected: dict[int, tuple[float, float, int]] = {}
+    corrected: dict[int, tuple[str, float, float, int]] = {}
     for several in (True, False):
         own = {place: one for place, one in found.items() if (one.seeds > 1) == several}
         p = stats.holm([one.p for one in own.values()])
         same = stats.holm([one.p_equivalent(margin) for one in own.values()])
-        corrected |= {place: (a, b, len(own)) for place, a, b in zip(own, p, same, strict=True)}
+        corrected |= {
+            place: (stats.verdict(a, b, own[place]), a, b, len(own))
+            for place, a, b in zip(own, p, same, strict=True)
+        }
     return corrected
 
 
@@ -365,7 +364,7 @@ def _over_orders(experiment: Experiment, baseline: str, margin: float, reader: I
     """The comparison in the mean over orders; none where no method shares two orders with the baseline."""
     groups = grouped(experiment.of("sequence"))
     tests = {}
-    for metric in [*METRICS.values(), CHANGE]:
+    for metric in COMPARED:
         measured = Measured(reader, partial(metric_weights, metric))
         made = (
             _mean_test(measured, groups, method, baseline) for method in dict.fromkeys(m for m, _ in groups)
@@ -373,8 +372,8 @@ def _over_orders(experiment: Experiment, baseline: str, margin: float, reader: I
         tests[metric] = [test for test in made if test]
     if not any(tests.values()):
         return []
-    title = f"{experiment.name}: differences from {baseline}, mean over orders"
-    return [_table(f"{experiment.name}-comparison-orders", title, tests, margin, [OVER_ORDERS])]
+    title = f"{experiment.label}: differences from {baseline}, mean over orders"
+    return [_table(f"{experiment.label}-comparison-orders", title, tests, margin, [OVER_ORDERS])]
 
 
 def _mean_test(measured: Measured, groups: Groups, method: str, baseline: str) -> Test | None:

@@ -75,7 +75,7 @@ def costs_table(experiment: Experiment) -> Table:
             "(moextend bench run --match)."
         )
     notes += [*_shared(experiment), *_alignments(experiment), *_total(experiment)]
-    name = experiment.name
+    name = experiment.label
     return Table(f"{name}-costs", f"{name}: costs", COLUMNS, [rows], notes, kind="costs")
 
 

@@ -59,7 +59,7 @@ Stages = Mapping[int, RoutingReport]
 
 def readings_tables(experiment: Experiment, asked: Asked) -> list[Table]:
     """The readings, a row per method and task, and the scores by kind of question, as far as there are any."""
-    groups, name = grouped(experiment.of("sequence")).values(), experiment.name
+    groups, name = grouped(experiment.of("sequence")).values(), experiment.label
     columns = [
         *map(words_column, ("method", "task", "scorer")),
         *(Column(key, key) for key in ("score", *READINGS)),
@@ -152,7 +152,7 @@ def _inferred(experiment: Experiment, result: Result, stages: Stages) -> Table:
         INFERRED,
         f"A threshold rejects at most {100 * promised:.1f}% of an extension's own inputs in expectation.",
     ]
-    name = f"{experiment.name}/{result.name}"
+    name = f"{experiment.label}/{result.name}"
     return Table(f"{name}-inferred", f"{name}: task inference", columns, sections, notes, kind="routing")
 
 
@@ -173,7 +173,7 @@ def _routing(experiment: Experiment, result: Result, stages: Stages) -> Table:
             rows.append([text(str(stage)), named(name), *_reaching(kept, extensions), *ends])
         sections.append(rows)
         notes += [_layers(stage, report)] if report.layers is not None else []
-    name = f"{experiment.name}/{result.name}"
+    name = f"{experiment.label}/{result.name}"
     return Table(f"{name}-routing", f"{name}: routing", columns, sections, notes, kind="routing")
 
 

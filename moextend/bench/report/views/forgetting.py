@@ -13,6 +13,9 @@ from typing import Any
 
 from moextend.bench import methods, metrics, stats
 from moextend.bench.report.collect import (
+    COMPARED,
+    SIGNED,
+    TITLES,
     Experiment,
     Groups,
     Result,
@@ -50,24 +53,14 @@ from moextend.bench.report.views import Asked, costs
 COLUMNS = [
     words_column("method"),
     Column("task_id", "task id", numeric=False, paper=False),
-    Column("la", "LA", paper=False),
-    Column("acc", "ACC"),
-    Column("bwt", "BWT"),
-    Column("fm", "FM", paper=False),
-    Column("fwt", "FWT", paper=False),
-    Column("text_change", "Δ text"),
+    *(Column(key, TITLES[key], paper=key in ("acc", "bwt", "text_change")) for key in COMPARED),
     *costs.SUMMARY,
-    Column("text_after", "text", wide=True),
+    Column("text_after", TITLES["text_after"], wide=True),
     Column("runs", "runs", wide=True),
-    Column("maa", "MAA", wide=True),
-    Column("bwt_t", "BWT/T", wide=True),
-    Column("fm_max_all", "FM (max. incl. last)", wide=True),
-    Column("worst_case", "worst case", wide=True),
+    *(Column(key, TITLES[key], wide=True) for key in ("maa", "bwt_t", "fm_max_all", "worst_case")),
     Column("intransigence", "intransigence", wide=True),
-    Column("text_before", "text before", wide=True),
-    Column("text_retention", "text kept %", wide=True),
+    *(Column(key, TITLES[key], wide=True) for key in ("text_before", "text_retention")),
 ]
-SIGNED = ("bwt", "bwt_t", "fm", "fwt", "text_change", "intransigence")
 
 NOTES = [
     "task id: what the method knows at inference of the task that an input belongs to: given with the input, "
@@ -89,15 +82,11 @@ SPREAD = (
 CROSSED = (
     "-: not every seed was run in every order, or there is one seed only: the components cannot be separated."
 )
-SPREAD_METRICS = {
-    "LA": "la", "ACC": "acc", "BWT": "bwt", "FM": "fm", "FWT": "fwt", "Δ text": "text_change",
-}  # fmt: skip
-"""Metrics as they are called in the forgetting table -> in `Result.summary`."""
 VARIANTS = (
     "Variants of one method: the settings in which they differ, all others equal. trained: parameters of the largest "
     "stage. LA, ACC, BWT and Δ text as in the summary."
 )
-VARIANT_METRICS = {"la": "LA", "acc": "ACC", "bwt": "BWT", "text_change": "Δ text"}
+VARIANT_METRICS = ("la", "acc", "bwt", "text_change")
 
 
 def tables(experiment: Experiment, asked: Asked) -> list[Table]:
@@ -115,12 +104,10 @@ def forgetting_table(experiment: Experiment) -> Table:
     sections = [part for part in (_bounds(experiment, joint), rows) if part]
     sequence = experiment.shared["sequence"]
     base = f"base {sequence['base']['model']}" if "base" in sequence else "trained elsewhere"
-    title = f"{experiment.name}: {len(sequence['stages'])} tasks, {base}"
+    title = f"{experiment.label}: {len(sequence['stages'])} tasks, {base}"
     if limit := sequence.get("scoring", {}).get("limit"):
         title += f", {limit} items per task"
-    if experiment.differs:
-        title += f" ({experiment.differs})"
-    return Table(experiment.name, title, _columns(sections), sections, _notes(experiment, groups))
+    return Table(experiment.label, title, _columns(sections), sections, _notes(experiment, groups))
 
 
 def _columns(sections: Sequence[Sequence[Row]]) -> list[Column]:
@@ -241,11 +228,11 @@ What = Callable[[tuple[int, str], Result], float | None]
 def orders_tables(experiment: Experiment) -> list[Table]:
     """The components of every metric, of the methods that ran in several orders; none where no method did."""
     whats: dict[str, What] = {
-        what: lambda _, result, metric=metric: result.summary[metric]  # type: ignore[misc]
-        for what, metric in SPREAD_METRICS.items()
+        TITLES[metric]: lambda _, result, metric=metric: result.summary[metric]  # type: ignore[misc]
+        for metric in COMPARED
     }
-    title = f"{experiment.name}: spread over seeds and orders"
-    return _spread(f"{experiment.name}-orders", title, _by_method(experiment), whats)
+    title = f"{experiment.label}: spread over seeds and orders"
+    return _spread(f"{experiment.label}-orders", title, _by_method(experiment), whats)
 
 
 def difference_tables(experiment: Experiment, baseline: str) -> list[Table]:
@@ -255,9 +242,9 @@ def difference_tables(experiment: Experiment, baseline: str) -> list[Table]:
     shared = {
         method: {key: result for key, result in own.items() if key in base} for method, own in runs.items()
     }
-    title = f"{experiment.name}: final scores less those of {baseline}, spread over seeds and orders"
+    title = f"{experiment.label}: final scores less those of {baseline}, spread over seeds and orders"
     whats = {what: _less(base, attrgetter(what)) for what in ("tasks", "text")}
-    return _spread(f"{experiment.name}-orders-{baseline}", title, shared, whats)
+    return _spread(f"{experiment.label}-orders-{baseline}", title, shared, whats)
 
 
 def _less(base: Runs, tasks: Callable[[Result], list[str]]) -> What:
@@ -316,7 +303,7 @@ def _ablation(experiment: Experiment, method: str, groups: Sequence[list[Result]
     keys = dict.fromkeys(key for known in settings for key in known)
     differ = [key for key in keys if len({setting(known.get(key)) for known in settings}) > 1]
     columns = [words_column("method"), *(words_column(f"set_{key}", key) for key in differ)]
-    columns += [Column(key, title) for key, title in VARIANT_METRICS.items()]
+    columns += [Column(key, TITLES[key]) for key in VARIANT_METRICS]
     columns += [plain("trained_parameters", "trained"), plain("runs")]
     rows = []
     for group, known in zip(groups, settings, strict=True):
@@ -325,8 +312,8 @@ def _ablation(experiment: Experiment, method: str, groups: Sequence[list[Result]
         found = [*(cells[key] for key in VARIANT_METRICS), costs.trained_parameters(group), cells["runs"]]
         rows.append([row_name(group), *shown, *found])
     notes = [VARIANTS, *untouched_notes([result for group in groups for result in group])]
-    title = f"{experiment.name}: settings of {method}"
-    return Table(f"{experiment.name}-{method}-ablations", title, columns, [rows], notes, kind="ablations")
+    title = f"{experiment.label}: settings of {method}"
+    return Table(f"{experiment.label}-{method}-ablations", title, columns, [rows], notes, kind="ablations")
 
 
 def setting(value: Any) -> str:

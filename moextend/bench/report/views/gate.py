@@ -27,6 +27,7 @@ from moextend.bench.report.table import (
     text,
     words_column,
 )
+from moextend.bench.report.views import MARGIN
 from moextend.bench.report.views.comparison import check_margin, differences, is_row_zero
 from moextend.bench.stats import planning
 from moextend.bench.stats.planning import Design, Pilot
@@ -141,7 +142,7 @@ class Gate:
         return {verdict: found[verdict] for verdict in get_args(Verdict)}
 
 
-def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) -> Gate:
+def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = MARGIN) -> Gate:
     """A verdict for every cell of every run that has a reference.
 
     A task that a run learns later has none in `before`, but has with the other baselines. A cell without a score is
@@ -335,7 +336,7 @@ def compare(
     )
 
 
-def gates(experiments: Sequence[Experiment], baseline: str = BEFORE, margin: float = 1.0) -> list[Gate]:
+def gates(experiments: Sequence[Experiment], baseline: str = BEFORE, margin: float = MARGIN) -> list[Gate]:
     """The gate of each experiment. One that cannot be tested, among others that can, is undecided, and says why.
 
     Raises:
@@ -383,7 +384,6 @@ def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margi
         notes.append(f"Not tested, as tasks are not learned in turn: {', '.join(others)}.")
     if any(check.seeds == 1 and check.found for check in checks):
         notes.append("One seed: the verdict is about these weights, not about training again.")
-    notes += [f"{experiment.label}: {experiment.differs}."] if experiment.differs else []
     notes += [note] if (note := source_note(sources([experiment]))) else []
     return [
         *notes, *backend_notes(experiment.results), *lacking_notes(experiment.results), *run_notes(experiment),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from moextend.bench import stats
-from moextend.bench.report.collect import Experiment, Groups, Result, grouped, run_notes
+from moextend.bench.report.collect import TITLES, Experiment, Groups, Result, grouped, run_notes
 from moextend.bench.report.items import ItemReader
 from moextend.bench.report.table import (
     Column,
@@ -47,8 +47,8 @@ NO_ITEMS = "the answers to items are not stored, or there are too few"
 """Why a comparison has no variance of items."""
 SEEDS = (2, 3, 5, 10, 20)
 """Numbers of seeds that are planned by default, besides that of the pilot."""
-METRICS = ("ACC", "BWT")
-"""Metrics of a comparison, as columns of the forgetting table."""
+METRICS = ("acc", "bwt")
+"""Metrics of a comparison that are planned."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,9 @@ def plan(
         for method in compared:
             found = _difference(_orders(measured, groups, method, against))
             if isinstance(found, str):
-                unknown.append(f"{metric} of {method}: {found}")
+                unknown.append(f"{TITLES[metric]} of {method}: {found}")
             else:
-                first = Plan(method, against, metric, *found, _items(groups, method), tests)
+                first = Plan(method, against, TITLES[metric], *found, _items(groups, method), tests)
                 plans.append(_with_rows(first, wanted, stats.LEVEL / tests))
     if not plans:
         raise InputError(

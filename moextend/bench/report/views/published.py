@@ -57,7 +57,7 @@ def _table(experiments: Sequence[Experiment], reference: Reference) -> Table:
     columns += [Column(key, column.title) for key, column in reference.columns.items()]
     measured = [
         [
-            row_name(group, before="" if len(experiments) == 1 else f"{experiment.name}: "),
+            row_name(group, before="" if len(experiments) == 1 else f"{experiment.label}: "),
             text("measured"),
             *(_measured(group, column, refused[key]) for key, column in reference.columns.items()),
         ]
@@ -77,7 +77,7 @@ def _table(experiments: Sequence[Experiment], reference: Reference) -> Table:
     for experiment in experiments:
         limit = experiment.shared["sequence"].get("scoring", {}).get("limit")
         if limit:
-            fewer = f"{experiment.name} was scored on {limit} items per task at most"
+            fewer = f"{experiment.label} was scored on {limit} items per task at most"
             notes.append(f"{fewer}, the published numbers on all.")
     notes += [
         f"{reference.columns[key].title} is refused for measured runs: {why}."

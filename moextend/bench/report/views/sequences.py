@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from moextend.bench import metrics, stats
-from moextend.bench.report.collect import Experiment, grouped
+from moextend.bench.report.collect import TITLES, Experiment, grouped
 from moextend.bench.report.items import ItemReader
 from moextend.bench.report.notes import UNTOUCHED, untouched_notes
 from moextend.bench.report.table import (
@@ -23,9 +23,7 @@ from moextend.bench.report.table import (
     words_column,
 )
 from moextend.bench.report.views.comparison import (
-    CHANGE,
-    CHOSEN,
-    METRICS,
+    TESTED,
     Measured,
     Pair,
     differences,
@@ -56,8 +54,7 @@ def sequences_table(experiments: Sequence[Experiment], baseline: str, margin: fl
     reader = ItemReader()
     sections = [
         _section(Measured(reader, partial(metric_weights, metric)), metric, experiments, baseline, margin)
-        for metric in [*METRICS.values(), CHANGE]
-        if metric != CHOSEN
+        for metric in TESTED
     ]
     if not any(sections):
         return None
@@ -99,7 +96,7 @@ def _section(
     for (method, (values, found)), (p, same, not_worse) in zip(mean.items(), corrected, strict=True):
         verdict: str = stats.verdict(p, same, found)
         runs = [run for one in experiments for run in one.of("sequence") if run.config.method == method]
-        untouched = metric == CHANGE and all(run.text_untouched for run in runs)
+        untouched = metric == "text_change" and all(run.text_untouched for run in runs)
         own = {name: one for (of, name), one in each.items() if of == method}
         sure = {
             name: one.value
@@ -108,7 +105,7 @@ def _section(
         }
         cells = {
             "method": named(method),
-            "metric": text(metric),
+            "metric": text(TITLES[metric]),
             "sequences": count(len(own)),
             "difference": number(*metrics.mean_and_sd(values), signed=True).marked(
                 UNTOUCHED if untouched else ""

@@ -118,7 +118,7 @@ def _table(
     ]
     several = any(value.spread is not None for section in sections for row in section for value in row)
     notes = [*notes, *([SPREAD] if several else [])]
-    name = experiment.name
+    name = experiment.label
     shown = [section for section in sections if section]
     return Table(
         f"{name}-{kind}",
@@ -189,7 +189,7 @@ def matrix_tables(experiment: Experiment, asked: Asked) -> list[Table]:
     tables = []
     for result in experiment.results:
         mark = "" if result.state == "done" else f" ({result.state})"
-        name = f"{experiment.name}/{result.name}"
+        name = f"{experiment.label}/{result.name}"
         tables.append(_matrix(result, result.tasks, f"{name}-tasks", f"{name}{mark}: accuracy"))
         for what, tasks in (("text", result.text), ("transfer", result.config.transfer)):
             if tasks:

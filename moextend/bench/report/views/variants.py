@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from moextend.bench import stats
-from moextend.bench.report.collect import Experiment, Result, damaged_run, grouped, row_name, without_damaged
+from moextend.bench.report.collect import (
+    SIGNED,
+    TITLES,
+    Experiment,
+    Result,
+    damaged_run,
+    grouped,
+    row_name,
+    without_damaged,
+)
 from moextend.bench.report.items import ItemReader
 from moextend.bench.report.table import (
     Column,
@@ -28,9 +37,8 @@ from moextend.bench.run import variants
 from moextend.bench.run.rundir import run_name
 from moextend.bench.run.variants import Variant, VariantCells
 
-METRICS = {"acc": "ACC", "bwt": "BWT", "fm": "FM", "text_after": "text", "text_change": "Δ text"}
-"""Columns of the dial -> their title; as in the forgetting table."""
-SIGNED = ("bwt", "fm", "text_change")
+METRICS = ("acc", "bwt", "fm", "text_after", "text_change")
+"""Columns of the dial; as in the forgetting table."""
 DIAL = (
     "strength: what the stages learned, scaled without training: 0 is the base, 1 the last model as it is. "
     "ACC, BWT, FM, text: the metrics of the forgetting table with the scaled model's scores as the last row; Δ text: "
@@ -114,9 +122,9 @@ def rewind_tables(experiment: Experiment, asked: Asked) -> list[Table]:
                 )
     several = any(value.spread is not None for section in sections for row in section for value in row)
     columns = [words_column("method"), plain("strength")]
-    columns += [*(Column(key, title) for key, title in METRICS.items()), plain("runs", wide=True)]
-    title, notes = f"{experiment.name}: gain against forgetting", [DIAL, *([SPREAD] if several else [])]
-    made = Table(f"{experiment.name}-rewind", title, columns, sections, notes, kind="rewind")
+    columns += [*(Column(key, TITLES[key]) for key in METRICS), plain("runs", wide=True)]
+    title, notes = f"{experiment.label}: gain against forgetting", [DIAL, *([SPREAD] if several else [])]
+    made = Table(f"{experiment.label}-rewind", title, columns, sections, notes, kind="rewind")
     return without_damaged([made] if sections else [], damaged, "report rewind")
 
 
@@ -158,9 +166,9 @@ def _map(
         for variant in partial
     ]
     notes = [LEFT_OUT.format("" if len(full) == 1 else f" and {len(full)} seeds")]
-    title = f"{experiment.name}, {method}: which stages help or hurt which tasks"
+    title = f"{experiment.label}, {method}: which stages help or hurt which tasks"
     columns = [words_column("without"), *task_columns(tasks, "")]
-    return Table(f"{experiment.name}-{method}-subsets", title, columns, [rows], notes, kind="subsets")
+    return Table(f"{experiment.label}-{method}-subsets", title, columns, [rows], notes, kind="subsets")
 
 
 def _left_out(variant: Variant) -> str:

@@ -33,6 +33,7 @@ from moextend.bench.report.page.items import (
     small_sound,
     thumbnails,
 )
+from moextend.bench.report.views import Asked
 from moextend.bench.run.rundir import find_runs
 from moextend.data.images import ImageRef
 from moextend.data.sounds import AudioRef
@@ -124,18 +125,18 @@ def test_mcnemar_is_the_exact_binomial_test() -> None:
 def test_the_verdict_names_the_best_method_and_what_tests_say_of_the_others(
     experiments: list[Experiment], make_run: MakeRun
 ) -> None:
-    (sentence,), comparisons = verdict(experiments[0])
+    (sentence,), comparisons = verdict(experiments[0], Asked())
     assert re.fullmatch(
         r"Given no task id, replay reaches ACC \d+\.\d% after stage 3, the highest of 3 methods\. Paired with it, "
         r"(worse|undecided): lora.*\.",
         sentence,
     )
     assert [table.title for table in comparisons.values()] == ["ledger: differences from replay"]
-    assert list(verdict(experiments[0], "lora")[1]) == ["lora", "replay"]
+    assert list(verdict(experiments[0], Asked("lora"))[1]) == ["lora", "replay"]
     for method, value in (("lora", 40.0), ("ewc", 50.0)):
         run = make_run(method, rows=[[10, 10], [value, 10], [value, value]], text=[90, 90, 90])
     (experiment,) = collect(find_runs(run.folder.parent.parent), unfinished=True)
-    (sentence,), _ = verdict(experiment)
+    (sentence,), _ = verdict(experiment, Asked())
     assert sentence.endswith("the highest of 2 methods. Paired with it, items not kept: lora.")
     shown = pages.page([experiment])
     assert '"items":0' in shown and "e0.items0" in shown

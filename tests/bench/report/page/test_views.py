@@ -1,14 +1,18 @@
 """The page in a browser: it sorts, filters, links, and fits a phone; numbers are those of the tables."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from moextend.bench import frame
 from moextend.bench.report import page as pages
-from moextend.bench.report.collect import Experiment
+from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.fate import item_fates
 from moextend.bench.report.table import number
+from moextend.bench.run.rundir import find_runs
+from moextend.bench.tuned import TEST
+from tests.bench import ledger
 from tests.bench.report.page.conftest import VIEWS, WIDTHS, OpenPage, count_of, until
 
 
@@ -88,3 +92,15 @@ def test_a_bundle_works_from_the_disk(
     (tmp_path / "out/parts/e0.flips.js").unlink()
     tab.evaluate("location.hash = '#/costs'")
     tab.wait_for_selector("table")
+
+
+def test_methods_with_a_mark_are_in_the_chart_of_costs(open_page: OpenPage, tmp_path: Path) -> None:
+    shape = ledger.Shape(stages=2, texts=1, items=8)
+    runs = ledger.write_runs(tmp_path / "runs", shape, {"lora": ledger.Kind(), "ewc": ledger.Kind()}, [0])
+    record = json.loads(runs[0].config_path.read_text())
+    runs[0].config_path.write_text(json.dumps({**record, "tuned_on": TEST}))
+    found = collect(find_runs(tmp_path / "runs"))
+    (tmp_path / "page.html").write_text(pages.page(found), encoding="utf-8")
+    tab = open_page("costs", url=(tmp_path / "page.html").as_uri())
+    assert "lora‡" in tab.inner_text("table")
+    assert tab.locator("g.point").count() == 2
