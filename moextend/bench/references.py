@@ -25,19 +25,12 @@ class PublishedColumn(Spec):
     """Its definition; divisors differ between papers."""
     metric: Metric | None = None
     """The metric of a run that is defined the same way; null: no measured number is shown."""
-    task: str | None = None
-    """Instead of a metric: a task; its final score is shown."""
-    mean_of: tuple[str, ...] = ()
-    """Instead of one task: several; their mean is shown if all are scored."""
+    tasks: tuple[str, ...] = ()
+    """Instead of a metric: tasks; their mean final score is shown if all are scored."""
     reading: str | None = None
-    """For `task` or `mean_of`: this metric of the cells, such as f1, instead of the score."""
+    """For `tasks`: this metric of the cells, such as f1, instead of the score."""
     refused: str = ""
     """Why this column has no measured number, such as a missing judge model."""
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Tasks of the shown scores; empty for a metric over all tasks."""
-        return self.mean_of or (() if self.task is None else (self.task,))
 
 
 class Reference(Spec):

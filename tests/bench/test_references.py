@@ -27,7 +27,7 @@ REFERENCE: dict[str, Any] = {
     "columns": {
         "acc": {"title": "ACC", "metric": "acc"},
         "bwt": {"title": "BWT", "metric": "bwt_t", "means": "divided by T"},
-        "fact": {"title": "facts", "task": "facts"},
+        "fact": {"title": "facts", "tasks": ["facts"]},
         "other": {"title": "MME"},
     },
     "rows": [
@@ -149,7 +149,7 @@ def test_a_column_of_a_task_that_cannot_be_scored_is_refused(
 
 
 def test_a_column_may_show_a_further_metric_of_several_tasks(make_run: MakeRun) -> None:
-    columns = {"f1": {"title": "POPE", "mean_of": [FIRST, SECOND], "reading": "f1"}}
+    columns = {"f1": {"title": "POPE", "tasks": [FIRST, SECOND], "reading": "f1"}}
     one = reference(columns=columns, rows=[{"method": "LLaVA", "f1": 85.9}])
     run = make_run("lora", rows=ROWS[:2], protocol="mini")
     run.append_cell(Cell(stage=2, task=FIRST, value=60.0, scorer="pope@2", readings={"f1": 50.0}))
