@@ -12,6 +12,9 @@ import re
 import sys
 from pathlib import Path
 
+from moextend.bench.report.collect import TITLES
+from moextend.bench.report.formats import cell
+from moextend.bench.report.table import Value
 from tests.bench.report import pages
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
@@ -40,7 +43,7 @@ METHODS = (
     "zero-shot",
     "majority answer",
 )
-VARIES = re.compile(r"[:,](rank|memory\\_tokens)=\d+")
+VARIES = re.compile(r"[:,](rank|memory_tokens)=\d+")
 """Settings that differ between sequences: they follow the size of the base and of its inputs."""
 BLOCK = re.compile(
     r"^<!-- overview: (?P<column>[^\n]+?) -->\n.*?^<!-- /overview -->$", re.MULTILINE | re.DOTALL
@@ -49,7 +52,7 @@ BLOCK = re.compile(
 
 def filled(page: str, runs: Path) -> str:
     """The page with its tables made again."""
-    found = {name: _table(name, runs) for name in SEQUENCES}
+    found = {name: _rows(name, runs) for name in SEQUENCES}
     return BLOCK.sub(
         lambda mark: (
             f"<!-- overview: {mark['column']} -->\n\n{table(mark['column'], found)}\n<!-- /overview -->"
@@ -58,30 +61,25 @@ def filled(page: str, runs: Path) -> str:
     )
 
 
-def table(column: str, found: dict[str, list[list[str]]]) -> str:
+def table(column: str, found: dict[str, list[dict[str, Value]]]) -> str:
     """One row per method, one column per sequence."""
-    values = {name: _column(rows, column) for name, rows in found.items()}
+    (key,) = (key for key, title in TITLES.items() if title == column)
+    values = {
+        name: {VARIES.sub("", row["method"].text): cell(row[key]) for row in rows}
+        for name, rows in found.items()
+    }
     heads = [f"[{name}]({page})" for name, page in SEQUENCES.items()]
     lines = [["method", *heads], [":---", *["---:"] * len(heads)]]
     lines += [[method, *(each.get(method, "") for each in values.values())] for method in METHODS]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines if sum(map(bool, line[1:])) > 1)
 
 
-def _table(sequence: str, runs: Path) -> list[list[str]]:
-    """The cells of the first table of a sequence."""
-    page = (RESULTS / SEQUENCES[sequence]).read_text(encoding="utf-8")
-    title = re.compile(rf"^### {sequence}: \d+ tasks, .*\n\n((?:\|.*\n)+)", re.MULTILINE)
-    for block in pages.blocks(page):
+def _rows(sequence: str, runs: Path) -> list[dict[str, Value]]:
+    """The rows of the first table of a sequence, by column."""
+    for block in pages.blocks((RESULTS / SEQUENCES[sequence]).read_text(encoding="utf-8")):
         if any(name == sequence or name.startswith(f"{sequence}/") for name in block.arguments):
-            (lines,) = title.findall(pages.printed(block.arguments, runs))
-            return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines.splitlines()]
+            return pages.measured(block.arguments, runs)[0].records
     raise ValueError(f"{SEQUENCES[sequence]} has no table of {sequence}")
-
-
-def _column(table: list[list[str]], column: str) -> dict[str, str]:
-    """Method, without what varies -> value."""
-    head, _, *rows = table
-    return {VARIES.sub("", row[0]): row[head.index(column)] for row in rows}
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ A table stands between two marks. The first one names the block and the command 
     <!-- /NAME -->
 
 The block is what the command prints for the runs in the folder RUNS, but for the note that runs from a pack have no
-predictions. Braces stand for several words, as in a shell. `| columns`, `| rows` and `| notes` keep those that begin
-with the given words. A table of the terminal is 100 columns wide and stands in a code block.
+predictions. Braces stand for several words, as in a shell. `| columns` keeps those with the given titles, `| rows` and
+`| notes` those that begin with the given words.
 
 The README and the overview of results keep their tables. Those of the other pages are filled when the site is built
 (docs/hooks.py), from the packs in docs/results/packs.
@@ -18,24 +18,30 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from textwrap import fill
 
-from typer.testing import CliRunner
-
+from moextend.bench.report import VIEWS, How, render, tables
+from moextend.bench.report.collect import collect, some
+from moextend.bench.report.formats import escaped
+from moextend.bench.report.table import Table
 from moextend.bench.run.pack import unpack
-from moextend.cli.main import app
+from moextend.bench.run.rundir import find_runs
 
 COMMAND = ("moextend", "bench", "report")
 PACKS = Path(__file__).parents[3] / "docs" / "results" / "packs"
 PARTS = ("columns", "rows", "notes")
 BARE = "Packed without predictions, so scores are not checked against answers"
 """Begins the note on runs from published packs, which is left out: a page says in words where its runs are."""
+ARGUMENTS = ArgumentParser(exit_on_error=False)
+ARGUMENTS.add_argument("words", nargs="*")
+ARGUMENTS.add_argument("--format", choices=["markdown"], required=True)
+ARGUMENTS.add_argument("--baseline")
 NUMBER = re.compile(r"[-+]?\d[\d.,]*(?: ±[\d.]+)?")
 BLOCK = re.compile(
     r"^<!-- (?P<name>[\w-]+): (?P<command>[^>]*?)\s*-->\n(?P<body>.*?)^<!-- /(?P=name) -->$",
@@ -82,45 +88,33 @@ def expanded(word: str) -> Iterator[str]:
 
 
 @cache
-def printed(asked: tuple[str, ...], runs: Path) -> str:
-    """What `moextend bench report` prints for the runs in a folder, as lines of a page; ValueError if it fails."""
-    with TemporaryDirectory() as workspace:
-        Path(workspace, "runs").symlink_to(runs.resolve())
-        words = ["bench", "report", *asked, "--workspace", workspace]
-        found = CliRunner().invoke(app, words, env={"COLUMNS": "100", "NO_COLOR": "1"})
-    if found.exit_code or found.exception:
-        raise ValueError(f"{shlex.join([*COMMAND, *asked])}: {found.output.strip() or found.exception}")
-    kept = [line.rstrip() for line in found.stdout.strip("\n").splitlines() if BARE not in line]
-    lines = "".join(f"{line}\n" for line in kept)
-    return f"\n{lines}\n" if "markdown" in asked else f"```text\n{lines}```\n"
+def measured(asked: tuple[str, ...], runs: Path) -> list[Table]:
+    """The tables that `moextend bench report` prints for the runs in a folder."""
+    options = ARGUMENTS.parse_intermixed_args(asked)
+    usual = "comparison" if options.baseline else "forgetting"
+    view = next((word for word in options.words if word in VIEWS), usual)
+    names = [word for word in options.words if word not in VIEWS]
+    return tables(some(collect(find_runs(runs, names))), view, How(options.baseline))
 
 
-def shortened(table: str, kept: dict[str, tuple[str, ...]]) -> str:
-    """A table in Markdown with these columns, rows and notes."""
-    lines, places = [], list[int]()
-    for line in table.splitlines():
-        if line.startswith("|"):
-            cells = [cell.strip() for cell in line.split("|")[1:-1]]
-            if not places:  # the head
-                places = [i for i, cell in enumerate(cells) if cell in kept.get("columns", cells)]
-            elif cells[0] != ":---" and "rows" in kept and not cells[0].startswith(kept["rows"]):
-                continue
-            line = f"| {' | '.join(cells[i] for i in places)} |"
-        else:
-            places = []
-        if line.startswith("- "):
-            if not line[2:].startswith(kept.get("notes", ("",))):
-                continue
-            line = fill(line, 118, subsequent_indent="  ")
-        lines.append(line)
-    return "".join(f"{line}\n" for line in lines)
+def shown(block: Block, runs: Path) -> list[Table]:
+    """The tables of a block, with the columns, rows and notes that it keeps."""
+    return [_chosen(table.narrow(), block.kept) for table in measured(block.arguments, runs)]
 
 
-def numbers(table: str) -> list[str]:
-    """Its rows with their first cell and all numbers of the others; heads may name tasks that have some."""
-    rows = [line.strip("| ").partition(" | ") for line in table.splitlines() if line.startswith("|")]
-    found = ((name, NUMBER.findall(rest)) for name, _, rest in rows if name != "method")
-    return [f"{name}: {' '.join(numbers)}" for name, numbers in found if numbers]
+def _chosen(table: Table, kept: dict[str, tuple[str, ...]]) -> Table:
+    titles = kept.get("columns", [column.title for column in table.columns])
+    rows, notes = kept.get("rows", ("",)), kept.get("notes", ("",))
+    table = table.of_columns(place for place, column in enumerate(table.columns) if column.title in titles)
+    sections = [[row for row in section if row[0].text.startswith(rows)] for section in table.sections]
+    chosen = [note for note in table.notes if note.startswith(notes) and not note.startswith(BARE)]
+    return replace(table, sections=sections, notes=chosen)
+
+
+def numbers(table: Table) -> list[str]:
+    """Its rows with their first cell and all numbers of the others."""
+    found = [(row[0], NUMBER.findall(" ".join(value.text for value in row[1:]))) for row in table.rows]
+    return [f"{escaped(name.text)}: {' '.join(numbers)}" for name, numbers in found if numbers]
 
 
 def published(folder: Path, names: str = "*") -> Path:
@@ -135,9 +129,11 @@ def filled(page: str, runs: Path) -> str:
 
     def remade(match: re.Match[str]) -> str:
         block, (start, end) = Block.of(match), match.span("body")
-        made = printed(block.arguments, runs)
-        made = shortened(made, block.kept) if block.kept else made
-        return page[match.start() : start] + made + page[end : match.end()]
+        lines = render(shown(block, runs), "markdown").strip("\n").splitlines()
+        if block.kept:
+            lines = [fill(one, 118, subsequent_indent="  ") if one[:2] == "- " else one for one in lines]
+        made = "".join(f"{line.rstrip()}\n" for line in lines)
+        return f"{page[match.start() : start]}\n{made}\n{page[end : match.end()]}"
 
     return BLOCK.sub(remade, page)
 

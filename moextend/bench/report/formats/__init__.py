@@ -45,22 +45,23 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown(table: Table) -> str:
-    head = [_escape(column.title) for column in table.columns]
+    head = [escaped(column.title) for column in table.columns]
     rules = ["---:" if column.numeric else ":---" for column in table.columns]
     lines = [
-        f"| {' | '.join(cells)} |"
-        for cells in (head, rules, *([_cell(v) for v in row] for row in table.rows))
+        f"| {' | '.join(cells)} |" for cells in (head, rules, *([cell(v) for v in row] for row in table.rows))
     ]
-    notes = [f"- {_escape(note)}" for note in table.notes]
-    return "\n".join([f"### {_escape(table.title)}", "", *lines, *(["", *notes] if notes else []), ""])
+    notes = [f"- {escaped(note)}" for note in table.notes]
+    return "\n".join([f"### {escaped(table.title)}", "", *lines, *(["", *notes] if notes else []), ""])
 
 
-def _cell(value: Value) -> str:
-    shown = _escape(value.text)
+def cell(value: Value) -> str:
+    """A cell of a Markdown table."""
+    shown = escaped(value.text)
     return f"**{shown}**" if value.style == "bold" and shown else shown
 
 
-def _escape(text: str) -> str:
+def escaped(text: str) -> str:
+    """A text as Markdown shows it."""
     # Brackets too: else a name could be a link, to a script as well.
     for character in "\\|*_<>`[]":
         text = text.replace(character, f"\\{character}")
