@@ -50,7 +50,7 @@ def test_an_answer_is_printed_and_not_obeyed(
     from moextend.cli import opening
     from moextend.cli.main import app
 
-    monkeypatch.setattr(opening.BaseAsked, "open_for", lambda *_: None)
+    monkeypatch.setattr(opening.ExtendedBase, "open_for", lambda *_: None)
     monkeypatch.setattr(moextend, "activate", lambda *_, **__: None)
     monkeypatch.setattr(moextend, "generate", lambda *_, **__: [HOSTILE + "\nnext"])
     app(["generate", "tiny", "--prompt", "p"], standalone_mode=False)
