@@ -123,8 +123,6 @@ def _file_problem(path: Path, size: int | None, sha256: str, most: int) -> str |
         now = path.stat().st_size
         if size is not None and now != size:
             return "of another size"
-        if size is None and not now:
-            return "empty"
         if sha256 and now <= most and files.sha256(path) != sha256:
             return "changed"
     except FileNotFoundError:

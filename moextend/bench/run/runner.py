@@ -296,8 +296,6 @@ def _has_other_weights(
 
     `named` keeps the fingerprints of the row by what is asked for.
     """
-    if not cell.weights:
-        return False
     asked = asked_for(context, cell.task, learned)
     if asked not in named:
         own = selected(context, model, cell.task, learned)

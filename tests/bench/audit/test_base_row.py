@@ -15,9 +15,10 @@ from moextend.bench.run.inputs import data_part
 from moextend.bench.run.launch import Outcome
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
-from moextend.bench.run.rundir import Cell, RunDir
+from moextend.bench.run.rundir import RunDir
 from moextend.bench.sequence import find_sequence
 from moextend.bench.task import find_task
+from tests.bench.cells import cell_of
 from tests.robustness import workspace as small
 
 
@@ -31,7 +32,7 @@ def test_answers_of_the_base_to_other_data_are_not_shown(
         answers.append(50.0 + len(answers))
         for run in map(RunDir, runs):
             for name in ("colour", "shade", "words"):
-                cell = Cell(stage=0, task=name, value=answers[-1], n=4, scorer="exact@1")
+                cell = cell_of(0, name, answers[-1], n=4, scorer="exact@1")
                 if name != "words":
                     digest = data_digest(run.config.task_spec(name), "test", folder)
                     cell = cell.model_copy(update={"inputs": {data_part("test", name): digest}})
