@@ -223,7 +223,10 @@ class RayExecutor:
             self.most = options.jobs or len(runs)  # else Ray's resources limit them
             version = code()
             self.tasks = {
-                run: Task(Job(run, "ray", this_process(), now()), self._order(run, options, version))
+                run: Task(
+                    Job(run=run, executor="ray", id=this_process(), submitted=now()),
+                    self._order(run, options, version),
+                )
                 for run in runs
             }
             for task in self.tasks.values():

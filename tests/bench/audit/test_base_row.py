@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -28,7 +27,7 @@ def test_answers_of_the_base_to_other_data_are_not_shown(
     """An audit, a correction of the data, and another audit: its row 0 is that of the corrected data."""
     folder, answers = small.make(tmp_path / "w"), list[float]()
 
-    def launch(runs: Sequence[Path], **options: Any) -> dict[Path, Outcome]:
+    def follow(executor: object, runs: Sequence[Path], view: object) -> dict[Path, Outcome]:
         answers.append(50.0 + len(answers))
         for run in map(RunDir, runs):
             for name in ("colour", "shade", "words"):
@@ -45,7 +44,8 @@ def test_answers_of_the_base_to_other_data_are_not_shown(
         cell = found.cell("colour")
         return cell.value if cell else None
 
-    monkeypatch.setattr("moextend.bench.audit.base.launch", launch)
+    monkeypatch.setattr("moextend.bench.audit.base.submit", lambda _, runs, __: runs)
+    monkeypatch.setattr("moextend.bench.audit.base.follow", follow)
     assert (row(), row()) == (50.0, 50.0)
     task = find_task("colour", folder)
     assert task.data is not None
