@@ -88,7 +88,7 @@ def splits(config: RunConfig) -> list[tuple[str, Split]]:
 
 def known(run: RunDir) -> dict[str, str]:
     """The parts that the cells of a run were made of."""
-    with suppress(InputError):  # damaged lines are made again
+    with suppress(InputError):  # damaged lines, which the worker refuses
         return {part: one for cell in run.cells().values() for part, one in cell.inputs.items()}
     return {}
 
@@ -373,7 +373,7 @@ def _record_models(run: RunDir, what: str, commits: Mapping[str, str]) -> None:
 
 
 def recorded(run: RunDir) -> RunFacts:
-    """Facts of a run; empty if they are damaged, as the run then makes them again."""
+    """Facts of a run; empty if they are damaged, which the worker refuses."""
     try:
         return run.facts()
     except InputError:
