@@ -58,9 +58,6 @@ test-vllm: .venv-vllm/installed   ## install vLLM for CPUs in an environment of 
 perf: $(VENV)/installed   ## install, measure the speed, print the tables of docs/performance.md
 	$(BIN)/python -m moextend.bench.perf --size tiny --size mid
 
-base: $(VENV)/installed   ## make the tiny base again from its seed
-	$(BIN)/python -m moextend.bench.world build --seed 0 --out registry/models/tiny
-
 docs: $(VENV)/installed-dev   ## install, build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
@@ -114,4 +111,4 @@ $(VENV)/installed-all: $(VENV)/installed-parity
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchcodec torchaudio triton
 	@touch $@
 
-.PHONY: help demo quick test types tests test-vllm test-all perf base docs figure page clean
+.PHONY: help demo quick test types tests test-vllm test-all perf docs figure page clean

@@ -18,7 +18,7 @@ from moextend.bench.report.formats.terminal import print_tables
 from moextend.bench.report.table import NARROW
 from moextend.bench.report.views import audit as forms
 from moextend.bench.report.views import power as planning
-from moextend.bench.run.plan import Request, chosen_sequence
+from moextend.bench.run.plan import Request
 from moextend.bench.sequence import scored_tasks, stage_tasks
 from moextend.cli import options
 from moextend.cli.output import output
@@ -100,7 +100,7 @@ def audit(
 ) -> None:
     """Check before training what the tasks can measure: headroom, duplicates, answers without media, too few items."""
     _check_points(effect)
-    sequence = chosen_sequence(Request(workspace, name))
+    sequence, *_ = Request(workspace, name).read
     tasks = [*stage_tasks(sequence, workspace), *scored_tasks(sequence, workspace)]
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
     row = base_row(sequence, workspace, workspace / "runs", answer=base, console=progress)

@@ -19,7 +19,7 @@ from moextend.bench.run import preflight, variants
 from moextend.bench.run.complete import lacks, names_of
 from moextend.bench.run.inputs import Memo, refuse_other_inputs
 from moextend.bench.run.opening import folder_of, named_apart, open_runs
-from moextend.bench.run.plan import Request, chosen_sequence, resolve
+from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.preview import describe, preview
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunConfig, RunDir, run_name
@@ -81,8 +81,7 @@ def run(
     configs = named_apart(configs, folder, lambda words: options.echo(words, err=True))
     others = {"--dry-run": dry_run, "--prepare": prepare, "--executor": execution.executor != "local"}
     asked = _variants(more, configs, [name for name, given in others.items() if given])
-    planned = chosen_sequence(request)
-    tasks = request.tasks
+    planned, tasks, _ = request.read
     preflight.check(planned, tasks, workspace)
     paths = [folder_of(config, folder) for config in configs]
     how = execution.chosen(configs, folder, workspace)

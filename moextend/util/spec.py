@@ -31,7 +31,7 @@ KINDS = {
 """Part of a location that names one of several types, each of which a value may have -> words for it."""
 VERSION = 1
 """Version of the files of a run."""
-AGAIN = "Run the command again: it creates the file again."
+AGAIN = "Remove the file, and run the same command again: it is made again."
 
 
 def unset(default: Any) -> Any:

@@ -8,7 +8,8 @@ import pytest
 
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import ordered
-from moextend.bench.run.rundir import Cell, RunConfig, RunDir
+from moextend.bench.run.rundir import RunConfig, RunDir
+from tests.bench.cells import cell_of
 
 TASKS = ("colour", "count")
 
@@ -37,11 +38,9 @@ def fill(run: RunDir, rows: Sequence[Sequence[float]], text: Sequence[float] = (
     """Writes a matrix, and the text row of each stage, as cells."""
     for stage, row in enumerate(rows):
         for task, value in zip(run.config.stages, row, strict=True):
-            run.append_cell(Cell(stage=stage, task=task, value=value, stderr=2.0, n=100, scorer="exact@1"))
+            run.append_cell(cell_of(stage, task, value, stderr=2.0, n=100, scorer="exact@1"))
     for stage, value in enumerate(text):
-        run.append_cell(
-            Cell(stage=stage, task=run.config.retention[0], value=value, stderr=1.0, n=50, scorer="lm-eval")
-        )
+        run.append_cell(cell_of(stage, run.config.retention[0], value, stderr=1.0, n=50, scorer="lm-eval"))
 
 
 @pytest.fixture

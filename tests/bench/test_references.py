@@ -10,12 +10,13 @@ from moextend.bench.references import KIND, Reference, find_reference, read_refe
 from moextend.bench.report import How, render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.table import Table
-from moextend.bench.run.rundir import Cell, RunDir
+from moextend.bench.run.rundir import RunDir
 from moextend.bench.sequence import read_sequence
 from moextend.bench.task import read_task
 from moextend.errors import InputError, SpecError
 from moextend.util import content
 from moextend.util.spec import parse
+from tests.bench.cells import cell_of
 from tests.bench.conftest import TASKS, MakeRun
 
 NOWHERE = Path("nowhere")
@@ -152,9 +153,9 @@ def test_a_column_may_show_a_further_metric_of_several_tasks(make_run: MakeRun) 
     columns = {"f1": {"title": "POPE", "tasks": [FIRST, SECOND], "reading": "f1"}}
     one = reference(columns=columns, rows=[{"method": "LLaVA", "f1": 85.9}])
     run = make_run("lora", rows=ROWS[:2], protocol="mini")
-    run.append_cell(Cell(stage=2, task=FIRST, value=60.0, scorer="pope@2", readings={"f1": 50.0}))
+    run.append_cell(cell_of(2, FIRST, 60.0, scorer="pope@2", readings={"f1": 50.0}))
     assert measured(shown([run], one)) == ["-"], "the second is not scored yet"
-    run.append_cell(Cell(stage=2, task=SECOND, value=70.0, scorer="pope@2", readings={"f1": 60.0}))
+    run.append_cell(cell_of(2, SECOND, 70.0, scorer="pope@2", readings={"f1": 60.0}))
     assert measured(shown([run], one)) == ["55.0"]
 
 

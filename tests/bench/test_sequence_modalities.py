@@ -9,7 +9,7 @@ import yaml
 from moextend.bench.run import preflight
 from moextend.bench.run.context import RunContext, alignments_of, plan
 from moextend.bench.run.opening import open_run
-from moextend.bench.run.plan import Request, all_tasks, chosen_sequence, resolve
+from moextend.bench.run.plan import Request, all_tasks, resolve
 from moextend.bench.run.preview import describe, preview
 from moextend.bench.run.records import AlignmentCost
 from moextend.bench.sequence import Base, SequenceSpec, read_sequence
@@ -49,7 +49,7 @@ def written(workspace: Path, stages: list[str], **changes: Any) -> SequenceSpec:
 
 
 def check(workspace: Path) -> None:
-    sequence = chosen_sequence(Request(workspace, sequence="mine"))
+    sequence, *_ = Request(workspace, sequence="mine").read
     preflight.check(sequence, all_tasks(sequence, workspace), workspace)
 
 
@@ -60,7 +60,7 @@ def test_one_alignment_or_a_list(tmp_path: Path) -> None:
     assert [each.task for each in two.align] == ["look", "listen"]
     (config,) = resolve(Request(tmp_path, sequence="mine", methods=("lora",), steps=2))
     assert [each["steps"] for each in config.sequence["align"]] == [2, 2]
-    assert config.sequence_spec.align == chosen_sequence(Request(tmp_path, sequence="mine", steps=2)).align
+    assert config.sequence_spec.align == Request(tmp_path, sequence="mine", steps=2).read[0].align
     assert list(config.tasks) == ["see", "hear", "look", "listen"]
     assert written(tmp_path, ["see"]).align == ()
 
@@ -129,7 +129,7 @@ def test_an_encoder_to_be_put_in_place(tmp_path: Path) -> None:
         f"To be provided by hand:\n  Copy the folder of the model or encoder there.\n    {tmp_path}/data/ears"
         in words
     )
-    sequence = chosen_sequence(request)
+    sequence, *_ = request.read
     with pytest.raises(InputError, match=r"base\.audio: no folder '.*/data/ears'\. .*Put the encoder there"):
         preflight.check_here(sequence, all_tasks(sequence, tmp_path), tmp_path, device="cpu", runs=None)
     assert sequence.base.encoders_in(tmp_path) == {"image": "tiny", "audio": str(tmp_path / "data" / "ears")}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.run import launch
+from moextend.bench.executors import local
 from moextend.model import loading
 from tests.cli.conftest import Cli, Result
 from tests.robustness.clear import tree, unclear
@@ -110,7 +110,7 @@ def refused(
     def started(*_: Any, **__: Any) -> None:
         pytest.fail("a worker was started, or a model loaded")
 
-    monkeypatch.setattr(launch, "launch", started)
+    monkeypatch.setattr(local, "Started", started)
     monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available=False: None)
     monkeypatch.setattr("transformers.integrations.get_available_reporting_integrations", list)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moextend.bench import methods
+from moextend.bench.executors.executor import Options
+from moextend.bench.executors.local import LocalExecutor
+from moextend.bench.executors.submitting import follow, submit
 from moextend.bench.run.inputs import Memo, refuse_other_inputs
-from moextend.bench.run.launch import launch
 from moextend.bench.run.live import view
 from moextend.bench.run.opening import clear, open_run
 from moextend.bench.run.plan import Request, resolve
@@ -83,8 +85,10 @@ def base_row(
             clear(run)
         run = open_run(config, cache / config.digest)
     if not row_of(run).cells:
+        executor = LocalExecutor()
         with view([run.folder], 1, console) as shown:
-            outcome = launch([run.folder], jobs=1, view=shown)[run.folder]
+            jobs = submit(executor, [run.folder], Options())
+            (outcome,) = follow(executor, jobs, shown).values()
         if outcome.state != "done":
             return BaseRow(reason=f"the base could not answer: {outcome.error or outcome.state}")
     return row_of(run)

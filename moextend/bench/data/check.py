@@ -11,7 +11,8 @@ from itertools import islice
 from pathlib import Path
 
 from moextend.bench.data.items import Item, prompt_text, target_text
-from moextend.bench.data.open import SplitName, at_key, check_gold, open_items, open_table
+from moextend.bench.data.open import at_key, check_gold, open_items, open_table
+from moextend.bench.data.source import SPLITS, Split
 from moextend.bench.scorers import Answered, find_scorer, is_lettered, own_answer, score_set
 from moextend.bench.scorers.rules import gold_position
 from moextend.bench.task import TaskSpec
@@ -78,13 +79,13 @@ def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Chec
     task.refuse_needs()
     test = open_items(task, "test", workspace, strict=False)
     sizes = {"test": len(test)}
-    samples, read, same = [test], list[SplitName](("test",)), False
+    samples, read, same = [test], list[Split](("test",)), False
     if task.data is not None and task.data.train is not None:
         train = open_items(task, "train", workspace, strict=False)
         sizes = {"train": len(train), **sizes}
         samples.append(train)
         read.append("train")
-        same = overlaps(task, workspace)
+        same = _overlap(task, workspace)
     for items in samples:
         for medium in items[0].media:
             medium.open()
@@ -104,9 +105,9 @@ def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Chec
     return Checked(sizes, shown, answer, test.columns, warnings)
 
 
-def overlaps(task: TaskSpec, workspace: Path) -> bool:
+def _overlap(task: TaskSpec, workspace: Path) -> bool:
     """Whether training and test items overlap: the same split, overlapping parts, or files with equal content."""
-    train, test = (open_table(task, split, workspace) for split in ("train", "test"))
+    train, test = (open_table(task, split, workspace) for split in SPLITS)
     if train.part.is_apart(test.part) or [path.stat().st_size for path in train.files] != [
         path.stat().st_size for path in test.files
     ]:

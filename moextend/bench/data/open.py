@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 from moextend.bench.data.items import Content, Item, prompt_text, rows_of, target_text
-from moextend.bench.data.source import Part, files_of, find_source, parse_split, place
+from moextend.bench.data.source import Part, Split, files_of, find_source, parse_split, place
 from moextend.bench.scorers import is_lettered, search
 from moextend.bench.task import Data, Join, TaskSpec
 from moextend.data import cells
@@ -25,11 +25,9 @@ from moextend.data.table import ArrowTable, Table
 from moextend.errors import InputError, SpecError, counted
 from moextend.util.files import digest, stamp
 
-SplitName = Literal["train", "test"]
-
 
 def open_items(
-    task: TaskSpec, split: SplitName, workspace: Path, limit: int | None = None, *, media: bool = True,
+    task: TaskSpec, split: Split, workspace: Path, limit: int | None = None, *, media: bool = True,
     strict: bool = True,
 ) -> Items:  # fmt: skip
     """Items of a split, in the order of the data or shuffled (the first `limit`). Media are read on use.
@@ -62,7 +60,7 @@ def open_items(
     return items
 
 
-def _empty_part(task: TaskSpec, split: SplitName, table: Table, part: Part) -> InputError:
+def _empty_part(task: TaskSpec, split: Split, table: Table, part: Part) -> InputError:
     """Error for a part without rows."""
     what = "group" if task.columns.group else next(iter(task.columns.by_modality), "question")
     return InputError(
@@ -88,7 +86,7 @@ class Opened(OpenedRows):
     part: Part
 
 
-def open_table(task: TaskSpec, split: SplitName, workspace: Path) -> Opened:
+def open_table(task: TaskSpec, split: Split, workspace: Path) -> Opened:
     """All rows of a split, without the task's columns."""
     data = data_of(task)
     part = parse_split(_split_name(task, split), where=at_key(task, f"data.{split}"))
@@ -162,7 +160,7 @@ def data_of(task: TaskSpec) -> Data:
     return task.data
 
 
-def _split_name(task: TaskSpec, split: SplitName) -> str:
+def _split_name(task: TaskSpec, split: Split) -> str:
     data = data_of(task)
     name = data.train if split == "train" else data.test
     if name is None:
@@ -258,7 +256,7 @@ def check_gold(task: TaskSpec, item: Item) -> None:
     check_choice(item, task.columns.answer, why=f"'{task.scorer}' needs one", more=more)
 
 
-def data_digest(task: TaskSpec, split: SplitName, workspace: Path) -> str:
+def data_digest(task: TaskSpec, split: Split, workspace: Path) -> str:
     """Digest of a split (sixteen hex digits): its files, and the files of media that they name."""
     opened = open_table(task, split, workspace)
     with FileDigests(workspace / ".cache") as known:
@@ -274,7 +272,7 @@ def hub_revision(task: TaskSpec, workspace: Path) -> str | None:
     """Commit of the opened hub data set of a task; None for other data."""
     if task.data is None:
         return None
-    splits: tuple[SplitName, ...] = ("test", "train")  # a task that only aligns may have no test split
+    splits: tuple[Split, ...] = ("test", "train")  # a task that only aligns may have no test split
     for split in splits:
         with suppress(InputError):  # scoring or training reports this error
             if find_source(task.data, task.folder(), workspace, where="data.path").hub is None:

@@ -21,6 +21,8 @@ WORLD = "world:"
 """Prefix of the path of generated data."""
 
 
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
 LEAST = 30
 """Test items of a split that is divided by content, if that leaves as many for training."""
 
@@ -32,7 +34,7 @@ class Part:
     split: str
     low: int = 0
     high: int = 100
-    side: Literal["train", "test"] | None = None
+    side: Split | None = None
     """Side of the split after it was divided by content; None: it is not divided."""
 
     @property
@@ -79,7 +81,7 @@ def parse_split(name: str, *, where: str) -> Part:
     low, high = int(match["low"] or 0), int(match["high"] or 100)
     if not 0 <= low < high <= 100:
         raise InputError(f"'{name}' is empty.", where=where, hint="Write a part as all[:90%] or all[90%:].")
-    return Part(match["name"] or WHOLE, low, high, cast(Literal["train", "test"] | None, match["side"]))
+    return Part(match["name"] or WHOLE, low, high, cast(Split | None, match["side"]))
 
 
 def find_source(data: Data, base: Path, workspace: Path, *, where: str) -> Source:

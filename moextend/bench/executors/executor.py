@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from pydantic import Field
+
 from moextend.bench.plugins import Plugins
 from moextend.errors import InputError
 from moextend.util import lease, lookup
@@ -29,30 +31,19 @@ or not known here, because the executor cannot be reached."""
 JOB = "job.json"
 
 
-class JobRecord(Record):
+class Job(Record):
     """`job.json`: the last job that was submitted for a run. No score depends on it."""
 
+    run: Path = Field(exclude=True)
+    """Folder of the run."""
     executor: str
     """Name of the executor: local, slurm, ray, or that of a plug-in."""
     id: str
     """Name of the job there: a task of a Slurm array (`1234_5`), the id of a process, ..."""
     submitted: str
-    """Time of the submission."""
+    """ISO time of the submission; `now` gives it."""
     log: str = ""
     """File with the output of the scheduler's script; "": none."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run that was given to an executor; the fields are those of `JobRecord`."""
-
-    run: Path
-    """Folder of the run."""
-    executor: str
-    id: str
-    submitted: str
-    """ISO time; `now` gives it."""
-    log: str = ""
 
 
 def now() -> str:
@@ -74,14 +65,14 @@ def is_alive(job: Job) -> bool | None:
 
 def write_job(job: Job) -> None:
     """Writes `job.json` into the folder of the run, atomically."""
-    JobRecord(**{name: value for name, value in vars(job).items() if name != "run"}).write(job.run / JOB)
+    job.write(job.run / JOB)
 
 
 def read_job(run: Path) -> Job | None:
     """The job of a run; None if it has none, or one that cannot be read: whoever submits next replaces it."""
     with suppress(InputError, OSError):
-        if found := JobRecord.read(run / JOB):
-            return Job(run, **found.model_dump(exclude={"schema_version"}))
+        found = Job.values_in(run / JOB)
+        return Job.parse({**found, "run": run} if isinstance(found, dict) else found, where=str(run / JOB))
     return None
 
 

@@ -22,7 +22,7 @@ class LocalExecutor:
     def submit(self, runs: Sequence[Path], options: Options) -> list[Job]:
         """See `Executor`. The id of a job is `PID@HOST` of this process."""
         self.check(options)
-        jobs = [Job(run, "local", this_process(), now()) for run in runs]
+        jobs = [Job(run=run, executor="local", id=this_process(), submitted=now()) for run in runs]
         for job in jobs:
             write_job(job)
         self._started.append(Started(runs, jobs=options.jobs or 1))

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +223,10 @@ class RayExecutor:
             self.most = options.jobs or len(runs)  # else Ray's resources limit them
             version = code()
             self.tasks = {
-                run: Task(Job(run, "ray", this_process(), now()), self._order(run, options, version))
+                run: Task(
+                    Job(run=run, executor="ray", id=this_process(), submitted=now()),
+                    self._order(run, options, version),
+                )
                 for run in runs
             }
             for task in self.tasks.values():
@@ -318,7 +321,8 @@ class RayExecutor:
         for task in waiting[: self.most - going]:
             task.reference = self.function.remote(task.order)
             name = task.reference.task_id().hex()
-            task.job = replace(task.job, id=f"{this_process()}/{name}", submitted=now())
+            update = {"id": f"{this_process()}/{name}", "submitted": now()}
+            task.job = task.job.model_copy(update=update)
             write_job(task.job)
 
     def _take(self, task: Task, reference: Any) -> None:

@@ -157,7 +157,9 @@ class SlurmExecutor:
             submitted = now()
             for number, run in enumerate(array.runs, 1):
                 log = "" if "output" in settings.sbatch else str(folder / f"{name}_{number}.out")
-                jobs.append(Job(run, "slurm", f"{name}_{number}", submitted, log))
+                jobs.append(
+                    Job(run=run, executor="slurm", id=f"{name}_{number}", submitted=submitted, log=log)
+                )
                 write_job(jobs[-1])
             if settings.jobs:
                 after = ",".join(filter(None, (settings.sbatch.get("dependency"), f"afterany:{name}")))

@@ -72,9 +72,7 @@ class Result:
             else f"{self.config.method} ({self.config.mode})"
         )
         parts = {part.replace("the method", own): one for part, one in setting_parts(self.settings).items()}
-        base = next(
-            (cell.weights for (stage, _), cell in self.cells.items() if stage == 0 and cell.weights), None
-        )
+        base = next((cell.weights for (stage, _), cell in self.cells.items() if stage == 0), None)
         return {
             **parts,
             **(weights_parts(base) if base else {}),

@@ -136,7 +136,7 @@ def check_cell(run: RunDir, cell: Cell) -> tuple[list[Answer], dict[str, str]]:
         return [], {"predictions": NOT_KEPT}
     path = run.folder / cell.predictions
     try:
-        same = "ok" if _is(path, cell) else "not the file that was scored"
+        same = "ok" if sha256(path) == cell.sha256 else "not the file that was scored"
         answers, value = (_text if cell.by_lm_eval else _vqa)(run, path, cell)
     except Exception as error:  # a damaged file, whatever is wrong with it
         return [], {"predictions": f"cannot be read: {explained(error)}"}
@@ -150,13 +150,6 @@ def _checked_weights(run: RunDir, names: Sequence[str]) -> dict[str, str]:
     found = {folder.name: stage_problem(folder, run.id, costs=False, most=EVERY) for folder in here}
     wrong = [f"stages/{name}: {problem}" for name, problem in found.items() if problem]
     return {"weights": "; ".join(wrong) or "ok"} if found else {}
-
-
-def _is(path: Path, cell: Cell) -> bool:
-    """Whether a file is the one whose size and digest the cell notes, if it does."""
-    return (cell.size is None or path.stat().st_size == cell.size) and (
-        not cell.sha256 or sha256(path) == cell.sha256
-    )
 
 
 def _sources(run: RunDir, cell: Cell, names: Sequence[str]) -> dict[str, str]:

@@ -46,7 +46,7 @@ class CellReader(Generic[T]):
         elif cell.predictions is None:
             return None
         else:
-            key = (cell.sha256 or str(result.run.folder / cell.predictions), cell.scorer, cell.task)
+            key = (cell.sha256, cell.scorer, cell.task)
         if key not in self._read:
             try:
                 own = self._packed if result.bare else self._text if cell.by_lm_eval else self._vqa

@@ -12,12 +12,11 @@ from typing import Any
 
 from moextend.bench.run.config import RunConfig
 from moextend.bench.run.progress import read_status
-from moextend.bench.run.records import OfAnotherRun, OfRun, RoutingReport, RunFacts, StageCost
-from moextend.bench.run.rundir import COST, FACTS, PARITY, ROUTING, Cell, Key, RunDir, slug
+from moextend.bench.run.records import RunFacts, StageCost
+from moextend.bench.run.rundir import COST, FACTS, PARITY, ROUTING, SCORES, Cell, Key, RunDir, slug
 from moextend.bench.store import KeptFile
-from moextend.errors import InputError, MoextendError, SpecError
+from moextend.errors import InputError, SpecError
 from moextend.util import files
-from moextend.util.spec import LaterVersion
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +29,6 @@ LINEAGE = "lineage.json"
 """What the training of a stage started from: digests of the earlier stages' weights, and of data and code."""
 NOTED = (COST, ROUTING, LEARNED, LINEAGE, "spent.json", "probe.json")
 """Files of a stage that its cost.json does not list: notes about it."""
-KINDS: dict[str, type[OfRun]] = {
-    FACTS: RunFacts,
-    COST: StageCost,
-    LEARNED: StageCost,
-    ROUTING: RoutingReport,
-}
-"""Name of a file of notes -> its content in words."""
 TENSORS = ".safetensors"
 """Suffix of files that a pack leaves out unless weights are wanted."""
 STEM = "extension"
@@ -123,8 +115,6 @@ def _file_problem(path: Path, size: int | None, sha256: str, most: int) -> str |
         now = path.stat().st_size
         if size is not None and now != size:
             return "of another size"
-        if size is None and not now:
-            return "empty"
         if sha256 and now <= most and files.sha256(path) != sha256:
             return "changed"
     except FileNotFoundError:
@@ -245,33 +235,15 @@ def _lacking_routing(run: RunDir) -> list[str]:
     return found + ["the oracle's scores"] * (last is not None and run.config.oracle and last.oracle is None)
 
 
-def set_damaged_aside(run: RunDir) -> None:
-    """Renames damaged notes and removes damaged lines, so that they are made again; needs the run's lock.
+def refuse_damaged(run: RunDir) -> None:
+    """Cuts what an interrupt left of a last line, and reads all records; needs the run's lock.
 
-    A damaged file is kept as NAME.damaged and named in the log.
+    Raises:
+        InputError: a record is damaged or of another run; the hint says what to remove, so that it is made again.
     """
-    scores = run.folder / "scores.jsonl"
-    files.cut_torn_line(scores)
+    files.cut_torn_line(run.folder / SCORES)
     files.cut_torn_line(run.folder / PARITY)
-    if scores.exists():
-        lines = [line + b"\n" for line in scores.read_bytes().split(b"\n")[:-1]]
-        good = [line for line in lines if run.reads_line(line)]
-        if len(good) < len(lines):
-            _aside(scores, f"{len(lines) - len(good)} of its lines are damaged", keep=True)
-            files.write_bytes(scores, b"".join(good))
-    for path in [run.folder / FACTS, *run.folder.glob("stages/*/*.json")]:
-        kind = KINDS.get(path.name)
-        try:
-            kind.read_of(run.id, path) if kind else _record(path)
-        except LaterVersion:
-            raise
-        except OfAnotherRun as error:
-            if path.name == COST:  # so are the weights next to it
-                set_weights_aside(path.parent, f"{path.name} {error.what.rstrip('.')}")
-            else:
-                _aside(path, error.what)
-        except MoextendError as error:
-            _aside(path, error.what)
+    run.cells(), run.facts(), run.costs(), run.routing()
 
 
 def named_weights(folder: Path) -> str | None:
@@ -321,17 +293,6 @@ def forget_training(folder: Path) -> None:
     remove_in_flight(folder)
     for name in ("spent.json", "probe.json"):
         files.remove(folder / name)
-
-
-def _aside(path: Path, why: str, *, keep: bool = False) -> None:
-    log.warning("%s: %s; renamed to %s.damaged and made again.", path, why.rstrip("."), path.name)
-    aside = path.with_name(f"{path.name}.damaged")
-    files.may_change(path)
-    with files.disk_errors(path):
-        if keep:
-            shutil.copyfile(path, aside)
-        else:
-            path.replace(aside)
 
 
 def names_of(lacking: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.bench import scorers
 from moextend.bench.data import data_digest
-from moextend.bench.data.source import is_generated
+from moextend.bench.data.source import Split, is_generated
 from moextend.bench.run.complete import forget_training
 from moextend.bench.run.config import stage_name
 from moextend.bench.run.inputs import (
@@ -38,7 +38,6 @@ from moextend.bench.store import Store
 from moextend.bench.task import TaskSpec
 
 if TYPE_CHECKING:
-    from moextend.bench.data.open import SplitName
     from moextend.bench.run.servers import Servers
 
 PERCENT = 100
@@ -180,7 +179,7 @@ def refuse_changed_inputs(context: RunContext) -> None:
         context.run.write_facts(inputs=context.inputs, **more)
 
 
-def refuse_data_changed_meanwhile(context: RunContext, *some: tuple[str, SplitName]) -> None:
+def refuse_data_changed_meanwhile(context: RunContext, *some: tuple[str, Split]) -> None:
     """Raises RunConflict if data changed since the run began, and forgets an interrupted training on them.
 
     Args:

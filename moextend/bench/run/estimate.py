@@ -12,11 +12,11 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from moextend.bench import methods
 from moextend.bench.data import open_items
-from moextend.bench.data.source import is_generated, parse_split, place
+from moextend.bench.data.source import SPLITS, Split, is_generated, parse_split, place
 from moextend.bench.methods import Knob, MethodSpec, Shapes
 from moextend.bench.methods.shapes import Extra
 from moextend.bench.run.config import RunConfig
@@ -40,8 +40,6 @@ REQUESTS = 4
 HEADER = 120
 """Bytes of a tensor's entry in the header of a safetensors file."""
 GB, TERA = 1e9, 1e12
-Split = Literal["train", "test"]
-SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 def skeletons(base: Base, workspace: Path) -> Callable[[], Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.bench import scorers
 from moextend.bench.data import data_digest, hub_revision
-from moextend.bench.data.source import find_source, is_generated
+from moextend.bench.data.source import SPLITS, Split, find_source, is_generated
 from moextend.bench.plugins import PACKAGE, WORKSPACE, code_digest, code_of
 from moextend.bench.run.config import RunConfig
 from moextend.bench.run.records import BASE, RunFacts, encoder_of
@@ -35,7 +35,6 @@ from moextend.util import content, files
 
 if TYPE_CHECKING:
     from moextend.bench.checkpoints import Checkpoint
-    from moextend.bench.data.open import SplitName
     from moextend.bench.task import TaskSpec
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ def data_part(split: str, task: str) -> str:
 def of_seeds(parts: Mapping[str, str], config: RunConfig) -> dict[str, str]:
     """Parts under names by which runs of several seeds are compared: data of which each seed has its own name it."""
     own = [name for name, task in config.tasks.items() if SEED in (task.get("data") or {}).get("path", "")]
-    named = {data_part(split, name): name for name in own for split in ("train", "test")}
+    named = {data_part(split, name): name for name in own for split in SPLITS}
     return {f"{part} with seed {config.seed}" if part in named else part: one for part, one in parts.items()}
 
 
@@ -79,7 +78,7 @@ def method_part(config: RunConfig) -> str:
     return f"code of method '{config.method.partition(':')[0]}'"
 
 
-def splits(config: RunConfig) -> list[tuple[str, SplitName]]:
+def splits(config: RunConfig) -> list[tuple[str, Split]]:
     """(task, split) of all data about media that a run uses."""
     aligned = [align.task for align in config.sequence_spec.align]
     learned = {} if config.scored else dict.fromkeys([*config.stages, *aligned])
@@ -89,7 +88,7 @@ def splits(config: RunConfig) -> list[tuple[str, SplitName]]:
 
 def known(run: RunDir) -> dict[str, str]:
     """The parts that the cells of a run were made of."""
-    with suppress(InputError):  # damaged lines are made again
+    with suppress(InputError):  # damaged lines, which the worker refuses
         return {part: one for cell in run.cells().values() for part, one in cell.inputs.items()}
     return {}
 
@@ -234,7 +233,7 @@ def refuse_other_inputs(run: RunDir, memo: Memo) -> None:
         now = file_parts(run)
     refuse_changed(run, before, now)
     for name in config.tasks:
-        parts: dict[str, SplitName] = {data_part("train", name): "train", data_part("test", name): "test"}
+        parts: dict[str, Split] = {data_part("train", name): "train", data_part("test", name): "test"}
         parts[text_part(name)] = "test"
         for part in parts.keys() & before.keys():
             one = _own_data(config.task_spec(name), parts[part], config.workspace, memo)
@@ -284,7 +283,7 @@ def _files_of(path: Path) -> list[Path]:
     ]
 
 
-def _own_data(task: TaskSpec, split: SplitName, workspace: Path, memo: Memo) -> str | None:
+def _own_data(task: TaskSpec, split: Split, workspace: Path, memo: Memo) -> str | None:
     """Digest of data in files of the user; None for other data, or if they cannot be read."""
     key = (task.model_dump_json(), split)
     if key not in memo:
@@ -374,7 +373,7 @@ def _record_models(run: RunDir, what: str, commits: Mapping[str, str]) -> None:
 
 
 def recorded(run: RunDir) -> RunFacts:
-    """Facts of a run; empty if they are damaged, as the run then makes them again."""
+    """Facts of a run; empty if they are damaged, which the worker refuses."""
     try:
         return run.facts()
     except InputError:

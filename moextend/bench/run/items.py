@@ -141,7 +141,7 @@ def _images(run: RunDir, cells: Sequence[Cell]) -> dict[str, str | None]:
     """Id of an item of a task -> that of its image, by the predictions of its cells."""
     found: dict[str, str | None] = {}
     for cell in cells:
-        if cell.n == 0 or cell.n > len(found):
+        if cell.n > len(found):
             lines = read_predictions(run.folder / str(cell.predictions), cell.sha256)
             found |= {line.id: line.group for line in lines}
     return found

@@ -63,16 +63,6 @@ class View(Protocol):
         """Called several times a second; reads the run folders."""
 
 
-def launch(
-    runs: Sequence[Path], *, jobs: int, view: View, command: Sequence[str] | None = None
-) -> dict[Path, Outcome]:
-    """Executes runs, `jobs` at a time, and returns how each ended; KeyboardInterrupt is raised after all stopped."""
-    for run in runs:
-        forget_attempt(run)
-    with terminations_as_interrupts():
-        return Started(runs, jobs=jobs, command=command).follow(view)
-
-
 def forget_attempt(run: Path) -> None:
     """Removes the status of an ended attempt, and the request to cancel it."""
     forget(run)
@@ -95,8 +85,8 @@ def cores() -> int:
 class Started:
     """Runs in worker processes, which start at once, `jobs` at a time, and end with this process."""
 
-    def __init__(self, runs: Sequence[Path], *, jobs: int, command: Sequence[str] | None = None) -> None:
-        self._runs, self._waiting, self._command = list(runs), list(runs), [*(command or WORKER)]
+    def __init__(self, runs: Sequence[Path], *, jobs: int) -> None:
+        self._runs, self._waiting = list(runs), list(runs)
         self._environment = _environment(jobs)
         self._outcomes: dict[Path, Outcome] = {}
         self._workers: set[subprocess.Popen[bytes]] = set()
@@ -140,7 +130,7 @@ class Started:
             with self._lock:
                 # A process group of its own: Ctrl-C in the terminal reaches it through us, once.
                 worker = subprocess.Popen(
-                    tethered([*self._command, str(run.resolve())]), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    tethered([*WORKER, str(run.resolve())]), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                     env=self._environment, process_group=0,
                 )  # fmt: skip
                 self._workers.add(worker)

@@ -243,11 +243,6 @@ def _check_numbers(request: Request) -> None:
                 )
 
 
-def chosen_sequence(request: Request) -> SequenceSpec:
-    """The requested sequence with the overrides applied."""
-    return request.read[0]
-
-
 def _default(workspace: Path) -> str:
     return OWN if OWN in content.names("registry", workspace) else DEFAULT
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from moextend.bench.data import open_items
-from moextend.bench.data.source import files_of, find_source, is_generated, parse_split, place
+from moextend.bench.data.source import SPLITS, Split, files_of, find_source, is_generated, parse_split, place
 from moextend.bench.score.text.folder import check_name
 from moextend.bench.scorers.table import find_scorer, search
 from moextend.bench.sequence import SequenceSpec, memory_texts
@@ -29,8 +28,6 @@ SMALL = 32 * 2**20
 """Maximum size in bytes of data that is opened here."""
 MEDIA = 1000
 """Maximum number of media of a split that are looked for."""
-
-Split = Literal["train", "test"]
 
 
 def check(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path) -> None:
@@ -210,7 +207,7 @@ def _check_task(task: TaskSpec) -> None:
     if not task.prompt.strip():
         raise InputError("is empty.", where=f"{file}: prompt", hint="Write what the model is asked.")
     task.layout.placeholders()
-    for key in ("train", "test"):
+    for key in SPLITS:
         name = getattr(task.data, key)
         if name is not None:
             parse_split(name, where=f"{file}: data.{key}")

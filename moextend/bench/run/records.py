@@ -32,10 +32,6 @@ Kept = Literal["predictions", "weights"]
 State = Literal["waiting", "running", "done", "failed", "interrupted", "lost"]
 
 
-class OfAnotherRun(SpecError):
-    """A file that was copied from another run or stage, or edited."""
-
-
 class OfRun(Record):
     """A file that names its run, so that no other run takes a copy of it for its own, nor one that was edited."""
 
@@ -46,15 +42,19 @@ class OfRun(Record):
 
     @classmethod
     def read_of(cls, run: str, path: Path) -> Self | None:
-        """As `read`; OfAnotherRun for a file of another run than that with the id `run`, or of another stage."""
+        """As `read`; SpecError for a file of another run than that with the id `run`, or of another stage."""
         try:
             values = cls.values_in(path)
         except FileNotFoundError:
             return None
         found = cls.parse(values, where=str(path))
         if found.run != run or found.digest != _digest(values, path):
-            what = "is a file of another run or stage, or was edited."
-            raise OfAnotherRun(what, where=str(path), hint=AGAIN)
+            stage = path.parent.parent.name == "stages"  # what lies next to it may be of another run, too
+            raise SpecError(
+                "is a file of another run or stage, or was edited.",
+                where=str(path),
+                hint=f"Remove the folder {path.parent}; the stage is trained again." if stage else AGAIN,
+            )
         return found.model_copy(update={"digest": ""})
 
     def write(self, path: Path) -> None:

@@ -99,12 +99,7 @@ def _vqa_again(
     backend = in_process(model, size)
     compared, other = 0, []
     for start in drawn:
-        made = vqa.predict_batch(
-            task,
-            [items[place] for place in order[start : start + size]],
-            lambda prompts: backend.generate(prompts, task.max_new_tokens),
-            backend.rate,
-        )
+        made = vqa.predict_batch(task, [items[place] for place in order[start : start + size]], backend)
         compared += len(made)
         before = kept[start : start + size]
         other += [new.id for old, new in zip(before, made, strict=True) if not _same(old, new)]

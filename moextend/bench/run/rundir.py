@@ -40,7 +40,8 @@ __all__ = [
 RESTORE = "Restore the original file, or remove the folder of this run and run again."
 TO_GET = "Remove {}, and unpack a pack that has them or run it again."
 """Hint for a run from a pack that left out what is needed."""
-RECORDS = ("config.json", "scores.jsonl", "status.json")
+SCORES = "scores.jsonl"
+RECORDS = ("config.json", SCORES, "status.json")
 """Files that mark a folder as a run."""
 COST = "cost.json"
 FACTS = "facts.json"
@@ -139,7 +140,7 @@ class RunDir:
     def append_cell(self, cell: Cell) -> None:
         """Appends a line to scores.jsonl and syncs it to disk."""
         if processes.is_first():
-            files.append_lines(self.folder / "scores.jsonl", [line_of(cell, self.id)])
+            files.append_lines(self.folder / SCORES, [line_of(cell, self.id)])
 
     def cells(self, *, left_out: Collection[Kept] | None = None) -> dict[Key, Cell]:
         """(stage, task) -> its last cell, without predictions that a pack left out.
@@ -150,7 +151,7 @@ class RunDir:
         Raises:
             InputError: a line is not a cell.
         """
-        path = self.folder / "scores.jsonl"
+        path = self.folder / SCORES
         bare = "predictions" in (self.left_out if left_out is None else left_out)
         found: dict[Key, Cell] = {}
         for number, record in enumerate(files.read_lines(path), 1):
@@ -173,14 +174,6 @@ class RunDir:
                 if record.get("run") == self.id and record == signed(record):
                     found[record[DIGEST]] = Parity.parse(_values(record), where=str(path))
         return found
-
-    def reads_line(self, line: bytes) -> bool:
-        """Whether a line of scores.jsonl is a cell of this run."""
-        try:
-            parse_cell(json.loads(line), "", self.id, Cell)
-        except (ValueError, RecursionError, SpecError):
-            return False
-        return True
 
     def stage_folder(self, stage: int, task: str) -> Path:
         """Folder of stage `stage`; created if missing."""
@@ -292,7 +285,7 @@ def _values(record: dict[str, Any]) -> dict[str, Any]:
 
 def parse_cell(record: Any, where: str, run: str, kind: type[C]) -> C:
     """Cell of a kind from a line; SpecError if it is not one, was changed, or belongs to another run."""
-    hint = "Remove the line, or run the same command again (moextend bench run), which scores the cell again."
+    hint = "Remove the line, and run the same command again (moextend bench run): it scores what is missing."
     if not isinstance(record, dict):
         raise SpecError("not a scored cell.", where=where, hint=hint)
     if record.get("run", run) != run:

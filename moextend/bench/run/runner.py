@@ -15,7 +15,7 @@ from moextend.bench.run.complete import (
     LEARNED,
     lacking_facts,
     predictions_problem,
-    set_damaged_aside,
+    refuse_damaged,
     set_weights_aside,
     stage_problem,
     unproved,
@@ -76,13 +76,13 @@ def run(folder: Path) -> None:
     """Executes the missing parts of the run in `folder`; RunFailed at the end if a cell cannot be scored."""
     found = RunDir(folder)
     with processes.first_enters(found.lock):
-        processes.first_says(lambda: set_damaged_aside(found))
         context = RunContext(found)  # under the lock, so that the config is the one that ends up done
         known = {"run": found.id, "config": found.config.digest}
         with (
             deterministic(found.config.deterministic),
             Progress(folder, plan(context), **known) as progress,
         ):
+            processes.first_says(partial(refuse_damaged, found))
             in_process = context.backend.backend == TRANSFORMERS
             serving = nullcontext() if in_process else Servers(context, partial(progress.aside, "serve"))
             with together.explained(folder), serving as context.servers:
@@ -296,8 +296,6 @@ def _has_other_weights(
 
     `named` keeps the fingerprints of the row by what is asked for.
     """
-    if not cell.weights:
-        return False
     asked = asked_for(context, cell.task, learned)
     if asked not in named:
         own = selected(context, model, cell.task, learned)

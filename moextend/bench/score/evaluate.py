@@ -98,13 +98,7 @@ def _questions(
     items = open_items(task, "test", workspace, scoring.limit)
     with processes.first_enters(lambda: share(path)), expecting(model, items, vqa.answer_order(items)):
         records, made = vqa.predict(
-            task,
-            items,
-            lambda prompts: backend.generate(prompts, task.max_new_tokens),
-            path,
-            batch_size=scoring.batch_size,
-            rate=backend.rate,
-            on_items=on_items,
+            task, items, backend, path, batch_size=scoring.batch_size, on_items=on_items
         )
         if made and key() != asked:
             path.unlink(missing_ok=True)

@@ -142,7 +142,7 @@ def fits(cell: Cell, scores: ItemScores) -> bool:
     """Whether these are as many scores as the cell counts, with its mean."""
     alone = ~np.isnan(scores.score)
     known, weight = scores.score[alone], scores.weight[alone]
-    if not len(known) or cell.n not in (0, len(known)):
+    if not len(known) or cell.n != len(known):
         return False
     mean = float(np.average(known, weights=weight if weight.any() else None))
     return abs(100 * mean - cell.value) < SAME
@@ -153,7 +153,7 @@ def read_predictions(path: Path, sha256: str) -> list[PredictionLine]:
 
     Args:
         path: the file.
-        sha256: of its content, as the cell records it; "" for a cell that does not.
+        sha256: of its content, as the cell records it.
     """
     return [PredictionLine.read(line) for line in read_lines(path, sha256)]
 

@@ -31,18 +31,18 @@ class Cell(Record):
     """Score in percent, 0..100."""
     stderr: float | None = None
     """Standard error of `value` over items, in points. null: not known, as for one image."""
-    n: int = 0
+    n: int
     """Number of scored items."""
-    scorer: str = ""
+    scorer: str
     """Name and version of the scoring rule."""
-    weights: str = ""
+    weights: str
     """Fingerprint of the weights that made the predictions."""
     predictions: str | None = None
     """Path of the predictions, relative to the folder of the run. null: not kept."""
-    size: int | None = None
-    """Size of that file in bytes. null: not known."""
-    sha256: str = ""
-    """SHA-256 of that file; "": not known."""
+    size: int
+    """Size of that file in bytes."""
+    sha256: str
+    """SHA-256 of that file."""
     seconds: float = 0.0
     """Wall-clock time of scoring, in seconds."""
     reused: bool = False

@@ -27,6 +27,7 @@ from moextend.util import processes
 from moextend.util.files import append_lines, digest, remove, repair_lines, write_lines
 
 if TYPE_CHECKING:
+    from moextend.bench.score.backend import Backend
     from moextend.model.generation import Prompt
 
 
@@ -38,10 +39,6 @@ KEPT_EVERY = 2.0
 Lines = list[PredictionLine]
 
 
-Answer = Callable[[Sequence["Prompt"]], list[str]]
-"""Answers of a model to one batch of prompts."""
-Rate = Callable[[Sequence["Prompt"], Sequence[Sequence[str]]], list[tuple[float, ...]]]
-"""Log-likelihoods of each prompt's choices, for the questions with choices in one batch."""
 Progress = Callable[[int, int], None]
 """Called with (items done, all items)."""
 READINGS = ("strict", "normalised", "likelihood")
@@ -183,17 +180,16 @@ def prediction_key(
 def predict(
     task: TaskSpec,
     items: Sequence[Item],
-    answer: Answer,
+    backend: Backend,
     path: Path,
     *,
     batch_size: int,
-    rate: Rate | None = None,
     on_items: Progress | None = None,
 ) -> tuple[list[PredictionLine], int]:
     """Predictions of all items, in order, and the number of new ones.
 
-    With `rate`, choices get log-likelihoods: as letters if the prompt lists them, else as texts. Batches
-    take long questions first, to reduce padding. After an interrupt, an incomplete batch is computed again completely,
+    Choices get log-likelihoods: as letters if the prompt lists them, else as texts. Batches take
+    long questions first, to reduce padding. After an interrupt, an incomplete batch is computed again completely,
     so the answers do not depend on interrupts.
 
     Several processes share the batches and get the same predictions as a single one; they are returned in all of them.
@@ -208,7 +204,7 @@ def predict(
     def answer_mine() -> None:
         nonlocal done
         for number in processes.share([number for number in range(len(batches)) if number not in known]):
-            parts.add(number, predict_batch(task, parts.batch(number), answer, rate))
+            parts.add(number, predict_batch(task, parts.batch(number), backend))
             done = min(done + len(batches[number]) * processes.count(), len(items))
             if on_items:
                 on_items(done, len(items))
@@ -222,17 +218,15 @@ def predict(
     return [answered[place] for place in range(len(items))], new
 
 
-def predict_batch(
-    task: TaskSpec, batch: Sequence[Item], answer: Answer, rate: Rate | None = None
-) -> list[PredictionLine]:
+def predict_batch(task: TaskSpec, batch: Sequence[Item], backend: Backend) -> list[PredictionLine]:
     """Predictions of one batch of items (see `predict`)."""
     from moextend.model.generation import Prompt
 
     prompts = [Prompt(prompt_text(task, item), item.media, system=item.system) for item in batch]
-    answers = answer(prompts)
+    answers = backend.generate(prompts, task.max_new_tokens)
     if len(answers) != len(batch):
         raise RunFailed(f"{len(answers)} answers to {len(batch)} prompts.", where=task.task)
-    rated = _rated(task, batch, prompts, rate)
+    rated = _rated(task, batch, prompts, backend)
     return [PredictionLine.of(*one) for one in zip(batch, answers, rated, strict=True)]
 
 
@@ -248,17 +242,17 @@ def rated_texts(task: TaskSpec, choices: Sequence[str]) -> Sequence[str]:
 
 
 def _rated(
-    task: TaskSpec, batch: Sequence[Item], prompts: Sequence[Prompt], rate: Rate | None
+    task: TaskSpec, batch: Sequence[Item], prompts: Sequence[Prompt], backend: Backend
 ) -> list[tuple[float, ...] | None]:
     """Log-likelihoods of the choices of each item; None for an item without choices."""
     found: list[tuple[float, ...] | None] = [None] * len(batch)
     lettered = "choices" in task.layout.placeholders()
     # The text of a choice that is not there cannot be rated; its letter can.
     asked = [i for i, item in enumerate(batch) if item.choices and (lettered or all(item.choices))]
-    if rate is None or not asked:
+    if not asked:
         return found
     options = [rated_texts(task, batch[i].choices or ()) for i in asked]
-    for i, values in zip(asked, rate([prompts[i] for i in asked], options), strict=True):
+    for i, values in zip(asked, backend.rate([prompts[i] for i in asked], options), strict=True):
         found[i] = values
     return found
 

@@ -128,13 +128,12 @@ def score_set(
     answered: Sequence[Answered],
     *,
     clusters: Sequence[Hashable] | None = None,
-    where: str | None = None,
 ) -> SetScore:
     """Scores of all (at least one) answers to a task; UnknownName for an unknown scorer.
 
     `clusters`: cluster of each item, such as its image, for the standard error; without it items are independent.
     """
-    scorer = find_scorer(name, where=where)
+    scorer = find_scorer(name)
     items: tuple[float | None, ...]
     if scorer.items is not None:
         items = tuple(scorer.items(answered))

@@ -16,7 +16,6 @@ from moextend.bench.run.plan import (
     Request,
     all_tasks,
     chosen_methods,
-    chosen_sequence,
     config_of,
     refuse_untrained,
 )
@@ -189,7 +188,7 @@ def plan(search: Search, on_problem: Callable[[str], None] | None = None) -> Pla
     """
     _check(search)
     request = search.request
-    sequence = chosen_sequence(request)
+    sequence, *_ = request.read
     refuse_untrained(sequence)
     if search.tasks > max(len(sequence.stages), TASKS):  # the default may exceed a sequence of one stage
         raise InputError(

@@ -1,1 +1,1 @@
-"""The generated world: scenes and texts with exact truth, and the tiny base model trained on them."""
+"""The generated world: pictures and sounds with exact truth, and questions about them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,21 +9,12 @@ import typer
 import moextend
 from moextend.util.entry import run_app
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
-@app.command()
-def build(
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
-    seed: Annotated[int, typer.Option(help="Seed of all draws.")] = 0,
-) -> None:
-    """Train the tiny base and its encoders. Example: build --seed 0 --out registry/models/tiny."""
-    from moextend.bench.world import audio, base
-
-    record = base.build(base.Recipe(seed=seed), out)
-    typer.echo(f"text: {record['language']['accuracy']}")
-    typer.echo(f"probes: {record['vision']['probe_accuracy']}")
-    typer.echo(f"heads: {audio.build(audio.Recipe(seed=seed), out / 'audio')['accuracy']}")
+@app.callback(help=__doc__)
+def commands() -> None:
+    """Makes the only command one with a name."""
 
 
 @app.command()

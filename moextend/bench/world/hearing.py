@@ -9,10 +9,11 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
-from moextend.bench.world.questions import Balance, Question, single, yes_or_no
+from moextend.bench.world.questions import Balance, Question, attributes, counting, reading, single, yes_or_no
 from moextend.bench.world.scenes import GRID, Scene, Split, Thing, draw_scene
 from moextend.bench.world.sound import (
     PERFORMERS,
@@ -26,7 +27,6 @@ from moextend.bench.world.sound import (
     style_of,
 )
 from moextend.bench.world.speech import Utterance, draw_utterance, pronounced, voice_of
-from moextend.bench.world.text import text_questions
 from moextend.bench.world.words import COLORS, COLUMNS, LETTERS, NUMBERS, ROWS
 
 
@@ -143,7 +143,8 @@ def spoken(utterance: Utterance) -> Iterator[Question]:
 def recited(recital: Recital) -> Iterator[Question]:
     """Questions about a scene that its description, its picture and its recital answer: colors and letters."""
     kinds = ("color-at", "letter-at", "count-color")
-    return (q for q in text_questions(recital.scene) if q.kind in kinds)
+    asked = chain.from_iterable(asker(recital.scene) for asker in (attributes, reading, counting))
+    return (q for q in asked if q.kind in kinds)
 
 
 def match(scene: Scene, sound: Melody | Utterance) -> Iterator[Question]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from moextend.bench.world.words import CELLS, COLORS, LETTERS, SHAPES, SIZES
@@ -94,24 +94,3 @@ def draw_scene(rng: random.Random, split: Split, least: int = 1, most: int = MOS
         scene = any_scene(rng, least, most)
         if scene.split() == split:
             return scene
-
-
-def twin(scene: Scene, rng: random.Random, letters: float = 0.4) -> Scene:
-    """The scene with one attribute of one thing changed: a letter with probability `letters`."""
-    index = rng.randrange(len(scene.things))
-    thing = scene.things[index]
-    if rng.random() < letters:
-        thing = replace(thing, letter=_other(rng, LETTERS, thing.letter))
-    else:
-        match rng.choice(("color", "shape", "size")):
-            case "color":
-                thing = replace(thing, color=_other(rng, COLORS, thing.color))
-            case "shape":
-                thing = replace(thing, shape=_other(rng, SHAPES, thing.shape))
-            case _:
-                thing = replace(thing, size=_other(rng, SIZES, thing.size))
-    return replace(scene, things=(*scene.things[:index], thing, *scene.things[index + 1 :]))
-
-
-def _other(rng: random.Random, values: tuple[str, ...], value: str) -> str:
-    return rng.choice([v for v in values if v != value])

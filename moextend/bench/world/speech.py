@@ -19,7 +19,7 @@ from moextend.bench.world.scenes import Split
 from moextend.bench.world.sound import HIGHEST, PERFORMERS, RATE, Sound, Wave, banded, recorded, split_of
 from moextend.bench.world.words import DIGITS, LETTERS
 
-SPOKEN = (*LETTERS, *DIGITS[:10])
+SPOKEN = (*LETTERS, *DIGITS)
 """What the tasks say: the letters and digits that the tiny base knows."""
 STEP = 16
 """Samples (2 ms) for which the gains of the harmonics stay the same."""

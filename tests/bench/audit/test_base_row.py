@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -15,9 +14,10 @@ from moextend.bench.run.inputs import data_part
 from moextend.bench.run.launch import Outcome
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
-from moextend.bench.run.rundir import Cell, RunDir
+from moextend.bench.run.rundir import RunDir
 from moextend.bench.sequence import find_sequence
 from moextend.bench.task import find_task
+from tests.bench.cells import cell_of
 from tests.robustness import workspace as small
 
 
@@ -27,11 +27,11 @@ def test_answers_of_the_base_to_other_data_are_not_shown(
     """An audit, a correction of the data, and another audit: its row 0 is that of the corrected data."""
     folder, answers = small.make(tmp_path / "w"), list[float]()
 
-    def launch(runs: Sequence[Path], **options: Any) -> dict[Path, Outcome]:
+    def follow(executor: object, runs: Sequence[Path], view: object) -> dict[Path, Outcome]:
         answers.append(50.0 + len(answers))
         for run in map(RunDir, runs):
             for name in ("colour", "shade", "words"):
-                cell = Cell(stage=0, task=name, value=answers[-1], n=4, scorer="exact@1")
+                cell = cell_of(0, name, answers[-1], n=4, scorer="exact@1")
                 if name != "words":
                     digest = data_digest(run.config.task_spec(name), "test", folder)
                     cell = cell.model_copy(update={"inputs": {data_part("test", name): digest}})
@@ -44,7 +44,8 @@ def test_answers_of_the_base_to_other_data_are_not_shown(
         cell = found.cell("colour")
         return cell.value if cell else None
 
-    monkeypatch.setattr("moextend.bench.audit.base.launch", launch)
+    monkeypatch.setattr("moextend.bench.audit.base.submit", lambda _, runs, __: runs)
+    monkeypatch.setattr("moextend.bench.audit.base.follow", follow)
     assert (row(), row()) == (50.0, 50.0)
     task = find_task("colour", folder)
     assert task.data is not None

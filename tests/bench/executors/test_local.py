@@ -16,7 +16,8 @@ from moextend.bench.run import launch
 from moextend.bench.run.progress import read_status
 from moextend.errors import InputError
 from tests.bench.conftest import MakeRun
-from tests.bench.run.test_launch import FAKE, Silent
+from tests.bench.run.local import Silent
+from tests.bench.run.test_launch import FAKE
 
 
 @pytest.fixture

@@ -19,14 +19,15 @@ import pytest
 from moextend.bench.executors import ray_executor
 from moextend.bench.executors.executor import Job, JobState, Options, Resources, find, now, read_job
 from moextend.bench.executors.ray_executor import RayExecutor
-from moextend.bench.run.launch import launch
+from moextend.bench.run import launch as launching
 from moextend.bench.run.progress import mark_failed, read_status
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError, RunFailed
 from moextend.util.lease import life
 from tests.bench.conftest import MakeRun
 from tests.bench.executors.one_machine_ray import start_ray
-from tests.bench.run.test_launch import FAKE, Silent
+from tests.bench.run.local import launch
+from tests.bench.run.test_launch import FAKE
 
 ray = pytest.importorskip("ray")
 FAILING = ("full-ft", "crash", "killed")
@@ -70,10 +71,13 @@ def once(folder: Path, name: str) -> str:
     return f"if mkdir {folder / name} 2>/dev/null; then export FAKE=slow; else export FAKE=lora; fi"
 
 
-def test_runs_end_as_with_the_local_executor(cluster: None, make_run: MakeRun, tmp_path: Path) -> None:
+def test_runs_end_as_with_the_local_executor(
+    cluster: None, make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Errors of a run are not repeated, a killed worker is, a bounded number of times."""
+    monkeypatch.setattr(launching, "WORKER", tuple(FAKE))
     here = {name: make_run(name, 1) for name in ("lora", "moextend", *FAILING)}
-    launch([run.folder for run in here.values()], jobs=2, view=Silent(), command=FAKE)
+    launch([run.folder for run in here.values()], jobs=2)
     there = {name: make_run(name, 2, sequence=run.config.sequence) for name, run in here.items()}
     executor = RayExecutor(FAKE)
     jobs = executor.submit([run.folder for run in there.values()], Options())
@@ -178,7 +182,7 @@ def test_another_process_knows_what_the_folders_say(make_run: MakeRun) -> None:
         ("strange", waiting, "unknown"),
         ("12@elsewhere/abc", ended, "ended"),
     ):
-        assert executor.states([Job(run, "ray", id, now())]) == {run: state}, id
+        assert executor.states([Job(run=run, executor="ray", id=id, submitted=now())]) == {run: state}, id
 
 
 def test_without_ray_the_way_to_install_it_is_named(

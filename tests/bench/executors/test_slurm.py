@@ -80,7 +80,7 @@ def test_a_machine_without_slurm_is_named(
 
 def test_the_queue_is_asked_only_where_the_folder_does_not_say(slurm: Path, make_run: MakeRun) -> None:
     runs = folders(make_run, 5)
-    jobs = [Job(run, "slurm", f"7_{i}", "") for i, run in enumerate(runs)]
+    jobs = [Job(run=run, executor="slurm", id=f"7_{i}", submitted="") for i, run in enumerate(runs)]
     with Progress(runs[0], [Unit("train", 1, "x")]):
         pass  # done
     slurm_states = SlurmExecutor().states
@@ -102,11 +102,13 @@ def test_a_queue_that_does_not_answer_is_not_waited_for(
     monkeypatch.setattr(slurm_executor, "PATIENCE", 0.3)
     (slurm / trouble).touch()
     run = make_run().folder
-    assert SlurmExecutor().states([Job(run, "slurm", "7_1", "")]) == {run: "unknown"}
+    assert SlurmExecutor().states([Job(run=run, executor="slurm", id="7_1", submitted="")]) == {
+        run: "unknown"
+    }
 
 
 def test_a_queued_job_is_removed_and_a_running_one_signalled(slurm: Path, make_run: MakeRun) -> None:
-    SlurmExecutor().cancel([Job(make_run().folder, "slurm", "7_1", "")])
+    SlurmExecutor().cancel([Job(run=make_run().folder, executor="slurm", id="7_1", submitted="")])
     assert calls(slurm) == [
         "scancel --state=PENDING 7_1",
         "scancel --batch --signal=USR1 --state=RUNNING 7_1",

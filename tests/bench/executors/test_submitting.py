@@ -24,7 +24,7 @@ from moextend.bench.run.progress import Progress, cancel, cancelled, mark_failed
 from moextend.bench.run.rundir import RunDir, locked
 from moextend.errors import InputError, RunFailed, UnknownName
 from tests.bench.conftest import MakeRun
-from tests.bench.run.test_launch import Silent
+from tests.bench.run.local import Silent
 
 PLUGIN = """
 import json
@@ -35,7 +35,7 @@ HERE = Path(__file__).parent
 
 class Mine:
     def submit(self, runs, options):
-        jobs = [Job(run, "mine", str(i), now()) for i, run in enumerate(runs)]
+        jobs = [Job(run=run, executor="mine", id=str(i), submitted=now()) for i, run in enumerate(runs)]
         for job in jobs:
             write_job(job)
         return jobs
@@ -90,7 +90,7 @@ def test_what_is_no_executor_is_refused(workspace: Path, text: str) -> None:
 
 def test_a_job_that_nobody_can_ask_about_is_busy_until_it_is_cancelled(make_run: MakeRun) -> None:
     run = make_run().folder
-    write_job(Job(run, "elsewhere", "1", ""))
+    write_job(Job(run=run, executor="elsewhere", id="1", submitted=""))
     assert submitting.busy([run], None) == {run: "not known to have ended (elsewhere 1)"}
     assert submitting.views([run], None)[run].state == "queued"
     assert submitting.cancel([run], None) == {run: "cancelled"}
@@ -139,7 +139,7 @@ class WithUs:
         self.state: JobState = "queued"
 
     def submit(self, runs: Sequence[Path], options: Options) -> list[Job]:
-        jobs = [Job(run, "with-us", str(i), "") for i, run in enumerate(runs)]
+        jobs = [Job(run=run, executor="with-us", id=str(i), submitted="") for i, run in enumerate(runs)]
         for job in jobs:
             write_job(job)
         return jobs

@@ -12,10 +12,11 @@ from moextend.bench import methods, plugins, scorers
 from moextend.bench.run.inputs import code_parts, refuse_other_inputs
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
-from moextend.bench.run.rundir import Cell, RunDir
+from moextend.bench.run.rundir import RunDir
 from moextend.bench.scorers import Answered, find_scorer, own_answer, score_set
 from moextend.bench.workspace import new_plugin
 from moextend.errors import InputError, RunConflict, UnknownName
+from tests.bench.cells import cell_of
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "methods" / "lora_l2.py"
 SCORER = """
@@ -162,7 +163,7 @@ def test_a_run_notes_its_plug_ins_and_is_refused_when_one_changed(
     run = open_run(config, tmp_path / "runs")
     noted = code_parts(run.config)
     assert list(noted) == ["code of method 'lora-l2'"]
-    run.append_cell(Cell(stage=1, task="tiny-counting", value=50.0, inputs=noted))
+    run.append_cell(cell_of(1, "tiny-counting", 50.0, inputs=noted))
     refuse_other_inputs(run, {})
     path.write_text(path.read_text() + "\n# changed\n")
     with pytest.raises(RunConflict, match="the code of method 'lora-l2' changed after this run began"):

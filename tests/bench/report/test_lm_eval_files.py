@@ -11,8 +11,8 @@ from moextend.bench.report.collect import collect
 from moextend.bench.report.formats.csv import cells
 from moextend.bench.report.lm_eval_files import UNSAFE, metric_of, without_folders, write
 from moextend.bench.run.rundir import RunDir
-from moextend.bench.score.records import Cell
 from moextend.errors import InputError
+from tests.bench.cells import cell_of
 from tests.bench.ledger import Kind, Shape, write_run, write_runs
 
 SHAPE = Shape(stages=2, texts=1, items=20)
@@ -74,9 +74,7 @@ def test_lm_eval_prints_the_numbers_of_the_report(runs: list[RunDir], tmp_path: 
 
 
 def test_metrics_of_text_tasks_are_named_as_lm_eval_names_them() -> None:
-    cell = Cell(
-        stage=0, task="t", value=50, scorer="lm-eval:exact_match", readings={"exact_match,strict": 50.0}
-    )
+    cell = cell_of(0, "t", 50, scorer="lm-eval:exact_match", readings={"exact_match,strict": 50.0})
     assert metric_of(cell) == ("exact_match", "strict")
     assert metric_of(cell.model_copy(update={"readings": {}})) == ("exact_match", "none")
     assert metric_of(cell.model_copy(update={"scorer": "exact@1"})) == ("exact@1", "none")

@@ -13,8 +13,8 @@ from moextend.bench.report.views.comparison import comparison_table
 from moextend.bench.report.views.forgetting import forgetting_table
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.records import StageCost
-from moextend.bench.run.rundir import Cell
 from moextend.errors import InputError, RunFailed
+from tests.bench.cells import cell_of
 from tests.bench.conftest import MakeConfig, MakeRun
 from tests.bench.report.conftest import ROWS
 
@@ -138,9 +138,7 @@ def test_text_that_nothing_learned_can_answer_is_marked(done: MakeRun) -> None:
 
 def test_csv_of_cells_can_be_traced(done: MakeRun) -> None:
     run = done(text=())
-    run.append_cell(
-        Cell(stage=2, task="count", value=71.0, n=9, weights="abc", predictions="predictions/abc/count.jsonl")
-    )
+    run.append_cell(cell_of(2, "count", 71.0, n=9, weights="abc", predictions="predictions/abc/count.jsonl"))
     lines = list(csv.DictReader(io.StringIO(cells(collect([run])))))
     assert len(lines) == 6
     assert lines[-1] | {"value": "71.0", "weights": "abc", "run": "lora-s0", "stage": "2"} == lines[-1]

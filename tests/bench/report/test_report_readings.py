@@ -9,8 +9,9 @@ from moextend.bench.report import tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.explain import explain
 from moextend.bench.report.table import Table
-from moextend.bench.run.rundir import Cell, RunDir
+from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError
+from tests.bench.cells import cell_of
 from tests.bench.conftest import TASKS, MakeRun
 
 FIRST, SECOND = TASKS
@@ -23,7 +24,7 @@ def shown(runs: Sequence[RunDir], view: str = "readings") -> list[Table]:
 
 
 def answered(run: RunDir, value: float, scorer: str = "vqa@2", kinds: Any = (), **readings: Any) -> None:
-    cell = Cell(stage=2, task=FIRST, value=value, scorer=scorer, readings=readings, by_kind=dict(kinds))
+    cell = cell_of(2, FIRST, value, scorer=scorer, readings=readings, by_kind=dict(kinds))
     run.append_cell(cell)
 
 

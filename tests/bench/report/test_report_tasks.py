@@ -6,8 +6,8 @@ from moextend.bench.report import tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.table import Table
 from moextend.bench.run.records import StageCost
-from moextend.bench.run.rundir import Cell
 from moextend.errors import InputError
+from tests.bench.cells import cell_of
 from tests.bench.conftest import MakeConfig, MakeRun
 from tests.bench.report.conftest import ROWS
 
@@ -52,7 +52,7 @@ def test_tasks_that_are_only_scored(done: MakeRun, make_config: MakeConfig) -> N
     }
     run = done(**changes)
     for stage, value in enumerate((30.0, 28.0, 12.0)):
-        run.append_cell(Cell(stage=stage, task="shade", value=value, stderr=2.0, n=100, scorer="exact@1"))
+        run.append_cell(cell_of(stage, "shade", value, stderr=2.0, n=100, scorer="exact@1"))
     (table,) = tables(collect([run]), "transfer")
     assert table.title == "mini: tasks that are only scored"
     rows = {method: (row["shade"], row["mean"], row["change"]) for method, row in rows_of(table).items()}

@@ -13,11 +13,12 @@ from moextend.bench.report.table import Table, Value, text
 from moextend.bench.report.views import comparison
 from moextend.bench.report.views.comparison import default_baseline
 from moextend.bench.run.records import StageCost
-from moextend.bench.run.rundir import Cell, RunDir, find_runs
+from moextend.bench.run.rundir import RunDir, find_runs
 from moextend.bench.score.lines import PredictionLine
 from moextend.errors import UnknownName
 from moextend.util.files import write_lines
 from tests.bench import ledger
+from tests.bench.cells import cell_of
 from tests.bench.conftest import MakeRun
 from tests.bench.report.conftest import ROWS
 
@@ -53,8 +54,8 @@ def answered(run: RunDir, right: Right, items: int = 200) -> RunDir:
             )
             write_lines(run.folder / file, [asdict(record) for record in records])
         run.append_cell(
-            Cell(
-                stage=2, task=task, value=100 * sum(marks) / items, stderr=1.0, n=items,
+            cell_of(
+                2, task, 100 * sum(marks) / items, stderr=1.0, n=items, folder=run.folder,
                 scorer="lm-eval:acc" if is_text else "exact@1", predictions=file,
             )
         )  # fmt: skip

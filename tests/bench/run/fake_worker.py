@@ -15,6 +15,14 @@ from moextend.errors import InputError, RunBusy, RunConflict, RunFailed
 from moextend.util import files
 
 
+def score(run: RunDir, stage: int, task: str, value: float, scorer: str) -> None:
+    run.append_cell(
+        Cell(
+            stage=stage, task=task, value=value, stderr=2.0, n=100, scorer=scorer, weights="", size=0, sha256=""
+        )
+    )  # fmt: skip
+
+
 def misbehaving(run: RunDir) -> None:
     config = run.config
     plan = [Unit("score", 0, "all", 2)]
@@ -31,11 +39,9 @@ def misbehaving(run: RunDir) -> None:
             else:
                 for i, task in enumerate(config.stages, 1):
                     learned = 80.0 - 5 * (unit.stage - i) if i <= unit.stage else 10.0
-                    cell = Cell(stage=unit.stage, task=task, value=learned + config.seed, stderr=2.0, n=100)
-                    run.append_cell(cell.model_copy(update={"scorer": "x@1"}))
+                    score(run, unit.stage, task, learned + config.seed, "x@1")
                 for task in config.retention:
-                    cell = Cell(stage=unit.stage, task=task, value=90.0 - unit.stage, stderr=1.0, n=50)
-                    run.append_cell(cell.model_copy(update={"scorer": "lm-eval"}))
+                    score(run, unit.stage, task, 90.0 - unit.stage, "lm-eval")
             progress.advance()
             progress.finish(unit)
         for stage, task in enumerate(config.stage_names, 1):

@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from moextend.bench.executors.executor import JobRecord
+from moextend.bench.executors.executor import Job
 from moextend.bench.run.config import ConfigFile, Identity
 from moextend.bench.run.items import PackedItems
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost, Status
@@ -33,7 +33,7 @@ FILES: dict[str, type[Any]] = {
     "stages/<t>-<task>/cost.json": StageCost,
     "stages/<t>-<task>/routing.json": RoutingReport,
     ".cache/<kind>/<key>/card.json": NodeCard,
-    "job.json": JobRecord,
+    "job.json": Job,
 }
 HEAD = """# Files of a run
 
@@ -101,6 +101,7 @@ def _section(model: type[Any]) -> str:
     rows = [
         f"| `{name}` | {kind(field.annotation)} | {_default(field)} | {output.get(name, '')} |"
         for name, field in fields_of(model).items()
+        if not field.exclude
     ]
     about = inspect.getdoc(model) or ""
     return "\n".join(

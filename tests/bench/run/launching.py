@@ -3,9 +3,12 @@
 import sys
 from pathlib import Path
 
-from moextend.bench.run.launch import launch
+from moextend.bench.executors.executor import Options
+from moextend.bench.executors.local import LocalExecutor
+from moextend.bench.executors.submitting import follow, submit
+from moextend.bench.run import launch
 
-FAKE = [sys.executable, str(Path(__file__).with_name("fake_worker.py"))]
+launch.WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
 
 
 class Silent:
@@ -14,6 +17,7 @@ class Silent:
 
 
 try:
-    launch([Path(run) for run in sys.argv[1:]], jobs=1, view=Silent(), command=FAKE)
+    executor = LocalExecutor()
+    follow(executor, submit(executor, [Path(run) for run in sys.argv[1:]], Options()), Silent())
 except KeyboardInterrupt:
     sys.exit(130)

@@ -21,6 +21,7 @@ from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir
+from moextend.errors import SpecError
 
 SEQUENCE = """
 sequence: brief
@@ -154,23 +155,52 @@ def values(run: RunDir) -> dict[tuple[int, str], tuple[float, str]]:
     "damages",
     [
         {
-            "scores.jsonl": nonsense,
+            "scores.jsonl": Path.unlink,
             "predictions/*/colours-*.jsonl": flip,
             "predictions/*/sums-*.jsonl": cut,
             "stages/2-*/cost.json": Path.unlink,
-            "stages/2-*/routing.json": cut,
-            "facts.json": nonsense,
+            "stages/2-*/routing.json": Path.unlink,
+            "facts.json": Path.unlink,
         },
         {"stages/1-*/extension.safetensors": flip, "scores.jsonl": without_line},
-        dict.fromkeys(("facts.json", "stages/1-*/cost.json", "stages/2-*/routing.json"), of_another_run),
     ],
-    ids=["notes and answers", "weights", "files of another run"],
+    ids=["notes and answers", "weights"],
 )
 def test_damaged_parts_are_computed_again(
     run: RunDir, whole: RunDir, damages: dict[str, Callable[[Path], None]]
 ) -> None:
     broken = damaged(run, damages)
     runner.run(broken.folder)
+    check_healed(run, whole)
+
+
+@pytest.mark.parametrize(
+    "damages",
+    [
+        {"scores.jsonl": nonsense, "stages/2-*/cost.json": nonsense, "stages/2-*/routing.json": cut, "facts.json": cut},
+        dict.fromkeys(("facts.json", "stages/1-*/cost.json", "stages/2-*/routing.json"), of_another_run),
+    ],
+    ids=["damaged", "of another run"],
+)  # fmt: skip
+def test_damaged_records_are_refused_until_what_the_error_names_is_removed(
+    run: RunDir, whole: RunDir, damages: dict[str, Callable[[Path], None]]
+) -> None:
+    broken = damaged(run, damages)
+    for _ in damages:
+        with pytest.raises(SpecError) as caught:
+            runner.run(broken.folder)
+        assert read_status(run.folder).state == "failed"
+        assert caught.value.where and caught.value.hint and "emove the" in caught.value.hint
+        named = Path(caught.value.where.partition(".jsonl:")[0])
+        if f"folder {named.parent};" in caught.value.hint:
+            shutil.rmtree(named.parent)
+        else:
+            (named if named.exists() else named.with_suffix(".jsonl")).unlink()
+    runner.run(broken.folder)
+    check_healed(run, whole)
+
+
+def check_healed(run: RunDir, whole: RunDir) -> None:
     healed = RunDir(run.folder)
     assert lacks(healed) == [] and read_status(healed.folder).state == "done"
     assert values(healed) == values(whole)

@@ -12,8 +12,9 @@ import torch
 import yaml
 
 from moextend.bench import methods
+from moextend.bench.data.source import SPLITS
 from moextend.bench.methods import Shapes
-from moextend.bench.run.estimate import SPLITS, Plan, items_of, matched, skeletons
+from moextend.bench.run.estimate import Plan, items_of, matched, skeletons
 from moextend.bench.run.plan import Request, all_tasks, resolve
 from moextend.bench.run.preview import describe, preview
 from moextend.bench.sequence import Base, find_sequence

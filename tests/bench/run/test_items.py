@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from moextend.bench.run.items import items_of, read_items
-from moextend.bench.run.rundir import Cell, RunDir
+from moextend.bench.run.rundir import RunDir
 from moextend.bench.score.lines import PredictionLine
 from moextend.bench.score.vqa import score_items
 from moextend.util import files
+from tests.bench.cells import cell_of
 from tests.bench.conftest import TASKS, MakeRun
 
 TASK = TASKS[0]
@@ -26,7 +27,7 @@ def score(run: RunDir, stage: int, answers: dict[str, str]) -> None:
     value = score_items(lines, "wer@1")[0].value
     where = f"predictions/{path.name}"
     run.append_cell(
-        Cell(stage=stage, task=TASK, value=value, n=len(lines), scorer="wer@1", predictions=where)
+        cell_of(stage, TASK, value, n=len(lines), folder=run.folder, scorer="wer@1", predictions=where)
     )
 
 

@@ -15,21 +15,16 @@ import pytest
 from rich.console import Console
 
 from moextend.bench.run import launch as launching
-from moextend.bench.run.launch import launch
 from moextend.bench.run.live import LiveView, PlainView, seconds_left
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RunError, State, Status
 from tests.bench.conftest import MakeRun
+from tests.bench.run.local import launch
 from tests.bench.states import hold
 from tests.preloaded import client_command
 
 SCRIPT = str(Path(__file__).with_name("fake_worker.py"))
 FAKE = [sys.executable, SCRIPT]
-
-
-class Silent:
-    def update(self) -> None:
-        pass
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +36,7 @@ def quick(fork_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_failed_run_does_not_stop_the_others(make_run: MakeRun) -> None:
     bad, good = make_run("full-ft"), make_run("lora")
-    outcomes = launch([bad.folder, good.folder], jobs=1, view=Silent())
+    outcomes = launch([bad.folder, good.folder])
     assert outcomes[good.folder].state == "done"
     assert outcomes[bad.folder].state == "failed"
     assert outcomes[bad.folder].error == "stage 2: the loss is not finite. Lower the learning rate."
@@ -50,7 +45,7 @@ def test_a_failed_run_does_not_stop_the_others(make_run: MakeRun) -> None:
 
 def test_a_killed_worker_costs_one_run_and_names_the_log(make_run: MakeRun) -> None:
     killed, good = make_run("killed"), make_run("lora")
-    outcomes = launch([killed.folder, good.folder], jobs=1, view=Silent())
+    outcomes = launch([killed.folder, good.folder])
     assert outcomes[good.folder].state == "done"
     error = outcomes[killed.folder].error
     assert error and "was killed by SIGKILL; the system may have run out of memory" in error
@@ -64,10 +59,10 @@ def test_the_same_call_goes_on_where_a_killed_run_stopped(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = make_run("killed")
-    launch([killed.folder], jobs=1, view=Silent())
+    launch([killed.folder])
     first = (killed.folder / "scores.jsonl").read_text()
     monkeypatch.setenv("FAKE", "well")
-    assert launch([killed.folder], jobs=1, view=Silent())[killed.folder].state == "done"
+    assert launch([killed.folder])[killed.folder].state == "done"
     text = (killed.folder / "scores.jsonl").read_text()
     assert text.startswith(first)
     assert len(text.splitlines()) == 9
@@ -75,7 +70,7 @@ def test_the_same_call_goes_on_where_a_killed_run_stopped(
 
 def test_a_crash_reports_the_last_line_and_keeps_the_log(make_run: MakeRun) -> None:
     run = make_run("crash")
-    error = launch([run.folder], jobs=1, view=Silent())[run.folder].error
+    error = launch([run.folder])[run.folder].error
     assert error and "ended with code 3 (cannot open the weights)" in error
     assert sorted(run.log.read_text().splitlines()) == [
         "Loading: 0%|  | 0/9",
@@ -86,7 +81,10 @@ def test_a_crash_reports_the_last_line_and_keeps_the_log(make_run: MakeRun) -> N
 
 
 @pytest.mark.parametrize("method", ["slow", "deaf"])
-def test_ctrl_c_stops_the_workers_and_passes_through(make_run: MakeRun, method: str) -> None:
+def test_ctrl_c_stops_the_workers_and_passes_through(
+    make_run: MakeRun, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "WORKER", FAKE)
     run, waiting = make_run(method), make_run("lora")
 
     class Interrupting:
@@ -99,7 +97,7 @@ def test_ctrl_c_stops_the_workers_and_passes_through(make_run: MakeRun, method: 
 
     began, threads = time.monotonic(), threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        launch([run.folder, waiting.folder], jobs=1, view=Interrupting(), command=FAKE)
+        launch([run.folder, waiting.folder], view=Interrupting())
     assert time.monotonic() - began < 45
     assert read_status(run.folder).state == "interrupted"
     assert read_status(waiting.folder).state == "waiting"
@@ -110,7 +108,7 @@ def test_ctrl_c_stops_the_workers_and_passes_through(make_run: MakeRun, method: 
 def show(view_class: Callable[..., Any], runs: Sequence[Path], **console: Any) -> str:
     out = io.StringIO()
     with view_class(runs, 1, Console(file=out, width=100, **console)) as view:
-        launch(runs, jobs=1, view=view)
+        launch(runs, view=view)
     return out.getvalue()
 
 

@@ -14,14 +14,15 @@ import pytest
 
 from moextend.bench.run.progress import LEASE, Progress, Unit, read_status
 from moextend.bench.run.records import StageCost
-from moextend.bench.run.rundir import Cell, RunDir, locked
+from moextend.bench.run.rundir import RunDir, locked
 from moextend.errors import LeaseLost
 from moextend.util import files, lease
 from moextend.util.lease import VARIABLE
+from tests.bench.cells import cell_of
 from tests.bench.conftest import MakeRun
 from tests.bench.states import GONE, hold
 
-CELL = Cell(stage=1, task="colour", value=50.0)
+CELL = cell_of(1, "colour", 50.0)
 
 
 @pytest.fixture(autouse=True)

@@ -7,18 +7,19 @@ import pytest
 
 from moextend.bench.run.opening import open_run, open_runs
 from moextend.bench.run.plan import Request, resolve
-from moextend.bench.run.rundir import Cell, RunConfig, RunDir
+from moextend.bench.run.rundir import RunConfig, RunDir
 from moextend.errors import RunConflict, SpecError
+from tests.bench.cells import cell_of
 from tests.bench.conftest import MakeConfig
 from tests.robustness import workspace as small
 
 
 def test_the_same_config_opens_the_same_folder(tmp_path: Path, make_config: MakeConfig) -> None:
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(stage=0, task="colour", value=50.0))
+    run.append_cell(cell_of(0, "colour", 50.0))
     again = open_run(make_config(device="cuda", places={"workspace": "/moved"}), tmp_path)
     assert again.folder == run.folder
-    assert again.cells() == {(0, "colour"): Cell(stage=0, task="colour", value=50.0)}
+    assert again.cells() == {(0, "colour"): cell_of(0, "colour", 50.0)}
     assert again.config.device == "cuda"
     assert str(again.config.workspace) == "/moved"
 
@@ -27,7 +28,7 @@ def test_another_config_is_refused_with_the_difference_and_a_hint(
     tmp_path: Path, make_config: MakeConfig
 ) -> None:
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(stage=1, task="colour", value=50.0))
+    run.append_cell(cell_of(1, "colour", 50.0))
     other = make_config()
     other.sequence["train"]["steps"] = 9
     with pytest.raises(RunConflict) as error:
@@ -44,7 +45,7 @@ def test_a_run_that_trained_nothing_is_replaced_by_another_config(
     tmp_path: Path, make_config: MakeConfig
 ) -> None:
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(stage=0, task="colour", value=50.0))
+    run.append_cell(cell_of(0, "colour", 50.0))
     run.stage_folder(1, "colour")
     other = make_config()
     other.sequence["train"]["steps"] = 9
@@ -60,7 +61,7 @@ def test_another_source_of_the_settings_is_taken_over_with_words(
     tmp_path: Path, make_config: MakeConfig
 ) -> None:
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(stage=1, task="colour", value=50.0))
+    run.append_cell(cell_of(1, "colour", 50.0))
     said: list[str] = []
     for source in ("test items", "test items", "validation items of tiny with 5 steps"):
         (run,) = open_runs(
@@ -86,7 +87,7 @@ def with_stage(config: RunConfig, name: str = "new", retention: Sequence[str] = 
 
 def test_a_stage_added_at_the_end_takes_the_run_over(tmp_path: Path, make_config: MakeConfig) -> None:
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(stage=1, task="colour", value=50.0))
+    run.append_cell(cell_of(1, "colour", 50.0))
     (run.folder / "status.json").write_text("{}")
     longer = with_stage(make_config(), retention=["copying"])
     again = open_run(longer, tmp_path)
@@ -107,7 +108,7 @@ def test_a_run_that_is_worked_on_is_not_touched_by_a_second_command(
     tmp_path: Path, make_config: MakeConfig, change: str
 ) -> None:
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(stage=0, task="colour", value=50.0))
+    run.append_cell(cell_of(0, "colour", 50.0))
     (run.folder / "status.json").write_text("{}")
     with (run.folder / "scores.jsonl").open("a") as file:
         file.write('{"stage": 1, "ta')

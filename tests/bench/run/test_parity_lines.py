@@ -8,7 +8,7 @@ import pytest
 
 from moextend.bench.report.collect import collect, some
 from moextend.bench.report.notes import backend_notes
-from moextend.bench.run.complete import lacking_scores, set_damaged_aside, unproved
+from moextend.bench.run.complete import lacking_scores, refuse_damaged, unproved
 from moextend.bench.run.rundir import PARITY, RunDir
 from moextend.bench.score.records import Parity, Weights
 from moextend.errors import InputError
@@ -50,7 +50,7 @@ def test_damaged_edited_and_foreign_lines_prove_nothing(make_run: MakeRun, tmp_p
         assert [cell.task for cell in unproved(run, run.cells().values())] == ["colour"]
     path.write_text(f"{{\n{good}{good[:-20]}")
     assert len(run.parities()) == 1
-    set_damaged_aside(run)
+    refuse_damaged(run)
     run.append_parity(CHECK)
     assert len(run.parities()) == 1 and path.read_text().count("vllm") == 2
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.run.complete import set_damaged_aside
+from moextend.bench.run.complete import refuse_damaged
 from moextend.bench.run.config import Identity
 from moextend.bench.run.records import RunFacts, StageCost
 from moextend.bench.run.rundir import RunDir
@@ -51,7 +51,7 @@ def test_records_survive_writing_and_reading(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_record_is_named_with_its_place(values: object, problem: str) -> None:
-    with pytest.raises(SpecError, match="Run the command again") as error:
+    with pytest.raises(SpecError, match="Remove the file, and run the same command again") as error:
         StageCost.parse(values, where="cost.json")
     assert error.value.where == "cost.json" and problem in error.value.what
 
@@ -69,20 +69,18 @@ def test_a_run_of_a_later_version_is_left_as_it_is(make_run: MakeRun, name: str)
     files.write_json(run.folder / name, {**files.read_json(run.folder / name), "schema_version": VERSION + 1})
     before = {path: path.read_bytes() for path in run.folder.rglob("*.json*")}
     with pytest.raises(LaterVersion):
-        set_damaged_aside(RunDir(run.folder))
+        refuse_damaged(RunDir(run.folder))
         _ = RunDir(run.folder).config
     assert {path: path.read_bytes() for path in run.folder.rglob("*.json*")} == before
 
 
-def test_a_wrong_type_is_set_aside_and_named_in_the_log(
-    make_run: MakeRun, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damaged_records_of_a_run_are_refused_and_left_as_they_are(make_run: MakeRun) -> None:
     run = make_run()
     path = run.stage_folder(1, "colour") / "cost.json"
     path.write_text('{"seconds": "long"}')
-    set_damaged_aside(run)
-    assert not path.exists() and path.with_name("cost.json.damaged").exists()
-    assert "'seconds': Input should be a valid number" in caplog.text
+    with pytest.raises(SpecError, match="'seconds': Input should be a valid number") as error:
+        refuse_damaged(run)
+    assert error.value.where == str(path) and path.read_text() == '{"seconds": "long"}'
 
 
 def test_records_are_read_without_torch() -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from moextend.bench.run.opening import open_run
-from moextend.bench.run.rundir import Cell, RunDir, find_runs
+from moextend.bench.run.rundir import RunDir, find_runs
 from moextend.errors import InputError, RunConflict, RunFailed, SpecError, UnknownName
 from moextend.util import files
+from tests.bench.cells import cell_of
 from tests.bench.conftest import MakeConfig, MakeRun
 
 
@@ -48,11 +49,9 @@ def test_a_changed_environment_is_recorded_not_refused(
 
 def test_the_last_line_of_a_cell_wins(make_run: MakeRun) -> None:
     run = make_run()
-    run.append_cell(Cell(stage=1, task="colour", value=50.0, by_kind={"red": 40.0}))
-    run.append_cell(Cell(stage=1, task="colour", value=60.0, stderr=1.5, n=10, readings={"strict": 55.0}))
-    assert run.cells()[1, "colour"] == Cell(
-        stage=1, task="colour", value=60.0, stderr=1.5, n=10, readings={"strict": 55.0}
-    )
+    run.append_cell(cell_of(1, "colour", 50.0, by_kind={"red": 40.0}))
+    run.append_cell(cell_of(1, "colour", 60.0, stderr=1.5, n=10, readings={"strict": 55.0}))
+    assert run.cells()[1, "colour"] == cell_of(1, "colour", 60.0, stderr=1.5, n=10, readings={"strict": 55.0})
 
 
 def test_the_second_process_is_refused_and_sees_who_holds_the_run(make_run: MakeRun) -> None:
@@ -91,7 +90,7 @@ def test_a_torn_last_line_is_left_out_and_cut_by_the_next_append(make_run: MakeR
     assert len(run.cells()) == 2
     with run.lock():
         assert path.read_text().endswith('"task": "col')
-        run.append_cell(Cell(stage=1, task="colour", value=3.0))
+        run.append_cell(cell_of(1, "colour", 3.0))
     assert len(run.cells()) == 3
     assert len(path.read_text().splitlines()) == 3
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.run.launch import launch
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import read_status
 from moextend.data import cells
 from moextend.data.images import ImageRef
 from moextend.errors import InputError, masked
+from tests.bench.run.local import launch
 from tests.robustness import workspace as small
 
 SECRETS = {
@@ -35,11 +35,6 @@ methods: [lora]
 """
 
 
-class Silent:
-    def update(self) -> None:
-        pass
-
-
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forked_workers: str) -> dict[Path, bytes]:
     """A run by a true worker with secrets all around it: what it wrote, by path."""
@@ -58,7 +53,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forked_workers: str
     given = set(workspace.rglob("*"))
     (config,) = resolve(Request(workspace=workspace, sequence="small"))
     run = open_run(config, workspace / "runs")
-    launch([run.folder], jobs=1, view=Silent())
+    launch([run.folder])
     assert read_status(run.folder).state == "done", read_status(run.folder).error
     return {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file() and path not in given}
 

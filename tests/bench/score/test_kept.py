@@ -16,6 +16,7 @@ from moextend.bench.score.records import Cell
 from moextend.errors import SpecError
 from moextend.util.files import read_lines, write_lines
 from tests.bench import ledger
+from tests.bench.cells import cell_of
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_predictions_that_do_not_give_the_score_of_the_cell_are_an_error(
 def test_items_that_count_only_with_others_have_no_score(tmp_path: Path) -> None:
     turned = [PredictionLine(str(i * 1_000_000), "AB"[i], ("AB"[i],), "?", ("x", "y")) for i in range(2)]
     write_lines(tmp_path / "p.jsonl", [line.line() for line in turned])
-    cell = Cell(stage=0, task="t", value=100.0, n=1, scorer="circular@4", predictions="p.jsonl")
+    cell = cell_of(0, "t", 100.0, n=1, scorer="circular@4", predictions="p.jsonl")
     for _ in range(2):  # computed, and read
         found = ScoreReader(Words())(tmp_path, cell, tmp_path)
         assert found.score[0] == 1.0 and np.isnan(found.score[1])

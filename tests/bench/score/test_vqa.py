@@ -29,15 +29,21 @@ def items(n: int) -> list[Item]:
 class Parrot:
     """Answers that depend on the whole batch, as those of a real model in low precision do."""
 
+    name = None
+    served = None
+
     def __init__(self, stop_after: int | None = None) -> None:
         self.batches: list[list[str]] = []
         self.stop_after = stop_after
 
-    def __call__(self, prompts: Sequence[Prompt]) -> list[str]:
+    def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
         if self.stop_after is not None and len(self.batches) == self.stop_after:
             raise KeyboardInterrupt
         self.batches.append([prompt.text for prompt in prompts])
         return [f"{prompt.text} of {len(prompts)} from {prompts[0].text}" for prompt in prompts]
+
+    def rate(self, prompts: Sequence[Prompt], choices: Sequence[Sequence[str]]) -> list[tuple[float, ...]]:
+        raise AssertionError("no item has choices")
 
 
 @pytest.fixture
@@ -45,10 +51,8 @@ def every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vqa, "KEPT_EVERY", 0.0)
 
 
-def run(
-    path: Path, n: int = 10, answer: vqa.Answer | None = None, **changes: Any
-) -> tuple[list[PredictionLine], int]:
-    return vqa.predict(TASK, items(n), answer or Parrot(), path, batch_size=4, **changes)
+def run(path: Path, n: int = 10, answer: Parrot | None = None) -> tuple[list[PredictionLine], int]:
+    return vqa.predict(TASK, items(n), answer or Parrot(), path, batch_size=4)
 
 
 def test_predictions_are_kept_and_found_again(tmp_path: Path) -> None:

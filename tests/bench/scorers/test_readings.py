@@ -119,20 +119,28 @@ def test_predictions_keep_the_likelihoods_of_choices(
     chosen = [Item((), "what?", ("dog",), CHOICES, id=str(i)) for i in (0, 2)]
     seen = []
 
-    def rate(prompts: Sequence[Prompt], choices: Sequence[Sequence[str]]) -> list[tuple[float, ...]]:
-        seen.append([list(own) for own in choices])
-        return [(-2.0, -1.0, -3.0) for _ in prompts]
+    class Rating:
+        name = None
+        served = None
 
-    def run(**more: Any) -> Any:
+        def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
+            return ["x"] * len(prompts)
+
+        def rate(
+            self, prompts: Sequence[Prompt], choices: Sequence[Sequence[str]]
+        ) -> list[tuple[float, ...]]:
+            seen.append([list(own) for own in choices])
+            return [(-2.0, -1.0, -3.0) for _ in prompts]
+
+    def run() -> Any:
         items = [chosen[0], free, chosen[1]]
-        answer = lambda prompts: ["x"] * len(prompts)  # noqa: E731
-        return vqa.predict(asked(prompt), items, answer, tmp_path / "p.jsonl", batch_size=2, **more)
+        return vqa.predict(asked(prompt), items, Rating(), tmp_path / "p.jsonl", batch_size=2)
 
-    records, made = run(rate=rate)
+    records, made = run()
     assert made == 3 and [own for batch in seen for own in batch] == [predicted, predicted], (
         "only items with choices are rated"
     )
     before = len(seen)
     assert [record.likelihoods for record in records] == [(-2.0, -1.0, -3.0), None, (-2.0, -1.0, -3.0)]
-    assert run(rate=rate) == (records, 0) and len(seen) == before, "kept, and found again"
+    assert run() == (records, 0) and len(seen) == before, "kept, and found again"
     assert vqa.score_items(records, "option@1")[0].readings["likelihood"] == 100.0

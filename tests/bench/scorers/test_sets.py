@@ -149,7 +149,7 @@ def test_readings_contain_the_strict_rule(
 
 def test_unknown_scorer() -> None:
     with pytest.raises(UnknownName, match=r"task.yaml: no scorer 'cidr@1'. Did you mean 'cider@1'\?"):
-        score_set("cidr@1", [], where="task.yaml")
+        find_scorer("cidr@1", where="task.yaml")
 
 
 ANSWERS = {"iou@1": "[1, 2, 3, 4]", "pope@2": "yes"}

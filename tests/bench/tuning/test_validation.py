@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.data import open_items
-from moextend.bench.data.open import SplitName
+from moextend.bench.data.source import Split
 from moextend.bench.task import TaskSpec, find_task
 from moextend.bench.tuning.trials import held_out_task
 from moextend.errors import InputError
@@ -24,7 +24,7 @@ from tests.data.small import MakePng, WriteJsonl
 __all__ = ["hub", "hub_folder", "make_png", "make_task", "pictures", "workspace", "write_jsonl"]
 
 
-def rows_of(task: TaskSpec, split: SplitName, workspace: Path) -> set[tuple[str, ...]]:
+def rows_of(task: TaskSpec, split: Split, workspace: Path) -> set[tuple[str, ...]]:
     """Place in the data, question and digests of the media of each item."""
     return {
         (item.row, item.question, *(ref.digest for ref in item.media))
@@ -32,7 +32,7 @@ def rows_of(task: TaskSpec, split: SplitName, workspace: Path) -> set[tuple[str,
     }
 
 
-def media_of(task: TaskSpec, split: SplitName, workspace: Path) -> set[str]:
+def media_of(task: TaskSpec, split: Split, workspace: Path) -> set[str]:
     return {ref.digest for ref in open_items(task, split, workspace, strict=False).media_refs()}
 
 

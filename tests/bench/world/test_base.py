@@ -1,61 +1,78 @@
-import json
-from pathlib import Path
+"""The shipped models of the tiny base; test_versions.py pins their bytes."""
 
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import open_clip
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor
 
 import moextend
-from moextend.bench.world import base, language, vision
-from moextend.bench.world.scenes import WORLD_VERSION
-from moextend.bench.world.text import text_items
+from moextend.bench.world.render import render
+from moextend.bench.world.scenes import WORLD_VERSION, draw_scene
+from moextend.model.generation import Prompt, choice_likelihoods
 
-FOLDER = Path(__file__).parents[3] / "registry" / "models" / "tiny"
-RECORD = json.loads((FOLDER / "build.json").read_text())
+ROOT = Path(__file__).parents[3]
+FOLDER = ROOT / "registry" / "models" / "tiny"
+ITEMS = ROOT / "tasks" / "tiny" / "lm_eval" / "data"
+
+
+def recorded(name: str = "") -> Any:
+    return json.loads((FOLDER / name / "build.json").read_text())
+
+
+def drawn(seed: int, count: int) -> tuple[list[Image.Image], Tensor]:
+    """Pictures of train scenes, as images and scaled to [-1, 1]."""
+    rng = random.Random(seed)
+    pictures = np.stack([render(draw_scene(rng, "train")) for _ in range(count)])
+    scaled = (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+    return [Image.fromarray(picture) for picture in pictures], scaled
 
 
 def test_the_shipped_language_model_loads_and_scores_as_recorded() -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(FOLDER / "lm").eval()
-    tokenizer = AutoTokenizer.from_pretrained(FOLDER / "lm")
-    assert model.num_parameters() == RECORD["language"]["parameters"] < 1_000_000
-    assert tokenizer.get_vocab() == language.IDS
-    assert model.config.eos_token_id == tokenizer.eos_token_id
+    model, of = moextend.load("tiny"), recorded()["language"]
+    assert model.lm.num_parameters() == of["parameters"] < 1_000_000
+    assert model.lm.config.eos_token_id == model.tokenizer.eos_token_id
     for task in ("facts", "textqa"):
-        score = language.text_accuracy(moextend.load("tiny"), text_items(task))
-        assert score == pytest.approx(RECORD["language"]["accuracy"][task], abs=1)
+        items = [json.loads(line) for line in (ITEMS / f"{task}.jsonl").read_text().splitlines()]
+        prompts, choices = [Prompt(item["context"]) for item in items], [item["choices"] for item in items]
+        found = choice_likelihoods(model, prompts, choices, batch_size=256)
+        hits = [each.index(max(each)) == item["gold"] for each, item in zip(found, items, strict=True)]
+        assert 100 * sum(hits) / len(hits) == pytest.approx(of["accuracy"][task], abs=1)
 
 
-def test_the_shipped_encoder_reads_shapes_and_letters() -> None:
+@torch.no_grad()
+def test_the_shipped_encoder_gives_features_of_the_recorded_scale() -> None:
     model = open_clip.create_model_and_transforms(f"local-dir:{FOLDER / 'vision'}")[0].eval()
-    assert RECORD["world_version"] == WORLD_VERSION
-    features = vision.patch_features(model, vision.pixels(vision.probe_scenes(0, 4, "test")))
-    assert features.shape == (4, 9, vision.WIDTH)
-    probes = vision.probe_accuracies(model, seed=3, learned=1000, scored=200)
-    assert probes["color"] > 97 and probes["shape"] > 93 and probes["letter"] > 85
-    assert vision.feature_scale(model, 0) == pytest.approx(RECORD["vision"]["feature_std"], rel=0.01)
+    out = model.visual.forward_intermediates(
+        drawn(0, 500)[1], indices=[2], intermediates_only=True, output_fmt="NLC"
+    )
+    features = out["image_intermediates"][-1]
+    assert features.shape == (500, 9, 64)
+    assert features.std().item() == pytest.approx(recorded()["vision"]["feature_std"], rel=0.01)
 
 
 def test_preprocessing_is_the_identity_but_for_the_scale() -> None:
-    from PIL import Image
-
-    from moextend.bench.world.render import render
-
     _, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{FOLDER / 'vision'}")
-    scene = vision.probe_scenes(1, 1, "test")[0]
-    assert torch.equal(preprocess(Image.fromarray(render(scene))), vision.pixels([scene])[0])
+    (image,), (scaled,) = drawn(1, 1)
+    assert torch.equal(preprocess(image), scaled)
 
 
-@pytest.mark.long
-def test_a_short_build_writes_everything_and_repeats_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(vision, "POOL", 20)
-    recipe = base.Recipe(language_steps=2, language_batch=4, vision_steps=2, vision_batch=2)
-    for name in ("one", "two"):
-        base.build(recipe, tmp_path / name)
-    files = sorted(str(p.relative_to(tmp_path / "one")) for p in (tmp_path / "one").rglob("*") if p.is_file())
-    assert {"build.json", "lm/config.json", "vision/open_clip_config.json"} <= set(files)
-    for name in ("lm/model.safetensors", "vision/open_clip_model.safetensors"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+def test_the_models_are_of_this_world() -> None:
+    assert recorded()["world_version"] == recorded("audio")["world_version"] == WORLD_VERSION
+
+
+def test_the_tokenizer_goes_round_for_every_word() -> None:
+    tokenizer = moextend.load("tiny").tokenizer
+    words = " ".join(sorted(tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)))
+    ids = tokenizer(words)["input_ids"]
+    assert ids[0] == tokenizer.bos_token_id and tokenizer.unk_token_id not in ids
+    assert tokenizer.decode(ids, skip_special_tokens=True) == words
+    assert tokenizer.encode("A: red <eos>")[-1] == tokenizer.eos_token_id
+    assert tokenizer.encode("nonsense")[-1] == tokenizer.unk_token_id
+    assert tokenizer(["Q", "Q how many"], padding=True)["attention_mask"][0] == [0, 0, 1, 1]

@@ -6,12 +6,12 @@ import pytest
 
 from moextend.bench.world.questions import ASKERS, Balance, Question
 from moextend.bench.world.scenes import any_scene
-from moextend.bench.world.words import vocabulary
+from tests.bench.world import vocabulary
 
 
 @pytest.mark.parametrize("task", ASKERS)
 def test_every_question_has_one_answer_and_known_words(task: str) -> None:
-    known = set(vocabulary())
+    known = vocabulary()
     rng = random.Random(1)
     for _ in range(200):
         asked = list(ASKERS[task](any_scene(rng)))

@@ -185,7 +185,7 @@ def _facts(
         for (_, key), cell in result.cells.items():
             items.setdefault(key, set()).add(cell.n)
             if key not in result.text:
-                scorers.setdefault(cell.scorer or "an unknown scorer", {})[key] = None
+                scorers.setdefault(cell.scorer, {})[key] = None
     shown = {key: " or ".join(f"{n:,}" for n in sorted(known)) for key, known in items.items()}
     modes = {"joint": "all tasks at once", "independent": "each task alone, from the base,"}
     reference = reference_of(experiment)

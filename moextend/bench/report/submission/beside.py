@@ -20,9 +20,7 @@ aligned on another machine have other last bits. Published runs of one seed from
 
 
 def _first(result: Result) -> Cell | None:
-    return next(
-        (cell for (stage, _), cell in sorted(result.cells.items()) if stage == 0 and cell.weights), None
-    )
+    return next((cell for (stage, _), cell in sorted(result.cells.items()) if stage == 0), None)
 
 
 def base(submission: Submission) -> Check:

@@ -138,7 +138,7 @@ def _scored_otherwise(task: str, reference: Reference, experiments: Sequence[Exp
         return reference.unscored.get("*") or f"{task} is not known to be scored as in the paper"
     results = [result for experiment in experiments for result in experiment.results]
     used = {cell.scorer for result in results for (_, name), cell in result.cells.items() if name == task}
-    other = sorted(name or "an unknown scorer" for name in used - {theirs})
+    other = sorted(used - {theirs})
     return f"{task} was scored by {', '.join(other)}, the paper counts as {theirs} does" if other else ""
 
 

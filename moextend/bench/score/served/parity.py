@@ -193,10 +193,7 @@ def compare_task(
 def _answers(model: MultimodalLM, task: TaskSpec, batch: Sequence[Item], backend: Backend) -> list[Value]:
     """What a backend gives for items that are not of lm-eval."""
     found: list[Value] = []
-    lines = predict_batch(
-        task, batch, lambda prompts: backend.generate(prompts, task.max_new_tokens), backend.rate
-    )
-    for line in lines:
+    for line in predict_batch(task, batch, backend):
         found.append((line.id, line.prediction, 1))
         for text, value in zip(rated_texts(task, line.choices or ()), line.likelihoods or (), strict=False):
             ids = model.tokenizer(text, add_special_tokens=False)["input_ids"] if text else ()
