@@ -162,18 +162,21 @@ class ExtendedBase(BaseAsked):
         BaseAsked(base=base_of(self.config, Path(self.base)), dtype=self.dtype, device=self.device).check()
         return set(self.config.encoders)
 
+    def open(self) -> MultimodalLM:
+        """The base with the encoders and projectors of an extended model, without extensions."""
+        if self.config is None:
+            return super().open()
+        from moextend.export.opening import load_base
+
+        quiet_process()
+        device = sources.device_of(self.device)
+        return load_base(Path(self.base), self.config, dtype=self.dtype, device=device)
+
     def open_for(self, extensions: Sequence[Path]) -> MultimodalLM:
-        """The base with the modalities that extensions in these folders bring, which are not loaded yet."""
+        """As `open`, with the modalities that extensions in these folders bring, which are not loaded yet."""
         from moextend.extension.modalities import keep_missing
 
-        if self.config is None:
-            model = self.open()
-        else:
-            from moextend.export.opening import load_base
-
-            quiet_process()
-            device = sources.device_of(self.device)
-            model = load_base(Path(self.base), self.config, dtype=self.dtype, device=device)
+        model = self.open()
         for folder in extensions:
             keep_missing(model, folder)
         return model
