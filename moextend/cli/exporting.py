@@ -182,7 +182,7 @@ def _folder_form(model: MultimodalLM, how: How, base: str, encoders: dict[str, s
         if name not in (*known, "none"):
             raise UnknownName("extension", name, [*known, "none"], where="--active")
     active = None if how.active is None else [name for name in how.active if name != "none"]
-    named = str(Path(base).resolve()) if base and Path(base).exists() else base
+    named = sources.lasting(base)
     if how.form == VLLM:
         served = save_for_vllm(
             model,

@@ -118,8 +118,7 @@ class EncodedBase(Encoders, BaseAsked):
 
         model = super().open()
         for modality, name in self.encoders.items():
-            named = str(Path(name).resolve()) if Path(name).is_dir() else name
-            moextend.add_modality(model, modality, named)
+            moextend.add_modality(model, modality, sources.lasting(name))
         for folder in self.projector or ():
             moextend.load_projector(model, folder, modality=_modality_of(folder))
         store_features(model, Path(".cache/features"))

@@ -132,6 +132,17 @@ def device_of(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def lasting(name: str) -> str:
+    """A name of a model or encoder that holds in every working directory: of a local one its absolute path.
+
+    Those of the package come first, as where they are found.
+    """
+    packaged = content.package_folder("registry") / "models" / name
+    if any(files.exists(packaged / part) for part in ("lm", "vision", "audio")) or not files.exists(name):
+        return name
+    return str(Path(name).resolve())
+
+
 def is_hub_name(name: str) -> bool:
     """Whether a name is OWNER/NAME and nothing local: no file or folder, and not the name of a file with data."""
     local = files.exists(name) or _DATA.fullmatch(name)

@@ -199,6 +199,7 @@ def test_images_without_an_encoder_are_refused_before_a_model_is_loaded(
 
 
 def test_images_are_aligned_learned_and_asked_about(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "tiny").mkdir()  # the base and the encoder are those of the package all the same
     table = []
     for i, (color, rgb) in enumerate([*COLORS.items()] * 4):
         Image.new("RGB", (32, 32), rgb).save(tmp_path / f"{i}.png")
@@ -225,3 +226,5 @@ def test_images_are_aligned_learned_and_asked_about(cli: Cli, tmp_path: Path) ->
     assert cli("export", "colors", "--base", "tiny", "--as", "moextend", "--out", "whole").code == 0
     (photo,) = moextend.load_model("whole").modalities
     assert photo == "image"
+    assert json.loads(Path("whole/config.json").read_text())["base"] == "tiny"
+    assert json.loads(Path("colors/modality-image.json").read_text())["encoder"] == "tiny"
