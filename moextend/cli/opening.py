@@ -134,6 +134,7 @@ class ExtendedBase(BaseAsked):
         """Config of an extended model; None for every other base."""
         if not is_extended(self.base):
             return None
+        quiet_process()  # the import below imports what logs
         from moextend.export.opening import read_config
 
         return read_config(Path(self.base))
@@ -167,7 +168,6 @@ class ExtendedBase(BaseAsked):
             return super().open()
         from moextend.export.opening import load_base
 
-        quiet_process()
         device = sources.device_of(self.device)
         return load_base(Path(self.base), self.config, dtype=self.dtype, device=device)
 
