@@ -60,7 +60,7 @@ def check_base(
         )
     elif lm == own and differing and has[differing][0] == needed[differing][0]:
         what = f"was made with another projector of '{differing}'."
-        hint = "Load the one of its alignment first: load_projector, or --projector FOLDER of a command."
+        hint = "Load the one of its alignment first: load_projector, or --vision (--audio) with --projector FOLDER."
     elif differing is None and same_weights:
         if note := quantised_otherwise(model, card):
             warnings.warn(note, QuantisationWarning, stacklevel=5)
