@@ -65,6 +65,13 @@ class Base(Spec):
     chat: bool | None = None
     """Whether prompts use the tokenizer's chat template; null: if it has one."""
 
+    @model_validator(mode="after")
+    def _quantised_type(self) -> Self:
+        """Refuses a number type that is not quantised."""
+        if self.quantize is not None and self.dtype == "float64":
+            raise ValueError("base.quantize takes base.dtype float32, bfloat16, float16 or auto")
+        return self
+
     @field_validator("encoders")
     @classmethod
     def _own_keys(cls, encoders: dict[str, str]) -> dict[str, str]:

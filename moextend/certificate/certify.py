@@ -146,6 +146,7 @@ def _files(folder: Path, card: Card) -> Claim:
     try:
         if found.code:
             raise InputError(f"{found.code[0]} can hold code, and is not a file of an extension.")
+        store.check_files(folder, card)
         for stem in (tensor_files.STEM, *map(modalities.stem, modalities.carried(folder))):
             tensors += len(tensor_files.load_tensors(folder, stem)[0])
         for name in SINGLE:

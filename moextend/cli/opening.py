@@ -83,6 +83,12 @@ class BaseAsked:
     def check(self) -> set[str]:
         """Modalities with an encoder. Raises InputError if the base, an encoder or an option does not exist."""
         options.device(self.device)
+        if is_extended(self.base):
+            raise InputError(
+                f"'{self.base}' is an extended model, and this command takes the base alone.",
+                where="BASE",
+                hint="Name its base. 'moextend serve' opens an extended model.",
+            )
         sources.check_hub(sources.find(self.base, where="BASE"), where="BASE")
         sources.check_device(self.device, self.dtype or "float32", None, where="--device")
         return set()
@@ -181,11 +187,12 @@ class ExtendedBase(BaseAsked):
         return model
 
     def as_trained(self, extension: Path) -> ExtendedBase:
-        """The base in the number type in which an extension was trained."""
+        """The base as an extension was trained on it; the quantisation of an extended model stays."""
         from moextend.extension.card import read_extension
 
         dtype, quantize = type_parts(read_extension(extension).base_dtype or "float32")
-        return replace(self, dtype=cast(Any, dtype), quantize=cast(Any, quantize))
+        kept = self.quantize if self.config is not None else quantize
+        return replace(self, dtype=cast(Any, dtype), quantize=cast(Any, kept))
 
 
 def _modality_of(projector: Path) -> str:
@@ -224,13 +231,16 @@ def folders_of(extensions: Sequence[Path] | None) -> list[Path]:
 
 
 def check_extensions(folders: Sequence[Path]) -> set[str]:
-    """Modalities that the extensions in these folders bring. Raises InputError if a folder has no extension."""
+    """Modalities that the extensions in these folders bring. Raises InputError if a file of one is missing."""
     if not folders:
         return set()
-    from moextend.extension.modalities import carried
+    from moextend.extension import modalities, store
+    from moextend.extension.card import read_extension
 
     with at("--extension"):
-        return {name for folder in folders for name in carried(folder)}
+        for folder in folders:
+            store.check_files(folder, read_extension(folder))
+        return {name for folder in folders for name in modalities.carried(folder)}
 
 
 def load_active(

@@ -88,7 +88,9 @@ def copy_base(model: MultimodalLM, folder: Path) -> None:
     """Writes the base of an extended model as a stock checkpoint."""
     if getattr(model.lm.config, "quantization_config", None) is not None:
         raise InputError(
-            "a quantised base cannot be copied.", where="save_model", hint="Name it instead: base=NAME."
+            "a quantised base cannot be copied.",
+            where="save_model",
+            hint="Name it instead: base=NAME, or of a command without --with-base.",
         )
     folder.mkdir()
     with attach.reaching(model.lm, ()):

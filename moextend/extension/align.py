@@ -168,7 +168,8 @@ def load_projector(model: MultimodalLM, folder: str | Path, *, modality: str = I
     here = modalities.without_projector(model, modality)
     if card.get("base") != here:
         raise InputError(
-            f"the projector belongs to another language model or encoder ({card.get('base')}, this one is {here}).",
+            f"the projector belongs to another language model, quantisation or encoder ({card.get('base')}, this one "
+            f"is {here}).",
             where=str(folder),
             hint="Load the model and the encoder that it was aligned with.",
         )

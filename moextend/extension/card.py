@@ -128,6 +128,8 @@ class Card(Spec):
     """Fingerprint of the base that does not depend on the type of its weights (see fingerprint.rounded_digest)."""
     made: Made | None = None
     """How `extend` made it; None for other extensions."""
+    files: dict[str, str] = spec.unset({})
+    """Other files that its inference needs -> their SHA-256: task statistics, modalities."""
 
     @field_validator("beside")
     @classmethod

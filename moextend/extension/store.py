@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from moextend.errors import InputError, UnknownName
 from moextend.extension import modalities, tensor_files
 from moextend.extension.card import Card, Made, read_extension
-from moextend.extension.folder import local_folder
+from moextend.extension.folder import STATISTICS, contents, local_folder
 from moextend.extension.tensor_files import STEM
 from moextend.model.base_name import base_parts, type_parts
 from moextend.model.fingerprint import tensors_digest
@@ -22,6 +22,7 @@ from moextend.moe.recipe import Mode
 from moextend.moe.routing import Scope
 from moextend.moe.sites import find_sites
 from moextend.moe.strengths import named
+from moextend.util import files
 
 
 class QuantisationWarning(UserWarning):
@@ -107,6 +108,28 @@ def coactive_of(model: MultimodalLM, card: Card, folder: Path) -> list[str]:
     return names
 
 
+def _needed(folder: Path) -> list[str]:
+    """Files of an extension that its inference needs, besides its card and its tensors."""
+    return [
+        name for name in contents(folder).own if name == STATISTICS or name.startswith(modalities.stem(""))
+    ]
+
+
+def check_files(folder: Path, card: Card) -> None:
+    """Raises InputError if a file that the card of an extension names is missing, or another one."""
+    for name, digest in card.files.items():
+        if not (folder / name).is_file():
+            raise InputError(
+                f"is missing, and {STEM}.json names it.", where=str(folder / name), hint=tensor_files.AGAIN
+            )
+        if files.sha256(folder / name) != digest:
+            raise InputError(
+                f"is damaged, or of another extension: its SHA-256 is not the one that {STEM}.json names.",
+                where=str(folder / name),
+                hint=tensor_files.AGAIN,
+            )
+
+
 @dataclass(frozen=True)
 class Extension:
     """Description of an expert set of a model, without its weights."""
@@ -159,6 +182,7 @@ def save_extension(
         beside=[{"name": title(other, other), "digest": digest_of(model, other)} for other in scope.coactive[name]],
         base=model.base_fingerprint(), width=scope.widths[name], base_dtype=model.base_dtype,
         base_rounded=model.base_rounded(), made=made,
+        files={} if made is None else {each: files.sha256(folder / each) for each in _needed(folder)},
     )  # fmt: skip
     tensor_files.save_tensors(folder, tensors, card.model_dump(exclude_none=True))
     scope.folders[name] = folder
@@ -195,6 +219,7 @@ def load_extension(
     folder = local_folder(folder)
     card = read_extension(folder)
     name = card.name if name is None else name
+    check_files(folder, card)
     added = [] if lm_only else modalities.load_missing(model, folder)
     try:
         _attach(model, card, name, folder, allow_dtype, lm_only)

@@ -97,6 +97,13 @@ def test_an_extension_of_a_quantised_base_is_certified_and_exported_on_it(cli: C
     assert cli("export", "skill", "--base", "tiny", "--as", "moextend", "--out", "linked").code == 0
     linked = moextend.load_model("linked")
     assert linked.base_fingerprint() == base["fingerprint"]
+    again = cli("certify", "skill", "--base", "linked", "--items", "2", "--json")
+    assert again.code == 0 and again.json()["base"]["fingerprint"] == base["fingerprint"], again.err
+    alone = cli("generate", "linked", "-p", "Hello")
+    assert (
+        alone.code == 2
+        and "'linked' is an extended model, and this command takes the base alone" in alone.err
+    )
     plain = cli("export", "skill", "--base", "tiny", "--as", "vllm", "--out", "served")
     assert plain.code == 0 and "made on a base in nf4, and this one is in full precision" in plain.err
 

@@ -155,7 +155,7 @@ def test_a_projector_is_aligned_once(tmp_path: Path) -> None:
     assert not (tmp_path / "q").exists()
     with pytest.raises(InputError, match="no image encoder"):
         moextend.align(MultimodalLM(toy_lm(), toy_tokenizer()), DATA, SHORT, folder=tmp_path / "q")
-    with pytest.raises(InputError, match="another language model or encoder"):
+    with pytest.raises(InputError, match="another language model, quantisation or encoder"):
         moextend.load_projector(toy_model("olmoe"), tmp_path / "p")
     moextend.attach(model.lm, "a", {0: [1]})
     for call in (lambda: moextend.align(model, DATA, SHORT, folder=tmp_path / "q"),

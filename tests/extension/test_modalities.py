@@ -139,6 +139,21 @@ def test_an_extension_brings_the_modality_of_its_training(made: Path, tmp_path: 
     assert fresh.base_fingerprint() == toy_model().base_fingerprint()
 
 
+def name_no_files(folder: Path) -> None:
+    """Makes the card of an extension one that names no other files, as that of `save_extension` alone."""
+    path = folder / "extension.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "files": {}}))
+
+
+def test_task_statistics_of_another_extension_are_refused(made: Path, tmp_path: Path) -> None:
+    mixed = shutil.copytree(made / "hears", tmp_path / "mixed")
+    shutil.copy(made / "sees" / "task_statistics.safetensors", mixed)
+    with pytest.raises(
+        InputError, match=r"task_statistics\.safetensors: is damaged, or of another extension"
+    ):
+        load_extension(toy_model(), mixed)
+
+
 def test_what_misses_is_named(made: Path, tmp_path: Path) -> None:
     model = hearing(made)
     with pytest.raises(InputError, match="its extensions need the present projector"):
@@ -147,12 +162,15 @@ def test_what_misses_is_named(made: Path, tmp_path: Path) -> None:
         moextend.add_modality(model, "series", "fourier")
     fresh = toy_model()
     bare = shutil.copytree(made / "hears", tmp_path / "bare", ignore=shutil.ignore_patterns("modality-*"))
+    with pytest.raises(InputError, match=r"modality-series\.json: is missing, and extension\.json names it"):
+        load_extension(fresh, bare)
+    name_no_files(bare)
     with pytest.raises(InputError, match=r"modality 'series'.*does not have it.*add_modality"):
         load_extension(fresh, bare)
     part = shutil.copytree(
         made / "hears", tmp_path / "part", ignore=shutil.ignore_patterns("*series.safetensors")
     )
-    with pytest.raises(InputError, match=r"modality-series\.safetensors is missing"):
+    with pytest.raises(InputError, match=r"modality-series\.safetensors: is missing"):
         load_extension(fresh, part)
     with pytest.raises(InputError, match="the model has no series encoder, and so no projector"):
         moextend.load_projector(fresh, made / "ear", modality="series")
@@ -165,6 +183,10 @@ def test_a_modality_that_cannot_be_had_leaves_the_model_alone(
 ) -> None:
     fresh, path = toy_model(), shutil.copytree(made / "hears", tmp_path / "hears") / "modality-series.json"
     card = json.loads(path.read_text())
+    path.write_text(json.dumps(card | {"encoder": None}))
+    with pytest.raises(InputError, match=r"modality-series\.json: is damaged, or of another extension"):
+        load_extension(fresh, path.parent)
+    name_no_files(path.parent)
     for change, says in (
         ({"encoder": None}, "has no name to load it by"),
         ({"settings": [1]}, "settings: "),

@@ -61,7 +61,7 @@ def check_scored(task: TaskSpec, encoders: Container[str], workspace: Path) -> N
             raise InputError(
                 f"it is about {_media(modality)}, and the base has no {modality} encoder.",
                 where=f"--task {task.task}",
-                hint="Name one: --vision or --audio.",
+                hint=f"Name an extension that brings one (its folder has modality-{modality}.json), or another task.",
             )
     if task.data is not None:
         _check_data(task, "test", workspace)

@@ -265,6 +265,9 @@ def test_a_quantised_base_is_another_run_and_is_not_trained(
             resolve(Request(tmp_path, methods=(method,)))
     with pytest.raises(InputError, match="method 'full-ft' trains weights of the base"):
         resolve(Request(tmp_path, methods=("lora", "joint")))
+    write(base={"model": "tiny", "quantize": "nf4", "dtype": "float64"})
+    with pytest.raises(SpecError, match=r"base\.quantize takes base\.dtype float32"):
+        resolve(Request(tmp_path))
     write(base={"model": "tiny", "quantize": "nf5"})
     with pytest.raises(SpecError, match=r"base\.quantize"):
         resolve(Request(tmp_path))

@@ -103,7 +103,9 @@ def forgetting_table(experiment: Experiment) -> Table:
     ]
     sections = [part for part in (_bounds(experiment, joint), rows) if part]
     sequence = experiment.shared["sequence"]
-    base = f"base {sequence['base']['model']}" if "base" in sequence else "trained elsewhere"
+    base = "trained elsewhere"
+    if own := sequence.get("base"):
+        base = f"base {own['model']}" + (f" in {own['quantize']}" if own.get("quantize") else "")
     title = f"{experiment.label}: {len(sequence['stages'])} tasks, {base}"
     if limit := sequence.get("scoring", {}).get("limit"):
         title += f", {limit} items per task"
