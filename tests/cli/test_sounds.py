@@ -89,7 +89,7 @@ def test_an_extension_brings_its_modality(
     assert found.code == 0, found.err
     (tmp_path / "listen" / "modality-audio.safetensors").unlink()
     found = cli("generate", "tiny", *asked)
-    assert found.code == 2 and "modality-audio.safetensors is missing" in " ".join(found.err.split())
+    assert found.code == 2 and "modality-audio.safetensors: is missing" in " ".join(found.err.split())
 
 
 def test_images_and_sounds_of_a_prompt_are_in_the_order_of_its_marks(
