@@ -68,9 +68,7 @@ def read_card(folder: Path, stem: str = STEM) -> dict[str, Any]:
             raise InputError(
                 f"holds no {stem} ({name} is missing).",
                 where=str(folder),
-                hint=f"Name a folder that an {stem} was saved to."
-                if stem == STEM
-                else "Check the path, or copy it again.",
+                hint=f"Name a folder that an {stem} was saved to." if stem == STEM else "Check the path.",
             )
     card = files.read_json(folder / f"{stem}.json")
     found = card.get("format") if isinstance(card, dict) else None
