@@ -150,6 +150,12 @@ class SequenceSpec(Spec):
         found = {other: dict(own) for other, own in self.settings.items()}
         return {**found, name: {**found.get(name, {}), **entry.settings}} if entry else found
 
+    def with_bound(self, bound: str, method: str) -> SequenceSpec:
+        """With what was tuned for a bound, such as `joint`, in place of what was tuned for its method."""
+        own = {method: self.tuned[bound]} if bound in self.tuned else {}
+        elsewhere = self.tuning_source and self.tuning_source.with_bound(bound, method)
+        return self.model_copy(update={"tuned": {**self.tuned, **own}, "tuning_source": elsewhere})
+
     def source_of(self, method: str) -> str | None:
         """Source of the settings of `method`, as in `methods`; None if it is not stated."""
         entry, source = self._tuned(method)

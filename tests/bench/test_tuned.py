@@ -41,6 +41,24 @@ def test_tuned_settings_override_those_of_the_sequence_and_the_text_overrides_bo
     assert config_of(tmp_path, "moextend:scope=all").method_spec.config.width == 1
 
 
+def test_a_bound_has_what_was_tuned_for_it_and_else_what_its_method_has(tmp_path: Path) -> None:
+    entries = {"full-ft": 0.01, "joint": 0.02, "lora": 0.03, "joint:lora:rank=12": 0.04}
+    tuned = {text: {**ENTRY, "settings": {"learning_rate": rate}} for text, rate in entries.items()}
+    expected = {**entries, "individual": 0.01, "joint:lora:rank=8": 0.03, "individual:lora:rank=12": 0.03}
+    write(tmp_path, tuned=tuned)
+    assert {text: rate_of(tmp_path, text) for text in expected} == expected
+    assert config_of(tmp_path, "joint").tuned_on == "validation items"
+    (tmp_path / "registry" / "mine.yaml").rename(tmp_path / "registry" / "other.yaml")
+    other = tmp_path / "registry" / "other.yaml"
+    other.write_text(other.read_text().replace("sequence: mine", "sequence: other"))
+    write(tmp_path, tuned_from="other", settings={})
+    assert {text: rate_of(tmp_path, text) for text in expected} == expected
+    assert config_of(tmp_path, "joint").tuned_on == "validation items of other"
+    write(tmp_path, tuned={"joint:lra": tuned["joint"]})
+    with pytest.raises(InputError, match=r"lra.*Did you mean 'lora'"):
+        config_of(tmp_path, "joint")
+
+
 @pytest.mark.parametrize(
     ("method", "stated", "source"),
     [
@@ -107,7 +125,7 @@ def test_settings_of_another_sequence_hold_where_a_sequence_has_none_of_its_own(
         ("tinny", "Did you mean 'tiny'"),
         ("tiny.yaml", "no such file"),
         ("coin", "no method was tuned on 'coin'.*moextend bench tune coin"),
-        ("tiny-alike", "no method was tuned on 'tiny-alike'.*Name tiny"),
+        ("tiny-repeat", "no method was tuned on 'tiny-repeat'.*Name tiny"),
     ],
 )
 def test_a_wrong_name_of_another_sequence_is_refused(other: str, says: str, tmp_path: Path) -> None:

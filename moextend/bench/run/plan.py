@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import combinations, product
 from math import factorial, prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from moextend.bench import methods
 from moextend.bench.checkpoints import Checkpoint
@@ -118,24 +118,14 @@ def resolve(
         for _, note in found:
             say(note)
     _refuse_equal(specs, "--method" if request.methods else f"{sequence.path or sequence.sequence}: methods")
-    # A bound is one number to compare all methods with: of the strongest learner, unless it names a method.
-    bounds = [
-        *filter(_is_bound, request.methods),
-        *(methods.BOUNDS if methods.ALL in request.methods else ()),
-    ]
-    wanted: list[tuple[Mode, list[MethodSpec]]] = []
-    if not bounds or any(not _is_bound(name) for name in request.methods):
-        wanted = [("sequence", specs)]
-    for text in bounds:
-        name, _, of = text.partition(":")
-        bound = _parsed(request, sequence, of or methods.named("bound"), "--method")
-        wanted.append((methods.BOUNDS[name], [bound]))
-    _refuse_quantised([spec for _, chosen in wanted for spec in chosen], sequence)
+    chosen = chosen_bounds(request, sequence)
+    if not chosen or any(not _is_bound(name) for name in request.methods):
+        chosen = [*(Chosen(spec.text, "sequence", spec, sequence) for spec in specs), *chosen]
+    _refuse_quantised([one.method for one in chosen], sequence)
     orders = distinct_orders(sequence.stages, request.orders, say)
     configs = [
-        config_of(request, sequence, tasks, mode, *part)
-        for mode, chosen in wanted
-        for part in product(chosen, orders, request.seeds)
+        config_of(request, one.sequence, tasks, one.mode, one.method, order, seed)
+        for one, order, seed in product(chosen, orders, request.seeds)
     ]
     return list({config.slug: config for config in configs}.values())
 
@@ -275,8 +265,10 @@ def check_settings(sequence: SequenceSpec, workspace: Path) -> None:
     for tuned in filter(None, (sequence, sequence.tuning_source)):
         for text in tuned.tuned:
             where = f"{tuned.path or tuned.sequence}: tuned"
-            lookup.choose("method", text.partition(":")[0], known, where=where)
-            parse(text, tuned.settings_for(text), workspace, where=where)
+            name, _, of = text.partition(":")
+            method = (of or methods.named("bound")) if name in BOUNDS else text
+            lookup.choose("method", method.partition(":")[0], known, where=where)
+            parse(method, tuned.with_bound(text, method).settings_for(method), workspace, where=where)
 
 
 def chosen_methods(
@@ -316,6 +308,28 @@ def chosen_methods(
     for one in found:
         one.refuse_unused(where)
         one.refuse_stages([stage.task for stage in sequence.stages], f"{file}: stages")
+    return found
+
+
+class Chosen(NamedTuple):
+    """A method, or a bound of one."""
+
+    text: str
+    """As in `--method`."""
+    mode: Mode
+    method: MethodSpec
+    sequence: SequenceSpec
+    """With what was tuned for it."""
+
+
+def chosen_bounds(request: Request, sequence: SequenceSpec) -> list[Chosen]:
+    """The requested bounds: of the strongest learner, since all methods are compared with it, unless one is named."""
+    found = list[Chosen]()
+    for text in [*filter(_is_bound, request.methods), *(BOUNDS if ALL in request.methods else ())]:
+        name, _, of = text.partition(":")
+        method = of or methods.named("bound")
+        tuned = sequence.with_bound(text, method)
+        found.append(Chosen(text, BOUNDS[name], _parsed(request, tuned, method, "--method"), tuned))
     return found
 
 

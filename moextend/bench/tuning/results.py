@@ -16,7 +16,7 @@ from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import State
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.sequence import SequenceSpec
-from moextend.bench.tuned import Tuned, base_spec
+from moextend.bench.tuned import Tuned
 from moextend.bench.tuning.trials import PERCENT, Planned, Trial, beyond
 from moextend.bench.workspace.edit import Draft
 from moextend.bench.workspace.yaml_edit import set_value
@@ -75,10 +75,15 @@ def score_of(run: RunDir) -> float | None:
     """The objective: mean accuracy on the validation items of all tuned tasks after the last one, in percent.
 
     It is ACC of the sequence of the tuned tasks, as in the tuning phases of Chaudhry et al., 2019 (arXiv 1812.00420)
-    and Cha and Cho, 2024 (arXiv 2403.09066).
+    and Cha and Cho, 2024 (arXiv 2403.09066); where each is learned alone, every task counts after its own training.
     """
-    cells, tasks = run.cells(), run.config.stages
-    final = [cells.get((len(tasks), task)) for task in tasks]
+    cells, tasks, mode = run.cells(), run.config.stages, run.config.mode
+    rows = {
+        "sequence": [len(tasks)] * len(tasks),
+        "joint": [1] * len(tasks),
+        "independent": range(1, len(tasks) + 1),
+    }
+    final = [cells.get(key) for key in zip(rows[mode], tasks, strict=True)]
     return metrics.average([cell.value if cell else None for cell in final])
 
 
@@ -115,7 +120,7 @@ def values_tried(trials: Sequence[Tried], key: str) -> set[Any]:
 def record(planned: Planned, method: str, trials: Sequence[Tried], chosen: Tried) -> Tuned:
     """What was chosen for a method, with how it was chosen."""
     search, packages = planned.search, environment()["packages"]
-    given = planned.sequence.settings.get(base_spec(method)[0], {})
+    given = planned.sequence.settings.get(planned.methods[method].method.name, {})
     assert chosen.score is not None, "the best trial is done"
     return Tuned(
         settings=chosen.trial.settings,

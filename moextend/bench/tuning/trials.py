@@ -10,11 +10,13 @@ from typing import Any
 
 from moextend.bench.audit.duplicates import overlap
 from moextend.bench.data.source import parse_split
-from moextend.bench.methods import BOUNDS, MethodSpec, parse
+from moextend.bench.methods import MethodSpec, parse
 from moextend.bench.run.opening import folder_of
 from moextend.bench.run.plan import (
+    Chosen,
     Request,
     all_tasks,
+    chosen_bounds,
     chosen_methods,
     config_of,
     refuse_untrained,
@@ -145,8 +147,8 @@ class Planned:
     sequence: SequenceSpec
     """The sequence of the trials: the first tasks only, and no tasks that are only scored."""
     tasks: dict[str, TaskSpec]
-    methods: dict[str, MethodSpec]
-    """Each method, by its text."""
+    methods: dict[str, Chosen]
+    """Each method or bound, by its text."""
     trials: dict[str, list[Trial]]
     """Method, as in `--method` -> its trials."""
     folders: dict[str, Path]
@@ -170,8 +172,8 @@ class Planned:
         Raises:
             InputError: the method cannot have them.
         """
-        spec, number = self.methods[method], len(self.trials[method]) + 1
-        return _trial(self.search, self.sequence, self.tasks, spec, number, settings)
+        chosen, number = self.methods[method], len(self.trials[method]) + 1
+        return _trial(self.search, self.sequence, self.tasks, chosen, number, settings)
 
     def runs(self, method: str, trial: Trial) -> list[Path]:
         """Folders of the runs of a trial, one per seed."""
@@ -203,13 +205,16 @@ def plan(search: Search, on_problem: Callable[[str], None] | None = None) -> Pla
     for stage in sequence.stages:
         tasks[stage.task].refuse_needs()
         tasks[stage.task] = held_out_task(tasks[stage.task], PERCENT, request.workspace)
-    methods = _tunable(chosen_methods(request, sequence, on_problem), len(sequence.stages), on_problem)
-    trials = {method.text: _trials(search, sequence, tasks, method, now) for method in methods}
+    methods = [
+        Chosen(one.text, "sequence", one, sequence) for one in chosen_methods(request, sequence, on_problem)
+    ]
+    methods = _tunable([*methods, *chosen_bounds(request, sequence)], len(sequence.stages), on_problem)
+    trials = {one.text: _trials(search, sequence, tasks, one, now) for one in methods}
     folders = {
-        method.text: request.workspace / FOLDER / _digest(sequence, method, trials[method.text][0])
-        for method in methods
+        one.text: request.workspace / FOLDER / _digest(sequence, one.method, trials[one.text][0])
+        for one in methods
     }
-    return Planned(search, sequence, tasks, {method.text: method for method in methods}, trials, folders)
+    return Planned(search, sequence, tasks, {one.text: one for one in methods}, trials, folders)
 
 
 def _digest(sequence: SequenceSpec, method: MethodSpec, trial: Trial) -> str:
@@ -231,59 +236,54 @@ def _check(search: Search) -> None:
             where="--seed",
             hint="Give at least two: --seed 0,1.",
         )
-    for name in search.request.methods:
-        if name.partition(":")[0] in BOUNDS:
-            raise InputError(
-                f"'{name}' is a bound, which has the settings of its method.",
-                where="--method",
-                hint="Tune the method: full-ft.",
-            )
 
 
 def _tunable(
-    methods: Sequence[MethodSpec], stages: int, on_problem: Callable[[str], None] | None
-) -> list[MethodSpec]:
+    methods: Sequence[Chosen], stages: int, on_problem: Callable[[str], None] | None
+) -> list[Chosen]:
     """The methods with a search space; InputError if there is none."""
-    found = [method for method in methods if space_of(method, stages)]
+    found = [one for one in methods if space_of(one.method, stages)]
     if not found:
         raise InputError(
             "these methods have no setting to search.",
             where="--method",
             hint="Leave the settings to search out of NAME:KEY=VALUE, or declare ranges in the method's Config.",
         )
-    for method in methods:
-        if on_problem and method not in found:
-            on_problem(f"{method.text}: no setting to search.")
+    for one in methods:
+        if on_problem and one not in found:
+            on_problem(f"{one.text}: no setting to search.")
     return found
 
 
 def _trials(
-    search: Search, sequence: SequenceSpec, tasks: dict[str, TaskSpec], method: MethodSpec, now: SequenceSpec
+    search: Search, sequence: SequenceSpec, tasks: dict[str, TaskSpec], chosen: Chosen, now: SequenceSpec
 ) -> list[Trial]:
     """The trials of a method: the settings that its runs have `now`, and drawn ones; equal ones once.
 
     Another draw does not replace an equal one: after its choice was written, the same search has no new trials.
     """
-    space, own = space_of(method, len(sequence.stages)), _numbers(sequence)
-    config = parse(method.text, now.settings_for(method.text), search.request.workspace).config
+    text, tuned = chosen.method.text, now.with_bound(chosen.text, chosen.method.text)
+    space, own = space_of(chosen.method, len(sequence.stages)), _numbers(sequence)
+    config = parse(text, tuned.settings_for(text), search.request.workspace).config
     known = {name: own.get(name) if (value := getattr(config, name)) is None else value for name in space}
     present = {name: value for name, value in known.items() if value is not None}
     drawn = draw(space, search.budget, own)[: search.budget - 1]
     every = [present, *(each for each in drawn if each != present)]
     return [
-        _trial(search, sequence, tasks, method, number, settings) for number, settings in enumerate(every, 1)
+        _trial(search, sequence, tasks, chosen, number, settings) for number, settings in enumerate(every, 1)
     ]
 
 
 def _trial(
-    search: Search, sequence: SequenceSpec, tasks: dict[str, TaskSpec], method: MethodSpec, number: int,
+    search: Search, sequence: SequenceSpec, tasks: dict[str, TaskSpec], chosen: Chosen, number: int,
     settings: dict[str, Any],
 ) -> Trial:  # fmt: skip
+    method = chosen.method
     for key, value in settings.items():
         method = method.having(key, value)
     seeds = search.request.seeds
     configs = (
-        config_of(search.request, sequence, tasks, "sequence", method, "given", seed) for seed in seeds
+        config_of(search.request, sequence, tasks, chosen.mode, method, "given", seed) for seed in seeds
     )
     return Trial(number, settings, tuple(configs))
 
@@ -297,7 +297,7 @@ def beyond(
     on the scores alone, so that a repeated search tries the same ones. None: each setting is inside, or cannot go on.
     """
     own = _numbers(planned.sequence)
-    for key, one in space_of(planned.methods[method], len(planned.sequence.stages)).items():
+    for key, one in space_of(planned.methods[method].method, len(planned.sequence.stages)).items():
         if not isinstance(one, LogRange) or len(tried[key]) < 2:
             continue
         low, high, value = one.at(0, own.get(key, 1.0)), one.at(1, own.get(key, 1.0)), settings[key]

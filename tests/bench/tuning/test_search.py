@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -87,6 +88,33 @@ def test_trials_learn_the_first_tasks_and_score_no_other(tmp_path: Path) -> None
     assert [*planned(tmp_path, "lora", tasks=1).folders.values()] != [folder]
 
 
+def test_a_bound_is_searched_as_it_is_trained(tmp_path: Path) -> None:
+    found = planned(tmp_path, "joint", "individual", "full-ft", "joint:lora:rank=12")
+    assert {*found.trials} == {"full-ft", "joint", "individual", "joint:lora:rank=12"}
+    modes = {
+        text: {config.mode for one in trials for config in one.configs}
+        for text, trials in found.trials.items()
+    }
+    assert modes == {
+        "full-ft": {"sequence"}, "joint": {"joint"}, "individual": {"independent"}, "joint:lora:rank=12": {"joint"},
+    }  # fmt: skip
+    rates = {text: [one.settings["learning_rate"] for one in trials] for text, trials in found.trials.items()}
+    assert rates["joint"] == rates["individual"] == rates["full-ft"]
+    runs = [run for text, trials in found.trials.items() for one in trials for run in found.runs(text, one)]
+    assert len(set(runs)) == len(runs)
+
+
+@pytest.mark.parametrize(
+    ("mode", "score"),
+    [("sequence", (6 + 8) / 2), ("joint", (3 + 4) / 2), ("independent", (3 + 8) / 2)],
+)
+def test_the_score_of_a_trial_is_of_the_tasks_as_they_were_learned(mode: str, score: float) -> None:
+    values = {(0, "a"): 1.0, (0, "b"): 2.0, (1, "a"): 3.0, (1, "b"): 4.0, (2, "a"): 6.0, (2, "b"): 8.0}
+    cells = {key: SimpleNamespace(value=value) for key, value in values.items()}
+    run = SimpleNamespace(cells=lambda: cells, config=SimpleNamespace(stages=["a", "b"], mode=mode))
+    assert results.score_of(run) == score  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("peak", "added"),
     [
@@ -145,7 +173,7 @@ def test_nothing_is_chosen_before_all_trials_are_done_or_failed() -> None:
 @pytest.mark.parametrize(
     ("methods", "changes", "says"),
     [
-        (("joint",), {}, "bound"),
+        (("joint:zero-shot",), {}, "no setting"),
         (("zero-shot",), {}, "no setting"),
         (("lora:rank=8,learning_rate=0.1",), {}, "no setting"),
         (("lora",), {"budget": 0}, "--budget"),
