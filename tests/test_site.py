@@ -39,7 +39,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "NO_MKDOCS_2_WARNING": "1",
-        "SITE_TABLES": "results/tiny-alike.md",
+        "SITE_TABLES": "results/tiny-repeat.md",
     }
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -81,7 +81,7 @@ def test_the_reference_is_generated_and_complete(site: Path) -> None:
         re.findall(r'<h2 id="[^"]*">', cards)
     )
     assert cards.count(", digest <code>") == len(sequences), "every version is recorded"
-    results = (site / "results" / "tiny-alike.html").read_text(encoding="utf-8")
+    results = (site / "results" / "tiny-repeat.html").read_text(encoding="utf-8")
     assert results.count(">moextend:scope=auto<") >= 2, "tables are filled from packs"
     assert 'loading="lazy"' not in api and "fonts.googleapis" not in api, "no page needs a network"
 

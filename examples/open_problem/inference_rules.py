@@ -1,6 +1,6 @@
 """Compares rules of task inference on a finished run of `moextend:scope=own`, without training.
 
-    python examples/open_problem/inference_rules.py runs/tiny-conflict/moextend+scope-own-s0
+    python examples/open_problem/inference_rules.py runs/tiny-worlds-conflict/moextend+scope-own-s0
 
 Every expert set answers the test items of every task once; the accuracy of a rule that assigns each input to one set is
 then a look-up. Rules differ in the statistics of the image features (the package keeps mean, median, maximum and

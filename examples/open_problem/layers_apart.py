@@ -1,6 +1,6 @@
 """What the new experts of one layer, and of all layers together, do to an earlier task.
 
-    python examples/open_problem/layers_apart.py runs/tiny-conflict/moextend+scope-all-s0 tiny-bright tiny-dim
+    python examples/open_problem/layers_apart.py runs/tiny-worlds-conflict/moextend+scope-all-s0 tiny-rule-1 tiny-rule-2
 
 The retention loss of `scope=all` holds layer by layer, on router inputs that were kept before the new experts existed.
 This script closes the gates of a later task's experts in all layers but some, and scores both tasks.

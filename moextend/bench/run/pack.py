@@ -209,9 +209,12 @@ def _kept_file(content: Content) -> KeptFile:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[tarfile.TarFile]:
+    # Runs of a sequence have long parts in common, far apart.
+    window = LARGEST_WINDOW.bit_length() - 1
+    parameters = zstandard.ZstdCompressionParameters.from_level(15, window_log=window, enable_ldm=True)
     with (
         path.open("wb") as file,
-        zstandard.ZstdCompressor(level=10).stream_writer(file, closefd=False) as packed,
+        zstandard.ZstdCompressor(compression_params=parameters).stream_writer(file, closefd=False) as packed,
         tarfile.open(fileobj=cast(IO[bytes], packed), mode="w|", format=tarfile.PAX_FORMAT) as archive,
     ):
         yield archive

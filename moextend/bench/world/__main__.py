@@ -22,7 +22,9 @@ def apart(
     data: Annotated[list[str], typer.Argument(help="Data sets of the generated world, one per stage.")],
     count: Annotated[int, typer.Option(help="Inputs of each stage.")] = 500,
 ) -> None:
-    """Measure which stage scope auto assigns the inputs of each stage to. Example: apart night-looking dim-looking."""
+    """Measure which stage scope auto assigns the inputs of each stage to.
+
+    Example: apart rule-1-coloring@0 rule-2-coloring@0."""
     from moextend.bench.world.data import prompts
     from moextend.extension.task_inference import INPUTS, TaskInference, collect
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moextend.bench.world.hearing import HEARINGS, MATCH, SCENES, Heard, asked_sounds
 from moextend.bench.world.questions import ASKERS, Asker, Balance, Question, attributes
-from moextend.bench.world.render import DOMAINS, DRAWN, DRIFT, PLAIN, Domain, drawn, png
+from moextend.bench.world.render import DRAWN, DUSK, PLAIN, Domain, drawn, png
 from moextend.bench.world.scenes import WORLD_VERSION, Scene, Split, caption, draw_scene, hashed
 from moextend.bench.world.sound import wav
 from moextend.data.images import ImageRef
@@ -21,12 +21,6 @@ from moextend.util.files import atomic
 if TYPE_CHECKING:
     from moextend.model.generation import Prompt
 
-LOOKING = (
-    "plain", "night", "pastel", "sketch", "negative", *(f"drift-{step + 1}" for step in range(DRIFT)),
-)  # fmt: skip
-"""Domains with a data set `DOMAIN-looking`."""
-COLORING = ("bright", "dim", "dark")
-"""Domains with a data set `DOMAIN-coloring`."""
 SEEDED = re.compile(
     rf"(?P<kind>{'|'.join(DRAWN)})-(?P<place>[1-9])-(?P<asked>looking|coloring)@(?P<seed>[0-9]{{1,9}})"
 )
@@ -74,9 +68,8 @@ def coloring(scene: Scene) -> Iterator[Question]:
 
 
 VIEWS: dict[str, View] = {
-    **{f"{name}-looking": View(looking, DOMAINS[name]) for name in LOOKING},
-    **{f"{name}-coloring": View(coloring, DOMAINS[name]) for name in COLORING},
-    **{f"dusk-{name}": View(asker, DOMAINS["dusk"]) for name, asker in ASKERS.items()},
+    "plain-looking": View(looking),
+    **{f"dusk-{name}": View(asker, DUSK) for name, asker in ASKERS.items()},
 }
 """Data set -> what is asked of it, and how it is drawn."""
 

@@ -35,8 +35,6 @@ HUES = ("red", "yellow", "green", "cyan", "blue", "purple")
 """Colors in the order of their hues, which is a circle."""
 BLACK: Color = (0, 0, 0)
 WHITE: Color = (255, 255, 255)
-DRIFT = 5
-"""Number of steps of the drift."""
 APART = 60
 """Least distance of two colors of a drawn style, of things, ground and ink, and of two drawn grounds."""
 Pixels = NDArray[np.uint8]
@@ -85,29 +83,8 @@ class Domain:
         return replace(thing, color=color, shape=shape, letter=letter)
 
 
-def shifted(steps: int) -> dict[str, str]:
-    """Names that are shifted: every color has the name of the one `steps` places later."""
-    return {color: COLORS[(place + steps) % len(COLORS)] for place, color in enumerate(COLORS)}
-
-
-def drifted(share: float) -> Domain:
-    """Every hue moved by a share (0..1) of the way to the next one, on a ground that gets darker by up to 120."""
-    dark = round(-120 * share)
-    pairs = zip(HUES, (*HUES[1:], HUES[0]), strict=True)
-    palette = {color: _between(RGB[color], RGB[later], share) for color, later in pairs}
-    return Domain(palette, (dark, dark, dark))
-
-
 def _between(one: Color, other: Color, share: float) -> Color:
     return _color((1 - share) * a + share * b for a, b in zip(one, other, strict=True))
-
-
-def _mapped(scale: float, offset: float) -> dict[str, Color]:
-    """The plain palette with `scale * value + offset` for every value."""
-    found = {}
-    for color, rgb in RGB.items():
-        found[color] = _color(scale * value + offset for value in rgb)
-    return found
 
 
 def styles(seed: int, count: int) -> list[Domain]:
@@ -176,21 +153,16 @@ def _color(values: Iterable[float]) -> Color:
 
 
 PLAIN = Domain()
-DOMAINS: dict[str, Domain] = {
-    "plain": PLAIN,
-    "night": Domain(_mapped(0.55, 0), (-185, -185, -165), WHITE),
-    "pastel": Domain(_mapped(0.45, 140), (25, 20, 0)),
-    "sketch": Domain(outlined=True),
-    "negative": Domain(_mapped(-1, 255), (-195, -195, -195), WHITE),
-    "dusk": drifted(0.5),
-    "bright": PLAIN,
-    "dim": Domain(ground=(-60, -60, -60), names=shifted(1)),
-    "dark": Domain(ground=(-120, -120, -120), names=shifted(2)),
-    **{f"drift-{step}": drifted((step - 1) / (DRIFT - 1)) for step in range(1, DRIFT + 1)},
-}
-"""Name -> domain. In `bright`, `dim` and `dark` the ground decides which names hold."""
+DUSK = Domain(
+    {
+        color: _between(RGB[color], RGB[later], 0.5)
+        for color, later in zip(HUES, (*HUES[1:], HUES[0]), strict=True)
+    },
+    ground=(-60, -60, -60),
+)
+"""Every hue moved halfway to the next one, on a darker ground."""
 DRAWN: dict[str, tuple[Callable[[int, int], list[Domain]], int]] = {
-    "style": (styles, 4), "rule": (rules, 3), "turn": (turns, DRIFT),
+    "style": (styles, 4), "rule": (rules, 3), "turn": (turns, 5),
 }  # fmt: skip
 """Kind of domains that are drawn from a seed -> how, and how many: `style-1` to `style-4` of each seed."""
 

@@ -20,10 +20,9 @@ from tests.bench.report import pages
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
 PAGE = RESULTS / "overview.md"
 SEQUENCES = {
-    **{
-        f"tiny{rest}": f"tiny{rest}.md"
-        for rest in ("", "-alike", "-conflict", "-drift", "-repeat", "-long", "-modal")
-    },
+    "tiny": "tiny.md",
+    **{f"tiny-worlds-{kind}": "worlds.md" for kind in ("alike", "conflict", "drift")},
+    **{f"tiny-{kind}": f"tiny-{kind}.md" for kind in ("repeat", "long", "modal")},
     "real-stories": "real-small.md",
 }
 """Sequence -> the page that has its table."""
@@ -37,13 +36,14 @@ METHODS = (
     "moextend:scope=all",
     "moextend:routing=slot,scope=all",
     "moextend:routing=paper,scope=all",
+    "replay:mb=2,text=true",
     "replay",
     "lora",
     "full-ft",
     "zero-shot",
     "majority answer",
 )
-VARIES = re.compile(r"[:,](rank|memory_tokens)=\d+")
+VARIES = re.compile(r"[:,](rank|memory_tokens)=\d+|(?<=^joint, full-ft):learning_rate=[\d.]+")
 """Settings that differ between sequences: they follow the size of the base and of its inputs."""
 BLOCK = re.compile(
     r"^<!-- overview: (?P<column>[^\n]+?) -->\n.*?^<!-- /overview -->$", re.MULTILINE | re.DOTALL
