@@ -212,6 +212,11 @@ def _is_bound(text: str) -> bool:
     return text.partition(":")[0] in BOUNDS
 
 
+def _method_of(text: str) -> str:
+    """The method of a bound: of the strongest learner, as all methods are compared with it, unless one is named."""
+    return text if not _is_bound(text) else text.partition(":")[2] or methods.named("bound")
+
+
 def _check_numbers(request: Request) -> None:
     """Raises InputError if a number is out of range, or there is nothing to run."""
     for option, given in (("--seed", request.seeds), ("--order", request.orders)):
@@ -265,8 +270,7 @@ def check_settings(sequence: SequenceSpec, workspace: Path) -> None:
     for tuned in filter(None, (sequence, sequence.tuning_source)):
         for text in tuned.tuned:
             where = f"{tuned.path or tuned.sequence}: tuned"
-            name, _, of = text.partition(":")
-            method = (of or methods.named("bound")) if name in BOUNDS else text
+            method = _method_of(text)
             lookup.choose("method", method.partition(":")[0], known, where=where)
             parse(method, tuned.with_bound(text, method).settings_for(method), workspace, where=where)
 
@@ -323,13 +327,12 @@ class Chosen(NamedTuple):
 
 
 def chosen_bounds(request: Request, sequence: SequenceSpec) -> list[Chosen]:
-    """The requested bounds: of the strongest learner, since all methods are compared with it, unless one is named."""
+    """The requested bounds."""
     found = list[Chosen]()
     for text in [*filter(_is_bound, request.methods), *(BOUNDS if ALL in request.methods else ())]:
-        name, _, of = text.partition(":")
-        method = of or methods.named("bound")
+        mode, method = BOUNDS[text.partition(":")[0]], _method_of(text)
         tuned = sequence.with_bound(text, method)
-        found.append(Chosen(text, BOUNDS[name], _parsed(request, tuned, method, "--method"), tuned))
+        found.append(Chosen(text, mode, _parsed(request, tuned, method, "--method"), tuned))
     return found
 
 

@@ -78,12 +78,10 @@ def score_of(run: RunDir) -> float | None:
     and Cha and Cho, 2024 (arXiv 2403.09066); where each is learned alone, every task counts after its own training.
     """
     cells, tasks, mode = run.cells(), run.config.stages, run.config.mode
-    rows = {
-        "sequence": [len(tasks)] * len(tasks),
-        "joint": [1] * len(tasks),
-        "independent": range(1, len(tasks) + 1),
-    }
-    final = [cells.get(key) for key in zip(rows[mode], tasks, strict=True)]
+    last = 1 if mode == "joint" else len(tasks)
+    final = [
+        cells.get((place if mode == "independent" else last, task)) for place, task in enumerate(tasks, 1)
+    ]
     return metrics.average([cell.value if cell else None for cell in final])
 
 

@@ -44,7 +44,7 @@ METHODS = (
     "majority answer",
 )
 VARIES = re.compile(r"[:,](rank|memory_tokens)=\d+|(?<=^joint, full-ft):learning_rate=[\d.]+")
-"""Settings that differ between sequences: they follow the size of the base and of its inputs."""
+"""Settings that differ between sequences: they follow the size of the base and of its inputs; and a bound's rate."""
 BLOCK = re.compile(
     r"^<!-- overview: (?P<column>[^\n]+?) -->\n.*?^<!-- /overview -->$", re.MULTILINE | re.DOTALL
 )
