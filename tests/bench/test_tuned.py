@@ -20,7 +20,7 @@ def write(workspace: Path, **changes: Any) -> None:
     path.parent.mkdir(exist_ok=True)
     settings = {"moextend": {"layers": "all", "width": 1, "learning_rate": 0.005}}
     path.write_text(
-        yaml.safe_dump({**found, "sequence": "mine", "settings": settings, "tuned": {}, **changes})
+        yaml.safe_dump({**found, "sequence": "mine", "settings": settings, "tuned_from": None, **changes})
     )
 
 
@@ -125,7 +125,7 @@ def test_settings_of_another_sequence_hold_where_a_sequence_has_none_of_its_own(
         ("tinny", "Did you mean 'tiny'"),
         ("tiny.yaml", "no such file"),
         ("coin", "no method was tuned on 'coin'.*moextend bench tune coin"),
-        ("tiny-repeat", "no method was tuned on 'tiny-repeat'.*Name tiny"),
+        ("tiny-repeat", "no method was tuned on 'tiny-repeat'.*Name tiny-dev"),
     ],
 )
 def test_a_wrong_name_of_another_sequence_is_refused(other: str, says: str, tmp_path: Path) -> None:

@@ -128,22 +128,22 @@ def test_list_shows_a_task_a_sequence_and_neither(cli: Cli) -> None:
 
 
 def test_list_names_below_a_sequence_what_does_not_exist(cli: Cli, tmp_path: Path) -> None:
-    file = content.names("registry", tmp_path)["tiny"]
-    text = file.read_text().replace("sequence: tiny", "sequence: mine")
+    file = content.names("registry", tmp_path)["tiny-dev"]
+    text = file.read_text().replace("sequence: tiny-dev", "sequence: mine")
     (tmp_path / "registry").mkdir()
     mine = tmp_path / "registry/mine.yaml"
     mine.write_text(text)
     assert cli("bench", "list", "mine").code == 0
     mine.write_text(
-        text.replace("task: tiny-counting", "task: tiny-countin").replace(
-            "settings: {learning_rate: 0.000779}", "settings: {learning_rat: 0.000779}", 1
+        text.replace("task: tiny-rule-2", "task: tiny-rul-2").replace(
+            "settings: {learning_rate: 0.00779}", "settings: {learning_rat: 0.00779}", 1
         )
     )
     for more in ([], ["--json"]):
         found = cli("bench", "list", "mine", *more)
         tasks, methods = found.err.splitlines()
-        assert found.code == 2 and "tiny-reading" in found.out
-        assert "mine.yaml: stages[1].task: no task 'tiny-countin'. Did you mean 'tiny-counting'?" in tasks
+        assert found.code == 2 and "tiny-rule-1" in found.out
+        assert "mine.yaml: stages[1].task: no task 'tiny-rul-2'. Did you mean 'tiny-rule-2'?" in tasks
         assert "mine.yaml: tuned: " in methods and "learning_rat: no such key" in methods
 
 

@@ -43,8 +43,6 @@ def new_text(path: Path, base: str | None = None, encoders: Mapping[str, str | N
     if base in (None, DEFAULT) and named in ({}, {"vision": DEFAULT}):
         default = content.package_folder("registry") / f"{DEFAULT}.yaml"
         found, head = yaml.safe_load(default.read_text(encoding="utf-8")), HEAD.format(COPIED)
-        del found["tuned"]  # on the package's tasks
-        found["tuned_from"] = DEFAULT
     own = {"sequence": path.stem, "version": 1, "description": "The tasks of this workspace.", "stages": []}
     return head + yaml.safe_dump(
         {**own, **found, **own}, sort_keys=False, width=1000, default_flow_style=None

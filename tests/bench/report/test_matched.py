@@ -77,5 +77,8 @@ def test_the_default_replay_keeps_as_many_bytes_as_one_layer(
     replay, one = (
         parse(text, sequence.settings_for(text)) for text in (*sequence.methods[3:4], sequence.methods[-1])
     )
-    assert (replay.text, one.text) == ("replay:mb=2,rank=12", "moextend:scope=all,layers=0,experts=4")
+    assert (replay.text, one.text) == (
+        "replay:mb=2,text=true,rank=12",
+        "moextend:scope=all,layers=0,experts=4",
+    )
     assert plan.kept(replay) + 2e6 * len(sequence.stages) == pytest.approx(plan.kept(one), rel=0.05)

@@ -40,7 +40,7 @@ def test_a_sequence_of_the_package_is_copied_not_changed(tmp_path: Path) -> None
     before = find_sequence(DEFAULT, tmp_path)
     added = new_task.new_task("text", "arc_easy", tmp_path)
     edit.add(edit.draft(DEFAULT, tmp_path), added).write()
-    assert before.path and read_sequence(before.path) == before
+    assert find_sequence(str(before.path), tmp_path) == before
     assert find_sequence(DEFAULT, tmp_path).retention == [*before.retention, "arc_easy"]
 
 
