@@ -13,6 +13,7 @@ from pydantic import Field, NonNegativeInt, field_validator
 
 from moextend.errors import InputError
 from moextend.extension.tensor_files import STEM, read_card
+from moextend.model.base_name import TYPE
 from moextend.moe.recipe import Mode, Recipe
 from moextend.util import files, spec
 from moextend.util.environment import __version__
@@ -122,7 +123,7 @@ class Card(Spec):
     """Fingerprint of the base."""
     width: float = 1.0
     """Inner neurons of a new expert as a share of its parent's, 0..1."""
-    base_dtype: str = ""
+    base_dtype: Annotated[str, Field(pattern=TYPE)] = ""
     """Type of the base's weights ("float32", or quantised "float32+nf4"); "": not known."""
     base_rounded: str = ""
     """Fingerprint of the base that does not depend on the type of its weights (see fingerprint.rounded_digest)."""

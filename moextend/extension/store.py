@@ -69,8 +69,8 @@ def check_base(
             return
         what = f"was made on a {card.base_dtype} base, and this one is {model.base_dtype}."
         hint = (
-            f"Load the base with dtype='{type_parts(card.base_dtype)[0]}', or accept results that differ a little: "
-            "load_extension(..., allow_dtype=True)."
+            f"Load the base in {type_parts(card.base_dtype)[0]} (dtype, --dtype), or accept results that differ a "
+            "little: load_extension(..., allow_dtype=True)."
         )
     else:
         made = f"{card.base}, {card.base_dtype}" if card.base_dtype else card.base

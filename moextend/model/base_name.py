@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import get_args
 
 from moextend.data.images import ImageRef
-from moextend.util import files
+from moextend.util import files, lookup
 
+TYPE = rf"^(({'|'.join(lookup.DTYPES)})(\+({'|'.join(get_args(lookup.Quantisation))}))?)?$"
+"""Pattern of a `type_name`; "": not known."""
 _PART = re.compile(r"(?P<name>[a-z][a-z0-9]*)\.(?P<encoder>\w+)\.(?P<projector>\w+)")
 
 

@@ -33,7 +33,7 @@ RATE = 1e-3
 
 def choose(kind: str, name: str, table: Mapping[str, T], *, where: str | None = None) -> T:
     """Entry of `name`; UnknownName with the nearest known name if there is none."""
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise UnknownName(kind, name, table, where=where)
     return table[name]
 

@@ -317,6 +317,7 @@ def test_bases_that_cannot_be_quantised_are_refused_before_they_are_read(
     (saved / "model.safetensors").write_bytes(b"")
     config = json.loads((saved / "config.json").read_text())
     cases: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+        ({}, {"quantize": ["nf4"]}, "quantize: no quantisation"),
         ({}, {"quantize": "nf5"}, r"no quantisation 'nf5'\. Did you mean 'nf4'\?"),
         ({}, {"quantize": "nf4", "dtype": "float64"}, "float64 cannot be quantised"),
         (
