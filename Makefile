@@ -61,13 +61,14 @@ perf: $(VENV)/installed   ## install, measure the speed, print the tables of doc
 docs: $(VENV)/installed-dev   ## install, build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-FIGURES := zero-shot full-ft $(patsubst %,%:rank=12,lora replay ewc lwf o-lora) moe-lora:rank=9 lora-per-task:rank=12 moextend:scope=own
+FIGURES := full-ft lora:rank=12 replay:mb=2,text=true,rank=12 lora-per-task:task=inferred,rank=12 moextend:scope=own \
+	moextend:scope=auto moextend:scope=all,layers=0,experts=4
 
 figure: $(VENV)/installed   ## install, draw the pictures of the README and of docs/figures.md from the published runs
 	$(BIN)/moextend bench unpack docs/results/packs/tiny-s0.tar.zst --out build/published
 	$(BIN)/moextend bench figures build/published --only matrix --format svg --out docs/images \
 	    --method full-ft --method moextend:scope=auto
-	$(BIN)/moextend bench unpack docs/results/packs/tiny-s[012].tar.zst --out build/figures
+	$(BIN)/moextend bench unpack docs/results/packs/tiny-s?.tar.zst --out build/figures
 	$(BIN)/moextend bench figures build/figures --format png --out docs/images/figures $(addprefix --method ,$(FIGURES))
 
 page:           ## build the page of reports from page/ into the package (needs node 20 or later)

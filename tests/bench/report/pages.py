@@ -42,6 +42,7 @@ ARGUMENTS = ArgumentParser(exit_on_error=False)
 ARGUMENTS.add_argument("words", nargs="*")
 ARGUMENTS.add_argument("--format", choices=["markdown"], required=True)
 ARGUMENTS.add_argument("--baseline")
+ARGUMENTS.add_argument("--margin", type=float, default=1.0)
 NUMBER = re.compile(r"[-+]?\d[\d.,]*(?: ±[\d.]+)?")
 BLOCK = re.compile(
     r"^<!-- (?P<name>[\w-]+): (?P<command>[^>]*?)\s*-->\n(?P<body>.*?)^<!-- /(?P=name) -->$",
@@ -94,7 +95,7 @@ def measured(asked: tuple[str, ...], runs: Path) -> list[Table]:
     usual = "comparison" if options.baseline else "forgetting"
     view = next((word for word in options.words if word in VIEWS), usual)
     names = [word for word in options.words if word not in VIEWS]
-    return tables(some(collect(find_runs(runs, names))), view, How(options.baseline))
+    return tables(some(collect(find_runs(runs, names))), view, How(options.baseline, options.margin))
 
 
 def shown(block: Block, runs: Path) -> list[Table]:
