@@ -56,7 +56,7 @@ def test_an_interrupted_search_goes_on(cli: Cli, tmp_path: Path, monkeypatch: py
 
 def test_a_file_of_ones_own_is_written_where_it_is(cli: Cli, tmp_path: Path) -> None:
     text = PACKAGED.read_text().replace("sequence: tiny", "sequence: own")
-    text = text[: text.index("tuned:\n")]
+    text = text[: text.index("tuned_from:")]
     (tmp_path / "own.yaml").write_text(text)
     assert cli("bench", "tune", "own.yaml", *TUNE[3:]).code == 0
     assert (
