@@ -22,7 +22,7 @@ RECORDED: dict[str, Any] = json.loads(
 )
 """Digests by an earlier release: of the first method of sequences, and of the predictions of tasks.
 
-A new version of a sequence or a task has new ones; nothing else has.
+A new version of a sequence or a task, and new default settings, have new ones; nothing else has.
 """
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
