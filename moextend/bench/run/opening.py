@@ -57,28 +57,28 @@ def named_apart(
 
     So the settings that `bench tune` chose begin a row of their own, next to that of the earlier runs.
     """
-    names: dict[str, str] = {}
-    for config in {config.method: config for config in configs}.values():
+    names: dict[tuple[str, str], str] = {}
+    for config in {(config.method, config.mode): config for config in configs}.values():
         earlier = folder_of(config, runs).parent.glob(f"{slug(config.method)}-s*")
         spec = config.method_spec
         for key, value in dict(pair for run in earlier for pair in _changed(RunDir(run), config)).items():
             spec = spec.having(key, value)
-        names[config.method] = spec.text
+        names[config.method, config.mode] = spec.text
         if spec.text != config.method:
             on_name(f"{config.method} has runs with other settings: these runs are {spec.text}.")
     named = [
         config
-        if names[config.method] == config.method
-        else config.model_copy(update={"method": names[config.method]})
+        if names[config.method, config.mode] == config.method
+        else config.model_copy(update={"method": names[config.method, config.mode]})
         for config in configs
     ]
     return list({config.slug: config for config in named}.values())
 
 
 def _changed(run: RunDir, config: RunConfig) -> list[tuple[str, str]]:
-    """Settings of `config` that a trained run of the same method has otherwise; none if one has no value to name."""
+    """Settings of `config` that a trained run of its method and mode has otherwise; none if one has no value."""
     try:
-        if run.config.method != config.method or untrained(run):
+        if (run.config.method, run.config.mode) != (config.method, config.mode) or untrained(run):
             return []
         old, new = (each.method_spec.config.model_dump(mode="json") for each in (run.config, config))
     except InputError:  # `open_runs` says what is wrong with it

@@ -258,17 +258,19 @@ def _tunable(
 def _trials(
     search: Search, sequence: SequenceSpec, tasks: dict[str, TaskSpec], chosen: Chosen, now: SequenceSpec
 ) -> list[Trial]:
-    """The trials of a method: the settings that its runs have `now`, and drawn ones; equal ones once.
+    """The trials of a method: the settings that its runs have `now` without an entry of its own, and drawn ones.
 
-    Another draw does not replace an equal one: after its choice was written, the same search has no new trials.
+    The entry is what a search writes: after its choice was written, the same search has the same trials.
     """
+    others = {name: entry for name, entry in now.tuned.items() if name != chosen.text}
+    now = now.model_copy(update={"tuned": others})
     text, tuned = chosen.method.text, now.with_bound(chosen.text, chosen.method.text)
     space, own = space_of(chosen.method, len(sequence.stages)), _numbers(sequence)
     config = parse(text, tuned.settings_for(text), search.request.workspace).config
     known = {name: own.get(name) if (value := getattr(config, name)) is None else value for name in space}
     present = {name: value for name, value in known.items() if value is not None}
-    drawn = draw(space, search.budget, own)[: search.budget - 1]
-    every = [present, *(each for each in drawn if each != present)]
+    drawn = [each for each in draw(space, search.budget, own) if each != present]
+    every = [present, *drawn[: search.budget - 1]]
     return [
         _trial(search, sequence, tasks, chosen, number, settings) for number, settings in enumerate(every, 1)
     ]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.run.opening import open_run, open_runs
+from moextend.bench.run.opening import named_apart, open_run, open_runs
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import RunConfig, RunDir
 from moextend.errors import RunConflict, SpecError
@@ -76,6 +76,20 @@ def test_another_source_of_the_settings_is_taken_over_with_words(
     run.config_path.write_text(run.config_path.read_text().replace("validation items of tiny", "the best"))
     with pytest.raises(SpecError, match=r"holds no config.*tuned_on"):
         _ = RunDir(run.folder).config
+
+
+def test_settings_are_compared_with_runs_of_the_same_mode(tmp_path: Path, make_config: MakeConfig) -> None:
+    def rate(value: float, mode: str) -> RunConfig:
+        config = make_config(mode=mode)
+        settings = {"lora": {"learning_rate": value}}
+        return config.model_copy(update={"sequence": {**config.sequence, "settings": settings}})
+
+    both = [rate(0.1, "sequence"), rate(0.2, "joint")]
+    for run in open_runs(both, tmp_path):
+        run.append_cell(cell_of(1, run.config.stage_names[0], 50.0))
+    assert [one.method for one in named_apart(both, tmp_path)] == ["lora", "lora"]
+    others = named_apart([rate(0.1, "sequence"), rate(0.3, "joint")], tmp_path)
+    assert [one.method for one in others] == ["lora", "lora:learning_rate=0.3"]
 
 
 def with_stage(config: RunConfig, name: str = "new", retention: Sequence[str] = ()) -> RunConfig:
