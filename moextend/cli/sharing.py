@@ -29,7 +29,7 @@ from moextend.util.quiet import quiet_process
 def pack(
     names: Names = None,
     out: Annotated[
-        Path, Option("--out", "-o", metavar="FILE", dir_okay=False, help="A .tar.zst, .tar.gz or .tar file.")
+        Path, Option("--out", "-o", metavar="FILE", dir_okay=False, help="A .tar.zst file.")
     ] = Path("runs.tar.zst"),
     weights: Annotated[
         bool, Option("--weights", help="Include the weights of the stages. The report does not need them.")

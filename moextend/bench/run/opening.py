@@ -68,8 +68,8 @@ def named_apart(
             on_name(f"{config.method} has runs with other settings: these runs are {spec.text}.")
     named = [
         config
-        if names[config.method, config.mode] == config.method
-        else config.model_copy(update={"method": names[config.method, config.mode]})
+        if (text := names[config.method, config.mode]) == config.method
+        else config.model_copy(update={"method": text})
         for config in configs
     ]
     return list({config.slug: config for config in named}.values())
