@@ -261,6 +261,10 @@ def _tuning_source(sequence: SequenceSpec, workspace: Path) -> SequenceSpec:
         UnknownName: there is none of that name.
     """
     name, where = str(sequence.tuned_from), f"{sequence.path}: tuned_from"
+    if name == sequence.sequence:
+        raise SpecError(
+            "names the sequence itself.", where=where, hint="Remove it, or name another sequence."
+        )
     source = read_sequence(content.find("registry", name, workspace, where=where))
     if not source.tuned:
         further = f"Name {source.tuned_from}" if source.tuned_from else f"Tune it: moextend bench tune {name}"

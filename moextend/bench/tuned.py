@@ -38,13 +38,13 @@ class Tuned(Spec):
     """The chosen settings; they override those under `settings`."""
     fixed: dict[str, Any] | None = None
     """Settings of the method under `settings` that were not searched; null: not recorded."""
-    score: float
+    score: float = Field(ge=0, le=100)
     """Mean final accuracy on the validation items of the tuned tasks, over the seeds, in percent."""
-    trials: int
+    trials: int = Field(ge=1)
     """Number of settings that were tried: the budget, and those beyond the ends of ranges."""
-    failed: int = 0
+    failed: int = Field(default=0, ge=0)
     """Number of these that could not be trained or scored, and were left out."""
-    seeds: list[int]
+    seeds: list[int] = Field(min_length=1)
     """Seeds of every trial."""
     tasks: list[str]
     """The tuned tasks, in learning order."""

@@ -45,6 +45,7 @@ def test_a_bound_has_what_was_tuned_for_it_and_else_what_its_method_has(tmp_path
     entries = {"full-ft": 0.01, "joint": 0.02, "lora": 0.03, "joint:lora:rank=12": 0.04}
     tuned = {text: {**ENTRY, "settings": {"learning_rate": rate}} for text, rate in entries.items()}
     expected = {**entries, "individual": 0.01, "joint:lora:rank=8": 0.03, "individual:lora:rank=12": 0.03}
+    expected |= {"joint:full-ft": 0.02}
     write(tmp_path, tuned=tuned)
     assert {text: rate_of(tmp_path, text) for text in expected} == expected
     assert config_of(tmp_path, "joint").tuned_on == "validation items"
@@ -55,7 +56,10 @@ def test_a_bound_has_what_was_tuned_for_it_and_else_what_its_method_has(tmp_path
     assert {text: rate_of(tmp_path, text) for text in expected} == expected
     assert config_of(tmp_path, "joint").tuned_on == "validation items of other"
     write(tmp_path, tuned={"joint:lra": tuned["joint"]})
-    with pytest.raises(InputError, match=r"lra.*Did you mean 'lora'"):
+    with pytest.raises(InputError, match=r"tuned.joint:lra: .*Did you mean 'lora'"):
+        config_of(tmp_path, "joint")
+    write(tmp_path, tuned={"jiont": tuned["joint"]})
+    with pytest.raises(InputError, match="Did you mean 'joint'"):
         config_of(tmp_path, "joint")
 
 
@@ -121,7 +125,7 @@ def test_settings_of_another_sequence_hold_where_a_sequence_has_none_of_its_own(
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        ("mine", "no method was tuned on 'mine'"),
+        ("mine", "names the sequence itself"),
         ("tinny", "Did you mean 'tiny'"),
         ("tiny.yaml", "no such file"),
         ("coin", "no method was tuned on 'coin'.*moextend bench tune coin"),
@@ -141,6 +145,8 @@ def test_a_wrong_name_of_another_sequence_is_refused(other: str, says: str, tmp_
         ({"lorra": {**ENTRY, "settings": {}}}, "lora"),
         ({"lora": {**ENTRY, "settings": {"rnk": 4}}}, "rank"),
         ({"lora": {"settings": {}}}, "is missing"),
+        ({"lora": {**ENTRY, "settings": {}, "score": 1000}}, "score.*100"),
+        ({"lora": {**ENTRY, "settings": {}, "seeds": []}}, "seeds"),
         (
             {"lora": {**ENTRY, "settings": {"rank": None}}},
             r"settings\.rank: Input should be a text, a number, true or false, or a list of texts \(found None\)",

@@ -144,7 +144,7 @@ def test_list_names_below_a_sequence_what_does_not_exist(cli: Cli, tmp_path: Pat
         tasks, methods = found.err.splitlines()
         assert found.code == 2 and "tiny-rule-1" in found.out
         assert "mine.yaml: stages[1].task: no task 'tiny-rul-2'. Did you mean 'tiny-rule-2'?" in tasks
-        assert "mine.yaml: tuned: " in methods and "learning_rat: no such key" in methods
+        assert "mine.yaml: tuned.moextend: " in methods and "learning_rat: no such key" in methods
 
 
 def test_questions_without_images_become_a_task_with_a_note(cli: Cli, tmp_path: Path) -> None:

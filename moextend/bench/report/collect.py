@@ -20,6 +20,7 @@ from moextend.bench.run.records import RunFacts, StageCost, State, Status
 from moextend.bench.run.rundir import COST, PARITY, Cell, Key, RunConfig, RunDir
 from moextend.bench.score.records import Parity
 from moextend.bench.scorers import shows
+from moextend.bench.task import Mode
 from moextend.errors import InputError, counted, listed
 from moextend.util import files
 from moextend.util.foreign import explained
@@ -473,13 +474,18 @@ def grouped(results: Sequence[Result]) -> Groups:
     return groups
 
 
+BOUND_WORDS: dict[Mode, str] = {"sequence": "", "joint": "joint, ", "independent": "each alone, "}
+"""What stands before the method of runs of a mode."""
+
+
 def row_name(group: Sequence[Result], *, before: str = "") -> Value:
-    """The cell that names a group of runs: its method and order, with a mark if not all are done."""
+    """The cell that names a group of runs: its mode, method and order, with a mark if not all are done."""
     config = group[0].config
     mark = "" if all(result.state == "done" for result in group) else UNFINISHED
     order = "" if config.order == "given" else f" ({config.order})"
     identity = group[0].facts.task_identity or ""
-    return named(config.method, before=before, after=order, task_id=identity).marked(mark)
+    words = before + BOUND_WORDS[config.mode]
+    return named(config.method, before=words, after=order, task_id=identity, mode=config.mode).marked(mark)
 
 
 def base_runs(experiment: Experiment) -> list[Result]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from moextend.bench import methods
-from moextend.bench.report.collect import Experiment, Result, grouped
-from moextend.bench.report.table import ON_TEST, Table, Value, words_column
+from moextend.bench.report.collect import BOUND_WORDS, Experiment, Result, grouped
+from moextend.bench.report.table import ON_TEST, Row, Table, Value, words_column
+from moextend.bench.task import Mode
 from moextend.bench.tuned import NO_SETTINGS, NOT_STATED, TEST, VALIDATION
 from moextend.errors import counted
 
@@ -90,12 +91,16 @@ def source(result: Result) -> str:
     return result.config.tuned_on or NOT_STATED
 
 
-def sources(experiments: Sequence[Experiment]) -> dict[str, str]:
-    """Method -> source of its settings, of its runs the least favourable; empty if no run states one."""
-    found: dict[str, str] = {}
+Sources = dict[tuple[str, Mode], str]
+"""(method, mode) -> source of its settings."""
+
+
+def sources(experiments: Sequence[Experiment]) -> Sources:
+    """The least favourable source of the runs of each method and mode; empty if no run states one."""
+    found: Sources = {}
     for result in (result for experiment in experiments for result in experiment.results):
-        own, method = source(result), result.config.method
-        found[method] = min(own, found.get(method, own), key=_rank)
+        own, key = source(result), (result.config.method, result.config.mode)
+        found[key] = min(own, found.get(key, own), key=_rank)
     stated = {*found.values()} - {NOT_STATED, NO_SETTINGS}
     return found if stated else {}
 
@@ -106,36 +111,36 @@ def with_sources(experiments: Sequence[Experiment], table: Table) -> Table:
     Rows of methods also have a mark where that is test items, and the source as a wide column.
     """
     known = sources(experiments)
-    named = {row[0].of for row in table.rows if row[0].of in known}
-    note = source_note({method: own for method, own in known.items() if method in named or not named})
+    named = {key for row in table.rows if (key := (row[0].of, row[0].mode)) in known}
+    note = source_note({key: own for key, own in known.items() if key in named or not named})
     table = table.noted(*([note] if note else []))
     if not named:
         return table
     column = words_column("settings_source", "settings from", wide=True)
-    sections = [
-        [
-            [
-                row[0].marked(ON_TEST if known.get(row[0].of) == TEST else ""),
-                *row[1:],
-                Value(known.get(row[0].of, "")),
-            ]
-            for row in section
-        ]
-        for section in table.sections
-    ]
+    sections = [[_with_source(row, known) for row in section] for section in table.sections]
     return replace(table, columns=[*table.columns, column], sections=sections)
 
 
-def source_note(known: Mapping[str, str]) -> str:
+def _with_source(row: Row, known: Sources) -> Row:
+    own = known.get((row[0].of, row[0].mode), "")
+    return [row[0].marked(ON_TEST if own == TEST else ""), *row[1:], Value(own)]
+
+
+def source_note(known: Sources) -> str:
     """ "Settings: ‡ tuned on test items: full-ft; default: lora."; "" if no method has settings."""
     parts = [f"{words}: {', '.join(methods)}" for words, methods in by_source(known).items()]
     return f"Settings: {'; '.join(parts)}." if parts else ""
 
 
-def by_source(known: Mapping[str, str]) -> dict[str, list[str]]:
-    """Source in words -> the methods whose settings it is of, the least favourable first."""
+def by_source(known: Sources, name: Callable[[str], str] = str) -> dict[str, list[str]]:
+    """Source in words -> the methods whose settings it is of, as `name` writes them, the least favourable first."""
     stated = sorted({*known.values()} - {NO_SETTINGS}, key=lambda source: (_rank(source), source))
-    return {_worded(source): [method for method, own in known.items() if own == source] for source in stated}
+    return {
+        _worded(source): [
+            BOUND_WORDS[mode] + name(method) for (method, mode), own in known.items() if own == source
+        ]
+        for source in stated
+    }
 
 
 def _worded(source: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from moextend.bench import metrics
+from moextend.bench.task import Mode
 
 NARROW = 80
 """Columns of a terminal that a table fits if it can."""
@@ -38,6 +39,8 @@ class Value:
     """The method or task that the cell names, as the runs call it; `words` hold it too."""
     task_id: str = ""
     """What the method that it names knows of the task at inference: "given", "inferred", "none"; "" if no matter."""
+    mode: Mode = "sequence"
+    """How the method that it names was trained: in sequence, or as a bound."""
     form: str = ""
     """How the number is printed, as `format` takes it; "": as a score, with `decimals`."""
     decimals: int = DECIMALS
@@ -206,9 +209,11 @@ def short(value: float, before: str = "") -> Value:
     return Value("", value, form=form, shown=shown, before=before, after=letter)
 
 
-def named(name: str, *, before: str = "", after: str = "", task_id: str = "") -> Value:
+def named(
+    name: str, *, before: str = "", after: str = "", task_id: str = "", mode: Mode = "sequence"
+) -> Value:
     """A cell that names a method or task, with words around the name."""
-    return Value(f"{before}{name}{after}", of=name, task_id=task_id)
+    return Value(f"{before}{name}{after}", of=name, task_id=task_id, mode=mode)
 
 
 def over_runs(values: Iterable[float | None], *, signed: bool = False) -> Value:

@@ -217,6 +217,12 @@ def _method_of(text: str) -> str:
     return text if not _is_bound(text) else text.partition(":")[2] or methods.named("bound")
 
 
+def _short(bound: str) -> str:
+    """The name of a bound under which its settings are found: joint for joint:full-ft."""
+    name = bound.partition(":")[0]
+    return name if _method_of(bound) == _method_of(name) else bound
+
+
 def _check_numbers(request: Request) -> None:
     """Raises InputError if a number is out of range, or there is nothing to run."""
     for option, given in (("--seed", request.seeds), ("--order", request.orders)):
@@ -269,7 +275,8 @@ def check_settings(sequence: SequenceSpec, workspace: Path) -> None:
         parse(name, sequence.settings, workspace, where=f"{file}: settings")
     for tuned in filter(None, (sequence, sequence.tuning_source)):
         for text in tuned.tuned:
-            where = f"{tuned.path or tuned.sequence}: tuned"
+            where = f"{tuned.path or tuned.sequence}: tuned.{text}"
+            lookup.choose("method", text.partition(":")[0], {**known, **BOUNDS}, where=where)
             method = _method_of(text)
             lookup.choose("method", method.partition(":")[0], known, where=where)
             parse(method, tuned.with_bound(text, method).settings_for(method), workspace, where=where)
@@ -329,7 +336,8 @@ class Chosen(NamedTuple):
 def chosen_bounds(request: Request, sequence: SequenceSpec) -> list[Chosen]:
     """The requested bounds."""
     found = list[Chosen]()
-    for text in [*filter(_is_bound, request.methods), *(BOUNDS if ALL in request.methods else ())]:
+    asked = [*filter(_is_bound, request.methods), *(BOUNDS if ALL in request.methods else ())]
+    for text in dict.fromkeys(map(_short, asked)):
         mode, method = BOUNDS[text.partition(":")[0]], _method_of(text)
         tuned = sequence.with_bound(text, method)
         found.append(Chosen(text, mode, _parsed(request, tuned, method, "--method"), tuned))

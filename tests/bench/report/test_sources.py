@@ -40,6 +40,20 @@ def test_every_table_has_the_note_and_marks_what_was_tuned_on_test_items(experim
     assert NOTE in gate(experiment).notes
 
 
+def test_a_bound_has_a_source_of_its_own(done: MakeRun) -> None:
+    runs = [
+        done("lora", tuned_on="validation items"), done("lora", tuned_on="test items", mode="joint"),
+        done("lora", mode="independent"),
+    ]  # fmt: skip
+    (table,) = tables(collect(runs))
+    note = (
+        "‡ tuned on test items: joint, lora; not stated: each alone, lora; tuned on validation items: lora."
+    )
+    assert f"Settings: {note}" in table.notes
+    sources = {row[0].text: row[-1].text for row in table.rows}
+    assert sources["joint, lora‡"] == "test items" and sources["lora"] == "validation items"
+
+
 def test_of_runs_with_several_sources_the_least_favourable_counts(done: MakeRun) -> None:
     runs = [done("lora"), done("lora", 1, tuned_on="validation items"), done("ewc", tuned_on="default")]
     (experiment,) = collect(runs)

@@ -70,6 +70,7 @@ def test_every_method_seed_order_and_mode_is_a_run(tmp_path: Path) -> None:
         (("joint",), ["full-ft-s0-joint"]),
         (("individual", "joint"), ["full-ft-s0-independent", "full-ft-s0-joint"]),
         (("lora", "joint"), ["full-ft-s0-joint", "lora-s0"]),
+        (("joint:full-ft", "joint", "joint:"), ["full-ft-s0-joint"]),
         (("joint:lora", "ewc"), ["ewc-s0", "lora-s0-joint"]),
     ],
 )

@@ -221,7 +221,7 @@ def _facts(
             for method in dict.fromkeys(method for method, _ in grouped(experiment.of(mode)))
         ],
         "methods": list(_methods(groups, name, cite)),
-        "sources": by_source(sources([experiment])),
+        "sources": by_source(sources([experiment]), name),
         "reference": reference and reference[0],
         "near": round(100 * NEAR),
         "unmatched": _unmatched(experiment, name),

@@ -158,12 +158,10 @@ def _bounds(experiment: Experiment, joint: Groups) -> list[Row]:
     for group in joint.values():
         known = summaries(group)
         shown = {name: known[name] for name in ("acc", "text_after", "text_change", "runs")}
-        rows.append({"method": row_name(group, before="joint, "), **shown, **costs.summary_cells(group)})
+        rows.append({"method": row_name(group), **shown, **costs.summary_cells(group)})
     for group in grouped(experiment.of("independent")).values():
         known = summaries(group)
-        rows.append(
-            {"method": row_name(group, before="each alone, "), "la": known["la"], "runs": known["runs"]}
-        )
+        rows.append({"method": row_name(group), "la": known["la"], "runs": known["runs"]})
     return [cells_of(COLUMNS, row) for row in rows]
 
 

@@ -136,9 +136,8 @@ def task_columns(tasks: Sequence[str], spread: str = "sd") -> list[Column]:
 
 
 def _rows(experiment: Experiment, mode: str) -> list[Named]:
-    before = {"joint": "joint, ", "independent": "each alone, "}.get(mode, "")
     return [
-        (row_name(group, before=before), group)
+        (row_name(group), group)
         for (method, _), group in grouped(experiment.of(mode)).items()
         if mode != "sequence" or methods.role_of(method) != "base"
     ]

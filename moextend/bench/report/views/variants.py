@@ -109,7 +109,7 @@ def rewind_tables(experiment: Experiment, asked: Asked) -> list[Table]:
     """The dial of every method: a row per strength."""
     scored, damaged = _scored(experiment)
     sections = []
-    for mode, before in (("sequence", ""), ("joint", "joint, ")):
+    for mode in ("sequence", "joint"):
         for group in grouped(experiment.of(mode)).values():
             wanted = [variant for variant in _known(group, scored) if _strength(variant) is not None]
             # The empty and the full subset of an interference map make no dial.
@@ -117,9 +117,7 @@ def rewind_tables(experiment: Experiment, asked: Asked) -> list[Table]:
                 continue
             dial = sorted(wanted, key=lambda variant: _strength(variant) or 0.0)
             if kept := _complete(group, scored, dial, damaged):
-                sections.append(
-                    [_dial_row(before, variant, [own[variant] for _, own in kept]) for variant in dial]
-                )
+                sections.append([_dial_row(variant, [own[variant] for _, own in kept]) for variant in dial])
     several = any(value.spread is not None for section in sections for row in section for value in row)
     columns = [words_column("method"), plain("strength")]
     columns += [*(Column(key, TITLES[key]) for key in METRICS), plain("runs", wide=True)]
@@ -128,9 +126,9 @@ def rewind_tables(experiment: Experiment, asked: Asked) -> list[Table]:
     return without_damaged([made] if sections else [], damaged, "report rewind")
 
 
-def _dial_row(before: str, variant: Variant, runs: Sequence[Result]) -> Row:
+def _dial_row(variant: Variant, runs: Sequence[Result]) -> Row:
     return [
-        row_name(runs, before=before),
+        row_name(runs),
         fixed(_strength(variant), "g"),
         *(over_runs([run.summary[key] for run in runs], signed=key in SIGNED) for key in METRICS),
         count(len(runs)),
