@@ -21,6 +21,7 @@ from moextend.bench.run.records import encoder_of
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import Base, SequenceSpec
 from moextend.bench.task import HAND, TaskSpec
+from moextend.bench.tuned import VALIDATION
 from moextend.data.hub import is_prepared
 from moextend.errors import InputError, MoextendError, at, duration
 from moextend.model import sources
@@ -76,7 +77,9 @@ def describe(found: dict[str, Any]) -> str:
         how = {"sequence": "", "joint": "all at once: ", "independent": "each alone: "}[run["mode"]]
         left, known = run["cells"] - run["scored"], f" of {run['cells']}" if run["scored"] else ""
         cells = f"{left}{known} cells to score" if left else f"done: all {run['cells']} cells are scored"
-        lines.append(f"  {run['run']}: {how}{stages}; {cells}")
+        tuned = (run["tuned_on"] or "").startswith(VALIDATION)
+        source = f"; settings from {run['tuned_on']}" if tuned else ""
+        lines.append(f"  {run['run']}: {how}{stages}; {cells}{source}")
     lines.append("Tasks:")
     for task in found["tasks"]:
         warning = " (NON-COMMERCIAL USE ONLY)" if task["non_commercial"] else ""
@@ -123,7 +126,7 @@ def _run(config: RunConfig, known: int) -> dict[str, Any]:
     about = config.method_spec.record()
     return {
         "run": config.slug,
-        **{key: getattr(config, key) for key in ("method", "seed", "order", "mode")},
+        **{key: getattr(config, key) for key in ("method", "seed", "order", "mode", "tuned_on")},
         "task_identity": about["task_identity"],
         "settings": about["settings"],
         "stages": config.steps,

@@ -245,7 +245,7 @@ def _tunable(
     found = [one for one in methods if space_of(one.method, stages)]
     if not found:
         raise InputError(
-            "these methods have no setting to search.",
+            f"no setting to search: {', '.join(one.text for one in methods)}.",
             where="--method",
             hint="Leave the settings to search out of NAME:KEY=VALUE, or declare ranges in the method's Config.",
         )

@@ -168,13 +168,16 @@ def test_one_method_spelled_in_two_ways_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_preview_of_the_default_needs_no_download(tmp_path: Path) -> None:
-    request = Request(tmp_path, methods=("lora", "joint:lora"))
+    request = Request(tmp_path, methods=("lora", "joint:lora", "full-ft"))
     found = preview(request, resolve(request))
     assert json.loads(json.dumps(found)) == found
     assert found["downloads"] == []
     stages, text = len(found["runs"][0]["stages"]), sum(task["kind"] == "text" for task in found["tasks"])
-    assert [run["cells"] for run in found["runs"]] == [(stages + 1) * (stages + text), 2 * (stages + text)]
+    cells = (stages + 1) * (stages + text)
+    assert [run["cells"] for run in found["runs"]] == [cells, cells, 2 * (stages + text)]
     words = describe(found)
+    (tuned,) = (line for line in words.splitlines() if "full-ft-s0" in line)
+    assert tuned.endswith("settings from validation items of tiny-dev"), tuned
     assert "lora-s0: tiny-attributes (" in words
     assert "lora-s0-joint: all at once: " in words
     assert "Downloads: none." in words
