@@ -228,8 +228,8 @@ def _stock(found: StageModel, how: How) -> str:
     lm, own = found.model.lm, found.model.base_dtype
     quantised.refuse(lm, "A stock model", where=found.name)
     if how.dtype not in (None, own, "float32"):
-        what = f"the weights of this run are written as {own} or float32."
-        raise InputError(what, where="--dtype", hint="Name one of them.")
+        what = f"the weights of this run are written as {' or '.join(dict.fromkeys((own, 'float32')))}."
+        raise InputError(what, where="--dtype", hint="Name float32, which rounds nothing.")
     if state_of(lm).active:
         check_rounding(own, how.dtype)
     if how.dtype == "float32":

@@ -39,10 +39,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> dict[st
     return {"lora": finished(folder, "lora"), "paper": finished(folder, PAPER)}
 
 
-def exported(source: Path, form: str, out: Path) -> None:
+def exported(source: Path, form: str, out: Path, *more: str) -> None:
     from moextend.cli.main import app
 
-    words = ["export", str(source), "--as", form, "--out", str(out)]
+    words = ["export", str(source), "--as", form, "--out", str(out), *more]
     done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0
 
@@ -109,4 +109,6 @@ def test_a_stage_is_named_by_its_run_or_its_folder(
         stage.opened(stage.find(named, parent), "nothing")
     with pytest.raises(InputError, match="the stage has no extensions"):
         exported(source, "moextend", tmp_path / "out")
+    with pytest.raises(InputError, match="are written as float32"):
+        exported(source, "stock", tmp_path / "out", "--dtype", "bfloat16")
     assert not (tmp_path / "out").exists()
