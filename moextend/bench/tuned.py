@@ -38,8 +38,9 @@ class Tuned(Spec):
     """The chosen settings; they override those under `settings`."""
     fixed: dict[str, Any] | None = None
     """Settings of the method under `settings` that were not searched; null: not recorded."""
-    score: float = Field(ge=0, le=100)
-    """Mean final accuracy on the validation items of the tuned tasks, over the seeds, in percent."""
+    score: float
+    """Mean final accuracy on the validation items of the tuned tasks, over the seeds, in percent (CIDEr-D: up to
+    1,000)."""
     trials: int = Field(ge=1)
     """Number of settings that were tried: the budget, and those beyond the ends of ranges."""
     failed: int = Field(default=0, ge=0)

@@ -217,7 +217,7 @@ def _method_of(text: str) -> str:
     return text if not _is_bound(text) else text.partition(":")[2] or methods.named("bound")
 
 
-def _short(bound: str) -> str:
+def _bound_name(bound: str) -> str:
     """The name of a bound under which its settings are found: joint for joint:full-ft."""
     name = bound.partition(":")[0]
     return name if _method_of(bound) == _method_of(name) else bound
@@ -337,7 +337,7 @@ def chosen_bounds(request: Request, sequence: SequenceSpec) -> list[Chosen]:
     """The requested bounds."""
     found = list[Chosen]()
     asked = [*filter(_is_bound, request.methods), *(BOUNDS if ALL in request.methods else ())]
-    for text in dict.fromkeys(map(_short, asked)):
+    for text in dict.fromkeys(map(_bound_name, asked)):
         mode, method = BOUNDS[text.partition(":")[0]], _method_of(text)
         tuned = sequence.with_bound(text, method)
         found.append(Chosen(text, mode, _parsed(request, tuned, method, "--method"), tuned))

@@ -5,21 +5,16 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from moextend.bench.world.hearing import HEARINGS, MATCH, SCENES, Heard, asked_sounds
 from moextend.bench.world.questions import ASKERS, Asker, Balance, Question, attributes
 from moextend.bench.world.render import DRAWN, DUSK, PLAIN, Domain, drawn, png
 from moextend.bench.world.scenes import WORLD_VERSION, Scene, Split, caption, draw_scene, hashed
 from moextend.bench.world.sound import wav
-from moextend.data.images import ImageRef
 from moextend.util import lookup
 from moextend.util.files import atomic
-
-if TYPE_CHECKING:
-    from moextend.model.generation import Prompt
 
 SEEDED = re.compile(
     rf"(?P<kind>{'|'.join(DRAWN)})-(?P<place>[1-9])-(?P<asked>looking|coloring)@(?P<seed>[0-9]{{1,9}})"
@@ -136,15 +131,6 @@ def asked_scenes(name: str, split: Split) -> Iterator[tuple[Scene, list[Question
         if len(questions) == ASKED[split]:
             made += 1
             yield scene, questions
-
-
-def prompts(name: str, split: Split, count: int) -> list[Prompt]:
-    """The first question about each of the first scenes of a split, as the tasks of images ask it."""
-    from moextend.model.generation import Prompt
-
-    asked, domain = islice(asked_scenes(name, split), count), view_of(name).domain
-    images = ((ImageRef(data=png(scene, domain)), some[0].words) for scene, some in asked)
-    return [Prompt(f"<image> Q {words} A:", (image,)) for image, words in images]
 
 
 def _rows(name: str, split: Split, scenes: Iterable[tuple[Scene, list[Question]]]) -> Iterator[Row]:
