@@ -474,8 +474,13 @@ def grouped(results: Sequence[Result]) -> Groups:
     return groups
 
 
-BOUND_WORDS: dict[Mode, str] = {"sequence": "", "joint": "joint, ", "independent": "each alone, "}
-"""What stands before the method of runs of a mode."""
+BOUND_WORDS: dict[Mode, str] = {"joint": "joint", "independent": "each alone"}
+"""Mode of bounds -> how tables call it."""
+
+
+def before_method(mode: Mode) -> str:
+    """What stands before the method in the name of a row: "joint, "; "" of runs in sequence."""
+    return f"{BOUND_WORDS[mode]}, " if mode in BOUND_WORDS else ""
 
 
 def row_name(group: Sequence[Result], *, before: str = "") -> Value:
@@ -484,7 +489,7 @@ def row_name(group: Sequence[Result], *, before: str = "") -> Value:
     mark = "" if all(result.state == "done" for result in group) else UNFINISHED
     order = "" if config.order == "given" else f" ({config.order})"
     identity = group[0].facts.task_identity or ""
-    words = before + BOUND_WORDS[config.mode]
+    words = before + before_method(config.mode)
     return named(config.method, before=words, after=order, task_id=identity, mode=config.mode).marked(mark)
 
 

@@ -137,7 +137,9 @@ def by_source(known: Sources, name: Callable[[str], str] = str) -> dict[str, lis
     stated = sorted({*known.values()} - {NO_SETTINGS}, key=lambda source: (_rank(source), source))
     return {
         _worded(source): [
-            BOUND_WORDS[mode] + name(method) for (method, mode), own in known.items() if own == source
+            name(method) + (f" ({BOUND_WORDS[mode]})" if mode in BOUND_WORDS else "")
+            for (method, mode), own in known.items()
+            if own == source
         ]
         for source in stated
     }

@@ -47,7 +47,7 @@ def test_a_bound_has_a_source_of_its_own(done: MakeRun) -> None:
     ]  # fmt: skip
     (table,) = tables(collect(runs))
     note = (
-        "‡ tuned on test items: joint, lora; not stated: each alone, lora; tuned on validation items: lora."
+        "‡ tuned on test items: lora (joint); not stated: lora (each alone); tuned on validation items: lora."
     )
     assert f"Settings: {note}" in table.notes
     sources = {row[0].text: row[-1].text for row in table.rows}

@@ -9,7 +9,7 @@ from typing import Any
 
 from moextend.bench import methods, metrics
 from moextend.bench.report import How, view
-from moextend.bench.report.collect import BOUND_WORDS, TITLES, Experiment, Result, grouped
+from moextend.bench.report.collect import BOUND_WORDS, TITLES, Experiment, Result, before_method, grouped
 from moextend.bench.report.fate import FATES
 from moextend.bench.report.items import ItemReader
 from moextend.bench.report.looks import looks
@@ -201,13 +201,14 @@ def _methods(
     numbers = {result.run.folder: number for number, result in enumerate(runs)}
     known = looks((result.config.method, result.config.order) for result in runs)
     found = []
-    for mode, words in BOUND_WORDS.items():
+    for mode in ("sequence", *BOUND_WORDS):
         for (method, order), group in grouped(experiment.of(mode)).items():
             look = known[method, order]
             named = style.shown(method) + (f" ({order})" if order != "given" else "")
             found.append(
                 {
-                    "label": visible(words + named), "method": visible(method), "order": order, "mode": mode,
+                    "label": visible(before_method(mode) + named), "method": visible(method),
+                    "order": order, "mode": mode,
                     "role": methods.role_of(method), "identity": group[0].facts.task_identity or "?",
                     "best": method in best and mode == "sequence" and order == "given",
                     "color": look.color, "marker": look.marker, "filled": look.filled,
