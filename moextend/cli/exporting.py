@@ -229,7 +229,7 @@ def _stock(found: StageModel, how: How) -> str:
     quantised.refuse(lm, "A stock model", where=found.name)
     if how.dtype not in (None, own, "float32"):
         what = f"the weights of this run are written as {' or '.join(dict.fromkeys((own, 'float32')))}."
-        raise InputError(what, where="--dtype", hint="Name float32, which rounds nothing.")
+        raise InputError(what, where="--dtype", hint="Leave it out.")
     if state_of(lm).active:
         check_rounding(own, how.dtype)
     if how.dtype == "float32":

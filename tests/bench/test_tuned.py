@@ -63,6 +63,10 @@ def test_a_bound_has_what_was_tuned_for_it_and_else_what_its_method_has(tmp_path
     write(tmp_path, tuned={"joint:lra": tuned["joint"]})
     with pytest.raises(InputError, match=r"tuned.joint:lra: .*Did you mean 'lora'"):
         config_of(tmp_path, "joint")
+    for name in ("joint:full-ft", "joint:"):
+        write(tmp_path, tuned={name: tuned["joint"]})
+        with pytest.raises(InputError, match=rf"tuned.{name}: this bound is called 'joint'"):
+            config_of(tmp_path, "joint")
     write(tmp_path, tuned={"jiont": tuned["joint"]})
     with pytest.raises(InputError, match="Did you mean 'joint'"):
         config_of(tmp_path, "joint")

@@ -277,6 +277,8 @@ def check_settings(sequence: SequenceSpec, workspace: Path) -> None:
         for text in tuned.tuned:
             where = f"{tuned.path or tuned.sequence}: tuned.{text}"
             lookup.choose("method", text.partition(":")[0], {**known, **BOUNDS}, where=where)
+            if _is_bound(text) and (name := _bound_name(text)) != text:
+                raise InputError(f"this bound is called '{name}'.", where=where, hint="Rename the entry.")
             method = _method_of(text)
             lookup.choose("method", method.partition(":")[0], known, where=where)
             parse(method, tuned.with_bound(text, method).settings_for(method), workspace, where=where)

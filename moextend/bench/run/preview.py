@@ -21,7 +21,7 @@ from moextend.bench.run.records import encoder_of
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import Base, SequenceSpec
 from moextend.bench.task import HAND, TaskSpec
-from moextend.bench.tuned import VALIDATION
+from moextend.bench.tuned import TEST, VALIDATION
 from moextend.data.hub import is_prepared
 from moextend.errors import InputError, MoextendError, at, duration
 from moextend.model import sources
@@ -77,7 +77,7 @@ def describe(found: dict[str, Any]) -> str:
         how = {"sequence": "", "joint": "all at once: ", "independent": "each alone: "}[run["mode"]]
         left, known = run["cells"] - run["scored"], f" of {run['cells']}" if run["scored"] else ""
         cells = f"{left}{known} cells to score" if left else f"done: all {run['cells']} cells are scored"
-        tuned = (run["tuned_on"] or "").startswith(VALIDATION)
+        tuned = (run["tuned_on"] or "").startswith((VALIDATION, TEST))
         source = f"; settings from {run['tuned_on']}" if tuned else ""
         lines.append(f"  {run['run']}: {how}{stages}; {cells}{source}")
     lines.append("Tasks:")

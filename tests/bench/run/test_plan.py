@@ -184,6 +184,15 @@ def test_the_preview_of_the_default_needs_no_download(tmp_path: Path) -> None:
     assert "Memory and hours: a base of 3.0 MB fits any GPU." in words
 
 
+def test_the_preview_says_that_settings_were_chosen_on_test_items(
+    tmp_path: Path, write: Callable[..., Path]
+) -> None:
+    write(tuned_on="test items")
+    request = Request(tmp_path, methods=("lora", "individual:lora"))
+    lines = describe(preview(request, resolve(request))).splitlines()[1:3]
+    assert all(line.endswith("; settings from test items") for line in lines), lines
+
+
 def test_the_preview_names_downloads_and_non_commercial_licences(
     tmp_path: Path, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
