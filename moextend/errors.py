@@ -112,7 +112,16 @@ _FEW = 20
 """The same where a command lists all names."""
 _LISTS = {
     **dict.fromkeys(
-        ("task", "sequence", "task or sequence", "task or kind", "method", "scorer"), "moextend bench list"
+        (
+            "task",
+            "sequence",
+            "task or sequence",
+            "task or kind",
+            "method",
+            "scorer",
+            "name or description with",
+        ),
+        "moextend bench list",
     ),
     **dict.fromkeys(("run", "method or run"), "moextend bench status"),
 }

@@ -118,9 +118,8 @@ def resolve(
         for _, note in found:
             say(note)
     _refuse_equal(specs, "--method" if request.methods else f"{sequence.path or sequence.sequence}: methods")
-    chosen = chosen_bounds(request, sequence)
-    if not chosen or any(not _is_bound(name) for name in request.methods):
-        chosen = [*(Chosen(spec.text, "sequence", spec, sequence) for spec in specs), *chosen]
+    chosen = [Chosen(spec.text, "sequence", spec, sequence) for spec in specs]
+    chosen += chosen_bounds(request, sequence)
     _refuse_quantised([one.method for one in chosen], sequence)
     orders = distinct_orders(sequence.stages, request.orders, say)
     configs = [
@@ -294,18 +293,15 @@ def chosen_methods(
     file, workspace = sequence.path or sequence.sequence, request.workspace
     check_settings(sequence, workspace)
     nameable = dict.fromkeys([*KNOWN.names(workspace), *BOUNDS, ALL])
-    asked = [name for name in request.methods if not _is_bound(name)]
-    where = "--method" if asked else f"{file}: methods"
-    if not request.methods and not sequence.methods:
+    wanted, where = _wanted(request, sequence)
+    if not wanted:
         raise InputError("names no method.", where=where, hint="Name one there, or by --method.")
     for text in sequence.methods if request.methods else ():  # else they are looked at below
         name = text.partition(":")[0]
         lookup.choose("method", name, nameable, where=f"{file}: methods")
         if name in KNOWN.own():  # a plug-in is imported only where it runs
             _parsed(request, sequence, text, f"{file}: methods")
-    if request.methods and not asked:
-        return []
-    names, problems = asked or sequence.methods, KNOWN.hidden(workspace)
+    names, problems = [name for name in wanted if not _is_bound(name)], KNOWN.hidden(workspace)
     if ALL in names:
         listed = KNOWN.listed(workspace)
         problems |= {each.name: each.problem for each in listed if each.problem}
@@ -315,7 +311,7 @@ def chosen_methods(
     for name in named:
         lookup.choose("method", name, nameable, where=where)
     for name, problem in problems.items():
-        if on_problem and (name in named or ALL in request.methods):
+        if on_problem and (name in named or ALL in wanted):
             on_problem(str(problem))
     found = [_parsed(request, sequence, name, where) for name in dict.fromkeys(names)]
     for one in found:
@@ -338,12 +334,20 @@ class Chosen(NamedTuple):
 def chosen_bounds(request: Request, sequence: SequenceSpec) -> list[Chosen]:
     """The requested bounds."""
     found = list[Chosen]()
-    asked = [*filter(_is_bound, request.methods), *(BOUNDS if ALL in request.methods else ())]
+    wanted, where = _wanted(request, sequence)
+    asked = [*filter(_is_bound, wanted), *(BOUNDS if ALL in wanted else ())]
     for text in dict.fromkeys(map(_bound_name, asked)):
         mode, method = BOUNDS[text.partition(":")[0]], _method_of(text)
         tuned = sequence.with_bound(text, method)
-        found.append(Chosen(text, mode, _parsed(request, tuned, method, "--method"), tuned))
+        found.append(Chosen(text, mode, _parsed(request, tuned, method, f"{where}: bound '{text}'"), tuned))
     return found
+
+
+def _wanted(request: Request, sequence: SequenceSpec) -> tuple[Sequence[str], str]:
+    """Methods and bounds of the request, or the sequence's own; and where they are named."""
+    if request.methods:
+        return request.methods, "--method"
+    return sequence.methods, f"{sequence.path or sequence.sequence}: methods"
 
 
 def _parsed(request: Request, sequence: SequenceSpec, text: str, where: str) -> MethodSpec:

@@ -50,15 +50,15 @@ def only(found: dict[str, list[dict[str, Any]]], word: str) -> dict[str, list[di
     """A part of the catalogue, by its name ("tasks"), or what has a word in a text or a list of its record.
 
     Raises:
-        InputError: nothing has it.
+        UnknownName: nothing has it.
     """
     word = word.lower()
     if word in found:
         return {word: found[word]}
     kept = {part: [one for one in records if _has(one, word)] for part, records in found.items()}
     if not any(kept.values()):
-        raise InputError(f"nothing has '{word}' in its name or description.", where="WORD",
-                         hint=f"Give a part of a name, or one of {', '.join(found)}.")  # fmt: skip
+        names = [*found, *(one["name"] for records in found.values() for one in records)]
+        raise UnknownName("name or description with", word, names, where="WORD")
     return {part: records for part, records in kept.items() if records}
 
 

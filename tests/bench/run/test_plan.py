@@ -75,9 +75,11 @@ def test_every_method_seed_order_and_mode_is_a_run(tmp_path: Path) -> None:
     ],
 )
 def test_the_bounds_may_be_named_among_the_methods(
-    tmp_path: Path, named: tuple[str, ...], found: list[str]
+    tmp_path: Path, write: Callable[..., Path], named: tuple[str, ...], found: list[str]
 ) -> None:
     assert sorted(slugs(resolve(Request(tmp_path, methods=named)))) == found
+    write(methods=[*named])
+    assert sorted(slugs(resolve(Request(tmp_path)))) == found
 
 
 def test_options_without_effect_on_results_are_not_part_of_the_run(
