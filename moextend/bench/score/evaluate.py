@@ -42,17 +42,18 @@ def score_cell(
 ) -> Cell:
     """Score of `model` on `task`.
 
-    Predictions are kept under `folder`/`weights`, and the cell has the path of their file relative to `folder`;
-    existing ones are used again. `weights` must identify everything that the model's answers depend on. The file is
-    made in the context `share(path)` (see SharedPredictions). Several processes share the work and get the same cell.
-    `backend` answers; by default `model` in this process.
+    Predictions are kept in a folder below `folder`, named by a digest of `weights`, whose length grows with the
+    number of extensions; the cell has the path of their file relative to `folder`. Existing ones are used again.
+    `weights` must identify everything that the model's answers depend on. The file is made in the context
+    `share(path)` (see SharedPredictions). Several processes share the work and get the same cell. `backend` answers;
+    by default `model` in this process.
 
     Raises:
         RunFailed: the task cannot be scored; other tasks are not affected.
         InputError: the task or its data are wrong.
     """
     began = time.monotonic()
-    own = folder / weights
+    own = folder / digest(weights)
     backend = backend or in_process(model, scoring.batch_size)
     if task.kind == "text":
         scores, path, reused = text.score_text(

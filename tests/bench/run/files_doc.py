@@ -25,7 +25,7 @@ FILES: dict[str, type[Any]] = {
     "config.json": ConfigFile,
     "scores.jsonl": Cell,
     "variants.jsonl": VariantCell,
-    "predictions/<weights>/<task>-<key>.jsonl": PredictionLine,
+    "predictions/<digest of weights>/<task>-<key>.jsonl": PredictionLine,
     "items.json": PackedItems,
     "parity.jsonl": Parity,
     "facts.json": RunFacts,
@@ -53,7 +53,7 @@ are synced: an interruption loses at most what was being computed.
 | `stages/<t>-<task>/cost.json` | what the stage took |
 | `stages/<t>-<task>/lineage.json` | what its training started from: weights of earlier stages, data, code |
 | `stages/<t>-<task>/routing.json` | which experts the learned tasks reach after it |
-| `predictions/<weights>/` | answers, one line per item, and what a scorer makes of each (`*.scores3.jsonl`) |
+| `predictions/<digest of weights>/` | answers, one line per item, and what a scorer makes of each (`*.scores3.jsonl`) |
 | `items.json` | in a run from a pack without predictions: the score of each item |
 | `.lease` | the process that works on it, see [reliability](../reliability.md#several-hosts) |
 | `job.json`, `cancel.json` | the job that executes the run, and a request to stop it (time and host) |
