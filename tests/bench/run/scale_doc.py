@@ -1,4 +1,4 @@
-"""Writes the tables of docs/scale.md and docs/gpu.md from the configs of published models.
+"""Writes two tables of docs/gpu.md from the configs of published models.
 
 python -m tests.bench.run.scale_doc
 """
@@ -19,9 +19,8 @@ from moextend.moe import low_bits
 from moextend.training.estimate import ASSUMED_TOKENS, THROUGHPUT, UTILISATION, Estimator, Step, bytes_of
 from moextend.training.prepare import layers_of
 
-DOC = Path(__file__).parents[3] / "docs" / "scale.md"
+DOC = Path(__file__).parents[3] / "docs" / "gpu.md"
 CONFIGS = Path(__file__).parents[2] / "fixtures" / "scale"
-MARK = "<!-- models -->\n"
 MODELS = ("OLMoE-1B-7B-0924", "Mixtral-8x7B-v0.1", "Qwen3-30B-A3B", "Qwen3-235B-A22B")
 ON_CARDS = ("OLMoE-1B-7B-0924", "gpt-oss-20b", "Qwen3-30B-A3B", "Mixtral-8x7B-v0.1")
 METHODS_OF_BASES = get_args(low_bits.Method)
@@ -94,14 +93,14 @@ def cards(model: str) -> str:
     return "".join(lines)
 
 
-def write(path: Path, mark: str, rows: str) -> None:
+def write(mark: str, rows: str) -> None:
     """Replaces the rows of the table after a mark; what follows the table stays."""
-    head, mark, rest = path.read_text(encoding="utf-8").partition(mark)
+    head, mark, rest = DOC.read_text(encoding="utf-8").partition(mark)
     lines = rest.splitlines(keepends=True)
     end = next((place for place, line in enumerate(lines) if not line.startswith("|")), len(lines))
-    path.write_text(head + mark + "".join(lines[:2]) + rows + "".join(lines[end:]), encoding="utf-8")
+    DOC.write_text(head + mark + "".join(lines[:2]) + rows + "".join(lines[end:]), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    write(DOC, MARK, "".join(map(table, MODELS)))
-    write(DOC.with_name("gpu.md"), "<!-- cards -->\n", "".join(map(cards, ON_CARDS)))
+    write("<!-- models -->\n", "".join(map(table, MODELS)))
+    write("<!-- cards -->\n", "".join(map(cards, ON_CARDS)))
