@@ -478,6 +478,12 @@ BOUND_WORDS: dict[Mode, str] = {"joint": "joint", "independent": "each alone"}
 """Mode of bounds -> how tables call it."""
 
 
+def called(config: RunConfig) -> str:
+    """How `--method` and `--baseline` name a run: its method, or a bound with it, "joint:full-ft"."""
+    bound = next((name for name, mode in methods.BOUNDS.items() if mode == config.mode), None)
+    return f"{bound}:{config.method}" if bound else config.method
+
+
 def before_method(mode: Mode) -> str:
     """What stands before the method in the name of a row: "joint, "; "" of runs in sequence."""
     return f"{BOUND_WORDS[mode]}, " if mode in BOUND_WORDS else ""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.methods import BOUNDS
+from moextend.bench.report.collect import called
 from moextend.bench.run.complete import EVERY, STEM, stage_problem
 from moextend.bench.run.inputs import checkpoint_part, data_part
 from moextend.bench.run.records import BASE, encoder_of
@@ -108,9 +108,8 @@ def command(config: RunConfig, *, anywhere: bool = False) -> str:
     workspace is named.
     """
     name = str(config.sequence["sequence"])
-    bounds = {mode: bound for bound, mode in BOUNDS.items()}
     place = [] if anywhere else ["--workspace", str(config.workspace)]
-    method = f"{bounds[config.mode]}:{config.method}" if config.mode in bounds else config.method
+    method = called(config)
     if config.scored:
         stages = [word for one in config.checkpoints for word in ("--stage", one.word)]
         words = ["moextend", "bench", "score", name, "--name", method, *stages, "--seed", str(config.seed)]

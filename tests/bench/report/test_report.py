@@ -13,7 +13,7 @@ from moextend.bench.report.views.comparison import comparison_table
 from moextend.bench.report.views.forgetting import forgetting_table
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.records import StageCost
-from moextend.errors import InputError, RunFailed
+from moextend.errors import InputError, RunFailed, UnknownName
 from tests.bench.cells import cell_of
 from tests.bench.conftest import MakeConfig, MakeRun
 from tests.bench.report.conftest import ROWS
@@ -59,6 +59,32 @@ def test_bounds_stand_above_the_methods(done: MakeRun) -> None:
     assert [joint[key].text for key in ("acc", "text_after", "text_change")] == ["80.0", "87.0", "-3.0"]
     assert row_of(table, "each alone, lora")["la"].text == "76.0"
     assert row_of(table, "lora")["intransigence"].number == pytest.approx((5 + 5) / 2)
+
+
+@pytest.mark.parametrize(
+    ("bound", "expected"), [("joint", {"ACC": "-15.0", "Δ text": "-2.0"}), ("individual", {"LA": "-1.0"})]
+)
+def test_methods_are_compared_with_a_bound_in_what_it_measures(
+    done: MakeRun, bound: str, expected: dict[str, str]
+) -> None:
+    runs = [
+        done(),
+        done(mode="joint", rows=[[20.0, 30.0], [85.0, 75.0]], text=(90.0, 87.0)),
+        done(mode="independent", rows=[[20.0, 30.0], [80.0, 30.0], [20.0, 72.0]]),
+    ]
+    (experiment,) = collect(runs)
+    table = comparison_table(experiment, f"{bound}:lora")
+    assert {row["metric"].text: row["difference"].text for row in table.records} == expected
+    assert not any("joint" in row["method"].text for row in comparison_table(experiment, "zero-shot").records)
+    with pytest.raises(UnknownName, match="joint:lora"):
+        comparison_table(experiment, "joint")
+
+
+def test_the_majority_answer_is_a_mean_over_seeds_whose_worlds_differ(done: MakeRun) -> None:
+    runs = [done(facts={"majority": {"colour": 25.0, "count": 50.0}})]
+    runs += [done(seed=1, facts={"majority": {"colour": 20.0, "count": 50.0}})]
+    row = row_of(forgetting_table(collect(runs)[0]), "majority answer")
+    assert (row["acc"].text, row["acc"].number) == ("36.2 ±1.8", pytest.approx(36.25))
 
 
 def test_runs_that_are_not_done_are_left_out_and_named(done: MakeRun) -> None:

@@ -18,6 +18,7 @@ from moextend.bench.report.collect import (
     Experiment,
     Groups,
     Result,
+    called,
     grouped,
     lacking_notes,
     row_name,
@@ -115,8 +116,8 @@ def comparison_table(
         UnknownName: no run of `baseline`.  InputError: a wrong margin, see `check_margin`.
     """
     check_margin(margin)
-    groups, reader = grouped(experiment.of("sequence")), reader or ItemReader()
-    check_baseline(baseline, [method for method, _ in groups])
+    groups, reader = compared(experiment, baseline), reader or ItemReader()
+    check_baseline(baseline, _run_in([experiment]))
     tests = {
         metric: list(_tests(Measured(reader, partial(metric_weights, metric)), groups, baseline))
         for metric in COMPARED
@@ -147,6 +148,13 @@ def has_baseline(experiment: Experiment, baseline: str) -> bool:
     return baseline in _run_in([experiment]) or baseline == methods.named("base")
 
 
+def compared(experiment: Experiment, baseline: str) -> Groups:
+    """The runs in sequence of each method and order, and those of the baseline where it is a bound."""
+    runs = [run for run in experiment.results if called(run.config) == baseline]
+    own = {(baseline, order): group for (_, order), group in grouped(runs).items()}
+    return {**grouped(experiment.of("sequence")), **own}
+
+
 def with_baseline(experiments: Sequence[Experiment], baseline: str) -> list[Experiment]:
     """Those that have the baseline, of which the first names the others as left out; UnknownName if none has it."""
     check_baseline(baseline, _run_in(experiments))
@@ -160,8 +168,8 @@ def with_baseline(experiments: Sequence[Experiment], baseline: str) -> list[Expe
 
 
 def _run_in(experiments: Sequence[Experiment]) -> dict[str, None]:
-    """The methods that learned the sequences, in order."""
-    return {result.config.method: None for experiment in experiments for result in experiment.of("sequence")}
+    """The methods and bounds that learned the sequences, in order."""
+    return {called(result.config): None for experiment in experiments for result in experiment.results}
 
 
 def default_baseline(known: Sequence[str]) -> str:
@@ -283,10 +291,14 @@ def is_row_zero(baseline: str) -> bool:
 
 def metric_weights(metric: str, result: Result, at: int | None) -> Weights | None:
     """(stage, task) -> its weight in a metric of the forgetting table; None where the metric is not known."""
+    if result.config.mode == "independent" and metric != "la":
+        return None
     if metric == "text_change":
         share = 1 / max(len(result.text), 1)
         ends = [(0, -share), (result.last, share)]
         return {(stage, task): weight for task in result.text for stage, weight in ends} or None
+    if result.config.mode == "joint":
+        return {(1, task): 1 / len(result.tasks) for task in result.tasks} if metric == "acc" else None
     a = result.matrix if at is None else [result.matrix[at]] * len(result.matrix)
     found = metrics.weights(metric, a)
     return None if found is None else {(t, result.tasks[i]): weight for (t, i), weight in found.items()}
@@ -362,7 +374,7 @@ Pair = tuple[Measure | None, Measure | None]
 
 def _over_orders(experiment: Experiment, baseline: str, margin: float, reader: ItemReader) -> list[Table]:
     """The comparison in the mean over orders; none where no method shares two orders with the baseline."""
-    groups = grouped(experiment.of("sequence"))
+    groups = compared(experiment, baseline)
     tests = {}
     for metric in COMPARED:
         measured = Measured(reader, partial(metric_weights, metric))

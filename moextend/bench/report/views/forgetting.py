@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
-from statistics import fmean
 from typing import Any
 
 from moextend.bench import methods, metrics, stats
@@ -149,8 +148,9 @@ def _intransigence(group: Sequence[Result], joint: Sequence[Result]) -> Value:
 def _bounds(experiment: Experiment, joint: Groups) -> list[Row]:
     """What stands above the methods: the answers without media, the base, all tasks at once, and each task alone."""
     rows: list[dict[str, Value]] = []
-    if (level := _majority(experiment.results)) is not None:
-        rows.append({"method": text(MAJORITY), "acc": number(level)})
+    if levels := _majority(experiment.results):
+        acc = over_runs(levels) if len({*levels}) > 1 else number(levels[0])
+        rows.append({"method": text(MAJORITY), "acc": acc})
     runs = base_runs(experiment)
     if runs and not has_base_row(experiment):
         acc = over_runs([metrics.average(result.row(0, result.tasks)) for result in runs])
@@ -169,13 +169,14 @@ def _text_before(runs: Iterable[Result]) -> Value:
     return over_runs(metrics.average(result.text_ends[0]) for result in runs)
 
 
-def _majority(results: Sequence[Result]) -> float | None:
-    """The best score without the media, mean over tasks, from the first run that knows it for all tasks."""
+def _majority(results: Sequence[Result]) -> list[float]:
+    """The best score without the media, mean over tasks: one per seed, which may draw the world."""
+    levels: dict[int, float] = {}
     for result in results:
-        known = [(result.facts.majority or {}).get(task) for task in result.tasks]
-        if known and None not in known:
-            return fmean(level for level in known if level is not None)
-    return None
+        found = metrics.average((result.facts.majority or {}).get(task) for task in result.tasks)
+        if found is not None:
+            levels.setdefault(result.config.seed, found)
+    return [*levels.values()]
 
 
 def _notes(experiment: Experiment, groups: Groups) -> list[str]:
@@ -198,7 +199,7 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
 
 def _bound_notes(experiment: Experiment) -> list[str]:
     notes = [f"{methods.named('base')}: the base before the first stage."]
-    if _majority(experiment.results) is not None:
+    if _majority(experiment.results):
         notes.append(
             f"{MAJORITY}: the most common training answer to questions of the same form, without the media."
         )

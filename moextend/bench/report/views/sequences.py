@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from moextend.bench import metrics, stats
-from moextend.bench.report.collect import TITLES, Experiment, grouped
+from moextend.bench.report.collect import TITLES, Experiment
 from moextend.bench.report.items import ItemReader
 from moextend.bench.report.notes import UNTOUCHED, untouched_notes
 from moextend.bench.report.table import (
@@ -26,6 +26,7 @@ from moextend.bench.report.views.comparison import (
     TESTED,
     Measured,
     Pair,
+    compared,
     differences,
     mean_difference,
     metric_weights,
@@ -126,7 +127,7 @@ def _pairs(
     """Method -> sequence -> seed -> its metric and the baseline's, in the given order; methods of two or more."""
     found: dict[str, dict[str, Mapping[int, Pair]]] = {}
     for experiment in experiments:
-        groups = grouped(experiment.of("sequence"))
+        groups = compared(experiment, baseline)
         for method, order in groups:
             if method != baseline and order == "given":
                 pairs = pairs_of(measured, groups, method, order, baseline)
