@@ -84,7 +84,7 @@ def test_the_majority_answer_is_a_mean_over_seeds_whose_worlds_differ(done: Make
     runs = [done(facts={"majority": {"colour": 25.0, "count": 50.0}})]
     runs += [done(seed=1, facts={"majority": {"colour": 20.0, "count": 50.0}})]
     row = row_of(forgetting_table(collect(runs)[0]), "majority answer")
-    assert (row["acc"].text, row["acc"].number) == ("36.2 ±1.8", pytest.approx(36.25))
+    assert row["acc"].text == "36.2 ±1.8"
 
 
 def test_runs_that_are_not_done_are_left_out_and_named(done: MakeRun) -> None:
