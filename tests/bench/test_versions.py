@@ -105,7 +105,7 @@ def verdicts(scorer: str) -> str:
 def metrics() -> str:
     """Digest of all metrics of a matrix."""
     matrix = [[20.0, 30.0, 10.0], [80.0, 25.0, 12.0], [60.0, 90.0, 18.0], [50.0, 95.0, 70.0]]
-    found = run_metrics(matrix, matrix[-1], [90.0, 80.0], [85.0, 60.0], joint=False)
+    found = run_metrics(matrix, matrix[-1], [90.0, 80.0], [85.0, 60.0])
     return files.digest({key: value and round(value, 9) for key, value in found.items()})
 
 

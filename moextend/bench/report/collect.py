@@ -128,8 +128,8 @@ class Result:
     @cached_property
     def summary(self) -> dict[str, float | None]:
         """The metrics of the run, by name."""
-        final, joint = self.row(self.last, self.tasks), self.config.mode == "joint"
-        return run_metrics(self.matrix, final, *self.text_ends, joint=joint)
+        found = run_metrics(self.matrix, self.row(self.last, self.tasks), *self.text_ends)
+        return {name: value if measures(self.config.mode, name) else None for name, value in found.items()}
 
     @cached_property
     def text_untouched(self) -> bool:
@@ -174,26 +174,36 @@ COMPARED = ("la", "acc", "bwt", "fm", "fwt", "text_change")
 """Metrics in which methods are compared."""
 
 
+BOUND_METRICS: dict[Mode, tuple[str, ...]] = {
+    "joint": ("acc", "zero_shot", "text_before", "text_after", "text_change", "text_retention"),
+    "independent": ("la", "zero_shot", "text_before"),
+}
+"""What the bounds measure: a joint run has one stage, an independent one has no last model."""
+
+
+def measures(mode: Mode, metric: str) -> bool:
+    """Whether runs of a mode have a metric."""
+    return metric in BOUND_METRICS.get(mode, (metric,))
+
+
 def run_metrics(
     a: metrics.Matrix,
     final: Sequence[float | None],
     before: Sequence[float | None],
     after: Sequence[float | None],
-    *,
-    joint: bool,
 ) -> dict[str, float | None]:
     """The metrics of a run, by name, from its matrix, its last row, and its text scores before and after all stages."""
     retention = metrics.text_retention(before, after)
     return {
-        "la": None if joint else metrics.mft(a),
+        "la": metrics.mft(a),
         "acc": metrics.average(final),
-        "maa": None if joint else metrics.maa(a),
-        "bwt": None if joint else metrics.bwt(a),
-        "bwt_t": None if joint else metrics.bwt(a, divisor="T"),
-        "fm": None if joint else metrics.forgetting(a),
-        "fm_max_all": None if joint else metrics.forgetting(a, variant="max-all"),
-        "worst_case": None if joint else metrics.worst_case_acc(a),
-        "fwt": None if joint else metrics.fwt(a),
+        "maa": metrics.maa(a),
+        "bwt": metrics.bwt(a),
+        "bwt_t": metrics.bwt(a, divisor="T"),
+        "fm": metrics.forgetting(a),
+        "fm_max_all": metrics.forgetting(a, variant="max-all"),
+        "worst_case": metrics.worst_case_acc(a),
+        "fwt": metrics.fwt(a),
         "zero_shot": metrics.zero_shot(a),
         "text_before": metrics.average(before),
         "text_after": metrics.average(after),

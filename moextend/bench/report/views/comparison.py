@@ -21,6 +21,7 @@ from moextend.bench.report.collect import (
     called,
     grouped,
     lacking_notes,
+    measures,
     row_name,
     run_notes,
 )
@@ -291,14 +292,14 @@ def is_row_zero(baseline: str) -> bool:
 
 def metric_weights(metric: str, result: Result, at: int | None) -> Weights | None:
     """(stage, task) -> its weight in a metric of the forgetting table; None where the metric is not known."""
-    if result.config.mode == "independent" and metric != "la":
+    if not measures(result.config.mode, metric):
         return None
     if metric == "text_change":
         share = 1 / max(len(result.text), 1)
         ends = [(0, -share), (result.last, share)]
         return {(stage, task): weight for task in result.text for stage, weight in ends} or None
     if result.config.mode == "joint":
-        return {(1, task): 1 / len(result.tasks) for task in result.tasks} if metric == "acc" else None
+        return {(1, task): 1 / len(result.tasks) for task in result.tasks}
     a = result.matrix if at is None else [result.matrix[at]] * len(result.matrix)
     found = metrics.weights(metric, a)
     return None if found is None else {(t, result.tasks[i]): weight for (t, i), weight in found.items()}
