@@ -22,8 +22,8 @@ class Upcycle(Spec):
     """Experts per layer."""
     top_k: int = Field(default=2, ge=1)
     """Experts per token."""
-    rows: Literal["random", "paired"] = "random"
-    """Router rows; paired: groups of top_k experts are always chosen together."""
+    rows: Literal["random"] = "random"
+    """Router rows, which the configs of published runs name."""
     seed: Seed = 0
     """Seed of the router's rows."""
 
@@ -31,8 +31,6 @@ class Upcycle(Spec):
     def _fits(self) -> Self:
         if self.top_k > self.experts:
             raise ValueError(f"top_k is {self.top_k}, more than the {self.experts} experts")
-        if self.rows == "paired" and self.experts % self.top_k:
-            raise ValueError(f"{self.experts} experts cannot be split into groups of {self.top_k}")
         return self
 
 

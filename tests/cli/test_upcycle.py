@@ -49,3 +49,16 @@ def test_a_moe_model_is_refused(cli: Cli, tmp_path: Path) -> None:
     found = cli("upcycle", "tiny", "--out", "moe")
     assert found.code == 2 and "a mixtral model cannot be upcycled: it has experts already." in found.err
     assert not (tmp_path / "moe").exists()
+
+
+def test_a_run_upcycles_its_own_base(cli: Cli, dense: Path, tmp_path: Path) -> None:
+    (tmp_path / "registry").mkdir()
+    (tmp_path / "registry" / "mine.yaml").write_text(
+        f"sequence: mine\nversion: 1\nbase: {{model: {dense}, vision: tiny, upcycle: {{experts: 2, top_k: 1}}}}\n"
+        "align: {task: tiny-captions, steps: 1, batch_size: 2, learning_rate: 1.0e-3}\n"
+        "stages: [{task: tiny-counting}]\ntrain: {steps: 1, batch_size: 2, learning_rate: 1.0e-3}\n",
+        encoding="utf-8",
+    )
+    found = cli("bench", "run", "mine", "--method", "moextend:scope=own", "--limit", "2")
+    assert found.code == 0, found.err
+    assert "zero-shot" in found.out and "moextend:scope=own" in found.out

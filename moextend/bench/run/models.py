@@ -61,7 +61,7 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
             quantize=None if spec.upcycle else spec.quantize,
         )  # fmt: skip
     if spec.upcycle is not None:
-        model = moextend.upcycle(model, **spec.upcycle.model_dump(), keep_dense=False)
+        model = moextend.upcycle(model, **spec.upcycle.model_dump(exclude={"rows"}), keep_dense=False)
         if spec.quantize is not None:
             from moextend.model.quantising import quantise
 
