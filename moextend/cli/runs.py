@@ -227,5 +227,6 @@ def print_reports(
 
 def _preview(request: Request, configs: list[RunConfig], runs: Path, *, as_json: bool) -> str:
     """What a command would do."""
+    quiet_process()
     found = preview(request, configs, runs=runs)
     return json.dumps(found, indent=2) if as_json else describe(found)
