@@ -19,7 +19,7 @@ from moextend.bench.run.rundir import find_runs
 from moextend.cli.main import app
 from moextend.errors import UnknownName
 from tests.bench.ledger import Kind, Shape, write_runs
-from tests.bench.report import overview, pages
+from tests.bench.report import bases, overview, pages
 
 ROOT = Path(__file__).parents[3]
 README = ROOT / "README.md"
@@ -115,6 +115,9 @@ def test_the_tables_of_the_repository_and_of_the_site_are_those_of_the_published
     page = overview.PAGE.read_text(encoding="utf-8")
     assert len(overview.BLOCK.findall(page)) == 2
     assert overview.filled(page, published) == page, "python -m tests.bench.report.overview RUNS"
+    page = bases.PAGE.read_text(encoding="utf-8")
+    assert bases.BLOCK.search(page)
+    assert bases.filled(page, published) == page, "python -m tests.bench.report.bases RUNS"
 
 
 @pytest.mark.parametrize("path", BUILT, ids=lambda path: path.name)
