@@ -31,7 +31,7 @@ from moextend.cli.reports import print_styled
 from moextend.cli.status import records
 from moextend.errors import InputError, MoextendError, RunFailed, counted
 from moextend.util import lookup
-from moextend.util.quiet import quiet_process
+from moextend.util.quiet import quiet_loggers, quiet_process
 
 
 @grouped
@@ -227,6 +227,6 @@ def print_reports(
 
 def _preview(request: Request, configs: list[RunConfig], runs: Path, *, as_json: bool) -> str:
     """What a command would do."""
-    quiet_process()
-    found = preview(request, configs, runs=runs)
+    with quiet_loggers("bitsandbytes"):  # peft imports it, where it is installed
+        found = preview(request, configs, runs=runs)
     return json.dumps(found, indent=2) if as_json else describe(found)
