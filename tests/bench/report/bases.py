@@ -1,4 +1,4 @@
-"""Fills the comparison of bases in docs/results/tiny.md: ``python -m tests.bench.report.bases RUNS``.
+"""Fills the comparisons of bases in docs/results: ``python -m tests.bench.report.bases RUNS``.
 
 A mark names a sequence, and the same one with other bases:
 
@@ -15,17 +15,24 @@ import re
 import sys
 from pathlib import Path
 
-from moextend.bench import metrics, stats
 from moextend.bench.report.collect import Result, collect, some
 from moextend.bench.report.items import ItemReader, Weights
-from moextend.bench.report.table import number, p_value
-from moextend.bench.report.views.comparison import Measured, differences, metric_weights
+from moextend.bench.report.table import text
+from moextend.bench.report.views.comparison import (
+    COLUMNS,
+    Measured,
+    Test,
+    differences,
+    metric_weights,
+    section,
+)
 from moextend.bench.run.rundir import find_runs
 
-PAGE = Path(__file__).parents[3] / "docs" / "results" / "tiny.md"
+RESULTS = Path(__file__).parents[3] / "docs" / "results"
+PAGES = [RESULTS / "tiny.md", RESULTS / "real-small.md"]
 BLOCK = re.compile(r"^<!-- bases (?P<names>[^>]+?) -->\n.*?^<!-- /bases -->$", re.MULTILINE | re.DOTALL)
-METRICS = {"LA": "la", "ACC": "acc", "text": "text_after"}
-"""Title -> metric; text is the mean score on the text tasks at the end."""
+METRICS = {"LA": "la", "ACC": "acc", "text": "text_change"}
+"""Title -> metric; text is the mean score on the text tasks at the end, not its change from a base of its own."""
 MARGIN = 2.0
 Pairs = list[tuple[Result, Result]]
 
@@ -55,16 +62,13 @@ def paired(runs: Path, sequence: str, *others: str) -> dict[tuple[str, str], Pai
     """(method, other) -> the run on `other` and the run on `sequence`, of every seed that both have."""
     found = {name: _runs(runs, name) for name in (sequence, *others)}
     return {
-        (method, other): pairs
-        for method in dict.fromkeys(method for method, _ in found[others[0]])
+        (method, other): [
+            (run, found[sequence][method, seed])
+            for (name, seed), run in sorted(found[other].items())
+            if name == method and (method, seed) in found[sequence]
+        ]
+        for method in dict.fromkeys(name for name, _ in found[others[0]])
         for other in others
-        if (
-            pairs := [
-                (run, found[sequence][key])
-                for key, run in sorted(found[other].items(), key=lambda each: each[0])
-                if key[0] == method and key in found[sequence]
-            ]
-        )
     }
 
 
@@ -75,24 +79,22 @@ def _runs(runs: Path, sequence: str) -> dict[tuple[str, int], Result]:
 
 def _column(metric: str, pairs: dict[tuple[str, str], Pairs]) -> list[str]:
     measured = Measured(ItemReader(), lambda result, at: _weights(metric, result, at))
-    tests = [
-        differences([(measured(one), measured(other)) for one, other in runs]) for runs in pairs.values()
-    ]
-    found = [(values, test) for values, test in filter(None, tests) if test]
-    assert len(found) == len(pairs), "every run has its scores and answers"
-    p = stats.holm([test.p for _, test in found])
-    same = stats.holm([test.p_equivalent(MARGIN) for _, test in found])
-    return [
-        f"{number(*metrics.mean_and_sd(values), signed=True).text} {stats.verdict(a, b, test)} ({p_value(a).text})"
-        for (values, test), a, b in zip(found, p, same, strict=True)
-    ]
+    tests = []
+    for (method, _), runs in pairs.items():
+        found = differences([(measured(one), measured(other)) for one, other in runs])
+        assert found and found[1], f"every run of {method} has its scores and items"
+        tests.append(Test(text(method), *found))
+    keys = [column.key for column in COLUMNS]
+    rows = [dict(zip(keys, row, strict=True)) for row in section(tests, metric, MARGIN)]
+    return [f"{row['difference'].text} {row['verdict'].text} ({row['p'].text})" for row in rows]
 
 
 def _weights(metric: str, result: Result, at: int | None) -> Weights | None:
-    if metric == "text_after":
+    if metric == "text_change":
         return {(result.last, task): 1 / len(result.text) for task in result.text}
     return metric_weights(metric, result, at)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), Path(sys.argv[1])), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(filled(path.read_text(encoding="utf-8"), Path(sys.argv[1])), encoding="utf-8")
