@@ -95,6 +95,11 @@ class Base(Spec):
         places = filter(None, (put_by_hand(name, workspace) for name in named))
         return {str(place) for place in places if not files.exists(Path(without_tokens(str(place))))}
 
+    @property
+    def words(self) -> str:
+        """The model and how it is quantised, in words."""
+        return self.model + (f" in {self.quantize}" if self.quantize else "")
+
     @staticmethod
     def encoder_key(modality: str) -> str:
         """Key of a modality's encoder in a sequence."""

@@ -51,7 +51,8 @@ def test_a_moe_model_is_refused(cli: Cli, tmp_path: Path) -> None:
     assert not (tmp_path / "moe").exists()
 
 
-def test_a_run_upcycles_its_own_base(cli: Cli, dense: Path, tmp_path: Path) -> None:
+def test_a_run_upcycles_its_own_base(cli: Cli, forked_workers: str, dense: Path, tmp_path: Path) -> None:
+    """With workers that compute."""
     (tmp_path / "registry").mkdir()
     (tmp_path / "registry" / "mine.yaml").write_text(
         f"sequence: mine\nversion: 1\nbase: {{model: {dense}, vision: tiny, upcycle: {{experts: 2, top_k: 1}}}}\n"
@@ -62,3 +63,8 @@ def test_a_run_upcycles_its_own_base(cli: Cli, dense: Path, tmp_path: Path) -> N
     found = cli("bench", "run", "mine", "--method", "moextend:scope=own", "--limit", "2")
     assert found.code == 0, found.err
     assert "zero-shot" in found.out and "moextend:scope=own" in found.out
+    spec = tmp_path / "registry" / "mine.yaml"
+    spec.write_text(spec.read_text(encoding="utf-8").replace(str(dense), "tiny"), encoding="utf-8")
+    for more in ([], ["--dry-run"]):
+        found = cli("bench", "run", "mine", "--method", "lora", *more)
+        assert found.code == 2 and "upcycle: a mixtral model cannot be upcycled: it has experts" in found.err

@@ -120,7 +120,7 @@ def resolve(
     _refuse_equal(specs, "--method" if request.methods else f"{sequence.path or sequence.sequence}: methods")
     chosen = [Chosen(spec.text, "sequence", spec, sequence) for spec in specs]
     chosen += chosen_bounds(request, sequence)
-    _refuse_quantised([one.method for one in chosen], sequence)
+    chosen = _without_quantised(chosen, request, sequence, say)
     orders = distinct_orders(sequence.stages, request.orders, say)
     configs = [
         config_of(request, one.sequence, tasks, one.mode, one.method, order, seed)
@@ -146,16 +146,23 @@ def _refuse_empty(sequence: SequenceSpec) -> None:
         raise InputError("has no stages.", where=where, hint="Add one: moextend bench add-task vqa.")
 
 
-def _refuse_quantised(specs: Sequence[MethodSpec], sequence: SequenceSpec) -> None:
-    """Raises InputError for a method that trains weights of the base, if these are quantised."""
-    if sequence.base.quantize is None:
-        return
-    if (method := next((each for each in specs if each.make().trains_base), None)) is not None:
-        raise InputError(
-            f"method '{method.text}' trains weights of the base, and base.quantize is {sequence.base.quantize}.",
-            where=str(sequence.path or sequence.sequence),
-            hint="Leave base.quantize out, or choose a method that adds weights, such as lora or moextend.",
-        )
+def _without_quantised(
+    chosen: Sequence[Chosen], request: Request, sequence: SequenceSpec, say: Callable[[str], None]
+) -> list[Chosen]:
+    """Leaves out what trains weights of a quantised base, if only "all" asks for it; InputError if it is named."""
+    trained = [one for one in chosen if sequence.base.quantize and one.method.make().trains_base]
+    wanted, where = _wanted(request, sequence)
+    named = [_bound_name(text) if _is_bound(text) else text.partition(":")[0] for text in wanted]
+    for one in trained:
+        what = f"'{one.text}' trains weights of the base, and base.quantize is {sequence.base.quantize}"
+        if (one.text if _is_bound(one.text) else one.method.name) in named:
+            raise InputError(
+                f"{what}.",
+                where=where,
+                hint="Leave base.quantize out, or choose what adds weights, such as lora, moextend or joint:lora.",
+            )
+        say(f"left out: {what}.")
+    return [one for one in chosen if one not in trained]
 
 
 def _check_tasks(tasks: Mapping[str, TaskSpec], left: Sequence[str], say: Callable[[str], None]) -> None:

@@ -71,7 +71,9 @@ def preview(
 
 def describe(found: dict[str, Any]) -> str:
     """The record of `preview` as text."""
-    lines = [f"Sequence {found['sequence']} (version {found['version']}), base {found['base']['model']}."]
+    lines = [
+        f"Sequence {found['sequence']} (version {found['version']}), base {Base(**found['base']).words}."
+    ]
     for run in found["runs"]:
         stages = ", ".join(f"{task} ({steps} steps)" for task, steps in run["stages"].items())
         how = {"sequence": "", "joint": "all at once: ", "independent": "each alone: "}[run["mode"]]
@@ -104,14 +106,17 @@ def _estimate(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
     """Memory, files, operations and hours of the runs, or why they are not known: {"not": why}."""
     sequence, tasks, _ = request.read
     base, found = sequence.base, _place(sequence.base, request.workspace)
-    weights = found.rglob("*.safetensors") if isinstance(found, Path) else ()
-    if 0 < (size := sum(file.stat().st_size for file in weights) / MB) < SMALL:
-        return {"not": f"a base of {size:,.1f} MB fits any GPU."}
     if base.found(request.workspace) in base.by_hand(request.workspace):
         return {"not": "not estimated until the base is available."}
     if isinstance(found, str) and not _has_config(found, base.revision):
         return {"not": "not estimated until the base's config is available."}
     plan = Plan(sequence, tasks, request.workspace, skeletons(base, request.workspace))
+    if base.upcycle is not None:
+        with at("base.upcycle"):
+            plan.make()
+    weights = found.rglob("*.safetensors") if isinstance(found, Path) else ()
+    if 0 < (size := sum(file.stat().st_size for file in weights) / MB) < SMALL:
+        return {"not": f"a base whose files have {size:,.1f} MB fits any GPU."}
     try:
         shapes = Shapes(plan.make())
     except InputError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import fmean
 
 import pytest
@@ -57,6 +58,20 @@ def test_not_worse_is_said_where_a_loss_of_the_margin_is_excluded(experiments: l
         (row,) = [row for row in table.records if (row["method"].text, row["metric"].text) == ("lwf", "LA")]
         assert row["verdict"].text == word
         assert ((row["p_not_worse"].number or 0.0) < stats.LEVEL) == (word != "undecided")
+
+
+def test_sequences_of_the_same_stages_are_named_and_one_without_a_row_is_not_counted(
+    experiments: list[Experiment], tmp_path: Path
+) -> None:
+    again = collect(write_runs(tmp_path / "again", Shape(stages=2, items=200), KINDS, range(4)))
+    alone = collect(write_runs(tmp_path / "alone", Shape(stages=4), {"lora": KINDS["lora"]}, range(4)))
+    for extra, title in (([], "2 sequences"), (alone, "2 sequences"), (again, "3 sequences")):
+        *_, table = tables([*experiments, *extra], "comparison", How("lora"))
+        assert table.title == f"{title}: differences from lora"
+        same = [note for note in table.notes if "the same stages" in note]
+        assert len(same) == (extra is again) and all(
+            note.startswith(f"{experiments[0].label}, {again[0].label}: ") for note in same
+        )
 
 
 def test_one_sequence_has_no_such_table(experiments: list[Experiment]) -> None:

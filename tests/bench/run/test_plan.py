@@ -183,7 +183,7 @@ def test_the_preview_of_the_default_needs_no_download(tmp_path: Path) -> None:
     assert "lora-s0: tiny-attributes (" in words
     assert "lora-s0-joint: all at once: " in words
     assert "Downloads: none." in words
-    assert "Memory and hours: a base of 3.0 MB fits any GPU." in words
+    assert "Memory and hours: a base whose files have 3.0 MB fits any GPU." in words
 
 
 def test_the_preview_says_that_settings_were_chosen_on_test_items(
@@ -275,11 +275,20 @@ def test_a_quantised_base_is_another_run_and_is_not_trained(
     assert digests[0] == digests[1] != digests[2]
     for method in ("full-ft", "esft", "osf", "ewc:over=full-ft"):
         with pytest.raises(
-            InputError, match=rf"method '{method}' trains weights of the base.*base\.quantize"
+            InputError, match=rf"^--method: '{method}' trains weights of the base.*base\.quantize"
         ):
             resolve(Request(tmp_path, methods=(method,)))
-    with pytest.raises(InputError, match="method 'full-ft' trains weights of the base"):
+    with pytest.raises(
+        InputError, match=r"'joint' trains weights of the base.*such as lora, moextend or joint:lora"
+    ):
         resolve(Request(tmp_path, methods=("lora", "joint")))
+    notes = list[str]()
+    found = resolve(Request(tmp_path, methods=("all", "joint:lora")), notes.append)
+    assert {"lora-s0", "lora-s0-joint", "moextend-s0"} <= {config.slug for config in found}
+    assert "left out: 'full-ft' trains weights of the base, and base.quantize is nf4." in notes
+    assert any(note.startswith("left out: 'joint' trains") for note in notes)
+    words = describe(preview(Request(tmp_path), resolve(Request(tmp_path))))
+    assert "base tiny in nf4." in words.splitlines()[0]
     write(base={"model": "tiny", "quantize": "nf4", "dtype": "float64"})
     with pytest.raises(SpecError, match=r"base\.quantize takes base\.dtype float32"):
         resolve(Request(tmp_path))

@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from moextend.bench import methods, metrics, stats
+from moextend.bench.base import Base
 from moextend.bench.report.collect import (
     COMPARED,
     SIGNED,
@@ -104,7 +105,7 @@ def forgetting_table(experiment: Experiment) -> Table:
     sequence = experiment.shared["sequence"]
     base = "trained elsewhere"
     if own := sequence.get("base"):
-        base = f"base {own['model']}" + (f" in {own['quantize']}" if own.get("quantize") else "")
+        base = f"base {Base(**own).words}"
     title = f"{experiment.label}: {len(sequence['stages'])} tasks, {base}"
     if limit := sequence.get("scoring", {}).get("limit"):
         title += f", {limit} items per task"

@@ -53,12 +53,15 @@ def sequences_table(experiments: Sequence[Experiment], baseline: str, margin: fl
     and what an image adds in all of them.
     """
     reader = ItemReader()
-    sections = [
-        _section(Measured(reader, partial(metric_weights, metric)), metric, experiments, baseline, margin)
+    pairs = {
+        metric: _pairs(Measured(reader, partial(metric_weights, metric)), experiments, baseline)
         for metric in TESTED
-    ]
+    }
+    sections = [_section(found, metric, experiments, margin) for metric, found in pairs.items()]
     if not any(sections):
         return None
+    shared = {name for found in pairs.values() for sequences in found.values() for name in sequences}
+    used = [experiment for experiment in experiments if experiment.label in shared]
     runs = [result for experiment in experiments for result in experiment.of("sequence")]
     notes = [
         f"mean diff.: the method minus {baseline}, mean over sequences, which are fixed: one value per seed. p: for no "
@@ -66,18 +69,36 @@ def sequences_table(experiments: Sequence[Experiment], baseline: str, margin: fl
         "methods of the metric (Holm).",
         "not worse: undecided, but such a loss is excluded. better in, worse in: sequences with p < 0.05, corrected "
         "for all methods and sequences of the metric (Holm).",
+        *_repeated(used),
         *untouched_notes(runs),
     ]
-    title = f"{len(experiments)} sequences: differences from {baseline}"
+    title = f"{len(used)} sequences: differences from {baseline}"
     return Table("sequences", title, COLUMNS, [rows for rows in sections if rows], notes, kind="sequences")
 
 
+def _repeated(experiments: Sequence[Experiment]) -> list[str]:
+    """A note per group of experiments that learn the same tasks in the same order, such as on bases of other bits."""
+    groups: dict[str, list[str]] = {}
+    for one in experiments:
+        tasks = ", ".join(stage["task"] for stage in one.shared["sequence"]["stages"])
+        groups.setdefault(tasks, []).append(one.label)
+    return [
+        f"{', '.join(labels)}: the same stages on other bases or with other settings. Their mean says nothing about "
+        "other sequences."
+        for labels in groups.values()
+        if len(labels) > 1
+    ]
+
+
 def _section(
-    measured: Measured, metric: str, experiments: Sequence[Experiment], baseline: str, margin: float
+    pairs: Mapping[str, Mapping[str, Mapping[int, Pair]]],
+    metric: str,
+    experiments: Sequence[Experiment],
+    margin: float,
 ) -> list[Row]:
     """A row per method that several sequences have."""
     each, mean = dict[tuple[str, str], stats.Contrast](), dict[str, tuple[list[float], stats.Contrast]]()
-    for method, sequences in _pairs(measured, experiments, baseline).items():
+    for method, sequences in pairs.items():
         for name, of_seeds in sequences.items():
             if (one := differences([*of_seeds.values()])) and one[1]:
                 each[method, name] = one[1]
