@@ -24,7 +24,7 @@ from moextend.bench.run.preflight import readable
 from moextend.bench.sequence import Base, SequenceSpec
 from moextend.bench.task import HAND, TaskSpec
 from moextend.data.conversations import held_out
-from moextend.errors import InputError
+from moextend.errors import InputError, at
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +40,8 @@ REQUESTS = 4
 HEADER = 120
 """Bytes of a tensor's entry in the header of a safetensors file."""
 GB, TERA = 1e9, 1e12
+UPCYCLE = "base.upcycle"
+"""Place of an error about a base that cannot be upcycled."""
 
 
 def skeletons(base: Base, workspace: Path) -> Callable[[], Any]:
@@ -53,7 +55,10 @@ def skeletons(base: Base, workspace: Path) -> Callable[[], Any]:
         from moextend.model import loading, upcycling
 
         lm = loading.skeleton(base.found(workspace), revision=base.revision)
-        return upcycling.skeleton(lm, base.upcycle.experts, base.upcycle.top_k) if base.upcycle else lm
+        if base.upcycle is None:
+            return lm
+        with at(UPCYCLE):
+            return upcycling.skeleton(lm, base.upcycle.experts, base.upcycle.top_k)
 
     return lambda: deepcopy(first())
 

@@ -13,7 +13,7 @@ from typing import Any
 from moextend.bench.data.source import place
 from moextend.bench.methods import Shapes
 from moextend.bench.run.complete import planned
-from moextend.bench.run.estimate import Plan, estimate, skeletons
+from moextend.bench.run.estimate import UPCYCLE, Plan, estimate, skeletons
 from moextend.bench.run.opening import scored
 from moextend.bench.run.plan import LEFT_OUT, Request
 from moextend.bench.run.preflight import missing_files, splits_used
@@ -111,16 +111,19 @@ def _estimate(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
     if isinstance(found, str) and not _has_config(found, base.revision):
         return {"not": "not estimated until the base's config is available."}
     plan = Plan(sequence, tasks, request.workspace, skeletons(base, request.workspace))
-    if base.upcycle is not None:
-        with at("base.upcycle"):
-            plan.make()
     weights = found.rglob("*.safetensors") if isinstance(found, Path) else ()
-    if 0 < (size := sum(file.stat().st_size for file in weights) / MB) < SMALL:
-        return {"not": f"a base whose files have {size:,.1f} MB fits any GPU."}
+    size = sum(file.stat().st_size for file in weights) / MB
+    fits = {"not": f"a base whose files have {size:,.1f} MB fits any GPU."} if 0 < size < SMALL else {}
+    if fits and base.upcycle is None:
+        return fits
     try:
         shapes = Shapes(plan.make())
     except InputError as error:
+        if error.where == UPCYCLE:
+            raise
         return {"not": f"not estimated ({error})"}
+    if fits:
+        return fits
     for config in configs:
         with at(f"method '{config.method}'"):
             config.method_spec.make().check(shapes)
